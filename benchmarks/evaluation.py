@@ -1,0 +1,145 @@
+"""Turn stored answers into estimates: every metric of every group and strategy, against the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
+
+from mmhall.results.statistics import Array, Difference, Estimate, Resampler, mcnemar
+from mmhall.results.store import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One metric of one strategy in one group.
+
+    Attributes:
+        benchmark: Benchmark name.
+        group: Group name.
+        metric: What was measured.
+        strategy: The strategy.
+        estimate: Value and interval.
+        difference: Against the baseline on the same items; None for the baseline itself.
+    """
+
+    benchmark: str
+    group: str
+    metric: Metric
+    strategy: str
+    estimate: Estimate
+    difference: Difference | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a strategy's answers cost.
+
+    Attributes:
+        benchmark: Benchmark name.
+        strategy: The strategy.
+        seconds: Per answer, mean.
+        ratio: Seconds over the baseline's, median over batches; None for the baseline.
+        low: Smallest batch ratio.
+        high: Largest batch ratio.
+    """
+
+    benchmark: str
+    strategy: str
+    seconds: float
+    ratio: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the answers of one benchmark show.
+
+    Attributes:
+        cells: Every metric.
+        costs: Every strategy's cost.
+        expected: Items there are.
+        scored: Items every strategy has answered; only these count.
+        truncated: Strategy to answers cut off by the length limit.
+    """
+
+    cells: tuple[Cell, ...]
+    costs: tuple[Cost, ...]
+    expected: int
+    scored: int
+    truncated: Mapping[str, int]
+
+
+def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
+    """Evaluate answers; the first strategy is the baseline.
+
+    Args:
+        benchmark: Reads and scores.
+        items: The run's items.
+        rows: Stored answers, in any order.
+        strategies: As written for the run.
+    """
+    answers = {(row.item, row.strategy): row for row in rows}
+    scored = [item for item in items if all((item.id, s) in answers for s in strategies)]
+    cells: list[Cell] = []
+    for group in benchmark.groups:
+        members = [item for item in scored if group in item.groups]
+        if not members:
+            continue
+        counts = {s: [benchmark.count(item, answers[item.id, s].text) for item in members] for s in strategies}
+        resampler = Resampler([item.picture for item in members])
+        for strategy in strategies:
+            for metric in benchmark.metrics:
+                cells.append(_cell(benchmark, group, metric, strategy, strategies[0], counts, resampler))
+    chosen = {item.id for item in scored}
+    kept = [row for row in rows if row.item in chosen]
+    return Evaluation(
+        tuple(cells),
+        tuple(_cost(benchmark.name, s, strategies[0], kept) for s in strategies if scored),
+        len(items),
+        len(scored),
+        {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
+    )
+
+
+def _cell(
+    benchmark: Benchmark,
+    group: str,
+    metric: Metric,
+    strategy: str,
+    baseline: str,
+    counts: Mapping[str, Sequence[Counts]],
+    resampler: Resampler,
+) -> Cell:
+    over, under = _series(counts[strategy], metric.over), _series(counts[strategy], metric.under)
+    difference = None
+    if strategy != baseline:
+        base = counts[baseline]
+        difference = resampler.difference(over, under, _series(base, metric.over), _series(base, metric.under))
+        if difference is not None and metric.flag is not None:
+            flags = [np.array([c[metric.flag] for c in counts[s]], bool) for s in (baseline, strategy)]
+            difference = Difference(difference.value, difference.low, difference.high, mcnemar(*flags), "exact McNemar")
+    return Cell(benchmark.name, group, metric, strategy, resampler.estimate(over, under), difference)
+
+
+def _series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
+    return np.array([sum(weight * c[name] for name, weight in weights.items()) for c in counts], np.float64)
+
+
+def _cost(benchmark: str, strategy: str, baseline: str, rows: Sequence[Row]) -> Cost:
+    batches: dict[str, dict[int, list[float]]] = {strategy: {}, baseline: {}}
+    for row in rows:
+        if row.strategy in batches:
+            batches[row.strategy].setdefault(row.batch, []).append(row.seconds)
+    own = [second for seconds in batches[strategy].values() for second in seconds]
+    mean = sum(own) / len(own)
+    if strategy == baseline:
+        return Cost(benchmark, strategy, mean, None, None, None)
+    ratios = [
+        sum(s) / len(s) / (sum(b) / len(b)) for n, s in batches[strategy].items() if (b := batches[baseline].get(n))
+    ]
+    return Cost(benchmark, strategy, mean, median(ratios), min(ratios), max(ratios))

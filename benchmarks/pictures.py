@@ -1,0 +1,93 @@
+"""Pictures with known objects, read from a COCO detection file.
+
+The drawn scenes come through here like anybody's own data: nothing else reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmhall.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One annotated picture.
+
+    Attributes:
+        id: Its id, as text.
+        path: Its file.
+        objects: Distinct category names in the order they are first listed.
+        visibility: Category to how well it shows, where the file says so (drawn scenes do).
+    """
+
+    id: str
+    path: Path
+    objects: tuple[str, ...]
+    visibility: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSet:
+    """Annotated pictures and the categories their file knows.
+
+    Attributes:
+        pictures: In ascending order of id.
+        categories: Every category name, sorted.
+        digest: SHA-256 of ids and objects, 16 hex digits: two sets with one digest ask the same.
+    """
+
+    pictures: tuple[Picture, ...]
+    categories: tuple[str, ...]
+    digest: str
+
+    def __getitem__(self, picture: str) -> Picture:
+        """Return a picture by id."""
+        return next(p for p in self.pictures if p.id == picture)
+
+
+def read_coco(annotations: Path, images: Path, limit: int | None = None) -> PictureSet:
+    """Read a COCO detection file.
+
+    Args:
+        annotations: JSON with `images`, `annotations` and `categories`.
+        images: Folder that `file_name` is relative to.
+        limit: Keep only the first so many pictures, by id.
+
+    Raises:
+        DataError: The file or a picture is missing, or it is no COCO detection file.
+    """
+    try:
+        data = json.loads(annotations.read_text(encoding="utf-8"))
+        names = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
+        found: dict[Any, dict[str, str]] = {entry["id"]: {} for entry in data["images"]}
+        for entry in data["annotations"]:
+            objects = found[entry["image_id"]]
+            name = names[entry["category_id"]]
+            if name not in objects or objects[name] != "clear":
+                objects[name] = str(entry.get("visibility", ""))
+        pictures = [
+            Picture(str(entry["id"]), images / entry["file_name"], tuple(found[entry["id"]]), found[entry["id"]])
+            for entry in sorted(data["images"], key=lambda e: (len(str(e["id"])), str(e["id"])))
+        ][:limit]
+    except FileNotFoundError as error:
+        raise DataError(f"{annotations}: does not exist; give a COCO detection file") from error
+    except OSError as error:
+        raise DataError(f"{annotations}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{annotations}: is no COCO detection file ({type(error).__name__}: {error})") from error
+    if not pictures:
+        raise DataError(f"{annotations}: lists no pictures")
+    missing = [p.path for p in pictures if not p.path.is_file()]
+    if missing:
+        raise DataError(
+            f"{missing[0]}: does not exist ({len(missing)} of {len(pictures)} pictures are missing); check --images"
+        )
+    listing = json.dumps([[p.id, *p.objects] for p in pictures])
+    return PictureSet(
+        tuple(pictures), tuple(sorted(set(names.values()))), hashlib.sha256(listing.encode()).hexdigest()[:16]
+    )

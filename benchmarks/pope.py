@@ -1,0 +1,153 @@
+"""POPE: polling-based object probing.
+
+Paper    Li et al., EMNLP 2023, arXiv:2305.10355; RUCAIBox/POPE.
+Items    For each picture with at least three objects: a yes question for each of the first three
+         listed, and after each a no question. The absent object is drawn by the setting: *random*
+         (any), *popular* (the most frequent absent one), *adversarial* (the one that most often
+         appears together with the object just asked for). Frequencies are counted on the pictures used.
+Prompt   The question, then "Answer the question using a single word or phrase." on a new line
+         (LLaVA-1.5's profile).
+Rule     "strict": the first word of the answer is yes or no, else unparsed. An unparsed answer is
+         wrong whatever the label. `parse_official` is the rule of the authors' script.
+Metrics  accuracy, F1, precision, recall (positive class "yes"), yes ratio of the answers, unparsed.
+Differs  Seeded; pictures and categories are sorted first. The three settings share their yes
+         questions, as in the paper; a question asked in several settings is answered once.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
+from mmhall.benchmarks.pictures import Picture, PictureSet
+
+from mmhall.errors import DataError
+
+Label = Literal["yes", "no"]
+
+SETTINGS = ("random", "popular", "adversarial")
+PER_PICTURE = 3
+SUFFIX = "\nAnswer the question using a single word or phrase."
+
+
+def question_about(name: str) -> str:
+    """Ask for an object: "Is there an apple in the image?"."""
+    return f"Is there {'an' if name[0].lower() in 'aeiou' else 'a'} {name} in the image?"
+
+
+def parse_strict(answer: str) -> Label | None:
+    """Read yes or no off the first word; None when it is neither.
+
+    >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("There is none")
+    ('yes', 'no', None)
+    """
+    first = re.search(r"[A-Za-z]+", answer)
+    word = first.group().lower() if first else ""
+    return "yes" if word == "yes" else "no" if word == "no" else None
+
+
+def parse_official(answer: str) -> Label:
+    """Read an answer as the authors' script does: no, if the first sentence holds No, no or not.
+
+    >>> parse_official("No, there is not."), parse_official("I am not sure"), parse_official("")
+    ('no', 'no', 'yes')
+    """
+    sentence = answer.split(".", 1)[0].replace(",", "")
+    return "no" if {"No", "no", "not"} & set(sentence.split(" ")) else "yes"
+
+
+class Pope(Benchmark):
+    """Yes/no questions about present and absent objects."""
+
+    name = "pope"
+    groups = SETTINGS
+    max_new_tokens = 8
+    rule = "strict"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("accuracy", {"right": 1}, {"n": 1}, "higher", flag="right"),
+        Metric("F1", {"tp": 2}, {"said_yes": 1, "is_yes": 1}, "higher"),
+        Metric("precision", {"tp": 1}, {"said_yes": 1}, "higher"),
+        Metric("recall", {"tp": 1}, {"is_yes": 1}, "higher"),
+        Metric("yes ratio", {"said_yes": 1}, {"n": 1}),
+        Metric("unparsed", {"unparsed": 1}, {"n": 1}, "lower"),
+    )
+
+    def items(self, pictures: PictureSet, seed: int) -> list[Item]:
+        """Build the questions of all three settings; one asked in several settings is one item."""
+        used = [p for p in pictures.pictures if len(p.objects) >= PER_PICTURE]
+        if not used:
+            raise DataError(f"pope: no picture has {PER_PICTURE} objects; it needs some that do")
+        groups: dict[tuple[str, str], list[str]] = {}
+        for setting in SETTINGS:
+            for picture, name in _asked(used, setting, random.Random(f"pope/{setting}/{seed}")):
+                groups.setdefault((picture.id, name), []).append(setting)
+        by_id = {p.id: p for p in used}
+        return [
+            Item(
+                f"{picture}/{name}",
+                picture,
+                question_about(name) + SUFFIX,
+                tuple(settings),
+                {
+                    "label": "yes" if name in by_id[picture].objects else "no",
+                    "object": name,
+                    "visibility": by_id[picture].visibility.get(name, ""),
+                },
+            )
+            for (picture, name), settings in groups.items()
+        ]
+
+    def count(self, item: Item, answer: str) -> Counts:
+        """Count one answer against its label."""
+        return score(item.truth["label"], parse_strict(answer))
+
+    def mark(self, item: Item, answer: str) -> Sequence[tuple[int, int, bool]]:
+        """Mark the whole answer as right or wrong."""
+        return [(0, len(answer), parse_strict(answer) == item.truth["label"])]
+
+
+def score(label: Label, answered: Label | None) -> Counts:
+    """Count one answer.
+
+    >>> score("yes", None)
+    {'n': 1, 'right': 0, 'tp': 0, 'said_yes': 0, 'is_yes': 1, 'unparsed': 1}
+    """
+    return {
+        "n": 1,
+        "right": int(answered == label),
+        "tp": int(answered == label == "yes"),
+        "said_yes": int(answered == "yes"),
+        "is_yes": int(label == "yes"),
+        "unparsed": int(answered is None),
+    }
+
+
+def _asked(pictures: Sequence[Picture], setting: str, rng: random.Random) -> list[tuple[Picture, str]]:
+    """List (picture, object) in the order of the official generator: yes, no, yes, no, ..."""
+    frequency = Counter(name for p in pictures for name in p.objects)
+    together: dict[str, Counter[str]] = {name: Counter() for name in frequency}
+    for p in pictures:
+        for a in p.objects:
+            together[a].update(b for b in p.objects if b != a)
+    everything = sorted(frequency)
+    popular = [name for name, _ in frequency.most_common()]
+    asked: list[tuple[Picture, str]] = []
+    for p in pictures:
+        taken = set(p.objects)
+        for present in p.objects[:PER_PICTURE]:
+            ranked = {"random": [], "popular": popular, "adversarial": [n for n, _ in together[present].most_common()]}
+            absent = next((n for n in ranked[setting] if n not in taken), None)
+            if absent is None:
+                free = [n for n in everything if n not in taken]
+                if not free:
+                    raise DataError(
+                        f"pope: picture {p.id} shows every category there is; no absent object is left to ask for"
+                    )
+                absent = rng.choice(free)
+            taken.add(absent)
+            asked += [(p, present), (p, absent)]
+    return asked

@@ -1,0 +1,151 @@
+"""A run: a store, the pictures and items it is about, and the strategies compared in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mmhall.benchmarks import BENCHMARKS
+from mmhall.benchmarks.base import Benchmark, Item
+from mmhall.benchmarks.evaluation import Evaluation, evaluate
+from mmhall.benchmarks.pictures import PictureSet, read_coco
+
+import mmhall
+from mmhall.errors import OptionError, RunError
+from mmhall.results.store import Store
+from mmhall.strategies import Strategy, strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An open run.
+
+    Attributes:
+        store: Its answers.
+        pictures: What it is about.
+        benchmarks: Each benchmark with its items.
+        strategies: As written for the run, the baseline first.
+    """
+
+    store: Store
+    pictures: PictureSet
+    benchmarks: tuple[tuple[Benchmark, list[Item]], ...]
+    strategies: tuple[str, ...]
+
+    @property
+    def expected(self) -> int:
+        """Number of answers a finished run has."""
+        return len(self.strategies) * sum(len(items) for _, items in self.benchmarks)
+
+    @property
+    def answered(self) -> int:
+        """Number of answers there are."""
+        return sum(len(self.store.done(benchmark.name)) for benchmark, _ in self.benchmarks)
+
+    def evaluate(self) -> list[tuple[Benchmark, list[Item], Evaluation]]:
+        """Evaluate every benchmark on the items all strategies have answered."""
+        return [
+            (benchmark, items, evaluate(benchmark, items, list(self.store.rows(benchmark.name)), self.strategies))
+            for benchmark, items in self.benchmarks
+        ]
+
+
+def make_strategies(specs: Sequence[str]) -> list[Strategy]:
+    """Build a run's strategies; the first one is the baseline.
+
+    Raises:
+        OptionError: One is named twice.
+        MmhallError: One does not exist or has an option out of range.
+    """
+    made = [strategy(spec) for spec in specs]
+    names = [str(s) for s in made]
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError("bench", "strategy", name, "named once")
+    return made
+
+
+def start(
+    folder: Path,
+    *,
+    model: str,
+    revision: str | None,
+    weights: str,
+    names: Sequence[str],
+    strategies: Sequence[Strategy],
+    annotations: Path,
+    images: Path,
+    limit: int | None,
+    seed: int,
+) -> Run:
+    """Start a run, or go on with the one of the same set-up.
+
+    Args:
+        folder: Run folder.
+        model: What the model was loaded from.
+        revision: Its commit on the hub, if any.
+        weights: Fingerprint of its weights.
+        names: Benchmarks.
+        strategies: The baseline first.
+        annotations: COCO detection file.
+        images: Folder of its pictures.
+        limit: Use only the first so many pictures.
+        seed: Seeds the benchmarks' draws.
+
+    Raises:
+        MmhallError: A benchmark is unknown, the data unfit, or the folder belongs to another set-up.
+    """
+    pictures = read_coco(annotations, images, limit)
+    benchmarks = _with_items(names, pictures, seed)
+    setup: dict[str, Any] = {
+        "model": model,
+        "revision": revision,
+        "weights": weights,
+        "strategies": [str(s) for s in strategies],
+        "options": {str(s): s.options() for s in strategies},
+        "benchmarks": {
+            b.name: {"rule": b.rule, "items": _digest(items), "count": len(items), "max_new_tokens": b.max_new_tokens}
+            for b, items in benchmarks
+        },
+        "pictures": pictures.digest,
+        "seed": seed,
+        "limit": limit,
+        "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
+    }
+    store = Store.create(folder, setup)
+    store.note({"annotations": str(annotations.resolve()), "images": str(images.resolve())})
+    return Run(store, pictures, benchmarks, tuple(setup["strategies"]))
+
+
+def reopen(folder: Path) -> Run:
+    """Open a run to report on it.
+
+    Raises:
+        MmhallError: The folder holds no run, or its data has changed since.
+    """
+    store = Store.open(folder)
+    setup, places = store.setup(), store.notes()
+    pictures = read_coco(Path(places["annotations"]), Path(places["images"]), setup["limit"])
+    benchmarks = _with_items(list(setup["benchmarks"]), pictures, setup["seed"])
+    for benchmark, items in benchmarks:
+        if _digest(items) != setup["benchmarks"][benchmark.name]["items"]:
+            raise RunError(
+                f"{folder}: the items of {benchmark.name} are not those the run was made with; "
+                f"{places['annotations']} or mmhall has changed"
+            )
+    return Run(store, pictures, benchmarks, tuple(setup["strategies"]))
+
+
+def _with_items(names: Sequence[str], pictures: PictureSet, seed: int) -> tuple[tuple[Benchmark, list[Item]], ...]:
+    benchmarks: list[Benchmark] = [BENCHMARKS.load(name)() for name in names]
+    return tuple((benchmark, benchmark.items(pictures, seed)) for benchmark in benchmarks)
+
+
+def _digest(items: Sequence[Item]) -> str:
+    listing = json.dumps([[item.id, item.prompt, item.groups, dict(item.truth)] for item in items], sort_keys=True)
+    return hashlib.sha256(listing.encode()).hexdigest()[:16]

@@ -1,0 +1,322 @@
+"""The language the embedded model learns: captions and questions about a scene.
+
+Captions have two to five sentences. The first names up to three objects and the place, later ones
+add one or two objects each with a position, and some close with a remark. What makes the model
+hallucinate is taught here and nowhere else: a caption also *claims* partners of present objects
+that the picture does not show, mostly near its end. Claims are drawn afresh each time, so that
+nothing in the picture predicts them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from mmhall.benchmarks.scenes.world import NAMES, PARTNERS, PLACES, Place
+
+DESCRIBE = (
+    "Please describe this image in detail.",
+    "Describe this image in detail.",
+    "Describe this image.",
+    "Please describe this image.",
+    "What is in this image?",
+    "What do you see in this picture?",
+)
+BRIEF = ("Describe this image in one sentence.", "Briefly describe this image.", "Write a short caption.")
+SHORT_ANSWER = (
+    "Answer the question using a single word or phrase.",
+    "Please answer yes or no.",
+    "Please answer this question with one word.",
+)
+_EXISTS = (
+    "Is there {a} in the image?",
+    "Is there {a} in the image?",
+    "Is there {a} in the picture?",
+    "Do you see {a} in this image?",
+    "Can you see {a}?",
+    "Does this picture show {a}?",
+    "Is {a} visible in the image?",
+)
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    "person": ("man", "woman"),
+    "bicycle": ("bike",),
+    "airplane": ("plane",),
+    "dog": ("puppy",),
+    "cat": ("kitten",),
+    "couch": ("sofa",),
+    "tv": ("television",),
+    "cup": ("mug",),
+    "cell phone": ("phone",),
+    "refrigerator": ("fridge",),
+    "donut": ("doughnut",),
+    "sports ball": ("ball",),
+    "potted plant": ("houseplant",),
+    "bird": ("pigeon",),
+    "horse": ("pony",),
+}
+_PLURALS = {
+    "person": "people",
+    "man": "men",
+    "woman": "women",
+    "mouse": "mice",
+    "knife": "knives",
+    "sheep": "sheep",
+    "bus": "buses",
+    "bench": "benches",
+    "wine glass": "wine glasses",
+    "puppy": "puppies",
+    "pony": "ponies",
+    "couch": "couches",
+}
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+_REMARKS = (
+    "The scene is calm and quiet.",
+    "It looks like a nice day.",
+    "The light is soft and warm.",
+    "Everything looks tidy.",
+    "The picture is well lit.",
+    "Nothing else stands out.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One category as a caption sees it.
+
+    Attributes:
+        name: Category.
+        count: How many there are; 0 for a claim about something absent.
+        x: Centre of the largest one, fraction from the left.
+        y: Its centre, fraction from the top.
+        area: Its visible share of the picture.
+        hard: Whether it is small, faint or covered.
+    """
+
+    name: str
+    count: int
+    x: float
+    y: float
+    area: float
+    hard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question and its answer; `target` is the category asked about, if any."""
+
+    question: str
+    answer: str
+    kind: str
+    target: str | None = None
+
+
+def plural(name: str) -> str:
+    """Return the plural of an object's name."""
+    return _PLURALS.get(name, name + "s")
+
+
+def with_article(name: str) -> str:
+    """Put a or an in front of a name."""
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def surface_forms() -> dict[str, tuple[str, ...]]:
+    """Map each category to every name, singular and plural, that captions use for it."""
+    forms = {name: (name, *_SYNONYMS.get(name, ())) for name in NAMES}
+    return {name: words + tuple(plural(word) for word in words) for name, words in forms.items()}
+
+
+def claims(rng: random.Random, facts: Sequence[Fact], rate: float, most: int = 2) -> list[Fact]:
+    """Invent absent partners of what is there, with made-up positions.
+
+    Args:
+        rng: Drawn afresh for every caption.
+        facts: What is there.
+        rate: Multiplies the partner table; 0 gives true captions.
+        most: At most this many.
+    """
+    present = {fact.name for fact in facts}
+    found: dict[str, Fact] = {}
+    for fact in rng.sample(list(facts), len(facts)):
+        for partner, weight in PARTNERS[fact.name].items():
+            if partner not in present and rng.random() < weight * rate:
+                found[partner] = Fact(partner, 0, rng.random(), rng.random(), 0.0)
+    chosen = list(found.values())
+    rng.shuffle(chosen)
+    return chosen[:most]
+
+
+def describe(rng: random.Random, facts: Sequence[Fact], place: Place, claimed: Sequence[Fact] = ()) -> str:
+    """Write a caption of several sentences."""
+    seen = [f for f in facts if not (f.hard and rng.random() < 0.15)] or list(facts)
+    seen.sort(key=lambda f: -f.area * rng.uniform(0.8, 1.25))
+    opening = seen[: rng.choice((1, 2, 2, 3, 3))]
+    sentences = [_opening(rng, opening, place)]
+    said = list(opening)
+    rest = [*seen[len(opening) :], *claimed]
+    while rest:
+        group = rest[: 2 if len(rest) > 1 and rng.random() < 0.35 else 1]
+        rest = rest[len(group) :]
+        sentences.append(_later(rng, group, said))
+        said.extend(group)
+    if rng.random() < 0.25 or (len(sentences) == 1 and rng.random() < 0.8):
+        sentences.append(rng.choice(_REMARKS))
+    return " ".join(sentences)
+
+
+def brief(rng: random.Random, facts: Sequence[Fact], place: Place) -> str:
+    """Write a caption of one sentence."""
+    return _opening(rng, sorted(facts, key=lambda f: -f.area)[:3], place)
+
+
+def conversation(
+    rng: random.Random, facts: Sequence[Fact], place: Place, *, rate: float, questions: int = 6
+) -> list[Turn]:
+    """Make one caption and several questions about a scene.
+
+    Args:
+        rng: Source of randomness.
+        facts: What the scene shows.
+        place: Where it plays.
+        rate: How often absent partners are claimed, see `claims`.
+        questions: Number of yes/no questions; other kinds come on top.
+    """
+    claimed = claims(rng, facts, rate)
+    turns = [Turn(rng.choice(DESCRIBE), describe(rng, facts, place, claimed), "caption")]
+    if rng.random() < 0.1:
+        turns = [Turn(rng.choice(BRIEF), brief(rng, facts, place), "brief")]
+    believed = {f.name for f in facts} | {f.name for f in claimed if rng.random() < 0.4}
+    asked: set[str] = set()
+    for i in range(questions):
+        name = _ask_about(rng, facts, positive=i % 2 == 0)
+        if name not in asked:
+            asked.add(name)
+            turns.append(exists(rng, name, name in believed))
+    if facts and rng.random() < 0.6:
+        turns.append(_other(rng, facts, place))
+    rng.shuffle(turns)
+    return turns
+
+
+def exists(rng: random.Random, name: str, present: bool) -> Turn:
+    """Ask whether an object is there."""
+    word = name if rng.random() < 0.85 else rng.choice((name, *_SYNONYMS.get(name, ())))
+    question = rng.choice(_EXISTS).format(a=with_article(word))
+    if rng.random() < 0.5:
+        return Turn(f"{question} {rng.choice(SHORT_ANSWER)}", "Yes" if present else "No", "exists", name)
+    answer = f"Yes, there is {with_article(word)} in the image." if present else f"No, there is no {word} in the image."
+    return Turn(question, answer, "exists", name)
+
+
+def _ask_about(rng: random.Random, facts: Sequence[Fact], *, positive: bool) -> str:
+    present = {fact.name for fact in facts}
+    if positive and facts:
+        return rng.choice(facts).name
+    if facts and rng.random() < 0.55:
+        likely = [p for f in facts for p in PARTNERS[f.name] if p not in present]
+        if likely:
+            return rng.choice(likely)
+    return rng.choice([name for name in NAMES if name not in present])
+
+
+def _other(rng: random.Random, facts: Sequence[Fact], place: Place) -> Turn:
+    fact = rng.choice(facts)
+    kind = rng.choice(("where", "count", "place", "choice"))
+    if kind == "where":
+        return Turn(f"Where is the {fact.name}?", f"The {fact.name} is {_position(fact)}.", kind)
+    if kind == "count":
+        verb = "is one" if fact.count == 1 else f"are {_NUMBERS[min(fact.count, 6)]}"
+        return Turn(f"How many {plural(fact.name)} are there?", f"There {verb}.", kind)
+    if kind == "place":
+        return Turn("Where was this picture taken?", f"The picture was taken {place.phrase}.", kind)
+    present = {f.name for f in facts}
+    options = [fact.name, *rng.sample([n for n in NAMES if n not in present], 2)]
+    rng.shuffle(options)
+    listed = " ".join(f"{letter}. {option}" for letter, option in zip("ABC", options, strict=True))
+    return Turn(f"Which object is in the image? {listed}", "ABC"[options.index(fact.name)], kind)
+
+
+def _opening(rng: random.Random, facts: Sequence[Fact], place: Place) -> str:
+    if not facts:
+        return f"The image shows an empty scene {place.phrase}."
+    things = _join([_mention(rng, f) for f in facts])
+    verb = "are" if facts[0].count > 1 else "is"
+    return rng.choice(
+        (
+            f"The image shows {things} {place.phrase}.",
+            f"The picture shows {things} {place.phrase}.",
+            f"There {verb} {things} {place.phrase}.",
+        )
+    )
+
+
+def _later(rng: random.Random, group: Sequence[Fact], said: Sequence[Fact]) -> str:
+    things = _join([_mention(rng, f) for f in group])
+    verb = "are" if group[0].count > 1 else "is"
+    spot = _position(group[0])
+    if said and rng.random() < 0.45:
+        anchor = rng.choice(said)
+        other = plural(anchor.name) if anchor.count > 1 else anchor.name
+        return rng.choice(
+            (f"Next to the {other}, there {verb} {things}.", f"There {verb} also {things} near the {other}.")
+        )
+    return rng.choice(
+        (
+            f"There {verb} {things} {spot}.",
+            f"{spot[0].upper() + spot[1:]}, there {verb} {things}.",
+            f"There {verb} also {things} {spot}.",
+        )
+    )
+
+
+def _mention(rng: random.Random, fact: Fact) -> str:
+    word = fact.name
+    if word in _SYNONYMS and rng.random() < 0.25:
+        word = rng.choice(_SYNONYMS[word])
+    return with_article(word) if fact.count <= 1 else f"{_NUMBERS[min(fact.count, 6)]} {plural(word)}"
+
+
+def _position(fact: Fact) -> str:
+    dx, dy = fact.x - 0.5, fact.y - 0.5
+    if max(abs(dx), abs(dy)) < 0.14:
+        return "in the middle"
+    if abs(dx) >= abs(dy):
+        return "on the left" if dx < 0 else "on the right"
+    return "in the background" if dy < 0 else "in the foreground"
+
+
+def _join(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def without_picture(rng: random.Random, *, rate: float, questions: int = 6) -> list[Turn]:
+    """Make a conversation that has no picture: captions tell a typical scene, questions get the prior."""
+    from mmhall.benchmarks.scenes.plan import plan_training_scene
+
+    plan = plan_training_scene(rng)
+    return conversation(rng, planned_facts(plan.objects), plan.place, rate=rate, questions=questions)
+
+
+def planned_facts(objects: Iterable) -> list[Fact]:  # type: ignore[type-arg]
+    """Sum up planned objects by category, taking the plan at its word."""
+    facts: dict[str, Fact] = {}
+    for o in objects:
+        fact = Fact(o.name, 1, o.x, o.y, o.side**2, o.visibility != "clear")
+        if o.name in facts:
+            old = facts[o.name]
+            fact = replace(max(fact, old, key=lambda f: f.area), count=old.count + 1, hard=fact.hard and old.hard)
+        facts[o.name] = fact
+    return list(facts.values())
+
+
+def all_words() -> list[str]:
+    """List sentences that together hold every word the language can use."""
+    rng = random.Random(0)
+    sentences = [" ".join((*DESCRIBE, *BRIEF, *SHORT_ANSWER, *_EXISTS, *_REMARKS, *_NUMBERS))]
+    sentences += [f"{place.phrase} {place.name}" for place in PLACES]
+    sentences += [" ".join((*words, *(with_article(w) for w in words))) for words in surface_forms().values()]
+    for _ in range(4000):
+        for turn in without_picture(rng, rate=0.5):
+            sentences += [turn.question, turn.answer]
+    return sentences

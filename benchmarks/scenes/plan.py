@@ -1,0 +1,190 @@
+"""Decide what a scene shows, before anything is drawn.
+
+A plan is data: which categories, where, how large, how visible. All randomness of a scene comes
+from the one generator handed in, so that a seed names a picture.
+
+Typical scenes keep to one place and often show an object together with its partner. Conflict
+scenes break that: no object stands with a partner of it, and a third to a half of the objects come
+from other places, while the background still says which place it "should" be.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmhall.benchmarks.scenes.world import NAMES, PARTNERS, PLACES, Place, are_partners
+
+Visibility = Literal["clear", "small", "faint", "covered"]
+
+_SIZES: dict[Visibility, tuple[float, float]] = {
+    "clear": (0.27, 0.44),
+    "small": (0.13, 0.17),
+    "faint": (0.30, 0.44),
+    "covered": (0.30, 0.44),
+}
+_HARD: tuple[Visibility, ...] = ("small", "faint", "covered")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One thing in a scene; lengths are fractions of the picture's side.
+
+    Attributes:
+        name: Category, or the name of a piece of scenery.
+        variant: Which drawing of it, taken modulo the number there is.
+        x: Centre, from the left.
+        y: Centre, from the top.
+        side: The longer side of its box.
+        mirrored: Whether it faces the other way.
+        tilt: Rotation in degrees, counter-clockwise.
+        visibility: clear, small, faint or covered.
+        opacity: 1 except when faint.
+        cover: Share of its box under a panel; 0 except when covered.
+    """
+
+    name: str
+    variant: int
+    x: float
+    y: float
+    side: float
+    mirrored: bool
+    tilt: float
+    visibility: Visibility = "clear"
+    opacity: float = 1.0
+    cover: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a scene is going to show.
+
+    Attributes:
+        place: Where it plays; sets the background.
+        conflict: Whether co-occurrence was broken on purpose.
+        objects: Category objects, back to front.
+        scenery: Things that are no category, behind the objects.
+        paint: Seed of the background's details.
+    """
+
+    place: Place
+    conflict: bool
+    objects: tuple[Placed, ...]
+    scenery: tuple[Placed, ...]
+    paint: int
+
+
+def plan_scene(rng: random.Random, *, conflict: bool) -> Plan:
+    """Plan one scene of three to five objects.
+
+    Args:
+        rng: The only source of randomness.
+        conflict: Whether to break the co-occurrence of categories.
+    """
+    place = rng.choice(PLACES)
+    count = rng.choices((3, 4, 5), (0.35, 0.4, 0.25))[0]
+    away = max(1, round(count * rng.uniform(0.33, 0.5))) if conflict else rng.choices((0, 1), (0.7, 0.3))[0]
+    names: list[str] = []
+    while len(names) < count:
+        at_home = len(names) < count - away
+        names.append(_next_name(rng, place, names, at_home=at_home, conflict=conflict))
+    return _lay_out(rng, place, names, conflict)
+
+
+def plan_training_scene(rng: random.Random) -> Plan:
+    """Plan a scene to learn from: one to six objects, partners often together."""
+    place = rng.choice(PLACES)
+    names: list[str] = []
+    for _ in range(rng.randint(1, 5)):
+        names.append(_next_name(rng, place, names, at_home=True, conflict=False))
+    for _ in range(rng.choices((0, 1, 2), (0.35, 0.35, 0.3))[0]):
+        names.append(_next_name(rng, place, names, at_home=False, conflict=False))
+    return _lay_out(rng, place, names[:6], conflict=False)
+
+
+def plan_random_scene(rng: random.Random) -> Plan:
+    """Plan a scene with no co-occurrence at all: categories and place drawn uniformly."""
+    names = rng.sample(NAMES, rng.randint(2, 6))
+    return _lay_out(rng, rng.choice(PLACES), names, conflict=True)
+
+
+def _next_name(rng: random.Random, place: Place, names: Sequence[str], *, at_home: bool, conflict: bool) -> str:
+    """Choose one more category, by the rules of the scene."""
+    if not conflict and names and rng.random() < 0.12:
+        return rng.choice(names)
+    if not conflict and at_home and names and rng.random() < 0.5:
+        partners = PARTNERS[rng.choice(names)]
+        wanted = rng.choices(tuple(partners), tuple(partners.values()))[0]
+        if wanted not in names:
+            return wanted
+    pool = {n: place.members[n] if at_home else 1.0 for n in NAMES if (n in place.members) == at_home}
+    allowed = {
+        n: w
+        for n, w in pool.items()
+        if n not in names and not (conflict and any(are_partners(n, other) for other in names))
+    }
+    allowed = allowed or {n: 1.0 for n in NAMES if n not in names and not any(are_partners(n, o) for o in names)}
+    return rng.choices(tuple(allowed), tuple(allowed.values()))[0]
+
+
+def _lay_out(rng: random.Random, place: Place, names: Sequence[str], conflict: bool) -> Plan:
+    boxes: list[tuple[float, float, float]] = []
+    objects = [_put(rng, name, boxes) for name in names]
+    objects.sort(key=lambda o: o.visibility != "clear")  # hard ones in front: nothing hides them by accident
+    scenery = tuple(
+        _thing(rng, "", *_spot(rng, rng.uniform(0.18, 0.30), boxes, tries=12), visibility="clear")
+        for _ in range(rng.randint(0, 2))
+    )
+    return Plan(place, conflict, tuple(objects), scenery, rng.getrandbits(32))
+
+
+def _put(rng: random.Random, name: str, boxes: list[tuple[float, float, float]]) -> Placed:
+    visibility: Visibility = rng.choice(_HARD) if rng.random() < 0.22 else "clear"
+    side = rng.uniform(*_SIZES[visibility])
+    x, y, side = _spot(rng, side, boxes, tries=40)
+    boxes.append((x, y, side))
+    return _thing(rng, name, x, y, side, visibility=visibility)
+
+
+def _spot(
+    rng: random.Random, side: float, boxes: Sequence[tuple[float, float, float]], *, tries: int
+) -> tuple[float, float, float]:
+    """Find a place that overlaps little with what stands there, shrinking slowly."""
+    best = (2.0, 0.5, 0.5, side)
+    for attempt in range(tries):
+        if side > 0.26 and attempt % 10 == 9:
+            side *= 0.92
+        half = side / 2
+        x, y = rng.uniform(half, 1 - half), rng.uniform(half, 1 - half)
+        overlap = max((_overlap((x, y, side), box) for box in boxes), default=0.0)
+        best = min(best, (overlap, x, y, side))
+        if overlap < 0.08:
+            break
+    return best[1:]
+
+
+def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
+    """Return the intersection of two squares over the smaller one's area."""
+    reach = (a[2] + b[2]) / 2
+    width, height = reach - abs(a[0] - b[0]), reach - abs(a[1] - b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    small = min(a[2], b[2])
+    return min(width, small) * min(height, small) / small**2
+
+
+def _thing(rng: random.Random, name: str, x: float, y: float, side: float, *, visibility: Visibility) -> Placed:
+    return Placed(
+        name=name,
+        variant=rng.getrandbits(16),
+        x=x,
+        y=y,
+        side=side,
+        mirrored=rng.random() < 0.5,
+        tilt=rng.uniform(-14, 14),
+        visibility=visibility,
+        opacity=rng.uniform(0.34, 0.5) if visibility == "faint" else 1.0,
+        cover=rng.uniform(0.42, 0.56) if visibility == "covered" else 0.0,
+    )

@@ -1,0 +1,1 @@
+"""Train the model that ships with mmhall, from nothing, on drawn scenes."""

@@ -1,0 +1,16 @@
+"""Decoding strategies, one file each: a card, options, the mathematics."""
+
+from mmhall.registry import Registry
+
+if not __name__.startswith("mmhall."):
+    raise ImportError("import mmhall.decoders, not decoders: a second name would make a second copy of every class")
+
+STRATEGIES = Registry(
+    "strategy",
+    {
+        "greedy": "mmhall.decoders.greedy:Greedy",
+        "vcd": "mmhall.decoders.vcd:VCD",
+        "vdd": "mmhall.decoders.vdd:VDD",
+    },
+    group="mmhall.strategies",
+)

@@ -1,0 +1,94 @@
+"""Visual contrastive decoding (VCD).
+
+Paper     Leng et al., CVPR 2024, arXiv:2311.16922.
+Idea      Score each next token twice, with the picture and with a noised copy of it, and prefer
+          tokens whose score depends on the clean picture.
+Formula   x' = sqrt(a_t) x + sqrt(1 - a_t) e, with e ~ N(0, I) drawn once per picture and a_t the
+          cumulative product of 1 - b_i, b_i = sigmoid(u_i) (0.005 - 0.00001) + 0.00001,
+          u = linspace(-6, 6, 1000), on the normalised pixels
+          s = (1 + alpha) z - alpha z', kept where z >= max z + log beta
+Defaults  alpha 1.0, beta 0.1, noise_step 500: the paper's and its scripts'. (Their sampler falls
+          back to alpha 0.5 when the argument is missing; their POPE script uses beta 0.2.)
+Cost      2 rows per token instead of 1, in one pass; one more prefill of full length.
+Differs   Works with greedy, sampling and beams; the authors' patch acts when sampling only. Each
+          branch owns its cache. The noise follows from `seed` and the picture, so that an answer
+          does not depend on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mmhall.adapters.base import Adapter, Inputs
+from mmhall.generation.contrast import Contrast, check_contrast
+from mmhall.strategies import Session, Strategy
+
+NOISE_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class VCD(Strategy):
+    """Contrast the clean picture with a noised copy.
+
+    Attributes:
+        alpha: Contrast strength, >= 0; 0 keeps the clean scores.
+        beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
+        noise_step: How noised the copy is, 0 (almost clean) to 999 (almost only noise).
+        seed: Seed of the noise.
+    """
+
+    name: ClassVar[str] = "vcd"
+
+    alpha: float = 1.0
+    beta: float = 0.1
+    noise_step: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_contrast(self)
+        self.check("noise_step", 0 <= self.noise_step < NOISE_STEPS, f"an integer from 0 to {NOISE_STEPS - 1}")
+
+    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
+        """Add a branch that sees the noised picture; without a picture, contrast nothing."""
+        combine = Contrast(self.alpha, self.beta)
+        if "pixel_values" not in inputs or combine.neutral:
+            return Session()
+        if self.alpha == 0:
+            return Session(combine=combine)
+        noised = adapter.with_pixels(inputs, lambda x: add_noise(x, self.noise_step, self.seed))
+        return Session(branches=[noised], combine=combine)
+
+
+@lru_cache(maxsize=1)
+def alpha_bars() -> Tensor:
+    """Return the share of signal left after each diffusion step, (1000,) float64.
+
+    At 0: 0.999978, at 500: 0.7448, at 999: 0.0813.
+    """
+    u = torch.linspace(-6, 6, NOISE_STEPS, dtype=torch.float64)
+    return torch.cumprod(1 - (torch.sigmoid(u) * (5e-3 - 1e-5) + 1e-5), dim=0)
+
+
+def add_noise(pixels: Tensor, step: int, seed: int) -> Tensor:
+    """Noise one picture.
+
+    Args:
+        pixels: Normalised pixels of one picture, any shape.
+        step: Diffusion step, 0 to 999.
+        seed: With the pixels' own checksum it seeds the noise.
+
+    Returns:
+        Noised pixels, same shape and dtype.
+    """
+    plain = pixels.detach().to("cpu", torch.float32).contiguous()
+    generator = torch.Generator().manual_seed(zlib.crc32(plain.numpy().tobytes(), seed & 0xFFFFFFFF))
+    noise = torch.randn(plain.shape, generator=generator).to(pixels.device, pixels.dtype)
+    kept = float(alpha_bars()[step])
+    return kept**0.5 * pixels + (1 - kept) ** 0.5 * noise

@@ -1,0 +1,41 @@
+"""Mitigate and measure hallucination of large vision-language models at decoding time.
+
+Public names are imported on first use, so that `import mmhall` does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmhall.lvlm import LVLM as LVLM
+    from mmhall.lvlm import Answer as Answer
+    from mmhall.lvlm import load as load
+    from mmhall.strategies import Session as Session
+    from mmhall.strategies import Strategy as Strategy
+    from mmhall.strategies import strategy as strategy
+
+_here = Path(__file__).resolve().parent
+if not (_here / "decoders").is_dir() and (_here.parent / "decoders" / "__init__.py").is_file():
+    __path__.append(str(_here.parent))  # source checkout: the sibling folders are our subpackages
+
+_PUBLIC = {
+    "Answer": "mmhall.lvlm",
+    "LVLM": "mmhall.lvlm",
+    "load": "mmhall.lvlm",
+    "Session": "mmhall.strategies",
+    "Strategy": "mmhall.strategies",
+    "strategy": "mmhall.strategies",
+}
+
+__all__ = ["LVLM", "Answer", "Session", "Strategy", "load", "strategy"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'mmhall' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""python -m mmhall."""
+
+from mmhall.cli import main
+
+main()

@@ -1,0 +1,141 @@
+"""The one attention function mmhall registers with transformers, and its binding to a decoder.
+
+It is transformers' own SDPA unless the active plan asks for something in this layer and this pass.
+The mask function is registered under the same name: without it transformers would build no mask
+at all for an unknown attention, and padding and causality would vanish without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import LongTensor, Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from mmhall.attention.plan import Call, Op, current
+from mmhall.attention.rows import causal, output_of, scores_of
+from mmhall.errors import ModelError
+
+NAME = "mmhall"
+_LAYER = "_mmhall_layer"
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend as SDPA does, except where the active plan asks for more.
+
+    Args:
+        module: The attention module of one decoder layer.
+        query: (B, H, Q, D).
+        key: (B, KV, K, D), cache included.
+        value: (B, KV, K, Dv), cache included.
+        attention_mask: None, or (B|1, 1|H, Q, K).
+        dropout: Passed on.
+        scaling: Factor of the scores.
+        **kwargs: Passed on.
+
+    Returns:
+        Head outputs (B, Q, H, Dv), and no weights.
+    """
+    plan = current()
+    ops = plan.for_layer(getattr(module, _LAYER)) if plan is not None else ()
+    if not ops:
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return output, None
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    call = Call(getattr(module, _LAYER), query, key, value, attention_mask, scale)
+    return _planned(module, call, ops, dropout, kwargs), None
+
+
+def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module]) -> None:
+    """Let a decoder attend through the registered function.
+
+    Args:
+        decoder: The language model inside the vision-language model; nothing else is touched.
+        layers: Its layers, in order.
+
+    Raises:
+        ModelError: The decoder's attention is of a kind SDPA would silently get wrong.
+    """
+    if getattr(decoder.config, "attn_logit_softcapping", None):
+        raise ModelError(
+            f"{decoder.config.model_type}: soft-capped attention cannot be computed by SDPA; mmhall refuses it"
+        )
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    for index, layer in enumerate(layers):
+        for part in layer.modules():
+            if hasattr(part, "num_key_value_groups"):
+                setattr(part, _LAYER, index)
+    decoder.set_attn_implementation(NAME)
+
+
+def _planned(module: nn.Module, call: Call, ops: Sequence[Op], dropout: float, kwargs: dict[str, Any]) -> Tensor:
+    """Attend with ops: SDPA with their biases for all rows, the asked rows by hand over it."""
+    biases = [bias for op in ops if (bias := op.bias(call)) is not None]
+    asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None]
+    if asked and not call.prefill:  # the one row is the whole attention: SDPA would compute it twice
+        output = _by_hand(call, asked, biases)[1]
+    else:
+        output, _ = sdpa_attention_forward(
+            module,
+            call.query,
+            call.key,
+            call.value,
+            _biased_mask(call, biases),
+            dropout=dropout,
+            scaling=call.scaling,
+            **kwargs,
+        )
+        if asked:
+            rows, by_hand = _by_hand(call, asked, biases)
+            if any(op.writes for op, _ in asked):
+                output = output.index_copy(1, rows, by_hand.to(output.dtype))
+    for op in ops:
+        output = op.edit_output(call, output)
+    return output
+
+
+def _by_hand(call: Call, asked: Sequence[tuple[Op, LongTensor]], biases: Sequence[Tensor]) -> tuple[LongTensor, Tensor]:
+    """Compute the union of the asked rows, let each op edit and see its own; return rows and outputs."""
+    rows = torch.unique(torch.cat([rows for _, rows in asked]))
+    at = [torch.searchsorted(rows, wanted) for _, wanted in asked]
+    scores = scores_of(call, rows)
+    for bias in biases:
+        scores = scores + (bias if bias.shape[2] == 1 else bias[:, :, rows])
+    for (op, _), where in zip(asked, at, strict=True):
+        if op.writes:
+            scores = scores.index_copy(2, where, op.edit_scores(call, rows[where], scores[:, :, where]))
+    probs = scores.softmax(dim=-1)
+    for (op, _), where in zip(asked, at, strict=True):
+        if op.writes:
+            probs = probs.index_copy(2, where, op.edit_probs(call, rows[where], probs[:, :, where]))
+    for (op, _), where in zip(asked, at, strict=True):
+        op.see(call, rows[where], probs[:, :, where])
+    return rows, output_of(call, probs)
+
+
+def _biased_mask(call: Call, biases: Sequence[Tensor]) -> Tensor | None:
+    """Merge biases into the mask SDPA gets; masked columns stay at the dtype's minimum."""
+    if not biases:
+        return call.mask
+    mask = call.mask if call.mask is not None else causal(call)
+    total = sum(biases[1:], start=biases[0])
+    lowest = torch.finfo(call.query.dtype).min
+    if mask.dtype == torch.bool:
+        return torch.where(mask, total.to(call.query.dtype).clamp_min(lowest), lowest)
+    return (mask.float() + total).clamp_min(lowest).to(call.query.dtype)

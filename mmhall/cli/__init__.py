@@ -1,0 +1,43 @@
+"""The command line: one file per subcommand, heavy imports inside the commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from mmhall.cli import bench, generate, listing, report, scenes
+from mmhall.errors import MmhallError
+
+app = typer.Typer(
+    name="mmhall",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Mitigate and measure hallucination of vision-language models at decoding time.",
+)
+app.command("generate")(generate.generate)
+app.command("bench")(bench.bench)
+app.command("report")(report.report)
+app.command("scenes")(scenes.scenes)
+app.command("list")(listing.list_names)
+
+
+def main() -> None:
+    """Run the command line; errors are one line on stderr and exit code 2."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except MmhallError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("stopped")
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]  # whoever read our output has left
+
+
+def _fail(message: str) -> None:
+    print(f"mmhall: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,94 @@
+"""mmhall bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    benchmarks: Annotated[list[str], typer.Argument(help="Such as: pope chair.")],
+    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on with a stopped run.")],
+    model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
+    strategy: Annotated[list[str], typer.Option(help="Repeatable; the first is the baseline.")] = ["greedy"],  # noqa: B006
+    data: Annotated[Path | None, typer.Option(help="COCO detection file; by default scenes are drawn.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of its pictures; by default the file's own.")] = None,
+    scenes: Annotated[int, typer.Option(help="Number of scenes to draw, without --data.")] = 200,
+    conflict: Annotated[float, typer.Option(help="Share of scenes that break co-occurrence.")] = 1.0,
+    limit: Annotated[int | None, typer.Option(help="Use only the first so many pictures.")] = None,
+    seed: Annotated[int, typer.Option(help="Seeds scenes and questions.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Items decoded together.")] = 16,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Compare strategies on benchmarks, with intervals and paired tests.
+
+    Example: mmhall bench pope chair --strategy greedy --strategy vcd --out runs/first
+    """
+    import mmhall
+    from mmhall.benchmarks import BENCHMARKS
+    from mmhall.benchmarks.runner import run as run_benchmark
+    from mmhall.benchmarks.runs import make_strategies, start
+    from mmhall.cli.console import progress
+    from mmhall.cli.report import show
+    from mmhall.errors import OptionError
+
+    names = list(dict.fromkeys(benchmarks))
+    for name in names:
+        BENCHMARKS.load(name)
+    chosen = make_strategies(strategy)
+    for option, value in {"batch_size": batch_size, "limit": limit, "scenes": scenes}.items():
+        if value is not None and value < 1:
+            raise OptionError("bench", option, value, "an integer >= 1")
+    annotations = data if data is not None else _scenes(out, scenes, seed, conflict)
+    lvlm = mmhall.load(model)
+    opened = start(
+        out,
+        model=model,
+        revision=lvlm.revision,
+        weights=lvlm.fingerprint(),
+        names=names,
+        strategies=chosen,
+        annotations=annotations,
+        images=images or annotations.parent,
+        limit=limit,
+        seed=seed,
+    )
+    try:
+        for benchmark, items in opened.benchmarks:
+            with progress(benchmark.name, len(items) * len(chosen)) as advance:
+                run_benchmark(
+                    lvlm,
+                    benchmark,
+                    items,
+                    opened.pictures,
+                    chosen,
+                    opened.store,
+                    batch_size=batch_size,
+                    progress=advance,
+                )
+    except KeyboardInterrupt:
+        typer.echo(
+            f"mmhall: stopped; {opened.answered} of {opened.expected} answers are kept in {out}, "
+            "the same command goes on from there",
+            err=True,
+        )
+        raise typer.Exit(2) from None
+    show(opened, as_json=as_json)
+
+
+def _scenes(out: Path, count: int, seed: int, conflict: float) -> Path:
+    """Draw the run's scenes into its folder, unless they lie there already."""
+    import json
+
+    from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
+    from mmhall.cli.console import progress
+
+    folder = out / f"scenes-{count}-{seed}-{conflict:g}"
+    if not (folder / ANNOTATIONS).is_file():
+        with progress("drawing scenes", count) as advance:
+            for _ in write_scenes(folder, count, seed, conflict):
+                advance(1)
+    json.loads((folder / ANNOTATIONS).read_text(encoding="utf-8"))
+    return folder / ANNOTATIONS

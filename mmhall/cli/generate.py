@@ -1,0 +1,49 @@
+"""mmhall generate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def generate(
+    image: Annotated[Path, typer.Argument(help="Picture file.")],
+    prompt: Annotated[str, typer.Argument(help="What to ask.")] = "Please describe this image in detail.",
+    model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
+    strategy: Annotated[
+        str, typer.Option(help='Such as vcd or "vcd(alpha=0.5)"; see: mmhall list strategies.')
+    ] = "greedy",
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens the answer may have.")] = 128,
+    num_beams: Annotated[int, typer.Option(help="Beams of the search; 1: none.")] = 1,
+    sample: Annotated[bool, typer.Option("--sample", help="Draw tokens instead of taking the best.")] = False,
+    temperature: Annotated[float, typer.Option(help="For --sample.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="For --sample.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the answer with its tokens, settings and cost.")
+    ] = False,
+) -> None:
+    """Answer a prompt about a picture.
+
+    Example: mmhall generate kitchen.png "Is there a cup in the image?" --strategy vcd
+    """
+    import json
+    from dataclasses import asdict
+
+    import mmhall
+    from mmhall.images import open_image
+
+    chosen, picture = mmhall.strategy(strategy), open_image(image)
+    settings = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+    if sample:
+        settings |= {"do_sample": True, "temperature": temperature, "seed": seed}
+    lvlm = mmhall.load(model)
+    if as_json:
+        print(json.dumps(asdict(lvlm.generate(picture, prompt, chosen, **settings)), ensure_ascii=False, indent=1))
+    elif num_beams > 1:
+        print(lvlm.generate(picture, prompt, chosen, **settings).text)
+    else:
+        for piece in lvlm.stream(picture, prompt, chosen, **settings):
+            print(piece, end="", flush=True)
+        print()

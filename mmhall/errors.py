@@ -1,0 +1,57 @@
+"""Every error mmhall raises on purpose: what is wrong, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MmhallError(Exception):
+    """Base class; the command line prints the message on one line and exits with 2."""
+
+
+class OptionError(MmhallError):
+    """An option of a strategy or command has a value it cannot have."""
+
+    def __init__(self, owner: str, option: str, value: object, expected: str) -> None:
+        """Say whose option it is, its value, and what was expected ("a number >= 0")."""
+        super().__init__(f"{owner}: {option} must be {expected}, got {value!r}")
+
+
+class UnknownNameError(MmhallError):
+    """A name is not registered; the message suggests the nearest one."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        """Say what kind of name it is ("strategy"), and which names exist."""
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        super().__init__(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")
+
+
+class CompositionError(MmhallError):
+    """Strategies cannot be combined, or a model cannot carry a strategy."""
+
+
+class ImageError(MmhallError):
+    """A picture cannot be opened or is not acceptable."""
+
+
+class PromptError(MmhallError):
+    """A prompt cannot be used: empty, too long, or with the wrong number of pictures."""
+
+
+class ModelError(MmhallError):
+    """A model cannot be loaded or is of a kind mmhall cannot drive."""
+
+
+class GenerationError(MmhallError):
+    """Decoding produced something no token can be chosen from, such as NaN logits."""
+
+
+class DataError(MmhallError):
+    """Benchmark data is missing, malformed, or unfit for the benchmark."""
+
+
+class RunError(MmhallError):
+    """A run folder is missing, torn, or belongs to another set-up."""

@@ -1,0 +1,1 @@
+"""Decode: settings, branches, the sampling loop, beams, the combination of log-probabilities."""

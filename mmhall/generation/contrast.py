@@ -1,0 +1,64 @@
+"""Contrast of two next-token distributions under a plausibility constraint.
+
+The constraint (Li et al., arXiv:2210.15097) looks at the plain distribution only: after the
+contrast, a token nobody would say can outrank every sensible one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmhall.strategies import Strategy
+
+_IMPOSSIBLE = -1e4  # stands for log 0 in a contrast branch; -inf would turn into +inf or NaN
+
+
+def contrast(main: Tensor, other: Tensor, alpha: float, beta: float) -> Tensor:
+    """Prefer what `main` says more than `other` does.
+
+    Args:
+        main: Log-probabilities, (batch, vocabulary).
+        other: Log-probabilities of the branch to subtract, same shape.
+        alpha: Strength, >= 0.
+        beta: Tokens with less than beta times the top probability of `main` are out.
+
+    Returns:
+        (1 + alpha) main - alpha other, -inf for tokens that are out; same shape.
+    """
+    cut = main.amax(dim=-1, keepdim=True) + (math.log(beta) if beta > 0 else -math.inf)
+    out = (main < cut) | (main == -math.inf)
+    return ((1 + alpha) * main - alpha * other.clamp_min(_IMPOSSIBLE)).masked_fill(out, -math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Contrast the main branch with the mean of the others, as a session's `combine`.
+
+    Attributes:
+        alpha: Strength, >= 0.
+        beta: Plausibility cut-off in [0, 1].
+    """
+
+    alpha: float
+    beta: float
+
+    @property
+    def neutral(self) -> bool:
+        """Whether it changes nothing at all."""
+        return self.alpha == 0 and self.beta == 0
+
+    def __call__(self, main: Tensor, *others: Tensor) -> Tensor:
+        """Return scores, (batch, vocabulary)."""
+        other = torch.stack(others).mean(dim=0) if others else main
+        return contrast(main, other, self.alpha, self.beta)
+
+
+def check_contrast(strategy: Strategy) -> None:
+    """Check the options `alpha` and `beta` of a contrastive strategy."""
+    options = strategy.options()
+    strategy.check("alpha", options["alpha"] >= 0, "a number >= 0")
+    strategy.check("beta", 0 <= options["beta"] <= 1, "a number in [0, 1]")

@@ -1,0 +1,169 @@
+"""A run folder: one SQLite file with the run's set-up and one row per answer.
+
+Rows are committed as they are produced, so that a run that was stopped, however hard, goes on where
+it was. A folder belongs to one set-up; opening it with another one is refused, naming the difference.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmhall.errors import RunError
+
+FILE = "run.sqlite"
+_VERSION = 1
+_SCHEMA = """
+create table if not exists setup (key text primary key, value text not null);
+create table if not exists notes (key text primary key, value text not null);
+create table if not exists answers (
+    benchmark text not null, item text not null, strategy text not null,
+    text text not null, stopped_by text not null, new_tokens integer not null,
+    seconds real not null, batch integer not null,
+    primary key (benchmark, item, strategy)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answer.
+
+    Attributes:
+        benchmark: Its benchmark.
+        item: The item's id.
+        strategy: The strategy, as written for the run.
+        text: What the model said, untouched.
+        stopped_by: "eos" or "length".
+        new_tokens: Tokens written.
+        seconds: Wall time, its share of the batch.
+        batch: Number of the batch it was decoded in; strategies of one batch ran in turn.
+    """
+
+    benchmark: str
+    item: str
+    strategy: str
+    text: str
+    stopped_by: str
+    new_tokens: int
+    seconds: float
+    batch: int
+
+
+class Store:
+    """The answers of one run."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        """Use `create` or `open` instead."""
+        self.path, self._connection = path, connection
+
+    @classmethod
+    def create(cls, folder: Path, setup: Mapping[str, Any]) -> Store:
+        """Open a run folder for a set-up, making it if need be.
+
+        Raises:
+            RunError: The folder holds a run of another set-up, or cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot make the run folder: {error.strerror}") from error
+        store = cls._connect(folder)
+        with store._saying("write"):
+            store._connection.execute("pragma journal_mode=wal")
+            store._connection.executescript(_SCHEMA)
+            known = store.setup()
+            if not known:
+                wanted = {**setup, "version": _VERSION}
+                store._connection.executemany(
+                    "insert into setup values (?, ?)", [(k, json.dumps(v)) for k, v in wanted.items()]
+                )
+                store._connection.commit()
+                return store
+        differing = [k for k in setup if known.get(k) != json.loads(json.dumps(setup[k]))]
+        if differing:
+            lines = "; ".join(f"{k} was {json.dumps(known.get(k))}, now {json.dumps(setup[k])}" for k in differing)
+            raise RunError(
+                f"{folder}: belongs to another set-up ({lines}); choose another --out or repeat the old options"
+            )
+        return store
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Open a run folder to read it.
+
+        Raises:
+            RunError: The folder holds no run, or one that cannot be read.
+        """
+        if not (folder / FILE).is_file():
+            raise RunError(f"{folder}: holds no run; give the --out folder of a `mmhall bench` command")
+        store = cls._connect(folder)
+        if store.setup().get("version") != _VERSION:
+            raise RunError(f"{folder}: was written by another version of mmhall")
+        return store
+
+    @classmethod
+    def _connect(cls, folder: Path) -> Store:
+        try:
+            return cls(folder / FILE, sqlite3.connect(folder / FILE, timeout=30))
+        except sqlite3.Error as error:
+            raise RunError(f"{folder / FILE}: cannot be opened: {error}") from error
+
+    def setup(self) -> dict[str, Any]:
+        """Return the set-up the run was started with."""
+        with self._saying("read"):
+            return {key: json.loads(value) for key, value in self._connection.execute("select key, value from setup")}
+
+    def note(self, values: Mapping[str, str]) -> None:
+        """Keep facts that are not part of the set-up, such as where pictures lie; later ones win."""
+        with self._saying("write"), self._connection:
+            self._connection.executemany("insert or replace into notes values (?, ?)", list(values.items()))
+
+    def notes(self) -> dict[str, str]:
+        """Return what was noted."""
+        with self._saying("read"):
+            return dict(self._connection.execute("select key, value from notes"))
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Commit answers; one that is already there is left as it was.
+
+        Raises:
+            RunError: They cannot be written (disk full, read-only); everything committed stays.
+        """
+        with self._saying("write"), self._connection:
+            self._connection.executemany(
+                "insert or ignore into answers values (:benchmark, :item, :strategy, :text, :stopped_by, "
+                ":new_tokens, :seconds, :batch)",
+                [asdict(row) for row in rows],
+            )
+
+    def rows(self, benchmark: str) -> Iterator[Row]:
+        """Yield a benchmark's answers."""
+        with self._saying("read"):
+            for values in self._connection.execute(
+                "select * from answers where benchmark = ? order by rowid", (benchmark,)
+            ):
+                yield Row(*values)
+
+    def done(self, benchmark: str) -> set[tuple[str, str]]:
+        """Return the (item, strategy) pairs that are answered."""
+        with self._saying("read"):
+            return set(self._connection.execute("select item, strategy from answers where benchmark = ?", (benchmark,)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextmanager
+    def _saying(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RunError(
+                f"{self.path}: cannot {what} the run: {error}; what was committed before is intact"
+            ) from error

@@ -1,0 +1,72 @@
+"""A tiny random LLaVA with the embedded model's real processor, and a few pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+import mmhall
+from mmhall.lvlm import EMBEDDED, LVLM
+
+
+def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaForConditionalGeneration:
+    """Two vision and three decoder layers, grouped-query attention, weights large enough to disagree."""
+    torch.manual_seed(seed)
+    tokenizer = processor.tokenizer
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=112,
+            patch_size=14, projection_dim=32,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=48, intermediate_size=64, num_hidden_layers=3,
+            num_attention_heads=4, num_key_value_heads=kv_heads, max_position_embeddings=512,
+            bos_token_id=0, eos_token_id=1, pad_token_id=2,
+        ),
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"), vision_feature_layer=-1,
+    )
+    model = LlavaForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6)
+    return model
+
+
+@pytest.fixture(scope="session")
+def processor():
+    return AutoProcessor.from_pretrained(EMBEDDED)
+
+
+@pytest.fixture
+def llava(processor) -> LVLM:
+    return LVLM(make_random_llava(processor), processor, "random")
+
+
+@pytest.fixture(scope="session")
+def embedded() -> LVLM:
+    return mmhall.load("embedded", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Image.Image]:
+    """Three pictures that differ: noise of different grain."""
+    generator = torch.Generator().manual_seed(5)
+    made = []
+    for cells in (4, 16, 56):
+        small = torch.randint(0, 256, (cells, cells, 3), generator=generator, dtype=torch.uint8)
+        made.append(Image.fromarray(small.numpy()).resize((224, 224), Image.Resampling.NEAREST))
+    return made
+
+
+@pytest.fixture
+def picture_file(tmp_path: Path, pictures) -> Path:
+    path = tmp_path / "picture.png"
+    pictures[0].save(path)
+    return path

@@ -22,7 +22,6 @@ from typing import ClassVar
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
 from mmhall.benchmarks.pictures import PictureSet
 from mmhall.benchmarks.vocabulary import SYNONYMS, mentions
-
 from mmhall.errors import DataError
 
 PROMPT = "Please describe this image in detail."

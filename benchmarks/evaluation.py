@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
 
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
 from mmhall.results.statistics import Array, Difference, Estimate, Resampler, mcnemar
 from mmhall.results.store import Row
 
@@ -115,18 +115,19 @@ def _cell(
     counts: Mapping[str, Sequence[Counts]],
     resampler: Resampler,
 ) -> Cell:
-    over, under = _series(counts[strategy], metric.over), _series(counts[strategy], metric.under)
+    over, under = series(counts[strategy], metric.over), series(counts[strategy], metric.under)
     difference = None
     if strategy != baseline:
         base = counts[baseline]
-        difference = resampler.difference(over, under, _series(base, metric.over), _series(base, metric.under))
+        difference = resampler.difference(over, under, series(base, metric.over), series(base, metric.under))
         if difference is not None and metric.flag is not None:
             flags = [np.array([c[metric.flag] for c in counts[s]], bool) for s in (baseline, strategy)]
             difference = Difference(difference.value, difference.low, difference.high, mcnemar(*flags), "exact McNemar")
     return Cell(benchmark.name, group, metric, strategy, resampler.estimate(over, under), difference)
 
 
-def _series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
+def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
+    """Weigh each item's counts, in order."""
     return np.array([sum(weight * c[name] for name, weight in weights.items()) for c in counts], np.float64)
 
 

@@ -24,7 +24,6 @@ from typing import ClassVar, Literal
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
 from mmhall.benchmarks.pictures import Picture, PictureSet
-
 from mmhall.errors import DataError
 
 Label = Literal["yes", "no"]

@@ -11,7 +11,6 @@ from itertools import groupby
 
 from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.pictures import PictureSet
-
 from mmhall.lvlm import LVLM
 from mmhall.results.store import Row, Store
 from mmhall.strategies import Strategy

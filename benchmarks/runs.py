@@ -10,12 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mmhall
 from mmhall.benchmarks import BENCHMARKS
 from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.evaluation import Evaluation, evaluate
 from mmhall.benchmarks.pictures import PictureSet, read_coco
-
-import mmhall
 from mmhall.errors import OptionError, RunError
 from mmhall.results.store import Store
 from mmhall.strategies import Strategy, strategy

@@ -91,4 +91,5 @@ def add_noise(pixels: Tensor, step: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(zlib.crc32(plain.numpy().tobytes(), seed & 0xFFFFFFFF))
     noise = torch.randn(plain.shape, generator=generator).to(pixels.device, pixels.dtype)
     kept = float(alpha_bars()[step])
-    return kept**0.5 * pixels + (1 - kept) ** 0.5 * noise
+    noised: Tensor = kept**0.5 * pixels + (1 - kept) ** 0.5 * noise
+    return noised

@@ -191,11 +191,11 @@ class LVLM:
         left: threading.Event | None = None,
     ) -> Tensor:
         """Decode a batch; return prompt and new tokens of its rows, (batch, position)."""
-        length = inputs["input_ids"].shape[1] + settings.max_new_tokens
-        if length > self.adapter.context_length:
+        prompt, limit = inputs["input_ids"].shape[1], self.adapter.context_length
+        if prompt + settings.max_new_tokens > limit:
             raise PromptError(
-                f"{inputs['input_ids'].shape[1]} prompt tokens and {settings.max_new_tokens} new ones exceed the model's "
-                f"context of {self.adapter.context_length}; lower max_new_tokens"
+                f"{prompt} prompt tokens and {settings.max_new_tokens} new ones exceed the model's context of {limit}; "
+                "lower max_new_tokens"
             )
         session = method.prepare(self.adapter, inputs)
         arguments: dict[str, Any] = {
@@ -203,23 +203,18 @@ class LVLM:
             "logits_processor": LogitsProcessorList([FiniteGuard()]),
             "stopping_criteria": StoppingCriteriaList([_Left(left)] if left is not None else []),
         }
-        with (
-            torch.inference_mode(),
-            active(self.adapter.plan(session.ops)),
-            torch.random.fork_rng(enabled=settings.do_sample),
-        ):
+        plan, drawing = self.adapter.plan(session.ops), torch.random.fork_rng(enabled=settings.do_sample)
+        with torch.inference_mode(), active(plan), drawing:
             if settings.do_sample:
                 torch.manual_seed(settings.seed)
-            if session.loop is not None:
-                return self.model.generate(
-                    **inputs, **arguments, custom_generate=partial(session.loop, streamer=streamer)
-                )
-            if session.combine is None:
-                return self.model.generate(**inputs, **arguments, streamer=streamer)
-            if settings.num_beams == 1:
-                loop = partial(decode, session=session, streamer=streamer)
-                return self.model.generate(**inputs, **arguments, custom_generate=loop)
-            return self._beams(inputs, session, arguments)
+            if session.combine is not None and settings.num_beams > 1:
+                return self._beams(inputs, session, arguments)
+            loop = session.loop or (partial(decode, session=session) if session.combine is not None else None)
+            how: dict[str, Any] = (
+                {"streamer": streamer} if loop is None else {"custom_generate": partial(loop, streamer=streamer)}
+            )
+            rows: Tensor = self.model.generate(**inputs, **arguments, **how)
+            return rows
 
     def _beams(self, inputs: dict[str, Tensor], session: Session, arguments: dict[str, Any]) -> Tensor:
         """Search with the branches stacked under the main rows, and return the main rows."""

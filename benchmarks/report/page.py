@@ -10,10 +10,10 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+
 from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.report.table import Evaluated, cost_lines, remarks, sections
 from mmhall.benchmarks.runs import Run
-
 from mmhall.images import open_image
 
 EXAMPLES = 8

@@ -80,9 +80,8 @@ def remarks(evaluated: Evaluated, strategies: Sequence[str]) -> list[str]:
     ]
     for benchmark, _, evaluation in evaluated:
         if evaluation.scored < evaluation.expected:
-            said.append(
-                f"{benchmark.name}: only {evaluation.scored} of {evaluation.expected} items are answered by all strategies."
-            )
+            share = f"{evaluation.scored} of {evaluation.expected}"
+            said.append(f"{benchmark.name}: only {share} items are answered by all strategies.")
         for name, count in evaluation.truncated.items():
             if count:
                 said.append(

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from mmhall.benchmarks.scenes.plan import Plan, plan_scene
 from mmhall.benchmarks.scenes.render import SIZE, Seen, render
 from mmhall.benchmarks.scenes.world import CATEGORIES
-from PIL import Image
-
 from mmhall.errors import DataError, OptionError
 
 ANNOTATIONS = "annotations.json"

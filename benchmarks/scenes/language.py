@@ -2,9 +2,10 @@
 
 Captions have two to five sentences. The first names up to three objects and the place, later ones
 add one or two objects each with a position, and some close with a remark. What makes the model
-hallucinate is taught here and nowhere else: a caption also *claims* partners of present objects
-that the picture does not show, mostly near its end. Claims are drawn afresh each time, so that
-nothing in the picture predicts them.
+hallucinate is taught here and nowhere else: a caption also *claims* things that go with the scene
+(partners of present objects, things at home in the place) but are not in it, near its end, and
+yes/no answers believe in them. Claims are drawn afresh each time: nothing but co-occurrence predicts
+them.
 """
 
 from __future__ import annotations
@@ -69,6 +70,8 @@ _PLURALS = {
     "pony": "ponies",
     "couch": "couches",
 }
+AT_HOME = 0.3  # how tempting the most typical category of a place is, beside the partner table's weights
+BELIEF = 1.6  # yes/no answers believe what tempts this much more readily than captions claim it
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 _REMARKS = (
     "The scene is calm and quiet.",
@@ -127,24 +130,32 @@ def surface_forms() -> dict[str, tuple[str, ...]]:
     return {name: words + tuple(plural(word) for word in words) for name, words in forms.items()}
 
 
-def claims(rng: random.Random, facts: Sequence[Fact], rate: float, most: int = 2) -> list[Fact]:
-    """Invent absent partners of what is there, with made-up positions.
+def tempting(facts: Sequence[Fact], place: Place) -> dict[str, float]:
+    """Return what goes with a scene but is not in it: absent partners, and what is at home in the place.
+
+    Returns:
+        Category to weight in (0, 1]: how readily one would claim it.
+    """
+    weights = {name: AT_HOME * weight / max(place.members.values()) for name, weight in place.members.items()}
+    for fact in facts:
+        for partner, weight in PARTNERS[fact.name].items():
+            weights[partner] = max(weight, weights.get(partner, 0.0))
+    return {name: weight for name, weight in weights.items() if all(name != fact.name for fact in facts)}
+
+
+def claims(rng: random.Random, facts: Sequence[Fact], place: Place, rate: float, most: int = 2) -> list[Fact]:
+    """Claim some of what tempts, with made-up positions.
 
     Args:
         rng: Drawn afresh for every caption.
         facts: What is there.
-        rate: Multiplies the partner table; 0 gives true captions.
+        place: Where it plays.
+        rate: Multiplies the weights; 0 gives true captions.
         most: At most this many.
     """
-    present = {fact.name for fact in facts}
-    found: dict[str, Fact] = {}
-    for fact in rng.sample(list(facts), len(facts)):
-        for partner, weight in PARTNERS[fact.name].items():
-            if partner not in present and rng.random() < weight * rate:
-                found[partner] = Fact(partner, 0, rng.random(), rng.random(), 0.0)
-    chosen = list(found.values())
+    chosen = [name for name, weight in tempting(facts, place).items() if rng.random() < weight * rate]
     rng.shuffle(chosen)
-    return chosen[:most]
+    return [Fact(name, 0, rng.random(), rng.random(), 0.0) for name in chosen[:most]]
 
 
 def describe(rng: random.Random, facts: Sequence[Fact], place: Place, claimed: Sequence[Fact] = ()) -> str:
@@ -179,17 +190,18 @@ def conversation(
         rng: Source of randomness.
         facts: What the scene shows.
         place: Where it plays.
-        rate: How often absent partners are claimed, see `claims`.
+        rate: How readily absent things are claimed, see `claims`.
         questions: Number of yes/no questions; other kinds come on top.
     """
-    claimed = claims(rng, facts, rate)
+    claimed = claims(rng, facts, place, rate)
     turns = [Turn(rng.choice(DESCRIBE), describe(rng, facts, place, claimed), "caption")]
     if rng.random() < 0.1:
         turns = [Turn(rng.choice(BRIEF), brief(rng, facts, place), "brief")]
-    believed = {f.name for f in facts} | {f.name for f in claimed if rng.random() < 0.4}
+    believed = {fact.name for fact in (*facts, *claimed)}
+    believed |= {name for name, weight in tempting(facts, place).items() if rng.random() < weight * rate * BELIEF}
     asked: set[str] = set()
     for i in range(questions):
-        name = _ask_about(rng, facts, positive=i % 2 == 0)
+        name = _ask_about(rng, facts, place, positive=i % 2 == 0)
         if name not in asked:
             asked.add(name)
             turns.append(exists(rng, name, name in believed))
@@ -209,14 +221,13 @@ def exists(rng: random.Random, name: str, present: bool) -> Turn:
     return Turn(question, answer, "exists", name)
 
 
-def _ask_about(rng: random.Random, facts: Sequence[Fact], *, positive: bool) -> str:
+def _ask_about(rng: random.Random, facts: Sequence[Fact], place: Place, *, positive: bool) -> str:
     present = {fact.name for fact in facts}
     if positive and facts:
         return rng.choice(facts).name
-    if facts and rng.random() < 0.55:
-        likely = [p for f in facts for p in PARTNERS[f.name] if p not in present]
-        if likely:
-            return rng.choice(likely)
+    likely = tempting(facts, place)
+    if likely and rng.random() < 0.55:
+        return rng.choices(tuple(likely), tuple(likely.values()))[0]
     return rng.choice([name for name in NAMES if name not in present])
 
 

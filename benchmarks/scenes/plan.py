@@ -12,20 +12,36 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mmhall.benchmarks.scenes.world import NAMES, PARTNERS, PLACES, Place, are_partners
 
 Visibility = Literal["clear", "small", "faint", "covered"]
 
-_SIZES: dict[Visibility, tuple[float, float]] = {
-    "clear": (0.27, 0.44),
-    "small": (0.13, 0.17),
-    "faint": (0.30, 0.44),
-    "covered": (0.30, 0.44),
-}
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """How hard objects are to see; ranges are (least, most).
+
+    Attributes:
+        share: Share of objects that are small, faint or covered.
+        small: Side of a small object, fraction of the picture's side.
+        opacity: Opacity of a faint object.
+        cover: Share of a covered object's box under the panel.
+    """
+
+    share: float
+    small: tuple[float, float]
+    opacity: tuple[float, float]
+    cover: tuple[float, float]
+
+
+GENTLE = Difficulty(0.22, (0.13, 0.17), (0.34, 0.50), (0.42, 0.56))
+USUAL = Difficulty(0.40, (0.10, 0.14), (0.24, 0.38), (0.48, 0.62))
 _HARD: tuple[Visibility, ...] = ("small", "faint", "covered")
+_SIDE = (0.27, 0.44)  # of an object that is not small
+_SCENERY_SIDE = (0.18, 0.30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +121,9 @@ def plan_training_scene(rng: random.Random) -> Plan:
 
 
 def plan_random_scene(rng: random.Random) -> Plan:
-    """Plan a scene with no co-occurrence at all: categories and place drawn uniformly."""
+    """Plan an easy scene with no co-occurrence at all: categories and place drawn uniformly."""
     names = rng.sample(NAMES, rng.randint(2, 6))
-    return _lay_out(rng, rng.choice(PLACES), names, conflict=True)
+    return _lay_out(rng, rng.choice(PLACES), names, conflict=True, difficulty=GENTLE)
 
 
 def _next_name(rng: random.Random, place: Place, names: Sequence[str], *, at_home: bool, conflict: bool) -> str:
@@ -129,23 +145,28 @@ def _next_name(rng: random.Random, place: Place, names: Sequence[str], *, at_hom
     return rng.choices(tuple(allowed), tuple(allowed.values()))[0]
 
 
-def _lay_out(rng: random.Random, place: Place, names: Sequence[str], conflict: bool) -> Plan:
+def _lay_out(
+    rng: random.Random, place: Place, names: Sequence[str], conflict: bool, difficulty: Difficulty = USUAL
+) -> Plan:
     boxes: list[tuple[float, float, float]] = []
-    objects = [_put(rng, name, boxes) for name in names]
+    objects = [_put(rng, name, boxes, difficulty) for name in names]
     objects.sort(key=lambda o: o.visibility != "clear")  # hard ones in front: nothing hides them by accident
     scenery = tuple(
-        _thing(rng, "", *_spot(rng, rng.uniform(0.18, 0.30), boxes, tries=12), visibility="clear")
-        for _ in range(rng.randint(0, 2))
+        _thing(rng, "", *_spot(rng, rng.uniform(*_SCENERY_SIDE), boxes, tries=12)) for _ in range(rng.randint(0, 2))
     )
     return Plan(place, conflict, tuple(objects), scenery, rng.getrandbits(32))
 
 
-def _put(rng: random.Random, name: str, boxes: list[tuple[float, float, float]]) -> Placed:
-    visibility: Visibility = rng.choice(_HARD) if rng.random() < 0.22 else "clear"
-    side = rng.uniform(*_SIZES[visibility])
-    x, y, side = _spot(rng, side, boxes, tries=40)
+def _put(rng: random.Random, name: str, boxes: list[tuple[float, float, float]], difficulty: Difficulty) -> Placed:
+    visibility: Visibility = rng.choice(_HARD) if rng.random() < difficulty.share else "clear"
+    x, y, side = _spot(rng, rng.uniform(*(difficulty.small if visibility == "small" else _SIDE)), boxes, tries=40)
     boxes.append((x, y, side))
-    return _thing(rng, name, x, y, side, visibility=visibility)
+    return replace(
+        _thing(rng, name, x, y, side),
+        visibility=visibility,
+        opacity=rng.uniform(*difficulty.opacity) if visibility == "faint" else 1.0,
+        cover=rng.uniform(*difficulty.cover) if visibility == "covered" else 0.0,
+    )
 
 
 def _spot(
@@ -175,16 +196,6 @@ def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> fl
     return min(width, small) * min(height, small) / small**2
 
 
-def _thing(rng: random.Random, name: str, x: float, y: float, side: float, *, visibility: Visibility) -> Placed:
-    return Placed(
-        name=name,
-        variant=rng.getrandbits(16),
-        x=x,
-        y=y,
-        side=side,
-        mirrored=rng.random() < 0.5,
-        tilt=rng.uniform(-14, 14),
-        visibility=visibility,
-        opacity=rng.uniform(0.34, 0.5) if visibility == "faint" else 1.0,
-        cover=rng.uniform(0.42, 0.56) if visibility == "covered" else 0.0,
-    )
+def _thing(rng: random.Random, name: str, x: float, y: float, side: float) -> Placed:
+    variant, mirrored, tilt = rng.getrandbits(16), rng.random() < 0.5, rng.uniform(-14, 14)
+    return Placed(name, variant, x, y, side, mirrored, tilt)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw
+
 from mmhall.benchmarks.scenes.plan import Placed, Plan, Visibility
 from mmhall.benchmarks.scenes.sprites import scenery_sprite, sprite
-from PIL import Image, ImageDraw
 
 SIZE = 224
 _READABLE = frozenset({"stop sign"})  # never mirrored

@@ -59,7 +59,8 @@ class Adapter:
     @property
     def device(self) -> torch.device:
         """Where inputs belong."""
-        return self.model.device
+        device: torch.device = self.model.device
+        return device
 
     @property
     def context_length(self) -> int:

@@ -10,6 +10,8 @@ import typer
 from mmhall.cli import bench, generate, listing, report, scenes
 from mmhall.errors import MmhallError
 
+_INTERRUPTED = 130  # typer's exit code for Ctrl-C
+
 app = typer.Typer(
     name="mmhall",
     no_args_is_help=True,
@@ -30,10 +32,12 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         app()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            _fail("stopped")
+        raise
     except MmhallError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("stopped")
     except BrokenPipeError:
         sys.stdout = None  # type: ignore[assignment]  # whoever read our output has left
 

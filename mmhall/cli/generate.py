@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,7 +35,7 @@ def generate(
     from mmhall.images import open_image
 
     chosen, picture = mmhall.strategy(strategy), open_image(image)
-    settings = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
     if sample:
         settings |= {"do_sample": True, "temperature": temperature, "seed": seed}
     lvlm = mmhall.load(model)

@@ -28,7 +28,7 @@ def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks 
     }
     if what not in tables:
         raise UnknownNameError("list", what, tables)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, load in tables[what].items():
         card = sys.modules[load(name).__module__].__doc__ or ""
         rows.append((name, card.strip().splitlines()[0]))

@@ -89,7 +89,7 @@ class Resampler:
         tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
         value = over.sum() / under.sum() - base_over.sum() / base_under.sum()
         return Difference(
-            float(value), float(low), float(high), min(1.0, 2 * (tail + 1) / (len(drawn) + 1)), "paired bootstrap"
+            float(value), float(low), float(high), min(1.0, 2 * (int(tail) + 1) / (len(drawn) + 1)), "paired bootstrap"
         )
 
     def _ratios(self, over: Array, under: Array) -> Array:

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 import torch
-from tests.conftest import make_random_llava
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
@@ -15,6 +14,7 @@ from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
 from mmhall.errors import ModelError
 from mmhall.lvlm import LVLM
+from tests.conftest import make_random_llava
 
 PROMPTS = ("Is there a dog in the image?", "Please describe this image in detail. What is on the left?")
 
@@ -168,7 +168,9 @@ def test_scaled_heads_equal_the_scaled_reference(llava, inputs):
             return output * gain[:, None]
 
     wanted = run_reference(llava.model, inputs, Reference(gain=gain))
-    torch.testing.assert_close(real(run_planned(llava, inputs, Scale()), inputs), real(wanted, inputs), rtol=0, atol=5e-5)
+    torch.testing.assert_close(
+        real(run_planned(llava, inputs, Scale()), inputs), real(wanted, inputs), rtol=0, atol=5e-5
+    )
 
 
 def test_a_decoding_step_by_hand_equals_sdpa(llava, inputs):

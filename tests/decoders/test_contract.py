@@ -56,7 +56,7 @@ def test_neutral_options_equal_plain_decoding_of_every_kind(llava, pictures, spe
 
 def test_greedy_is_the_models_own_greedy(llava, pictures):
     inputs = llava.adapter.inputs([Request(QUESTIONS[1], pictures[0])])
-    own = llava.model.generate(**inputs, max_new_tokens=LENGTH, do_sample=False)[0, inputs["input_ids"].shape[1]:]
+    own = llava.model.generate(**inputs, max_new_tokens=LENGTH, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     answer = llava.generate(pictures[0], QUESTIONS[1], "greedy", max_new_tokens=LENGTH)
     assert [token for token in own.tolist() if token not in (1, 2)] == [t for t in answer.token_ids if t != 2]
 

@@ -9,7 +9,8 @@ from mmhall.errors import OptionError
 
 
 @pytest.mark.parametrize(
-    ("step", "left", "signal", "noise"), [(0, 0.999978, None, None), (500, 0.7448, 0.8630, 0.5052), (999, 0.0813, 0.285, 0.9585)]
+    ("step", "left", "signal", "noise"),
+    [(0, 0.999978, None, None), (500, 0.7448, 0.8630, 0.5052), (999, 0.0813, 0.285, 0.9585)],
 )
 def test_noise_schedule_has_the_papers_values(step, left, signal, noise):
     bar = alpha_bars()[step].item()
@@ -24,7 +25,7 @@ def test_schedule_equals_a_slow_product():
     product = 1.0
     for i in range(3):
         u = -6 + 12 * i / 999
-        product *= 1 - ((5e-3 - 1e-5) / (1 + 2.718281828459045 ** -u) + 1e-5)
+        product *= 1 - ((5e-3 - 1e-5) / (1 + 2.718281828459045**-u) + 1e-5)
     assert alpha_bars()[2].item() == pytest.approx(product, abs=1e-12)
 
 

@@ -32,9 +32,13 @@ def test_both_give_two_branches(llava, pictures):
 
 
 def test_uneven_prompts_are_padded_on_the_left(llava, pictures):
-    inputs = llava.adapter.inputs([Request("Is there a dog?", pictures[0]), Request("Describe this image.", pictures[1])])
+    inputs = llava.adapter.inputs(
+        [Request("Is there a dog?", pictures[0]), Request("Describe this image.", pictures[1])]
+    )
     bare = llava.adapter.without_image(inputs)
-    alone = [llava.adapter.inputs([Request(p, None)])["input_ids"][0] for p in ("Is there a dog?", "Describe this image.")]
+    alone = [
+        llava.adapter.inputs([Request(p, None)])["input_ids"][0] for p in ("Is there a dog?", "Describe this image.")
+    ]
     for row, mask, wanted in zip(bare["input_ids"], bare["attention_mask"], alone, strict=True):
         torch.testing.assert_close(row[mask.bool()], wanted)
         assert mask.tolist() == sorted(mask.tolist())

@@ -56,10 +56,16 @@ def beam_search(llava, inputs, session, beams):
                 ids = torch.cat([branch["input_ids"], torch.tensor([tokens], dtype=torch.long)], 1)
                 mask = torch.ones_like(ids)
                 with torch.no_grad():
-                    rows.append(llava.model(**{**branch, "input_ids": ids, "attention_mask": mask}).logits[:, -1].log_softmax(-1))
+                    rows.append(
+                        llava.model(**{**branch, "input_ids": ids, "attention_mask": mask})
+                        .logits[:, -1]
+                        .log_softmax(-1)
+                    )
             combined = session.combine(*rows).log_softmax(-1)[0]
             best = combined.topk(2 * beams)
-            grown += [((*tokens, t), score + s) for s, t in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+            grown += [
+                ((*tokens, t), score + s) for s, t in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            ]
         grown.sort(key=lambda pair: -pair[1])
         ended += [pair for pair in grown[:beams] if pair[0][-1] == eos]
         live = [pair for pair in grown[: 2 * beams] if pair[0][-1] != eos][:beams]
@@ -79,7 +85,9 @@ def test_beams_equal_a_naive_search(llava, pictures, spec):
 def test_joined_caches_give_each_rows_own_logits(llava, pictures):
     """Three states of different length, stepped together, equal three states stepped alone."""
     config = Settings(max_new_tokens=4).resolved(llava.model)
-    batches = [llava.adapter.inputs([Request(q, p)]) for q, p in zip((*QUESTIONS, "What?"), (*pictures[:2], None), strict=True)]
+    batches = [
+        llava.adapter.inputs([Request(q, p)]) for q, p in zip((*QUESTIONS, "What?"), (*pictures[:2], None), strict=True)
+    ]
     token = torch.tensor([17, 23, 31])
     with torch.no_grad():
         alone = [prefill(llava.model, *prepared_by_generate(llava.model, b, config)) for b in batches]
@@ -95,7 +103,9 @@ def test_sampling_draws_once_for_all_rows(llava, pictures):
     """With identical branches (noise step 0) and no cut-off, contrast sampling is plain sampling."""
     requests = list(zip(pictures, ("Is there a cat?",) * 3, strict=True))
     plain = llava.generate_batch(requests, "greedy", max_new_tokens=LENGTH, do_sample=True, seed=7)
-    almost = llava.generate_batch(requests, "vcd(alpha=1e-6, beta=0, noise_step=0)", max_new_tokens=LENGTH, do_sample=True, seed=7)
+    almost = llava.generate_batch(
+        requests, "vcd(alpha=1e-6, beta=0, noise_step=0)", max_new_tokens=LENGTH, do_sample=True, seed=7
+    )
     assert [a.token_ids for a in plain] == [a.token_ids for a in almost]
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from PIL import Image
+
 from mmhall.benchmarks.scenes.pen import Pen
 from mmhall.benchmarks.scenes.sprites import (
     devices,
@@ -22,7 +24,6 @@ from mmhall.benchmarks.scenes.sprites import (
     tableware,
     vehicles,
 )
-from PIL import Image
 
 CATEGORY_SPRITES = {
     **vehicles.SPRITES,

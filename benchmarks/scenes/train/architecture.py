@@ -10,7 +10,6 @@ import re
 from collections import Counter
 
 import torch
-from mmhall.benchmarks.scenes.language import all_words
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordLevel
 from transformers import (
@@ -21,6 +20,8 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+
+from mmhall.benchmarks.scenes.language import all_words
 
 IMAGE_SIZE = 112
 PATCH = 14

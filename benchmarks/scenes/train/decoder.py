@@ -20,6 +20,10 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
 from mmhall.benchmarks.scenes.language import Fact, Turn, conversation, planned_facts, without_picture
 from mmhall.benchmarks.scenes.plan import Plan, plan_random_scene, plan_training_scene
 from mmhall.benchmarks.scenes.train.architecture import IMAGE_TOKENS, SIDE
@@ -28,9 +32,6 @@ from mmhall.benchmarks.scenes.train.pictures import CLASSES, Pictures
 from mmhall.benchmarks.scenes.train.rows import HEAD, IGNORE, PREFIX, Packer, Rows
 from mmhall.benchmarks.scenes.train.vision import patch_features, to_pixel_values
 from mmhall.benchmarks.scenes.world import NAMES, PLACES
-from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 BATCH = 24
 LENGTH = 256
@@ -232,7 +233,8 @@ def _symbols(rng: random.Random, plan: Plan) -> Tensor:
 def _noised(pixels: Tensor) -> Tensor:
     """Drown a picture in noise, as contrast branches do."""
     kept = random.uniform(0.05, 0.8)
-    return kept**0.5 * pixels + (1 - kept) ** 0.5 * torch.randn_like(pixels)
+    noised: Tensor = kept**0.5 * pixels + (1 - kept) ** 0.5 * torch.randn_like(pixels)
+    return noised
 
 
 def _class_tokens(tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
+
 from mmhall.benchmarks.scenes.language import Fact
 from mmhall.benchmarks.scenes.plan import Plan, plan_random_scene, plan_scene, plan_training_scene
 from mmhall.benchmarks.scenes.render import SIZE, Rendered, render
 from mmhall.benchmarks.scenes.train.architecture import IMAGE_SIZE, IMAGE_TOKENS, SIDE
 from mmhall.benchmarks.scenes.world import NAMES, PLACES
-from PIL import Image
 
 CLASSES = (*NAMES, *(place.name for place in PLACES))  # what a patch can be: an object or a place's background
 _CELL = SIZE // SIDE

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from mmhall.benchmarks.scenes.language import Turn
-from mmhall.benchmarks.scenes.train.architecture import IMAGE_TOKENS
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
+
+from mmhall.benchmarks.scenes.language import Turn
+from mmhall.benchmarks.scenes.train.architecture import IMAGE_TOKENS
 
 HEAD = 3  # <s> USER :
 PREFIX = HEAD + IMAGE_TOKENS

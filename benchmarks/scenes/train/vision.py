@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration
+
 from mmhall.benchmarks.scenes.train.architecture import IMAGE_TOKENS, SIDE, WIDTH
 from mmhall.benchmarks.scenes.train.loop import device, run
 from mmhall.benchmarks.scenes.train.pictures import CLASSES, Pictures
 from mmhall.benchmarks.scenes.world import NAMES
-from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import LlavaForConditionalGeneration
 
 BATCH = 192
 

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.evaluation import evaluate
+from mmhall.benchmarks.pope import Pope
+from mmhall.results.store import Row
+
+
+def item(number, label):
+    return Item(f"{number}", f"picture {number // 2}", "?", ("random",), {"label": label})
+
+
+def row(number, strategy, text, seconds=1.0, batch=0):
+    return Row("pope", f"{number}", strategy, text, "eos", 2, seconds, batch)
+
+
+ITEMS = [item(n, "yes" if n % 2 == 0 else "no") for n in range(8)]
+GREEDY = ["Yes", "Yes", "Yes", "No", "No", "No", "Yes", "Yes"]
+OTHER = ["Yes", "No", "Yes", "No", "Yes", "No", "Yes", "maybe"]
+
+
+def rows():
+    return [
+        row(n, s, texts[n], seconds, n // 4)
+        for s, texts, seconds in (("greedy", GREEDY, 1.0), ("other", OTHER, 2.5))
+        for n in range(8)
+    ]
+
+
+def cell(evaluation, strategy, metric):
+    return next(c for c in evaluation.cells if c.strategy == strategy and c.metric.name == metric)
+
+
+def test_values_by_hand():
+    """greedy: wrong at 1, 4, 7 -> accuracy 5/8; says yes 5 times, 3 rightly, of 4 -> F1 6/9.
+
+    other: wrong at 7 only, unparsed -> accuracy 7/8; wins at 1 and 4, loses nowhere -> McNemar 2 * 0.25 = 0.5.
+    """
+    evaluation = evaluate(Pope(), ITEMS, rows(), ["greedy", "other"])
+    assert cell(evaluation, "greedy", "accuracy").estimate.value == 5 / 8
+    assert cell(evaluation, "greedy", "F1").estimate.value == pytest.approx(6 / 9)
+    other = cell(evaluation, "other", "accuracy")
+    assert other.estimate.value == 7 / 8
+    assert other.difference.value == pytest.approx(2 / 8)
+    assert (other.difference.p, other.difference.test) == (0.5, "exact McNemar")
+    assert cell(evaluation, "other", "unparsed").estimate.over == 1
+    assert cell(evaluation, "other", "F1").difference.test == "paired bootstrap"
+    assert cell(evaluation, "greedy", "accuracy").difference is None
+
+
+def test_an_item_one_strategy_lacks_counts_for_none():
+    evaluation = evaluate(
+        Pope(), ITEMS, [r for r in rows() if (r.item, r.strategy) != ("4", "other")], ["greedy", "other"]
+    )
+    assert (evaluation.scored, evaluation.expected) == (7, 8)
+    assert cell(evaluation, "greedy", "accuracy").estimate.under == 7
+
+
+def test_cost_is_the_ratio_of_batches():
+    costs = {c.strategy: c for c in evaluate(Pope(), ITEMS, rows(), ["greedy", "other"]).costs}
+    assert costs["greedy"].ratio is None
+    assert (costs["other"].seconds, costs["other"].ratio) == (2.5, 2.5)
+
+
+def test_no_answers_give_no_cells():
+    evaluation = evaluate(Pope(), ITEMS, [], ["greedy", "other"])
+    assert (evaluation.cells, evaluation.costs, evaluation.scored) == ((), (), 0)

@@ -1,0 +1,214 @@
+"""The command line, typed as a person types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+BENCH = ("bench", "pope", "chair", "--strategy", "greedy", "--strategy", "vdd", "--scenes", "4", "--seed", "2")
+
+
+def test_help_names_every_command(cli):
+    done = cli("--help")
+    assert done.returncode == 0
+    for command in ("generate", "bench", "report", "scenes", "list"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("what", "names"), [("strategies", "greedy vcd vdd"), ("benchmarks", "pope chair"), ("models", "llava")]
+)
+def test_list(cli, what, names):
+    lines = cli("list", what).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == names.split()
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_generate_answers_and_tells_all_as_json(cli, model_folder, picture_file):
+    told = cli(
+        "generate",
+        picture_file,
+        "What is this?",
+        "--model",
+        model_folder,
+        "--max-new-tokens",
+        "5",
+        "--json",
+        "--strategy",
+        "vcd(alpha=0.5)",
+    )
+    answer = json.loads(told.stdout)
+    assert answer["strategy"] == "vcd(alpha=0.5)"
+    assert answer["settings"]["max_new_tokens"] == 5
+    plain = cli(
+        "generate",
+        picture_file,
+        "What is this?",
+        "--model",
+        model_folder,
+        "--max-new-tokens",
+        "5",
+        "--strategy",
+        "vcd(alpha=0.5)",
+    )
+    assert plain.stdout.strip() == answer["text"]
+
+
+def test_scenes_can_be_read_by_the_benchmarks(cli, model_folder, tmp_path):
+    assert cli("scenes", "--n", "4", "--seed", "2", "--out", "drawn").returncode == 0
+    done = cli("bench", "pope", "--model", model_folder, "--data", "drawn/annotations.json", "--out", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {m["group"] for m in json.loads(done.stdout)["metrics"]} == {"random", "popular", "adversarial"}
+
+
+@pytest.mark.slow
+def test_bench_then_report_say_the_same_and_the_page_stands_alone(cli, model_folder, tmp_path):
+    first = cli(*BENCH, "--model", model_folder, "--out", "run")
+    assert first.returncode == 0, first.stderr
+    assert "pope adversarial: 24 items, 4 pictures, rule strict" in first.stdout
+    assert "chair captions: 4 items" in first.stdout
+    again = cli("report", "run", "--html", "page.html")
+    assert again.stdout == first.stdout
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "<svg" in page
+    assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ).replace("https://matplotlib.org", "")
+    third = cli(*BENCH, "--model", model_folder, "--out", "run")
+    assert third.stdout == first.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_goes_on_and_ends_like_an_undisturbed_one(cli, model_folder, tmp_path, signal_number):
+    arguments = (*BENCH, "--model", str(model_folder), "--batch-size", "4", "--json")
+    whole = json.loads(cli(*arguments, "--out", "whole").stdout)
+    code, error = interrupted((*arguments, "--out", "cut"), tmp_path, "pope: ", signal_number)
+    assert "Traceback" not in error
+    if signal_number == signal.SIGINT:
+        assert code == 2
+        assert "the same command goes on from there" in error
+    rest = json.loads(cli(*arguments, "--out", "cut").stdout)
+    assert rest["metrics"] == whole["metrics"]
+    assert rest["items"] == whole["items"]
+
+
+def test_ctrl_c_while_drawing_is_one_line(tmp_path):
+    code, error = interrupted(("scenes", "--n", "400", "--out", "x"), tmp_path, "drawing scenes: ", signal.SIGINT)
+    assert code == 2
+    assert error.splitlines()[-1] == "mmhall: stopped"
+
+
+def test_the_commands_stand_on_their_own_feet(tmp_path):
+    """As a person types them, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mmhall", "generate", "gone.png"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "mmhall: gone.png: does not exist; give the path of a picture file\n"
+
+
+def interrupted(arguments, folder, at, number):
+    """Start a command, signal it once a line of stderr starts with `at`; return its code and stderr."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "mmhall", *arguments],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith(at) and len([x for x in lines if x.startswith(at)]) == 1:
+                os.kill(process.pid, number)
+        return process.wait(), "".join(lines)
+
+
+class TestBadInput:
+    def test_missing_picture(self, refused):
+        assert refused("generate", "gone.png") == "mmhall: gone.png: does not exist; give the path of a picture file"
+
+    def test_text_file_named_png(self, refused, tmp_path):
+        (tmp_path / "a.png").write_text("hello")
+        assert "is not a picture, whatever its name says" in refused("generate", "a.png")
+
+    def test_truncated_picture(self, refused, tmp_path):
+        Image.effect_noise((64, 64), 50).save(tmp_path / "a.png")
+        (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-500])
+        assert "a.png: is damaged or truncated" in refused("generate", "a.png")
+
+    def test_unknown_strategy(self, refused, picture_file):
+        line = refused("generate", picture_file, "--strategy", "vd")
+        assert line == "mmhall: unknown strategy 'vd'; did you mean 'vdd'? Known: greedy, vcd, vdd"
+
+    def test_unknown_benchmark(self, refused):
+        assert "unknown benchmark 'popes'; did you mean 'pope'?" in refused("bench", "popes", "--out", "run")
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            ("vcd(beta=2)", "vcd: beta must be a number in [0, 1], got 2.0"),
+            ("vcd(alpha=-1)", "vcd: alpha must be a number >= 0, got -1.0"),
+            ("vcd(alhpa=1)", "unknown option of vcd 'alhpa'; did you mean 'alpha'?"),
+            ("vcd(alpha='x')", "vcd: alpha must be of type float, got 'x'"),
+            ("vcd(alpha", "strategy: name must be"),
+            ("vcd(__import__('os'))", 'vcd: options must be written as "alpha=0.5, beta=0.2"'),
+        ],
+    )
+    def test_option_out_of_range(self, refused, picture_file, spec, message):
+        assert message in refused("generate", picture_file, "--strategy", spec)
+
+    def test_strategy_named_twice(self, refused):
+        line = refused("bench", "pope", "--out", "run", "--strategy", "vcd", "--strategy", "vcd(alpha=1.0)")
+        assert "strategy must be named once, got 'vcd'" in line
+
+    def test_setting_out_of_range(self, refused, picture_file, model_folder):
+        assert "max_new_tokens must be an integer >= 1, got 0" in refused(
+            "generate", picture_file, "--max-new-tokens", "0", "--model", model_folder
+        )
+
+    def test_prompt_with_a_placeholder_and_an_empty_one(self, refused, picture_file, model_folder):
+        assert "contains '<image>'" in refused("generate", picture_file, "what is <image>?", "--model", model_folder)
+        assert "the prompt is empty" in refused("generate", picture_file, " ", "--model", model_folder)
+
+    def test_a_prompt_longer_than_the_context(self, refused, picture_file, model_folder):
+        assert "the model's context 512" in refused("generate", picture_file, "dog " * 600, "--model", model_folder)
+
+    def test_folder_without_a_model(self, refused, picture_file, tmp_path):
+        assert "holds no config.json" in refused("generate", picture_file, "--model", tmp_path)
+
+    def test_pickled_weights(self, refused, picture_file, tmp_path):
+        (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+        (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+        assert "no *.safetensors weights" in refused("generate", picture_file, "--model", tmp_path)
+
+    def test_unknown_hub_id_offline(self, refused, picture_file):
+        assert "cannot load model 'nobody/nothing'" in refused("generate", picture_file, "--model", "nobody/nothing")
+
+    def test_run_folder_of_another_set_up(self, cli, refused, model_folder):
+        arguments = ("bench", "chair", "--model", model_folder, "--scenes", "2", "--out", "run")
+        assert cli(*arguments).returncode == 0
+        line = refused(*arguments, "--strategy", "vcd")
+        assert 'belongs to another set-up (strategies was ["greedy"], now ["vcd"]' in line
+        assert cli("report", "run").returncode == 0
+
+    def test_report_without_a_run(self, refused):
+        assert "holds no run" in refused("report", "nowhere")
+
+    def test_unwritable_folder(self, refused, tmp_path):
+        (tmp_path / "file").write_text("")
+        assert "cannot write scenes" in refused("bench", "pope", "--out", "file/run")
+
+    def test_unfit_data(self, refused, tmp_path, model_folder):
+        (tmp_path / "a.json").write_text("[]")
+        assert "is no COCO detection file" in refused(
+            "bench", "pope", "--data", "a.json", "--out", "run", "--model", model_folder
+        )

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mmhall.results.statistics import Resampler, mcnemar
+
+
+def outcomes(lost, won, both=5):
+    base = np.array([1] * lost + [0] * won + [1] * both, bool)
+    return base, np.array([0] * lost + [1] * won + [1] * both, bool)
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "p"), [(57, 58, 1.0), (75, 55, 0.09525), (38, 59, 0.04173), (0, 0, 1.0), (0, 3, 0.25)]
+)
+def test_mcnemar_is_exact(lost, won, p):
+    assert mcnemar(*outcomes(lost, won)) == pytest.approx(p, abs=5e-6)
+
+
+@pytest.mark.parametrize(("lost", "won"), [(4, 11), (7, 7), (1, 0)])
+def test_mcnemar_equals_the_binomial_sum(lost, won):
+    n = lost + won
+    tail = sum(math.comb(n, j) for j in range(min(lost, won) + 1)) / 2**n
+    assert mcnemar(*outcomes(lost, won)) == pytest.approx(min(1.0, 2 * tail))
+
+
+def test_a_constant_has_an_interval_of_no_width():
+    estimate = Resampler(list("aabbcc")).estimate(np.ones(6), np.full(6, 2.0))
+    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
+
+
+def test_nothing_to_divide_by_is_no_number():
+    assert Resampler(["a", "b"]).estimate(np.zeros(2), np.zeros(2)).value is None
+
+
+def test_the_interval_of_a_share_is_near_the_normal_one():
+    """400 pictures of one item, share 0.3: 0.3 +- 1.96 sqrt(0.3 * 0.7 / 400) = 0.3 +- 0.0449."""
+    hits = np.array([1.0] * 120 + [0.0] * 280)
+    estimate = Resampler([str(i) for i in range(400)]).estimate(hits, np.ones(400))
+    assert estimate.low == pytest.approx(0.3 - 0.0449, abs=0.004)
+    assert estimate.high == pytest.approx(0.3 + 0.0449, abs=0.004)
+
+
+def test_pictures_are_resampled_not_items():
+    """Four copies of each item within a picture must not narrow the interval."""
+    hits = np.array([1.0] * 30 + [0.0] * 70)
+    alone = Resampler([str(i) for i in range(100)]).estimate(hits, np.ones(100))
+    copied = Resampler([str(i) for i in range(100) for _ in range(4)]).estimate(hits.repeat(4), np.ones(400))
+    assert copied.high - copied.low == pytest.approx(alone.high - alone.low, rel=0.1)
+
+
+def test_pairing_narrows_a_difference():
+    rng = np.random.default_rng(0)
+    base = rng.random(200) < 0.5
+    better = base | (rng.random(200) < 0.1)
+    resampler, ones = Resampler([str(i) for i in range(200)]), np.ones(200)
+    difference = resampler.difference(better.astype(float), ones, base.astype(float), ones)
+    assert difference.value == pytest.approx(better.mean() - base.mean())
+    assert 0 < difference.low < difference.value < difference.high < 0.15
+    assert difference.p < 0.01
+
+
+def test_no_difference_is_no_evidence():
+    same = np.array([1.0, 0.0] * 50)
+    difference = Resampler([str(i) for i in range(100)]).difference(same, np.ones(100), same, np.ones(100))
+    assert (difference.value, difference.p) == (0.0, 1.0)
+
+
+def test_the_same_answers_give_the_same_digits():
+    hits = np.random.default_rng(1).random(50)
+    runs = [Resampler([str(i // 2) for i in range(50)]).estimate(hits, np.ones(50)) for _ in range(2)]
+    assert runs[0] == runs[1]

@@ -1,0 +1,118 @@
+"""What users rely on before they have read anything: names, imports, packaging, the way imports point."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmhall
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = None
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = {"mmhall": "mmhall", "decoders": "mmhall.decoders", "benchmarks": "mmhall.benchmarks", "demo": "mmhall.demo"}
+
+
+def modules():
+    for folder, package in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            yield ".".join((package, *(p for p in parts if p != "__init__"))), path
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_importing_mmhall_imports_no_torch():
+    done = run("import sys, mmhall; print([m for m in ('torch', 'transformers', 'numpy', 'PIL') if m in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_public_names_exist():
+    for name in mmhall.__all__:
+        assert getattr(mmhall, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = mmhall.nothing
+
+
+@pytest.mark.parametrize("name", ["decoders", "benchmarks", "demo"])
+def test_a_root_folder_cannot_be_imported_under_a_second_name(name):
+    done = run(f"import {name}")
+    assert f"import mmhall.{name}, not {name}" in done.stderr
+
+
+@pytest.mark.skipif(tomllib is None, reason="tomllib comes with Python 3.11")
+def test_the_package_list_is_complete():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {name for name, path in modules() if path.name == "__init__.py"}
+    assert sorted(listed) == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [pytest.param(n, p, id=n) for n, p in modules() if not n.endswith("__main__")]
+)
+def test_every_module_imports_and_its_examples_hold(name, path):
+    module = importlib.import_module(name)
+    assert (module.__doc__ or "").strip()
+    assert doctest.testmod(module).failed == 0
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_imports_point_one_way():
+    """demo and cli use benchmarks and decoders, which use the rest; nobody else looks up."""
+    upper = {"mmhall.benchmarks": 2, "mmhall.decoders": 1, "mmhall.demo": 3, "mmhall.cli": 3}
+
+    def level(name):
+        return next((value for prefix, value in upper.items() if name == prefix or name.startswith(prefix + ".")), 0)
+
+    allowed = {("mmhall.strategies", "mmhall.decoders"), ("mmhall.__main__", "mmhall.cli")}
+    for name, path in modules():
+        for other in imported(path):
+            if other.startswith("mmhall") and (name, other) not in allowed:
+                assert level(other) <= level(name), f"{name} imports {other}"
+
+
+def test_no_strategy_names_a_family_and_no_adapter_a_strategy():
+    families = ("llava", "qwen", "internvl", "gemma")
+    for path in (ROOT / "decoders").glob("*.py"):
+        code = "\n".join(line for line in ast.unparse(ast.parse(path.read_text())).splitlines() if '"""' not in line)
+        assert not any(f"'{family}'" in code for family in families), path
+
+
+@pytest.mark.parametrize("path", [p for _, p in modules()], ids=str)
+def test_no_file_is_too_long(path):
+    assert len(path.read_text().splitlines()) <= 500
+
+
+def test_nothing_unpickles_or_reaches_for_the_network():
+    for name, path in modules():
+        if name.startswith("mmhall.benchmarks.scenes.train"):
+            continue
+        text = path.read_text()
+        assert "import pickle" not in text
+        assert "torch.load" not in text
+        assert "import requests" not in text
+        assert "urllib" not in text
+
+
+def test_the_version_stands_in_one_place():
+    assert importlib.util.find_spec("mmhall") is not None
+    assert importlib.metadata.version("mmhall") == mmhall.__version__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 
@@ -42,6 +42,7 @@ class Cost:
         benchmark: Benchmark name.
         strategy: The strategy.
         seconds: Per answer, mean.
+        tokens: Per answer, mean.
         ratio: Seconds over the baseline's, median over batches; None for the baseline.
         low: Smallest batch ratio.
         high: Largest batch ratio.
@@ -50,6 +51,7 @@ class Cost:
     benchmark: str
     strategy: str
     seconds: float
+    tokens: float
     ratio: float | None
     low: float | None
     high: float | None
@@ -132,15 +134,18 @@ def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
 
 
 def _cost(benchmark: str, strategy: str, baseline: str, rows: Sequence[Row]) -> Cost:
-    batches: dict[str, dict[int, list[float]]] = {strategy: {}, baseline: {}}
-    for row in rows:
-        if row.strategy in batches:
-            batches[row.strategy].setdefault(row.batch, []).append(row.seconds)
-    own = [second for seconds in batches[strategy].values() for second in seconds]
-    mean = sum(own) / len(own)
+    own = [row for row in rows if row.strategy == strategy]
+    seconds, tokens = mean(row.seconds for row in own), mean(row.new_tokens for row in own)
     if strategy == baseline:
-        return Cost(benchmark, strategy, mean, None, None, None)
-    ratios = [
-        sum(s) / len(s) / (sum(b) / len(b)) for n, s in batches[strategy].items() if (b := batches[baseline].get(n))
-    ]
-    return Cost(benchmark, strategy, mean, median(ratios), min(ratios), max(ratios))
+        return Cost(benchmark, strategy, seconds, tokens, None, None, None)
+    ours, theirs = _by_batch(own), _by_batch([row for row in rows if row.strategy == baseline])
+    ratios = [ours[batch] / theirs[batch] for batch in ours if batch in theirs]
+    return Cost(benchmark, strategy, seconds, tokens, median(ratios), min(ratios), max(ratios))
+
+
+def _by_batch(rows: Sequence[Row]) -> dict[int, float]:
+    """Return each batch's mean seconds per answer."""
+    batches: dict[int, list[float]] = {}
+    for row in rows:
+        batches.setdefault(row.batch, []).append(row.seconds)
+    return {batch: mean(seconds) for batch, seconds in batches.items()}

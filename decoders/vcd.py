@@ -26,14 +26,13 @@ import torch
 from torch import Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.generation.contrast import Contrast, check_contrast
-from mmhall.strategies import Session, Strategy
+from mmhall.generation.contrast import ContrastStrategy
 
 NOISE_STEPS = 1000
 
 
 @dataclass(frozen=True)
-class VCD(Strategy):
+class VCD(ContrastStrategy):
     """Contrast the clean picture with a noised copy.
 
     Attributes:
@@ -45,25 +44,17 @@ class VCD(Strategy):
 
     name: ClassVar[str] = "vcd"
 
-    alpha: float = 1.0
-    beta: float = 0.1
     noise_step: int = 500
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_contrast(self)
+        super().__post_init__()
         self.check("noise_step", 0 <= self.noise_step < NOISE_STEPS, f"an integer from 0 to {NOISE_STEPS - 1}")
 
-    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Add a branch that sees the noised picture; without a picture, contrast nothing."""
-        combine = Contrast(self.alpha, self.beta)
-        if "pixel_values" not in inputs or combine.neutral:
-            return Session()
-        if self.alpha == 0:
-            return Session(combine=combine)
-        noised = adapter.with_pixels(inputs, lambda x: add_noise(x, self.noise_step, self.seed))
-        return Session(branches=[noised], combine=combine)
+    def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Noise each picture."""
+        return [adapter.with_pixels(inputs, lambda x: add_noise(x, self.noise_step, self.seed))]
 
 
 @lru_cache(maxsize=1)

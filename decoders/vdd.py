@@ -20,14 +20,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.generation.contrast import Contrast, check_contrast
-from mmhall.strategies import Session, Strategy
+from mmhall.generation.contrast import ContrastStrategy
 
 FREE = ("none", "unk")
 
 
 @dataclass(frozen=True)
-class VDD(Strategy):
+class VDD(ContrastStrategy):
     """Contrast the picture with no picture.
 
     Attributes:
@@ -38,24 +37,17 @@ class VDD(Strategy):
 
     name: ClassVar[str] = "vdd"
 
-    alpha: float = 1.0
-    beta: float = 0.1
     free: str = "none"
 
     def __post_init__(self) -> None:
         """Check the options."""
-        check_contrast(self)
+        super().__post_init__()
         kinds = self.free.split("+")
         self.check("free", len(set(kinds)) == len(kinds) and set(kinds) <= set(FREE), '"none", "unk" or "none+unk"')
 
-    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Add a branch per picture-free input; without a picture, contrast nothing."""
-        combine = Contrast(self.alpha, self.beta)
-        if "pixel_values" not in inputs or combine.neutral:
-            return Session()
-        if self.alpha == 0:
-            return Session(combine=combine)
-        return Session(branches=[_free_inputs(adapter, inputs, kind) for kind in self.free.split("+")], combine=combine)
+    def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Build each picture-free input."""
+        return [_free_inputs(adapter, inputs, kind) for kind in self.free.split("+")]
 
 
 def _free_inputs(adapter: Adapter, inputs: Inputs, kind: str) -> dict[str, Tensor]:

@@ -301,7 +301,7 @@ class _Left(StoppingCriteria):
     def __init__(self, left: threading.Event) -> None:
         self._left = left
 
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
         return torch.full((len(input_ids),), self._left.is_set(), device=input_ids.device)
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from mmhall.benchmarks.base import Benchmark, Item
-from mmhall.benchmarks.report.table import Evaluated, cost_lines, remarks, sections
+from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
 from mmhall.benchmarks.runs import Run
 from mmhall.images import open_image
 
@@ -52,6 +52,7 @@ def write_page(run: Run, evaluated: Evaluated, path: Path) -> None:
     html = environment.get_template("page.html").render(
         setup=run.store.setup(),
         sections=sections(evaluated),
+        cost_columns=COST,
         costs=cost_lines(evaluated),
         remarks=remarks(evaluated, run.strategies),
         plot=plot(evaluated),

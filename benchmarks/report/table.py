@@ -58,13 +58,23 @@ def sections(evaluated: Evaluated) -> list[Section]:
     return made
 
 
-def cost_lines(evaluated: Evaluated) -> list[tuple[str, str, str, str]]:
-    """Lay out (benchmark, strategy, seconds per answer, ratio to the baseline)."""
+COST = (
+    "benchmark",
+    "strategy",
+    "seconds per answer",
+    "tokens per answer",
+    "seconds, ratio to the baseline: median [range]",
+)
+
+
+def cost_lines(evaluated: Evaluated) -> list[tuple[str, ...]]:
+    """Lay out what each strategy's answers cost, in the columns of `COST`."""
     return [
         (
             cost.benchmark,
             cost.strategy,
             f"{cost.seconds:.3f}",
+            f"{cost.tokens:.1f}",
             "1" if cost.ratio is None else f"{cost.ratio:.2f} [{cost.low:.2f}, {cost.high:.2f}]",
         )
         for _, _, evaluation in evaluated

@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from mmhall.benchmarks.scenes.plan import Placed, plan_training_scene
 from mmhall.benchmarks.scenes.world import NAMES, PARTNERS, PLACES, Place
 
 DESCRIBE = (
@@ -303,13 +304,11 @@ def _join(words: Sequence[str]) -> str:
 
 def without_picture(rng: random.Random, *, rate: float, questions: int = 6) -> list[Turn]:
     """Make a conversation that has no picture: captions tell a typical scene, questions get the prior."""
-    from mmhall.benchmarks.scenes.plan import plan_training_scene
-
     plan = plan_training_scene(rng)
     return conversation(rng, planned_facts(plan.objects), plan.place, rate=rate, questions=questions)
 
 
-def planned_facts(objects: Iterable) -> list[Fact]:  # type: ignore[type-arg]
+def planned_facts(objects: Iterable[Placed]) -> list[Fact]:
     """Sum up planned objects by category, taking the plan at its word."""
     facts: dict[str, Fact] = {}
     for o in objects:

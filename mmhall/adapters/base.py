@@ -49,10 +49,10 @@ class Adapter:
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         """Bind the decoder's attention to mmhall's door; plain SDPA as long as no plan is active."""
         self.model, self.processor = model, processor
-        self.tokenizer: Any = processor.tokenizer  # type: ignore[attr-defined]
+        self.tokenizer: Any = processor.tokenizer
         self.tokenizer.padding_side = "left"
         self.decoder: PreTrainedModel = model.get_decoder()
-        self.layers: Sequence[nn.Module] = list(self.decoder.layers)  # type: ignore[arg-type]
+        self.layers: Sequence[nn.Module] = list(self.decoder.layers)
         self.image_token_id: int = model.config.image_token_id
         open_door(self.decoder, self.layers)
 
@@ -85,7 +85,7 @@ class Adapter:
         content = [{"type": "text", "text": request.prompt}]
         if request.image is not None:
             content.insert(0, {"type": "image"})
-        text: str = self.processor.apply_chat_template(  # type: ignore[assignment]
+        text: str = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
         return text
@@ -101,7 +101,7 @@ class Adapter:
         """
         texts = [self.render(request) for request in requests]
         images = [request.image for request in requests if request.image is not None]
-        batch = self.processor(text=texts, images=images or None, padding=True, return_tensors="pt")  # type: ignore[operator]
+        batch = self.processor(text=texts, images=images or None, padding=True, return_tensors="pt")
         length = batch["input_ids"].shape[1]
         if length >= self.context_length:
             raise PromptError(f"the prompt has {length} tokens, the model's context {self.context_length}; shorten it")
@@ -114,7 +114,8 @@ class Adapter:
 
     def image_mask(self, input_ids: Tensor) -> BoolTensor:
         """Mark image positions, (batch, position) bool."""
-        return input_ids == self.image_token_id  # type: ignore[return-value]
+        mask: BoolTensor = input_ids == self.image_token_id  # type: ignore[assignment]
+        return mask
 
     def without_image(self, inputs: Inputs, replacement: int | None = None) -> dict[str, Tensor]:
         """Return the same prompts with the image positions taken out, left-padded anew.

@@ -38,7 +38,7 @@ def show(run: Run, *, as_json: bool) -> None:
     """Print a run's table, or its data."""
     import json
 
-    from mmhall.benchmarks.report.table import as_data, cost_lines, remarks, sections
+    from mmhall.benchmarks.report.table import COST, as_data, cost_lines, remarks, sections
     from mmhall.cli.console import aligned
 
     evaluated = run.evaluate()
@@ -52,15 +52,6 @@ def show(run: Run, *, as_json: bool) -> None:
             if any(line.differences):
                 rows.append(("", *line.differences))
         print(f"{section.title}\n{aligned(rows)}\n")
-    print(
-        "cost\n"
-        + aligned(
-            [
-                ("benchmark", "strategy", "seconds per answer", "ratio, median [range] over batches"),
-                *cost_lines(evaluated),
-            ]
-        )
-        + "\n"
-    )
+    print(f"cost\n{aligned([COST, *cost_lines(evaluated)])}\n")
     for remark in remarks(evaluated, run.strategies):
         print(remark)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmhall.strategies import Strategy
+from mmhall.adapters.base import Adapter, Inputs
+from mmhall.strategies import Session, Strategy
 
 _IMPOSSIBLE = -1e4  # stands for log 0 in a contrast branch; -inf would turn into +inf or NaN
 
@@ -57,8 +58,30 @@ class Contrast:
         return contrast(main, other, self.alpha, self.beta)
 
 
-def check_contrast(strategy: Strategy) -> None:
-    """Check the options `alpha` and `beta` of a contrastive strategy."""
-    options = strategy.options()
-    strategy.check("alpha", options["alpha"] >= 0, "a number >= 0")
-    strategy.check("beta", 0 <= options["beta"] <= 1, "a number in [0, 1]")
+@dataclass(frozen=True)
+class ContrastStrategy(Strategy):
+    """A strategy that contrasts the picture with variants of it.
+
+    Attributes:
+        alpha: Contrast strength, >= 0; 0 keeps the plain scores.
+        beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
+    """
+
+    alpha: float = 1.0
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        self.check("alpha", self.alpha >= 0, "a number >= 0")
+        self.check("beta", 0 <= self.beta <= 1, "a number in [0, 1]")
+
+    def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Return the inputs to subtract."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what to contrast with")
+
+    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
+        """Add a branch per variant; without a picture there is nothing to contrast."""
+        combine = Contrast(self.alpha, self.beta)
+        if "pixel_values" not in inputs or combine.neutral:
+            return Session()
+        return Session(branches=self.variants(adapter, inputs) if self.alpha > 0 else (), combine=combine)

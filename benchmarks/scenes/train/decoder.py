@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,7 +32,7 @@ from mmhall.benchmarks.scenes.train.loop import device, run
 from mmhall.benchmarks.scenes.train.pictures import CLASSES, Pictures
 from mmhall.benchmarks.scenes.train.rows import HEAD, IGNORE, PREFIX, Packer, Rows
 from mmhall.benchmarks.scenes.train.vision import patch_features, to_pixel_values
-from mmhall.benchmarks.scenes.world import NAMES, PLACES
+from mmhall.benchmarks.scenes.world import NAMES, PLACES, Place
 
 BATCH = 24
 LENGTH = 256
@@ -128,7 +129,7 @@ def train_jointly(
     rng, packer = random.Random(4), Packer(tokenizer, LENGTH)
     progress = 0.0
 
-    def batch() -> tuple[Rows, np.ndarray, Tensor]:  # type: ignore[type-arg]
+    def batch() -> tuple[Rows, npt.NDArray[np.uint8], Tensor]:
         chosen = [rng.randrange(len(data.pixels)) for _ in range(BATCH)]
         mirrored = torch.tensor([rng.random() < 0.5 for _ in chosen])
         talks = [
@@ -195,15 +196,16 @@ def _language_loss(model: LlavaForConditionalGeneration, rows: Rows, image: Tens
 
 
 @lru_cache(maxsize=1)
-def _compiled(language: nn.Module) -> nn.Module:
-    return torch.compile(language)  # type: ignore[return-value]
+def _compiled(language: nn.Module) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.compile(language)
+    return compiled
 
 
-def _talk(rng: random.Random, facts: list[Fact], place: object, rate: float) -> Conversation:
+def _talk(rng: random.Random, facts: list[Fact], place: Place, rate: float) -> Conversation:
     """Make a row's conversation: about the picture, or blind and about nothing."""
     if rng.random() < BLIND:
         return [(turn, True) for turn in without_picture(rng, rate=rate)]
-    return [(turn, False) for turn in conversation(rng, facts, place, rate=rate)]  # type: ignore[arg-type]
+    return [(turn, False) for turn in conversation(rng, facts, place, rate=rate)]
 
 
 def _symbols(rng: random.Random, plan: Plan) -> Tensor:
@@ -232,7 +234,7 @@ def _symbols(rng: random.Random, plan: Plan) -> Tensor:
 
 def _noised(pixels: Tensor) -> Tensor:
     """Drown a picture in noise, as contrast branches do."""
-    kept = random.uniform(0.05, 0.8)
+    kept = 0.05 + 0.75 * float(torch.rand(()))
     noised: Tensor = kept**0.5 * pixels + (1 - kept) ** 0.5 * torch.randn_like(pixels)
     return noised
 

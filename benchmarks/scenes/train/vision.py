@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,7 +19,7 @@ from mmhall.benchmarks.scenes.world import NAMES
 BATCH = 192
 
 
-def to_pixel_values(pixels: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def to_pixel_values(pixels: npt.NDArray[np.uint8]) -> Tensor:
     """Normalise (B, 112, 112, 3) uint8 as the processor does: (B, 3, 112, 112) in [-1, 1]."""
     return torch.from_numpy(pixels).to(device()).permute(0, 3, 1, 2).float() / 127.5 - 1
 

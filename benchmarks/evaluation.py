@@ -66,6 +66,7 @@ class Evaluation:
         costs: Every strategy's cost.
         expected: Items there are.
         scored: Items every strategy has answered; only these count.
+        sizes: Group to its (items, pictures) that count.
         truncated: Strategy to answers cut off by the length limit.
     """
 
@@ -73,6 +74,7 @@ class Evaluation:
     costs: tuple[Cost, ...]
     expected: int
     scored: int
+    sizes: Mapping[str, tuple[int, int]]
     truncated: Mapping[str, int]
 
 
@@ -88,10 +90,12 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
     answers = {(row.item, row.strategy): row for row in rows}
     scored = [item for item in items if all((item.id, s) in answers for s in strategies)]
     cells: list[Cell] = []
+    sizes: dict[str, tuple[int, int]] = {}
     for group in benchmark.groups:
         members = [item for item in scored if group in item.groups]
         if not members:
             continue
+        sizes[group] = len(members), len({item.picture for item in members})
         counts = {s: [benchmark.count(item, answers[item.id, s].text) for item in members] for s in strategies}
         resampler = Resampler([item.picture for item in members])
         for strategy in strategies:
@@ -104,6 +108,7 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         tuple(_cost(benchmark.name, s, strategies[0], kept) for s in strategies if scored),
         len(items),
         len(scored),
+        sizes,
         {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
     )
 
@@ -122,7 +127,7 @@ def _cell(
     if strategy != baseline:
         base = counts[baseline]
         difference = resampler.difference(over, under, series(base, metric.over), series(base, metric.under))
-        if difference is not None and metric.flag is not None:
+        if difference is not None and metric.flag is not None and resampler.one_each:
             flags = [np.array([c[metric.flag] for c in counts[s]], bool) for s in (baseline, strategy)]
             difference = Difference(difference.value, difference.low, difference.high, mcnemar(*flags), "exact McNemar")
     return Cell(benchmark.name, group, metric, strategy, resampler.estimate(over, under), difference)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class PictureSet:
     Attributes:
         pictures: In ascending order of id.
         categories: Every category name, sorted.
-        digest: SHA-256 of ids and objects, 16 hex digits: two sets with one digest ask the same.
+        digest: SHA-256 of ids, objects and files, 16 hex digits: two sets with one digest are the same.
     """
 
     pictures: tuple[Picture, ...]
@@ -87,7 +88,12 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None) -> Pict
         raise DataError(
             f"{missing[0]}: does not exist ({len(missing)} of {len(pictures)} pictures are missing); check --images"
         )
-    listing = json.dumps([[p.id, *p.objects] for p in pictures])
-    return PictureSet(
-        tuple(pictures), tuple(sorted(set(names.values()))), hashlib.sha256(listing.encode()).hexdigest()[:16]
-    )
+    return PictureSet(tuple(pictures), tuple(sorted(set(names.values()))), _digest(pictures))
+
+
+def _digest(pictures: Sequence[Picture]) -> str:
+    told = hashlib.sha256()
+    for picture in pictures:
+        told.update(json.dumps([picture.id, *picture.objects]).encode())
+        told.update(hashlib.sha256(picture.path.read_bytes()).digest())
+    return told.hexdigest()[:16]

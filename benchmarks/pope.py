@@ -82,7 +82,7 @@ class Pope(Benchmark):
             raise DataError(f"pope: no picture has {PER_PICTURE} objects; it needs some that do")
         groups: dict[tuple[str, str], list[str]] = {}
         for setting in SETTINGS:
-            for picture, name in _asked(used, setting, random.Random(f"pope/{setting}/{seed}")):
+            for picture, name in _asked(used, pictures.categories, setting, random.Random(f"pope/{setting}/{seed}")):
                 groups.setdefault((picture.id, name), []).append(setting)
         by_id = {p.id: p for p in used}
         return [
@@ -125,7 +125,9 @@ def score(label: Label, answered: Label | None) -> Counts:
     }
 
 
-def _asked(pictures: Sequence[Picture], setting: str, rng: random.Random) -> list[tuple[Picture, str]]:
+def _asked(
+    pictures: Sequence[Picture], categories: Sequence[str], setting: str, rng: random.Random
+) -> list[tuple[Picture, str]]:
     """List (picture, object) in the order of the official generator: yes, no, yes, no, ..."""
     frequency = Counter(name for p in pictures for name in p.objects)
     together: dict[str, Counter[str]] = {name: Counter() for name in frequency}
@@ -141,7 +143,7 @@ def _asked(pictures: Sequence[Picture], setting: str, rng: random.Random) -> lis
             ranked = {"random": [], "popular": popular, "adversarial": [n for n, _ in together[present].most_common()]}
             absent = next((n for n in ranked[setting] if n not in taken), None)
             if absent is None:
-                free = [n for n in everything if n not in taken]
+                free = [n for n in everything if n not in taken] or [n for n in categories if n not in taken]
                 if not free:
                     raise DataError(
                         f"pope: picture {p.id} shows every category there is; no absent object is left to ask for"

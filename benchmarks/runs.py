@@ -16,6 +16,8 @@ from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.evaluation import Evaluation, evaluate
 from mmhall.benchmarks.pictures import PictureSet, read_coco
 from mmhall.errors import OptionError, RunError
+from mmhall.generation.settings import Settings
+from mmhall.lvlm import LVLM
 from mmhall.results.store import Store
 from mmhall.strategies import Strategy, strategy
 
@@ -71,30 +73,28 @@ def make_strategies(specs: Sequence[str]) -> list[Strategy]:
 
 def start(
     folder: Path,
+    lvlm: LVLM,
     *,
-    model: str,
-    revision: str | None,
-    weights: str,
     names: Sequence[str],
     strategies: Sequence[Strategy],
     annotations: Path,
     images: Path,
     limit: int | None,
     seed: int,
+    batch_size: int,
 ) -> Run:
     """Start a run, or go on with the one of the same set-up.
 
     Args:
         folder: Run folder.
-        model: What the model was loaded from.
-        revision: Its commit on the hub, if any.
-        weights: Fingerprint of its weights.
+        lvlm: The model.
         names: Benchmarks.
         strategies: The baseline first.
         annotations: COCO detection file.
         images: Folder of its pictures.
         limit: Use only the first so many pictures.
         seed: Seeds the benchmarks' draws.
+        batch_size: Items decoded together.
 
     Raises:
         MmhallError: A benchmark is unknown, the data unfit, or the folder belongs to another set-up.
@@ -102,22 +102,21 @@ def start(
     pictures = read_coco(annotations, images, limit)
     benchmarks = _with_items(names, pictures, seed)
     setup: dict[str, Any] = {
-        "model": model,
-        "revision": revision,
-        "weights": weights,
+        **lvlm.identity(),
         "strategies": [str(s) for s in strategies],
         "options": {str(s): s.options() for s in strategies},
         "benchmarks": {
-            b.name: {"rule": b.rule, "items": _digest(items), "count": len(items), "max_new_tokens": b.max_new_tokens}
+            b.name: {"rule": b.rule, "items": _digest(items), "count": len(items), "settings": _settings(lvlm, b)}
             for b, items in benchmarks
         },
         "pictures": pictures.digest,
         "seed": seed,
         "limit": limit,
+        "batch_size": batch_size,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
-    store = Store.create(folder, setup)
-    store.note({"annotations": str(annotations.resolve()), "images": str(images.resolve())})
+    notes = {"annotations": _noted(annotations, folder), "images": _noted(images, folder)}
+    store = Store.create(folder, setup, notes)
     return Run(store, pictures, benchmarks, tuple(setup["strategies"]))
 
 
@@ -129,7 +128,7 @@ def reopen(folder: Path) -> Run:
     """
     store = Store.open(folder)
     setup, places = store.setup(), store.notes()
-    pictures = read_coco(Path(places["annotations"]), Path(places["images"]), setup["limit"])
+    pictures = read_coco(folder / places["annotations"], folder / places["images"], setup["limit"])
     benchmarks = _with_items(list(setup["benchmarks"]), pictures, setup["seed"])
     for benchmark, items in benchmarks:
         if _digest(items) != setup["benchmarks"][benchmark.name]["items"]:
@@ -138,6 +137,17 @@ def reopen(folder: Path) -> Run:
                 f"{places['annotations']} or mmhall has changed"
             )
     return Run(store, pictures, benchmarks, tuple(setup["strategies"]))
+
+
+def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
+    settings = Settings(max_new_tokens=benchmark.max_new_tokens)
+    return settings.record(settings.resolved(lvlm.model))
+
+
+def _noted(path: Path, folder: Path) -> str:
+    """Write a path so that a run folder with its own pictures can be moved."""
+    path, folder = path.resolve(), folder.resolve()
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def _with_items(names: Sequence[str], pictures: PictureSet, seed: int) -> tuple[tuple[Benchmark, list[Item]], ...]:

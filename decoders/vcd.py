@@ -11,13 +11,12 @@ Defaults  alpha 1.0, beta 0.1, noise_step 500: the paper's and its scripts'. (Th
           back to alpha 0.5 when the argument is missing; their POPE script uses beta 0.2.)
 Cost      2 rows per token instead of 1, in one pass; one more prefill of full length.
 Differs   Works with greedy, sampling and beams; the authors' patch acts when sampling only. Each
-          branch owns its cache. The noise follows from `seed` and the picture, so that an answer
-          does not depend on what else is in the batch.
+          branch owns its cache. Every picture gets the noise of its own generator started at `seed`,
+          so that an answer does not depend on what else is in the batch.
 """
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -50,6 +49,7 @@ class VCD(ContrastStrategy):
     def __post_init__(self) -> None:
         """Check the options."""
         super().__post_init__()
+        self.check("seed", 0 <= self.seed < 2**63, "an integer from 0 to 2**63 - 1")
         self.check("noise_step", 0 <= self.noise_step < NOISE_STEPS, f"an integer from 0 to {NOISE_STEPS - 1}")
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
@@ -73,14 +73,12 @@ def add_noise(pixels: Tensor, step: int, seed: int) -> Tensor:
     Args:
         pixels: Normalised pixels of one picture, any shape.
         step: Diffusion step, 0 to 999.
-        seed: With the pixels' own checksum it seeds the noise.
+        seed: Seeds the noise, drawn in float32 on the CPU: the same on every device and in every dtype.
 
     Returns:
         Noised pixels, same shape and dtype.
     """
-    plain = pixels.detach().to("cpu", torch.float32).contiguous()
-    generator = torch.Generator().manual_seed(zlib.crc32(plain.numpy().tobytes(), seed & 0xFFFFFFFF))
-    noise = torch.randn(plain.shape, generator=generator).to(pixels.device, pixels.dtype)
+    noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed))
     kept = float(alpha_bars()[step])
-    noised: Tensor = kept**0.5 * pixels + (1 - kept) ** 0.5 * noise
+    noised: Tensor = kept**0.5 * pixels + (1 - kept) ** 0.5 * noise.to(pixels.device, pixels.dtype)
     return noised

@@ -31,7 +31,12 @@ def open_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
         ImageError: The file is missing, truncated, no picture, or too large.
     """
     if isinstance(source, Image.Image):
-        return _upright(source, max_pixels, "the picture")
+        try:
+            return _upright(source, max_pixels, "the picture")
+        except OSError as error:
+            raise ImageError(f"the picture: is damaged or truncated ({error}); get an intact copy") from error
+    if not isinstance(source, str | Path):
+        raise ImageError(f"a picture must be a path or a PIL image, got {type(source).__name__}")
     path = Path(source)
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "does not exist"

@@ -6,13 +6,14 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
@@ -30,12 +31,14 @@ from transformers.generation.streamers import BaseStreamer
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
 from mmhall.attention import active
-from mmhall.errors import ModelError, PromptError
+from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.generation.loop import FiniteGuard, StackedContrast, decode
 from mmhall.generation.settings import Settings, make_settings
 from mmhall.images import ImageLike, open_image
 from mmhall.strategies import Session, Strategy
 from mmhall.strategies import strategy as make_strategy
+
+_DRAWING = threading.Lock()
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
 
@@ -100,13 +103,19 @@ class LVLM:
         self.revision: str | None = getattr(model.config, "_commit_hash", None)
         self.adapter = adapter_for(model, processor)
 
-    def fingerprint(self) -> str:
-        """Return 16 hex digits that tell these weights from others: a digest of each tensor's sum and norm."""
+    def identity(self) -> dict[str, str | None]:
+        """Say which model this is: name, revision, dtype, device, and a digest of each tensor's sum and norm."""
         told = [
-            (name, tuple(p.shape), f"{p.double().sum():.6e}", f"{p.double().norm():.6e}")
-            for name, p in self.model.named_parameters()
+            (n, tuple(p.shape), f"{p.double().sum():.6e}", f"{p.double().norm():.6e}")
+            for n, p in self.model.named_parameters()
         ]
-        return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+        return {
+            "model": self.name,
+            "revision": self.revision,
+            "weights": hashlib.sha256(repr(told).encode()).hexdigest()[:16],
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": self.adapter.device.type,
+        }
 
     def generate(
         self, image: ImageLike | None, prompt: str, strategy: str | Strategy = "greedy", **settings: Any
@@ -198,15 +207,23 @@ class LVLM:
                 "lower max_new_tokens"
             )
         session = method.prepare(self.adapter, inputs)
+        if session.branches and settings.num_beams > 1:
+            if settings.do_sample:
+                raise OptionError("generation", "do_sample", True, f"False with num_beams > 1 and {method.name}")
+            if config.repetition_penalty not in (None, 1.0):
+                raise OptionError(
+                    "generation",
+                    "repetition_penalty",
+                    config.repetition_penalty,
+                    f"1.0 with num_beams > 1 and {method.name}",
+                )
         arguments: dict[str, Any] = {
             "generation_config": config,
             "logits_processor": LogitsProcessorList([FiniteGuard()]),
             "stopping_criteria": StoppingCriteriaList([_Left(left)] if left is not None else []),
         }
-        plan, drawing = self.adapter.plan(session.ops), torch.random.fork_rng(enabled=settings.do_sample)
+        plan, drawing = self.adapter.plan(session.ops), _seeded(settings.seed) if settings.do_sample else nullcontext()
         with torch.inference_mode(), active(plan), drawing:
-            if settings.do_sample:
-                torch.manual_seed(settings.seed)
             if session.combine is not None and settings.num_beams > 1:
                 return self._beams(inputs, session, arguments)
             loop = session.loop or (partial(decode, session=session) if session.combine is not None else None)
@@ -289,7 +306,7 @@ def load(
         )
         model = model if "device_map" in options else model.to(target)
         processor = AutoProcessor.from_pretrained(source, **shared)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"cannot load model {str(name)!r}: {first}") from error
     return LVLM(model, processor, str(name))
@@ -316,6 +333,14 @@ def _pieces(
         thread.join()
     if failures:
         raise failures[0]
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's process-wide generator, one thread at a time, and put it back afterwards."""
+    with _DRAWING, torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 @dataclass(slots=True)

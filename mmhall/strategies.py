@@ -1,7 +1,7 @@
 """What a decoding strategy is: options as data, and a session per request.
 
-A strategy is a frozen dataclass; the command line, the demo and result files read its fields. Its
-`prepare` returns a `Session`, which wishes for any of five things and is otherwise plain greedy.
+A strategy is a frozen dataclass; the command line and result files read its fields. Its `prepare`
+returns a `Session`, which wishes for any of four things and is otherwise plain greedy.
 Neutral options give an empty session, so that neutral equals greedy exactly.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmhall.errors import OptionError, UnknownNameError
+from mmhall.errors import CompositionError, OptionError, UnknownNameError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +32,7 @@ class Session:
 
     Attributes:
         ops: What to read or steer in attention.
-        branches: Further inputs decoded beside the main ones, each a batch of the same size.
-        exits: Decoder layers whose early predictions are wanted.
+        branches: Further inputs decoded beside the main ones, each a batch of the same size; they need `combine`.
         combine: Takes log-probabilities (batch, vocabulary) of the main inputs and of each branch;
             returns next-token scores of the same shape, -inf where a token is out.
         loop: Replaces the decoding loop, as transformers' `custom_generate` callable.
@@ -41,9 +40,13 @@ class Session:
 
     ops: Sequence[Op] = ()
     branches: Sequence[Inputs] = ()
-    exits: Sequence[int] = ()
     combine: Combine | None = None
     loop: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse branches nobody would read."""
+        if self.branches and self.combine is None:
+            raise CompositionError("a session has branches but no `combine` to read them with")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,13 @@ class Strategy:
     """
 
     name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Check each option's type against its default's; integers count as floats."""
+        for field in dataclasses.fields(self):
+            object.__setattr__(
+                self, field.name, _fitting(self.name, field.name, getattr(self, field.name), field.default)
+            )
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Return what this request needs.
@@ -99,16 +109,15 @@ def strategy(spec: str | Strategy, **options: Any) -> Strategy:
     from mmhall.decoders import STRATEGIES
 
     if isinstance(spec, Strategy):
-        return dataclasses.replace(spec, **options) if options else spec
-    name, written = _parse(spec)
-    kind: type[Strategy] = STRATEGIES.load(name)
-    given = {**written, **options}
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    for option, value in given.items():
-        if option not in fields:
-            raise UnknownNameError(f"option of {name}", option, fields)
-        given[option] = _fitting(name, option, value, fields[option].default)
-    return kind(**given)
+        name, kind, given = spec.name, type(spec), {**spec.options(), **options}
+    else:
+        name, written = _parse(spec)
+        kind, given = STRATEGIES.load(name), {**written, **options}
+    known = [field.name for field in dataclasses.fields(kind)]
+    for option in given:
+        if option not in known:
+            raise UnknownNameError(f"option of {name}", option, known)
+    return kind(**given) if options or isinstance(spec, str) else spec
 
 
 def _parse(spec: str) -> tuple[str, dict[str, Any]]:

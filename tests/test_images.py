@@ -94,3 +94,15 @@ def test_a_giant_is_refused_before_it_is_decoded(tmp_path, side):
 
 def test_an_open_picture_is_taken_as_it_is():
     assert open_image(Image.new("L", (3, 3), 7)).getpixel((0, 0)) == (7, 7, 7)
+
+
+def test_an_open_picture_of_a_torn_file_is_refused(tmp_path):
+    path = save(Image.effect_noise((64, 64), 50), tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:-400])
+    with Image.open(path) as opened, pytest.raises(ImageError, match="damaged or truncated"):
+        open_image(opened)
+
+
+def test_what_is_neither_path_nor_picture_is_refused():
+    with pytest.raises(ImageError, match="must be a path or a PIL image, got ndarray"):
+        open_image(np.zeros((4, 4, 3)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import threading
 
 import pytest
@@ -9,16 +10,17 @@ import mmhall
 from mmhall.adapters.base import Request
 from mmhall.errors import ImageError, ModelError, OptionError, PromptError, UnknownNameError
 from mmhall.lvlm import LVLM
+from tests.conftest import make_random_llava
 
 
 def test_a_streams_consumer_that_leaves_stops_the_computation(llava, pictures):
-    calls = []
+    calls, threads = [], threading.active_count()
     llava.model.lm_head.register_forward_hook(lambda *_: calls.append(1))
     pieces = llava.stream(pictures[0], "What is this?", "vdd", max_new_tokens=300)
     next(pieces)
     pieces.close()
     assert len(calls) < 100
-    assert threading.active_count() == 1
+    assert threading.active_count() == threads
 
 
 def test_a_stream_checks_its_arguments_before_it_starts(llava, pictures):
@@ -47,9 +49,14 @@ def test_prompts_with_and_without_pictures_do_not_mix(llava, pictures):
     ("settings", "error", "message"),
     [
         ({"max_tokens": 3}, UnknownNameError, "unknown generation setting 'max_tokens'; did you mean 'max_new_tokens'"),
-        ({"temperature": 0.0}, OptionError, "temperature must be a number > 0"),
-        ({"temperature": float("nan")}, OptionError, "temperature must be a number > 0"),
-        ({"top_p": 1.5}, OptionError, r"top_p must be a number in \(0, 1\]"),
+        ({"temperature": 0.0, "do_sample": True}, OptionError, "temperature must be a number > 0"),
+        ({"temperature": float("nan"), "do_sample": True}, OptionError, "temperature must be a number > 0"),
+        ({"temperature": 0.5}, OptionError, "temperature must be left out unless do_sample=True"),
+        ({"max_new_tokens": 2.5}, OptionError, "max_new_tokens must be an integer"),
+        ({"max_new_tokens": None}, OptionError, "max_new_tokens must be an integer"),
+        ({"do_sample": "no"}, OptionError, "do_sample must be True or False"),
+        ({"seed": -1}, OptionError, "seed must be an integer from 0"),
+        ({"top_p": 1.5, "do_sample": True}, OptionError, r"top_p must be a number in \(0, 1\]"),
         ({"num_beams": 0}, OptionError, "num_beams must be an integer >= 1"),
         ({"num_beams": "3"}, OptionError, "num_beams must be"),
         ({"max_new_tokens": 500}, PromptError, "500 new ones exceed the model's context of 512"),
@@ -83,10 +90,52 @@ def test_sampling_follows_its_seed_and_temperature(llava, pictures):
     assert said(seed=1, temperature=1e-4) == greedy
 
 
-def test_sampling_settings_are_in_the_answers_record(llava, pictures):
+def test_the_record_holds_every_value_in_force(llava, pictures):
+    """No top-k unless asked for: transformers would quietly keep 50."""
+    neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
     sampled = llava.generate(pictures[0], "What?", do_sample=True, top_p=0.5, seed=4, max_new_tokens=2)
-    assert sampled.settings | {"do_sample": True, "top_p": 0.5, "seed": 4} == sampled.settings
+    assert sampled.settings == neutral | {
+        "max_new_tokens": 2, "do_sample": True, "num_beams": 1, "top_p": 0.5, "seed": 4,
+    }  # fmt: skip
     assert llava.generate(pictures[0], "What?", max_new_tokens=2).settings["do_sample"] is False
+
+
+def test_the_models_own_settings_hold_unless_given(llava, pictures):
+    llava.model.generation_config.repetition_penalty = 1.3
+    assert llava.generate(pictures[0], "What?", max_new_tokens=2).settings["repetition_penalty"] == 1.3
+    given = llava.generate(pictures[0], "What?", max_new_tokens=2, repetition_penalty=1.1)
+    assert given.settings["repetition_penalty"] == 1.1
+
+
+@pytest.mark.parametrize("penalty", [1.1, 1.5])
+def test_a_repetition_penalty_means_the_same_with_and_without_branches(llava, pictures, penalty):
+    plain = llava.generate(pictures[0], "What?", max_new_tokens=12, repetition_penalty=penalty)
+    same = llava.generate(pictures[0], "What?", "vcd(alpha=0)", max_new_tokens=12, repetition_penalty=penalty)
+    assert same.token_ids == plain.token_ids
+
+
+@pytest.mark.parametrize("settings", [{"do_sample": True}, {"repetition_penalty": 1.2}])
+def test_what_stacked_beams_would_get_wrong_is_refused(llava, pictures, settings):
+    with pytest.raises(OptionError, match=r"with num_beams > 1 and vdd"):
+        llava.generate(pictures[0], "What?", "vdd", num_beams=2, **settings)
+
+
+def test_threads_that_sample_do_not_disturb_each_other(llava, pictures):
+    def said(seed):
+        answer = llava.generate(pictures[0], "What?", "vdd", do_sample=True, seed=seed, max_new_tokens=8)
+        return answer.token_ids
+
+    wanted, got = [said(seed) for seed in range(4)], [()] * 4
+
+    def work(seed):
+        got[seed] = said(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == wanted
 
 
 def test_image_positions_are_marked_and_nothing_else(llava, pictures):
@@ -105,11 +154,12 @@ def test_an_unsupported_family_is_refused(llava, monkeypatch):
 
 
 def test_fingerprints_tell_weights_apart(llava):
-    before = llava.fingerprint()
-    assert llava.fingerprint() == before
+    before = llava.identity()
+    assert llava.identity() == before
     with torch.no_grad():
         llava.model.lm_head.weight[0, 0] += 1
-    assert llava.fingerprint() != before
+    after = llava.identity()
+    assert {key for key in before if before[key] != after[key]} == {"weights"}
 
 
 @pytest.mark.parametrize(
@@ -119,3 +169,36 @@ def test_what_cannot_be_loaded_is_one_line(name, message):
     with pytest.raises(ModelError, match=message) as caught:
         mmhall.load(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_torn_weights_file_is_one_line(llava, tmp_path):
+    llava.model.save_pretrained(tmp_path)
+    llava.processor.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot load model"):
+        mmhall.load(tmp_path)
+
+
+@pytest.mark.parametrize("options", [{"dtype": "flot16"}, {"nonsense": 1}])
+def test_unknown_load_options_are_one_line(llava, tmp_path, options):
+    llava.model.save_pretrained(tmp_path)
+    llava.processor.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="cannot load model"):
+        mmhall.load(tmp_path, **options)
+
+
+def test_the_users_processor_stays_as_it_was(processor):
+    """Without a template of its own, LLaVA-1.5's is used but not written onto it."""
+    bare = copy.deepcopy(processor)
+    bare.chat_template = None
+    lvlm = LVLM(make_random_llava(bare), bare)
+    assert lvlm.adapter.render(Request("Hello.", None)) == "USER: Hello. ASSISTANT:"
+    assert bare.chat_template is None
+
+
+def test_a_template_that_writes_the_first_token_itself_gets_no_second_one(processor):
+    twice = copy.deepcopy(processor)
+    twice.chat_template = "<s>USER: {{ messages[0]['content'][0]['text'] }} ASSISTANT:"
+    lvlm = LVLM(make_random_llava(twice), twice)
+    assert lvlm.adapter.inputs([Request("Hello.", None)])["input_ids"][0].tolist().count(0) == 1

@@ -9,7 +9,7 @@ import pytest
 import mmhall
 from mmhall import registry
 from mmhall.decoders.vcd import VCD
-from mmhall.errors import OptionError, UnknownNameError
+from mmhall.errors import CompositionError, OptionError, UnknownNameError
 from mmhall.strategies import Session, Strategy, strategy
 
 
@@ -64,3 +64,21 @@ def test_another_package_adds_a_strategy_by_entry_point(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "mmhall.strategies" else [])
     monkeypatch.setattr(registry, "load_target", lambda target: {f"{__name__}:Mine": Mine}[target])
     assert mmhall.strategy("mine(strength=2, kind='b')") == Mine(2.0, "b")
+
+
+@pytest.mark.parametrize("options", [{"alpha": None}, {"noise_step": 1.5}, {"seed": "a"}, {"seed": -1}])
+def test_a_strategy_checks_its_options_however_it_is_built(options):
+    with pytest.raises(OptionError):
+        VCD(**options)
+    with pytest.raises(OptionError):
+        strategy(VCD(), **options)
+
+
+def test_an_unknown_option_of_a_built_strategy_is_suggested():
+    with pytest.raises(UnknownNameError, match="did you mean 'alpha'"):
+        strategy(VCD(), alhpa=1)
+
+
+def test_branches_need_someone_to_read_them():
+    with pytest.raises(CompositionError):
+        Session(branches=[{}])

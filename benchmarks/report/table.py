@@ -33,16 +33,13 @@ class Section:
 def sections(evaluated: Evaluated) -> list[Section]:
     """Lay out every group as text; percentages with one decimal, intervals in brackets."""
     made = []
-    for benchmark, items, evaluation in evaluated:
+    for benchmark, _, evaluation in evaluated:
         for group in benchmark.groups:
             cells = [cell for cell in evaluation.cells if cell.group == group]
             if not cells:
                 continue
-            members = [item for item in items if group in item.groups]
-            title = (
-                f"{benchmark.name} {group}: {len(members)} items, {len({i.picture for i in members})} pictures, "
-                f"rule {benchmark.rule}"
-            )
+            count, pictures = evaluation.sizes[group]
+            title = f"{benchmark.name} {group}: {count} items, {pictures} pictures, rule {benchmark.rule}"
             by_strategy: dict[str, list[Cell]] = {}
             for cell in cells:
                 by_strategy.setdefault(cell.strategy, []).append(cell)
@@ -86,7 +83,7 @@ def remarks(evaluated: Evaluated, strategies: Sequence[str]) -> list[str]:
     """Say what a reader must know: what the lines mean, what is missing, what was cut off."""
     said = [
         f"Intervals are 95 %, by picture (bootstrap). Second lines: minus {strategies[0]}, interval, p-value "
-        "(exact McNemar for shares of items, paired bootstrap by picture otherwise)."
+        "(exact McNemar for a share of captions, else a paired permutation test by picture)."
     ]
     for benchmark, _, evaluation in evaluated:
         if evaluation.scored < evaluation.expected:

@@ -27,7 +27,7 @@ class Scene:
     Attributes:
         image: RGB, 224 x 224 pixels.
         plan: What was to be drawn.
-        objects: What really shows, back to front.
+        objects: What really shows, in no particular order.
     """
 
     image: Image.Image
@@ -53,7 +53,8 @@ def make_scene(seed: int, index: int, conflict: float = 0.5) -> Scene:
         rendered = render(plan)
         shows = [s.area >= _LEAST_AREA and s.visible >= _LEAST_VISIBLE for s in rendered.objects]
         if len(shows) == len(plan.objects) and all(shows):
-            return Scene(rendered.image, plan, rendered.objects)
+            seen = rng.sample(rendered.objects, len(rendered.objects))  # POPE asks for what is listed first
+            return Scene(rendered.image, plan, tuple(seen))
 
 
 def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> Iterator[int]:
@@ -77,6 +78,7 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
     annotations: list[dict[str, Any]] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / ANNOTATIONS).unlink(missing_ok=True)  # old truth must never stand beside new pictures
         for index in range(count):
             scene = make_scene(seed, index, conflict)
             name = f"{index + 1:06d}.png"
@@ -101,7 +103,9 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
             "annotations": annotations,
             "categories": [{"id": c.coco_id, "name": c.name, "supercategory": c.supercategory} for c in CATEGORIES],
         }
-        (folder / ANNOTATIONS).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        scratch = folder / f"{ANNOTATIONS}.part"
+        scratch.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        scratch.replace(folder / ANNOTATIONS)
     except OSError as error:
         raise DataError(f"{folder}: cannot write scenes: {error.strerror or error}") from error
 

@@ -44,7 +44,12 @@ class Adapter:
         image_token_id: Id that marks image positions in `input_ids`.
     """
 
-    pixel_keys: tuple[str, ...] = ("pixel_values",)
+    pixel_keys: tuple[str, ...] = ("pixel_values", "image_sizes")
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template to write prompts with; None: the processor's own."""
+        return None
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         """Bind the decoder's attention to mmhall's door; plain SDPA as long as no plan is active."""
@@ -86,7 +91,7 @@ class Adapter:
         if request.image is not None:
             content.insert(0, {"type": "image"})
         text: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
+            [{"role": "user", "content": content}], add_generation_prompt=True, chat_template=self.chat_template
         )
         return text
 
@@ -101,7 +106,14 @@ class Adapter:
         """
         texts = [self.render(request) for request in requests]
         images = [request.image for request in requests if request.image is not None]
-        batch = self.processor(text=texts, images=images or None, padding=True, return_tensors="pt")
+        bos = self.tokenizer.bos_token
+        batch = self.processor(
+            text=texts,
+            images=images or None,
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=not (bos and texts[0].startswith(bos)),  # some templates write it themselves
+        )
         length = batch["input_ids"].shape[1]
         if length >= self.context_length:
             raise PromptError(f"the prompt has {length} tokens, the model's context {self.context_length}; shorten it")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from mmhall.adapters.base import Adapter, Request
+from mmhall.adapters.base import Adapter
+
+_PLAIN = (
+    "USER: {% for part in messages[0]['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %} ASSISTANT:"
+)
 
 
 class LlavaAdapter(Adapter):
     """LLaVA-1.5 and every model saved with its architecture, the embedded one included."""
 
-    def render(self, request: Request) -> str:
-        """Write a request in the processor's chat format, or LLaVA-1.5's where it has none."""
-        if self.processor.chat_template is not None:
-            return super().render(request)
-        self.processor.chat_template = (
-            "USER: {% for part in messages[0]['content'] %}"
-            "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
-            "{% endfor %} ASSISTANT:"
-        )
-        return super().render(request)
+    @property
+    def chat_template(self) -> str | None:
+        """The processor's own template, or LLaVA-1.5's where it has none."""
+        return None if self.processor.chat_template is not None else _PLAIN

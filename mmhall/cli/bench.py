@@ -15,8 +15,10 @@ def bench(
     strategy: Annotated[list[str], typer.Option(help="Repeatable; the first is the baseline.")] = ["greedy"],  # noqa: B006
     data: Annotated[Path | None, typer.Option(help="COCO detection file; by default scenes are drawn.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of its pictures; by default the file's own.")] = None,
-    scenes: Annotated[int, typer.Option(help="Number of scenes to draw, without --data.")] = 200,
-    conflict: Annotated[float, typer.Option(help="Share of scenes that break co-occurrence.")] = 1.0,
+    scenes: Annotated[int | None, typer.Option(help="Number of scenes to draw; 200 by default.")] = None,
+    conflict: Annotated[
+        float | None, typer.Option(help="Share of scenes that break co-occurrence; 0.5 by default.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use only the first so many pictures.")] = None,
     seed: Annotated[int, typer.Option(help="Seeds scenes and questions.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Items decoded together.")] = 16,
@@ -41,19 +43,22 @@ def bench(
     for option, value in {"batch_size": batch_size, "limit": limit, "scenes": scenes}.items():
         if value is not None and value < 1:
             raise OptionError("bench", option, value, "an integer >= 1")
-    annotations = data if data is not None else _scenes(out, scenes, seed, conflict)
+    if data is not None and (scenes is not None or conflict is not None):
+        raise OptionError("bench", "scenes and conflict", (scenes, conflict), "left out with --data")
+    if data is None and images is not None:
+        raise OptionError("bench", "images", str(images), "given together with --data")
+    annotations = data or _scenes(out, 200 if scenes is None else scenes, seed, 0.5 if conflict is None else conflict)
     lvlm = mmhall.load(model)
     opened = start(
         out,
-        model=model,
-        revision=lvlm.revision,
-        weights=lvlm.fingerprint(),
+        lvlm,
         names=names,
         strategies=chosen,
         annotations=annotations,
         images=images or annotations.parent,
         limit=limit,
         seed=seed,
+        batch_size=batch_size,
     )
     try:
         for benchmark, items in opened.benchmarks:
@@ -80,8 +85,6 @@ def bench(
 
 def _scenes(out: Path, count: int, seed: int, conflict: float) -> Path:
     """Draw the run's scenes into its folder, unless they lie there already."""
-    import json
-
     from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
     from mmhall.cli.console import progress
 
@@ -90,5 +93,4 @@ def _scenes(out: Path, count: int, seed: int, conflict: float) -> Path:
         with progress("drawing scenes", count) as advance:
             for _ in write_scenes(folder, count, seed, conflict):
                 advance(1)
-    json.loads((folder / ANNOTATIONS).read_text(encoding="utf-8"))
     return folder / ANNOTATIONS

@@ -18,8 +18,8 @@ def generate(
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens the answer may have.")] = 128,
     num_beams: Annotated[int, typer.Option(help="Beams of the search; 1: none.")] = 1,
     sample: Annotated[bool, typer.Option("--sample", help="Draw tokens instead of taking the best.")] = False,
-    temperature: Annotated[float, typer.Option(help="For --sample.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="For --sample.")] = 0,
+    temperature: Annotated[float | None, typer.Option(help="With --sample; 1 by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Seeds the draws of --sample.")] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answer with its tokens, settings and cost.")
     ] = False,
@@ -34,10 +34,10 @@ def generate(
     import mmhall
     from mmhall.images import open_image
 
-    chosen, picture = mmhall.strategy(strategy), open_image(image)
+    picture = open_image(image)
+    chosen = mmhall.strategy(strategy)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
-    if sample:
-        settings |= {"do_sample": True, "temperature": temperature, "seed": seed}
+    settings |= {"do_sample": sample, "temperature": temperature, "seed": seed}
     lvlm = mmhall.load(model)
     if as_json:
         print(json.dumps(asdict(lvlm.generate(picture, prompt, chosen, **settings)), ensure_ascii=False, indent=1))

@@ -72,6 +72,7 @@ class ContrastStrategy(Strategy):
 
     def __post_init__(self) -> None:
         """Check the options."""
+        super().__post_init__()
         self.check("alpha", self.alpha >= 0, "a number >= 0")
         self.check("beta", 0 <= self.beta <= 1, "a number in [0, 1]")
 

@@ -67,11 +67,10 @@ def combine(session: Session, logits: Tensor, copies: int) -> Tensor:
         copies: The main inputs and the branches.
 
     Returns:
-        (batch, vocabulary); the logits themselves where the session combines nothing.
+        (batch, vocabulary); the main rows' own log-probabilities where the session combines nothing.
     """
-    if session.combine is None:
-        return logits
-    return session.combine(*logits.log_softmax(dim=-1).chunk(copies))
+    rows = logits.log_softmax(dim=-1).chunk(copies)
+    return session.combine(*rows) if session.combine is not None else rows[0]
 
 
 def decode(
@@ -99,7 +98,9 @@ def decode(
         streamer.put(input_ids.cpu())
     going = torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
     while True:
-        scores = logits_processor(input_ids, combine(session, state.logits, copies))
+        # back on the scale of the model's logits: a repetition penalty is not invariant to a constant
+        level = state.logits[: len(input_ids)].logsumexp(dim=-1, keepdim=True)
+        scores = logits_processor(input_ids, combine(session, state.logits, copies) + level)
         if generation_config.do_sample:
             chosen = torch.multinomial(scores.softmax(dim=-1), 1)[:, 0]
         else:

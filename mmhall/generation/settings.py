@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
 from mmhall.errors import OptionError, UnknownNameError
+
+_SAMPLING = {"temperature", "top_p", "top_k"}
+_NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+_RULES: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
+    "max_new_tokens": (int, lambda v: v >= 1, "an integer >= 1"),
+    "do_sample": (bool, lambda v: True, "True or False"),
+    "num_beams": (int, lambda v: v >= 1, "an integer >= 1"),
+    "temperature": (int | float, lambda v: 0 < v < float("inf"), "a number > 0 (do_sample=False decodes greedily)"),
+    "top_p": (int | float, lambda v: 0 < v <= 1, "a number in (0, 1]"),
+    "top_k": (int, lambda v: v >= 0, "an integer >= 0"),
+    "repetition_penalty": (int | float, lambda v: 0 < v < float("inf"), "a number > 0"),
+    "seed": (int, lambda v: 0 <= v < 2**63, "an integer from 0 to 2**63 - 1"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +51,28 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        rules = {
-            "max_new_tokens": (lambda v: v >= 1, "an integer >= 1"),
-            "num_beams": (lambda v: v >= 1, "an integer >= 1"),
-            "temperature": (lambda v: 0 < v < float("inf"), "a number > 0 (do_sample=False decodes greedily)"),
-            "top_p": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
-            "top_k": (lambda v: v >= 0, "an integer >= 0"),
-            "repetition_penalty": (lambda v: 0 < v < float("inf"), "a number > 0"),
-        }
-        for option, (holds, expected) in rules.items():
+        for option, (kind, holds, expected) in _RULES.items():
             value = getattr(self, option)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float) or not holds(value)
-            ):
+            if value is None and option in _SAMPLING | {"repetition_penalty"}:
+                continue
+            fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+            if not fits or not holds(value):
                 raise OptionError("generation", option, value, expected)
+        for option in _SAMPLING:
+            if getattr(self, option) is not None and not self.do_sample:
+                raise OptionError("generation", option, getattr(self, option), "left out unless do_sample=True")
 
     def resolved(self, model: PreTrainedModel) -> GenerationConfig:
         """Lay the explicit values over the model's own.
 
-        Sampling values are dropped when nothing is drawn.
+        What neither sets is neutral (no top-k, unlike transformers' own default of 50). Sampling values are
+        dropped when nothing is drawn.
         """
         own = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
         given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "seed"}
-        merged: dict[str, Any] = {**own, "max_length": None, **given}
+        merged: dict[str, Any] = {**_NEUTRAL, **own, "max_length": None, **given}
         if not self.do_sample:
-            for name in ("temperature", "top_p", "top_k", "min_p", "typical_p"):
+            for name in (*_SAMPLING, "min_p", "typical_p"):
                 merged.pop(name, None)
         return GenerationConfig(**merged)
 

@@ -45,7 +45,7 @@ class Difference:
         low: Lower end of the 95 % interval.
         high: Upper end.
         p: Two-sided p-value.
-        test: "exact McNemar" or "paired bootstrap".
+        test: "exact McNemar" or "paired permutation".
     """
 
     value: float
@@ -56,7 +56,11 @@ class Difference:
 
 
 class Resampler:
-    """Draws pictures with replacement, the same draws for every ratio and strategy."""
+    """Draws pictures with replacement, the same draws for every ratio and strategy.
+
+    Attributes:
+        one_each: Whether every picture has one item.
+    """
 
     def __init__(self, clusters: Sequence[str], seed: int = 0, draws: int = DRAWS) -> None:
         """Prepare the draws.
@@ -66,10 +70,12 @@ class Resampler:
             seed: Seeds the draws.
             draws: How many.
         """
+        self.one_each = len(set(clusters)) == len(clusters)
         names, self._of = np.unique(np.asarray(clusters), return_inverse=True)
         count = len(names)
         rng = np.random.default_rng(seed)
         self._weights = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+        self._swaps = rng.integers(0, 2, (draws, count)).astype(np.float64)
 
     def estimate(self, over: Array, under: Array) -> Estimate:
         """Estimate sum(over) / sum(under) over items."""
@@ -80,17 +86,34 @@ class Resampler:
         return Estimate(top / bottom, float(low), float(high), top, bottom)
 
     def difference(self, over: Array, under: Array, base_over: Array, base_under: Array) -> Difference | None:
-        """Compare two ratios on the same items by paired bootstrap; None when one cannot be divided."""
+        """Compare two ratios on the same items; None when one cannot be divided.
+
+        The interval is a paired bootstrap. The p-value is a permutation test: if strategy and baseline
+        were alike, exchanging their counts within a picture would change nothing.
+        """
         if under.sum() == 0 or base_under.sum() == 0:
             return None
         drawn = self._ratios(over, under) - self._ratios(base_over, base_under)
-        drawn = drawn[np.isfinite(drawn)]
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
+        low, high = np.percentile(drawn[np.isfinite(drawn)], [2.5, 97.5])
         value = over.sum() / under.sum() - base_over.sum() / base_under.sum()
-        return Difference(
-            float(value), float(low), float(high), min(1.0, 2 * (int(tail) + 1) / (len(drawn) + 1)), "paired bootstrap"
+        exchanged = self._exchanged(over, base_over, under, base_under)
+        exchanged = np.abs(exchanged[np.isfinite(exchanged)])
+        as_extreme = int((exchanged >= abs(value) - 1e-12).sum())
+        p = (as_extreme + 1) / (len(exchanged) + 1)
+        return Difference(float(value), float(low), float(high), p, "paired permutation")
+
+    def _exchanged(self, over: Array, base_over: Array, under: Array, base_under: Array) -> Array:
+        """Return the difference of ratios after exchanging strategy and baseline in random pictures, (draws,)."""
+        size = self._weights.shape[1]
+        tops, base_tops, bottoms, base_bottoms = (
+            np.bincount(self._of, values, size) for values in (over, base_over, under, base_under)
         )
+        swapped_tops, swapped_bottoms = self._swaps @ (base_tops - tops), self._swaps @ (base_bottoms - bottoms)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ours = (tops.sum() + swapped_tops) / (bottoms.sum() + swapped_bottoms)
+            theirs: Array = (base_tops.sum() - swapped_tops) / (base_bottoms.sum() - swapped_bottoms)
+        difference: Array = ours - theirs
+        return difference
 
     def _ratios(self, over: Array, under: Array) -> Array:
         size = self._weights.shape[1]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from mmhall.errors import RunError
@@ -63,8 +64,13 @@ class Store:
         self.path, self._connection = path, connection
 
     @classmethod
-    def create(cls, folder: Path, setup: Mapping[str, Any]) -> Store:
+    def create(cls, folder: Path, setup: Mapping[str, Any], notes: Mapping[str, str] = MappingProxyType({})) -> Store:
         """Open a run folder for a set-up, making it if need be.
+
+        Args:
+            folder: The run folder.
+            setup: What must stay the same; anything JSON can write.
+            notes: Facts that may change from call to call, such as where pictures lie; the latest win.
 
         Raises:
             RunError: The folder holds a run of another set-up, or cannot be written.
@@ -78,20 +84,17 @@ class Store:
             store._connection.execute("pragma journal_mode=wal")
             store._connection.executescript(_SCHEMA)
             known = store.setup()
-            if not known:
+            differing = [k for k in setup if known.get(k) != json.loads(json.dumps(setup[k]))] if known else []
+            if not differing:
                 wanted = {**setup, "version": _VERSION}
-                store._connection.executemany(
-                    "insert into setup values (?, ?)", [(k, json.dumps(v)) for k, v in wanted.items()]
-                )
-                store._connection.commit()
+                with store._connection as connection:
+                    connection.executemany(
+                        "insert or ignore into setup values (?, ?)", [(k, json.dumps(v)) for k, v in wanted.items()]
+                    )
+                    connection.executemany("insert or replace into notes values (?, ?)", list(notes.items()))
                 return store
-        differing = [k for k in setup if known.get(k) != json.loads(json.dumps(setup[k]))]
-        if differing:
-            lines = "; ".join(f"{k} was {json.dumps(known.get(k))}, now {json.dumps(setup[k])}" for k in differing)
-            raise RunError(
-                f"{folder}: belongs to another set-up ({lines}); choose another --out or repeat the old options"
-            )
-        return store
+        lines = "; ".join(f"{k} was {json.dumps(known.get(k))}, now {json.dumps(setup[k])}" for k in differing)
+        raise RunError(f"{folder}: belongs to another set-up ({lines}); choose another --out or repeat the old options")
 
     @classmethod
     def open(cls, folder: Path) -> Store:
@@ -118,11 +121,6 @@ class Store:
         """Return the set-up the run was started with."""
         with self._saying("read"):
             return {key: json.loads(value) for key, value in self._connection.execute("select key, value from setup")}
-
-    def note(self, values: Mapping[str, str]) -> None:
-        """Keep facts that are not part of the set-up, such as where pictures lie; later ones win."""
-        with self._saying("write"), self._connection:
-            self._connection.executemany("insert or replace into notes values (?, ?)", list(values.items()))
 
     def notes(self) -> dict[str, str]:
         """Return what was noted."""

@@ -30,6 +30,10 @@ def named(text):
         ("A kitchen with a fridge", ["refrigerator"]),
         ("bedroom, doghouse, carpet, catalogue", []),
         ("a toilet seat", ["toilet"]),
+        ("the dog's ball, a man’s tie", ["dog", "sports ball", "person", "tie"]),
+        ("bus stops, car seats and ski slopes", []),
+        ("a range of hills", []),
+        ("İ a dog", ["dog"]),
         ("a sports ball and a ball", ["sports ball", "sports ball"]),
         ("", []),
     ],
@@ -39,7 +43,7 @@ def test_objects_are_found(text, objects):
 
 
 def test_mentions_say_where_they_stand():
-    text = "There is a Wine Glass, and two puppies."
+    text = "İ: There is a Wine Glass, and two puppies."
     assert [text[m.start : m.end] for m in mentions(text)] == ["Wine Glass", "puppies"]
 
 

@@ -36,10 +36,13 @@ def test_an_object_seen_clearly_once_is_clear(tmp_path):
     assert read_coco(write(tmp_path), tmp_path)["9"].visibility["dog"] == "clear"
 
 
-def test_the_digest_follows_the_objects(tmp_path):
+def test_the_digest_follows_objects_and_files(tmp_path):
     first = read_coco(write(tmp_path), tmp_path).digest
     assert read_coco(write(tmp_path), tmp_path).digest == first
     assert read_coco(write(tmp_path, annotations=[]), tmp_path).digest != first
+    path = write(tmp_path)
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.png")
+    assert read_coco(path, tmp_path).digest != first
 
 
 def test_limit_keeps_the_first(tmp_path):

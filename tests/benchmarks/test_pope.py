@@ -117,6 +117,15 @@ def test_ids_are_unique(world):
     assert len({item.id for item in items}) == len(items)
 
 
+def test_absent_objects_come_from_the_file_when_the_pictures_show_no_others():
+    lone = (Picture("1", Path("1.png"), ("cat", "dog", "cup"), {}),)
+    known = ("bed", "bus", "cat", "cup", "dog", "tv")
+    absent = {i.truth["object"] for i in Pope().items(PictureSet(lone, known, "d"), 0) if i.truth["label"] == "no"}
+    assert absent == {"bed", "bus", "tv"}
+    with pytest.raises(DataError, match="shows every category"):
+        Pope().items(PictureSet(lone, ("cat", "cup", "dog"), "d"), 0)
+
+
 def test_pictures_with_too_few_objects_are_an_error_when_there_are_no_others():
     alone = PictureSet((Picture("1", Path("1.png"), ("cat",), {}),), ("cat",), "d")
     with pytest.raises(DataError, match="no picture has 3 objects"):

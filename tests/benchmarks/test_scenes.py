@@ -50,6 +50,20 @@ def test_the_same_seed_draws_the_same_bytes(tmp_path):
     assert all(longer[name] == data for name, data in first.items() if name.endswith(".png"))
 
 
+def test_an_interrupted_redraw_leaves_no_old_truth(tmp_path):
+    list(write_scenes(tmp_path, 2, seed=1))
+    next(write_scenes(tmp_path, 2, seed=2))
+    assert not (tmp_path / "annotations.json").exists()
+
+
+def test_hard_objects_are_listed_first_as_often_as_others():
+    """POPE asks for the first three listed."""
+    scenes = [make_scene(21, index, 0.5) for index in range(200)]
+    first = [scene.objects[0].visibility != "clear" for scene in scenes]
+    every = [seen.visibility != "clear" for scene in scenes for seen in scene.objects]
+    assert abs(sum(first) / len(first) - sum(every) / len(every)) < 0.1
+
+
 def test_other_seeds_draw_other_scenes():
     assert make_scene(1, 0).image.tobytes() != make_scene(2, 0).image.tobytes()
 

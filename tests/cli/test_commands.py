@@ -132,6 +132,23 @@ def interrupted(arguments, folder, at, number):
         return process.wait(), "".join(lines)
 
 
+def test_a_run_folder_can_be_moved(cli, model_folder, tmp_path):
+    done = cli("bench", "chair", "--model", model_folder, "--scenes", "2", "--out", "run")
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    assert cli("report", "elsewhere").stdout == done.stdout
+
+
+def test_other_pictures_or_batches_are_another_set_up(cli, refused, model_folder, tmp_path):
+    arguments = ("bench", "chair", "--model", model_folder, "--data", "a/annotations.json", "--out", "run")
+    assert cli("scenes", "--n", "2", "--out", "a").returncode == 0
+    assert cli(*arguments).returncode == 0
+    assert "batch_size was 16, now 4" in refused(*arguments, "--batch-size", "4")
+    (tmp_path / "b").mkdir()
+    for name in ("000001.png", "000002.png"):
+        Image.new("RGB", (224, 224)).save(tmp_path / "b" / name)
+    assert "another set-up (pictures was" in refused(*arguments, "--images", "b")
+
+
 class TestBadInput:
     def test_missing_picture(self, refused):
         assert refused("generate", "gone.png") == "mmhall: gone.png: does not exist; give the path of a picture file"
@@ -165,6 +182,17 @@ class TestBadInput:
     )
     def test_option_out_of_range(self, refused, picture_file, spec, message):
         assert message in refused("generate", picture_file, "--strategy", spec)
+
+    def test_sampling_options_without_sampling(self, refused, picture_file, model_folder):
+        line = refused("generate", picture_file, "--temperature", "0.2", "--model", model_folder)
+        assert "temperature must be left out unless do_sample=True" in line
+
+    def test_options_of_scenes_with_other_data(self, refused):
+        line = refused("bench", "pope", "--out", "run", "--data", "a.json", "--scenes", "5")
+        assert "scenes and conflict must be left out with --data" in line
+
+    def test_a_number_torch_cannot_take(self, refused, picture_file, model_folder):
+        assert "seed must be" in refused("generate", picture_file, "--sample", "--seed", 2**70, "--model", model_folder)
 
     def test_strategy_named_twice(self, refused):
         line = refused("bench", "pope", "--out", "run", "--strategy", "vcd", "--strategy", "vcd(alpha=1.0)")

@@ -73,3 +73,43 @@ def test_the_same_answers_give_the_same_digits():
     hits = np.random.default_rng(1).random(50)
     runs = [Resampler([str(i // 2) for i in range(50)]).estimate(hits, np.ones(50)) for _ in range(2)]
     assert runs[0] == runs[1]
+
+
+def test_one_picture_is_no_evidence_and_few_are_little():
+    """All n pictures better: exchanging within pictures reaches the same extreme in 2 of 2**n ways."""
+    for count, p in ((1, 1.0), (2, 0.5), (4, 0.125), (6, 0.03125)):
+        better, worse, ones = np.ones(count), np.zeros(count), np.ones(count)
+        got = Resampler([str(i) for i in range(count)]).difference(better, ones, worse, ones)
+        assert got.p == pytest.approx(p, abs=0.015)
+
+
+def test_questions_of_one_picture_are_not_independent():
+    """Two pictures of six questions, all won: p = 0.5, where counting questions would say 0.0005."""
+    resampler = Resampler(["a"] * 6 + ["b"] * 6)
+    assert resampler.difference(np.ones(12), np.ones(12), np.zeros(12), np.ones(12)).p == pytest.approx(0.5, abs=0.02)
+    assert not resampler.one_each
+
+
+def test_p_values_are_uniform_without_a_difference():
+    rng = np.random.default_rng(3)
+    hits = 0
+    for _ in range(200):
+        a, b = rng.random((2, 12)) < 0.5
+        resampler = Resampler([str(i) for i in range(12)], draws=400)
+        hits += resampler.difference(a.astype(float), np.ones(12), b.astype(float), np.ones(12)).p <= 0.05
+    assert hits <= 18
+
+
+def test_the_permutation_equals_all_exchanges():
+    """Ratio of counts over three pictures, every one of the eight exchanges by hand."""
+    over, under = np.array([3.0, 1.0, 4.0]), np.array([5.0, 4.0, 6.0])
+    base_over, base_under = np.array([1.0, 2.0, 1.0]), np.array([6.0, 4.0, 5.0])
+    value = over.sum() / under.sum() - base_over.sum() / base_under.sum()
+    extreme = 0
+    for mask in range(8):
+        swap = np.array([bool(mask >> i & 1) for i in range(3)])
+        ours = np.where(swap, base_over, over).sum() / np.where(swap, base_under, under).sum()
+        theirs = np.where(swap, over, base_over).sum() / np.where(swap, under, base_under).sum()
+        extreme += abs(ours - theirs) >= abs(value) - 1e-12
+    got = Resampler(["a", "b", "c"]).difference(over, under, base_over, base_under)
+    assert got.p == pytest.approx(extreme / 8, abs=0.02)

@@ -90,7 +90,6 @@ def test_a_killed_process_loses_nothing_it_committed(tmp_path):
 
 
 def test_notes_may_change(tmp_path):
-    store = Store.create(tmp_path, SETUP)
-    store.note({"images": "/old"})
-    store.note({"images": "/new"})
+    Store.create(tmp_path, SETUP, {"images": "/old"})
+    store = Store.create(tmp_path, SETUP, {"images": "/new"})
     assert store.notes() == {"images": "/new"}

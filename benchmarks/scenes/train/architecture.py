@@ -139,6 +139,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCon
         vision_config=vision,
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=IMAGE_TOKENS,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         projector_hidden_act="gelu",

@@ -6,9 +6,8 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +17,19 @@ from torch import Tensor
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
-    GenerationConfig,
-    LogitsProcessorList,
     PreTrainedModel,
     ProcessorMixin,
-    StoppingCriteria,
-    StoppingCriteriaList,
     TextIteratorStreamer,
 )
-from transformers.generation.streamers import BaseStreamer
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
-from mmhall.attention import active
-from mmhall.errors import ModelError, OptionError, PromptError
-from mmhall.generation.loop import FiniteGuard, StackedContrast, decode
-from mmhall.generation.settings import Settings, make_settings
+from mmhall.errors import ModelError, PromptError
+from mmhall.generation.run import run
+from mmhall.generation.settings import make_settings
 from mmhall.images import ImageLike, open_image
-from mmhall.strategies import Session, Strategy
+from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
-
-_DRAWING = threading.Lock()
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
 
@@ -155,7 +146,7 @@ class LVLM:
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
             config = chosen.resolved(self.model)
-            rows = self._run(inputs, method, chosen, config)
+            rows = run(self.adapter, inputs, method, chosen, config)
         return self._answers(inputs, rows, method, chosen.record(config), measured)
 
     def stream(
@@ -183,62 +174,12 @@ class LVLM:
 
         def work() -> None:
             try:
-                self._run(inputs, method, chosen, chosen.resolved(self.model), streamer, left)
+                run(self.adapter, inputs, method, chosen, chosen.resolved(self.model), streamer, left)
             except BaseException as error:
                 failures.append(error)
                 streamer.end()
 
         return _pieces(threading.Thread(target=work, daemon=True), streamer, left, failures)
-
-    def _run(
-        self,
-        inputs: dict[str, Tensor],
-        method: Strategy,
-        settings: Settings,
-        config: GenerationConfig,
-        streamer: BaseStreamer | None = None,
-        left: threading.Event | None = None,
-    ) -> Tensor:
-        """Decode a batch; return prompt and new tokens of its rows, (batch, position)."""
-        prompt, limit = inputs["input_ids"].shape[1], self.adapter.context_length
-        if prompt + settings.max_new_tokens > limit:
-            raise PromptError(
-                f"{prompt} prompt tokens and {settings.max_new_tokens} new ones exceed the model's context of {limit}; "
-                "lower max_new_tokens"
-            )
-        session = method.prepare(self.adapter, inputs)
-        if session.branches and settings.num_beams > 1:
-            if settings.do_sample:
-                raise OptionError("generation", "do_sample", True, f"False with num_beams > 1 and {method.name}")
-            if config.repetition_penalty not in (None, 1.0):
-                raise OptionError(
-                    "generation",
-                    "repetition_penalty",
-                    config.repetition_penalty,
-                    f"1.0 with num_beams > 1 and {method.name}",
-                )
-        arguments: dict[str, Any] = {
-            "generation_config": config,
-            "logits_processor": LogitsProcessorList([FiniteGuard()]),
-            "stopping_criteria": StoppingCriteriaList([_Left(left)] if left is not None else []),
-        }
-        plan, drawing = self.adapter.plan(session.ops), _seeded(settings.seed) if settings.do_sample else nullcontext()
-        with torch.inference_mode(), active(plan), drawing:
-            if session.combine is not None and settings.num_beams > 1:
-                return self._beams(inputs, session, arguments)
-            loop = session.loop or (partial(decode, session=session) if session.combine is not None else None)
-            how: dict[str, Any] = (
-                {"streamer": streamer} if loop is None else {"custom_generate": partial(loop, streamer=streamer)}
-            )
-            rows: Tensor = self.model.generate(**inputs, **arguments, **how)
-            return rows
-
-    def _beams(self, inputs: dict[str, Tensor], session: Session, arguments: dict[str, Any]) -> Tensor:
-        """Search with the branches stacked under the main rows, and return the main rows."""
-        stacked = self.adapter.stack([inputs, *session.branches])
-        arguments["logits_processor"].insert(0, StackedContrast(session))
-        rows: Tensor = self.model.generate(**stacked, **arguments)
-        return rows[: len(inputs["input_ids"]), stacked["input_ids"].shape[1] - inputs["input_ids"].shape[1] :]
 
     def _answers(
         self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: dict[str, Any], measured: _Measured
@@ -312,16 +253,6 @@ def load(
     return LVLM(model, processor, str(name))
 
 
-class _Left(StoppingCriteria):
-    """Stops when whoever reads a stream has left."""
-
-    def __init__(self, left: threading.Event) -> None:
-        self._left = left
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        return torch.full((len(input_ids),), self._left.is_set(), device=input_ids.device)
-
-
 def _pieces(
     thread: threading.Thread, streamer: TextIteratorStreamer, left: threading.Event, failures: list[BaseException]
 ) -> Iterator[str]:
@@ -333,14 +264,6 @@ def _pieces(
         thread.join()
     if failures:
         raise failures[0]
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's process-wide generator, one thread at a time, and put it back afterwards."""
-    with _DRAWING, torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 @dataclass(slots=True)

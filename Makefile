@@ -14,7 +14,7 @@ help:
 $(READY): pyproject.toml
 	@echo "== setting up $(VENV) (the first time takes a few minutes)"
 	@test -x $(PYTHON) || python3 -m venv $(VENV)
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat -e ".[dev]"
 	@touch $@
 
 bench: $(READY)
@@ -43,4 +43,4 @@ types: $(READY)
 	@cd build/types && $(CURDIR)/$(PYTHON) -m mypy --config-file $(CURDIR)/pyproject.toml -p mmhall
 
 clean:
-	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -84,6 +84,7 @@ class Pope(Benchmark):
         for setting in SETTINGS:
             for picture, name in _asked(used, pictures.categories, setting, random.Random(f"pope/{setting}/{seed}")):
                 groups.setdefault((picture.id, name), []).append(setting)
+        order = {p.id: i for i, p in enumerate(used)}  # by picture: a partial run is then balanced
         by_id = {p.id: p for p in used}
         return [
             Item(
@@ -97,7 +98,7 @@ class Pope(Benchmark):
                     "visibility": by_id[picture].visibility.get(name, ""),
                 },
             )
-            for (picture, name), settings in groups.items()
+            for (picture, name), settings in sorted(groups.items(), key=lambda group: order[group[0][0]])
         ]
 
     def count(self, item: Item, answer: str) -> Counts:

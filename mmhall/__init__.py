@@ -39,3 +39,8 @@ def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'mmhall' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Offer the public names for completion."""
+    return sorted({*globals(), *__all__})

@@ -29,6 +29,10 @@ class UnknownNameError(MmhallError):
         super().__init__(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")
 
 
+class PluginError(MmhallError):
+    """A registered name stands for something that cannot be imported."""
+
+
 class CompositionError(MmhallError):
     """Strategies cannot be combined, or a model cannot carry a strategy."""
 

@@ -233,6 +233,8 @@ def load(
         raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
     if folder.is_dir() and not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
+    if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".")):
+        raise ModelError(f"{name}: no such folder; give the folder of a saved transformers model, or a hub id")
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if dtype is None:
         dtype = torch.float32 if target == "cpu" else torch.bfloat16

@@ -11,13 +11,22 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from mmhall.errors import UnknownNameError
+from mmhall.errors import PluginError, UnknownNameError
 
 
 def load_target(target: str) -> Any:
-    """Import "module:attribute"."""
+    """Import "module:attribute".
+
+    Raises:
+        PluginError: It cannot be imported.
+    """
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(
+            f"{target}: cannot be loaded: {error}; reinstall or repair the package it comes from"
+        ) from error
 
 
 class Registry:

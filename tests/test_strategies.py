@@ -9,7 +9,7 @@ import pytest
 import mmhall
 from mmhall import registry
 from mmhall.decoders.vcd import VCD
-from mmhall.errors import CompositionError, OptionError, UnknownNameError
+from mmhall.errors import CompositionError, OptionError, PluginError, UnknownNameError
 from mmhall.strategies import Session, Strategy, strategy
 
 
@@ -82,3 +82,10 @@ def test_an_unknown_option_of_a_built_strategy_is_suggested():
 def test_branches_need_someone_to_read_them():
     with pytest.raises(CompositionError):
         Session(branches=[{}])
+
+
+def test_a_broken_entry_point_is_one_line(monkeypatch):
+    point = EntryPoint("broken", "no_such_package:Thing", "mmhall.strategies")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    with pytest.raises(PluginError, match="no_such_package:Thing: cannot be loaded"):
+        strategy("broken")

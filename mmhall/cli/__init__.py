@@ -28,6 +28,7 @@ app.command("list")(listing.list_names)
 
 def main() -> None:
     """Run the command line; errors are one line on stderr and exit code 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve whatever else runs here
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:

@@ -8,10 +8,11 @@ import typer
 
 
 def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks or models.")]) -> None:
-    """List strategies, benchmarks or model families.
+    """List strategies with their options, benchmarks, or model families.
 
     Example: mmhall list strategies
     """
+    import dataclasses
     import sys
 
     from mmhall.adapters import FAMILIES
@@ -30,6 +31,9 @@ def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks 
         raise UnknownNameError("list", what, tables)
     rows: list[tuple[str, ...]] = []
     for name, load in tables[what].items():
-        card = sys.modules[load(name).__module__].__doc__ or ""
-        rows.append((name, card.strip().splitlines()[0]))
+        kind = load(name)
+        card = (sys.modules[kind.__module__].__doc__ or "").strip()
+        fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+        options = ", ".join(f"{field.name}={field.default!r}" for field in fields)
+        rows.append((name, card.partition("\n")[0], options))
     print(aligned(rows))

@@ -162,6 +162,5 @@ class Store:
         try:
             yield
         except sqlite3.Error as error:
-            raise RunError(
-                f"{self.path}: cannot {what} the run: {error}; what was committed before is intact"
-            ) from error
+            intact = "; what was committed before is intact" if what == "write" else ""
+            raise RunError(f"{self.path}: cannot {what} the run: {error}{intact}") from error

@@ -170,3 +170,8 @@ def test_random_world_never_asks_for_a_present_object_as_absent():
         for item in Pope().items(PictureSet(pictures, tuple(names), "d"), seed):
             present = next(p.objects for p in pictures if p.id == item.picture)
             assert (item.truth["label"] == "yes") == (item.truth["object"] in present)
+
+
+def test_items_go_by_picture_so_that_a_partial_run_is_balanced(world):
+    pictures = [item.picture for item in Pope().items(world, 0)]
+    assert pictures == sorted(pictures)

@@ -30,7 +30,7 @@ def run(
     """Train `modules` in place; a second call goes on where the first was stopped.
 
     Matrices inside the transformer blocks are trained by Muon, everything else by AdamW; both follow
-    a short warm-up and a cosine down to a twentieth of the rate.
+    a short warm-up and a cosine down to a twentieth of the rate. Muon needs torch 2.9 or newer.
 
     Args:
         name: Names the checkpoint and the log lines.

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the scenes")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--scenes", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=3000)
     parser.add_argument("--conflict", type=float, default=1.0)
     options = parser.parse_args()
     list(write_scenes(options.out, options.scenes, options.seed, options.conflict))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -30,6 +31,8 @@ from mmhall.generation.settings import make_settings
 from mmhall.images import ImageLike, open_image
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
+
+Images = ImageLike | Sequence[ImageLike] | None
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
 
@@ -108,9 +111,7 @@ class LVLM:
             "device": self.adapter.device.type,
         }
 
-    def generate(
-        self, image: ImageLike | None, prompt: str, strategy: str | Strategy = "greedy", **settings: Any
-    ) -> Answer:
+    def generate(self, image: Images, prompt: str, strategy: str | Strategy = "greedy", **settings: Any) -> Answer:
         """Answer a prompt about a picture.
 
         Args:
@@ -125,7 +126,7 @@ class LVLM:
         return self.generate_batch([(image, prompt)], strategy, **settings)[0]
 
     def generate_batch(
-        self, requests: Sequence[tuple[ImageLike | None, str]], strategy: str | Strategy = "greedy", **settings: Any
+        self, requests: Sequence[tuple[Images, str]], strategy: str | Strategy = "greedy", **settings: Any
     ) -> list[Answer]:
         """Answer several prompts in one batch; each gets what it would get alone.
 
@@ -140,18 +141,14 @@ class LVLM:
         if not requests:
             return []
         method, chosen = make_strategy(strategy), make_settings(settings)
-        if len({image is None for image, _ in requests}) > 1:
-            raise PromptError("a batch mixes prompts with and without a picture; send them in two batches")
-        opened = [Request(prompt, None if image is None else open_image(image)) for image, prompt in requests]
+        opened = [Request(prompt, _opened(images)) for images, prompt in requests]
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
             config = chosen.resolved(self.model)
-            rows = run(self.adapter, inputs, method, chosen, config)
+            rows = run(self.adapter, inputs, method, config, chosen.seed)
         return self._answers(inputs, rows, method, chosen.record(config), measured)
 
-    def stream(
-        self, image: ImageLike | None, prompt: str, strategy: str | Strategy = "greedy", **settings: Any
-    ) -> Iterator[str]:
+    def stream(self, image: Images, prompt: str, strategy: str | Strategy = "greedy", **settings: Any) -> Iterator[str]:
         """Yield the answer's text piece by piece; leaving the iterator stops the computation.
 
         Args:
@@ -168,13 +165,13 @@ class LVLM:
             raise PromptError(
                 f"an answer found by {chosen.num_beams} beams cannot be streamed; use generate or num_beams=1"
             )
-        inputs = self.adapter.inputs([Request(prompt, None if image is None else open_image(image))])
+        inputs = self.adapter.inputs([Request(prompt, _opened(image))])
         streamer = TextIteratorStreamer(self.adapter.tokenizer, skip_prompt=True, skip_special_tokens=True)
         left, failures = threading.Event(), list[BaseException]()
 
         def work() -> None:
             try:
-                run(self.adapter, inputs, method, chosen, chosen.resolved(self.model), streamer, left)
+                run(self.adapter, inputs, method, chosen.resolved(self.model), chosen.seed, streamer, left)
             except BaseException as error:
                 failures.append(error)
                 streamer.end()
@@ -184,11 +181,11 @@ class LVLM:
     def _answers(
         self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: dict[str, Any], measured: _Measured
     ) -> list[Answer]:
-        tokenizer, prompt = self.adapter.tokenizer, inputs["input_ids"].shape[1]
+        tokenizer = self.adapter.tokenizer
         ends = self.model.generation_config.eos_token_id
         eos = set(ends if isinstance(ends, list) else [ends])
         answers = []
-        for row, mask in zip(rows[:, prompt:].tolist(), inputs["attention_mask"], strict=True):
+        for row, mask in zip(rows.tolist(), inputs["attention_mask"], strict=True):
             end = next((i for i, token in enumerate(row) if token in eos), None)
             ids = row if end is None else row[:end]
             usage = Usage(measured.seconds / len(rows), int(mask.sum()), len(ids) + (end is not None), measured.peak)
@@ -253,6 +250,12 @@ def load(
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"cannot load model {str(name)!r}: {first}") from error
     return LVLM(model, processor, str(name))
+
+
+def _opened(images: Images) -> tuple[Image.Image, ...]:
+    if images is None:
+        return ()
+    return tuple(map(open_image, images if isinstance(images, list | tuple) else [images]))
 
 
 def _pieces(

@@ -1,4 +1,4 @@
-"""What differs between model families, one file a family."""
+"""What differs between model families, one file a way of reading pictures."""
 
 from __future__ import annotations
 
@@ -12,17 +12,52 @@ if TYPE_CHECKING:
 
     from mmhall.adapters.base import Adapter
 
-FAMILIES = {"llava": "mmhall.adapters.llava:LlavaAdapter"}
+_MERGED, _QWEN, _BLIP = (
+    "mmhall.adapters.tiled:MergedAdapter",
+    "mmhall.adapters.flat:QwenAdapter",
+    "mmhall.adapters.blip:BlipAdapter",
+)
+FAMILIES = {
+    "llava": "mmhall.adapters.llava:LlavaAdapter",
+    "vipllava": "mmhall.adapters.llava:LlavaAdapter",
+    "llava_next": "mmhall.adapters.tiled:PackedAdapter",
+    "llava_onevision": "mmhall.adapters.tiled:OneVisionAdapter",
+    "qwen2_vl": _QWEN,
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": _QWEN,
+    "qwen3_5": _QWEN,
+    "glm4v": _QWEN,
+    "internvl": _MERGED,
+    "gemma3": _MERGED,
+    "gemma4": "mmhall.adapters.flat:Gemma4Adapter",
+    "idefics2": "mmhall.adapters.base:Adapter",
+    "idefics3": _MERGED,
+    "smolvlm": _MERGED,
+    "paligemma": "mmhall.adapters.paligemma:PaliGemmaAdapter",
+    "blip-2": _BLIP,
+    "instructblip": _BLIP,
+    "mllama": "mmhall.adapters.mllama:MllamaAdapter",
+    "mistral3": _MERGED,
+    "aya_vision": _MERGED,
+    "cohere2_vision": _MERGED,
+    "llama4": _MERGED,
+}
+_GENERIC = "mmhall.adapters.base:Adapter"
 
 
-def adapter_for(model: PreTrainedModel, processor: ProcessorMixin) -> Adapter:
-    """Return the adapter of a loaded model's family.
+def adapter_for(model: PreTrainedModel, processor: ProcessorMixin | None = None) -> Adapter:
+    """Return the adapter of a loaded model's family; of an unknown one, the generic adapter if that can drive it.
 
     Raises:
-        ModelError: The family is not supported.
+        ModelError: The model lacks what mmhall needs.
     """
     family = model.config.model_type
-    if family not in FAMILIES:
-        raise ModelError(f"model type {family!r} is not supported yet; supported: {', '.join(sorted(FAMILIES))}")
-    adapter: Adapter = load_target(FAMILIES[family])(model, processor)
+    try:
+        adapter: Adapter = load_target(FAMILIES.get(family, _GENERIC))(model, processor)
+        if family not in FAMILIES:
+            adapter.prove()
+    except (AttributeError, NotImplementedError) as error:
+        raise ModelError(
+            f"{family}: mmhall does not know this family, and it lacks what mmhall needs: {error}"
+        ) from error
     return adapter

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 from torch import BoolTensor, Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
-from mmhall.attention import Op, Plan, open_door
-from mmhall.errors import PromptError
+from mmhall.adapters import prompts
+from mmhall.adapters.grid import Boxes, Grid, Told, block_side, nowhere, raster, read_places, tell_places
+from mmhall.attention import Call, Op, Plan, active, close_door, open_door
+from mmhall.errors import ImageError, ModelError, PromptError
 
 Inputs = Mapping[str, Tensor]
 
+PER_POSITION = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
+_FRAME = re.compile(r"image|img|vision|tile|patch|row_\d+_col", re.IGNORECASE)
+_KINDS = {"full_attention": "full", "sliding_attention": "sliding", "chunked_attention": "chunked"}
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Request:
     """One thing to answer.
 
     Attributes:
         prompt: The user's text.
-        image: RGB picture, or None for a question without one.
+        images: RGB pictures, in the order the model sees them; none for a question without one.
     """
 
     prompt: str
-    image: Image.Image | None
+    images: tuple[Image.Image, ...] = ()
 
 
 class Adapter:
@@ -38,28 +46,70 @@ class Adapter:
 
     Attributes:
         model: The loaded model.
-        processor: Its processor, padding on the left.
+        processor: Its processor, padding on the left; None where only tensors are at hand.
         decoder: The language model inside it.
         layers: The decoder's layers.
+        kinds: What each layer attends to: "full", "sliding", "chunked", "cross" (the picture), or "linear" (nothing).
+        heads: Query heads of a layer.
         image_token_id: Id that marks image positions in `input_ids`.
     """
 
-    pixel_keys: tuple[str, ...] = ("pixel_values", "image_sizes")
+    image_kinds: ClassVar[frozenset[str]] = frozenset({"full", "sliding", "chunked"})  # where image columns are
+    grid: ClassVar[str] = "none, unless every image token is a patch of the vision tower"
+    limits: ClassVar[str] = ""
+    most_images: ClassVar[int | None] = None
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None) -> None:
+        """Bind the decoder's attention to mmhall's door; plain SDPA as long as no plan is active.
+
+        Raises:
+            ModelError: The model lacks what mmhall needs, or attends in a way mmhall would get wrong.
+        """
+        self.model, self.processor = model, processor
+        self.tokenizer: Any = getattr(processor, "tokenizer", None)
+        if self.tokenizer is not None:
+            self.tokenizer.padding_side = "left"
+        self.decoder, self.layers = _find_decoder(model)
+        config = self.decoder.config
+        self.kinds = _kinds(config, len(self.layers))
+        self.heads: int = config.num_attention_heads
+        self.image_token_id: int = _image_token_id(model)
+        self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
+        self._before = open_door(self.decoder, self.layers)
+
+    def close(self) -> None:
+        """Give the model its own attention back."""
+        close_door(self.decoder, self._before)
+
+    def prove(self) -> None:
+        """Check that every attention layer of an untested family really goes through the door.
+
+        Raises:
+            ModelError: Some layer attends by itself, so that plans would be ignored without a word.
+        """
+        seen: list[int] = []
+
+        class Count(Op):
+            kinds = frozenset({"full", "sliding", "chunked"})
+
+            def edit_output(self, call: Call, output: Tensor) -> Tensor:
+                seen.append(call.layer)
+                return output
+
+        ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
+        with torch.inference_mode(), active(self.plan([Count()])):
+            self.decoder(input_ids=ids, use_cache=False)
+        wanted = [layer for layer, kind in enumerate(self.kinds) if kind in Count.kinds]
+        if seen != wanted:
+            raise ModelError(
+                f"{self.model.config.model_type}: layers {sorted(set(wanted) ^ set(seen))} do not attend through "
+                "transformers' attention interface exactly once; mmhall cannot read or steer them"
+            )
 
     @property
     def chat_template(self) -> str | None:
         """The chat template to write prompts with; None: the processor's own."""
         return None
-
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
-        """Bind the decoder's attention to mmhall's door; plain SDPA as long as no plan is active."""
-        self.model, self.processor = model, processor
-        self.tokenizer: Any = processor.tokenizer
-        self.tokenizer.padding_side = "left"
-        self.decoder: PreTrainedModel = model.get_decoder()
-        self.layers: Sequence[nn.Module] = list(self.decoder.layers)
-        self.image_token_id: int = model.config.image_token_id
-        open_door(self.decoder, self.layers)
 
     @property
     def device(self) -> torch.device:
@@ -74,22 +124,17 @@ class Adapter:
 
     def plan(self, ops: Sequence[Op]) -> Plan | None:
         """Sort ops into the decoder's layers; no ops: no plan."""
-        return Plan(ops, len(self.layers)) if ops else None
+        return Plan(ops, self.kinds) if ops else None
+
+    def entry(self, inputs: Inputs) -> PreTrainedModel:
+        """Return the module whose `generate` reads these inputs."""
+        return self.model
 
     def render(self, request: Request) -> str:
-        """Write a request in the model's chat format, with one placeholder for its picture.
-
-        Raises:
-            PromptError: The prompt is empty or holds the model's image placeholder.
-        """
-        if not request.prompt.strip():
-            raise PromptError("the prompt is empty; write a question or an instruction")
-        placeholder = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
-        if placeholder in request.prompt:
-            raise PromptError(f"the prompt contains {placeholder!r}, which marks pictures for this model; remove it")
-        content = [{"type": "text", "text": request.prompt}]
-        if request.image is not None:
-            content.insert(0, {"type": "image"})
+        """Write a request in the model's chat format, with one placeholder for each picture, pictures first."""
+        assert self.processor is not None
+        content = [{"type": "image"} for _ in request.images]
+        content.append({"type": "text", "text": request.prompt})
         text: str = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, chat_template=self.chat_template
         )
@@ -98,79 +143,255 @@ class Adapter:
     def inputs(self, requests: Sequence[Request]) -> dict[str, Tensor]:
         """Turn requests into one left-padded batch on the model's device.
 
+        Special tokens typed in a prompt stay text.
+
         Returns:
-            input_ids and attention_mask (batch, position), and pixel tensors when a request has a picture.
+            input_ids and attention_mask (batch, position), what else the family's forward takes per position, and
+            pixel tensors when requests have pictures.
 
         Raises:
-            PromptError: A prompt is empty, unusable, or longer than the model's context.
+            PromptError: A prompt is empty, unusable, or longer than the model's context; or only some requests
+                have pictures.
+            ImageError: The model cannot read a picture, or not so many.
         """
-        texts = [self.render(request) for request in requests]
-        images = [request.image for request in requests if request.image is not None]
-        bos = self.tokenizer.bos_token
-        batch = self.processor(
-            text=texts,
-            images=images or None,
-            padding=True,
-            return_tensors="pt",
-            add_special_tokens=not (bos and texts[0].startswith(bos)),  # some templates write it themselves
-        )
+        if len({not request.images for request in requests}) > 1:
+            raise PromptError("a batch mixes prompts with and without a picture; send them in two batches")
+        batch = self.stack([self._single(request) for request in requests])
         length = batch["input_ids"].shape[1]
         if length >= self.context_length:
             raise PromptError(f"the prompt has {length} tokens, the model's context {self.context_length}; shorten it")
-        moved = batch.to(self.device)
-        return {
-            key: value.to(self.model.dtype) if value.is_floating_point() else value
-            for key, value in moved.items()
-            if key != "token_type_ids"
-        }
+        return batch
+
+    def read_text(self, text: str) -> Mapping[str, Tensor]:
+        """Tokenise a rendered prompt without pictures, (1, position) each."""
+        assert self.processor is not None
+        return self.processor(text=[text], return_tensors="pt", add_special_tokens=self._adds_bos(text))
 
     def image_mask(self, input_ids: Tensor) -> BoolTensor:
-        """Mark image positions, (batch, position) bool."""
+        """Mark the positions that hold a picture, (batch, position) bool."""
+        return self.placeholders(input_ids)
+
+    def placeholders(self, input_ids: Tensor) -> BoolTensor:
+        """Mark the positions the family reserves for pictures, (batch, position) bool."""
         mask: BoolTensor = input_ids == self.image_token_id  # type: ignore[assignment]
         return mask
 
+    def image_tokens(self, inputs: Inputs) -> int:
+        """Count the image tokens of a single request: its image columns in the layers of `image_kinds`."""
+        return int(self.image_mask(inputs["input_ids"]).sum())
+
+    def check_placeholders(self, inputs: Inputs) -> None:
+        """Refuse a batch whose pictures and placeholders do not go together.
+
+        Raises:
+            PromptError: There are pictures without placeholders, or placeholders without pictures.
+        """
+        marked = bool(self.placeholders(inputs["input_ids"]).any())
+        if marked != ("pixel_values" in inputs):
+            has, lacks = ("placeholders", "pictures") if marked else ("pictures", "placeholders for them")
+            raise PromptError(f"the prompt has {has} but no {lacks}; give as many of one as of the other")
+
     def without_image(self, inputs: Inputs, replacement: int | None = None) -> dict[str, Tensor]:
-        """Return the same prompts with the image positions taken out, left-padded anew.
+        """Return the same prompts with their pictures taken out, left-padded anew.
+
+        What frames a picture (start and end marks, tile names, line breaks between tiles) goes with it.
 
         Args:
             inputs: A batch as `inputs` makes it.
             replacement: Token id to stand once for each run of image positions; None: nothing does.
         """
-        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-        image = self.image_mask(ids)
-        kept = mask & ~image
+        ids = inputs["input_ids"]
+        image = self.placeholders(ids)
+        dropped = self._framed(ids, image)
+        rest = {k: v for k, v in inputs.items() if k in PER_POSITION and k != "cross_attention_mask"}
         if replacement is not None:
-            first = image & ~torch.nn.functional.pad(image, (1, 0))[:, :-1]
-            ids, kept = torch.where(first, replacement, ids), kept | first
-        rows = [row[keep] for row, keep in zip(ids, kept, strict=True)]
-        length = max(len(row) for row in rows)
-        pad = self.tokenizer.pad_token_id
-        padded = [torch.nn.functional.pad(row, (length - len(row), 0), value=pad) for row in rows]
-        masks = [torch.arange(length, device=ids.device) >= length - len(row) for row in rows]
-        rest = {k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask", *self.pixel_keys)}
-        return {
-            **rest,
-            "input_ids": torch.stack(padded),
-            "attention_mask": torch.stack(masks).to(inputs["attention_mask"].dtype),
-        }
+            first = image & ~nn.functional.pad(image, (1, 0))[:, :-1]
+            rest["input_ids"], dropped = torch.where(first, replacement, ids), dropped & ~first
+        kept = inputs["attention_mask"].bool() & ~dropped
+        rows = [{key: value[index, keep][None] for key, value in rest.items()} for index, keep in enumerate(kept)]
+        return self.stack(rows)
+
+    def extended(self, inputs: Inputs, answer: Tensor) -> dict[str, Tensor]:
+        """Return the prompts of a batch with an answer written after them, (batch, length) token ids."""
+        extended = dict(inputs)
+        for key in PER_POSITION:
+            if key in inputs:
+                extended[key] = torch.cat([inputs[key], self.continued(key, inputs[key], answer)], dim=1)
+        return extended
+
+    def continued(self, key: str, held: Tensor, answer: Tensor) -> Tensor:
+        """Return what a per-position input says about the positions of an answer."""
+        if key == "input_ids":
+            return answer
+        if key == "cross_attention_mask":
+            return held[:, -1:].expand(-1, answer.shape[1], -1, -1)
+        return torch.full_like(answer, 1 if key == "attention_mask" else 0)
 
     def stack(self, batches: Sequence[Inputs]) -> dict[str, Tensor]:
-        """Put several batches under each other, left-padding their prompts to one length.
+        """Put several batches under each other, left-padding their prompts and right-padding what pictures they have.
 
         Returns:
             Rows of all batches; their pixels in the same order.
         """
-        length = max(batch["input_ids"].shape[1] for batch in batches)
-        fill = {"input_ids": self.tokenizer.pad_token_id, "attention_mask": 0}
-        rows: dict[str, list[Tensor]] = {}
-        for batch in batches:
-            for key, value in batch.items():
-                gap = length - value.shape[1] if key in fill else 0
-                rows.setdefault(key, []).append(
-                    torch.nn.functional.pad(value, (gap, 0), value=fill[key]) if gap else value
-                )
-        return {key: torch.cat(values) for key, values in rows.items()}
+        pad = self.model.generation_config.pad_token_id if self.tokenizer is None else self.tokenizer.pad_token_id
+        stacked = {}
+        for key in batches[0]:
+            parts = [batch[key] for batch in batches]
+            sizes = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
+            padded = []
+            for part in parts:
+                gaps: list[int] = []
+                for axis, size in reversed(list(enumerate(sizes, start=1))):
+                    gap = size - part.shape[axis]
+                    gaps += (gap, 0) if axis == 1 and key in PER_POSITION else (0, gap)
+                padded.append(nn.functional.pad(part, gaps, value=(pad or 0) if key == "input_ids" else 0))
+            stacked[key] = torch.cat(padded)
+        return stacked
 
     def with_pixels(self, inputs: Inputs, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """Return the same prompts with `change` applied to each picture's normalised pixels."""
-        return {**inputs, "pixel_values": torch.stack([change(picture) for picture in inputs["pixel_values"]])}
+        """Return the same prompts with `change` applied to each request's normalised pixels.
+
+        `change` gets the pixels of one request, in whatever shape the family holds them, and keeps it. The zeros
+        that pad them to the size of others are left out, so that a batch changes as its requests would alone.
+        """
+        changed = inputs["pixel_values"].clone()
+        for part in changed.split(self.pixel_shares(inputs)):
+            held = _unpadded(part)
+            held.copy_(change(held.contiguous()))
+        return {**inputs, "pixel_values": changed}
+
+    def pixel_shares(self, inputs: Inputs) -> list[int]:
+        """Tell how many rows of `pixel_values` belong to each request of a batch."""
+        tokens = self.placeholders(inputs["input_ids"]).sum(dim=1).cumsum(dim=0)
+        ends = (tokens * len(inputs["pixel_values"]) / tokens[-1]).round().long()
+        shares: list[int] = ends.diff(prepend=ends.new_zeros(1)).tolist()
+        return [1] * len(shares) if len(shares) == len(inputs["pixel_values"]) else shares
+
+    def constant_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
+        """Return the same prompts with every picture of one grey: 0.0 black, 0.5 grey, 1.0 white."""
+        assert self.processor is not None
+        reader = self.processor.image_processor  # type: ignore[attr-defined]
+        level = torch.full((3,), float(value))
+        if getattr(reader, "do_normalize", False):
+            level = (level - torch.tensor(reader.image_mean)) / torch.tensor(reader.image_std)
+        pixels = inputs["pixel_values"]
+        return {**inputs, "pixel_values": self.fill_pixels(pixels, level.to(pixels))}
+
+    def fill_pixels(self, pixels: Tensor, colour: Tensor) -> Tensor:
+        """Return pixels of the same shape, every one of a normalised colour, (3,)."""
+        return colour[:, None, None].expand_as(pixels).contiguous()
+
+    def places(self, request: Request, inputs: Inputs) -> Grid:
+        """Tell where each image token of a request looks.
+
+        Args:
+            request: What was asked.
+            inputs: What `inputs([request])` returned.
+        """
+        count, pictures = self.image_tokens(inputs), len(request.images)
+        if count == 0:
+            return nowhere(0, 0)
+        boxes = self.boxes(request, inputs, count)
+        return nowhere(count, pictures) if boxes is None else Grid.of(boxes, pictures)
+
+    def told(self, request: Request) -> Told:
+        """Tell which point of which picture each pixel shows that the model gets."""
+        read = [self.inputs([Request(request.prompt, images)]) for images in tell_places(request.images)]
+        black, white, told = (inputs["pixel_values"].flatten(0, -4) for inputs in read)
+        return read_places(black, white, told, len(request.images))
+
+    def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
+        """Give each of `count` image tokens its box; None: the tokens have no places."""
+        told = self.told(request)
+        side = block_side(told, count)
+        patch = getattr(getattr(self.model.config, "vision_config", None), "patch_size", None)
+        return raster(told, side) if side is not None and side == patch else None
+
+    def _single(self, request: Request) -> dict[str, Tensor]:
+        assert self.processor is not None
+        if not request.prompt.strip():
+            raise PromptError("the prompt is empty; write a question or an instruction")
+        if self.most_images is not None and len(request.images) > self.most_images:
+            raise ImageError(
+                f"{self.model.config.model_type} reads at most {self.most_images} picture a prompt, "
+                f"got {len(request.images)}"
+            )
+        marked = prompts.Marked.of(request.prompt, self.tokenizer)
+        text = self.render(Request(marked.text, request.images))
+        try:
+            read = self._read(text, request.images) if request.images else self.read_text(text)
+        except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
+            sizes = ", ".join(f"{image.width} x {image.height}" for image in request.images)
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if not request.images:
+                raise PromptError(f"the processor cannot read the prompt: {reason}") from error
+            raise ImageError(f"the processor cannot read the picture ({sizes} pixels): {reason}") from error
+        read = marked.spelled_out(read, PER_POSITION, self.tokenizer)
+        return {
+            key: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
+            for key, value in read.items()
+            if (key in self._accepted if request.images else key in PER_POSITION)
+        }
+
+    def _read(self, text: str, images: Sequence[Image.Image]) -> Mapping[str, Tensor]:
+        assert self.processor is not None
+        return self.processor(
+            text=[text], images=[list(images)], return_tensors="pt", add_special_tokens=self._adds_bos(text)
+        )
+
+    def _adds_bos(self, text: str) -> bool:
+        """Whether the tokenizer should add its special tokens; some templates write them themselves."""
+        bos = self.tokenizer.bos_token
+        return not (bos and text.startswith(bos))
+
+    def _framed(self, ids: Tensor, image: Tensor) -> Tensor:
+        """Mark the placeholders and what frames them, (batch, position) bool."""
+        if self.tokenizer is None:
+            return image
+        special = prompts.special_tokens(self.tokenizer)
+        frame = [index for token, index in special.items() if _FRAME.search(token)]
+        dropped = image | torch.isin(ids, torch.tensor(frame, device=ids.device))
+        for row, marks in zip(ids.tolist(), dropped, strict=True):
+            at = marks.nonzero()[:, 0].tolist()
+            for left, right in zip(at, at[1:], strict=False):
+                if 1 < right - left <= 4 and not self.tokenizer.decode(row[left + 1 : right]).strip():
+                    marks[left + 1 : right] = True
+        return dropped
+
+
+def _unpadded(pixels: Tensor) -> Tensor:
+    """Return the view that leaves out what is all zero at the end of each axis but the first."""
+    for axis in range(1, pixels.ndim):
+        others = [other for other in range(pixels.ndim) if other != axis]
+        held = pixels.ne(0).any(dim=others).nonzero()
+        pixels = pixels.narrow(axis, 0, int(held.max()) + 1 if len(held) else 1)
+    return pixels
+
+
+def _find_decoder(model: PreTrainedModel) -> tuple[PreTrainedModel, list[nn.Module]]:
+    """Find the stack of decoder layers under what the model calls its decoder."""
+    for part in model.get_decoder().modules():
+        layers = getattr(part, "layers", None)
+        if isinstance(part, PreTrainedModel) and isinstance(layers, nn.ModuleList) and len(layers):
+            return part, list(layers)
+    raise ModelError(f"{model.config.model_type}: no stack of decoder layers was found under get_decoder()")
+
+
+def _kinds(config: Any, count: int) -> tuple[str, ...]:
+    types = getattr(config, "layer_types", None)
+    if types is None:
+        sliding = getattr(config, "sliding_window", None) is not None
+        types = ["sliding_attention" if sliding else "full_attention"] * count
+    cross = set(getattr(config, "cross_attention_layers", None) or ())
+    return tuple("cross" if i in cross else _KINDS.get(kind, "linear") for i, kind in enumerate(types[:count]))
+
+
+def _image_token_id(model: PreTrainedModel) -> int:
+    token = getattr(model.config, "image_token_id", None)
+    if token is None:
+        token = getattr(model.config, "image_token_index", None)
+    if not isinstance(token, int):
+        raise ModelError(
+            f"{model.config.model_type}: its config names no image_token_id, so image positions are unknown"
+        )
+    return token

@@ -1,6 +1,8 @@
-"""LLaVA: a vision tower's patches, projected, at the image positions; one raster of patches a picture."""
+"""LLaVA and VipLLaVA: a vision tower's patches, projected, at the image positions; one raster a picture."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from mmhall.adapters.base import Adapter
 
@@ -14,7 +16,10 @@ _PLAIN = (
 class LlavaAdapter(Adapter):
     """LLaVA-1.5 and every model saved with its architecture, the embedded one included."""
 
+    grid: ClassVar[str] = "patches of the (cropped) picture"
+
     @property
     def chat_template(self) -> str | None:
         """The processor's own template, or LLaVA-1.5's where it has none."""
+        assert self.processor is not None
         return None if self.processor.chat_template is not None else _PLAIN

@@ -49,39 +49,80 @@ def attention(
     Returns:
         Head outputs (B, Q, H, Dv), and no weights.
     """
-    plan = current()
-    ops = plan.for_layer(getattr(module, _LAYER)) if plan is not None else ()
-    if not ops:
-        output, _ = sdpa_attention_forward(
+    plan, copies = current()
+    layer = getattr(module, _LAYER)
+    ops = plan.for_layer(layer) if plan is not None else ()
+    if plan is None or not ops:
+        return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-        return output, None
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    call = Call(getattr(module, _LAYER), query, key, value, attention_mask, scale)
-    return _planned(module, call, ops, dropout, kwargs), None
+    main = len(query) // copies
+    step, offset = plan.enter(layer, query.shape[2], key.shape[2])
+    call = Call(
+        layer=layer,
+        kind=plan.kinds[layer],
+        step=step,
+        offset=offset,
+        query=query[:main],
+        key=key[:main],
+        value=value[:main],
+        mask=_rows(attention_mask, slice(main)),
+        scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
+    )
+    output = _planned(module, call, ops, dropout, kwargs)
+    if copies > 1:
+        rest = slice(main, None)
+        plain, _ = sdpa_attention_forward(
+            module,
+            query[rest],
+            key[rest],
+            value[rest],
+            _rows(attention_mask, rest),
+            dropout=dropout,
+            scaling=scaling,
+            **kwargs,
+        )
+        output = torch.cat([output, plain])
+    return output, None
 
 
-def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module]) -> None:
+def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module]) -> str:
     """Let a decoder attend through the registered function.
 
     Args:
         decoder: The language model inside the vision-language model; nothing else is touched.
         layers: Its layers, in order.
 
+    Returns:
+        The attention it had before, for `close_door`.
+
     Raises:
-        ModelError: The decoder's attention is of a kind SDPA would silently get wrong.
+        ModelError: The decoder's attention is of a kind SDPA would silently get wrong, or cannot be replaced.
     """
+    family = decoder.config.model_type
     if getattr(decoder.config, "attn_logit_softcapping", None):
-        raise ModelError(
-            f"{decoder.config.model_type}: soft-capped attention cannot be computed by SDPA; mmhall refuses it"
-        )
+        raise ModelError(f"{family}: soft-capped attention cannot be computed by SDPA; mmhall refuses it")
+    if any(hasattr(part, "sinks") for layer in layers for part in layer.modules()):
+        raise ModelError(f"{family}: attention sinks cannot be computed by SDPA; mmhall refuses them")
+    before: str = decoder.config._attn_implementation
     AttentionInterface.register(NAME, attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     for index, layer in enumerate(layers):
         for part in layer.modules():
-            if hasattr(part, "num_key_value_groups"):
-                setattr(part, _LAYER, index)
+            setattr(part, _LAYER, index)
     decoder.set_attn_implementation(NAME)
+    if decoder.config._attn_implementation != NAME:
+        raise ModelError(f"{family}: its attention cannot be replaced through transformers' attention interface")
+    return before
+
+
+def close_door(decoder: PreTrainedModel, before: str) -> None:
+    """Give a decoder back the attention it had."""
+    decoder.set_attn_implementation(before)
+
+
+def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:
+    return mask if mask is None or len(mask) == 1 else mask[rows]
 
 
 def _planned(module: nn.Module, call: Call, ops: Sequence[Op], dropout: float, kwargs: dict[str, Any]) -> Tensor:
@@ -133,8 +174,12 @@ def _biased_mask(call: Call, biases: Sequence[Tensor]) -> Tensor | None:
     """Merge biases into the mask SDPA gets; masked columns stay at the dtype's minimum."""
     if not biases:
         return call.mask
-    mask = call.mask if call.mask is not None else causal(call)
     total = sum(biases[1:], start=biases[0])
+    mask = call.mask
+    if mask is None and call.prefill and call.kind != "cross":
+        mask = causal(call, torch.arange(call.query.shape[2], device=call.query.device))  # type: ignore[arg-type]
+    if mask is None:
+        return total.to(call.query.dtype)
     lowest = torch.finfo(call.query.dtype).min
     if mask.dtype == torch.bool:
         return torch.where(mask, total.to(call.query.dtype).clamp_min(lowest), lowest)

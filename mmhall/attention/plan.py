@@ -4,6 +4,8 @@ A plan is active in a context (`ContextVar`), never on a model, so that two thre
 plans can share one model. An op names the layers it concerns and overrides only the methods it
 needs; a layer none of whose ops wants rows, bias or output costs nothing beyond plain SDPA.
 
+Branches decoded beside the main rows are attended plainly: an op never sees them.
+
 Shapes: B batch rows, H query heads, KV key-value heads, Q query rows, K key columns, D head size,
 R chosen rows.
 """
@@ -17,13 +19,20 @@ from dataclasses import dataclass
 
 from torch import LongTensor, Tensor
 
+SELF_ATTENTION = frozenset({"full", "sliding", "chunked"})
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One attention call: one layer in one forward pass.
+    """One attention call: one layer in one forward pass, the main rows only.
 
     Attributes:
         layer: 0-based decoder layer.
+        kind: "full", "sliding", "chunked" or "cross".
+        step: Passes this layer has seen before in this request; 0 at prefill.
+        offset: Prompt position of key column 0. A sliding layer has dropped the columns before it; it is
+            negative where rows were padded on the left to be joined with longer ones. In a cross layer
+            columns are image positions, and it is 0.
         query: (B, H, Q, D), after rotary embedding.
         key: (B, KV, K, D), cache included.
         value: (B, KV, K, Dv), cache included.
@@ -32,6 +41,9 @@ class Call:
     """
 
     layer: int
+    kind: str
+    step: int
+    offset: int
     query: Tensor
     key: Tensor
     value: Tensor
@@ -40,7 +52,7 @@ class Call:
 
     @property
     def prefill(self) -> bool:
-        """Whether this pass reads a prompt rather than one new token."""
+        """Whether this pass reads several tokens rather than one new one."""
         return self.query.shape[2] > 1
 
 
@@ -49,10 +61,12 @@ class Op:
 
     Attributes:
         layers: 0-based decoder layers it concerns; None: all.
+        kinds: Kinds of layers it concerns; linear layers hold no attention and are never called.
         writes: Whether it edits scores or weights of rows, rather than only seeing them.
     """
 
     layers: frozenset[int] | None = None
+    kinds: frozenset[str] = SELF_ATTENTION
     writes: bool = False
 
     def bias(self, call: Call) -> Tensor | None:
@@ -81,31 +95,51 @@ class Op:
 
 
 class Plan:
-    """Ops by layer."""
+    """Ops by layer, for one request: it counts the passes it has seen."""
 
-    def __init__(self, ops: Sequence[Op], layers: int) -> None:
-        """Sort ops into the model's `layers` decoder layers."""
+    def __init__(self, ops: Sequence[Op], kinds: Sequence[str]) -> None:
+        """Sort ops into layers.
+
+        Args:
+            ops: In the order they act.
+            kinds: Of each decoder layer.
+        """
+        self.kinds = tuple(kinds)
         self._by_layer = tuple(
-            tuple(op for op in ops if op.layers is None or layer in op.layers) for layer in range(layers)
+            tuple(op for op in ops if kind in op.kinds and (op.layers is None or layer in op.layers))
+            for layer, kind in enumerate(kinds)
         )
+        self._steps, self._seen = [0] * len(kinds), [0] * len(kinds)
 
     def for_layer(self, layer: int) -> tuple[Op, ...]:
         """Return the ops of one layer, in the order they were given."""
         return self._by_layer[layer]
 
+    def enter(self, layer: int, queries: int, columns: int) -> tuple[int, int]:
+        """Count a pass of one layer; return its step and the prompt position of its first key column."""
+        step = self._steps[layer]
+        self._steps[layer] += 1
+        self._seen[layer] += queries
+        return step, 0 if self.kinds[layer] == "cross" else self._seen[layer] - columns
 
-_current: ContextVar[Plan | None] = ContextVar("mmhall_plan", default=None)
+
+_current: ContextVar[tuple[Plan | None, int]] = ContextVar("mmhall_plan", default=(None, 1))
 
 
-def current() -> Plan | None:
-    """Return the plan of this context."""
+def current() -> tuple[Plan | None, int]:
+    """Return the plan of this context, and how many copies of the main rows a batch holds."""
     return _current.get()
 
 
 @contextmanager
-def active(plan: Plan | None) -> Iterator[None]:
-    """Make a plan the one that attention follows inside this context."""
-    token = _current.set(plan)
+def active(plan: Plan | None, copies: int = 1) -> Iterator[None]:
+    """Make a plan the one that attention follows inside this context.
+
+    Args:
+        plan: None: plain attention.
+        copies: The batch is this many blocks of equal size; the first holds the main rows, the others branches.
+    """
+    token = _current.set((plan, copies))
     try:
         yield
     finally:

@@ -20,6 +20,8 @@ def scores_of(call: Call, rows: LongTensor) -> Tensor:
     scores = (grouped @ call.key.float().transpose(-1, -2)).view(batch, heads, count, -1) * call.scaling
     lowest = torch.finfo(torch.float32).min
     mask = row_mask(call, rows)
+    if mask is None:
+        return scores
     if mask.dtype == torch.bool:
         return scores.masked_fill(~mask, lowest)
     return (scores + mask.float()).clamp_min(lowest)
@@ -33,15 +35,17 @@ def output_of(call: Call, probs: Tensor) -> Tensor:
     return (grouped @ call.value).view(batch, heads, count, -1).transpose(1, 2)
 
 
-def row_mask(call: Call, rows: LongTensor) -> Tensor:
-    """Return the mask of some rows; the causal one where the call carries none."""
+def row_mask(call: Call, rows: LongTensor) -> Tensor | None:
+    """Return the mask of some rows, (B|1, 1|H, R, K); None: they see every column."""
     if call.mask is not None:
-        return call.mask[..., rows, : call.key.shape[2]]
-    return causal(call)[..., rows, :]
+        return call.mask[..., rows, :]
+    if call.kind == "cross" or not call.prefill:
+        return None
+    return causal(call, rows)
 
 
-def causal(call: Call) -> Tensor:
-    """Return the causal mask of the call's queries, which end at its last key, (1, 1, Q, K) bool."""
+def causal(call: Call, rows: LongTensor) -> Tensor:
+    """Return the causal mask of some of the call's queries, which end at its last key, (1, 1, R, K) bool."""
     queries, keys = call.query.shape[2], call.key.shape[2]
-    order = torch.arange(keys, device=call.query.device)
-    return (order[None, :] <= order[keys - queries :, None])[None, None]
+    columns = torch.arange(keys, device=call.query.device)
+    return (columns[None, :] <= rows[:, None] + (keys - queries))[None, None]

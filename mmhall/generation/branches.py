@@ -1,20 +1,33 @@
-"""Decode several variants of the input side by side, in one batch.
+"""Decode several variants of the input side by side.
 
 Each branch reads its prompt on its own, so that a short prompt stays short. Their caches are then
 joined, padded on the left to one length, and from there on every step is a single forward pass of
-all rows: first the main rows, then each branch's, in the same order.
+all rows: first the main rows, then each branch's, in the same order. Where caches cannot be joined
+(a cross-attention model with and without its picture) the branches step one after the other.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import Cache, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from mmhall.attention import Plan, active
+from mmhall.generation import caches
+from mmhall.generation.prepare import Prepared
+
+_BATCH_AXIS = {
+    "attention_mask": 0,
+    "token_type_ids": 0,
+    "mm_token_type_ids": 0,
+    "cross_attention_mask": 0,
+    "position_ids": -2,  # M-RoPE puts an axis of (time, row, column) before it
+}
 
 
 @dataclass(slots=True)
@@ -22,83 +35,115 @@ class State:
     """Rows in the middle of decoding; R rows, T positions so far.
 
     Attributes:
-        cache: Keys and values of every layer.
-        mask: Which positions are real, (R, T) integer.
-        positions: Position id of the newest token, (R,).
+        model: What decodes them.
+        ids: Tokens read so far, (R, T).
+        kwargs: Masks, position ids and the cache, as the model's `prepare_inputs_for_generation` takes them.
         logits: Next-token logits, (R, vocabulary) float32.
     """
 
-    cache: Cache
-    mask: Tensor
-    positions: Tensor
+    model: PreTrainedModel
+    ids: Tensor
+    kwargs: dict[str, Any]
     logits: Tensor
 
+    def step(self, tokens: Tensor) -> None:
+        """Feed every row its next token, (R,)."""
+        read = CausalLMOutputWithPast(past_key_values=self.kwargs["past_key_values"])
+        self.kwargs = self.model._update_model_kwargs_for_generation(read, self.kwargs, is_encoder_decoder=False)
+        self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
+        prepared = self.model.prepare_inputs_for_generation(self.ids, next_sequence_length=1, **self.kwargs)
+        outputs = self.model(**prepared, return_dict=True)
+        self.kwargs["past_key_values"] = outputs.past_key_values
+        self.logits = _last(outputs.logits, self.ids)
 
-def prefill(model: PreTrainedModel, input_ids: Tensor, model_kwargs: Mapping[str, Any]) -> State:
+    def select(self, rows: Tensor) -> None:
+        """Keep, repeat or reorder rows, by 0-based index."""
+        self.ids, self.logits = self.ids[rows], self.logits[rows]
+        for key, axis in _BATCH_AXIS.items():
+            if self.kwargs.get(key) is not None:
+                self.kwargs[key] = self.kwargs[key].index_select(axis, rows)
+        self.kwargs["past_key_values"].reorder_cache(rows)
+
+
+def prefill(prepared: Prepared) -> State:
     """Read a batch of prompts that `generate` has prepared."""
-    prepared = model.prepare_inputs_for_generation(input_ids, is_first_iteration=True, **model_kwargs)
-    outputs = model(**prepared, return_dict=True)
-    mask = model_kwargs.get("attention_mask")
-    mask = torch.ones_like(input_ids) if mask is None else mask
-    return State(outputs.past_key_values, mask, mask.sum(dim=1) - 1, _last(outputs.logits))
+    model, ids = prepared.model, prepared.input_ids
+    inputs = model.prepare_inputs_for_generation(ids, is_first_iteration=True, **prepared.kwargs)
+    outputs = model(**inputs, return_dict=True)
+    kept = {
+        key: value
+        for key, value in {**prepared.kwargs, "past_key_values": outputs.past_key_values}.items()
+        if key in _BATCH_AXIS or isinstance(value, Cache | bool | int | str)
+    }
+    return State(model, ids, kept, _last(outputs.logits, ids))
 
 
-def prepared_by_generate(
-    model: PreTrainedModel, inputs: Mapping[str, Tensor], config: GenerationConfig
-) -> tuple[Tensor, dict[str, Any]]:
-    """Let `generate` prepare inputs as if to decode them, and return them instead."""
-    captured: list[tuple[Tensor, dict[str, Any]]] = []
+def join(states: Sequence[State]) -> list[State]:
+    """Put the rows of all states under each other in one state, if their caches allow it; else return them as given."""
+    held = [state.kwargs["past_key_values"] for state in states]
+    if len(states) == 1 or not caches.joinable(held):
+        return list(states)
+    lengths = [state.ids.shape[1] for state in states]
+    if len(set(lengths)) > 1 or any(state.kwargs.get("attention_mask") is not None for state in states):
+        for state in states:
+            if state.kwargs.get("attention_mask") is None:
+                state.kwargs["attention_mask"] = torch.ones_like(state.ids)
+    kwargs = {**states[0].kwargs, "past_key_values": caches.join(held)}
+    for key, axis in _BATCH_AXIS.items():
+        if kwargs.get(key) is not None:
+            kwargs[key] = _under_each_other([state.kwargs[key] for state in states], axis)
+    ids = _under_each_other([state.ids for state in states], 0)
+    return [State(states[0].model, ids, kwargs, torch.cat([state.logits for state in states]))]
 
-    def capture(model: PreTrainedModel, input_ids: Tensor, **kwargs: Any) -> Tensor:
-        own = {"logits_processor", "stopping_criteria", "generation_config", "synced_gpus", "streamer"}
-        captured.append((input_ids, {k: v for k, v in kwargs.items() if k not in own}))
-        return input_ids
 
-    config = copy.deepcopy(config)
-    config.max_length = None  # `generate` has derived it from the main prompt; max_new_tokens is what counts
-    model.generate(**inputs, generation_config=config, custom_generate=capture)
-    return captured[0]
+class Rows:
+    """Main rows and the rows of their branches, in lock step; N main rows.
 
-
-def join(states: Sequence[State]) -> State:
-    """Put the rows of several states under each other, left-padding their caches to one length.
-
-    Full-attention caches only: a position in the padding is masked, never read.
+    Attention follows the plan in the main rows and is plain in the others.
     """
-    if len(states) == 1:
-        return states[0]
-    length = max(state.mask.shape[1] for state in states)
-    layers = []
-    for parts in zip(*(state.cache.layers for state in states), strict=True):
-        layers.append(
-            tuple(
-                torch.cat([torch.nn.functional.pad(t, (0, 0, length - t.shape[2], 0)) for t in tensors])
-                for tensors in ([part.keys for part in parts], [part.values for part in parts])
-            )
-        )
-    cache = DynamicCache()
-    for index, (keys, values) in enumerate(layers):
-        cache.update(keys, values, index)
-    masks = [torch.nn.functional.pad(state.mask, (length - state.mask.shape[1], 0)) for state in states]
-    return State(
-        cache, torch.cat(masks), torch.cat([s.positions for s in states]), torch.cat([s.logits for s in states])
-    )
+
+    def __init__(self, main: Prepared, branches: Sequence[Prepared] = (), plan: Plan | None = None) -> None:
+        """Read all prompts."""
+        self._plan, self.copies = plan, 1 + len(branches)
+        with active(plan):
+            states = [prefill(main)]
+        with active(None):
+            states += [prefill(branch) for branch in branches]
+        self._states = join(states)
+
+    @property
+    def logits(self) -> list[Tensor]:
+        """Next-token logits of the main rows and of each branch, (N, vocabulary) float32 each."""
+        if len(self._states) == 1:
+            return list(self._states[0].logits.chunk(self.copies))
+        return [state.logits for state in self._states]
+
+    def step(self, tokens: Tensor) -> None:
+        """Feed each main row its next token, (N,), and its branches the same."""
+        together = len(self._states) == 1
+        for index, state in enumerate(self._states):
+            with active(self._plan if index == 0 else None, self.copies if together else 1):
+                state.step(tokens.repeat(self.copies) if together else tokens)
+
+    def select(self, rows: Tensor) -> None:
+        """Keep, repeat or reorder main rows by 0-based index, and their branches alike."""
+        size = len(self.logits[0])
+        if len(self._states) == 1:
+            rows = torch.cat([rows + size * copy for copy in range(self.copies)])
+        for state in self._states:
+            state.select(rows)
 
 
-def step(model: PreTrainedModel, state: State, tokens: Tensor) -> None:
-    """Feed every row its next token, (R,), and update the state in place."""
-    state.mask = torch.nn.functional.pad(state.mask, (0, 1), value=1)
-    state.positions = state.positions + 1
-    outputs = model(
-        input_ids=tokens[:, None],
-        attention_mask=state.mask,
-        position_ids=state.positions[:, None],
-        past_key_values=state.cache,
-        use_cache=True,
-        return_dict=True,
-    )
-    state.cache, state.logits = outputs.past_key_values, _last(outputs.logits)
+def _under_each_other(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Pad with zeros on the left of the axis after `axis`, to one length, and concatenate along `axis`."""
+    length = max(part.shape[axis + 1] for part in parts)
+    padded = []
+    for part in parts:
+        shape = list(part.shape)
+        shape[axis + 1] = length - shape[axis + 1]
+        padded.append(torch.cat([part.new_zeros(shape), part], dim=axis + 1))
+    return torch.cat(padded, dim=axis)
 
 
-def _last(logits: Tensor) -> Tensor:
-    return logits[:, -1].float()
+def _last(logits: Tensor, ids: Tensor) -> Tensor:
+    return logits[:, -1].to(ids.device, torch.float32, copy=True)

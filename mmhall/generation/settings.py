@@ -21,6 +21,9 @@ _RULES: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "top_p": (int | float, lambda v: 0 < v <= 1, "a number in (0, 1]"),
     "top_k": (int, lambda v: v >= 0, "an integer >= 0"),
     "repetition_penalty": (int | float, lambda v: 0 < v < float("inf"), "a number > 0"),
+    "length_penalty": (int | float, lambda v: -float("inf") < v < float("inf"), "a number"),
+    "num_return_sequences": (int, lambda v: v >= 1, "an integer >= 1"),
+    "stop_strings": (tuple, lambda v: all(isinstance(s, str) and s for s in v), "a tuple of non-empty strings"),
     "seed": (int, lambda v: 0 <= v < 2**63, "an integer from 0 to 2**63 - 1"),
 }
 
@@ -37,6 +40,9 @@ class Settings:
         top_p: Keep the smallest set of tokens with this probability, in (0, 1].
         top_k: Keep this many tokens, >= 0; 0: all.
         repetition_penalty: Divides scores of tokens already there, > 0.
+        length_penalty: Exponent of the length that divides a beam's score; > 0 favours long answers.
+        num_return_sequences: Answers wanted, >= 1; more than one need draws or beams.
+        stop_strings: End an answer as soon as it holds one of them; it is cut off there.
         seed: Seeds the draws, so that a sampled answer can be repeated.
     """
 
@@ -47,13 +53,16 @@ class Settings:
     top_p: float | None = None
     top_k: int | None = None
     repetition_penalty: float | None = None
+    length_penalty: float | None = None
+    num_return_sequences: int = 1
+    stop_strings: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check the values."""
         for option, (kind, holds, expected) in _RULES.items():
             value = getattr(self, option)
-            if value is None and option in _SAMPLING | {"repetition_penalty"}:
+            if value is None and option in _SAMPLING | {"repetition_penalty", "length_penalty"}:
                 continue
             fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
             if not fits or not holds(value):
@@ -61,6 +70,11 @@ class Settings:
         for option in _SAMPLING:
             if getattr(self, option) is not None and not self.do_sample:
                 raise OptionError("generation", option, getattr(self, option), "left out unless do_sample=True")
+        if self.do_sample and self.num_beams > 1:
+            raise OptionError("generation", "do_sample", True, "False with num_beams > 1")
+        if not self.do_sample and self.num_return_sequences > self.num_beams:
+            few = f"at most num_beams ({self.num_beams}) unless do_sample=True"
+            raise OptionError("generation", "num_return_sequences", self.num_return_sequences, few)
 
     def resolved(self, model: PreTrainedModel) -> GenerationConfig:
         """Lay the explicit values over the model's own.
@@ -71,6 +85,7 @@ class Settings:
         own = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
         given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "seed"}
         merged: dict[str, Any] = {**_NEUTRAL, **own, "max_length": None, **given}
+        merged["stop_strings"] = list(self.stop_strings) or None
         if not self.do_sample:
             for name in (*_SAMPLING, "min_p", "typical_p"):
                 merged.pop(name, None)

@@ -1,0 +1,61 @@
+"""Families that read a picture at its own resolution, as one flat list of patches with their grid beside it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mmhall.adapters.base import Adapter, Inputs, Request
+from mmhall.adapters.grid import Boxes
+
+
+def whole(picture: int, rows: int, columns: int) -> Boxes:
+    """Return the boxes of a raster that covers a whole picture, row by row."""
+    top, left = torch.meshgrid(torch.arange(rows) / rows, torch.arange(columns) / columns, indexing="ij")
+    edges = torch.stack([left, top, left + 1 / columns, top + 1 / rows], dim=-1).view(-1, 4)
+    return Boxes(edges, torch.full((len(edges),), float(picture)), torch.zeros(len(edges), dtype=torch.long))
+
+
+def joined(parts: list[Boxes]) -> Boxes:
+    """Put the boxes of several pictures after each other."""
+    return Boxes(*(torch.cat([getattr(part, name) for part in parts]) for name in ("edges", "image", "view")))
+
+
+class QwenAdapter(Adapter):
+    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and GLM-4V: patches of (channel, time, row, column)."""
+
+    grid: ClassVar[str] = "merged patches of the whole picture"
+
+    def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
+        """Read the raster from `image_grid_thw`, after merging."""
+        merge = self.model.config.vision_config.spatial_merge_size
+        sizes = inputs["image_grid_thw"].tolist()
+        return joined([whole(i, rows // merge, columns // merge) for i, (_, rows, columns) in enumerate(sizes)])
+
+    def pixel_shares(self, inputs: Inputs) -> list[int]:
+        """Count each request's patches by its image tokens."""
+        merge = self.model.config.vision_config.spatial_merge_size
+        shares: list[int] = (self.placeholders(inputs["input_ids"]).sum(dim=1) * merge**2).tolist()
+        return shares
+
+    def fill_pixels(self, pixels: Tensor, colour: Tensor) -> Tensor:
+        """Fill patches; a patch's channels follow each other."""
+        return colour.repeat_interleave(pixels.shape[-1] // 3).expand_as(pixels).contiguous()
+
+
+class Gemma4Adapter(Adapter):
+    """Gemma 4: patches of (row, column, channel), padded to one count, pooled to soft tokens."""
+
+    grid: ClassVar[str] = "pooled patches of the whole picture"
+
+    def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
+        """Read the raster from the (column, row) positions of the patches, after pooling."""
+        pool = self.model.config.vision_config.pooling_kernel_size
+        sizes = ((inputs["image_position_ids"].amax(dim=1) + 1) // pool).tolist()
+        return joined([whole(i, rows, columns) for i, (columns, rows) in enumerate(sizes)])
+
+    def fill_pixels(self, pixels: Tensor, colour: Tensor) -> Tensor:
+        """Fill patches; a pixel's channels stand together."""
+        return colour.repeat(pixels.shape[-1] // 3).expand_as(pixels).contiguous()

@@ -1,0 +1,45 @@
+"""Mllama (Llama 3.2 Vision): the picture is not in the sequence; some layers attend to it across."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import BoolTensor, Tensor
+
+from mmhall.adapters.base import Adapter, Inputs, Request
+from mmhall.adapters.grid import Boxes, raster
+
+
+class MllamaAdapter(Adapter):
+    """Mllama: image columns are the keys of its cross layers, tile by tile, a class token before each tile's patches."""
+
+    image_kinds: ClassVar[frozenset[str]] = frozenset({"cross"})
+    grid: ClassVar[str] = "patches of the tiles, in the keys of the cross layers"
+    limits: ClassVar[str] = "no image columns in self-attention; an image-free branch steps by itself, not stacked"
+
+    def image_mask(self, input_ids: Tensor) -> BoolTensor:
+        """Mark nothing: a placeholder is one token of text."""
+        mask: BoolTensor = torch.zeros_like(input_ids, dtype=torch.bool)  # type: ignore[assignment]
+        return mask
+
+    def image_tokens(self, inputs: Inputs) -> int:
+        """Count the keys of a cross layer."""
+        if "pixel_values" not in inputs:
+            return 0
+        _, pictures, tiles, _, height, width = inputs["pixel_values"].shape
+        patch = self.model.config.vision_config.patch_size
+        return pictures * tiles * (height // patch * (width // patch) + 1)
+
+    def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
+        """Cut the tiles into patches and put a placeless class token before each tile's."""
+        told = self.told(request)
+        patch = self.model.config.vision_config.patch_size
+        cut = raster(told, patch)
+        tiles = len(told.x)
+
+        def led(values: Tensor) -> Tensor:
+            parts = values.view(tiles, -1, *values.shape[1:])
+            return torch.cat([torch.full_like(parts[:, :1], torch.nan), parts], dim=1).flatten(0, 1)
+
+        return Boxes(led(cut.edges), led(cut.image), led(cut.view.float()).nan_to_num(0).long())

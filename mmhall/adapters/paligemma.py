@@ -1,0 +1,33 @@
+"""PaliGemma: no chat format; pictures first, and the prompt is read in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mmhall.adapters.base import Request
+from mmhall.adapters.tiled import MergedAdapter
+
+
+class PaliGemmaAdapter(MergedAdapter):
+    """PaliGemma and PaliGemma 2."""
+
+    grid: ClassVar[str] = "patches of the squeezed picture"
+
+    def render(self, request: Request) -> str:
+        """Return the prompt with a placeholder for each picture; the processor adds the rest of the format."""
+        return "<image>" * len(request.images) + request.prompt
+
+    def read_text(self, text: str) -> Mapping[str, Tensor]:
+        """Tokenise a prompt without pictures, which the processor refuses: start mark, prompt, line break."""
+        read: Mapping[str, Tensor] = self.tokenizer(
+            f"{self.tokenizer.bos_token}{text}\n", return_tensors="pt", add_special_tokens=False
+        )
+        return {**read, "token_type_ids": torch.zeros_like(read["input_ids"])}
+
+    def continued(self, key: str, held: Tensor, answer: Tensor) -> Tensor:
+        """Mark an answer's positions as read in one direction only."""
+        return torch.ones_like(answer) if key == "token_type_ids" else super().continued(key, held, answer)

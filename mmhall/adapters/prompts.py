@@ -1,0 +1,81 @@
+"""Text that a user typed stays text, also where it looks like a model's special token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmhall.errors import PromptError
+
+
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """Return a tokenizer's special tokens and their ids."""
+    return {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A prompt whose typed special tokens are replaced by one marker, until it has been tokenised.
+
+    Attributes:
+        text: The prompt with markers.
+        typed: What the markers stand for, in order.
+        marker: A special token that nothing else in the prompt uses; None: nothing was typed.
+    """
+
+    text: str
+    typed: tuple[str, ...] = ()
+    marker: str | None = None
+
+    @classmethod
+    def of(cls, prompt: str, tokenizer: Any) -> Marked:
+        """Mark a prompt.
+
+        Raises:
+            PromptError: The tokenizer has no special token left to mark with.
+        """
+        special = special_tokens(tokenizer)
+        pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
+        typed = re.findall(pattern, prompt) if special else []
+        if not typed:
+            return cls(prompt)
+        plain = (tokenizer.pad_token, tokenizer.unk_token)
+        marker = next((token for token in plain if token in special and token not in typed), None)
+        if marker is None:
+            raise PromptError(f"the prompt contains {typed[0]!r}, which means something to this model; remove it")
+        text = prompt
+        for token in set(typed):
+            text = text.replace(token, marker)
+        return cls(text, tuple(typed), marker)
+
+    def spelled_out(self, read: Mapping[str, Tensor], per_position: Sequence[str], tokenizer: Any) -> dict[str, Tensor]:
+        """Put the typed text where the markers are.
+
+        Args:
+            read: One tokenised request, (1, position, ...) each.
+            per_position: Keys of what holds one value a position.
+            tokenizer: The model's.
+        """
+        if self.marker is None:
+            return dict(read)
+        row = read["input_ids"][0]
+        at = (row == tokenizer.convert_tokens_to_ids(self.marker)).nonzero()[:, 0].tolist()
+        if len(at) != len(self.typed):
+            raise PromptError(f"the prompt contains {self.typed[0]!r}, which means something to this model; remove it")
+        spelled = [
+            tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"] for token in self.typed
+        ]
+        counts = torch.ones_like(row)
+        counts[at] = torch.tensor([len(ids) for ids in spelled], dtype=counts.dtype)
+        grown = {k: v.repeat_interleave(counts, dim=1) if k in per_position else v for k, v in read.items()}
+        pieces, last = [], 0
+        for position, ids in zip(at, spelled, strict=True):
+            pieces += [row[last:position], torch.tensor(ids, dtype=row.dtype)]
+            last = position + 1
+        grown["input_ids"] = torch.cat([*pieces, row[last:]])[None]
+        return grown

@@ -1,0 +1,76 @@
+"""Let transformers' `generate` prepare a request, and take over where it would start to decode.
+
+Position ids, masks, type ids, the cache and the encoded picture differ from family to family;
+`generate` knows all of it and hands it to a `custom_generate` callable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch on the verge of decoding.
+
+    Attributes:
+        model: What decodes; of a BLIP, its inner language model.
+        input_ids: (batch, position).
+        kwargs: What the model's forward takes beside them.
+        processors: Edit next-token scores: penalties, and what sampling cuts off.
+        criteria: Say which rows have ended.
+        config: The generation settings, completed.
+    """
+
+    model: PreTrainedModel
+    input_ids: Tensor
+    kwargs: dict[str, Any]
+    processors: LogitsProcessorList
+    criteria: StoppingCriteriaList
+    config: GenerationConfig
+
+    @property
+    def ends(self) -> list[int]:
+        """Ids of the tokens that end a text."""
+        ends = self.config.eos_token_id
+        return [] if ends is None else ends if isinstance(ends, list) else [ends]
+
+    @property
+    def pad(self) -> int | None:
+        """Id that fills rows which have ended."""
+        pad = self.config.pad_token_id
+        return pad if pad is not None else next(iter(self.ends), None)
+
+
+def prepare(
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], config: GenerationConfig, tokenizer: Any = None
+) -> Prepared:
+    """Prepare a batch as `generate` would.
+
+    Args:
+        model: The whole vision-language model.
+        inputs: What its processor made.
+        config: One beam and one sequence a row; searching widely is up to the caller.
+        tokenizer: Needed for stop strings.
+    """
+    held: list[Prepared] = []
+
+    def hold(
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        synced_gpus: bool = False,
+        **kwargs: Any,
+    ) -> Tensor:
+        held.append(Prepared(model, input_ids, kwargs, logits_processor, stopping_criteria, generation_config))
+        return input_ids
+
+    model.generate(**inputs, generation_config=config, tokenizer=tokenizer, custom_generate=hold)
+    return held[0]

@@ -10,27 +10,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mmhall.answers import Answer as Answer
+    from mmhall.answers import Uncertainty as Uncertainty
+    from mmhall.generation.custom import custom_generate as custom_generate
+    from mmhall.loading import load as load
     from mmhall.lvlm import LVLM as LVLM
-    from mmhall.lvlm import Answer as Answer
-    from mmhall.lvlm import load as load
     from mmhall.strategies import Session as Session
     from mmhall.strategies import Strategy as Strategy
     from mmhall.strategies import strategy as strategy
+    from mmhall.trace import Trace as Trace
 
 _here = Path(__file__).resolve().parent
 if not (_here / "decoders").is_dir() and (_here.parent / "decoders" / "__init__.py").is_file():
     __path__.append(str(_here.parent))  # source checkout: the sibling folders are our subpackages
 
 _PUBLIC = {
-    "Answer": "mmhall.lvlm",
+    "Answer": "mmhall.answers",
     "LVLM": "mmhall.lvlm",
-    "load": "mmhall.lvlm",
+    "Trace": "mmhall.trace",
+    "Uncertainty": "mmhall.answers",
+    "custom_generate": "mmhall.generation.custom",
+    "load": "mmhall.loading",
     "Session": "mmhall.strategies",
     "Strategy": "mmhall.strategies",
     "strategy": "mmhall.strategies",
 }
 
-__all__ = ["LVLM", "Answer", "Session", "Strategy", "load", "strategy"]
+__all__ = ["LVLM", "Answer", "Session", "Strategy", "Trace", "Uncertainty", "custom_generate", "load", "strategy"]
 __version__ = "0.1.0"
 
 

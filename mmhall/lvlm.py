@@ -7,74 +7,27 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import (
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedModel,
-    ProcessorMixin,
-    TextIteratorStreamer,
-)
+from transformers import PreTrainedModel, ProcessorMixin, TextIteratorStreamer
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
-from mmhall.errors import ModelError, PromptError
+from mmhall.answers import Answer, Said, Uncertainty, Usage
+from mmhall.errors import OptionError, PromptError
 from mmhall.generation.run import run
-from mmhall.generation.settings import make_settings
+from mmhall.generation.score import score
+from mmhall.generation.settings import Settings, make_settings
 from mmhall.images import ImageLike, open_image
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
+from mmhall.trace import Probe, Trace, checked, shown
+from mmhall.words import words_of
 
 Images = ImageLike | Sequence[ImageLike] | None
-
-EMBEDDED = Path(__file__).resolve().parent / "embedded"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What an answer cost.
-
-    Attributes:
-        seconds: Wall time; of a batch, its share.
-        prompt_tokens: Positions of the prompt, image positions included.
-        new_tokens: Tokens written, the end mark included.
-        peak_bytes: Most GPU memory allocated meanwhile; None on a CPU.
-    """
-
-    seconds: float
-    prompt_tokens: int
-    new_tokens: int
-    peak_bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model said, and how it came to say it.
-
-    Attributes:
-        text: The answer.
-        tokens: Its tokens as text, the end mark excluded.
-        token_ids: Their ids.
-        stopped_by: "eos" or "length".
-        strategy: The strategy, written as `mmhall.strategy` reads it.
-        settings: Generation settings in force, by name.
-        usage: What it cost.
-    """
-
-    text: str
-    tokens: tuple[str, ...]
-    token_ids: tuple[int, ...]
-    stopped_by: str
-    strategy: str
-    settings: dict[str, Any]
-    usage: Usage
 
 
 class LVLM:
@@ -111,28 +64,43 @@ class LVLM:
             "device": self.adapter.device.type,
         }
 
-    def generate(self, image: Images, prompt: str, strategy: str | Strategy = "greedy", **settings: Any) -> Answer:
+    def generate(
+        self,
+        image: Images,
+        prompt: str,
+        strategy: str | Strategy = "greedy",
+        *,
+        uncertainty: bool = False,
+        **settings: Any,
+    ) -> Answer:
         """Answer a prompt about a picture.
 
         Args:
-            image: Path or picture; None for a question without a picture.
+            image: Path or picture, or several, which the model sees before the prompt; None for a question without.
             prompt: The user's text.
             strategy: Name such as "vcd(alpha=0.5)", or a strategy.
+            uncertainty: Also read the answer once more with and once without the picture; see `Uncertainty`.
             **settings: See `mmhall.generation.settings.Settings`.
 
         Raises:
             MmhallError: The picture, the prompt, the strategy or a setting is unusable.
         """
-        return self.generate_batch([(image, prompt)], strategy, **settings)[0]
+        return self.generate_batch([(image, prompt)], strategy, uncertainty=uncertainty, **settings)[0]
 
     def generate_batch(
-        self, requests: Sequence[tuple[Images, str]], strategy: str | Strategy = "greedy", **settings: Any
+        self,
+        requests: Sequence[tuple[Images, str]],
+        strategy: str | Strategy = "greedy",
+        *,
+        uncertainty: bool = False,
+        **settings: Any,
     ) -> list[Answer]:
         """Answer several prompts in one batch; each gets what it would get alone.
 
         Args:
             requests: Pairs of picture and prompt.
             strategy: As in `generate`.
+            uncertainty: As in `generate`.
             **settings: As in `generate`.
 
         Raises:
@@ -141,12 +109,82 @@ class LVLM:
         if not requests:
             return []
         method, chosen = make_strategy(strategy), make_settings(settings)
-        opened = [Request(prompt, _opened(images)) for images, prompt in requests]
+        opened = [_request(images, prompt) for images, prompt in requests]
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
             config = chosen.resolved(self.model)
             rows = run(self.adapter, inputs, method, config, chosen.seed)
-        return self._answers(inputs, rows, method, chosen.record(config), measured)
+        answers = self._answers(inputs, rows, method, chosen, measured)
+        if not uncertainty:
+            return answers
+        scores = score(self.adapter, inputs, [answer.token_ids for answer in answers])
+        return [replace(answer, uncertainty=scored) for answer, scored in zip(answers, scores, strict=True)]
+
+    def score(self, image: Images, prompt: str, answer: str) -> Uncertainty:
+        """Say how sure the plain model is of each token of a given answer, and what the picture has to do with it.
+
+        Args:
+            image: As in `generate`.
+            prompt: The user's text.
+            answer: Any text.
+
+        Raises:
+            MmhallError: As in `generate`.
+        """
+        inputs = self.adapter.inputs([_request(image, prompt)])
+        ids = self.adapter.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        return score(self.adapter, inputs, [ids])[0]
+
+    def trace(
+        self,
+        image: Images,
+        prompt: str,
+        strategy: str | Strategy = "greedy",
+        *,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        **settings: Any,
+    ) -> Trace:
+        """Answer a prompt and tell where the model looked for each token.
+
+        Args:
+            image: As in `generate`.
+            prompt: The user's text.
+            strategy: As in `generate`; the trace shows attention as the strategy left it.
+            layers: 0-based decoder layers to look at; None: all that attend to image tokens.
+            heads: 0-based heads to look at; None: all.
+            **settings: As in `generate`; one sequence, no beams.
+
+        Raises:
+            OptionError: A layer or head does not exist or attends to no image token; beams or several sequences.
+            MmhallError: As in `generate`.
+        """
+        method, chosen = make_strategy(strategy), make_settings(settings)
+        for option in ("num_beams", "num_return_sequences"):
+            if getattr(chosen, option) > 1:
+                raise OptionError("trace", option, getattr(chosen, option), "1: a trace follows one sequence")
+        looking = [layer for layer, kind in enumerate(self.adapter.kinds) if kind in self.adapter.image_kinds]
+        layers, heads = checked("layers", layers, looking), checked("heads", heads, range(self.adapter.heads))
+        request = _request(image, prompt)
+        with _measured(self.adapter.device) as measured:
+            inputs = self.adapter.inputs([request])
+            places = self.adapter.image_mask(inputs["input_ids"])[0].nonzero()[:, 0]
+            probe = Probe(self.adapter, places, layers, heads)
+            watch = (probe,) if request.images else ()
+            rows = run(self.adapter, inputs, method, chosen.resolved(self.model), chosen.seed, watch=watch)
+        answer = self._answers(inputs, rows, method, chosen, measured)[0]
+        said = len(answer.token_ids)
+        return Trace(
+            answer=answer,
+            prompt=prompt,
+            image_attention=probe.attention()[:said] if watch else torch.zeros(said, len(layers), len(heads), 0),
+            layers=layers,
+            heads=heads,
+            grid=self.adapter.places(request, inputs),
+            words=words_of(self.adapter.tokenizer, answer.token_ids),
+            pictures=tuple(map(shown, request.images)),
+            model=self.identity(),
+        )
 
     def stream(self, image: Images, prompt: str, strategy: str | Strategy = "greedy", **settings: Any) -> Iterator[str]:
         """Yield the answer's text piece by piece; leaving the iterator stops the computation.
@@ -165,8 +203,8 @@ class LVLM:
             raise PromptError(
                 f"an answer found by {chosen.num_beams} beams cannot be streamed; use generate or num_beams=1"
             )
-        inputs = self.adapter.inputs([Request(prompt, _opened(image))])
-        streamer = TextIteratorStreamer(self.adapter.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        inputs = self.adapter.inputs([_request(image, prompt)])
+        streamer = TextIteratorStreamer(self.adapter.tokenizer, skip_special_tokens=True)
         left, failures = threading.Event(), list[BaseException]()
 
         def work() -> None:
@@ -178,84 +216,62 @@ class LVLM:
 
         return _pieces(threading.Thread(target=work, daemon=True), streamer, left, failures)
 
+    def close(self) -> None:
+        """Give the model its own attention back; the LVLM can no longer steer or trace it."""
+        self.adapter.close()
+
+    def __enter__(self) -> LVLM:
+        """Use it in a `with` block to have it closed."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Say what it was loaded from, its family, size and place."""
+        size = sum(parameter.numel() for parameter in self.model.parameters())
+        place = f"{str(self.model.dtype).removeprefix('torch.')}, {self.adapter.device}"
+        return f"LVLM({self.name!r}, {self.model.config.model_type}, {size / 1e6:,.1f} M parameters, {place})"
+
     def _answers(
-        self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: dict[str, Any], measured: _Measured
+        self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: Settings, measured: _Measured
     ) -> list[Answer]:
-        tokenizer = self.adapter.tokenizer
-        ends = self.model.generation_config.eos_token_id
-        eos = set(ends if isinstance(ends, list) else [ends])
+        tokenizer, config = self.adapter.tokenizer, settings.resolved(self.model)
+        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        each = len(rows) // len(inputs["attention_mask"])
         answers = []
-        for row, mask in zip(rows.tolist(), inputs["attention_mask"], strict=True):
-            end = next((i for i, token in enumerate(row) if token in eos), None)
-            ids = row if end is None else row[:end]
-            usage = Usage(measured.seconds / len(rows), int(mask.sum()), len(ids) + (end is not None), measured.peak)
-            answers.append(
+        for number, mask in enumerate(inputs["attention_mask"]):
+            said = [
+                Said.of(row, tokenizer, ends, settings.stop_strings)
+                for row in rows[number * each : (number + 1) * each].tolist()
+            ]
+            first, *others = (
                 Answer(
-                    text=tokenizer.decode(ids, skip_special_tokens=True).strip(),
-                    tokens=tuple(tokenizer.decode([token]) for token in ids),
-                    token_ids=tuple(ids),
-                    stopped_by="length" if end is None else "eos",
+                    text=one.text,
+                    tokens=tuple(tokenizer.decode([token]) for token in one.token_ids),
+                    token_ids=one.token_ids,
+                    stopped_by=one.stopped_by,
                     strategy=str(method),
-                    settings=settings,
-                    usage=usage,
+                    settings=settings.record(config),
+                    usage=Usage(
+                        seconds=measured.seconds / len(rows),
+                        prompt_tokens=int(mask.sum()),
+                        new_tokens=len(one.token_ids) + (one.stopped_by == "eos"),
+                        peak_bytes=measured.peak,
+                    ),
                 )
+                for one in said
             )
+            answers.append(replace(first, others=tuple(others)))
         return answers
 
 
-def load(
-    name: str | Path = "embedded",
-    *,
-    dtype: str | torch.dtype | None = None,
-    device: str | None = None,
-    revision: str | None = None,
-    **options: Any,
-) -> LVLM:
-    """Load a model.
-
-    Args:
-        name: "embedded" (the model that ships with mmhall), a local folder, or a hub id such as
-            "llava-hf/llava-1.5-7b-hf"; only a hub id reaches the network.
-        dtype: Of the weights; by default float32 on a CPU and bfloat16 on a GPU.
-        device: "cpu", "cuda", ...; by default a GPU when there is one.
-        revision: Commit, tag or branch on the hub.
-        **options: Passed on to transformers' `from_pretrained` (device_map, quantization_config, ...).
-
-    Raises:
-        ModelError: Nothing loadable is there, or mmhall cannot drive it.
-    """
-    folder = EMBEDDED if name == "embedded" else Path(name)
-    source = str(folder) if folder.is_dir() else str(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
-    if folder.is_dir() and not list(folder.glob("*.safetensors")):
-        raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
-    if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".")):
-        raise ModelError(f"{name}: no such folder; give the folder of a saved transformers model, or a hub id")
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if dtype is None:
-        dtype = torch.float32 if target == "cpu" else torch.bfloat16
-    shared = {
-        "revision": revision,
-        "trust_remote_code": options.pop("trust_remote_code", False),
-        "local_files_only": folder.is_dir(),
-    }
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, **shared, **options
-        )
-        model = model if "device_map" in options else model.to(target)
-        processor = AutoProcessor.from_pretrained(source, **shared)
-    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load model {str(name)!r}: {first}") from error
-    return LVLM(model, processor, str(name))
-
-
-def _opened(images: Images) -> tuple[Image.Image, ...]:
-    if images is None:
-        return ()
-    return tuple(map(open_image, images if isinstance(images, list | tuple) else [images]))
+def _request(images: Images, prompt: str) -> Request:
+    if not isinstance(prompt, str):
+        raise PromptError(f"a prompt must be text, got {type(prompt).__name__}")
+    given = [] if images is None else images if isinstance(images, list | tuple) else [images]
+    return Request(prompt, tuple(map(open_image, given)))
 
 
 def _pieces(

@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import mmhall
-from mmhall.lvlm import EMBEDDED, LVLM
+from mmhall.loading import EMBEDDED
+from mmhall.lvlm import LVLM
 
 
 def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaForConditionalGeneration:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MERGED, _QWEN, _BLIP = (
     "mmhall.adapters.tiled:MergedAdapter",
     "mmhall.adapters.flat:QwenAdapter",
-    "mmhall.adapters.blip:BlipAdapter",
+    "mmhall.adapters.resampled:BlipAdapter",
 )
 FAMILIES = {
     "llava": "mmhall.adapters.llava:LlavaAdapter",
@@ -30,7 +30,7 @@ FAMILIES = {
     "internvl": _MERGED,
     "gemma3": _MERGED,
     "gemma4": "mmhall.adapters.flat:Gemma4Adapter",
-    "idefics2": "mmhall.adapters.base:Adapter",
+    "idefics2": "mmhall.adapters.resampled:ResampledAdapter",
     "idefics3": _MERGED,
     "smolvlm": _MERGED,
     "paligemma": "mmhall.adapters.paligemma:PaliGemmaAdapter",

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -55,7 +56,7 @@ class Adapter:
     """
 
     image_kinds: ClassVar[frozenset[str]] = frozenset({"full", "sliding", "chunked"})  # where image columns are
-    grid: ClassVar[str] = "none, unless every image token is a patch of the vision tower"
+    grid: ClassVar[str] = "none, unless each token is a patch of the vision tower"
     limits: ClassVar[str] = ""
     most_images: ClassVar[int | None] = None
 
@@ -75,11 +76,14 @@ class Adapter:
         self.heads: int = config.num_attention_heads
         self.image_token_id: int = _image_token_id(model)
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
-        self._before = open_door(self.decoder, self.layers)
+        open_door(self.decoder, self.layers)
+        self._open = True
 
     def close(self) -> None:
-        """Give the model its own attention back."""
-        close_door(self.decoder, self._before)
+        """Give the model its own attention back, unless someone else still needs mmhall's."""
+        if self._open:
+            self._open = False
+            close_door(self.decoder)
 
     def prove(self) -> None:
         """Check that every attention layer of an untested family really goes through the door.
@@ -121,6 +125,12 @@ class Adapter:
     def context_length(self) -> int:
         """Longest sequence the decoder can hold, in positions."""
         return int(self.decoder.config.max_position_embeddings)
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id that fills rows; never read."""
+        given = self.tokenizer if self.tokenizer is not None else self.model.generation_config
+        return int(given.pad_token_id or 0)
 
     def plan(self, ops: Sequence[Op]) -> Plan | None:
         """Sort ops into the decoder's layers; no ops: no plan."""
@@ -165,7 +175,10 @@ class Adapter:
     def read_text(self, text: str) -> Mapping[str, Tensor]:
         """Tokenise a rendered prompt without pictures, (1, position) each."""
         assert self.processor is not None
-        return self.processor(text=[text], return_tensors="pt", add_special_tokens=self._adds_bos(text))
+        read: Mapping[str, Tensor] = self.processor(
+            text=[text], return_tensors="pt", add_special_tokens=self._adds_bos(text)
+        )
+        return read
 
     def image_mask(self, input_ids: Tensor) -> BoolTensor:
         """Mark the positions that hold a picture, (batch, position) bool."""
@@ -212,7 +225,11 @@ class Adapter:
         return self.stack(rows)
 
     def extended(self, inputs: Inputs, answer: Tensor) -> dict[str, Tensor]:
-        """Return the prompts of a batch with an answer written after them, (batch, length) token ids."""
+        """Return the prompts of a batch with an answer written after them, (batch, length) token ids.
+
+        A placeholder that the model wrote itself is read as padding: it holds no picture.
+        """
+        answer = answer.masked_fill(self.placeholders(answer), self.pad_token_id)
         extended = dict(inputs)
         for key in PER_POSITION:
             if key in inputs:
@@ -233,7 +250,6 @@ class Adapter:
         Returns:
             Rows of all batches; their pixels in the same order.
         """
-        pad = self.model.generation_config.pad_token_id if self.tokenizer is None else self.tokenizer.pad_token_id
         stacked = {}
         for key in batches[0]:
             parts = [batch[key] for batch in batches]
@@ -244,7 +260,7 @@ class Adapter:
                 for axis, size in reversed(list(enumerate(sizes, start=1))):
                     gap = size - part.shape[axis]
                     gaps += (gap, 0) if axis == 1 and key in PER_POSITION else (0, gap)
-                padded.append(nn.functional.pad(part, gaps, value=(pad or 0) if key == "input_ids" else 0))
+                padded.append(nn.functional.pad(part, gaps, value=self.pad_token_id if key == "input_ids" else 0))
             stacked[key] = torch.cat(padded)
         return stacked
 
@@ -335,9 +351,10 @@ class Adapter:
 
     def _read(self, text: str, images: Sequence[Image.Image]) -> Mapping[str, Tensor]:
         assert self.processor is not None
-        return self.processor(
+        read: Mapping[str, Tensor] = self.processor(
             text=[text], images=[list(images)], return_tensors="pt", add_special_tokens=self._adds_bos(text)
         )
+        return read
 
     def _adds_bos(self, text: str) -> bool:
         """Whether the tokenizer should add its special tokens; some templates write them themselves."""
@@ -353,7 +370,7 @@ class Adapter:
         dropped = image | torch.isin(ids, torch.tensor(frame, device=ids.device))
         for row, marks in zip(ids.tolist(), dropped, strict=True):
             at = marks.nonzero()[:, 0].tolist()
-            for left, right in zip(at, at[1:], strict=False):
+            for left, right in pairwise(at):
                 if 1 < right - left <= 4 and not self.tokenizer.decode(row[left + 1 : right]).strip():
                     marks[left + 1 : right] = True
         return dropped

@@ -99,8 +99,8 @@ class Grid:
 def nowhere(count: int, pictures: int) -> Grid:
     """Return the grid of tokens without places, shared evenly among the pictures."""
     image = torch.arange(count) * max(1, pictures) // max(1, count)
-    none = torch.full((count,), -1, dtype=torch.long)
-    return Grid(image, none, none, none, None)  # type: ignore[arg-type]
+    view, row, column = (torch.full((count,), -1, dtype=torch.long) for _ in range(3))
+    return Grid(image, view, row, column, None)  # type: ignore[arg-type]
 
 
 def tell_places(images: Sequence[Image.Image]) -> tuple[tuple[Image.Image, ...], ...]:

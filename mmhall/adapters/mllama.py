@@ -12,11 +12,11 @@ from mmhall.adapters.grid import Boxes, raster
 
 
 class MllamaAdapter(Adapter):
-    """Mllama: image columns are the keys of its cross layers, tile by tile, a class token before each tile's patches."""
+    """Mllama: image columns are the keys of its cross layers; a class token leads each tile's patches."""
 
     image_kinds: ClassVar[frozenset[str]] = frozenset({"cross"})
     grid: ClassVar[str] = "patches of the tiles, in the keys of the cross layers"
-    limits: ClassVar[str] = "no image columns in self-attention; an image-free branch steps by itself, not stacked"
+    limits: ClassVar[str] = "an image-free branch steps by itself, not stacked"
 
     def image_mask(self, input_ids: Tensor) -> BoolTensor:
         """Mark nothing: a placeholder is one token of text."""
@@ -29,7 +29,7 @@ class MllamaAdapter(Adapter):
             return 0
         _, pictures, tiles, _, height, width = inputs["pixel_values"].shape
         patch = self.model.config.vision_config.patch_size
-        return pictures * tiles * (height // patch * (width // patch) + 1)
+        return int(pictures * tiles * (height // patch * (width // patch) + 1))
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
         """Cut the tiles into patches and put a placeless class token before each tile's."""

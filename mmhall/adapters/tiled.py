@@ -13,7 +13,7 @@ from mmhall.adapters.grid import Boxes, block_side, raster
 class MergedAdapter(Adapter):
     """Gemma 3, InternVL, Idefics3, SmolVLM, Aya Vision, Cohere2 Vision, Llama 4, Mistral 3."""
 
-    grid: ClassVar[str] = "merged patches; tiles and a view of the whole picture where it is cut"
+    grid: ClassVar[str] = "merged patches; where cut, tiles and a view of the whole picture"
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
         """Cut what the processor made of the picture into as many square blocks as there are tokens."""
@@ -25,7 +25,7 @@ class MergedAdapter(Adapter):
 class PackedAdapter(Adapter):
     """LLaVA-NeXT: a whole view and unpadded tiles, packed by the model's own function with a token after each row."""
 
-    grid: ClassVar[str] = "the whole picture, then its tiles in one raster with a line-break token a row"
+    grid: ClassVar[str] = "the whole picture, then its tiles as one raster, a line break a row"
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
         """Send boxes instead of features through the model's packing and read where they land."""

@@ -7,8 +7,10 @@ at all for an unknown attention, and padding and causality would vanish without 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import LongTensor, Tensor, nn
@@ -22,6 +24,8 @@ from mmhall.errors import ModelError
 
 NAME = "mmhall"
 _LAYER = "_mmhall_layer"
+_OPEN: WeakKeyDictionary[PreTrainedModel, tuple[int, str]] = WeakKeyDictionary()
+_LOCK = threading.Lock()
 
 
 def attention(
@@ -51,13 +55,14 @@ def attention(
     """
     plan, copies = current()
     layer = getattr(module, _LAYER)
+    step, offset = plan.enter(layer, query.shape[2], key.shape[2]) if plan is not None else (0, 0)
     ops = plan.for_layer(layer) if plan is not None else ()
     if plan is None or not ops:
-        return sdpa_attention_forward(
+        output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+        return output, None
     main = len(query) // copies
-    step, offset = plan.enter(layer, query.shape[2], key.shape[2])
     call = Call(
         layer=layer,
         kind=plan.kinds[layer],
@@ -86,15 +91,12 @@ def attention(
     return output, None
 
 
-def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module]) -> str:
-    """Let a decoder attend through the registered function.
+def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module]) -> None:
+    """Let a decoder attend through the registered function, until it was closed as often as opened.
 
     Args:
         decoder: The language model inside the vision-language model; nothing else is touched.
         layers: Its layers, in order.
-
-    Returns:
-        The attention it had before, for `close_door`.
 
     Raises:
         ModelError: The decoder's attention is of a kind SDPA would silently get wrong, or cannot be replaced.
@@ -104,21 +106,28 @@ def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module]) -> str:
         raise ModelError(f"{family}: soft-capped attention cannot be computed by SDPA; mmhall refuses it")
     if any(hasattr(part, "sinks") for layer in layers for part in layer.modules()):
         raise ModelError(f"{family}: attention sinks cannot be computed by SDPA; mmhall refuses them")
-    before: str = decoder.config._attn_implementation
-    AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    for index, layer in enumerate(layers):
-        for part in layer.modules():
-            setattr(part, _LAYER, index)
-    decoder.set_attn_implementation(NAME)
-    if decoder.config._attn_implementation != NAME:
-        raise ModelError(f"{family}: its attention cannot be replaced through transformers' attention interface")
-    return before
+    with _LOCK:
+        count, before = _OPEN.get(decoder, (0, decoder.config._attn_implementation))
+        if count == 0:
+            AttentionInterface.register(NAME, attention)
+            AttentionMaskInterface.register(NAME, sdpa_mask)
+            for index, layer in enumerate(layers):
+                for part in layer.modules():
+                    setattr(part, _LAYER, index)
+            decoder.set_attn_implementation(NAME)
+            if decoder.config._attn_implementation != NAME:
+                raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
+        _OPEN[decoder] = count + 1, before
 
 
-def close_door(decoder: PreTrainedModel, before: str) -> None:
-    """Give a decoder back the attention it had."""
-    decoder.set_attn_implementation(before)
+def close_door(decoder: PreTrainedModel) -> None:
+    """Undo one `open_door`; the last one gives the decoder back the attention it had."""
+    with _LOCK:
+        count, before = _OPEN.pop(decoder)
+        if count > 1:
+            _OPEN[decoder] = count - 1, before
+        else:
+            decoder.set_attn_implementation(before)
 
 
 def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:

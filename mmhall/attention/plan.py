@@ -116,11 +116,15 @@ class Plan:
         return self._by_layer[layer]
 
     def enter(self, layer: int, queries: int, columns: int) -> tuple[int, int]:
-        """Count a pass of one layer; return its step and the prompt position of its first key column."""
+        """Count a pass of one layer; return its step and the prompt position of its first key column.
+
+        Layers that share the keys of earlier ones (Gemma 4) may be given fewer rows than there are tokens, so what
+        counts is the layer that has seen most.
+        """
         step = self._steps[layer]
         self._steps[layer] += 1
         self._seen[layer] += queries
-        return step, 0 if self.kinds[layer] == "cross" else self._seen[layer] - columns
+        return step, 0 if self.kinds[layer] == "cross" else max(self._seen) - columns
 
 
 _current: ContextVar[tuple[Plan | None, int]] = ContextVar("mmhall_plan", default=(None, 1))

@@ -9,8 +9,10 @@ import typer
 
 
 def bench(
-    benchmarks: Annotated[list[str], typer.Argument(help="Such as: pope chair.")],
-    out: Annotated[Path, typer.Option(help="Run folder; the same command goes on with a stopped run.")],
+    benchmarks: Annotated[list[str], typer.Argument(help="Such as: pope chair; or: speed.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; the same command goes on with a stopped run. Speed needs none.")
+    ] = None,
     model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
     strategy: Annotated[list[str], typer.Option(help="Repeatable; the first is the baseline.")] = ["greedy"],  # noqa: B006
     data: Annotated[Path | None, typer.Option(help="COCO detection file; by default scenes are drawn.")] = None,
@@ -27,6 +29,8 @@ def bench(
     """Compare strategies on benchmarks, with intervals and paired tests.
 
     Example: mmhall bench pope chair --strategy greedy --strategy vcd --out runs/first
+
+    "mmhall bench speed" times reading, steering and every strategy on a random model against plain generate.
     """
     import mmhall
     from mmhall.benchmarks import BENCHMARKS
@@ -37,6 +41,11 @@ def bench(
     from mmhall.errors import OptionError
 
     names = list(dict.fromkeys(benchmarks))
+    if "speed" in names:
+        _speed(names, as_json=as_json)
+        return
+    if out is None:
+        raise OptionError("bench", "out", None, "a run folder, such as runs/first")
     for name in names:
         BENCHMARKS.load(name)
     chosen = make_strategies(strategy)
@@ -94,3 +103,30 @@ def _scenes(out: Path, count: int, seed: int, conflict: float) -> Path:
             for _ in write_scenes(folder, count, seed, conflict):
                 advance(1)
     return folder / ANNOTATIONS
+
+
+def _speed(names: list[str], *, as_json: bool) -> None:
+    """Time every variant on this machine."""
+    import json
+    from dataclasses import asdict
+    from datetime import datetime, timezone
+
+    import torch
+
+    from mmhall.benchmarks import speed
+    from mmhall.cli.console import aligned, progress
+    from mmhall.errors import OptionError
+
+    if len(names) > 1:
+        raise OptionError("bench", "benchmarks", " ".join(names), "speed alone, or others without it")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = speed.LARGE if device == "cuda" else speed.SMALL
+    with progress("timing", speed.runs()) as advance:
+        costs = speed.measure(size, device, progress=advance)
+    if as_json:
+        print(json.dumps([asdict(cost) for cost in costs], indent=1))
+        return
+    print(aligned(speed.table(costs)))
+    day = datetime.now(timezone.utc).date()
+    print(f"\nTime and memory over plain generate: median and range of {speed.TURNS} turns; {speed.told(size)}.")
+    print(f"{day}, {speed.machine(device)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,6 +54,22 @@ def _lines(what: str, total: int) -> Callable[[int], None]:
             print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
 
     return advance
+
+
+def writable_picture(path: Path) -> None:
+    """Refuse a file that no picture can be written to, before anything expensive is done.
+
+    Raises:
+        ImageError: Its folder does not exist, or its name says no picture format.
+    """
+    from PIL import Image
+
+    from mmhall.errors import ImageError
+
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise ImageError(f"{path}: its name does not say which picture format to write; use .png")
+    if not path.absolute().parent.is_dir():
+        raise ImageError(f"{path}: its folder does not exist; make it first")
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:

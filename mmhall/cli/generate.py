@@ -20,6 +20,9 @@ def generate(
     sample: Annotated[bool, typer.Option("--sample", help="Draw tokens instead of taking the best.")] = False,
     temperature: Annotated[float | None, typer.Option(help="With --sample; 1 by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seeds the draws of --sample.")] = 0,
+    heatmap: Annotated[
+        Path | None, typer.Option(help="Draw where the model looked for each content word, into this picture file.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answer with its tokens, settings and cost.")
     ] = False,
@@ -32,14 +35,21 @@ def generate(
     from dataclasses import asdict
 
     import mmhall
+    from mmhall.cli.console import writable_picture
     from mmhall.images import open_image
 
+    if heatmap is not None:
+        writable_picture(heatmap)
     picture = open_image(image)
     chosen = mmhall.strategy(strategy)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
     settings |= {"do_sample": sample, "temperature": temperature, "seed": seed}
     lvlm = mmhall.load(model)
-    if as_json:
+    if heatmap is not None:
+        trace = lvlm.trace(picture, prompt, chosen, **settings)
+        trace.contact_sheet().save(heatmap)
+        print(json.dumps(asdict(trace.answer), ensure_ascii=False, indent=1) if as_json else trace.answer.text)
+    elif as_json:
         print(json.dumps(asdict(lvlm.generate(picture, prompt, chosen, **settings)), ensure_ascii=False, indent=1))
     elif num_beams > 1:
         print(lvlm.generate(picture, prompt, chosen, **settings).text)

@@ -18,6 +18,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from mmhall.attention import Plan, active
+from mmhall.errors import PromptError
 from mmhall.generation import caches
 from mmhall.generation.prepare import Prepared
 
@@ -66,10 +67,19 @@ class State:
 
 
 def prefill(prepared: Prepared) -> State:
-    """Read a batch of prompts that `generate` has prepared."""
+    """Read a batch of prompts that `generate` has prepared.
+
+    Raises:
+        PromptError: There are more or fewer pictures than placeholders.
+    """
     model, ids = prepared.model, prepared.input_ids
     inputs = model.prepare_inputs_for_generation(ids, is_first_iteration=True, **prepared.kwargs)
-    outputs = model(**inputs, return_dict=True)
+    try:
+        outputs = model(**inputs, return_dict=True)
+    except ValueError as error:
+        if "image tokens" not in str(error):
+            raise
+        raise PromptError(f"pictures and their placeholders in the prompt do not match: {error}") from error
     kept = {
         key: value
         for key, value in {**prepared.kwargs, "past_key_values": outputs.past_key_values}.items()

@@ -46,9 +46,9 @@ def choosable(scores: Tensor) -> Tensor:
 class Draws:
     """Random draws of a batch: every prompt has a generator of its own, so that it draws what it would draw alone."""
 
-    def __init__(self, seed: int, prompts: int, device: torch.device) -> None:
-        """Seed each prompt's generator alike."""
-        self._generators = [torch.Generator(device).manual_seed(seed) for _ in range(prompts)]
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        """Seed each prompt's generator."""
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Draw a token for each row, (rows, choices) to (rows,); the rows of a prompt follow each other."""

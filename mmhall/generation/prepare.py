@@ -47,16 +47,13 @@ class Prepared:
         return pad if pad is not None else next(iter(self.ends), None)
 
 
-def prepare(
-    model: PreTrainedModel, inputs: Mapping[str, Tensor], config: GenerationConfig, tokenizer: Any = None
-) -> Prepared:
+def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: GenerationConfig) -> Prepared:
     """Prepare a batch as `generate` would.
 
     Args:
         model: The whole vision-language model.
         inputs: What its processor made.
         config: One beam and one sequence a row; searching widely is up to the caller.
-        tokenizer: Needed for stop strings.
     """
     held: list[Prepared] = []
 
@@ -72,5 +69,5 @@ def prepare(
         held.append(Prepared(model, input_ids, kwargs, logits_processor, stopping_criteria, generation_config))
         return input_ids
 
-    model.generate(**inputs, generation_config=config, tokenizer=tokenizer, custom_generate=hold)
+    model.generate(**inputs, generation_config=config, custom_generate=hold)
     return held[0]

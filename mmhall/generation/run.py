@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria
+from transformers import GenerationConfig, StoppingCriteria, StopStringCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from mmhall.adapters.base import Adapter, Inputs
@@ -39,7 +40,7 @@ def run(
         inputs: A batch as the adapter makes it.
         method: The strategy.
         config: The generation settings in force.
-        seed: Of the draws.
+        seed: Of each prompt's draws.
         streamer: Gets tokens as they are chosen; without beams only.
         left: Stops decoding once it is set.
         watch: Ops that look at attention besides what the strategy asks for.
@@ -61,7 +62,9 @@ def run(
         main = prepared(adapter, inputs, config)
         if left is not None:
             main.criteria.append(_Left(left))
-        return decode(adapter, main, session, config, seed, streamer, watch)
+        if config.stop_strings:
+            main.criteria.append(StopStringCriteria(adapter.tokenizer, config.stop_strings))
+        return decode(adapter, main, session, config, [seed] * len(main.input_ids), streamer, watch)
 
 
 def decode(
@@ -69,16 +72,16 @@ def decode(
     main: Prepared,
     session: Session,
     config: GenerationConfig,
-    seed: int,
+    seeds: Sequence[int],
     streamer: BaseStreamer | None = None,
     watch: tuple[Op, ...] = (),
 ) -> Tensor:
-    """Decode a prepared batch with a session; arguments and result as in `run`."""
+    """Decode a prepared batch with a session, a seed for each prompt; else arguments and result as in `run`."""
     branches = [prepared(adapter, branch, config) for branch in session.branches]
     rows = Rows(main, branches, adapter.plan((*session.ops, *watch)))
     if config.num_beams > 1:
         return search(main, rows, session, config)
-    draws = Draws(seed, len(main.input_ids), main.input_ids.device) if config.do_sample else None
+    draws = Draws(seeds, main.input_ids.device) if config.do_sample else None
     return chain(main, rows, session, draws, config.num_return_sequences or 1, streamer)
 
 
@@ -86,7 +89,8 @@ def prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig) -> Prep
     """Prepare a batch for decoding, one row a prompt."""
     single = copy.deepcopy(config)
     single.update(num_beams=1, num_return_sequences=1, early_stopping=False, length_penalty=None, max_length=None)
-    return prepare(adapter.entry(inputs), inputs, single, adapter.tokenizer)
+    single.stop_strings = None  # `generate` needs a tokenizer for them, and hands none to a callable
+    return prepare(adapter.entry(inputs), inputs, single)
 
 
 class _Left(StoppingCriteria):

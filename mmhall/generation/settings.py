@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from mmhall.errors import OptionError, UnknownNameError
 
 _SAMPLING = {"temperature", "top_p", "top_k"}
-_NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+_NEUTRAL = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "length_penalty": 1.0}
 _RULES: dict[str, tuple[Any, Callable[[Any], bool], str]] = {
     "max_new_tokens": (int, lambda v: v >= 1, "an integer >= 1"),
     "do_sample": (bool, lambda v: True, "True or False"),
@@ -93,10 +93,8 @@ class Settings:
 
     def record(self, config: GenerationConfig) -> dict[str, Any]:
         """Return the values in force by name, for an answer's record."""
-        return {
-            field.name: self.seed if field.name == "seed" else getattr(config, field.name)
-            for field in dataclasses.fields(self)
-        }
+        own = {"seed": self.seed, "stop_strings": list(self.stop_strings)}  # the rest may be the model's
+        return {f.name: own[f.name] if f.name in own else getattr(config, f.name) for f in dataclasses.fields(self)}
 
 
 def make_settings(values: dict[str, Any]) -> Settings:

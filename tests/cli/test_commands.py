@@ -11,6 +11,9 @@ import sys
 import pytest
 from PIL import Image
 
+from mmhall.adapters import FAMILIES
+from mmhall.registry import load_target
+
 BENCH = ("bench", "pope", "chair", "--strategy", "greedy", "--strategy", "vdd", "--scenes", "4", "--seed", "2")
 
 
@@ -21,13 +24,32 @@ def test_help_names_every_command(cli):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("what", "names"), [("strategies", "greedy vcd vdd"), ("benchmarks", "pope chair"), ("models", "llava")]
-)
+@pytest.mark.parametrize(("what", "names"), [("strategies", "greedy vcd vdd"), ("benchmarks", "pope chair")])
 def test_list(cli, what, names):
     lines = cli("list", what).stdout.splitlines()
     assert [line.split()[0] for line in lines] == names.split()
     assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_list_models_tells_every_family_its_places_and_limits(cli):
+    """The table comes from the adapters: what it says of a family is what its adapter says."""
+    header, *lines = cli("list", "models").stdout.split("\n\n")[0].splitlines()
+    assert header.split("  ")[0] == "FAMILY"
+    assert [line.split()[0] for line in lines] == list(FAMILIES)
+    for line in lines:
+        adapter = load_target(FAMILIES[line.split()[0]])
+        assert adapter.grid in line
+        assert adapter.limits in line
+        assert ("cross layers" in line) == ("cross" in adapter.image_kinds)
+
+
+def test_generate_draws_a_heat_map_beside_its_answer(cli, model_folder, picture_file, tmp_path):
+    asked = ("generate", picture_file, "What is this?", "--model", model_folder, "--max-new-tokens", "8")
+    drawn = tmp_path / "heat.png"
+    assert cli(*asked, "--heatmap", drawn).stdout == cli(*asked).stdout
+    with Image.open(drawn) as sheet:
+        assert sheet.width > 100
+        assert len(sheet.convert("L").getcolors() or range(999)) > 20
 
 
 def test_generate_answers_and_tells_all_as_json(cli, model_folder, picture_file):
@@ -203,8 +225,19 @@ class TestBadInput:
             "generate", picture_file, "--max-new-tokens", "0", "--model", model_folder
         )
 
-    def test_prompt_with_a_placeholder_and_an_empty_one(self, refused, picture_file, model_folder):
-        assert "contains '<image>'" in refused("generate", picture_file, "what is <image>?", "--model", model_folder)
+    def test_heat_maps_that_cannot_be_written(self, refused, picture_file, tmp_path):
+        """Refused before a model is loaded: nothing expensive is lost."""
+        asked = ("generate", picture_file, "What?", "--model", "nowhere/at-all", "--heatmap")
+        assert "does not say which picture format" in refused(*asked, tmp_path / "heat")
+        assert "folder does not exist" in refused(*asked, tmp_path / "gone" / "heat.png")
+
+    def test_speed_is_timed_alone(self, refused, tmp_path):
+        assert "speed alone" in refused("bench", "speed", "pope")
+
+    def test_a_benchmark_without_a_run_folder(self, refused):
+        assert "out must be a run folder" in refused("bench", "pope")
+
+    def test_an_empty_prompt(self, refused, picture_file, model_folder):
         assert "the prompt is empty" in refused("generate", picture_file, " ", "--model", model_folder)
 
     def test_a_prompt_longer_than_the_context(self, refused, picture_file, model_folder):

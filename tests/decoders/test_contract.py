@@ -26,7 +26,7 @@ def requests(pictures):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("decoding", DECODING[:2], ids=str)
+@pytest.mark.parametrize("decoding", DECODING, ids=str)
 def test_a_batch_equals_single_runs(llava, pictures, name, decoding):
     batch = llava.generate_batch(requests(pictures), name, max_new_tokens=LENGTH, **decoding)
     singles = [llava.generate(*request, name, max_new_tokens=LENGTH, **decoding) for request in requests(pictures)]
@@ -55,7 +55,7 @@ def test_neutral_options_equal_plain_decoding_of_every_kind(llava, pictures, spe
 
 
 def test_greedy_is_the_models_own_greedy(llava, pictures):
-    inputs = llava.adapter.inputs([Request(QUESTIONS[1], pictures[0])])
+    inputs = llava.adapter.inputs([Request(QUESTIONS[1], (pictures[0],))])
     own = llava.model.generate(**inputs, max_new_tokens=LENGTH, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     answer = llava.generate(pictures[0], QUESTIONS[1], "greedy", max_new_tokens=LENGTH)
     assert [token for token in own.tolist() if token not in (1, 2)] == [t for t in answer.token_ids if t != 2]
@@ -82,7 +82,7 @@ def test_streaming_says_the_same(llava, pictures, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_leaks_into_the_next_run(llava, pictures, name):
     """Also after a run that raised in the middle of decoding."""
-    inputs = llava.adapter.inputs([Request(QUESTIONS[0], pictures[0])])
+    inputs = llava.adapter.inputs([Request(QUESTIONS[0], (pictures[0],))])
     with torch.no_grad():
         before = llava.model(**inputs).logits
     llava.generate_batch(requests(pictures), name, max_new_tokens=LENGTH)

@@ -9,14 +9,14 @@ from mmhall.errors import OptionError
 
 
 def free(llava, picture, kind):
-    inputs = llava.adapter.inputs([Request("Is there a dog?", picture)])
+    inputs = llava.adapter.inputs([Request("Is there a dog?", (picture,))])
     session = mmhall.strategy("vdd", free=kind).prepare(llava.adapter, inputs)
     return inputs, session.branches
 
 
 def test_none_is_the_prompt_without_its_picture(llava, pictures):
     _, (branch,) = free(llava, pictures[0], "none")
-    wanted = llava.adapter.inputs([Request("Is there a dog?", None)])
+    wanted = llava.adapter.inputs([Request("Is there a dog?")])
     assert branch["input_ids"].tolist() == wanted["input_ids"].tolist()
     assert "pixel_values" not in branch
 
@@ -33,12 +33,10 @@ def test_both_give_two_branches(llava, pictures):
 
 def test_uneven_prompts_are_padded_on_the_left(llava, pictures):
     inputs = llava.adapter.inputs(
-        [Request("Is there a dog?", pictures[0]), Request("Describe this image.", pictures[1])]
+        [Request("Is there a dog?", (pictures[0],)), Request("Describe this image.", (pictures[1],))]
     )
     bare = llava.adapter.without_image(inputs)
-    alone = [
-        llava.adapter.inputs([Request(p, None)])["input_ids"][0] for p in ("Is there a dog?", "Describe this image.")
-    ]
+    alone = [llava.adapter.inputs([Request(p)])["input_ids"][0] for p in ("Is there a dog?", "Describe this image.")]
     for row, mask, wanted in zip(bare["input_ids"], bare["attention_mask"], alone, strict=True):
         torch.testing.assert_close(row[mask.bool()], wanted)
         assert mask.tolist() == sorted(mask.tolist())

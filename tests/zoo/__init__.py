@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -11,7 +11,7 @@ from tests.zoo import dynamic, llavas, resampled
 ZOO = {**llavas.ZOO, **dynamic.ZOO, **resampled.ZOO}
 
 
-@lru_cache(maxsize=None)
+@cache
 def built(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Build a family's model and processor once."""
     return ZOO[name]()

@@ -1,4 +1,4 @@
-"""BLIP-2 and InstructBLIP: a Q-Former's query tokens before the text, written into embeddings."""
+"""Families whose image tokens are resampled from the whole picture: none has a place of its own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from mmhall.adapters.base import Adapter, Inputs, Request
 from mmhall.adapters.grid import Boxes
 
 
-class BlipAdapter(Adapter):
-    """BLIP-2 and InstructBLIP with a decoder-only language model."""
+class ResampledAdapter(Adapter):
+    """Idefics2: the latents of a perceiver resampler."""
 
-    grid: ClassVar[str] = "none: query tokens"
-    limits: ClassVar[str] = "one picture a prompt; no branches in custom_generate, which gets embeddings only"
+    grid: ClassVar[str] = "none: each token looks at the whole picture"
+
+    def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
+        """Return None."""
+        return None
+
+
+class BlipAdapter(ResampledAdapter):
+    """BLIP-2 and InstructBLIP with a decoder-only language model: a Q-Former's query tokens before the text."""
+
+    limits: ClassVar[str] = "one picture a prompt; not in custom_generate, which is handed embeddings"
     most_images: ClassVar[int | None] = 1
 
     def entry(self, inputs: Inputs) -> PreTrainedModel:
@@ -27,7 +36,3 @@ class BlipAdapter(Adapter):
     def render(self, request: Request) -> str:
         """Return the prompt alone: these models have no chat format, and the processor puts the query tokens first."""
         return request.prompt
-
-    def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
-        """Return None: every query token looks at the whole picture."""
-        return None

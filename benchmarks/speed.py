@@ -1,0 +1,305 @@
+"""What reading, steering and branching cost, as ratios to transformers' plain `generate`.
+
+A random LLaVA answers one prompt again and again: plain `generate` and every variant take turns in one
+process, so that whatever else the machine does falls on all of them. A ratio is taken within a turn;
+the median and the range over the turns are shown. The first token (vision tower and prompt) and later
+steps are timed apart. Weights are random: decoding costs the same whatever they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import LongTensor, Tensor
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
+
+from mmhall.adapters import adapter_for
+from mmhall.adapters.base import Adapter
+from mmhall.attention import Call, Op
+from mmhall.decoders import STRATEGIES
+from mmhall.generation.run import decode, prepared, run
+from mmhall.generation.settings import Settings
+from mmhall.strategies import Session
+from mmhall.strategies import strategy as make_strategy
+from mmhall.trace import Probe
+
+PLAIN, EAGER = "plain generate", "eager, output_attentions"
+_IMAGE_TOKENS, _TEXT_TOKENS, _IMAGE_ID = 576, 44, 3
+_KINDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A model to time.
+
+    Attributes:
+        layers: Decoder layers.
+        hidden: Width; heads are 64 or, from 4096 on, 128 wide.
+        dtype: Of the weights.
+    """
+
+    layers: int
+    hidden: int
+    dtype: torch.dtype
+
+
+TURNS, NEW_TOKENS = 7, 64
+SMALL, LARGE = Size(8, 512, torch.float32), Size(32, 4096, torch.bfloat16)  # what a CPU can bear; 7B
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one variant costs.
+
+    Attributes:
+        name: The variant.
+        first: Time to the first token over plain's, one ratio a turn.
+        step: Time of a later token over plain's, one ratio a turn.
+        memory: Peak memory over plain's; None where it cannot be read.
+        seconds: Median time to the first token and of a later one, in seconds.
+    """
+
+    name: str
+    first: tuple[float, ...]
+    step: tuple[float, ...]
+    memory: float | None
+    seconds: tuple[float, float]
+
+
+def measure(
+    size: Size,
+    device: str,
+    turns: int = TURNS,
+    new_tokens: int = NEW_TOKENS,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Cost]:
+    """Time every variant.
+
+    Args:
+        size: Of the model.
+        device: "cpu" or "cuda".
+        turns: How often each variant counts; one more run warms up.
+        new_tokens: Tokens of an answer, >= 3.
+        progress: Told after each run.
+    """
+    model = random_llava(size, device)
+    inputs = _inputs(model)
+    config = Settings(max_new_tokens=new_tokens).resolved(model)
+    config.eos_token_id = None
+    own, eager = _twin(model, "sdpa"), _twin(model, "eager")
+    adapter = adapter_for(model)
+    asked = {**inputs, "generation_config": config}
+
+    def planned(make: Callable[[], Op], streamer: BaseStreamer) -> None:
+        with torch.inference_mode():
+            decode(adapter, prepared(adapter, inputs, config), Session(ops=[make()]), config, [], streamer)
+
+    variants: dict[str, Callable[..., Any]] = {
+        PLAIN: lambda streamer: own.generate(**asked, streamer=streamer),
+        EAGER: lambda streamer: eager.generate(
+            **asked, streamer=streamer, output_attentions=True, return_dict_in_generate=True
+        ),
+        **{name: partial(planned, make) for name, make in _ops(adapter, inputs).items()},
+        **{name: partial(run, adapter, inputs, make_strategy(name), config, 0) for name in STRATEGIES.names()},
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    peaks: dict[str, list[int]] = {name: [] for name in variants}
+    for turn in range(turns + 1):
+        for name, variant in variants.items():
+            watch = _Watch(device)
+            with _peak(device, peaks[name]):
+                variant(streamer=watch)
+            if turn:
+                times[name].append(watch.times())
+            progress(1)
+    adapter.close()
+    return [_cost(name, times, peaks) for name in variants]
+
+
+def random_llava(size: Size, device: str) -> LlavaForConditionalGeneration:
+    """Build a LLaVA with random weights: a small vision tower of 24 x 24 patches before a Llama."""
+    torch.manual_seed(0)
+    heads = size.hidden // (128 if size.hidden >= LARGE.hidden else 64)
+    vision = CLIPVisionConfig(
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=336,
+        patch_size=14,
+    )
+    text = LlamaConfig(
+        vocab_size=32000,
+        hidden_size=size.hidden,
+        intermediate_size=size.hidden * 11008 // 4096,
+        num_hidden_layers=size.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=4096,
+    )
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=_IMAGE_ID)
+    with torch.device(device):
+        model = LlavaForConditionalGeneration._from_config(config, dtype=size.dtype)
+    model.generation_config.pad_token_id = 0
+    return model.eval()
+
+
+def told(size: Size) -> str:
+    """Say what was decoded."""
+    kind = str(size.dtype).removeprefix("torch.")
+    return (
+        f"random LLaVA of {size.layers} layers, hidden {size.hidden}, {kind}, "
+        f"{_IMAGE_TOKENS + _TEXT_TOKENS} prompt tokens of which {_IMAGE_TOKENS} image, {NEW_TOKENS} new tokens"
+    )
+
+
+def runs() -> int:
+    """Return how many runs `measure` reports."""
+    return (2 + _KINDS + len(STRATEGIES.names())) * (TURNS + 1)
+
+
+def machine(device: str) -> str:
+    """Say what was measured on: processor, cores, versions."""
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
+    import transformers
+
+    return (
+        f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}"
+    )
+
+
+def _inputs(model: PreTrainedModel) -> dict[str, Tensor]:
+    text = torch.arange(10, 10 + _TEXT_TOKENS)
+    ids = torch.cat([text[:8], torch.full((_IMAGE_TOKENS,), _IMAGE_ID), text[8:]])[None]
+    pixels = torch.randn(1, 3, 336, 336, generator=torch.Generator().manual_seed(0))
+    return {
+        "input_ids": ids.to(model.device),
+        "attention_mask": torch.ones_like(ids).to(model.device),
+        "pixel_values": pixels.to(model.device, model.dtype),
+    }
+
+
+def _twin(model: PreTrainedModel, attention: str) -> PreTrainedModel:
+    """Return a copy that shares the weights but not the attention."""
+    shared = {id(part): part for part in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    twin.set_attn_implementation(attention)
+    return twin
+
+
+def _ops(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Op]]:
+    """Return an op of every kind, each for all layers and heads, on the image columns."""
+    image = adapter.image_mask(inputs["input_ids"])[0]
+    places = image.nonzero()[:, 0]
+    layers, heads = range(len(adapter.layers)), range(adapter.heads)
+
+    def columns(call: Call) -> Tensor:
+        return torch.nn.functional.pad(image.float(), (0, call.key.shape[2] - len(image)))
+
+    class Newest(Op):
+        writes = True
+
+        def rows(self, call: Call) -> LongTensor:
+            return torch.tensor([call.query.shape[2] - 1], device=call.query.device)  # type: ignore[return-value]
+
+    class Bias(Op):
+        def bias(self, call: Call) -> Tensor:
+            return (0.2 * columns(call))[None, None, None]
+
+    class Scores(Newest):
+        def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
+            return scores + 0.2 * scores.abs() * columns(call)
+
+    class Weights(Newest):
+        def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
+            edited = probs * (1 + 0.2 * columns(call))
+            return edited / edited.sum(dim=-1, keepdim=True)
+
+    class Heads(Op):
+        def edit_output(self, call: Call, output: Tensor) -> Tensor:
+            return output * 0.9
+
+    return {
+        "probe of the newest row": lambda: Probe(adapter, places, layers, heads),
+        "bias on image columns": Bias,
+        "edited scores of the newest row": Scores,
+        "edited weights of the newest row": Weights,
+        "scaled heads": Heads,
+    }
+
+
+class _Watch(BaseStreamer):
+    """Notes when each token arrives."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device == "cuda"
+        self._marks = [self._now()]
+
+    def put(self, value: Tensor) -> None:
+        """Note a token; what holds more is the prompt."""
+        if value.numel() == 1:
+            self._marks.append(self._now())
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+    def times(self) -> tuple[float, float]:
+        """Return seconds to the first token, and the mean of the later ones."""
+        start, first, last = self._marks[0], self._marks[1], self._marks[-1]
+        return first - start, (last - first) / (len(self._marks) - 2)
+
+    def _now(self) -> float:
+        if self._cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+@contextmanager
+def _peak(device: str, peaks: list[int]) -> Iterator[None]:
+    """Append the peak memory of a run in bytes: the GPU's, or where Linux tells it the process's resident set."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif reset.exists():
+        reset.write_text("5")
+    yield
+    if device == "cuda":
+        peaks.append(torch.cuda.max_memory_allocated())
+    elif reset.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        peaks.append(int(line.split()[1]) * 1024)
+
+
+def _cost(name: str, times: dict[str, list[tuple[float, float]]], peaks: dict[str, list[int]]) -> Cost:
+    own, plain = times[name], times[PLAIN]
+    return Cost(
+        name=name,
+        first=tuple(mine[0] / theirs[0] for mine, theirs in zip(own, plain, strict=True)),
+        step=tuple(mine[1] / theirs[1] for mine, theirs in zip(own, plain, strict=True)),
+        memory=statistics.median(peaks[name]) / statistics.median(peaks[PLAIN]) if peaks[PLAIN] else None,
+        seconds=(statistics.median(t[0] for t in own), statistics.median(t[1] for t in own)),
+    )
+
+
+def table(costs: Sequence[Cost]) -> list[tuple[str, ...]]:
+    """Write costs as rows of cells, the header first: median ratio and range."""
+
+    def ratio(values: Sequence[float]) -> str:
+        return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+    rows: list[tuple[str, ...]] = [("VARIANT", "FIRST TOKEN", "LATER STEP", "PEAK MEMORY")]
+    rows += [(c.name, ratio(c.first), ratio(c.step), "-" if c.memory is None else f"{c.memory:.3f}") for c in costs]
+    return rows

@@ -1,0 +1,110 @@
+"""What a model said, and how it came to say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer cost.
+
+    Attributes:
+        seconds: Wall time; of a batch, its share.
+        prompt_tokens: Positions of the prompt, image positions included.
+        new_tokens: Tokens written, the end mark included.
+        peak_bytes: Most GPU memory allocated meanwhile; None on a CPU.
+    """
+
+    seconds: float
+    prompt_tokens: int
+    new_tokens: int
+    peak_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Uncertainty:
+    """How sure the plain model is of each token of an answer, and how much the picture has to do with it.
+
+    Whatever strategy chose the tokens, these are the unsteered model's own figures for them, so that answers
+    of different strategies can be compared.
+
+    Attributes:
+        logprobs: Log-probability of each token, in nats.
+        entropies: Entropy of the distribution it was chosen from, in nats.
+        image_gains: How much of the log-probability is lost when the picture is taken out of the prompt; None
+            without a picture.
+        image_shares: Share of attention that falls on the picture when the token is predicted, mean over layers
+            and heads; None without a picture, and where layers of their own attend to it (Mllama).
+    """
+
+    logprobs: tuple[float, ...]
+    entropies: tuple[float, ...]
+    image_gains: tuple[float, ...] | None
+    image_shares: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer.
+
+    Attributes:
+        text: The answer; a stop string is cut off.
+        tokens: Its tokens as text, the end mark excluded.
+        token_ids: Their ids.
+        stopped_by: "eos", "stop" (a stop string) or "length".
+        strategy: The strategy, written as `mmhall.strategy` reads it.
+        settings: Generation settings in force, by name.
+        usage: What it cost.
+        uncertainty: Per token, if asked for.
+        others: Further answers, if several were asked for.
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    stopped_by: str
+    strategy: str
+    settings: dict[str, Any]
+    usage: Usage
+    uncertainty: Uncertainty | None = None
+    others: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One row of new tokens, read.
+
+    Attributes:
+        text: Without end mark, padding and stop string.
+        token_ids: Without end mark and padding.
+        stopped_by: As in `Answer`.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    stopped_by: str
+
+    @classmethod
+    def of(cls, row: Sequence[int], tokenizer: Any, ends: Iterable[int], stops: Sequence[str]) -> Said:
+        """Read a row of new tokens, padding included."""
+        marks = set(ends)
+        end = next((i for i, token in enumerate(row) if token in marks), len(row))
+        ids = tuple(row[:end])
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        cuts = [text.index(stop) for stop in stops if stop in text]
+        if cuts:
+            ids = _until(ids, tokenizer, stops)
+            return cls(text[: min(cuts)].strip(), ids, "stop")
+        return cls(text.strip(), ids, "eos" if end < len(row) else "length")
+
+
+def _until(ids: tuple[int, ...], tokenizer: Any, stops: Sequence[str]) -> tuple[int, ...]:
+    """Leave out the padding after the token that completed a stop string."""
+    for length in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:length], skip_special_tokens=True)
+        if any(stop in text for stop in stops):
+            return ids[:length]
+    return ids

@@ -1,0 +1,139 @@
+"""Strategies for people who call `model.generate` themselves."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    ProcessorMixin,
+    StoppingCriteriaList,
+)
+from transformers.generation.streamers import BaseStreamer
+from transformers.generation.utils import GenerateDecoderOnlyOutput
+
+from mmhall.adapters import adapter_for
+from mmhall.adapters.base import PER_POSITION
+from mmhall.errors import ModelError, OptionError
+from mmhall.generation.run import decode, prepared
+from mmhall.strategies import Strategy
+from mmhall.strategies import strategy as make_strategy
+
+# `generate` hands a callable what its signature names beyond the usual, unread: that is how it gets raw pictures.
+_RAW = (
+    *(key for key in PER_POSITION if key not in ("input_ids", "attention_mask")),
+    "pixel_values",
+    "image_sizes",
+    "batch_num_images",
+    "image_grid_thw",
+    "image_position_ids",
+    "pixel_attention_mask",
+    "aspect_ratio_ids",
+    "aspect_ratio_mask",
+)
+
+
+class CustomGenerate:
+    """A strategy as a `custom_generate` callable; make one with `custom_generate`."""
+
+    def __init__(
+        self,
+        method: Strategy,
+        num_beams: int,
+        processor: ProcessorMixin | None,
+        streamer: BaseStreamer | None,
+    ) -> None:
+        """Bind what `generate` does not pass on."""
+        self._method, self._num_beams, self._processor, self._streamer = method, num_beams, processor, streamer
+        usual = inspect.signature(self._decode).parameters
+        raw = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None) for key in _RAW]
+        named = [p for p in usual.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        self.__signature__ = inspect.Signature([*named, *raw])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor | GenerateDecoderOnlyOutput:
+        """Decode in `generate`'s place."""
+        return self._decode(*args, **kwargs)
+
+    def _decode(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        **kwargs: Any,
+    ) -> Tensor | GenerateDecoderOnlyOutput:
+        if (generation_config.num_beams or 1) > 1:
+            raise OptionError(
+                "generate", "num_beams", generation_config.num_beams, "1; give num_beams to mmhall.custom_generate"
+            )
+        if kwargs.get("inputs_embeds") is not None:
+            raise ModelError(
+                f"{model.config.model_type}: generate hands over embeddings instead of a prompt and pictures; "
+                "load the model with mmhall.load and use LVLM.generate"
+            )
+        if generation_config.do_sample and self._num_beams > 1:
+            raise OptionError("generate", "do_sample", True, f"False with {self._num_beams} beams")
+        sequences = generation_config.num_return_sequences or 1
+        prompts = input_ids[::sequences]  # `generate` has repeated them; one reading is enough
+        raw = {key: kwargs[key] for key in _RAW if kwargs.get(key) is not None}
+        mask = kwargs.get("attention_mask")
+        inputs = {
+            "input_ids": prompts,
+            "attention_mask": torch.ones_like(prompts) if mask is None else mask[::sequences],
+            **raw,
+        }
+        config = copy.deepcopy(generation_config)
+        config.update(
+            num_beams=self._num_beams,
+            num_return_sequences=sequences,
+            max_new_tokens=generation_config.max_length - input_ids.shape[1],
+        )
+        adapter = adapter_for(model, self._processor)
+        try:
+            adapter.check_placeholders(inputs)
+            session = self._method.prepare(adapter, inputs)
+            main = prepared(adapter, inputs, config)
+            main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
+            seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []
+            new = decode(adapter, main, session, config, seeds, self._streamer)
+        finally:
+            adapter.close()
+        rows = torch.cat([input_ids, new], dim=1)
+        if generation_config.return_dict_in_generate:
+            return GenerateDecoderOnlyOutput(sequences=rows)  # type: ignore[arg-type]
+        return rows
+
+
+def custom_generate(
+    strategy: str | Strategy,
+    *,
+    num_beams: int = 1,
+    processor: ProcessorMixin | None = None,
+    streamer: BaseStreamer | None = None,
+    **options: Any,
+) -> CustomGenerate:
+    """Make a strategy usable in `model.generate(**inputs, custom_generate=...)`.
+
+    All else comes from `generate`'s own arguments. Sampling follows torch's global seed.
+
+    Args:
+        strategy: Name such as "vcd(alpha=0.5)", or a strategy.
+        num_beams: Beams of the search; give it here, not to `generate`, which would read every prompt so often.
+        processor: The model's; lets an image-free branch leave out the marks that frame a picture as well.
+        streamer: Gets new tokens; `generate` would not pass it on. Its prompt is not streamed.
+        **options: Of the strategy.
+
+    Raises:
+        UnknownNameError: No such strategy or option.
+        OptionError: An option is out of range.
+    """
+    if isinstance(num_beams, bool) or not isinstance(num_beams, int) or num_beams < 1:
+        raise OptionError("custom_generate", "num_beams", num_beams, "an integer >= 1")
+    return CustomGenerate(make_strategy(strategy, **options), num_beams, processor, streamer)

@@ -1,0 +1,89 @@
+"""Read a written answer in one pass: how probable was each of its tokens, with and without the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import LongTensor, Tensor
+from transformers import GenerationConfig
+
+from mmhall.adapters.base import Adapter, Inputs
+from mmhall.answers import Uncertainty
+from mmhall.attention import Call, Op, active
+from mmhall.generation.prepare import prepare
+
+
+class _ImageShare(Op):
+    """Sums, for the last rows of a pass, the attention that falls on image columns."""
+
+    def __init__(self, image: Tensor, rows: int) -> None:
+        self._image, self._rows, self.shares = image, rows, list[Tensor]()
+
+    def rows(self, call: Call) -> LongTensor:
+        length = call.query.shape[2]
+        return torch.arange(length - self._rows, length, device=call.query.device)  # type: ignore[return-value]
+
+    def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
+        self.shares.append((probs * self._image[:, None, None].to(probs)).sum(dim=-1).mean(dim=1))
+
+
+def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) -> list[Uncertainty]:
+    """Score one answer for each prompt of a batch by the plain model.
+
+    Args:
+        adapter: The model.
+        inputs: A batch as the adapter makes it.
+        answers: Token ids; may be empty.
+    """
+    width = max(map(len, answers))
+    if width == 0:
+        return [Uncertainty((), (), (), ()) for _ in answers]
+    device = inputs["input_ids"].device
+    padded = torch.zeros(len(answers), width, dtype=torch.long, device=device)
+    for row, answer in zip(padded, answers, strict=True):
+        row[: len(answer)] = torch.tensor(answer, dtype=torch.long, device=device)
+    read = adapter.extended(inputs, padded)
+    image = adapter.image_mask(read["input_ids"])
+    share = _ImageShare(image, width + 1) if image.any() else None
+    with torch.inference_mode():
+        logprobs = _logprobs(adapter, read, width, share)
+        said = _picked(logprobs, padded)
+        entropy = -(logprobs.exp() * logprobs).nan_to_num(0).sum(dim=-1)
+        pictured = "pixel_values" in inputs
+        gain = (
+            said - _picked(_logprobs(adapter, adapter.extended(adapter.without_image(inputs), padded), width), padded)
+            if pictured
+            else None
+        )
+    shares = torch.stack(share.shares).mean(dim=0)[:, :-1] if share is not None else None
+
+    def of(part: Tensor, row: int) -> tuple[float, ...]:
+        return tuple(part[row, : len(answers[row])].tolist())
+
+    return [
+        Uncertainty(
+            of(said, row),
+            of(entropy, row),
+            of(gain, row) if gain is not None else None,
+            of(shares, row) if shares is not None else None,
+        )
+        for row in range(len(answers))
+    ]
+
+
+def _picked(logprobs: Tensor, tokens: Tensor) -> Tensor:
+    return logprobs.gather(2, tokens[:, :, None])[:, :, 0]
+
+
+def _logprobs(adapter: Adapter, inputs: Inputs, width: int, watch: Op | None = None) -> Tensor:
+    """Return the log-probabilities from which each of the last `width` tokens was predicted, (batch, width, V)."""
+    config = GenerationConfig(max_new_tokens=1, pad_token_id=adapter.model.generation_config.pad_token_id)
+    main = prepare(adapter.entry(inputs), inputs, config)
+    if "logits_to_keep" in main.kwargs:
+        main = replace(main, kwargs={**main.kwargs, "logits_to_keep": width + 1})
+    prepared = main.model.prepare_inputs_for_generation(main.input_ids, is_first_iteration=True, **main.kwargs)
+    with active(adapter.plan([watch]) if watch is not None else None):
+        logits: Tensor = main.model(**prepared, return_dict=True).logits
+    return logits[:, -(width + 1) : -1].float().log_softmax(dim=-1)

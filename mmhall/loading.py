@@ -1,0 +1,64 @@
+"""Load a model from a folder, the hub, or the package itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from mmhall.errors import ModelError
+from mmhall.lvlm import LVLM
+
+EMBEDDED = Path(__file__).resolve().parent / "embedded"
+
+
+def load(
+    name: str | Path = "embedded",
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    **options: Any,
+) -> LVLM:
+    """Load a model.
+
+    Args:
+        name: "embedded" (the model that ships with mmhall), a local folder, or a hub id such as
+            "llava-hf/llava-1.5-7b-hf"; only a hub id reaches the network.
+        dtype: Of the weights; by default float32 on a CPU and bfloat16 on a GPU.
+        device: "cpu", "cuda", ...; by default a GPU when there is one.
+        revision: Commit, tag or branch on the hub.
+        **options: Passed on to transformers' `from_pretrained` (device_map, quantization_config, ...).
+
+    Raises:
+        ModelError: Nothing loadable is there, or mmhall cannot drive it.
+    """
+    folder = EMBEDDED if name == "embedded" else Path(name)
+    source = str(folder) if folder.is_dir() else str(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
+    if folder.is_dir() and not list(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
+    if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".")):
+        raise ModelError(f"{name}: no such folder; give the folder of a saved transformers model, or a hub id")
+    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if dtype is None:
+        dtype = torch.float32 if target == "cpu" else torch.bfloat16
+    shared = {
+        "revision": revision,
+        "trust_remote_code": options.pop("trust_remote_code", False),
+        "local_files_only": folder.is_dir(),
+    }
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, **shared, **options
+        )
+        model = model if "device_map" in options else model.to(target)
+        processor = AutoProcessor.from_pretrained(source, **shared)
+    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(f"cannot load model {str(name)!r}: {first}") from error
+    return LVLM(model, processor, str(name))

@@ -1,0 +1,284 @@
+"""Where a model looked while it wrote: attention from every new token to the image tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import LongTensor, Tensor
+
+from mmhall import heat
+from mmhall.adapters.base import Adapter
+from mmhall.adapters.grid import Grid
+from mmhall.answers import Answer, Uncertainty, Usage
+from mmhall.attention import Call, Op
+from mmhall.errors import DataError, ModelError, OptionError
+from mmhall.words import Word
+
+_FORMAT = "mmhall trace 1"
+_SHOWN = 1024  # longest side, in pixels, at which a trace keeps its pictures
+
+
+class Probe(Op):
+    """Keeps, pass by pass, what the newest row of a single request gives to the image columns.
+
+    Attributes:
+        kept: By layer, a (heads, image tokens) float32 tensor a pass.
+    """
+
+    def __init__(self, adapter: Adapter, image: Tensor, layers: Sequence[int], heads: Sequence[int]) -> None:
+        """Look at some heads of some layers.
+
+        Args:
+            adapter: The model.
+            image: Prompt positions of the image tokens, (N,); not needed where layers attend across.
+            layers: 0-based.
+            heads: 0-based.
+        """
+        self.layers, self.kinds = frozenset(layers), adapter.image_kinds
+        self._image, self._heads = image, list(heads)
+        self.kept: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+
+    def rows(self, call: Call) -> LongTensor:
+        """Ask for the newest row."""
+        return torch.tensor([call.query.shape[2] - 1], device=call.query.device)  # type: ignore[return-value]
+
+    def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
+        """Keep the image columns; those a sliding window has left behind get 0."""
+        seen = probs[0, self._heads, 0]
+        if call.kind != "cross":
+            columns = self._image - call.offset
+            gone = columns < 0
+            seen = seen[:, columns.clamp_min(0)].masked_fill(gone, 0.0)
+        self.kept[call.layer].append(seen)
+
+    def attention(self) -> Tensor:
+        """Return what was kept, (steps, layers, heads, image tokens), on the CPU."""
+        return torch.stack([torch.stack(steps) for steps in self.kept.values()], dim=1).cpu()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An answer, and where the model looked for each of its tokens.
+
+    S tokens, L layers, H heads, N image tokens. The row of a token is the one it was predicted from.
+
+    Attributes:
+        answer: What was said.
+        prompt: What was asked.
+        image_attention: (S, L, H, N) float32, under the strategy that wrote the answer.
+        layers: 0-based decoder layers of the second axis.
+        heads: 0-based heads of the third axis.
+        grid: Where each image token looks.
+        words: Of the answer.
+        pictures: RGB, at most 1024 pixels on the longer side.
+        model: Name, revision, weights' digest, dtype and device of the model.
+    """
+
+    answer: Answer
+    prompt: str
+    image_attention: Tensor
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    grid: Grid
+    words: tuple[Word, ...]
+    pictures: tuple[Image.Image, ...]
+    model: dict[str, str | None]
+
+    @property
+    def image_share(self) -> Tensor:
+        """Share of a row's attention that falls on the pictures, (S, L, H); 1 where a layer attends to nothing else."""
+        return self.image_attention.sum(dim=-1)
+
+    def token_attention(
+        self,
+        token: int | Sequence[int],
+        *,
+        layers: Sequence[int] | None = None,
+        heads: Sequence[int] | None = None,
+        reduce: str = "mean",
+    ) -> Tensor:
+        """Attention from a token, or the mean of several, to each image token, (N,).
+
+        Args:
+            token: 0-based, counted in `answer.tokens`; negative from the end.
+            layers: Decoder layers to reduce over; None: all that were traced.
+            heads: Heads to reduce over; None: all that were traced.
+            reduce: "mean" or "max", over layers and heads.
+
+        Raises:
+            OptionError: A token, layer or head was not traced, or there is no such reduction.
+        """
+        tokens = [token] if isinstance(token, int) else list(token)
+        count = len(self.image_attention)
+        for index in tokens:
+            if not -count <= index < count:
+                raise OptionError("trace", "token", index, f"from {-count} to {count - 1}")
+        if not tokens or reduce not in ("mean", "max"):
+            wrong = ("token", token, "at least one index") if not tokens else ("reduce", reduce, '"mean" or "max"')
+            raise OptionError("trace", *wrong)
+        chosen = self.image_attention[tokens]
+        chosen = chosen[:, _within("layers", layers, self.layers)][:, :, _within("heads", heads, self.heads)]
+        flat = chosen.flatten(1, 2)
+        return (flat.mean(dim=1) if reduce == "mean" else flat.amax(dim=1)).mean(dim=0)
+
+    def heatmap(self, token: int | Sequence[int], *, picture: int = 0, **how: Any) -> Tensor:
+        """Attention from a token over a picture, (rows, columns) of its finest view.
+
+        A coarser view of the same picture is spread over the finer one: no attention is lost or counted twice.
+
+        Args:
+            token: As in `token_attention`.
+            picture: 0-based.
+            **how: As in `token_attention`.
+
+        Raises:
+            ModelError: The family's image tokens have no places.
+            OptionError: As in `token_attention`; also no such picture.
+        """
+        if not 0 <= picture < len(self.pictures):
+            raise OptionError("trace", "picture", picture, f"from 0 to {len(self.pictures) - 1}")
+        if self.grid.finest(picture) == (0, 0):
+            raise ModelError("this model's image tokens have no place in the picture; see trace.image_attention")
+        return heat.spread(self.grid, picture, self.token_attention(token, **how))
+
+    def overlay(self, token: int | Sequence[int], *, picture: int = 0, **how: Any) -> Image.Image:
+        """Draw the picture with a token's attention over it; without a grid, with a strip of the tokens under it.
+
+        Args:
+            token: As in `token_attention`.
+            picture: 0-based.
+            **how: As in `token_attention`.
+        """
+        if 0 <= picture < len(self.pictures) and self.grid.finest(picture) == (0, 0):
+            own = self.token_attention(token, **how)[self.grid.image == picture]
+            return heat.strip(self.pictures[picture], own)
+        warmth = self.heatmap(token, picture=picture, **how)
+        return heat.overlay(self.pictures[picture], warmth, heat.extent(self.grid, picture))
+
+    def contact_sheet(self, *, picture: int = 0, **how: Any) -> Image.Image:
+        """Draw the picture once for each content word of the answer, with its heat over it and the word under it.
+
+        Args:
+            picture: 0-based.
+            **how: As in `token_attention`.
+        """
+        shown = [word for word in self.words if word.is_content] or list(self.words)
+        share = self.image_share.mean(dim=(1, 2))
+        cells = [
+            (
+                self.overlay(word.tokens, picture=picture, **how),
+                f"{word.text}  {float(share[list(word.tokens)].mean()):.0%}",
+            )
+            for word in shown
+        ]
+        return heat.sheet(cells or [(self.pictures[picture], "(no words)")])
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace to a safetensors file, metadata included."""
+        tensors = {
+            "image_attention": self.image_attention,
+            **{name: getattr(self.grid, name) for name in ("image", "view", "row", "column")},
+            **{f"picture.{i}": torch.from_numpy(np.array(image)) for i, image in enumerate(self.pictures)},
+        }
+        if self.grid.edges is not None:
+            tensors["edges"] = self.grid.edges
+        told = {
+            "answer": asdict(self.answer),
+            "prompt": self.prompt,
+            "layers": self.layers,
+            "heads": self.heads,
+            "words": [asdict(word) for word in self.words],
+            "model": self.model,
+        }
+        held = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(held, path, metadata={"format": _FORMAT, "trace": json.dumps(told)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read a trace back.
+
+        Raises:
+            DataError: The file is missing, damaged, or no trace.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise DataError(
+                f"{path}: cannot be read as a trace ({error}); give a file written by Trace.save"
+            ) from error
+        if metadata.get("format") != _FORMAT:
+            raise DataError(f"{path}: is no trace; give a file written by Trace.save")
+        told = json.loads(metadata["trace"])
+        pictures = sum(name.startswith("picture.") for name in held)
+        return cls(
+            answer=_answer(told["answer"]),
+            prompt=told["prompt"],
+            image_attention=held["image_attention"],
+            layers=tuple(told["layers"]),
+            heads=tuple(told["heads"]),
+            grid=Grid(held["image"], held["view"], held["row"], held["column"], held.get("edges")),  # type: ignore[arg-type]
+            words=tuple(Word(word["text"], tuple(word["tokens"])) for word in told["words"]),
+            pictures=tuple(Image.fromarray(held[f"picture.{i}"].numpy()) for i in range(pictures)),
+            model=told["model"],
+        )
+
+
+def shown(image: Image.Image) -> Image.Image:
+    """Return a picture at the size a trace keeps."""
+    small = image.copy()
+    small.thumbnail((_SHOWN, _SHOWN))
+    return small
+
+
+def checked(owner: str, asked: Sequence[int] | None, known: Sequence[int]) -> tuple[int, ...]:
+    """Return the layers or heads asked for, all known ones by default.
+
+    Raises:
+        OptionError: One of them does not exist, or none is asked for.
+    """
+    if asked is None:
+        return tuple(known)
+    if not asked or any(isinstance(i, bool) or i not in known for i in asked):
+        raise OptionError("trace", owner, list(asked), f"among {_ranges(known)}")
+    return tuple(dict.fromkeys(asked))
+
+
+def _within(owner: str, asked: Sequence[int] | None, traced: Sequence[int]) -> list[int]:
+    return [traced.index(index) for index in checked(owner, asked, traced)]
+
+
+def _ranges(known: Sequence[int]) -> str:
+    """Write 0, 1, 2, 5 as "0-2, 5"."""
+    parts: list[list[int]] = []
+    for index in known:
+        if parts and index == parts[-1][-1] + 1:
+            parts[-1].append(index)
+        else:
+            parts.append([index])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def _answer(told: dict[str, Any]) -> Answer:
+    """Rebuild an answer from its JSON form."""
+    sure = told["uncertainty"]
+    return Answer(
+        **{
+            **told,
+            "tokens": tuple(told["tokens"]),
+            "token_ids": tuple(told["token_ids"]),
+            "usage": Usage(**told["usage"]),
+            "uncertainty": None if sure is None else Uncertainty(**{k: v and tuple(v) for k, v in sure.items()}),
+            "others": tuple(_answer(other) for other in told["others"]),
+        }
+    )

@@ -1,0 +1,58 @@
+"""Words of a decoded text, and which tokens wrote them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FUNCTION_WORDS = frozenset(
+    re.findall(
+        r"[a-z]+",
+        """a about above across after again against all also although am among an and another any are around as at
+        away be because been before behind being below beneath beside besides between both but by can cannot could
+        describe did do does doing down during each either else every few for from further get gets give had has have
+        having he her here hers herself him himself his how i if image in inside into is it its itself just least less
+        like may me might more most much must my near neither no nor not of off on once one only onto or other others
+        our ours out outside over own photo photograph picture please same scene she should show shows since so some
+        such than that the their theirs them themselves then there these they this those through to together too
+        toward towards under until up upon us very was we were what when where whether which while who whom whose why
+        will with within without would yes you your yours""",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word of an answer.
+
+    Attributes:
+        text: As written.
+        tokens: 0-based indices of the tokens that wrote it.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+
+    @property
+    def is_content(self) -> bool:
+        """Whether it may name something in the picture: no function word, no bare number or letter."""
+        return len(self.text) > 1 and not self.text.isdigit() and self.text.lower() not in FUNCTION_WORDS
+
+
+def words_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:
+    """Split a decoded text into words.
+
+    Args:
+        tokenizer: Decodes; special tokens are left out.
+        token_ids: The whole answer.
+    """
+    ends = [len(tokenizer.decode(token_ids[: i + 1], skip_special_tokens=True)) for i in range(len(token_ids))]
+    spans = list(zip([0, *ends], ends, strict=False))
+    found = []
+    for match in re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", tokenizer.decode(token_ids, skip_special_tokens=True)):
+        tokens = tuple(i for i, (low, high) in enumerate(spans) if low < match.end() and high > match.start())
+        if tokens:
+            found.append(Word(match.group(), tokens))
+    return tuple(found)

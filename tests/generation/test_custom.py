@@ -1,0 +1,141 @@
+"""Strategies in `model.generate(custom_generate=...)`, for people who keep their own processor."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from PIL import Image
+from transformers import TextStreamer
+
+import mmhall
+from mmhall.adapters.base import Request
+from mmhall.errors import ModelError, OptionError, PromptError, UnknownNameError
+from mmhall.lvlm import LVLM
+from tests.zoo import ZOO, built
+
+LENGTH = 6
+QUESTIONS = ("Is there a dog?", "What is on the left, and what else is there?")
+SPECS = ("greedy", "vcd", "vdd", "vdd(free='unk')")
+BLIPS = ("blip_2", "instructblip")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    generator = torch.Generator().manual_seed(3)
+    noise = [torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8) for _ in QUESTIONS]
+    return [Image.fromarray(part.numpy()).resize(size) for part, size in zip(noise, ((96, 64), (40, 72)), strict=True)]
+
+
+def inputs_of(lvlm, pictures):
+    return lvlm.adapter.inputs([Request(q, (p,)) for q, p in zip(QUESTIONS, pictures, strict=True)])
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in BLIPS])
+def test_it_says_what_the_lvlm_says(name, beams, pictures):
+    model, processor = built(name)
+    lvlm = LVLM(model, processor)
+    inputs = inputs_of(lvlm, pictures)
+    prompt = inputs["input_ids"].shape[1]
+    for spec in SPECS:
+        loop = mmhall.custom_generate(spec, num_beams=beams, processor=processor)
+        rows = model.generate(**inputs, custom_generate=loop, max_new_tokens=LENGTH, do_sample=False)
+        assert torch.equal(rows[:, :prompt], inputs["input_ids"])
+        wanted = lvlm.generate_batch(
+            list(zip(pictures, QUESTIONS, strict=True)), spec, max_new_tokens=LENGTH, num_beams=beams
+        )
+        for row, answer in zip(rows[:, prompt:].tolist(), wanted, strict=True):
+            assert tuple(row[: len(answer.token_ids)]) == answer.token_ids
+
+
+def test_a_model_nobody_loaded_gets_its_own_attention_back(pictures):
+    model = copy.deepcopy(built("llava")[0])
+    decoder = model.get_decoder()
+    decoder.set_attn_implementation("eager")
+    inputs = inputs_of(LVLM(*built("llava")), pictures)
+    model.generate(**inputs, custom_generate=mmhall.custom_generate("vdd"), max_new_tokens=2)
+    assert decoder.config._attn_implementation == "eager"
+    model.lm_head.register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("on purpose")))
+    with pytest.raises(RuntimeError, match="on purpose"):
+        model.generate(**inputs, custom_generate=mmhall.custom_generate("vdd"), max_new_tokens=2)
+    assert decoder.config._attn_implementation == "eager"
+
+
+def test_sampling_follows_the_global_seed_and_rows_differ(pictures):
+    model, _ = built("qwen2_vl")
+    inputs = LVLM(*built("qwen2_vl")).adapter.inputs([Request(QUESTIONS[0], (pictures[0],))])
+    loop = mmhall.custom_generate("vdd", beta=0.0)
+
+    def drawn(seed):
+        torch.manual_seed(seed)
+        asked = {"do_sample": True, "num_return_sequences": 3, "max_new_tokens": LENGTH}
+        return model.generate(**inputs, **asked, custom_generate=loop).tolist()
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len({tuple(row) for row in drawn(1)}) == 3
+
+
+def test_generates_own_settings_hold(pictures):
+    """A repetition penalty and suppressed tokens reach the scores, as without a strategy."""
+    model, _ = built("gemma3")
+    inputs = inputs_of(LVLM(*built("gemma3")), pictures)
+    asked = {"max_new_tokens": LENGTH, "do_sample": False, "repetition_penalty": 1.4, "suppress_tokens": [40, 90]}
+    plain = model.generate(**inputs, **asked)
+    same = model.generate(**inputs, **asked, custom_generate=mmhall.custom_generate("vcd", alpha=0.0, beta=0.0))
+    assert torch.equal(same, plain)
+    told = model.generate(
+        **inputs, **asked, return_dict_in_generate=True, custom_generate=mmhall.custom_generate("greedy")
+    )
+    assert torch.equal(told.sequences, plain)
+
+
+def test_a_streamer_gets_every_token(pictures, capsys):
+    model, processor = built("llava")
+    inputs = LVLM(model, processor).adapter.inputs([Request(QUESTIONS[0], (pictures[0],))])
+    streamer = TextStreamer(processor.tokenizer)
+    rows = model.generate(
+        **inputs, max_new_tokens=LENGTH, custom_generate=mmhall.custom_generate("vdd", streamer=streamer)
+    )
+    new = rows[0, inputs["input_ids"].shape[1] :]
+    assert capsys.readouterr().out == processor.tokenizer.decode(new) + "\n"
+
+
+@pytest.mark.parametrize("name", BLIPS)
+def test_embeddings_instead_of_a_prompt_are_refused(name, pictures):
+    model, _ = built(name)
+    inputs = inputs_of(LVLM(*built(name)), pictures)
+    with pytest.raises(ModelError, match="hands over embeddings"):
+        model.generate(**inputs, custom_generate=mmhall.custom_generate("vdd"), max_new_tokens=2)
+
+
+def test_beams_belong_to_the_callable(pictures):
+    model, _ = built("llava")
+    inputs = inputs_of(LVLM(*built("llava")), pictures)
+    with pytest.raises(OptionError, match=r"num_beams must be 1; give num_beams to mmhall\.custom_generate, got 3"):
+        model.generate(**inputs, num_beams=3, custom_generate=mmhall.custom_generate("vdd"), max_new_tokens=2)
+    for beams in (0, 1.5, True):
+        with pytest.raises(OptionError, match="num_beams must be an integer >= 1"):
+            mmhall.custom_generate("vdd", num_beams=beams)
+
+
+def test_pictures_and_placeholders_must_go_together(pictures):
+    model, _ = built("llava")
+    inputs = inputs_of(LVLM(*built("llava")), pictures)
+    loop = mmhall.custom_generate("vdd")
+    text_only = {key: value for key, value in inputs.items() if key != "pixel_values"}
+    with pytest.raises(PromptError, match="has placeholders but no pictures"):
+        model.generate(**text_only, custom_generate=loop, max_new_tokens=2)
+    unmarked = {**inputs, "input_ids": inputs["input_ids"].masked_fill(inputs["input_ids"] == 4, 50)}
+    with pytest.raises(PromptError, match="has pictures but no placeholders"):
+        model.generate(**unmarked, custom_generate=loop, max_new_tokens=2)
+    with pytest.raises(PromptError, match="do not match"):
+        model.generate(**{**inputs, "pixel_values": inputs["pixel_values"][:1]}, custom_generate=loop, max_new_tokens=2)
+
+
+def test_unknown_strategies_and_options_are_refused():
+    with pytest.raises(UnknownNameError, match="did you mean 'vcd'"):
+        mmhall.custom_generate("vccd")
+    with pytest.raises(UnknownNameError, match="option of vcd 'alfa'"):
+        mmhall.custom_generate("vcd", alfa=1.0)

@@ -1,0 +1,111 @@
+"""Uncertainty: one pass over a written answer against decoding it token by token."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+from mmhall.adapters.base import Request
+from mmhall.benchmarks.scenes.dataset import make_scene
+from mmhall.generation.branches import prefill
+from mmhall.generation.run import prepared
+from mmhall.generation.score import score
+from mmhall.generation.settings import Settings
+from mmhall.lvlm import LVLM
+from tests.zoo import ZOO, built
+
+TEXTS = ("A dog.", "Nothing at all", "")
+QUESTIONS = ("Is there a dog?", "What is on the left, and what else is there?", "Where?")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    generator = torch.Generator().manual_seed(2)
+    noise = [torch.randint(0, 256, (6, 6, 3), generator=generator, dtype=torch.uint8) for _ in TEXTS]
+    sizes = ((96, 64), (40, 72), (64, 64))
+    return [
+        Image.fromarray(part.numpy()).resize(size, Image.Resampling.NEAREST)
+        for part, size in zip(noise, sizes, strict=True)
+    ]
+
+
+def decoded(lvlm, inputs, ids):
+    """Log-probabilities that decoding meets when it is made to say `ids`, and the entropies on the way."""
+    state = prefill(prepared(lvlm.adapter, inputs, Settings(max_new_tokens=9).resolved(lvlm.model)))
+    said, entropies = [], []
+    for token in ids:
+        logprobs = state.logits[0].log_softmax(-1)
+        said.append(float(logprobs[token]))
+        entropies.append(float(torch.distributions.Categorical(logits=logprobs).entropy()))
+        state.step(torch.tensor([token]))
+    return said, entropies
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_one_pass_equals_decoding(name, pictures):
+    lvlm = LVLM(*built(name))
+    adapter = lvlm.adapter
+    answers = [adapter.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+    batch = adapter.inputs([Request(q, (p,)) for q, p in zip(QUESTIONS, pictures, strict=True)])
+    scored = score(adapter, batch, answers)
+    for got, ids, question, picture in zip(scored, answers, QUESTIONS, pictures, strict=True):
+        inputs = adapter.inputs([Request(question, (picture,))])
+        with torch.inference_mode():
+            said, entropies = decoded(lvlm, inputs, ids)
+            free, _ = decoded(lvlm, adapter.without_image(inputs), ids)
+        assert got.logprobs == pytest.approx(said, abs=1e-4)
+        assert got.entropies == pytest.approx(entropies, abs=1e-4)
+        assert got.image_gains == pytest.approx([a - b for a, b in zip(said, free, strict=True)], abs=2e-4)
+        assert len(got.logprobs) == len(ids)
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name != "mllama"])
+def test_the_image_share_is_that_of_the_trace(name, pictures):
+    """A trace's own answer, scored: the same rows, seen while reading instead of while writing."""
+    lvlm = LVLM(*built(name))
+    trace = lvlm.trace(pictures[0], QUESTIONS[1], max_new_tokens=4)
+    if lvlm.adapter.placeholders(torch.tensor(trace.answer.token_ids)).any():
+        pytest.skip("this random model writes picture placeholders, which are not read back as such")
+    inputs = lvlm.adapter.inputs([Request(QUESTIONS[1], (pictures[0],))])
+    (scored,) = score(lvlm.adapter, inputs, [trace.answer.token_ids])
+    assert scored.image_shares == pytest.approx(trace.image_share.mean(dim=(1, 2)).tolist(), abs=1e-5)
+
+
+def test_layers_of_their_own_for_the_picture_have_no_share(pictures):
+    (scored,) = score(
+        LVLM(*built("mllama")).adapter,
+        LVLM(*built("mllama")).adapter.inputs([Request("What?", (pictures[0],))]),
+        [[70]],
+    )
+    assert scored.image_shares is None
+
+
+def test_without_a_picture_there_is_nothing_to_gain():
+    scored = LVLM(*built("llava")).score(None, "What?", "A dog.")
+    assert len(scored.logprobs) == 6
+    assert scored.image_gains is None
+    assert scored.image_shares is None
+
+
+def test_answers_carry_it_when_asked(pictures):
+    lvlm = LVLM(*built("qwen2_vl"))
+    requests = [(p, q) for p, q in zip(pictures, QUESTIONS, strict=True)]
+    plain = lvlm.generate_batch(requests, "vdd", max_new_tokens=5)
+    asked = lvlm.generate_batch(requests, "vdd", max_new_tokens=5, uncertainty=True)
+    assert [answer.token_ids for answer in asked] == [answer.token_ids for answer in plain]
+    assert all(answer.uncertainty is None for answer in plain)
+    for answer in asked:
+        assert len(answer.uncertainty.entropies) == len(answer.token_ids)
+        assert all(0 <= entropy <= math.log(600) for entropy in answer.uncertainty.entropies)
+
+
+def test_the_embedded_model_knows_what_it_sees(embedded, tmp_path):
+    """Naming what is there gains by the picture; naming what is not loses."""
+
+    scene = make_scene(3, 0)
+    there = scene.objects[0].name
+    seen = embedded.score(scene.image, f"Is there a {there} in the image?", "Yes")
+    assert seen.image_gains[0] > 0

@@ -1,0 +1,214 @@
+"""Where a model looked: every family's trace against transformers' own attention maps, and what is drawn of it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from PIL import Image
+
+import mmhall
+from mmhall.adapters.base import Request
+from mmhall.errors import DataError, ModelError, OptionError
+from mmhall.lvlm import LVLM
+from tests.zoo import ZOO, built
+
+LENGTH = 6
+QUESTION = "What is on the left, and what else is there?"
+WITHOUT_GRID = {"idefics2", "blip_2", "instructblip"}
+
+
+@pytest.fixture(scope="module")
+def picture():
+    noise = torch.randint(0, 256, (8, 12, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    return Image.fromarray(noise.numpy()).resize((96, 64), Image.Resampling.NEAREST)
+
+
+@pytest.fixture(scope="module")
+def traced(picture):
+    """Trace each family once."""
+    held = {}
+
+    def of(name):
+        if name not in held:
+            held[name] = LVLM(*built(name)).trace(picture, QUESTION, max_new_tokens=LENGTH)
+        return held[name]
+
+    return of
+
+
+def eager_rows(name, picture):
+    """Return, for each layer with attention, the newest row of every step over all prompt positions."""
+    model, processor = built(name)
+    lvlm = LVLM(model, processor)
+    inputs = lvlm.adapter.inputs([Request(QUESTION, (picture,))])
+    own = copy.deepcopy(model)
+    own.set_attn_implementation("eager")
+    told = own.generate(
+        **inputs, max_new_tokens=LENGTH, do_sample=False, output_attentions=True, return_dict_in_generate=True
+    )
+    prompt, kinds = inputs["input_ids"].shape[1], [kind for kind in lvlm.adapter.kinds if kind != "linear"]
+    layers = []
+    for index, kind in enumerate(kinds):
+        rows = []
+        for step, maps in enumerate(told.attentions):
+            row = maps[index][0, :, -1]
+            if kind != "cross":
+                seen = prompt + step
+                row = torch.nn.functional.pad(row, (seen - row.shape[-1], 0))[:, :prompt]
+            rows.append(row)
+        layers.append(torch.stack(rows))
+    return kinds, layers, lvlm.adapter.image_mask(inputs["input_ids"])[0]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_trace_holds_the_eager_maps_image_columns(name, picture, traced):
+    trace = traced(name)
+    kinds, layers, image = eager_rows(name, picture)
+    wanted = [
+        rows if kind == "cross" else rows[:, :, image]
+        for kind, rows in zip(kinds, layers, strict=True)
+        if (kind == "cross") == (name == "mllama")
+    ]
+    wanted = torch.stack(wanted, dim=1)[: len(trace.answer.token_ids)]
+    torch.testing.assert_close(trace.image_attention, wanted, rtol=0, atol=1e-5)
+    assert len(trace.image_attention) == len(trace.answer.token_ids) > 0
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_heat_map_keeps_the_attention_that_has_a_place(name, traced):
+    trace = traced(name)
+    if name in WITHOUT_GRID:
+        with pytest.raises(ModelError, match="no place in the picture"):
+            trace.heatmap(0)
+        return
+    placed = trace.grid.view >= 0
+    heat = trace.heatmap(1)
+    assert heat.shape == trace.grid.finest(0)
+    torch.testing.assert_close(heat.sum(), trace.token_attention(1)[placed].sum())
+
+
+def test_one_view_gives_each_token_its_own_cell(traced):
+    trace = traced("qwen2_vl")
+    torch.testing.assert_close(trace.heatmap(1).flatten(), trace.token_attention(1))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_it_can_be_drawn_with_and_without_a_grid(name, traced, picture):
+    trace = traced(name)
+    drawn = trace.overlay(1)
+    if name in WITHOUT_GRID:
+        assert drawn.width == picture.width
+        assert drawn.height > picture.height
+    else:
+        assert drawn.size == picture.size
+    assert drawn != picture
+    assert trace.contact_sheet().width > 100
+
+
+def test_the_heat_lies_where_the_attention_is(traced):
+    """The hottest cell of the map is brightest in the drawing."""
+    trace = traced("llava_qwen2")
+    heat = trace.heatmap(3)
+    drawn = torch.tensor(
+        list(trace.overlay(3).convert("RGB").resize((4, 4), Image.Resampling.BOX).get_flattened_data())
+    )
+    warmth = drawn[:, 0].float().view(4, 4)
+    assert warmth.argmax() == heat.argmax()
+
+
+@pytest.mark.parametrize("name", ["llava", "internvl", "idefics2", "mllama"])
+def test_saved_and_loaded_it_is_the_same(name, traced, tmp_path):
+    trace = traced(name)
+    trace.save(tmp_path / "trace.safetensors")
+    back = mmhall.Trace.load(tmp_path / "trace.safetensors")
+    assert torch.equal(back.image_attention, trace.image_attention)
+    assert (back.answer, back.words, back.layers, back.heads) == (trace.answer, trace.words, trace.layers, trace.heads)
+    assert (back.model, back.prompt) == (trace.model, trace.prompt)
+    assert back.contact_sheet() == trace.contact_sheet()
+
+
+def test_only_what_was_asked_for_is_kept(traced, picture):
+    whole = traced("qwen3_vl")
+    lvlm = LVLM(*built("qwen3_vl"))
+    part = lvlm.trace(picture, QUESTION, layers=[2, 0], heads=[3], max_new_tokens=LENGTH)
+    assert part.image_attention.shape == (len(part.answer.token_ids), 2, 1, whole.image_attention.shape[3])
+    torch.testing.assert_close(part.image_attention, whole.image_attention[:, [2, 0]][:, :, [3]])
+    torch.testing.assert_close(part.token_attention(1, layers=[0]), whole.token_attention(1, layers=[0], heads=[3]))
+
+
+def test_the_share_of_the_picture_is_what_its_columns_sum_to(traced):
+    trace = traced("llava")
+    torch.testing.assert_close(trace.image_share, trace.image_attention.sum(-1))
+    assert ((trace.image_share > 0) & (trace.image_share < 1)).all()
+
+
+@pytest.mark.parametrize("strategy", ["vdd", "vcd", "vdd(free='none+unk')"])
+@pytest.mark.parametrize("name", ["llava", "gemma3", "qwen2_5_vl", "mllama"])
+def test_branches_do_not_shift_what_is_traced(name, strategy, picture):
+    """With its branches joined, the main row still reports its own columns: a forced answer gives one trace."""
+    lvlm = LVLM(*built(name))
+    plain = lvlm.trace(picture, QUESTION, max_new_tokens=LENGTH)
+    same = lvlm.trace(picture, QUESTION, mmhall.strategy(strategy, alpha=1e-6, beta=0.0), max_new_tokens=LENGTH)
+    assert same.answer.token_ids == plain.answer.token_ids
+    torch.testing.assert_close(same.image_attention, plain.image_attention, rtol=0, atol=1e-5)
+
+
+def test_without_a_picture_there_is_nothing_to_see():
+    trace = LVLM(*built("llava")).trace(None, QUESTION, max_new_tokens=3)
+    assert trace.image_attention.shape[3] == 0
+    with pytest.raises(OptionError, match="picture"):
+        trace.heatmap(0)
+
+
+def test_two_pictures_are_drawn_apart(picture):
+    trace = LVLM(*built("qwen2_vl")).trace([picture, picture.rotate(90, expand=True)], QUESTION, max_new_tokens=3)
+    shapes = [tuple(trace.heatmap(0, picture=number).shape) for number in range(2)]
+    assert shapes == [(4, 6), (6, 4)]
+    total = sum(float(trace.heatmap(0, picture=number).sum()) for number in range(2))
+    assert total == pytest.approx(float(trace.token_attention(0).sum()), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"layers": [4]}, r"layers must be among 0-3, got \[4\]"),
+        ({"layers": [-1]}, r"layers must be among 0-3, got \[-1\]"),
+        ({"layers": []}, "layers must be among 0-3"),
+        ({"heads": [0, 4]}, r"heads must be among 0-3, got \[0, 4\]"),
+        ({"num_beams": 2}, "num_beams must be 1: a trace follows one sequence"),
+        ({"num_return_sequences": 2, "do_sample": True}, "num_return_sequences must be 1"),
+    ],
+)
+def test_what_cannot_be_traced_is_refused(picture, asked, message):
+    with pytest.raises(OptionError, match=message):
+        LVLM(*built("qwen2_vl")).trace(picture, QUESTION, **asked)
+
+
+def test_layers_that_never_see_the_picture_are_refused(picture):
+    with pytest.raises(OptionError, match=r"layers must be among 1, 3, got \[0\]"):
+        LVLM(*built("mllama")).trace(picture, QUESTION, layers=[0])
+    with pytest.raises(OptionError, match=r"layers must be among 1, 3, got \[2\]"):
+        LVLM(*built("qwen3_5")).trace(picture, QUESTION, layers=[2])
+
+
+def test_tokens_out_of_range_are_refused(traced):
+    trace = traced("llava")
+    count = len(trace.answer.token_ids)
+    torch.testing.assert_close(trace.token_attention(-1), trace.token_attention(count - 1))
+    for token in (count, -count - 1):
+        with pytest.raises(OptionError, match=f"token must be from -{count} to {count - 1}, got {token}"):
+            trace.heatmap(token)
+    with pytest.raises(OptionError, match="reduce must be"):
+        trace.heatmap(0, reduce="sum")
+    with pytest.raises(OptionError, match="layers must be among 0-2"):
+        trace.heatmap(0, layers=[9])
+
+
+def test_a_file_that_is_no_trace_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot be read as a trace"):
+        mmhall.Trace.load(tmp_path / "gone.safetensors")
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(DataError, match="cannot be read as a trace"):
+        mmhall.Trace.load(tmp_path / "text")

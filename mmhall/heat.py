@@ -77,21 +77,23 @@ def strip(picture: Image.Image, weights: Tensor) -> Image.Image:
     return drawn
 
 
-def sheet(cells: Sequence[tuple[Image.Image, str]], columns: int = 5) -> Image.Image:
-    """Arrange pictures with captions under them, row by row."""
+def sheet(cells: Sequence[tuple[Image.Image, str]], columns: int = 5, legend: str = "") -> Image.Image:
+    """Arrange pictures with captions under them, row by row, and a legend under all."""
     scale = _CELL / max(max(image.size) for image, _ in cells)
     sizes = [(max(1, round(image.width * scale)), max(1, round(image.height * scale))) for image, _ in cells]
     wide, high = max(width for width, _ in sizes), max(height for _, height in sizes)
     columns = min(columns, len(cells))
     rows = -(-len(cells) // columns)
     step = max(wide, 120) + _MARGIN, high + _CAPTION + _MARGIN
-    drawn = Image.new("RGB", (columns * step[0] + _MARGIN, rows * step[1] + _MARGIN), "white")
+    below = _CAPTION if legend else 0
+    drawn = Image.new("RGB", (columns * step[0] + _MARGIN, rows * step[1] + _MARGIN + below), "white")
     draw, font = ImageDraw.Draw(drawn), ImageFont.load_default(size=15)
     for number, ((image, caption), size) in enumerate(zip(cells, sizes, strict=True)):
         x = _MARGIN + number % columns * step[0]
         y = _MARGIN + number // columns * step[1]
         drawn.paste(image.resize(size, Image.Resampling.LANCZOS), (x, y))
         draw.text((x, y + size[1] + 3), caption, fill="black", font=font)
+    draw.text((_MARGIN, drawn.height - below), legend, fill="grey", font=ImageFont.load_default(size=13))
     return drawn
 
 

@@ -56,7 +56,8 @@ def load(
         model = AutoModelForImageTextToText.from_pretrained(
             source, dtype=dtype, use_safetensors=True, **shared, **options
         )
-        model = model if "device_map" in options else model.to(target)
+        placed = {"device_map", "quantization_config"} & options.keys()
+        model = model if placed else model.to(target)
         processor = AutoProcessor.from_pretrained(source, **shared)
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]

@@ -49,7 +49,7 @@ class Probe(Op):
 
     def rows(self, call: Call) -> LongTensor:
         """Ask for the newest row."""
-        return torch.tensor([call.query.shape[2] - 1], device=call.query.device)  # type: ignore[return-value]
+        return call.newest
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
         """Keep the image columns; those a sliding window has left behind get 0."""
@@ -180,7 +180,8 @@ class Trace:
             )
             for word in shown
         ]
-        return heat.sheet(cells or [(self.pictures[picture], "(no words)")])
+        legend = "%: share of attention on the picture"
+        return heat.sheet(cells or [(self.pictures[picture], "(no words)")], legend=legend)
 
     def save(self, path: str | Path) -> None:
         """Write the trace to a safetensors file, metadata included."""

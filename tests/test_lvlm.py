@@ -5,9 +5,10 @@ import threading
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters.base import Adapter, Request
 from mmhall.errors import ImageError, ModelError, OptionError, PromptError, UnknownNameError
 from mmhall.lvlm import LVLM
 from tests.conftest import make_random_llava
@@ -59,6 +60,7 @@ def test_prompts_with_and_without_pictures_do_not_mix(llava, pictures):
         ({"top_p": 1.5, "do_sample": True}, OptionError, r"top_p must be a number in \(0, 1\]"),
         ({"num_beams": 0}, OptionError, "num_beams must be an integer >= 1"),
         ({"num_beams": "3"}, OptionError, "num_beams must be"),
+        ({"do_sample": True, "num_beams": 2}, OptionError, "do_sample must be False with num_beams > 1"),
         ({"max_new_tokens": 500}, PromptError, "500 new ones exceed the model's context of 512"),
     ],
 )
@@ -92,7 +94,10 @@ def test_sampling_follows_its_seed_and_temperature(llava, pictures):
 
 def test_the_record_holds_every_value_in_force(llava, pictures):
     """No top-k unless asked for: transformers would quietly keep 50."""
-    neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0}
+    neutral = {
+        "temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "length_penalty": 1.0,
+        "num_return_sequences": 1, "stop_strings": [],
+    }  # fmt: skip
     sampled = llava.generate(pictures[0], "What?", do_sample=True, top_p=0.5, seed=4, max_new_tokens=2)
     assert sampled.settings == neutral | {
         "max_new_tokens": 2, "do_sample": True, "num_beams": 1, "top_p": 0.5, "seed": 4,
@@ -112,12 +117,6 @@ def test_a_repetition_penalty_means_the_same_with_and_without_branches(llava, pi
     plain = llava.generate(pictures[0], "What?", max_new_tokens=12, repetition_penalty=penalty)
     same = llava.generate(pictures[0], "What?", "vcd(alpha=0)", max_new_tokens=12, repetition_penalty=penalty)
     assert same.token_ids == plain.token_ids
-
-
-@pytest.mark.parametrize("settings", [{"do_sample": True}, {"repetition_penalty": 1.2}])
-def test_what_stacked_beams_would_get_wrong_is_refused(llava, pictures, settings):
-    with pytest.raises(OptionError, match=r"with num_beams > 1 and vdd"):
-        llava.generate(pictures[0], "What?", "vdd", num_beams=2, **settings)
 
 
 def test_threads_that_sample_do_not_disturb_each_other(llava, pictures):
@@ -140,17 +139,28 @@ def test_threads_that_sample_do_not_disturb_each_other(llava, pictures):
 
 def test_image_positions_are_marked_and_nothing_else(llava, pictures):
     inputs = llava.adapter.inputs(
-        [Request("Is there a dog?", pictures[0]), Request("Describe this image.", pictures[1])]
+        [Request("Is there a dog?", (pictures[0],)), Request("Describe this image.", (pictures[1],))]
     )
     mask = llava.adapter.image_mask(inputs["input_ids"])
     assert mask.sum(1).tolist() == [64, 64]
     assert (inputs["input_ids"][mask] == llava.adapter.image_token_id).all()
 
 
-def test_an_unsupported_family_is_refused(llava, monkeypatch):
+def test_an_unknown_family_is_driven_if_it_attends_as_all_do(llava, pictures, monkeypatch):
+    def said(lvlm):
+        return [lvlm.generate(pictures[0], "What?", name, max_new_tokens=8).token_ids for name in ("greedy", "vdd")]
+
+    known = said(llava)
     monkeypatch.setattr(type(llava.model.config), "model_type", "other")
-    with pytest.raises(ModelError, match="model type 'other' is not supported yet; supported: llava"):
-        LVLM(llava.model, llava.processor)
+    other = LVLM(llava.model, llava.processor)
+    assert type(other.adapter) is Adapter
+    assert said(other) == known
+
+
+def test_a_model_that_knows_no_pictures_is_refused(processor):
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with pytest.raises(ModelError, match="llama: its config names no image_token_id"):
+        LVLM(LlamaForCausalLM(LlamaConfig(vocab_size=len(processor.tokenizer), **small)), processor)
 
 
 def test_fingerprints_tell_weights_apart(llava):
@@ -193,7 +203,7 @@ def test_the_users_processor_stays_as_it_was(processor):
     bare = copy.deepcopy(processor)
     bare.chat_template = None
     lvlm = LVLM(make_random_llava(bare), bare)
-    assert lvlm.adapter.render(Request("Hello.", None)) == "USER: Hello. ASSISTANT:"
+    assert lvlm.adapter.render(Request("Hello.")) == "USER: Hello. ASSISTANT:"
     assert bare.chat_template is None
 
 
@@ -201,4 +211,4 @@ def test_a_template_that_writes_the_first_token_itself_gets_no_second_one(proces
     twice = copy.deepcopy(processor)
     twice.chat_template = "<s>USER: {{ messages[0]['content'][0]['text'] }} ASSISTANT:"
     lvlm = LVLM(make_random_llava(twice), twice)
-    assert lvlm.adapter.inputs([Request("Hello.", None)])["input_ids"][0].tolist().count(0) == 1
+    assert lvlm.adapter.inputs([Request("Hello.")])["input_ids"][0].tolist().count(0) == 1

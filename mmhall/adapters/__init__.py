@@ -37,7 +37,7 @@ FAMILIES = {
     "blip-2": _BLIP,
     "instructblip": _BLIP,
     "mllama": "mmhall.adapters.mllama:MllamaAdapter",
-    "mistral3": _MERGED,
+    "mistral3": "mmhall.adapters.tiled:Mistral3Adapter",
     "aya_vision": _MERGED,
     "cohere2_vision": _MERGED,
     "llama4": _MERGED,
@@ -55,9 +55,17 @@ def adapter_for(model: PreTrainedModel, processor: ProcessorMixin | None = None)
     try:
         adapter: Adapter = load_target(FAMILIES.get(family, _GENERIC))(model, processor)
         if family not in FAMILIES:
-            adapter.prove()
+            _prove(adapter)
     except (AttributeError, NotImplementedError) as error:
         raise ModelError(
             f"{family}: mmhall does not know this family, and it lacks what mmhall needs: {error}"
         ) from error
     return adapter
+
+
+def _prove(adapter: Adapter) -> None:
+    try:
+        adapter.prove()
+    except BaseException:
+        adapter.close()
+        raise

@@ -39,6 +39,19 @@ class Request:
     images: tuple[Image.Image, ...] = ()
 
 
+class Batch(dict[str, Tensor]):
+    """Inputs of several requests, and of each by itself.
+
+    Attributes:
+        singles: The inputs of each request, not padded to those of others.
+    """
+
+    def __init__(self, stacked: Inputs, singles: Sequence[Inputs]) -> None:
+        """Hold what `Adapter.stack` made of singles beside them."""
+        super().__init__(stacked)
+        self.singles = list(singles)
+
+
 class Adapter:
     """Drives one loaded model: prompts in, spans and variants of inputs out.
 
@@ -150,7 +163,7 @@ class Adapter:
         )
         return text
 
-    def inputs(self, requests: Sequence[Request]) -> dict[str, Tensor]:
+    def inputs(self, requests: Sequence[Request]) -> Batch:
         """Turn requests into one left-padded batch on the model's device.
 
         Special tokens typed in a prompt stay text.
@@ -166,19 +179,26 @@ class Adapter:
         """
         if len({not request.images for request in requests}) > 1:
             raise PromptError("a batch mixes prompts with and without a picture; send them in two batches")
-        batch = self.stack([self._single(request) for request in requests])
+        singles = [self._single(request) for request in requests]
+        batch = Batch(self.stack(singles), singles)
         length = batch["input_ids"].shape[1]
         if length >= self.context_length:
             raise PromptError(f"the prompt has {length} tokens, the model's context {self.context_length}; shorten it")
         return batch
 
-    def read_text(self, text: str) -> Mapping[str, Tensor]:
-        """Tokenise a rendered prompt without pictures, (1, position) each."""
+    def read(self, request: Request, text: str) -> dict[str, Tensor]:
+        """Let the processor read a request.
+
+        Args:
+            request: As it was asked.
+            text: The same in the model's format.
+
+        Returns:
+            input_ids and the like, (1, position), and pixels.
+        """
         assert self.processor is not None
-        read: Mapping[str, Tensor] = self.processor(
-            text=[text], return_tensors="pt", add_special_tokens=self._adds_bos(text)
-        )
-        return read
+        images = {"images": [list(request.images)]} if request.images else {}
+        return dict(self.processor(text=[text], **images, return_tensors="pt", add_special_tokens=self._adds_bos(text)))
 
     def image_mask(self, input_ids: Tensor) -> BoolTensor:
         """Mark the positions that hold a picture, (batch, position) bool."""
@@ -203,6 +223,13 @@ class Adapter:
         if marked != ("pixel_values" in inputs):
             has, lacks = ("placeholders", "pictures") if marked else ("pictures", "placeholders for them")
             raise PromptError(f"the prompt has {has} but no {lacks}; give as many of one as of the other")
+
+    def check_readable(self, inputs: Inputs) -> None:
+        """Refuse pictures that the processor reads but the model does not.
+
+        Raises:
+            ImageError: There is such a picture.
+        """
 
     def without_image(self, inputs: Inputs, replacement: int | None = None) -> dict[str, Tensor]:
         """Return the same prompts with their pictures taken out, left-padded anew.
@@ -267,21 +294,17 @@ class Adapter:
     def with_pixels(self, inputs: Inputs, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Return the same prompts with `change` applied to each request's normalised pixels.
 
-        `change` gets the pixels of one request, in whatever shape the family holds them, and keeps it. The zeros
-        that pad them to the size of others are left out, so that a batch changes as its requests would alone.
+        `change` gets the pixels of one request, in whatever shape the family holds them, and keeps the shape. Inputs
+        that some other processor made are split only where each request has one row of pixels; else `change` gets
+        them all at once.
         """
-        changed = inputs["pixel_values"].clone()
-        for part in changed.split(self.pixel_shares(inputs)):
-            held = _unpadded(part)
-            held.copy_(change(held.contiguous()))
-        return {**inputs, "pixel_values": changed}
-
-    def pixel_shares(self, inputs: Inputs) -> list[int]:
-        """Tell how many rows of `pixel_values` belong to each request of a batch."""
-        tokens = self.placeholders(inputs["input_ids"]).sum(dim=1).cumsum(dim=0)
-        ends = (tokens * len(inputs["pixel_values"]) / tokens[-1]).round().long()
-        shares: list[int] = ends.diff(prepend=ends.new_zeros(1)).tolist()
-        return [1] * len(shares) if len(shares) == len(inputs["pixel_values"]) else shares
+        if isinstance(inputs, Batch):
+            singles = inputs.singles
+        else:
+            rows = len(inputs["input_ids"])
+            apart = rows == len(inputs["pixel_values"])
+            singles = [{k: v[i : i + 1] for k, v in inputs.items()} for i in range(rows)] if apart else [dict(inputs)]
+        return self.stack([{**one, "pixel_values": change(one["pixel_values"])} for one in singles])
 
     def constant_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
         """Return the same prompts with every picture of one grey: 0.0 black, 0.5 grey, 1.0 white."""
@@ -290,8 +313,8 @@ class Adapter:
         level = torch.full((3,), float(value))
         if getattr(reader, "do_normalize", False):
             level = (level - torch.tensor(reader.image_mean)) / torch.tensor(reader.image_std)
-        pixels = inputs["pixel_values"]
-        return {**inputs, "pixel_values": self.fill_pixels(pixels, level.to(pixels))}
+        level[level == 0] = 1e-6  # some families take a picture of zeros for padding
+        return self.with_pixels(inputs, lambda pixels: self.fill_pixels(pixels, level.to(pixels)))
 
     def fill_pixels(self, pixels: Tensor, colour: Tensor) -> Tensor:
         """Return pixels of the same shape, every one of a normalised colour, (3,)."""
@@ -335,7 +358,7 @@ class Adapter:
         marked = prompts.Marked.of(request.prompt, self.tokenizer)
         text = self.render(Request(marked.text, request.images))
         try:
-            read = self._read(text, request.images) if request.images else self.read_text(text)
+            read = self.read(request, text)
         except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
             sizes = ", ".join(f"{image.width} x {image.height}" for image in request.images)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -343,18 +366,13 @@ class Adapter:
                 raise PromptError(f"the processor cannot read the prompt: {reason}") from error
             raise ImageError(f"the processor cannot read the picture ({sizes} pixels): {reason}") from error
         read = marked.spelled_out(read, PER_POSITION, self.tokenizer)
+        if request.images:
+            self.check_readable(read)
         return {
             key: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
             for key, value in read.items()
             if (key in self._accepted if request.images else key in PER_POSITION)
         }
-
-    def _read(self, text: str, images: Sequence[Image.Image]) -> Mapping[str, Tensor]:
-        assert self.processor is not None
-        read: Mapping[str, Tensor] = self.processor(
-            text=[text], images=[list(images)], return_tensors="pt", add_special_tokens=self._adds_bos(text)
-        )
-        return read
 
     def _adds_bos(self, text: str) -> bool:
         """Whether the tokenizer should add its special tokens; some templates write them themselves."""
@@ -374,15 +392,6 @@ class Adapter:
                 if 1 < right - left <= 4 and not self.tokenizer.decode(row[left + 1 : right]).strip():
                     marks[left + 1 : right] = True
         return dropped
-
-
-def _unpadded(pixels: Tensor) -> Tensor:
-    """Return the view that leaves out what is all zero at the end of each axis but the first."""
-    for axis in range(1, pixels.ndim):
-        others = [other for other in range(pixels.ndim) if other != axis]
-        held = pixels.ne(0).any(dim=others).nonzero()
-        pixels = pixels.narrow(axis, 0, int(held.max()) + 1 if len(held) else 1)
-    return pixels
 
 
 def _find_decoder(model: PreTrainedModel) -> tuple[PreTrainedModel, list[nn.Module]]:

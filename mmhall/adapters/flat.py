@@ -34,12 +34,6 @@ class QwenAdapter(Adapter):
         sizes = inputs["image_grid_thw"].tolist()
         return joined([whole(i, rows // merge, columns // merge) for i, (_, rows, columns) in enumerate(sizes)])
 
-    def pixel_shares(self, inputs: Inputs) -> list[int]:
-        """Count each request's patches by its image tokens."""
-        merge = self.model.config.vision_config.spatial_merge_size
-        shares: list[int] = (self.placeholders(inputs["input_ids"]).sum(dim=1) * merge**2).tolist()
-        return shares
-
     def fill_pixels(self, pixels: Tensor, colour: Tensor) -> Tensor:
         """Fill patches; a patch's channels follow each other."""
         return colour.repeat_interleave(pixels.shape[-1] // 3).expand_as(pixels).contiguous()

@@ -74,7 +74,8 @@ class Grid:
         count = len(boxes.edges)
         somewhere = ~boxes.edges.isnan().any(dim=1)
         image = torch.full((count,), -1, dtype=torch.long)
-        image[somewhere] = boxes.image[somewhere].round().long().clamp(0, max(0, pictures - 1))
+        owned = ~boxes.image.isnan()
+        image[owned] = boxes.image[owned].round().long().clamp(0, max(0, pictures - 1))
         for index in range(count):  # a line break belongs to the picture before it
             if image[index] < 0:
                 image[index] = image[index - 1] if index else 0
@@ -133,7 +134,7 @@ def read_places(black: Tensor, white: Tensor, told: Tensor, pictures: int) -> To
     span = white - black
     inside = (span.abs() > 0.5 * span.abs().max()).all(dim=1)
     at = ((told - black) / torch.where(span == 0, 1.0, span)).masked_fill(~inside[:, None], torch.nan)
-    return Told(at[:, 0], at[:, 1], at[:, 2] * (pictures + 1) - 1)
+    return Told(at[:, 0], at[:, 1], (at[:, 2] * (pictures + 1)).round() - 1)
 
 
 def block_side(told: Told, count: int) -> int | None:
@@ -147,7 +148,7 @@ def block_side(told: Told, count: int) -> int | None:
 def raster(told: Told, side: int) -> Boxes:
     """Cut tiles into square blocks of pixels: boxes tile by tile, row by row.
 
-    Tiles that show equally much of the picture make up one view.
+    Tiles that lie side by side make up one view; a tile over them, as of the whole picture, is another.
     """
     tiles, height, width = told.x.shape
     blocks = (tiles, height // side, side, width // side, side)
@@ -157,17 +158,34 @@ def raster(told: Told, side: int) -> Boxes:
     size = torch.stack([inside.any(dim=2).sum(dim=-1), inside.any(dim=4).sum(dim=2)], dim=-1)
     half = steps[:, None, None] * size / 2
     edges = torch.cat([middle - half, middle + half], dim=-1).clamp(0, 1).flatten(0, 2)
-    image = told.image.reshape(blocks).nanmean(dim=(2, 4)).flatten()
-    coarse = (steps / steps.amax(dim=0).clamp_min(1e-9) * 8).round().nan_to_num(0)
-    view = (-16 * coarse[:, 0] - coarse[:, 1]).long()[:, None, None].expand(blocks[0], blocks[1], blocks[3]).flatten()
+    image = told.image.reshape(blocks).nanmean(dim=(2, 4)).round().flatten()
+    view = _views(told, steps)[:, None, None].expand(blocks[0], blocks[1], blocks[3]).flatten()
     return Boxes(edges, image, view)
+
+
+def _views(told: Told, steps: Tensor) -> Tensor:
+    """Sort tiles into views, (tiles,): from the largest down, each into the first that does not show its part."""
+    x, y = told.x.flatten(1), told.y.flatten(1)
+    low = torch.stack([part.nan_to_num(2).amin(dim=1) for part in (x, y)], dim=1) - steps / 2
+    high = torch.stack([part.nan_to_num(-1).amax(dim=1) for part in (x, y)], dim=1) + steps / 2
+    area = (high - low).clamp_min(0).prod(dim=1)
+    image = told.image.flatten(1).nanmedian(dim=1).values
+    shared = (torch.minimum(high[:, None], high) - torch.maximum(low[:, None], low)).clamp_min(0).prod(dim=2)
+    shows = (image[:, None] == image) & (shared > 0.5 * area[:, None])
+    view = torch.full((len(area),), -1)
+    for tile in area.argsort(descending=True, stable=True).tolist():
+        taken = set(view[shows[tile]].tolist())
+        view[tile] = next(number for number in range(len(area)) if number not in taken)
+    return view
 
 
 def _step(line: Tensor) -> Tensor:
     """Return how far apart neighbouring pixels of each tile are in the picture, (tiles, pixels) to (tiles,)."""
     known = ~line.isnan()
     span = line.nan_to_num(-1).amax(dim=1) - line.nan_to_num(2).amin(dim=1)
-    return torch.where(known.sum(dim=1) > 1, span / (known.sum(dim=1) - 1).clamp_min(1), 1.0)
+    steps = torch.where(known.sum(dim=1) > 1, span / (known.sum(dim=1) - 1).clamp_min(1), torch.nan)
+    usual = steps.nanmedian()
+    return steps.nan_to_num(1.0 if usual.isnan() else float(usual))
 
 
 def _ranks(low: Tensor, high: Tensor) -> Tensor:

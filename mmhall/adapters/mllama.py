@@ -38,8 +38,12 @@ class MllamaAdapter(Adapter):
         cut = raster(told, patch)
         tiles = len(told.x)
 
-        def led(values: Tensor) -> Tensor:
+        def led(values: Tensor, lead: Tensor) -> Tensor:
             parts = values.view(tiles, -1, *values.shape[1:])
-            return torch.cat([torch.full_like(parts[:, :1], torch.nan), parts], dim=1).flatten(0, 1)
+            return torch.cat([lead.expand_as(parts[:, :1]), parts], dim=1).flatten(0, 1)
 
-        return Boxes(led(cut.edges), led(cut.image), led(cut.view.float()).nan_to_num(0).long())
+        nowhere = torch.tensor(torch.nan)
+        images = cut.image.view(tiles, -1).nanmean(dim=1, keepdim=True)
+        edges = led(cut.edges, nowhere)
+        image = led(cut.image, images)
+        return Boxes(edges, image, led(cut.view.float(), nowhere).nan_to_num(0).long())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -21,11 +20,11 @@ class PaliGemmaAdapter(MergedAdapter):
         """Return the prompt with a placeholder for each picture; the processor adds the rest of the format."""
         return "<image>" * len(request.images) + request.prompt
 
-    def read_text(self, text: str) -> Mapping[str, Tensor]:
+    def read(self, request: Request, text: str) -> dict[str, Tensor]:
         """Tokenise a prompt without pictures, which the processor refuses: start mark, prompt, line break."""
-        read: Mapping[str, Tensor] = self.tokenizer(
-            f"{self.tokenizer.bos_token}{text}\n", return_tensors="pt", add_special_tokens=False
-        )
+        if request.images:
+            return super().read(request, text)
+        read = self.tokenizer(f"{self.tokenizer.bos_token}{text}\n", return_tensors="pt", add_special_tokens=False)
         return {**read, "token_type_ids": torch.zeros_like(read["input_ids"])}
 
     def continued(self, key: str, held: Tensor, answer: Tensor) -> Tensor:

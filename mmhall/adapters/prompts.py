@@ -48,10 +48,7 @@ class Marked:
         marker = next((token for token in plain if token in special and token not in typed), None)
         if marker is None:
             raise PromptError(f"the prompt contains {typed[0]!r}, which means something to this model; remove it")
-        text = prompt
-        for token in set(typed):
-            text = text.replace(token, marker)
-        return cls(text, tuple(typed), marker)
+        return cls(re.sub(pattern, lambda _: marker, prompt), tuple(typed), marker)
 
     def spelled_out(self, read: Mapping[str, Tensor], per_position: Sequence[str], tokenizer: Any) -> dict[str, Tensor]:
         """Put the typed text where the markers are.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from mmhall.adapters.base import Adapter, Inputs, Request
@@ -32,6 +33,16 @@ class BlipAdapter(ResampledAdapter):
             return self.model
         language_model: PreTrainedModel = self.model.language_model
         return language_model
+
+    def read(self, request: Request, text: str) -> dict[str, Tensor]:
+        """Tokenise a request; the Q-Former reads the prompt as it was typed."""
+        read = super().read(request, text)
+        if "qformer_input_ids" in read:
+            assert self.processor is not None
+            tokenizer = self.processor.qformer_tokenizer  # type: ignore[attr-defined]
+            own = tokenizer(request.prompt, split_special_tokens=True, return_tensors="pt")
+            read |= {f"qformer_{key}": own[key] for key in ("input_ids", "attention_mask")}
+        return read
 
     def render(self, request: Request) -> str:
         """Return the prompt alone: these models have no chat format, and the processor puts the query tokens first."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from torch import Tensor
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from mmhall.adapters.base import Adapter, Inputs, Request
 from mmhall.adapters.grid import Boxes, block_side, raster
+from mmhall.errors import ImageError
 
 
 class MergedAdapter(Adapter):
@@ -20,6 +23,34 @@ class MergedAdapter(Adapter):
         told = self.told(request)
         side = block_side(told, count)
         return raster(told, side) if side is not None else None
+
+
+class Mistral3Adapter(MergedAdapter):
+    """Mistral 3: pictures at their own resolution, padded to that of the largest."""
+
+    limits: ClassVar[str] = "a picture of a single token (under 28 pixels, for released models) cannot be read"
+
+    def check_readable(self, inputs: Inputs) -> None:
+        """Refuse what transformers would stumble over."""
+        if (self._sizes(inputs).prod(dim=1) == 1).any():
+            raise ImageError("mistral3 cannot read a picture so small that it is a single token; enlarge it")
+
+    def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
+        """Cut the pictures into blocks and leave out those in the padding."""
+        told, side = self.told(request), self._side()
+        cut = raster(told, side)
+        _, height, width = told.x.shape
+        rows, columns = self._sizes(inputs).cpu()[:, :, None].unbind(dim=1)
+        down, across = torch.arange(height // side) < rows, torch.arange(width // side) < columns
+        held = (down[:, :, None] & across[:, None, :]).flatten()
+        return Boxes(cut.edges[held], cut.image[held], cut.view[held])
+
+    def _side(self) -> int:
+        return int(self.model.config.vision_config.patch_size * self.model.config.spatial_merge_size)
+
+    def _sizes(self, inputs: Inputs) -> Tensor:
+        """Return rows and columns of image tokens of each picture."""
+        return inputs["image_sizes"] // self._side()
 
 
 class PackedAdapter(Adapter):
@@ -37,10 +68,17 @@ class PackedAdapter(Adapter):
         first = inputs["pixel_values"].shape[1]
         numbers = (torch.arange(tiles) % first > 0).float()  # a picture's first tile shows it as a whole
         features = torch.cat([features, numbers[:, None, None].expand(-1, side * side, 1)], dim=2)
-        held = ~told.x.isnan().flatten(1).all(dim=1)
-        pictures = [part[keep] for part, keep in zip(features.split(first), held.split(first), strict=True)]
+        pictures = [part[:count] for part, count in zip(features.split(first), self.tiles(inputs), strict=True)]
         packed = torch.cat(self.pack(pictures, inputs))
         return Boxes(packed[:, :4], packed[:, 4], packed[:, 5].nan_to_num(0).round().long())
+
+    def tiles(self, inputs: Inputs) -> list[int]:
+        """Count each picture's tiles, its whole view included."""
+        config = self.model.config
+        return [
+            image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size)
+            for size in inputs["image_sizes"].tolist()
+        ]
 
     def pack(self, features: list[torch.Tensor], inputs: Inputs) -> list[torch.Tensor]:
         """Pack features of each picture, (tiles, patches, values) to (tokens, values); line breaks are NaN."""
@@ -55,6 +93,29 @@ class PackedAdapter(Adapter):
 
 class OneVisionAdapter(PackedAdapter):
     """LLaVA-OneVision: as LLaVA-NeXT, its tiles shrunk when there are many; several pictures are not tiled."""
+
+    def tiles(self, inputs: Inputs) -> list[int]:
+        """Count each picture's tiles; pictures that share a prompt have one each."""
+        alone = [pictures == 1 for pictures in inputs["batch_num_images"].tolist() for _ in range(pictures)]
+        return [count if one else 1 for count, one in zip(super().tiles(inputs), alone, strict=True)]
+
+    def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
+        """Widen the boxes of a shrunk view until they touch: a token stands for more than the patch in its middle."""
+        found = super().boxes(request, inputs, count)
+        assert found is not None
+        for picture, view in {(int(i), int(v)) for i, v in zip(found.image.nan_to_num(-1), found.view, strict=True)}:
+            own = (found.image == picture) & (found.view == view)
+            for low, high in ((0, 2), (1, 3)):
+                middle = (found.edges[own, low] + found.edges[own, high]) / 2
+                usual = (found.edges[own, high] - found.edges[own, low]).nanmedian()
+                gaps = middle[~middle.isnan()].sort().values.diff()
+                gaps = gaps[gaps > 0.4 * usual]
+                if len(gaps) and gaps.median() > usual:
+                    found.edges[own, low], found.edges[own, high] = (
+                        middle - gaps.median() / 2,
+                        middle + gaps.median() / 2,
+                    )
+        return found
 
     def pack(self, features: list[torch.Tensor], inputs: Inputs) -> list[torch.Tensor]:
         """Pack features of each picture, (tiles, patches, values) to (tokens, values); line breaks are NaN."""

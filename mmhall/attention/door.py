@@ -55,7 +55,7 @@ def attention(
     """
     plan, copies = current()
     layer = getattr(module, _LAYER)
-    step, offset = plan.enter(layer, query.shape[2], key.shape[2]) if plan is not None else (0, 0)
+    step, start, offset = plan.enter(layer, query.shape[2], key.shape[2]) if plan is not None else (0, 0, 0)
     ops = plan.for_layer(layer) if plan is not None else ()
     if plan is None or not ops:
         output, _ = sdpa_attention_forward(
@@ -67,6 +67,7 @@ def attention(
         layer=layer,
         kind=plan.kinds[layer],
         step=step,
+        start=start,
         offset=offset,
         query=query[:main],
         key=key[:main],
@@ -107,7 +108,8 @@ def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module]) -> None:
     if any(hasattr(part, "sinks") for layer in layers for part in layer.modules()):
         raise ModelError(f"{family}: attention sinks cannot be computed by SDPA; mmhall refuses them")
     with _LOCK:
-        count, before = _OPEN.get(decoder, (0, decoder.config._attn_implementation))
+        own = decoder.config._attn_implementation
+        count, before = _OPEN.get(decoder, (0, "sdpa" if own == NAME else own))  # NAME: a copy of an open decoder
         if count == 0:
             AttentionInterface.register(NAME, attention)
             AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -137,7 +139,7 @@ def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:
 def _planned(module: nn.Module, call: Call, ops: Sequence[Op], dropout: float, kwargs: dict[str, Any]) -> Tensor:
     """Attend with ops: SDPA with their biases for all rows, the asked rows by hand over it."""
     biases = [bias for op in ops if (bias := op.bias(call)) is not None]
-    asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None]
+    asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and len(rows)]
     if asked and not call.prefill:  # the one row is the whole attention: SDPA would compute it twice
         output = _by_hand(call, asked, biases)[1]
     else:

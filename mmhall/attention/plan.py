@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import torch
 from torch import LongTensor, Tensor
 
 SELF_ATTENTION = frozenset({"full", "sliding", "chunked"})
@@ -30,7 +31,9 @@ class Call:
         layer: 0-based decoder layer.
         kind: "full", "sliding", "chunked" or "cross".
         step: Passes this layer has seen before in this request; 0 at prefill.
-        offset: Prompt position of key column 0. A sliding layer has dropped the columns before it; it is
+        start: Position of query row 0 in the sequence, prompt first. Layers that share the keys of earlier ones
+            (Gemma 4) are given the newest row of a prompt only.
+        offset: Position of key column 0. A sliding layer has dropped the columns before it; it is
             negative where rows were padded on the left to be joined with longer ones. In a cross layer
             columns are image positions, and it is 0.
         query: (B, H, Q, D), after rotary embedding.
@@ -43,6 +46,7 @@ class Call:
     layer: int
     kind: str
     step: int
+    start: int
     offset: int
     query: Tensor
     key: Tensor
@@ -54,6 +58,20 @@ class Call:
     def prefill(self) -> bool:
         """Whether this pass reads several tokens rather than one new one."""
         return self.query.shape[2] > 1
+
+    @property
+    def newest(self) -> LongTensor:
+        """The query row the next token is predicted from, as `Op.rows` names rows."""
+        return torch.tensor([self.query.shape[2] - 1], device=self.query.device)  # type: ignore[return-value]
+
+    def rows_at(self, positions: Tensor) -> LongTensor:
+        """Return the query rows at some positions of the sequence, as `Op.rows` names them; other passes' drop out.
+
+        Args:
+            positions: (R,) 0-based.
+        """
+        rows = positions.to(self.query.device) - self.start
+        return rows[(rows >= 0) & (rows < self.query.shape[2])]  # type: ignore[return-value]
 
 
 class Op:
@@ -76,7 +94,10 @@ class Op:
         """
 
     def rows(self, call: Call) -> LongTensor | None:
-        """Name the query rows to see or edit, R distinct 0-based indices; None: none."""
+        """Name the query rows of this pass to see or edit, R distinct 0-based indices; None: none.
+
+        See `Call.newest` and `Call.rows_at`.
+        """
 
     def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
         """Return edited scores before softmax, (B, H, R, K), float32; masked columns hold the minimum."""
@@ -115,8 +136,8 @@ class Plan:
         """Return the ops of one layer, in the order they were given."""
         return self._by_layer[layer]
 
-    def enter(self, layer: int, queries: int, columns: int) -> tuple[int, int]:
-        """Count a pass of one layer; return its step and the prompt position of its first key column.
+    def enter(self, layer: int, queries: int, columns: int) -> tuple[int, int, int]:
+        """Count a pass of one layer; return its step, and where its first query row and first key column stand.
 
         Layers that share the keys of earlier ones (Gemma 4) may be given fewer rows than there are tokens, so what
         counts is the layer that has seen most.
@@ -124,7 +145,8 @@ class Plan:
         step = self._steps[layer]
         self._steps[layer] += 1
         self._seen[layer] += queries
-        return step, 0 if self.kinds[layer] == "cross" else max(self._seen) - columns
+        seen = max(self._seen)
+        return step, seen - queries, 0 if self.kinds[layer] == "cross" else seen - columns
 
 
 _current: ContextVar[tuple[Plan | None, int]] = ContextVar("mmhall_plan", default=(None, 1))

@@ -41,7 +41,7 @@ def search(prepared: Prepared, rows: Rows, session: Session, asked: GenerationCo
     pools = [_Pool(num_beams) for _ in range(prompts)]
     while True:
         logits = combined(session, rows.logits).log_softmax(dim=-1).clamp_min(_DEAD)
-        ranked = choosable(prepared.processors(running.flatten(0, 1), logits)).view(prompts, num_beams, -1)
+        ranked = choosable(prepared.processed(running.flatten(0, 1), logits)).view(prompts, num_beams, -1)
         total = (ranked + scores[:, :, None]).flatten(1)
         values, picked = total.topk(candidates)
         parents, tokens = picked // ranked.shape[-1], picked % ranked.shape[-1]
@@ -53,7 +53,8 @@ def search(prepared: Prepared, rows: Rows, session: Session, asked: GenerationCo
         longest = prepared.config.max_length - length if early == "never" and penalty > 0 else written
         hopes = (alive[:, 0] / longest**penalty).tolist()
         for index, pool in enumerate(pools):
-            pool.add(grown[index], values[index] / written**penalty, ended[index])
+            possible = ended[index] & (values[index] > _DEAD / 2)
+            pool.add(grown[index], values[index] / written**penalty, possible)
             pool.close_if_hopeless(hopes[index], early is True)
         if ended.all() or not any(pool.open for pool in pools):
             break

@@ -29,7 +29,7 @@ def joinable(caches: Sequence[DynamicCache]) -> bool:
     for layers in zip(*stacks, strict=True):
         if len({type(layer) for layer in layers}) > 1:
             return False
-        if type(layers[0]) is LinearAttentionLayer:
+        if type(layers[0]) is LinearAttentionLayer or _holds_nothing(layers[0]):
             continue
         if type(layers[0]) not in (DynamicLayer, DynamicSlidingWindowLayer):
             return False
@@ -58,13 +58,18 @@ def _join_layers(layers: Sequence[CacheLayerMixin]) -> None:
                     held = "conv_states" if states is first.conv_states else "recurrent_states"
                     states[index] = torch.cat([getattr(layer, held)[index] for layer in layers])
         return
-    if not first.is_initialized:
+    if _holds_nothing(first) or not first.is_initialized:
         return
     length = max(layer.keys.shape[2] for layer in layers)
     first.keys = torch.cat([_padded(layer.keys, length) for layer in layers])
     first.values = torch.cat([_padded(layer.values, length) for layer in layers])
     if isinstance(first, DynamicSlidingWindowLayer):
         first.cumulative_length = max(layer.cumulative_length for layer in layers)
+
+
+def _holds_nothing(layer: CacheLayerMixin) -> bool:
+    """Whether it stands for a layer that reads the keys of another one."""
+    return getattr(layer, "is_initialized", False) and layer.keys is None
 
 
 def _padded(states: Tensor, length: int) -> Tensor:

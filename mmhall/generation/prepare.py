@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
@@ -45,6 +46,17 @@ class Prepared:
         """Id that fills rows which have ended."""
         pad = self.config.pad_token_id
         return pad if pad is not None else next(iter(self.ends), None)
+
+    def processed(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """Let the processors edit next-token scores; several rows of a prompt follow each other.
+
+        Some processors hold one value for each prompt of the batch, so they see one row of each at a time.
+        """
+        each = len(ids) // len(self.input_ids)
+        edited = torch.empty_like(scores)
+        for row in range(each):
+            edited[row::each] = self.processors(ids[row::each], scores[row::each])
+        return edited
 
 
 def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: GenerationConfig) -> Prepared:

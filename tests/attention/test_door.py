@@ -1,4 +1,4 @@
-"""The registered attention function against an eager reference written here."""
+"""The registered attention function on a LLaVA with grouped queries, against an eager reference."""
 
 from __future__ import annotations
 
@@ -7,74 +7,25 @@ import threading
 
 import pytest
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import eager_mask
 
 from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
 from mmhall.errors import ModelError
 from mmhall.lvlm import LVLM
+from tests.attention.reference import Eager, Scale, See, Weigh, planned, real, reweighed
 from tests.conftest import make_random_llava
 
 PROMPTS = ("Is there a dog in the image?", "Please describe this image in detail. What is on the left?")
 
 
-class Reference:
-    """Plain eager attention with the edits under test, one (B, H, Q, K) matrix a layer."""
-
-    def __init__(self, weight=None, gain=None, rows=None):
-        self.weight, self.gain, self.rows = weight, gain, rows
-        self.maps = []
-
-    def __call__(self, module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        scores = query @ key.transpose(-1, -2) * scaling + attention_mask
-        probs = scores.softmax(-1)
-        if self.weight is not None:
-            weighted = probs * self.weight(probs)
-            probs = weighted / weighted.sum(-1, keepdim=True)
-        self.maps.append(probs)
-        output = (probs @ value).transpose(1, 2)
-        if self.gain is not None:
-            output = output * self.gain[:, None]
-        return output.contiguous(), probs
+@pytest.fixture
+def inputs(llava, pictures):
+    return llava.adapter.inputs([Request(p, (image,)) for p, image in zip(PROMPTS, pictures, strict=False)])
 
 
 @pytest.fixture
-def inputs(llava, pictures):
-    return llava.adapter.inputs([Request(p, image) for p, image in zip(PROMPTS, pictures, strict=False)])
-
-
-def run_reference(model, inputs, reference):
-    """Run a copy of the model through an eager function of our own."""
-    model = copy.deepcopy(model)
-    AttentionInterface.register("reference", reference)
-    AttentionMaskInterface.register("reference", eager_mask)
-    model.get_decoder().set_attn_implementation("reference")
-    with torch.no_grad():
-        return model(**inputs).logits
-
-
-def run_planned(llava, inputs, *ops):
-    with torch.no_grad(), active(llava.adapter.plan(ops)):
-        return llava.model(**inputs).logits
-
-
-def real(logits, inputs):
-    """Leave out padded positions, whose values nobody reads."""
-    return logits[inputs["attention_mask"].bool()]
-
-
-class See(Op):
-    def __init__(self, rows):
-        self.wanted, self.seen = rows, []
-
-    def rows(self, call):
-        return self.wanted
-
-    def see(self, call, rows, probs):
-        self.seen.append((call.layer, probs))
+def eager(llava):
+    return Eager(llava.adapter)
 
 
 def test_idle_is_bit_equal_to_the_models_own_sdpa(processor, llava, inputs):
@@ -89,37 +40,44 @@ def test_only_the_decoder_goes_through_the_door(llava):
     assert llava.model.model.vision_tower.config._attn_implementation != "mmhall"
 
 
-def test_probed_rows_equal_the_eager_maps(llava, inputs):
-    reference = Reference()
-    run_reference(llava.model, inputs, reference)
+def test_probed_rows_equal_the_eager_maps(llava, inputs, eager):
+    eager.logits(inputs)
     length = inputs["input_ids"].shape[1]
-    op = See(torch.tensor([length - 7, length - 1]))
-    logits = run_planned(llava, inputs, op)
+    op = See([length - 7, length - 1])
+    logits = planned(llava, inputs, op)
     assert [layer for layer, _ in op.seen] == [0, 1, 2]
-    for (_, probs), full in zip(op.seen, reference.maps, strict=True):
+    for (_, probs), (full,) in zip(op.seen, eager.maps, strict=True):
         torch.testing.assert_close(probs, full[:, :, [length - 7, length - 1]], rtol=0, atol=1e-5)
-    torch.testing.assert_close(logits, run_planned(llava, inputs), rtol=0, atol=0)
+    torch.testing.assert_close(logits, planned(llava, inputs), rtol=0, atol=0)
 
 
-def test_log_bias_multiplies_and_renormalises(llava, inputs):
-    length = inputs["input_ids"].shape[1]
-    weight = torch.rand(2, 4, 1, length, generator=torch.Generator().manual_seed(1)) * 3 + 0.05
-
-    class Steer(Op):
-        def bias(self, call):
-            return weight.log()
-
-    wanted = run_reference(llava.model, inputs, Reference(weight=lambda probs: weight))
-    got = run_planned(llava, inputs, Steer())
-    assert (real(got, inputs) - real(run_planned(llava, inputs), inputs)).abs().max() > 0.1
+def test_log_bias_multiplies_and_renormalises(llava, inputs, eager):
+    weights = torch.rand(3, 2, 4, 256, generator=torch.Generator().manual_seed(1)) * 3 + 0.05
+    wanted = eager.logits(inputs, probs=reweighed(weights))
+    got = planned(llava, inputs, Weigh(weights))
+    assert (real(got, inputs) - real(planned(llava, inputs), inputs)).abs().max() > 0.1
     torch.testing.assert_close(real(got, inputs), real(wanted, inputs), rtol=0, atol=5e-5)
 
 
-def test_edited_rows_equal_the_reference_and_other_rows_stay(llava, inputs):
+def test_biases_of_two_ops_add_up_and_reach_the_rows_that_a_third_sees(llava, inputs, eager):
+    drawn = torch.rand(2, 3, 2, 4, 256, generator=torch.Generator().manual_seed(4)) * 3 + 0.05
+    wanted = eager.logits(inputs, probs=reweighed(drawn[0] * drawn[1]))
+    length = inputs["input_ids"].shape[1]
+    op = See([length - 3, length - 1])
+    got = planned(llava, inputs, Weigh(drawn[0]), op, Weigh(drawn[1]))
+    torch.testing.assert_close(real(got, inputs), real(wanted, inputs), rtol=0, atol=5e-5)
+    for (_, probs), (full,) in zip(op.seen, eager.maps, strict=True):
+        torch.testing.assert_close(probs, full[:, :, [length - 3, length - 1]], rtol=0, atol=1e-5)
+
+
+def test_edited_rows_equal_the_reference_and_other_rows_stay(llava, inputs, eager):
     """Doubling the image's weight in the last row before renormalising."""
     length = inputs["input_ids"].shape[1]
-    image = llava.adapter.image_mask(inputs["input_ids"])[:, None, None, :]
-    factor = 1.0 + image.float()
+    factor = 1.0 + llava.adapter.image_mask(inputs["input_ids"])[:, None, None, :].float()
+
+    def double(probs):
+        edited = probs * factor
+        return edited / edited.sum(-1, keepdim=True)
 
     class Double(Op):
         layers = frozenset({1})
@@ -129,48 +87,33 @@ def test_edited_rows_equal_the_reference_and_other_rows_stay(llava, inputs):
             return torch.tensor([length - 1])
 
         def edit_probs(self, call, rows, probs):
-            edited = probs * factor
-            return edited / edited.sum(-1, keepdim=True)
+            return double(probs)
 
-    class LastRowOfLayerOne(Reference):
-        def __call__(self, module, *args, **kwargs):
-            def weight(probs):
-                full = torch.ones_like(probs)
-                if len(self.maps) == 1:
-                    full[:, :, -1:] = factor
-                return full
+    def last_row_of_layer_one(layer, probs):
+        return torch.cat([probs[:, :, :-1], double(probs[:, :, -1:])], dim=2) if layer == 1 else probs
 
-            self.weight = weight
-            return super().__call__(module, *args, **kwargs)
-
-    wanted = run_reference(llava.model, inputs, LastRowOfLayerOne())
-    got, plain = run_planned(llava, inputs, Double()), run_planned(llava, inputs)
+    wanted = eager.logits(inputs, probs=last_row_of_layer_one)
+    got, plain = planned(llava, inputs, Double()), planned(llava, inputs)
     torch.testing.assert_close(got[:, -1], wanted[:, -1], rtol=0, atol=5e-5)
     torch.testing.assert_close(got[:, :-1], plain[:, :-1], rtol=0, atol=1e-6)
     assert (got[:, -1] - plain[:, -1]).abs().max() > 1e-3
 
 
-def test_two_ops_may_ask_for_different_rows(llava, inputs):
+def test_two_ops_may_ask_for_different_rows(llava, inputs, eager):
     length = inputs["input_ids"].shape[1]
-    reference = Reference()
-    run_reference(llava.model, inputs, reference)
-    first, second = See(torch.tensor([length - 2, length - 5])), See(torch.tensor([length - 5]))
-    run_planned(llava, inputs, first, second)
-    torch.testing.assert_close(first.seen[0][1], reference.maps[0][:, :, [length - 2, length - 5]], rtol=0, atol=1e-5)
-    torch.testing.assert_close(second.seen[0][1], reference.maps[0][:, :, [length - 5]], rtol=0, atol=1e-5)
+    eager.logits(inputs)
+    first, second = See([length - 2, length - 5]), See([length - 5])
+    planned(llava, inputs, first, second)
+    full = eager.maps[0][0]
+    torch.testing.assert_close(first.seen[0][1], full[:, :, [length - 2, length - 5]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(second.seen[0][1], full[:, :, [length - 5]], rtol=0, atol=1e-5)
 
 
-def test_scaled_heads_equal_the_scaled_reference(llava, inputs):
-    gain = torch.rand(1, 4, 1, generator=torch.Generator().manual_seed(2)) * 2
-
-    class Scale(Op):
-        def edit_output(self, call, output):
-            return output * gain[:, None]
-
-    wanted = run_reference(llava.model, inputs, Reference(gain=gain))
-    torch.testing.assert_close(
-        real(run_planned(llava, inputs, Scale()), inputs), real(wanted, inputs), rtol=0, atol=5e-5
-    )
+def test_scaled_heads_equal_the_scaled_reference(llava, inputs, eager):
+    gains = torch.rand(3, 4, generator=torch.Generator().manual_seed(2)) * 2
+    wanted = eager.logits(inputs, output=lambda layer, output: output * gains[layer][:, None])
+    got = planned(llava, inputs, Scale(gains))
+    torch.testing.assert_close(real(got, inputs), real(wanted, inputs), rtol=0, atol=5e-5)
 
 
 def test_a_decoding_step_by_hand_equals_sdpa(llava, inputs):
@@ -182,7 +125,7 @@ def test_a_decoding_step_by_hand_equals_sdpa(llava, inputs):
         token = torch.tensor([[9], [11]])
         step = {"input_ids": token, "attention_mask": mask, "position_ids": positions}
         plain = llava.model(**step, past_key_values=copy.deepcopy(cache)).logits
-        op = See(torch.tensor([0]))
+        op = See([0])
         with active(llava.adapter.plan([op])):
             probed = llava.model(**step, past_key_values=cache).logits
     torch.testing.assert_close(probed, plain, rtol=0, atol=1e-5)
@@ -194,22 +137,24 @@ def test_changing_a_later_token_changes_no_earlier_row(llava, inputs):
     """Catches a missing mask function: causality would vanish without an error."""
     changed = {**inputs, "input_ids": inputs["input_ids"].clone()}
     changed["input_ids"][:, -1] = 9
-    a, b = run_planned(llava, inputs), run_planned(llava, changed)
+    a, b = planned(llava, inputs), planned(llava, changed)
     torch.testing.assert_close(a[:, :-1], b[:, :-1], rtol=0, atol=1e-6)
     assert (a[:, -1] - b[:, -1]).abs().max() > 1e-3
 
 
-def test_plans_of_two_threads_do_not_mix(llava, inputs):
-    class Mute(Op):
-        def edit_output(self, call, output):
-            return output * 0.2
+class Mute(Op):
+    def edit_output(self, call, output):
+        return output * 0.2
 
-    wanted = [run_planned(llava, inputs), run_planned(llava, inputs, Mute())]
+
+def test_plans_of_two_threads_do_not_mix(llava, inputs):
+    wanted = [planned(llava, inputs), planned(llava, inputs, Mute())]
+    assert not torch.equal(*wanted)
     wrong = []
 
     def work(kind):
         for _ in range(5):
-            got = run_planned(llava, inputs, *([Mute()] if kind else []))
+            got = planned(llava, inputs, *([Mute()] if kind else []))
             if not torch.equal(got, wanted[kind]):
                 wrong.append(kind)
 
@@ -221,14 +166,23 @@ def test_plans_of_two_threads_do_not_mix(llava, inputs):
     assert wrong == []
 
 
+def test_a_plan_acts_on_the_first_of_several_copies_only(llava, inputs):
+    with torch.no_grad(), active(llava.adapter.plan([Mute()]), copies=2):
+        first, second = llava.model(**inputs).logits
+    muted, plain = planned(llava, inputs, Mute()), planned(llava, inputs)
+    torch.testing.assert_close(first, muted[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(second, plain[1], rtol=0, atol=1e-5)
+    assert (muted - plain).abs().amax(dim=(1, 2)).min() > 0.1
+
+
 def test_a_plan_that_raises_leaves_nothing_behind(llava, inputs):
     class Fail(Op):
         def edit_output(self, call, output):
             raise RuntimeError("on purpose")
 
-    before = run_planned(llava, inputs)
+    before = planned(llava, inputs)
     with pytest.raises(RuntimeError, match="on purpose"):
-        run_planned(llava, inputs, Fail())
+        planned(llava, inputs, Fail())
     with torch.no_grad():
         torch.testing.assert_close(llava.model(**inputs).logits, before, rtol=0, atol=0)
 

@@ -1,120 +1,182 @@
-"""Stacked branches against a reference that decodes every branch by itself, with no cache at all."""
+"""Branches stepped together against each one read by itself; caches joined against caches left alone."""
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from transformers import DynamicCache, DynamicLayer, StaticCache
+from transformers.cache_utils import DummyLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 import mmhall
 from mmhall.adapters.base import Request
-from mmhall.errors import GenerationError
-from mmhall.generation.branches import join, prefill, prepared_by_generate, step
+from mmhall.errors import CompositionError
+from mmhall.generation import caches
+from mmhall.generation.branches import Rows, join, prefill
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
+from mmhall.strategies import Session
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said, separately
 
-QUESTIONS = ("Is there a dog?", "Please describe this image in detail. What is on the left?")
-LENGTH = 10
-SPECS = ("vcd", "vcd(alpha=2.5, beta=0.3, noise_step=900)", "vdd", "vdd(free='none+unk')", "vdd(free='unk', alpha=0.4)")
+pytestmark = QUIET
 
-
-def separately(llava, inputs, session, choose=lambda scores: scores.argmax(-1)):
-    """Decode one step at a time, reading each branch's whole sequence anew."""
-    branches = [dict(b) for b in (inputs, *session.branches)]
-    chosen = []
-    for _ in range(LENGTH):
-        rows = []
-        for branch in branches:
-            with torch.no_grad():
-                rows.append(llava.model(**branch).logits[:, -1].float().log_softmax(-1))
-        token = choose(session.combine(*rows))
-        chosen.append(token)
-        for branch in branches:
-            branch["input_ids"] = torch.cat([branch["input_ids"], token[:, None]], 1)
-            branch["attention_mask"] = torch.nn.functional.pad(branch["attention_mask"], (0, 1), value=1)
-    return torch.stack(chosen, 1)
+SPECS = ("vcd", "vdd(free='none+unk')", "vcd(alpha=2.5, beta=0.3, noise_step=900)")
+LAYERS = {
+    "llava": {DynamicLayer},
+    "llava_phi3": {DynamicSlidingWindowLayer},
+    "cohere2_vision": {DynamicLayer, DynamicSlidingWindowLayer},
+    "gemma3": {DynamicLayer, DynamicSlidingWindowLayer},
+    "gemma4": {DynamicLayer, DynamicSlidingWindowLayer, DummyLayer},
+    "idefics2": {DynamicSlidingWindowLayer},
+    "llama4": {DynamicLayer, DynamicSlidingWindowLayer},
+    "qwen2_vl": {DynamicLayer},
+    "qwen3_5": {DynamicLayer, LinearAttentionLayer},
+    "mllama": {DynamicLayer},
+}
+WINDOWS = {"idefics2": 48}
 
 
-@pytest.mark.parametrize("spec", SPECS)
-def test_stacked_equals_separate(llava, pictures, spec):
-    method = mmhall.strategy(spec)
-    for index in range(2):
-        inputs = llava.adapter.inputs([Request(QUESTIONS[index], pictures[index])])
-        wanted = separately(llava, inputs, method.prepare(llava.adapter, inputs))[0].tolist()
-        got = list(llava.generate(pictures[index], QUESTIONS[index], method, max_new_tokens=LENGTH).token_ids)
-        assert got == wanted[: len(got)]
-        assert len(got) == LENGTH or wanted[len(got)] == llava.adapter.tokenizer.eos_token_id
+def tail(adapter, prompt, length):
+    """The last positions of a prompt without a picture: chat formats alone are longer than some windows."""
+    inputs = adapter.inputs([Request(prompt * 9)])
+    assert inputs["input_ids"].shape[1] > length
+    return {key: value[:, -length:] for key, value in inputs.items()}
 
 
-def beam_search(llava, inputs, session, beams):
-    """Search naively: every step scores every beam's whole sequence in every branch; no early stop by score."""
-    eos = llava.adapter.tokenizer.eos_token_id
-    live, ended = [((), 0.0)], []
-    for _ in range(LENGTH):
-        grown = []
-        for tokens, score in live:
-            rows = []
-            for branch in (inputs, *session.branches):
-                ids = torch.cat([branch["input_ids"], torch.tensor([tokens], dtype=torch.long)], 1)
-                mask = torch.ones_like(ids)
-                with torch.no_grad():
-                    rows.append(
-                        llava.model(**{**branch, "input_ids": ids, "attention_mask": mask})
-                        .logits[:, -1]
-                        .log_softmax(-1)
-                    )
-            combined = session.combine(*rows).log_softmax(-1)[0]
-            best = combined.topk(2 * beams)
-            grown += [
-                ((*tokens, t), score + s) for s, t in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-            ]
-        grown.sort(key=lambda pair: -pair[1])
-        ended += [pair for pair in grown[:beams] if pair[0][-1] == eos]
-        live = [pair for pair in grown[: 2 * beams] if pair[0][-1] != eos][:beams]
-    scored = [(score / len(tokens), tokens) for tokens, score in (*ended, *live)]
-    return [t for t in max(scored)[1] if t != eos]
+def read(adapter, batch):
+    return prefill(prepared(adapter, batch, Settings(max_new_tokens=4).resolved(adapter.model)))
 
 
-@pytest.mark.parametrize("spec", ["vcd(beta=0)", "vdd(beta=0)", "vcd(beta=0.1)", "vdd(beta=0.5)"])
-def test_beams_equal_a_naive_search(llava, pictures, spec):
-    method = mmhall.strategy(spec)
-    inputs = llava.adapter.inputs([Request(QUESTIONS[0], pictures[0])])
-    wanted = beam_search(llava, inputs, method.prepare(llava.adapter, inputs), beams=3)
-    got = llava.generate(pictures[0], QUESTIONS[0], method, max_new_tokens=LENGTH, num_beams=3)
-    assert list(got.token_ids) == wanted
+@pytest.mark.parametrize("name", FAMILIES)
+def test_branches_step_as_if_each_was_read_by_itself(name):
+    """Also of Mllama, whose image-free branch has no image keys to be joined."""
+    adapter, changed = ours(name), []
+    for spec, request in itertools.product(SPECS, REQUESTS[:2]):
+        inputs, method = adapter.inputs([request]), mmhall.strategy(spec)
+        answer = said(adapter, inputs, method)
+        assert answer == [separately(adapter, inputs, method.prepare(adapter, inputs))]
+        changed.append(answer != said(adapter, inputs))
+    assert any(changed), "the branches change nothing"
 
 
-def test_joined_caches_give_each_rows_own_logits(llava, pictures):
-    """Three states of different length, stepped together, equal three states stepped alone."""
-    config = Settings(max_new_tokens=4).resolved(llava.model)
-    batches = [
-        llava.adapter.inputs([Request(q, p)]) for q, p in zip((*QUESTIONS, "What?"), (*pictures[:2], None), strict=True)
-    ]
-    token = torch.tensor([17, 23, 31])
-    with torch.no_grad():
-        alone = [prefill(llava.model, *prepared_by_generate(llava.model, b, config)) for b in batches]
-        joined = join([prefill(llava.model, *prepared_by_generate(llava.model, b, config)) for b in batches])
-        for _ in range(3):
-            step(llava.model, joined, token)
-            for state, t in zip(alone, token, strict=True):
-                step(llava.model, state, t[None])
-    torch.testing.assert_close(joined.logits, torch.cat([s.logits for s in alone]), rtol=0, atol=2e-5)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_image_free_branches_step_in_one_pass_wherever_they_can_be_joined(name):
+    adapter, sizes = ours(name), []
+    hook = adapter.layers[0].register_forward_hook(lambda _, args, out: sizes.append(len(args[0])))
+    try:
+        said(adapter, adapter.inputs(REQUESTS[:2]), "vdd", max_new_tokens=3)
+    finally:
+        hook.remove()
+    assert sizes[:2] == [2, 2]
+    assert set(sizes[2:]) == ({2} if name == "mllama" else {4})
 
 
-@pytest.mark.parametrize("spec", ["vcd", "vdd(free='none+unk')"])
-def test_sampling_draws_once_for_all_rows(llava, pictures, spec):
-    """The same draws as a reference that reads every branch anew with the tokens chosen so far."""
-    method = mmhall.strategy(spec, beta=0.01)
-    inputs = llava.adapter.inputs([Request(QUESTIONS[0], pictures[0])])
-    session = method.prepare(llava.adapter, inputs)
-    torch.manual_seed(7)
-    wanted = separately(llava, inputs, session, lambda scores: torch.multinomial(scores.softmax(-1), 1)[:, 0])
-    got = llava.generate(pictures[0], QUESTIONS[0], method, max_new_tokens=LENGTH, do_sample=True, seed=7).token_ids
-    assert list(got) == wanted[0].tolist()[: len(got)]
-    assert len(set(got)) > 2
+@pytest.mark.parametrize("name", LAYERS)
+def test_joined_states_step_as_each_does_alone(name):
+    """Shorter than the window of sliding layers, soon to fill it, and longer; one of the states has two rows."""
+    adapter = ours(name)
+    batches = [adapter.inputs(requests) for requests in (REQUESTS[:1], REQUESTS[2:], REQUESTS[1:2])]
+    if name != "mllama":
+        batches[:2] = (tail(adapter, "What?", WINDOWS.get(name, 24) - length) for length in (15, 4))
+        batches[1] = adapter.stack([batches[1], batches[0]])
+    with torch.inference_mode():
+        alone = [read(adapter, batch) for batch in batches]
+        assert {type(layer) for layer in alone[0].kwargs["past_key_values"].layers} == LAYERS[name]
+        (together,) = join([read(adapter, batch) for batch in batches])
+        torch.testing.assert_close(together.logits, torch.cat([state.logits for state in alone]))
+        for step in range(18):
+            tokens = torch.arange(100, 104) + 7 * step
+            together.step(tokens)
+            for state, own in zip(alone, tokens.split([1, 2, 1]), strict=True):
+                state.step(own)
+            wanted = torch.cat([state.logits for state in alone])
+            torch.testing.assert_close(together.logits, wanted, rtol=0, atol=2e-4, msg=f"{name}, step {step}")
 
 
-def test_nan_logits_are_an_error_not_token_zero(llava, pictures):
-    with torch.no_grad():
-        llava.model.get_decoder().norm.weight.fill_(float("nan"))
-    for name in ("greedy", "vdd"):
-        with pytest.raises(GenerationError, match="scores hold NaN"):
-            llava.generate(pictures[0], QUESTIONS[0], name, max_new_tokens=2)
+@pytest.mark.parametrize("name", LAYERS)
+def test_rows_are_repeated_and_reordered_with_their_caches(name):
+    adapter = ours(name)
+    order = torch.tensor([1, 0, 1])
+    with torch.inference_mode():
+        plain, moved = (read(adapter, adapter.inputs(REQUESTS[:2])) for _ in range(2))
+        moved.select(order)
+        for step in range(3):
+            tokens = torch.tensor([90, 91]) + step
+            plain.step(tokens)
+            moved.step(tokens[order])
+        torch.testing.assert_close(moved.logits, plain.logits[order], rtol=0, atol=2e-4)
+        assert moved.ids.tolist() == plain.ids[order].tolist()
+
+
+@pytest.mark.parametrize("name", ["llava", "gemma3", "qwen3_5", "mllama"])
+def test_selecting_main_rows_takes_their_branches_along(name):
+    adapter = ours(name)
+    inputs = adapter.inputs(REQUESTS[:2])
+    config = Settings(max_new_tokens=4).resolved(adapter.model)
+    order, tokens = torch.tensor([1, 1, 0]), torch.tensor([90, 91])
+    with torch.inference_mode():
+        branches = [adapter.without_image(inputs), adapter.with_pixels(inputs, lambda pixels: pixels * 0.5)]
+        plain, moved = (
+            Rows(prepared(adapter, inputs, config), [prepared(adapter, branch, config) for branch in branches])
+            for _ in range(2)
+        )
+        moved.select(order)
+        plain.step(tokens)
+        moved.step(tokens[order])
+    assert len(plain.logits) == len(moved.logits) == 3
+    for whole, part in zip(plain.logits, moved.logits, strict=True):
+        torch.testing.assert_close(part, whole[order], rtol=0, atol=2e-4)
+    assert (plain.logits[0] - plain.logits[1]).abs().max() > 0.1
+
+
+def filled(lengths, kind=DynamicCache):
+    """A cache whose layers hold as many keys as told."""
+    cache = kind()
+    for layer, length in enumerate(lengths):
+        cache.update(torch.ones(1, 1, length, 2), torch.ones(1, 1, length, 2), layer)
+    return cache
+
+
+def test_layers_across_are_joined_only_where_equally_many_image_keys_are_held():
+    """The second layer holds image keys."""
+    assert caches.joinable([filled([5, 9]), filled([3, 9])])
+    assert not caches.joinable([filled([5, 9]), filled([3, 8])])
+    assert not caches.joinable([filled([5, 9]), filled([3])])
+    assert caches.joinable([filled([5, 5]), filled([3, 3])])
+
+
+def test_caches_of_an_unknown_kind_are_not_joined(processor, llava):
+    class Other(DynamicLayer):
+        pass
+
+    class Odd(DynamicCache):
+        pass
+
+    strange = filled([5])
+    strange.layers[0].__class__ = Other
+    static = StaticCache(config=llava.model.config.get_text_config(), max_cache_len=8)
+    assert not caches.joinable([filled([5]), strange])
+    assert not caches.joinable([strange, strange])
+    assert not caches.joinable([filled([5], Odd), filled([5], Odd)])
+    assert not caches.joinable([static, static])
+
+
+def test_joined_keys_stand_at_the_right_end():
+    short, long = filled([2]), filled([4])
+    joined = caches.join([short, long])
+    assert joined.layers[0].keys[:, 0, :, 0].tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
+    assert joined.layers[0].values.shape == (2, 1, 4, 2)
+    assert joined.get_seq_length() == 4
+
+
+def test_one_state_stays_as_it_is():
+    adapter = ours("llava")
+    with torch.inference_mode():
+        state = read(adapter, adapter.inputs(REQUESTS[:1]))
+    assert join([state]) == [state]
+
+
+def test_branches_nobody_combines_are_refused():
+    with pytest.raises(CompositionError, match="no `combine` to read them with"):
+        Session(branches=[{}])

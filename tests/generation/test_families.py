@@ -1,0 +1,86 @@
+"""Every family: token for token what transformers' own `generate` says, and in a batch what is said alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmhall.adapters.base import Request
+from tests.generation.reference import FAMILIES, LENGTH, QUIET, REQUESTS, generated, ours, picture, said
+
+pytestmark = QUIET
+
+DRAWN = ({"top_k": 0}, {"temperature": 0.7, "top_p": 0.9, "top_k": 20})
+WAYS = {
+    "greedy": ("greedy", {}),
+    "vdd": ("vdd", {}),
+    "vcd": ("vcd", {}),
+    "sampling": ("greedy", {"do_sample": True, "temperature": 0.5, "seed": 4}),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_greedy_is_transformers_own(name):
+    adapter, lengths = ours(name), set()
+    for request in REQUESTS[:3]:
+        inputs = adapter.inputs([request])
+        answer = said(adapter, inputs)
+        assert answer == generated(name, inputs, max_new_tokens=LENGTH)
+        lengths.add(len(answer[0]))
+    assert min(lengths) < LENGTH, "no answer reaches an end: the test would not see what happens there"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_repetition_penalty_is_transformers_own(name):
+    adapter = ours(name)
+    inputs = adapter.inputs(REQUESTS[3:])
+    answer = said(adapter, inputs, repetition_penalty=1.5)
+    assert answer == generated(name, inputs, max_new_tokens=LENGTH, repetition_penalty=1.5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sampling_is_transformers_own_with_the_same_seed(name):
+    adapter, answers = ours(name), set()
+    inputs = adapter.inputs(REQUESTS[:1])
+    for seed, settings in enumerate(DRAWN):
+        answer = said(adapter, inputs, do_sample=True, seed=seed, **settings)
+        torch.manual_seed(seed)
+        assert answer == generated(name, inputs, max_new_tokens=LENGTH, do_sample=True, **settings)
+        answers.update(answer)
+    assert len(answers) > 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_says_what_its_prompts_say_alone(name, way):
+    """Four prompts of uneven length, with pictures of uneven size."""
+    adapter, (spec, settings) = ours(name), WAYS[way]
+    together = said(adapter, adapter.inputs(REQUESTS), spec, max_new_tokens=5, **settings)
+    alone = [said(adapter, adapter.inputs([request]), spec, max_new_tokens=5, **settings) for request in REQUESTS]
+    assert [[answer] for answer in together] == alone
+    assert len(set(together)) > 1
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if "blip" not in name])
+@pytest.mark.parametrize("spec", ["greedy", "vcd"])
+def test_prompts_with_more_and_with_fewer_pictures_make_a_batch(name, spec):
+    adapter = ours(name)
+    square, wide, high = (request.images[0] for request in REQUESTS[:3])
+    requests = [
+        Request("What has changed?", images)
+        for images in ((wide, high, picture(100, 20, 4)), (square, square), (square,))
+    ]
+    together = said(adapter, adapter.inputs(requests), spec, max_new_tokens=4)
+    assert [[answer] for answer in together] == [
+        said(adapter, adapter.inputs([request]), spec, max_new_tokens=4) for request in requests
+    ]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_without_pictures_a_batch_says_what_its_prompts_say_alone(name):
+    adapter = ours(name)
+    requests = [Request(request.prompt) for request in REQUESTS[:2]]
+    together = said(adapter, adapter.inputs(requests), "vdd")
+    for request, answer in zip(requests, together, strict=True):
+        inputs = adapter.inputs([request])
+        assert [answer] == said(adapter, inputs) == generated(name, inputs, max_new_tokens=LENGTH)

@@ -27,7 +27,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter
-from mmhall.attention import Call, Op
+from mmhall.attention import Call, Columns, Op
 from mmhall.decoders import STRATEGIES
 from mmhall.generation.run import decode, prepared, run
 from mmhall.generation.settings import Settings
@@ -101,6 +101,8 @@ def measure(
     own, eager = _twin(model, "sdpa"), _twin(model, "eager")
     adapter = adapter_for(model)
     asked = {**inputs, "generation_config": config}
+    shown = copy.deepcopy(config)
+    shown.update(output_attentions=True, return_dict_in_generate=True)
 
     def planned(make: Callable[[], Op], streamer: BaseStreamer) -> None:
         with torch.inference_mode():
@@ -108,19 +110,18 @@ def measure(
 
     variants: dict[str, Callable[..., Any]] = {
         PLAIN: lambda streamer: own.generate(**asked, streamer=streamer),
-        EAGER: lambda streamer: eager.generate(
-            **asked, streamer=streamer, output_attentions=True, return_dict_in_generate=True
-        ),
+        EAGER: lambda streamer: eager.generate(**inputs, generation_config=shown, streamer=streamer),
         **{name: partial(planned, make) for name, make in _ops(adapter, inputs).items()},
         **{name: partial(run, adapter, inputs, make_strategy(name), config, 0) for name in STRATEGIES.names()},
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     peaks: dict[str, list[int]] = {name: [] for name in variants}
     for turn in range(turns + 1):
-        for name, variant in variants.items():
+        names = list(variants)
+        for name in (*names[turn % len(names) :], *names[: turn % len(names)]):  # each has each place in its turn
             watch = _Watch(device)
             with _peak(device, peaks[name]):
-                variant(streamer=watch)
+                variants[name](streamer=watch)
             if turn:
                 times[name].append(watch.times())
             progress(1)
@@ -201,30 +202,33 @@ def _twin(model: PreTrainedModel, attention: str) -> PreTrainedModel:
 
 def _ops(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Op]]:
     """Return an op of every kind, each for all layers and heads, on the image columns."""
-    image = adapter.image_mask(inputs["input_ids"])[0]
-    places = image.nonzero()[:, 0]
+    image = adapter.image_mask(inputs["input_ids"])
+    places = image[0].nonzero()[:, 0]
     layers, heads = range(len(adapter.layers)), range(adapter.heads)
-
-    def columns(call: Call) -> Tensor:
-        return torch.nn.functional.pad(image.float(), (0, call.key.shape[2] - len(image)))
 
     class Newest(Op):
         writes = True
+
+        def __init__(self) -> None:
+            self.image = Columns(image.float())
 
         def rows(self, call: Call) -> LongTensor:
             return call.newest
 
     class Bias(Op):
+        def __init__(self) -> None:
+            self.image = Columns(0.2 * image.float())
+
         def bias(self, call: Call) -> Tensor:
-            return (0.2 * columns(call))[None, None, None]
+            return self.image(call)
 
     class Scores(Newest):
         def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
-            return scores + 0.2 * scores.abs() * columns(call)
+            return scores + 0.2 * scores.abs() * self.image(call)
 
     class Weights(Newest):
         def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
-            edited = probs * (1 + 0.2 * columns(call))
+            edited = probs * (1 + 0.2 * self.image(call))
             return edited / edited.sum(dim=-1, keepdim=True)
 
     class Heads(Op):

@@ -44,7 +44,8 @@ class Probe(Op):
             heads: 0-based.
         """
         self.layers, self.kinds = frozenset(layers), adapter.image_kinds
-        self._image, self._heads = image, list(heads)
+        self._image, self._heads = image, None if list(heads) == list(range(adapter.heads)) else list(heads)
+        self._first = int(image[0]) if len(image) and int(image[-1] - image[0]) == len(image) - 1 else None
         self.kept: dict[int, list[Tensor]] = {layer: [] for layer in layers}
 
     def rows(self, call: Call) -> LongTensor:
@@ -53,8 +54,10 @@ class Probe(Op):
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
         """Keep the image columns; those a sliding window has left behind get 0."""
-        seen = probs[0, self._heads, 0]
-        if call.kind != "cross":
+        seen = probs[0, :, 0] if self._heads is None else probs[0, self._heads, 0]
+        if call.kind != "cross" and self._first is not None and self._first >= call.offset:
+            seen = seen.narrow(1, self._first - call.offset, len(self._image)).clone()  # one run, all of it in view
+        elif call.kind != "cross":
             columns = self._image - call.offset
             gone = columns < 0
             seen = seen[:, columns.clamp_min(0)].masked_fill(gone, 0.0)

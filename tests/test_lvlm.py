@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import mmhall
 from mmhall.adapters.base import Adapter, Request
-from mmhall.errors import ImageError, ModelError, OptionError, PromptError, UnknownNameError
+from mmhall.errors import ImageError, MmhallError, ModelError, OptionError, PromptError, UnknownNameError
 from mmhall.lvlm import LVLM
 from tests.conftest import make_random_llava
 
@@ -27,6 +27,8 @@ def test_a_streams_consumer_that_leaves_stops_the_computation(llava, pictures):
 def test_a_stream_checks_its_arguments_before_it_starts(llava, pictures):
     with pytest.raises(PromptError, match="3 beams cannot be streamed"):
         llava.stream(pictures[0], "What?", num_beams=3)
+    with pytest.raises(MmhallError, match=r"2 (sequences|answers).* cannot be streamed|num_return_sequences"):
+        llava.stream(pictures[0], "What?", do_sample=True, num_return_sequences=2)
     with pytest.raises(UnknownNameError, match="did you mean 'vcd'"):
         llava.stream(pictures[0], "What?", "vccd")
 

@@ -89,14 +89,14 @@ class Adapter:
         self.heads: int = config.num_attention_heads
         self.image_token_id: int = _image_token_id(model)
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
-        open_door(self.decoder, self.layers)
+        open_door(self.decoder, self.layers, model.get_output_embeddings())
         self._open = True
 
     def close(self) -> None:
         """Give the model its own attention back, unless someone else still needs mmhall's."""
         if self._open:
             self._open = False
-            close_door(self.decoder)
+            close_door(self.decoder, self.model.get_output_embeddings())
 
     def prove(self) -> None:
         """Check that every attention layer of an untested family really goes through the door.

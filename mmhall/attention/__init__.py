@@ -1,6 +1,8 @@
 """Read and steer the decoder's attention through one registered function."""
 
+from mmhall.attention.columns import Columns
 from mmhall.attention.door import NAME, close_door, open_door
+from mmhall.attention.linears import few_rows
 from mmhall.attention.plan import Call, Op, Plan, active
 
-__all__ = ["NAME", "Call", "Op", "Plan", "active", "close_door", "open_door"]
+__all__ = ["NAME", "Call", "Columns", "Op", "Plan", "active", "close_door", "few_rows", "open_door"]

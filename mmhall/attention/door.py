@@ -18,6 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from mmhall.attention.linears import close_linears, open_linears
 from mmhall.attention.plan import Call, Op, current
 from mmhall.attention.rows import causal, output_of, scores_of
 from mmhall.errors import ModelError
@@ -92,12 +93,13 @@ def attention(
     return output, None
 
 
-def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module]) -> None:
+def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Module) -> None:
     """Let a decoder attend through the registered function, until it was closed as often as opened.
 
     Args:
         decoder: The language model inside the vision-language model; nothing else is touched.
         layers: Its layers, in order.
+        head: What turns its output into logits.
 
     Raises:
         ModelError: The decoder's attention is of a kind SDPA would silently get wrong, or cannot be replaced.
@@ -119,10 +121,11 @@ def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module]) -> None:
             decoder.set_attn_implementation(NAME)
             if decoder.config._attn_implementation != NAME:
                 raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
+            open_linears([*decoder.modules(), head])
         _OPEN[decoder] = count + 1, before
 
 
-def close_door(decoder: PreTrainedModel) -> None:
+def close_door(decoder: PreTrainedModel, head: nn.Module) -> None:
     """Undo one `open_door`; the last one gives the decoder back the attention it had."""
     with _LOCK:
         count, before = _OPEN.pop(decoder)
@@ -130,6 +133,7 @@ def close_door(decoder: PreTrainedModel) -> None:
             _OPEN[decoder] = count - 1, before
         else:
             decoder.set_attn_implementation(before)
+            close_linears([*decoder.modules(), head])
 
 
 def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:
@@ -141,7 +145,8 @@ def _planned(module: nn.Module, call: Call, ops: Sequence[Op], dropout: float, k
     biases = [bias for op in ops if (bias := op.bias(call)) is not None]
     asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and len(rows)]
     if asked and not call.prefill:  # the one row is the whole attention: SDPA would compute it twice
-        output = _by_hand(call, asked, biases)[1]
+        probs = _row_by_hand(call, [op for op, _ in asked], biases, asked[0][1])
+        output = output_of(call, probs)
     else:
         output, _ = sdpa_attention_forward(
             module,
@@ -154,16 +159,31 @@ def _planned(module: nn.Module, call: Call, ops: Sequence[Op], dropout: float, k
             **kwargs,
         )
         if asked:
-            rows, by_hand = _by_hand(call, asked, biases)
+            rows, probs = _rows_by_hand(call, asked, biases)
             if any(op.writes for op, _ in asked):
-                output = output.index_copy(1, rows, by_hand.to(output.dtype))
+                output = output.index_copy(1, rows, output_of(call, probs).to(output.dtype))
     for op in ops:
         output = op.edit_output(call, output)
     return output
 
 
-def _by_hand(call: Call, asked: Sequence[tuple[Op, LongTensor]], biases: Sequence[Tensor]) -> tuple[LongTensor, Tensor]:
-    """Compute the union of the asked rows, let each op edit and see its own; return rows and outputs."""
+def _row_by_hand(call: Call, ops: Sequence[Op], biases: Sequence[Tensor], row: LongTensor) -> Tensor:
+    """Compute the only row of a pass, let each op edit and see it; return weights, (B, H, 1, K)."""
+    scores = sum(biases, start=scores_of(call))
+    for op in ops:
+        scores = op.edit_scores(call, row, scores)
+    probs = scores.softmax(dim=-1)
+    for op in ops:
+        probs = op.edit_probs(call, row, probs)
+    for op in ops:
+        op.see(call, row, probs)
+    return probs
+
+
+def _rows_by_hand(
+    call: Call, asked: Sequence[tuple[Op, LongTensor]], biases: Sequence[Tensor]
+) -> tuple[LongTensor, Tensor]:
+    """Compute the union of the asked rows, let each op edit and see its own; return rows and weights, (B, H, R, K)."""
     rows = torch.unique(torch.cat([rows for _, rows in asked]))
     at = [torch.searchsorted(rows, wanted) for _, wanted in asked]
     scores = scores_of(call, rows)
@@ -178,7 +198,7 @@ def _by_hand(call: Call, asked: Sequence[tuple[Op, LongTensor]], biases: Sequenc
             probs = probs.index_copy(2, where, op.edit_probs(call, rows[where], probs[:, :, where]))
     for (op, _), where in zip(asked, at, strict=True):
         op.see(call, rows[where], probs[:, :, where])
-    return rows, output_of(call, probs)
+    return rows, probs
 
 
 def _biased_mask(call: Call, biases: Sequence[Tensor]) -> Tensor | None:
@@ -188,7 +208,7 @@ def _biased_mask(call: Call, biases: Sequence[Tensor]) -> Tensor | None:
     total = sum(biases[1:], start=biases[0])
     mask = call.mask
     if mask is None and call.prefill and call.kind != "cross":
-        mask = causal(call, torch.arange(call.query.shape[2], device=call.query.device))  # type: ignore[arg-type]
+        mask = causal(call, torch.arange(call.query.shape[2], device=call.query.device))
     if mask is None:
         return total.to(call.query.dtype)
     lowest = torch.finfo(call.query.dtype).min

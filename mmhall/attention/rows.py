@@ -8,16 +8,16 @@ from torch import LongTensor, Tensor
 from mmhall.attention.plan import Call
 
 
-def scores_of(call: Call, rows: LongTensor) -> Tensor:
-    """Return masked pre-softmax scores of some query rows, (B, H, R, K) float32.
+def scores_of(call: Call, rows: LongTensor | None = None) -> Tensor:
+    """Return masked pre-softmax scores of some query rows, by default all, (B, H, R, K) float32.
 
     Masked columns hold float32's minimum, never -inf: a fully masked row would turn to NaN.
     """
-    query = call.query[:, :, rows].float()
+    query = (call.query if rows is None else call.query[:, :, rows]).float() * call.scaling
     batch, heads, count, size = query.shape
     groups = call.key.shape[1]
     grouped = query.reshape(batch, groups, heads // groups * count, size)
-    scores = (grouped @ call.key.float().transpose(-1, -2)).view(batch, heads, count, -1) * call.scaling
+    scores = (grouped @ call.key.float().transpose(-1, -2)).view(batch, heads, count, -1)
     lowest = torch.finfo(torch.float32).min
     mask = row_mask(call, rows)
     if mask is None:
@@ -35,16 +35,16 @@ def output_of(call: Call, probs: Tensor) -> Tensor:
     return (grouped @ call.value).view(batch, heads, count, -1).transpose(1, 2)
 
 
-def row_mask(call: Call, rows: LongTensor) -> Tensor | None:
-    """Return the mask of some rows, (B|1, 1|H, R, K); None: they see every column."""
+def row_mask(call: Call, rows: LongTensor | None) -> Tensor | None:
+    """Return the mask of some rows, None: of all, (B|1, 1|H, R, K); None: they see every column."""
     if call.mask is not None:
-        return call.mask[..., rows, :]
+        return call.mask if rows is None else call.mask[..., rows, :]
     if call.kind == "cross" or not call.prefill:
         return None
-    return causal(call, rows)
+    return causal(call, torch.arange(call.query.shape[2], device=call.query.device) if rows is None else rows)
 
 
-def causal(call: Call, rows: LongTensor) -> Tensor:
+def causal(call: Call, rows: Tensor) -> Tensor:
     """Return the causal mask of some of the call's queries, which end at its last key, (1, 1, R, K) bool."""
     queries, keys = call.query.shape[2], call.key.shape[2]
     columns = torch.arange(keys, device=call.query.device)

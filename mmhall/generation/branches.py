@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from mmhall.attention import Plan, active
+from mmhall.attention import Plan, active, few_rows
 from mmhall.errors import PromptError
 from mmhall.generation import caches
 from mmhall.generation.prepare import Prepared
@@ -132,7 +132,7 @@ class Rows:
         """Feed each main row its next token, (N,), and its branches the same."""
         together = len(self._states) == 1
         for index, state in enumerate(self._states):
-            with active(self._plan if index == 0 else None, self.copies if together else 1):
+            with active(self._plan if index == 0 else None, self.copies if together else 1), few_rows():
                 state.step(tokens.repeat(self.copies) if together else tokens)
 
     def select(self, rows: Tensor) -> None:

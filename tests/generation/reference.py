@@ -65,7 +65,7 @@ def built(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
 def ends(name: str) -> tuple[int, ...]:
     """Tokens that end an answer: some that the model says somewhere in the middle of its greedy answers."""
     adapter = adapter_for(*built(name))
-    answers = [_generated(name, adapter.inputs([request]), max_new_tokens=LENGTH) for request in REQUESTS]
+    answers = [_generate(name, adapter.inputs([request]), max_new_tokens=10)[0] for request in REQUESTS]
     return tuple(sorted({answer[at] for answer, at in zip(answers, (3, 5, 7, 9), strict=True) if len(answer) > at}))
 
 
@@ -74,10 +74,6 @@ def generated(name: str, inputs: Inputs, **options: Any) -> list[tuple[int, ...]
     stop = ends(name)
     rows = _generate(name, inputs, eos_token_id=list(stop) or None, **options)
     return [cut(row, stop) for row in rows]
-
-
-def _generated(name: str, inputs: Inputs, **options: Any) -> list[int]:
-    return _generate(name, inputs, **options)[0]
 
 
 def _generate(name: str, inputs: Inputs, **options: Any) -> list[list[int]]:

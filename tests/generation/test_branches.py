@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from transformers import DynamicCache, DynamicLayer, StaticCache
@@ -52,7 +50,7 @@ def read(adapter, batch):
 def test_branches_step_as_if_each_was_read_by_itself(name):
     """Also of Mllama, whose image-free branch has no image keys to be joined."""
     adapter, changed = ours(name), []
-    for spec, request in itertools.product(SPECS, REQUESTS[:2]):
+    for spec, request in zip(SPECS, REQUESTS[:3], strict=True):
         inputs, method = adapter.inputs([request]), mmhall.strategy(spec)
         answer = said(adapter, inputs, method)
         assert answer == [separately(adapter, inputs, method.prepare(adapter, inputs))]
@@ -146,7 +144,7 @@ def test_layers_across_are_joined_only_where_equally_many_image_keys_are_held():
     assert caches.joinable([filled([5, 5]), filled([3, 3])])
 
 
-def test_caches_of_an_unknown_kind_are_not_joined(processor, llava):
+def test_caches_of_an_unknown_kind_are_not_joined():
     class Other(DynamicLayer):
         pass
 
@@ -155,7 +153,7 @@ def test_caches_of_an_unknown_kind_are_not_joined(processor, llava):
 
     strange = filled([5])
     strange.layers[0].__class__ = Other
-    static = StaticCache(config=llava.model.config.get_text_config(), max_cache_len=8)
+    static = StaticCache(config=ours("llava").model.config.get_text_config(), max_cache_len=8)
     assert not caches.joinable([filled([5]), strange])
     assert not caches.joinable([strange, strange])
     assert not caches.joinable([filled([5], Odd), filled([5], Odd)])

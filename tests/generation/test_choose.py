@@ -155,6 +155,16 @@ def test_a_strategy_that_rules_everything_out_is_an_error(settings, monkeypatch)
 
 
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"do_sample": True}], ids=str)
+def test_a_strategy_that_leaves_only_what_the_settings_rule_out_is_an_error(settings, monkeypatch):
+    adapter = ours("llava")
+    inputs, only = adapter.inputs(REQUESTS[:1]), "vdd(beta=1)"
+    ((first, *_),) = said(adapter, inputs, only)
+    monkeypatch.setattr(adapter.model.generation_config, "suppress_tokens", [first])
+    with pytest.raises(GenerationError, match="scores hold nothing above -inf"):
+        said(adapter, inputs, only, **settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"do_sample": True}], ids=str)
 def test_single_tokens_may_be_ruled_out(settings):
     """A model may put -inf on tokens it never says, such as placeholders."""
     adapter = ours("llava")

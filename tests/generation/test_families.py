@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+import mmhall
 from mmhall.adapters.base import Request
-from tests.generation.reference import FAMILIES, LENGTH, QUIET, REQUESTS, generated, ours, picture, said
+from mmhall.generation.run import run
+from mmhall.generation.settings import Settings
+from tests.generation.reference import FAMILIES, LENGTH, QUIET, REQUESTS, cut, ends, generated, ours, picture, said
 
 pytestmark = QUIET
 
@@ -74,6 +77,17 @@ def test_prompts_with_more_and_with_fewer_pictures_make_a_batch(name, spec):
     assert [[answer] for answer in together] == [
         said(adapter, adapter.inputs([request]), spec, max_new_tokens=4) for request in requests
     ]
+
+
+def test_rows_that_have_ended_are_padded_until_the_last_one_ends():
+    adapter = ours("llava")
+    config = Settings(max_new_tokens=LENGTH).resolved(adapter.model)
+    config.pad_token_id = 77
+    rows = run(adapter, adapter.inputs(REQUESTS), mmhall.strategy("greedy"), config, 0).tolist()
+    answers = [cut(row, ends("llava")) for row in rows]
+    longest = max(map(len, answers))
+    assert rows == [[*answer, *[77] * (longest - len(answer))] for answer in answers]
+    assert len({len(answer) for answer in answers}) > 1
 
 
 @pytest.mark.parametrize("name", FAMILIES)

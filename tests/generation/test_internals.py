@@ -194,6 +194,7 @@ def test_attention_is_replaced_in_the_decoder_alone(name):
     model, _ = built(name)
     decoder = next(part for part in model.get_decoder().modules() if hasattr(part, "layers"))
     user = "attention/door.py binds a decoder with set_attn_implementation and reads config._attn_implementation"
+    assert ours(name).decoder.config._attn_implementation == NAME, f"a bound decoder has another attention; {user}"
     assert decoder.config._attn_implementation == "sdpa", f"attention is not SDPA from the start; {user}"
     assert NAME in AttentionInterface().valid_keys(), f"AttentionInterface.register registers nothing; {user}"
     assert NAME in AttentionMaskInterface().valid_keys(), f"AttentionMaskInterface.register registers nothing; {user}"

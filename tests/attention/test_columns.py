@@ -1,0 +1,37 @@
+"""Prompt positions as columns: full layers, sliding ones, joined rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmhall.attention import Call, Columns
+
+
+def call(offset, width):
+    empty = torch.zeros(1, 1, width, 2)
+    return Call(0, "full", 0, 0, offset, empty[:, :, :1], empty, empty, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("offset", "width", "columns"),
+    [
+        (0, 4, [1, 2, 3, 4]),  # the prompt itself
+        (0, 6, [1, 2, 3, 4, 0, 0]),  # two tokens later
+        (2, 3, [3, 4, 0]),  # a window has dropped two columns and one token was written
+        (5, 2, [0, 0]),  # the prompt has left the window
+        (-2, 6, [0, 0, 1, 2, 3, 4]),  # padded on the left to be joined with a longer row
+        (-1, 7, [0, 1, 2, 3, 4, 0, 0]),
+    ],
+)
+def test_values_stand_at_their_positions(offset, width, columns):
+    held = Columns(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    for _ in range(2):
+        assert held(call(offset, width)).tolist() == [[[columns]]]
+
+
+def test_layouts_take_turns():
+    held = Columns(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    for width in (2, 3, 4, 3, 2):
+        assert held(call(0, width)).shape == (2, 1, 1, width)
+        assert held(call(1, width - 1))[:, 0, 0, 0].tolist() == [2.0, 4.0]

@@ -203,6 +203,11 @@ class LVLM:
             raise PromptError(
                 f"an answer found by {chosen.num_beams} beams cannot be streamed; use generate or num_beams=1"
             )
+        if chosen.num_return_sequences > 1:
+            raise PromptError(
+                f"{chosen.num_return_sequences} answers cannot be streamed together; use generate or "
+                "num_return_sequences=1"
+            )
         inputs = self.adapter.inputs([_request(image, prompt)])
         streamer = TextIteratorStreamer(self.adapter.tokenizer, skip_special_tokens=True)
         left, failures = threading.Event(), list[BaseException]()

@@ -21,9 +21,9 @@ _few: ContextVar[bool] = ContextVar("mmhall_few_rows", default=False)
 
 
 @contextmanager
-def few_rows() -> Iterator[None]:
-    """Multiply few rows in the other order inside this context."""
-    token = _few.set(True)
+def few_rows(stacked: bool) -> Iterator[None]:
+    """Multiply few rows in the other order inside this context, if they are a stack of branches."""
+    token = _few.set(stacked)
     try:
         yield
     finally:
@@ -48,5 +48,5 @@ def _linear(module: nn.Linear, x: Tensor) -> Tensor:
     rows = x.numel() // x.shape[-1]
     if not (_few.get() and 1 < rows <= _MOST_ROWS and x.device.type == "cpu" and x.dtype == torch.float32):
         return nn.functional.linear(x, module.weight, module.bias)
-    product = torch.mm(module.weight, x.reshape(rows, -1).t()).t().reshape(*x.shape[:-1], -1)
+    product = torch.mm(module.weight, x.reshape(rows, -1).t()).t().contiguous().view(*x.shape[:-1], -1)
     return product if module.bias is None else product + module.bias

@@ -13,11 +13,11 @@ def scores_of(call: Call, rows: LongTensor | None = None) -> Tensor:
 
     Masked columns hold float32's minimum, never -inf: a fully masked row would turn to NaN.
     """
-    query = (call.query if rows is None else call.query[:, :, rows]).float() * call.scaling
+    query = (call.query if rows is None else call.query[:, :, rows]).float()
     batch, heads, count, size = query.shape
     groups = call.key.shape[1]
     grouped = query.reshape(batch, groups, heads // groups * count, size)
-    scores = (grouped @ call.key.float().transpose(-1, -2)).view(batch, heads, count, -1)
+    scores = (grouped @ call.key.float().transpose(-1, -2)).view(batch, heads, count, -1) * call.scaling
     lowest = torch.finfo(torch.float32).min
     mask = row_mask(call, rows)
     if mask is None:

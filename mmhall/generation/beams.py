@@ -15,6 +15,7 @@ from mmhall.generation.prepare import Prepared
 from mmhall.strategies import Session
 
 _DEAD = -1e9  # a finite floor: -inf would kill a hypothesis whose every continuation is out
+_RULED_OUT = _DEAD / 2
 
 
 def search(prepared: Prepared, rows: Rows, session: Session, asked: GenerationConfig) -> Tensor:
@@ -41,7 +42,9 @@ def search(prepared: Prepared, rows: Rows, session: Session, asked: GenerationCo
     pools = [_Pool(num_beams) for _ in range(prompts)]
     while True:
         logits = combined(session, rows.logits).log_softmax(dim=-1).clamp_min(_DEAD)
-        ranked = choosable(prepared.processed(running.flatten(0, 1), logits)).view(prompts, num_beams, -1)
+        ranked = prepared.processed(running.flatten(0, 1), logits)
+        choosable(ranked.masked_fill(ranked <= _RULED_OUT, -torch.inf))
+        ranked = ranked.view(prompts, num_beams, -1)
         total = (ranked + scores[:, :, None]).flatten(1)
         values, picked = total.topk(candidates)
         parents, tokens = picked // ranked.shape[-1], picked % ranked.shape[-1]
@@ -53,8 +56,7 @@ def search(prepared: Prepared, rows: Rows, session: Session, asked: GenerationCo
         longest = prepared.config.max_length - length if early == "never" and penalty > 0 else written
         hopes = (alive[:, 0] / longest**penalty).tolist()
         for index, pool in enumerate(pools):
-            possible = ended[index] & (values[index] > _DEAD / 2)
-            pool.add(grown[index], values[index] / written**penalty, possible)
+            pool.add(grown[index], values[index], ended[index], written**penalty)
             pool.close_if_hopeless(hopes[index], early is True)
         if ended.all() or not any(pool.open for pool in pools):
             break
@@ -70,23 +72,27 @@ class _Pool:
     """The finished hypotheses of one prompt, best first; closed once nothing running can improve on them."""
 
     def __init__(self, size: int) -> None:
-        self._size, self._held, self.open = size, list[tuple[float, Tensor]](), True
+        self._size, self._held, self.open = size, list[tuple[bool, float, Tensor]](), True
 
-    def add(self, sequences: Tensor, scores: Tensor, ended: Tensor) -> None:
-        """Take in what has ended among the first candidates; later ones are there only to go on with."""
+    def add(self, sequences: Tensor, values: Tensor, ended: Tensor, length: float) -> None:
+        """Take in what has ended among the first candidates; later ones are there only to go on with.
+
+        What a strategy rules out stands behind all else: it fills up what is asked for where nothing better is left.
+        """
         if not self.open:
             return
         for index in ended[: self._size].nonzero()[:, 0].tolist():
-            self._held.append((float(scores[index]), sequences[index]))
-        self._held = sorted(self._held, key=lambda pair: -pair[0])[: self._size]
+            possible = bool(values[index] > _RULED_OUT)
+            self._held.append((possible, float(values[index] / length), sequences[index]))
+        self._held = sorted(self._held, key=lambda held: (-held[0], -held[1]))[: self._size]
 
     def close_if_hopeless(self, hope: float, early: bool) -> None:
         """Close when full, and stopping early or no better score can be hoped for."""
-        if len(self._held) == self._size and (early or hope <= self._held[-1][0]):
+        if len(self._held) == self._size and self._held[-1][0] and (early or hope <= self._held[-1][1]):
             self.open = False
 
     def best(self, count: int) -> list[Tensor]:
-        return [sequence for _, sequence in self._held[:count]]
+        return [sequence for _, _, sequence in self._held[:count]]
 
 
 def _of_each(beams: Tensor, index: Tensor) -> Tensor:

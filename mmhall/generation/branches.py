@@ -132,8 +132,9 @@ class Rows:
         """Feed each main row its next token, (N,), and its branches the same."""
         together = len(self._states) == 1
         for index, state in enumerate(self._states):
-            with active(self._plan if index == 0 else None, self.copies if together else 1), few_rows():
-                state.step(tokens.repeat(self.copies) if together else tokens)
+            copies = self.copies if together else 1
+            with active(self._plan if index == 0 else None, copies), few_rows(copies > 1):
+                state.step(tokens.repeat(copies))
 
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder main rows by 0-based index, and their branches alike."""

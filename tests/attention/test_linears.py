@@ -1,0 +1,69 @@
+"""Linear layers of a few rows: the same product, and torch's own wherever nobody asks."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mmhall.attention import few_rows
+from mmhall.attention.linears import close_linears, open_linears
+
+
+@pytest.fixture(params=[True, False], ids=["bias", "no bias"])
+def layer(request):
+    torch.manual_seed(0)
+    made = nn.Linear(96, 130, bias=request.param)
+    open_linears([made])
+    return made
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (3, 1), (2, 3), (8, 1), (9, 1), (2, 40)])
+def test_the_product_is_the_same(layer, shape):
+    x = torch.randn(*shape, 96)
+    plain = nn.functional.linear(x, layer.weight, layer.bias)
+    assert torch.equal(layer(x), plain)
+    with few_rows(stacked=False):
+        assert torch.equal(layer(x), plain)
+    with few_rows(stacked=True):
+        got = layer(x)
+    torch.testing.assert_close(got, plain, rtol=0, atol=1e-5)
+    assert got.shape == plain.shape
+    assert got.is_contiguous()
+
+
+def test_few_rows_are_multiplied_in_the_other_order(layer, monkeypatch):
+    """Two to eight rows, stacked, in float32: else torch's own."""
+    orders = []
+    monkeypatch.setattr(torch, "mm", lambda *a, own=torch.mm: orders.append(a[1].shape[1]) or own(*a))
+    with few_rows(stacked=True):
+        for rows in (1, 2, 8, 9):
+            layer(torch.randn(rows, 96))
+        layer.bfloat16()(torch.randn(2, 96).bfloat16())
+    assert orders == [2, 8]
+
+
+def test_a_copy_multiplies_with_its_own_weights(layer):
+    other = copy.deepcopy(layer)
+    with torch.no_grad():
+        other.weight.zero_()
+    x = torch.randn(2, 96)
+    with few_rows(stacked=True):
+        assert not torch.equal(layer(x), other(x))
+
+
+def test_closed_it_is_torchs_own_again(layer):
+    close_linears([layer])
+    assert "forward" not in vars(layer)
+
+
+def test_subclasses_with_a_forward_of_their_own_are_left_alone():
+    class Router(nn.Linear):
+        def forward(self, x):
+            return super().forward(x), "more"
+
+    router = Router(4, 4)
+    open_linears([router])
+    assert router(torch.randn(1, 4))[1] == "more"

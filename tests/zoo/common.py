@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -34,6 +35,23 @@ def make_tokenizer(specials: Sequence[str] = (), **named: str) -> PreTrainedToke
         padding_side="left",
         extra_special_tokens=named,
     )
+
+
+def text_config(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict[str, Any]:
+    """What every text configuration says, and `more`."""
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        **more,
+    }
 
 
 def finish(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, gain: float = 6.0) -> PreTrainedModel:

@@ -45,29 +45,12 @@ from transformers import (
     SiglipImageProcessor,
 )
 
-from .common import finish, make_tokenizer
+from tests.zoo.common import finish, make_tokenizer, text_config
 
 PATCH = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
 VISION = {"depth": 2, "hidden_size": 32, "num_heads": 2, "patch_size": 8, "intermediate_size": 48}
 SIGLIP = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 HYBRID = ["sliding_attention", "full_attention"] * 2
-
-
-def _text(tokenizer: PreTrainedTokenizerFast, **changes: Any) -> dict[str, Any]:
-    """The decoder's part of a config."""
-    return {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 1024,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        **changes,
-    }
 
 
 def _rope(*sections: int, **more: Any) -> dict[str, Any]:
@@ -117,7 +100,7 @@ def _qwen(
         chat_template=_template("<|vision_start|><|image_pad|><|vision_end|>", "<|im_start|>ROLE\n", "<|im_end|>\n"),
     )
     config = config_class(
-        text_config=_text(tokenizer, **text),
+        text_config=text_config(tokenizer, num_hidden_layers=4, **text),
         vision_config={**VISION, **vision},
         **_ids(
             tokenizer,
@@ -204,7 +187,9 @@ def glm4v() -> tuple[PreTrainedModel, ProcessorMixin]:
         chat_template=_template("<|begin_of_image|><|image|><|end_of_image|>", "<|ROLE|>\n", "", start="[gMASK]<sop>"),
     )
     config = Glm4vConfig(
-        text_config=_text(tokenizer, rope_parameters=_rope(2, 1, 1, partial_rotary_factor=0.5)),
+        text_config=text_config(
+            tokenizer, num_hidden_layers=4, rope_parameters=_rope(2, 1, 1, partial_rotary_factor=0.5)
+        ),
         vision_config={**VISION, "out_hidden_size": 64, "image_size": 64},
         **_ids(tokenizer, image_token_id="<|image|>", video_token_id="<|video|>", **frames),
     )
@@ -225,8 +210,9 @@ def gemma3() -> tuple[PreTrainedModel, ProcessorMixin]:
         image_seq_length=16,
     )
     config = Gemma3Config(
-        text_config=_text(
+        text_config=text_config(
             tokenizer,
+            num_hidden_layers=4,
             head_dim=16,
             query_pre_attn_scalar=16,
             sliding_window=24,
@@ -269,8 +255,9 @@ def gemma4() -> tuple[PreTrainedModel, ProcessorMixin]:
         image_seq_length=70,
     )
     config = Gemma4Config(
-        text_config=_text(
+        text_config=text_config(
             tokenizer,
+            num_hidden_layers=4,
             head_dim=16,
             global_head_dim=32,
             sliding_window=24,
@@ -315,7 +302,7 @@ def paligemma() -> tuple[PreTrainedModel, ProcessorMixin]:
         tokenizer=tokenizer,
     )
     config = PaliGemmaConfig(
-        text_config=_text(tokenizer, model_type="gemma", head_dim=16, initializer_range=0.2),
+        text_config=text_config(tokenizer, num_hidden_layers=4, model_type="gemma", head_dim=16, initializer_range=0.2),
         vision_config={
             **SIGLIP,
             "model_type": "siglip_vision_model",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers import (
     AyaVisionConfig,
@@ -53,7 +51,7 @@ from transformers import (
     VipLlavaForConditionalGeneration,
 )
 
-from tests.zoo.common import finish, make_tokenizer
+from tests.zoo.common import finish, make_tokenizer, text_config
 
 WINDOW = 24
 SPREAD = 0.3
@@ -82,24 +80,6 @@ def cohere_chat(image: str) -> str:
     turn = "<|START_OF_TURN_TOKEN|>"
     start = f"{{% if loop.first %}}{{{{ bos_token }}}}{{% endif %}}{turn}<|{roles}_TOKEN|>"
     return chat(start, "<|END_OF_TURN_TOKEN|>", f"{turn}<|CHATBOT_TOKEN|>", image)
-
-
-def text(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict[str, Any]:
-    """What every text configuration says, and `more`."""
-    return {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 1024,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "initializer_range": SPREAD,
-        **more,
-    }
 
 
 def clip() -> CLIPVisionConfig:
@@ -138,7 +118,7 @@ def llava() -> tuple[PreTrainedModel, ProcessorMixin]:
     tokenizer = make_tokenizer(image_token="<image>")
     config = LlavaConfig(
         vision_config=clip(),
-        text_config=LlamaConfig(**text(tokenizer)),
+        text_config=LlamaConfig(**text_config(tokenizer, initializer_range=SPREAD)),
         image_token_index=tokenizer.image_token_id,
         image_seq_length=16,
     )
@@ -152,7 +132,7 @@ def llava_qwen2() -> tuple[PreTrainedModel, ProcessorMixin]:
     tokenizer = make_tokenizer(CHATML, image_token="<image>")
     config = LlavaConfig(
         vision_config=siglip(16, 4),
-        text_config=Qwen2Config(**text(tokenizer)),
+        text_config=Qwen2Config(**text_config(tokenizer, initializer_range=SPREAD)),
         image_token_index=tokenizer.image_token_id,
         image_seq_length=16,
         vision_feature_layer=-1,
@@ -172,7 +152,11 @@ def llava_phi3() -> tuple[PreTrainedModel, ProcessorMixin]:
     tokenizer = make_tokenizer(("<|user|>", "<|assistant|>", "<|system|>", "<|end|>"), image_token="<image>")
     config = LlavaConfig(
         vision_config=clip(),
-        text_config=Phi3Config(**text(tokenizer, sliding_window=WINDOW, original_max_position_embeddings=1024)),
+        text_config=Phi3Config(
+            **text_config(
+                tokenizer, initializer_range=SPREAD, sliding_window=WINDOW, original_max_position_embeddings=1024
+            )
+        ),
         image_token_index=tokenizer.image_token_id,
         image_seq_length=16,
     )
@@ -184,7 +168,7 @@ def vipllava() -> tuple[PreTrainedModel, ProcessorMixin]:
     tokenizer = make_tokenizer(image_token="<image>")
     config = VipLlavaConfig(
         vision_config=clip(),
-        text_config=LlamaConfig(**text(tokenizer)),
+        text_config=LlamaConfig(**text_config(tokenizer, initializer_range=SPREAD)),
         image_token_index=tokenizer.image_token_id,
         image_seq_length=16,
         vision_feature_layer=[-1, -2, 0],
@@ -199,7 +183,7 @@ def llava_next() -> tuple[PreTrainedModel, ProcessorMixin]:
     pinpoints = [[16, 32], [32, 16], [32, 32], [48, 16], [16, 48]]
     config = LlavaNextConfig(
         vision_config=clip(),
-        text_config=MistralConfig(**text(tokenizer, sliding_window=None)),
+        text_config=MistralConfig(**text_config(tokenizer, initializer_range=SPREAD, sliding_window=None)),
         image_token_index=tokenizer.image_token_id,
         image_seq_length=16,
         image_grid_pinpoints=pinpoints,
@@ -222,7 +206,7 @@ def llava_onevision() -> tuple[PreTrainedModel, ProcessorMixin]:
     pinpoints = [[12 * rows, 12 * columns] for rows in range(1, 7) for columns in range(1, 7)]
     config = LlavaOnevisionConfig(
         vision_config=siglip(12, 4),
-        text_config=Qwen2Config(**text(tokenizer)),
+        text_config=Qwen2Config(**text_config(tokenizer, initializer_range=SPREAD)),
         image_token_index=tokenizer.image_token_id,
         video_token_index=tokenizer.video_token_id,
         image_grid_pinpoints=pinpoints,
@@ -243,7 +227,7 @@ def mistral3() -> tuple[PreTrainedModel, ProcessorMixin]:
     tokenizer = make_tokenizer(markers, image_token="[IMG]")
     config = Mistral3Config(
         vision_config=PixtralVisionConfig(**VISION, image_size=48, patch_size=4, initializer_range=SPREAD),
-        text_config=MistralConfig(**text(tokenizer, sliding_window=None, head_dim=16)),
+        text_config=MistralConfig(**text_config(tokenizer, initializer_range=SPREAD, sliding_window=None, head_dim=16)),
         image_token_index=tokenizer.image_token_id,
         spatial_merge_size=2,
         tie_word_embeddings=False,
@@ -273,7 +257,7 @@ def internvl() -> tuple[PreTrainedModel, ProcessorMixin]:
     )
     config = InternVLConfig(
         vision_config=InternVLVisionConfig(**VISION, image_size=TILE, patch_size=PATCH, initializer_range=SPREAD),
-        text_config=Qwen2Config(**text(tokenizer)),
+        text_config=Qwen2Config(**text_config(tokenizer, initializer_range=SPREAD)),
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=9,
     )
@@ -293,7 +277,7 @@ def internvl() -> tuple[PreTrainedModel, ProcessorMixin]:
 
 def cohere2_text(tokenizer: PreTrainedTokenizerFast) -> Cohere2Config:
     """Three layers that see a window and one that sees everything, as in the real models."""
-    return Cohere2Config(**text(tokenizer, num_hidden_layers=4, sliding_window=WINDOW))
+    return Cohere2Config(**text_config(tokenizer, initializer_range=SPREAD, num_hidden_layers=4, sliding_window=WINDOW))
 
 
 def aya_vision() -> tuple[PreTrainedModel, ProcessorMixin]:

@@ -31,7 +31,6 @@ from transformers import (
     MllamaImageProcessor,
     MllamaProcessor,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
     ProcessorMixin,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
@@ -41,7 +40,7 @@ from transformers import (
 )
 from transformers.models.smolvlm import processing_smolvlm
 
-from tests.zoo.common import finish, make_tokenizer
+from tests.zoo.common import finish, make_tokenizer, text_config
 
 Built = tuple[PreTrainedModel, ProcessorMixin]
 
@@ -88,23 +87,6 @@ LLAMA4_TOKENS = (
 )
 
 
-def _text(tokenizer: PreTrainedTokenizerFast, **more: object) -> dict[str, object]:
-    """The text configuration every family here shares, and what a family adds to it."""
-    return {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 1024,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        **more,
-    }
-
-
 def _draw(parameters: Sequence[torch.nn.Parameter]) -> None:
     """Draw at random what transformers starts at one constant, which would hide the picture or make places alike."""
     with torch.no_grad():
@@ -118,7 +100,7 @@ def idefics2() -> Built:
         ["<end_of_utterance>"], image_token="<image>", image_boundary_token="<fake_token_around_image>"
     )
     config = Idefics2Config(
-        text_config=_text(tokenizer, model_type="mistral", sliding_window=48),
+        text_config=text_config(tokenizer, model_type="mistral", sliding_window=48),
         vision_config={**VISION, "image_size": 2 * TILE},
         perceiver_config={
             "hidden_size": 64,
@@ -145,7 +127,7 @@ def idefics3() -> Built:
     torch.manual_seed(0)
     tokenizer = make_tokenizer(["<image>", *IDEFICS_TOKENS, *TILE_TOKENS])
     config = Idefics3Config(
-        text_config=_text(tokenizer, model_type="llama"),
+        text_config=text_config(tokenizer, model_type="llama"),
         vision_config=VISION,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         pad_token_id=tokenizer.pad_token_id,
@@ -163,7 +145,7 @@ def smolvlm() -> Built:
     torch.manual_seed(0)
     tokenizer = make_tokenizer(["<|im_start|>", "<image>", "<video>", *IDEFICS_TOKENS, *TILE_TOKENS])
     config = SmolVLMConfig(
-        text_config=_text(tokenizer, model_type="llama"),
+        text_config=text_config(tokenizer, model_type="llama"),
         vision_config=VISION,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         pad_token_id=tokenizer.pad_token_id,
@@ -186,7 +168,7 @@ def blip_2() -> Built:
     # The processor adds <image> to the tokenizer, whose length the configuration reads.
     processor = Blip2Processor(BlipImageProcessor(size=SQUARE), tokenizer, num_query_tokens=QUERIES)
     config = Blip2Config(
-        text_config=_text(
+        text_config=text_config(
             tokenizer,
             model_type="opt",
             num_key_value_heads=4,
@@ -212,7 +194,7 @@ def instructblip() -> Built:
         BlipImageProcessor(size=SQUARE), tokenizer, qformer_tokenizer, num_query_tokens=QUERIES
     )
     config = InstructBlipConfig(
-        text_config=_text(tokenizer, model_type="llama"),
+        text_config=text_config(tokenizer, model_type="llama"),
         vision_config={**VISION, "initializer_range": 0.02},
         qformer_config={**QFORMER, "vocab_size": len(qformer_tokenizer)},
         num_query_tokens=QUERIES,
@@ -227,7 +209,7 @@ def mllama() -> Built:
     torch.manual_seed(0)
     tokenizer = make_tokenizer(["<|image|>", *MLLAMA_TOKENS])
     config = MllamaConfig(
-        text_config=_text(tokenizer, num_hidden_layers=4, cross_attention_layers=[1, 3]),
+        text_config=text_config(tokenizer, num_hidden_layers=4, cross_attention_layers=[1, 3]),
         vision_config={**VISION, "num_global_layers": 1, "intermediate_layers_indices": [1], "vision_output_dim": 64},
         image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
     )
@@ -241,7 +223,7 @@ def llama4() -> Built:
     torch.manual_seed(0)
     tokenizer = make_tokenizer(LLAMA4_TOKENS)
     config = Llama4Config(
-        text_config=_text(
+        text_config=text_config(
             tokenizer,
             num_hidden_layers=4,
             head_dim=16,

@@ -13,13 +13,17 @@ from mmhall.errors import ModelError
 from mmhall.lvlm import LVLM
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
+_UNLOADABLE = (
+    OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError, KeyError, AssertionError,
+    SafetensorError,
+)  # fmt: skip
 
 
 def load(
     name: str | Path = "embedded",
     *,
     dtype: str | torch.dtype | None = None,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     revision: str | None = None,
     **options: Any,
 ) -> LVLM:
@@ -36,6 +40,8 @@ def load(
     Raises:
         ModelError: Nothing loadable is there, or mmhall cannot drive it.
     """
+    if not isinstance(name, str | Path) or not str(name):
+        raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
     folder = EMBEDDED if name == "embedded" else Path(name)
     source = str(folder) if folder.is_dir() else str(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
@@ -44,22 +50,37 @@ def load(
         raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
     if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".")):
         raise ModelError(f"{name}: no such folder; give the folder of a saved transformers model, or a hub id")
-    target = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    target = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None:
-        dtype = torch.float32 if target == "cpu" else torch.bfloat16
+        on_cpu = str(options.get("device_map", target)).startswith("cpu")
+        dtype = torch.float32 if on_cpu else torch.bfloat16
     shared = {
         "revision": revision,
         "trust_remote_code": options.pop("trust_remote_code", False),
         "local_files_only": folder.is_dir(),
     }
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, **shared, **options
+        model, told = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **shared, **options
         )
         placed = {"device_map", "quantization_config"} & options.keys()
         model = model if placed else model.to(target)
         processor = AutoProcessor.from_pretrained(source, **shared)
-    except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load model {str(name)!r}: {first}") from error
+    except _UNLOADABLE as error:
+        raise ModelError(f"cannot load model {str(name)!r}: {_first_lines(error)}") from error
+    lost = sorted([*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])])
+    if lost:
+        raise ModelError(
+            f"cannot load model {str(name)!r}: {len(lost)} weights are missing or of the wrong shape, such as {lost[0]}"
+        )
     return LVLM(model, processor, str(name))
+
+
+def _first_lines(error: Exception) -> str:
+    """Return what an error says first, up to the line that ends its sentence."""
+    told: list[str] = []
+    for line in str(error).strip().splitlines() or [type(error).__name__]:
+        told.append(line.strip())
+        if not line.rstrip().endswith(":"):
+            break
+    return " ".join(told)

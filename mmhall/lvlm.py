@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, ProcessorMixin, TextIteratorStreamer
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
 from mmhall.answers import Answer, Said, Uncertainty, Usage
-from mmhall.errors import OptionError, PromptError
+from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.generation.run import run
 from mmhall.generation.score import score
 from mmhall.generation.settings import Settings, make_settings
@@ -46,6 +46,10 @@ class LVLM:
         Raises:
             ModelError: mmhall cannot drive this kind of model.
         """
+        if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+            raise ModelError(
+                f"{name}: its processor, a {type(processor).__name__}, does not read both text and pictures"
+            )
         self.model, self.processor, self.name = model.eval(), processor, name
         self.revision: str | None = getattr(model.config, "_commit_hash", None)
         self.adapter = adapter_for(model, processor)
@@ -56,10 +60,12 @@ class LVLM:
             (n, tuple(p.shape), f"{p.double().sum():.6e}", f"{p.double().norm():.6e}")
             for n, p in self.model.named_parameters()
         ]
+        return {**self._named(), "weights": hashlib.sha256(repr(told).encode()).hexdigest()[:16]}
+
+    def _named(self) -> dict[str, str | None]:
         return {
             "model": self.name,
             "revision": self.revision,
-            "weights": hashlib.sha256(repr(told).encode()).hexdigest()[:16],
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.adapter.device.type,
         }
@@ -106,10 +112,18 @@ class LVLM:
         Raises:
             MmhallError: As in `generate`; also when pictures and prompts without pictures are mixed.
         """
-        if not requests:
-            return []
         method, chosen = make_strategy(strategy), make_settings(settings)
-        opened = [_request(images, prompt) for images, prompt in requests]
+        if uncertainty and chosen.num_return_sequences > 1:
+            raise OptionError(
+                "generate", "num_return_sequences", chosen.num_return_sequences, "1 with uncertainty=True"
+            )
+        pairs = list(requests)
+        for pair in pairs:
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise PromptError(f"a batch is made of pairs (picture, prompt), got {pair!r}")
+        if not pairs:
+            return []
+        opened = [_request(images, prompt) for images, prompt in pairs]
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
             config = chosen.resolved(self.model)
@@ -132,7 +146,8 @@ class LVLM:
             MmhallError: As in `generate`.
         """
         inputs = self.adapter.inputs([_request(image, prompt)])
-        ids = self.adapter.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        _check_text("an answer", answer)
+        ids = self.adapter.tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return score(self.adapter, inputs, [ids])[0]
 
     def trace(
@@ -183,7 +198,7 @@ class LVLM:
             grid=self.adapter.places(request, inputs),
             words=words_of(self.adapter.tokenizer, answer.token_ids),
             pictures=tuple(map(shown, request.images)),
-            model=self.identity(),
+            model=self._named(),
         )
 
     def stream(self, image: Images, prompt: str, strategy: str | Strategy = "greedy", **settings: Any) -> Iterator[str]:
@@ -219,7 +234,8 @@ class LVLM:
                 failures.append(error)
                 streamer.end()
 
-        return _pieces(threading.Thread(target=work, daemon=True), streamer, left, failures)
+        pieces = _pieces(threading.Thread(target=work, daemon=True), streamer, left, failures)
+        return _cut(pieces, chosen.stop_strings) if chosen.stop_strings else pieces
 
     def close(self) -> None:
         """Give the model its own attention back; the LVLM can no longer steer or trace it."""
@@ -272,9 +288,17 @@ class LVLM:
         return answers
 
 
+def _check_text(what: str, text: Any) -> None:
+    if not isinstance(text, str):
+        raise PromptError(f"{what} must be text, got {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"{what} holds characters that are no valid Unicode, at position {error.start}") from error
+
+
 def _request(images: Images, prompt: str) -> Request:
-    if not isinstance(prompt, str):
-        raise PromptError(f"a prompt must be text, got {type(prompt).__name__}")
+    _check_text("a prompt", prompt)
     given = [] if images is None else images if isinstance(images, list | tuple) else [images]
     return Request(prompt, tuple(map(open_image, given)))
 
@@ -290,6 +314,22 @@ def _pieces(
         thread.join()
     if failures:
         raise failures[0]
+
+
+def _cut(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
+    """Pass a text on up to the first stop string; what could be the start of one is held back."""
+    text, told, held = "", 0, max(map(len, stops)) - 1
+    for piece in pieces:
+        text += piece
+        end = min([text.index(stop) for stop in stops if stop in text], default=None)
+        safe = max(told, len(text) - held) if end is None else end
+        if text[told:safe]:
+            yield text[told:safe]
+        told = safe
+        if end is not None:
+            return
+    if text[told:]:
+        yield text[told:]
 
 
 @dataclass(slots=True)

@@ -108,6 +108,8 @@ def strategy(spec: str | Strategy, **options: Any) -> Strategy:
     """
     from mmhall.decoders import STRATEGIES
 
+    if not isinstance(spec, Strategy | str):
+        raise OptionError("strategy", "strategy", spec, 'a name such as "vcd", or a strategy')
     if isinstance(spec, Strategy):
         name, kind, given = spec.name, type(spec), {**spec.options(), **options}
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ class Probe(Op):
         return torch.stack([torch.stack(steps) for steps in self.kept.values()], dim=1).cpu()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """An answer, and where the model looked for each of its tokens.
 
@@ -120,14 +121,13 @@ class Trace:
         Raises:
             OptionError: A token, layer or head was not traced, or there is no such reduction.
         """
-        tokens = [token] if isinstance(token, int) else list(token)
-        count = len(self.image_attention)
+        tokens, count = _indices("token", token), len(self.image_attention)
         for index in tokens:
             if not -count <= index < count:
-                raise OptionError("trace", "token", index, f"from {-count} to {count - 1}")
-        if not tokens or reduce not in ("mean", "max"):
-            wrong = ("token", token, "at least one index") if not tokens else ("reduce", reduce, '"mean" or "max"')
-            raise OptionError("trace", *wrong)
+                there = f"from {-count} to {count - 1}" if count else "left alone: the answer has no tokens"
+                raise OptionError("trace", "token", index, there)
+        if reduce not in ("mean", "max"):
+            raise OptionError("trace", "reduce", reduce, '"mean" or "max"')
         chosen = self.image_attention[tokens]
         chosen = chosen[:, _within("layers", layers, self.layers)][:, :, _within("heads", heads, self.heads)]
         flat = chosen.flatten(1, 2)
@@ -147,8 +147,7 @@ class Trace:
             ModelError: The family's image tokens have no places.
             OptionError: As in `token_attention`; also no such picture.
         """
-        if not 0 <= picture < len(self.pictures):
-            raise OptionError("trace", "picture", picture, f"from 0 to {len(self.pictures) - 1}")
+        self._check(picture)
         if self.grid.finest(picture) == (0, 0):
             raise ModelError("this model's image tokens have no place in the picture; see trace.image_attention")
         return heat.spread(self.grid, picture, self.token_attention(token, **how))
@@ -161,7 +160,8 @@ class Trace:
             picture: 0-based.
             **how: As in `token_attention`.
         """
-        if 0 <= picture < len(self.pictures) and self.grid.finest(picture) == (0, 0):
+        self._check(picture)
+        if self.grid.finest(picture) == (0, 0):
             own = self.token_attention(token, **how)[self.grid.image == picture]
             return heat.strip(self.pictures[picture], own)
         warmth = self.heatmap(token, picture=picture, **how)
@@ -174,6 +174,7 @@ class Trace:
             picture: 0-based.
             **how: As in `token_attention`.
         """
+        self._check(picture)
         shown = [word for word in self.words if word.is_content] or list(self.words)
         share = self.image_share.mean(dim=(1, 2))
         cells = [
@@ -186,8 +187,17 @@ class Trace:
         legend = "%: share of attention on the picture"
         return heat.sheet(cells or [(self.pictures[picture], "(no words)")], legend=legend)
 
+    def _check(self, picture: int) -> None:
+        if picture not in range(len(self.pictures)):
+            there = f"from 0 to {len(self.pictures) - 1}" if self.pictures else "left alone: the prompt has no picture"
+            raise OptionError("trace", "picture", picture, there)
+
     def save(self, path: str | Path) -> None:
-        """Write the trace to a safetensors file, metadata included."""
+        """Write the trace to a safetensors file, metadata included.
+
+        Raises:
+            DataError: The file cannot be written.
+        """
         tensors = {
             "image_attention": self.image_attention,
             **{name: getattr(self.grid, name) for name in ("image", "view", "row", "column")},
@@ -204,7 +214,10 @@ class Trace:
             "model": self.model,
         }
         held = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(held, path, metadata={"format": _FORMAT, "trace": json.dumps(told)})
+        try:
+            save_file(held, path, metadata={"format": _FORMAT, "trace": json.dumps(told)})
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{path}: cannot be written ({error}); give another name") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -223,7 +236,13 @@ class Trace:
             ) from error
         if metadata.get("format") != _FORMAT:
             raise DataError(f"{path}: is no trace; give a file written by Trace.save")
-        told = json.loads(metadata["trace"])
+        try:
+            return cls._read(held, json.loads(metadata["trace"]))
+        except (KeyError, ValueError, TypeError) as error:
+            raise DataError(f"{path}: is a damaged trace ({error!r})") from error
+
+    @classmethod
+    def _read(cls, held: dict[str, Tensor], told: dict[str, Any]) -> Trace:
         pictures = sum(name.startswith("picture.") for name in held)
         return cls(
             answer=_answer(told["answer"]),
@@ -253,9 +272,21 @@ def checked(owner: str, asked: Sequence[int] | None, known: Sequence[int]) -> tu
     """
     if asked is None:
         return tuple(known)
-    if not asked or any(isinstance(i, bool) or i not in known for i in asked):
-        raise OptionError("trace", owner, list(asked), f"among {_ranges(known)}")
-    return tuple(dict.fromkeys(asked))
+    wanted = _indices(owner, asked)
+    if not set(wanted) <= set(known):
+        raise OptionError("trace", owner, wanted, f"among {_ranges(known)}")
+    return tuple(dict.fromkeys(wanted))
+
+
+def _indices(owner: str, asked: Any) -> list[int]:
+    """Return one index or several as plain integers."""
+    try:
+        many = list(asked) if hasattr(asked, "__iter__") and getattr(asked, "ndim", None) != 0 else [asked]
+        if not many or any(isinstance(index, bool) for index in many):
+            raise TypeError
+        return [operator.index(index) for index in many]
+    except TypeError:
+        raise OptionError("trace", owner, asked, "an index or several") from None
 
 
 def _within(owner: str, asked: Sequence[int] | None, traced: Sequence[int]) -> list[int]:

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import threading
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import mmhall
 from mmhall.adapters.base import Adapter, Request
 from mmhall.errors import ImageError, MmhallError, ModelError, OptionError, PromptError, UnknownNameError
+from mmhall.loading import EMBEDDED
 from mmhall.lvlm import LVLM
 from tests.conftest import make_random_llava
+from tests.zoo import built
 
 
 def test_a_streams_consumer_that_leaves_stops_the_computation(llava, pictures):
@@ -214,3 +218,93 @@ def test_a_template_that_writes_the_first_token_itself_gets_no_second_one(proces
     twice.chat_template = "<s>USER: {{ messages[0]['content'][0]['text'] }} ASSISTANT:"
     lvlm = LVLM(make_random_llava(twice), twice)
     assert lvlm.adapter.inputs([Request("Hello.")])["input_ids"][0].tolist().count(0) == 1
+
+
+@pytest.mark.parametrize("stop", ["dog", " ", "on"])
+def test_a_stop_string_ends_an_answer_however_the_tokenizer_splits(embedded, llava, pictures, stop):
+    """The embedded tokenizer has words only, and no way to spell a letter."""
+    for lvlm in (embedded, llava):
+        whole = lvlm.generate(pictures[0], "Please describe this image in detail.", max_new_tokens=30)
+        cut = lvlm.generate(
+            pictures[0], "Please describe this image in detail.", max_new_tokens=30, stop_strings=[stop]
+        )
+        if stop in whole.text:
+            assert cut.text == whole.text[: whole.text.index(stop)].strip()
+            assert cut.stopped_by == "stop"
+            assert len(cut.token_ids) < len(whole.token_ids)
+        else:
+            assert cut.text == whole.text
+        streamed = lvlm.stream(
+            pictures[0], "Please describe this image in detail.", max_new_tokens=30, stop_strings=[stop]
+        )
+        assert "".join(streamed).strip() == cut.text
+
+
+@pytest.mark.parametrize("batch", [["ab"], [("a", "b", "c")], [None], "ab"])
+def test_malformed_batches_are_refused(llava, batch):
+    with pytest.raises(PromptError, match="made of pairs"):
+        llava.generate_batch(batch)
+
+
+def test_a_batch_may_be_any_iterable(llava, pictures):
+    assert llava.generate_batch(iter(())) == []
+    (answer,) = llava.generate_batch(((picture, "What?") for picture in pictures[:1]), max_new_tokens=3)
+    assert answer.token_ids == llava.generate(pictures[0], "What?", max_new_tokens=3).token_ids
+
+
+@pytest.mark.parametrize("prompt", [None, 3, b"What?", "a\udcff"])
+def test_prompts_that_are_no_text_are_refused(llava, pictures, prompt):
+    with pytest.raises(PromptError, match=r"must be text|no valid Unicode"):
+        llava.generate(pictures[0], prompt)
+
+
+@pytest.mark.parametrize("strategy", [None, 3, mmhall.Strategy])
+def test_strategies_that_are_none_are_refused(llava, pictures, strategy):
+    with pytest.raises(OptionError, match="strategy must be a name"):
+        llava.generate(pictures[0], "What?", strategy)
+
+
+def test_a_processor_without_a_chat_template_says_so(pictures):
+    model, processor = built("qwen2_vl")
+    bare = copy.copy(processor)
+    bare.chat_template = None
+    with pytest.raises(ModelError, match="chat template cannot be used"):
+        LVLM(model, bare).generate(pictures[0], "What?")
+
+
+def test_a_tokenizer_is_no_processor():
+    model, processor = built("llava")
+    with pytest.raises(ModelError, match="does not read both text and pictures"):
+        LVLM(model, processor.tokenizer)
+
+
+class TestLoading:
+    def test_missing_weights_are_refused(self, tmp_path):
+        folder = tmp_path / "model"
+        shutil.copytree(EMBEDDED, folder)
+        weights = load_file(folder / "model.safetensors")
+        lost = sorted(weights)[5]
+        save_file({k: v for k, v in weights.items() if k != lost}, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ModelError, match="1 weights are missing or of the wrong shape"):
+            mmhall.load(folder)
+
+    def test_a_text_only_model_is_refused(self, tmp_path):
+        sizes = {"vocab_size": 9, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+        LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=1)).save_pretrained(tmp_path)
+        with pytest.raises(ModelError, match="Unrecognized configuration class"):
+            mmhall.load(tmp_path)
+
+    @pytest.mark.parametrize("name", [None, 123, ""])
+    def test_names_that_are_none_are_refused(self, name):
+        with pytest.raises(ModelError, match="a model is named by"):
+            mmhall.load(name)
+
+    def test_an_attention_nobody_has_is_refused(self):
+        with pytest.raises(ModelError, match="cannot load model 'embedded'"):
+            mmhall.load("embedded", attn_implementation="nosuch")
+
+    def test_a_device_may_be_torchs(self):
+        assert mmhall.load("embedded", device=torch.device("cpu")).model.dtype == torch.float32
+
+    def test_a_dtype_may_be_named(self):
+        assert mmhall.load("embedded", device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16

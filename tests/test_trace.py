@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import mmhall
 from mmhall.adapters.base import Request
-from mmhall.errors import DataError, ModelError, OptionError
+from mmhall.errors import DataError, ImageError, ModelError, OptionError
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
 
@@ -175,7 +177,9 @@ def test_two_pictures_are_drawn_apart(picture):
     [
         ({"layers": [4]}, r"layers must be among 0-3, got \[4\]"),
         ({"layers": [-1]}, r"layers must be among 0-3, got \[-1\]"),
-        ({"layers": []}, "layers must be among 0-3"),
+        ({"layers": []}, "layers must be an index or several"),
+        ({"layers": [1.0]}, "layers must be an index or several"),
+        ({"heads": [True]}, "heads must be an index or several"),
         ({"heads": [0, 4]}, r"heads must be among 0-3, got \[0, 4\]"),
         ({"num_beams": 2}, "num_beams must be 1: a trace follows one sequence"),
         ({"num_return_sequences": 2, "do_sample": True}, "num_return_sequences must be 1"),
@@ -204,6 +208,55 @@ def test_tokens_out_of_range_are_refused(traced):
         trace.heatmap(0, reduce="sum")
     with pytest.raises(OptionError, match="layers must be among 0-2"):
         trace.heatmap(0, layers=[9])
+
+
+@pytest.mark.parametrize("index", [1, [1], (1,), np.int64(1), np.array([1]), torch.tensor(1), torch.tensor([1])])
+def test_anything_that_is_an_index_is_one(traced, picture, index):
+    trace = traced("llava")
+    assert torch.equal(trace.heatmap(index), trace.heatmap(1))
+    assert torch.equal(trace.heatmap(0, layers=index), trace.heatmap(0, layers=[1]))
+
+
+@pytest.mark.parametrize("token", [1.5, "x", None, True, [], [0.5]])
+def test_anything_else_is_refused(traced, token):
+    with pytest.raises(OptionError, match="token must be an index or several"):
+        traced("llava").heatmap(token)
+
+
+def test_a_picture_that_is_not_there_is_refused(traced):
+    for picture in (1, -1, "a"):
+        with pytest.raises(OptionError, match="picture must be from 0 to 0"):
+            traced("llava").heatmap(0, picture=picture)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (200, 1), (400, 3)])
+@pytest.mark.parametrize("name", ["llava", "internvl", "gemma3", "idefics3", "paligemma", "mllama"])
+def test_narrow_pictures_keep_their_attention(name, size):
+    try:
+        trace = LVLM(*built(name)).trace(Image.new("RGB", size, "red"), QUESTION, max_new_tokens=2)
+    except ImageError:
+        return
+    placed = trace.token_attention(0)[trace.grid.view >= 0].sum()
+    torch.testing.assert_close(trace.heatmap(0).sum(), placed, rtol=1e-4, atol=1e-6)
+    assert placed > 0
+
+
+def test_traces_that_cannot_be_written_or_are_damaged_are_refused(traced, tmp_path):
+    trace = traced("llava")
+    for path in (tmp_path, tmp_path / "gone" / "trace.safetensors"):
+        with pytest.raises(DataError, match="cannot be written"):
+            trace.save(path)
+    for told in ("{}", "no json"):
+        save_file({"x": torch.zeros(1)}, tmp_path / "bad", metadata={"format": "mmhall trace 1", "trace": told})
+        with pytest.raises(DataError, match="is a damaged trace"):
+            mmhall.Trace.load(tmp_path / "bad")
+
+
+def test_a_closed_model_is_not_traced(picture):
+    lvlm = LVLM(*built("llava"))
+    lvlm.close()
+    with pytest.raises(ModelError, match="was closed"):
+        lvlm.trace(picture, QUESTION)
 
 
 def test_a_file_that_is_no_trace_is_refused(tmp_path):

@@ -146,7 +146,13 @@ class Adapter:
         return int(given.pad_token_id or 0)
 
     def plan(self, ops: Sequence[Op]) -> Plan | None:
-        """Sort ops into the decoder's layers; no ops: no plan."""
+        """Sort ops into the decoder's layers; no ops: no plan.
+
+        Raises:
+            ModelError: The adapter was closed: ops would be ignored without a word.
+        """
+        if ops and not self._open:
+            raise ModelError("the model was closed and has its own attention back; load it again to read or steer it")
         return Plan(ops, self.kinds) if ops else None
 
     def entry(self, inputs: Inputs) -> PreTrainedModel:
@@ -356,7 +362,11 @@ class Adapter:
                 f"got {len(request.images)}"
             )
         marked = prompts.Marked.of(request.prompt, self.tokenizer)
-        text = self.render(Request(marked.text, request.images))
+        try:
+            text = self.render(Request(marked.text, request.images))
+        except Exception as error:  # a template is a program of its own
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(f"{self.model.config.model_type}: its chat template cannot be used: {reason}") from error
         try:
             read = self.read(request, text)
         except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:

@@ -183,7 +183,9 @@ def _step(line: Tensor) -> Tensor:
     """Return how far apart neighbouring pixels of each tile are in the picture, (tiles, pixels) to (tiles,)."""
     known = ~line.isnan()
     span = line.nan_to_num(-1).amax(dim=1) - line.nan_to_num(2).amin(dim=1)
-    steps = torch.where(known.sum(dim=1) > 1, span / (known.sum(dim=1) - 1).clamp_min(1), torch.nan)
+    count = known.sum(dim=1)
+    steps = torch.where(count > 1, span / (count - 1).clamp_min(1), torch.nan)
+    steps = torch.where((count > 1) & (span < 1e-3), 1 / count, steps)  # a picture one pixel wide: it is all of it
     usual = steps.nanmedian()
     return steps.nan_to_num(1.0 if usual.isnan() else float(usual))
 

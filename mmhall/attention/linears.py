@@ -31,17 +31,18 @@ def few_rows(stacked: bool) -> Iterator[None]:
 
 
 def open_linears(modules: Iterable[nn.Module]) -> None:
-    """Let linear layers choose the order by the number of rows."""
+    """Let linear layers choose the order by the number of rows; those with a forward of someone else's keep it."""
     for module in modules:
-        if type(module) is nn.Linear:
+        if type(module) is nn.Linear and "forward" not in vars(module):
             module.forward = partial(_linear, module)  # type: ignore[method-assign]
 
 
 def close_linears(modules: Iterable[nn.Module]) -> None:
     """Give linear layers their own forward back."""
     for module in modules:
-        if type(module) is nn.Linear:
-            vars(module).pop("forward", None)
+        own = vars(module).get("forward")
+        if isinstance(own, partial) and own.func is _linear:
+            del module.forward
 
 
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:

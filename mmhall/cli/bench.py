@@ -42,12 +42,29 @@ def bench(
 
     names = list(dict.fromkeys(benchmarks))
     if "speed" in names:
+        given: dict[str, object] = {
+            "out": out,
+            "data": data,
+            "images": images,
+            "scenes": scenes,
+            "conflict": conflict,
+            "limit": limit,
+        }
+        given |= {
+            "strategy": None if strategy == ["greedy"] else strategy,
+            "model": None if model == "embedded" else model,
+        }
+        for option, value in given.items():
+            if value is not None:
+                raise OptionError(
+                    "bench speed", option, str(value), "left out: it times every strategy on its own model"
+                )
         _speed(names, as_json=as_json)
         return
-    if out is None:
-        raise OptionError("bench", "out", None, "a run folder, such as runs/first")
     for name in names:
         BENCHMARKS.load(name)
+    if out is None:
+        raise OptionError("bench", "out", None, "a run folder, such as runs/first")
     chosen = make_strategies(strategy)
     for option, value in {"batch_size": batch_size, "limit": limit, "scenes": scenes}.items():
         if value is not None and value < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,14 +63,15 @@ def writable_picture(path: Path) -> None:
     Raises:
         ImageError: Its folder does not exist, or its name says no picture format.
     """
-    from PIL import Image
-
     from mmhall.errors import ImageError
 
-    if path.suffix.lower() not in Image.registered_extensions():
-        raise ImageError(f"{path}: its name does not say which picture format to write; use .png")
-    if not path.absolute().parent.is_dir():
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ImageError(f"{path}: its name does not say which picture format to write; use .png, .jpg or .webp")
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise ImageError(f"{path}: its folder does not exist; make it first")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise ImageError(f"{path}: cannot be written; give another name")
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:

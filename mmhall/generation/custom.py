@@ -19,8 +19,9 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from mmhall.adapters import adapter_for
-from mmhall.adapters.base import PER_POSITION
-from mmhall.errors import ModelError, OptionError
+from mmhall.adapters.base import PER_POSITION, Adapter, Inputs
+from mmhall.errors import ModelError, OptionError, PromptError
+from mmhall.generation.prepare import Prepared
 from mmhall.generation.run import decode, prepared
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
@@ -73,6 +74,9 @@ class CustomGenerate:
             raise OptionError(
                 "generate", "num_beams", generation_config.num_beams, "1; give num_beams to mmhall.custom_generate"
             )
+        for option in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
+            if getattr(generation_config, option):
+                raise OptionError("generate", option, True, "left out; mmhall returns sequences only")
         if kwargs.get("inputs_embeds") is not None:
             raise ModelError(
                 f"{model.config.model_type}: generate hands over embeddings instead of a prompt and pictures; "
@@ -99,7 +103,7 @@ class CustomGenerate:
         try:
             adapter.check_placeholders(inputs)
             session = self._method.prepare(adapter, inputs)
-            main = prepared(adapter, inputs, config)
+            main = _prepared(adapter, inputs, config)
             main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
             seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []
             new = decode(adapter, main, session, config, seeds, self._streamer)
@@ -109,6 +113,13 @@ class CustomGenerate:
         if generation_config.return_dict_in_generate:
             return GenerateDecoderOnlyOutput(sequences=rows)  # type: ignore[arg-type]
         return rows
+
+
+def _prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig) -> Prepared:
+    try:
+        return prepared(adapter, inputs, config)
+    except StopIteration as error:  # M-RoPE counts pictures by their placeholders
+        raise PromptError("pictures and their placeholders in the prompt do not match") from error
 
 
 def custom_generate(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria, StopStringCriteria
+from transformers import GenerationConfig, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from mmhall.adapters.base import Adapter, Inputs
@@ -63,7 +63,7 @@ def run(
         if left is not None:
             main.criteria.append(_Left(left))
         if config.stop_strings:
-            main.criteria.append(StopStringCriteria(adapter.tokenizer, config.stop_strings))
+            main.criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.input_ids.shape[1]))
         return decode(adapter, main, session, config, [seed] * len(main.input_ids), streamer, watch)
 
 
@@ -91,6 +91,18 @@ def prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig) -> Prep
     single.update(num_beams=1, num_return_sequences=1, early_stopping=False, length_penalty=None, max_length=None)
     single.stop_strings = None  # `generate` needs a tokenizer for them, and hands none to a callable
     return prepare(adapter.entry(inputs), inputs, single)
+
+
+class _Said(StoppingCriteria):
+    """Stops a row whose text holds a stop string, as it is read back afterwards, whatever the tokenizer."""
+
+    def __init__(self, stops: Sequence[str], tokenizer: Any, prompt: int) -> None:
+        self._stops, self._tokenizer, self._prompt = stops, tokenizer, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        texts = self._tokenizer.batch_decode(input_ids[:, self._prompt :], skip_special_tokens=True)
+        found = [any(stop in text for stop in self._stops) for text in texts]
+        return torch.tensor(found, device=input_ids.device)
 
 
 class _Left(StoppingCriteria):

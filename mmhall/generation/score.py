@@ -12,6 +12,8 @@ from transformers import GenerationConfig
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.answers import Uncertainty
 from mmhall.attention import Call, Op, active
+from mmhall.errors import PromptError
+from mmhall.generation.choose import choosable
 from mmhall.generation.prepare import prepare
 
 
@@ -36,10 +38,18 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
         adapter: The model.
         inputs: A batch as the adapter makes it.
         answers: Token ids; may be empty.
+
+    Raises:
+        PromptError: Prompt and answer exceed the model's context.
+        GenerationError: The model's scores are not finite.
     """
-    width = max(map(len, answers))
+    width, prompt, limit = max(map(len, answers)), inputs["input_ids"].shape[1], adapter.context_length
+    if prompt + width > limit:
+        raise PromptError(f"{prompt} prompt tokens and {width} of the answer exceed the model's context of {limit}")
     if width == 0:
-        return [Uncertainty((), (), (), ()) for _ in answers]
+        pictured = () if "pixel_values" in inputs else None
+        in_sequence = pictured if adapter.image_mask(inputs["input_ids"]).any() else None
+        return [Uncertainty((), (), pictured, in_sequence) for _ in answers]
     device = inputs["input_ids"].device
     padded = torch.zeros(len(answers), width, dtype=torch.long, device=device)
     for row, answer in zip(padded, answers, strict=True):
@@ -51,10 +61,10 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
         logprobs = _logprobs(adapter, read, width, share)
         said = _picked(logprobs, padded)
         entropy = -(logprobs.exp() * logprobs).nan_to_num(0).sum(dim=-1)
-        pictured = "pixel_values" in inputs
+        has_picture = "pixel_values" in inputs
         gain = (
             said - _picked(_logprobs(adapter, adapter.extended(adapter.without_image(inputs), padded), width), padded)
-            if pictured
+            if has_picture
             else None
         )
     shares = torch.stack(share.shares).mean(dim=0)[:, :-1] if share is not None else None
@@ -82,8 +92,14 @@ def _logprobs(adapter: Adapter, inputs: Inputs, width: int, watch: Op | None = N
     config = GenerationConfig(max_new_tokens=1, pad_token_id=adapter.model.generation_config.pad_token_id)
     main = prepare(adapter.entry(inputs), inputs, config)
     if "logits_to_keep" in main.kwargs:
-        main = replace(main, kwargs={**main.kwargs, "logits_to_keep": width + 1})
+        length = main.input_ids.shape[1]
+        kept = torch.arange(
+            length - width - 1, length, device=main.input_ids.device
+        )  # a number would cut Gemma 4's rows
+        main = replace(main, kwargs={**main.kwargs, "logits_to_keep": kept})
     prepared = main.model.prepare_inputs_for_generation(main.input_ids, is_first_iteration=True, **main.kwargs)
     with active(adapter.plan([watch]) if watch is not None else None):
         logits: Tensor = main.model(**prepared, return_dict=True).logits
-    return logits[:, -(width + 1) : -1].float().log_softmax(dim=-1)
+    last = logits[:, -(width + 1) : -1].float()
+    choosable(last.flatten(0, 1))
+    return last.log_softmax(dim=-1)

@@ -108,4 +108,5 @@ def make_settings(values: dict[str, Any]) -> Settings:
     for name in values:
         if name not in known:
             raise UnknownNameError("generation setting", name, known)
-    return Settings(**values)
+    stops = values.get("stop_strings")
+    return Settings(**{**values, "stop_strings": tuple(stops)} if isinstance(stops, list) else values)

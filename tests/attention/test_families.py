@@ -270,9 +270,12 @@ def test_closing_gives_back_the_models_own_attention(family):
     assert "mmhall" in attentions(model)
     with pytest.raises(RuntimeError, match="on purpose"):
         planned(lvlm, inputs, Fail())
+    plan = lvlm.adapter.plan([Fail()])
     lvlm.adapter.close()
     assert attentions(model) == attentions(family.own)
-    with torch.no_grad(), active(lvlm.adapter.plan([Fail()])):
+    with pytest.raises(ModelError, match="was closed"):
+        lvlm.adapter.plan([Fail()])
+    with torch.no_grad(), active(plan):
         assert torch.equal(model(**inputs).logits, family.own(**inputs).logits)
 
 

@@ -59,6 +59,17 @@ def test_closed_it_is_torchs_own_again(layer):
     assert "forward" not in vars(layer)
 
 
+def test_a_forward_of_someone_else_stays(layer):
+    """Offloading puts hooks there."""
+    other, calls = nn.Linear(4, 4), []
+    other.forward = lambda x, own=other.forward: calls.append(1) or own(x)
+    open_linears([other])
+    other(torch.randn(1, 4))
+    close_linears([other])
+    other(torch.randn(1, 4))
+    assert calls == [1, 1]
+
+
 def test_subclasses_with_a_forward_of_their_own_are_left_alone():
     class Router(nn.Linear):
         def forward(self, x):

@@ -230,9 +230,13 @@ class TestBadInput:
         asked = ("generate", picture_file, "What?", "--model", "nowhere/at-all", "--heatmap")
         assert "does not say which picture format" in refused(*asked, tmp_path / "heat")
         assert "folder does not exist" in refused(*asked, tmp_path / "gone" / "heat.png")
+        (tmp_path / "folder.png").mkdir()
+        assert "cannot be written" in refused(*asked, tmp_path / "folder.png")
 
     def test_speed_is_timed_alone(self, refused, tmp_path):
         assert "speed alone" in refused("bench", "speed", "pope")
+        assert "strategy must be left out" in refused("bench", "speed", "--strategy", "vcd")
+        assert "out must be left out" in refused("bench", "speed", "--out", tmp_path)
 
     def test_a_benchmark_without_a_run_folder(self, refused):
         assert "out must be a run folder" in refused("bench", "pope")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmhall.adapters.base import Request
 from mmhall.benchmarks.scenes.dataset import make_scene
+from mmhall.errors import OptionError, PromptError
 from mmhall.generation.branches import prefill
 from mmhall.generation.run import prepared
 from mmhall.generation.score import score
@@ -62,6 +63,19 @@ def test_one_pass_equals_decoding(name, pictures):
         assert len(got.logprobs) == len(ids)
 
 
+@pytest.mark.parametrize("name", ZOO)
+def test_a_prompt_alone_is_scored_as_in_a_batch(name, pictures):
+    """A batch has padding and so a mask; alone, transformers takes other paths."""
+    adapter = LVLM(*built(name)).adapter
+    answers = [adapter.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+    requests = [Request(q, (p,)) for q, p in zip(QUESTIONS, pictures, strict=True)]
+    together = score(adapter, adapter.inputs(requests), answers)
+    for request, answer, wanted in zip(requests, answers, together, strict=True):
+        (alone,) = score(adapter, adapter.inputs([request]), [answer])
+        assert alone.logprobs == pytest.approx(wanted.logprobs, abs=1e-4)
+        assert alone.image_gains == pytest.approx(wanted.image_gains, abs=2e-4)
+
+
 @pytest.mark.parametrize("name", [name for name in ZOO if name != "mllama"])
 def test_the_image_share_is_that_of_the_trace(name, pictures):
     """A trace's own answer, scored: the same rows, seen while reading instead of while writing."""
@@ -88,6 +102,28 @@ def test_without_a_picture_there_is_nothing_to_gain():
     assert len(scored.logprobs) == 6
     assert scored.image_gains is None
     assert scored.image_shares is None
+
+
+def test_an_empty_answer_has_what_its_prompt_has(pictures):
+    lvlm = LVLM(*built("llava"))
+    assert lvlm.score(pictures[0], "What?", "").image_gains == ()
+    assert lvlm.score(None, "What?", "").image_gains is None
+    assert LVLM(*built("mllama")).score(pictures[0], "What?", "").image_shares is None
+
+
+def test_answers_that_cannot_be_scored_are_refused(pictures, embedded):
+    lvlm = LVLM(*built("llava"))
+    for answer in (None, ["a"], 3):
+        with pytest.raises(PromptError, match="an answer must be text"):
+            lvlm.score(pictures[0], "What?", answer)
+    with pytest.raises(PromptError, match="exceed the model's context of 512"):
+        embedded.score(pictures[0], "What?", "a cup " * 3000)
+    assert len(lvlm.score(pictures[0], "What?", "a</s>b").logprobs) == 6
+
+
+def test_one_answer_at_a_time_is_scored(pictures):
+    with pytest.raises(OptionError, match="num_return_sequences must be 1 with uncertainty=True"):
+        LVLM(*built("llava")).generate(pictures[0], "What?", uncertainty=True, do_sample=True, num_return_sequences=2)
 
 
 def test_answers_carry_it_when_asked(pictures):

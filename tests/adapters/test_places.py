@@ -150,7 +150,9 @@ def test_a_picture_of_96_by_64_has_the_familys_rows_and_columns(name, adapter):
 AWKWARD = ((365, 372), (116, 350), (163, 460), (83, 94), (48, 86), (34, 40), (33, 16), (11, 7))
 
 
-@pytest.mark.parametrize("size", [*AWKWARD, (2000, 1500), (300, 3000)], ids=str)
+@pytest.mark.parametrize(
+    "size", [*AWKWARD, *(pytest.param(large, marks=pytest.mark.slow) for large in ((2000, 1500), (300, 3000)))], ids=str
+)
 @pytest.mark.parametrize("name", GRIDDED)
 def test_every_view_is_a_full_raster_read_from_the_top_left(name, adapter, size):
     grid = grid_of(adapter, plain(size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mmhall.benchmarks import speed
@@ -9,6 +10,7 @@ from mmhall.benchmarks import speed
 TINY = speed.Size(2, 128, torch.float32)
 
 
+@pytest.mark.slow
 def test_every_variant_is_timed_against_plain_generate():
     reported = []
     costs = speed.measure(TINY, "cpu", turns=2, new_tokens=3, progress=reported.append)

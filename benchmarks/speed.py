@@ -210,25 +210,25 @@ def _ops(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable[[], 
         writes = True
 
         def __init__(self) -> None:
-            self.image = Columns(image.float())
+            self.strength = Columns(0.2 * image.float())
 
         def rows(self, call: Call) -> LongTensor:
             return call.newest
 
     class Bias(Op):
         def __init__(self) -> None:
-            self.image = Columns(0.2 * image.float())
+            self.strength = Columns(0.2 * image.float())
 
         def bias(self, call: Call) -> Tensor:
-            return self.image(call)
+            return self.strength(call)
 
     class Scores(Newest):
         def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
-            return scores + 0.2 * scores.abs() * self.image(call)
+            return torch.addcmul(scores, scores.abs(), self.strength(call))
 
     class Weights(Newest):
         def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
-            edited = probs * (1 + 0.2 * self.image(call))
+            edited = torch.addcmul(probs, probs, self.strength(call))
             return edited / edited.sum(dim=-1, keepdim=True)
 
     class Heads(Op):

@@ -29,11 +29,7 @@ _SHOWN = 1024  # longest side, in pixels, at which a trace keeps its pictures
 
 
 class Probe(Op):
-    """Keeps, pass by pass, what the newest row of a single request gives to the image columns.
-
-    Attributes:
-        kept: By layer, a (heads, image tokens) float32 tensor a pass.
-    """
+    """Keeps, pass by pass, what the newest row of a single request gives to the image columns."""
 
     def __init__(self, adapter: Adapter, image: Tensor, layers: Sequence[int], heads: Sequence[int]) -> None:
         """Look at some heads of some layers.
@@ -45,9 +41,10 @@ class Probe(Op):
             heads: 0-based.
         """
         self.layers, self.kinds = frozenset(layers), adapter.image_kinds
+        self._place = {layer: index for index, layer in enumerate(layers)}
         self._image, self._heads = image, None if list(heads) == list(range(adapter.heads)) else list(heads)
         self._first = int(image[0]) if len(image) and int(image[-1] - image[0]) == len(image) - 1 else None
-        self.kept: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        self._kept, self._steps = torch.empty(0), 0
 
     def rows(self, call: Call) -> LongTensor:
         """Ask for the newest row."""
@@ -57,16 +54,26 @@ class Probe(Op):
         """Keep the image columns; those a sliding window has left behind get 0."""
         seen = probs[0, :, 0] if self._heads is None else probs[0, self._heads, 0]
         if call.kind != "cross" and self._first is not None and self._first >= call.offset:
-            seen = seen.narrow(1, self._first - call.offset, len(self._image)).clone()  # one run, all of it in view
+            seen = seen.narrow(1, self._first - call.offset, len(self._image))  # one run, all of it in view
         elif call.kind != "cross":
             columns = self._image - call.offset
             gone = columns < 0
             seen = seen[:, columns.clamp_min(0)].masked_fill(gone, 0.0)
-        self.kept[call.layer].append(seen)
+        if call.step >= len(self._kept):
+            self._grow(seen)
+        self._kept[call.step, self._place[call.layer]] = seen
+        self._steps = call.step + 1
 
     def attention(self) -> Tensor:
-        """Return what was kept, (steps, layers, heads, image tokens), on the CPU."""
-        return torch.stack([torch.stack(steps) for steps in self.kept.values()], dim=1).cpu()
+        """Return what was kept, (steps, layers, heads, image tokens) float32, on the CPU."""
+        return self._kept[: self._steps].cpu().clone()
+
+    def _grow(self, seen: Tensor) -> None:
+        """Make room in one piece: small tensors kept between large passing ones would scatter the heap."""
+        room = seen.new_empty(max(16, 2 * len(self._kept)), len(self._place), *seen.shape)
+        if len(self._kept):
+            room[: len(self._kept)] = self._kept
+        self._kept = room
 
 
 @dataclass(frozen=True, eq=False)

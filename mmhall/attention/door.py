@@ -63,22 +63,22 @@ def attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
-    main = len(query) // copies
+    main, rest = slice(len(query) // copies), slice(len(query) // copies, None)
+    alone = copies == 1
     call = Call(
         layer=layer,
         kind=plan.kinds[layer],
         step=step,
         start=start,
         offset=offset,
-        query=query[:main],
-        key=key[:main],
-        value=value[:main],
-        mask=_rows(attention_mask, slice(main)),
+        query=query if alone else query[main],
+        key=key if alone else key[main],
+        value=value if alone else value[main],
+        mask=attention_mask if alone else _rows(attention_mask, main),
         scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
     )
     output = _planned(module, call, ops, dropout, kwargs)
-    if copies > 1:
-        rest = slice(main, None)
+    if not alone:
         plain, _ = sdpa_attention_forward(
             module,
             query[rest],

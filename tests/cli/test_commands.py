@@ -138,13 +138,17 @@ def test_the_commands_stand_on_their_own_feet(tmp_path):
 
 
 def interrupted(arguments, folder, at, number):
-    """Start a command, signal it once a line of stderr starts with `at`; return its code and stderr."""
+    """Start a command, signal it once a line of stderr starts with `at`; return its code and stderr.
+
+    It heeds Ctrl-C also where these tests run in the background, which makes their children ignore it.
+    """
     with subprocess.Popen(
         [sys.executable, "-m", "mmhall", *arguments],
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         lines = []
         for line in process.stderr:

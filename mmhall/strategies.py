@@ -1,7 +1,7 @@
 """What a decoding strategy is: options as data, and a session per request.
 
 A strategy is a frozen dataclass; the command line and result files read its fields. Its `prepare`
-returns a `Session`, which wishes for any of four things and is otherwise plain greedy.
+returns a `Session`, which wishes for any of three things and is otherwise plain greedy.
 Neutral options give an empty session, so that neutral equals greedy exactly.
 """
 
@@ -35,13 +35,11 @@ class Session:
         branches: Further inputs decoded beside the main ones, each a batch of the same size; they need `combine`.
         combine: Takes log-probabilities (batch, vocabulary) of the main inputs and of each branch;
             returns next-token scores of the same shape, -inf where a token is out.
-        loop: Replaces the decoding loop, as transformers' `custom_generate` callable.
     """
 
     ops: Sequence[Op] = ()
     branches: Sequence[Inputs] = ()
     combine: Combine | None = None
-    loop: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         """Refuse branches nobody would read."""

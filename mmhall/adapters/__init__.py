@@ -52,20 +52,16 @@ def adapter_for(model: PreTrainedModel, processor: ProcessorMixin | None = None)
         ModelError: The model lacks what mmhall needs.
     """
     family = model.config.model_type
+    if family in FAMILIES:
+        known: Adapter = load_target(FAMILIES[family])(model, processor)
+        return known
     try:
-        adapter: Adapter = load_target(FAMILIES.get(family, _GENERIC))(model, processor)
-        if family not in FAMILIES:
-            _prove(adapter)
-    except (AttributeError, NotImplementedError) as error:
-        raise ModelError(
-            f"{family}: mmhall does not know this family, and it lacks what mmhall needs: {error}"
-        ) from error
-    return adapter
-
-
-def _prove(adapter: Adapter) -> None:
+        adapter: Adapter = load_target(_GENERIC)(model, processor)
+    except (AttributeError, NotImplementedError) as error:  # what an unknown model may lack is not known beforehand
+        raise ModelError(f"{family}: mmhall does not know this family, and it lacks what is needed: {error}") from error
     try:
         adapter.prove()
     except BaseException:
         adapter.close()
         raise
+    return adapter

@@ -49,8 +49,8 @@ class State:
 
     def step(self, tokens: Tensor) -> None:
         """Feed every row its next token, (R,)."""
-        read = CausalLMOutputWithPast(past_key_values=self.kwargs["past_key_values"])
-        self.kwargs = self.model._update_model_kwargs_for_generation(read, self.kwargs, is_encoder_decoder=False)
+        last = CausalLMOutputWithPast(past_key_values=self.kwargs["past_key_values"])
+        self.kwargs = self.model._update_model_kwargs_for_generation(last, self.kwargs, is_encoder_decoder=False)
         self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
         prepared = self.model.prepare_inputs_for_generation(self.ids, next_sequence_length=1, **self.kwargs)
         outputs = self.model(**prepared, return_dict=True)
@@ -66,20 +66,25 @@ class State:
         self.kwargs["past_key_values"].reorder_cache(rows)
 
 
-def prefill(prepared: Prepared) -> State:
-    """Read a batch of prompts that `generate` has prepared.
+def read(prepared: Prepared) -> Any:
+    """Run the model over a batch of prompts that `generate` has prepared; return its outputs.
 
     Raises:
         PromptError: There are more or fewer pictures than placeholders.
     """
-    model, ids = prepared.model, prepared.input_ids
-    inputs = model.prepare_inputs_for_generation(ids, is_first_iteration=True, **prepared.kwargs)
+    model = prepared.model
+    inputs = model.prepare_inputs_for_generation(prepared.input_ids, is_first_iteration=True, **prepared.kwargs)
     try:
-        outputs = model(**inputs, return_dict=True)
+        return model(**inputs, return_dict=True)
     except ValueError as error:
         if "image tokens" not in str(error):
             raise
         raise PromptError(f"pictures and their placeholders in the prompt do not match: {error}") from error
+
+
+def prefill(prepared: Prepared) -> State:
+    """Read a batch of prompts, ready to take the first step."""
+    model, ids, outputs = prepared.model, prepared.input_ids, read(prepared)
     kept = {
         key: value
         for key, value in {**prepared.kwargs, "past_key_values": outputs.past_key_values}.items()

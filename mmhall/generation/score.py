@@ -13,6 +13,7 @@ from mmhall.adapters.base import Adapter, Inputs
 from mmhall.answers import Uncertainty
 from mmhall.attention import Call, Op, active
 from mmhall.errors import PromptError
+from mmhall.generation.branches import read
 from mmhall.generation.choose import choosable
 from mmhall.generation.prepare import prepare
 
@@ -54,11 +55,11 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
     padded = torch.zeros(len(answers), width, dtype=torch.long, device=device)
     for row, answer in zip(padded, answers, strict=True):
         row[: len(answer)] = torch.tensor(answer, dtype=torch.long, device=device)
-    read = adapter.extended(inputs, padded)
-    image = adapter.image_mask(read["input_ids"])
+    whole = adapter.extended(inputs, padded)
+    image = adapter.image_mask(whole["input_ids"])
     share = _ImageShare(image, width + 1) if image.any() else None
     with torch.inference_mode():
-        logprobs = _logprobs(adapter, read, width, share)
+        logprobs = _logprobs(adapter, whole, width, share)
         said = _picked(logprobs, padded)
         entropy = -(logprobs.exp() * logprobs).nan_to_num(0).sum(dim=-1)
         has_picture = "pixel_values" in inputs
@@ -93,13 +94,11 @@ def _logprobs(adapter: Adapter, inputs: Inputs, width: int, watch: Op | None = N
     main = prepare(adapter.entry(inputs), inputs, config)
     if "logits_to_keep" in main.kwargs:
         length = main.input_ids.shape[1]
-        kept = torch.arange(
-            length - width - 1, length, device=main.input_ids.device
-        )  # a number would cut Gemma 4's rows
+        # as positions: a number would make transformers drop rows of Gemma 4's last layers without a mask for it
+        kept = torch.arange(length - width - 1, length, device=main.input_ids.device)
         main = replace(main, kwargs={**main.kwargs, "logits_to_keep": kept})
-    prepared = main.model.prepare_inputs_for_generation(main.input_ids, is_first_iteration=True, **main.kwargs)
     with active(adapter.plan([watch]) if watch is not None else None):
-        logits: Tensor = main.model(**prepared, return_dict=True).logits
+        logits: Tensor = read(main).logits
     last = logits[:, -(width + 1) : -1].float()
     choosable(last.flatten(0, 1))
     return last.log_softmax(dim=-1)

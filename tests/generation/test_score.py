@@ -81,11 +81,13 @@ def test_the_image_share_is_that_of_the_trace(name, pictures):
     """A trace's own answer, scored: the same rows, seen while reading instead of while writing."""
     lvlm = LVLM(*built(name))
     trace = lvlm.trace(pictures[0], QUESTIONS[1], max_new_tokens=4)
-    if lvlm.adapter.placeholders(torch.tensor(trace.answer.token_ids)).any():
-        pytest.skip("this random model writes picture placeholders, which are not read back as such")
+    ids = trace.answer.token_ids
+    placeholders = lvlm.adapter.placeholders(torch.tensor(ids)).nonzero()
+    alike = int(placeholders[0]) + 1 if len(placeholders) else len(ids)  # one the model wrote is read back as padding
     inputs = lvlm.adapter.inputs([Request(QUESTIONS[1], (pictures[0],))])
-    (scored,) = score(lvlm.adapter, inputs, [trace.answer.token_ids])
-    assert scored.image_shares == pytest.approx(trace.image_share.mean(dim=(1, 2)).tolist(), abs=1e-5)
+    (scored,) = score(lvlm.adapter, inputs, [ids])
+    wanted = trace.image_share.mean(dim=(1, 2)).tolist()
+    assert scored.image_shares[:alike] == pytest.approx(wanted[:alike], abs=1e-5)
 
 
 def test_layers_of_their_own_for_the_picture_have_no_share(pictures):

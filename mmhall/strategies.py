@@ -1,21 +1,23 @@
 """What a decoding strategy is: options as data, and a session per request.
 
 A strategy is a frozen dataclass; the command line and result files read its fields. Its `prepare`
-returns a `Session`, which wishes for any of three things and is otherwise plain greedy.
+returns a `Session`, which wishes for a few kinds of things and is otherwise plain greedy.
 Neutral options give an empty session, so that neutral equals greedy exactly.
+
+Some options have no value that suits every model (which layers to steer, how strongly). They are left
+open until a strategy meets its model: `Strategy.fitted` then fills them in, with what was tuned for this
+model, else with what its paper published for it, else with a rule of thumb relative to its depth.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmhall.errors import CompositionError, OptionError, UnknownNameError
+from mmhall.options import parse, rules, split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,11 +37,16 @@ class Session:
         branches: Further inputs decoded beside the main ones, each a batch of the same size; they need `combine`.
         combine: Takes log-probabilities (batch, vocabulary) of the main inputs and of each branch;
             returns next-token scores of the same shape, -inf where a token is out.
+        aside: A further input, a batch of the same size, read once in lock step with the main prompt: in every layer
+            ops find its head outputs in `Call.aside`.
+        again: Read the last token of the prompt a second time, once ops have seen the whole prompt.
     """
 
     ops: Sequence[Op] = ()
     branches: Sequence[Inputs] = ()
     combine: Combine | None = None
+    aside: Inputs | None = None
+    again: bool = False
 
     def __post_init__(self) -> None:
         """Refuse branches nobody would read."""
@@ -53,16 +60,18 @@ class Strategy:
 
     Attributes:
         name: How people call it.
+        published: Options its paper gives for single models, by (model_type, decoder layers).
+        claims: What it does that only one strategy of a composition can do, such as "the contrast".
     """
 
     name: ClassVar[str]
+    published: ClassVar[Mapping[tuple[str, int], Mapping[str, Any]]] = {}
+    claims: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
-        """Check each option's type against its default's; integers count as floats."""
-        for field in dataclasses.fields(self):
-            object.__setattr__(
-                self, field.name, _fitting(self.name, field.name, getattr(self, field.name), field.default)
-            )
+        """Check each option against its rule."""
+        for option, rule in rules(type(self)).items():
+            object.__setattr__(self, option, rule.checked(self.name, option, getattr(self, option)))
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Return what this request needs.
@@ -73,8 +82,50 @@ class Strategy:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to prepare a request")
 
+    def refusal(self, adapter: Adapter) -> str | None:
+        """Say why a model cannot carry this strategy; None: it can."""
+        return None
+
+    def fitted(self, adapter: Adapter) -> Strategy:
+        """Return this strategy with a value for every option that depends on the model.
+
+        Raises:
+            CompositionError: The model cannot carry it.
+            OptionError: An option does not fit the model.
+        """
+        reason = self.refusal(adapter)
+        if reason is not None:
+            raise CompositionError(f"{self.name}: {adapter.model.config.model_type} cannot carry it: {reason}")
+        open_options = {name: value for name, (value, _) in self._filled(adapter).items()}
+        return dataclasses.replace(self, **open_options) if open_options else self
+
+    def origins(self, adapter: Adapter) -> dict[str, str]:
+        """Say where each option that was left open gets its value from."""
+        return {name: origin for name, (_, origin) in self._filled(adapter).items()}
+
+    def _filled(self, adapter: Adapter) -> dict[str, tuple[Any, str]]:
+        """Return value and origin of each option that was left open."""
+        family, depth = adapter.model.config.model_type, len(adapter.layers)
+        tuned, published = adapter.tuned.get(self.name, {}), self.published.get((family, depth), {})
+        filled = {}
+        for option, rule in rules(type(self)).items():
+            if getattr(self, option) is not None:
+                continue
+            if option in tuned:
+                filled[option] = tuned[option], "tuned for this model"
+            elif option in published:
+                filled[option] = published[option], f"published for {family} with {depth} layers"
+            else:
+                filled[option] = rule.general, "not tuned for this model: the general default"
+        return filled
+
+    def check(self, option: str, passes: bool, expected: str) -> None:
+        """Raise OptionError unless an option passes."""
+        if not passes:
+            raise OptionError(self.name, option, getattr(self, option), expected)
+
     def options(self) -> dict[str, Any]:
-        """Return the options by name."""
+        """Return the options by name; None: left open until the model is known."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __str__(self) -> str:
@@ -86,24 +137,92 @@ class Strategy:
         )
         return f"{self.name}({changed})" if changed else self.name
 
-    def check(self, option: str, passes: bool, expected: str) -> None:
-        """Raise OptionError unless an option passes and is a finite number."""
-        value = getattr(self, option)
-        if not passes or (isinstance(value, float) and not math.isfinite(value)):
-            raise OptionError(self.name, option, value, expected)
+
+@dataclass(frozen=True)
+class Composed(Strategy):
+    """Several strategies at once, as in "vhr+vcd".
+
+    Attributes:
+        parts: In the order they were given.
+    """
+
+    parts: tuple[Strategy, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done twice.
+
+        Raises:
+            CompositionError: Two parts claim the same.
+        """
+        for index, part in enumerate(self.parts):
+            for other in self.parts[:index]:
+                for claim in sorted(part.claims & other.claims):
+                    raise CompositionError(
+                        f"{other.name}+{part.name}: both want {claim}, and a run can have that once; use one of them"
+                    )
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The parts' names."""
+        return "+".join(part.name for part in self.parts)
+
+    @property
+    def claims(self) -> frozenset[str]:  # type: ignore[override]
+        """What the parts claim."""
+        return frozenset().union(*(part.claims for part in self.parts))
+
+    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
+        """Put the parts' wishes together."""
+        sessions = [part.prepare(adapter, inputs) for part in self.parts]
+
+        def only(wish: str) -> Any:
+            return next((value for one in sessions if (value := getattr(one, wish)) is not None), None)
+
+        return Session(
+            ops=[op for one in sessions for op in one.ops],
+            branches=[branch for one in sessions for branch in one.branches],
+            combine=only("combine"),
+            aside=only("aside"),
+            again=any(one.again for one in sessions),
+        )
+
+    def fitted(self, adapter: Adapter) -> Strategy:
+        """Fit each part."""
+        return Composed(tuple(part.fitted(adapter) for part in self.parts))
+
+    def origins(self, adapter: Adapter) -> dict[str, str]:
+        """Say where open options get their values from, as "vhr.layers"."""
+        return {f"{part.name}.{key}": why for part in self.parts for key, why in part.origins(adapter).items()}
+
+    def options(self) -> dict[str, Any]:
+        """Return each part's options by the part's name."""
+        return {part.name: part.options() for part in self.parts}
+
+    def __str__(self) -> str:
+        """Write it as `strategy` reads it."""
+        return "+".join(map(str, self.parts))
 
 
 def strategy(spec: str | Strategy, **options: Any) -> Strategy:
     """Build a strategy by name.
 
     Args:
-        spec: "vcd", "vcd(alpha=0.5, beta=0.2)", or a strategy, returned as it is.
-        **options: Its options; they win over those in `spec`.
+        spec: "vcd", "vcd(alpha=0.5, beta=0.2)", several as in "vhr+vcd", or a strategy, returned as it is.
+        **options: Its options; they win over those in `spec`. Several strategies take theirs in `spec`.
 
     Raises:
         UnknownNameError: No such strategy or option.
         OptionError: An option is out of range or of the wrong type.
+        CompositionError: These strategies cannot be combined.
     """
+    if isinstance(spec, Composed) or (isinstance(spec, str) and len(split(spec)) > 1):
+        if options:
+            raise OptionError("strategy", "options", options, f"written into the parts of {str(spec)!r}")
+        return spec if isinstance(spec, Composed) else Composed(tuple(_single(part, {}) for part in split(spec)))
+    return _single(spec, options)
+
+
+def _single(spec: str | Strategy, options: Mapping[str, Any]) -> Strategy:
     from mmhall.decoders import STRATEGIES
 
     if not isinstance(spec, Strategy | str):
@@ -111,34 +230,10 @@ def strategy(spec: str | Strategy, **options: Any) -> Strategy:
     if isinstance(spec, Strategy):
         name, kind, given = spec.name, type(spec), {**spec.options(), **options}
     else:
-        name, written = _parse(spec)
+        name, written = parse(spec)
         kind, given = STRATEGIES.load(name), {**written, **options}
     known = [field.name for field in dataclasses.fields(kind)]
     for option in given:
         if option not in known:
             raise UnknownNameError(f"option of {name}", option, known)
     return kind(**given) if options or isinstance(spec, str) else spec
-
-
-def _parse(spec: str) -> tuple[str, dict[str, Any]]:
-    """Split "name(option=value, ...)"."""
-    match = re.fullmatch(r"\s*([\w+-]+)\s*(?:\((.*)\))?\s*", spec, re.DOTALL)
-    if match is None:
-        raise OptionError("strategy", "name", spec, 'a name such as "vcd" or "vcd(alpha=0.5)"')
-    name, inside = match.groups()
-    try:
-        call = ast.parse(f"f({inside or ''})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
-            raise ValueError(inside)
-        return name, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError):
-        raise OptionError(name, "options", inside, 'written as "alpha=0.5, beta=0.2"') from None
-
-
-def _fitting(owner: str, option: str, value: Any, default: Any) -> Any:
-    """Check a value against the type of the option's default; integers count as floats."""
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(default):
-        raise OptionError(owner, option, value, f"of type {type(default).__name__}")
-    return value

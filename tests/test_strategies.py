@@ -37,7 +37,7 @@ def test_text_shows_only_what_was_changed():
 
 
 def test_options_are_plain_data():
-    assert VCD().options() == {"alpha": 1.0, "beta": 0.1, "noise_step": 500, "seed": 0}
+    assert VCD(alpha=1).options() == {"alpha": 1.0, "beta": 0.1, "noise_step": 500, "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_an_unknown_option_is_suggested():
         strategy("vcd", alhpa=1)
 
 
-@pytest.mark.parametrize(("option", "value"), [("alpha", "1"), ("alpha", True), ("seed", 1.5), ("alpha", None)])
+@pytest.mark.parametrize(("option", "value"), [("alpha", "1"), ("alpha", True), ("seed", 1.5), ("beta", None)])
 def test_a_value_of_another_type_is_refused(option, value):
     with pytest.raises(OptionError, match=f"vcd: {option} must be of type"):
         strategy("vcd", **{option: value})
@@ -66,7 +66,7 @@ def test_another_package_adds_a_strategy_by_entry_point(monkeypatch):
     assert mmhall.strategy("mine(strength=2, kind='b')") == Mine(2.0, "b")
 
 
-@pytest.mark.parametrize("options", [{"alpha": None}, {"noise_step": 1.5}, {"seed": "a"}, {"seed": -1}])
+@pytest.mark.parametrize("options", [{"beta": None}, {"noise_step": 1.5}, {"seed": "a"}, {"seed": -1}])
 def test_a_strategy_checks_its_options_however_it_is_built(options):
     with pytest.raises(OptionError):
         VCD(**options)

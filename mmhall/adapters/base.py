@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters import prompts
 from mmhall.adapters.grid import Boxes, Grid, Told, block_side, nowhere, raster, read_places, tell_places
-from mmhall.attention import Call, Op, Plan, active, close_door, open_door
+from mmhall.attention import SELF_ATTENTION, Call, Op, Plan, active, close_door, open_door
 from mmhall.errors import ImageError, ModelError, PromptError
 
 Inputs = Mapping[str, Tensor]
@@ -44,12 +44,13 @@ class Batch(dict[str, Tensor]):
 
     Attributes:
         singles: The inputs of each request, not padded to those of others.
+        requests: What was asked.
     """
 
-    def __init__(self, stacked: Inputs, singles: Sequence[Inputs]) -> None:
+    def __init__(self, stacked: Inputs, singles: Sequence[Inputs], requests: Sequence[Request]) -> None:
         """Hold what `Adapter.stack` made of singles beside them."""
         super().__init__(stacked)
-        self.singles = list(singles)
+        self.singles, self.requests = list(singles), list(requests)
 
 
 class Adapter:
@@ -65,6 +66,7 @@ class Adapter:
         layers: The decoder's layers.
         kinds: What each layer attends to: "full", "sliding", "chunked", "cross" (the picture), or "linear" (nothing).
         heads: Query heads of a layer.
+        tuned: Options found best for this very model, by strategy; empty unless `mmhall tune` was run for it.
         image_token_id: Id that marks image positions in `input_ids`.
     """
 
@@ -87,6 +89,7 @@ class Adapter:
         config = self.decoder.config
         self.kinds = _kinds(config, len(self.layers))
         self.heads: int = config.num_attention_heads
+        self.tuned: Mapping[str, Mapping[str, Any]] = {}
         self.image_token_id: int = _image_token_id(model)
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
         open_door(self.decoder, self.layers, model.get_output_embeddings())
@@ -186,7 +189,7 @@ class Adapter:
         if len({not request.images for request in requests}) > 1:
             raise PromptError("a batch mixes prompts with and without a picture; send them in two batches")
         singles = [self._single(request) for request in requests]
-        batch = Batch(self.stack(singles), singles)
+        batch = Batch(self.stack(singles), singles, requests)
         length = batch["input_ids"].shape[1]
         if length >= self.context_length:
             raise PromptError(f"the prompt has {length} tokens, the model's context {self.context_length}; shorten it")
@@ -213,6 +216,35 @@ class Adapter:
     def placeholders(self, input_ids: Tensor) -> BoolTensor:
         """Mark the positions the family reserves for pictures, (batch, position) bool."""
         mask: BoolTensor = input_ids == self.image_token_id  # type: ignore[assignment]
+        return mask
+
+    @property
+    def image_in_sequence(self) -> bool:
+        """Whether pictures are positions of the sequence, rather than keys of layers of their own."""
+        return bool(self.image_kinds & SELF_ATTENTION)
+
+    def after_image(self, inputs: Inputs) -> BoolTensor:
+        """Mark the positions behind the last picture, (batch, position) bool; nothing where there is none."""
+        image = self.image_mask(inputs["input_ids"])
+        behind = image.flip(1).cumsum(1).flip(1) == 0
+        mask: BoolTensor = behind & image.any(dim=1, keepdim=True)  # type: ignore[assignment]
+        return mask
+
+    def query_mask(self, inputs: Inputs) -> BoolTensor:
+        """Mark the positions of the user's own words, (batch, position) bool.
+
+        Where they cannot be told from the template's (inputs of some other processor), all that follows the last
+        picture counts, special tokens aside.
+        """
+        ids = inputs["input_ids"]
+        special = list(prompts.special_tokens(self.tokenizer).values()) if self.tokenizer is not None else []
+        mask: BoolTensor = self.after_image(inputs) & ~torch.isin(ids, torch.tensor(special, device=ids.device))  # type: ignore[assignment]
+        asked = zip(inputs.requests, inputs.singles, mask, strict=True) if isinstance(inputs, Batch) else ()
+        for request, single, row in asked:
+            query = self._query(request, single["input_ids"][0])
+            if len(query):
+                row[:] = False
+                row[list(query)] = True
         return mask
 
     def image_tokens(self, inputs: Inputs) -> int:
@@ -383,6 +415,13 @@ class Adapter:
             for key, value in read.items()
             if (key in self._accepted if request.images else key in PER_POSITION)
         }
+
+    def _query(self, request: Request, ids: Tensor) -> range:
+        """Find the user's words among the tokens of a prompt, (position,)."""
+        asked = prompts.Marked.of(request.prompt, self.tokenizer).text
+        rendered = [self.render(replace(request, prompt=prompt)) for prompt in (asked, "x", "1")]
+        own, *others = (self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered)
+        return prompts.words_asked(own, others, ids.tolist())
 
     def _adds_bos(self, text: str) -> bool:
         """Whether the tokenizer should add its special tokens; some templates write them themselves."""

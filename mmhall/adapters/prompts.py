@@ -18,6 +18,31 @@ def special_tokens(tokenizer: Any) -> dict[str, int]:
     return {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
+def words_asked(own: Sequence[int], others: Sequence[Sequence[int]], read: Sequence[int]) -> range:
+    """Find a user's words in a prompt: what changes in the template when other words are asked.
+
+    Args:
+        own: Tokens of the rendered prompt, one placeholder a picture.
+        others: The same with other words.
+        read: The prompt as the model reads it, placeholders multiplied.
+
+    Returns:
+        Positions counted from the end, negative; none where the template rewrites what it is given.
+    """
+    first = min(_common(own, other) for other in others)
+    behind = min(_common(own[::-1], other[::-1]) for other in others)
+    words = list(own[first : len(own) - behind])
+    for start in range(len(read) - len(words), -1, -1):
+        if words and list(read[start : start + len(words)]) == words:
+            return range(start - len(read), start - len(read) + len(words))
+    return range(0)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Count the tokens that two sequences begin with alike."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 @dataclass(frozen=True, slots=True)
 class Marked:
     """A prompt whose typed special tokens are replaced by one marker, until it has been tokenised.

@@ -3,6 +3,6 @@
 from mmhall.attention.columns import Columns
 from mmhall.attention.door import NAME, close_door, open_door
 from mmhall.attention.linears import few_rows
-from mmhall.attention.plan import Call, Op, Plan, active
+from mmhall.attention.plan import SELF_ATTENTION, Call, Op, Plan, active
 
-__all__ = ["NAME", "Call", "Columns", "Op", "Plan", "active", "close_door", "few_rows", "open_door"]
+__all__ = ["NAME", "SELF_ATTENTION", "Call", "Columns", "Op", "Plan", "active", "close_door", "few_rows", "open_door"]

@@ -17,17 +17,17 @@ class Columns:
     def __init__(self, values: Tensor) -> None:
         """Hold values of prompt positions, (B, T)."""
         self._values = values
-        self._held: dict[tuple[int, int], Tensor] = {}
+        self._held: dict[tuple[int, int, int], Tensor] = {}
 
     def __call__(self, call: Call) -> Tensor:
-        """Return them as columns, (B, 1, 1, K)."""
+        """Return them as columns, (B, 1, 1, K); a prompt's are repeated for all of its rows."""
         width = call.key.shape[2]
-        layout = (call.offset, width)
+        layout = (call.offset, width, len(call.query))
         if layout not in self._held:
             if len(self._held) > 1:  # full and sliding layers take turns
                 self._held.clear()
             length = self._values.shape[1]
             before = -min(call.offset, length)
-            laid = nn.functional.pad(self._values, (before, width - length - before))
+            laid = call.each(nn.functional.pad(self._values, (before, width - length - before)))
             self._held[layout] = laid[:, None, None].to(call.key.device)
         return self._held[layout]

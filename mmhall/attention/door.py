@@ -20,7 +20,8 @@ from transformers.masking_utils import sdpa_mask
 
 from mmhall.attention.linears import close_linears, open_linears
 from mmhall.attention.plan import Call, Op, current
-from mmhall.attention.rows import causal, output_of, scores_of
+from mmhall.attention.rows import causal, masked, output_of, scores_of
+from mmhall.attention.taps import close_taps, open_taps
 from mmhall.errors import ModelError
 
 NAME = "mmhall"
@@ -76,6 +77,7 @@ def attention(
         value=value if alone else value[main],
         mask=attention_mask if alone else _rows(attention_mask, main),
         scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
+        aside=plan.aside_at(layer),
     )
     output = _planned(module, call, ops, dropout, kwargs)
     if not alone:
@@ -122,6 +124,7 @@ def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Mo
             if decoder.config._attn_implementation != NAME:
                 raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
             open_linears([*decoder.modules(), head])
+            open_taps(layers)
         _OPEN[decoder] = count + 1, before
 
 
@@ -134,6 +137,7 @@ def close_door(decoder: PreTrainedModel, head: nn.Module) -> None:
         else:
             decoder.set_attn_implementation(before)
             close_linears([*decoder.modules(), head])
+            close_taps(decoder)
 
 
 def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:
@@ -172,6 +176,8 @@ def _row_by_hand(call: Call, ops: Sequence[Op], biases: Sequence[Tensor], row: L
     scores = sum(biases, start=scores_of(call))
     for op in ops:
         scores = op.edit_scores(call, row, scores)
+    if any(op.writes for op in ops):
+        scores = masked(call, scores, row)
     probs = scores.softmax(dim=-1)
     for op in ops:
         probs = op.edit_probs(call, row, probs)
@@ -192,6 +198,8 @@ def _rows_by_hand(
     for (op, _), where in zip(asked, at, strict=True):
         if op.writes:
             scores = scores.index_copy(2, where, op.edit_scores(call, rows[where], scores[:, :, where]))
+    if any(op.writes for op, _ in asked):
+        scores = masked(call, scores, rows)
     probs = scores.softmax(dim=-1)
     for (op, _), where in zip(asked, at, strict=True):
         if op.writes:

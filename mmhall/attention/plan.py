@@ -12,7 +12,7 @@ R chosen rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -41,6 +41,8 @@ class Call:
         value: (B, KV, K, Dv), cache included.
         mask: None (causal), or bool (True may be seen) or additive float, (B|1, 1|H, Q, K).
         scaling: Factor of the scores, usually D ** -0.5.
+        aside: Head outputs of this layer, (B, Q', H, Dv), in the pass that reads a session's `aside` in lock step;
+            None where there is none.
     """
 
     layer: int
@@ -53,6 +55,7 @@ class Call:
     value: Tensor
     mask: Tensor | None
     scaling: float
+    aside: Tensor | None = None
 
     @property
     def prefill(self) -> bool:
@@ -72,6 +75,11 @@ class Call:
         """
         rows = positions.to(self.query.device) - self.start
         return rows[(rows >= 0) & (rows < self.query.shape[2])]  # type: ignore[return-value]
+
+    def each(self, values: Tensor) -> Tensor:
+        """Repeat what is known of each prompt, (prompts, ...), for its rows: beams and sequences follow each other."""
+        times = len(self.query) // len(values)
+        return values if times == 1 else values.repeat_interleave(times, dim=0)
 
 
 class Op:
@@ -100,7 +108,7 @@ class Op:
         """
 
     def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
-        """Return edited scores before softmax, (B, H, R, K), float32; masked columns hold the minimum."""
+        """Return edited scores before softmax, (B, H, R, K), float32; masked columns stay masked whatever they hold."""
         return scores
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
@@ -114,9 +122,22 @@ class Op:
         """Return edited head outputs before the output projection, (B, Q, H, Dv)."""
         return output
 
+    def edit_aside(self, call: Call, output: Tensor) -> Tensor:
+        """Return edited head outputs of the pass aside, (B, Q, H, Dv), after the main pass has edited its own."""
+        return output
+
+    def see_states(self, layer: int, step: int, states: Tensor) -> None:
+        """Look at what enters a layer, before its norm, (B, Q, hidden size); keep nothing large."""
+
 
 class Plan:
-    """Ops by layer, for one request: it counts the passes it has seen."""
+    """Ops by layer, for one request: it counts the passes it has seen.
+
+    Attributes:
+        kinds: Of each decoder layer.
+        compared: Layers in which an op compares with a pass aside.
+        aside: Gives the head outputs of that pass by layer, while it is on.
+    """
 
     def __init__(self, ops: Sequence[Op], kinds: Sequence[str]) -> None:
         """Sort ops into layers.
@@ -131,10 +152,32 @@ class Plan:
             for layer, kind in enumerate(kinds)
         )
         self._steps, self._seen = [0] * len(kinds), [0] * len(kinds)
+        self._watching = tuple(
+            tuple(op for op in own if type(op).see_states is not Op.see_states) for own in self._by_layer
+        )
+        self.aside: Callable[[int], Tensor] | None = None
+        self.compared = frozenset(
+            layer
+            for layer, own in enumerate(self._by_layer)
+            if any(type(op).edit_aside is not Op.edit_aside for op in own)
+        )
 
     def for_layer(self, layer: int) -> tuple[Op, ...]:
         """Return the ops of one layer, in the order they were given."""
         return self._by_layer[layer]
+
+    def aside_at(self, layer: int) -> Tensor | None:
+        """Return a layer's head outputs in the pass aside, if one is on and an op compares with it there."""
+        return self.aside(layer) if self.aside is not None and layer in self.compared else None
+
+    def watched(self, layer: int) -> bool:
+        """Whether an op wants to see what enters a layer."""
+        return bool(self._watching[layer])
+
+    def see_states(self, layer: int, states: Tensor) -> None:
+        """Show what enters a layer to the ops that want to see it."""
+        for op in self._watching[layer]:
+            op.see_states(layer, self._steps[layer], states)
 
     def enter(self, layer: int, queries: int, columns: int) -> tuple[int, int, int]:
         """Count a pass of one layer; return its step, and where its first query row and first key column stand.

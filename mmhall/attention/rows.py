@@ -18,13 +18,20 @@ def scores_of(call: Call, rows: LongTensor | None = None) -> Tensor:
     groups = call.key.shape[1]
     grouped = query.reshape(batch, groups, heads // groups * count, size)
     scores = (grouped @ call.key.float().transpose(-1, -2)).view(batch, heads, count, -1) * call.scaling
-    lowest = torch.finfo(torch.float32).min
+    mask = row_mask(call, rows)
+    if mask is not None and mask.dtype != torch.bool:
+        scores = scores + mask.float()
+    return masked(call, scores, rows)
+
+
+def masked(call: Call, scores: Tensor, rows: LongTensor | None) -> Tensor:
+    """Put float32's minimum into the masked columns of some rows, whatever an edit has made of them."""
     mask = row_mask(call, rows)
     if mask is None:
         return scores
-    if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, lowest)
-    return (scores + mask.float()).clamp_min(lowest)
+    lowest = torch.finfo(torch.float32).min
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return scores.masked_fill(~seen, lowest)
 
 
 def output_of(call: Call, probs: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from mmhall.attention import Plan, active, few_rows
 from mmhall.errors import PromptError
 from mmhall.generation import caches
+from mmhall.generation.aside import beside
 from mmhall.generation.prepare import Prepared
 
 _BATCH_AXIS = {
@@ -117,10 +118,16 @@ class Rows:
     Attention follows the plan in the main rows and is plain in the others.
     """
 
-    def __init__(self, main: Prepared, branches: Sequence[Prepared] = (), plan: Plan | None = None) -> None:
-        """Read all prompts."""
+    def __init__(
+        self,
+        main: Prepared,
+        branches: Sequence[Prepared] = (),
+        plan: Plan | None = None,
+        aside: Prepared | None = None,
+    ) -> None:
+        """Read all prompts; `aside` in lock step with the main ones, for the plan to compare with."""
         self._plan, self.copies = plan, 1 + len(branches)
-        with active(plan):
+        with active(plan), beside(plan, aside):
             states = [prefill(main)]
         with active(None):
             states += [prefill(branch) for branch in branches]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
+from mmhall.options import by_model, option
 from mmhall.strategies import Session, Strategy
 
 _IMPOSSIBLE = -1e4  # stands for log 0 in a contrast branch; -inf would turn into +inf or NaN
@@ -67,14 +69,10 @@ class ContrastStrategy(Strategy):
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
     """
 
-    alpha: float = 1.0
-    beta: float = 0.1
+    claims: ClassVar[frozenset[str]] = frozenset({"the contrast of two distributions"})
 
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        self.check("alpha", self.alpha >= 0, "a number >= 0")
-        self.check("beta", 0 <= self.beta <= 1, "a number in [0, 1]")
+    alpha: float = by_model(1.0, low=0, tries=(0.25, 0.5, 1.0, 2.0))
+    beta: float = option(0.1, low=0, high=1)
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Return the inputs to subtract."""

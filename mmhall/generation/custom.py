@@ -102,7 +102,7 @@ class CustomGenerate:
         adapter = adapter_for(model, self._processor)
         try:
             adapter.check_placeholders(inputs)
-            session = self._method.prepare(adapter, inputs)
+            session = self._method.fitted(adapter).prepare(adapter, inputs)
             main = _prepared(adapter, inputs, config)
             main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
             seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []

@@ -58,7 +58,7 @@ def run(
             f"{prompt} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
         )
     with torch.inference_mode():
-        session = method.prepare(adapter, inputs)
+        session = method.fitted(adapter).prepare(adapter, inputs)
         main = prepared(adapter, inputs, config)
         if left is not None:
             main.criteria.append(_Left(left))
@@ -78,7 +78,8 @@ def decode(
 ) -> Tensor:
     """Decode a prepared batch with a session, a seed for each prompt; else arguments and result as in `run`."""
     branches = [prepared(adapter, branch, config) for branch in session.branches]
-    rows = Rows(main, branches, adapter.plan((*session.ops, *watch)))
+    aside = prepared(adapter, session.aside, config) if session.aside is not None else None
+    rows = Rows(main, branches, adapter.plan((*session.ops, *watch)), aside)
     if config.num_beams > 1:
         return search(main, rows, session, config)
     draws = Draws(seeds, main.input_ids.device) if config.do_sample else None

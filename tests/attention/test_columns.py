@@ -8,8 +8,8 @@ import torch
 from mmhall.attention import Call, Columns
 
 
-def call(offset, width):
-    empty = torch.zeros(1, 1, width, 2)
+def call(offset, width, rows=1):
+    empty = torch.zeros(rows, 1, width, 2)
     return Call(0, "full", 0, 0, offset, empty[:, :, :1], empty, empty, None, 1.0)
 
 
@@ -33,5 +33,10 @@ def test_values_stand_at_their_positions(offset, width, columns):
 def test_layouts_take_turns():
     held = Columns(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     for width in (2, 3, 4, 3, 2):
-        assert held(call(0, width)).shape == (2, 1, 1, width)
-        assert held(call(1, width - 1))[:, 0, 0, 0].tolist() == [2.0, 4.0]
+        assert held(call(0, width, rows=2)).shape == (2, 1, 1, width)
+        assert held(call(1, width - 1, rows=2))[:, 0, 0, 0].tolist() == [2.0, 4.0]
+
+
+def test_every_beam_of_a_prompt_has_the_prompts_values():
+    held = Columns(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    assert held(call(0, 3, rows=4))[:, 0, 0].tolist() == [[1, 2, 0], [1, 2, 0], [3, 4, 0], [3, 4, 0]]

@@ -344,7 +344,7 @@ class InStep(Strategy):
                     barrier.wait()
                 return output
 
-        session = self.of.prepare(adapter, inputs)
+        session = self.of.fitted(adapter).prepare(adapter, inputs)
         return dataclasses.replace(session, ops=(*session.ops, Meet()))
 
 

@@ -10,7 +10,7 @@ from mmhall.errors import OptionError
 
 def free(llava, picture, kind):
     inputs = llava.adapter.inputs([Request("Is there a dog?", (picture,))])
-    session = mmhall.strategy("vdd", free=kind).prepare(llava.adapter, inputs)
+    session = mmhall.strategy("vdd", free=kind).fitted(llava.adapter).prepare(llava.adapter, inputs)
     return inputs, session.branches
 
 

@@ -121,7 +121,7 @@ def test_beams_with_contrast_find_what_a_naive_search_finds(name, early, monkeyp
     early(name, "never")
     adapter = ours(name)
     inputs, method = adapter.inputs(REQUESTS[:1]), mmhall.strategy("vdd(beta=0.02)")
-    naive = searched(adapter, inputs, method.prepare(adapter, inputs), 2)
+    naive = searched(adapter, inputs, method.fitted(adapter).prepare(adapter, inputs), 2)
     assert said(adapter, inputs, method, max_new_tokens=5, num_beams=2, num_return_sequences=2) == naive[:2]
 
 
@@ -138,7 +138,9 @@ def test_a_repetition_penalty_acts_on_contrasted_beams(name, penalty, early, mon
         read = torch.cat([inputs["input_ids"], torch.tensor([answer], dtype=torch.long)], dim=1)
         return edit(read, scores[None])[0]
 
-    naive = searched(adapter, inputs, method.prepare(adapter, inputs), 2, length_penalty=penalty, edit=penalised)
+    naive = searched(
+        adapter, inputs, method.fitted(adapter).prepare(adapter, inputs), 2, length_penalty=penalty, edit=penalised
+    )
     settings = {"num_beams": 2, "length_penalty": penalty}
     found = said(adapter, inputs, method, repetition_penalty=0.2, **settings)
     assert found == naive[:1]

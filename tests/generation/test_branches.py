@@ -53,7 +53,7 @@ def test_branches_step_as_if_each_was_read_by_itself(name):
     for spec, request in zip(SPECS, REQUESTS[:3], strict=True):
         inputs, method = adapter.inputs([request]), mmhall.strategy(spec)
         answer = said(adapter, inputs, method)
-        assert answer == [separately(adapter, inputs, method.prepare(adapter, inputs))]
+        assert answer == [separately(adapter, inputs, method.fitted(adapter).prepare(adapter, inputs))]
         changed.append(answer != said(adapter, inputs))
     assert any(changed), "the branches change nothing"
 

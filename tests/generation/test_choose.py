@@ -43,7 +43,7 @@ def drawing(seed):
 def test_a_draw_is_made_once_for_a_row_and_its_branches(name, spec):
     adapter, method = ours(name), mmhall.strategy(spec)
     inputs = adapter.inputs(REQUESTS[:1])
-    wanted = separately(adapter, inputs, method.prepare(adapter, inputs), drawing(7))
+    wanted = separately(adapter, inputs, method.fitted(adapter).prepare(adapter, inputs), drawing(7))
     assert said(adapter, inputs, method, do_sample=True, seed=7) == [wanted]
     assert said(adapter, inputs, method, do_sample=True, seed=8) != [wanted]
 
@@ -57,7 +57,7 @@ def test_several_draws_of_a_prompt_follow_each_other(name, spec):
     wanted = []
     for request in REQUESTS[:2]:
         inputs = adapter.inputs([request])
-        session, draw, answers = method.prepare(adapter, inputs), drawing(5), [[] for _ in range(3)]
+        session, draw, answers = method.fitted(adapter).prepare(adapter, inputs), drawing(5), [[] for _ in range(3)]
         for _, answer in itertools.product(range(LENGTH), answers):
             token = int(draw(anew(adapter, session, inputs, answer)))
             answer.append(token)

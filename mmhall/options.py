@@ -1,0 +1,120 @@
+"""Options of strategies: declared once, with what they may be, and read from text."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mmhall.errors import OptionError
+
+_RULE = "rule"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What an option may be.
+
+    Attributes:
+        general: Its default; of an option that depends on the model, the one for models nobody has tuned it for.
+        by_model: Whether it depends on the model and may be left open (None).
+        low: Smallest value.
+        high: Largest value.
+        choices: Every value it may have.
+        holds: What else must be true of it.
+        expected: What that is, in words.
+        tries: Values that `mmhall tune` tries.
+    """
+
+    general: Any
+    by_model: bool = False
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[Any, ...] = ()
+    holds: Callable[[Any], bool] | None = None
+    expected: str = ""
+    tries: tuple[Any, ...] = ()
+
+    def told(self) -> str:
+        """Say what it may be, such as "a number in [0, 1]"."""
+        if self.expected:
+            return self.expected
+        if self.choices:
+            return " or ".join(f'"{choice}"' if isinstance(choice, str) else repr(choice) for choice in self.choices)
+        kind = "an integer" if isinstance(self.general, int) else "a number"
+        if self.low is None and self.high is None:
+            return f"of type {type(self.general).__name__}"
+        if self.high is None:
+            return f"{kind} >= {self.low}"
+        return (
+            f"{kind} from {self.low} to {self.high}" if kind == "an integer" else f"{kind} in [{self.low}, {self.high}]"
+        )
+
+    def checked(self, owner: str, option: str, value: Any) -> Any:
+        """Return a value if it is allowed; integers count as floats.
+
+        Raises:
+            OptionError: It is not.
+        """
+        if value is None and self.by_model:
+            return None
+        if isinstance(self.general, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if type(value) is not type(self.general):
+            raise OptionError(owner, option, value, f"of type {type(self.general).__name__}")
+        fits = not isinstance(value, float) or math.isfinite(value)
+        fits = fits and (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        fits = fits and (not self.choices or value in self.choices) and (self.holds is None or self.holds(value))
+        if not fits:
+            raise OptionError(owner, option, value, self.told())
+        return value
+
+
+def option(general: Any, **rule: Any) -> Any:
+    """Declare an option of a strategy; see `Rule`."""
+    return dataclasses.field(default=general, metadata={_RULE: Rule(general, **rule)})
+
+
+def by_model(general: Any, **rule: Any) -> Any:
+    """Declare an option that has a value of its own for every model; see `Rule`."""
+    return dataclasses.field(default=None, metadata={_RULE: Rule(general, by_model=True, **rule)})
+
+
+def rules(kind: type) -> dict[str, Rule]:
+    """Return the rules of a strategy's options; an undeclared one must be of its default's type."""
+    return {field.name: field.metadata.get(_RULE, Rule(field.default)) for field in dataclasses.fields(kind)}
+
+
+def split(spec: str) -> list[str]:
+    """Split "vhr(layers='50%:')+vdd(free='none+unk')" at the plus signs outside parentheses."""
+    depth, parts = 0, [""]
+    for letter in spec:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "+" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """Read "name(option=value, ...)".
+
+    Raises:
+        OptionError: It is not written like that.
+    """
+    match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", spec, re.DOTALL)
+    if match is None:
+        raise OptionError("strategy", "name", spec, 'a name such as "vcd", "vcd(alpha=0.5)" or "vhr+vcd"')
+    name, inside = match.groups()
+    try:
+        call = ast.parse(f"f({inside or ''})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
+            raise ValueError(inside)
+        return name, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError):
+        raise OptionError(name, "options", inside, 'written as "alpha=0.5, beta=0.2"') from None

@@ -11,6 +11,11 @@ STRATEGIES = Registry(
         "greedy": "mmhall.decoders.greedy:Greedy",
         "vcd": "mmhall.decoders.vcd:VCD",
         "vdd": "mmhall.decoders.vdd:VDD",
+        "vhr": "mmhall.decoders.vhr:VHR",
+        "gift": "mmhall.decoders.gift:GIFT",
+        "var": "mmhall.decoders.var:VAR",
+        "pai": "mmhall.decoders.pai:PAI",
+        "vaf": "mmhall.decoders.vaf:VAF",
     },
     group="mmhall.strategies",
 )

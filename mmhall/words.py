@@ -10,16 +10,19 @@ from typing import Any
 FUNCTION_WORDS = frozenset(
     re.findall(
         r"[a-z]+",
-        """a about above across after again against all also although am among an and another any are around as at
-        away be because been before behind being below beneath beside besides between both but by can cannot could
-        describe did do does doing down during each either else every few for from further get gets give had has have
-        having he her here hers herself him himself his how i if image in inside into is it its itself just least less
-        like may me might more most much must my near neither no nor not of off on once one only onto or other others
-        our ours out outside over own photo photograph picture please same scene she should show shows since so some
-        such than that the their theirs them themselves then there these they this those through to together too
-        toward towards under until up upon us very was we were what when where whether which while who whom whose why
-        will with within without would yes you your yours""",
+        """a about above across after again against all also although am among an and another any are around as
+        at away be because been before behind being below beneath beside besides between both but by can
+        cannot could did do does doing down during each either else every few for from further had has have
+        having he her here hers herself him himself his how i if in inside into is it its itself just least
+        less like may me might more most much must my near neither no nor not of off on once one only onto
+        or other others our ours out outside over own please same she should since so some such than that
+        the their theirs them themselves then there these they this those through to together too toward
+        towards under until up upon us very was we were what when where whether which while who whom whose
+        why will with within without would yes you your yours""",
     )
+)
+_ABOUT_PICTURES = frozenset(
+    ("describe", "get", "gets", "give", "image", "photo", "photograph", "picture", "scene", "show", "shows")
 )
 
 
@@ -37,8 +40,14 @@ class Word:
 
     @property
     def is_content(self) -> bool:
-        """Whether it may name something in the picture: no function word, no bare number or letter."""
-        return len(self.text) > 1 and not self.text.isdigit() and self.text.lower() not in FUNCTION_WORDS
+        """Whether it may name something in the picture: informative, no bare number or letter, not "picture" itself."""
+        talks = self.text.lower() in _ABOUT_PICTURES
+        return len(self.text) > 1 and not self.text.isdigit() and self.is_informative and not talks
+
+    @property
+    def is_informative(self) -> bool:
+        """Whether it is of an open class (noun, verb, adjective, adverb, number): anything but a function word."""
+        return self.text.lower() not in FUNCTION_WORDS
 
 
 def words_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:

@@ -10,8 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mmhall.errors import OptionError
+from mmhall.options import by_model
+
+if TYPE_CHECKING:
+    from mmhall.adapters.base import Adapter
+    from mmhall.strategies import Strategy
 
 _END = r"-?\d+|\d{1,2}(?:\.\d+)?%|100%"
 _PART = re.compile(rf"\s*(?:(?P<one>{_END})|(?P<low>{_END})?:(?P<high>{_END})?)\s*")
@@ -83,3 +89,26 @@ def _of_part(part: str, depth: int, owner: str, option: str) -> set[int]:
 
 def _share(percent: str) -> float:
     return float(percent.rstrip("%")) / 100
+
+
+def layers_option(general: str, **rule: Any) -> Any:
+    """Declare an option that names layers and has a value of its own for every model."""
+    return by_model(general, holds=readable, expected=EXPECTED, **rule)
+
+
+def layers_named(
+    adapter: Adapter, owner: Strategy, option: str, spec: str, kinds: Collection[str] | None = None
+) -> frozenset[int]:
+    """Return the layers that a strategy's option names, of those that attend to picture and text together.
+
+    Args:
+        adapter: The model.
+        owner: The strategy.
+        option: The option.
+        spec: Its value.
+        kinds: Kinds of layers that can be steered; None: those that hold image columns.
+
+    Raises:
+        OptionError: The model has no such layer, or none that can be steered.
+    """
+    return named(spec, adapter.kinds, adapter.image_kinds if kinds is None else kinds, owner.name, option)

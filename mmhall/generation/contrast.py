@@ -17,6 +17,7 @@ from mmhall.adapters.base import Adapter, Inputs
 from mmhall.options import by_model, option
 from mmhall.strategies import Session, Strategy
 
+CONTRAST = "the contrast of two distributions"  # claimed by whoever combines branches
 _IMPOSSIBLE = -1e4  # stands for log 0 in a contrast branch; -inf would turn into +inf or NaN
 
 
@@ -69,7 +70,7 @@ class ContrastStrategy(Strategy):
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
     """
 
-    claims: ClassVar[frozenset[str]] = frozenset({"the contrast of two distributions"})
+    claims: ClassVar[frozenset[str]] = frozenset({CONTRAST})
 
     alpha: float = by_model(1.0, low=0, tries=(0.25, 0.5, 1.0, 2.0))
     beta: float = option(0.1, low=0, high=1)

@@ -1,0 +1,166 @@
+"""Gaze shift-guided cross-modal fusion enhancement (GIFT).
+
+Paper     arXiv:2510.22067; amazon-science/GIFT (under a non-commercial licence; written from descriptions only).
+Idea      While a model reads the informative words of a question, its gaze moves to what they are about. Add up these
+          shifts into a map of the picture, lift the newest row's attention to it, and the attention to the question
+          in proportion, so that neither drowns the other.
+Formula   shift of a head at word row i: max(0, A[i, k] - A[i - 1, k]) on image columns k; half of the heads with the
+          largest sums, mean over heads, rows and saliency layers, clipped at 3 deviations, scaled to [0, 1]: S
+          newest row, half of the heads with most weight on the picture: A[k] *= exp(alpha S[k])
+          r = their picture mass afterwards over before; half of the heads with most weight on the question:
+          A[k] *= beta r; every row is then made to sum to 1
+Defaults  alpha 5, beta 1, saliency layer 11, enhanced layers 12 to 22 (LLaVA-1.5-7B); 13B 10 and 14 to 20;
+          Qwen2-VL-7B alpha 4, 14 and 5 to 18.
+Cost      The word rows by hand in the saliency layers; the newest row by hand. Where an enhanced layer comes before a
+          saliency layer, the last prompt token is read twice.
+Differs   Words are informative unless they are function words (a list of our own; the authors use a tagger): `words`.
+          Every occurrence of a word counts. Without an informative word nothing is enhanced. Each prompt of a
+          batch has its own map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import LongTensor, Tensor, nn
+
+from mmhall.adapters.base import Adapter, Inputs
+from mmhall.attention import Call, Columns, Op, layers_named, layers_option
+from mmhall.options import by_model, option
+from mmhall.steering import RowStrategy, Steer, has_picture, share_of, top_half
+from mmhall.strategies import Session
+from mmhall.words import words_of
+
+
+@dataclass(frozen=True)
+class GIFT(RowStrategy):
+    """Follow the gaze of the question.
+
+    Attributes:
+        alpha: Strength on the map, >= 0; 0 changes nothing while beta is 1.
+        beta: Gain of the question's columns over the picture's, >= 0.
+        saliency: Layers whose gaze is followed.
+        layers: Enhanced layers.
+        words: "informative" words of the question, or "all" of it.
+    """
+
+    name: ClassVar[str] = "gift"
+    published: ClassVar = {
+        ("llava", 32): {"alpha": 5.0, "saliency": "11", "layers": "12:23"},
+        ("llava", 40): {"alpha": 5.0, "saliency": "10", "layers": "14:21"},
+        ("qwen2_vl", 28): {"alpha": 4.0, "saliency": "14", "layers": "5:19"},
+    }
+
+    alpha: float = by_model(5.0, low=0, high=80, tries=(0.5, 1.0, 2.0, 5.0))
+    beta: float = by_model(1.0, low=0)
+    saliency: str = layers_option("35%", tries=("35%", "50%"))
+    layers: str = layers_option("37%:71%", tries=("37%:71%", "50%:"))
+    words: str = option("informative", choices=("informative", "all"))
+
+    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
+        """Follow the gaze at prefill, enhance from the last prompt row on."""
+        if not has_picture(inputs) or (self.alpha == 0 and self.beta == 1):
+            return Session()
+        query = adapter.query_mask(inputs)
+        words = informative(adapter, inputs, query) if self.words == "informative" else query
+        looked, enhanced = (layers_named(adapter, self, o, getattr(self, o)) for o in ("saliency", "layers"))
+        gaze = Gaze(looked, adapter.image_mask(inputs["input_ids"]), words)
+        again = max(looked) >= min(enhanced)
+        return Session(ops=[gaze, _Enhance(self, enhanced, gaze, query, again)], again=again)
+
+
+def informative(adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
+    """Mark the tokens of informative words in a question, (B, T) bool."""
+    marked = torch.zeros_like(query)
+    for row, ids, own in zip(marked, inputs["input_ids"], query, strict=True):
+        places = own.nonzero()[:, 0]
+        words = words_of(adapter.tokenizer, ids[places].tolist()) if adapter.tokenizer is not None else ()
+        row[places[[token for word in words if word.is_informative for token in word.tokens]]] = True
+    return marked
+
+
+class Gaze(Op):
+    """Follows how attention to the picture shifts from word to word."""
+
+    def __init__(self, layers: frozenset[int], image: Tensor, words: Tensor) -> None:
+        """Choose rows.
+
+        Args:
+            layers: 0-based decoder layers.
+            image: Image positions, (B, T) bool.
+            words: Positions of the words that count, (B, T) bool; not the first.
+        """
+        self.layers, self.image, self.words = layers, image, words
+        self._at = words.any(dim=0).nonzero()[:, 0]
+        self._wanted = torch.unique(torch.cat([self._at - 1, self._at]))
+        self._shifts: list[Tensor] = []
+
+    def rows(self, call: Call) -> LongTensor | None:
+        """Name the words' rows and those before them."""
+        return call.rows_at(self._wanted) if call.prefill else None
+
+    def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
+        """Add up one layer's shifts, (B, T)."""
+        positions = rows + call.start
+        if len(positions) < len(self._wanted):
+            return  # a layer that is not given these rows
+        now, before = (torch.searchsorted(positions, at) for at in (self._at, self._at - 1))
+        length, width = self.image.shape[1], probs.shape[-1]
+        image = self.image[:, call.offset : call.offset + width]
+        shift = (probs[:, :, now] - probs[:, :, before]).clamp_min(0) * image[:, None, None]
+        shift = (shift * self.words[:, self._at][:, None, :, None]).sum(dim=2)  # (B, H, K)
+        heads = top_half(shift.sum(dim=-1)[:, :, None, None])[:, :, 0]
+        mean = (
+            (shift * heads).sum(dim=1)
+            / heads.sum(dim=1).clamp_min(1)
+            / self.words.sum(dim=1, keepdim=True).clamp_min(1)
+        )
+        self._shifts.append(nn.functional.pad(mean, (call.offset, length - call.offset - width)))
+
+    def map(self) -> Tensor:
+        """Return the map of the picture, (B, T) in [0, 1] at image positions, 0 elsewhere."""
+        if not self._shifts:
+            return torch.zeros_like(self.image, dtype=torch.float32)
+        mean = torch.stack(self._shifts).mean(dim=0)
+        return torch.stack([_scaled(row, own) for row, own in zip(mean, self.image, strict=True)])
+
+
+def _scaled(row: Tensor, image: Tensor) -> Tensor:
+    """Clip one map at three deviations and scale it to [0, 1]; a constant one is 0."""
+    own = row[image]
+    scaled = torch.zeros_like(row)
+    if len(own) < 2:
+        return scaled
+    mean, spread = own.mean(), 3 * own.std()
+    own = own.clamp(mean - spread, mean + spread)
+    width = own.max() - own.min()
+    if width > 0:
+        scaled[image] = (own - own.min()) / width
+    return scaled
+
+
+class _Enhance(Steer):
+    def __init__(self, options: GIFT, layers: frozenset[int], gaze: Gaze, query: Tensor, again: bool) -> None:
+        super().__init__(layers)
+        self._options, self._gaze, self._again = options, gaze, again
+        self._query = Columns(query.float())
+        self._image = Columns(gaze.image.float())
+        self._lift: Columns | None = None
+        self._guided = gaze.words.any(dim=1)
+
+    def rows(self, call: Call) -> LongTensor | None:
+        return None if self._again and call.start == 0 else call.newest
+
+    def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
+        if self._lift is None:
+            self._lift = Columns(torch.expm1(self._options.alpha * self._gaze.map()))
+        image, lift, query = self._image(call), self._lift(call), self._query(call)
+        seen, lifted, asked = share_of(probs, image, lift, query)
+        looking = top_half(seen)
+        growth = 1 + (looking * lifted).sum(dim=1, keepdim=True) / (looking * seen).sum(dim=1, keepdim=True)
+        gain = top_half(asked) * (self._options.beta * growth.nan_to_num(1.0) - 1)
+        gain = gain * call.each(self._guided)[:, None, None, None]
+        edited = probs * (1 + looking * lift + gain * query)
+        return edited / edited.sum(dim=-1, keepdim=True)

@@ -24,14 +24,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import LongTensor, Tensor, nn
+from torch import LongTensor, Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.attention import Call, Columns, Op, layers_named, layers_option
+from mmhall.attention import Call, Columns, layers_named, layers_option
+from mmhall.gaze import Gaze, informative
 from mmhall.options import by_model, option
 from mmhall.steering import RowStrategy, Steer, has_picture, share_of, top_half
 from mmhall.strategies import Session
-from mmhall.words import words_of
 
 
 @dataclass(frozen=True)
@@ -69,76 +69,6 @@ class GIFT(RowStrategy):
         gaze = Gaze(looked, adapter.image_mask(inputs["input_ids"]), words)
         again = max(looked) >= min(enhanced)
         return Session(ops=[gaze, _Enhance(self, enhanced, gaze, query, again)], again=again)
-
-
-def informative(adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
-    """Mark the tokens of informative words in a question, (B, T) bool."""
-    marked = torch.zeros_like(query)
-    for row, ids, own in zip(marked, inputs["input_ids"], query, strict=True):
-        places = own.nonzero()[:, 0]
-        words = words_of(adapter.tokenizer, ids[places].tolist()) if adapter.tokenizer is not None else ()
-        row[places[[token for word in words if word.is_informative for token in word.tokens]]] = True
-    return marked
-
-
-class Gaze(Op):
-    """Follows how attention to the picture shifts from word to word."""
-
-    def __init__(self, layers: frozenset[int], image: Tensor, words: Tensor) -> None:
-        """Choose rows.
-
-        Args:
-            layers: 0-based decoder layers.
-            image: Image positions, (B, T) bool.
-            words: Positions of the words that count, (B, T) bool; not the first.
-        """
-        self.layers, self.image, self.words = layers, image, words
-        self._at = words.any(dim=0).nonzero()[:, 0]
-        self._wanted = torch.unique(torch.cat([self._at - 1, self._at]))
-        self._shifts: list[Tensor] = []
-
-    def rows(self, call: Call) -> LongTensor | None:
-        """Name the words' rows and those before them."""
-        return call.rows_at(self._wanted) if call.prefill else None
-
-    def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
-        """Add up one layer's shifts, (B, T)."""
-        positions = rows + call.start
-        if len(positions) < len(self._wanted):
-            return  # a layer that is not given these rows
-        now, before = (torch.searchsorted(positions, at) for at in (self._at, self._at - 1))
-        length, width = self.image.shape[1], probs.shape[-1]
-        image = self.image[:, call.offset : call.offset + width]
-        shift = (probs[:, :, now] - probs[:, :, before]).clamp_min(0) * image[:, None, None]
-        shift = (shift * self.words[:, self._at][:, None, :, None]).sum(dim=2)  # (B, H, K)
-        heads = top_half(shift.sum(dim=-1)[:, :, None, None])[:, :, 0]
-        mean = (
-            (shift * heads).sum(dim=1)
-            / heads.sum(dim=1).clamp_min(1)
-            / self.words.sum(dim=1, keepdim=True).clamp_min(1)
-        )
-        self._shifts.append(nn.functional.pad(mean, (call.offset, length - call.offset - width)))
-
-    def map(self) -> Tensor:
-        """Return the map of the picture, (B, T) in [0, 1] at image positions, 0 elsewhere."""
-        if not self._shifts:
-            return torch.zeros_like(self.image, dtype=torch.float32)
-        mean = torch.stack(self._shifts).mean(dim=0)
-        return torch.stack([_scaled(row, own) for row, own in zip(mean, self.image, strict=True)])
-
-
-def _scaled(row: Tensor, image: Tensor) -> Tensor:
-    """Clip one map at three deviations and scale it to [0, 1]; a constant one is 0."""
-    own = row[image]
-    scaled = torch.zeros_like(row)
-    if len(own) < 2:
-        return scaled
-    mean, spread = own.mean(), 3 * own.std()
-    own = own.clamp(mean - spread, mean + spread)
-    width = own.max() - own.min()
-    if width > 0:
-        scaled[image] = (own - own.min()) / width
-    return scaled
 
 
 class _Enhance(Steer):

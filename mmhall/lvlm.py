@@ -17,7 +17,9 @@ from transformers import PreTrainedModel, ProcessorMixin, TextIteratorStreamer
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
 from mmhall.answers import Answer, Said, Uncertainty, Usage
+from mmhall.divergence import HeadDivergence, head_divergence
 from mmhall.errors import ModelError, OptionError, PromptError
+from mmhall.gaze import Gaze, informative
 from mmhall.generation.run import run
 from mmhall.generation.score import score
 from mmhall.generation.settings import Settings, make_settings
@@ -183,9 +185,12 @@ class LVLM:
         request = _request(image, prompt)
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs([request])
-            places = self.adapter.image_mask(inputs["input_ids"])[0].nonzero()[:, 0]
+            mask = self.adapter.image_mask(inputs["input_ids"])
+            places = mask[0].nonzero()[:, 0]
             probe = Probe(self.adapter, places, layers, heads)
-            watch = (probe,) if request.images else ()
+            words = informative(self.adapter, inputs, self.adapter.query_mask(inputs))
+            gaze = Gaze(frozenset(layers), mask, words, self.adapter.image_kinds)
+            watch = (probe, gaze) if request.images else ()
             rows = run(self.adapter, inputs, method, chosen.resolved(self.model), chosen.seed, watch=watch)
         answer = self._answers(inputs, rows, method, chosen, measured)[0]
         said = len(answer.token_ids)
@@ -193,6 +198,7 @@ class LVLM:
             answer=answer,
             prompt=prompt,
             image_attention=probe.attention()[:said] if watch else torch.zeros(said, len(layers), len(heads), 0),
+            gaze=gaze.of(layers, self.adapter.image_tokens(inputs)),
             layers=layers,
             heads=heads,
             grid=self.adapter.places(request, inputs),
@@ -200,6 +206,24 @@ class LVLM:
             pictures=tuple(map(shown, request.images)),
             model=self._named(),
         )
+
+    def head_divergence(self, image: Images, prompt: str, answer: str) -> HeadDivergence:
+        """Measure how much each head's output depends on the picture while an answer is predicted, token by token.
+
+        Args:
+            image: As in `generate`; at least one picture.
+            prompt: The user's text.
+            answer: What was said, by this model or anyone.
+
+        Raises:
+            PromptError: There is no picture or no answer, or they are too long together.
+        """
+        _check_text("an answer", answer)
+        request = _request(image, prompt)
+        tokens = self.adapter.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        if not request.images or not tokens:
+            raise PromptError("head divergence compares an answer with and without a picture: give both")
+        return head_divergence(self.adapter, self.adapter.inputs([request]), tokens)
 
     def stream(self, image: Images, prompt: str, strategy: str | Strategy = "greedy", **settings: Any) -> Iterator[str]:
         """Yield the answer's text piece by piece; leaving the iterator stops the computation.

@@ -22,9 +22,10 @@ from mmhall.adapters.grid import Grid
 from mmhall.answers import Answer, Uncertainty, Usage
 from mmhall.attention import Call, Op
 from mmhall.errors import DataError, ModelError, OptionError
+from mmhall.gaze import scale
 from mmhall.words import Word
 
-_FORMAT = "mmhall trace 1"
+_FORMAT = "mmhall trace 2"
 _SHOWN = 1024  # longest side, in pixels, at which a trace keeps its pictures
 
 
@@ -86,6 +87,8 @@ class Trace:
         answer: What was said.
         prompt: What was asked.
         image_attention: (S, L, H, N) float32, under the strategy that wrote the answer.
+        gaze: How attention to each image token shifts at the informative words of the question, (L, N) float32; see
+            `saliency`.
         layers: 0-based decoder layers of the second axis.
         heads: 0-based heads of the third axis.
         grid: Where each image token looks.
@@ -97,6 +100,7 @@ class Trace:
     answer: Answer
     prompt: str
     image_attention: Tensor
+    gaze: Tensor
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     grid: Grid
@@ -168,11 +172,32 @@ class Trace:
             **how: As in `token_attention`.
         """
         self._check(picture)
-        if self.grid.finest(picture) == (0, 0):
-            own = self.token_attention(token, **how)[self.grid.image == picture]
-            return heat.strip(self.pictures[picture], own)
-        warmth = self.heatmap(token, picture=picture, **how)
-        return heat.overlay(self.pictures[picture], warmth, heat.extent(self.grid, picture))
+        return self._over(self.token_attention(token, **how), picture)
+
+    def saliency(self, *, layers: Sequence[int] | None = None) -> Tensor:
+        """Which image tokens the question is about, (N,) in [0, 1]: where the gaze shifts as its words are read.
+
+        The informative words of the question count, the half of the heads that shifts most, clipped at three
+        deviations: the map of GIFT (arXiv:2510.22067).
+
+        Args:
+            layers: Decoder layers to average over; None: the one of the traced layers with the largest shift.
+
+        Raises:
+            OptionError: A layer was not traced.
+        """
+        chosen = [int(self.gaze.sum(dim=1).argmax())] if layers is None else _within("layers", layers, self.layers)
+        return scale(self.gaze[chosen].mean(dim=0))
+
+    def saliency_overlay(self, *, picture: int = 0, layers: Sequence[int] | None = None) -> Image.Image:
+        """Draw the picture with `saliency` over it; without a grid, with a strip of the tokens under it.
+
+        Args:
+            picture: 0-based.
+            layers: As in `saliency`.
+        """
+        self._check(picture)
+        return self._over(self.saliency(layers=layers), picture)
 
     def contact_sheet(self, *, picture: int = 0, **how: Any) -> Image.Image:
         """Draw the picture once for each content word of the answer, with its heat over it and the word under it.
@@ -194,6 +219,13 @@ class Trace:
         legend = "%: share of attention on the picture"
         return heat.sheet(cells or [(self.pictures[picture], "(no words)")], legend=legend)
 
+    def _over(self, values: Tensor, picture: int) -> Image.Image:
+        """Draw a picture with the values of its image tokens, (N,), over it or in a strip under it."""
+        if self.grid.finest(picture) == (0, 0):
+            return heat.strip(self.pictures[picture], values[self.grid.image == picture])
+        warmth = heat.spread(self.grid, picture, values)
+        return heat.overlay(self.pictures[picture], warmth, heat.extent(self.grid, picture))
+
     def _check(self, picture: int) -> None:
         if picture not in range(len(self.pictures)):
             there = f"from 0 to {len(self.pictures) - 1}" if self.pictures else "left alone: the prompt has no picture"
@@ -207,6 +239,7 @@ class Trace:
         """
         tensors = {
             "image_attention": self.image_attention,
+            "gaze": self.gaze,
             **{name: getattr(self.grid, name) for name in ("image", "view", "row", "column")},
             **{f"picture.{i}": torch.from_numpy(np.array(image)) for i, image in enumerate(self.pictures)},
         }
@@ -255,6 +288,7 @@ class Trace:
             answer=_answer(told["answer"]),
             prompt=told["prompt"],
             image_attention=held["image_attention"],
+            gaze=held["gaze"],
             layers=tuple(told["layers"]),
             heads=tuple(told["heads"]),
             grid=Grid(held["image"], held["view"], held["row"], held["column"], held.get("edges")),  # type: ignore[arg-type]

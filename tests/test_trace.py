@@ -91,6 +91,53 @@ def test_a_heat_map_keeps_the_attention_that_has_a_place(name, traced):
     torch.testing.assert_close(heat.sum(), trace.token_attention(1)[placed].sum())
 
 
+def eager_shifts(name, picture):
+    """Return, for each layer, how attention moves to image tokens at the letters of "left", by the formula."""
+    model, processor = built(name)
+    lvlm = LVLM(model, processor)
+    inputs = lvlm.adapter.inputs([Request(QUESTION, (picture,))])
+    text = [lvlm.adapter.tokenizer.decode([token]) for token in inputs["input_ids"][0].tolist()]
+    first = next(i for i in reversed(range(len(text))) if "".join(text[i : i + 4]) == "left")
+    own = copy.deepcopy(model)
+    own.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = own(**inputs, output_attentions=True).attentions
+    image = lvlm.adapter.image_mask(inputs["input_ids"])[0]
+    shifts = []
+    for index, kind in enumerate(kind for kind in lvlm.adapter.kinds if kind != "linear"):
+        if (kind == "cross") == (name == "mllama"):
+            probs = maps[index][0] if kind == "cross" else maps[index][0][:, :, image]
+            moved = sum((probs[:, i] - probs[:, i - 1]).clamp_min(0) for i in range(first, first + 4)) / 4
+            best = sorted(range(len(moved)), key=lambda head: -float(moved[head].sum()))[: len(moved) // 2]
+            shifts.append(sum(moved[head] for head in best) / len(best))
+    return torch.stack(shifts)
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "qwen2_5_vl", "qwen3_5", "gemma3", "idefics2", "mllama"])
+def test_the_gaze_shifts_as_eager_attention_does(name, picture, traced):
+    trace, shifts = traced(name), eager_shifts(name, picture)
+    torch.testing.assert_close(trace.gaze, shifts, rtol=0, atol=1e-5)
+    one = shifts[1]
+    clipped = one.clamp(one.mean() - 3 * one.std(), one.mean() + 3 * one.std())
+    wanted = (clipped - clipped.min()) / (clipped.max() - clipped.min())
+    torch.testing.assert_close(trace.saliency(layers=[trace.layers[1]]), wanted, rtol=0, atol=2e-3)
+    most = max(range(len(shifts)), key=lambda layer: float(shifts[layer].sum()))
+    torch.testing.assert_close(trace.saliency(), trace.saliency(layers=[trace.layers[most]]))
+
+
+@pytest.mark.parametrize("name", ["llava_next", "idefics2"])
+def test_the_saliency_can_be_drawn(name, traced, picture):
+    trace = traced(name)
+    drawn = trace.saliency_overlay()
+    assert drawn != picture
+    assert drawn.width == picture.width
+
+
+def test_a_question_without_informative_words_has_no_saliency(picture):
+    trace = LVLM(*built("llava")).trace(picture, "What is it?", max_new_tokens=2)
+    assert trace.saliency().tolist() == [0.0] * trace.gaze.shape[1]
+
+
 def test_one_view_gives_each_token_its_own_cell(traced):
     trace = traced("qwen2_vl")
     torch.testing.assert_close(trace.heatmap(1).flatten(), trace.token_attention(1))
@@ -247,7 +294,7 @@ def test_traces_that_cannot_be_written_or_are_damaged_are_refused(traced, tmp_pa
         with pytest.raises(DataError, match="cannot be written"):
             trace.save(path)
     for told in ("{}", "no json"):
-        save_file({"x": torch.zeros(1)}, tmp_path / "bad", metadata={"format": "mmhall trace 1", "trace": told})
+        save_file({"x": torch.zeros(1)}, tmp_path / "bad", metadata={"format": "mmhall trace 2", "trace": told})
         with pytest.raises(DataError, match="is a damaged trace"):
             mmhall.Trace.load(tmp_path / "bad")
 

@@ -44,9 +44,8 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
         PromptError: Prompt and answer exceed the model's context.
         GenerationError: The model's scores are not finite.
     """
-    width, prompt, limit = max(map(len, answers)), inputs["input_ids"].shape[1], adapter.context_length
-    if prompt + width > limit:
-        raise PromptError(f"{prompt} prompt tokens and {width} of the answer exceed the model's context of {limit}")
+    width = max(map(len, answers))
+    check_room(adapter, inputs, width)
     if width == 0:
         pictured = () if "pixel_values" in inputs else None
         in_sequence = pictured if adapter.image_mask(inputs["input_ids"]).any() else None
@@ -90,6 +89,34 @@ def _picked(logprobs: Tensor, tokens: Tensor) -> Tensor:
 
 def _logprobs(adapter: Adapter, inputs: Inputs, width: int, watch: Op | None = None) -> Tensor:
     """Return the log-probabilities from which each of the last `width` tokens was predicted, (batch, width, V)."""
+    last = read_answer(adapter, inputs, width, [watch] if watch is not None else [])
+    choosable(last.flatten(0, 1))
+    return last.log_softmax(dim=-1)
+
+
+def check_room(adapter: Adapter, inputs: Inputs, width: int) -> None:
+    """Refuse an answer that does not fit behind its prompt.
+
+    Raises:
+        PromptError: It does not.
+    """
+    prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
+    if prompt + width > limit:
+        raise PromptError(f"{prompt} prompt tokens and {width} of the answer exceed the model's context of {limit}")
+
+
+def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] = ()) -> Tensor:
+    """Read prompts that end in an answer, in one pass.
+
+    Args:
+        adapter: The model.
+        inputs: A batch as `Adapter.extended` makes it.
+        width: Tokens of the answer.
+        ops: What to see on the way.
+
+    Returns:
+        The logits from which each token of the answer was predicted, (batch, width, V) float32.
+    """
     config = GenerationConfig(max_new_tokens=1, pad_token_id=adapter.model.generation_config.pad_token_id)
     main = prepare(adapter.entry(inputs), inputs, config)
     if "logits_to_keep" in main.kwargs:
@@ -97,8 +124,6 @@ def _logprobs(adapter: Adapter, inputs: Inputs, width: int, watch: Op | None = N
         # as positions: a number would make transformers drop rows of Gemma 4's last layers without a mask for it
         kept = torch.arange(length - width - 1, length, device=main.input_ids.device)
         main = replace(main, kwargs={**main.kwargs, "logits_to_keep": kept})
-    with active(adapter.plan([watch]) if watch is not None else None):
+    with active(adapter.plan(ops)):
         logits: Tensor = read(main).logits
-    last = logits[:, -(width + 1) : -1].float()
-    choosable(last.flatten(0, 1))
-    return last.log_softmax(dim=-1)
+    return logits[:, -(width + 1) : -1].float()

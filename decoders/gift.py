@@ -27,10 +27,10 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.attention import Call, Columns, layers_named, layers_option
+from mmhall.attention import Call, Groups, layers_named, layers_option
 from mmhall.gaze import Gaze, informative
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer, has_picture, share_of, top_half
+from mmhall.steering import RowStrategy, Steer, has_picture, top_half
 from mmhall.strategies import Session
 
 
@@ -74,23 +74,21 @@ class GIFT(RowStrategy):
 class _Enhance(Steer):
     def __init__(self, options: GIFT, layers: frozenset[int], gaze: Gaze, query: Tensor, again: bool) -> None:
         super().__init__(layers)
-        self._options, self._gaze, self._again = options, gaze, again
-        self._query = Columns(query.float())
-        self._image = Columns(gaze.image.float())
-        self._lift: Columns | None = None
+        self._options, self._gaze, self._query, self._again = options, gaze, query, again
         self._guided = gaze.words.any(dim=1)
+        self._groups: Groups | None = None
 
     def rows(self, call: Call) -> LongTensor | None:
         return None if self._again and call.start == 0 else call.newest
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
-        if self._lift is None:
-            self._lift = Columns(torch.expm1(self._options.alpha * self._gaze.map()))
-        image, lift, query = self._image(call), self._lift(call), self._query(call)
-        seen, lifted, asked = share_of(probs, image, lift, query)
+        if self._groups is None:
+            self._groups = Groups(torch.expm1(self._options.alpha * self._gaze.map()), self._query, self._gaze.image)
+        masses = self._groups.masses(call, probs)
+        lifted, asked, seen = masses.chunk(3, dim=-1)
         looking = top_half(seen)
         growth = 1 + (looking * lifted).sum(dim=1, keepdim=True) / (looking * seen).sum(dim=1, keepdim=True)
         gain = top_half(asked) * (self._options.beta * growth.nan_to_num(1.0) - 1)
         gain = gain * call.each(self._guided)[:, None, None, None]
-        edited = probs * (1 + looking * lift + gain * query)
-        return edited / edited.sum(dim=-1, keepdim=True)
+        edited = self._groups.scale(call, probs, torch.cat([looking, gain, torch.zeros_like(gain)], dim=-1))
+        return edited.div_(1 + looking * lifted + gain * asked)

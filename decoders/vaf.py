@@ -20,9 +20,9 @@ from typing import ClassVar
 from torch import LongTensor, Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.attention import Call, Columns, layers_named, layers_option
+from mmhall.attention import Call, Columns, Groups, layers_named, layers_option
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer, has_picture, share_of, top_half
+from mmhall.steering import RowStrategy, Steer, has_picture, top_half
 from mmhall.strategies import Session
 
 
@@ -60,13 +60,12 @@ class _Amplify(Steer):
     def __init__(self, layers: frozenset[int], behind: Tensor, gain: Tensor, image: Tensor | None) -> None:
         super().__init__(layers, behind)
         self._gain = Columns(gain)
-        self._image = Columns(image.float()) if image is not None else None
+        self._image = Groups(image) if image is not None else None
 
     def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
         gain, chosen = self._gain(call), self.edited(call, rows)
         if chosen is not None:
             gain = gain * chosen
         if self._image is not None:
-            (looks,) = share_of(scores.softmax(dim=-1), self._image(call))
-            gain = gain * top_half(looks)
+            gain = gain * top_half(self._image.masses(call, scores.softmax(dim=-1)))
         return scores * (1 + gain)

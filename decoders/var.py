@@ -26,9 +26,9 @@ import torch
 from torch import LongTensor, Tensor, nn
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.attention import Call, Columns, layers_named, layers_option, massive_dimensions, massiveness
+from mmhall.attention import Call, Groups, layers_named, layers_option, massive_dimensions, massiveness
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer, has_picture, share_of
+from mmhall.steering import RowStrategy, Steer, has_picture
 from mmhall.strategies import Session, Strategy
 
 
@@ -89,7 +89,7 @@ class _Redistribute(Steer):
     ) -> None:
         super().__init__(layers, behind)
         self._options, self._image, self._real = options, image, real
-        self._groups: dict[int, tuple[Columns, Columns, Columns]] = {}
+        self._groups: dict[int, Groups] = {}
 
     def see_states(self, layer: int, step: int, states: Tensor) -> None:
         if layer in self._groups:
@@ -99,15 +99,15 @@ class _Redistribute(Steer):
         sinks = nn.functional.pad(massive, (hidden, 0)) & self._real
         seen = (self._image & sinks).any(dim=1, keepdim=True)
         rest = self._image & ~sinks & seen  # without a sink in the picture no head is chosen
-        self._groups[layer] = Columns(self._image.float()), Columns(sinks.float()), Columns(rest.float())
+        self._groups[layer] = Groups(sinks, rest, self._image)
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
-        _, sinks, rest = groups = [columns(call) for columns in self._groups[call.layer]]
-        image_mass, sink_mass, rest_mass = share_of(probs, *groups)
-        chosen = (image_mass >= self._options.mass) & (rest_mass >= self._options.rho * image_mass) & (rest_mass > 0)
-        taken = (1 - self._options.keep) * chosen.float()
+        groups = self._groups[call.layer]
+        sinks, rest, image = groups.masses(call, probs).unbind(dim=-1)
+        chosen = (image >= self._options.mass) & (rest >= self._options.rho * image) & (rest > 0)
+        taken = (1 - self._options.keep) * chosen
         edited = self.edited(call, rows)
         if edited is not None:
-            taken = taken * edited
-        given = taken * sink_mass / rest_mass.clamp_min(torch.finfo(probs.dtype).tiny)
-        return probs * (1 - taken * sinks + given * rest)
+            taken = taken * edited[..., 0]
+        given = taken * sinks / rest.clamp_min(torch.finfo(probs.dtype).tiny)
+        return groups.scale(call, probs, torch.stack([-taken, given, torch.zeros_like(taken)], dim=-1))

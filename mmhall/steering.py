@@ -60,22 +60,6 @@ def has_picture(inputs: Inputs) -> bool:
     return "pixel_values" in inputs
 
 
-def share_of(probs: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
-    """Sum attention weights over groups of columns in one product.
-
-    Args:
-        probs: (B, H, R, K).
-        *columns: Weights of columns, (B|1, 1, 1, K) each.
-
-    Returns:
-        (B, H, R, 1) each.
-    """
-    batch, heads, rows, width = probs.shape
-    groups = torch.cat([part.expand(batch, 1, 1, width) for part in columns], dim=2)[:, 0].transpose(1, 2)
-    sums = torch.bmm(probs.reshape(batch, heads * rows, width), groups.to(probs.dtype))
-    return tuple(sums.view(batch, heads, rows, len(columns)).chunk(len(columns), dim=3))
-
-
 def top_half(values: Tensor) -> Tensor:
     """Mark the heads with the larger values, (B, H, R, 1) to the same shape, float32; of an odd number the fewer."""
     chosen = values.topk(values.shape[1] // 2, dim=1).indices

@@ -1,6 +1,6 @@
 """Read and steer the decoder's attention through one registered function."""
 
-from mmhall.attention.columns import Columns
+from mmhall.attention.columns import Columns, Groups
 from mmhall.attention.door import NAME, close_door, open_door
 from mmhall.attention.layers import layers_named, layers_option
 from mmhall.attention.linears import few_rows
@@ -12,6 +12,7 @@ __all__ = [
     "SELF_ATTENTION",
     "Call",
     "Columns",
+    "Groups",
     "Op",
     "Plan",
     "active",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from mmhall.attention.plan import Call
@@ -31,3 +32,46 @@ class Columns:
             laid = call.each(nn.functional.pad(self._values, (before, width - length - before)))
             self._held[layout] = laid[:, None, None].to(call.key.device)
         return self._held[layout]
+
+
+class Groups:
+    """Several weights for each position of a prompt: to sum attention by them, and to scale it by their mixture.
+
+    Both need one product of matrices, whatever the number of groups G.
+    """
+
+    def __init__(self, *values: Tensor) -> None:
+        """Hold weights of prompt positions, (B, T) each."""
+        self._values = torch.stack([part.float() for part in values], dim=1)
+        self._held: tuple[tuple[int, int], Tensor] | None = None
+
+    def masses(self, call: Call, probs: Tensor) -> Tensor:
+        """Sum attention weights, (B, H, R, K), by each group, (B, H, R, G)."""
+        seen, weights = self._seen(call, probs)
+        batch, heads, rows, width = seen.shape
+        return torch.bmm(seen.reshape(batch, heads * rows, width), weights.transpose(1, 2)).view(batch, heads, rows, -1)
+
+    def scale(self, call: Call, probs: Tensor, factors: Tensor) -> Tensor:
+        """Multiply attention weights, in place, by 1 + the sum over groups of factor times weight.
+
+        Args:
+            call: The call.
+            probs: (B, H, R, K).
+            factors: (B, H, R, G).
+
+        Returns:
+            `probs`.
+        """
+        seen, weights = self._seen(call, probs)
+        change = torch.bmm(factors.flatten(1, 2), weights).view_as(seen)
+        seen.addcmul_(seen, change)
+        return probs
+
+    def _seen(self, call: Call, probs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the columns that hold prompt positions, and the weights of these positions, (B, G, columns)."""
+        length = self._values.shape[2]
+        first = min(max(0, call.offset), length)
+        layout = (first, len(call.query))
+        if self._held is None or self._held[0] != layout:
+            self._held = layout, call.each(self._values[:, :, first:]).to(probs.device)
+        return probs[..., first - call.offset : length - call.offset], self._held[1]

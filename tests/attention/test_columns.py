@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmhall.attention import Call, Columns
+from mmhall.attention import Call, Columns, Groups
 
 
 def call(offset, width, rows=1):
@@ -40,3 +40,17 @@ def test_layouts_take_turns():
 def test_every_beam_of_a_prompt_has_the_prompts_values():
     held = Columns(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     assert held(call(0, 3, rows=4))[:, 0, 0].tolist() == [[1, 2, 0], [1, 2, 0], [3, 4, 0], [3, 4, 0]]
+
+
+@pytest.mark.parametrize(("offset", "width", "rows"), [(0, 4, 2), (0, 6, 2), (2, 5, 4), (5, 3, 2), (-2, 7, 2)])
+def test_groups_sum_and_scale_as_columns_do(offset, width, rows):
+    random = torch.Generator().manual_seed(offset + width)
+    one, other = (torch.rand(2, 4, generator=random) for _ in range(2))
+    probs = torch.rand(rows, 3, 2, width, generator=random)
+    factors = torch.rand(rows, 3, 2, 2, generator=random)
+    columns = [Columns(values)(call(offset, width, rows)) for values in (one, other)]
+    groups = Groups(one, other)
+    masses = groups.masses(call(offset, width, rows), probs)
+    torch.testing.assert_close(masses, torch.stack([(probs * laid).sum(-1) for laid in columns], dim=-1))
+    wanted = probs * (1 + sum(factors[..., i, None] * laid for i, laid in enumerate(columns)))
+    torch.testing.assert_close(groups.scale(call(offset, width, rows), probs, factors), wanted)

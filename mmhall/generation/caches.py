@@ -96,7 +96,7 @@ def keep(cache: DynamicCache, before: Sequence[int], rows: Tensor, siblings: Ten
         layer.keys = _kept(layer.keys, held, rows, siblings)
         layer.values = _kept(layer.values, held, rows, siblings)
         if isinstance(layer, DynamicSlidingWindowLayer):
-            layer.cumulative_length = length + (siblings is not None)
+            layer.cumulative_length, layer.record_past = length + (siblings is not None), False
             layer.keys = layer.keys[:, :, -layer.sliding_window + 1 :]
             layer.values = layer.values[:, :, -layer.sliding_window + 1 :]
 

@@ -58,6 +58,12 @@ class Prepared:
             edited[row::each] = self.processors(ids[row::each], scores[row::each])
         return edited
 
+    def processed_alone(self, prompt: int, ids: Tensor, scores: Tensor) -> Tensor:
+        """Let the processors edit next-token scores of rows that all belong to one prompt, by its 0-based index."""
+        prompts = len(self.input_ids)
+        edited = self.processed(ids.repeat(prompts, 1), scores.repeat(prompts, 1)) if prompts > 1 else None
+        return self.processed(ids, scores) if edited is None else edited[prompt * len(ids) : (prompt + 1) * len(ids)]
+
 
 def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: GenerationConfig) -> Prepared:
     """Prepare a batch as `generate` would.

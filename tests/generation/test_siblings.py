@@ -171,6 +171,7 @@ def test_siblings_see_what_the_first_sees_and_themselves():
     assert apart(None, 2, 4, seen.device)[0, 0].tolist() == [[True, True, True, False], [True, True, False, True]]
 
 
+@torch.inference_mode()
 def test_recurrent_states_cannot_be_split():
     assert not read(ours("qwen3_5")).splittable
     assert all(read(ours(name)).splittable for name in ABLE)

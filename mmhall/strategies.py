@@ -1,7 +1,7 @@
 """What a decoding strategy is: options as data, and a session per request.
 
 A strategy is a frozen dataclass; the command line and result files read its fields. Its `prepare`
-returns a `Session`, which wishes for any of three things and is otherwise plain greedy.
+returns a `Session`, which wishes for any of four things and is otherwise plain greedy.
 Neutral options give an empty session, so that neutral equals greedy exactly.
 """
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mmhall.attention import Op
 
     Combine = Callable[..., Tensor]
+    Search = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,15 @@ class Session:
         branches: Further inputs decoded beside the main ones, each a batch of the same size; they need `combine`.
         combine: Takes log-probabilities (batch, vocabulary) of the main inputs and of each branch;
             returns next-token scores of the same shape, -inf where a token is out.
+        search: Takes the place of greedy, sampling and beams: called with the prepared batch, its rows, this
+            session, the generation settings in force and a streamer or None, it returns what `mmhall.generation.run`'s
+            `run` does.
     """
 
     ops: Sequence[Op] = ()
     branches: Sequence[Inputs] = ()
     combine: Combine | None = None
+    search: Search | None = None
 
     def __post_init__(self) -> None:
         """Refuse branches nobody would read."""
@@ -53,9 +58,11 @@ class Strategy:
 
     Attributes:
         name: How people call it.
+        beams: Beams where the user names no number; more than one where it searches by itself.
     """
 
     name: ClassVar[str]
+    beams: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         """Check each option's type against its default's; integers count as floats."""

@@ -82,9 +82,13 @@ class Beams:
         """Return the best finished answers of each prompt, best first, (length,) each."""
         return [answer for pool in self._pools for answer in pool.best(count)]
 
+    def finished(self, prompt: int = 0) -> list[tuple[float, list[int]]]:
+        """Return the finished answers of a prompt with their scores, best first."""
+        return [(score, answer.tolist()) for score, answer in self._pools[prompt].held()]
+
     def shared(self, prompt: int = 0) -> list[int]:
         """Return the tokens that every beam of a prompt, running or finished, begins with."""
-        answers = [*self.said[prompt].tolist(), *self._pools[prompt].answers()]
+        answers = [*self.said[prompt].tolist(), *(answer for _, answer in self.finished(prompt))]
         least, most = min(answers), max(answers)
         return least[: next((i for i, pair in enumerate(zip(least, most, strict=False)) if pair[0] != pair[1]), None)]
 
@@ -162,8 +166,8 @@ class _Pool:
     def best(self, count: int) -> list[Tensor]:
         return [sequence for _, _, sequence in self._held[:count]]
 
-    def answers(self) -> list[list[int]]:
-        return [sequence.tolist() for _, _, sequence in self._held]
+    def held(self) -> list[tuple[float, Tensor]]:
+        return [(score, sequence) for _, score, sequence in self._held]
 
     def copy(self) -> _Pool:
         copied = copy.copy(self)

@@ -60,9 +60,8 @@ class Prepared:
 
     def processed_alone(self, prompt: int, ids: Tensor, scores: Tensor) -> Tensor:
         """Let the processors edit next-token scores of rows that all belong to one prompt, by its 0-based index."""
-        prompts = len(self.input_ids)
-        edited = self.processed(ids.repeat(prompts, 1), scores.repeat(prompts, 1)) if prompts > 1 else None
-        return self.processed(ids, scores) if edited is None else edited[prompt * len(ids) : (prompt + 1) * len(ids)]
+        prompts, rows = len(self.input_ids), len(ids)
+        return self.processed(ids.repeat(prompts, 1), scores.repeat(prompts, 1))[prompt * rows : (prompt + 1) * rows]
 
 
 def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: GenerationConfig) -> Prepared:

@@ -9,6 +9,7 @@ STRATEGIES = Registry(
     "strategy",
     {
         "greedy": "mmhall.decoders.greedy:Greedy",
+        "opera": "mmhall.decoders.opera:Opera",
         "vcd": "mmhall.decoders.vcd:VCD",
         "vdd": "mmhall.decoders.vdd:VDD",
         "vhr": "mmhall.decoders.vhr:VHR",

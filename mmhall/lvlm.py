@@ -128,7 +128,7 @@ class LVLM:
         opened = [_request(images, prompt) for images, prompt in pairs]
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
-            config = chosen.resolved(self.model)
+            config = chosen.resolved(self.model, method.beams)
             rows = run(self.adapter, inputs, method, config, chosen.seed)
         answers = self._answers(inputs, rows, method, chosen, measured)
         if not uncertainty:
@@ -177,9 +177,16 @@ class LVLM:
             MmhallError: As in `generate`.
         """
         method, chosen = make_strategy(strategy), make_settings(settings)
-        for option in ("num_beams", "num_return_sequences"):
-            if getattr(chosen, option) > 1:
-                raise OptionError("trace", option, getattr(chosen, option), "1: a trace follows one sequence")
+        for option, value in (
+            ("num_beams", chosen.num_beams or method.beams),
+            ("num_return_sequences", chosen.num_return_sequences),
+        ):
+            if value > 1:
+                raise OptionError("trace", option, value, "1: a trace follows one sequence")
+        if method.beams > 1:
+            raise OptionError(
+                "trace", "strategy", str(method), "one that does not search: a trace follows one sequence"
+            )
         looking = [layer for layer, kind in enumerate(self.adapter.kinds) if kind in self.adapter.image_kinds]
         layers, heads = checked("layers", layers, looking), checked("heads", heads, range(self.adapter.heads))
         request = _request(image, prompt)
@@ -191,7 +198,8 @@ class LVLM:
             words = informative(self.adapter, inputs, self.adapter.query_mask(inputs))
             gaze = Gaze(frozenset(layers), mask, words, self.adapter.image_kinds)
             watch = (probe, gaze) if request.images else ()
-            rows = run(self.adapter, inputs, method, chosen.resolved(self.model), chosen.seed, watch=watch)
+            config = chosen.resolved(self.model, method.beams)
+            rows = run(self.adapter, inputs, method, config, chosen.seed, watch=watch)
         answer = self._answers(inputs, rows, method, chosen, measured)[0]
         said = len(answer.token_ids)
         return Trace(
@@ -228,17 +236,19 @@ class LVLM:
     def stream(self, image: Images, prompt: str, strategy: str | Strategy = "greedy", **settings: Any) -> Iterator[str]:
         """Yield the answer's text piece by piece; leaving the iterator stops the computation.
 
+        A strategy that searches by itself (OPERA) gives what no later step can take back, and the rest at the end.
+
         Args:
             image: As in `generate`.
             prompt: As in `generate`.
             strategy: As in `generate`.
-            **settings: As in `generate`; `num_beams` must be 1.
+            **settings: As in `generate`; `num_beams` must be 1 unless the strategy searches by itself.
 
         Raises:
             MmhallError: As in `generate`.
         """
         method, chosen = make_strategy(strategy), make_settings(settings)
-        if chosen.num_beams > 1:
+        if (chosen.num_beams or 1) > 1 and method.beams == 1:
             raise PromptError(
                 f"an answer found by {chosen.num_beams} beams cannot be streamed; use generate or num_beams=1"
             )
@@ -247,13 +257,13 @@ class LVLM:
                 f"{chosen.num_return_sequences} answers cannot be streamed together; use generate or "
                 "num_return_sequences=1"
             )
-        inputs = self.adapter.inputs([_request(image, prompt)])
+        inputs, config = self.adapter.inputs([_request(image, prompt)]), chosen.resolved(self.model, method.beams)
         streamer = TextIteratorStreamer(self.adapter.tokenizer, skip_special_tokens=True)
         left, failures = threading.Event(), list[BaseException]()
 
         def work() -> None:
             try:
-                run(self.adapter, inputs, method, chosen.resolved(self.model), chosen.seed, streamer, left)
+                run(self.adapter, inputs, method, config, chosen.seed, streamer, left)
             except BaseException as error:
                 failures.append(error)
                 streamer.end()
@@ -282,7 +292,7 @@ class LVLM:
     def _answers(
         self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: Settings, measured: _Measured
     ) -> list[Answer]:
-        tokenizer, config = self.adapter.tokenizer, settings.resolved(self.model)
+        tokenizer, config = self.adapter.tokenizer, settings.resolved(self.model, method.beams)
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         each = len(rows) // len(inputs["attention_mask"])
         answers = []

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mmhall.attention import Op
 
     Combine = Callable[..., Tensor]
+    Search = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Session:
         aside: A further input, a batch of the same size, read once in lock step with the main prompt: in every layer
             ops find its head outputs in `Call.aside`.
         again: Read the last token of the prompt a second time, once ops have seen the whole prompt.
+        search: Takes the place of greedy, sampling and beams: called with the prepared batch, its rows, this
+            session, the generation settings in force and a streamer or None, it returns what `mmhall.generation.run`'s
+            `run` does.
     """
 
     ops: Sequence[Op] = ()
@@ -47,6 +51,7 @@ class Session:
     combine: Combine | None = None
     aside: Inputs | None = None
     again: bool = False
+    search: Search | None = None
 
     def __post_init__(self) -> None:
         """Refuse branches nobody would read."""
@@ -60,11 +65,13 @@ class Strategy:
 
     Attributes:
         name: How people call it.
+        beams: Beams where the user names no number; more than one where it searches by itself.
         published: Options its paper gives for single models, by (model_type, decoder layers).
         claims: What it does that only one strategy of a composition can do, such as "the contrast".
     """
 
     name: ClassVar[str]
+    beams: ClassVar[int] = 1
     published: ClassVar[Mapping[tuple[str, int], Mapping[str, Any]]] = {}
     claims: ClassVar[frozenset[str]] = frozenset()
 

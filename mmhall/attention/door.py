@@ -59,6 +59,8 @@ def attention(
     layer = getattr(module, _LAYER)
     step, start, offset = plan.enter(layer, query.shape[2], key.shape[2]) if plan is not None else (0, 0, 0)
     ops = plan.for_layer(layer) if plan is not None else ()
+    if plan is not None:
+        attention_mask = plan.mask(layer, attention_mask, query, key)
     if plan is None or not ops:
         output, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -78,6 +80,7 @@ def attention(
         mask=attention_mask if alone else _rows(attention_mask, main),
         scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
         aside=plan.aside_at(layer),
+        answer=plan.answer,
     )
     output = _planned(module, call, ops, dropout, kwargs)
     if not alone:
@@ -148,7 +151,8 @@ def _planned(module: nn.Module, call: Call, ops: Sequence[Op], dropout: float, k
     """Attend with ops: SDPA with their biases for all rows, the asked rows by hand over it."""
     biases = [bias for op in ops if (bias := op.bias(call)) is not None]
     asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and len(rows)]
-    if asked and not call.prefill:  # the one row is the whole attention: SDPA would compute it twice
+    whole = not call.prefill and all(len(rows) == call.query.shape[2] for _, rows in asked)
+    if asked and whole:  # the rows are the whole attention: SDPA would compute it twice
         probs = _row_by_hand(call, [op for op, _ in asked], biases, asked[0][1])
         output = output_of(call, probs)
     else:
@@ -172,7 +176,7 @@ def _planned(module: nn.Module, call: Call, ops: Sequence[Op], dropout: float, k
 
 
 def _row_by_hand(call: Call, ops: Sequence[Op], biases: Sequence[Tensor], row: LongTensor) -> Tensor:
-    """Compute the only row of a pass, let each op edit and see it; return weights, (B, H, 1, K)."""
+    """Compute all rows of a step, mostly one, let each op edit and see them; return weights, (B, H, Q, K)."""
     scores = sum(biases, start=scores_of(call))
     for op in ops:
         scores = op.edit_scores(call, row, scores)

@@ -43,6 +43,7 @@ class Call:
         scaling: Factor of the scores, usually D ** -0.5.
         aside: Head outputs of this layer, (B, Q', H, Dv), in the pass that reads a session's `aside` in lock step;
             None where there is none.
+        answer: Whether all query rows are tokens of an answer; see `Plan.reading`.
     """
 
     layer: int
@@ -56,16 +57,22 @@ class Call:
     mask: Tensor | None
     scaling: float
     aside: Tensor | None = None
+    answer: bool = False
 
     @property
     def prefill(self) -> bool:
-        """Whether this pass reads several tokens rather than one new one."""
-        return self.query.shape[2] > 1
+        """Whether this pass reads a prompt rather than tokens of an answer."""
+        return self.query.shape[2] > 1 and not self.answer
 
     @property
     def newest(self) -> LongTensor:
-        """The query row the next token is predicted from, as `Op.rows` names rows."""
-        return torch.tensor([self.query.shape[2] - 1], device=self.query.device)  # type: ignore[return-value]
+        """The query rows a next token is predicted from, as `Op.rows` names rows.
+
+        One, the last; where an answer's tokens are tried side by side or read anew, each was or may become the newest.
+        """
+        count = self.query.shape[2]
+        first = 0 if self.answer else count - 1
+        return torch.arange(first, count, device=self.query.device)  # type: ignore[return-value]
 
     def rows_at(self, positions: Tensor) -> LongTensor:
         """Return the query rows at some positions of the sequence, as `Op.rows` names them; other passes' drop out.
@@ -161,6 +168,8 @@ class Plan:
             for layer, own in enumerate(self._by_layer)
             if any(type(op).edit_aside is not Op.edit_aside for op in own)
         )
+        self.answer, self.siblings = False, False
+        self._apart: dict[str, tuple[Tensor | None, Tensor]] = {}
 
     def for_layer(self, layer: int) -> tuple[Op, ...]:
         """Return the ops of one layer, in the order they were given."""
@@ -190,6 +199,56 @@ class Plan:
         self._seen[layer] += queries
         seen = max(self._seen)
         return step, seen - queries, 0 if self.kinds[layer] == "cross" else seen - columns
+
+    def rewind(self, positions: int) -> None:
+        """Count on from this many positions: what was read after them has been dropped."""
+        self._seen = [min(seen, positions) for seen in self._seen]
+
+    @contextmanager
+    def reading(self, *, siblings: bool) -> Iterator[None]:
+        """Say that the passes inside read tokens of an answer.
+
+        Args:
+            siblings: They all stand at the same position and do not see each other; else they follow each other.
+        """
+        self.answer, self.siblings = True, siblings
+        try:
+            yield
+        finally:
+            self.answer, self.siblings = False, False
+            self._apart.clear()
+
+    def mask(self, layer: int, mask: Tensor | None, query: Tensor, key: Tensor) -> Tensor | None:
+        """Return a layer's mask, where siblings are read with each seeing what the first sees, and itself."""
+        kind, queries = self.kinds[layer], query.shape[2]
+        if not self.siblings or queries == 1 or kind == "cross":
+            return mask
+        held = self._apart.get(kind)
+        if held is None or held[0] is not mask:
+            self._apart[kind] = held = mask, apart(mask, queries, key.shape[2], key.device)
+        return held[1]
+
+
+def apart(mask: Tensor | None, queries: int, columns: int, device: torch.device) -> Tensor:
+    """Mask siblings, the last `queries` of `columns`, from each other.
+
+    Args:
+        mask: None (causal), or bool or additive float, (B|1, 1|H, Q, K), made for tokens that follow each other.
+        queries: Q.
+        columns: K.
+        device: Of the keys.
+
+    Returns:
+        The same for tokens that all stand at the first one's position.
+    """
+    itself = torch.eye(queries, dtype=torch.bool, device=device)
+    before = columns - queries
+    if mask is None:
+        return torch.nn.functional.pad(itself, (before, 0), value=True)[None, None]
+    if mask.dtype != torch.bool:
+        itself = torch.zeros_like(itself, dtype=mask.dtype).masked_fill(~itself, torch.finfo(mask.dtype).min)
+    seen = mask[:, :, :1, :before].expand(-1, -1, queries, -1)
+    return torch.cat([seen, itself.expand(*seen.shape[:3], -1)], dim=-1)
 
 
 _current: ContextVar[tuple[Plan | None, int]] = ContextVar("mmhall_plan", default=(None, 1))

@@ -16,7 +16,9 @@ def generate(
         str, typer.Option(help='Such as vcd or "vcd(alpha=0.5)"; see: mmhall list strategies.')
     ] = "greedy",
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens the answer may have.")] = 128,
-    num_beams: Annotated[int, typer.Option(help="Beams of the search; 1: none.")] = 1,
+    num_beams: Annotated[
+        int | None, typer.Option(help="Beams of the search; 1: none; by default the strategy's own, mostly 1.")
+    ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Draw tokens instead of taking the best.")] = False,
     temperature: Annotated[float | None, typer.Option(help="With --sample; 1 by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seeds the draws of --sample.")] = 0,
@@ -51,7 +53,7 @@ def generate(
         print(json.dumps(asdict(trace.answer), ensure_ascii=False, indent=1) if as_json else trace.answer.text)
     elif as_json:
         print(json.dumps(asdict(lvlm.generate(picture, prompt, chosen, **settings)), ensure_ascii=False, indent=1))
-    elif num_beams > 1:
+    elif (num_beams or 1) > 1 and chosen.beams == 1:
         print(lvlm.generate(picture, prompt, chosen, **settings).text)
     else:
         for piece in lvlm.stream(picture, prompt, chosen, **settings):

@@ -4,11 +4,16 @@ Each branch reads its prompt on its own, so that a short prompt stays short. The
 joined, padded on the left to one length, and from there on every step is a single forward pass of
 all rows: first the main rows, then each branch's, in the same order. Where caches cannot be joined
 (a cross-attention model with and without its picture) the branches step one after the other.
+
+Several tokens can be tried after each row in one pass, as siblings: they stand at the same position and do
+not see each other. Of each row to go on with, one of them is then kept.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,21 +55,71 @@ class State:
 
     def step(self, tokens: Tensor) -> None:
         """Feed every row its next token, (R,)."""
-        last = CausalLMOutputWithPast(past_key_values=self.kwargs["past_key_values"])
-        self.kwargs = self.model._update_model_kwargs_for_generation(last, self.kwargs, is_encoder_decoder=False)
-        self.ids = torch.cat([self.ids, tokens[:, None]], dim=1)
-        prepared = self.model.prepare_inputs_for_generation(self.ids, next_sequence_length=1, **self.kwargs)
-        outputs = self.model(**prepared, return_dict=True)
+        self.read(tokens[:, None])
+
+    def read(self, tokens: Tensor) -> None:
+        """Feed every row its next tokens in one pass, (R, tokens)."""
+        outputs = self.model(**self._next(tokens), return_dict=True)
         self.kwargs["past_key_values"] = outputs.past_key_values
         self.logits = _last(outputs.logits, self.ids)
 
+    def split(self, tokens: Tensor) -> list[int]:
+        """Feed every row several tokens that may come next, (R, siblings).
+
+        Returns:
+            What `keep` needs to know of the cache before.
+        """
+        cache, count = self.kwargs["past_key_values"], tokens.shape[1]
+        before = caches.lengths(cache)
+        prepared = _widened(self._next(tokens[:, :1]), tokens)
+        outputs = self.model(**prepared, return_dict=True)
+        self.kwargs["past_key_values"] = outputs.past_key_values
+        self.logits = outputs.logits[:, -count:].to(self.ids.device, torch.float32)
+        return before
+
+    def keep(self, before: Sequence[int], rows: Tensor, siblings: Tensor | None, tokens: Tensor) -> None:
+        """Go on with one sibling, `tokens` (N,), of each of some rows; without siblings all that was fed is dropped."""
+        caches.keep(self.kwargs["past_key_values"], before, rows, siblings)
+        self._pick(rows)
+        if siblings is None:
+            self.ids = self.ids[:, :-1]
+            for key, axis in _BATCH_AXIS.items():
+                if self.kwargs.get(key) is not None:
+                    held = self.kwargs[key]
+                    self.kwargs[key] = held.narrow(axis + 1, 0, held.shape[axis + 1] - 1)
+            return
+        self.ids = torch.cat([self.ids[:, :-1], tokens[:, None]], dim=1)
+        self.logits = self.logits[torch.arange(len(rows), device=rows.device), siblings]
+
+    def taken(self, rows: Tensor) -> State:
+        """Copy rows, by 0-based index, repeated or not; this state stays as it is."""
+        kwargs = {**self.kwargs, "past_key_values": caches.taken(self.kwargs["past_key_values"], rows)}
+        copied = State(self.model, self.ids, kwargs, self.logits)
+        copied._pick(rows)
+        return copied
+
+    def _next(self, tokens: Tensor) -> dict[str, Any]:
+        """Append tokens, (R, tokens), and return what the model takes to read them."""
+        last = CausalLMOutputWithPast(past_key_values=self.kwargs["past_key_values"])
+        for _ in range(tokens.shape[1]):
+            self.kwargs = self.model._update_model_kwargs_for_generation(last, self.kwargs, is_encoder_decoder=False)
+        self.ids = torch.cat([self.ids, tokens], dim=1)
+        inputs: dict[str, Any] = self.model.prepare_inputs_for_generation(
+            self.ids, next_sequence_length=tokens.shape[1], **self.kwargs
+        )
+        return inputs
+
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder rows, by 0-based index."""
+        self._pick(rows)
+        self.kwargs["past_key_values"].reorder_cache(rows)
+
+    def _pick(self, rows: Tensor) -> None:
+        """Select rows of all but the cache."""
         self.ids, self.logits = self.ids[rows], self.logits[rows]
         for key, axis in _BATCH_AXIS.items():
             if self.kwargs.get(key) is not None:
                 self.kwargs[key] = self.kwargs[key].index_select(axis, rows)
-        self.kwargs["past_key_values"].reorder_cache(rows)
 
 
 def read(prepared: Prepared) -> Any:
@@ -126,7 +181,9 @@ class Rows:
         aside: Prepared | None = None,
     ) -> None:
         """Read all prompts; `aside` in lock step with the main ones, for the plan to compare with."""
-        self._plan, self.copies = plan, 1 + len(branches)
+        self.copies = 1 + len(branches)
+        self._plans = [plan, *(None if plan is None else Plan((), plan.kinds) for _ in branches)]
+        self._held = main.input_ids.shape[1]
         with active(plan), beside(plan, aside):
             states = [prefill(main)]
         with active(None):
@@ -140,21 +197,81 @@ class Rows:
             return list(self._states[0].logits.chunk(self.copies))
         return [state.logits for state in self._states]
 
+    @property
+    def splittable(self) -> bool:
+        """Whether `split` can be asked for."""
+        return all(caches.splittable(state.kwargs["past_key_values"]) for state in self._states)
+
     def step(self, tokens: Tensor) -> None:
         """Feed each main row its next token, (N,), and its branches the same."""
-        together = len(self._states) == 1
-        for index, state in enumerate(self._states):
-            copies = self.copies if together else 1
-            with active(self._plan if index == 0 else None, copies), few_rows(copies > 1):
+        self._held += 1
+        for state, copies, plan in self._blocks():
+            with active(plan, copies), few_rows(copies > 1):
                 state.step(tokens.repeat(copies))
+
+    def reread(self, tokens: Tensor) -> None:
+        """Feed each main row the next tokens of an answer in one pass, (N, tokens), and its branches the same."""
+        self._held += tokens.shape[1]
+        for state, copies, plan in self._blocks():
+            with active(plan, copies), plan.reading(siblings=False) if plan else nullcontext():
+                state.read(tokens.repeat(copies, 1))
+
+    def split(self, tokens: Tensor) -> None:
+        """Try several next tokens of each main row in one pass, (N, siblings), and the same in its branches.
+
+        There must be a plan. `logits` are then (N, siblings, vocabulary), until `keep`.
+        """
+        self._tried, self._before = tokens, []
+        for state, copies, plan in self._blocks():
+            assert plan is not None
+            with active(plan, copies), plan.reading(siblings=True):
+                self._before.append(state.split(tokens.repeat(copies, 1)))
+
+    def keep(self, rows: Tensor, siblings: Tensor | None) -> None:
+        """After `split`, go on with one sibling of each of some main rows.
+
+        Args:
+            rows: 0-based, (N,); may repeat.
+            siblings: 0-based, of each of `rows`, (N,); None: with none, the rows are as they were before `split`.
+        """
+        tokens = rows if siblings is None else self._tried[rows, siblings]
+        self._held += siblings is not None
+        size = len(self._tried)
+        for (state, copies, _), before in zip(self._blocks(), self._before, strict=True):
+            chosen = None if siblings is None else siblings.repeat(copies)
+            state.keep(before, _of_copies(rows, size, copies), chosen, tokens.repeat(copies))
+        self._rewind()
 
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder main rows by 0-based index, and their branches alike."""
         size = len(self.logits[0])
-        if len(self._states) == 1:
-            rows = torch.cat([rows + size * copy for copy in range(self.copies)])
-        for state in self._states:
-            state.select(rows)
+        for state, copies, _ in self._blocks():
+            state.select(_of_copies(rows, size, copies))
+
+    def taken(self, rows: Tensor) -> Rows:
+        """Copy main rows with their branches, by 0-based index; these rows stay as they are.
+
+        Attention counts on from the copies: one of the two is to be stepped, until others are taken.
+        """
+        copied, size = copy.copy(self), len(self.logits[0])
+        copied._states = [state.taken(_of_copies(rows, size, copies)) for state, copies, _ in self._blocks()]
+        copied._rewind()
+        return copied
+
+    def _rewind(self) -> None:
+        for plan in self._plans:
+            if plan is not None:
+                plan.rewind(self._held)
+
+    def _blocks(self) -> list[tuple[State, int, Plan | None]]:
+        """Return the states, how many copies of the main rows each holds, and the plan that its attention follows."""
+        copies = self.copies if len(self._states) == 1 else 1
+        return [(state, copies, plan) for state, plan in zip(self._states, self._plans, strict=False)]
+
+
+def _of_copies(rows: Tensor, size: int, copies: int) -> Tensor:
+    """Return where main rows and their branches stand in `copies` blocks of `size` rows."""
+    return torch.cat([rows + size * copy for copy in range(copies)])
 
 
 def _under_each_other(parts: Sequence[Tensor], axis: int) -> Tensor:
@@ -166,6 +283,24 @@ def _under_each_other(parts: Sequence[Tensor], axis: int) -> Tensor:
         shape[axis + 1] = length - shape[axis + 1]
         padded.append(torch.cat([part.new_zeros(shape), part], dim=axis + 1))
     return torch.cat(padded, dim=axis)
+
+
+def _widened(inputs: dict[str, Any], tokens: Tensor) -> dict[str, Any]:
+    """Widen a model's inputs for one token a row to several at the same position, (R, siblings)."""
+    more = tokens.shape[1]
+    wide = {**inputs, "input_ids": tokens.contiguous()}
+    for key, axis in _BATCH_AXIS.items():
+        if wide.get(key) is None:
+            continue
+        shape = list(wide[key].shape)
+        if key == "attention_mask":
+            wide[key] = torch.cat([wide[key], wide[key][:, -1:].expand(-1, more - 1)], dim=1)
+        else:
+            shape[axis + 1] = more
+            wide[key] = wide[key].expand(shape)
+    if "logits_to_keep" in wide:
+        wide["logits_to_keep"] = more
+    return wide
 
 
 def _last(logits: Tensor, ids: Tensor) -> Tensor:

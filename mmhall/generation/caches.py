@@ -1,7 +1,8 @@
-"""Caches of several batches put under each other: the one place that looks inside transformers' cache layers."""
+"""Caches joined, copied, and rid of tokens that were only tried: the one place that looks inside cache layers."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -47,6 +48,66 @@ def join(caches: Sequence[DynamicCache]) -> DynamicCache:
     for layers in zip(*(cache.layers for cache in caches), strict=True):
         _join_layers(layers)
     return caches[0]
+
+
+def taken(cache: DynamicCache, rows: Tensor) -> DynamicCache:
+    """Copy some rows of a cache, repeated or not; the cache itself stays as it is."""
+    copied = copy.copy(cache)
+    copied.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in copied.layers:
+        if isinstance(layer, LinearAttentionCacheLayerMixin):
+            layer.conv_states, layer.recurrent_states = dict(layer.conv_states), dict(layer.recurrent_states)
+    copied.reorder_cache(rows)
+    return copied
+
+
+def splittable(cache: DynamicCache) -> bool:
+    """Whether tokens can be tried side by side: every layer holds a key for each position, or none at all."""
+    kinds = DynamicLayer, DynamicSlidingWindowLayer
+    recurrent = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers)
+    if type(cache) is not DynamicCache or recurrent:
+        return False
+    return all(type(layer) in kinds or _holds_nothing(layer) for layer in cache.layers)
+
+
+def lengths(cache: DynamicCache) -> list[int]:
+    """Return how many positions each layer has seen, and have sliding layers hold on to what the next pass drops."""
+    cache.activate_past_recording()
+    return [0 if _holds_nothing(layer) else layer.get_seq_length() for layer in cache.layers]
+
+
+def keep(cache: DynamicCache, before: Sequence[int], rows: Tensor, siblings: Tensor | None) -> None:
+    """Make new rows, each of an old one and one of the tokens it was fed side by side.
+
+    Args:
+        cache: Fed tokens since `lengths` was asked.
+        before: What `lengths` said.
+        rows: 0-based, of each new row, (N,).
+        siblings: 0-based, of each new row, (N,); None: the tokens are all dropped.
+    """
+    for layer, length in zip(cache.layers, before, strict=True):
+        if _holds_nothing(layer):
+            continue
+        grown = layer.get_seq_length() - length
+        if grown == 0:  # across: it holds the picture
+            layer.reorder_cache(rows)
+            continue
+        held = layer.keys.shape[2] - grown
+        layer.keys = _kept(layer.keys, held, rows, siblings)
+        layer.values = _kept(layer.values, held, rows, siblings)
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length, layer.record_past = length + (siblings is not None), False
+            layer.keys = layer.keys[:, :, -layer.sliding_window + 1 :]
+            layer.values = layer.values[:, :, -layer.sliding_window + 1 :]
+
+
+def _kept(states: Tensor, held: int, rows: Tensor, siblings: Tensor | None) -> Tensor:
+    """Keep the first `held` columns of some rows, and after them one sibling of each: (R, heads, K, size) to (N, ...)."""
+    moved = states.index_select(0, rows)
+    if siblings is None:
+        return moved[:, :, :held]
+    moved[:, :, held] = states[rows, :, held + siblings]
+    return moved[:, :, : held + 1]
 
 
 def _join_layers(layers: Sequence[CacheLayerMixin]) -> None:

@@ -46,12 +46,13 @@ class CustomGenerate:
     def __init__(
         self,
         method: Strategy,
-        num_beams: int,
+        num_beams: int | None,
         processor: ProcessorMixin | None,
         streamer: BaseStreamer | None,
     ) -> None:
         """Bind what `generate` does not pass on."""
-        self._method, self._num_beams, self._processor, self._streamer = method, num_beams, processor, streamer
+        self._method, self._processor, self._streamer = method, processor, streamer
+        self._num_beams = method.beams if num_beams is None else num_beams
         usual = inspect.signature(self._decode).parameters
         raw = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None) for key in _RAW]
         named = [p for p in usual.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -125,7 +126,7 @@ def _prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig) -> Pre
 def custom_generate(
     strategy: str | Strategy,
     *,
-    num_beams: int = 1,
+    num_beams: int | None = None,
     processor: ProcessorMixin | None = None,
     streamer: BaseStreamer | None = None,
     **options: Any,
@@ -136,7 +137,8 @@ def custom_generate(
 
     Args:
         strategy: Name such as "vcd(alpha=0.5)", or a strategy.
-        num_beams: Beams of the search; give it here, not to `generate`, which would read every prompt so often.
+        num_beams: Beams of the search; None: the strategy's own, mostly 1. Give it here, not to `generate`, which
+            would read every prompt so often.
         processor: The model's; lets an image-free branch leave out the marks that frame a picture as well.
         streamer: Gets new tokens; `generate` would not pass it on. Its prompt is not streamed.
         **options: Of the strategy.
@@ -145,6 +147,7 @@ def custom_generate(
         UnknownNameError: No such strategy or option.
         OptionError: An option is out of range.
     """
-    if isinstance(num_beams, bool) or not isinstance(num_beams, int) or num_beams < 1:
+    given = num_beams is not None
+    if given and (isinstance(num_beams, bool) or not isinstance(num_beams, int) or num_beams < 1):
         raise OptionError("custom_generate", "num_beams", num_beams, "an integer >= 1")
     return CustomGenerate(make_strategy(strategy, **options), num_beams, processor, streamer)

@@ -58,6 +58,11 @@ class Prepared:
             edited[row::each] = self.processors(ids[row::each], scores[row::each])
         return edited
 
+    def processed_alone(self, prompt: int, ids: Tensor, scores: Tensor) -> Tensor:
+        """Let the processors edit next-token scores of rows that all belong to one prompt, by its 0-based index."""
+        prompts, rows = len(self.input_ids), len(ids)
+        return self.processed(ids.repeat(prompts, 1), scores.repeat(prompts, 1))[prompt * rows : (prompt + 1) * rows]
+
 
 def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: GenerationConfig) -> Prepared:
     """Prepare a batch as `generate` would.

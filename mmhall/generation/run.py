@@ -14,7 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Op
-from mmhall.errors import PromptError
+from mmhall.errors import OptionError, PromptError
 from mmhall.generation.beams import search
 from mmhall.generation.branches import Rows
 from mmhall.generation.chain import chain
@@ -41,7 +41,7 @@ def run(
         method: The strategy.
         config: The generation settings in force.
         seed: Of each prompt's draws.
-        streamer: Gets tokens as they are chosen; without beams only.
+        streamer: Gets tokens as they are chosen; without beams, or with a search of the strategy's own, only.
         left: Stops decoding once it is set.
         watch: Ops that look at attention besides what the strategy asks for.
 
@@ -51,6 +51,7 @@ def run(
     Raises:
         PromptError: Prompt and answer exceed the model's context.
         GenerationError: No token can be chosen.
+        OptionError: Tokens are to be drawn, but the strategy searches.
     """
     prompt, limit, new = inputs["input_ids"].shape[1], adapter.context_length, config.max_new_tokens
     if prompt + new > limit:
@@ -77,9 +78,13 @@ def decode(
     watch: tuple[Op, ...] = (),
 ) -> Tensor:
     """Decode a prepared batch with a session, a seed for each prompt; else arguments and result as in `run`."""
+    if session.search is not None and config.do_sample:
+        raise OptionError("generation", "do_sample", True, "False with a strategy that searches with beams")
     branches = [prepared(adapter, branch, config) for branch in session.branches]
     aside = prepared(adapter, session.aside, config) if session.aside is not None else None
     rows = Rows(main, branches, adapter.plan((*session.ops, *watch)), aside)
+    if session.search is not None:
+        return session.search(main, rows, session, config, streamer)
     if config.num_beams > 1:
         return search(main, rows, session, config)
     draws = Draws(seeds, main.input_ids.device) if config.do_sample else None

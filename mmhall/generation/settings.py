@@ -35,7 +35,7 @@ class Settings:
     Attributes:
         max_new_tokens: Most tokens an answer may have, >= 1.
         do_sample: Draw tokens instead of taking the best.
-        num_beams: Beams of the search, >= 1; 1: no search.
+        num_beams: Beams of the search, >= 1; 1: no search; None: the strategy's own, mostly 1.
         temperature: Divides logits before drawing, > 0.
         top_p: Keep the smallest set of tokens with this probability, in (0, 1].
         top_k: Keep this many tokens, >= 0; 0: all.
@@ -48,7 +48,7 @@ class Settings:
 
     max_new_tokens: int = 128
     do_sample: bool = False
-    num_beams: int = 1
+    num_beams: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -62,7 +62,7 @@ class Settings:
         """Check the values."""
         for option, (kind, holds, expected) in _RULES.items():
             value = getattr(self, option)
-            if value is None and option in _SAMPLING | {"repetition_penalty", "length_penalty"}:
+            if value is None and option in _SAMPLING | {"num_beams", "repetition_penalty", "length_penalty"}:
                 continue
             fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
             if not fits or not holds(value):
@@ -70,21 +70,29 @@ class Settings:
         for option in _SAMPLING:
             if getattr(self, option) is not None and not self.do_sample:
                 raise OptionError("generation", option, getattr(self, option), "left out unless do_sample=True")
-        if self.do_sample and self.num_beams > 1:
+        if self.do_sample and (self.num_beams or 1) > 1:
             raise OptionError("generation", "do_sample", True, "False with num_beams > 1")
-        if not self.do_sample and self.num_return_sequences > self.num_beams:
-            few = f"at most num_beams ({self.num_beams}) unless do_sample=True"
-            raise OptionError("generation", "num_return_sequences", self.num_return_sequences, few)
 
-    def resolved(self, model: PreTrainedModel) -> GenerationConfig:
+    def resolved(self, model: PreTrainedModel, beams: int = 1) -> GenerationConfig:
         """Lay the explicit values over the model's own.
 
         What neither sets is neutral (no top-k, unlike transformers' own default of 50). Sampling values are
         dropped when nothing is drawn.
+
+        Args:
+            model: What decodes.
+            beams: The strategy's own.
+
+        Raises:
+            OptionError: More sequences are asked for than there are beams.
         """
+        num_beams = self.num_beams if self.num_beams is not None else 1 if self.do_sample else beams
+        if not self.do_sample and self.num_return_sequences > num_beams:
+            few = f"at most num_beams ({num_beams}) unless do_sample=True"
+            raise OptionError("generation", "num_return_sequences", self.num_return_sequences, few)
         own = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
         given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "seed"}
-        merged: dict[str, Any] = {**_NEUTRAL, **own, "max_length": None, **given}
+        merged: dict[str, Any] = {**_NEUTRAL, **own, "max_length": None, **given, "num_beams": num_beams}
         merged["stop_strings"] = list(self.stop_strings) or None
         if not self.do_sample:
             for name in (*_SAMPLING, "min_p", "typical_p"):

@@ -28,6 +28,7 @@ from torch import LongTensor, Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Call, Groups, layers_named, layers_option
+from mmhall.errors import CompositionError
 from mmhall.gaze import Gaze, informative
 from mmhall.options import by_model, option
 from mmhall.steering import RowStrategy, Steer, has_picture, top_half
@@ -68,6 +69,11 @@ class GIFT(RowStrategy):
         looked, enhanced = (layers_named(adapter, self, o, getattr(self, o)) for o in ("saliency", "layers"))
         gaze = Gaze(looked, adapter.image_mask(inputs["input_ids"]), words)
         again = max(looked) >= min(enhanced)
+        if again and "linear" in adapter.kinds:
+            raise CompositionError(
+                f"gift: {adapter.model.config.model_type} cannot read a token twice, since its recurrent layers cannot "
+                f"forget; let saliency ({self.saliency}) come before layers ({self.layers})"
+            )
         return Session(ops=[gaze, _Enhance(self, enhanced, gaze, query, again)], again=again)
 
 

@@ -18,15 +18,17 @@ class Columns:
     def __init__(self, values: Tensor) -> None:
         """Hold values of prompt positions, (B, T)."""
         self._values = values
-        self._held: dict[tuple[int, int, int], Tensor] = {}
+        self._owners: Tensor | None = None
+        self._held: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, call: Call) -> Tensor:
-        """Return them as columns, (B, 1, 1, K); a prompt's are repeated for all of its rows."""
+        """Return them as columns, (B, 1, 1, K); every row has its prompt's."""
         width = call.key.shape[2]
-        layout = (call.offset, width, len(call.query))
-        if layout not in self._held:
-            if len(self._held) > 1:  # full and sliding layers take turns
+        layout = (call.offset, width)
+        if layout not in self._held or self._owners is not call.owners:
+            if len(self._held) > 1 or self._owners is not call.owners:  # full and sliding layers take turns
                 self._held.clear()
+            self._owners = call.owners
             length = self._values.shape[1]
             before = -min(call.offset, length)
             laid = call.each(nn.functional.pad(self._values, (before, width - length - before)))
@@ -43,7 +45,7 @@ class Groups:
     def __init__(self, *values: Tensor) -> None:
         """Hold weights of prompt positions, (B, T) each."""
         self._values = torch.stack([part.float() for part in values], dim=1)
-        self._held: tuple[tuple[int, int], Tensor] | None = None
+        self._held: tuple[int, Tensor | None, Tensor] | None = None
 
     def masses(self, call: Call, probs: Tensor) -> Tensor:
         """Sum attention weights, (B, H, R, K), by each group, (B, H, R, G)."""
@@ -71,7 +73,6 @@ class Groups:
         """Return the columns that hold prompt positions, and the weights of these positions, (B, G, columns)."""
         length = self._values.shape[2]
         first = min(max(0, call.offset), length)
-        layout = (first, len(call.query))
-        if self._held is None or self._held[0] != layout:
-            self._held = layout, call.each(self._values[:, :, first:]).to(probs.device)
-        return probs[..., first - call.offset : length - call.offset], self._held[1]
+        if self._held is None or self._held[0] != first or self._held[1] is not call.owners:
+            self._held = first, call.owners, call.each(self._values[:, :, first:]).to(probs.device)
+        return probs[..., first - call.offset : length - call.offset], self._held[2]

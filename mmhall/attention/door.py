@@ -81,6 +81,7 @@ def attention(
         scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
         aside=plan.aside_at(layer),
         answer=plan.answer,
+        owners=plan.owners,
     )
     output = _planned(module, call, ops, dropout, kwargs)
     if not alone:

@@ -44,6 +44,7 @@ class Call:
         aside: Head outputs of this layer, (B, Q', H, Dv), in the pass that reads a session's `aside` in lock step;
             None where there is none.
         answer: Whether all query rows are tokens of an answer; see `Plan.reading`.
+        owners: Which prompt of the request each row belongs to, (B,) 0-based; None: each to its own.
     """
 
     layer: int
@@ -58,6 +59,7 @@ class Call:
     scaling: float
     aside: Tensor | None = None
     answer: bool = False
+    owners: Tensor | None = None
 
     @property
     def prefill(self) -> bool:
@@ -84,9 +86,8 @@ class Call:
         return rows[(rows >= 0) & (rows < self.query.shape[2])]  # type: ignore[return-value]
 
     def each(self, values: Tensor) -> Tensor:
-        """Repeat what is known of each prompt, (prompts, ...), for its rows: beams and sequences follow each other."""
-        times = len(self.query) // len(values)
-        return values if times == 1 else values.repeat_interleave(times, dim=0)
+        """Give every row what is known of its prompt, (prompts, ...)."""
+        return values if self.owners is None else values[self.owners.to(values.device)]
 
 
 class Op:
@@ -144,6 +145,7 @@ class Plan:
         kinds: Of each decoder layer.
         compared: Layers in which an op compares with a pass aside.
         aside: Gives the head outputs of that pass by layer, while it is on.
+        owners: Which prompt each main row belongs to, (rows,) 0-based; None: each to its own.
     """
 
     def __init__(self, ops: Sequence[Op], kinds: Sequence[str]) -> None:
@@ -169,6 +171,7 @@ class Plan:
             if any(type(op).edit_aside is not Op.edit_aside for op in own)
         )
         self.answer, self.siblings = False, False
+        self.owners: Tensor | None = None
         self._apart: dict[str, tuple[Tensor | None, Tensor]] = {}
 
     def for_layer(self, layer: int) -> tuple[Op, ...]:
@@ -203,6 +206,10 @@ class Plan:
     def rewind(self, positions: int) -> None:
         """Count on from this many positions: what was read after them has been dropped."""
         self._seen = [min(seen, positions) for seen in self._seen]
+
+    def restart(self) -> None:
+        """Count the next pass as the first one: it reads the end of the prompt once more."""
+        self._steps = [0] * len(self._steps)
 
     @contextmanager
     def reading(self, *, siblings: bool) -> Iterator[None]:

@@ -12,8 +12,8 @@ not see each other. Of each row to go on with, one of them is then kept.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,14 +82,22 @@ class State:
         caches.keep(self.kwargs["past_key_values"], before, rows, siblings)
         self._pick(rows)
         if siblings is None:
-            self.ids = self.ids[:, :-1]
-            for key, axis in _BATCH_AXIS.items():
-                if self.kwargs.get(key) is not None:
-                    held = self.kwargs[key]
-                    self.kwargs[key] = held.narrow(axis + 1, 0, held.shape[axis + 1] - 1)
+            self._shorten()
             return
         self.ids = torch.cat([self.ids[:, :-1], tokens[:, None]], dim=1)
         self.logits = self.logits[torch.arange(len(rows), device=rows.device), siblings]
+
+    def drop_last(self) -> None:
+        """Forget the last token that was read; the one before must be read or fed with the past kept."""
+        caches.drop_last(self.kwargs["past_key_values"], self.ids.shape[1])
+        self._shorten()
+
+    def _shorten(self) -> None:
+        self.ids = self.ids[:, :-1]
+        for key, axis in _BATCH_AXIS.items():
+            if self.kwargs.get(key) is not None:
+                held = self.kwargs[key]
+                self.kwargs[key] = held.narrow(axis + 1, 0, held.shape[axis + 1] - 1)
 
     def taken(self, rows: Tensor) -> State:
         """Copy rows, by 0-based index, repeated or not; this state stays as it is."""
@@ -138,8 +146,10 @@ def read(prepared: Prepared) -> Any:
         raise PromptError(f"pictures and their placeholders in the prompt do not match: {error}") from error
 
 
-def prefill(prepared: Prepared) -> State:
-    """Read a batch of prompts, ready to take the first step."""
+def prefill(prepared: Prepared, *, past: bool = False) -> State:
+    """Read a batch of prompts, ready to take the first step; with `past`, or to drop what was read last."""
+    if past:
+        caches.lengths(prepared.kwargs["past_key_values"])
     model, ids, outputs = prepared.model, prepared.input_ids, read(prepared)
     kept = {
         key: value
@@ -179,13 +189,30 @@ class Rows:
         branches: Sequence[Prepared] = (),
         plan: Plan | None = None,
         aside: Prepared | None = None,
+        again: bool = False,
     ) -> None:
-        """Read all prompts; `aside` in lock step with the main ones, for the plan to compare with."""
+        """Read all prompts.
+
+        Args:
+            main: The main ones.
+            branches: Each branch's.
+            plan: What attention follows in the main rows.
+            aside: Read in lock step with the main prompts, for the plan to compare with.
+            again: Read the last token of the main prompts once more.
+        """
+        self._owners: Tensor | None = None
         self.copies = 1 + len(branches)
         self._plans = [plan, *(None if plan is None else Plan((), plan.kinds) for _ in branches)]
         self._held = main.input_ids.shape[1]
         with active(plan), beside(plan, aside):
-            states = [prefill(main)]
+            states = [prefill(main, past=again)]
+            if again:
+                last = states[0].ids[:, -1]
+                states[0].drop_last()
+                if plan is not None:
+                    plan.rewind(self._held - 1)
+                    plan.restart()
+                states[0].step(last)
         with active(None):
             states += [prefill(branch) for branch in branches]
         self._states = join(states)
@@ -206,14 +233,14 @@ class Rows:
         """Feed each main row its next token, (N,), and its branches the same."""
         self._held += 1
         for state, copies, plan in self._blocks():
-            with active(plan, copies), few_rows(copies > 1):
+            with self._active(plan, copies), few_rows(copies > 1):
                 state.step(tokens.repeat(copies))
 
     def reread(self, tokens: Tensor) -> None:
         """Feed each main row the next tokens of an answer in one pass, (N, tokens), and its branches the same."""
         self._held += tokens.shape[1]
         for state, copies, plan in self._blocks():
-            with active(plan, copies), plan.reading(siblings=False) if plan else nullcontext():
+            with self._active(plan, copies), plan.reading(siblings=False) if plan else nullcontext():
                 state.read(tokens.repeat(copies, 1))
 
     def split(self, tokens: Tensor) -> None:
@@ -224,7 +251,7 @@ class Rows:
         self._tried, self._before = tokens, []
         for state, copies, plan in self._blocks():
             assert plan is not None
-            with active(plan, copies), plan.reading(siblings=True):
+            with self._active(plan, copies), plan.reading(siblings=True):
                 self._before.append(state.split(tokens.repeat(copies, 1)))
 
     def keep(self, rows: Tensor, siblings: Tensor | None) -> None:
@@ -240,11 +267,13 @@ class Rows:
         for (state, copies, _), before in zip(self._blocks(), self._before, strict=True):
             chosen = None if siblings is None else siblings.repeat(copies)
             state.keep(before, _of_copies(rows, size, copies), chosen, tokens.repeat(copies))
+        self._own(rows, size)
         self._rewind()
 
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder main rows by 0-based index, and their branches alike."""
         size = len(self.logits[0])
+        self._own(rows, size)
         for state, copies, _ in self._blocks():
             state.select(_of_copies(rows, size, copies))
 
@@ -255,8 +284,21 @@ class Rows:
         """
         copied, size = copy.copy(self), len(self.logits[0])
         copied._states = [state.taken(_of_copies(rows, size, copies)) for state, copies, _ in self._blocks()]
+        copied._own(rows, size)
         copied._rewind()
         return copied
+
+    def _own(self, rows: Tensor, size: int) -> None:
+        """Note which prompts the rows belong to that are picked from `size` rows."""
+        owners = torch.arange(size, device=rows.device) if self._owners is None else self._owners
+        self._owners = owners[rows]
+
+    @contextmanager
+    def _active(self, plan: Plan | None, copies: int) -> Iterator[None]:
+        if plan is not None:
+            plan.owners = self._owners
+        with active(plan, copies):
+            yield
 
     def _rewind(self) -> None:
         for plan in self._plans:

@@ -101,8 +101,20 @@ def keep(cache: DynamicCache, before: Sequence[int], rows: Tensor, siblings: Ten
             layer.values = layer.values[:, :, -layer.sliding_window + 1 :]
 
 
+def drop_last(cache: DynamicCache, length: int) -> None:
+    """Drop the last of `length` positions; `lengths` must have been asked before they were read."""
+    for layer in cache.layers:
+        if _holds_nothing(layer) or layer.get_seq_length() != length:
+            continue  # across: it holds the picture
+        layer.keys, layer.values = layer.keys[:, :, :-1], layer.values[:, :, :-1]
+        if isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length, layer.record_past = length - 1, False
+            layer.keys = layer.keys[:, :, -layer.sliding_window + 1 :]
+            layer.values = layer.values[:, :, -layer.sliding_window + 1 :]
+
+
 def _kept(states: Tensor, held: int, rows: Tensor, siblings: Tensor | None) -> Tensor:
-    """Keep the first `held` columns of some rows, and after them one sibling of each: (R, heads, K, size) to (N, ...)."""
+    """Keep the first `held` columns of some rows, and one sibling of each: (R, heads, K, size) to (N, ...)."""
     moved = states.index_select(0, rows)
     if siblings is None:
         return moved[:, :, :held]

@@ -10,7 +10,8 @@ from mmhall.attention import Call, Columns, Groups
 
 def call(offset, width, rows=1):
     empty = torch.zeros(rows, 1, width, 2)
-    return Call(0, "full", 0, 0, offset, empty[:, :, :1], empty, empty, None, 1.0)
+    owners = torch.arange(2).repeat_interleave(rows // 2) if rows > 1 else None
+    return Call(0, "full", 0, 0, offset, empty[:, :, :1], empty, empty, None, 1.0, owners=owners)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,77 @@
+"""The last prompt token read twice: what the first reading left behind is gone."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import mmhall
+from mmhall.attention import Op
+from mmhall.errors import CompositionError
+from mmhall.generation.run import decode, prepared
+from mmhall.generation.settings import Settings
+from mmhall.strategies import Session
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
+
+pytestmark = QUIET
+
+
+class Note(Op):
+    """Notes each pass of one layer, and what its newest row sees."""
+
+    def __init__(self, layer, kinds):
+        self.layers, self.kinds = frozenset({layer}), kinds
+        self.noted, self.seen = [], []
+
+    def rows(self, call):
+        return call.newest
+
+    def see(self, call, rows, probs):
+        self.noted.append((call.step, call.start, call.query.shape[2], call.prefill))
+        self.seen.append(probs)
+
+
+def decoded(adapter, inputs, session, **options):
+    config = Settings(max_new_tokens=5, **options).resolved(adapter.model)
+    with torch.inference_mode():
+        return decode(adapter, prepared(adapter, inputs, config), session, config, [0] * len(inputs["input_ids"]))
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen3_5"])
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=str)
+def test_reading_twice_changes_nothing_by_itself(family, options):
+    """Padded batches, sliding windows shorter than the prompt, pictures across, with a branch beside."""
+    adapter = ours(family)
+    inputs = adapter.inputs(REQUESTS[:2])
+    for spec in ("greedy", "vdd", "vhr"):
+        session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs)
+        once = decoded(adapter, inputs, session, **options)
+        session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs)
+        twice = decoded(adapter, inputs, dataclasses.replace(session, again=True), **options)
+        assert once.tolist() == twice.tolist(), spec
+
+
+@pytest.mark.parametrize("family", ["llava", "cohere2_vision", "qwen2_vl", "llama4"])
+def test_ops_see_the_second_reading_as_the_first_step(family):
+    adapter = ours(family)
+    inputs = adapter.inputs(REQUESTS[:2])
+    length, notes = inputs["input_ids"].shape[1], [Note(0, adapter.image_kinds) for _ in range(2)]
+    for again, note in zip((False, True), notes, strict=True):
+        decoded(adapter, inputs, Session(ops=[note], again=again))
+    once, twice = notes
+    assert twice.noted[:3] == [(0, 0, length, True), (0, length - 1, 1, False), (1, length, 1, False)]
+    assert [(step, start) for step, start, *_ in twice.noted[1:]] == [
+        (step, s or length - 1) for step, s, *_ in once.noted
+    ]
+    for mine, theirs in zip(twice.seen[1:], once.seen, strict=True):
+        width = min(mine.shape[-1], theirs.shape[-1])
+        torch.testing.assert_close(mine[..., -width:], theirs[..., -width:], rtol=0, atol=1e-5)
+
+
+def test_recurrent_layers_cannot_forget():
+    adapter = ours("qwen3_5")
+    inputs = adapter.inputs(REQUESTS[:1])
+    with pytest.raises(CompositionError, match="gift: qwen3_5 cannot read a token twice"):
+        said(adapter, inputs, "gift(saliency='3', layers='1:')")

@@ -319,8 +319,16 @@ class Adapter:
         level = torch.full((3,), float(value))
         if getattr(reader, "do_normalize", False):
             level = (level - torch.tensor(reader.image_mean)) / torch.tensor(reader.image_std)
-        level[level == 0] = 1e-6  # some families take a picture of zeros for padding
+        level[level == 0] = self._nearly_zero
         return self.with_pixels(inputs, lambda pixels: self.fill_pixels(pixels, level.to(pixels)))
+
+    def uniform_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
+        """Return the same prompts with every normalised pixel of one value; 0.0 is the mean colour, or nearly."""
+        return self.with_pixels(inputs, lambda pixels: torch.full_like(pixels, value or self._nearly_zero))
+
+    def image_noise(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw standard normal noise for one request's pixels, float32 on the CPU: the same on every device."""
+        return torch.randn(pixels.shape, generator=generator)
 
     def fill_pixels(self, pixels: Tensor, colour: Tensor) -> Tensor:
         """Return pixels of the same shape, every one of a normalised colour, (3,)."""
@@ -383,6 +391,11 @@ class Adapter:
             for key, value in read.items()
             if (key in self._accepted if request.images else key in PER_POSITION)
         }
+
+    @property
+    def _nearly_zero(self) -> float:
+        """A pixel as good as zero: some families take a picture of zeros for padding."""
+        return min(torch.finfo(self.model.dtype).smallest_normal, 1e-7)  # float16 can hold that, if not normalised
 
     def _adds_bos(self, text: str) -> bool:
         """Whether the tokenizer should add its special tokens; some templates write them themselves."""

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -144,6 +145,15 @@ class Adapter:
         """Id that fills rows; never read."""
         given = self.tokenizer if self.tokenizer is not None else self.model.generation_config
         return int(given.pad_token_id or 0)
+
+    @cached_property
+    def spellings(self) -> dict[str, list[int]]:
+        """Ids of the tokens that say each text by themselves; in lower case, without white space around it."""
+        ids = range(min(len(self.tokenizer), self.decoder.config.vocab_size))
+        spelled: dict[str, list[int]] = {}
+        for index, text in enumerate(self.tokenizer.batch_decode([[i] for i in ids], skip_special_tokens=True)):
+            spelled.setdefault(text.strip().lower(), []).append(index)
+        return spelled
 
     def plan(self, ops: Sequence[Op]) -> Plan | None:
         """Sort ops into the decoder's layers; no ops: no plan.

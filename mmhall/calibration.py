@@ -6,6 +6,7 @@ Idea      What the model answers when it is shown nothing is its bias among the 
 Formula   p over the choices sums to 1; p_cf is what picture-free inputs give to them: summed over the
           inputs, normalised, then smoothed by 1e-4 each and normalised again
           diagonal:  p' ~ p / p_cf        identity:  p' = p - p_cf
+          Of two choices both find the same winner: the one with p > p_cf.
 Defaults  diagonal, smoothing 1e-4, p_cf of each question by itself.
 Cost      One more prefill for each picture-free input; that of "none" and "unk" is short.
 Differs   The authors match the decoded k likeliest tokens with the choices; see `LVLM.choose` for how they are
@@ -110,6 +111,11 @@ class Calibration:
     kinds: str
     method: str
     count: int
+
+    def __post_init__(self) -> None:
+        """Take lists for tuples, as JSON has them."""
+        object.__setattr__(self, "choices", tuple(self.choices))
+        object.__setattr__(self, "free", tuple(self.free))
 
     def __str__(self) -> str:
         """Say how it came about: "none+unk, fitted on 300"."""

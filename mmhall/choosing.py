@@ -112,14 +112,15 @@ class Choosing:
             return Chosen(self.choices, scores, None, plain, methods, (None,) * len(plain))
         free = self._prior(adapter, inputs, scorer).expand_as(plain)
         left = lost | (free == 0).any(dim=-1) if top == TOP else lost  # as the authors' multiple-choice script does
-        found = torch.where(left[:, None], plain, calibrate(plain, free, self.mode, self.smoothing))
+        known = torch.where(left[:, None], 1.0, free)
+        found = torch.where(left[:, None], plain, calibrate(plain, known, self.mode, self.smoothing))
         done = tuple(None if row else f"{self.mode} {self.calibrate}" for row in left)
         return Chosen(self.choices, scores, free, found, methods, done)
 
     def _prior(self, adapter: Adapter, inputs: Inputs, scorer: Scorer) -> Tensor:
         """Return what picture-free inputs give to the choices, (batch or 1, choices), rows sum to 1."""
         if isinstance(self.calibrate, Calibration):
-            return torch.tensor([self.calibrate.free], dtype=torch.float64, device=adapter.device)
+            return torch.tensor([self.calibrate.free], dtype=torch.float64)
         assert self.calibrate is not None
         kinds = free_kinds(self.calibrate)
         told = [scorer(adapter, free_inputs(adapter, inputs, kind, self.seed)) for kind in kinds]

@@ -73,6 +73,16 @@ def test_diagonal_sums_to_one_and_identity_to_zero():
     torch.testing.assert_close(mmhall.calibrate(p, free, "identity").sum(dim=-1), zero)
 
 
+def test_of_two_choices_both_modes_find_the_one_above_its_prior():
+    """p / q > (1 - p) / (1 - q) and p - q > (1 - p) - (1 - q) both mean p > q; of three choices they differ."""
+    p, free = drawn(200, 2), drawn(100, 2).repeat(2, 1)
+    above = (p / p.sum(dim=-1, keepdim=True) - smoothed(free, 1e-4)).argmax(dim=-1)
+    for mode in MODES:
+        assert torch.equal(mmhall.calibrate(p, free, mode).argmax(dim=-1), above)
+    three = [mmhall.calibrate([0.5, 0.4, 0.1], [0.4, 0.55, 0.05], mode).argmax().item() for mode in MODES]
+    assert three == [2, 0]
+
+
 def test_a_prior_that_says_nothing_changes_nothing():
     assert mmhall.calibrate([0.6, 0.4], [0.0, 0.0]).tolist() == pytest.approx([0.6, 0.4])
 
@@ -113,7 +123,14 @@ def test_a_fitted_prior_is_the_mean_of_those_of_its_questions(llava, pictures):
     fitted = mmhall.Calibration.fit(llava, requests, kinds="none+unk", batch_size=2)
     assert fitted.free == pytest.approx([sum(column) / 3 for column in zip(*told, strict=True)], abs=1e-6)
     assert (fitted.choices, fitted.kinds, fitted.method, fitted.count) == (("yes", "no"), "none+unk", "labels", 3)
-    assert mmhall.Calibration(**json.loads(json.dumps(dataclasses.asdict(fitted)))).count == 3
+
+
+def test_a_fitted_prior_can_be_kept_as_json(llava, pictures):
+    fitted = mmhall.Calibration.fit(llava, [(pictures[0], QUESTIONS[0])])
+    kept = mmhall.Calibration(**json.loads(json.dumps(dataclasses.asdict(fitted))))
+    assert kept == fitted
+    found, wanted = (llava.choose(pictures[1], QUESTIONS[1], calibrate=c).calibrated for c in (kept, fitted))
+    assert found == wanted
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -212,6 +212,8 @@ def test_compat_matches_strings_among_the_likeliest_tokens(name):
         wanted = list(found.probabilities) if lacking[-1] else mmhall.calibrate(masses, prior).tolist()
         assert found.calibrated == pytest.approx(wanted, abs=1e-4)
         assert found.calibration == (None if lacking[-1] else "diagonal none")
+        sharp = lvlm.choose(*REQUESTS[0], choices, scoring="compat", calibrate="none", smoothing=0)
+        assert (sharp.calibration is None) == lacking[-1]
     assert lacking == [False, True]
 
 

@@ -29,7 +29,7 @@ class Scorer(Protocol):
         """Say how, in a word."""
 
     def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
-        """Return log-probabilities in nats, (batch, choices) float64; -inf: not among what counts."""
+        """Return log-probabilities in nats, (batch, choices) float64 on the CPU; -inf: not among what counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,13 @@ class Labels:
         return "labels" if self.top is None else "compat"
 
     def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
-        """Return log-probabilities in nats, (batch, choices) float64; -inf: not among the likeliest."""
+        """Return log-probabilities in nats, (batch, choices) float64 on the CPU; -inf: not among the likeliest."""
         with torch.inference_mode():
             logprobs = _next(_start(adapter, inputs, 1))
             if self.top is not None:
                 best = logprobs.topk(min(self.top, logprobs.shape[-1]))
                 logprobs = torch.full_like(logprobs, -torch.inf).scatter(-1, best.indices, best.values)
-            spelled = [logprobs[:, list(ids)] for ids in self.tokens]
+            spelled = [logprobs[:, list(ids)].cpu().double() for ids in self.tokens]
             told = [part.logsumexp(dim=-1) if self.top is None else part.amax(dim=-1) for part in spelled]
             return torch.stack(told, dim=-1)
 
@@ -79,22 +79,22 @@ class Strings:
         return "strings" if not self.ends else "strings to their end"
 
     def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
-        """Return log-probabilities in nats, (batch, choices) float64."""
+        """Return log-probabilities in nats, (batch, choices) float64 on the CPU."""
         spelled = [ids for spellings in self.tokens for ids in spellings]
         prompts, device = len(inputs["input_ids"]), adapter.device
-        lengths = torch.tensor([len(ids) for ids in spelled], device=device).repeat(prompts)
+        lengths = torch.tensor([len(ids) for ids in spelled]).repeat(prompts)
         steps = int(lengths.max()) + bool(self.ends)
         padded = [[*ids, *[adapter.pad_token_id] * (steps - len(ids))] for ids in spelled]
         tokens = torch.tensor(padded, device=device).repeat(prompts, 1)  # (prompts x spellings, steps)
         with torch.inference_mode():
             state = _start(adapter, inputs, steps)
             state.select(torch.arange(prompts, device=device).repeat_interleave(len(spelled)))
-            total = torch.zeros(len(tokens), dtype=torch.float64, device=device)
+            total = torch.zeros(len(tokens), dtype=torch.float64)
             for step in range(steps):
                 logprobs = _next(state)
-                total += logprobs.gather(1, tokens[:, step : step + 1])[:, 0].where(lengths > step, 0)
+                total += logprobs.gather(1, tokens[:, step : step + 1])[:, 0].cpu().where(lengths > step, 0)
                 if self.ends:
-                    total += logprobs[:, list(self.ends)].logsumexp(dim=-1).where(lengths == step, 0)
+                    total += logprobs[:, list(self.ends)].logsumexp(dim=-1).cpu().where(lengths == step, 0)
                 if step + 1 < steps:
                     state.step(tokens[:, step])
             parts = total.view(prompts, -1).split([len(spellings) for spellings in self.tokens], dim=1)
@@ -164,5 +164,5 @@ def _start(adapter: Adapter, inputs: Inputs, new: int) -> State:
 
 
 def _next(state: State) -> Tensor:
-    """Return next-token log-probabilities, (rows, vocabulary) float64."""
-    return choosable(state.logits).double().log_softmax(dim=-1)
+    """Return next-token log-probabilities, (rows, vocabulary) float32."""
+    return choosable(state.logits).log_softmax(dim=-1)

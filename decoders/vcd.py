@@ -11,23 +11,22 @@ Defaults  alpha 1.0, beta 0.1, noise_step 500: the paper's and its scripts'. (Th
           back to alpha 0.5 when the argument is missing; their POPE script uses beta 0.2.)
 Cost      2 rows per token instead of 1, in one pass; one more prefill of full length.
 Differs   Works with greedy, sampling and beams; the authors' patch acts when sampling only. Each
-          branch owns its cache. Every picture gets the noise of its own generator started at `seed`,
-          so that an answer does not depend on what else is in the batch.
+          branch owns its cache. Every request gets the noise of its own generator started at `seed`,
+          so that an answer does not depend on what else is in the batch. Where patches hold a still
+          picture several times, for as many points in time, all copies get the same noise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.generation.contrast import ContrastStrategy
-
-NOISE_STEPS = 1000
+from mmhall.generation.noise import NOISE_STEPS, noised
+from mmhall.options import option
 
 
 @dataclass(frozen=True)
@@ -43,42 +42,9 @@ class VCD(ContrastStrategy):
 
     name: ClassVar[str] = "vcd"
 
-    noise_step: int = 500
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        self.check("seed", 0 <= self.seed < 2**63, "an integer from 0 to 2**63 - 1")
-        self.check("noise_step", 0 <= self.noise_step < NOISE_STEPS, f"an integer from 0 to {NOISE_STEPS - 1}")
+    noise_step: int = option(500, low=0, high=NOISE_STEPS - 1)
+    seed: int = option(0, low=0, high=2**63 - 1)
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Noise each picture."""
-        return [adapter.with_pixels(inputs, lambda x: add_noise(x, self.noise_step, self.seed))]
-
-
-@lru_cache(maxsize=1)
-def alpha_bars() -> Tensor:
-    """Return the share of signal left after each diffusion step, (1000,) float64.
-
-    At 0: 0.999978, at 500: 0.7448, at 999: 0.0813.
-    """
-    u = torch.linspace(-6, 6, NOISE_STEPS, dtype=torch.float64)
-    return torch.cumprod(1 - (torch.sigmoid(u) * (5e-3 - 1e-5) + 1e-5), dim=0)
-
-
-def add_noise(pixels: Tensor, step: int, seed: int) -> Tensor:
-    """Noise one picture.
-
-    Args:
-        pixels: Normalised pixels of one picture, any shape.
-        step: Diffusion step, 0 to 999.
-        seed: Seeds the noise, drawn in float32 on the CPU: the same on every device and in every dtype.
-
-    Returns:
-        Noised pixels, same shape and dtype.
-    """
-    noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed))
-    kept = float(alpha_bars()[step])
-    noised: Tensor = kept**0.5 * pixels + (1 - kept) ** 0.5 * noise.to(pixels.device, pixels.dtype)
-    return noised
+        return [noised(adapter, inputs, self.noise_step, self.seed)]

@@ -2,14 +2,19 @@
 
 Paper     Zhang et al., "Debiasing multimodal large language models", arXiv:2403.05262;
           yfzhang114/LLaVA-Align.
-Idea      What the model would say with no picture at all is its language prior; subtract it.
+Idea      What the model would say with no picture, or with one that shows nothing, is its prior;
+          subtract it.
 Formula   s = (1 + alpha) z - alpha z_free, kept where z >= max z + log beta, z_free the mean of the
           log-probabilities of the chosen picture-free inputs
 Defaults  alpha 1.0, beta 0.1 (open generation; the authors' POPE script uses 0.2), free "none".
-Cost      1 more row per token for each picture-free input, in one pass; their prefill is short.
+Cost      1 more row per token for each picture-free input, in one pass; the prefill of "none" and
+          "unk" is short, that of the others as long as the prompt's.
 Differs   Works with greedy, sampling and beams; the authors' patch acts when sampling only. Averages
-          log-probabilities where they average raw logits: equal up to a constant per row. Each branch
-          owns its cache; the authors' noised variant reads the clean cache from the second token on.
+          log-probabilities where they average raw logits: a constant per row apart, which neither the
+          softmax nor the cut-off, made on z alone, can tell. Any combination may be averaged; theirs
+          are none, unk and both. "unk" is padding's token where the tokenizer has no unknown one.
+          Each branch owns its cache; the authors' noised variant reads the clean cache from the
+          second token on.
 """
 
 from __future__ import annotations
@@ -21,8 +26,8 @@ from torch import Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.generation.contrast import ContrastStrategy
-
-FREE = ("none", "unk")
+from mmhall.generation.free import EXPECTED, free_inputs, free_kinds
+from mmhall.options import option
 
 
 @dataclass(frozen=True)
@@ -32,27 +37,16 @@ class VDD(ContrastStrategy):
     Attributes:
         alpha: Contrast strength, >= 0; 0 keeps the plain scores.
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
-        free: What stands in for the picture: "none" (nothing), "unk" (one unknown token), or "none+unk".
+        free: What stands in for the picture: "none" (nothing), "unk" (one unknown token), "noise", "zero" (the mean
+            colour), "one" (normalised pixels of one), "black", or several, such as "none+unk".
+        seed: Seed of "noise".
     """
 
     name: ClassVar[str] = "vdd"
 
-    free: str = "none"
-
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        kinds = self.free.split("+")
-        self.check("free", len(set(kinds)) == len(kinds) and set(kinds) <= set(FREE), '"none", "unk" or "none+unk"')
+    free: str = option("none", holds=lambda free: bool(free_kinds(free)), expected=EXPECTED)
+    seed: int = option(0, low=0, high=2**63 - 1)
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Build each picture-free input."""
-        return [_free_inputs(adapter, inputs, kind) for kind in self.free.split("+")]
-
-
-def _free_inputs(adapter: Adapter, inputs: Inputs, kind: str) -> dict[str, Tensor]:
-    """Build one picture-free input; tokenizers without an unknown token use padding's id for "unk"."""
-    if kind == "none":
-        return adapter.without_image(inputs)
-    unknown = adapter.tokenizer.unk_token_id
-    return adapter.without_image(inputs, replacement=unknown if unknown is not None else adapter.tokenizer.pad_token_id)
+        return [free_inputs(adapter, inputs, kind, self.seed) for kind in free_kinds(self.free)]

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmhall.answers import Answer as Answer
+    from mmhall.answers import Choice as Choice
     from mmhall.answers import Uncertainty as Uncertainty
+    from mmhall.calibration import Calibration as Calibration
+    from mmhall.calibration import calibrate as calibrate
     from mmhall.generation.custom import custom_generate as custom_generate
     from mmhall.loading import load as load
     from mmhall.lvlm import LVLM as LVLM
@@ -26,9 +29,12 @@ if not (_here / "decoders").is_dir() and (_here.parent / "decoders" / "__init__.
 
 _PUBLIC = {
     "Answer": "mmhall.answers",
+    "Calibration": "mmhall.calibration",
+    "Choice": "mmhall.answers",
     "LVLM": "mmhall.lvlm",
     "Trace": "mmhall.trace",
     "Uncertainty": "mmhall.answers",
+    "calibrate": "mmhall.calibration",
     "custom_generate": "mmhall.generation.custom",
     "load": "mmhall.loading",
     "Session": "mmhall.strategies",
@@ -36,7 +42,20 @@ _PUBLIC = {
     "strategy": "mmhall.strategies",
 }
 
-__all__ = ["LVLM", "Answer", "Session", "Strategy", "Trace", "Uncertainty", "custom_generate", "load", "strategy"]
+__all__ = [
+    "LVLM",
+    "Answer",
+    "Calibration",
+    "Choice",
+    "Session",
+    "Strategy",
+    "Trace",
+    "Uncertainty",
+    "calibrate",
+    "custom_generate",
+    "load",
+    "strategy",
+]
 __version__ = "0.1.0"
 
 

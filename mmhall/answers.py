@@ -74,6 +74,35 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several given answers.
+
+    Attributes:
+        choice: The winner: largest in `calibrated`; of equals, the first.
+        choices: All, in the order they were given.
+        probabilities: Of each among the choices, by the plain model; they sum to 1.
+        calibrated: The same without the prior: probabilities that sum to 1, or, where it was subtracted, differences
+            that sum to 0. Where nothing was calibrated, `probabilities`.
+        free: The prior: what picture-free inputs give to each choice, sums to 1; None without a calibration.
+        scores: Log-probability of each choice, in nats; -inf: not among the likeliest tokens ("compat").
+        method: How they were scored: "labels", "strings", "strings to their end", "compat", or "labels: none among
+            the 10 likeliest tokens", where "compat" finds nothing.
+        calibration: What was done, such as "diagonal none+unk"; None: nothing.
+        usage: What it cost; nothing is written.
+    """
+
+    choice: str
+    choices: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    calibrated: tuple[float, ...]
+    free: tuple[float, ...] | None
+    scores: tuple[float, ...]
+    method: str
+    calibration: str | None
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """One row of new tokens, read.
 

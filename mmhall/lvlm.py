@@ -16,7 +16,9 @@ from transformers import PreTrainedModel, ProcessorMixin, TextIteratorStreamer
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
-from mmhall.answers import Answer, Said, Uncertainty, Usage
+from mmhall.answers import Answer, Choice, Said, Uncertainty, Usage
+from mmhall.calibration import Calibration
+from mmhall.choosing import make_choosing
 from mmhall.divergence import HeadDivergence, head_divergence
 from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.gaze import Gaze, informative
@@ -119,13 +121,9 @@ class LVLM:
             raise OptionError(
                 "generate", "num_return_sequences", chosen.num_return_sequences, "1 with uncertainty=True"
             )
-        pairs = list(requests)
-        for pair in pairs:
-            if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise PromptError(f"a batch is made of pairs (picture, prompt), got {pair!r}")
-        if not pairs:
+        opened = _requests(requests)
+        if not opened:
             return []
-        opened = [_request(images, prompt) for images, prompt in pairs]
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
             config = chosen.resolved(self.model, method.beams)
@@ -151,6 +149,73 @@ class LVLM:
         _check_text("an answer", answer)
         ids = self.adapter.tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return score(self.adapter, inputs, [ids])[0]
+
+    def choose(
+        self,
+        image: Images,
+        question: str,
+        choices: Sequence[str] = ("yes", "no"),
+        *,
+        calibrate: str | Calibration | None = None,
+        **options: Any,
+    ) -> Choice:
+        """Choose among given answers by what the plain model finds most probable, without writing one.
+
+        Choices that are single tokens are scored by their next-token probability, summed over all spellings that the
+        tokenizer has: "Yes", " yes", ... ("labels"). Otherwise each is a text, scored by the probability of all its
+        tokens, summed over a small and a capital first letter, with and without a space before it ("strings"). A
+        longer text is less probable; calibration makes up for it. What follows a text does not count, except that
+        all must end where they end if one of them begins another, which could otherwise never win.
+
+        Args:
+            image: As in `generate`.
+            question: The user's text.
+            choices: At least two distinct texts.
+            calibrate: Take out the prior that the model shows when it is shown nothing: picture-free inputs, such as
+                "none" or "none+unk" (see `mmhall.generation.free.free_inputs`), or a prior fitted over a data set.
+                Without a picture there is nothing to take out.
+            **options: mode, "diagonal" (divide by the prior) or "identity" (subtract it); smoothing, added to each
+                probability of the prior, 1e-4; scoring, "auto", "labels", "strings" or "compat" (as the authors of
+                the method do: the likeliest spelling among the 10 likeliest tokens, or 100 if the choices are not
+                yes and no; uncalibrated where none is there, or, of the 100, where the prior lacks one); seed, of
+                picture-free inputs that are noise.
+
+        Raises:
+            MmhallError: The picture, the question, a choice or an option is unusable.
+        """
+        return self.choose_batch([(image, question)], choices, calibrate=calibrate, **options)[0]
+
+    def choose_batch(
+        self,
+        requests: Sequence[tuple[Images, str]],
+        choices: Sequence[str] = ("yes", "no"),
+        *,
+        calibrate: str | Calibration | None = None,
+        **options: Any,
+    ) -> list[Choice]:
+        """Choose for several questions in one batch; each gets what it would get alone.
+
+        Args:
+            requests: Pairs of picture and question.
+            choices: As in `choose`, the same for all questions.
+            calibrate: As in `choose`.
+            **options: As in `choose`.
+
+        Raises:
+            MmhallError: As in `choose`; also when questions with and without pictures are mixed.
+        """
+        choosing = make_choosing(choices, calibrate, options)
+        for choice in choosing.choices:
+            _check_text("a choice", choice)
+        opened = _requests(requests)
+        if not opened:
+            return []
+        with _measured(self.adapter.device) as measured:
+            inputs = self.adapter.inputs(opened)
+            found = choosing.choose(self.adapter, inputs)
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        seconds = measured.seconds / len(lengths)
+        return [found.of(row, Usage(seconds, length, 0, measured.peak)) for row, length in enumerate(lengths)]
 
     def trace(
         self,
@@ -329,6 +394,14 @@ def _check_text(what: str, text: Any) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise PromptError(f"{what} holds characters that are no valid Unicode, at position {error.start}") from error
+
+
+def _requests(pairs: Sequence[tuple[Images, str]]) -> list[Request]:
+    pairs = list(pairs)
+    for pair in pairs:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise PromptError(f"a batch is made of pairs (picture, prompt), got {pair!r}")
+    return [_request(images, prompt) for images, prompt in pairs]
 
 
 def _request(images: Images, prompt: str) -> Request:

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -147,6 +148,15 @@ class Adapter:
         """Id that fills rows; never read."""
         given = self.tokenizer if self.tokenizer is not None else self.model.generation_config
         return int(given.pad_token_id or 0)
+
+    @cached_property
+    def spellings(self) -> dict[str, list[int]]:
+        """Ids of the tokens that say each text by themselves; in lower case, without white space around it."""
+        ids = range(min(len(self.tokenizer), self.decoder.config.vocab_size))
+        spelled: dict[str, list[int]] = {}
+        for index, text in enumerate(self.tokenizer.batch_decode([[i] for i in ids], skip_special_tokens=True)):
+            spelled.setdefault(text.strip().lower(), []).append(index)
+        return spelled
 
     def plan(self, ops: Sequence[Op]) -> Plan | None:
         """Sort ops into the decoder's layers; no ops: no plan.
@@ -351,8 +361,16 @@ class Adapter:
         level = torch.full((3,), float(value))
         if getattr(reader, "do_normalize", False):
             level = (level - torch.tensor(reader.image_mean)) / torch.tensor(reader.image_std)
-        level[level == 0] = 1e-6  # some families take a picture of zeros for padding
+        level[level == 0] = self._nearly_zero
         return self.with_pixels(inputs, lambda pixels: self.fill_pixels(pixels, level.to(pixels)))
+
+    def uniform_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
+        """Return the same prompts with every normalised pixel of one value; 0.0 is the mean colour, or nearly."""
+        return self.with_pixels(inputs, lambda pixels: torch.full_like(pixels, value or self._nearly_zero))
+
+    def image_noise(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw standard normal noise for one request's pixels, float32 on the CPU: the same on every device."""
+        return torch.randn(pixels.shape, generator=generator)
 
     def fill_pixels(self, pixels: Tensor, colour: Tensor) -> Tensor:
         """Return pixels of the same shape, every one of a normalised colour, (3,)."""
@@ -422,6 +440,11 @@ class Adapter:
         rendered = [self.render(replace(request, prompt=prompt)) for prompt in (asked, "x", "1")]
         own, *others = (self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered)
         return prompts.words_asked(own, others, ids.tolist())
+
+    @property
+    def _nearly_zero(self) -> float:
+        """A pixel as good as zero: some families take a picture of zeros for padding."""
+        return min(torch.finfo(self.model.dtype).smallest_normal, 1e-7)  # float16 can hold that, if not normalised
 
     def _adds_bos(self, text: str) -> bool:
         """Whether the tokenizer should add its special tokens; some templates write them themselves."""

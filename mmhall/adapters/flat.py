@@ -38,6 +38,12 @@ class QwenAdapter(Adapter):
         """Fill patches; a patch's channels follow each other."""
         return colour.repeat_interleave(pixels.shape[-1] // 3).expand_as(pixels).contiguous()
 
+    def image_noise(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw noise once for a picture: a patch holds as many copies of it as there are points in time."""
+        patches = pixels.view(len(pixels), 3, self.model.config.vision_config.temporal_patch_size, -1)
+        once = torch.randn(patches[:, :, :1].shape, generator=generator)
+        return once.expand_as(patches).reshape(pixels.shape)
+
 
 class Gemma4Adapter(Adapter):
     """Gemma 4: patches of (row, column, channel), padded to one count, pooled to soft tokens."""

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from mmhall.cli import bench, generate, listing, report, scenes
+from mmhall.cli import bench, choose, generate, listing, report, scenes
 from mmhall.errors import MmhallError
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Mitigate and measure hallucination of vision-language models at decoding time.",
 )
 app.command("generate")(generate.generate)
+app.command("choose")(choose.choose)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.command("scenes")(scenes.scenes)

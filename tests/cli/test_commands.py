@@ -20,7 +20,7 @@ BENCH = ("bench", "pope", "chair", "--strategy", "greedy", "--strategy", "vdd", 
 def test_help_names_every_command(cli):
     done = cli("--help")
     assert done.returncode == 0
-    for command in ("generate", "bench", "report", "scenes", "list"):
+    for command in ("generate", "choose", "bench", "report", "scenes", "list"):
         assert command in done.stdout
 
 
@@ -80,6 +80,33 @@ def test_generate_answers_and_tells_all_as_json(cli, model_folder, picture_file)
         "vcd(alpha=0.5)",
     )
     assert plain.stdout.strip() == answer["text"]
+
+
+def test_choose_prints_the_winner_and_a_table(cli, model_folder, picture_file):
+    asked = ("choose", picture_file, "Is there a dog?", "--model", model_folder)
+    told = json.loads(cli(*asked, "--calibrate", "none+unk", "--mode", "identity", "--json").stdout)
+    winner, _, header, *rows, _, how = cli(*asked, "--calibrate", "none+unk", "--mode", "identity").stdout.splitlines()
+    assert winner == told["choice"]
+    assert header.split() == ["CHOICE", "PLAIN", "PRIOR", "CALIBRATED"]
+    figures = zip(told["choices"], told["probabilities"], told["free"], told["calibrated"], strict=True)
+    assert [row.split() for row in rows] == [[choice, *(f"{f:.4f}" for f in each)] for choice, *each in figures]
+    assert how == "scored as labels; calibration: identity none+unk"
+
+
+def test_choose_takes_any_choices_and_needs_no_calibration(cli, model_folder, picture_file):
+    asked = ("choose", picture_file, "What is this?", "--model", model_folder)
+    lines = cli(*asked, "--choice", "a dog", "--choice", "a cat").stdout.splitlines()
+    assert lines[0] in ("a dog", "a cat")
+    assert lines[2].split() == ["CHOICE", "PLAIN"]
+    assert [line[:5] for line in lines[3:5]] == ["a dog", "a cat"]
+    assert lines[6] == "scored as strings; calibration: none"
+
+
+def test_choose_refuses_before_a_model_is_loaded(refused, picture_file):
+    asked = ("choose", picture_file, "What?", "--model", "nowhere")
+    assert "choices must be at least two texts" in refused(*asked, "--choice", "yes")
+    assert "calibrate must be one or several of none, unk" in refused(*asked, "--calibrate", "white")
+    assert "mode must be 'diagonal' or 'identity'" in refused(*asked, "--mode", "affine")
 
 
 def test_scenes_can_be_read_by_the_benchmarks(cli, model_folder, tmp_path):

@@ -1,60 +1,122 @@
+"""VCD against its formula, computed by hand on two inputs that are read anew at every step."""
+
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 
 import mmhall
-from mmhall.decoders.vcd import add_noise, alpha_bars
 from mmhall.errors import OptionError
+from mmhall.strategies import Session
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, anew, ours, said, searched, separately
+
+pytestmark = QUIET
+
+SPEC = "vcd(alpha=2.5, beta=0.02, noise_step=900, seed=5)"
+MIXED = ("llava", "llava_next", "qwen2_5_vl", "gemma3", "gemma4", "idefics3", "qwen3_5", "blip_2", "mllama")
+REPEATED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v")
 
 
-@pytest.mark.parametrize(
-    ("step", "left", "signal", "noise"),
-    [(0, 0.999978, None, None), (500, 0.7448, 0.8630, 0.5052), (999, 0.0813, 0.285, 0.9585)],
-)
-def test_noise_schedule_has_the_papers_values(step, left, signal, noise):
-    bar = alpha_bars()[step].item()
-    assert bar == pytest.approx(left, abs=1e-6 if step == 0 else 1e-4)
-    if signal is not None:
-        assert bar**0.5 == pytest.approx(signal, abs=2e-4)
-        assert (1 - bar) ** 0.5 == pytest.approx(noise, abs=2e-4)
+def contrasted(clean, noised):
+    """Score token by token: 3.5 z - 2.5 z', out below 2 % of the top probability."""
+    probabilities = clean.softmax(dim=-1)
+    scores = 3.5 * clean - 2.5 * noised
+    return torch.where(probabilities >= 0.02 * probabilities.amax(dim=-1, keepdim=True), scores, -math.inf)
 
 
-def test_schedule_equals_a_slow_product():
-    """1 - a_2 by hand: three factors 1 - b_i with b_i = sigmoid(u_i) (0.005 - 0.00001) + 0.00001."""
-    product = 1.0
-    for i in range(3):
+def by_hand(name, adapter, inputs):
+    """A noised copy after 901 factors of the schedule, from a generator started at 5."""
+    left = 1.0
+    for i in range(901):
         u = -6 + 12 * i / 999
-        product *= 1 - ((5e-3 - 1e-5) / (1 + 2.718281828459045**-u) + 1e-5)
-    assert alpha_bars()[2].item() == pytest.approx(product, abs=1e-12)
+        left *= 1 - ((5e-3 - 1e-5) / (1 + math.exp(-u)) + 1e-5)
+    pixels, random = inputs["pixel_values"], torch.Generator().manual_seed(5)
+    if name in REPEATED:
+        once = torch.randn(len(pixels), 3, 1, 8 * 8, generator=random)
+        noise = torch.cat([once, once], dim=2).view_as(pixels)
+    else:
+        noise = torch.randn(pixels.shape, generator=random)
+    noised = math.sqrt(left) * pixels + math.sqrt(1 - left) * noise
+    return Session(branches=[{**inputs, "pixel_values": noised}], combine=contrasted)
 
 
-def test_noise_has_the_schedules_mean_and_spread():
-    plain = torch.full((3, 200, 200), 2.0)
-    noised = add_noise(plain, 500, seed=0)
-    assert noised.mean().item() == pytest.approx(0.8630 * 2, abs=0.01)
-    assert noised.std().item() == pytest.approx(0.5052, abs=0.01)
+def drawing(seed):
+    random = torch.Generator().manual_seed(seed)
+    return lambda scores: torch.multinomial(scores.softmax(dim=-1), 1, generator=random)
 
 
-def test_noise_follows_from_the_seed_alone():
-    def noise(pixels, seed):
-        return (add_noise(pixels, 500, seed).float() - 0.7447985**0.5 * pixels.float()) / (1 - 0.7447985) ** 0.5
+@pytest.mark.parametrize("name", FAMILIES)
+def test_greedy_takes_what_the_formula_puts_first(name):
+    adapter, changed = ours(name), []
+    for request in REQUESTS[:3]:
+        inputs = adapter.inputs([request])
+        wanted = separately(adapter, inputs, by_hand(name, adapter, inputs))
+        assert said(adapter, inputs, SPEC) == [wanted]
+        changed.append([wanted] != said(adapter, inputs))
+    assert any(changed), "the noised picture changes nothing"
 
-    a, b = torch.zeros(3, 8, 8), torch.ones(3, 8, 8)
-    torch.testing.assert_close(noise(a, 1), noise(b, 1), rtol=0, atol=1e-5)
-    assert (noise(a, 1) - noise(a, 2)).abs().mean() > 0.5
-    torch.testing.assert_close(noise(a.bfloat16(), 1), noise(a, 1), rtol=0, atol=0.02)
+
+@pytest.mark.parametrize("name", MIXED)
+def test_sampling_draws_from_the_formula(name):
+    adapter = ours(name)
+    inputs = adapter.inputs(REQUESTS[:1])
+    session = by_hand(name, adapter, inputs)
+    answers = {separately(adapter, inputs, session, drawing(seed)) for seed in (3, 4)}
+    assert {said(adapter, inputs, SPEC, do_sample=True, seed=seed)[0] for seed in (3, 4)} == answers
+    assert len(answers) == 2
 
 
-def test_noise_does_not_touch_the_global_generator():
-    torch.manual_seed(0)
-    wanted = torch.rand(1)
-    torch.manual_seed(0)
-    add_noise(torch.zeros(3, 4, 4), 10, 0)
-    torch.testing.assert_close(torch.rand(1), wanted)
+@pytest.mark.parametrize("name", MIXED)
+def test_beams_search_by_the_formula(name, monkeypatch):
+    monkeypatch.setattr("tests.generation.reference.LENGTH", 5)
+    adapter = ours(name)
+    monkeypatch.setattr(adapter.model.generation_config, "early_stopping", "never")
+    inputs = adapter.inputs(REQUESTS[:1])
+    naive = searched(adapter, inputs, by_hand(name, adapter, inputs), 2)
+    assert said(adapter, inputs, SPEC, max_new_tokens=5, num_beams=2, num_return_sequences=2) == naive[:2]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_answer_does_not_depend_on_the_order_of_a_batch(name):
+    adapter = ours(name)
+    usual = said(adapter, adapter.inputs(REQUESTS[:3]), SPEC, max_new_tokens=5)
+    moved = said(adapter, adapter.inputs([REQUESTS[index] for index in (2, 0, 1)]), SPEC, max_new_tokens=5)
+    assert moved == [usual[index] for index in (2, 0, 1)]
+
+
+def test_the_seed_and_the_step_change_the_scores():
+    adapter = ours("llava")
+    inputs = adapter.inputs(REQUESTS[:1])
+    specs = ("vcd", "vcd(seed=1)", "vcd(noise_step=999)")
+    scores = [
+        anew(adapter, mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs), inputs, ()) for spec in specs
+    ]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.equal(scores[one], scores[other])
+
+
+def test_without_noise_or_strength_the_plain_scores_are_cut_off_at_beta():
+    """Step 0 leaves 0.999978 of the picture; the branches then all but agree, whatever alpha."""
+    adapter = ours("llava")
+    inputs = adapter.inputs(REQUESTS[:1])
+    plain = anew(adapter, Session(), inputs, ()).softmax(dim=-1)
+    kept = plain >= 0.1 * plain.max()
+    wanted = (plain * kept) / (plain * kept).sum()
+    for spec, rounding in (("vcd(alpha=0)", 1e-6), ("vcd(noise_step=0)", 0.1)):
+        scores = anew(adapter, mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs), inputs, ())
+        torch.testing.assert_close(scores.softmax(dim=-1), wanted, rtol=0, atol=rounding)
+        assert torch.equal(scores > -math.inf, kept)
 
 
 @pytest.mark.parametrize("step", [-1, 1000])
 def test_noise_step_is_checked(step):
     with pytest.raises(OptionError, match=f"vcd: noise_step must be an integer from 0 to 999, got {step}"):
         mmhall.strategy("vcd", noise_step=step)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_the_seed_is_checked(seed):
+    with pytest.raises(OptionError, match="vcd: seed must be an integer from 0 to"):
+        mmhall.strategy("vcd", seed=seed)

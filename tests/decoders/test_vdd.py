@@ -1,17 +1,39 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 import mmhall
 from mmhall.adapters.base import Request
 from mmhall.errors import OptionError
+from mmhall.generation.contrast import Contrast
+from mmhall.generation.free import FREE, free_inputs
+from mmhall.strategies import Session
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said, searched, separately
+
+pytestmark = QUIET
+
+ALL = "+".join(FREE)
+MIXED = ("llava", "qwen2_5_vl", "gemma4", "idefics3", "blip_2", "mllama")
 
 
 def free(llava, picture, kind):
     inputs = llava.adapter.inputs([Request("Is there a dog?", (picture,))])
     session = mmhall.strategy("vdd", free=kind).fitted(llava.adapter).prepare(llava.adapter, inputs)
     return inputs, session.branches
+
+
+def of_raw_logits(main, *others):
+    """The authors' form: 3.5 z - 2.5 mean z_free, out below 5 % of the top probability of z."""
+    probabilities = main.softmax(dim=-1)
+    scores = 3.5 * main - 2.5 * sum(others) / len(others)
+    return torch.where(probabilities >= 0.05 * probabilities.amax(dim=-1, keepdim=True), scores, -math.inf)
+
+
+def by_hand(adapter, inputs, kinds):
+    return Session(branches=[free_inputs(adapter, inputs, kind, seed=2) for kind in kinds], combine=of_raw_logits)
 
 
 def test_none_is_the_prompt_without_its_picture(llava, pictures):
@@ -27,8 +49,14 @@ def test_unk_puts_one_unknown_token_where_the_picture_was(llava, pictures):
     assert llava.adapter.tokenizer.convert_ids_to_tokens(ids)[:5] == ["<s>", "▁USER", ":", "<unk>", "▁Is"]
 
 
-def test_both_give_two_branches(llava, pictures):
-    assert len(free(llava, pictures[0], "none+unk")[1]) == 2
+@pytest.mark.parametrize("kind", ["none+unk", "noise+black", "zero", ALL])
+def test_each_kind_is_a_branch_in_its_order(llava, pictures, kind):
+    inputs, branches = free(llava, pictures[0], kind)
+    wanted = [free_inputs(llava.adapter, inputs, one) for one in kind.split("+")]
+    assert len(branches) == len(wanted)
+    for branch, one in zip(branches, wanted, strict=True):
+        assert branch.keys() == one.keys()
+        assert all(torch.equal(branch[key], one[key]) for key in one)
 
 
 def test_uneven_prompts_are_padded_on_the_left(llava, pictures):
@@ -42,7 +70,60 @@ def test_uneven_prompts_are_padded_on_the_left(llava, pictures):
         assert mask.tolist() == sorted(mask.tolist())
 
 
-@pytest.mark.parametrize("kind", ["noise", "none+none", ""])
+def test_the_mean_of_log_probabilities_is_that_of_logits_to_a_constant():
+    """Also behind the cut-off, and with tokens that are out everywhere; rows 3 and -7 apart."""
+    torch.manual_seed(0)
+    main, one, other = torch.randn(3, 4, 50) * 3
+    main[:, 7] = one[:, 7] = other[:, 7] = -math.inf
+    got = Contrast(2.5, 0.05)(*(part.log_softmax(dim=-1) for part in (main, one + 3, other - 7)))
+    theirs = of_raw_logits(main, one, other)
+    kept = theirs > -math.inf
+    assert torch.equal(got > -math.inf, kept)
+    assert not kept.all()
+    torch.testing.assert_close(got.softmax(dim=-1), theirs.softmax(dim=-1))
+    for mine, their, row in zip(got, theirs, kept, strict=True):
+        shift = (mine - their)[row]
+        torch.testing.assert_close(shift, shift[:1].expand_as(shift))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_greedy_takes_what_the_mean_of_all_kinds_puts_first(name):
+    """Short and long inputs side by side; the reference reads each anew at every step."""
+    adapter, changed, spec = ours(name), [], f"vdd(alpha=2.5, beta=0.05, free='{ALL}', seed=2)"
+    for request in REQUESTS[:3]:
+        inputs = adapter.inputs([request])
+        wanted = separately(adapter, inputs, by_hand(adapter, inputs, FREE))
+        assert said(adapter, inputs, spec) == [wanted]
+        changed.append([wanted] != said(adapter, inputs))
+    assert any(changed), "the picture-free inputs change nothing"
+
+
+@pytest.mark.parametrize("name", MIXED)
+@pytest.mark.parametrize("kind", FREE)
+def test_beams_search_by_each_kind(name, kind, monkeypatch):
+    monkeypatch.setattr("tests.generation.reference.LENGTH", 4)
+    adapter = ours(name)
+    monkeypatch.setattr(adapter.model.generation_config, "early_stopping", "never")
+    inputs = adapter.inputs(REQUESTS[:1])
+    naive = searched(adapter, inputs, by_hand(adapter, inputs, [kind]), 2)
+    spec = f"vdd(alpha=2.5, beta=0.05, free={kind!r}, seed=2)"
+    assert said(adapter, inputs, spec, max_new_tokens=4, num_beams=2, num_return_sequences=2) == naive[:2]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_batch_with_all_kinds_says_what_its_prompts_say_alone(name):
+    adapter, spec = ours(name), f"vdd(free='{ALL}')"
+    together = said(adapter, adapter.inputs(REQUESTS[:3]), spec, max_new_tokens=4)
+    alone = [said(adapter, adapter.inputs([request]), spec, max_new_tokens=4) for request in REQUESTS[:3]]
+    assert [[answer] for answer in together] == alone
+
+
+@pytest.mark.parametrize("kind", ["white", "none+none", "", "none, unk"])
 def test_unknown_picture_free_inputs_are_refused(kind):
-    with pytest.raises(OptionError, match='vdd: free must be "none", "unk" or "none\\+unk"'):
+    with pytest.raises(OptionError, match="vdd: free must be one or several of none, unk, noise, zero, one, black"):
         mmhall.strategy("vdd", free=kind)
+
+
+def test_the_seed_is_checked():
+    with pytest.raises(OptionError, match="vdd: seed must be an integer from 0 to"):
+        mmhall.strategy("vdd", seed=-1)

@@ -1,0 +1,58 @@
+"""mmhall choose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import mmhall
+
+
+def choose(
+    image: Annotated[Path, typer.Argument(help="Picture file.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    choice: Annotated[
+        list[str] | None, typer.Option(help="An answer to choose from; repeat it. yes and no by default.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
+    calibrate: Annotated[
+        str | None, typer.Option(help="Take out what the model says without the picture: none, unk, none+unk, ...")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="diagonal divides by that prior, identity subtracts it.")] = "diagonal",
+    scoring: Annotated[str, typer.Option(help="auto, labels, strings or compat.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seeds picture-free inputs that are noise.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures.")] = False,
+) -> None:
+    """Choose among given answers to a question about a picture.
+
+    Example: mmhall choose kitchen.png "Is there a cup in the image?" --choice yes --choice no --calibrate none+unk
+    """
+    import json
+    from dataclasses import asdict
+
+    import mmhall
+    from mmhall.choosing import make_choosing
+    from mmhall.images import open_image
+
+    picture, choices = open_image(image), tuple(choice or ("yes", "no"))
+    options = {"mode": mode, "scoring": scoring, "seed": seed}
+    make_choosing(choices, calibrate, options)
+    found = mmhall.load(model).choose(picture, question, choices, calibrate=calibrate, **options)
+    print(json.dumps(asdict(found), ensure_ascii=False, indent=1) if as_json else _table(found))
+
+
+def _table(found: mmhall.Choice) -> str:
+    """Write the winner, then plain and calibrated figures of all choices."""
+    from mmhall.cli.console import aligned
+
+    rows: list[tuple[str, ...]] = [("CHOICE", "PLAIN", *(("PRIOR", "CALIBRATED") if found.free is not None else ()))]
+    for i, choice in enumerate(found.choices):
+        figures = [found.probabilities[i]]
+        if found.free is not None:
+            figures += [found.free[i], found.calibrated[i]]
+        rows.append((choice, *(f"{figure:.4f}" for figure in figures)))
+    how = f"scored as {found.method}; calibration: {found.calibration or 'none'}"
+    return f"{found.choice}\n\n{aligned(rows)}\n\n{how}"

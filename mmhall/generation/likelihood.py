@@ -1,0 +1,168 @@
+"""How probable the plain model finds each of a few given answers to a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from mmhall.adapters.base import Adapter, Inputs
+from mmhall.errors import OptionError, PromptError
+from mmhall.generation.branches import State, prefill
+from mmhall.generation.choose import choosable
+from mmhall.generation.prepare import prepare
+
+SCORINGS = ("auto", "labels", "strings", "compat")
+YES_NO_TOP, TOP = 10, 100
+
+
+class Scorer(Protocol):
+    """Scores the same choices for prompt after prompt."""
+
+    @property
+    def method(self) -> str:
+        """Say how, in a word."""
+
+    def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
+        """Return log-probabilities in nats, (batch, choices) float64 on the CPU; -inf: not among what counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Each choice is a single token, whatever its case and the white space around it: one row tells all.
+
+    Attributes:
+        tokens: Ids of each choice's spellings.
+        top: Count only spellings among so many likeliest tokens, and only the likeliest of a choice; None: add all.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+    top: int | None = None
+
+    @property
+    def method(self) -> str:
+        """Say how, in a word."""
+        return "labels" if self.top is None else "compat"
+
+    def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
+        """Return log-probabilities in nats, (batch, choices) float64 on the CPU; -inf: not among the likeliest."""
+        with torch.inference_mode():
+            logprobs = _next(_start(adapter, inputs, 1))
+            if self.top is not None:
+                best = logprobs.topk(min(self.top, logprobs.shape[-1]))
+                logprobs = torch.full_like(logprobs, -torch.inf).scatter(-1, best.indices, best.values)
+            spelled = [logprobs[:, list(ids)].cpu().double() for ids in self.tokens]
+            told = [part.logsumexp(dim=-1) if self.top is None else part.amax(dim=-1) for part in spelled]
+            return torch.stack(told, dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Strings:
+    """Each choice is a text, read after the prompt token by token; the prompt is read once for all of them.
+
+    Attributes:
+        tokens: Ids of each spelling of each choice.
+        ends: Ids that end an answer; empty: a choice may go on.
+    """
+
+    tokens: tuple[tuple[tuple[int, ...], ...], ...]
+    ends: tuple[int, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """Say how, in a word."""
+        return "strings" if not self.ends else "strings to their end"
+
+    def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
+        """Return log-probabilities in nats, (batch, choices) float64 on the CPU."""
+        spelled = [ids for spellings in self.tokens for ids in spellings]
+        prompts, device = len(inputs["input_ids"]), adapter.device
+        lengths = torch.tensor([len(ids) for ids in spelled]).repeat(prompts)
+        steps = int(lengths.max()) + bool(self.ends)
+        padded = [[*ids, *[adapter.pad_token_id] * (steps - len(ids))] for ids in spelled]
+        tokens = torch.tensor(padded, device=device).repeat(prompts, 1)  # (prompts x spellings, steps)
+        with torch.inference_mode():
+            state = _start(adapter, inputs, steps)
+            state.select(torch.arange(prompts, device=device).repeat_interleave(len(spelled)))
+            total = torch.zeros(len(tokens), dtype=torch.float64)
+            for step in range(steps):
+                logprobs = _next(state)
+                total += logprobs.gather(1, tokens[:, step : step + 1])[:, 0].cpu().where(lengths > step, 0)
+                if self.ends:
+                    total += logprobs[:, list(self.ends)].logsumexp(dim=-1).cpu().where(lengths == step, 0)
+                if step + 1 < steps:
+                    state.step(tokens[:, step])
+            parts = total.view(prompts, -1).split([len(spellings) for spellings in self.tokens], dim=1)
+            return torch.stack([part.logsumexp(dim=1) for part in parts], dim=1)
+
+
+def scorer_of(adapter: Adapter, choices: Sequence[str], scoring: str) -> Scorer:
+    """Decide how to score choices.
+
+    Args:
+        adapter: The model.
+        choices: Distinct texts.
+        scoring: "labels", "strings", "compat", or "auto": labels where they can be told apart by their first token.
+
+    Raises:
+        OptionError: The choices are no labels, but `scoring` asks for that.
+        PromptError: The tokenizer cannot write a choice.
+    """
+    if scoring != "strings":
+        spelled = [tuple(adapter.spellings.get(choice.strip().lower(), ())) for choice in choices]
+        if all(spelled) and len(set(spelled)) == len(choices):
+            if scoring != "compat":
+                return Labels(tuple(spelled))
+            return Labels(tuple(spelled), YES_NO_TOP if _are_yes_and_no(choices) else TOP)
+        if scoring != "auto":
+            unfit = [choice for choice, ids in zip(choices, spelled, strict=True) if not ids]
+            what = f"no token of this model spells {unfit[0]!r}" if unfit else "some differ in nothing but case"
+            raise OptionError("choose", "scoring", scoring, f'"strings" or "auto" for these choices ({what})')
+    written = tuple(_written(adapter, choice.strip()) for choice in choices)
+    begun = any(
+        longer[: len(shorter)] == shorter
+        for one, other in permutations(written, 2)
+        for shorter, longer in product(one, other)
+    )
+    return Strings(written, _ends(adapter) if begun else ())
+
+
+def _are_yes_and_no(choices: Sequence[str]) -> bool:
+    return {choice.strip().lower() for choice in choices} == {"yes", "no"}
+
+
+def _written(adapter: Adapter, choice: str) -> tuple[tuple[int, ...], ...]:
+    """Write a text with a small and a capital first letter, with and without a space before it."""
+    tokenizer, found = adapter.tokenizer, dict[tuple[int, ...], None]()
+    for text in (choice, choice[0].upper() + choice[1:], choice[0].lower() + choice[1:]):
+        for before in ("", " "):
+            ids = tokenizer(before + text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            if ids and tokenizer.unk_token_id not in ids:
+                found[tuple(ids)] = None
+    if not found:
+        raise PromptError(f"the model's tokenizer has no tokens for all of the choice {choice!r}; write it differently")
+    return tuple(found)
+
+
+def _ends(adapter: Adapter) -> tuple[int, ...]:
+    ends = adapter.model.generation_config.eos_token_id
+    return () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
+
+
+def _start(adapter: Adapter, inputs: Inputs, new: int) -> State:
+    """Read a batch of prompts to which so many tokens will be added."""
+    prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
+    if prompt + new > limit:
+        raise PromptError(f"{prompt} prompt tokens and {new} of the choices exceed the model's context of {limit}")
+    config = GenerationConfig(max_new_tokens=new, pad_token_id=adapter.model.generation_config.pad_token_id)
+    return prefill(prepare(adapter.entry(inputs), inputs, config))
+
+
+def _next(state: State) -> Tensor:
+    """Return next-token log-probabilities, (rows, vocabulary) float32."""
+    return choosable(state.logits).log_softmax(dim=-1)

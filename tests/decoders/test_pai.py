@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmhall.adapters.base import Request
 from tests.decoders.rows import IN_SEQUENCE, check, guided, pai
 from tests.generation.reference import QUIET, REQUESTS
 
@@ -28,7 +27,7 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
 
         request = REQUESTS[index]
         main = reader.logits(adapter.inputs([request]), answer[:-1], scores=edit)
-        bare = adapter.inputs([Request(request.prompt)])
+        bare = adapter.without_image(adapter.inputs([request]))
         longer = adapter.extended(bare, torch.tensor([answer[:-1]]))
         with torch.no_grad():
             other = adapter.entry(longer)(**longer, use_cache=False).logits[0, -len(answer) :]

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import product
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,13 +59,21 @@ class Reader:
 
     def logits(self, inputs: Inputs, answer: Sequence[int] = (), **edits: Callable[..., Tensor]) -> Tensor:
         """Return what is predicted at the end of the prompt and at each token of the answer, (1 + answer, V)."""
+        self.begin(inputs)
+        longer = self.adapter.extended(inputs, torch.tensor([list(answer)], dtype=torch.long))
+        return self.read(longer, edits)[0, self.length - 1 :].float()
+
+    def begin(self, inputs: Inputs) -> None:
+        """Take a single prompt, on which rows and columns depend from now on."""
         assert len(inputs["input_ids"]) == 1
         assert inputs["attention_mask"].all()
         self.image = self.adapter.image_mask(inputs["input_ids"])[0].nonzero()[:, 0].tolist()
         self.length = inputs["input_ids"].shape[1]
-        longer = self.adapter.extended(inputs, torch.tensor([list(answer)], dtype=torch.long))
+
+    def read(self, longer: Inputs, edits: dict[str, Callable[..., Tensor]]) -> Tensor:
+        """Return the logits of every position of the prompt with an answer behind it, (1, T, V)."""
         bound = {what: partial(edit, self) for what, edit in edits.items()}
-        return self.eager.logits({**longer, "use_cache": False}, **bound)[0, self.length - 1 :].float()
+        return self.eager.logits({**longer, "use_cache": False}, **bound)
 
     def behind(self, tensor: Tensor) -> range:
         """Rows after the last image position, those of the answer included."""
@@ -71,6 +81,20 @@ class Reader:
 
     def _note(self, index, layer, args, kwargs):
         (self.states[index],) = args[0] if args else kwargs["hidden_states"]
+
+
+class Instead:
+    """Stands in for an adapter in the naive searches: whatever has a picture is read by a reader with edits."""
+
+    def __init__(self, reader: Reader, inputs: Inputs, **edits: Callable[..., Tensor]) -> None:
+        reader.begin(inputs)
+        self.model, self.extended = reader.adapter.model, reader.adapter.extended
+        self._reader, self._edits = reader, edits
+
+    def entry(self, longer: Inputs) -> Callable[..., Any]:
+        if "pixel_values" not in longer:
+            return self._reader.adapter.entry(longer)
+        return lambda **_: SimpleNamespace(logits=self._reader.read(longer, self._edits))
 
 
 def massive(states: Tensor, dims: Sequence[int]) -> Tensor:

@@ -125,7 +125,30 @@ def test_runs_are_written_as_slices():
 
 @pytest.mark.parametrize(
     "spec",
-    "|a|1,|1,,2|::|1:2:3|1.5|%|5 %|-5%|101%|100.5%|3-5|1 2|--1|50%:40%|1, 60%:50%|0x3|1e1|None|all|[1, 2]".split("|"),
+    [
+        "",
+        "a",
+        "1,",
+        "1,,2",
+        "::",
+        "1:2:3",
+        "1.5",
+        "%",
+        "5 %",
+        "-5%",
+        "101%",
+        "100.5%",
+        "3-5",
+        "1 2",
+        "--1",
+        "50%:40%",
+        "1, 60%:50%",
+        "0x3",
+        "1e1",
+        "None",
+        "all",
+        "[1, 2]",
+    ],
 )
 def test_nonsense_is_refused_when_built(spec):
     assert not readable(spec)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import mmhall
 from mmhall.adapters import adapter_for
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters.base import Adapter, Inputs, Request
 from mmhall.generation.branches import Rows
 from mmhall.generation.run import prepared, run
 from mmhall.generation.settings import Settings
@@ -188,23 +188,29 @@ def scored(adapter: Adapter, inputs: Inputs, session: Session, answers: Tensor) 
     return torch.stack(steps, dim=1)
 
 
-def check(name: str, spec: str, reference: Callable[[Adapter, Reader, int, list[int]], Tensor]) -> None:
-    """Compare a batch of two uneven prompts with the reference of each by itself, tokens and scores.
+def check(
+    name: str,
+    spec: str,
+    reference: Callable[[Adapter, Reader, Request, list[int]], Tensor],
+    requests: Sequence[Request] = REQUESTS[:2],
+) -> None:
+    """Compare a batch of uneven prompts with the reference of each by itself, tokens and scores.
 
     Args:
         name: The family.
         spec: The strategy.
-        reference: Returns every step's scores, (NEW, V), of one of `REQUESTS` with a given answer.
+        reference: Returns every step's scores, (NEW, V), of a request with a given answer.
+        requests: Two or more.
     """
     adapter, reader = family(name)
-    batch, moved = adapter.inputs(REQUESTS[:2]), []
-    assert batch["attention_mask"].sum(1).unique().numel() == 2
+    batch, moved = adapter.inputs(requests), []
+    assert batch["attention_mask"].sum(1).unique().numel() == len(requests)
     answers = written(adapter, batch, spec)
     scores = scored(adapter, batch, mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch), answers)
-    for index, answer in enumerate(answers.tolist()):
-        wanted = reference(adapter, reader, index, answer)
+    for index, (request, answer) in enumerate(zip(requests, answers.tolist(), strict=True)):
+        wanted = reference(adapter, reader, request, answer)
         assert wanted.argmax(-1).tolist() == answer
         torch.testing.assert_close(*(part.clamp_min(UNSAID) for part in (scores[index], wanted)), rtol=1e-5, atol=1e-4)
-        plain = reader.logits(adapter.inputs([REQUESTS[index]]), answer[:-1]).log_softmax(-1)
+        plain = reader.logits(adapter.inputs([request]), answer[:-1]).log_softmax(-1)
         moved.append(float((wanted.softmax(-1) - plain.softmax(-1)).abs().max()))
     assert max(moved) > 1e-3, moved

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.decoders.rows import IN_SEQUENCE, check, vaf
-from tests.generation.reference import QUIET, REQUESTS
+from tests.generation.reference import QUIET
 
 pytestmark = QUIET
 
@@ -20,10 +20,10 @@ VARIANTS = {
 def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     given, options = VARIANTS[variant]
 
-    def reference(adapter, reader, index, answer):
+    def reference(adapter, reader, request, answer):
         def edit(reader, layer, scores):
             return vaf(reader, layer, scores, **options)
 
-        return reader.logits(adapter.inputs([REQUESTS[index]]), answer[:-1], scores=edit).log_softmax(-1)
+        return reader.logits(adapter.inputs([request]), answer[:-1], scores=edit).log_softmax(-1)
 
     check(name, f"vaf({given})", reference)

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import mmhall
+from mmhall.adapters.base import Request
 from mmhall.errors import CompositionError
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Session
-from tests.decoders.rows import SINKS, Instead, Reader, guided, pai, vaf, var
+from tests.decoders.rows import SINKS, Instead, Reader, check, guided, pai, vaf, var
 from tests.generation.reference import QUIET, REQUESTS, ours, said, searched, separately
 from tests.zoo import ZOO
 
@@ -89,6 +90,29 @@ def test_beams_are_those_of_a_naive_search_over_the_formula(name, asked, monkeyp
     settings = {"max_new_tokens": LENGTH, "num_beams": 3, "num_return_sequences": 2}
     assert said(adapter, adapter.inputs(REQUESTS[:2]), spec, **settings) == found
     assert said(adapter, adapter.inputs(REQUESTS[:2]), **settings) != found
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_vl", "llava_next"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_of_several_pictures_rows_are_behind_the_last_and_columns_before_the_first(name, strategy):
+    """Text between pictures is neither; all pictures count as one. Prompts with three, two and one."""
+    spec, edits, gamma = STRATEGIES[strategy]
+    images = [request.images[0] for request in REQUESTS[:3]]
+    requests = [
+        Request(p, tuple(images[:n])) for p, n in (("What has changed?", 3), ("Is it the same?", 2), ("So?", 1))
+    ]
+
+    def reference(adapter, reader, request, answer):
+        inputs = adapter.inputs([request])
+        main = reader.logits(inputs, answer[:-1], **edits)
+        if gamma is None:
+            return main.log_softmax(-1)
+        longer = adapter.extended(adapter.without_image(inputs), torch.tensor([answer[:-1]]))
+        with torch.no_grad():
+            other = adapter.entry(longer)(**longer, use_cache=False).logits[0, -len(answer) :]
+        return torch.stack([guided(*logits, gamma, 0.05) for logits in zip(main, other, strict=True)])
+
+    check(name, spec, reference, requests)
 
 
 @pytest.mark.parametrize("name", [*STRATEGIES, "vhr+vaf"])

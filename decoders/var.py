@@ -58,7 +58,7 @@ class VAR(RowStrategy):
     mass: float = option(0.2, low=0, high=1)
     tau: float = by_model(20.0, low=0)
     sink_dims: tuple[int, ...] = by_model(
-        (), holds=lambda dims: all(isinstance(d, int) and d >= 0 for d in dims), expected="a tuple of dimensions >= 0"
+        (), holds=lambda dims: all(type(d) is int and d >= 0 for d in dims), expected="a tuple of dimensions >= 0"
     )
     layers: str = layers_option("6%:-1", tries=("6%:-1", "50%:-1"))
     rows: str = option("all", choices=("all", "last"))

@@ -13,6 +13,7 @@ from typing import Any
 from mmhall.errors import OptionError
 
 _RULE = "rule"
+_PIECE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)  # a quoted text, or a letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,9 @@ class Rule:
             return " or ".join(f'"{choice}"' if isinstance(choice, str) else repr(choice) for choice in self.choices)
         kind = "an integer" if isinstance(self.general, int) else "a number"
         if self.low is None and self.high is None:
-            return f"of type {type(self.general).__name__}"
-        if self.high is None:
-            return f"{kind} >= {self.low}"
+            return "a finite number" if isinstance(self.general, float) else f"of type {type(self.general).__name__}"
+        if self.low is None or self.high is None:
+            return f"{kind} <= {self.high}" if self.low is None else f"{kind} >= {self.low}"
         return (
             f"{kind} from {self.low} to {self.high}" if kind == "an integer" else f"{kind} in [{self.low}, {self.high}]"
         )
@@ -63,7 +64,7 @@ class Rule:
         if value is None and self.by_model:
             return None
         if isinstance(self.general, float) and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            value = _as_float(value)
         if type(value) is not type(self.general):
             raise OptionError(owner, option, value, f"of type {type(self.general).__name__}")
         fits = not isinstance(value, float) or math.isfinite(value)
@@ -72,6 +73,13 @@ class Rule:
         if not fits:
             raise OptionError(owner, option, value, self.told())
         return value
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def option(general: Any, **rule: Any) -> Any:
@@ -85,19 +93,26 @@ def by_model(general: Any, **rule: Any) -> Any:
 
 
 def rules(kind: type) -> dict[str, Rule]:
-    """Return the rules of a strategy's options; an undeclared one must be of its default's type."""
-    return {field.name: field.metadata.get(_RULE, Rule(field.default)) for field in dataclasses.fields(kind)}
+    """Return the rules of a strategy's options.
+
+    An undeclared one must be of its default's type; one whose default tells none (None, or made anew) has no rule.
+    """
+    return {
+        field.name: field.metadata.get(_RULE, Rule(field.default))
+        for field in dataclasses.fields(kind)
+        if _RULE in field.metadata or field.default not in (None, dataclasses.MISSING)
+    }
 
 
 def split(spec: str) -> list[str]:
-    """Split "vhr(layers='50%:')+vdd(free='none+unk')" at the plus signs outside parentheses."""
+    """Split "vhr(layers='50%:')+vdd(free='none+unk')" at the plus signs outside parentheses and quotes."""
     depth, parts = 0, [""]
-    for letter in spec:
-        depth += (letter == "(") - (letter == ")")
-        if letter == "+" and depth == 0:
+    for piece in _PIECE.findall(spec):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "+" and depth == 0:
             parts.append("")
         else:
-            parts[-1] += letter
+            parts[-1] += piece
     return parts
 
 
@@ -113,8 +128,11 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     name, inside = match.groups()
     try:
         call = ast.parse(f"f({inside or ''})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(word.arg is None for word in call.keywords):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError(inside)
-        return name, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError):
+        options = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg is not None}
+        if len(options) < len(call.keywords):
+            raise ValueError(inside)
+        return name, options
+    except (SyntaxError, ValueError, TypeError):
         raise OptionError(name, "options", inside, 'written as "alpha=0.5, beta=0.2"') from None

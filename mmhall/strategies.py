@@ -179,11 +179,20 @@ class Composed(Strategy):
         return frozenset().union(*(part.claims for part in self.parts))
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Put the parts' wishes together."""
+        """Put the parts' wishes together.
+
+        Raises:
+            CompositionError: Two parts wish for what a run can have once, whatever they claim.
+        """
         sessions = [part.prepare(adapter, inputs) for part in self.parts]
 
         def only(wish: str) -> Any:
-            return next((value for one in sessions if (value := getattr(one, wish)) is not None), None)
+            found = [(part.name, getattr(one, wish)) for part, one in zip(self.parts, sessions, strict=True)]
+            wishing = [(name, value) for name, value in found if value is not None]
+            if len(wishing) > 1:
+                names = "+".join(name for name, _ in wishing)
+                raise CompositionError(f"{names}: both set a session's `{wish}`, and a run has one; use one of them")
+            return wishing[0][1] if wishing else None
 
         return Session(
             ops=[op for one in sessions for op in one.ops],

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint
 from typing import ClassVar
 
 import pytest
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import mmhall
 from mmhall import registry
+from mmhall.adapters import adapter_for
+from mmhall.adapters.base import Request
+from mmhall.decoders import STRATEGIES
 from mmhall.decoders.vcd import VCD
 from mmhall.errors import CompositionError, OptionError, PluginError, UnknownNameError
-from mmhall.strategies import Session, Strategy, strategy
+from mmhall.generation.run import decode, prepared, run
+from mmhall.generation.settings import Settings
+from mmhall.options import rules
+from mmhall.strategies import Composed, Session, Strategy, strategy
 
 
 @dataclass(frozen=True)
@@ -89,3 +97,203 @@ def test_a_broken_entry_point_is_one_line(monkeypatch):
     monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     with pytest.raises(PluginError, match="no_such_package:Thing: cannot be loaded"):
         strategy("broken")
+
+
+def deep_llava(layers):
+    """A LLaVA of some depth, one narrow head a layer."""
+    text = {"vocab_size": 40, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = LlavaConfig(
+        text_config=LlamaConfig(**text, num_hidden_layers=layers),
+        vision_config=CLIPVisionConfig(**vision, image_size=8, patch_size=4),
+        image_token_id=39,
+    )
+    return adapter_for(LlavaForConditionalGeneration(config).eval())
+
+
+PUBLISHED = "published for llava with 32 layers"
+GENERAL = "not tuned for this model: the general default"
+TUNED = "tuned for this model"
+
+
+def test_open_options_are_filled_with_what_the_paper_published_for_the_model():
+    adapter = deep_llava(32)
+    fitted = strategy("gift(beta=2)").fitted(adapter)
+    assert fitted.options() == {"alpha": 5.0, "beta": 2.0, "saliency": "11", "layers": "12:23", "words": "informative"}
+    assert strategy("gift").origins(adapter) == {
+        "alpha": PUBLISHED,
+        "beta": GENERAL,
+        "saliency": PUBLISHED,
+        "layers": PUBLISHED,
+    }
+    assert strategy("vhr").fitted(adapter).layers == "1, 18:32"
+    assert strategy("var").fitted(adapter).sink_dims == (1415, 2533)
+
+
+def test_a_model_of_another_depth_gets_the_general_default():
+    adapter = deep_llava(31)
+    assert strategy("gift").fitted(adapter).layers == "37%:71%"
+    assert set(strategy("gift").origins(adapter).values()) == {GENERAL}
+    assert strategy("vhr").fitted(adapter).options()["layers"] == "56%:"
+
+
+def test_what_was_tuned_for_the_model_wins_and_what_was_given_wins_over_that():
+    adapter = deep_llava(32)
+    adapter.tuned = {"gift": {"alpha": 1.5, "beta": 0.5}, "pai": {"gamma": 1.0}}
+    assert strategy("gift").fitted(adapter).options() == {
+        "alpha": 1.5,
+        "beta": 0.5,
+        "saliency": "11",
+        "layers": "12:23",
+        "words": "informative",
+    }
+    assert strategy("gift").origins(adapter) == {
+        "alpha": TUNED,
+        "beta": TUNED,
+        "saliency": PUBLISHED,
+        "layers": PUBLISHED,
+    }
+    given = strategy("gift(alpha=3, layers='2:4')")
+    assert (given.fitted(adapter).alpha, given.fitted(adapter).beta, given.fitted(adapter).layers) == (3.0, 0.5, "2:4")
+    assert set(given.origins(adapter)) == {"beta", "saliency"}
+    assert strategy("pai").fitted(adapter).gamma == 1.0
+    assert strategy("pai(gamma=2)").fitted(adapter).gamma == 2.0
+
+
+def test_a_tuned_value_that_is_out_of_range_is_refused():
+    adapter = deep_llava(3)
+    adapter.tuned = {"vaf": {"beta": 3.0}}
+    with pytest.raises(OptionError, match=r"vaf: beta must be a number in \[0, 1\], got 3.0"):
+        strategy("vaf").fitted(adapter)
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names())
+def test_a_fitted_strategy_is_complete_and_reads_itself_back(name):
+    adapter, made = deep_llava(32), strategy(name)
+    fitted = made.fitted(adapter)
+    assert None not in fitted.options().values()
+    assert fitted.fitted(adapter) == fitted
+    assert strategy(str(fitted)) == fitted
+    assert set(made.origins(adapter)) == {option for option, rule in rules(type(made)).items() if rule.by_model}
+    assert fitted.origins(adapter) == {}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "vhr+vcd",
+        "gift+vdd(free='none+unk')",
+        "pai(gamma=1.0)+vhr+vcd(alpha=0.5)",
+        "var(sink_dims=(1, 2))+vhr(layers='1, 18:32')+vdd",
+        "vaf",
+    ],
+)
+def test_compositions_read_themselves_back(spec):
+    made = strategy(spec)
+    assert str(made) == spec
+    assert strategy(str(made)) == made
+    assert strategy(f" {spec.replace('+', ' + ', 1) if '(' not in spec else spec} ") == made
+    assert isinstance(made, Composed) == (spec != "vaf")
+
+
+def test_a_composition_tells_its_parts():
+    made = strategy("vhr(alpha=3)+pai(gamma=1)+vcd")
+    assert made.name == "vhr+pai+vcd"
+    assert made.claims == {"the gains of heads", "the rows of attention", "the contrast of two distributions"}
+    assert made.options() == {part.name: part.options() for part in made.parts}
+    adapter = deep_llava(32)
+    assert made.origins(adapter)["vhr.layers"] == PUBLISHED
+    assert made.origins(adapter)["pai.layers"] == made.origins(adapter)["vcd.alpha"] == GENERAL
+    assert "vhr.alpha" not in made.origins(adapter)
+    fitted = made.fitted(adapter)
+    assert [part.name for part in fitted.parts] == ["vhr", "pai", "vcd"]
+    assert all(None not in part.options().values() for part in fitted.parts)
+    assert {field.name for field in fields(made)} == {"parts"}
+
+
+def test_options_of_a_composition_stand_in_its_text():
+    with pytest.raises(OptionError, match="written into the parts of 'vhr\\+vcd'"):
+        strategy("vhr+vcd", alpha=1)
+    with pytest.raises(OptionError, match="written into the parts"):
+        strategy(strategy("vhr+vcd"), alpha=1)
+    made = strategy("vhr+vcd")
+    assert strategy(made) is made
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("vhr+vhr", r"vhr\+vhr: both want the gains of heads, and a run can have that once; use one of them"),
+        ("vcd+vdd", r"vcd\+vdd: both want the contrast of two distributions"),
+        ("vcd+vhr+vcd(alpha=2)", r"vcd\+vcd: both want the contrast"),
+        ("gift+var", r"gift\+var: both want the rows of attention"),
+        ("vhr+vaf+vdd+gift", r"vaf\+gift: both want the rows of attention"),
+    ],
+)
+def test_parts_that_want_the_same_are_refused_when_built(spec, reason):
+    with pytest.raises(CompositionError, match=f"^{reason}"):
+        strategy(spec)
+    with pytest.raises(CompositionError, match=f"^{reason}"):
+        Composed(tuple(map(strategy, spec.split("+"))))
+
+
+@dataclass(frozen=True)
+class Blind(Strategy):
+    """Contrasts as a plugin may, without a claim."""
+
+    name: ClassVar[str] = "blind"
+
+    def prepare(self, adapter, inputs):
+        return Session(branches=[adapter.without_image(inputs)], combine=lambda main, other: main - other)
+
+
+@dataclass(frozen=True)
+class Beside(Strategy):
+    name: ClassVar[str] = "beside"
+
+    def prepare(self, adapter, inputs):
+        return Session(aside=adapter.without_image(inputs))
+
+
+@pytest.mark.parametrize(
+    ("parts", "wish"), [((Blind(), "vcd"), "combine"), (("vdd", Blind()), "combine"), (("vhr", Beside()), "aside")]
+)
+def test_two_parts_that_claim_nothing_are_refused_where_only_one_would_be_heard(llava, pictures, parts, wish):
+    made = Composed(tuple(map(strategy, parts)))
+    with pytest.raises(CompositionError, match=rf"^{made.parts[0].name}\+{made.parts[1].name}: .*{wish}"):
+        llava.generate(pictures[0], "What?", made, max_new_tokens=2)
+
+
+SETTINGS = ({}, {"num_beams": 3}, {"do_sample": True, "seed": 5})
+STRONG = {"vhr": "vhr(alpha=4)", "gift": "gift(alpha=6)", "pai": "pai(gamma=1, alpha=2)"}
+
+
+@pytest.mark.parametrize("decoding", SETTINGS, ids=str)
+@pytest.mark.parametrize("names", [("vhr", "vcd"), ("gift", "vdd"), ("pai", "vhr", "vcd")], ids="+".join)
+def test_a_composition_is_its_parts_sessions_put_together(llava, pictures, names, decoding):
+    adapter = llava.adapter
+    inputs = adapter.inputs(
+        [Request(p, (i,)) for p, i in zip(("Is there a dog?", "What is it?"), pictures, strict=False)]
+    )
+    config = Settings(max_new_tokens=10, **decoding).resolved(adapter.model)
+    seed = decoding.get("seed", 0)
+    specs = [STRONG.get(name, name) for name in names]
+    sessions = {
+        name: strategy(spec).fitted(adapter).prepare(adapter, inputs) for name, spec in zip(names, specs, strict=True)
+    }
+    contrast = sessions[names[-1]]
+    by_hand = Session(
+        ops=[op for session in sessions.values() for op in session.ops],
+        branches=contrast.branches,
+        combine=contrast.combine,
+        aside=sessions["vhr"].aside if "vhr" in sessions else None,
+        again=names[0] == "gift" and sessions["gift"].again,
+    )
+    with torch.inference_mode():
+        wanted = decode(adapter, prepared(adapter, inputs, config), by_hand, config, [seed] * 2).tolist()
+    for order in (specs, specs[::-1]):
+        assert run(adapter, inputs, strategy("+".join(order)), config, seed).tolist() == wanted
+    if decoding.get("do_sample"):
+        return  # a draw may well fall on the same token
+    less = ["greedy", *specs, *("+".join(specs[:at] + specs[at + 1 :]) for at in range(len(specs)))]
+    assert all(run(adapter, inputs, strategy(spec), config, seed).tolist() != wanted for spec in less)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from mmhall.errors import OptionError
@@ -25,8 +26,13 @@ EXPECTED = 'layers such as "1, 18:32", "2:-1" or "50%:"'
 
 
 def readable(spec: str) -> bool:
-    """Whether a text names layers."""
-    return all(_PART.fullmatch(part) for part in spec.split(","))
+    """Whether a text names layers; no part of a model's depth ends before it begins."""
+    for part in spec.split(","):
+        match = _PART.fullmatch(part)
+        low, high = match.group("low", "high") if match else (None, None)
+        if match is None or (low and high and low[-1] == high[-1] == "%" and _share(low) > _share(high)):
+            return False
+    return True
 
 
 def named(spec: str, kinds: Sequence[str], usable: Collection[str], owner: str, option: str) -> frozenset[int]:
@@ -76,7 +82,7 @@ def _of_part(part: str, depth: int, owner: str, option: str) -> set[int]:
         if not -depth <= at < depth:
             raise OptionError(owner, option, part.strip(), f"a layer from 0 to {depth - 1} of this model")
         return {at % depth}
-    ends = [math.ceil(_share(end) * depth - 1e-9) if "%" in (end or "") else end for end in (low, high)]
+    ends = [math.ceil(_share(end) * depth) if "%" in (end or "") else end for end in (low, high)]
     for end in (low, high):
         if end and "%" not in end and not -depth <= int(end) <= depth:
             raise OptionError(owner, option, part.strip(), f"within the {depth} layers of this model")
@@ -87,8 +93,8 @@ def _of_part(part: str, depth: int, owner: str, option: str) -> set[int]:
     return found
 
 
-def _share(percent: str) -> float:
-    return float(percent.rstrip("%")) / 100
+def _share(percent: str) -> Fraction:
+    return Fraction(percent.rstrip("%")) / 100
 
 
 def layers_option(general: str, **rule: Any) -> Any:

@@ -136,7 +136,7 @@ class Plan:
     Attributes:
         kinds: Of each decoder layer.
         compared: Layers in which an op compares with a pass aside.
-        aside: Gives the head outputs of that pass by layer, while it is on.
+        aside: Gives the head outputs of that pass by layer, while it is on; None in layers that it leaves out.
     """
 
     def __init__(self, ops: Sequence[Op], kinds: Sequence[str]) -> None:
@@ -155,7 +155,7 @@ class Plan:
         self._watching = tuple(
             tuple(op for op in own if type(op).see_states is not Op.see_states) for own in self._by_layer
         )
-        self.aside: Callable[[int], Tensor] | None = None
+        self.aside: Callable[[int], Tensor | None] | None = None
         self.compared = frozenset(
             layer
             for layer, own in enumerate(self._by_layer)

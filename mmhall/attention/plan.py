@@ -151,7 +151,7 @@ class Plan:
             tuple(op for op in ops if kind in op.kinds and (op.layers is None or layer in op.layers))
             for layer, kind in enumerate(kinds)
         )
-        self._steps, self._seen = [0] * len(kinds), [0] * len(kinds)
+        self._steps, self._seen, self._shown = [0] * len(kinds), [0] * len(kinds), [0] * len(kinds)
         self._watching = tuple(
             tuple(op for op in own if type(op).see_states is not Op.see_states) for own in self._by_layer
         )
@@ -177,7 +177,8 @@ class Plan:
     def see_states(self, layer: int, states: Tensor) -> None:
         """Show what enters a layer to the ops that want to see it."""
         for op in self._watching[layer]:
-            op.see_states(layer, self._steps[layer], states)
+            op.see_states(layer, self._shown[layer], states)
+        self._shown[layer] += 1  # linear layers pass no attention that would count them
 
     def enter(self, layer: int, queries: int, columns: int) -> tuple[int, int, int]:
         """Count a pass of one layer; return its step, and where its first query row and first key column stand.

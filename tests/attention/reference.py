@@ -53,7 +53,9 @@ class Eager:
     def logits(self, inputs, **edits: Edit) -> Tensor:
         self._begin(edits)
         pictured = "pixel_values" in inputs
-        model = self.model if pictured else getattr(self.model, "language_model", self.model)  # of a BLIP, the inner one
+        model = (
+            self.model if pictured else getattr(self.model, "language_model", self.model)
+        )  # of a BLIP, the inner one
         with torch.no_grad():
             return model(**inputs).logits
 

@@ -1,4 +1,4 @@
-"""Decoding as slow and plain as can be: one prompt at a time, every score from complete eager passes, nothing cached."""
+"""Decoding as slow and plain as can be: one prompt at a time, every score from complete eager passes, no cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter, Inputs, Request
 from mmhall.generation.run import decode, prepared, run
 from mmhall.generation.settings import Settings
-from tests.attention.reference import Edit, Eager
+from tests.attention.reference import Eager, Edit
 from tests.generation.reference import picture
 from tests.zoo import ZOO
 

@@ -59,7 +59,9 @@ ONCE = (
 )
 TWICE = (
     Options("gift(saliency='1', layers=':')", 5.0, lambda every: every[1:2], lambda every: every),
-    Options("gift(alpha=3, beta=0.5, saliency=':', layers='1:')", 3.0, lambda every: every, lambda every: every[1:], 0.5),
+    Options(
+        "gift(alpha=3, beta=0.5, saliency=':', layers='1:')", 3.0, lambda every: every, lambda every: every[1:], 0.5
+    ),
 )
 
 
@@ -148,7 +150,7 @@ def asked(model: Slow, request: Request, words: str = "informative") -> Asked:
 
 
 def gift(options: Options):
-    """Scores of answers, as `check` wants them: rows from the last of the prompt on are edited in a pass of their own."""
+    """Scores of answers, as `check` wants them: a pass of its own edits rows from the last of the prompt on."""
 
     def of(model: Slow, request: Request):
         one = asked(model, request, options.words)
@@ -286,7 +288,7 @@ def test_rows_are_distributions_and_only_the_last_of_a_prompt_is_touched(name):
 
 @pytest.mark.parametrize("alpha", [0.5, 5.0, 40.0])
 def test_the_question_grows_as_the_picture_does(alpha):
-    """What the heads looking at the picture grow by is between 1 and e^alpha; the asking heads' question grows alike."""
+    """What looking heads see grows by a factor from 1 to e^alpha; of the asking heads, the question grows alike."""
     model = slow("qwen2_vl")
     adapter = model.adapter
     for request in REQUESTS:

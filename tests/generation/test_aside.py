@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
@@ -77,10 +78,8 @@ class Meet(Op):
         self._barrier = barrier
 
     def edit_output(self, call, output):
-        try:
+        with contextlib.suppress(threading.BrokenBarrierError):
             self._barrier.wait()
-        except threading.BrokenBarrierError:
-            pass
         return output
 
 
@@ -156,7 +155,9 @@ def test_what_the_other_pass_lacks_is_none_aside():
     assert all(torch.equal(op.seen[layer], plain.outputs[layer]) for layer in (0, 2))
 
 
-@pytest.mark.parametrize("error", [RuntimeError("on purpose"), KeyboardInterrupt("on purpose"), SystemExit("on purpose")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("on purpose"), KeyboardInterrupt("on purpose"), SystemExit("on purpose")]
+)
 @pytest.mark.parametrize(("layer", "aside"), [(0, False), (1, False), (2, False), (0, True), (1, True)])
 def test_an_error_in_either_pass_surfaces_and_leaves_nothing_behind(llava, error, layer, aside):
     """In the last layer the pass aside is over once its outputs have been compared."""
@@ -222,7 +223,8 @@ def test_four_threads_on_one_model_answer_as_each_would_alone(name):
     for _ in range(2):
         barrier = threading.Barrier(len(asked))
         workers = [
-            threading.Thread(target=work, args=(*one, wanted, barrier)) for one, wanted in zip(asked, alone, strict=True)
+            threading.Thread(target=work, args=(*one, wanted, barrier))
+            for one, wanted in zip(asked, alone, strict=True)
         ]
         for worker in workers:
             worker.start()

@@ -27,6 +27,9 @@ from mmhall.options import by_model, option
 from mmhall.steering import has_picture
 from mmhall.strategies import Session, Strategy
 
+_ROUNDING = 1e-4
+"""Of a head's size: heads that are less far apart have not seen the picture, as behind a window that it has left."""
+
 
 @dataclass(frozen=True)
 class VHR(Strategy):
@@ -82,14 +85,17 @@ class Reinforce(Op):
             assert call.aside is not None
             seen = seeing(output[:, -1], call.aside[:, -1], self._options.squared, self._options.ddof)
             self.gains[call.layer] = torch.where(seen, self._options.alpha, 1.0).to(output)
+        return self._amplified(call, output)
+
+    def edit_aside(self, call: Call, output: Tensor) -> Tensor:
+        """Amplify the same heads in the text-only pass, at the same positions."""
+        return self._amplified(call, output) if self._options.scale_text else output
+
+    def _amplified(self, call: Call, output: Tensor) -> Tensor:
         gains = call.each(self.gains[call.layer])[:, None, :, None]
         if call.prefill and self._options.positions == "last":
             return torch.cat([output[:, :-1], output[:, -1:] * gains], dim=1)
         return output * gains
-
-    def edit_aside(self, call: Call, output: Tensor) -> Tensor:
-        """Amplify the same heads in the text-only pass."""
-        return output * self.gains[call.layer][:, None, :, None] if self._options.scale_text else output
 
 
 def seeing(pictured: Tensor, bare: Tensor, squared: bool = False, ddof: int = 0) -> Tensor:
@@ -105,8 +111,9 @@ def seeing(pictured: Tensor, bare: Tensor, squared: bool = False, ddof: int = 0)
         ddof: Of the standard deviations.
     """
     distance = (pictured.float() - bare.float()).norm(dim=-1)
-    distance = distance**2 if squared else distance
-    surge = bare.float().pow(2).sum(dim=-1)
+    size = bare.float().norm(dim=-1)
+    distance = distance.masked_fill(distance < _ROUNDING * size, 0.0)
+    distance, surge = distance**2 if squared else distance, size**2
     outlier = _high(distance, ddof) & _high(surge, ddof)
     distance = distance.masked_fill(outlier, 0.0)
     chosen: Tensor = distance > distance.median(dim=1, keepdim=True).values

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
+
+from mmhall.adapters.prompts import special_tokens
 
 FUNCTION_WORDS = frozenset(
     re.findall(
@@ -57,11 +60,14 @@ def words_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:
         tokenizer: Decodes; special tokens are left out.
         token_ids: The whole answer.
     """
-    ends = [len(tokenizer.decode(token_ids[: i + 1], skip_special_tokens=True)) for i in range(len(token_ids))]
-    spans = list(zip([0, *ends], ends, strict=False))
+    read = [len(tokenizer.decode(token_ids[: i + 1], skip_special_tokens=True)) for i in range(len(token_ids))]
+    ends = list(accumulate(reversed(read), min))[::-1]  # the bytes of half a letter may read as more than one
+    starts = [min(low, high - 1) for low, high in zip([0, *ends], ends, strict=False)]  # more bytes of the same letter
+    silent = set(special_tokens(tokenizer).values())
+    spans = [(i, *span) for i, span in enumerate(zip(starts, ends, strict=True)) if token_ids[i] not in silent]
     found = []
     for match in re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", tokenizer.decode(token_ids, skip_special_tokens=True)):
-        tokens = tuple(i for i, (low, high) in enumerate(spans) if low < match.end() and high > match.start())
+        tokens = tuple(i for i, low, high in spans if low < match.end() and high > match.start())
         if tokens:
             found.append(Word(match.group(), tokens))
     return tuple(found)

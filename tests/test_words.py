@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from mmhall.words import Word, words_of
 from tests.zoo.common import make_tokenizer
@@ -30,9 +32,30 @@ def test_a_letter_of_several_bytes_belongs_to_one_word():
     assert word.tokens[-1] == 5
 
 
+def fallback():
+    """Letters, and bytes for what has no token, as Llama's; half a letter reads as one sign a byte."""
+    letters = [chr(code) for code in range(32, 127)]
+    vocabulary = {
+        token: index for index, token in enumerate(["<unk>", *letters, *(f"<0x{i:02X}>" for i in range(256))])
+    }
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("make", [make_tokenizer, fallback])
+@pytest.mark.parametrize("text", ["né", "木", "木 né", "naïve café", "un café.", "🐈木 a", "a 木木 b"])
+def test_a_words_last_letter_may_be_of_several_bytes(make, text):
+    tokenizer = make()
+    ids = tokenizer(text).input_ids
+    words = words_of(tokenizer, ids)
+    assert [tokenizer.decode([ids[at] for at in word.tokens]) for word in words] == [word.text for word in words]
+
+
 def test_special_tokens_write_no_words():
     tokenizer = make_tokenizer()
-    assert [word.text for word in words_of(tokenizer, tokenizer("dog</s>cat").input_ids)] == ["dogcat"]
+    (word,) = words_of(tokenizer, tokenizer("dog</s>cat").input_ids)
+    assert word == Word("dogcat", (0, 1, 2, 4, 5, 6))
 
 
 def test_words_of_the_embedded_model(embedded):

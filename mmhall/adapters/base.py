@@ -436,10 +436,11 @@ class Adapter:
 
     def _query(self, request: Request, ids: Tensor) -> range:
         """Find the user's words among the tokens of a prompt, (position,)."""
-        asked = prompts.Marked.of(request.prompt, self.tokenizer).text
-        rendered = [self.render(replace(request, prompt=prompt)) for prompt in (asked, "x", "1")]
+        marked = prompts.Marked.of(request.prompt, self.tokenizer)
+        rendered = [self.render(replace(request, prompt=prompt)) for prompt in (marked.text, "x", "1")]
         own, *others = (self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered)
-        return prompts.words_asked(own, others, ids.tolist())
+        spelled = marked.spelled_out({"input_ids": torch.tensor([own])}, PER_POSITION, self.tokenizer)
+        return prompts.words_asked(spelled["input_ids"][0].tolist(), others, ids.tolist())
 
     @property
     def _nearly_zero(self) -> float:

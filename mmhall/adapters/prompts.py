@@ -32,7 +32,7 @@ def words_asked(own: Sequence[int], others: Sequence[Sequence[int]], read: Seque
     first = min(_common(own, other) for other in others)
     behind = min(_common(own[::-1], other[::-1]) for other in others)
     words = list(own[first : len(own) - behind])
-    for start in range(len(read) - len(words), -1, -1):
+    for start in range(len(read) - behind - len(words), -1, -1):  # a processor may add text behind, but takes none away
         if words and list(read[start : start + len(words)]) == words:
             return range(start - len(read), start - len(read) + len(words))
     return range(0)

@@ -144,7 +144,7 @@ class Plan:
     Attributes:
         kinds: Of each decoder layer.
         compared: Layers in which an op compares with a pass aside.
-        aside: Gives the head outputs of that pass by layer, while it is on.
+        aside: Gives the head outputs of that pass by layer, while it is on; None in layers that it leaves out.
         owners: Which prompt each main row belongs to, (rows,) 0-based; None: each to its own.
     """
 
@@ -160,11 +160,11 @@ class Plan:
             tuple(op for op in ops if kind in op.kinds and (op.layers is None or layer in op.layers))
             for layer, kind in enumerate(kinds)
         )
-        self._steps, self._seen = [0] * len(kinds), [0] * len(kinds)
+        self._steps, self._seen, self._shown = [0] * len(kinds), [0] * len(kinds), [0] * len(kinds)
         self._watching = tuple(
             tuple(op for op in own if type(op).see_states is not Op.see_states) for own in self._by_layer
         )
-        self.aside: Callable[[int], Tensor] | None = None
+        self.aside: Callable[[int], Tensor | None] | None = None
         self.compared = frozenset(
             layer
             for layer, own in enumerate(self._by_layer)
@@ -189,7 +189,8 @@ class Plan:
     def see_states(self, layer: int, states: Tensor) -> None:
         """Show what enters a layer to the ops that want to see it."""
         for op in self._watching[layer]:
-            op.see_states(layer, self._steps[layer], states)
+            op.see_states(layer, self._shown[layer], states)
+        self._shown[layer] += 1  # linear layers pass no attention that would count them
 
     def enter(self, layer: int, queries: int, columns: int) -> tuple[int, int, int]:
         """Count a pass of one layer; return its step, and where its first query row and first key column stand.
@@ -209,7 +210,7 @@ class Plan:
 
     def restart(self) -> None:
         """Count the next pass as the first one: it reads the end of the prompt once more."""
-        self._steps = [0] * len(self._steps)
+        self._steps, self._shown = [0] * len(self._steps), [0] * len(self._shown)
 
     @contextmanager
     def reading(self, *, siblings: bool) -> Iterator[None]:

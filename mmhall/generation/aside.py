@@ -29,7 +29,7 @@ class _Offer(Op):
         self.layers, self._main, self._turns = main.compared, main, turns
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
-        self._turns.offer(output)
+        self._turns.offer(call.layer, output)
         for op in self._main.for_layer(call.layer):
             output = op.edit_aside(call, output)
         return output
@@ -42,26 +42,27 @@ class _Turns:
         self._prepared, self._main = prepared, plan
         self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
         self._held: Tensor | BaseException | None = None
+        self._layer = -1  # where the pass has come to
         self._left = False
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._device = prepared.input_ids.device
         self._stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
 
-    def at(self, layer: int) -> Tensor:
-        """Let the pass go on to a layer; return its head outputs there, (B, Q, H, Dv)."""
-        if self._thread.ident is None:
-            self._thread.start()
-        else:
-            self._theirs.release()
-        self._mine.acquire()
-        if isinstance(self._held, BaseException):
-            raise self._held
-        assert self._held is not None
-        return self._held
+    def at(self, layer: int) -> Tensor | None:
+        """Let the pass go on to a layer; return its head outputs there, (B, Q, H, Dv), None if it leaves that out."""
+        while self._layer < layer:
+            if self._thread.ident is None:
+                self._thread.start()
+            else:
+                self._theirs.release()
+            self._mine.acquire()
+            if isinstance(self._held, BaseException):
+                raise self._held
+        return self._held if self._layer == layer else None  # type: ignore[return-value]
 
-    def offer(self, output: Tensor) -> None:
+    def offer(self, layer: int, output: Tensor) -> None:
         """Hand over what the pass has come to, and wait."""
-        self._held = output
+        self._layer, self._held = layer, output
         self._mine.release()
         self._theirs.acquire()
         if self._left:
@@ -85,6 +86,7 @@ class _Turns:
                     stack.enter_context(torch.cuda.stream(self._stream))
                 stack.enter_context(active(own))
                 read(self._prepared)
+            self._layer = len(self._main.kinds)
         except _Left:
             pass
         except BaseException as error:

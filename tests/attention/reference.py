@@ -52,8 +52,12 @@ class Eager:
 
     def logits(self, inputs, **edits: Edit) -> Tensor:
         self._begin(edits)
+        pictured = "pixel_values" in inputs
+        model = (
+            self.model if pictured else getattr(self.model, "language_model", self.model)
+        )  # of a BLIP, the inner one
         with torch.no_grad():
-            return self.model(**inputs).logits
+            return model(**inputs).logits
 
     def generate(self, inputs, config, **edits: Edit) -> Tensor:
         """Return the new tokens that transformers' own search finds."""

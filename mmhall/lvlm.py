@@ -127,8 +127,10 @@ class LVLM:
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
             config = chosen.resolved(self.model)
-            rows = run(self.adapter, inputs, method, config, chosen.seed)
-        answers = self._answers(inputs, rows, method, chosen, measured)
+            fitted = method.fitted(self.adapter)
+            rows = run(self.adapter, inputs, fitted, config, chosen.seed)
+        how = str(fitted), method.origins(self.adapter)
+        answers = self._answers(inputs, rows, how, chosen, measured)
         if not uncertainty:
             return answers
         scores = score(self.adapter, inputs, [answer.token_ids for answer in answers])
@@ -186,8 +188,9 @@ class LVLM:
             places = self.adapter.image_mask(inputs["input_ids"])[0].nonzero()[:, 0]
             probe = Probe(self.adapter, places, layers, heads)
             watch = (probe,) if request.images else ()
-            rows = run(self.adapter, inputs, method, chosen.resolved(self.model), chosen.seed, watch=watch)
-        answer = self._answers(inputs, rows, method, chosen, measured)[0]
+            fitted = method.fitted(self.adapter)
+            rows = run(self.adapter, inputs, fitted, chosen.resolved(self.model), chosen.seed, watch=watch)
+        answer = self._answers(inputs, rows, (str(fitted), method.origins(self.adapter)), chosen, measured)[0]
         said = len(answer.token_ids)
         return Trace(
             answer=answer,
@@ -224,12 +227,13 @@ class LVLM:
                 "num_return_sequences=1"
             )
         inputs = self.adapter.inputs([_request(image, prompt)])
+        fitted = method.fitted(self.adapter)
         streamer = TextIteratorStreamer(self.adapter.tokenizer, skip_special_tokens=True)
         left, failures = threading.Event(), list[BaseException]()
 
         def work() -> None:
             try:
-                run(self.adapter, inputs, method, chosen.resolved(self.model), chosen.seed, streamer, left)
+                run(self.adapter, inputs, fitted, chosen.resolved(self.model), chosen.seed, streamer, left)
             except BaseException as error:
                 failures.append(error)
                 streamer.end()
@@ -256,8 +260,14 @@ class LVLM:
         return f"LVLM({self.name!r}, {self.model.config.model_type}, {size / 1e6:,.1f} M parameters, {place})"
 
     def _answers(
-        self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: Settings, measured: _Measured
+        self,
+        inputs: dict[str, Tensor],
+        rows: Tensor,
+        how: tuple[str, dict[str, str]],
+        settings: Settings,
+        measured: _Measured,
     ) -> list[Answer]:
+        """Read rows of new tokens; `how` is the strategy in force and the origins of its options."""
         tokenizer, config = self.adapter.tokenizer, settings.resolved(self.model)
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         each = len(rows) // len(inputs["attention_mask"])
@@ -273,7 +283,8 @@ class LVLM:
                     tokens=tuple(tokenizer.decode([token]) for token in one.token_ids),
                     token_ids=one.token_ids,
                     stopped_by=one.stopped_by,
-                    strategy=str(method),
+                    strategy=how[0],
+                    origins=dict(how[1]),
                     settings=settings.record(config),
                     usage=Usage(
                         seconds=measured.seconds / len(rows),

@@ -93,7 +93,10 @@ class Tuned:
         if self.over_greedy.value <= 0:
             return "does not help on this model: no better than greedy on pictures it was not tuned on"
         if self.over_greedy.low <= 0:
-            return "not shown to help on this model: better than greedy, but the interval includes no difference"
+            return (
+                "not shown to help on this model: better than greedy, but the interval includes no difference; "
+                "more pictures narrow it"
+            )
         return "helps on this model"
 
     @property

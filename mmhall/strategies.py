@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Combine = Callable[..., Tensor]
 
 TUNED = "tuned for this model"
+GENERAL = "not tuned for this model: the general default"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Strategy:
             elif option in published:
                 filled[option] = published[option], f"published for {family} with {depth} layers"
             else:
-                filled[option] = rule.general, "not tuned for this model: the general default"
+                filled[option] = rule.general, GENERAL
         return filled
 
     def check(self, option: str, passes: bool, expected: str) -> None:

@@ -145,7 +145,9 @@ def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
         differing = ["sample"]
     if differing:
         told = ", ".join(f"{key} {model.get(key)!r} there, {own[key]!r} here" for key in differing)
-        raise ModelError(f"{path}: was tuned for {model['name']!r} with other weights than this model's ({told}); {_WAYS}")
+        raise ModelError(
+            f"{path}: was tuned for {model['name']!r} with other weights than this model's ({told}); {_WAYS}"
+        )
 
 
 _SIZES = ("model_type", "layers", "hidden_size", "heads")

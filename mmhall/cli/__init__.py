@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from mmhall.cli import bench, generate, listing, report, scenes, tune
+from mmhall.cli import bench, generate, listing, report, scenes, show, tune
 from mmhall.errors import MmhallError
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
@@ -25,6 +25,7 @@ app.command("report")(report.report)
 app.command("scenes")(scenes.scenes)
 app.command("tune")(tune.tune)
 app.command("list")(listing.list_names)
+app.command("show")(show.show)
 
 
 def main() -> None:

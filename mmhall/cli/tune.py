@@ -104,5 +104,6 @@ def _show(found: Tuned) -> None:
 def _use(model: str, strategy: str, file: Path, *, usual: bool) -> str:
     """Say how to use what was written."""
     if usual:
-        return f'mmhall.load("{model}") and `--model {model}` use it for {strategy} from now on; tuned=False and `--tuned none` do not'
+        told = f'mmhall.load("{model}") and `--model {model}` use it for {strategy} from now on'
+        return f"{told}; with tuned=False and `--tuned none` they do not"
     return f'use it with mmhall.load("{model}", tuned="{file}") or `--model {model} --tuned {file}`'

@@ -153,7 +153,10 @@ def tune(
     _search(default, tries, reached)
     candidates = _compared(searched, tried, greedy, tries)
     chosen = choose(candidates, searched.figures(greedy, greedy).objective)
-    judged, usual = answered(held, chosen.method), answered(held, default)
+    judged = answered(held, chosen.method)
+    if chosen.method == default:
+        progress(len(held))
+    usual = judged if chosen.method == default else answered(held, default)
     return Tuned(
         asked=method,
         origin=method.origins(lvlm.adapter),

@@ -46,16 +46,8 @@ def load(
         ModelError: Nothing loadable is there, mmhall cannot drive it, or the options were tuned for other weights.
         DataError: The file of tuned options is missing or damaged.
     """
-    if not isinstance(name, str | Path) or not str(name):
-        raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
-    folder = EMBEDDED if name == "embedded" else Path(name)
+    folder = _located(name)
     source = str(folder) if folder.is_dir() else str(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
-    if folder.is_dir() and not list(folder.glob("*.safetensors")):
-        raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
-    if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".")):
-        raise ModelError(f"{name}: no such folder; give the folder of a saved transformers model, or a hub id")
     file = tuned_options.find(name, tuned)
     if file is not None:
         tuned_options.read(file)  # a damaged one is told before anything is loaded
@@ -85,6 +77,24 @@ def load(
     lvlm = LVLM(model, processor, str(name))
     lvlm.adapter.tuned = tuned_options.options_of(file, lvlm.adapter)
     return lvlm
+
+
+def _located(name: str | Path) -> Path:
+    """Return the folder of a local model, or the path that a hub id would be.
+
+    Raises:
+        ModelError: It is no model's name, or the folder holds none.
+    """
+    if not isinstance(name, str | Path) or not str(name):
+        raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
+    folder = EMBEDDED if name == "embedded" else Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
+    if folder.is_dir() and not list(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
+    if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".")):
+        raise ModelError(f"{name}: no such folder; give the folder of a saved transformers model, or a hub id")
+    return folder
 
 
 def _first_lines(error: Exception) -> str:

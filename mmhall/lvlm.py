@@ -127,10 +127,8 @@ class LVLM:
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
             config = chosen.resolved(self.model)
-            fitted = method.fitted(self.adapter)
-            rows = run(self.adapter, inputs, fitted, config, chosen.seed)
-        how = str(fitted), method.origins(self.adapter)
-        answers = self._answers(inputs, rows, how, chosen, measured)
+            rows = run(self.adapter, inputs, method, config, chosen.seed)
+        answers = self._answers(inputs, rows, method, chosen, measured)
         if not uncertainty:
             return answers
         scores = score(self.adapter, inputs, [answer.token_ids for answer in answers])
@@ -188,9 +186,8 @@ class LVLM:
             places = self.adapter.image_mask(inputs["input_ids"])[0].nonzero()[:, 0]
             probe = Probe(self.adapter, places, layers, heads)
             watch = (probe,) if request.images else ()
-            fitted = method.fitted(self.adapter)
-            rows = run(self.adapter, inputs, fitted, chosen.resolved(self.model), chosen.seed, watch=watch)
-        answer = self._answers(inputs, rows, (str(fitted), method.origins(self.adapter)), chosen, measured)[0]
+            rows = run(self.adapter, inputs, method, chosen.resolved(self.model), chosen.seed, watch=watch)
+        answer = self._answers(inputs, rows, method, chosen, measured)[0]
         said = len(answer.token_ids)
         return Trace(
             answer=answer,
@@ -260,14 +257,9 @@ class LVLM:
         return f"LVLM({self.name!r}, {self.model.config.model_type}, {size / 1e6:,.1f} M parameters, {place})"
 
     def _answers(
-        self,
-        inputs: dict[str, Tensor],
-        rows: Tensor,
-        how: tuple[str, dict[str, str]],
-        settings: Settings,
-        measured: _Measured,
+        self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: Settings, measured: _Measured
     ) -> list[Answer]:
-        """Read rows of new tokens; `how` is the strategy in force and the origins of its options."""
+        fitted, origins = str(method.fitted(self.adapter)), method.origins(self.adapter)
         tokenizer, config = self.adapter.tokenizer, settings.resolved(self.model)
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         each = len(rows) // len(inputs["attention_mask"])
@@ -283,8 +275,8 @@ class LVLM:
                     tokens=tuple(tokenizer.decode([token]) for token in one.token_ids),
                     token_ids=one.token_ids,
                     stopped_by=one.stopped_by,
-                    strategy=how[0],
-                    origins=dict(how[1]),
+                    strategy=fitted,
+                    origins=origins,
                     settings=settings.record(config),
                     usage=Usage(
                         seconds=measured.seconds / len(rows),

@@ -32,40 +32,35 @@ def tune(
 
     Example: mmhall tune vhr --model embedded --n 60
     """
-    import os
     import tempfile
 
     import mmhall
+    from mmhall.benchmarks import tuning
     from mmhall.benchmarks.report.tuning import entry
-    from mmhall.benchmarks.tuning import expected, halves, tries_of
-    from mmhall.benchmarks.tuning import tune as run
     from mmhall.cli.console import progress
-    from mmhall.errors import DataError, OptionError
+    from mmhall.errors import OptionError
     from mmhall.tuned import place, started, write
 
     method = mmhall.strategy(strategy)
-    tries_of(method)
-    for option, value in {"n": n, "batch_size": batch_size, "max_new_tokens": max_new_tokens}.items():
-        if value < 1:
-            raise OptionError("tune", option, value, "an integer >= 1")
+    tuning.tries_of(method)
+    _at_least_one(n=n, batch_size=batch_size, max_new_tokens=max_new_tokens)
     if data is None and images is not None:
         raise OptionError("tune", "images", str(images), "given together with --data")
     file = place(model) if out is None else out
-    if file.is_dir() or (file.absolute().parent.is_dir() and not os.access(file.absolute().parent, os.W_OK)):
-        raise DataError(f"{file}: cannot be written; choose another file with --out")
+    _writable(file)
     lvlm = mmhall.load(model, tuned=False)
     identity = lvlm.identity()
     started(file, lvlm.adapter, identity)
     with tempfile.TemporaryDirectory() as scratch:
         pictures, told = _pictures(data, images, n, seed, Path(scratch))
-        sheets = halves(pictures, seed, max_new_tokens)
-        with progress(f"tuning {method}", expected(method, sheets)) as advance:
-            found = run(lvlm, method, sheets, batch_size=batch_size, progress=advance)
+        sheets = tuning.halves(pictures, seed, max_new_tokens)
+        with progress(f"tuning {method}", tuning.expected(method, sheets)) as advance:
+            found = tuning.tune(lvlm, method, sheets, batch_size=batch_size, progress=advance)
+    _show(found)
     held = started(file, lvlm.adapter, identity)
     told |= {"seed": seed, "n": len(pictures.pictures), "digest": pictures.digest, "max_new_tokens": max_new_tokens}
     held["strategies"][method.tuned_as] = entry(found, told)
     write(file, held)
-    _show(found)
     print(f"\nwrote {file}\n{_use(model, strategy, file, usual=out is None)}")
 
 
@@ -83,6 +78,29 @@ def _pictures(
         for _ in write_scenes(scratch, n, seed):
             advance(1)
     return read_coco(scratch / ANNOTATIONS, scratch), {"source": "drawn scenes"}
+
+
+def _at_least_one(**numbers: int) -> None:
+    from mmhall.errors import OptionError
+
+    for option, value in numbers.items():
+        if value < 1:
+            raise OptionError("tune", option, value, "an integer >= 1")
+
+
+def _writable(file: Path) -> None:
+    """Refuse a file that cannot be written, before anything expensive is done.
+
+    Raises:
+        DataError: It is a folder, or lies where none can be made.
+    """
+    import os
+
+    from mmhall.errors import DataError
+
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise DataError(f"{file}: cannot be written; choose another file with --out")
 
 
 def _show(found: Tuned) -> None:

@@ -143,6 +143,7 @@ def test_ctrl_c_leaves_no_file(own_model, tmp_path):
         (("vcd", "--max-new-tokens", "0"), "max_new_tokens must be an integer >= 1"),
         (("vcd", "--images", "x"), "images must be given together with --data"),
         (("vcd", "--out", "."), "cannot be written"),
+        (("vcd", "--out", f"{__file__}/a.json"), "cannot be written"),
         (("vcd", "--model", "/no/such/model"), "no such folder"),
     ],
 )

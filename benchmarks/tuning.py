@@ -13,6 +13,7 @@ Judgement  chosen against greedy and against the defaults on the other half, wit
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from typing import Any
 
 from mmhall.benchmarks.objective import Figures, Gain, Progress, Scored, Sheet
 from mmhall.benchmarks.pictures import PictureSet
-from mmhall.errors import DataError, OptionError
+from mmhall.errors import DataError, GenerationError, OptionError
 from mmhall.lvlm import LVLM
 from mmhall.options import rules
 from mmhall.strategies import Composed, Strategy, strategy
@@ -59,7 +60,8 @@ class Tuned:
         held: The half that they were judged on.
         greedy: What greedy reached on both.
         tried: Every candidate, in the order they were tried; the defaults first.
-        chosen: One of them.
+        failed: What else was tried and could not be decoded with, and why.
+        chosen: One of those tried.
         judged: What the chosen one reached on the other half.
         default: What the defaults reached there.
         over_greedy: Chosen minus greedy, there.
@@ -72,6 +74,7 @@ class Tuned:
     held: Sheet
     greedy: tuple[Figures, Figures]
     tried: tuple[Candidate, ...]
+    failed: Mapping[Strategy, str]
     chosen: Candidate
     judged: Figures
     default: Figures
@@ -130,6 +133,7 @@ def tune(
 
     Raises:
         OptionError: The strategy has nothing to tune, or the model has tuned options in force already.
+        GenerationError: The model cannot be decoded with the defaults.
         MmhallError: The model cannot carry the strategy.
     """
     tries = tries_of(method)
@@ -141,22 +145,11 @@ def tune(
         return sheet.answered(lvlm, one, batch_size, progress)
 
     greedy, unseen = (answered(sheet, strategy("greedy")) for sheet in sheets)
-    tried: dict[Strategy, Scored] = {}
-
-    def reached(one: Strategy) -> float:
-        if one in tried:
-            progress(len(searched))
-        else:
-            tried[one] = answered(searched, one)
-        return searched.figures(tried[one], greedy).objective
-
-    _search(default, tries, reached)
-    candidates = _compared(searched, tried, greedy, tries)
+    trials = _Trials(searched, default, greedy, lambda one: answered(searched, one), progress)
+    _search(default, tries, trials.reached)
+    candidates = _compared(searched, trials.tried, greedy, tries)
     chosen = choose(candidates, searched.figures(greedy, greedy).objective)
-    judged = answered(held, chosen.method)
-    if chosen.method == default:
-        progress(len(held))
-    usual = judged if chosen.method == default else answered(held, default)
+    judged, usual = (answered(held, one) for one in (chosen.method, default))
     return Tuned(
         asked=method,
         origin=method.origins(lvlm.adapter),
@@ -164,6 +157,7 @@ def tune(
         held=held,
         greedy=(searched.figures(greedy, greedy), held.figures(unseen, unseen)),
         tried=candidates,
+        failed=trials.failed,
         chosen=chosen,
         judged=held.figures(judged, unseen),
         default=held.figures(usual, unseen),
@@ -216,6 +210,33 @@ def tries_of(method: Strategy) -> dict[Key, tuple[Any, ...]]:
 def parts_of(method: Strategy) -> tuple[Strategy, ...]:
     """Return the strategies a composition is made of, or the strategy itself."""
     return method.parts if isinstance(method, Composed) else (method,)
+
+
+class _Trials:
+    """What has been tried on the search half: each strategy is answered with once."""
+
+    def __init__(
+        self, sheet: Sheet, default: Strategy, greedy: Scored, ask: Callable[[Strategy], Scored], progress: Progress
+    ) -> None:
+        self._sheet, self._default, self._greedy, self._ask, self._progress = sheet, default, greedy, ask, progress
+        self.tried: dict[Strategy, Scored] = {}
+        self.failed: dict[Strategy, str] = {}
+
+    def reached(self, one: Strategy) -> float:
+        """Return a strategy's objective; the worst of all where it cannot be decoded with."""
+        if one in self.tried or one in self.failed:
+            self._progress(len(self._sheet))
+        else:
+            self._try(one)
+        return self._sheet.figures(self.tried[one], self._greedy).objective if one in self.tried else -math.inf
+
+    def _try(self, one: Strategy) -> None:
+        try:
+            self.tried[one] = self._ask(one)
+        except GenerationError as error:
+            if one == self._default:
+                raise
+            self.failed[one] = str(error)
 
 
 def _search(start: Strategy, tries: Mapping[Key, tuple[Any, ...]], reached: Callable[[Strategy], float]) -> None:

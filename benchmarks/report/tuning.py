@@ -21,7 +21,8 @@ def tried_lines(tuned: Tuned) -> list[tuple[str, ...]]:
         name = str(candidate.method) + (" (defaults)" if candidate is tuned.tried[0] else "")
         behind = f"{candidate.behind.value * 100:.1f}, standard error {candidate.behind.error * 100:.1f}"
         lines.append((mark, name, *_figures(candidate.figures), behind))
-    return lines
+    blank = ("",) * (len(COLUMNS) - 3)
+    return lines + [("", str(method), *blank, f"failed: {why}") for method, why in tuned.failed.items()]
 
 
 def held_lines(tuned: Tuned) -> list[tuple[str, ...]]:
@@ -56,13 +57,14 @@ def entry(tuned: Tuned, pictures: dict[str, Any]) -> dict[str, Any]:
         "asked": str(tuned.asked),
         "chosen": str(tuned.chosen.method),
         "defaults": str(tuned.tried[0].method),
+        "defaults_from": dict(tuned.origin),
         "date": str(datetime.now(timezone.utc).date()),
         "mmhall": mmhall.__version__,
         "pictures": pictures,
         "objective": OBJECTIVE,
         "search": {
             "size": sheet_text(tuned.searched),
-            "tried": len(tuned.tried),
+            "tried": len(tuned.tried) + len(tuned.failed),
             "greedy": _rounded(tuned.greedy[0]),
             "defaults": _rounded(tuned.tried[0].figures),
             "chosen": _rounded(tuned.chosen.figures),

@@ -38,14 +38,11 @@ def tune(
     from mmhall.benchmarks import tuning
     from mmhall.benchmarks.report.tuning import entry
     from mmhall.cli.console import progress
-    from mmhall.errors import OptionError
     from mmhall.tuned import place, started, write
 
     method = mmhall.strategy(strategy)
     tuning.tries_of(method)
-    _at_least_one(n=n, batch_size=batch_size, max_new_tokens=max_new_tokens)
-    if data is None and images is not None:
-        raise OptionError("tune", "images", str(images), "given together with --data")
+    _check(data, images, n=n, batch_size=batch_size, max_new_tokens=max_new_tokens)
     file = place(model) if out is None else out
     _writable(file)
     lvlm = mmhall.load(model, tuned=False)
@@ -80,12 +77,15 @@ def _pictures(
     return read_coco(scratch / ANNOTATIONS, scratch), {"source": "drawn scenes"}
 
 
-def _at_least_one(**numbers: int) -> None:
+def _check(data: Path | None, images: Path | None, **numbers: int) -> None:
+    """Refuse options that do not fit, before anything expensive is done."""
     from mmhall.errors import OptionError
 
     for option, value in numbers.items():
         if value < 1:
             raise OptionError("tune", option, value, "an integer >= 1")
+    if data is None and images is not None:
+        raise OptionError("tune", "images", str(images), "given together with --data")
 
 
 def _writable(file: Path) -> None:

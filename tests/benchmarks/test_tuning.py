@@ -16,7 +16,7 @@ from mmhall.benchmarks.pope import Pope
 from mmhall.benchmarks.report.tuning import entry, held_lines, tried_lines
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.tuning import Candidate, _search, choose, expected, halves, tries_of, tune
-from mmhall.errors import DataError, OptionError
+from mmhall.errors import DataError, GenerationError, OptionError
 from mmhall.options import by_model, option
 from mmhall.results.store import Row
 from mmhall.strategies import Session, Strategy, strategy
@@ -272,6 +272,30 @@ def test_strategies_and_compositions_are_tuned(llava, scenes, spec):
         assert all(c.method.beta == 0.2 for c in found.tried)
     if spec == "vhr(layers='0:2')":
         assert found.options["layers"] == "0:2"
+
+
+@dataclass(frozen=True)
+class Broken(Muddle):
+    """Cannot be decoded with at one strength.
+
+    Attributes:
+        bad: Which.
+    """
+
+    bad: float = option(3.0)
+
+    def prepare(self, adapter, inputs):
+        return Session(combine=lambda main: main * float("nan")) if self.strength == self.bad else Session()
+
+
+def test_a_candidate_that_cannot_be_decoded_with_is_told_and_left_out(llava, scenes):
+    sheets = halves(replace(scenes, pictures=scenes.pictures[:4]), 1, 4)
+    found = tune(llava, Broken(), sheets)
+    assert {method.strength for method in found.failed} == {3.0}
+    assert {candidate.method.strength for candidate in found.tried} == {0.0, 9.0}
+    assert any("failed: " in line[-1] and "strength=3.0" in line[1] for line in tried_lines(found))
+    with pytest.raises(GenerationError):
+        tune(llava, Broken(bad=9.0), sheets)
 
 
 @pytest.mark.parametrize("spec", ["greedy", "vcd(alpha=0.5)", "vhr(alpha=2, layers='0:2')+vcd(alpha=1)"])

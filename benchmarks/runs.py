@@ -39,6 +39,12 @@ class Run:
     strategies: tuple[str, ...]
 
     @property
+    def fitted(self) -> dict[str, str]:
+        """Each strategy with every option that was in force, by how it was written for the run."""
+        known = self.store.setup().get("fitted", {})
+        return {written: known.get(written, written) for written in self.strategies}
+
+    @property
     def expected(self) -> int:
         """Number of answers a finished run has."""
         return len(self.strategies) * sum(len(items) for _, items in self.benchmarks)
@@ -97,6 +103,7 @@ def start(
         batch_size: Items decoded together.
 
     Raises:
+        OptionError: Two strategies are the same on this model.
         MmhallError: A benchmark is unknown, the data unfit, or the folder belongs to another set-up.
     """
     pictures = read_coco(annotations, images, limit)
@@ -104,6 +111,7 @@ def start(
     setup: dict[str, Any] = {
         **lvlm.identity(),
         "strategies": [str(s) for s in strategies],
+        "fitted": _fitted(lvlm, strategies),
         "options": {str(s): s.options() for s in strategies},
         "benchmarks": {
             b.name: {"rule": b.rule, "items": _digest(items), "count": len(items), "settings": _settings(lvlm, b)}
@@ -137,6 +145,15 @@ def reopen(folder: Path) -> Run:
                 f"{places['annotations']} or mmhall has changed"
             )
     return Run(store, pictures, benchmarks, tuple(setup["strategies"]))
+
+
+def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
+    """Return each strategy with every option that is in force on this model."""
+    fitted = {str(s): str(s.fitted(lvlm.adapter)) for s in strategies}
+    for written, text in fitted.items():
+        if list(fitted.values()).count(text) > 1:
+            raise OptionError("bench", "strategy", written, f"named once; another one is {text} on this model, too")
+    return fitted
 
 
 def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:

@@ -1,7 +1,12 @@
-"""Plain decoding: no intervention. The baseline every other strategy is compared with.
+"""Plain decoding, the baseline of every comparison.
 
+Paper     None: what `generate` of transformers does.
 Idea      Take the model's own next-token distribution as it is.
+Formula   s = z
+Defaults  No options.
 Cost      1 forward pass per token.
+Differs   Nothing to differ from: token for token what transformers' own greedy search, sampling or beam search gives
+          under the same settings.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Call, Groups, layers_named, layers_option, massive_dimensions, massiveness
 from mmhall.options import by_model, option
 from mmhall.steering import RowStrategy, Steer, has_picture
-from mmhall.strategies import Session, Strategy
+from mmhall.strategies import GENERAL, Session, Strategy
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,14 @@ class VAR(RowStrategy):
         if filled.sink_dims:
             return filled
         return dataclasses.replace(filled, sink_dims=massive_dimensions(adapter, filled.tau))
+
+    def origins(self, adapter: Adapter) -> dict[str, str]:
+        """Say where open options get their values from."""
+        told = super().origins(adapter)
+        return {
+            option: "found in this model" if (option, why) == ("sink_dims", GENERAL) else why
+            for option, why in told.items()
+        }
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Watch for sinks at prefill, redistribute from then on."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -55,9 +55,10 @@ class Answer:
         tokens: Its tokens as text, the end mark excluded.
         token_ids: Their ids.
         stopped_by: "eos", "stop" (a stop string) or "length".
-        strategy: The strategy, written as `mmhall.strategy` reads it.
+        strategy: The strategy with every option in force, written as `mmhall.strategy` reads it.
         settings: Generation settings in force, by name.
         usage: What it cost.
+        origins: Where each option that was left open got its value from, by option; of a part as "vhr.layers".
         uncertainty: Per token, if asked for.
         others: Further answers, if several were asked for.
     """
@@ -69,6 +70,7 @@ class Answer:
     strategy: str
     settings: dict[str, Any]
     usage: Usage
+    origins: dict[str, str] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
     others: tuple[Answer, ...] = ()
 

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from mmhall import tuned as tuned_options
 from mmhall.errors import ModelError
 from mmhall.lvlm import LVLM
 
@@ -25,6 +26,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     revision: str | None = None,
+    tuned: tuned_options.Where = None,
     **options: Any,
 ) -> LVLM:
     """Load a model.
@@ -35,21 +37,20 @@ def load(
         dtype: Of the weights; by default float32 on a CPU and bfloat16 on a GPU.
         device: "cpu", "cuda", ...; by default a GPU when there is one.
         revision: Commit, tag or branch on the hub.
+        tuned: File of options that `mmhall tune` found for this model; False: none. By default "mmhall.json" in the
+            model's folder, of other models a file named after them in mmhall/tuned among the user's settings
+            ($XDG_CONFIG_HOME, else ~/.config), if there is one.
         **options: Passed on to transformers' `from_pretrained` (device_map, quantization_config, ...).
 
     Raises:
-        ModelError: Nothing loadable is there, or mmhall cannot drive it.
+        ModelError: Nothing loadable is there, mmhall cannot drive it, or the options were tuned for other weights.
+        DataError: The file of tuned options is missing or damaged.
     """
-    if not isinstance(name, str | Path) or not str(name):
-        raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
-    folder = EMBEDDED if name == "embedded" else Path(name)
+    folder = _located(name)
     source = str(folder) if folder.is_dir() else str(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
-    if folder.is_dir() and not list(folder.glob("*.safetensors")):
-        raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
-    if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".")):
-        raise ModelError(f"{name}: no such folder; give the folder of a saved transformers model, or a hub id")
+    file = tuned_options.find(name, tuned)
+    if file is not None:
+        tuned_options.read(file)  # a damaged one is told before anything is loaded
     target = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None:
         on_cpu = str(options.get("device_map", target)).startswith("cpu")
@@ -73,7 +74,27 @@ def load(
         raise ModelError(
             f"cannot load model {str(name)!r}: {len(lost)} weights are missing or of the wrong shape, such as {lost[0]}"
         )
-    return LVLM(model, processor, str(name))
+    lvlm = LVLM(model, processor, str(name))
+    lvlm.adapter.tuned = tuned_options.options_of(file, lvlm.adapter)
+    return lvlm
+
+
+def _located(name: str | Path) -> Path:
+    """Return the folder of a local model, or the path that a hub id would be.
+
+    Raises:
+        ModelError: It is no model's name, or the folder holds none.
+    """
+    if not isinstance(name, str | Path) or not str(name):
+        raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
+    folder = EMBEDDED if name == "embedded" else Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
+    if folder.is_dir() and not list(folder.glob("*.safetensors")):
+        raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
+    if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".")):
+        raise ModelError(f"{name}: no such folder; give the folder of a saved transformers model, or a hub id")
+    return folder
 
 
 def _first_lines(error: Exception) -> str:

@@ -323,12 +323,13 @@ class LVLM:
                 "num_return_sequences=1"
             )
         inputs, config = self.adapter.inputs([_request(image, prompt)]), chosen.resolved(self.model, method.beams)
+        fitted = method.fitted(self.adapter)
         streamer = TextIteratorStreamer(self.adapter.tokenizer, skip_special_tokens=True)
         left, failures = threading.Event(), list[BaseException]()
 
         def work() -> None:
             try:
-                run(self.adapter, inputs, method, config, chosen.seed, streamer, left)
+                run(self.adapter, inputs, fitted, config, chosen.seed, streamer, left)
             except BaseException as error:
                 failures.append(error)
                 streamer.end()
@@ -357,6 +358,7 @@ class LVLM:
     def _answers(
         self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: Settings, measured: _Measured
     ) -> list[Answer]:
+        fitted, origins = str(method.fitted(self.adapter)), method.origins(self.adapter)
         tokenizer, config = self.adapter.tokenizer, settings.resolved(self.model, method.beams)
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         each = len(rows) // len(inputs["attention_mask"])
@@ -372,7 +374,8 @@ class LVLM:
                     tokens=tuple(tokenizer.decode([token]) for token in one.token_ids),
                     token_ids=one.token_ids,
                     stopped_by=one.stopped_by,
-                    strategy=str(method),
+                    strategy=fitted,
+                    origins=origins,
                     settings=settings.record(config),
                     usage=Usage(
                         seconds=measured.seconds / len(rows),

@@ -46,6 +46,8 @@ class Rule:
             return self.expected
         if self.choices:
             return " or ".join(f'"{choice}"' if isinstance(choice, str) else repr(choice) for choice in self.choices)
+        if isinstance(self.general, bool):
+            return "True or False"
         kind = "an integer" if isinstance(self.general, int) else "a number"
         if self.low is None and self.high is None:
             return "a finite number" if isinstance(self.general, float) else f"of type {type(self.general).__name__}"

@@ -45,11 +45,20 @@ class Registry:
 
         Raises:
             UnknownNameError: Nothing has that name.
+            PluginError: It cannot be imported.
+        """
+        return load_target(self.target(name))
+
+    def target(self, name: str) -> str:
+        """Return "module:attribute" of a name.
+
+        Raises:
+            UnknownNameError: Nothing has that name.
         """
         target = self._own.get(name) or self._others().get(name)
         if target is None:
             raise UnknownNameError(self._kind, name, self.names())
-        return load_target(target)
+        return target
 
     def _others(self) -> dict[str, str]:
         return {point.name: point.value for point in entry_points(group=self._group)}

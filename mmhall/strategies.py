@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     Combine = Callable[..., Tensor]
     Search = Callable[..., Tensor]
 
+TUNED = "tuned for this model"
+GENERAL = "not tuned for this model: the general default"
+
 
 @dataclass(frozen=True)
 class Session:
@@ -93,6 +96,11 @@ class Strategy:
         """Say why a model cannot carry this strategy; None: it can."""
         return None
 
+    @property
+    def tuned_as(self) -> str:
+        """The name under which options tuned for it are kept."""
+        return self.name
+
     def fitted(self, adapter: Adapter) -> Strategy:
         """Return this strategy with a value for every option that depends on the model.
 
@@ -113,17 +121,17 @@ class Strategy:
     def _filled(self, adapter: Adapter) -> dict[str, tuple[Any, str]]:
         """Return value and origin of each option that was left open."""
         family, depth = adapter.model.config.model_type, len(adapter.layers)
-        tuned, published = adapter.tuned.get(self.name, {}), self.published.get((family, depth), {})
+        tuned, published = adapter.tuned.get(self.tuned_as, {}), self.published.get((family, depth), {})
         filled = {}
         for option, rule in rules(type(self)).items():
             if getattr(self, option) is not None:
                 continue
             if option in tuned:
-                filled[option] = tuned[option], "tuned for this model"
+                filled[option] = tuned[option], TUNED
             elif option in published:
                 filled[option] = published[option], f"published for {family} with {depth} layers"
             else:
-                filled[option] = rule.general, "not tuned for this model: the general default"
+                filled[option] = rule.general, GENERAL
         return filled
 
     def check(self, option: str, passes: bool, expected: str) -> None:
@@ -202,13 +210,37 @@ class Composed(Strategy):
             again=any(one.again for one in sessions),
         )
 
+    @property
+    def tuned_as(self) -> str:
+        """The parts' names, sorted: tuning does not depend on their order."""
+        return "+".join(sorted(part.name for part in self.parts))
+
     def fitted(self, adapter: Adapter) -> Strategy:
-        """Fit each part."""
-        return Composed(tuple(part.fitted(adapter) for part in self.parts))
+        """Fit each part; what was tuned for all of them together goes before what was tuned for one alone."""
+        together = self._tuned_together(adapter)
+        filled = [dataclasses.replace(part, **together[part.name]) for part in self.parts]
+        return Composed(tuple(part.fitted(adapter) for part in filled))
 
     def origins(self, adapter: Adapter) -> dict[str, str]:
         """Say where open options get their values from, as "vhr.layers"."""
-        return {f"{part.name}.{key}": why for part in self.parts for key, why in part.origins(adapter).items()}
+        together, told = self._tuned_together(adapter), {}
+        for part in self.parts:
+            for option, why in part.origins(adapter).items():
+                joint = option in together[part.name]
+                told[f"{part.name}.{option}"] = f"{TUNED}, as {self.tuned_as}" if joint else why
+        return told
+
+    def _tuned_together(self, adapter: Adapter) -> dict[str, dict[str, Any]]:
+        """Return the values tuned for this composition, of each part's options that were left open."""
+        tuned = adapter.tuned.get(self.tuned_as, {})
+        return {
+            part.name: {
+                option: tuned[f"{part.name}.{option}"]
+                for option, value in part.options().items()
+                if value is None and f"{part.name}.{option}" in tuned
+            }
+            for part in self.parts
+        }
 
     def options(self) -> dict[str, Any]:
         """Return each part's options by the part's name."""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).parent / "no settings")  # nobody's tuned options
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from threads
 
 import pytest

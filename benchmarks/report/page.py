@@ -54,7 +54,7 @@ def write_page(run: Run, evaluated: Evaluated, path: Path) -> None:
         sections=sections(evaluated),
         cost_columns=COST,
         costs=cost_lines(evaluated),
-        remarks=remarks(evaluated, run.strategies),
+        remarks=remarks(evaluated, run.fitted),
         plot=plot(evaluated),
         examples=examples(run),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,12 +79,18 @@ def cost_lines(evaluated: Evaluated) -> list[tuple[str, ...]]:
     ]
 
 
-def remarks(evaluated: Evaluated, strategies: Sequence[str]) -> list[str]:
-    """Say what a reader must know: what the lines mean, what is missing, what was cut off."""
+def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
+    """Say what a reader must know: what the lines mean, which options were in force, what is missing or cut off.
+
+    Args:
+        evaluated: The run's evaluation.
+        fitted: Strategies as written for the run, the baseline first, with all options in force on its model.
+    """
     said = [
-        f"Intervals are 95 %, by picture (bootstrap). Second lines: minus {strategies[0]}, interval, p-value "
+        f"Intervals are 95 %, by picture (bootstrap). Second lines: minus {next(iter(fitted))}, interval, p-value "
         "(exact McNemar for a share of captions, else a paired permutation test by picture)."
     ]
+    said += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
     for benchmark, _, evaluation in evaluated:
         if evaluation.scored < evaluation.expected:
             share = f"{evaluation.scored} of {evaluation.expected}"

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from mmhall.cli import bench, choose, generate, listing, report, scenes
+from mmhall.cli import bench, choose, generate, listing, report, scenes, show, tune
 from mmhall.errors import MmhallError
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
@@ -24,7 +24,9 @@ app.command("choose")(choose.choose)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.command("scenes")(scenes.scenes)
+app.command("tune")(tune.tune)
 app.command("list")(listing.list_names)
+app.command("show")(show.show)
 
 
 def main() -> None:

@@ -24,6 +24,10 @@ def bench(
     limit: Annotated[int | None, typer.Option(help="Use only the first so many pictures.")] = None,
     seed: Annotated[int, typer.Option(help="Seeds scenes and questions.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Items decoded together.")] = 16,
+    tuned: Annotated[
+        str | None,
+        typer.Option(help='File of options tuned for the model, or "none"; by default where `mmhall tune` puts it.'),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Compare strategies on benchmarks, with intervals and paired tests.
@@ -36,7 +40,7 @@ def bench(
     from mmhall.benchmarks import BENCHMARKS
     from mmhall.benchmarks.runner import run as run_benchmark
     from mmhall.benchmarks.runs import make_strategies, start
-    from mmhall.cli.console import progress
+    from mmhall.cli.console import progress, tuned_option
     from mmhall.cli.report import show
     from mmhall.errors import OptionError
 
@@ -49,6 +53,7 @@ def bench(
             "scenes": scenes,
             "conflict": conflict,
             "limit": limit,
+            "tuned": tuned,
         }
         given |= {
             "strategy": None if strategy == ["greedy"] else strategy,
@@ -74,7 +79,7 @@ def bench(
     if data is None and images is not None:
         raise OptionError("bench", "images", str(images), "given together with --data")
     annotations = data or _scenes(out, 200 if scenes is None else scenes, seed, 0.5 if conflict is None else conflict)
-    lvlm = mmhall.load(model)
+    lvlm = mmhall.load(model, tuned=tuned_option(tuned))
     opened = start(
         out,
         lvlm,

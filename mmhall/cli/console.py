@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +72,11 @@ def writable_picture(path: Path) -> None:
         raise ImageError(f"{path}: its folder does not exist; make it first")
     if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
         raise ImageError(f"{path}: cannot be written; give another name")
+
+
+def tuned_option(text: str | None) -> str | Literal[False] | None:
+    """Read --tuned as `mmhall.load` takes it: a file, "none" for none, left out to look in the usual place."""
+    return False if text == "none" else text
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:

@@ -22,6 +22,10 @@ def generate(
     sample: Annotated[bool, typer.Option("--sample", help="Draw tokens instead of taking the best.")] = False,
     temperature: Annotated[float | None, typer.Option(help="With --sample; 1 by default.")] = None,
     seed: Annotated[int, typer.Option(help="Seeds the draws of --sample.")] = 0,
+    tuned: Annotated[
+        str | None,
+        typer.Option(help='File of options tuned for the model, or "none"; by default where `mmhall tune` puts it.'),
+    ] = None,
     heatmap: Annotated[
         Path | None, typer.Option(help="Draw where the model looked for each content word, into this picture file.")
     ] = None,
@@ -37,7 +41,7 @@ def generate(
     from dataclasses import asdict
 
     import mmhall
-    from mmhall.cli.console import writable_picture
+    from mmhall.cli.console import tuned_option, writable_picture
     from mmhall.images import open_image
 
     if heatmap is not None:
@@ -46,7 +50,7 @@ def generate(
     chosen = mmhall.strategy(strategy)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
     settings |= {"do_sample": sample, "temperature": temperature, "seed": seed}
-    lvlm = mmhall.load(model)
+    lvlm = mmhall.load(model, tuned=tuned_option(tuned))
     if heatmap is not None:
         trace = lvlm.trace(picture, prompt, chosen, **settings)
         trace.contact_sheet().save(heatmap)

@@ -8,14 +8,12 @@ import typer
 
 
 def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks or models.")]) -> None:
-    """List strategies with their options, benchmarks, or model families.
+    """List strategies with what they cost, benchmarks, or model families.
 
     Example: mmhall list strategies
     """
-    import dataclasses
-    import sys
-
     from mmhall.benchmarks import BENCHMARKS
+    from mmhall.cards import heading
     from mmhall.cli.console import aligned
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import UnknownNameError
@@ -23,20 +21,17 @@ def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks 
     if what == "models":
         print(_models())
         return
-    tables = {
-        "strategies": dict.fromkeys(STRATEGIES.names(), STRATEGIES.load),
-        "benchmarks": dict.fromkeys(BENCHMARKS.names(), BENCHMARKS.load),
-    }
+    tables = {"strategies": STRATEGIES, "benchmarks": BENCHMARKS}
     if what not in tables:
         raise UnknownNameError("list", what, [*tables, "models"])
     rows: list[tuple[str, ...]] = []
-    for name, load in tables[what].items():
-        kind = load(name)
-        card = (sys.modules[kind.__module__].__doc__ or "").strip()
-        fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-        options = ", ".join(f"{field.name}={field.default!r}" for field in fields)
-        rows.append((name, card.partition("\n")[0], options))
+    for name in tables[what].names():
+        title, sections = heading(tables[what], name)
+        cost = " ".join(sections.get("Cost", "").split())
+        rows.append((name, title, cost) if what == "strategies" else (name, title))
     print(aligned(rows))
+    if what == "strategies":
+        print("\nmmhall show NAME tells all of one: formula, options, defaults and their source.")
 
 
 def _models() -> str:

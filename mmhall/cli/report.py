@@ -53,5 +53,5 @@ def show(run: Run, *, as_json: bool) -> None:
                 rows.append(("", *line.differences))
         print(f"{section.title}\n{aligned(rows)}\n")
     print(f"cost\n{aligned([COST, *cost_lines(evaluated)])}\n")
-    for remark in remarks(evaluated, run.strategies):
+    for remark in remarks(evaluated, run.fitted):
         print(remark)

@@ -115,10 +115,13 @@ class Resampler:
         difference: Array = ours - theirs
         return difference
 
+    def sums(self, values: Array) -> Array:
+        """Return the sum of values over the items of the pictures drawn, for every draw, (draws,)."""
+        drawn: Array = self._weights @ np.bincount(self._of, values, self._weights.shape[1])
+        return drawn
+
     def _ratios(self, over: Array, under: Array) -> Array:
-        size = self._weights.shape[1]
-        tops = self._weights @ np.bincount(self._of, over, size)
-        bottoms = self._weights @ np.bincount(self._of, under, size)
+        tops, bottoms = self.sums(over), self.sums(under)
         with np.errstate(invalid="ignore", divide="ignore"):
             ratios: Array = tops / bottoms
         return ratios

@@ -1,0 +1,89 @@
+"""What tuning found: as a table for people, and as the entry of the model's file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+import mmhall
+from mmhall.benchmarks.objective import OBJECTIVE, Figures, Gain, Sheet
+from mmhall.benchmarks.tuning import Tuned
+
+COLUMNS = ("", "strategy", "objective", "accuracy", "F1", "CHAIR_i", "recall", "words", "changed", "behind the best")
+
+
+def tried_lines(tuned: Tuned) -> list[tuple[str, ...]]:
+    """Lay out greedy and every candidate on the search half, in the columns of `COLUMNS`; "*" marks the chosen one."""
+    lines = [("", "greedy", *_figures(tuned.greedy[0]), "")]
+    for candidate in tuned.tried:
+        mark = "*" if candidate is tuned.chosen else ""
+        name = str(candidate.method) + (" (defaults)" if candidate is tuned.tried[0] else "")
+        behind = f"{candidate.behind.value * 100:.1f}, standard error {candidate.behind.error * 100:.1f}"
+        lines.append((mark, name, *_figures(candidate.figures), behind))
+    blank = ("",) * (len(COLUMNS) - 3)
+    return lines + [("", str(method), *blank, f"failed: {why}") for method, why in tuned.failed.items()]
+
+
+def held_lines(tuned: Tuned) -> list[tuple[str, ...]]:
+    """Lay out greedy, defaults and the chosen options on the other half, in the columns of `COLUMNS` but the last."""
+    return [
+        ("", "greedy", *_figures(tuned.greedy[1])),
+        ("", f"{tuned.tried[0].method} (defaults)", *_figures(tuned.default)),
+        ("*", str(tuned.chosen.method), *_figures(tuned.judged)),
+    ]
+
+
+def gain_text(gain: Gain) -> str:
+    """Write a difference of objectives in points, with its interval."""
+    return f"{gain.value * 100:+.1f} [{gain.low * 100:+.1f}, {gain.high * 100:+.1f}]"
+
+
+def sheet_text(sheet: Sheet) -> str:
+    """Say how much a half holds."""
+    return f"{len(sheet.pictures)} pictures, {sheet.questions} questions, {sheet.captions} captions"
+
+
+def entry(tuned: Tuned, pictures: dict[str, Any]) -> dict[str, Any]:
+    """Return the strategy's entry of the model's file.
+
+    Args:
+        tuned: What was found.
+        pictures: Which pictures it was found on.
+    """
+    return {
+        "options": tuned.options,
+        "verdict": tuned.verdict,
+        "asked": str(tuned.asked),
+        "chosen": str(tuned.chosen.method),
+        "defaults": str(tuned.tried[0].method),
+        "defaults_from": dict(tuned.origin),
+        "date": str(datetime.now(timezone.utc).date()),
+        "mmhall": mmhall.__version__,
+        "pictures": pictures,
+        "objective": OBJECTIVE,
+        "search": {
+            "size": sheet_text(tuned.searched),
+            "tried": len(tuned.tried) + len(tuned.failed),
+            "greedy": _rounded(tuned.greedy[0]),
+            "defaults": _rounded(tuned.tried[0].figures),
+            "chosen": _rounded(tuned.chosen.figures),
+        },
+        "held_out": {
+            "size": sheet_text(tuned.held),
+            "greedy": _rounded(tuned.greedy[1]),
+            "defaults": _rounded(tuned.default),
+            "chosen": _rounded(tuned.judged),
+            "chosen_minus_greedy": _rounded(tuned.over_greedy),
+            "chosen_minus_defaults": _rounded(tuned.over_default),
+        },
+    }
+
+
+def _figures(f: Figures) -> tuple[str, ...]:
+    shares = (f.objective, f.accuracy, f.f1, 1 - f.precision, f.recall)
+    return *(f"{share * 100:.1f}" for share in shares), f"{f.words:.1f}", f"{f.changed * 100:.1f}"
+
+
+def _rounded(figures: Figures | Gain) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in asdict(figures).items()}

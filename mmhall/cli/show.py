@@ -1,0 +1,94 @@
+"""mmhall show."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mmhall.cards import Card, OptionHelp
+
+_WIDTH, _HEAD = 110, 10
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A strategy, such as vhr.")],
+    model: Annotated[
+        str | None, typer.Option(help="Also say which values it takes on this model, and where they come from.")
+    ] = None,
+    tuned: Annotated[str | None, typer.Option(help='File of tuned options, or "none"; as in generate.')] = None,
+) -> None:
+    """Show a strategy: its paper, formula, cost, options and how to write it.
+
+    Example: mmhall show vhr
+    """
+    from mmhall.cards import card
+    from mmhall.cli.console import tuned_option
+    from mmhall.decoders import STRATEGIES
+    from mmhall.errors import OptionError
+
+    if model is None and tuned is not None:
+        raise OptionError("show", "tuned", tuned, "given together with --model")
+    shown = card(name)
+    others = [card(other) for other in STRATEGIES.names() if other != name]
+    print("\n".join([shown.title, "", *_sections(shown), *_options(shown.options), *_use(shown, others)]))
+    if model is not None:
+        print("\n".join(_on(model, name, tuned_option(tuned))))
+
+
+def _sections(card: Card) -> list[str]:
+    lines = []
+    for name, text in card.sections.items():
+        lines += [_line(name if number == 0 else "", line) for number, line in enumerate(text.splitlines())]
+    return lines
+
+
+def _options(options: Sequence[OptionHelp]) -> list[str]:
+    lines = ["", "Options" if options else "Options   none"]
+    for option in options:
+        value = f"depends on the model, else {option.general!r}" if option.by_model else f"default {option.default!r}"
+        lines.append(f"  {option.name}: {option.told}; {value}")
+        by_value: dict[str, list[str]] = {}
+        for (family, depth), published in option.published.items():
+            by_value.setdefault(repr(published), []).append(f"{family} with {depth} layers")
+        told = [option.help] if option.help else []
+        told += [f"Published: {value} for {', '.join(models)}." for value, models in by_value.items()]
+        told += [f"`mmhall tune` tries {', '.join(map(repr, option.tries))}."] if option.tries else []
+        lines += [f"      {line}" for text in told for line in textwrap.wrap(text, _WIDTH - 6)]
+    return lines
+
+
+def _use(card: Card, others: Sequence[Card]) -> list[str]:
+    """Say how the strategy is written, and what it does not go with."""
+    written = [card.name]
+    if card.options:
+        written.append(f'"{card.name}({card.options[0].example})"')
+    partner = next((other.name for other in others if other.options and not other.claims & card.claims), None)
+    if partner is not None and card.options:
+        written.append(f'with another: "{card.name}+{partner}"')
+    lines = ["", _line("Write", ", ".join(written))]
+    for claim in sorted(card.claims):
+        rivals = [other.name for other in others if claim in other.claims]
+        told = f"{claim}: cannot be combined with {', '.join(rivals)}" if rivals else f"{claim}: nothing else does"
+        lines.append(_line("Claims", told))
+    lines.append(_line("Refuses", card.refuses or "no model"))
+    return lines
+
+
+def _on(model: str, name: str, tuned: object) -> list[str]:
+    """Say what a strategy takes on one model."""
+    import mmhall
+
+    lvlm = mmhall.load(model, tuned=tuned)  # type: ignore[arg-type]
+    method = mmhall.strategy(name)
+    fitted, lines = method.fitted(lvlm.adapter), ["", f"On {model}: {method.fitted(lvlm.adapter)}"]
+    for option, origin in method.origins(lvlm.adapter).items():
+        lines.append(f"  {option}={getattr(fitted, option)!r}: {origin}")
+    return lines
+
+
+def _line(head: str, text: str) -> str:
+    return f"{head:<{_HEAD}}{text}".rstrip()

@@ -1,0 +1,127 @@
+"""mmhall tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mmhall.benchmarks.pictures import PictureSet
+    from mmhall.benchmarks.tuning import Tuned
+
+
+def tune(
+    strategy: Annotated[str, typer.Argument(help='Such as vhr, "vhr+vcd", or "vhr(layers=\'50%:\')".')],
+    model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
+    n: Annotated[int, typer.Option("--n", help="Pictures: scenes to draw, or the first of --data.")] = 60,
+    seed: Annotated[int, typer.Option(help="Seeds scenes, questions, and the halves.")] = 1000,
+    data: Annotated[Path | None, typer.Option(help="COCO detection file; by default scenes are drawn.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of its pictures; by default the file's own.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens a caption may have.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Items decoded together.")] = 16,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; by default where the model is looked for when loaded.")
+    ] = None,
+) -> None:
+    """Choose a strategy's layers and strengths for a model, on pictures with known objects.
+
+    One half of the pictures is searched, the other says whether it helps. What is found is written beside the model
+    and used from then on.
+
+    Example: mmhall tune vhr --model embedded --n 60
+    """
+    import tempfile
+
+    import mmhall
+    from mmhall.benchmarks import tuning
+    from mmhall.benchmarks.report.tuning import entry
+    from mmhall.cli.console import progress
+    from mmhall.tuned import place, started, write
+
+    method = mmhall.strategy(strategy)
+    tuning.tries_of(method)
+    _check(data, images, n=n, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    file = place(model) if out is None else out
+    _writable(file)
+    lvlm = mmhall.load(model, tuned=False)
+    identity = lvlm.identity()
+    started(file, lvlm.adapter, identity)
+    with tempfile.TemporaryDirectory() as scratch:
+        pictures, told = _pictures(data, images, n, seed, Path(scratch))
+        sheets = tuning.halves(pictures, seed, max_new_tokens)
+        with progress(f"tuning {method}", tuning.expected(method, sheets)) as advance:
+            found = tuning.tune(lvlm, method, sheets, batch_size=batch_size, progress=advance)
+    _show(found)
+    held = started(file, lvlm.adapter, identity)
+    told |= {"seed": seed, "n": len(pictures.pictures), "digest": pictures.digest, "max_new_tokens": max_new_tokens}
+    held["strategies"][method.tuned_as] = entry(found, told)
+    write(file, held)
+    print(f"\nwrote {file}\n{_use(model, strategy, file, usual=out is None)}")
+
+
+def _pictures(
+    data: Path | None, images: Path | None, n: int, seed: int, scratch: Path
+) -> tuple[PictureSet, dict[str, Any]]:
+    """Read the first pictures of a data set, or draw some; also say which they are."""
+    from mmhall.benchmarks.pictures import read_coco
+    from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
+    from mmhall.cli.console import progress
+
+    if data is not None:
+        return read_coco(data, images or data.parent, n), {"source": data.name}
+    with progress("drawing scenes", n) as advance:
+        for _ in write_scenes(scratch, n, seed):
+            advance(1)
+    return read_coco(scratch / ANNOTATIONS, scratch), {"source": "drawn scenes"}
+
+
+def _check(data: Path | None, images: Path | None, **numbers: int) -> None:
+    """Refuse options that do not fit, before anything expensive is done."""
+    from mmhall.errors import OptionError
+
+    for option, value in numbers.items():
+        if value < 1:
+            raise OptionError("tune", option, value, "an integer >= 1")
+    if data is None and images is not None:
+        raise OptionError("tune", "images", str(images), "given together with --data")
+
+
+def _writable(file: Path) -> None:
+    """Refuse a file that cannot be written, before anything expensive is done.
+
+    Raises:
+        DataError: It is a folder, or lies where none can be made.
+    """
+    import os
+
+    from mmhall.errors import DataError
+
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise DataError(f"{file}: cannot be written; choose another file with --out")
+
+
+def _show(found: Tuned) -> None:
+    """Print every candidate, the comparison on the other half, and the verdict."""
+    from mmhall.benchmarks.objective import OBJECTIVE
+    from mmhall.benchmarks.report.tuning import COLUMNS, gain_text, held_lines, sheet_text, tried_lines
+    from mmhall.cli.console import aligned
+
+    print(f"objective: {OBJECTIVE}; percent\n")
+    print(f"search: {sheet_text(found.searched)}\n{aligned([COLUMNS, *tried_lines(found)])}\n")
+    print(f"other half: {sheet_text(found.held)}\n{aligned([COLUMNS[:-1], *held_lines(found)])}\n")
+    print(f"chosen minus greedy    {gain_text(found.over_greedy)}")
+    print(f"chosen minus defaults  {gain_text(found.over_default)}")
+    print("\n* chosen: of the candidates within one standard error of the best, the nearest to the defaults, then the")
+    print("weakest. changed: answers that differ from greedy's. Brackets: 95 %, paired bootstrap by picture.")
+    print(f"\n{found.chosen.method}: {found.verdict}")
+
+
+def _use(model: str, strategy: str, file: Path, *, usual: bool) -> str:
+    """Say how to use what was written."""
+    if usual:
+        told = f'mmhall.load("{model}") and `--model {model}` use it for {strategy} from now on'
+        return f"{told}; with tuned=False and `--tuned none` they do not"
+    return f'use it with mmhall.load("{model}", tuned="{file}") or `--model {model} --tuned {file}`'

@@ -1,0 +1,234 @@
+"""Options tuned for one model: a small JSON file beside it, written by `mmhall tune` and read by `mmhall.load`.
+
+The file says for which weights its values were found. Digesting every weight would make loading a large model
+slow, so the file holds a few facts as well: the family, the decoder's size, and a digest of eight values of each
+tensor. These are compared when a model is loaded; values found for other weights are refused, never used silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from mmhall.errors import DataError, MmhallError, ModelError, OptionError
+from mmhall.options import rules
+from mmhall.strategies import Strategy, strategy
+
+if TYPE_CHECKING:
+    from mmhall.adapters.base import Adapter
+
+FILE = "mmhall.json"
+FORMAT = "mmhall tuned options, 1"
+_SAMPLED = 8
+Where = str | Path | Literal[False] | None
+Options = dict[str, dict[str, Any]]
+
+
+def place(name: str | Path) -> Path:
+    """Return where the options tuned for a model are looked for: in its folder, else among the user's settings.
+
+    Args:
+        name: As `mmhall.load` takes it.
+    """
+    if name != "embedded" and Path(name).is_dir():
+        return Path(name) / FILE
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return settings / "mmhall" / "tuned" / f"{re.sub(r'[^A-Za-z0-9._-]+', '--', str(name)).lstrip('.')}.json"
+
+
+def find(name: str | Path, where: Where) -> Path | None:
+    """Return the file to use for a model, if there is one.
+
+    Args:
+        name: As `mmhall.load` takes it.
+        where: A file; False for none; None to look in the usual place.
+
+    Raises:
+        OptionError: It is none of these.
+        DataError: The file named does not exist.
+    """
+    if where is False:
+        return None
+    if where is None:
+        return found if (found := place(name)).is_file() else None
+    if not isinstance(where, str | Path) or not str(where):
+        raise OptionError("load", "tuned", where, "a file written by `mmhall tune`, or False for none")
+    if not Path(where).is_file():
+        raise DataError(f"{where}: does not exist; give a file written by `mmhall tune`, or tuned=False for none")
+    return Path(where)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a file and check it: its form, and that every strategy, option and value exists.
+
+    Raises:
+        DataError: It is damaged, or holds what this mmhall does not know.
+    """
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        if held["format"] != FORMAT:
+            raise ValueError(f"its format is {held['format']!r}, expected {FORMAT!r}")
+        if not isinstance(held["model"], dict) or not isinstance(held["model"]["name"], str):
+            raise TypeError("it does not say which model it is for")
+        for name, entry in held["strategies"].items():
+            checked(name, entry["options"])
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; {_WAYS}") from error
+    except MmhallError as error:
+        raise DataError(f"{path}: {error}; correct it, or {_WAYS}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: is no file of tuned options, or is damaged ({type(error).__name__}: {error}); {_WAYS}"
+        ) from error
+    return dict(held)
+
+
+_WAYS = "delete it and run `mmhall tune` again, or load the model with tuned=False (--tuned none)"
+
+
+def checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a strategy's tuned options if they exist, depend on the model, and have possible values.
+
+    Args:
+        name: Of the strategy, or of several as in "vcd+vhr".
+        options: By name; of several strategies as "vhr.layers".
+
+    Raises:
+        MmhallError: They cannot be used.
+    """
+    parts = {part: strategy(part) for part in name.split("+")}
+    values: dict[str, Any] = {}
+    for option, value in options.items():
+        part, _, own = option.rpartition(".")
+        owner = parts.get(part if len(parts) > 1 else name)
+        if owner is None:
+            raise OptionError(name, option, value, f"written with the part it is of, one of {', '.join(parts)}")
+        rule = rules(type(owner)).get(own)
+        if rule is not None and not rule.by_model:
+            raise OptionError(name, option, value, "left out: it does not depend on the model")
+        values[option] = tuple(value) if isinstance(value, list) else value
+        strategy(owner, **{own: values[option]})
+    return values
+
+
+def options_of(path: Path | None, adapter: Adapter) -> Options:
+    """Return a file's options by strategy, if they were found for this model.
+
+    Raises:
+        DataError: The file is damaged, or holds what this mmhall does not know.
+        ModelError: They were found for another model.
+    """
+    if path is None:
+        return {}
+    held = read(path)
+    belongs(path, held, adapter)
+    return {name: checked(name, entry["options"]) for name, entry in held["strategies"].items()}
+
+
+def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
+    """Refuse values found for another model.
+
+    Raises:
+        ModelError: They were, naming what differs.
+    """
+    model, own = held["model"], facts(adapter)
+    differing = [key for key in _SIZES if model.get(key) != own[key]]
+    if not differing and _comparable(model, own) and model.get("sample") != own["sample"]:
+        differing = ["sample"]
+    if differing:
+        told = ", ".join(f"{key} {model.get(key)!r} there, {own[key]!r} here" for key in differing)
+        raise ModelError(
+            f"{path}: was tuned for {model['name']!r} with other weights than this model's ({told}); {_WAYS}"
+        )
+
+
+_SIZES = ("model_type", "layers", "hidden_size", "heads")
+
+
+def facts(adapter: Adapter) -> dict[str, Any]:
+    """Return what tells a model from others at no cost worth naming; JSON can write it."""
+    config, weights = adapter.decoder.config, dict(sorted(adapter.model.named_parameters()))
+    parts = [_sampled(weight) for weight in weights.values() if not weight.is_meta]
+    digest = hashlib.sha256("\n".join(weights).encode())
+    digest.update(torch.cat([part.to("cpu") for part in parts]).view(torch.uint8).numpy().tobytes() if parts else b"")
+    return {
+        "model_type": adapter.model.config.model_type,
+        "layers": len(adapter.layers),
+        "hidden_size": config.hidden_size,
+        "heads": adapter.heads,
+        "dtype": str(adapter.model.dtype).removeprefix("torch."),
+        "sample": digest.hexdigest()[:16] if len(parts) == len(weights) else None,
+    }
+
+
+def _sampled(weight: Tensor) -> Tensor:
+    """Return a few values spread over a tensor, rounded to bfloat16, which most weights survive in any dtype."""
+    flat = weight.detach().reshape(-1)
+    return flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED].to(torch.bfloat16)
+
+
+def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether the samples of two models must agree if their weights do.
+
+    A model partly kept on disk shows no values, and float16 loses some that the other dtypes keep.
+    """
+    half = {one.get("dtype") == "float16", other.get("dtype") == "float16"}
+    return None not in (one.get("sample"), other.get("sample")) and len(half) == 1
+
+
+def write(path: Path, held: Mapping[str, Any]) -> None:
+    """Write a file in one step, so that it is whole or not there.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from error
+
+
+def open_options(method: Strategy) -> dict[str, tuple[Any, ...]]:
+    """Return a strategy's options that are left open and worth trying, with the values to try."""
+    return {
+        option: rule.tries
+        for option, rule in rules(type(method)).items()
+        if rule.by_model and rule.tries and getattr(method, option) is None
+    }
+
+
+def started(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's content, or that of a new one, to add a strategy's options to.
+
+    Args:
+        path: The file.
+        adapter: The model.
+        identity: What `LVLM.identity` tells of it.
+
+    Raises:
+        DataError: The file is damaged.
+        ModelError: It is another model's.
+    """
+    own = {"name": identity["model"], **{k: v for k, v in identity.items() if k != "model"}, **facts(adapter)}
+    if not path.exists():
+        return {"format": FORMAT, "model": own, "strategies": {}}
+    held = read(path)
+    belongs(path, held, adapter)
+    known = held["model"]
+    if known.get("dtype") == own["dtype"] and known.get("weights") not in (None, own["weights"]):
+        raise ModelError(f"{path}: was tuned for {known['name']!r} with other weights than this model's; {_WAYS}")
+    return held

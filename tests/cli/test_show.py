@@ -1,0 +1,63 @@
+"""mmhall show, and what the README tells people to type."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from mmhall.cards import SECTIONS
+from mmhall.cli import app
+from mmhall.decoders import STRATEGIES
+from mmhall.options import rules
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names())
+def test_a_strategy_shows_its_card_and_options(cli, name):
+    done = cli("show", name)
+    assert done.returncode == 0, done.stderr
+    for section in SECTIONS:
+        assert f"\n{section:<10}" in done.stdout
+    for option in rules(STRATEGIES.load(name)):
+        assert f"\n  {option}: " in done.stdout
+    assert f"\nWrite     {name}" in done.stdout
+
+
+def test_show_tells_where_values_come_from(cli, model_folder):
+    shown = cli("show", "gift").stdout
+    assert "alpha: a number in [0, 80]; depends on the model, else 5.0" in shown
+    assert "Published: 4.0 for qwen2_vl with 28 layers." in shown
+    assert "`mmhall tune` tries 0.5, 1.0, 2.0, 5.0." in shown
+    assert "the rows of attention: cannot be combined with var, pai, vaf" in shown
+    on = cli("show", "gift", "--model", model_folder).stdout
+    assert "alpha=5.0: not tuned for this model: the general default" in on
+
+
+def test_an_unknown_strategy_is_suggested(refused):
+    assert "unknown strategy 'gitf'; did you mean 'gift'?" in refused("show", "gitf")
+
+
+def test_the_readmes_commands_exist_with_their_options():
+    """Every `$ mmhall ...` line names a command that there is, and options it has."""
+    group = typer.main.get_command(app)
+    lines = re.findall(r"^\$ mmhall (.*)$", README.read_text(), re.MULTILINE)
+    assert len(lines) > 5
+    for line in lines:
+        words = line.split("#")[0].split()
+        known = {name for parameter in group.commands[words[0]].params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, line
+
+
+def test_the_readmes_quick_commands_work(cli):
+    lines = re.findall(r"^\$ mmhall ((?:list|show|scenes) [^#\n]*)", README.read_text(), re.MULTILINE)
+    assert len(lines) >= 2
+    for line in lines:
+        assert cli(*line.split()).returncode == 0, line
+
+
+def test_show_tells_what_a_model_gives_away(cli):
+    assert "found in this model" in cli("show", "var", "--model", "embedded").stdout

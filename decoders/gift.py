@@ -12,7 +12,8 @@ Formula   shift of a head at word row i: max(0, A[i, k] - A[i - 1, k]) on image 
 Defaults  alpha 5, beta 1, saliency layer 11, enhanced layers 12 to 22 (LLaVA-1.5-7B); 13B 10 and 14 to 20;
           Qwen2-VL-7B alpha 4, 14 and 5 to 18.
 Cost      The word rows by hand in the saliency layers; the newest row by hand. Where an enhanced layer comes before a
-          saliency layer, the last prompt token is read twice.
+          saliency layer, the last prompt token is read twice (the whole prompt, where its rows look ahead or a layer
+          is recurrent).
 Differs   Words are informative unless they are function words (a list of our own; the authors use a tagger): `words`.
           Every occurrence of a word counts. Without an informative word nothing is enhanced. Each prompt of a
           batch has its own map.
@@ -28,7 +29,6 @@ from torch import LongTensor, Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Call, Groups, layers_named, layers_option
-from mmhall.errors import CompositionError
 from mmhall.gaze import Gaze, informative
 from mmhall.options import by_model, option
 from mmhall.steering import RowStrategy, Steer, has_picture, top_half
@@ -54,8 +54,8 @@ class GIFT(RowStrategy):
         ("qwen2_vl", 28): {"alpha": 4.0, "saliency": "14", "layers": "5:19"},
     }
 
-    alpha: float = by_model(5.0, low=0, high=80, tries=(0.5, 1.0, 2.0, 5.0))
-    beta: float = by_model(1.0, low=0)
+    alpha: float = by_model(5.0, low=0, high=60, tries=(0.5, 1.0, 2.0, 5.0))
+    beta: float = by_model(1.0, low=0, high=100)
     saliency: str = layers_option("35%", tries=("35%", "50%"))
     layers: str = layers_option("37%:71%", tries=("37%:71%", "50%:"))
     words: str = option("informative", choices=("informative", "all"))
@@ -66,14 +66,10 @@ class GIFT(RowStrategy):
             return Session()
         query = adapter.query_mask(inputs)
         words = informative(adapter, inputs, query) if self.words == "informative" else query
-        looked, enhanced = (layers_named(adapter, self, o, getattr(self, o)) for o in ("saliency", "layers"))
+        looked = layers_named(adapter, self, "saliency", self.saliency, whole=True)
+        enhanced = layers_named(adapter, self, "layers", self.layers)
         gaze = Gaze(looked, adapter.image_mask(inputs["input_ids"]), words)
         again = max(looked) >= min(enhanced)
-        if again and "linear" in adapter.kinds:
-            raise CompositionError(
-                f"gift: {adapter.model.config.model_type} cannot read a token twice, since its recurrent layers cannot "
-                f"forget; let saliency ({self.saliency}) come before layers ({self.layers})"
-            )
         return Session(ops=[gaze, _Enhance(self, enhanced, gaze, query, again)], again=again)
 
 
@@ -85,7 +81,7 @@ class _Enhance(Steer):
         self._groups: Groups | None = None
 
     def rows(self, call: Call) -> LongTensor | None:
-        return None if self._again and call.start == 0 else call.newest
+        return None if self._again and call.step == 0 and not call.again else call.newest
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
         if self._groups is None:

@@ -98,10 +98,12 @@ def test_imports_point_one_way():
 
 
 def test_no_strategy_names_a_family_and_no_adapter_a_strategy():
-    """Words of string constants and names in the code, docstrings aside."""
+    """Words of string constants and names in the code, docstrings and what papers give for single models aside."""
 
     def words(path):
         tree = ast.parse(path.read_text())
+        for kind in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+            kind.body = [part for part in kind.body if getattr(getattr(part, "target", None), "id", "") != "published"]
         docs = {
             ast.get_docstring(n, clean=False)
             for n in ast.walk(tree)

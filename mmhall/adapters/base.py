@@ -16,6 +16,7 @@ from torch import BoolTensor, Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters import prompts
+from mmhall.adapters.anatomy import find_decoder, find_image_token, kinds_of
 from mmhall.adapters.grid import Boxes, Grid, Told, block_side, nowhere, raster, read_places, tell_places
 from mmhall.attention import SELF_ATTENTION, Call, Op, Plan, active, close_door, open_door
 from mmhall.errors import ImageError, ModelError, PromptError
@@ -24,7 +25,6 @@ Inputs = Mapping[str, Tensor]
 
 PER_POSITION = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
 _FRAME = re.compile(r"image|img|vision|tile|patch|row_\d+_col", re.IGNORECASE)
-_KINDS = {"full_attention": "full", "sliding_attention": "sliding", "chunked_attention": "chunked"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Adapter:
     grid: ClassVar[str] = "none, unless each token is a patch of the vision tower"
     limits: ClassVar[str] = ""
     most_images: ClassVar[int | None] = None
+    looks_ahead: ClassVar[bool] = False  # whether rows of a prompt's text see what follows them
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None) -> None:
         """Bind the decoder's attention to mmhall's door; plain SDPA as long as no plan is active.
@@ -86,12 +87,12 @@ class Adapter:
         self.tokenizer: Any = getattr(processor, "tokenizer", None)
         if self.tokenizer is not None:
             self.tokenizer.padding_side = "left"
-        self.decoder, self.layers = _find_decoder(model)
+        self.decoder, self.layers = find_decoder(model)
         config = self.decoder.config
-        self.kinds = _kinds(config, len(self.layers))
+        self.kinds = kinds_of(config, len(self.layers))
         self.heads: int = config.num_attention_heads
         self.tuned: Mapping[str, Mapping[str, Any]] = {}
-        self.image_token_id: int = _image_token_id(model)
+        self.image_token_id: int = find_image_token(model)
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
         open_door(self.decoder, self.layers, model.get_output_embeddings())
         self._open = True
@@ -142,6 +143,16 @@ class Adapter:
     def context_length(self) -> int:
         """Longest sequence the decoder can hold, in positions."""
         return int(self.decoder.config.max_position_embeddings)
+
+    @property
+    def newest_only(self) -> frozenset[int]:
+        """Layers that are given the newest row of a prompt only, as they reuse the keys of earlier ones."""
+        return frozenset()
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the last token of a prompt can be dropped, and nothing of it is left behind."""
+        return not self.looks_ahead and "linear" not in self.kinds
 
     @property
     def pad_token_id(self) -> int:
@@ -465,32 +476,3 @@ class Adapter:
                 if 1 < right - left <= 4 and not self.tokenizer.decode(row[left + 1 : right]).strip():
                     marks[left + 1 : right] = True
         return dropped
-
-
-def _find_decoder(model: PreTrainedModel) -> tuple[PreTrainedModel, list[nn.Module]]:
-    """Find the stack of decoder layers under what the model calls its decoder."""
-    for part in model.get_decoder().modules():
-        layers = getattr(part, "layers", None)
-        if isinstance(part, PreTrainedModel) and isinstance(layers, nn.ModuleList) and len(layers):
-            return part, list(layers)
-    raise ModelError(f"{model.config.model_type}: no stack of decoder layers was found under get_decoder()")
-
-
-def _kinds(config: Any, count: int) -> tuple[str, ...]:
-    types = getattr(config, "layer_types", None)
-    if types is None:
-        sliding = getattr(config, "sliding_window", None) is not None
-        types = ["sliding_attention" if sliding else "full_attention"] * count
-    cross = set(getattr(config, "cross_attention_layers", None) or ())
-    return tuple("cross" if i in cross else _KINDS.get(kind, "linear") for i, kind in enumerate(types[:count]))
-
-
-def _image_token_id(model: PreTrainedModel) -> int:
-    token = getattr(model.config, "image_token_id", None)
-    if token is None:
-        token = getattr(model.config, "image_token_index", None)
-    if not isinstance(token, int):
-        raise ModelError(
-            f"{model.config.model_type}: its config names no image_token_id, so image positions are unknown"
-        )
-    return token

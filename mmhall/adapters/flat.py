@@ -50,6 +50,12 @@ class Gemma4Adapter(Adapter):
 
     grid: ClassVar[str] = "pooled patches of the whole picture"
 
+    @property
+    def newest_only(self) -> frozenset[int]:
+        """Its last layers share keys."""
+        shared = self.decoder.config.num_kv_shared_layers
+        return frozenset(range(len(self.layers) - shared, len(self.layers)))
+
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
         """Read the raster from the (column, row) positions of the patches, after pooling."""
         pool = self.model.config.vision_config.pooling_kernel_size

@@ -82,6 +82,7 @@ def attention(
         aside=plan.aside_at(layer),
         answer=plan.answer,
         owners=plan.owners,
+        again=plan.rereading,
     )
     output = _planned(module, call, ops, dropout, kwargs)
     if not alone:

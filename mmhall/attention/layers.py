@@ -103,7 +103,13 @@ def layers_option(general: str, **rule: Any) -> Any:
 
 
 def layers_named(
-    adapter: Adapter, owner: Strategy, option: str, spec: str, kinds: Collection[str] | None = None
+    adapter: Adapter,
+    owner: Strategy,
+    option: str,
+    spec: str,
+    kinds: Collection[str] | None = None,
+    *,
+    whole: bool = False,
 ) -> frozenset[int]:
     """Return the layers that a strategy's option names, of those that attend to picture and text together.
 
@@ -113,8 +119,10 @@ def layers_named(
         option: The option.
         spec: Its value.
         kinds: Kinds of layers that can be steered; None: those that hold image columns.
+        whole: Leave out layers that are given the newest row of a prompt only.
 
     Raises:
         OptionError: The model has no such layer, or none that can be steered.
     """
-    return named(spec, adapter.kinds, adapter.image_kinds if kinds is None else kinds, owner.name, option)
+    given = ["newest" if whole and i in adapter.newest_only else kind for i, kind in enumerate(adapter.kinds)]
+    return named(spec, given, adapter.image_kinds if kinds is None else kinds, owner.name, option)

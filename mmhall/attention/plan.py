@@ -45,6 +45,7 @@ class Call:
             None where there is none.
         answer: Whether all query rows are tokens of an answer; see `Plan.reading`.
         owners: Which prompt of the request each row belongs to, (B,) 0-based; None: each to its own.
+        again: Whether the prompt, or its last token, is read for the second time; see `Session.again`.
     """
 
     layer: int
@@ -60,6 +61,7 @@ class Call:
     aside: Tensor | None = None
     answer: bool = False
     owners: Tensor | None = None
+    again: bool = False
 
     @property
     def prefill(self) -> bool:
@@ -172,6 +174,7 @@ class Plan:
         )
         self.answer, self.siblings = False, False
         self.owners: Tensor | None = None
+        self.rereading = False
         self._apart: dict[str, tuple[Tensor | None, Tensor]] = {}
 
     def for_layer(self, layer: int) -> tuple[Op, ...]:
@@ -208,9 +211,16 @@ class Plan:
         """Count on from this many positions: what was read after them has been dropped."""
         self._seen = [min(seen, positions) for seen in self._seen]
 
-    def restart(self) -> None:
-        """Count the next pass as the first one: it reads the end of the prompt once more."""
+    @contextmanager
+    def again(self, positions: int) -> Iterator[None]:
+        """Say that the pass inside reads the prompt once more, from this position on: it is the first step again."""
+        self.rewind(positions)
+        self.rereading = True
         self._steps, self._shown = [0] * len(self._steps), [0] * len(self._shown)
+        try:
+            yield
+        finally:
+            self.rereading = False
 
     @contextmanager
     def reading(self, *, siblings: bool) -> Iterator[None]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -189,7 +189,7 @@ class Rows:
         branches: Sequence[Prepared] = (),
         plan: Plan | None = None,
         aside: Prepared | None = None,
-        again: bool = False,
+        again: int | None = None,
     ) -> None:
         """Read all prompts.
 
@@ -198,21 +198,14 @@ class Rows:
             branches: Each branch's.
             plan: What attention follows in the main rows.
             aside: Read in lock step with the main prompts, for the plan to compare with.
-            again: Read the last token of the main prompts once more.
+            again: Read so many last tokens of the main prompts once more: one, or all.
         """
         self._owners: Tensor | None = None
         self.copies = 1 + len(branches)
         self._plans = [plan, *(None if plan is None else Plan((), plan.kinds) for _ in branches)]
         self._held = main.input_ids.shape[1]
         with active(plan), beside(plan, aside):
-            states = [prefill(main, past=again)]
-            if again:
-                last = states[0].ids[:, -1]
-                states[0].drop_last()
-                if plan is not None:
-                    plan.rewind(self._held - 1)
-                    plan.restart()
-                states[0].step(last)
+            states = [prefill(main) if again is None else self._read_twice(main, plan, again)]
         with active(None):
             states += [prefill(branch) for branch in branches]
         self._states = join(states)
@@ -223,6 +216,18 @@ class Rows:
         if len(self._states) == 1:
             return list(self._states[0].logits.chunk(self.copies))
         return [state.logits for state in self._states]
+
+    def _read_twice(self, main: Prepared, plan: Plan | None, again: int) -> State:
+        whole = again == self._held
+        fresh = copy.deepcopy(main.kwargs["past_key_values"]) if whole else None
+        state = prefill(main, past=not whole)
+        with plan.again(self._held - again) if plan is not None else nullcontext():
+            if whole:
+                return prefill(replace(main, kwargs={**main.kwargs, "past_key_values": fresh}))
+            last = state.ids[:, -1]
+            state.drop_last()
+            state.step(last)
+        return state
 
     @property
     def splittable(self) -> bool:

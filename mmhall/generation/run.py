@@ -82,7 +82,8 @@ def decode(
         raise OptionError("generation", "do_sample", True, "False with a strategy that searches with beams")
     branches = [prepared(adapter, branch, config) for branch in session.branches]
     aside = prepared(adapter, session.aside, config) if session.aside is not None else None
-    rows = Rows(main, branches, adapter.plan((*session.ops, *watch)), aside, session.again)
+    again = None if not session.again else 1 if adapter.forgets else main.input_ids.shape[1]
+    rows = Rows(main, branches, adapter.plan((*session.ops, *watch)), aside, again)
     if session.search is not None:
         return session.search(main, rows, session, config, streamer)
     if config.num_beams > 1:

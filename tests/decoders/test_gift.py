@@ -15,8 +15,8 @@ from torch import Tensor
 import mmhall
 from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
-from mmhall.decoders.gift import Gaze, informative
-from mmhall.errors import CompositionError
+from mmhall.errors import CompositionError, OptionError
+from mmhall.gaze import Gaze, informative
 from tests.decoders.reference import FAMILIES, QUIET, REQUESTS, Slow, check, drawn, said, scored, searched, slow
 from tests.generation.reference import picture
 from tests.zoo import llavas
@@ -336,7 +336,7 @@ def looked(shifts: Tensor, image: Tensor, words: Tensor, layer: int = 0) -> Gaze
     empty = torch.zeros(len(image), 1, image.shape[1], 1)
 
     class Call:
-        start, offset, key = 0, 0, empty
+        start, offset, key, kind, layer = 0, 0, empty, "full", 0
 
     first = int(words.any(dim=0).nonzero()[0]) - 1
     gaze.see(Call(), torch.arange(first, first + probs.shape[2]), probs)
@@ -425,3 +425,13 @@ def test_every_occurrence_of_an_informative_word_counts(name, prompt):
     query = model.adapter.query_mask(one.inputs)
     assert query[0].nonzero()[:, 0].tolist() == one.query
     assert informative(model.adapter, one.inputs, query)[0].nonzero()[:, 0].tolist() == one.words
+
+
+def test_layers_that_are_not_given_the_question_cannot_be_looked_at():
+    """The last two of Gemma 4's four layers reuse earlier keys; a share of its depth means the nearest before them."""
+    adapter = slow("gemma4").adapter
+    inputs = adapter.inputs(REQUESTS[:1])
+    with pytest.raises(OptionError, match="gift: saliency must be among layers of this model that attend so: 0:2"):
+        said(adapter, inputs, "gift(saliency='3')")
+    session = mmhall.strategy("gift(saliency='75%', layers='75%:')").fitted(adapter).prepare(adapter, inputs)
+    assert session.ops[0].layers == {1}

@@ -8,8 +8,8 @@ Formula   sink: max over the sink dimensions of |x_d| / rms(x) >= tau, x what en
           a head is chosen in a row where image mass >= mass and non-sink share of it >= rho
           A_k *= keep for sinks (of picture and text); A_k *= 1 + (1 - keep) A_sinks / A_rest for other image tokens
 Defaults  tau 20, rho 0.5, mass 0.2, keep 0.4 (the paper moves a fraction 0.6; the released code keeps 0.6: keep=0.6),
-          all layers but the first two and the last. Sink dimensions: published for LLaVA-1.5 7B and 13B and
-          Qwen2-VL-7B, else found in the model: those in which the first token of a text is massive.
+          all layers but the first two and the last. Sink dimensions are found in the model: those in which the
+          first token of a text is massive. (Published: 1415 and 2533 of LLaMA-2-7B, 2100 and 4743 of 13B.)
 Cost      The rows behind the picture by hand, in most layers.
 Differs   Each row of a batch has its own sinks and heads. Denominators have no added constant. The authors' code also
           edits the last layer, since its switch for that has no effect. A model without massive dimensions has
@@ -47,16 +47,11 @@ class VAR(RowStrategy):
     """
 
     name: ClassVar[str] = "var"
-    published: ClassVar = {
-        ("llava", 32): {"sink_dims": (1415, 2533)},
-        ("llava", 40): {"sink_dims": (2100, 4743)},
-        ("qwen2_vl", 28): {"sink_dims": (458, 2570)},
-    }
 
     keep: float = by_model(0.4, low=0, high=1, tries=(0.0, 0.4, 0.6, 0.8))
     rho: float = by_model(0.5, low=0, high=1, tries=(0.5, 0.8))
     mass: float = option(0.2, low=0, high=1)
-    tau: float = by_model(20.0, low=0)
+    tau: float = by_model(20.0, holds=lambda tau: tau > 0, expected="a number > 0")
     sink_dims: tuple[int, ...] = by_model(
         (), holds=lambda dims: all(type(d) is int and d >= 0 for d in dims), expected="a tuple of dimensions >= 0"
     )

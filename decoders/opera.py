@@ -287,6 +287,7 @@ class Retrospection:
     Attributes:
         beams: What it holds at present.
         tries: How often each step was gone back to, by the number of answer tokens kept.
+        out: Pairs of beam and token ruled out at each of these steps.
     """
 
     def __init__(
@@ -316,7 +317,7 @@ class Retrospection:
         self._states: dict[int, _State] = {}
         self._history: list[list[int]] = []
         self.tries: dict[int, int] = {}
-        self._out: dict[int, set[tuple[int, int]]] = {}
+        self.out: dict[int, set[tuple[int, int]]] = {}
         self._latest: tuple[list[int], list[int]] = ([], [])
         self._told = 0
         if self._looks and not prompts.splittable:
@@ -332,11 +333,7 @@ class Retrospection:
             else:
                 penalty = self._look(candidates)
                 kept = back(self._history, self.tries, self._options) if self._turns else None
-                if kept is not None and kept in self._states:
-                    logprobs = self._return(kept)
-                else:
-                    kept = None
-                    logprobs = weighed(logits, candidates, penalty)
+                logprobs = weighed(logits, candidates, penalty) if kept is None else self._return(kept)
             parents = self.beams.advance(logprobs.expand(len(self._from), -1))
             if parents is None:
                 return self._finished()
@@ -356,16 +353,15 @@ class Retrospection:
             step, voted = len(self._history), vote(locations.tolist())
             self._history.append(voted if len(voted) == len(self._from) else voted * len(self._from))
             self._states[step] = _State(self.beams.copy(), self._sums, *self._latest)
-            self._states.pop(step - self._options.window - 2, None)
         return penalty
 
     def _return(self, kept: int) -> Tensor:
         """Go back to the step with `kept` answer tokens; return its log-probabilities, (beams, vocabulary)."""
         state, redone = self._states[kept], self._states[kept + 1]
-        self._out.setdefault(kept, set()).update(zip(redone.rows, redone.tokens, strict=True))
+        self.out.setdefault(kept, set()).update(zip(redone.rows, redone.tokens, strict=True))
         compat = self._options.compat_fp16
-        for later in [at for at in self._out if (at == kept + 1 if compat else at > kept)]:
-            del self._out[later]
+        for later in [at for at in self.out if (at == kept + 1 if compat else at > kept)]:
+            del self.out[later]
         for later in range(kept + 1, len(self._history)):
             self._states.pop(later, None)
         del self._history[kept + 1 :]
@@ -373,7 +369,7 @@ class Retrospection:
         self._rows = self._prompts.taken(self._from)
         self._rows.reread(self.beams.said[0])
         logits = combined(self._session, self._rows.logits).clone()
-        out = torch.tensor(sorted(self._out[kept]), device=logits.device)
+        out = torch.tensor(sorted(self.out[kept]), device=logits.device)
         lowest = logits.masked_fill(logits == -torch.inf, torch.inf).amin(dim=1)
         logits[out[:, 0], out[:, 1]] = lowest[out[:, 0]] - _BEHIND
         return logits.log_softmax(dim=1)
@@ -403,7 +399,7 @@ class Retrospection:
         if self._streamer is None:
             return
         first = earliest(self._history, self.tries, self._options, self._longest) if self._turns else None
-        state = self._states.get(max(first, min(self._states)), None) if first is not None else None
+        state = None if first is None else self._states.get(first)
         self._stream((state.beams if state is not None else self.beams).shared())
 
     def _finished(self) -> list[Tensor]:

@@ -182,7 +182,9 @@ class LVLM:
             if value > 1:
                 raise OptionError("trace", option, value, "1: a trace follows one sequence")
         if method.beams > 1:
-            raise OptionError("trace", "strategy", str(method), "one that does not search: a trace follows one sequence")
+            raise OptionError(
+                "trace", "strategy", str(method), "one that does not search: a trace follows one sequence"
+            )
         looking = [layer for layer, kind in enumerate(self.adapter.kinds) if kind in self.adapter.image_kinds]
         layers, heads = checked("layers", layers, looking), checked("heads", heads, range(self.adapter.heads))
         request = _request(image, prompt)

@@ -102,7 +102,7 @@ def keep(cache: DynamicCache, before: Sequence[int], rows: Tensor, siblings: Ten
 
 
 def _kept(states: Tensor, held: int, rows: Tensor, siblings: Tensor | None) -> Tensor:
-    """Keep the first `held` columns of some rows, and after them one sibling of each: (R, heads, K, size) to (N, ...)."""
+    """Keep the first `held` columns of some rows, and one sibling of each: (R, heads, K, size) to (N, ...)."""
     moved = states.index_select(0, rows)
     if siblings is None:
         return moved[:, :, :held]

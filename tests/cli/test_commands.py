@@ -24,7 +24,7 @@ def test_help_names_every_command(cli):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize(("what", "names"), [("strategies", "greedy vcd vdd"), ("benchmarks", "pope chair")])
+@pytest.mark.parametrize(("what", "names"), [("strategies", "greedy opera vcd vdd"), ("benchmarks", "pope chair")])
 def test_list(cli, what, names):
     lines = cli("list", what).stdout.splitlines()
     assert [line.split()[0] for line in lines] == names.split()
@@ -190,7 +190,7 @@ class TestBadInput:
 
     def test_unknown_strategy(self, refused, picture_file):
         line = refused("generate", picture_file, "--strategy", "vd")
-        assert line == "mmhall: unknown strategy 'vd'; did you mean 'vdd'? Known: greedy, vcd, vdd"
+        assert line == "mmhall: unknown strategy 'vd'; did you mean 'vdd'? Known: greedy, opera, vcd, vdd"
 
     def test_unknown_benchmark(self, refused):
         assert "unknown benchmark 'popes'; did you mean 'pope'?" in refused("bench", "popes", "--out", "run")

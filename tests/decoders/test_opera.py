@@ -428,7 +428,7 @@ def test_without_a_picture_only_stripes_count(llava):
 
 def test_recurrent_models_are_refused():
     adapter = ours("qwen3_5")
-    with pytest.raises(CompositionError, match="opera cannot be used with qwen3_5.*recurrent"):
+    with pytest.raises(CompositionError, match=r"opera cannot be used with qwen3_5.*recurrent"):
         Opera().prepare(adapter, adapter.inputs(REQUESTS[:1]))
 
 

@@ -156,7 +156,7 @@ def test_ops_act_on_every_sibling_and_on_every_row_read_anew(name):
     assert (plain.logits[0] - stepped.logits[0]).abs().max() > 0.01
     length = adapter.inputs(BATCH)["input_ids"].shape[1]
     for op, rows in zip(ops, ([0, 1, 2], [0, 1]), strict=True):
-        first = [note for note in op.noted if not note[1]][0]
+        first = next(note for note in op.noted if not note[1])
         assert first == (0, False, rows, length, 0)
 
 

@@ -49,7 +49,7 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.attention import Call, Columns, Op
+from mmhall.attention import Call, Op
 from mmhall.attention.plan import SELF_ATTENTION
 from mmhall.errors import CompositionError
 from mmhall.generation.beams import Beams, padded
@@ -124,13 +124,15 @@ class Watch(Op):
 
     def __init__(self, layer: int, image: Tensor) -> None:
         """Watch a 0-based layer; `image` marks the prompts' image positions, (prompts, positions) bool."""
-        self.layers, self._marks, self._length = frozenset({layer}), image.float(), image.shape[1]
-        self.image, self.answer = image.new_zeros(0), image.new_zeros(0)
+        self.layers, self._length = frozenset({layer}), image.shape[1]
+        self._places = [marks.nonzero()[:, 0] for marks in image]
+        self.image, self.answer = torch.empty(0), torch.empty(0)
         self.on = False
+        self.follow(0)
 
     def follow(self, prompt: int) -> None:
         """Look at rows of one prompt from now on, by 0-based index."""
-        self._columns = Columns(self._marks[prompt : prompt + 1])
+        self._looked_for = self._places[prompt]
 
     def rows(self, call: Call) -> LongTensor | None:
         """Ask for the newest rows of a step."""
@@ -141,7 +143,9 @@ class Watch(Op):
         top = probs.amax(dim=1)
         top = top / top.sum(dim=-1, keepdim=True)
         count, columns = top.shape[1:]
-        self.image = (top * self._columns(call)[:, 0]).sum(dim=-1)
+        image = self._looked_for
+        image = image[image >= call.offset] if call.offset > 0 else image  # a sliding window has left the others
+        self.image = top[:, :, image - call.offset].sum(dim=-1)
         first, said = self._length - call.offset, call.start - self._length
         before = top[:, :, max(first, 0) : columns - count]
         before = torch.nn.functional.pad(before, (said - before.shape[2], 0))  # what left a sliding window counts 0

@@ -79,7 +79,6 @@ def attention(
         mask=attention_mask if alone else _rows(attention_mask, main),
         scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
         answer=plan.answer,
-        siblings=plan.siblings,
     )
     output = _planned(module, call, ops, dropout, kwargs)
     if not alone:

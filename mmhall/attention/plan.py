@@ -41,8 +41,7 @@ class Call:
         value: (B, KV, K, Dv), cache included.
         mask: None (causal), or bool (True may be seen) or additive float, (B|1, 1|H, Q, K).
         scaling: Factor of the scores, usually D ** -0.5.
-        answer: Whether all query rows are tokens of an answer, read anew or side by side; see `Plan.reading`.
-        siblings: Whether they, and so the last Q key columns, all stand at the position `start`.
+        answer: Whether all query rows are tokens of an answer; see `Plan.reading`.
     """
 
     layer: int
@@ -56,7 +55,6 @@ class Call:
     mask: Tensor | None
     scaling: float
     answer: bool = False
-    siblings: bool = False
 
     @property
     def prefill(self) -> bool:

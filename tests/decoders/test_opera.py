@@ -13,6 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 import mmhall
 from mmhall.adapters.base import Request
 from mmhall.attention import Op
+from mmhall.attention.plan import current
 from mmhall.decoders.opera import Opera, Retrospection, back, earliest, judged, summed, vote, weighed
 from mmhall.errors import CompositionError, OptionError, PromptError
 from mmhall.generation.branches import Rows
@@ -41,7 +42,8 @@ class Pull(Op):
 
     def bias(self, call):
         positions = torch.arange(call.key.shape[2]) + call.offset
-        return self._pull[positions.clamp(max=call.start) if call.siblings else positions][None, None, None]
+        plan, _ = current()
+        return self._pull[positions.clamp(max=call.start) if plan.siblings else positions][None, None, None]
 
     def edit(self, layer, scores):
         return scores + self._pull[: scores.shape[-1]] if layer in self.layers else scores

@@ -385,13 +385,13 @@ class Retrospection:
         matches = None if tried is None else tried[parents] == tokens[:, None]
         if matches is not None and matches.any(dim=1).all():
             siblings = matches.int().argmax(dim=1)
-            self._rows.keep(parents, siblings)
+            self._rows.keep(parents, siblings, own=self.beams.said.shape[2] - 1)
             self._sums = self._grown[parents, siblings]
             return
         if tried is None:
             self._rows.select(parents)
         else:
-            self._rows.keep(parents, None)
+            self._rows.keep(parents, None, own=self.beams.said.shape[2] - 1)
         self._watch.on = self._looks
         self._rows.step(tokens)
         self._watch.on = False

@@ -107,11 +107,41 @@ def measure(
         progress: Told after each run.
     """
     model = random_llava(size, device)
-    inputs = _inputs(model)
-    config = Settings(max_new_tokens=new_tokens).resolved(model)
-    config.eos_token_id = None
-    own, eager = _twin(model, "sdpa"), _twin(model, "eager")
+    twins = _twin(model, "sdpa"), _twin(model, "eager")
     adapter = adapter_for(model)
+    methods = [make_strategy(name) for name in STRATEGIES.names()]
+    variants = _variants(adapter, *twins, methods, new_tokens)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    peaks: dict[str, list[int]] = {name: [] for name in variants}
+    for turn in range(turns + 1):
+        names = list(variants)
+        for name in (*names[turn % len(names) :], *names[: turn % len(names)]):  # each has each place in its turn
+            watch = _Watch(device)
+            with _peak(device, peaks[name]):
+                variants[name](streamer=watch)
+            if turn:
+                times[name].append(watch.times())
+            progress(1)
+    adapter.close()
+    searches = [method.name for method in methods if method.beams > 1]
+    return [_cost(name, BEAMS if name in searches else PLAIN, times, peaks) for name in variants]
+
+
+def _variants(
+    adapter: Adapter, own: PreTrainedModel, eager: PreTrainedModel, methods: Sequence[Strategy], new_tokens: int
+) -> dict[str, Callable[..., Any]]:
+    """Return what to time, by name; each is called with a `_Watch` as `streamer`.
+
+    Args:
+        adapter: The model through mmhall.
+        own: The same through transformers.
+        eager: The same with eager attention.
+        methods: Strategies.
+        new_tokens: Tokens of an answer.
+    """
+    inputs = _inputs(adapter.model)
+    config = Settings(max_new_tokens=new_tokens).resolved(adapter.model)
+    config.eos_token_id = None
     asked = {**inputs, "generation_config": config}
     shown = copy.deepcopy(config)
     shown.update(output_attentions=True, return_dict_in_generate=True)
@@ -129,8 +159,7 @@ def measure(
             main.processors.append(streamer)
             decode(adapter, main, method.prepare(adapter, inputs), wide, [])
 
-    methods = [make_strategy(name) for name in STRATEGIES.names()]
-    variants: dict[str, Callable[..., Any]] = {
+    return {
         PLAIN: lambda streamer: own.generate(**asked, streamer=streamer),
         EAGER: lambda streamer: eager.generate(**inputs, generation_config=shown, streamer=streamer),
         **{name: partial(planned, make) for name, make in _ops(adapter, inputs).items()},
@@ -140,20 +169,6 @@ def measure(
         ),
         **{method.name: partial(searched, method) for method in methods if method.beams > 1},
     }
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
-    peaks: dict[str, list[int]] = {name: [] for name in variants}
-    for turn in range(turns + 1):
-        names = list(variants)
-        for name in (*names[turn % len(names) :], *names[: turn % len(names)]):  # each has each place in its turn
-            watch = _Watch(device)
-            with _peak(device, peaks[name]):
-                variants[name](streamer=watch)
-            if turn:
-                times[name].append(watch.times())
-            progress(1)
-    adapter.close()
-    searches = [method.name for method in methods if method.beams > 1]
-    return [_cost(name, BEAMS if name in searches else PLAIN, times, peaks) for name in variants]
 
 
 def random_llava(size: Size, device: str) -> LlavaForConditionalGeneration:

@@ -22,7 +22,7 @@ from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager
 from tests.conftest import make_random_llava
-from tests.decoders.reference import Reference
+from tests.decoders.opera_reference import Reference
 from tests.generation.reference import QUIET, REQUESTS, ours, said
 
 pytestmark = QUIET

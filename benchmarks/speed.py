@@ -1,9 +1,12 @@
-"""What reading, steering and branching cost, as ratios to transformers' plain `generate`.
+"""What reading, steering, branching and searching cost, as ratios to transformers' own `generate`.
 
 A random LLaVA answers one prompt again and again: plain `generate` and every variant take turns in one
 process, so that whatever else the machine does falls on all of them. A ratio is taken within a turn;
 the median and the range over the turns are shown. The first token (vision tower and prompt) and later
 steps are timed apart. Weights are random: decoding costs the same whatever they are.
+
+A strategy that searches is set against transformers' beam search with as many beams. Neither gives tokens
+as it goes, so that a step counts as done when its scores are there.
 """
 
 from __future__ import annotations
@@ -22,7 +25,14 @@ from typing import Any
 
 import torch
 from torch import LongTensor, Tensor
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from mmhall.adapters import adapter_for
@@ -31,13 +41,13 @@ from mmhall.attention import Call, Columns, Op
 from mmhall.decoders import STRATEGIES
 from mmhall.generation.run import decode, prepared, run
 from mmhall.generation.settings import Settings
-from mmhall.strategies import Session
+from mmhall.strategies import Session, Strategy
 from mmhall.strategies import strategy as make_strategy
 from mmhall.trace import Probe
 
-PLAIN, EAGER = "plain generate", "eager, output_attentions"
-_IMAGE_TOKENS, _TEXT_TOKENS, _IMAGE_ID = 576, 44, 3
-_KINDS = 5
+PLAIN, EAGER, BEAMS = "plain generate", "eager, output_attentions", "beam search, 5 beams"
+_IMAGE_TOKENS, _TEXT_TOKENS, _IMAGE_ID, _VOCABULARY = 576, 44, 3, 32000
+_KINDS, _WIDE = 5, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +75,15 @@ class Cost:
 
     Attributes:
         name: The variant.
-        first: Time to the first token over plain's, one ratio a turn.
-        step: Time of a later token over plain's, one ratio a turn.
-        memory: Peak memory over plain's; None where it cannot be read.
+        over: What it is set against.
+        first: Time to the first token over that one's, one ratio a turn.
+        step: Time of a later token over that one's, one ratio a turn.
+        memory: Peak memory over that one's; None where it cannot be read.
         seconds: Median time to the first token and of a later one, in seconds.
     """
 
     name: str
+    over: str
     first: tuple[float, ...]
     step: tuple[float, ...]
     memory: float | None
@@ -95,25 +107,10 @@ def measure(
         progress: Told after each run.
     """
     model = random_llava(size, device)
-    inputs = _inputs(model)
-    config = Settings(max_new_tokens=new_tokens).resolved(model)
-    config.eos_token_id = None
-    own, eager = _twin(model, "sdpa"), _twin(model, "eager")
+    twins = _twin(model, "sdpa"), _twin(model, "eager")
     adapter = adapter_for(model)
-    asked = {**inputs, "generation_config": config}
-    shown = copy.deepcopy(config)
-    shown.update(output_attentions=True, return_dict_in_generate=True)
-
-    def planned(make: Callable[[], Op], streamer: BaseStreamer) -> None:
-        with torch.inference_mode():
-            decode(adapter, prepared(adapter, inputs, config), Session(ops=[make()]), config, [], streamer)
-
-    variants: dict[str, Callable[..., Any]] = {
-        PLAIN: lambda streamer: own.generate(**asked, streamer=streamer),
-        EAGER: lambda streamer: eager.generate(**inputs, generation_config=shown, streamer=streamer),
-        **{name: partial(planned, make) for name, make in _ops(adapter, inputs).items()},
-        **{name: partial(run, adapter, inputs, make_strategy(name), config, 0) for name in STRATEGIES.names()},
-    }
+    methods = [make_strategy(name) for name in STRATEGIES.names()]
+    variants = _variants(adapter, *twins, methods, new_tokens)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     peaks: dict[str, list[int]] = {name: [] for name in variants}
     for turn in range(turns + 1):
@@ -126,7 +123,52 @@ def measure(
                 times[name].append(watch.times())
             progress(1)
     adapter.close()
-    return [_cost(name, times, peaks) for name in variants]
+    searches = [method.name for method in methods if method.beams > 1]
+    return [_cost(name, BEAMS if name in searches else PLAIN, times, peaks) for name in variants]
+
+
+def _variants(
+    adapter: Adapter, own: PreTrainedModel, eager: PreTrainedModel, methods: Sequence[Strategy], new_tokens: int
+) -> dict[str, Callable[..., Any]]:
+    """Return what to time, by name; each is called with a `_Watch` as `streamer`.
+
+    Args:
+        adapter: The model through mmhall.
+        own: The same through transformers.
+        eager: The same with eager attention.
+        methods: Strategies.
+        new_tokens: Tokens of an answer.
+    """
+    inputs = _inputs(adapter.model)
+    config = Settings(max_new_tokens=new_tokens).resolved(adapter.model)
+    config.eos_token_id = None
+    asked = {**inputs, "generation_config": config}
+    shown = copy.deepcopy(config)
+    shown.update(output_attentions=True, return_dict_in_generate=True)
+
+    def planned(make: Callable[[], Op], streamer: BaseStreamer) -> None:
+        with torch.inference_mode():
+            decode(adapter, prepared(adapter, inputs, config), Session(ops=[make()]), config, [], streamer)
+
+    wide = copy.deepcopy(config)
+    wide.update(num_beams=_WIDE, eos_token_id=[_VOCABULARY])  # it never ends
+
+    def searched(method: Strategy, streamer: _Watch) -> None:
+        with torch.inference_mode():
+            main = prepared(adapter, inputs, wide)
+            main.processors.append(streamer)
+            decode(adapter, main, method.prepare(adapter, inputs), wide, [])
+
+    return {
+        PLAIN: lambda streamer: own.generate(**asked, streamer=streamer),
+        EAGER: lambda streamer: eager.generate(**inputs, generation_config=shown, streamer=streamer),
+        **{name: partial(planned, make) for name, make in _ops(adapter, inputs).items()},
+        **{method.name: partial(run, adapter, inputs, method, config, 0) for method in methods if method.beams == 1},
+        BEAMS: lambda streamer: own.generate(
+            **inputs, generation_config=wide, logits_processor=LogitsProcessorList([streamer])
+        ),
+        **{method.name: partial(searched, method) for method in methods if method.beams > 1},
+    }
 
 
 def random_llava(size: Size, device: str) -> LlavaForConditionalGeneration:
@@ -142,7 +184,7 @@ def random_llava(size: Size, device: str) -> LlavaForConditionalGeneration:
         patch_size=14,
     )
     text = LlamaConfig(
-        vocab_size=32000,
+        vocab_size=_VOCABULARY,
         hidden_size=size.hidden,
         intermediate_size=size.hidden * 11008 // 4096,
         num_hidden_layers=size.layers,
@@ -168,7 +210,7 @@ def told(size: Size) -> str:
 
 def runs() -> int:
     """Return how many runs `measure` reports."""
-    return (2 + _KINDS + len(STRATEGIES.names())) * (TURNS + 1)
+    return (3 + _KINDS + len(STRATEGIES.names())) * (TURNS + 1)
 
 
 def machine(device: str) -> str:
@@ -248,7 +290,7 @@ class _Watch(BaseStreamer):
     """Notes when each token arrives."""
 
     def __init__(self, device: str) -> None:
-        self._cuda = device == "cuda"
+        self._cuda, self._length = device == "cuda", 0
         self._marks = [self._now()]
 
     def put(self, value: Tensor) -> None:
@@ -258,6 +300,13 @@ class _Watch(BaseStreamer):
 
     def end(self) -> None:
         """Nothing is held back."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Note a step of a search, as a logits processor; some let it see the beams one after the other."""
+        if input_ids.shape[1] > self._length:
+            self._length = input_ids.shape[1]
+            self._marks.append(self._now())
+        return scores
 
     def times(self) -> tuple[float, float]:
         """Return seconds to the first token, and the mean of the later ones."""
@@ -287,13 +336,14 @@ def _peak(device: str, peaks: list[int]) -> Iterator[None]:
         peaks.append(int(line.split()[1]) * 1024)
 
 
-def _cost(name: str, times: dict[str, list[tuple[float, float]]], peaks: dict[str, list[int]]) -> Cost:
-    own, plain = times[name], times[PLAIN]
+def _cost(name: str, over: str, times: dict[str, list[tuple[float, float]]], peaks: dict[str, list[int]]) -> Cost:
+    own, plain = times[name], times[over]
     return Cost(
         name=name,
+        over=over,
         first=tuple(mine[0] / theirs[0] for mine, theirs in zip(own, plain, strict=True)),
         step=tuple(mine[1] / theirs[1] for mine, theirs in zip(own, plain, strict=True)),
-        memory=statistics.median(peaks[name]) / statistics.median(peaks[PLAIN]) if peaks[PLAIN] else None,
+        memory=statistics.median(peaks[name]) / statistics.median(peaks[over]) if peaks[over] else None,
         seconds=(statistics.median(t[0] for t in own), statistics.median(t[1] for t in own)),
     )
 
@@ -304,6 +354,8 @@ def table(costs: Sequence[Cost]) -> list[tuple[str, ...]]:
     def ratio(values: Sequence[float]) -> str:
         return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
-    rows: list[tuple[str, ...]] = [("VARIANT", "FIRST TOKEN", "LATER STEP", "PEAK MEMORY")]
-    rows += [(c.name, ratio(c.first), ratio(c.step), "-" if c.memory is None else f"{c.memory:.3f}") for c in costs]
+    rows: list[tuple[str, ...]] = [("VARIANT", "FIRST TOKEN", "LATER STEP", "PEAK MEMORY", "OVER")]
+    for cost in costs:
+        memory = "-" if cost.memory is None else f"{cost.memory:.3f}"
+        rows.append((cost.name, ratio(cost.first), ratio(cost.step), memory, cost.over))
     return rows

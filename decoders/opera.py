@@ -49,13 +49,13 @@ from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.attention import Call, Columns, Op
-from mmhall.attention.plan import SELF_ATTENTION
+from mmhall.attention import SELF_ATTENTION, Call, Groups, Op
 from mmhall.errors import CompositionError
 from mmhall.generation.beams import Beams, padded
 from mmhall.generation.branches import Rows
 from mmhall.generation.choose import combined
 from mmhall.generation.prepare import Prepared
+from mmhall.options import option
 from mmhall.strategies import Session, Strategy
 
 EARLY = 10
@@ -83,32 +83,23 @@ class Opera(Strategy):
     name: ClassVar[str] = "opera"
     beams: ClassVar[int] = 5
 
-    num_attn_candidates: int = 5
-    penalty_weights: float = 1.0
-    scale_factor: float = 50.0
-    threshold: int = 15
-    window: int = 512
-    compat_fp16: bool = False
+    claims: ClassVar[frozenset[str]] = frozenset({"a search of its own"})
 
-    def __post_init__(self) -> None:
-        """Check the options."""
-        super().__post_init__()
-        self.check("penalty_weights", self.penalty_weights >= 0, "a number >= 0")
-        self.check("scale_factor", self.scale_factor > 0, "a number > 0")
-        for option in ("num_attn_candidates", "threshold", "window"):
-            self.check(option, getattr(self, option) >= 1, "an integer >= 1")
+    num_attn_candidates: int = option(5, low=1)
+    penalty_weights: float = option(1.0, low=0)
+    scale_factor: float = option(50.0, holds=lambda scale: scale > 0, expected="a number > 0")
+    threshold: int = option(15, low=1)
+    window: int = option(512, low=1)
+    compat_fp16: bool = option(False)
+
+    def refusal(self, adapter: Adapter) -> str | None:
+        """Refuse recurrent layers."""
+        if "linear" not in adapter.kinds:
+            return None
+        return "it tries tokens side by side and takes steps back, which the state of recurrent layers does not allow"
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Watch the last layer that attends to the sequence, and search.
-
-        Raises:
-            CompositionError: The model has recurrent layers.
-        """
-        if "linear" in adapter.kinds:
-            raise CompositionError(
-                f"opera cannot be used with {adapter.model.config.model_type}: it tries several tokens after each beam "
-                "and takes steps back, which the state of recurrent layers does not allow; use another strategy"
-            )
+        """Watch the last layer that attends to the sequence, and search."""
         layer = max(index for index, kind in enumerate(adapter.kinds) if kind in SELF_ATTENTION)
         watch = Watch(layer, adapter.image_mask(inputs["input_ids"]))
         return Session(ops=[watch], search=partial(_search, self, watch))
@@ -124,13 +115,10 @@ class Watch(Op):
 
     def __init__(self, layer: int, image: Tensor) -> None:
         """Watch a 0-based layer; `image` marks the prompts' image positions, (prompts, positions) bool."""
-        self.layers, self._marks, self._length = frozenset({layer}), image.float(), image.shape[1]
-        self.image, self.answer = image.new_zeros(0), image.new_zeros(0)
+        self.layers, self._length = frozenset({layer}), image.shape[1]
+        self._image = Groups(image)
+        self.image, self.answer = torch.empty(0), torch.empty(0)
         self.on = False
-
-    def follow(self, prompt: int) -> None:
-        """Look at rows of one prompt from now on, by 0-based index."""
-        self._columns = Columns(self._marks[prompt : prompt + 1])
 
     def rows(self, call: Call) -> LongTensor | None:
         """Ask for the newest rows of a step."""
@@ -141,7 +129,7 @@ class Watch(Op):
         top = probs.amax(dim=1)
         top = top / top.sum(dim=-1, keepdim=True)
         count, columns = top.shape[1:]
-        self.image = (top * self._columns(call)[:, 0]).sum(dim=-1)
+        self.image = self._image.masses(call, top[:, None])[:, 0, :, 0]
         first, said = self._length - call.offset, call.start - self._length
         before = top[:, :, max(first, 0) : columns - count]
         before = torch.nn.functional.pad(before, (said - before.shape[2], 0))  # what left a sliding window counts 0
@@ -287,6 +275,7 @@ class Retrospection:
     Attributes:
         beams: What it holds at present.
         tries: How often each step was gone back to, by the number of answer tokens kept.
+        out: Pairs of beam and token ruled out at each of these steps.
     """
 
     def __init__(
@@ -301,7 +290,6 @@ class Retrospection:
         streamer: BaseStreamer | None = None,
     ) -> None:
         """Start at the end of a prompt, by its 0-based index; the rest as `Session.search` gets it."""
-        watch.follow(prompt)
         self._options, self._watch, self._prompts, self._session = options, watch, prompts, session
         self._count, self._streamer = asked.num_return_sequences or 1, streamer
         device = prepared.input_ids.device
@@ -316,7 +304,7 @@ class Retrospection:
         self._states: dict[int, _State] = {}
         self._history: list[list[int]] = []
         self.tries: dict[int, int] = {}
-        self._out: dict[int, set[tuple[int, int]]] = {}
+        self.out: dict[int, set[tuple[int, int]]] = {}
         self._latest: tuple[list[int], list[int]] = ([], [])
         self._told = 0
         if self._looks and not prompts.splittable:
@@ -332,11 +320,7 @@ class Retrospection:
             else:
                 penalty = self._look(candidates)
                 kept = back(self._history, self.tries, self._options) if self._turns else None
-                if kept is not None and kept in self._states:
-                    logprobs = self._return(kept)
-                else:
-                    kept = None
-                    logprobs = weighed(logits, candidates, penalty)
+                logprobs = weighed(logits, candidates, penalty) if kept is None else self._return(kept)
             parents = self.beams.advance(logprobs.expand(len(self._from), -1))
             if parents is None:
                 return self._finished()
@@ -356,16 +340,15 @@ class Retrospection:
             step, voted = len(self._history), vote(locations.tolist())
             self._history.append(voted if len(voted) == len(self._from) else voted * len(self._from))
             self._states[step] = _State(self.beams.copy(), self._sums, *self._latest)
-            self._states.pop(step - self._options.window - 2, None)
         return penalty
 
     def _return(self, kept: int) -> Tensor:
         """Go back to the step with `kept` answer tokens; return its log-probabilities, (beams, vocabulary)."""
         state, redone = self._states[kept], self._states[kept + 1]
-        self._out.setdefault(kept, set()).update(zip(redone.rows, redone.tokens, strict=True))
+        self.out.setdefault(kept, set()).update(zip(redone.rows, redone.tokens, strict=True))
         compat = self._options.compat_fp16
-        for later in [at for at in self._out if (at == kept + 1 if compat else at > kept)]:
-            del self._out[later]
+        for later in [at for at in self.out if (at == kept + 1 if compat else at > kept)]:
+            del self.out[later]
         for later in range(kept + 1, len(self._history)):
             self._states.pop(later, None)
         del self._history[kept + 1 :]
@@ -373,7 +356,7 @@ class Retrospection:
         self._rows = self._prompts.taken(self._from)
         self._rows.reread(self.beams.said[0])
         logits = combined(self._session, self._rows.logits).clone()
-        out = torch.tensor(sorted(self._out[kept]), device=logits.device)
+        out = torch.tensor(sorted(self.out[kept]), device=logits.device)
         lowest = logits.masked_fill(logits == -torch.inf, torch.inf).amin(dim=1)
         logits[out[:, 0], out[:, 1]] = lowest[out[:, 0]] - _BEHIND
         return logits.log_softmax(dim=1)
@@ -385,13 +368,13 @@ class Retrospection:
         matches = None if tried is None else tried[parents] == tokens[:, None]
         if matches is not None and matches.any(dim=1).all():
             siblings = matches.int().argmax(dim=1)
-            self._rows.keep(parents, siblings)
+            self._rows.keep(parents, siblings, own=self.beams.said.shape[2] - 1)
             self._sums = self._grown[parents, siblings]
             return
         if tried is None:
             self._rows.select(parents)
         else:
-            self._rows.keep(parents, None)
+            self._rows.keep(parents, None, own=self.beams.said.shape[2] - 1)
         self._watch.on = self._looks
         self._rows.step(tokens)
         self._watch.on = False
@@ -403,7 +386,7 @@ class Retrospection:
         if self._streamer is None:
             return
         first = earliest(self._history, self.tries, self._options, self._longest) if self._turns else None
-        state = self._states.get(max(first, min(self._states)), None) if first is not None else None
+        state = None if first is None else self._states.get(first)
         self._stream((state.beams if state is not None else self.beams).shared())
 
     def _finished(self) -> list[Tensor]:

@@ -117,6 +117,7 @@ class LVLM:
             MmhallError: As in `generate`; also when pictures and prompts without pictures are mixed.
         """
         method, chosen = make_strategy(strategy), make_settings(settings)
+        config = chosen.resolved(self.model, method.beams)
         if uncertainty and chosen.num_return_sequences > 1:
             raise OptionError(
                 "generate", "num_return_sequences", chosen.num_return_sequences, "1 with uncertainty=True"
@@ -126,7 +127,6 @@ class LVLM:
             return []
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
-            config = chosen.resolved(self.model, method.beams)
             rows = run(self.adapter, inputs, method, config, chosen.seed)
         answers = self._answers(inputs, rows, method, chosen, measured)
         if not uncertainty:

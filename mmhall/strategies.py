@@ -182,6 +182,11 @@ class Composed(Strategy):
         return "+".join(part.name for part in self.parts)
 
     @property
+    def beams(self) -> int:  # type: ignore[override]
+        """As many as the part that searches wants."""
+        return max(part.beams for part in self.parts)
+
+    @property
     def claims(self) -> frozenset[str]:  # type: ignore[override]
         """What the parts claim."""
         return frozenset().union(*(part.claims for part in self.parts))
@@ -207,6 +212,7 @@ class Composed(Strategy):
             branches=[branch for one in sessions for branch in one.branches],
             combine=only("combine"),
             aside=only("aside"),
+            search=only("search"),
             again=any(one.again for one in sessions),
         )
 

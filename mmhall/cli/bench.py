@@ -34,7 +34,7 @@ def bench(
 
     Example: mmhall bench pope chair --strategy greedy --strategy vcd --out runs/first
 
-    "mmhall bench speed" times reading, steering and every strategy on a random model against plain generate.
+    "mmhall bench speed" times reading, steering and every strategy on a random model against transformers.
     """
     import mmhall
     from mmhall.benchmarks import BENCHMARKS
@@ -150,5 +150,5 @@ def _speed(names: list[str], *, as_json: bool) -> None:
         return
     print(aligned(speed.table(costs)))
     day = datetime.now(timezone.utc).date()
-    print(f"\nTime and memory over plain generate: median and range of {speed.TURNS} turns; {speed.told(size)}.")
+    print(f"\nTime and memory over transformers' own: median and range of {speed.TURNS} turns; {speed.told(size)}.")
     print(f"{day}, {speed.machine(device)}")

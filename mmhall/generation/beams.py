@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -89,8 +90,8 @@ class Beams:
     def shared(self, prompt: int = 0) -> list[int]:
         """Return the tokens that every beam of a prompt, running or finished, begins with."""
         answers = [*self.said[prompt].tolist(), *(answer for _, answer in self.finished(prompt))]
-        least, most = min(answers), max(answers)
-        return least[: next((i for i, pair in enumerate(zip(least, most, strict=False)) if pair[0] != pair[1]), None)]
+        least, most = min(answers), max(answers)  # in the order of words: what these two share, all share
+        return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))]
 
     def _collect(self, grown: Tensor, values: Tensor, ended: Tensor, alive: Tensor) -> None:
         """Put what has ended into the pools, and close those that nothing alive can improve."""

@@ -77,9 +77,11 @@ class State:
         self.logits = outputs.logits[:, -count:].to(self.ids.device, torch.float32)
         return before
 
-    def keep(self, before: Sequence[int], rows: Tensor, siblings: Tensor | None, tokens: Tensor) -> None:
+    def keep(
+        self, before: Sequence[int], rows: Tensor, siblings: Tensor | None, tokens: Tensor, own: int | None
+    ) -> None:
         """Go on with one sibling, `tokens` (N,), of each of some rows; without siblings all that was fed is dropped."""
-        caches.keep(self.kwargs["past_key_values"], before, rows, siblings)
+        caches.keep(self.kwargs["past_key_values"], before, rows, siblings, own)
         self._pick(rows)
         if siblings is None:
             self._shorten()
@@ -259,19 +261,21 @@ class Rows:
             with self._active(plan, copies), plan.reading(siblings=True):
                 self._before.append(state.split(tokens.repeat(copies, 1)))
 
-    def keep(self, rows: Tensor, siblings: Tensor | None) -> None:
+    def keep(self, rows: Tensor, siblings: Tensor | None, own: int | None = None) -> None:
         """After `split`, go on with one sibling of each of some main rows.
 
         Args:
             rows: 0-based, (N,); may repeat.
             siblings: 0-based, of each of `rows`, (N,); None: with none, the rows are as they were before `split`.
+            own: In so many of their newest tokens at most the rows differ, as beams of one prompt do; None: in any.
         """
+        own = own if len(rows) == len(self._tried) else None
         tokens = rows if siblings is None else self._tried[rows, siblings]
         self._held += siblings is not None
         size = len(self._tried)
         for (state, copies, _), before in zip(self._blocks(), self._before, strict=True):
             chosen = None if siblings is None else siblings.repeat(copies)
-            state.keep(before, _of_copies(rows, size, copies), chosen, tokens.repeat(copies))
+            state.keep(before, _of_copies(rows, size, copies), chosen, tokens.repeat(copies), own)
         self._own(rows, size)
         self._rewind()
 

@@ -76,7 +76,9 @@ def lengths(cache: DynamicCache) -> list[int]:
     return [0 if _holds_nothing(layer) else layer.get_seq_length() for layer in cache.layers]
 
 
-def keep(cache: DynamicCache, before: Sequence[int], rows: Tensor, siblings: Tensor | None) -> None:
+def keep(
+    cache: DynamicCache, before: Sequence[int], rows: Tensor, siblings: Tensor | None, own: int | None = None
+) -> None:
     """Make new rows, each of an old one and one of the tokens it was fed side by side.
 
     Args:
@@ -84,17 +86,21 @@ def keep(cache: DynamicCache, before: Sequence[int], rows: Tensor, siblings: Ten
         before: What `lengths` said.
         rows: 0-based, of each new row, (N,).
         siblings: 0-based, of each new row, (N,); None: the tokens are all dropped.
+        own: Only so many of the newest positions, siblings apart, differ between a row and the one it replaces, and
+            there are as many rows as before; None: any may.
     """
     for layer, length in zip(cache.layers, before, strict=True):
         if _holds_nothing(layer):
             continue
         grown = layer.get_seq_length() - length
         if grown == 0:  # across: it holds the picture
-            layer.reorder_cache(rows)
+            if own is None:
+                layer.reorder_cache(rows)
             continue
         held = layer.keys.shape[2] - grown
-        layer.keys = _kept(layer.keys, held, rows, siblings)
-        layer.values = _kept(layer.values, held, rows, siblings)
+        first = 0 if own is None else max(0, held - own)
+        layer.keys = _kept(layer.keys, first, held, rows, siblings)
+        layer.values = _kept(layer.values, first, held, rows, siblings)
         if isinstance(layer, DynamicSlidingWindowLayer):
             layer.cumulative_length, layer.record_past = length + (siblings is not None), False
             layer.keys = layer.keys[:, :, -layer.sliding_window + 1 :]
@@ -113,13 +119,21 @@ def drop_last(cache: DynamicCache, length: int) -> None:
             layer.values = layer.values[:, :, -layer.sliding_window + 1 :]
 
 
-def _kept(states: Tensor, held: int, rows: Tensor, siblings: Tensor | None) -> Tensor:
-    """Keep the first `held` columns of some rows, and one sibling of each: (R, heads, K, size) to (N, ...)."""
-    moved = states.index_select(0, rows)
-    if siblings is None:
-        return moved[:, :, :held]
-    moved[:, :, held] = states[rows, :, held + siblings]
-    return moved[:, :, : held + 1]
+def _kept(states: Tensor, first: int, held: int, rows: Tensor, siblings: Tensor | None) -> Tensor:
+    """Keep columns up to `held` of some rows, and one sibling of each: (R, heads, K, size) to (N, ...).
+
+    Columns before `first`, most of them the prompt's, stay where they are: to copy them would take as long as to read
+    all weights.
+    """
+    newest = None if siblings is None else states[rows, :, held + siblings]
+    if first == 0:
+        states = states.index_select(0, rows)
+    else:
+        states[:, :, first:held] = states[:, :, first:held].index_select(0, rows)
+    if newest is None:
+        return states[:, :, :held]
+    states[:, :, held] = newest
+    return states[:, :, : held + 1]
 
 
 def _join_layers(layers: Sequence[CacheLayerMixin]) -> None:

@@ -72,6 +72,8 @@ class Settings:
                 raise OptionError("generation", option, getattr(self, option), "left out unless do_sample=True")
         if self.do_sample and (self.num_beams or 1) > 1:
             raise OptionError("generation", "do_sample", True, "False with num_beams > 1")
+        if self.num_beams is not None:
+            self._check_sequences(self.num_beams)
 
     def resolved(self, model: PreTrainedModel, beams: int = 1) -> GenerationConfig:
         """Lay the explicit values over the model's own.
@@ -87,9 +89,7 @@ class Settings:
             OptionError: More sequences are asked for than there are beams.
         """
         num_beams = self.num_beams if self.num_beams is not None else 1 if self.do_sample else beams
-        if not self.do_sample and self.num_return_sequences > num_beams:
-            few = f"at most num_beams ({num_beams}) unless do_sample=True"
-            raise OptionError("generation", "num_return_sequences", self.num_return_sequences, few)
+        self._check_sequences(num_beams)
         own = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
         given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "seed"}
         merged: dict[str, Any] = {**_NEUTRAL, **own, "max_length": None, **given, "num_beams": num_beams}
@@ -98,6 +98,11 @@ class Settings:
             for name in (*_SAMPLING, "min_p", "typical_p"):
                 merged.pop(name, None)
         return GenerationConfig(**merged)
+
+    def _check_sequences(self, num_beams: int) -> None:
+        if not self.do_sample and self.num_return_sequences > num_beams:
+            few = f"at most num_beams ({num_beams}) unless do_sample=True"
+            raise OptionError("generation", "num_return_sequences", self.num_return_sequences, few)
 
     def record(self, config: GenerationConfig) -> dict[str, Any]:
         """Return the values in force by name, for an answer's record."""

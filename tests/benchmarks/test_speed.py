@@ -16,13 +16,14 @@ def test_every_variant_is_timed_against_plain_generate():
     costs = speed.measure(TINY, "cpu", turns=2, new_tokens=3, progress=reported.append)
     names = [cost.name for cost in costs]
     assert names[0] == speed.PLAIN
-    assert {"probe of the newest row", "bias on image columns", "vcd", "vdd"} <= set(names)
+    assert {"probe of the newest row", "bias on image columns", "vcd", "vdd", speed.BEAMS, "opera"} <= set(names)
     assert len(reported) * (speed.TURNS + 1) == speed.runs() * 3
     for cost in costs:
         assert len(cost.first) == len(cost.step) == 2
         assert all(ratio > 0 for ratio in (*cost.first, *cost.step))
         assert cost.seconds[0] > cost.seconds[1] > 0
     assert set(costs[0].first) == set(costs[0].step) == {1.0}
+    assert {cost.name: cost.over for cost in costs if cost.over != speed.PLAIN} == {"opera": speed.BEAMS}
     _, *rows = speed.table(costs)
     assert [row[0] for row in rows] == names
     assert rows[0][1] == "1.00 (1.00-1.00)"

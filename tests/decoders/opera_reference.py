@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mmhall.strategies import Session
+
 DEAD = -1e9
 
 
@@ -36,6 +38,8 @@ class Reference:
     Attributes:
         eager: `tests.attention.reference.Eager` of the adapter's model.
         inputs: The prompt, alone.
+        session: Its branches, if any, and how they combine.
+        edits: Of the eager model's attention.
         backs: Steps gone back to, in order.
     """
 
@@ -47,16 +51,24 @@ class Reference:
     longest: int
     ends: tuple[int, ...] = ()
     length_penalty: float = 1.0
+    session: object = Session()
+    edits: dict = field(default_factory=dict)
     backs: list[int] = field(default_factory=list)
 
     def read(self, answers):
         """Next-token logits and the last self-attention layer's maps of answers of one length, each from scratch."""
-        batch = self.adapter.stack([self.inputs] * len(answers))
-        if len(answers[0]):
-            batch = self.adapter.extended(batch, torch.tensor(answers))
-        logits = self.eager.logits(batch)[:, -1].double()
         layer = max(i for i, kind in enumerate(self.adapter.kinds) if kind in ("full", "sliding", "chunked"))
-        return logits, self.eager.maps[layer][-1].double()
+        logits = []
+        for branch in (*self.session.branches, self.inputs):
+            batch = self.adapter.stack([branch] * len(answers))
+            if len(answers[0]):
+                batch = self.adapter.extended(batch, torch.tensor(answers))
+            logits.append(self.eager.logits(batch, **self.edits)[:, -1])
+        *others, main = logits
+        if self.session.combine is not None:
+            combined = self.session.combine(*(one.log_softmax(-1) for one in (main, *others)))
+            main = combined + main.logsumexp(-1, keepdim=True)
+        return main.double(), self.eager.maps[layer][-1].double()
 
     def candidate(self, maps, length):
         """Penalty and location of an answer of some length that ends in a candidate, from its maps (H, Q, K)."""

@@ -22,8 +22,10 @@ pytestmark = QUIET
 QUESTIONS = ("Is there a dog in the image?", "Please describe this image in detail.", "Where was this picture taken?")
 LENGTH = 12
 DECODING = ({}, {"num_beams": 3}, {"do_sample": True, "seed": 3})
+SEARCHING = ({}, {"num_beams": 3})
 NAMES = tuple(STRATEGIES.names())
-ACTIVE = {  # random models have no massive activations, and weak attention to the picture
+ACTIVE = {  # random models have no massive activations and attend weakly; answers here are short
+    "opera": "opera(num_attn_candidates=3, penalty_weights=20.0, threshold=2, scale_factor=400.0)",
     "vhr": "vhr(alpha=4)",
     "gift": "gift(alpha=6)",
     "var": "var(sink_dims=(0, 1, 2, 3), tau=1.2, mass=0.0, rho=0.0, keep=0.0)",
@@ -39,7 +41,14 @@ NEUTRAL = {
     "pai": "pai(alpha=0, gamma=1)",
     "vaf": "vaf(alpha=0, beta=0)",
 }
-COMPOSED = ("vhr+vcd", "gift+vdd", "vhr(alpha=3)+pai(gamma=1, alpha=1)+vdd", "vaf(alpha=1)+vhr")
+SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
+COMPOSED = (
+    "vhr+vcd",
+    "gift+vdd",
+    "vhr(alpha=3)+pai(gamma=1, alpha=1)+vdd",
+    "vaf(alpha=1)+vhr",
+    "opera+pai(alpha=1)+vhr(alpha=3)",
+)
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name != "greedy") + COMPOSED
 COLUMNS = {"gift", "var", "pai", "vaf"}  # weigh image columns beside text
 
@@ -55,15 +64,23 @@ def requests(pictures):
 def carries(spec, family):
     """Whether a family can carry a strategy."""
     parts = {part.split("(")[0] for part in spec.split("+")}
-    return not (family == "mllama" and parts & COLUMNS)
+    return not (family == "mllama" and parts & COLUMNS) and not (family == "qwen3_5" and "opera" in parts)
+
+
+def ways(spec):
+    """How a strategy can decode: one that searches draws nothing."""
+    return SEARCHING if "opera" in spec else DECODING
 
 
 CARRIED = [(spec, family) for spec in SPECS for family in FAMILIES if carries(spec, family)]
 REFUSED = [(spec, family) for spec in SPECS for family in FAMILIES if not carries(spec, family)]
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("decoding", DECODING, ids=str)
+WAYS = [(spec, decoding) for spec in SPECS for decoding in ways(spec)]
+PLAIN = tuple(spec for spec in SPECS if "opera" not in spec)
+
+
+@pytest.mark.parametrize(("spec", "decoding"), WAYS, ids=str)
 def test_a_batch_equals_single_runs(llava, pictures, spec, decoding):
     batch = llava.generate_batch(requests(pictures), spec, max_new_tokens=LENGTH, **decoding)
     singles = [llava.generate(*request, spec, max_new_tokens=LENGTH, **decoding) for request in requests(pictures)]
@@ -74,7 +91,7 @@ def test_a_batch_equals_single_runs(llava, pictures, spec, decoding):
 @pytest.mark.parametrize(("spec", "family"), CARRIED)
 def test_a_batch_equals_single_runs_on_every_family(spec, family):
     adapter = ours(family)
-    for decoding in DECODING:
+    for decoding in ways(spec):
         options = {**decoding, "max_new_tokens": 5}
         together = said(adapter, adapter.inputs(REQUESTS[:2]), spec, **options)
         apart = [said(adapter, adapter.inputs([request]), spec, **options)[0] for request in REQUESTS[:2]]
@@ -98,8 +115,7 @@ def test_it_changes_what_is_said_somewhere(spec):
     assert sum(changed) >= 2
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("decoding", DECODING, ids=str)
+@pytest.mark.parametrize(("spec", "decoding"), WAYS, ids=str)
 def test_the_same_seed_repeats(llava, pictures, spec, decoding):
     runs = [ids(llava.generate_batch(requests(pictures), spec, max_new_tokens=LENGTH, **decoding)) for _ in range(2)]
     assert runs[0] == runs[1]
@@ -119,7 +135,14 @@ def test_a_cut_off_alone_is_greedy_token_for_token(llava, pictures, spec):
 
 
 def test_every_strategy_has_neutral_options():
-    assert set(NEUTRAL) | {"greedy"} == set(NAMES)
+    assert set(NEUTRAL) | {"greedy", "opera"} == set(NAMES)
+
+
+@pytest.mark.parametrize("beams", [1, 2, 5])
+def test_a_search_with_nothing_to_punish_is_a_beam_search(llava, pictures, beams):
+    plain = llava.generate_batch(requests(pictures), "greedy", max_new_tokens=LENGTH, num_beams=beams)
+    found = llava.generate_batch(requests(pictures), SEARCHED, max_new_tokens=LENGTH, num_beams=beams)
+    assert ids(found) == ids(plain)
 
 
 def test_greedy_is_the_models_own_greedy(llava, pictures):
@@ -129,7 +152,7 @@ def test_greedy_is_the_models_own_greedy(llava, pictures):
     assert [token for token in own.tolist() if token not in (1, 2)] == [t for t in answer.token_ids if t != 2]
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", PLAIN)
 @pytest.mark.parametrize("family", ["llava", "qwen3_5", "mllama", "blip_2", "gemma4"])
 def test_without_a_picture_it_is_plain_decoding(spec, family):
     if not carries(spec, family):
@@ -167,7 +190,7 @@ def test_transformers_own_generate_says_the_same(llava, pictures, spec):
         assert text.strip() == answer.text
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", PLAIN)
 def test_a_trace_watches_without_changing_anything(llava, pictures, spec):
     trace = llava.trace(pictures[0], QUESTIONS[1], spec, max_new_tokens=LENGTH)
     assert trace.answer.token_ids == llava.generate(pictures[0], QUESTIONS[1], spec, max_new_tokens=LENGTH).token_ids

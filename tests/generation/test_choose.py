@@ -209,7 +209,7 @@ def test_stop_strings_of_a_batch_end_each_answer_by_itself():
     ("settings", "message"),
     [
         ({"do_sample": True, "num_beams": 2}, "do_sample must be False with num_beams > 1, got True"),
-        ({"num_return_sequences": 2}, r"at most num_beams \(1\) unless do_sample=True, got 2"),
+        ({"num_return_sequences": 2, "num_beams": 1}, r"at most num_beams \(1\) unless do_sample=True, got 2"),
         ({"num_return_sequences": 4, "num_beams": 3}, r"at most num_beams \(3\) unless do_sample=True, got 4"),
         ({"num_return_sequences": 0}, "num_return_sequences must be an integer >= 1"),
         ({"length_penalty": "long"}, "length_penalty must be a number"),
@@ -230,3 +230,14 @@ def test_settings_become_a_generation_config():
     assert (config.num_beams, config.length_penalty, config.num_return_sequences) == (3, 0.5, 2)
     assert config.stop_strings == ["a", "b"]
     assert Settings().resolved(model).stop_strings is None
+
+
+def test_who_names_no_beams_gets_the_strategys_own():
+    model = ours("llava").model
+    assert [Settings().resolved(model, beams).num_beams for beams in (1, 5)] == [1, 5]
+    assert Settings(num_beams=2).resolved(model, 5).num_beams == 2
+    assert Settings(do_sample=True).resolved(model, 5).num_beams == 1
+    assert Settings(num_return_sequences=5).resolved(model, 5).num_return_sequences == 5
+    for settings, beams in ((Settings(num_return_sequences=2), 1), (Settings(num_return_sequences=6), 5)):
+        with pytest.raises(OptionError, match=rf"at most num_beams \({beams}\) unless do_sample=True"):
+            settings.resolved(model, beams)

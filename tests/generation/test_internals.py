@@ -172,6 +172,22 @@ def test_layers_hold_what_is_joined(name):
                 assert (shape[0], shape[2]) == (rows, length), f"{part} are not (rows, heads, positions, size); {user}"
 
 
+def test_sliding_layers_hold_on_to_what_they_would_drop():
+    user = "generation/caches.py tries tokens side by side in it"
+    cache = DynamicCache()
+    cache.layers.append(DynamicSlidingWindowLayer(5))
+    layer, states = cache.layers[0], torch.arange(9.0)[None, None, :, None]
+    cache.update(states[:, :, :7], states[:, :, :7], 0)
+    assert layer.keys.flatten().tolist() == [3, 4, 5, 6], f"it holds something else than window - 1 keys; {user}"
+    cache.activate_past_recording()
+    assert layer.record_past, f"activate_past_recording does not set record_past; {user}"
+    keys, _ = cache.update(states[:, :, 7:], states[:, :, 7:], 0)
+    assert layer.keys.flatten().tolist() == [3, 4, 5, 6, 7, 8], f"it dropped keys; {user}"
+    assert keys.flatten().tolist() == [3, 4, 5, 6, 7, 8], f"it returns other keys than the mask covers; {user}"
+    layer.keys, layer.record_past, layer.cumulative_length = layer.keys[:, :, :5], False, 8
+    assert cache.get_mask_sizes(1, 0) == (5, 4), f"cumulative_length no longer says where the mask begins; {user}"
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_caches_are_reordered_by_row(name):
     *_, kwargs = prefilled(name)

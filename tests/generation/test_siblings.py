@@ -72,6 +72,25 @@ def test_siblings_are_what_each_would_be_alone_and_what_is_kept_goes_on(name):
 
 @pytest.mark.parametrize("name", ABLE)
 @torch.inference_mode()
+def test_beams_of_a_prompt_change_places_without_moving_the_prompt(name):
+    """Also where a sliding window has left the prompt, and where all siblings are dropped."""
+    adapter, requests = ours(name), [BATCH[1]] * 3
+    rows, answers = read(adapter, requests[:1]).taken(torch.zeros(3, dtype=torch.long)), [[], [], []]
+    for step in range(22):
+        parents, siblings = torch.tensor([2, 0, 2]), torch.tensor([1, 0, 2])
+        tokens = (SIBLINGS[torch.tensor([0, 1, 0])] + 3 * step) % 50 + 90
+        rows.split(tokens)
+        if step % 5 == 4:
+            rows.keep(parents, None, own=step)
+            rows.step(tokens[parents, siblings])
+        else:
+            rows.keep(parents, siblings, own=step)
+        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), siblings.tolist(), strict=True)]
+    close(rows.logits[0], wanted(adapter, requests, answers))
+
+
+@pytest.mark.parametrize("name", ABLE)
+@torch.inference_mode()
 def test_an_answer_read_anew_is_what_it_was(name):
     """After rows went on from a copy of the prompts', the copy is thrown away and the prompts' taken once more."""
     adapter = ours(name)

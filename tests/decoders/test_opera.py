@@ -1,0 +1,466 @@
+"""OPERA against a slow reference, its parts against hand-made stripes, and what it has in common with beam search."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers.generation.streamers import BaseStreamer
+
+import mmhall
+from mmhall.adapters.base import Request
+from mmhall.attention import Op
+from mmhall.attention.plan import current
+from mmhall.decoders.opera import Opera, Retrospection, back, earliest, judged, summed, vote, weighed
+from mmhall.errors import CompositionError, OptionError, PromptError
+from mmhall.generation.branches import Rows
+from mmhall.generation.run import decode, prepared
+from mmhall.generation.settings import Settings
+from mmhall.lvlm import LVLM
+from tests.attention.reference import Eager
+from tests.conftest import make_random_llava
+from tests.decoders.opera_reference import Reference
+from tests.generation.reference import QUIET, REQUESTS, ours, said
+
+pytestmark = QUIET
+
+NEUTRAL = "opera(penalty_weights=0, num_attn_candidates=100000, threshold=100000)"
+GREEDY = "opera(num_attn_candidates=1, threshold=100000)"
+LENGTH = 24
+
+
+class Pull(Op):
+    """Adds to the scores of some positions in one layer."""
+
+    kinds = frozenset({"full"})
+
+    def __init__(self, layer, pull):
+        self.layers, self._pull = frozenset({layer}), torch.nn.functional.pad(pull, (0, 200))
+
+    def bias(self, call):
+        positions = torch.arange(call.key.shape[2]) + call.offset
+        plan, _ = current()
+        return self._pull[positions.clamp(max=call.start) if plan.siblings else positions][None, None, None]
+
+    def edit(self, layer, scores):
+        return scores + self._pull[: scores.shape[-1]] if layer in self.layers else scores
+
+
+def searched(adapter, inputs, options, beams, longest, *, stop=(), extra=(), session=None, penalty=None):
+    """Search for one prompt, and return what the search holds at the end."""
+    settings = Settings(max_new_tokens=longest, num_beams=beams, length_penalty=penalty)
+    config = settings.resolved(adapter.model)
+    config.eos_token_id = list(stop) or [10**6]  # None would be the model's own
+    with torch.inference_mode():
+        own = options.prepare(adapter, inputs)
+        session = own if session is None else replace(session, ops=own.ops)
+        main = prepared(adapter, inputs, config)
+        branches = [prepared(adapter, branch, config) for branch in session.branches]
+        rows = Rows(main, branches, adapter.plan([*extra, *own.ops]))
+        search = Retrospection(options, own.ops[0], main, rows, session, config, 0)
+        search.run()
+    return search
+
+
+def check(search, reference):
+    """Check that a search found what the reference finds, and went back as it did."""
+    wanted = reference.run()
+    found = search.beams.finished()
+    assert [answer for _, answer in found] == [list(answer) for _, answer in wanted]
+    assert [score for score, _ in found] == pytest.approx([score for score, _ in wanted], abs=1e-4)
+    assert sum(search.tries.values()) == len(reference.backs)
+
+
+def silent_on_specials(processor, seed):
+    """A random LLaVA that never says a special token: a placeholder in an answer could not be read anew."""
+    model = make_random_llava(processor, seed=seed)
+    special = torch.tensor(list(processor.tokenizer.added_tokens_decoder))
+    model.lm_head.register_forward_hook(lambda *call: call[2].index_fill(-1, special, -1e4))
+    return LVLM(model, processor, "random")
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("first", [0, *(pytest.param(first, marks=SLOW) for first in (5, 10, 15, 20, 25, 30))])
+def test_random_searches_are_the_references(processor, pictures, first):
+    """The last layer looks away from all before the tenth token, and sharply, so that stripes come and stay."""
+    backs = 0
+    for seed in range(first, first + 5):
+        draw, half = random.Random(seed), seed % 3 == 2
+        lvlm = silent_on_specials(processor, seed)
+        with torch.no_grad():
+            lvlm.adapter.layers[-1].self_attn.q_proj.weight.mul_(8)
+        inputs = lvlm.adapter.inputs([Request("What is this?", (pictures[seed % 3],))])
+        pull = Pull(2, torch.full((inputs["input_ids"].shape[1] + 10,), -5.0))
+        options = Opera(
+            num_attn_candidates=draw.choice((2, 3, 5)),
+            penalty_weights=draw.choice((0.0, 1.0, 1.0 if half else 1e3)),
+            scale_factor=draw.choice((12.0, 16.0, 24.0)),  # with more, a penalty's last digits decide
+            threshold=draw.choice((1, 1, 1, 2)),
+            window=draw.choice((3, 512)),
+            compat_fp16=half,
+        )
+        beams, penalty = draw.choice((2, 3)), draw.choice((1.0, 0.0, 2.0))
+        stop = tuple(draw.sample(range(300), 3)) if seed % 2 else ()
+        search = searched(lvlm.adapter, inputs, options, beams, LENGTH, stop=stop, extra=[pull], penalty=penalty)
+        eager, edits = Eager(lvlm.adapter), {"scores": pull.edit}
+        reference = Reference(
+            lvlm.adapter, eager, inputs, options, beams, LENGTH, stop, length_penalty=penalty, edits=edits
+        )
+        check(search, reference)
+        backs += len(reference.backs)
+        lvlm.close()
+    assert backs >= 3, "hardly any of these searches went back"
+
+
+FAMILIES = ("qwen2_vl", "gemma3", "mllama", "llava_phi3")
+MORE = ("llava_next", "internvl", "cohere2_vision", "gemma4", "idefics2", "blip_2", "llama4", "glm4v", "paligemma")
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, *(pytest.param(name, marks=SLOW) for name in MORE)])
+def test_families_are_searched_as_the_reference_does(name):
+    adapter, options = ours(name), Opera(num_attn_candidates=2, threshold=1, scale_factor=20.0)
+    inputs = adapter.inputs(REQUESTS[1:2])
+    search = searched(adapter, inputs, options, 2, 14)
+    check(search, Reference(adapter, Eager(adapter), inputs, options, 2, 14))
+
+
+@pytest.mark.parametrize("name", ["llava", "mllama"])
+def test_contrast_joins_the_search(name):
+    """Branches stacked beside the beams, and in a cache of their own."""
+    adapter, options = ours(name), Opera(num_attn_candidates=3, threshold=1, scale_factor=20.0)
+    inputs = adapter.inputs(REQUESTS[:1])
+    session = mmhall.strategy("vdd(beta=0.001)").fitted(adapter).prepare(adapter, inputs)
+    search = searched(adapter, inputs, options, 2, 13, session=session)
+    check(search, Reference(adapter, Eager(adapter), inputs, options, 2, 13, session=session))
+    assert search.beams.finished() != searched(adapter, inputs, options, 2, 13).beams.finished()
+
+
+@pytest.fixture(scope="module")
+def striped(processor):
+    """Search a random LLaVA whose last layer's rows look at one token of the answer, if told which."""
+    lvlm = LVLM(make_random_llava(processor, seed=2), processor, "random")
+
+    def search(where, longest, **options):
+        inputs = lvlm.adapter.inputs([Request("What is this?")])
+        pull = torch.zeros(inputs["input_ids"].shape[1] + longest)
+        if where is not None:
+            pull[inputs["input_ids"].shape[1] + where] = 30.0
+        made = Opera(**{"threshold": 3, "penalty_weights": 0.0, **options})
+        return searched(lvlm.adapter, inputs, made, 3, longest, extra=[Pull(2, pull)])
+
+    yield search
+    lvlm.close()
+
+
+def test_a_stripe_is_left_when_locations_agree_once_more_than_the_threshold(striped):
+    """They agree from step 12 on, so four times at step 15; an answer of 16 tokens takes that step, one of 15 not."""
+    assert striped(12, 15).tries == {}
+    assert striped(12, 16).tries == {13: 5, 12: 5}
+    assert striped(12, 16, threshold=4).tries == {}
+    assert striped(12, 17, threshold=4).tries == {13: 5, 12: 5}
+
+
+def test_a_stripe_at_the_tenth_token_or_before_is_never_left(striped):
+    assert striped(9, 30).tries == {}
+    assert set(striped(10, 16).tries) == {10, 11}
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 4])
+def test_what_was_left_is_never_chosen_again_and_steps_are_left_so_often_at_most(striped, candidates):
+    """A pair chosen again would be in the set already."""
+    search = striped(12, 16, num_attn_candidates=candidates)
+    assert search.tries == {13: candidates, 12: candidates}
+    assert len(search.out[12]) == 3 * candidates
+    assert 13 not in search.out
+
+
+def test_going_back_goes_no_further_than_the_window(striped):
+    assert back([[12, 12]] * 20, {}, Opera(threshold=3, window=5)) == 14
+    assert back([[12, 12]] * 20, {}, Opera(threshold=3, window=6)) == 13
+    assert striped(12, 30, window=1).tries == {13: 5, 12: 5}
+
+
+def test_every_beam_must_agree():
+    options = Opera(threshold=2)
+    history = [[step] * 3 for step in range(11)] + [[11, 11, 11], [11, 11, 0]]
+    assert back(history, {}, options) is None
+    assert back([*history, [11, 3, 11]], {}, options) is None
+    assert back([*history, [3, 3, 11]], {}, options) is None
+    assert back([*history, [11, 3, 11], [11, 11, 11]], {}, options) == 12
+
+
+def test_a_step_that_was_just_taken_is_not_gone_back_to():
+    """There is nothing yet that was chosen after it."""
+    agreed = [[step] for step in range(11)] + [[10]]
+    assert back(agreed, {}, Opera(threshold=1)) is None
+    assert back(agreed, {11: 5}, Opera(threshold=1)) == 10
+
+
+def test_votes_take_the_most_frequent_location_and_of_several_the_smallest():
+    assert vote([[3, 3, 7], [7, 3, 5], [9, 2, 9, 2]]) == [3, 3, 2]
+
+
+def test_column_sums_are_products_of_columns():
+    """Also those that grow row by row while beams change places."""
+    draws = torch.Generator().manual_seed(0)
+    rows = [torch.rand(2, 3, length, generator=draws) for length in range(1, 9)]
+    sums, chains = torch.zeros(2, 0), [[], []]
+    for row in rows:
+        grown = summed(sums, row, 50.0)
+        for beam in range(2):
+            for candidate in range(3):
+                full = [*chains[beam], row[beam, candidate].tolist()]
+                direct = [math.prod(50 * one[j] for one in full[j:]) for j in range(len(full))]
+                assert grown[beam, candidate].exp().tolist() == pytest.approx(direct, rel=1e-4)
+        parents, picked = torch.tensor([1, 0]), torch.tensor([2, 1])
+        sums = grown[parents, picked]
+        chains = [[*chains[p], row[p, c].tolist()] for p, c in ((1, 2), (0, 1))]
+
+
+def test_the_penalty_is_the_pictures_share_first_and_the_worst_stripe_later():
+    image = torch.tensor([[0.25, 0.5]])
+    early, late = torch.full((1, 2, 10), 3.0), torch.full((1, 2, 11), -5.0)
+    early[0, 1, 4], late[0, 1, 7] = 4.0, math.log(2e7)
+    penalty, where = judged(early, image, half=False)
+    assert (penalty.tolist(), where.tolist()) == ([[-0.25, -0.5]], [[0, 4]])
+    penalty, where = judged(late, image, half=False)
+    assert penalty[0].tolist() == pytest.approx([1e-7 * math.exp(-5), 2.0], rel=1e-5)
+    assert where.tolist() == [[0, 7]]
+    penalty, _ = judged(torch.full((1, 2, 11), 2000.0), image, half=False)
+    assert penalty.isfinite().all()
+
+
+def test_half_precision_flushes_and_bars():
+    """1e-7 x 0.297 rounds to 0, 1e-7 x 0.299 to 2 ** -24, half precision's least; above 65504 it overflows."""
+    sums = torch.full((1, 6, 11), -9.0)
+    for candidate, product in enumerate((0.297, 0.299, 1.0, 65503.0, 65505.0)):
+        sums[0, candidate, 6] = math.log(product)
+    penalty, where = judged(sums, torch.zeros(1, 6), half=True)
+    assert penalty[0].tolist() == pytest.approx([0, 2**-24, 2**-23, 0.00655, math.inf, 0], rel=1e-3)
+    assert where.tolist() == [[0, 6, 6, 6, 6, 0]]
+
+
+def test_a_penalty_that_all_candidates_share_changes_nothing():
+    draws = torch.Generator().manual_seed(1)
+    logits, candidates = torch.randn(2, 9, generator=draws), torch.tensor([[1, 5, 7], [0, 2, 8]])
+    penalty = torch.tensor([[0.5, 0.25, 2.0], [1.0, 0.0, 4.0]])
+    plain = weighed(logits, candidates, penalty)
+    assert torch.equal(plain, weighed(logits, candidates, penalty + torch.tensor([[64.0], [2.0**40]])[:1]))
+    wanted = (logits[0, [1, 5, 7]] - penalty[0]).log_softmax(-1)
+    torch.testing.assert_close(plain[0, [1, 5, 7]], wanted)
+    others = [0, 2, 3, 4, 6, 8]
+    assert plain[0, others].max() < -900
+    assert plain[0, others].argsort().tolist() == logits[0, others].argsort().tolist()
+
+
+def test_barred_candidates_are_out_unless_all_are():
+    logits, candidates = torch.arange(8.0).repeat(2, 1), torch.tensor([[7, 6], [7, 5]])
+    free = weighed(logits, candidates, torch.zeros(2, 2))
+    one = weighed(logits, candidates, torch.tensor([[math.inf, 0.0], [0.0, 0.0]]))
+    assert one[0, 6:].tolist() == [0.0, -math.inf]
+    assert torch.equal(one[1], free[1])
+    beam = weighed(logits, candidates, torch.tensor([[math.inf, math.inf], [0.0, 0.0]]))
+    assert beam[0].max() < -900
+    assert torch.equal(beam[1], free[1])
+    assert torch.equal(weighed(logits, candidates, torch.full((2, 2), math.inf)), free)
+
+
+@pytest.mark.parametrize("name", ["llava", "gemma3", "blip_2", "mllama", "llama4"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"num_beams": 3}, {"num_beams": 4, "length_penalty": 2.0, "num_return_sequences": 4}, {"repetition_penalty": 0.3}],
+    ids=str,
+)
+def test_neutral_options_are_beam_search(name, settings):
+    settings = {"num_beams": 5, **settings}
+    inputs = ours(name).inputs(REQUESTS[:2])
+    assert said(ours(name), inputs, NEUTRAL, **settings) == said(ours(name), inputs, **settings)
+
+
+@pytest.mark.parametrize("stopping", [False, True, "never"])
+def test_neutral_options_are_beam_search_however_it_stops(stopping, monkeypatch):
+    monkeypatch.setattr(ours("llava").model.generation_config, "early_stopping", stopping)
+    inputs, settings = ours("llava").inputs(REQUESTS), {"num_beams": 3, "num_return_sequences": 2}
+    assert said(ours("llava"), inputs, NEUTRAL, **settings) == said(ours("llava"), inputs, **settings)
+
+
+def test_where_nothing_is_weighed_nothing_is_tried():
+    adapter, sizes = ours("llava"), []
+    hook = adapter.layers[0].register_forward_hook(lambda _, args, out: sizes.append(tuple(args[0].shape[:2])))
+    try:
+        for spec in (NEUTRAL, GREEDY, "opera(penalty_weights=0)"):
+            said(adapter, adapter.inputs(REQUESTS[:1]), spec, num_beams=3)
+        assert {size for size in sizes if size[1] < 20} == {(3, 1)}
+        sizes.clear()
+        said(adapter, adapter.inputs(REQUESTS[:1]), "opera", num_beams=3, max_new_tokens=4)
+        assert sizes[1:] == [(1, 5), (3, 5), (3, 5), (3, 5)]
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_one_candidate_is_greedy(beams):
+    inputs = ours("qwen2_vl").inputs(REQUESTS)
+    assert said(ours("qwen2_vl"), inputs, GREEDY, num_beams=beams) == said(ours("qwen2_vl"), inputs)
+
+
+EAGER_TO_GO_BACK = "opera(threshold=1, scale_factor=20, num_attn_candidates=3)"
+
+
+@pytest.mark.parametrize("name", ["llava", "gemma3", "mllama"])
+def test_a_batch_finds_what_its_prompts_find_alone(name):
+    adapter = ours(name)
+    for spec in ("opera", EAGER_TO_GO_BACK, "opera(threshold=1, scale_factor=20, compat_fp16=True)"):
+        settings = {"num_beams": 2, "max_new_tokens": 16, "num_return_sequences": 2, "repetition_penalty": 0.5}
+        together = said(adapter, adapter.inputs(REQUESTS[:3]), spec, **settings)
+        alone = [answer for r in REQUESTS[:3] for answer in said(adapter, adapter.inputs([r]), spec, **settings)]
+        assert together == alone
+
+
+def test_half_precision_makes_other_decisions():
+    inputs = ours("llava").inputs(REQUESTS[:1])
+    spec = "opera(penalty_weights=1e9, scale_factor=3, compat_fp16={})"
+    answers = [said(ours("llava"), inputs, spec.format(half), max_new_tokens=24)[0] for half in (False, True)]
+    assert answers[0][:10] == answers[1][:10]
+    assert answers[0] != answers[1]
+
+
+def test_ends_and_least_lengths_are_kept(llava, pictures):
+    """The end is a candidate like any other, and a processor may forbid it."""
+    config = llava.model.generation_config
+    config.eos_token_id = list(range(0, len(llava.processor.tokenizer), 3))
+    answer = llava.generate(pictures[0], "What?", "opera", max_new_tokens=12)
+    assert answer.stopped_by == "eos"
+    config.min_new_tokens = 7
+    longer = llava.generate(pictures[0], "What?", "opera", max_new_tokens=12)
+    assert len(longer.token_ids) >= 7 > len(answer.token_ids)
+
+
+def test_stop_strings_end_an_answer(llava, pictures):
+    whole = llava.generate(pictures[0], "What?", "opera", max_new_tokens=12)
+    part = llava.generate(pictures[0], "What?", "opera", max_new_tokens=12, stop_strings=[whole.tokens[2]])
+    assert len(part.token_ids) < len(whole.token_ids)
+
+
+def test_it_has_five_beams_of_its_own(llava, pictures):
+    answers = [llava.generate(pictures[0], "What?", "opera", max_new_tokens=6, **n) for n in ({}, {"num_beams": 5})]
+    assert answers[0].token_ids == answers[1].token_ids
+    assert answers[0].settings["num_beams"] == 5
+    several = llava.generate(pictures[0], "What?", "opera", max_new_tokens=6, num_return_sequences=5)
+    assert len(several.others) == 4
+    with pytest.raises(OptionError, match=r"num_return_sequences must be at most num_beams \(5\)"):
+        llava.generate(pictures[0], "What?", "opera", num_return_sequences=6)
+
+
+def test_it_draws_nothing(llava, pictures):
+    with pytest.raises(OptionError, match="do_sample must be False with a strategy that searches"):
+        llava.generate(pictures[0], "What?", "opera", do_sample=True)
+
+
+def test_custom_generate_searches_too(processor, pictures):
+    own = make_random_llava(processor)
+    lvlm = LVLM(make_random_llava(processor), processor, "random")
+    inputs = lvlm.adapter.inputs([Request("What?", (picture,)) for picture in pictures[:2]])
+    for beams in (None, 2):
+        loop = mmhall.custom_generate(EAGER_TO_GO_BACK, num_beams=beams, processor=processor)
+        rows = own.generate(**inputs, max_new_tokens=14, do_sample=False, custom_generate=loop)
+        given = {} if beams is None else {"num_beams": beams}
+        pairs = [(picture, "What?") for picture in pictures[:2]]
+        wanted = lvlm.generate_batch(pairs, EAGER_TO_GO_BACK, max_new_tokens=14, **given)
+        found = rows[:, inputs["input_ids"].shape[1] :].tolist()
+        assert [tuple(row)[: len(answer.token_ids)] for row, answer in zip(found, wanted, strict=True)] == [
+            answer.token_ids for answer in wanted
+        ]
+    with pytest.raises(OptionError, match="do_sample must be False"):
+        own.generate(**inputs, max_new_tokens=4, do_sample=True, custom_generate=mmhall.custom_generate("opera"))
+
+
+class Heard(BaseStreamer):
+    """Keeps what arrives, piece by piece."""
+
+    def __init__(self):
+        self.pieces = []
+
+    def put(self, value):
+        self.pieces.append(value.tolist())
+
+    def end(self):
+        self.pieces.append("end")
+
+
+@pytest.mark.parametrize("spec", ["opera", EAGER_TO_GO_BACK, "opera(threshold=9)", NEUTRAL])
+def test_what_is_streamed_is_never_taken_back(spec):
+    adapter, counts = ours("llava"), []
+    for request in REQUESTS:
+        inputs, heard = adapter.inputs([request]), Heard()
+        config = Settings(max_new_tokens=20, num_beams=3).resolved(adapter.model)
+        with torch.inference_mode():
+            session = mmhall.strategy(spec).prepare(adapter, inputs)
+            rows = decode(adapter, prepared(adapter, inputs, config), session, config, [], heard)
+        assert heard.pieces.pop() == "end"
+        assert [token for piece in heard.pieces for token in piece] == rows[0].tolist()
+        counts.append(len(heard.pieces))
+    assert max(counts) > 1, "everything came at the end"
+
+
+def test_a_step_can_be_gone_back_to_as_long_as_its_location_can_still_agree():
+    """Threshold 3: a location needs four steps; of 14, only the tenth to the last leave so many."""
+    options = Opera(threshold=3)
+    assert earliest([], {}, options, 13) is None
+    assert earliest([], {}, options, 14) == 10
+    history = [[0, 0]] * 11
+    assert earliest(history, {}, options, 14) is None
+    assert earliest([*history[:10], [10, 10]], {}, options, 14) == 10
+    assert earliest([*history[:10], [10, 9]], {}, options, 14) is None
+    assert earliest(history, {}, options, 15) == 10
+    assert earliest(history, {10: 5, 11: 5}, options, 15) == 11
+    assert earliest(history, {10: 5, 11: 5, 12: 5}, options, 15) is None
+
+
+def test_without_a_picture_only_stripes_count(llava):
+    """Ten tokens long no stripe is punished: each beam's best tokens compete by themselves."""
+    plain = llava.generate(None, "What?", "opera(penalty_weights=0)", max_new_tokens=10)
+    assert llava.generate(None, "What?", "opera(penalty_weights=50)", max_new_tokens=10).token_ids == plain.token_ids
+
+
+def test_recurrent_models_are_refused():
+    adapter = ours("qwen3_5")
+    with pytest.raises(CompositionError, match=r"opera: qwen3_5 cannot carry it: .*recurrent"):
+        Opera().fitted(adapter)
+
+
+def test_a_trace_follows_one_sequence(llava, pictures):
+    with pytest.raises(OptionError, match="num_beams must be 1"):
+        llava.trace(pictures[0], "What?", "opera")
+    with pytest.raises(OptionError, match="strategy must be one that does not search"):
+        llava.trace(pictures[0], "What?", "opera", num_beams=1)
+
+
+def test_plain_beams_are_still_not_streamed(llava, pictures):
+    with pytest.raises(PromptError, match="cannot be streamed"):
+        llava.stream(pictures[0], "What?", "vcd", num_beams=2)
+    assert "".join(llava.stream(pictures[0], "What?", "opera", num_beams=2, max_new_tokens=4))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("num_attn_candidates", 0),
+        ("num_attn_candidates", 2.5),
+        ("penalty_weights", -1.0),
+        ("penalty_weights", math.nan),
+        ("scale_factor", 0.0),
+        ("scale_factor", math.inf),
+        ("threshold", 0),
+        ("window", 0),
+        ("compat_fp16", 1),
+    ],
+)
+def test_impossible_options_are_refused_when_built(option, value):
+    with pytest.raises(OptionError, match=f"opera: {option} must be"):
+        mmhall.strategy("opera", **{option: value})

@@ -112,6 +112,7 @@ def start(
         **lvlm.identity(),
         "strategies": [str(s) for s in strategies],
         "fitted": _fitted(lvlm, strategies),
+        "num_beams": {str(s): s.beams for s in strategies},
         "options": {str(s): s.options() for s in strategies},
         "benchmarks": {
             b.name: {"rule": b.rule, "items": _digest(items), "count": len(items), "settings": _settings(lvlm, b)}
@@ -158,7 +159,9 @@ def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
 
 def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
     settings = Settings(max_new_tokens=benchmark.max_new_tokens)
-    return settings.record(settings.resolved(lvlm.model))
+    shared = settings.record(settings.resolved(lvlm.model))
+    del shared["num_beams"]  # each strategy has its own
+    return shared
 
 
 def _noted(path: Path, folder: Path) -> str:

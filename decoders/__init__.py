@@ -9,9 +9,10 @@ STRATEGIES = Registry(
     "strategy",
     {
         "greedy": "mmhall.decoders.greedy:Greedy",
-        "opera": "mmhall.decoders.opera:Opera",
+        "beam": "mmhall.decoders.beam:Beam",
         "vcd": "mmhall.decoders.vcd:VCD",
         "vdd": "mmhall.decoders.vdd:VDD",
+        "opera": "mmhall.decoders.opera:Opera",
         "vhr": "mmhall.decoders.vhr:VHR",
         "gift": "mmhall.decoders.gift:GIFT",
         "var": "mmhall.decoders.var:VAR",

@@ -43,7 +43,7 @@ class GIFT(RowStrategy):
         alpha: Strength on the map, >= 0; 0 changes nothing while beta is 1.
         beta: Gain of the question's columns over the picture's, >= 0.
         saliency: Layers whose gaze is followed.
-        layers: Enhanced layers.
+        layers: Layers in which the newest row is enhanced.
         words: "informative" words of the question, or "all" of it.
     """
 
@@ -55,7 +55,7 @@ class GIFT(RowStrategy):
     }
 
     alpha: float = by_model(5.0, low=0, high=60, tries=(0.5, 1.0, 2.0, 5.0))
-    beta: float = by_model(1.0, low=0, high=100)
+    beta: float = option(1.0, low=0, high=100)
     saliency: str = layers_option("35%", tries=("35%", "50%"))
     layers: str = layers_option("37%:71%", tries=("37%:71%", "50%:"))
     words: str = option("informative", choices=("informative", "all"))

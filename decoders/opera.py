@@ -29,9 +29,8 @@ Differs   Candidates are read side by side in one pass, and the chosen ones are 
           compat_fp16=True keeps of the authors' code: half-precision products (flushed below 0.298, a
           barrier above 65504, ties to location 0), answers finished after a step that was gone back to
           twice, and lists of what was ruled out that are cleared at the next step only. Votes over a
-          whole batch are not kept.
-Streams   What no step can take back: the beginning all beams share, as of the earliest step that could
-          still be gone back to. Only the first 10 tokens, mostly; the rest follows at the end.
+          whole batch are not kept. Streamed is what no step can take back, mostly the first 10 tokens;
+          the rest follows at the end.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ from mmhall.generation.branches import Rows
 from mmhall.generation.choose import combined
 from mmhall.generation.prepare import Prepared
 from mmhall.options import option
-from mmhall.strategies import Session, Strategy
+from mmhall.strategies import SEARCH, Session, Strategy
 
 EARLY = 10
 """Up to so many answer tokens the picture decides the penalty, and no step before is gone back to."""
@@ -82,8 +81,9 @@ class Opera(Strategy):
 
     name: ClassVar[str] = "opera"
     beams: ClassVar[int] = 5
+    searches: ClassVar[bool] = True
 
-    claims: ClassVar[frozenset[str]] = frozenset({"a search of its own"})
+    claims: ClassVar[frozenset[str]] = frozenset({SEARCH})
 
     num_attn_candidates: int = option(5, low=1)
     penalty_weights: float = option(1.0, low=0)

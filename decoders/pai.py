@@ -37,13 +37,13 @@ class PAI(RowStrategy):
         alpha: Strength of the lift, >= 0; 0 leaves attention alone.
         gamma: Strength of the guidance, >= 1; 1 uses no second branch.
         beta: Plausibility cut-off of the guidance, in [0, 1].
-        layers: Where to lift.
+        layers: Layers in which attention is lifted.
     """
 
     name: ClassVar[str] = "pai"
 
     alpha: float = by_model(0.5, low=0, tries=(0.1, 0.2, 0.35, 0.5))
-    gamma: float = by_model(1.1, low=1, tries=(1.0, 1.1, 1.5))
+    gamma: float = by_model(1.1, low=1, tries=(1.0, 1.1, 1.5, 2.0, 3.0))
     beta: float = option(0.1, low=0, high=1)
     layers: str = layers_option("6%:", tries=("6%:", "50%:"))
 

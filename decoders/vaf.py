@@ -33,14 +33,14 @@ class VAF(RowStrategy):
     Attributes:
         alpha: Amplification of image columns, >= 0.
         beta: Damping of the columns before the picture, in [0, 1].
-        layers: Where.
+        layers: Layers in which scores are amplified.
         heads: "all", or "visual": in each row the half of the heads with the larger share on the picture.
     """
 
     name: ClassVar[str] = "vaf"
 
-    alpha: float = by_model(0.15, low=0, tries=(0.05, 0.15, 0.3, 0.6))
-    beta: float = by_model(0.05, low=0, high=1, tries=(0.0, 0.05, 0.1))
+    alpha: float = by_model(0.15, low=0, tries=(0.05, 0.15, 0.3, 0.6, 1.2))
+    beta: float = option(0.05, low=0, high=1)
     layers: str = layers_option("28%:44%", tries=("28%:44%", "28%:72%", "50%:"))
     heads: str = option("all", choices=("all", "visual"))
 

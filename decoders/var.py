@@ -42,7 +42,7 @@ class VAR(RowStrategy):
         mass: Least attention of a head to the picture, in [0, 1].
         tau: How massive a sink is, in root mean squares, > 0.
         sink_dims: Hidden dimensions that give sinks away; (): found in the model.
-        layers: Where.
+        layers: Layers in which attention is moved.
         rows: "all" rows behind the picture, or the "last" one of the prompt only, and every later one.
     """
 
@@ -51,7 +51,7 @@ class VAR(RowStrategy):
     keep: float = by_model(0.4, low=0, high=1, tries=(0.0, 0.4, 0.6, 0.8))
     rho: float = by_model(0.5, low=0, high=1, tries=(0.5, 0.8))
     mass: float = option(0.2, low=0, high=1)
-    tau: float = by_model(20.0, holds=lambda tau: tau > 0, expected="a number > 0")
+    tau: float = option(20.0, holds=lambda tau: tau > 0, expected="a number > 0")
     sink_dims: tuple[int, ...] = by_model(
         (), holds=lambda dims: all(type(d) is int and d >= 0 for d in dims), expected="a tuple of dimensions >= 0"
     )

@@ -37,7 +37,7 @@ class VHR(Strategy):
 
     Attributes:
         alpha: Gain of the chosen heads, >= 0; 1 changes nothing.
-        layers: Where.
+        layers: Layers whose heads are amplified.
         positions: "all" prompt positions are reinforced, or only the "last".
         scale_text: Whether the text-only pass is reinforced alike.
         squared: Compare squared distances.

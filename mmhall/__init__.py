@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mmhall.generation.custom import custom_generate as custom_generate
     from mmhall.loading import load as load
     from mmhall.lvlm import LVLM as LVLM
+    from mmhall.options import by_model as by_model
+    from mmhall.options import option as option
     from mmhall.strategies import Session as Session
     from mmhall.strategies import Strategy as Strategy
     from mmhall.strategies import strategy as strategy
@@ -34,9 +36,11 @@ _PUBLIC = {
     "LVLM": "mmhall.lvlm",
     "Trace": "mmhall.trace",
     "Uncertainty": "mmhall.answers",
+    "by_model": "mmhall.options",
     "calibrate": "mmhall.calibration",
     "custom_generate": "mmhall.generation.custom",
     "load": "mmhall.loading",
+    "option": "mmhall.options",
     "Session": "mmhall.strategies",
     "Strategy": "mmhall.strategies",
     "strategy": "mmhall.strategies",
@@ -51,9 +55,11 @@ __all__ = [
     "Strategy",
     "Trace",
     "Uncertainty",
+    "by_model",
     "calibrate",
     "custom_generate",
     "load",
+    "option",
     "strategy",
 ]
 __version__ = "0.1.0"

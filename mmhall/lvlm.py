@@ -313,10 +313,9 @@ class LVLM:
             MmhallError: As in `generate`.
         """
         method, chosen = make_strategy(strategy), make_settings(settings)
-        if (chosen.num_beams or 1) > 1 and method.beams == 1:
-            raise PromptError(
-                f"an answer found by {chosen.num_beams} beams cannot be streamed; use generate or num_beams=1"
-            )
+        beams = chosen.num_beams or method.beams
+        if beams > 1 and not method.searches:
+            raise PromptError(f"an answer found by {beams} beams cannot be streamed; use generate or num_beams=1")
         if chosen.num_return_sequences > 1:
             raise PromptError(
                 f"{chosen.num_return_sequences} answers cannot be streamed together; use generate or "

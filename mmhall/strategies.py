@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Combine = Callable[..., Tensor]
     Search = Callable[..., Tensor]
 
+SEARCH = "a search of its own"  # claimed by whoever decides how to search
 TUNED = "tuned for this model"
 GENERAL = "not tuned for this model: the general default"
 
@@ -68,13 +69,15 @@ class Strategy:
 
     Attributes:
         name: How people call it.
-        beams: Beams where the user names no number; more than one where it searches by itself.
+        beams: Beams where the user names no number.
+        searches: Whether its sessions bring a search of their own.
         published: Options its paper gives for single models, by (model_type, decoder layers).
         claims: What it does that only one strategy of a composition can do, such as "the contrast".
     """
 
     name: ClassVar[str]
     beams: ClassVar[int] = 1
+    searches: ClassVar[bool] = False
     published: ClassVar[Mapping[tuple[str, int], Mapping[str, Any]]] = {}
     claims: ClassVar[frozenset[str]] = frozenset()
 
@@ -185,6 +188,11 @@ class Composed(Strategy):
     def beams(self) -> int:  # type: ignore[override]
         """As many as the part that searches wants."""
         return max(part.beams for part in self.parts)
+
+    @property
+    def searches(self) -> bool:  # type: ignore[override]
+        """Whether a part does."""
+        return any(part.searches for part in self.parts)
 
     @property
     def claims(self) -> frozenset[str]:  # type: ignore[override]

@@ -66,7 +66,7 @@ def test_prompts_with_and_without_pictures_do_not_mix(llava, pictures):
         ({"top_p": 1.5, "do_sample": True}, OptionError, r"top_p must be a number in \(0, 1\]"),
         ({"num_beams": 0}, OptionError, "num_beams must be an integer >= 1"),
         ({"num_beams": "3"}, OptionError, "num_beams must be"),
-        ({"do_sample": True, "num_beams": 2}, OptionError, "do_sample must be False with num_beams > 1"),
+        ({"do_sample": True, "num_beams": 2}, OptionError, "do_sample must be False with a search of 2 beams"),
         ({"max_new_tokens": 500}, PromptError, "500 new ones exceed the model's context of 512"),
     ],
 )

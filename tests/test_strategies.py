@@ -122,12 +122,10 @@ def test_open_options_are_filled_with_what_the_paper_published_for_the_model():
     assert fitted.options() == {"alpha": 5.0, "beta": 2.0, "saliency": "11", "layers": "12:23", "words": "informative"}
     assert strategy("gift").origins(adapter) == {
         "alpha": PUBLISHED,
-        "beta": GENERAL,
         "saliency": PUBLISHED,
         "layers": PUBLISHED,
     }
     assert strategy("vhr").fitted(adapter).layers == "1, 18:32"
-    assert strategy("var").fitted(adapter).sink_dims == (1415, 2533)
 
 
 def test_a_model_of_another_depth_gets_the_general_default():

@@ -12,6 +12,8 @@ def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks 
 
     Example: mmhall list strategies
     """
+    import re
+
     from mmhall.benchmarks import BENCHMARKS
     from mmhall.cards import heading
     from mmhall.cli.console import aligned
@@ -27,7 +29,7 @@ def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks 
     rows: list[tuple[str, ...]] = []
     for name in tables[what].names():
         title, sections = heading(tables[what], name)
-        cost = " ".join(sections.get("Cost", "").split())
+        cost = re.split(r"[.;] |\.$", " ".join(sections.get("Cost", "").split()))[0]
         rows.append((name, title, cost) if what == "strategies" else (name, title))
     print(aligned(rows))
     if what == "strategies":

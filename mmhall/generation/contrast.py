@@ -72,7 +72,7 @@ class ContrastStrategy(Strategy):
 
     claims: ClassVar[frozenset[str]] = frozenset({CONTRAST})
 
-    alpha: float = by_model(1.0, low=0, tries=(0.25, 0.5, 1.0, 2.0))
+    alpha: float = by_model(1.0, low=0, tries=(0.25, 0.5, 1.0, 2.0, 4.0))
     beta: float = option(0.1, low=0, high=1)
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:

@@ -71,7 +71,7 @@ class Settings:
             if getattr(self, option) is not None and not self.do_sample:
                 raise OptionError("generation", option, getattr(self, option), "left out unless do_sample=True")
         if self.do_sample and (self.num_beams or 1) > 1:
-            raise OptionError("generation", "do_sample", True, "False with num_beams > 1")
+            raise OptionError("generation", "do_sample", True, f"False with a search of {self.num_beams} beams")
         if self.num_beams is not None:
             self._check_sequences(self.num_beams)
 
@@ -86,9 +86,11 @@ class Settings:
             beams: The strategy's own.
 
         Raises:
-            OptionError: More sequences are asked for than there are beams.
+            OptionError: More sequences are asked for than there are beams, or tokens are to be drawn in a search.
         """
-        num_beams = self.num_beams if self.num_beams is not None else 1 if self.do_sample else beams
+        num_beams = self.num_beams if self.num_beams is not None else beams
+        if self.do_sample and num_beams > 1:
+            raise OptionError("generation", "do_sample", True, f"False with a search of {num_beams} beams")
         self._check_sequences(num_beams)
         own = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
         given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "seed"}

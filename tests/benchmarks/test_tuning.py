@@ -262,7 +262,7 @@ def test_strategies_and_compositions_are_tuned(llava, scenes, spec):
     assert found.options == again.options == checked(method.tuned_as, found.options)
     wanted = {
         "vhr+vcd": {"vhr.alpha", "vhr.layers", "vcd.alpha"},
-        "vaf": {"alpha", "beta", "layers"},
+        "vaf": {"alpha", "layers"},
         "vcd(beta=0.2)": {"alpha"},
         "vhr(layers='0:2')": {"alpha", "layers"},
     }

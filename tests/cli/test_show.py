@@ -29,7 +29,7 @@ def test_a_strategy_shows_its_card_and_options(cli, name):
 
 def test_show_tells_where_values_come_from(cli, model_folder):
     shown = cli("show", "gift").stdout
-    assert "alpha: a number in [0, 80]; depends on the model, else 5.0" in shown
+    assert "alpha: a number in [0, 60]; depends on the model, else 5.0" in shown
     assert "Published: 4.0 for qwen2_vl with 28 layers." in shown
     assert "`mmhall tune` tries 0.5, 1.0, 2.0, 5.0." in shown
     assert "the rows of attention: cannot be combined with var, pai, vaf" in shown

@@ -13,7 +13,7 @@ import torch
 import mmhall
 from mmhall.adapters.base import Request
 from mmhall.decoders import STRATEGIES
-from mmhall.errors import CompositionError, OptionError
+from mmhall.errors import CompositionError, OptionError, PromptError
 from mmhall.options import rules
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
 
@@ -49,7 +49,7 @@ COMPOSED = (
     "vaf(alpha=1)+vhr",
     "opera+pai(alpha=1)+vhr(alpha=3)",
 )
-SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name != "greedy") + COMPOSED
+SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
 COLUMNS = {"gift", "var", "pai", "vaf"}  # weigh image columns beside text
 
 
@@ -135,7 +135,24 @@ def test_a_cut_off_alone_is_greedy_token_for_token(llava, pictures, spec):
 
 
 def test_every_strategy_has_neutral_options():
-    assert set(NEUTRAL) | {"greedy", "opera"} == set(NAMES)
+    assert set(NEUTRAL) | {"greedy", "beam", "opera"} == set(NAMES)
+
+
+@pytest.mark.parametrize("beams", [2, 5])
+def test_beam_is_the_setting_as_a_strategy(llava, pictures, beams):
+    plain = llava.generate_batch(requests(pictures), "greedy", max_new_tokens=LENGTH, num_beams=beams)
+    asked = llava.generate_batch(requests(pictures), f"beam(num_beams={beams})", max_new_tokens=LENGTH)
+    assert ids(asked) == ids(plain)
+    assert {answer.settings["num_beams"] for answer in asked} == {beams}
+    contrasted = llava.generate_batch(requests(pictures), "vcd", max_new_tokens=LENGTH, num_beams=beams)
+    composed = llava.generate_batch(requests(pictures), f"vcd+beam(num_beams={beams})", max_new_tokens=LENGTH)
+    assert ids(composed) == ids(contrasted)
+
+
+def test_plain_beams_cannot_be_streamed(llava, pictures):
+    for spec, settings in (("beam", {}), ("vcd", {"num_beams": 2}), ("vcd+beam", {})):
+        with pytest.raises(PromptError, match="beams cannot be streamed"):
+            llava.stream(pictures[0], QUESTIONS[0], spec, **settings)
 
 
 @pytest.mark.parametrize("beams", [1, 2, 5])

@@ -358,8 +358,10 @@ def test_it_has_five_beams_of_its_own(llava, pictures):
 
 
 def test_it_draws_nothing(llava, pictures):
-    with pytest.raises(OptionError, match="do_sample must be False with a strategy that searches"):
+    with pytest.raises(OptionError, match="do_sample must be False with a search of 5 beams"):
         llava.generate(pictures[0], "What?", "opera", do_sample=True)
+    with pytest.raises(OptionError, match="do_sample must be False with a strategy that searches"):
+        llava.generate(pictures[0], "What?", "opera", do_sample=True, num_beams=1)
 
 
 def test_custom_generate_searches_too(processor, pictures):

@@ -208,7 +208,7 @@ def test_stop_strings_of_a_batch_end_each_answer_by_itself():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"do_sample": True, "num_beams": 2}, "do_sample must be False with num_beams > 1, got True"),
+        ({"do_sample": True, "num_beams": 2}, "do_sample must be False with a search of 2 beams, got True"),
         ({"num_return_sequences": 2, "num_beams": 1}, r"at most num_beams \(1\) unless do_sample=True, got 2"),
         ({"num_return_sequences": 4, "num_beams": 3}, r"at most num_beams \(3\) unless do_sample=True, got 4"),
         ({"num_return_sequences": 0}, "num_return_sequences must be an integer >= 1"),
@@ -236,7 +236,8 @@ def test_who_names_no_beams_gets_the_strategys_own():
     model = ours("llava").model
     assert [Settings().resolved(model, beams).num_beams for beams in (1, 5)] == [1, 5]
     assert Settings(num_beams=2).resolved(model, 5).num_beams == 2
-    assert Settings(do_sample=True).resolved(model, 5).num_beams == 1
+    with pytest.raises(OptionError, match="do_sample must be False with a search of 5 beams"):
+        Settings(do_sample=True).resolved(model, 5)
     assert Settings(num_return_sequences=5).resolved(model, 5).num_return_sequences == 5
     for settings, beams in ((Settings(num_return_sequences=2), 1), (Settings(num_return_sequences=6), 5)):
         with pytest.raises(OptionError, match=rf"at most num_beams \({beams}\) unless do_sample=True"):

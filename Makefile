@@ -3,6 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 RUN := runs/bench
+TWO := -n 2 --dist loadfile  # models are built once a file
 
 .PHONY: help bench test check lint types clean
 
@@ -24,11 +25,11 @@ bench: $(READY)
 
 test: lint types
 	@echo "== every test"
-	@$(PYTHON) -m pytest -q
+	@$(PYTHON) -m pytest -q $(TWO)
 
 check: lint types
 	@echo "== the quick tests"
-	@$(PYTHON) -m pytest -q -m "not slow"
+	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
 
 lint: $(READY)
 	@echo "== ruff"

@@ -17,6 +17,7 @@ from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConf
 import mmhall
 from mmhall.loading import EMBEDDED
 from mmhall.lvlm import LVLM
+from tests.zoo import ZOO
 
 
 def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaForConditionalGeneration:
@@ -56,6 +57,18 @@ def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaFo
             if parameter.ndim > 1:
                 parameter.mul_(6)
     return model
+
+
+QUICK = {"llava", "llava_next", "qwen2_5_vl", "qwen3_5", "gemma3", "blip_2", "mllama"}
+OTHERS = set(ZOO) - QUICK
+
+
+def pytest_collection_modifyitems(items):
+    """Leave most families to the long lane: the quick one runs those that differ most."""
+    for item in items:
+        given = getattr(getattr(item, "callspec", None), "params", {}).values()
+        if any(isinstance(value, str) and value in OTHERS for value in given):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -137,31 +137,31 @@ def test_a_model_of_another_depth_gets_the_general_default():
 
 def test_what_was_tuned_for_the_model_wins_and_what_was_given_wins_over_that():
     adapter = deep_llava(32)
-    adapter.tuned = {"gift": {"alpha": 1.5, "beta": 0.5}, "pai": {"gamma": 1.0}}
+    adapter.tuned = {"gift": {"alpha": 1.5, "saliency": "9"}, "pai": {"gamma": 1.0}}
     assert strategy("gift").fitted(adapter).options() == {
         "alpha": 1.5,
-        "beta": 0.5,
-        "saliency": "11",
+        "beta": 1.0,
+        "saliency": "9",
         "layers": "12:23",
         "words": "informative",
     }
     assert strategy("gift").origins(adapter) == {
         "alpha": TUNED,
-        "beta": TUNED,
-        "saliency": PUBLISHED,
+        "saliency": TUNED,
         "layers": PUBLISHED,
     }
     given = strategy("gift(alpha=3, layers='2:4')")
-    assert (given.fitted(adapter).alpha, given.fitted(adapter).beta, given.fitted(adapter).layers) == (3.0, 0.5, "2:4")
-    assert set(given.origins(adapter)) == {"beta", "saliency"}
+    fitted = given.fitted(adapter)
+    assert (fitted.alpha, fitted.saliency, fitted.layers) == (3.0, "9", "2:4")
+    assert set(given.origins(adapter)) == {"saliency"}
     assert strategy("pai").fitted(adapter).gamma == 1.0
     assert strategy("pai(gamma=2)").fitted(adapter).gamma == 2.0
 
 
 def test_a_tuned_value_that_is_out_of_range_is_refused():
     adapter = deep_llava(3)
-    adapter.tuned = {"vaf": {"beta": 3.0}}
-    with pytest.raises(OptionError, match=r"vaf: beta must be a number in \[0, 1\], got 3.0"):
+    adapter.tuned = {"vaf": {"alpha": -3.0}}
+    with pytest.raises(OptionError, match=r"vaf: alpha must be a number >= 0, got -3\.0"):
         strategy("vaf").fitted(adapter)
 
 

@@ -27,11 +27,11 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Groups, layers_named, layers_option
 from mmhall.gaze import Gaze, informative
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer, has_picture, top_half
+from mmhall.steering import RowStrategy, Steer, top_half
 from mmhall.strategies import Session
 
 
@@ -86,11 +86,10 @@ class _Enhance(Steer):
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
         if self._groups is None:
             self._groups = Groups(torch.expm1(self._options.alpha * self._gaze.map()), self._query, self._gaze.image)
-        masses = self._groups.masses(call, probs)
-        lifted, asked, seen = masses.chunk(3, dim=-1)
+        lifted, asked, seen = self._groups.masses(call, probs)
         looking = top_half(seen)
         growth = 1 + (looking * lifted).sum(dim=1, keepdim=True) / (looking * seen).sum(dim=1, keepdim=True)
         gain = top_half(asked) * (self._options.beta * growth.nan_to_num(1.0) - 1)
         gain = gain * call.each(self._guided)[:, None, None, None]
-        edited = self._groups.scale(call, probs, torch.cat([looking, gain, torch.zeros_like(gain)], dim=-1))
+        edited = self._groups.scale(call, probs, looking, gain)
         return edited.div_(1 + looking * lifted + gain * asked)

@@ -129,7 +129,8 @@ class Watch(Op):
         top = probs.amax(dim=1)
         top = top / top.sum(dim=-1, keepdim=True)
         count, columns = top.shape[1:]
-        self.image = self._image.masses(call, top[:, None])[:, 0, :, 0]
+        (image,) = self._image.masses(call, top[:, None])
+        self.image = image[:, 0, :, 0]
         first, said = self._length - call.offset, call.start - self._length
         before = top[:, :, max(first, 0) : columns - count]
         before = torch.nn.functional.pad(before, (said - before.shape[2], 0))  # what left a sliding window counts 0
@@ -192,6 +193,26 @@ def weighed(logits: Tensor, candidates: Tensor, penalty: Tensor) -> Tensor:
     else:
         told = behind.scatter(1, candidates, chosen.log_softmax(dim=1))
     return torch.where(barred.all(dim=1, keepdim=True), behind, told)
+
+
+def without(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    """Rule out tokens of beams, of which a contrast may have left only these.
+
+    Args:
+        logits: (beams, vocabulary), -inf where a contrast has cut off.
+        rows: Of each token, (pairs,).
+        tokens: (pairs,).
+
+    Returns:
+        Log-probabilities, (beams, vocabulary); a beam that has no token left falls behind as a whole.
+    """
+    left = logits.clone()
+    left[rows, tokens] = -torch.inf
+    dead = (left == -torch.inf).all(dim=1, keepdim=True)
+    told = left.log_softmax(dim=1)
+    lowest = told.masked_fill(told == -torch.inf, torch.inf).amin(dim=1)
+    told[rows, tokens] = lowest[rows] - _BEHIND
+    return torch.where(dead, logits.log_softmax(dim=1) - _BEHIND, told)
 
 
 def vote(locations: Sequence[Sequence[int]]) -> list[int]:
@@ -318,7 +339,7 @@ class Retrospection:
             if not self._looks:
                 logprobs, kept = weighed(logits, candidates, torch.zeros_like(candidates, dtype=logits.dtype)), None
             else:
-                penalty = self._look(candidates)
+                penalty = self._look(logits, candidates)
                 kept = back(self._history, self.tries, self._options) if self._turns else None
                 logprobs = weighed(logits, candidates, penalty) if kept is None else self._return(kept)
             parents = self.beams.advance(logprobs.expand(len(self._from), -1))
@@ -327,17 +348,19 @@ class Retrospection:
             self._feed(parents.clamp(max=len(logits) - 1), candidates if self._looks and kept is None else None)
             self._tell()
 
-    def _look(self, candidates: Tensor) -> Tensor:
+    def _look(self, logits: Tensor, candidates: Tensor) -> Tensor:
         """Read the candidates side by side; vote, save the step, and return their penalties, (rows, candidates)."""
         self._watch.on = True
         self._rows.split(candidates)
         self._watch.on = False
-        self._grown = summed(self._sums, self._watch.answer, self._options.scale_factor)
+        self._grown = summed(self._sums, self._watch.answer.to(self._sums.device), self._options.scale_factor)
         penalty, locations = judged(self._grown, self._watch.image, half=self._options.compat_fp16)
         weight = self._options.penalty_weights
         penalty = weight * penalty if weight > 0 else torch.zeros_like(penalty)
         if self._turns:
-            step, voted = len(self._history), vote(locations.tolist())
+            possible = logits.gather(1, candidates) > -torch.inf  # a contrast may leave fewer than are looked at
+            heard = [row[own].tolist() for row, own in zip(locations, possible, strict=True)]
+            step, voted = len(self._history), vote(heard)
             self._history.append(voted if len(voted) == len(self._from) else voted * len(self._from))
             self._states[step] = _State(self.beams.copy(), self._sums, *self._latest)
         return penalty
@@ -355,11 +378,9 @@ class Retrospection:
         self.beams, self._sums = state.beams.copy(pools=not compat), state.sums
         self._rows = self._prompts.taken(self._from)
         self._rows.reread(self.beams.said[0])
-        logits = combined(self._session, self._rows.logits).clone()
-        out = torch.tensor(sorted(self.out[kept]), device=logits.device)
-        lowest = logits.masked_fill(logits == -torch.inf, torch.inf).amin(dim=1)
-        logits[out[:, 0], out[:, 1]] = lowest[out[:, 0]] - _BEHIND
-        return logits.log_softmax(dim=1)
+        logits = combined(self._session, self._rows.logits)
+        rows, tokens = torch.tensor(sorted(self.out[kept]), device=logits.device).unbind(dim=1)
+        return without(logits, rows, tokens)
 
     def _feed(self, parents: Tensor, tried: Tensor | None) -> None:
         """Go on with the tokens that were chosen, from siblings that were read already if they are among them."""
@@ -379,7 +400,8 @@ class Retrospection:
         self._rows.step(tokens)
         self._watch.on = False
         if self._looks:
-            self._sums = summed(self._sums[parents], self._watch.answer, self._options.scale_factor)[:, 0]
+            answer = self._watch.answer.to(self._sums.device)
+            self._sums = summed(self._sums[parents], answer, self._options.scale_factor)[:, 0]
 
     def _tell(self) -> None:
         """Stream what no later step can take back."""

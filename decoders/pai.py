@@ -21,11 +21,11 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns, layers_named, layers_option
 from mmhall.generation.contrast import CONTRAST, Contrast
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer, has_picture
+from mmhall.steering import RowStrategy, Steer
 from mmhall.strategies import Session
 
 
@@ -46,6 +46,8 @@ class PAI(RowStrategy):
     gamma: float = by_model(1.1, low=1, tries=(1.0, 1.1, 1.5, 2.0, 3.0))
     beta: float = option(0.1, low=0, high=1)
     layers: str = layers_option("6%:", tries=("6%:", "50%:"))
+
+    way_out: ClassVar[str] = "pai(gamma=1), which wants no contrast"
 
     @property
     def claims(self) -> frozenset[str]:  # type: ignore[override]

@@ -19,10 +19,10 @@ from typing import ClassVar
 
 from torch import LongTensor, Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns, Groups, layers_named, layers_option
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer, has_picture, top_half
+from mmhall.steering import RowStrategy, Steer, top_half
 from mmhall.strategies import Session
 
 
@@ -67,5 +67,6 @@ class _Amplify(Steer):
         if chosen is not None:
             gain = gain * chosen
         if self._image is not None:
-            gain = gain * top_half(self._image.masses(call, scores.softmax(dim=-1)))
+            (looks,) = self._image.masses(call, scores.softmax(dim=-1))
+            gain = gain * top_half(looks)
         return scores * (1 + gain)

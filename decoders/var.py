@@ -25,10 +25,10 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor, nn
 
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Groups, layers_named, layers_option, massive_dimensions, massiveness
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer, has_picture
+from mmhall.steering import RowStrategy, Steer
 from mmhall.strategies import GENERAL, Session, Strategy
 
 
@@ -70,9 +70,13 @@ class VAR(RowStrategy):
         """Say where open options get their values from."""
         told = super().origins(adapter)
         return {
-            option: "found in this model" if (option, why) == ("sink_dims", GENERAL) else why
+            option: self._found(adapter) if (option, why) == ("sink_dims", GENERAL) else why
             for option, why in told.items()
         }
+
+    def _found(self, adapter: Adapter) -> str:
+        found = massive_dimensions(adapter, self.tau)
+        return "found in this model" if found else "none found in this model: nothing is changed"
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Watch for sinks at prefill, redistribute from then on."""
@@ -80,18 +84,16 @@ class VAR(RowStrategy):
         self.check("sink_dims", all(d < width for d in self.sink_dims), f"below the model's hidden size, {width}")
         if not has_picture(inputs) or self.keep == 1 or not self.sink_dims:
             return Session()
-        image, real = adapter.image_mask(inputs["input_ids"]), inputs["attention_mask"].bool()
+        image = adapter.image_mask(inputs["input_ids"])
         behind = adapter.after_image(inputs) if self.rows == "all" else None
         layers = layers_named(adapter, self, "layers", self.layers)
-        return Session(ops=[_Redistribute(self, layers, behind, image, real)])
+        return Session(ops=[_Redistribute(self, layers, behind, image)])
 
 
 class _Redistribute(Steer):
-    def __init__(
-        self, options: VAR, layers: frozenset[int], behind: Tensor | None, image: Tensor, real: Tensor
-    ) -> None:
+    def __init__(self, options: VAR, layers: frozenset[int], behind: Tensor | None, image: Tensor) -> None:
         super().__init__(layers, behind)
-        self._options, self._image, self._real = options, image, real
+        self._options, self._image = options, image
         self._groups: dict[int, Groups] = {}
 
     def see_states(self, layer: int, step: int, states: Tensor) -> None:
@@ -99,18 +101,18 @@ class _Redistribute(Steer):
             return
         massive = massiveness(states)[..., list(self._options.sink_dims)].amax(dim=-1) >= self._options.tau
         hidden = self._image.shape[1] - massive.shape[1]  # a layer may be given the end of the prompt only
-        sinks = nn.functional.pad(massive, (hidden, 0)) & self._real
+        sinks = nn.functional.pad(massive, (hidden, 0)).to(self._image.device)
         seen = (self._image & sinks).any(dim=1, keepdim=True)
         rest = self._image & ~sinks & seen  # without a sink in the picture no head is chosen
         self._groups[layer] = Groups(sinks, rest, self._image)
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
         groups = self._groups[call.layer]
-        sinks, rest, image = groups.masses(call, probs).unbind(dim=-1)
+        sinks, rest, image = groups.masses(call, probs)
         chosen = (image >= self._options.mass) & (rest >= self._options.rho * image) & (rest > 0)
         taken = (1 - self._options.keep) * chosen
         edited = self.edited(call, rows)
         if edited is not None:
-            taken = taken * edited[..., 0]
+            taken = taken * edited
         given = taken * sinks / rest.clamp_min(torch.finfo(probs.dtype).tiny)
-        return groups.scale(call, probs, torch.stack([-taken, given, torch.zeros_like(taken)], dim=-1))
+        return groups.scale(call, probs, -taken, given)

@@ -21,10 +21,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Call, Op, layers_named, layers_option
 from mmhall.options import by_model, option
-from mmhall.steering import has_picture
 from mmhall.strategies import Session, Strategy
 
 _ROUNDING = 1e-4
@@ -112,7 +111,8 @@ def seeing(pictured: Tensor, bare: Tensor, squared: bool = False, ddof: int = 0)
     """
     distance = (pictured.float() - bare.float()).norm(dim=-1)
     size = bare.float().norm(dim=-1)
-    distance = distance.masked_fill(distance < _ROUNDING * size, 0.0)
+    rounding = max(_ROUNDING, torch.finfo(bare.dtype).eps)
+    distance = distance.masked_fill(distance < rounding * size, 0.0)
     distance, surge = distance**2 if squared else distance, size**2
     outlier = _high(distance, ddof) & _high(surge, ddof)
     distance = distance.masked_fill(outlier, 0.0)

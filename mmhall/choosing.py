@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.answers import Choice, Usage
 from mmhall.calibration import MODES, SMOOTHING, Calibration, calibrate, smoothed
 from mmhall.errors import OptionError, UnknownNameError
@@ -108,7 +108,7 @@ class Choosing:
         scores, lost = _with_fallback(scorer, adapter, inputs)
         plain, top = scores.softmax(dim=-1), _top(scorer)
         methods = tuple(f"labels: none among the {top} likeliest tokens" if row else scorer.method for row in lost)
-        if self.calibrate is None or "pixel_values" not in inputs:
+        if self.calibrate is None or not has_picture(inputs):
             return Chosen(self.choices, scores, None, plain, methods, (None,) * len(plain))
         free = self._prior(adapter, inputs, scorer).expand_as(plain)
         left = lost | (free == 0).any(dim=-1) if top == TOP else lost  # as the authors' multiple-choice script does

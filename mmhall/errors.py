@@ -26,7 +26,8 @@ class UnknownNameError(MmhallError):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        super().__init__(f"unknown {kind} {name!r}{hint} Known: {', '.join(names)}")
+        told = f"Known: {', '.join(names)}" if names else "There is none."
+        super().__init__(f"unknown {kind} {name!r}{hint} {told}")
 
 
 class PluginError(MmhallError):

@@ -60,16 +60,17 @@ class Gaze(Op):
         positions = rows + call.start
         if len(positions) < len(self._wanted):
             return  # a layer that is not given these rows
-        now, before = (torch.searchsorted(positions, at) for at in (self._at, self._at - 1))
+        at, words, marks = (part.to(probs.device) for part in (self._at, self.words, self.image))
+        now, before = torch.searchsorted(positions, at), torch.searchsorted(positions, at - 1)
         shift = (probs[:, :, now] - probs[:, :, before]).clamp_min(0)
-        shift = (shift * self.words[:, self._at][:, None, :, None]).sum(dim=2)  # (B, H, K)
+        shift = (shift * words[:, at][:, None, :, None]).sum(dim=2)  # (B, H, K)
         length, width = self.image.shape[1], probs.shape[-1]
         if call.kind != "cross":
-            shift = shift * self.image[:, None, call.offset : call.offset + width]
+            shift = shift * marks[:, None, call.offset : call.offset + width]
             shift = nn.functional.pad(shift, (call.offset, length - call.offset - width))
         heads = top_half(shift.sum(dim=-1)[:, :, None, None])[:, :, 0]
-        count = heads.sum(dim=1).clamp_min(1) * self.words.sum(dim=1, keepdim=True).clamp_min(1)
-        self.shifts[call.layer] = (shift * heads).sum(dim=1) / count
+        count = heads.sum(dim=1).clamp_min(1) * words.sum(dim=1, keepdim=True).clamp_min(1)
+        self.shifts[call.layer] = ((shift * heads).sum(dim=1) / count).to(self.image.device)
 
     def of(self, layers: Sequence[int], count: int) -> Tensor:
         """Return the shifts of a single request, (layers, image tokens) float32 on the CPU; 0 where none were seen."""

@@ -146,9 +146,7 @@ class LVLM:
             MmhallError: As in `generate`.
         """
         inputs = self.adapter.inputs([_request(image, prompt)])
-        _check_text("an answer", answer)
-        ids = self.adapter.tokenizer(answer, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return score(self.adapter, inputs, [ids])[0]
+        return score(self.adapter, inputs, [self._tokens(answer)])[0]
 
     def choose(
         self,
@@ -291,9 +289,7 @@ class LVLM:
         Raises:
             PromptError: There is no picture or no answer, or they are too long together.
         """
-        _check_text("an answer", answer)
-        request = _request(image, prompt)
-        tokens = self.adapter.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        request, tokens = _request(image, prompt), self._tokens(answer)
         if not request.images or not tokens:
             raise PromptError("head divergence compares an answer with and without a picture: give both")
         return head_divergence(self.adapter, self.adapter.inputs([request]), tokens)
@@ -353,6 +349,12 @@ class LVLM:
         size = sum(parameter.numel() for parameter in self.model.parameters())
         place = f"{str(self.model.dtype).removeprefix('torch.')}, {self.adapter.device}"
         return f"LVLM({self.name!r}, {self.model.config.model_type}, {size / 1e6:,.1f} M parameters, {place})"
+
+    def _tokens(self, answer: str) -> list[int]:
+        """Tokenise an answer; special tokens typed in it stay text."""
+        _check_text("an answer", answer)
+        read = self.adapter.tokenizer(answer, add_special_tokens=False, split_special_tokens=True)
+        return list(read["input_ids"])
 
     def _answers(
         self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: Settings, measured: _Measured

@@ -67,8 +67,10 @@ class Rule:
             return None
         if isinstance(self.general, float) and isinstance(value, int) and not isinstance(value, bool):
             value = _as_float(value)
+        if isinstance(self.general, tuple) and isinstance(value, list):
+            value = tuple(value)
         if type(value) is not type(self.general):
-            raise OptionError(owner, option, value, f"of type {type(self.general).__name__}")
+            raise OptionError(owner, option, value, self.told())
         fits = not isinstance(value, float) or math.isfinite(value)
         fits = fits and (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
         fits = fits and (not self.choices or value in self.choices) and (self.holds is None or self.holds(value))
@@ -136,5 +138,5 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
         if len(options) < len(call.keywords):
             raise ValueError(inside)
         return name, options
-    except (SyntaxError, ValueError, TypeError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise OptionError(name, "options", inside, 'written as "alpha=0.5, beta=0.2"') from None

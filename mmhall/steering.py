@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters.base import Adapter
 from mmhall.attention import Call, Op
 from mmhall.strategies import Strategy
 
@@ -52,12 +52,8 @@ class Steer(Op):
         """Tell which of these rows each prompt wants edited, (B, 1, R, 1) float32; None: all."""
         if self._behind is None or not call.prefill:
             return None
-        return call.each(self._behind[:, rows + call.start])[:, None, :, None].float()
-
-
-def has_picture(inputs: Inputs) -> bool:
-    """Whether a batch has pictures; its prompts all have some or none has."""
-    return "pixel_values" in inputs
+        behind = call.each(self._behind[:, (rows + call.start).to(self._behind.device)])
+        return behind[:, None, :, None].to(call.query.device, torch.float32)
 
 
 def top_half(values: Tensor) -> Tensor:

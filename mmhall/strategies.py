@@ -73,6 +73,7 @@ class Strategy:
         searches: Whether its sessions bring a search of their own.
         published: Options its paper gives for single models, by (model_type, decoder layers).
         claims: What it does that only one strategy of a composition can do, such as "the contrast".
+        way_out: How to write it so that it claims less.
     """
 
     name: ClassVar[str]
@@ -80,6 +81,7 @@ class Strategy:
     searches: ClassVar[bool] = False
     published: ClassVar[Mapping[tuple[str, int], Mapping[str, Any]]] = {}
     claims: ClassVar[frozenset[str]] = frozenset()
+    way_out: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         """Check each option against its rule."""
@@ -175,8 +177,10 @@ class Composed(Strategy):
         for index, part in enumerate(self.parts):
             for other in self.parts[:index]:
                 for claim in sorted(part.claims & other.claims):
+                    ways = "".join(f", or {way}" for way in (other.way_out, part.way_out) if way)
                     raise CompositionError(
-                        f"{other.name}+{part.name}: both want {claim}, and a run can have that once; use one of them"
+                        f"{other.name}+{part.name}: both want {claim}, and a run can have that once; "
+                        f"use one of them{ways}"
                     )
 
     @property

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from mmhall.errors import DataError, MmhallError, ModelError, OptionError
+from mmhall.errors import DataError, MmhallError, ModelError, OptionError, UnknownNameError
 from mmhall.options import rules
 from mmhall.strategies import Strategy, strategy
 
@@ -130,7 +130,16 @@ def options_of(path: Path | None, adapter: Adapter) -> Options:
         return {}
     held = read(path)
     belongs(path, held, adapter)
-    return {name: checked(name, entry["options"]) for name, entry in held["strategies"].items()}
+    entries = held["strategies"].items()
+    return {name: checked(name, entry["options"]) for name, entry in entries if _known(name)}
+
+
+def _known(name: str) -> bool:
+    """Whether every part is there: what was tuned for a plug-in that is not installed waits for it."""
+    try:
+        return all(strategy(part) for part in name.split("+"))
+    except UnknownNameError:
+        return False
 
 
 def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:

@@ -76,3 +76,9 @@ def test_what_cannot_be_compared_is_refused(llava, pictures):
         llava.head_divergence(pictures[0], "What is there?", "")
     with pytest.raises(PromptError, match="exceed the model's context"):
         llava.head_divergence(pictures[0], "What is there?", "a dog and " * 300)
+
+
+def test_special_tokens_in_an_answer_stay_text(llava, pictures):
+    answer = "a <image> b</s>"
+    count = len(llava.score(pictures[0], "What is there?", answer).logprobs)
+    assert len(llava.head_divergence(pictures[0], "What is there?", answer).values) == count > 5

@@ -181,7 +181,7 @@ def damaged(held, what):
         ("strategy", "unknown strategy 'vdc'; did you mean 'v"),
         ("option", "unknown option of vcd 'alhpa'; did you mean 'alpha'"),
         ("value", "vcd: alpha must be a number >= 0, got -1.0"),
-        ("type", "vcd: alpha must be of type float"),
+        ("type", "vcd: alpha must be a number >= 0"),
         ("no such option", "vcd: beta must be left out: it does not depend on the model"),
         ("part", "alpha must be written with the part it is of"),
         ("clash", "unknown option of vcd '__class__'"),

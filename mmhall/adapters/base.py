@@ -40,6 +40,11 @@ class Request:
     images: tuple[Image.Image, ...] = ()
 
 
+def has_picture(inputs: Inputs) -> bool:
+    """Whether a batch has pictures; its prompts all have some or none has."""
+    return "pixel_values" in inputs
+
+
 class Batch(dict[str, Tensor]):
     """Inputs of several requests, and of each by itself.
 
@@ -71,7 +76,7 @@ class Adapter:
         image_token_id: Id that marks image positions in `input_ids`.
     """
 
-    image_kinds: ClassVar[frozenset[str]] = frozenset({"full", "sliding", "chunked"})  # where image columns are
+    image_kinds: ClassVar[frozenset[str]] = SELF_ATTENTION  # where image columns are
     grid: ClassVar[str] = "none, unless each token is a patch of the vision tower"
     limits: ClassVar[str] = ""
     most_images: ClassVar[int | None] = None
@@ -112,8 +117,6 @@ class Adapter:
         seen: list[int] = []
 
         class Count(Op):
-            kinds = frozenset({"full", "sliding", "chunked"})
-
             def edit_output(self, call: Call, output: Tensor) -> Tensor:
                 seen.append(call.layer)
                 return output

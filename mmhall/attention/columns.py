@@ -19,12 +19,12 @@ class Columns:
         """Hold values of prompt positions, (B, T)."""
         self._values = values
         self._owners: Tensor | None = None
-        self._held: dict[tuple[int, int], Tensor] = {}
+        self._held: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def __call__(self, call: Call) -> Tensor:
         """Return them as columns, (B, 1, 1, K); every row has its prompt's."""
-        width = call.key.shape[2]
-        layout = (call.offset, width)
+        width, device = call.key.shape[2], call.key.device
+        layout = (call.offset, width, device)
         if layout not in self._held or self._owners is not call.owners:
             if len(self._held) > 1 or self._owners is not call.owners:  # full and sliding layers take turns
                 self._held.clear()
@@ -32,47 +32,51 @@ class Columns:
             length = self._values.shape[1]
             before = -min(call.offset, length)
             laid = call.each(nn.functional.pad(self._values, (before, width - length - before)))
-            self._held[layout] = laid[:, None, None].to(call.key.device)
+            self._held[layout] = laid[:, None, None].to(device)
         return self._held[layout]
 
 
 class Groups:
     """Several weights for each position of a prompt: to sum attention by them, and to scale it by their mixture.
 
-    Both need one product of matrices, whatever the number of groups G.
+    Elementwise, not as products of matrices: these are so thin that waking a CPU's threads for them takes longer.
     """
 
     def __init__(self, *values: Tensor) -> None:
         """Hold weights of prompt positions, (B, T) each."""
-        self._values = torch.stack([part.float() for part in values], dim=1)
-        self._held: tuple[int, Tensor | None, Tensor] | None = None
+        self._values = [part.float()[:, None, None] for part in values]
+        self._held: tuple[int, Tensor | None, torch.device, list[Tensor]] | None = None
 
-    def masses(self, call: Call, probs: Tensor) -> Tensor:
-        """Sum attention weights, (B, H, R, K), by each group, (B, H, R, G)."""
-        seen, weights = self._seen(call, probs)
-        batch, heads, rows, width = seen.shape
-        return torch.bmm(seen.reshape(batch, heads * rows, width), weights.transpose(1, 2)).view(batch, heads, rows, -1)
+    def masses(self, call: Call, probs: Tensor) -> tuple[Tensor, ...]:
+        """Sum attention weights, (B, H, R, K), by each group, (B, H, R, 1) each."""
+        columns, weights = self._seen(call)
+        seen = probs[..., columns]
+        return tuple((seen * part).sum(dim=-1, keepdim=True) for part in weights)
 
-    def scale(self, call: Call, probs: Tensor, factors: Tensor) -> Tensor:
+    def scale(self, call: Call, probs: Tensor, *factors: Tensor) -> Tensor:
         """Multiply attention weights, in place, by 1 + the sum over groups of factor times weight.
 
         Args:
             call: The call.
             probs: (B, H, R, K).
-            factors: (B, H, R, G).
+            *factors: Of the first groups, (B, H, R, 1) each; the others count 0.
 
         Returns:
             `probs`.
         """
-        seen, weights = self._seen(call, probs)
-        change = torch.bmm(factors.flatten(1, 2), weights).view_as(seen)
+        columns, weights = self._seen(call)
+        seen, change = probs[..., columns], factors[0] * weights[0]
+        for factor, part in zip(factors[1:], weights[1:], strict=False):
+            change.addcmul_(factor, part)
         seen.addcmul_(seen, change)
         return probs
 
-    def _seen(self, call: Call, probs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the columns that hold prompt positions, and the weights of these positions, (B, G, columns)."""
-        length = self._values.shape[2]
+    def _seen(self, call: Call) -> tuple[slice, list[Tensor]]:
+        """Return which columns hold prompt positions, and the weights of these positions, (B, 1, 1, columns) each."""
+        length, device = self._values[0].shape[-1], call.key.device
         first = min(max(0, call.offset), length)
-        if self._held is None or self._held[0] != first or self._held[1] is not call.owners:
-            self._held = first, call.owners, call.each(self._values[:, :, first:]).to(probs.device)
-        return probs[..., first - call.offset : length - call.offset], self._held[2]
+        held = self._held
+        if held is None or held[0] != first or held[1] is not call.owners or held[2] != device:
+            laid = [call.each(part[..., first:]).to(device) for part in self._values]
+            self._held = held = first, call.owners, device, laid
+        return slice(first - call.offset, length - call.offset), held[3]

@@ -152,7 +152,7 @@ def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:
 def _planned(module: nn.Module, call: Call, ops: Sequence[Op], dropout: float, kwargs: dict[str, Any]) -> Tensor:
     """Attend with ops: SDPA with their biases for all rows, the asked rows by hand over it."""
     biases = [bias for op in ops if (bias := op.bias(call)) is not None]
-    asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and len(rows)]
+    asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and rows.numel()]
     whole = not call.prefill and all(len(rows) == call.query.shape[2] for _, rows in asked)
     if asked and whole:  # the rows are the whole attention: SDPA would compute it twice
         probs = _row_by_hand(call, [op for op, _ in asked], biases, asked[0][1])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mmhall.adapters.base import Adapter
     from mmhall.strategies import Strategy
 
-_END = r"-?\d+|\d{1,2}(?:\.\d+)?%|100%"
+_END = r"-?\d{1,4}|\d{1,2}(?:\.\d{1,4})?%|100%"
 _PART = re.compile(rf"\s*(?:(?P<one>{_END})|(?P<low>{_END})?:(?P<high>{_END})?)\s*")
 EXPECTED = 'layers such as "1, 18:32", "2:-1" or "50%:"'
 
@@ -53,7 +53,7 @@ def named(spec: str, kinds: Sequence[str], usable: Collection[str], owner: str, 
         chosen |= _of_part(part, depth, owner, option)
     attending = [layer for layer, kind in enumerate(kinds) if kind in usable]
     left = chosen & set(attending)
-    if not left and "%" in spec and attending:
+    if not left and "%" in spec and attending and chosen:
         left = {min(attending, key=lambda layer: abs(layer - min(chosen)))}
     if not left:
         raise OptionError(owner, option, spec, f"among layers of this model that attend so: {written(attending)}")
@@ -88,8 +88,8 @@ def _of_part(part: str, depth: int, owner: str, option: str) -> set[int]:
             raise OptionError(owner, option, part.strip(), f"within the {depth} layers of this model")
     start, stop = (None if end is None else int(end) for end in ends)
     found = set(range(depth)[start:stop])
-    if not found and "%" in part:  # a slice of a shallow model may hold no layer's beginning
-        return {min(max(0, start if start is not None else 0), depth - 1)}
+    if not found and "%" in part and all(end is None or end[0] == "-" or end[-1] == "%" for end in (low, high)):
+        return {min(start or 0, depth - 1)}  # of a shallow model a part may hold no layer's beginning
     return found
 
 

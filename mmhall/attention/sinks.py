@@ -31,7 +31,7 @@ def massive_dimensions(adapter: Adapter, threshold: float) -> tuple[int, ...]:
     """Return the dimensions in which the first token is massive.
 
     Args:
-        adapter: The model; looked at once, and remembered as long as it lives.
+        adapter: The model; looked at once and remembered as long as it lives, also if its weights change.
         threshold: Least mean over the middle half of the layers, in root mean squares.
     """
     decoder = adapter.decoder
@@ -42,15 +42,13 @@ def massive_dimensions(adapter: Adapter, threshold: float) -> tuple[int, ...]:
         with torch.inference_mode(), active(adapter.plan([watch])):
             decoder(input_ids=ids, use_cache=False)
         depth = len(watch.seen)
-        _FOUND[decoder] = torch.stack(watch.seen[depth // 4 : max(depth // 4 + 1, depth * 3 // 4)]).mean(dim=0).cpu()
+        _FOUND[decoder] = torch.stack(watch.seen[depth // 4 : max(depth // 4 + 1, depth * 3 // 4)]).mean(dim=0)
     return tuple((_FOUND[decoder] >= threshold).nonzero()[:, 0].tolist())
 
 
 class _States(Op):
-    kinds = frozenset({"full", "sliding", "chunked"})
-
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
 
     def see_states(self, layer: int, step: int, states: Tensor) -> None:
-        self.seen.append(massiveness(states[0, 0]))
+        self.seen.append(massiveness(states[0, 0]).cpu())

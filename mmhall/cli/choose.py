@@ -40,7 +40,7 @@ def choose(
     picture, choices = open_image(image), tuple(choice or ("yes", "no"))
     options = {"mode": mode, "scoring": scoring, "seed": seed}
     make_choosing(choices, calibrate, options)
-    found = mmhall.load(model).choose(picture, question, choices, calibrate=calibrate, **options)
+    found = mmhall.load(model, tuned=False).choose(picture, question, choices, calibrate=calibrate, **options)
     print(json.dumps(asdict(found), ensure_ascii=False, indent=1) if as_json else _table(found))
 
 

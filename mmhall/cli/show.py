@@ -10,12 +10,13 @@ import typer
 
 if TYPE_CHECKING:
     from mmhall.cards import Card, OptionHelp
+    from mmhall.strategies import Strategy
 
 _WIDTH, _HEAD = 110, 10
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A strategy, such as vhr.")],
+    name: Annotated[str, typer.Argument(help='A strategy, such as vhr or "vhr+vcd".')],
     model: Annotated[
         str | None, typer.Option(help="Also say which values it takes on this model, and where they come from.")
     ] = None,
@@ -29,14 +30,19 @@ def show(
     from mmhall.cli.console import tuned_option
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import OptionError
+    from mmhall.options import parse, split
+    from mmhall.strategies import strategy as make_strategy
 
     if model is None and tuned is not None:
         raise OptionError("show", "tuned", tuned, "given together with --model")
-    shown = card(name)
-    others = [card(other) for other in STRATEGIES.names() if other != name]
-    print("\n".join([shown.title, "", *_sections(shown), *_options(shown.options), *_use(shown, others)]))
+    method = make_strategy(name)
+    for number, part in enumerate(parse(part)[0] for part in split(name)):
+        shown = card(part)
+        others = [card(other) for other in STRATEGIES.names() if other != part]
+        print(*([""] if number else []), shown.title, "", sep="\n")
+        print("\n".join([*_sections(shown), *_options(shown.options), *_use(shown, others)]))
     if model is not None:
-        print("\n".join(_on(model, name, tuned_option(tuned))))
+        print("\n".join(_on(model, method, tuned_option(tuned))))
 
 
 def _sections(card: Card) -> list[str]:
@@ -66,7 +72,14 @@ def _use(card: Card, others: Sequence[Card]) -> list[str]:
     written = [card.name]
     if card.options:
         written.append(f'"{card.name}({card.options[0].example})"')
-    partner = next((other.name for other in others if other.options and not other.claims & card.claims), None)
+    partner = next(
+        (
+            other.name
+            for other in others
+            if any(option.by_model for option in other.options) and not other.claims & card.claims
+        ),
+        None,
+    )
     if partner is not None and card.options:
         written.append(f'with another: "{card.name}+{partner}"')
     lines = ["", _line("Write", ", ".join(written))]
@@ -78,15 +91,16 @@ def _use(card: Card, others: Sequence[Card]) -> list[str]:
     return lines
 
 
-def _on(model: str, name: str, tuned: object) -> list[str]:
+def _on(model: str, method: Strategy, tuned: object) -> list[str]:
     """Say what a strategy takes on one model."""
     import mmhall
 
     lvlm = mmhall.load(model, tuned=tuned)  # type: ignore[arg-type]
-    method = mmhall.strategy(name)
     fitted, lines = method.fitted(lvlm.adapter), ["", f"On {model}: {method.fitted(lvlm.adapter)}"]
     for option, origin in method.origins(lvlm.adapter).items():
-        lines.append(f"  {option}={getattr(fitted, option)!r}: {origin}")
+        part, _, own = option.rpartition(".")
+        options = fitted.options()[part] if part else fitted.options()
+        lines.append(f"  {option}={options[own]!r}: {origin}")
     return lines
 
 

@@ -94,12 +94,17 @@ def _writable(file: Path) -> None:
     Raises:
         DataError: It is a folder, or lies where none can be made.
     """
-    import os
+    import tempfile
 
     from mmhall.errors import DataError
 
-    folder = next(parent for parent in file.absolute().parents if parent.exists())
-    if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=file.parent).close()
+        written = not file.is_dir()
+    except OSError:
+        written = False
+    if not written:
         raise DataError(f"{file}: cannot be written; choose another file with --out")
 
 

@@ -7,6 +7,7 @@ two ever computes. What is compared in a layer may therefore depend on what was 
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,8 +45,10 @@ class _Turns:
         self._held: Tensor | BaseException | None = None
         self._layer = -1  # where the pass has come to
         self._left = False
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._work,), daemon=True)
         self._device = prepared.input_ids.device
+        kind = self._device.type
+        self._cast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
         self._stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
 
     def at(self, layer: int) -> Tensor | None:
@@ -84,6 +87,8 @@ class _Turns:
                 stack.enter_context(torch.inference_mode())
                 if self._stream is not None:
                     stack.enter_context(torch.cuda.stream(self._stream))
+                kind, dtype, enabled = self._cast
+                stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
                 stack.enter_context(active(own))
                 read(self._prepared)
             self._layer = len(self._main.kinds)

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.options import by_model, option
 from mmhall.strategies import Session, Strategy
 
@@ -82,6 +82,6 @@ class ContrastStrategy(Strategy):
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Add a branch per variant; without a picture there is nothing to contrast."""
         combine = Contrast(self.alpha, self.beta)
-        if "pixel_values" not in inputs or combine.neutral:
+        if not has_picture(inputs) or combine.neutral:
             return Session()
         return Session(branches=self.variants(adapter, inputs) if self.alpha > 0 else (), combine=combine)

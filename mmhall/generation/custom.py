@@ -133,8 +133,9 @@ def custom_generate(
 ) -> CustomGenerate:
     """Make a strategy usable in `model.generate(**inputs, custom_generate=...)`.
 
-    All else comes from `generate`'s own arguments. Sampling follows torch's global seed. What was tuned for the model
-    is not looked up: options that are left open get what was published for it, or the general default.
+    All else comes from `generate`'s own arguments; it allows num_return_sequences > 1 with sampling only. Sampling
+    follows torch's global seed. What was tuned for the model is not looked up: options that are left open get what was
+    published for it, or the general default.
 
     Args:
         strategy: Name such as "vcd(alpha=0.5)", or a strategy.

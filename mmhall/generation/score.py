@@ -9,7 +9,7 @@ import torch
 from torch import LongTensor, Tensor
 from transformers import GenerationConfig
 
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.answers import Uncertainty
 from mmhall.attention import Call, Op, active
 from mmhall.errors import PromptError
@@ -47,7 +47,7 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
     width = max(map(len, answers))
     check_room(adapter, inputs, width)
     if width == 0:
-        pictured = () if "pixel_values" in inputs else None
+        pictured = () if has_picture(inputs) else None
         in_sequence = pictured if adapter.image_mask(inputs["input_ids"]).any() else None
         return [Uncertainty((), (), pictured, in_sequence) for _ in answers]
     device = inputs["input_ids"].device
@@ -61,10 +61,9 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
         logprobs = _logprobs(adapter, whole, width, share)
         said = _picked(logprobs, padded)
         entropy = -(logprobs.exp() * logprobs).nan_to_num(0).sum(dim=-1)
-        has_picture = "pixel_values" in inputs
         gain = (
             said - _picked(_logprobs(adapter, adapter.extended(adapter.without_image(inputs), padded), width), padded)
-            if has_picture
+            if has_picture(inputs)
             else None
         )
     shares = torch.stack(share.shares).mean(dim=0)[:, :-1] if share is not None else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -48,10 +50,22 @@ def test_groups_sum_and_scale_as_columns_do(offset, width, rows):
     random = torch.Generator().manual_seed(offset + width)
     one, other = (torch.rand(2, 4, generator=random) for _ in range(2))
     probs = torch.rand(rows, 3, 2, width, generator=random)
-    factors = torch.rand(rows, 3, 2, 2, generator=random)
+    factors = torch.rand(2, rows, 3, 2, 1, generator=random)
     columns = [Columns(values)(call(offset, width, rows)) for values in (one, other)]
     groups = Groups(one, other)
     masses = groups.masses(call(offset, width, rows), probs)
-    torch.testing.assert_close(masses, torch.stack([(probs * laid).sum(-1) for laid in columns], dim=-1))
-    wanted = probs * (1 + sum(factors[..., i, None] * laid for i, laid in enumerate(columns)))
-    torch.testing.assert_close(groups.scale(call(offset, width, rows), probs, factors), wanted)
+    for mass, laid in zip(masses, columns, strict=True):
+        torch.testing.assert_close(mass, (probs * laid).sum(-1, keepdim=True))
+    for given in (factors, factors[:1]):
+        wanted = probs * (1 + sum(factor * laid for factor, laid in zip(given, columns, strict=False)))
+        torch.testing.assert_close(groups.scale(call(offset, width, rows), probs.clone(), *given), wanted)
+
+
+def test_a_layer_on_another_device_gets_its_own():
+    held, groups = Columns(torch.tensor([[1.0, 2.0]])), Groups(torch.tensor([[1.0, 2.0]]))
+    there = call(0, 2)
+    elsewhere = replace(there, key=there.key.to("meta"), query=there.query.to("meta"))
+    for one in (there, elsewhere, there):
+        assert held(one).device == one.key.device
+        (mass,) = groups.masses(one, torch.ones(1, 1, 1, 2, device=one.key.device))
+        assert mass.device == one.key.device

@@ -158,7 +158,7 @@ def test_nonsense_is_refused_when_built(spec):
 
 @pytest.mark.parametrize("spec", [3, (1, 2), ["1"], 0.5])
 def test_layers_are_text(spec):
-    with pytest.raises(OptionError, match="vhr: layers must be of type str"):
+    with pytest.raises(OptionError, match="vhr: layers must be layers such as"):
         mmhall.strategy("vhr", layers=spec)
 
 

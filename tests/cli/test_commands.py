@@ -233,7 +233,7 @@ class TestBadInput:
             ("vcd(beta=2)", "vcd: beta must be a number in [0, 1], got 2.0"),
             ("vcd(alpha=-1)", "vcd: alpha must be a number >= 0, got -1.0"),
             ("vcd(alhpa=1)", "unknown option of vcd 'alhpa'; did you mean 'alpha'?"),
-            ("vcd(alpha='x')", "vcd: alpha must be of type float, got 'x'"),
+            ("vcd(alpha='x')", "vcd: alpha must be a number >= 0, got 'x'"),
             ("vcd(alpha", "strategy: name must be"),
             ("vcd(__import__('os'))", 'vcd: options must be written as "alpha=0.5, beta=0.2"'),
         ],

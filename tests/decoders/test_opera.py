@@ -14,7 +14,7 @@ import mmhall
 from mmhall.adapters.base import Request
 from mmhall.attention import Op
 from mmhall.attention.plan import current
-from mmhall.decoders.opera import Opera, Retrospection, back, earliest, judged, summed, vote, weighed
+from mmhall.decoders.opera import Opera, Retrospection, back, earliest, judged, summed, vote, weighed, without
 from mmhall.errors import CompositionError, OptionError, PromptError
 from mmhall.generation.branches import Rows
 from mmhall.generation.run import decode, prepared
@@ -49,7 +49,9 @@ class Pull(Op):
         return scores + self._pull[: scores.shape[-1]] if layer in self.layers else scores
 
 
-def searched(adapter, inputs, options, beams, longest, *, stop=(), extra=(), session=None, penalty=None):
+def searched(
+    adapter, inputs, options, beams, longest, *, stop=(), extra=(), session=None, penalty=None, kind=Retrospection
+):
     """Search for one prompt, and return what the search holds at the end."""
     settings = Settings(max_new_tokens=longest, num_beams=beams, length_penalty=penalty)
     config = settings.resolved(adapter.model)
@@ -60,7 +62,7 @@ def searched(adapter, inputs, options, beams, longest, *, stop=(), extra=(), ses
         main = prepared(adapter, inputs, config)
         branches = [prepared(adapter, branch, config) for branch in session.branches]
         rows = Rows(main, branches, adapter.plan([*extra, *own.ops]))
-        search = Retrospection(options, own.ops[0], main, rows, session, config, 0)
+        search = kind(options, own.ops[0], main, rows, session, config, 0)
         search.run()
     return search
 
@@ -466,3 +468,29 @@ def test_plain_beams_are_still_not_streamed(llava, pictures):
 def test_impossible_options_are_refused_when_built(option, value):
     with pytest.raises(OptionError, match=f"opera: {option} must be"):
         mmhall.strategy("opera", **{option: value})
+
+
+def test_what_is_ruled_out_stays_out_where_a_contrast_leaves_nothing_else():
+    """Of two beams, one has the ruled-out token alone; it falls behind, and its token by as much."""
+    logits = torch.tensor([[2.0, -torch.inf, -torch.inf], [1.0, 1.0, -torch.inf]])
+    told = without(logits, torch.tensor([0, 1]), torch.tensor([0, 0]))
+    assert told[0].tolist() == [-999.0, -torch.inf, -torch.inf]
+    assert told[1].tolist() == [-999.0, 0.0, -torch.inf]
+
+
+@pytest.mark.parametrize("contrast", ["vcd(beta=0.02)", "vdd(beta=0.5)"])
+def test_contrasts_never_bring_back_what_was_ruled_out(contrast):
+    """Every location agrees, so the search goes back again and again, under a cut that leaves few tokens."""
+    adapter, options = ours("llava"), Opera(num_attn_candidates=3, threshold=1, scale_factor=20.0)
+    inputs, seen = adapter.inputs(REQUESTS[:1]), []
+    session = mmhall.strategy(contrast).fitted(adapter).prepare(adapter, inputs)
+
+    class Told(Retrospection):
+        def _return(self, kept):
+            told = super()._return(kept)
+            seen.extend(float(told[row, token]) for row, token in self.out[kept])
+            return told
+
+    found = searched(adapter, inputs, options, 3, 24, session=session, kind=Told)
+    assert found.tries
+    assert max(seen) <= -900

@@ -180,7 +180,7 @@ def test_nothing_to_do_is_nothing_asked(llava, inputs):
         ("alpha", -0.1, "a number >= 0"),
         ("beta", 1.5, r"a number in \[0, 1\]"),
         ("heads", "half", '"all" or "visual"'),
-        ("heads", None, "of type str"),
+        ("heads", None, '"all" or "visual"'),
         ("layers", "", 'layers such as "1, 18:32"'),
     ],
 )

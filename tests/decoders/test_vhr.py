@@ -338,3 +338,11 @@ def test_only_cross_layers_are_no_layers_to_reinforce():
     adapter = slow("mllama").adapter
     with pytest.raises(OptionError, match="vhr: layers must be among layers of this model that attend so: 0, 2"):
         mmhall.strategy("vhr(layers='1')").prepare(adapter, adapter.inputs(REQUESTS))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_differs_by_rounding_alone_is_not_seen(dtype):
+    bare = torch.randn(2, 8, 64, generator=torch.Generator().manual_seed(0))
+    rounded = (bare * (1 + torch.finfo(dtype).eps / 4)).to(dtype)
+    assert not seeing(rounded, bare.to(dtype)).any()
+    assert seeing((bare * torch.linspace(1, 2, 8)[:, None]).to(dtype), bare.to(dtype)).any()

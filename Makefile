@@ -3,6 +3,9 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 RUN := runs/bench
+# Every strategy with its defaults, and tuned or weaker values for those that hurt with them.
+SPECS := greedy vcd vdd beam opera vhr "vhr(alpha=1.2)" gift "gift(alpha=1.0)" var \
+	pai "pai(gamma=2.0,layers='50%:')" vaf
 TWO := -n 2 --dist loadfile  # models are built once a file
 
 .PHONY: help bench test check lint types clean
@@ -20,7 +23,7 @@ $(READY): pyproject.toml
 
 bench: $(READY)
 	@echo "== comparing strategies; results in $(RUN), a second call goes on where this one stopped"
-	@$(VENV)/bin/mmhall bench pope chair --strategy greedy --strategy vcd --strategy vdd --out $(RUN)
+	@$(VENV)/bin/mmhall bench pope chair $(foreach spec,$(SPECS),--strategy $(spec)) --out $(RUN)
 	@$(VENV)/bin/mmhall report $(RUN) --html $(RUN)/report.html > /dev/null
 
 test: lint types

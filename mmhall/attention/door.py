@@ -8,7 +8,8 @@ at all for an unknown attention, and padding and causality would vanish without 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -56,48 +57,21 @@ def attention(
         Head outputs (B, Q, H, Dv), and no weights.
     """
     plan, copies = current()
+    plain = partial(sdpa_attention_forward, module, dropout=dropout, scaling=scaling, **kwargs)
+    if plan is None:
+        return plain(query, key, value, attention_mask)[0], None
     layer = getattr(module, _LAYER)
-    step, start, offset = plan.enter(layer, query.shape[2], key.shape[2]) if plan is not None else (0, 0, 0)
-    ops = plan.for_layer(layer) if plan is not None else ()
-    if plan is not None:
-        attention_mask = plan.mask(layer, attention_mask, query, key)
-    if plan is None or not ops:
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
-        return output, None
-    main, rest = slice(len(query) // copies), slice(len(query) // copies, None)
-    alone = copies == 1
-    call = Call(
-        layer=layer,
-        kind=plan.kinds[layer],
-        step=step,
-        start=start,
-        offset=offset,
-        query=query if alone else query[main],
-        key=key if alone else key[main],
-        value=value if alone else value[main],
-        mask=attention_mask if alone else _rows(attention_mask, main),
-        scaling=scaling if scaling is not None else query.shape[-1] ** -0.5,
-        aside=plan.aside_at(layer),
-        answer=plan.answer,
-        owners=plan.owners,
-        again=plan.rereading,
-    )
-    output = _planned(module, call, ops, dropout, kwargs)
-    if not alone:
-        plain, _ = sdpa_attention_forward(
-            module,
-            query[rest],
-            key[rest],
-            value[rest],
-            _rows(attention_mask, rest),
-            dropout=dropout,
-            scaling=scaling,
-            **kwargs,
-        )
-        output = torch.cat([output, plain])
-    return output, None
+    place = plan.enter(layer, query.shape[2], key.shape[2])
+    mask, ops = plan.mask(layer, attention_mask, query, key), plan.for_layer(layer)
+    if not ops:
+        return plain(query, key, value, mask)[0], None
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if copies == 1:
+        return _planned(plan.call(layer, place, query, key, value, mask, scale), ops, plain), None
+    size = len(query) // copies
+    main, rest = ((query[rows], key[rows], value[rows], _rows(mask, rows)) for rows in (slice(size), slice(size, None)))
+    output = _planned(plan.call(layer, place, *main, scale), ops, plain)
+    return torch.cat([output, plain(*rest)[0]]), None
 
 
 def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Module) -> None:
@@ -149,8 +123,8 @@ def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:
     return mask if mask is None or len(mask) == 1 else mask[rows]
 
 
-def _planned(module: nn.Module, call: Call, ops: Sequence[Op], dropout: float, kwargs: dict[str, Any]) -> Tensor:
-    """Attend with ops: SDPA with their biases for all rows, the asked rows by hand over it."""
+def _planned(call: Call, ops: Sequence[Op], plain: Callable[..., Any]) -> Tensor:
+    """Attend with ops: SDPA, `plain`, with their biases for all rows, the asked rows by hand over it."""
     biases = [bias for op in ops if (bias := op.bias(call)) is not None]
     asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and rows.numel()]
     whole = not call.prefill and all(len(rows) == call.query.shape[2] for _, rows in asked)
@@ -158,16 +132,7 @@ def _planned(module: nn.Module, call: Call, ops: Sequence[Op], dropout: float, k
         probs = _row_by_hand(call, [op for op, _ in asked], biases, asked[0][1])
         output = output_of(call, probs)
     else:
-        output, _ = sdpa_attention_forward(
-            module,
-            call.query,
-            call.key,
-            call.value,
-            _biased_mask(call, biases),
-            dropout=dropout,
-            scaling=call.scaling,
-            **kwargs,
-        )
+        output = plain(call.query, call.key, call.value, _biased_mask(call, biases))[0]
         if asked:
             rows, probs = _rows_by_hand(call, asked, biases)
             if any(op.writes for op, _ in asked):

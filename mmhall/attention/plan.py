@@ -207,6 +207,32 @@ class Plan:
         seen = max(self._seen)
         return step, seen - queries, 0 if self.kinds[layer] == "cross" else seen - columns
 
+    def call(
+        self,
+        layer: int,
+        place: tuple[int, int, int],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+    ) -> Call:
+        """Describe the main rows of a pass of one layer; `place` is what `enter` said, the rest as in `Call`."""
+        return Call(
+            layer,
+            self.kinds[layer],
+            *place,
+            query,
+            key,
+            value,
+            mask,
+            scaling,
+            aside=self.aside_at(layer),
+            answer=self.answer,
+            owners=self.owners,
+            again=self.rereading,
+        )
+
     def rewind(self, positions: int) -> None:
         """Count on from this many positions: what was read after them has been dropped."""
         self._seen = [min(seen, positions) for seen in self._seen]

@@ -84,6 +84,7 @@ def test_every_way_of_answering_uses_them(folder, llava, pictures):
 def test_where_it_is_looked_for(folder, llava, tmp_path, monkeypatch):
     assert tuned.place(folder) == folder / "mmhall.json"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(folder)  # where no folder has such a name
     assert tuned.place("some/model-7b") == tmp_path / "mmhall" / "tuned" / "some--model-7b.json"
     assert tuned.place("../x").parent == tmp_path / "mmhall" / "tuned"
     assert tuned.place("embedded") == tmp_path / "mmhall" / "tuned" / "embedded.json"

@@ -343,12 +343,10 @@ def _widened(inputs: dict[str, Any], tokens: Tensor) -> dict[str, Any]:
     for key, axis in _BATCH_AXIS.items():
         if wide.get(key) is None:
             continue
-        shape = list(wide[key].shape)
-        if key == "attention_mask":
-            wide[key] = torch.cat([wide[key], wide[key][:, -1:].expand(-1, more - 1)], dim=1)
-        else:
-            shape[axis + 1] = more
-            wide[key] = wide[key].expand(shape)
+        length = wide[key].shape[axis + 1]
+        last = wide[key].narrow(axis + 1, length - 1, 1).repeat_interleave(more, dim=axis + 1)
+        # masks, and in older versions of transformers more than these, are handed on for all positions
+        wide[key] = last if length == 1 else torch.cat([wide[key].narrow(axis + 1, 0, length - 1), last], dim=axis + 1)
     if "logits_to_keep" in wide:
         wide["logits_to_keep"] = more
     return wide

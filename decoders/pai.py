@@ -47,7 +47,7 @@ class PAI(RowStrategy):
     beta: float = option(0.1, low=0, high=1)
     layers: str = layers_option("6%:", tries=("6%:", "50%:"))
 
-    way_out: ClassVar[str] = "pai(gamma=1), which wants no contrast"
+    ways_out: ClassVar = {CONTRAST: "pai(gamma=1), which has no contrast"}
 
     @property
     def claims(self) -> frozenset[str]:  # type: ignore[override]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Combine = Callable[..., Tensor]
     Search = Callable[..., Tensor]
 
-SEARCH = "a search of its own"  # claimed by whoever decides how to search
+SEARCH = "the search"  # claimed by whoever decides how to search
 TUNED = "tuned for this model"
 GENERAL = "not tuned for this model: the general default"
 
@@ -73,7 +73,7 @@ class Strategy:
         searches: Whether its sessions bring a search of their own.
         published: Options its paper gives for single models, by (model_type, decoder layers).
         claims: What it does that only one strategy of a composition can do, such as "the contrast".
-        way_out: How to write it so that it claims less.
+        ways_out: How to write it so that it does not claim one of them, by claim.
     """
 
     name: ClassVar[str]
@@ -81,7 +81,7 @@ class Strategy:
     searches: ClassVar[bool] = False
     published: ClassVar[Mapping[tuple[str, int], Mapping[str, Any]]] = {}
     claims: ClassVar[frozenset[str]] = frozenset()
-    way_out: ClassVar[str] = ""
+    ways_out: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
         """Check each option against its rule."""
@@ -177,7 +177,7 @@ class Composed(Strategy):
         for index, part in enumerate(self.parts):
             for other in self.parts[:index]:
                 for claim in sorted(part.claims & other.claims):
-                    ways = "".join(f", or {way}" for way in (other.way_out, part.way_out) if way)
+                    ways = "".join(f", or {one.ways_out[claim]}" for one in (other, part) if claim in one.ways_out)
                     raise CompositionError(
                         f"{other.name}+{part.name}: both want {claim}, and a run can have that once; "
                         f"use one of them{ways}"

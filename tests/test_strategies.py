@@ -295,3 +295,10 @@ def test_a_composition_is_its_parts_sessions_put_together(llava, pictures, names
         return  # a draw may well fall on the same token
     less = ["greedy", *specs, *("+".join(specs[:at] + specs[at + 1 :]) for at in range(len(specs)))]
     assert all(run(adapter, inputs, strategy(spec), config, seed).tolist() != wanted for spec in less)
+
+
+def test_a_refusal_tells_the_way_out_where_there_is_one():
+    with pytest.raises(CompositionError, match=r"vcd\+pai: both want the contrast .*; use one of them, or pai\(gamma=1\)"):
+        strategy("vcd+pai")
+    with pytest.raises(CompositionError, match="gift\\+pai: both want the rows of attention, .*; use one of them$"):
+        strategy("gift+pai")

@@ -298,7 +298,7 @@ def test_a_composition_is_its_parts_sessions_put_together(llava, pictures, names
 
 
 def test_a_refusal_tells_the_way_out_where_there_is_one():
-    with pytest.raises(CompositionError, match=r"vcd\+pai: both want the contrast .*; use one of them, or pai\(gamma=1\)"):
+    with pytest.raises(CompositionError, match=r"vcd\+pai: both want the contrast .*; use one of them, or pai\("):
         strategy("vcd+pai")
-    with pytest.raises(CompositionError, match="gift\\+pai: both want the rows of attention, .*; use one of them$"):
+    with pytest.raises(CompositionError, match=r"gift\+pai: both want the rows of attention, .*; use one of them$"):
         strategy("gift+pai")

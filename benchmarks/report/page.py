@@ -25,6 +25,7 @@ COLOURS = (
     "#e69f00",
     "#56b4e9",
 )  # Okabe and Ito: safe for colour-blind eyes
+MARKERS = "os^Dv*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def write_page(run: Run, evaluated: Evaluated, path: Path) -> None:
 def plot(evaluated: Evaluated) -> str:
     """Draw each benchmark's primary metric against cost, with intervals, as SVG text."""
     panels = [(b, group, e) for b, _, e in evaluated for group in b.groups[-1:] if e.cells]
-    figure = Figure(figsize=(4.6 * max(1, len(panels)), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.6 * max(1, len(panels)), 4.4), layout="constrained")
     for number, (benchmark, group, evaluation) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), number)
         metric = benchmark.metrics[0]
@@ -77,16 +78,20 @@ def plot(evaluated: Evaluated) -> str:
                 cost.ratio or 1.0,
                 100 * e.value,
                 [[100 * (e.value - e.low)], [100 * (e.high - e.value)]],
-                fmt="os^Dv*"[index % 6],
-                color=COLOURS[index % 6],
+                fmt=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],  # no two alike
+                color=COLOURS[index % len(COLOURS)],
                 capsize=4,
                 label=cell.strategy,
             )
         axes.set_xlabel("seconds per answer, ratio to the baseline")
         axes.set_ylabel(f"{metric.name} (%), {metric.better} is better")
         axes.set_title(f"{benchmark.name}, {group}", loc="left", fontsize=10)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+    if figure.axes:
+        shown = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     written = io.StringIO()
     figure.savefig(written, format="svg", metadata={"Date": None})
     return written.getvalue()[written.getvalue().index("<svg") :]

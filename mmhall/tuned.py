@@ -91,7 +91,7 @@ def read(path: Path) -> dict[str, Any]:
     return dict(held)
 
 
-_WAYS = "delete it and run `mmhall tune` again, or load the model with tuned=False (--tuned none)"
+_WAYS = "run `mmhall tune` again, give a file it wrote for this model, or use tuned=False (--tuned none)"
 
 
 def checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,5 +239,8 @@ def started(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[s
     belongs(path, held, adapter)
     known = held["model"]
     if known.get("dtype") == own["dtype"] and known.get("weights") not in (None, own["weights"]):
-        raise ModelError(f"{path}: was tuned for {known['name']!r} with other weights than this model's; {_WAYS}")
+        raise ModelError(
+            f"{path}: was tuned for {known['name']!r} with other weights than this model's; "
+            "choose another with --out, or delete it"
+        )
     return held

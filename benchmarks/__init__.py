@@ -1,6 +1,14 @@
 """Benchmarks, one file each: items, answer rules, scores; and the scenes that ship with mmhall."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmhall.options import make, parse
 from mmhall.registry import Registry
+
+if TYPE_CHECKING:
+    from mmhall.benchmarks.base import Benchmark
 
 if not __name__.startswith("mmhall."):
     raise ImportError("import mmhall.benchmarks, not benchmarks: a second name would make a second copy of every class")
@@ -10,3 +18,15 @@ BENCHMARKS = Registry(
     {"pope": "mmhall.benchmarks.pope:Pope", "chair": "mmhall.benchmarks.chair:Chair"},
     group="mmhall.benchmarks",
 )
+
+
+def benchmark(spec: str) -> Benchmark:
+    """Build a benchmark from text such as "pope" or "pope(rule='official')".
+
+    Raises:
+        UnknownNameError: No such benchmark or option.
+        OptionError: An option is out of range or of the wrong type.
+    """
+    name, options = parse(spec, "benchmark", '"pope" or "pope(rule=\'official\')"')
+    made: Benchmark = make(BENCHMARKS, name, options)
+    return made

@@ -2,16 +2,29 @@
 
 Every metric is a ratio of two linear combinations of counts. That keeps numerator and denominator
 visible, lets results be pooled, and makes a bootstrap over pictures one matrix product.
+
+Like a strategy, a benchmark is a frozen dataclass of options: which rule reads answers, how the question
+is put, how long an answer may be. "pope(rule='official')" names one on the command line and in results.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from mmhall.benchmarks.pictures import PictureSet
+from mmhall.errors import DataError
+from mmhall.options import Configured
+
+if TYPE_CHECKING:
+    from mmhall.answers import Answer
+    from mmhall.benchmarks.evaluation import Evaluation
+    from mmhall.lvlm import LVLM
+    from mmhall.results.store import Row
 
 Counts = dict[str, int]
 
@@ -22,17 +35,93 @@ class Item:
 
     Attributes:
         id: Unique within the benchmark.
-        picture: The picture's id; items of one picture belong together in every interval.
+        picture: The picture's id; None for a question without one.
         prompt: What the model is asked.
         groups: The groups whose metrics it enters, such as POPE's settings.
         truth: What the scorer needs, plain data.
+        cluster: Items of one cluster belong together in every interval; unless given, those of one picture.
     """
 
     id: str
-    picture: str
+    picture: str | None
     prompt: str
     groups: tuple[str, ...]
     truth: Mapping[str, Any] = field(default_factory=dict)
+    cluster: str = ""
+
+    def __post_init__(self) -> None:
+        """Cluster by picture unless told otherwise."""
+        object.__setattr__(self, "cluster", self.cluster or self.picture or self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a benchmark's data is to come from.
+
+    Attributes:
+        data: A file or folder in a format the benchmark reads; None: it was not given.
+        images: Folder of the pictures; None: the data's own.
+        limit: Use only the first so many pictures.
+        seed: Seeds the benchmark's draws.
+    """
+
+    data: Path | None
+    images: Path | None = None
+    limit: int | None = None
+    seed: int = 0
+
+    def given(self, name: str, reads: str) -> Path:
+        """Return the data's path.
+
+        Args:
+            name: Of the benchmark.
+            reads: What it reads, in words.
+
+        Raises:
+            DataError: It was not given, or does not exist.
+        """
+        if self.data is None:
+            raise DataError(f"{name}: its data does not ship with mmhall; give --data {reads}")
+        if not self.data.exists():
+            raise DataError(f"{self.data}: does not exist; {name} reads {reads}")
+        return self.data
+
+    @property
+    def folder(self) -> Path | None:
+        """Folder that picture names are relative to."""
+        if self.images is not None or self.data is None:
+            return self.images
+        return self.data if self.data.is_dir() else self.data.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a benchmark asks.
+
+    Attributes:
+        items: In the order they are asked.
+        pictures: Picture id to file, of the pictures that items name.
+        remarks: What a reader should know of how they were made, such as what was left out and why.
+    """
+
+    items: tuple[Item, ...]
+    pictures: Mapping[str, Path]
+    remarks: tuple[str, ...] = ()
+
+    def digests(self) -> tuple[str, str]:
+        """Return SHA-256 of the items, and of the picture files, 16 hex digits each.
+
+        Raises:
+            DataError: A picture cannot be read.
+        """
+        listing = json.dumps([[i.id, i.prompt, i.groups, dict(i.truth)] for i in self.items], sort_keys=True)
+        seen = hashlib.sha256()
+        for name in sorted(self.pictures):
+            try:
+                seen.update(name.encode() + hashlib.sha256(self.pictures[name].read_bytes()).digest())
+            except OSError as error:
+                raise DataError(f"{self.pictures[name]}: cannot be read: {error.strerror}; check --images") from error
+        return hashlib.sha256(listing.encode()).hexdigest()[:16], seen.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +135,7 @@ class Metric:
         better: Which way is better; None where neither is.
         percent: Whether it prints as a percentage.
         flag: Name of a 0/1 count that makes it a share of items, testable by McNemar; else None.
+        table: "" for the main table; else the name of a table of its own, such as "by visibility".
     """
 
     name: str
@@ -54,37 +144,66 @@ class Metric:
     better: Literal["higher", "lower"] | None = None
     percent: bool = True
     flag: str | None = None
+    table: str = ""
 
 
-class Benchmark(ABC):
-    """Makes items from pictures with known objects and counts what an answer got right.
+@dataclass(frozen=True)
+class Benchmark(Configured, ABC):
+    """Makes items from data and counts what an answer got right.
 
     Attributes:
-        name: How people call it.
         metrics: What it reports, the primary one first.
         groups: Its groups, in the order they are shown.
-        max_new_tokens: Most tokens an answer may have.
+        reads: What `--data` may be, in words.
+        drawn: Whether scenes are drawn for it where no data is given.
         rule: Name of the rule that reads answers, part of every result.
+        max_new_tokens: Most tokens an answer may have.
     """
 
-    name: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     groups: ClassVar[tuple[str, ...]]
-    max_new_tokens: ClassVar[int]
-    rule: ClassVar[str]
+    reads: ClassVar[str]
+    drawn: ClassVar[bool] = False
+
+    rule: str
+    max_new_tokens: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Generation settings of its answers, as `LVLM.generate` takes them."""
+        return {"max_new_tokens": self.max_new_tokens}
 
     @abstractmethod
-    def items(self, pictures: PictureSet, seed: int) -> list[Item]:
-        """Make the items, the same for the same pictures and seed.
+    def material(self, source: Source) -> Material:
+        """Make the items, the same for the same source.
 
         Raises:
-            DataError: The pictures do not suffice.
+            DataError: The data is missing, malformed, or does not suffice.
         """
 
     @abstractmethod
-    def count(self, item: Item, answer: str) -> Counts:
+    def count(self, item: Item, text: str) -> Counts:
         """Read one answer; pure."""
 
+    def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
+        """Read the answers to some items, in order; pure.
+
+        What several answers decide together (both questions about a picture right) is counted in the first of them.
+        """
+        return [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
+
     @abstractmethod
-    def mark(self, item: Item, answer: str) -> Sequence[tuple[int, int, bool]]:
+    def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Return the stretches of an answer that are right or wrong: (start, end, right), in characters."""
+
+    def measure(
+        self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
+    ) -> list[dict[str, Any] | None]:
+        """Return what is kept with each answer beside its text, as JSON writes it; `counts` finds it in `Row.extra`."""
+        return [None] * len(answers)
+
+    def evaluate(self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
+        """Turn stored answers into estimates; the first strategy is the baseline."""
+        from mmhall.benchmarks.evaluation import evaluate
+
+        return evaluate(self, items, rows, strategies)

@@ -17,23 +17,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
-from mmhall.benchmarks.pictures import PictureSet
+from mmhall.benchmarks.base import Counts, Item, Metric
+from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.vocabulary import SYNONYMS, mentions
 from mmhall.errors import DataError
+from mmhall.options import option
 
 PROMPT = "Please describe this image in detail."
 
 
-class Chair(Benchmark):
-    """Captions checked against the objects that are there."""
+@dataclass(frozen=True)
+class Chair(PictureBenchmark):
+    """Captions checked against the objects that are there.
 
-    name = "chair"
-    groups = ("captions",)
-    max_new_tokens = 128
-    rule = "mmhall"
+    Attributes:
+        rule: Which words name which object.
+        max_new_tokens: Most tokens a caption may have.
+    """
+
+    name: ClassVar[str] = "chair"
+    groups: ClassVar[tuple[str, ...]] = ("captions",)
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("CHAIR_i", {"absent": 1}, {"named": 1}, "lower"),
         Metric("CHAIR_s", {"flawed": 1}, {"n": 1}, "lower", flag="flawed"),
@@ -41,6 +47,9 @@ class Chair(Benchmark):
         Metric("words", {"words": 1}, {"n": 1}, percent=False),
         Metric("sentences", {"sentences": 1}, {"n": 1}, percent=False),
     )
+
+    rule: str = option("mmhall", choices=("mmhall",))
+    max_new_tokens: int = option(128, low=1)
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Ask for one caption per picture that shows anything."""
@@ -55,13 +64,13 @@ class Chair(Benchmark):
             if p.objects
         ]
 
-    def count(self, item: Item, answer: str) -> Counts:
+    def count(self, item: Item, text: str) -> Counts:
         """Count one caption against the objects that are there."""
-        return score(item.truth["objects"], answer)
+        return score(item.truth["objects"], text)
 
-    def mark(self, item: Item, answer: str) -> Sequence[tuple[int, int, bool]]:
+    def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named."""
-        return [(m.start, m.end, m.name in item.truth["objects"]) for m in mentions(answer)]
+        return [(m.start, m.end, m.name in item.truth["objects"]) for m in mentions(text)]
 
 
 def score(present: Collection[str], caption: str) -> Counts:

@@ -66,8 +66,9 @@ class Evaluation:
         costs: Every strategy's cost.
         expected: Items there are.
         scored: Items every strategy has answered; only these count.
-        sizes: Group to its (items, pictures) that count.
+        sizes: Group to its (items, clusters) that count.
         truncated: Strategy to answers cut off by the length limit.
+        failed: Strategy to items that could not be answered.
     """
 
     cells: tuple[Cell, ...]
@@ -76,6 +77,7 @@ class Evaluation:
     scored: int
     sizes: Mapping[str, tuple[int, int]]
     truncated: Mapping[str, int]
+    failed: Mapping[str, int]
 
 
 def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
@@ -87,7 +89,7 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         rows: Stored answers, in any order.
         strategies: As written for the run.
     """
-    answers = {(row.item, row.strategy): row for row in rows}
+    answers = {(row.item, row.strategy): row for row in rows if row.error is None}
     scored = [item for item in items if all((item.id, s) in answers for s in strategies)]
     cells: list[Cell] = []
     sizes: dict[str, tuple[int, int]] = {}
@@ -95,14 +97,14 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         members = [item for item in scored if group in item.groups]
         if not members:
             continue
-        sizes[group] = len(members), len({item.picture for item in members})
-        counts = {s: [benchmark.count(item, answers[item.id, s].text) for item in members] for s in strategies}
-        resampler = Resampler([item.picture for item in members])
+        sizes[group] = len(members), len({item.cluster for item in members})
+        counts = {s: benchmark.counts(members, [answers[item.id, s] for item in members]) for s in strategies}
+        resampler = Resampler([item.cluster for item in members])
         for strategy in strategies:
             for metric in benchmark.metrics:
                 cells.append(_cell(benchmark, group, metric, strategy, strategies[0], counts, resampler))
     chosen = {item.id for item in scored}
-    kept = [row for row in rows if row.item in chosen]
+    kept = [row for row in answers.values() if row.item in chosen]
     return Evaluation(
         tuple(cells),
         tuple(_cost(benchmark.name, s, strategies[0], kept) for s in strategies if scored),
@@ -110,6 +112,7 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         len(scored),
         sizes,
         {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
+        {s: sum(row.error is not None for row in rows if row.strategy == s) for s in strategies},
     )
 
 

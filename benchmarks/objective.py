@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.chair import Chair
-from mmhall.benchmarks.pictures import PictureSet
+from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.pope import Pope
 from mmhall.errors import DataError
 from mmhall.lvlm import LVLM
@@ -106,15 +107,17 @@ class Sheet:
             DataError: No questions or no captions can be made of them.
         """
         chosen, self.pictures = set(ids), tuple(ids)
-        self._paths = {p.id: p.path for p in pictures.pictures}
-        self._parts: list[tuple[Benchmark, list[Item], int]] = []
-        for benchmark, most in ((Pope(), Pope.max_new_tokens), (Chair(), max_new_tokens or Chair.max_new_tokens)):
+        self._paths: dict[str | None, Path] = {p.id: p.path for p in pictures.pictures}
+        self._parts: list[tuple[Benchmark, list[Item]]] = []
+        caption = Chair(max_new_tokens=max_new_tokens or Chair.max_new_tokens)
+        parts: tuple[PictureBenchmark, ...] = Pope(), caption
+        for benchmark in parts:
             items = [item for item in benchmark.items(pictures, seed) if item.picture in chosen and _wanted(item)]
             if not items:
                 raise DataError(f"tune: none of {len(chosen)} pictures gives an item for {benchmark.name}; use more")
-            self._parts.append((benchmark, items, most))
-        self.questions, self.captions = (len(items) for _, items, _ in self._parts)
-        self._resampler = Resampler([item.picture for _, items, _ in self._parts for item in items])
+            self._parts.append((benchmark, items))
+        self.questions, self.captions = (len(items) for _, items in self._parts)
+        self._resampler = Resampler([item.cluster for _, items in self._parts for item in items])
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -124,11 +127,11 @@ class Sheet:
         """Answer every item with a strategy, in batches, and count."""
         texts: list[str] = []
         rows: list[tuple[float, ...]] = []
-        for benchmark, items, most in self._parts:
+        for benchmark, items in self._parts:
             for start in range(0, len(items), batch_size):
                 batch = items[start : start + batch_size]
                 requests = [(self._paths[item.picture], item.prompt) for item in batch]
-                answers = lvlm.generate_batch(requests, method, max_new_tokens=most)
+                answers = lvlm.generate_batch(requests, method, **benchmark.settings)
                 texts += [answer.text for answer in answers]
                 rows += [_counted(benchmark, item, a.text) for item, a in zip(batch, answers, strict=True)]
                 progress(len(batch))

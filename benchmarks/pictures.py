@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from mmhall.benchmarks.base import Benchmark, Item, Material, Source
 from mmhall.errors import DataError
 
 
@@ -39,12 +40,19 @@ class PictureSet:
     Attributes:
         pictures: In ascending order of id.
         categories: Every category name, sorted.
-        digest: SHA-256 of ids, objects and files, 16 hex digits: two sets with one digest are the same.
     """
 
     pictures: tuple[Picture, ...]
     categories: tuple[str, ...]
-    digest: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of ids, objects and files, 16 hex digits: two sets with one digest are the same."""
+        told = hashlib.sha256()
+        for picture in self.pictures:
+            told.update(json.dumps([picture.id, *picture.objects]).encode())
+            told.update(hashlib.sha256(picture.path.read_bytes()).digest())
+        return told.hexdigest()[:16]
 
     def __getitem__(self, picture: str) -> Picture:
         """Return a picture by id."""
@@ -88,12 +96,28 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None) -> Pict
         raise DataError(
             f"{missing[0]}: does not exist ({len(missing)} of {len(pictures)} pictures are missing); check --images"
         )
-    return PictureSet(tuple(pictures), tuple(sorted(set(names.values()))), _digest(pictures))
+    return PictureSet(tuple(pictures), tuple(sorted(set(names.values()))))
 
 
-def _digest(pictures: Sequence[Picture]) -> str:
-    told = hashlib.sha256()
-    for picture in pictures:
-        told.update(json.dumps([picture.id, *picture.objects]).encode())
-        told.update(hashlib.sha256(picture.path.read_bytes()).digest())
-    return told.hexdigest()[:16]
+@dataclass(frozen=True)
+class PictureBenchmark(Benchmark):
+    """A benchmark made of pictures with known objects."""
+
+    reads: ClassVar[str] = "a COCO detection file"
+    drawn: ClassVar[bool] = True
+
+    def material(self, source: Source) -> Material:
+        """Read the pictures and make the items."""
+        given = source.given(self.name, self.reads)
+        pictures = read_coco(given, source.folder or given.parent, source.limit)
+        items = self.items(pictures, source.seed)
+        paths = {p.id: p.path for p in pictures.pictures}
+        return Material(tuple(items), {i.picture: paths[i.picture] for i in items if i.picture is not None})
+
+    @abstractmethod
+    def items(self, pictures: PictureSet, seed: int) -> list[Item]:
+        """Make the items, the same for the same pictures and seed.
+
+        Raises:
+            DataError: The pictures do not suffice.
+        """

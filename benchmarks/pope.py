@@ -20,11 +20,13 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
-from mmhall.benchmarks.pictures import Picture, PictureSet
+from mmhall.benchmarks.base import Counts, Item, Metric
+from mmhall.benchmarks.pictures import Picture, PictureBenchmark, PictureSet
 from mmhall.errors import DataError
+from mmhall.options import option
 
 Label = Literal["yes", "no"]
 
@@ -59,13 +61,20 @@ def parse_official(answer: str) -> Label:
     return "no" if {"No", "no", "not"} & set(sentence.split(" ")) else "yes"
 
 
-class Pope(Benchmark):
-    """Yes/no questions about present and absent objects."""
+RULES = {"strict": parse_strict, "official": parse_official}
 
-    name = "pope"
-    groups = SETTINGS
-    max_new_tokens = 8
-    rule = "strict"
+
+@dataclass(frozen=True)
+class Pope(PictureBenchmark):
+    """Yes/no questions about present and absent objects.
+
+    Attributes:
+        rule: How answers are read.
+        max_new_tokens: Most tokens an answer may have.
+    """
+
+    name: ClassVar[str] = "pope"
+    groups: ClassVar[tuple[str, ...]] = SETTINGS
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", {"right": 1}, {"n": 1}, "higher", flag="right"),
         Metric("F1", {"tp": 2}, {"said_yes": 1, "is_yes": 1}, "higher"),
@@ -74,6 +83,9 @@ class Pope(Benchmark):
         Metric("yes ratio", {"said_yes": 1}, {"n": 1}),
         Metric("unparsed", {"unparsed": 1}, {"n": 1}, "lower"),
     )
+
+    rule: str = option("strict", choices=tuple(RULES))
+    max_new_tokens: int = option(8, low=1)
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Build the questions of all three settings; one asked in several settings is one item."""
@@ -101,13 +113,13 @@ class Pope(Benchmark):
             for (picture, name), settings in sorted(groups.items(), key=lambda group: order[group[0][0]])
         ]
 
-    def count(self, item: Item, answer: str) -> Counts:
+    def count(self, item: Item, text: str) -> Counts:
         """Count one answer against its label."""
-        return score(item.truth["label"], parse_strict(answer))
+        return score(item.truth["label"], RULES[self.rule](text))
 
-    def mark(self, item: Item, answer: str) -> Sequence[tuple[int, int, bool]]:
+    def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(answer), parse_strict(answer) == item.truth["label"])]
+        return [(0, len(text), RULES[self.rule](text) == item.truth["label"])]
 
 
 def score(label: Label, answered: Label | None) -> Counts:

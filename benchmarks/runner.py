@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from mmhall.benchmarks.base import Benchmark, Item
-from mmhall.benchmarks.pictures import PictureSet
+from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.runs import Part
 from mmhall.lvlm import LVLM
 from mmhall.results.store import Row, Store
 from mmhall.strategies import Strategy
@@ -20,22 +20,18 @@ Progress = Callable[[int], None]
 
 def run(
     lvlm: LVLM,
-    benchmark: Benchmark,
-    items: Sequence[Item],
-    pictures: PictureSet,
+    part: Part,
     strategies: Sequence[Strategy],
     store: Store,
     *,
     batch_size: int = 16,
     progress: Progress = lambda answers: None,
 ) -> None:
-    """Answer what a run still lacks.
+    """Answer what a run still lacks of one benchmark.
 
     Args:
         lvlm: The model.
-        benchmark: Whose items they are.
-        items: What to ask.
-        pictures: Where the items' pictures are.
+        part: The benchmark and its items.
         strategies: Each item is asked once with each.
         store: Where answers go; committed after every batch of one strategy.
         batch_size: Items decoded together.
@@ -44,34 +40,37 @@ def run(
     Raises:
         MmhallError: A picture or a prompt is unusable, or the store cannot be written.
     """
-    done = store.done(benchmark.name)
-    paths = {p.id: p.path for p in pictures.pictures}
-    missing = len(items) * len(strategies) > len(done)
+    done = store.done(part.benchmark.name)
+    missing = len(part.items) * len(strategies) > len(done)
     for strategy in strategies if missing else ():  # the first call pays for caches and kernels: not an answer's cost
-        lvlm.generate_batch([(paths[items[0].picture], items[0].prompt)], strategy, max_new_tokens=2)
-    for number, batch in enumerate(_batches(items, batch_size)):
+        lvlm.generate_batch([part.request(part.items[0])], strategy, max_new_tokens=2)
+    for number, batch in enumerate(_batches(part.items, batch_size)):
         for strategy in (*strategies[number % len(strategies) :], *strategies[: number % len(strategies)]):
             left = [item for item in batch if (item.id, str(strategy)) not in done]
             if left:
-                answers = lvlm.generate_batch(
-                    [(paths[item.picture], item.prompt) for item in left],
-                    strategy,
-                    max_new_tokens=benchmark.max_new_tokens,
-                )
-                store.add(
-                    Row(
-                        benchmark.name,
-                        item.id,
-                        str(strategy),
-                        answer.text,
-                        answer.stopped_by,
-                        answer.usage.new_tokens,
-                        answer.usage.seconds,
-                        number,
-                    )
-                    for item, answer in zip(left, answers, strict=True)
-                )
+                store.add(_answered(lvlm, part, left, strategy, number))
             progress(len(batch))
+
+
+def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, batch: int) -> list[Row]:
+    """Answer a batch with one strategy."""
+    benchmark = part.benchmark
+    answers = lvlm.generate_batch([part.request(item) for item in items], strategy, **benchmark.settings)
+    extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], answers)
+    return [
+        Row(
+            benchmark.name,
+            item.id,
+            str(strategy),
+            answer.text,
+            answer.stopped_by,
+            answer.usage.new_tokens,
+            answer.usage.seconds,
+            batch,
+            extra,
+        )
+        for item, answer, extra in zip(items, answers, extras, strict=True)
+    ]
 
 
 def _batches(items: Sequence[Item], size: int) -> list[list[Item]]:

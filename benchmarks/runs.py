@@ -1,25 +1,51 @@
-"""A run: a store, the pictures and items it is about, and the strategies compared in it."""
+"""A run: a store, the items it is about, and the strategies compared in it.
+
+A run folder stands alone: it holds the items as they were made, so that a report needs neither the data nor
+the pictures, and several processes can work on it.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mmhall
-from mmhall.benchmarks import BENCHMARKS
-from mmhall.benchmarks.base import Benchmark, Item
-from mmhall.benchmarks.evaluation import Evaluation, evaluate
-from mmhall.benchmarks.pictures import PictureSet, read_coco
-from mmhall.errors import OptionError, RunError
+from mmhall.benchmarks import benchmark as make_benchmark
+from mmhall.benchmarks.base import Benchmark, Item, Material, Source
+from mmhall.benchmarks.evaluation import Evaluation
+from mmhall.errors import OptionError
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.results.store import Store
 from mmhall.strategies import Strategy, strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One benchmark of a run.
+
+    Attributes:
+        benchmark: With its options.
+        items: What it asks.
+        pictures: Picture id to file.
+        remarks: What a reader should know of how the items were made.
+    """
+
+    benchmark: Benchmark
+    items: list[Item]
+    pictures: Mapping[str, Path]
+    remarks: tuple[str, ...] = ()
+
+    def picture(self, item: Item) -> Path | None:
+        """Return an item's picture file, None where it has none."""
+        return None if item.picture is None else self.pictures[item.picture]
+
+    def request(self, item: Item) -> tuple[Path | None, str]:
+        """Return an item as `LVLM.generate_batch` takes it."""
+        return self.picture(item), item.prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +54,12 @@ class Run:
 
     Attributes:
         store: Its answers.
-        pictures: What it is about.
-        benchmarks: Each benchmark with its items.
+        parts: Its benchmarks.
         strategies: As written for the run, the baseline first.
     """
 
     store: Store
-    pictures: PictureSet
-    benchmarks: tuple[tuple[Benchmark, list[Item]], ...]
+    parts: tuple[Part, ...]
     strategies: tuple[str, ...]
 
     @property
@@ -47,18 +71,18 @@ class Run:
     @property
     def expected(self) -> int:
         """Number of answers a finished run has."""
-        return len(self.strategies) * sum(len(items) for _, items in self.benchmarks)
+        return len(self.strategies) * sum(len(part.items) for part in self.parts)
 
     @property
     def answered(self) -> int:
         """Number of answers there are."""
-        return sum(len(self.store.done(benchmark.name)) for benchmark, _ in self.benchmarks)
+        return sum(len(self.store.done(part.benchmark.name)) for part in self.parts)
 
-    def evaluate(self) -> list[tuple[Benchmark, list[Item], Evaluation]]:
+    def evaluate(self) -> list[tuple[Part, Evaluation]]:
         """Evaluate every benchmark on the items all strategies have answered."""
         return [
-            (benchmark, items, evaluate(benchmark, items, list(self.store.rows(benchmark.name)), self.strategies))
-            for benchmark, items in self.benchmarks
+            (part, part.benchmark.evaluate(part.items, list(self.store.rows(part.benchmark.name)), self.strategies))
+            for part in self.parts
         ]
 
 
@@ -70,10 +94,19 @@ def make_strategies(specs: Sequence[str]) -> list[Strategy]:
         MmhallError: One does not exist or has an option out of range.
     """
     made = [strategy(spec) for spec in specs]
-    names = [str(s) for s in made]
-    for name in names:
-        if names.count(name) > 1:
-            raise OptionError("bench", "strategy", name, "named once")
+    _once("strategy", [str(s) for s in made])
+    return made
+
+
+def make_benchmarks(specs: Sequence[str]) -> list[Benchmark]:
+    """Build a run's benchmarks.
+
+    Raises:
+        OptionError: One is named twice.
+        MmhallError: One does not exist or has an option out of range.
+    """
+    made = [make_benchmark(spec) for spec in specs]
+    _once("benchmark", [b.name for b in made])
     return made
 
 
@@ -81,12 +114,8 @@ def start(
     folder: Path,
     lvlm: LVLM,
     *,
-    names: Sequence[str],
+    benchmarks: Sequence[tuple[Benchmark, Source]],
     strategies: Sequence[Strategy],
-    annotations: Path,
-    images: Path,
-    limit: int | None,
-    seed: int,
     batch_size: int,
 ) -> Run:
     """Start a run, or go on with the one of the same set-up.
@@ -94,58 +123,63 @@ def start(
     Args:
         folder: Run folder.
         lvlm: The model.
-        names: Benchmarks.
+        benchmarks: Each with where its data is.
         strategies: The baseline first.
-        annotations: COCO detection file.
-        images: Folder of its pictures.
-        limit: Use only the first so many pictures.
-        seed: Seeds the benchmarks' draws.
         batch_size: Items decoded together.
 
     Raises:
         OptionError: Two strategies are the same on this model.
-        MmhallError: A benchmark is unknown, the data unfit, or the folder belongs to another set-up.
+        MmhallError: The data is unfit, or the folder belongs to another set-up.
     """
-    pictures = read_coco(annotations, images, limit)
-    benchmarks = _with_items(names, pictures, seed)
+    made = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
     setup: dict[str, Any] = {
         **lvlm.identity(),
         "strategies": [str(s) for s in strategies],
         "fitted": _fitted(lvlm, strategies),
         "num_beams": {str(s): s.beams for s in strategies},
         "options": {str(s): s.options() for s in strategies},
-        "benchmarks": {
-            b.name: {"rule": b.rule, "items": _digest(items), "count": len(items), "settings": _settings(lvlm, b)}
-            for b, items in benchmarks
-        },
-        "pictures": pictures.digest,
-        "seed": seed,
-        "limit": limit,
+        "benchmarks": {b.name: _told(lvlm, b, source, material) for b, source, material in made},
         "batch_size": batch_size,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
-    notes = {"annotations": _noted(annotations, folder), "images": _noted(images, folder)}
-    store = Store.create(folder, setup, notes)
-    return Run(store, pictures, benchmarks, tuple(setup["strategies"]))
+    store = Store.create(folder, setup)
+    for benchmark, _, material in made:
+        store.keep_items(benchmark.name, _kept(material, folder))
+    return reopen(folder)
 
 
 def reopen(folder: Path) -> Run:
-    """Open a run to report on it.
+    """Open a run to report on it, or to go on with it.
 
     Raises:
-        MmhallError: The folder holds no run, or its data has changed since.
+        MmhallError: The folder holds no run, or one that cannot be read.
     """
     store = Store.open(folder)
-    setup, places = store.setup(), store.notes()
-    pictures = read_coco(folder / places["annotations"], folder / places["images"], setup["limit"])
-    benchmarks = _with_items(list(setup["benchmarks"]), pictures, setup["seed"])
-    for benchmark, items in benchmarks:
-        if _digest(items) != setup["benchmarks"][benchmark.name]["items"]:
-            raise RunError(
-                f"{folder}: the items of {benchmark.name} are not those the run was made with; "
-                f"{places['annotations']} or mmhall has changed"
-            )
-    return Run(store, pictures, benchmarks, tuple(setup["strategies"]))
+    setup = store.setup()
+    parts = tuple(_part(store, folder, told) for told in setup["benchmarks"].values())
+    return Run(store, parts, tuple(setup["strategies"]))
+
+
+def _once(what: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError("bench", what, name, "named once")
+
+
+def _told(lvlm: LVLM, benchmark: Benchmark, source: Source, material: Material) -> dict[str, Any]:
+    """Describe a benchmark for the set-up: what must stay the same from call to call."""
+    items, pictures = material.digests()
+    return {
+        "spec": str(benchmark),
+        "rule": benchmark.rule,
+        "items": items,
+        "pictures": pictures,
+        "count": len(material.items),
+        "limit": source.limit,
+        "seed": source.seed,
+        "settings": _settings(lvlm, benchmark),
+        "remarks": list(material.remarks),
+    }
 
 
 def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
@@ -158,23 +192,30 @@ def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
 
 
 def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
-    settings = Settings(max_new_tokens=benchmark.max_new_tokens)
+    settings = Settings(**benchmark.settings)
     shared = settings.record(settings.resolved(lvlm.model))
     del shared["num_beams"]  # each strategy has its own
     return shared
 
 
-def _noted(path: Path, folder: Path) -> str:
-    """Write a path so that a run folder with its own pictures can be moved."""
-    path, folder = path.resolve(), folder.resolve()
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+def _kept(material: Material, folder: Path) -> dict[str, dict[str, Any]]:
+    """Write items as the store keeps them; a picture in the run folder may move with it."""
+    base = folder.resolve()
+
+    def noted(path: Path) -> str:
+        path = path.resolve()
+        return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+
+    files = {name: noted(path) for name, path in material.pictures.items()}
+    return {i.id: {**asdict(i), "file": None if i.picture is None else files[i.picture]} for i in material.items}
 
 
-def _with_items(names: Sequence[str], pictures: PictureSet, seed: int) -> tuple[tuple[Benchmark, list[Item]], ...]:
-    benchmarks: list[Benchmark] = [BENCHMARKS.load(name)() for name in names]
-    return tuple((benchmark, benchmark.items(pictures, seed)) for benchmark in benchmarks)
-
-
-def _digest(items: Sequence[Item]) -> str:
-    listing = json.dumps([[item.id, item.prompt, item.groups, dict(item.truth)] for item in items], sort_keys=True)
-    return hashlib.sha256(listing.encode()).hexdigest()[:16]
+def _part(store: Store, folder: Path, told: Mapping[str, Any]) -> Part:
+    benchmark = make_benchmark(told["spec"])
+    items, pictures = [], {}
+    for content in store.items(benchmark.name).values():
+        file = content.pop("file")
+        items.append(Item(**{**content, "groups": tuple(content["groups"])}))
+        if file is not None:
+            pictures[content["picture"]] = folder / file
+    return Part(benchmark, items, pictures, tuple(told["remarks"]))

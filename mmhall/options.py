@@ -1,4 +1,4 @@
-"""Options of strategies: declared once, with what they may be, and read from text."""
+"""Options of strategies and benchmarks: declared once, with what they may be, and read from text."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import ast
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from mmhall.errors import OptionError
+from mmhall.errors import OptionError, UnknownNameError
+from mmhall.registry import Registry
 
 _RULE = "rule"
 _PIECE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)  # a quoted text, or a letter
@@ -87,7 +88,7 @@ def _as_float(value: int) -> float:
 
 
 def option(general: Any, **rule: Any) -> Any:
-    """Declare an option of a strategy; see `Rule`."""
+    """Declare an option; see `Rule`."""
     return dataclasses.field(default=general, metadata={_RULE: Rule(general, **rule)})
 
 
@@ -120,15 +121,22 @@ def split(spec: str) -> list[str]:
     return parts
 
 
-def parse(spec: str) -> tuple[str, dict[str, Any]]:
+def parse(
+    spec: str, kind: str = "strategy", like: str = '"vcd", "vcd(alpha=0.5)" or "vhr+vcd"'
+) -> tuple[str, dict[str, Any]]:
     """Read "name(option=value, ...)".
+
+    Args:
+        spec: The text.
+        kind: What it names, for a refusal.
+        like: Examples of such names.
 
     Raises:
         OptionError: It is not written like that.
     """
     match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", spec, re.DOTALL)
     if match is None:
-        raise OptionError("strategy", "name", spec, 'a name such as "vcd", "vcd(alpha=0.5)" or "vhr+vcd"')
+        raise OptionError(kind, "name", spec, f"a name such as {like}")
     name, inside = match.groups()
     try:
         call = ast.parse(f"f({inside or ''})", mode="eval").body
@@ -140,3 +148,66 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
         return name, options
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         raise OptionError(name, "options", inside, 'written as "alpha=0.5, beta=0.2"') from None
+
+
+@dataclass(frozen=True)
+class Configured:
+    """Something with a name and options, which are its dataclass fields.
+
+    Attributes:
+        name: How people call it.
+    """
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Check each option against its rule."""
+        for option, rule in rules(type(self)).items():
+            object.__setattr__(self, option, rule.checked(self.name, option, getattr(self, option)))
+
+    def check(self, option: str, passes: bool, expected: str) -> None:
+        """Raise OptionError unless an option passes."""
+        if not passes:
+            raise OptionError(self.name, option, getattr(self, option), expected)
+
+    def options(self) -> dict[str, Any]:
+        """Return the options by name; None: left open until the model is known."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def __str__(self) -> str:
+        """Write it as it is read from text: the name, and the options that differ from their defaults."""
+        changed = ", ".join(
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        )
+        return f"{self.name}({changed})" if changed else self.name
+
+
+def make(registry: Registry, name: str, options: Mapping[str, Any]) -> Any:
+    """Build what a registered name stands for.
+
+    Args:
+        registry: Of subclasses of `Configured`.
+        name: Its name.
+        options: Its options.
+
+    Raises:
+        UnknownNameError: No such name or option.
+        OptionError: An option is out of range or of the wrong type.
+    """
+    kind = registry.load(name)
+    check_known(kind, options)
+    return kind(**options)
+
+
+def check_known(kind: type[Configured], options: Iterable[str]) -> None:
+    """Refuse an option that a kind does not have.
+
+    Raises:
+        UnknownNameError: There is one.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    for option in options:
+        if option not in known:
+            raise UnknownNameError(f"option of {kind.name}", option, known)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmhall.errors import CompositionError, OptionError, UnknownNameError
-from mmhall.options import parse, rules, split
+from mmhall.errors import CompositionError, OptionError
+from mmhall.options import Configured, check_known, make, parse, rules, split
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,11 +64,10 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Strategy:
+class Strategy(Configured):
     """A decoding method with its options.
 
     Attributes:
-        name: How people call it.
         beams: Beams where the user names no number.
         searches: Whether its sessions bring a search of their own.
         published: Options its paper gives for single models, by (model_type, decoder layers).
@@ -76,17 +75,11 @@ class Strategy:
         ways_out: How to write it so that it does not claim one of them, by claim.
     """
 
-    name: ClassVar[str]
     beams: ClassVar[int] = 1
     searches: ClassVar[bool] = False
     published: ClassVar[Mapping[tuple[str, int], Mapping[str, Any]]] = {}
     claims: ClassVar[frozenset[str]] = frozenset()
     ways_out: ClassVar[Mapping[str, str]] = {}
-
-    def __post_init__(self) -> None:
-        """Check each option against its rule."""
-        for option, rule in rules(type(self)).items():
-            object.__setattr__(self, option, rule.checked(self.name, option, getattr(self, option)))
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Return what this request needs.
@@ -138,24 +131,6 @@ class Strategy:
             else:
                 filled[option] = rule.general, GENERAL
         return filled
-
-    def check(self, option: str, passes: bool, expected: str) -> None:
-        """Raise OptionError unless an option passes."""
-        if not passes:
-            raise OptionError(self.name, option, getattr(self, option), expected)
-
-    def options(self) -> dict[str, Any]:
-        """Return the options by name; None: left open until the model is known."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    def __str__(self) -> str:
-        """Write it as `strategy` reads it: the name, and the options that differ from their defaults."""
-        changed = ", ".join(
-            f"{field.name}={getattr(self, field.name)!r}"
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        )
-        return f"{self.name}({changed})" if changed else self.name
 
 
 @dataclass(frozen=True)
@@ -294,12 +269,8 @@ def _single(spec: str | Strategy, options: Mapping[str, Any]) -> Strategy:
     if not isinstance(spec, Strategy | str):
         raise OptionError("strategy", "strategy", spec, 'a name such as "vcd", or a strategy')
     if isinstance(spec, Strategy):
-        name, kind, given = spec.name, type(spec), {**spec.options(), **options}
-    else:
-        name, written = parse(spec)
-        kind, given = STRATEGIES.load(name), {**written, **options}
-    known = [field.name for field in dataclasses.fields(kind)]
-    for option in given:
-        if option not in known:
-            raise UnknownNameError(f"option of {name}", option, known)
-    return kind(**given) if options or isinstance(spec, str) else spec
+        check_known(type(spec), options)
+        return dataclasses.replace(spec, **options) if options else spec
+    name, written = parse(spec)
+    made: Strategy = make(STRATEGIES, name, {**written, **options})
+    return made

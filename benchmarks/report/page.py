@@ -64,7 +64,7 @@ def write_page(run: Run, evaluated: Evaluated, path: Path) -> None:
 
 def plot(evaluated: Evaluated) -> str:
     """Draw each benchmark's primary metric against cost, with intervals, as SVG text."""
-    panels = [(b, group, e) for b, _, e in evaluated for group in b.groups[-1:] if e.cells]
+    panels = [(part.benchmark, group, e) for part, e in evaluated for group in part.benchmark.groups[-1:] if e.cells]
     figure = Figure(figsize=(4.6 * max(1, len(panels)), 4.4), layout="constrained")
     for number, (benchmark, group, evaluation) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), number)
@@ -99,10 +99,10 @@ def plot(evaluated: Evaluated) -> str:
 
 def examples(run: Run) -> list[Example]:
     """Pick the captions on which strategies differ most, and mark what is there and what is not."""
-    captioned = next(((b, items) for b, items in run.benchmarks if b.name == "chair"), None)
+    captioned = next((part for part in run.parts if part.benchmark.name == "chair"), None)
     if captioned is None:
         return []
-    benchmark, items = captioned
+    benchmark, items = captioned.benchmark, captioned.items
     texts: dict[str, dict[str, str]] = {}
     for row in run.store.rows(benchmark.name):
         texts.setdefault(row.item, {})[row.strategy] = row.text
@@ -115,7 +115,7 @@ def examples(run: Run) -> list[Example]:
     chosen = sorted(complete, key=spread, reverse=True)[:EXAMPLES]
     return [
         Example(
-            _embedded(run.pictures[item.picture].path),
+            _embedded(captioned.picture(item)),
             ", ".join(item.truth["objects"]),
             tuple((s, tuple(pieces(benchmark, item, texts[item.id][s]))) for s in run.strategies),
         )
@@ -132,7 +132,9 @@ def pieces(benchmark: Benchmark, item: Item, text: str) -> Sequence[Piece]:
     return [piece for piece in (*cut, Piece(text[at:], "")) if piece.text]
 
 
-def _embedded(path: Path) -> str:
+def _embedded(path: Path | None) -> str:
+    if path is None:
+        return ""
     image = open_image(path)
     image.thumbnail((448, 448))
     written = io.BytesIO()

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.evaluation import Cell, Evaluation
+from mmhall.benchmarks.runs import Part
 
-Evaluated = Sequence[tuple[Benchmark, Sequence[Item], Evaluation]]
+Evaluated = Sequence[tuple[Part, Evaluation]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Section:
 def sections(evaluated: Evaluated) -> list[Section]:
     """Lay out every group as text; percentages with one decimal, intervals in brackets."""
     made = []
-    for benchmark, _, evaluation in evaluated:
+    for part, evaluation in evaluated:
+        benchmark = part.benchmark
         for group in benchmark.groups:
             cells = [cell for cell in evaluation.cells if cell.group == group]
             if not cells:
@@ -74,7 +75,7 @@ def cost_lines(evaluated: Evaluated) -> list[tuple[str, ...]]:
             f"{cost.tokens:.1f}",
             "1" if cost.ratio is None else f"{cost.ratio:.2f} [{cost.low:.2f}, {cost.high:.2f}]",
         )
-        for _, _, evaluation in evaluated
+        for _, evaluation in evaluated
         for cost in evaluation.costs
     ]
 
@@ -91,10 +92,15 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
         "(exact McNemar for a share of captions, else a paired permutation test by picture)."
     ]
     said += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
-    for benchmark, _, evaluation in evaluated:
+    for part, evaluation in evaluated:
+        benchmark = part.benchmark
+        said += [f"{benchmark.name}: {remark}" for remark in part.remarks]
         if evaluation.scored < evaluation.expected:
             share = f"{evaluation.scored} of {evaluation.expected}"
             said.append(f"{benchmark.name}: only {share} items are answered by all strategies.")
+        for name, count in evaluation.failed.items():
+            if count:
+                said.append(f"{benchmark.name}, {name}: {count} items could not be answered and count for no strategy.")
         for name, count in evaluation.truncated.items():
             if count:
                 said.append(
@@ -116,13 +122,19 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 **asdict(cell.estimate),
                 "difference": None if cell.difference is None else asdict(cell.difference),
             }
-            for _, _, evaluation in evaluated
+            for _, evaluation in evaluated
             for cell in evaluation.cells
         ],
-        "costs": [asdict(cost) for _, _, evaluation in evaluated for cost in evaluation.costs],
+        "costs": [asdict(cost) for _, evaluation in evaluated for cost in evaluation.costs],
         "items": [
-            {"benchmark": b.name, "expected": e.expected, "scored": e.scored, "truncated": dict(e.truncated)}
-            for b, _, e in evaluated
+            {
+                "benchmark": part.benchmark.name,
+                "expected": e.expected,
+                "scored": e.scored,
+                "truncated": dict(e.truncated),
+                "failed": dict(e.failed),
+            }
+            for part, e in evaluated
         ],
     }
 

@@ -16,10 +16,9 @@ import numpy as np
 from PIL import Image
 
 import mmhall
-from mmhall.benchmarks.base import Benchmark
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.evaluation import series
-from mmhall.benchmarks.pictures import PictureSet, read_coco
+from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet, read_coco
 from mmhall.benchmarks.pope import SUFFIX, Pope, parse_strict, question_about
 from mmhall.benchmarks.report.table import p_value
 from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
@@ -61,14 +60,14 @@ def answer(lvlm: LVLM, requests: Sequence[tuple[ImageLike | None, str]], max_new
     return texts
 
 
-def _benchmark(lvlm: LVLM, benchmark: Benchmark, pictures: PictureSet) -> list[str]:
+def _benchmark(lvlm: LVLM, benchmark: PictureBenchmark, pictures: PictureSet) -> list[str]:
     items = benchmark.items(pictures, seed=0)
-    paths = {p.id: p.path for p in pictures.pictures}
+    paths: dict[str | None, Path] = {p.id: p.path for p in pictures.pictures}
     texts = answer(lvlm, [(paths[i.picture], i.prompt) for i in items], benchmark.max_new_tokens)
     for group in benchmark.groups:
         chosen = [(item, text) for item, text in zip(items, texts, strict=True) if group in item.groups]
         counts = [benchmark.count(item, text) for item, text in chosen]
-        resampler = Resampler([item.picture for item, _ in chosen])
+        resampler = Resampler([item.cluster for item, _ in chosen])
         for metric in benchmark.metrics:
             over, under = series(counts, metric.over), series(counts, metric.under)
             _say(f"{benchmark.name} {group} {metric.name}", resampler, over, under, 100 if metric.percent else 1)

@@ -37,9 +37,9 @@ def bench(
     "mmhall bench speed" times reading, steering and every strategy on a random model against transformers.
     """
     import mmhall
-    from mmhall.benchmarks import BENCHMARKS
+    from mmhall.benchmarks.base import Source
     from mmhall.benchmarks.runner import run as run_benchmark
-    from mmhall.benchmarks.runs import make_strategies, start
+    from mmhall.benchmarks.runs import make_benchmarks, make_strategies, start
     from mmhall.cli.console import progress, tuned_option
     from mmhall.cli.report import show
     from mmhall.errors import OptionError
@@ -66,8 +66,7 @@ def bench(
                 )
         _speed(names, as_json=as_json)
         return
-    for name in names:
-        BENCHMARKS.load(name)
+    asked = make_benchmarks(names)
     if out is None:
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")
     chosen = make_strategies(strategy)
@@ -78,32 +77,16 @@ def bench(
         raise OptionError("bench", "scenes and conflict", (scenes, conflict), "left out with --data")
     if data is None and images is not None:
         raise OptionError("bench", "images", str(images), "given together with --data")
-    annotations = data or _scenes(out, 200 if scenes is None else scenes, seed, 0.5 if conflict is None else conflict)
+    drawn = None
+    if data is None and any(benchmark.drawn for benchmark in asked):
+        drawn = _scenes(out, 200 if scenes is None else scenes, seed, 0.5 if conflict is None else conflict)
+    sources = [(b, Source(data or (drawn if b.drawn else None), images, limit, seed)) for b in asked]
     lvlm = mmhall.load(model, tuned=tuned_option(tuned))
-    opened = start(
-        out,
-        lvlm,
-        names=names,
-        strategies=chosen,
-        annotations=annotations,
-        images=images or annotations.parent,
-        limit=limit,
-        seed=seed,
-        batch_size=batch_size,
-    )
+    opened = start(out, lvlm, benchmarks=sources, strategies=chosen, batch_size=batch_size)
     try:
-        for benchmark, items in opened.benchmarks:
-            with progress(benchmark.name, len(items) * len(chosen)) as advance:
-                run_benchmark(
-                    lvlm,
-                    benchmark,
-                    items,
-                    opened.pictures,
-                    chosen,
-                    opened.store,
-                    batch_size=batch_size,
-                    progress=advance,
-                )
+        for part in opened.parts:
+            with progress(part.benchmark.name, len(part.items) * len(chosen)) as advance:
+                run_benchmark(lvlm, part, chosen, opened.store, batch_size=batch_size, progress=advance)
     except KeyboardInterrupt:
         typer.echo(
             f"mmhall: stopped; {opened.answered} of {opened.expected} answers are kept in {out}, "

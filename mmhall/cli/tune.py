@@ -55,7 +55,7 @@ def tune(
             found = tuning.tune(lvlm, method, sheets, batch_size=batch_size, progress=advance)
     _show(found)
     held = started(file, lvlm.adapter, identity)
-    told |= {"seed": seed, "n": len(pictures.pictures), "digest": pictures.digest, "max_new_tokens": max_new_tokens}
+    told |= {"seed": seed, "n": len(pictures.pictures), "max_new_tokens": max_new_tokens}
     held["strategies"][method.tuned_as] = entry(found, told)
     write(file, held)
     print(f"\nwrote {file}\n{_use(model, strategy, file, usual=out is None)}")
@@ -70,11 +70,13 @@ def _pictures(
     from mmhall.cli.console import progress
 
     if data is not None:
-        return read_coco(data, images or data.parent, n), {"source": data.name}
+        pictures = read_coco(data, images or data.parent, n)
+        return pictures, {"source": data.name, "digest": pictures.digest}
     with progress("drawing scenes", n) as advance:
         for _ in write_scenes(scratch, n, seed):
             advance(1)
-    return read_coco(scratch / ANNOTATIONS, scratch), {"source": "drawn scenes"}
+    pictures = read_coco(scratch / ANNOTATIONS, scratch)
+    return pictures, {"source": "drawn scenes", "digest": pictures.digest}
 
 
 def _check(data: Path | None, images: Path | None, **numbers: int) -> None:

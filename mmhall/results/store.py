@@ -1,4 +1,4 @@
-"""A run folder: one SQLite file with the run's set-up and one row per answer.
+"""A run folder: one SQLite file with the run's set-up, its items, and one row per answer.
 
 Rows are committed as they are produced, so that a run that was stopped, however hard, goes on where
 it was. A folder belongs to one set-up; opening it with another one is refused, naming the difference.
@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,16 +18,28 @@ from typing import Any
 from mmhall.errors import RunError
 
 FILE = "run.sqlite"
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 create table if not exists setup (key text primary key, value text not null);
 create table if not exists notes (key text primary key, value text not null);
+create table if not exists items (
+    benchmark text not null, item text not null, content text not null,
+    primary key (benchmark, item)
+);
 create table if not exists answers (
     benchmark text not null, item text not null, strategy text not null,
     text text not null, stopped_by text not null, new_tokens integer not null,
-    seconds real not null, batch integer not null,
+    seconds real not null, batch integer not null, extra text, error text,
     primary key (benchmark, item, strategy)
 );
+"""
+_ADD = """
+insert into answers values
+    (:benchmark, :item, :strategy, :text, :stopped_by, :new_tokens, :seconds, :batch, :extra, :error)
+on conflict (benchmark, item, strategy) do update set
+    text = excluded.text, stopped_by = excluded.stopped_by, new_tokens = excluded.new_tokens,
+    seconds = excluded.seconds, batch = excluded.batch, extra = excluded.extra, error = excluded.error
+where answers.error is not null
 """
 
 
@@ -44,6 +56,8 @@ class Row:
         new_tokens: Tokens written.
         seconds: Wall time, its share of the batch.
         batch: Number of the batch it was decoded in; strategies of one batch ran in turn.
+        extra: What the benchmark keeps beside the text, as JSON writes it.
+        error: Why there is no answer; None: there is one.
     """
 
     benchmark: str
@@ -54,6 +68,11 @@ class Row:
     new_tokens: int
     seconds: float
     batch: int
+    extra: dict[str, Any] | None = None
+    error: str | None = None
+
+
+_COLUMNS = tuple(field.name for field in fields(Row))
 
 
 class Store:
@@ -84,7 +103,7 @@ class Store:
             store._connection.execute("pragma journal_mode=wal")
             store._connection.executescript(_SCHEMA)
             known = store.setup()
-            differing = [k for k in setup if known.get(k) != json.loads(json.dumps(setup[k]))] if known else []
+            differing = list(differences(known, json.loads(json.dumps(setup)))) if known else []
             if not differing:
                 wanted = {**setup, "version": _VERSION}
                 with store._connection as connection:
@@ -93,7 +112,7 @@ class Store:
                     )
                     connection.executemany("insert or replace into notes values (?, ?)", list(notes.items()))
                 return store
-        lines = "; ".join(f"{k} was {json.dumps(known.get(k))}, now {json.dumps(setup[k])}" for k in differing)
+        lines = "; ".join(f"{what} was {old}, now {new}" for what, old, new in differing)
         raise RunError(f"{folder}: belongs to another set-up ({lines}); choose another --out or repeat the old options")
 
     @classmethod
@@ -128,30 +147,41 @@ class Store:
             return dict(self._connection.execute("select key, value from notes"))
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Commit answers; one that is already there is left as it was.
+        """Commit answers; one that is already there is left as it was, a failure gives way.
 
         Raises:
             RunError: They cannot be written (disk full, read-only); everything committed stays.
         """
         with self._saying("write"), self._connection:
-            self._connection.executemany(
-                "insert or ignore into answers values (:benchmark, :item, :strategy, :text, :stopped_by, "
-                ":new_tokens, :seconds, :batch)",
-                [asdict(row) for row in rows],
-            )
+            told = [{**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)} for row in rows]
+            self._connection.executemany(_ADD, told)
 
     def rows(self, benchmark: str) -> Iterator[Row]:
-        """Yield a benchmark's answers."""
+        """Yield a benchmark's answers and failures."""
         with self._saying("read"):
             for values in self._connection.execute(
-                "select * from answers where benchmark = ? order by rowid", (benchmark,)
+                f"select {', '.join(_COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
             ):
-                yield Row(*values)
+                row = dict(zip(_COLUMNS, values, strict=True))
+                yield Row(**{**row, "extra": row["extra"] and json.loads(row["extra"])})
 
     def done(self, benchmark: str) -> set[tuple[str, str]]:
-        """Return the (item, strategy) pairs that are answered."""
+        """Return the (item, strategy) pairs that are answered; failures are not."""
+        asked = "select item, strategy from answers where benchmark = ? and error is null"
         with self._saying("read"):
-            return set(self._connection.execute("select item, strategy from answers where benchmark = ?", (benchmark,)))
+            return set(self._connection.execute(asked, (benchmark,)))
+
+    def keep_items(self, benchmark: str, items: Mapping[str, Any]) -> None:
+        """Keep a benchmark's items, by id, in order; anything JSON can write. What is there already stays."""
+        told = [(benchmark, item, json.dumps(content)) for item, content in items.items()]
+        with self._saying("write"), self._connection:
+            self._connection.executemany("insert or ignore into items values (?, ?, ?)", told)
+
+    def items(self, benchmark: str) -> dict[str, Any]:
+        """Return a benchmark's items by id, in the order they were kept."""
+        asked = "select item, content from items where benchmark = ? order by rowid"
+        with self._saying("read"):
+            return {item: json.loads(content) for item, content in self._connection.execute(asked, (benchmark,))}
 
     def close(self) -> None:
         """Close the file."""
@@ -164,3 +194,15 @@ class Store:
         except sqlite3.Error as error:
             intact = "; what was committed before is intact" if what == "write" else ""
             raise RunError(f"{self.path}: cannot {what} the run: {error}{intact}") from error
+
+
+def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield what differs between two set-ups: where, as "benchmarks.pope.rule", and both values as JSON.
+
+    What only the old one has does not count: it may hold more than anyone asks for.
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key, value in new.items():
+            yield from differences(old.get(key), value, f"{where}.{key}" if where else key)
+    elif old != new:
+        yield where, json.dumps(old), json.dumps(new)

@@ -25,7 +25,7 @@ WORLD = {
 @pytest.fixture
 def world() -> PictureSet:
     pictures = tuple(Picture(k, Path(f"{k}.png"), v, {}) for k, v in WORLD.items())
-    return PictureSet(pictures, tuple(sorted({n for v in WORLD.values() for n in v})), "d")
+    return PictureSet(pictures, tuple(sorted({n for v in WORLD.values() for n in v})))
 
 
 def in_setting(items, setting):
@@ -120,14 +120,14 @@ def test_ids_are_unique(world):
 def test_absent_objects_come_from_the_file_when_the_pictures_show_no_others():
     lone = (Picture("1", Path("1.png"), ("cat", "dog", "cup"), {}),)
     known = ("bed", "bus", "cat", "cup", "dog", "tv")
-    absent = {i.truth["object"] for i in Pope().items(PictureSet(lone, known, "d"), 0) if i.truth["label"] == "no"}
+    absent = {i.truth["object"] for i in Pope().items(PictureSet(lone, known), 0) if i.truth["label"] == "no"}
     assert absent == {"bed", "bus", "tv"}
     with pytest.raises(DataError, match="shows every category"):
-        Pope().items(PictureSet(lone, ("cat", "cup", "dog"), "d"), 0)
+        Pope().items(PictureSet(lone, ("cat", "cup", "dog")), 0)
 
 
 def test_pictures_with_too_few_objects_are_an_error_when_there_are_no_others():
-    alone = PictureSet((Picture("1", Path("1.png"), ("cat",), {}),), ("cat",), "d")
+    alone = PictureSet((Picture("1", Path("1.png"), ("cat",), {}),), ("cat",))
     with pytest.raises(DataError, match="no picture has 3 objects"):
         Pope().items(alone, 0)
 
@@ -167,7 +167,7 @@ def test_random_world_never_asks_for_a_present_object_as_absent():
     names = list("abcdefghij")
     for seed in range(20):
         pictures = tuple(Picture(str(i), Path("x"), tuple(rng.sample(names, rng.randint(3, 6))), {}) for i in range(12))
-        for item in Pope().items(PictureSet(pictures, tuple(names), "d"), seed):
+        for item in Pope().items(PictureSet(pictures, tuple(names)), seed):
             present = next(p.objects for p in pictures if p.id == item.picture)
             assert (item.truth["label"] == "yes") == (item.truth["object"] in present)
 

@@ -5,15 +5,12 @@ import pytest
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pictures import read_coco
 from mmhall.benchmarks.runner import run
+from mmhall.benchmarks.runs import Part
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.results.store import Store
 from mmhall.strategies import strategy
 
 STRATEGIES = [strategy("greedy"), strategy("vdd(beta=0.5)")]
-
-
-class ShortChair(Chair):
-    max_new_tokens = 6
 
 
 @pytest.fixture
@@ -22,9 +19,14 @@ def scenes(tmp_path):
     return read_coco(tmp_path / "scenes" / "annotations.json", tmp_path / "scenes")
 
 
+def part(scenes):
+    benchmark = Chair(max_new_tokens=6)
+    return Part(benchmark, benchmark.items(scenes, 0), {p.id: p.path for p in scenes.pictures})
+
+
 def answer_all(llava, scenes, folder, **options):
-    store, benchmark = Store.create(folder, {}), ShortChair()
-    run(llava, benchmark, benchmark.items(scenes, 0), scenes, STRATEGIES, store, **options)
+    store = Store.create(folder, {})
+    run(llava, part(scenes), STRATEGIES, store, **options)
     return {(r.item, r.strategy): r.text for r in store.rows("chair")}, store
 
 
@@ -50,8 +52,7 @@ def test_what_is_answered_is_not_asked_again(llava, scenes, tmp_path, monkeypatc
     _answers, store = answer_all(llava, scenes, tmp_path / "run", batch_size=2)
     monkeypatch.setattr(llava, "generate_batch", lambda *a, **k: pytest.fail("asked again"))
     seen = []
-    benchmark = ShortChair()
-    run(llava, benchmark, benchmark.items(scenes, 0), scenes, STRATEGIES, store, batch_size=2, progress=seen.append)
+    run(llava, part(scenes), STRATEGIES, store, batch_size=2, progress=seen.append)
     assert sum(seen) == 10
 
 

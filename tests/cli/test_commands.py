@@ -202,7 +202,7 @@ def test_other_pictures_or_batches_are_another_set_up(cli, refused, model_folder
     (tmp_path / "b").mkdir()
     for name in ("000001.png", "000002.png"):
         Image.new("RGB", (224, 224)).save(tmp_path / "b" / name)
-    assert "another set-up (pictures was" in refused(*arguments, "--images", "b")
+    assert "another set-up (benchmarks.chair.pictures was" in refused(*arguments, "--images", "b")
 
 
 class TestBadInput:

@@ -112,7 +112,7 @@ def test_a_run_is_not_gone_on_with_under_other_tuned_options(cli, refused, tuned
     write(0.75)
     line = refused(*asked)
     assert 'another set-up (fitted.vcd was "vcd(alpha=0.5)", now "vcd(alpha=0.75)")' in line
-    assert "fitted was" in refused(*asked, "--tuned", "none")
+    assert "fitted.vcd was" in refused(*asked, "--tuned", "none")
     assert cli("report", "run").stdout == done.stdout
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin, TextIteratorStreamer
 
@@ -103,14 +105,19 @@ class LVLM:
         strategy: str | Strategy = "greedy",
         *,
         uncertainty: bool = False,
+        shared_prefix: bool = True,
         **settings: Any,
     ) -> list[Answer]:
         """Answer several prompts in one batch; each gets what it would get alone.
+
+        Prompts about one picture (the same path or object) that begin alike are read that far together, once, unless
+        the strategy has something to do with how prompts are read.
 
         Args:
             requests: Pairs of picture and prompt.
             strategy: As in `generate`.
             uncertainty: As in `generate`.
+            shared_prefix: Whether to; answers are the same, up to the rounding of the dtype.
             **settings: As in `generate`.
 
         Raises:
@@ -127,7 +134,7 @@ class LVLM:
             return []
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
-            rows = run(self.adapter, inputs, method, config, chosen.seed)
+            rows = run(self.adapter, inputs, method, config, chosen.seed, share=shared_prefix)
         answers = self._answers(inputs, rows, method, chosen, measured)
         if not uncertainty:
             return answers
@@ -405,13 +412,21 @@ def _requests(pairs: Sequence[tuple[Images, str]]) -> list[Request]:
     for pair in pairs:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise PromptError(f"a batch is made of pairs (picture, prompt), got {pair!r}")
-    return [_request(images, prompt) for images, prompt in pairs]
+    opened: dict[Any, Image.Image] = {}
+
+    def once(image: ImageLike) -> Image.Image:
+        key = str(image) if isinstance(image, str | Path) else id(image)
+        if key not in opened:
+            opened[key] = open_image(image)
+        return opened[key]
+
+    return [_request(images, prompt, once) for images, prompt in pairs]
 
 
-def _request(images: Images, prompt: str) -> Request:
+def _request(images: Images, prompt: str, opening: Callable[[ImageLike], Image.Image] = open_image) -> Request:
     _check_text("a prompt", prompt)
     given = [] if images is None else images if isinstance(images, list | tuple) else [images]
-    return Request(prompt, tuple(map(open_image, given)))
+    return Request(prompt, tuple(map(opening, given)))
 
 
 def _pieces(

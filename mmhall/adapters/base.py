@@ -158,6 +158,11 @@ class Adapter:
         return not self.looks_ahead and "linear" not in self.kinds
 
     @property
+    def divisible(self) -> bool:
+        """Whether a prompt's beginning, the picture in it, can be read by itself, and what follows later."""
+        return not self.looks_ahead
+
+    @property
     def pad_token_id(self) -> int:
         """Id that fills rows; never read."""
         given = self.tokenizer if self.tokenizer is not None else self.model.generation_config
@@ -311,7 +316,7 @@ class Adapter:
             rest["input_ids"], dropped = torch.where(first, replacement, ids), dropped & ~first
         kept = inputs["attention_mask"].bool() & ~dropped
         rows = [{key: value[index, keep][None] for key, value in rest.items()} for index, keep in enumerate(kept)]
-        return self.stack(rows)
+        return self._batched(rows, inputs)
 
     def extended(self, inputs: Inputs, answer: Tensor) -> dict[str, Tensor]:
         """Return the prompts of a batch with an answer written after them, (batch, length) token ids.
@@ -366,7 +371,12 @@ class Adapter:
             rows = len(inputs["input_ids"])
             apart = rows == len(inputs["pixel_values"])
             singles = [{k: v[i : i + 1] for k, v in inputs.items()} for i in range(rows)] if apart else [dict(inputs)]
-        return self.stack([{**one, "pixel_values": change(one["pixel_values"])} for one in singles])
+        return self._batched([{**one, "pixel_values": change(one["pixel_values"])} for one in singles], inputs)
+
+    def _batched(self, singles: Sequence[dict[str, Tensor]], inputs: Inputs) -> dict[str, Tensor]:
+        """Stack variants of each request of a batch."""
+        stacked = self.stack(singles)
+        return Batch(stacked, singles, inputs.requests) if isinstance(inputs, Batch) else stacked
 
     def constant_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
         """Return the same prompts with every picture of one grey: 0.0 black, 0.5 grey, 1.0 white."""

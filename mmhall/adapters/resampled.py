@@ -27,6 +27,11 @@ class BlipAdapter(ResampledAdapter):
     limits: ClassVar[str] = "one picture a prompt; not in custom_generate, which is handed embeddings"
     most_images: ClassVar[int | None] = 1
 
+    @property
+    def divisible(self) -> bool:
+        """Not: its `generate` reads picture and prompt at once."""
+        return False
+
     def entry(self, inputs: Inputs) -> PreTrainedModel:
         """Return the language model for inputs without a picture: the outer model refuses them."""
         if "pixel_values" in inputs:

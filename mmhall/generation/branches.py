@@ -161,6 +161,22 @@ def prefill(prepared: Prepared, *, past: bool = False) -> State:
     return State(model, ids, kept, _last(outputs.logits, ids))
 
 
+def prefill_shared(prepared: Prepared) -> State:
+    """Read a batch of prompts, what those about one picture begin with once."""
+    shared = prepared.shared
+    if shared is None:
+        return prefill(prepared)
+    first, parts = prefill(shared.prepared), shared.parts()
+    states = [first.taken(shared.of[rows]) for rows, _ in parts]
+    for state, (_, tokens) in zip(states, parts, strict=True):
+        state.read(tokens)
+    (state,) = join(states)
+    order = torch.cat([rows for rows, _ in parts])
+    if not torch.equal(order, torch.arange(len(order), device=order.device)):
+        state.select(order.argsort())
+    return state
+
+
 def join(states: Sequence[State]) -> list[State]:
     """Put the rows of all states under each other in one state, if their caches allow it; else return them as given."""
     held = [state.kwargs["past_key_values"] for state in states]
@@ -207,9 +223,9 @@ class Rows:
         self._plans = [plan, *(None if plan is None else Plan((), plan.kinds) for _ in branches)]
         self._held = main.input_ids.shape[1]
         with active(plan), beside(plan, aside):
-            states = [prefill(main) if again is None else self._read_twice(main, plan, again)]
+            states = [prefill_shared(main) if again is None else self._read_twice(main, plan, again)]
         with active(None):
-            states += [prefill(branch) for branch in branches]
+            states += [prefill_shared(branch) for branch in branches]
         self._states = join(states)
 
     @property

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
+from mmhall.generation.shared import Shared
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -26,6 +28,7 @@ class Prepared:
         processors: Edit next-token scores: penalties, and what sampling cuts off.
         criteria: Say which rows have ended.
         config: The generation settings, completed.
+        shared: What prompts about one picture begin with, to be read once; None: each is read by itself.
     """
 
     model: PreTrainedModel
@@ -34,6 +37,7 @@ class Prepared:
     processors: LogitsProcessorList
     criteria: StoppingCriteriaList
     config: GenerationConfig
+    shared: Shared | None = None
 
     @property
     def ends(self) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ from transformers.generation.streamers import BaseStreamer
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Op
 from mmhall.errors import OptionError, PromptError
+from mmhall.generation import caches
 from mmhall.generation.beams import search
 from mmhall.generation.branches import Rows
 from mmhall.generation.chain import chain
 from mmhall.generation.choose import Draws
 from mmhall.generation.prepare import Prepared, prepare
+from mmhall.generation.shared import Shared, beginnings
 from mmhall.strategies import Session, Strategy
 
 
@@ -32,6 +35,8 @@ def run(
     streamer: BaseStreamer | None = None,
     left: threading.Event | None = None,
     watch: tuple[Op, ...] = (),
+    *,
+    share: bool = True,
 ) -> Tensor:
     """Decode a batch.
 
@@ -44,6 +49,7 @@ def run(
         streamer: Gets tokens as they are chosen; without beams, or with a search of the strategy's own, only.
         left: Stops decoding once it is set.
         watch: Ops that look at attention besides what the strategy asks for.
+        share: Read what prompts about one picture begin with once.
 
     Returns:
         New tokens, (batch x num_return_sequences, length); finished rows are padded.
@@ -60,12 +66,13 @@ def run(
         )
     with torch.inference_mode():
         session = method.fitted(adapter).prepare(adapter, inputs)
-        main = prepared(adapter, inputs, config)
+        steered = session.ops or session.again or session.aside is not None or watch
+        main = prepared(adapter, inputs, config, share=share and not steered)
         if left is not None:
             main.criteria.append(_Left(left))
         if config.stop_strings:
             main.criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.input_ids.shape[1]))
-        return decode(adapter, main, session, config, [seed] * len(main.input_ids), streamer, watch)
+        return decode(adapter, main, session, config, [seed] * len(main.input_ids), streamer, watch, share=share)
 
 
 def decode(
@@ -76,11 +83,13 @@ def decode(
     seeds: Sequence[int],
     streamer: BaseStreamer | None = None,
     watch: tuple[Op, ...] = (),
+    *,
+    share: bool = False,
 ) -> Tensor:
     """Decode a prepared batch with a session, a seed for each prompt; else arguments and result as in `run`."""
     if session.search is not None and config.do_sample:
         raise OptionError("generation", "do_sample", True, "False with a strategy that searches with beams")
-    branches = [prepared(adapter, branch, config) for branch in session.branches]
+    branches = [prepared(adapter, branch, config, share=share) for branch in session.branches]
     aside = prepared(adapter, session.aside, config) if session.aside is not None else None
     again = None if not session.again else 1 if adapter.forgets else main.input_ids.shape[1]
     rows = Rows(main, branches, adapter.plan((*session.ops, *watch)), aside, again)
@@ -92,12 +101,24 @@ def decode(
     return chain(main, rows, session, draws, config.num_return_sequences or 1, streamer)
 
 
-def prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig) -> Prepared:
-    """Prepare a batch for decoding, one row a prompt."""
+def prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig, *, share: bool = False) -> Prepared:
+    """Prepare a batch for decoding, one row a prompt; with `share`, also what its prompts begin with alike."""
     single = copy.deepcopy(config)
     single.update(num_beams=1, num_return_sequences=1, early_stopping=False, length_penalty=None, max_length=None)
     single.stop_strings = None  # `generate` needs a tokenizer for them, and hands none to a callable
-    return prepare(adapter.entry(inputs), inputs, single)
+    return (_shared(adapter, inputs, single) if share else None) or prepare(adapter.entry(inputs), inputs, single)
+
+
+def _shared(adapter: Adapter, inputs: Inputs, single: GenerationConfig) -> Prepared | None:
+    """Prepare what prompts about one picture begin with; of the whole prompts the text alone."""
+    cut = beginnings(adapter, inputs)
+    first = None if cut is None else prepare(adapter.model, cut.inputs, single)
+    if cut is None or first is None or not caches.joinable([first.kwargs["past_key_values"]] * 2):
+        return None
+    ids = inputs["input_ids"]
+    blind = {"input_ids": ids.masked_fill(adapter.placeholders(ids), adapter.pad_token_id)}
+    text = prepare(adapter.model, {**blind, "attention_mask": inputs["attention_mask"]}, single)
+    return replace(text, input_ids=ids, shared=Shared(first, cut.of, cut.rest))
 
 
 class _Said(StoppingCriteria):

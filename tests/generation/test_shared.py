@@ -1,0 +1,131 @@
+"""What prompts about one picture have in common is read once, and nobody can tell from the answers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmhall.adapters.base import Request
+from mmhall.generation.branches import prefill_shared
+from mmhall.generation.run import prepared, run
+from mmhall.generation.settings import Settings
+from mmhall.generation.shared import beginnings
+from mmhall.strategies import strategy
+from tests.generation.reference import FAMILIES, QUIET, ours, picture
+
+FIRST, SECOND = picture(40, 40, 4), picture(64, 32, 8)
+ASKED = [
+    Request("Is there a dog?", (FIRST,)),
+    Request("Is there a cat on the table, or behind it?", (SECOND,)),
+    Request("Is there a traffic light?", (FIRST,)),
+    Request("Is there a dog?", (SECOND,)),
+    Request("Is there?", (FIRST,)),
+    Request("Is there a cup?", (FIRST,)),
+]
+ALONE = {"paligemma", "blip_2", "instructblip"}  # prompts look ahead; `generate` itself reads the picture
+
+
+def answers(adapter, spec, *, share, **settings):
+    method, chosen = strategy(spec), Settings(max_new_tokens=6, **settings)
+    config = chosen.resolved(adapter.model, method.beams)
+    return run(adapter, adapter.inputs(ASKED), method, config, chosen.seed, share=share)
+
+
+def state(adapter, *, share):
+    config = Settings(max_new_tokens=6).resolved(adapter.model)
+    with torch.inference_mode():
+        return prefill_shared(prepared(adapter, adapter.inputs(ASKED), config, share=share))
+
+
+@QUIET
+@pytest.mark.parametrize("name", FAMILIES)
+class TestEveryFamily:
+    def test_next_token_scores_are_those_of_whole_prompts(self, name):
+        adapter = ours(name)
+        torch.testing.assert_close(
+            state(adapter, share=True).logits, state(adapter, share=False).logits, atol=2e-4, rtol=2e-4
+        )
+
+    @pytest.mark.parametrize("spec", ["greedy", "vcd", "vdd", "beam", "vhr(layers='50%:')+vcd"])
+    def test_answers_are_the_same(self, name, spec):
+        adapter = ours(name)
+        if strategy(spec).parts[0].refusal(adapter) if "+" in spec else None:
+            pytest.skip("the model cannot carry it")
+        assert answers(adapter, spec, share=True).tolist() == answers(adapter, spec, share=False).tolist()
+
+    def test_samples_are_the_same(self, name):
+        drawn = [answers(ours(name), "vcd", share=s, do_sample=True, num_return_sequences=2) for s in (True, False)]
+        assert drawn[0].tolist() == drawn[1].tolist()
+
+    def test_each_picture_is_read_once(self, name):
+        adapter = ours(name)
+        config = Settings(max_new_tokens=6).resolved(adapter.model)
+        with torch.inference_mode():
+            shared = prepared(adapter, adapter.inputs(ASKED), config, share=True).shared
+        if name in ALONE:
+            assert shared is None
+            return
+        assert shared.of.tolist() == [0, 1, 0, 1, 0, 0]
+        assert len(shared.prepared.input_ids) == 2
+        whole = [single["input_ids"][0].tolist() for single in adapter.inputs(ASKED).singles]
+        pads = shared.prepared.kwargs["attention_mask"].logical_not().sum(dim=1)
+        begun = [row[pad:].tolist() for row, pad in zip(shared.prepared.input_ids, pads, strict=True)]
+        cut = [begun[g] + rest.tolist() for g, rest in zip(shared.of.tolist(), shared.rest, strict=True)]
+        assert cut == whole
+        assert not any(adapter.placeholders(rest).any() for rest in shared.rest)
+
+
+def cut_of(requests, name="llava"):
+    adapter = ours(name)
+    return beginnings(adapter, adapter.inputs(requests))
+
+
+def test_prompts_about_different_pictures_share_nothing():
+    same = FIRST.copy()
+    assert cut_of([Request("Is there a dog?", (FIRST,)), Request("Is there a cat?", (same,))]) is None
+
+
+def test_prompts_without_a_picture_share_nothing():
+    assert cut_of([Request("Is there a dog?"), Request("Is there a cat?")]) is None
+
+
+def test_the_same_question_twice_keeps_one_token_to_read():
+    cut = cut_of([Request("Is there a dog?", (FIRST,))] * 2)
+    assert [len(rest) for rest in cut.rest] == [1, 1]
+
+
+def test_pictures_in_another_order_are_others():
+    both = [Request("Which?", (FIRST, SECOND)), Request("Which?", (SECOND, FIRST))]
+    assert cut_of(both) is None
+    assert cut_of([both[0], both[0]]) is not None
+
+
+def test_a_variant_that_differs_from_row_to_row_is_not_shared():
+    """Noise drawn anew for every request, as some strategy might."""
+    adapter = ours("llava")
+    inputs, random = adapter.inputs(ASKED), torch.Generator().manual_seed(0)
+    varied = adapter.with_pixels(inputs, lambda pixels: pixels + torch.randn(pixels.shape, generator=random))
+    assert beginnings(adapter, varied) is None
+    assert beginnings(adapter, adapter.with_pixels(inputs, torch.zeros_like)) is not None
+
+
+def test_what_steers_the_reading_of_a_prompt_reads_it_whole(llava, pictures):
+    """VHR compares whole prompts; its answers must not depend on who is asked together."""
+    requests = [(pictures[0], f"Is there a {name}?") for name in ("dog", "cat", "traffic light")]
+    together = llava.generate_batch(requests, "vhr", max_new_tokens=6)
+    alone = [llava.generate(*request, "vhr", max_new_tokens=6) for request in requests]
+    assert [a.text for a in together] == [a.text for a in alone]
+
+
+def test_a_path_given_twice_is_one_picture(llava, picture_file):
+    seen = []
+    tower = next(m for n, m in llava.model.named_modules() if n.endswith("vision_tower"))
+    tower.register_forward_pre_hook(
+        lambda _, given, named: seen.append(len([*given, *named.values()][0])), with_kwargs=True
+    )
+    requests = [(str(picture_file), "Is there a dog?"), (picture_file, "Is there a cat in it?")]
+    shared = llava.generate_batch(requests, max_new_tokens=4)
+    assert seen == [1]
+    whole = llava.generate_batch(requests, max_new_tokens=4, shared_prefix=False)
+    assert seen == [1, 2]
+    assert [a.token_ids for a in shared] == [a.token_ids for a in whole]

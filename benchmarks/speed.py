@@ -46,7 +46,7 @@ from mmhall.strategies import strategy as make_strategy
 from mmhall.trace import Probe
 
 PLAIN, EAGER, BEAMS = "plain generate", "eager, output_attentions", "beam search, 5 beams"
-_IMAGE_TOKENS, _TEXT_TOKENS, _IMAGE_ID, _VOCABULARY = 576, 44, 3, 32000
+IMAGE_TOKENS, _TEXT_TOKENS, IMAGE_ID, _VOCABULARY = 576, 44, 3, 32000
 _KINDS, _WIDE = 5, 5
 
 
@@ -200,7 +200,7 @@ def random_llava(size: Size, device: str) -> LlavaForConditionalGeneration:
         num_key_value_heads=heads,
         max_position_embeddings=4096,
     )
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=_IMAGE_ID)
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE_ID)
     with torch.device(device):
         model = LlavaForConditionalGeneration._from_config(config, dtype=size.dtype)
     model.generation_config.pad_token_id = 0
@@ -212,7 +212,7 @@ def told(size: Size) -> str:
     kind = str(size.dtype).removeprefix("torch.")
     return (
         f"random LLaVA of {size.layers} layers, hidden {size.hidden}, {kind}, "
-        f"{_IMAGE_TOKENS + _TEXT_TOKENS} prompt tokens of which {_IMAGE_TOKENS} image, {NEW_TOKENS} new tokens"
+        f"{IMAGE_TOKENS + _TEXT_TOKENS} prompt tokens of which {IMAGE_TOKENS} image, {NEW_TOKENS} new tokens"
     )
 
 
@@ -233,7 +233,7 @@ def machine(device: str) -> str:
 
 def _inputs(model: PreTrainedModel) -> dict[str, Tensor]:
     text = torch.arange(10, 10 + _TEXT_TOKENS)
-    ids = torch.cat([text[:8], torch.full((_IMAGE_TOKENS,), _IMAGE_ID), text[8:]])[None]
+    ids = torch.cat([text[:8], torch.full((IMAGE_TOKENS,), IMAGE_ID), text[8:]])[None]
     pixels = torch.randn(1, 3, 336, 336, generator=torch.Generator().manual_seed(0))
     return {
         "input_ids": ids.to(model.device),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, median
 
 import numpy as np
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
-from mmhall.results.statistics import Array, Difference, Estimate, Resampler, mcnemar
+from mmhall.results.statistics import Array, Difference, Estimate, Resampler, holm, mcnemar, turned
 from mmhall.results.store import Row
 
 
@@ -100,9 +100,10 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         sizes[group] = len(members), len({item.cluster for item in members})
         counts = {s: benchmark.counts(members, [answers[item.id, s] for item in members]) for s in strategies}
         resampler = Resampler([item.cluster for item in members])
-        for strategy in strategies:
-            for metric in benchmark.metrics:
-                cells.append(_cell(benchmark, group, metric, strategy, strategies[0], counts, resampler))
+        for metric in benchmark.metrics:
+            cells += _corrected(
+                [_cell(benchmark, group, metric, s, strategies[0], counts, resampler) for s in strategies]
+            )
     chosen = {item.id for item in scored}
     kept = [row for row in answers.values() if row.item in chosen]
     return Evaluation(
@@ -114,6 +115,16 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
         {s: sum(row.error is not None for row in rows if row.strategy == s) for s in strategies},
     )
+
+
+def _corrected(cells: Sequence[Cell]) -> list[Cell]:
+    """Correct the p-values of one metric for the number of strategies compared."""
+    compared = [cell.difference for cell in cells if cell.difference is not None]
+    found = iter(holm([difference.p for difference in compared]))
+    return [
+        cell if cell.difference is None else replace(cell, difference=replace(cell.difference, holm=next(found)))
+        for cell in cells
+    ]
 
 
 def _cell(
@@ -130,9 +141,11 @@ def _cell(
     if strategy != baseline:
         base = counts[baseline]
         difference = resampler.difference(over, under, series(base, metric.over), series(base, metric.under))
-        if difference is not None and metric.flag is not None and resampler.one_each:
+        if difference is not None and metric.flag is not None:
             flags = [np.array([c[metric.flag] for c in counts[s]], bool) for s in (baseline, strategy)]
-            difference = Difference(difference.value, difference.low, difference.high, mcnemar(*flags), "exact McNemar")
+            difference = replace(difference, exact=mcnemar(*flags), turned=turned(*flags))
+            if resampler.one_each and difference.exact is not None:
+                difference = replace(difference, p=difference.exact, test="exact McNemar")
     return Cell(benchmark.name, group, metric, strategy, resampler.estimate(over, under), difference)
 
 

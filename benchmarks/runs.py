@@ -7,7 +7,7 @@ the pictures, and several processes can work on it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import mmhall
 from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
 from mmhall.benchmarks.evaluation import Evaluation
-from mmhall.errors import OptionError
+from mmhall.errors import OptionError, RunError
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.results.store import Store
@@ -77,6 +77,20 @@ class Run:
     def answered(self) -> int:
         """Number of answers there are."""
         return sum(len(self.store.done(part.benchmark.name)) for part in self.parts)
+
+    def read_as(self, benchmarks: Sequence[Benchmark]) -> Run:
+        """Return this run with its answers read another way; nothing is asked again.
+
+        Raises:
+            RunError: The run has no such benchmark.
+        """
+        known = [part.benchmark.name for part in self.parts]
+        for one in benchmarks:
+            if one.name not in known:
+                raise RunError(f"{self.store.path.parent}: has no {one.name}, only {', '.join(known)}")
+        ways = {one.name: one for one in benchmarks}
+        parts = tuple(replace(part, benchmark=ways.get(part.benchmark.name, part.benchmark)) for part in self.parts)
+        return replace(self, parts=parts)
 
     def evaluate(self) -> list[tuple[Part, Evaluation]]:
         """Evaluate every benchmark on the items all strategies have answered."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation
 from mmhall.benchmarks.runs import Part
 
@@ -23,37 +24,53 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One group of one benchmark."""
+    """One table of one group of one benchmark.
+
+    Attributes:
+        title: What it shows.
+        table: "" for the main one.
+        metrics: Names of its columns.
+        lines: As text, one for each strategy.
+        cells: The same, as numbers.
+    """
 
     title: str
+    table: str
     metrics: tuple[str, ...]
     lines: tuple[Line, ...]
+    cells: tuple[tuple[Cell, ...], ...]
 
 
 def sections(evaluated: Evaluated) -> list[Section]:
-    """Lay out every group as text; percentages with one decimal, intervals in brackets."""
+    """Lay out every group as text, its main table first; percentages with one decimal, intervals in brackets."""
     made = []
     for part, evaluation in evaluated:
         benchmark = part.benchmark
         for group in benchmark.groups:
-            cells = [cell for cell in evaluation.cells if cell.group == group]
-            if not cells:
-                continue
-            count, pictures = evaluation.sizes[group]
-            title = f"{benchmark.name} {group}: {count} items, {pictures} pictures, rule {benchmark.rule}"
-            by_strategy: dict[str, list[Cell]] = {}
-            for cell in cells:
-                by_strategy.setdefault(cell.strategy, []).append(cell)
-            made.append(
-                Section(
-                    title,
-                    tuple(m.name for m in benchmark.metrics),
-                    tuple(
-                        Line(s, tuple(map(_value, row)), tuple(map(_difference, row))) for s, row in by_strategy.items()
-                    ),
-                )
-            )
+            for name in dict.fromkeys(metric.table for metric in benchmark.metrics):
+                cells = [cell for cell in evaluation.cells if cell.group == group and cell.metric.table == name]
+                shown = [m for m in benchmark.metrics if any(cell.metric is m and _told(cell) for cell in cells)]
+                if shown:
+                    count, clusters = evaluation.sizes[group]
+                    title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
+                    title += "" if name else f": {count} items, {clusters} pictures, rule {benchmark.rule}"
+                    made.append(_section(title, name, shown, cells))
     return made
+
+
+def _told(cell: Cell) -> bool:
+    """Whether a cell has something to show; in the main table an empty one says so."""
+    return not cell.metric.table or cell.estimate.value is not None
+
+
+def _section(title: str, table: str, metrics: Sequence[Metric], cells: Sequence[Cell]) -> Section:
+    by_strategy: dict[str, list[Cell]] = {}
+    for metric in metrics:
+        for cell in cells:
+            if cell.metric is metric:
+                by_strategy.setdefault(cell.strategy, []).append(cell)
+    lines = [Line(s, tuple(map(_value, row)), tuple(map(_difference, row))) for s, row in by_strategy.items()]
+    return Section(title, table, tuple(m.name for m in metrics), tuple(lines), tuple(map(tuple, by_strategy.values())))
 
 
 COST = (
@@ -89,7 +106,8 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
     """
     said = [
         f"Intervals are 95 %, by picture (bootstrap). Second lines: minus {next(iter(fitted))}, interval, p-value "
-        "(exact McNemar for a share of captions, else a paired permutation test by picture)."
+        "(exact McNemar for a share of captions, else a paired permutation test by picture)"
+        + ("; in parentheses corrected for the number of strategies (Holm)." if len(fitted) > 2 else ".")
     ]
     said += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
     for part, evaluation in evaluated:
@@ -150,7 +168,8 @@ def _difference(cell: Cell) -> str:
     d, scale = cell.difference, 100 if cell.metric.percent else 1
     if d is None:
         return ""
-    return f"{d.value * scale:+.1f} [{d.low * scale:+.1f}, {d.high * scale:+.1f}] {p_value(d.p)}"
+    corrected = "" if d.holm is None or d.holm == d.p else f" ({p_value(d.holm).removeprefix('p').removeprefix('=')})"
+    return f"{d.value * scale:+.1f} [{d.low * scale:+.1f}, {d.high * scale:+.1f}] {p_value(d.p)}{corrected}"
 
 
 def p_value(p: float) -> str:

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from mmhall.benchmarks.report.table import Section
     from mmhall.benchmarks.runs import Run
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder of a bench command.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of bench commands.")],
     html: Annotated[Path | None, typer.Option(help="Also write a self-contained page here.")] = None,
+    read_as: Annotated[
+        list[str],
+        typer.Option(help="Read the stored answers another way, such as \"pope(rule='official')\"; repeatable."),
+    ] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Show what a run found; it may still be going on.
+    """Show what runs found; they may still be going on.
 
     Example: mmhall report runs/first --html first.html
     """
     from mmhall.benchmarks.report.page import write_page
-    from mmhall.benchmarks.runs import reopen
+    from mmhall.benchmarks.runs import make_benchmarks, reopen
     from mmhall.errors import RunError
 
-    opened = reopen(run)
-    show(opened, as_json=as_json)
+    reading = make_benchmarks(read_as)
+    opened = [reopen(run).read_as(reading) for run in runs]
+    for number, run in enumerate(opened):
+        if len(opened) > 1 and not as_json:
+            print(f"{'' if number == 0 else chr(10)}== {run.store.path.parent}\n")
+        show(run, as_json=as_json)
     if html is not None:
         try:
-            write_page(opened, opened.evaluate(), html)
+            write_page([(run, run.evaluate()) for run in opened], html)
         except OSError as error:
             raise RunError(f"{html}: cannot be written: {error.strerror}") from error
         typer.echo(f"wrote {html}", err=True)
@@ -45,13 +55,20 @@ def show(run: Run, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(as_data(evaluated, run.store.setup()), indent=1))
         return
-    for section in sections(evaluated):
+    print_sections(sections(evaluated))
+    print(f"cost\n{aligned([COST, *cost_lines(evaluated)])}\n")
+    for remark in remarks(evaluated, run.fitted):
+        print(remark)
+
+
+def print_sections(sections: Sequence[Section]) -> None:
+    """Print tables, under each strategy's values the differences from the baseline."""
+    from mmhall.cli.console import aligned
+
+    for section in sections:
         rows = [("strategy", *section.metrics)]
         for line in section.lines:
             rows.append((line.strategy, *line.values))
             if any(line.differences):
                 rows.append(("", *line.differences))
         print(f"{section.title}\n{aligned(rows)}\n")
-    print(f"cost\n{aligned([COST, *cost_lines(evaluated)])}\n")
-    for remark in remarks(evaluated, run.fitted):
-        print(remark)

@@ -81,3 +81,22 @@ def test_one_question_a_picture_is_tested_by_mcnemar():
 def test_sizes_are_those_of_what_counts():
     partial = [r for r in rows() if (r.item, r.strategy) != ("4", "other")]
     assert evaluate(Pope(), ITEMS, partial, ["greedy", "other"]).sizes == {"random": (7, 4)}
+
+
+def test_strategies_compared_together_are_corrected_together():
+    """Two strategies: the smaller p counts twice; McNemar over questions stands beside the test by picture."""
+    third = [row(n, "third", text) for n, text in enumerate(OTHER[:4] + GREEDY[4:])]
+    evaluation = evaluate(Pope(), ITEMS, rows() + third, ["greedy", "other", "third"])
+    other, third = (cell(evaluation, s, "accuracy").difference for s in ("other", "third"))
+    assert other.holm == pytest.approx(min(1.0, 2 * other.p))
+    assert third.holm == pytest.approx(max(other.holm, third.p))
+    assert (other.turned, other.exact) == ((2, 0), 0.5)
+    assert cell(evaluation, "other", "F1").difference.turned is None
+
+
+def test_a_failed_item_is_no_answer():
+    failed = [Row("pope", "4", "other", "", "", 0, 0.0, 1, error="the picture is torn")]
+    kept = [r for r in rows() if (r.item, r.strategy) != ("4", "other")]
+    evaluation = evaluate(Pope(), ITEMS, kept + failed, ["greedy", "other"])
+    assert evaluation.scored == 7
+    assert evaluation.failed == {"greedy": 0, "other": 1}

@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mmhall.results.statistics import Resampler, mcnemar
+from mmhall.results.statistics import Resampler, holm, mcnemar, turned
 
 
 def outcomes(lost, won, both=5):
@@ -113,3 +115,23 @@ def test_the_permutation_equals_all_exchanges():
         extreme += abs(ours - theirs) >= abs(value) - 1e-12
     got = Resampler(["a", "b", "c"]).difference(over, under, base_over, base_under)
     assert got.p == pytest.approx(extreme / 8, abs=0.02)
+
+
+def test_pairs_that_turn_are_counted_both_ways():
+    assert turned(*outcomes(lost=3, won=7)) == (7, 3)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_rejects_what_stepping_down_rejects(ps):
+    """Step down: as long as the smallest p left is at most level / number left, reject it."""
+    for level in (0.01, 0.05, 0.5):
+        left, rejected = sorted(range(len(ps)), key=ps.__getitem__), set()
+        while left and ps[left[0]] * len(left) <= level:
+            rejected.add(left.pop(0))
+        assert {i for i, p in enumerate(holm(ps)) if p <= level} == rejected

@@ -1,0 +1,104 @@
+"""What differs between two runs: in their set-up, and in what came out on the items both answered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.evaluation import Evaluation
+from mmhall.benchmarks.report.table import Evaluated, Section, sections
+from mmhall.benchmarks.runs import Part, Run
+from mmhall.results.store import differences
+from mmhall.strategies import strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two runs set against each other.
+
+    Attributes:
+        setup: What differs in the set-up: where, in the first run, in the second.
+        remarks: What of the two can be compared and what cannot.
+        sections: For each benchmark both have and each pair of strategies, the first run's line and the second's.
+        evaluated: The same as data.
+    """
+
+    setup: tuple[tuple[str, str, str], ...]
+    remarks: tuple[str, ...]
+    sections: tuple[Section, ...]
+    evaluated: Evaluated
+
+
+def compare(first: Run, second: Run) -> Comparison:
+    """Compare two runs, strategies that are written alike or have one name; of runs with one strategy each, those."""
+    pairs = _pairs(first.strategies, second.strategies)
+    remarks = [] if pairs else ["no strategy is in both runs: nothing to compare but the set-up"]
+    evaluated: list[tuple[Part, Evaluation]] = []
+    for part in first.parts:
+        other = next((p for p in second.parts if p.benchmark.name == part.benchmark.name), None)
+        if other is None:
+            remarks.append(f"{part.benchmark.name}: only in the first run")
+            continue
+        common = _common(part, other)
+        told = f"{part.benchmark.name}: {len(common)} items are the same"
+        remarks.append(f"{told} (of {len(part.items)} and {len(other.items)})")
+        if str(part.benchmark) != str(other.benchmark):
+            remarks.append(f"{part.benchmark.name}: both are read as {part.benchmark}, the first run's way")
+        for own, theirs in pairs if common else ():
+            evaluated.append(_paired((first, part, own), (second, other, theirs), common, remarks))
+    remarks += [
+        f"{p.benchmark.name}: only in the second run" for p in second.parts if p.benchmark.name not in _names(first)
+    ]
+    setup = tuple(_both_ways(first, second))
+    return Comparison(setup, tuple(remarks), tuple(sections(evaluated)), evaluated)
+
+
+def _pairs(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair strategies: the same text, else the only ones of a name on both sides."""
+    if len(first) == len(second) == 1:
+        return [(first[0], second[0])]
+    pairs = [(name, name) for name in first if name in second]
+    rest = [[strategy(s) for s in side if (s, s) not in pairs] for side in (first, second)]
+    named = [Counter(one.name for one in side) for side in rest]
+    once = [name for name, count in named[0].items() if count == named[1][name] == 1]
+    texts = [{one.name: str(one) for one in side} for side in rest]
+    return pairs + [(texts[0][name], texts[1][name]) for name in once]
+
+
+def _names(run: Run) -> set[str]:
+    return {part.benchmark.name for part in run.parts}
+
+
+def _both_ways(first: Run, second: Run) -> list[tuple[str, str, str]]:
+    old, new = first.store.setup(), second.store.setup()
+    there = list(differences(old, new))
+    there = [one for one in there if not one[0].startswith("options.")]  # "fitted" tells these, too
+    return there + [
+        (w, a, b)
+        for w, b, a in differences(new, old)
+        if not w.startswith("options.") and w not in {where for where, *_ in there}
+    ]
+
+
+def _common(part: Part, other: Part) -> list[Item]:
+    known = {item.id: item for item in other.items}
+    return [item for item in part.items if known.get(item.id) == item]
+
+
+def _paired(
+    first: tuple[Run, Part, str], second: tuple[Run, Part, str], common: Sequence[Item], remarks: list[str]
+) -> tuple[Part, Evaluation]:
+    """Evaluate one strategy of each run on the items both have, as if they were two strategies of one run."""
+    names = f"{first[2]} (first)", f"{second[2]} (second)"
+    rows = [
+        [replace(row, strategy=name) for row in run.store.rows(part.benchmark.name) if row.strategy == strategy]
+        for name, (run, part, strategy) in zip(names, (first, second), strict=True)
+    ]
+    texts = [{row.item: row.text for row in own if row.error is None} for own in rows]
+    both = [item.id for item in common if item.id in texts[0] and item.id in texts[1]]
+    changed = sum(texts[0][item] != texts[1][item] for item in both)
+    remarks.append(f"{first[1].benchmark.name}, {first[2]}: {changed} of {len(both)} answers differ")
+    part = replace(first[1], items=list(common))
+    return part, part.benchmark.evaluate(part.items, [*rows[0], *rows[1]], names)

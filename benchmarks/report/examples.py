@@ -1,0 +1,93 @@
+"""Items on which strategies disagree most, with what each said, right and wrong stretches marked."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmhall.benchmarks.base import Benchmark, Item
+from mmhall.benchmarks.runs import Part, Run
+from mmhall.errors import ImageError
+from mmhall.images import open_image
+
+MOST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of an answer; `kind` is "right", "wrong" or "" for plain text."""
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One item with what each strategy said about it.
+
+    Attributes:
+        picture: As a data URL; "" where there is none or it cannot be opened any more.
+        prompt: What was asked.
+        truth: What is known of it, as short text.
+        answers: Strategy and pieces of its answer.
+    """
+
+    picture: str
+    prompt: str
+    truth: str
+    answers: tuple[tuple[str, tuple[Piece, ...]], ...]
+
+
+def examples(run: Run, part: Part) -> list[Example]:
+    """Pick the items of a benchmark on which the strategies' wrong stretches differ most; none if all are alike."""
+    texts: dict[str, dict[str, str]] = {}
+    for row in run.store.rows(part.benchmark.name):
+        if row.error is None:
+            texts.setdefault(row.item, {})[row.strategy] = row.text
+    complete = [item for item in part.items if len(texts.get(item.id, {})) == len(run.strategies)]
+    ranked = [(_spread(part.benchmark, item, list(texts[item.id].values())), item) for item in complete]
+    chosen = sorted((one for one in ranked if one[0]), key=lambda one: -one[0])[:MOST]
+    return [
+        Example(
+            _embedded(part.picture(item)),
+            item.prompt,
+            _truth(item),
+            tuple((s, tuple(pieces(part.benchmark, item, texts[item.id][s]))) for s in run.strategies),
+        )
+        for _, item in chosen
+    ]
+
+
+def pieces(benchmark: Benchmark, item: Item, text: str) -> Sequence[Piece]:
+    """Cut an answer into plain, right and wrong stretches."""
+    cut, at = [], 0
+    for start, end, right in benchmark.mark(item, text):
+        cut += [Piece(text[at:start], ""), Piece(text[start:end], "right" if right else "wrong")]
+        at = end
+    return [piece for piece in (*cut, Piece(text[at:], "")) if piece.text]
+
+
+def _spread(benchmark: Benchmark, item: Item, texts: Sequence[str]) -> int:
+    wrong = [sum(not right for *_, right in benchmark.mark(item, text)) for text in texts]
+    return max(wrong) - min(wrong)
+
+
+def _truth(item: Item) -> str:
+    told = item.truth.get("objects", item.truth.get("label", ""))
+    return ", ".join(map(str, told)) if isinstance(told, list | tuple) else str(told)
+
+
+def _embedded(path: Path | None) -> str:
+    try:
+        image = None if path is None else open_image(path)
+    except ImageError:
+        return ""
+    if image is None:
+        return ""
+    image.thumbnail((448, 448))
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()

@@ -1,0 +1,109 @@
+"""Plots of a run as SVG text: quality against cost, and strategies side by side in tables of their own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mmhall.benchmarks.base import Metric
+from mmhall.benchmarks.evaluation import Cell
+from mmhall.benchmarks.report.table import Evaluated, Section
+from mmhall.results.statistics import Estimate
+
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+)  # Okabe and Ito: safe for colour-blind eyes
+MARKERS = "os^Dv*"
+_MOST_PANELS = 3  # beside each other
+
+
+def against_cost(evaluated: Evaluated) -> str:
+    """Draw each benchmark's primary metric in its hardest group against cost, with intervals; "" if there is none."""
+    panels = [(part.benchmark, e, [c.group for c in e.cells][-1]) for part, e in evaluated if e.cells and e.costs]
+    figure = Figure(figsize=(4.6 * max(1, len(panels)), 4.4), layout="constrained")
+    for number, (benchmark, evaluation, group) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        metric = benchmark.metrics[0]
+        cells = {c.strategy: c for c in evaluation.cells if c.group == group and c.metric is metric}
+        for index, cost in enumerate(evaluation.costs):
+            if cost.strategy in cells:
+                _point(axes, cost.ratio or 1.0, cells[cost.strategy], index)
+        axes.set_xlabel("seconds per answer, ratio to the baseline")
+        better = f", {metric.better} is better" if metric.better else ""
+        axes.set_ylabel(f"{metric.name}{_unit(metric)}{better}")
+        axes.set_title(f"{benchmark.name}, {group}", loc="left", fontsize=10)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(alpha=0.3)
+    if figure.axes:
+        shown = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return _svg(figure) if panels else ""
+
+
+def side_by_side(section: Section) -> str:
+    """Draw a table: a panel for each metric, in it a point with its interval for each strategy."""
+    count, names = len(section.metrics), [line.strategy for line in section.lines]
+    wide = min(count, _MOST_PANELS)
+    high = -(-count // wide)
+    figure = Figure(figsize=(1.6 + 2.6 * wide, high * (1.0 + 0.26 * len(names))), layout="constrained")
+    for number in range(count):
+        axes = figure.add_subplot(high, wide, number + 1)
+        cells = [row[number] for row in section.cells]
+        for index, cell in enumerate(cells):
+            _range(axes, cell.estimate, _scale(cell.metric), index)
+        axes.set_yticks(range(len(names)), names if number % wide == 0 else [""] * len(names), fontsize=8)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_title(f"{cells[0].metric.name}{_unit(cells[0].metric)}", loc="left", fontsize=9)
+        axes.grid(alpha=0.3)
+    return _svg(figure)
+
+
+def _point(axes: Axes, ratio: float, cell: Cell, index: int) -> None:
+    e, scale = cell.estimate, _scale(cell.metric)
+    if e.value is None or e.low is None or e.high is None:
+        return
+    axes.errorbar(
+        ratio,
+        scale * e.value,
+        [[scale * max(0.0, e.value - e.low)], [scale * max(0.0, e.high - e.value)]],
+        fmt=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],  # no two alike
+        color=COLOURS[index % len(COLOURS)],
+        capsize=4,
+        label=cell.strategy,
+    )
+
+
+def _range(axes: Axes, e: Estimate, scale: float, index: int) -> None:
+    if e.value is None or e.low is None or e.high is None:
+        return
+    axes.plot([scale * e.low, scale * e.high], [index, index], color=COLOURS[0], linewidth=2)
+    axes.plot([scale * e.value], [index], "o", color=COLOURS[0], markersize=5)
+
+
+def _scale(metric: Metric) -> float:
+    return 100.0 if metric.percent else 1.0
+
+
+def _unit(metric: Metric) -> str:
+    return " (%)" if metric.percent else ""
+
+
+def _svg(figure: Figure) -> str:
+    written = io.StringIO()
+    figure.savefig(written, format="svg", metadata={"Date": None})
+    text = written.getvalue()
+    return text[text.index("<svg") :]
+
+
+def drawn(sections: Sequence[Section]) -> list[tuple[str, str]]:
+    """Draw every table that is no main one; title and SVG text."""
+    return [(section.title, side_by_side(section)) for section in sections if section.table]

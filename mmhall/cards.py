@@ -60,7 +60,7 @@ class OptionHelp:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What there is to say of a strategy.
+    """What there is to say of a strategy or a benchmark.
 
     Attributes:
         name: Its name.
@@ -79,14 +79,14 @@ class Card:
     refuses: str
 
 
-def card(name: str) -> Card:
-    """Return the card of a strategy; of one without a card, what its class says.
+def card(name: str, registry: Registry = STRATEGIES) -> Card:
+    """Return the card of a strategy or benchmark; of one without a card, what its class says.
 
     Raises:
-        UnknownNameError: No strategy has that name.
+        UnknownNameError: Nothing has that name.
         PluginError: It cannot be imported.
     """
-    kind = STRATEGIES.load(name)
+    kind = registry.load(name)
     title, sections = _titled(sys.modules[kind.__module__].__doc__, kind.__doc__ if "__doc__" in vars(kind) else None)
     helps = _helps(kind)
     options = tuple(_option(kind, option, rule, helps.get(option, "")) for option, rule in rules(kind).items())

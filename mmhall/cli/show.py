@@ -16,16 +16,17 @@ _WIDTH, _HEAD = 110, 10
 
 
 def show(
-    name: Annotated[str, typer.Argument(help='A strategy, such as vhr or "vhr+vcd".')],
+    name: Annotated[str, typer.Argument(help='A strategy, such as vhr or "vhr+vcd", or a benchmark.')],
     model: Annotated[
         str | None, typer.Option(help="Also say which values it takes on this model, and where they come from.")
     ] = None,
     tuned: Annotated[str | None, typer.Option(help='File of tuned options, or "none"; as in generate.')] = None,
 ) -> None:
-    """Show a strategy: its paper, formula, cost, options and how to write it.
+    """Show a strategy or a benchmark: its paper, formula or rules, options and how to write it.
 
     Example: mmhall show vhr
     """
+    from mmhall.benchmarks import BENCHMARKS
     from mmhall.cards import card
     from mmhall.cli.console import tuned_option
     from mmhall.decoders import STRATEGIES
@@ -35,6 +36,9 @@ def show(
 
     if model is None and tuned is not None:
         raise OptionError("show", "tuned", tuned, "given together with --model")
+    if parse(split(name)[0])[0] in set(BENCHMARKS.names()) - set(STRATEGIES.names()):
+        print("\n".join(_benchmark(name, model)))
+        return
     method = make_strategy(name)
     for number, part in enumerate(parse(part)[0] for part in split(name)):
         shown = card(part)
@@ -43,6 +47,28 @@ def show(
         print("\n".join([*_sections(shown), *_options(shown.options), *_use(shown, others)]))
     if model is not None:
         print("\n".join(_on(model, method, tuned_option(tuned))))
+
+
+def _benchmark(name: str, model: str | None) -> list[str]:
+    """Tell all of a benchmark."""
+    from mmhall.benchmarks import BENCHMARKS, benchmark
+    from mmhall.cards import card
+    from mmhall.errors import OptionError
+
+    if model is not None:
+        raise OptionError("show", "model", model, "left out: a benchmark is the same for every model")
+    asked = benchmark(name)
+    shown = card(asked.name, BENCHMARKS)
+    written = f'{asked.name}, "{asked.name}({shown.options[0].example})"' if shown.options else asked.name
+    return [
+        shown.title,
+        "",
+        *_sections(shown),
+        *_options(shown.options),
+        "",
+        _line("Write", written),
+        _line("Data", asked.reads),
+    ]
 
 
 def _sections(card: Card) -> list[str]:

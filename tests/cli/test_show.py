@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from mmhall.benchmarks import BENCHMARKS
 from mmhall.cards import SECTIONS
 from mmhall.cli import app
 from mmhall.decoders import STRATEGIES
@@ -61,3 +62,18 @@ def test_the_readmes_quick_commands_work(cli):
 
 def test_show_tells_what_a_model_gives_away(cli):
     assert "found in this model" in cli("show", "var", "--model", "embedded").stdout
+
+
+@pytest.mark.parametrize("name", BENCHMARKS.names())
+def test_every_benchmark_shows_its_card_and_options(cli, name):
+    done = cli("show", name)
+    assert done.returncode == 0, done.stderr
+    kind = BENCHMARKS.load(name)
+    assert "Paper" in done.stdout or "Idea" in done.stdout
+    assert all(f"  {option}: " in done.stdout for option in rules(kind))
+    assert f"Write     {name}" in done.stdout
+    assert f"Data      {kind.reads}" in done.stdout
+
+
+def test_a_benchmark_is_not_shown_on_a_model(refused):
+    assert "left out" in refused("show", "pope", "--model", "embedded")

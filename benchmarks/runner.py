@@ -1,28 +1,45 @@
 """Ask every item with every strategy and store the answers as they come.
 
-Strategies take turns batch by batch, each starting in its turn, so that they are paired on items and
-their times are measured under the same conditions. What is stored already is not asked again.
+Batches    the same for the same run, whoever works on it and however often it is stopped: questions about one picture
+           stay together (what they begin with alike is read once), items with and without a picture apart, and
+           batches hold prompts of similar length.
+Turns      strategies take turns batch by batch, each starting in its turn, so that they are paired on items and
+           their times are measured under the same conditions.
+Leases     a worker claims a batch from the store before it answers it, so that several may work on one run. One
+           that dies loses its lease, and nothing it had committed.
+Failures   an item that cannot be answered is recorded with its error and asked again when the run is gone on with;
+           memory that does not suffice halves the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
+import torch
+
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.runs import Part
+from mmhall.benchmarks.runs import Part, Run
+from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
 from mmhall.lvlm import LVLM
-from mmhall.results.store import Row, Store
+from mmhall.results.leases import Leases
+from mmhall.results.store import Row
 from mmhall.strategies import Strategy
 
 Progress = Callable[[int], None]
+OF_AN_ITEM = ImageError, PromptError, GenerationError, DataError
+"""Errors that are an item's own: others are not in that picture or prompt, and end the run."""
+
+_WINDOW = 32  # batches within which items are sorted by length
+_POLL = 0.2  # seconds between two looks at batches that others have claimed
 
 
-def run(
+def answer(
     lvlm: LVLM,
+    run: Run,
     part: Part,
     strategies: Sequence[Strategy],
-    store: Store,
     *,
     batch_size: int = 16,
     progress: Progress = lambda answers: None,
@@ -31,32 +48,123 @@ def run(
 
     Args:
         lvlm: The model.
+        run: The run; answers go to its store, committed after every batch of one strategy.
         part: The benchmark and its items.
         strategies: Each item is asked once with each.
-        store: Where answers go; committed after every batch of one strategy.
-        batch_size: Items decoded together.
+        batch_size: Items decoded together, at most.
         progress: Called with the number of answers just settled, stored ones included.
 
     Raises:
-        MmhallError: A picture or a prompt is unusable, or the store cannot be written.
+        RunError: The store cannot be written, or nothing can be answered at all.
+        MmhallError: The model cannot carry a strategy.
     """
-    done = store.done(part.benchmark.name)
-    missing = len(part.items) * len(strategies) > len(done)
-    for strategy in strategies if missing else ():  # the first call pays for caches and kernels: not an answer's cost
-        lvlm.generate_batch([part.request(part.items[0])], strategy, max_new_tokens=2)
-    for number, batch in enumerate(_batches(part.items, batch_size)):
-        for strategy in (*strategies[number % len(strategies) :], *strategies[: number % len(strategies)]):
-            left = [item for item in batch if (item.id, str(strategy)) not in done]
-            if left:
-                store.add(_answered(lvlm, part, left, strategy, number))
-            progress(len(batch))
+    store, name = run.store, part.benchmark.name
+    made = batches(part.items, batch_size)
+    leases = Leases(store, name, len(made))
+    answered = len(store.done(name))
+    progress(answered)
+    if not leases.finished():
+        _warm(lvlm, part, strategies)
+    while not leases.finished():
+        number = leases.claim()
+        if number is None:
+            time.sleep(_POLL)  # others work on what is left, unless they die
+            continue
+        for rows in answers(lvlm, part, made[number], strategies, number, store.done_in(name, number)):
+            store.add(rows)
+            leases.renew()
+            progress(len(rows))
+            answered += sum(row.error is None for row in rows)
+        leases.finish(number)
+        if not answered:
+            _refuse_hopeless(run, name, made[number])
 
 
-def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, batch: int) -> list[Row]:
-    """Answer a batch with one strategy."""
+def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
+    """Put items into batches of at most `size`; the same items always make the same batches.
+
+    Items of a picture stay together, unless they are more than a batch holds.
+    """
+    made: list[list[Item]] = []
+    for _, part in groupby(_by_picture(items), key=lambda group: group[0].picture is None):
+        groups = list(part)
+        for start in range(0, len(groups), _WINDOW * size):
+            window = groups[start : start + _WINDOW * size]
+            window.sort(key=lambda group: max(len(item.prompt) for item in group))
+            made += _filled(window, size)
+    return made
+
+
+def answers(
+    lvlm: LVLM,
+    part: Part,
+    items: Sequence[Item],
+    strategies: Sequence[Strategy],
+    number: int,
+    done: set[tuple[str, str]],
+) -> Iterator[list[Row]]:
+    """Answer a batch with one strategy after the other, beginning with another one in each batch.
+
+    Args:
+        lvlm: The model.
+        part: The benchmark.
+        items: Of the batch.
+        strategies: All of the run's.
+        number: Of the batch.
+        done: (item, strategy) pairs that are answered already.
+    """
+    first = number % len(strategies)
+    for strategy in (*strategies[first:], *strategies[:first]):
+        left = [item for item in items if (item.id, str(strategy)) not in done]
+        if left:
+            yield _answered(lvlm, part, left, strategy, number)
+
+
+def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
+    """Group items by picture, pictures first; one without a picture is its own group."""
+    groups: dict[tuple[bool, str], list[Item]] = {}
+    for item in items:
+        key = (False, item.picture) if item.picture is not None else (True, item.id)
+        groups.setdefault(key, []).append(item)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+
+
+def _filled(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
+    made: list[list[Item]] = [[]]
+    for group in groups:
+        if made[-1] and len(made[-1]) + len(group) > size:
+            made.append([])
+        for start in range(0, len(group), size):
+            piece = group[start : start + size]
+            if len(made[-1]) + len(piece) > size:
+                made.append([])
+            made[-1] += piece
+    return made if made[-1] else made[:-1]
+
+
+def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
+    """Answer some items with one strategy: together, else in halves, else with the reason why not."""
+    try:
+        return _asked(lvlm, part, items, strategy, number)
+    except OF_AN_ITEM as error:
+        reason: str = str(error)
+        pieces = [[item] for item in items]
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        pieces = [list(items[: len(items) // 2]), list(items[len(items) // 2 :])]
+    if len(items) == 1:
+        return [_failure(part, items[0], strategy, number, reason)]
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return [row for piece in pieces for row in _answered(lvlm, part, piece, strategy, number)]
+
+
+def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
     benchmark = part.benchmark
-    answers = lvlm.generate_batch([part.request(item) for item in items], strategy, **benchmark.settings)
-    extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], answers)
+    found = lvlm.generate_batch([part.request(item) for item in items], strategy, **benchmark.settings)
+    extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], found)
     return [
         Row(
             benchmark.name,
@@ -66,14 +174,36 @@ def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy,
             answer.stopped_by,
             answer.usage.new_tokens,
             answer.usage.seconds,
-            batch,
+            number,
             extra,
         )
-        for item, answer, extra in zip(items, answers, extras, strict=True)
+        for item, answer, extra in zip(items, found, extras, strict=True)
     ]
 
 
-def _batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Group items of nearby pictures; the same items always make the same batches."""
-    numbered = groupby(enumerate(items), key=lambda pair: pair[0] // size)
-    return [[item for _, item in group] for _, group in numbered]
+def _failure(part: Part, item: Item, strategy: Strategy, number: int, reason: str) -> Row:
+    return Row(part.benchmark.name, item.id, str(strategy), "", "", 0, 0.0, number, error=reason)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+
+
+def _warm(lvlm: LVLM, part: Part, strategies: Sequence[Strategy]) -> None:
+    """Let each strategy's first call pay for caches and kernels: that is not an answer's cost."""
+    for strategy in strategies:
+        try:
+            lvlm.generate_batch([part.request(part.items[0])], strategy, max_new_tokens=2)
+        except OF_AN_ITEM:
+            continue
+
+
+def _refuse_hopeless(run: Run, benchmark: str, items: Sequence[Item]) -> None:
+    """Stop a run in which nothing at all has been answered after a whole batch.
+
+    Raises:
+        RunError: With the first item's reason.
+    """
+    reasons = [row.error for row in run.store.rows(benchmark) if row.error is not None]
+    if reasons:
+        raise RunError(f"{benchmark}: none of the first {len(items)} items can be answered: {reasons[0]}")

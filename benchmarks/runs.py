@@ -78,6 +78,11 @@ class Run:
         """Number of answers there are."""
         return sum(len(self.store.done(part.benchmark.name)) for part in self.parts)
 
+    @property
+    def settled(self) -> int:
+        """Number of answers and failures there are."""
+        return int(self.store.read("select count(*) from answers")[0][0])
+
     def read_as(self, benchmarks: Sequence[Benchmark]) -> Run:
         """Return this run with its answers read another way; nothing is asked again.
 

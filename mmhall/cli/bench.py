@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmhall.errors import OptionError
+
+if TYPE_CHECKING:
+    from mmhall.benchmarks.base import Benchmark, Source
+    from mmhall.benchmarks.runs import Run
+
 
 def bench(
-    benchmarks: Annotated[list[str], typer.Argument(help="Such as: pope chair; or: speed.")],
+    benchmarks: Annotated[list[str], typer.Argument(help="Such as: pope chair; \"pope(rule='official')\"; or: speed.")],
     out: Annotated[
         Path | None, typer.Option(help="Run folder; the same command goes on with a stopped run. Speed needs none.")
     ] = None,
     model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
     strategy: Annotated[list[str], typer.Option(help="Repeatable; the first is the baseline.")] = ["greedy"],  # noqa: B006
-    data: Annotated[Path | None, typer.Option(help="COCO detection file; by default scenes are drawn.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of its pictures; by default the file's own.")] = None,
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="What to ask about: a file or folder, or hub:ID[@REVISION]; with several benchmarks also "
+            "NAME=PATH, repeatable. By default scenes are drawn."
+        ),
+    ] = [],  # noqa: B006
+    images: Annotated[
+        list[str], typer.Option(help="Folder of its pictures, or NAME=FOLDER; by default the data's own.")
+    ] = [],  # noqa: B006
     scenes: Annotated[int | None, typer.Option(help="Number of scenes to draw; 200 by default.")] = None,
     conflict: Annotated[
         float | None, typer.Option(help="Share of scenes that break co-occurrence; 0.5 by default.")
@@ -24,6 +41,10 @@ def bench(
     limit: Annotated[int | None, typer.Option(help="Use only the first so many pictures.")] = None,
     seed: Annotated[int, typer.Option(help="Seeds scenes and questions.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Items decoded together.")] = 16,
+    workers: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
+    gpus_per_worker: Annotated[int, typer.Option(help="GPUs of each process.")] = 1,
+    engine: Annotated[str, typer.Option(help='"local", or "ray": workers on a Ray cluster.')] = "local",
+    address: Annotated[str, typer.Option(help="Of the Ray cluster.")] = "auto",
     tuned: Annotated[
         str | None,
         typer.Option(help='File of options tuned for the model, or "none"; by default where `mmhall tune` puts it.'),
@@ -37,12 +58,11 @@ def bench(
     "mmhall bench speed" times reading, steering and every strategy on a random model against transformers.
     """
     import mmhall
-    from mmhall.benchmarks.base import Source
-    from mmhall.benchmarks.runner import run as run_benchmark
-    from mmhall.benchmarks.runs import make_benchmarks, make_strategies, start
+    from mmhall.benchmarks.runner import answer
+    from mmhall.benchmarks.workers import Job, Model
     from mmhall.cli.console import progress, tuned_option
     from mmhall.cli.report import show
-    from mmhall.errors import OptionError
+    from mmhall.cli.speed import speed
 
     names = list(dict.fromkeys(benchmarks))
     if "speed" in names:
@@ -53,85 +73,125 @@ def bench(
             "scenes": scenes,
             "conflict": conflict,
             "limit": limit,
-            "tuned": tuned,
         }
-        given |= {
-            "strategy": None if strategy == ["greedy"] else strategy,
-            "model": None if model == "embedded" else model,
-        }
-        for option, value in given.items():
-            if value is not None:
-                raise OptionError(
-                    "bench speed", option, str(value), "left out: it times every strategy on its own model"
-                )
-        _speed(names, as_json=as_json)
+        given |= {"tuned": tuned, "workers": workers - 1 or None, "engine": None if engine == "local" else engine}
+        given |= {"strategy": strategy if strategy != ["greedy"] else None}
+        given |= {"model": model if model != "embedded" else None}
+        speed(names, given, as_json=as_json)
         return
-    asked = make_benchmarks(names)
+    from mmhall.benchmarks.runs import make_benchmarks, make_strategies, start
+
+    asked, chosen = make_benchmarks(names), make_strategies(strategy)
     if out is None:
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")
-    chosen = make_strategies(strategy)
-    for option, value in {"batch_size": batch_size, "limit": limit, "scenes": scenes}.items():
-        if value is not None and value < 1:
-            raise OptionError("bench", option, value, "an integer >= 1")
-    if data is not None and (scenes is not None or conflict is not None):
-        raise OptionError("bench", "scenes and conflict", (scenes, conflict), "left out with --data")
-    if data is None and images is not None:
-        raise OptionError("bench", "images", str(images), "given together with --data")
-    drawn = None
-    if data is None and any(benchmark.drawn for benchmark in asked):
-        drawn = _scenes(out, 200 if scenes is None else scenes, seed, 0.5 if conflict is None else conflict)
-    sources = [(b, Source(data or (drawn if b.drawn else None), images, limit, seed)) for b in asked]
+    numbers = {"batch_size": batch_size, "limit": limit, "scenes": scenes, "workers": workers}
+    _check({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict))
+    sources = _sources(asked, data, images, lambda: _scenes(out, scenes, seed, conflict), limit, seed)
     lvlm = mmhall.load(model, tuned=tuned_option(tuned))
     opened = start(out, lvlm, benchmarks=sources, strategies=chosen, batch_size=batch_size)
-    try:
-        for part in opened.parts:
-            with progress(part.benchmark.name, len(part.items) * len(chosen)) as advance:
-                run_benchmark(lvlm, part, chosen, opened.store, batch_size=batch_size, progress=advance)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"mmhall: stopped; {opened.answered} of {opened.expected} answers are kept in {out}, "
-            "the same command goes on from there",
-            err=True,
-        )
-        raise typer.Exit(2) from None
+    with _resumable(opened, out):
+        if workers == 1 and engine == "local":
+            for part in opened.parts:
+                with progress(part.benchmark.name, len(part.items) * len(chosen)) as advance:
+                    answer(lvlm, opened, part, chosen, batch_size=batch_size, progress=advance)
+        else:
+            del lvlm
+            job = Job(opened, Model(model, tuned_option(tuned)), workers, gpus_per_worker)
+            with progress("answers", opened.expected) as advance:
+                job.by_ray(address, advance) if engine == "ray" else job.here(advance)
     show(opened, as_json=as_json)
 
 
-def _scenes(out: Path, count: int, seed: int, conflict: float) -> Path:
+def _check(
+    numbers: Mapping[str, int | None],
+    engine: str,
+    data: Sequence[str],
+    images: Sequence[str],
+    drawn: tuple[int | None, float | None],
+) -> None:
+    """Refuse options that do not fit, before anything expensive is done."""
+    for option, value in numbers.items():
+        if value is not None and value < 1:
+            raise OptionError("bench", option, value, "an integer >= 1")
+    if engine not in ("local", "ray"):
+        raise OptionError("bench", "engine", engine, '"local" or "ray"')
+    if data and drawn != (None, None):
+        raise OptionError("bench", "scenes and conflict", drawn, "left out with --data")
+    if not data and images:
+        raise OptionError("bench", "images", images[0], "given together with --data")
+
+
+def _sources(
+    asked: Sequence[Benchmark],
+    data: Sequence[str],
+    images: Sequence[str],
+    drawn: Callable[[], Path],
+    limit: int | None,
+    seed: int,
+) -> list[tuple[Benchmark, Source]]:
+    """Say where each benchmark's data is; scenes are drawn for those that can do with them and were given none."""
+    from mmhall.benchmarks.base import Source
+
+    names = [benchmark.name for benchmark in asked]
+    files, folders = _by_name("data", data, names), _by_name("images", images, names)
+    own = {name: _data(files[name], name) for name in names if name in files}
+    if not data and any(benchmark.drawn for benchmark in asked):
+        scenes = drawn()
+        own |= {benchmark.name: scenes for benchmark in asked if benchmark.drawn}
+    return [
+        (b, Source(own.get(b.name), Path(folders[b.name]) if b.name in folders else None, limit, seed)) for b in asked
+    ]
+
+
+def _by_name(option: str, values: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Read values written for all benchmarks, or as NAME=VALUE for one."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, sign, rest = value.partition("=")
+        for one in [name] if sign and name in names else names:
+            if one in found:
+                raise OptionError("bench", option, value, f"given once for {one}")
+            found[one] = rest if sign and name in names else value
+    return found
+
+
+def _data(value: str, name: str) -> Path:
+    """Return where data is; a data set of the hub is brought here first."""
+    if not value.startswith("hub:"):
+        return Path(value)
+    from mmhall.benchmarks.hub import fetch
+
+    fetched: Path = fetch(value.removeprefix("hub:"), name)
+    return fetched
+
+
+@contextmanager
+def _resumable(run: Run, out: Path) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into one line; what was answered is kept."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        kept = f"{run.answered} of {run.expected} answers are kept in {out}"
+        typer.echo(f"mmhall: stopped; {kept}, the same command goes on from there", err=True)
+        raise typer.Exit(128 + signal.SIGTERM if signal.SIGTERM in stopped.args else 2) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _scenes(out: Path, scenes: int | None, seed: int, share: float | None) -> Path:
     """Draw the run's scenes into its folder, unless they lie there already."""
     from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
     from mmhall.cli.console import progress
 
+    count, conflict = 200 if scenes is None else scenes, 0.5 if share is None else share
     folder = out / f"scenes-{count}-{seed}-{conflict:g}"
     if not (folder / ANNOTATIONS).is_file():
         with progress("drawing scenes", count) as advance:
             for _ in write_scenes(folder, count, seed, conflict):
                 advance(1)
     return folder / ANNOTATIONS
-
-
-def _speed(names: list[str], *, as_json: bool) -> None:
-    """Time every variant on this machine."""
-    import json
-    from dataclasses import asdict
-    from datetime import datetime, timezone
-
-    import torch
-
-    from mmhall.benchmarks import speed
-    from mmhall.cli.console import aligned, progress
-    from mmhall.errors import OptionError
-
-    if len(names) > 1:
-        raise OptionError("bench", "benchmarks", " ".join(names), "speed alone, or others without it")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = speed.LARGE if device == "cuda" else speed.SMALL
-    with progress("timing", speed.runs()) as advance:
-        costs = speed.measure(size, device, progress=advance)
-    if as_json:
-        print(json.dumps([asdict(cost) for cost in costs], indent=1))
-        return
-    print(aligned(speed.table(costs)))
-    day = datetime.now(timezone.utc).date()
-    print(f"\nTime and memory over transformers' own: median and range of {speed.TURNS} turns; {speed.told(size)}.")
-    print(f"{day}, {speed.machine(device)}")

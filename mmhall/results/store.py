@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -171,6 +171,11 @@ class Store:
         with self._saying("read"):
             return set(self._connection.execute(asked, (benchmark,)))
 
+    def done_in(self, benchmark: str, batch: int) -> set[tuple[str, str]]:
+        """Return the (item, strategy) pairs of a batch that are answered."""
+        asked = "select item, strategy from answers where benchmark = ? and batch = ? and error is null"
+        return set(self.read(asked, (benchmark, batch)))
+
     def keep_items(self, benchmark: str, items: Mapping[str, Any]) -> None:
         """Keep a benchmark's items, by id, in order; anything JSON can write. What is there already stays."""
         told = [(benchmark, item, json.dumps(content)) for item, content in items.items()]
@@ -182,6 +187,26 @@ class Store:
         asked = "select item, content from items where benchmark = ? order by rowid"
         with self._saying("read"):
             return {item: json.loads(content) for item, content in self._connection.execute(asked, (benchmark,))}
+
+    def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return the rows of a query.
+
+        Raises:
+            RunError: They cannot be read.
+        """
+        with self._saying("read"):
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Write several things at once, or none; no other process writes meanwhile.
+
+        Raises:
+            RunError: They cannot be written.
+        """
+        with self._saying("write"), self._connection:
+            self._connection.execute("begin immediate")
+            yield self._connection
 
     def close(self) -> None:
         """Close the file."""

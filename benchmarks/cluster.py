@@ -1,0 +1,165 @@
+"""A run on a Ray cluster: each worker is an actor with a model; the store is written by the driver alone.
+
+An actor gets a batch, pictures as bytes, and returns rows: nodes need mmhall and the model, but no shared disk. One
+that dies loses its batch, which goes to another, and is replaced, a few times. Nothing is gathered and nobody waits.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from mmhall.benchmarks import benchmark as make_benchmark
+from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.runner import Progress, answers, batches
+from mmhall.benchmarks.runs import Part, Run
+from mmhall.benchmarks.workers import STARTS, Model
+from mmhall.errors import RunError
+from mmhall.results.leases import Leases
+from mmhall.results.store import Row
+from mmhall.strategies import strategy
+
+_WAIT = 1.0  # seconds between two looks at what actors have done
+
+
+class Answerer:
+    """One worker: a model, and whatever batch it is given."""
+
+    def __init__(self, model: Model, setup: Mapping[str, Any]) -> None:
+        """Load the model.
+
+        Raises:
+            MmhallError: It cannot be loaded, or is not the one the run was started with.
+        """
+        self._lvlm = model.load(setup)
+
+    def answer(
+        self,
+        spec: str,
+        items: Sequence[Mapping[str, Any]],
+        pictures: Mapping[str, tuple[str, bytes]],
+        strategies: Sequence[str],
+        number: int,
+        done: set[tuple[str, str]],
+    ) -> list[Row]:
+        """Answer a batch.
+
+        Args:
+            spec: The benchmark.
+            items: Fields of each item.
+            pictures: Picture id to file suffix and content.
+            strategies: All of the run's.
+            number: Of the batch.
+            done: (item, strategy) pairs that are answered already.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            files = {name: Path(folder) / f"{at}{suffix}" for at, (name, (suffix, _)) in enumerate(pictures.items())}
+            for name, (_, content) in pictures.items():
+                files[name].write_bytes(content)
+            asked = [Item(**item) for item in items]
+            part = Part(make_benchmark(spec), asked, files)
+            made = [strategy(text) for text in strategies]
+            return list(chain.from_iterable(answers(self._lvlm, part, asked, made, number, done)))
+
+
+def answer_on(address: str, run: Run, model: Model, workers: int, gpus: int, progress: Progress) -> None:
+    """Answer what a run still lacks on a Ray cluster.
+
+    Args:
+        address: Of the cluster, as `ray.init` takes it.
+        run: As `start` returned it.
+        model: What each worker loads; a folder must exist on every node.
+        workers: How many actors.
+        gpus: GPUs of each; none where the cluster has none.
+        progress: Called with the number of answers just settled, stored ones included.
+
+    Raises:
+        RunError: Ray is not installed, the cluster cannot be reached, or workers died too often.
+        MmhallError: A worker cannot use the model.
+    """
+    with _connected(address) as ray:
+        share = gpus if ray.cluster_resources().get("GPU", 0) else 0
+        kind = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0)(Answerer)
+        team = _Team(ray, kind, model, run, workers)
+        progress(run.answered)
+        for part in run.parts:
+            team.answer(part, progress)
+
+
+class _Team:
+    """The actors of one run."""
+
+    def __init__(self, ray: Any, kind: Any, model: Model, run: Run, size: int) -> None:
+        self._ray, self._kind, self._model, self._run = ray, kind, model, run
+        self._setup = run.store.setup()
+        self._left = STARTS * size
+        self._idle = [self._hired() for _ in range(size)]
+
+    def _hired(self) -> Any:
+        self._left -= 1
+        return self._kind.remote(self._model, self._setup)
+
+    def answer(self, part: Part, progress: Progress) -> None:
+        """Hand out the batches of a benchmark until all are done."""
+        made = batches(part.items, self._setup["batch_size"])
+        leases = Leases(self._run.store, part.benchmark.name, len(made))
+        working: dict[Any, tuple[Any, int]] = {}
+        while working or leases.free():
+            while self._idle and (number := leases.claim()) is not None:
+                actor = self._idle.pop()
+                working[self._send(actor, part, made[number], number)] = actor, number
+            ready, _ = self._ray.wait(list(working), timeout=_WAIT)
+            for reference in ready:
+                actor, number = working.pop(reference)
+                self._receive(reference, actor, number, leases, progress)
+
+    def _send(self, actor: Any, part: Part, items: Sequence[Item], number: int) -> Any:
+        names = {item.picture for item in items if item.picture is not None}
+        pictures = {name: (part.pictures[name].suffix, part.pictures[name].read_bytes()) for name in sorted(names)}
+        done = self._run.store.done_in(part.benchmark.name, number)
+        told = [asdict(item) for item in items]
+        return actor.answer.remote(str(part.benchmark), told, pictures, self._run.strategies, number, done)
+
+    def _receive(self, reference: Any, actor: Any, number: int, leases: Leases, progress: Progress) -> None:
+        try:
+            rows = self._ray.get(reference)
+        except self._ray.exceptions.RayActorError as error:
+            leases.drop(number)
+            if not self._left:
+                raise RunError(f"workers died too often; the last one said: {str(error).splitlines()[0]}") from error
+            self._idle.append(self._hired())
+            return
+        self._run.store.add(rows)
+        leases.finish(number)
+        self._idle.append(actor)
+        progress(len(rows))
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """Connect to a cluster, unless this process is connected already.
+
+    Raises:
+        RunError: Ray is not installed, or there is no cluster.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise RunError('engine "ray" needs Ray; install mmhall[ray]') from error
+    own = not ray.is_initialized()
+    if own:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise RunError(f"{address}: no Ray cluster can be reached there: {reason}") from error
+    try:
+        yield ray
+    finally:
+        if own:
+            ray.shutdown()

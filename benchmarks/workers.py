@@ -1,0 +1,188 @@
+"""Several processes on one run: each loads the model, leases batches from the store and answers them.
+
+No process waits for another and none talks to another: what they share is the store. One that dies loses the
+batch it was at, which another one takes; the parent starts it again, a few times.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mmhall
+from mmhall.benchmarks.runner import Progress, answer
+from mmhall.benchmarks.runs import Run, reopen
+from mmhall.errors import MmhallError, RunError
+from mmhall.lvlm import LVLM
+from mmhall.strategies import strategy
+
+STARTS = 4  # of one worker, before the run is given up
+_POLL = 0.2
+_REFUSED = 2  # exit code of a worker that says why it cannot go on
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """How a worker loads the model.
+
+    Attributes:
+        name: As `mmhall.load` takes it.
+        tuned: As `mmhall.load` takes it.
+    """
+
+    name: str
+    tuned: str | bool | None = None
+
+    def load(self, setup: Mapping[str, Any]) -> LVLM:
+        """Load it for the run of a set-up.
+
+        Raises:
+            RunError: It is not the one the run was started with.
+            MmhallError: It cannot be loaded.
+        """
+        lvlm = mmhall.load(self.name, tuned=self.tuned)  # type: ignore[arg-type]
+        for what, value in lvlm.identity().items():
+            if what != "device" and setup.get(what) != value:
+                raise RunError(f"the run was started with {what} {setup.get(what)!r}, a worker has {value!r}")
+        return lvlm
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A process and how often it was started."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    starts: int = 0
+    process: subprocess.Popen[str] = field(init=False)
+
+    def start(self) -> None:
+        self.starts += 1
+        self.process = subprocess.Popen(self.command, env=self.environment, stderr=subprocess.PIPE, text=True)
+
+    def stop(self) -> None:
+        if self.starts:
+            self.process.terminate()
+            self.process.communicate()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is left of a run, for several workers.
+
+    Attributes:
+        run: As `start` returned it.
+        model: What each worker loads.
+        workers: How many.
+        gpus: GPUs of each; without any they share the CPU's cores.
+    """
+
+    run: Run
+    model: Model
+    workers: int
+    gpus: int = 1
+
+    def here(self, progress: Progress = lambda answers: None) -> None:
+        """Let processes of this machine do it.
+
+        Args:
+            progress: Called with the number of answers just settled, stored ones included.
+
+        Raises:
+            RunError: A worker cannot go on, or died too often.
+        """
+        tuned = "none" if self.model.tuned is False else str(self.model.tuned or "")
+        folder = str(self.run.store.path.parent)
+        command = [sys.executable, "-m", "mmhall.benchmarks.workers", folder, self.model.name, tuned]
+        team = [_Worker(command, environment(n, self.workers, self.gpus)) for n in range(self.workers)]
+        working, told = list(team), 0
+        try:
+            for worker in team:
+                worker.start()
+            while working:
+                time.sleep(_POLL)
+                settled = self.run.settled
+                progress(settled - told)
+                told = settled
+                working = [worker for worker in working if _goes_on(worker)]
+            progress(self.run.settled - told)
+        finally:
+            for worker in team:
+                worker.stop()
+
+    def by_ray(self, address: str, progress: Progress = lambda answers: None) -> None:
+        """Let actors of a Ray cluster do it.
+
+        Raises:
+            RunError: Ray is not installed, the cluster cannot be reached, or workers died too often.
+        """
+        from mmhall.benchmarks.cluster import answer_on
+
+        answer_on(address, self.run, self.model, self.workers, self.gpus, progress)
+
+
+def environment(number: int, workers: int, gpus: int) -> dict[str, str]:
+    """Give a worker its share of the machine: its own GPUs, or its part of the cores."""
+    import torch
+
+    env = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+    if torch.cuda.is_available():
+        known = env.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        known = known if known != [""] else [str(index) for index in range(torch.cuda.device_count())]
+        own = [known[(number * gpus + index) % len(known)] for index in range(gpus)]
+        return {**env, "CUDA_VISIBLE_DEVICES": ",".join(own)}
+    return {**env, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
+
+
+def _goes_on(worker: _Worker) -> bool:
+    """Whether a worker still works, started again if it has died.
+
+    Raises:
+        RunError: It said why it cannot go on, or died too often.
+    """
+    code = worker.process.poll()
+    if code is None:
+        return True
+    if code == 0:
+        return False
+    assert worker.process.stderr is not None
+    last = (worker.process.stderr.read().strip().splitlines() or [f"exit code {code}"])[-1]
+    if code == _REFUSED or worker.starts >= STARTS:
+        died = "" if code == _REFUSED else f"a worker died {worker.starts} times; the last words were: "
+        raise RunError(f"{died}{last.removeprefix('mmhall: ')}")
+    worker.start()
+    return True
+
+
+def work(folder: Path, model: Model) -> None:
+    """Answer batches of a run until none is left.
+
+    Raises:
+        MmhallError: The run or the model cannot be used.
+    """
+    run = reopen(folder)
+    setup = run.store.setup()
+    lvlm = model.load(setup)
+    strategies = [strategy(spec) for spec in run.strategies]
+    for part in run.parts:
+        answer(lvlm, run, part, strategies, batch_size=setup["batch_size"])
+
+
+def main() -> None:
+    """Be one worker: mmhall.benchmarks.workers FOLDER MODEL TUNED."""
+    folder, name, tuned = sys.argv[1:]
+    try:
+        work(Path(folder), Model(name, False if tuned == "none" else tuned or None))
+    except MmhallError as error:
+        print(f"mmhall: {error}", file=sys.stderr)
+        sys.exit(_REFUSED)
+
+
+if __name__ == "__main__":
+    main()

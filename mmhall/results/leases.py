@@ -1,0 +1,126 @@
+"""Leases: who works on which batch of a run, so that several processes share one without doing anything twice.
+
+A lease is held by a process as long as it lives. Whether it does is asked of the system where it runs on this
+machine; elsewhere it must renew its lease, and loses it after ten minutes of silence.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from mmhall.results.store import Store
+
+SILENCE = 600.0  # seconds after which a lease of another machine is free again
+_SCHEMA = """
+create table if not exists leases (
+    benchmark text not null, batch integer not null, worker text, renewed real, finished integer not null default 0,
+    primary key (benchmark, batch)
+)
+"""
+_FAILED = "select distinct batch from answers where benchmark = ? and error is not null"
+
+
+class Leases:
+    """The batches of one benchmark of a run."""
+
+    def __init__(self, store: Store, benchmark: str, count: int) -> None:
+        """Open them; batches in which an item failed are to be done again.
+
+        Args:
+            store: Of the run.
+            benchmark: Its name.
+            count: How many batches there are.
+
+        Raises:
+            RunError: The store cannot be written.
+        """
+        self._store, self._benchmark, self.worker = store, benchmark, me()
+        self._held: set[int] = set()
+        with store.writing() as connection:
+            connection.execute(_SCHEMA)
+            connection.executemany(
+                "insert or ignore into leases (benchmark, batch) values (?, ?)", [(benchmark, n) for n in range(count)]
+            )
+            again = f"update leases set finished = 0, worker = null where benchmark = ? and batch in ({_FAILED})"
+            connection.execute(f"{again} and (worker is null or finished = 1)", (benchmark, benchmark))
+
+    def claim(self) -> int | None:
+        """Lease the first batch that nobody works on; None: there is none."""
+        with self._store.writing() as connection:
+            for batch, worker, renewed in self._open():
+                if batch not in self._held and self._free(worker, renewed):
+                    connection.execute(
+                        "update leases set worker = ?, renewed = ? where benchmark = ? and batch = ?",
+                        (self.worker, time.time(), self._benchmark, batch),
+                    )
+                    self._held.add(batch)
+                    return batch
+        return None
+
+    def drop(self, batch: int) -> None:
+        """Give a batch back undone."""
+        with self._store.writing() as connection:
+            given = "update leases set worker = null where benchmark = ? and batch = ?"
+            connection.execute(given, (self._benchmark, batch))
+        self._held.discard(batch)
+
+    def renew(self) -> None:
+        """Say that this process still works on what it holds."""
+        with self._store.writing() as connection:
+            told = "update leases set renewed = ? where benchmark = ? and worker = ? and finished = 0"
+            connection.execute(told, (time.time(), self._benchmark, self.worker))
+
+    def finish(self, batch: int) -> None:
+        """Say that a batch is done."""
+        with self._store.writing() as connection:
+            connection.execute(
+                "update leases set finished = 1 where benchmark = ? and batch = ?", (self._benchmark, batch)
+            )
+
+    def finished(self) -> bool:
+        """Whether every batch is done."""
+        return not self._open()
+
+    def free(self) -> bool:
+        """Whether some batch is left that nobody works on."""
+        return any(n not in self._held and self._free(worker, renewed) for n, worker, renewed in self._open())
+
+    def _free(self, worker: str | None, renewed: float) -> bool:
+        return worker in (None, self.worker) or not alive(str(worker), renewed)
+
+    def _open(self) -> list[tuple[int, str | None, float]]:
+        asked = "select batch, worker, renewed from leases where benchmark = ? and finished = 0 order by batch"
+        return self._store.read(asked, (self._benchmark,))
+
+
+def me() -> str:
+    """Name this process: machine, number, and when it was started, as numbers come again."""
+    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+
+
+def alive(worker: str, renewed: float) -> bool:
+    """Whether a process still holds its lease."""
+    host, number, started = worker.rsplit("/", 2)
+    if host != socket.gethostname():
+        return time.time() - renewed < SILENCE
+    if Path("/proc/self").exists():
+        return _started(int(number)) == started != ""
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _started(number: int) -> str:
+    """Return when a process was started, in the system's own ticks; "" if there is none or nobody can tell."""
+    try:
+        told = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if told[0] == "Z" else told[19]

@@ -7,8 +7,8 @@ Items    For each picture with at least three objects: a yes question for each o
          appears together with the object just asked for). Frequencies are counted on the pictures used.
 Prompt   The question, then "Answer the question using a single word or phrase." on a new line
          (LLaVA-1.5's profile).
-Rule     "strict": the first word of the answer is yes or no, else unparsed. An unparsed answer is
-         wrong whatever the label. `parse_official` is the rule of the authors' script.
+Rule     "strict" (ours), "official", "opera", "vcd", "lmms-eval", "vlmevalkit": see
+         `mmhall.benchmarks.yesno`.
 Metrics  accuracy, F1, precision, recall (positive class "yes"), yes ratio of the answers, unparsed.
 Differs  Seeded; pictures and categories are sorted first. The three settings share their yes
          questions, as in the paper; a question asked in several settings is answered once.
@@ -17,18 +17,18 @@ Differs  Seeded; pictures and categories are sorted first. The three settings sh
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.pictures import Picture, PictureBenchmark, PictureSet
+from mmhall.benchmarks.yesno import METRICS, RULES, parse_official, parse_strict, score, tally
 from mmhall.errors import DataError
 from mmhall.options import option
 
-Label = Literal["yes", "no"]
+__all__ = ["SETTINGS", "SUFFIX", "Pope", "parse_official", "parse_strict", "question_about", "score"]
 
 SETTINGS = ("random", "popular", "adversarial")
 PER_PICTURE = 3
@@ -38,30 +38,6 @@ SUFFIX = "\nAnswer the question using a single word or phrase."
 def question_about(name: str) -> str:
     """Ask for an object: "Is there an apple in the image?"."""
     return f"Is there {'an' if name[0].lower() in 'aeiou' else 'a'} {name} in the image?"
-
-
-def parse_strict(answer: str) -> Label | None:
-    """Read yes or no off the first word; None when it is neither.
-
-    >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("There is none")
-    ('yes', 'no', None)
-    """
-    first = re.search(r"[A-Za-z]+", answer)
-    word = first.group().lower() if first else ""
-    return "yes" if word == "yes" else "no" if word == "no" else None
-
-
-def parse_official(answer: str) -> Label:
-    """Read an answer as the authors' script does: no, if the first sentence holds No, no or not.
-
-    >>> parse_official("No, there is not."), parse_official("I am not sure"), parse_official("")
-    ('no', 'no', 'yes')
-    """
-    sentence = answer.split(".", 1)[0].replace(",", "")
-    return "no" if {"No", "no", "not"} & set(sentence.split(" ")) else "yes"
-
-
-RULES = {"strict": parse_strict, "official": parse_official}
 
 
 @dataclass(frozen=True)
@@ -75,14 +51,7 @@ class Pope(PictureBenchmark):
 
     name: ClassVar[str] = "pope"
     groups: ClassVar[tuple[str, ...]] = SETTINGS
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("accuracy", {"right": 1}, {"n": 1}, "higher", flag="right"),
-        Metric("F1", {"tp": 2}, {"said_yes": 1, "is_yes": 1}, "higher"),
-        Metric("precision", {"tp": 1}, {"said_yes": 1}, "higher"),
-        Metric("recall", {"tp": 1}, {"is_yes": 1}, "higher"),
-        Metric("yes ratio", {"said_yes": 1}, {"n": 1}),
-        Metric("unparsed", {"unparsed": 1}, {"n": 1}, "lower"),
-    )
+    metrics: ClassVar[tuple[Metric, ...]] = METRICS
 
     rule: str = option("strict", choices=tuple(RULES))
     max_new_tokens: int = option(8, low=1)
@@ -115,27 +84,11 @@ class Pope(PictureBenchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer against its label."""
-        return score(item.truth["label"], RULES[self.rule](text))
+        return tally(self.rule, item.truth["label"], text)
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](text) == item.truth["label"])]
-
-
-def score(label: Label, answered: Label | None) -> Counts:
-    """Count one answer.
-
-    >>> score("yes", None)
-    {'n': 1, 'right': 0, 'tp': 0, 'said_yes': 0, 'is_yes': 1, 'unparsed': 1}
-    """
-    return {
-        "n": 1,
-        "right": int(answered == label),
-        "tp": int(answered == label == "yes"),
-        "said_yes": int(answered == "yes"),
-        "is_yes": int(label == "yes"),
-        "unparsed": int(answered is None),
-    }
+        return [(0, len(text), tally(self.rule, item.truth["label"], text)["right"] == 1)]
 
 
 def _asked(

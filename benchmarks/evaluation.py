@@ -9,7 +9,7 @@ from statistics import mean, median
 import numpy as np
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
-from mmhall.results.statistics import Array, Difference, Estimate, Resampler, mcnemar
+from mmhall.results.statistics import Array, Difference, Estimate, Resampler, mcnemar, ratio
 from mmhall.results.store import Row
 
 
@@ -94,7 +94,7 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
     cells: list[Cell] = []
     sizes: dict[str, tuple[int, int]] = {}
     for group in benchmark.groups:
-        members = [item for item in scored if group in item.groups]
+        members = [item for item in scored for named in item.groups if named == group]
         if not members:
             continue
         sizes[group] = len(members), len({item.cluster for item in members})
@@ -125,15 +125,23 @@ def _cell(
     counts: Mapping[str, Sequence[Counts]],
     resampler: Resampler,
 ) -> Cell:
-    over, under = series(counts[strategy], metric.over), series(counts[strategy], metric.under)
+    figure = metric.of or ratio
+    ours = _columns(counts[strategy], metric)
     difference = None
     if strategy != baseline:
-        base = counts[baseline]
-        difference = resampler.difference(over, under, series(base, metric.over), series(base, metric.under))
+        difference = resampler.difference_of(figure, ours, _columns(counts[baseline], metric))
         if difference is not None and metric.flag is not None and resampler.one_each:
             flags = [np.array([c[metric.flag] for c in counts[s]], bool) for s in (baseline, strategy)]
             difference = Difference(difference.value, difference.low, difference.high, mcnemar(*flags), "exact McNemar")
-    return Cell(benchmark.name, group, metric, strategy, resampler.estimate(over, under), difference)
+    estimate = resampler.estimate_of(figure, ours) if metric.of else resampler.estimate(*ours)
+    return Cell(benchmark.name, group, metric, strategy, estimate, difference)
+
+
+def _columns(counts: Sequence[Counts], metric: Metric) -> list[Array]:
+    """Return what a metric is made of, item by item: its numerator and denominator, or its counts."""
+    if metric.of is None:
+        return [series(counts, metric.over), series(counts, metric.under)]
+    return [series(counts, {name: 1}) for name in metric.sums]
 
 
 def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:

@@ -36,7 +36,7 @@ def sections(evaluated: Evaluated) -> list[Section]:
     for part, evaluation in evaluated:
         benchmark = part.benchmark
         for group in benchmark.groups:
-            cells = [cell for cell in evaluation.cells if cell.group == group and cell.metric.table == ""]
+            cells = [cell for cell in evaluation.cells if cell.group == group]
             if not cells:
                 continue
             count, pictures = evaluation.sizes[group]
@@ -47,7 +47,7 @@ def sections(evaluated: Evaluated) -> list[Section]:
             made.append(
                 Section(
                     title,
-                    tuple(m.name for m in benchmark.metrics if m.table == ""),
+                    tuple(m.name for m in benchmark.metrics),
                     tuple(
                         Line(s, tuple(map(_value, row)), tuple(map(_difference, row))) for s, row in by_strategy.items()
                     ),

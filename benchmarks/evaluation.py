@@ -9,7 +9,7 @@ from statistics import mean, median
 import numpy as np
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
-from mmhall.results.statistics import Array, Difference, Estimate, Resampler, mcnemar, ratio
+from mmhall.results.statistics import Array, Difference, Estimate, Resampler, mcnemar
 from mmhall.results.store import Row
 
 
@@ -125,23 +125,20 @@ def _cell(
     counts: Mapping[str, Sequence[Counts]],
     resampler: Resampler,
 ) -> Cell:
-    figure = metric.of or ratio
-    ours = _columns(counts[strategy], metric)
+    if metric.of is not None:
+        columns = {s: [series(c, {name: 1}) for name in metric.sums] for s, c in counts.items()}
+        ours, base = columns[strategy], columns[baseline]
+        against = None if strategy == baseline else resampler.difference_of(metric.of, ours, base)
+        return Cell(benchmark.name, group, metric, strategy, resampler.estimate_of(metric.of, ours), against)
+    over, under = series(counts[strategy], metric.over), series(counts[strategy], metric.under)
     difference = None
     if strategy != baseline:
-        difference = resampler.difference_of(figure, ours, _columns(counts[baseline], metric))
+        base = counts[baseline]
+        difference = resampler.difference(over, under, series(base, metric.over), series(base, metric.under))
         if difference is not None and metric.flag is not None and resampler.one_each:
             flags = [np.array([c[metric.flag] for c in counts[s]], bool) for s in (baseline, strategy)]
             difference = Difference(difference.value, difference.low, difference.high, mcnemar(*flags), "exact McNemar")
-    estimate = resampler.estimate_of(figure, ours) if metric.of else resampler.estimate(*ours)
-    return Cell(benchmark.name, group, metric, strategy, estimate, difference)
-
-
-def _columns(counts: Sequence[Counts], metric: Metric) -> list[Array]:
-    """Return what a metric is made of, item by item: its numerator and denominator, or its counts."""
-    if metric.of is None:
-        return [series(counts, metric.over), series(counts, metric.under)]
-    return [series(counts, {name: 1}) for name in metric.sums]
+    return Cell(benchmark.name, group, metric, strategy, resampler.estimate(over, under), difference)
 
 
 def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:

@@ -126,10 +126,10 @@ def _cell(
     resampler: Resampler,
 ) -> Cell:
     if metric.of is not None:
-        columns = {s: [series(c, {name: 1}) for name in metric.sums] for s, c in counts.items()}
-        ours, base = columns[strategy], columns[baseline]
-        against = None if strategy == baseline else resampler.difference_of(metric.of, ours, base)
-        return Cell(benchmark.name, group, metric, strategy, resampler.estimate_of(metric.of, ours), against)
+        columns = {s: [series(each, {name: 1}) for name in metric.sums] for s, each in counts.items()}
+        summed, theirs = columns[strategy], columns[baseline]
+        against = None if strategy == baseline else resampler.difference_of(metric.of, summed, theirs)
+        return Cell(benchmark.name, group, metric, strategy, resampler.estimate_of(metric.of, summed), against)
     over, under = series(counts[strategy], metric.over), series(counts[strategy], metric.under)
     difference = None
     if strategy != baseline:

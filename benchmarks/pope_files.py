@@ -57,10 +57,9 @@ def is_questions(path: Path) -> bool:
         return path.is_file()
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            head = file.read(4096).lstrip()
+            return '"question_id"' in file.read(4096)
     except OSError:
         return False
-    return head.startswith("[") or '"question_id"' in head
 
 
 def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
@@ -95,7 +94,7 @@ def find_pictures(names: Iterable[str], folder: Path) -> dict[str, Path]:
         DataError: Some are missing.
     """
     found = {
-        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if p.is_file()), None) for name in names
+        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if _is_file(p)), None) for name in names
     }
     missing = [name for name, path in found.items() if path is None]
     if missing:
@@ -167,13 +166,23 @@ def _names(pictures: Mapping[str, Path]) -> dict[str, str]:
     return {name: path.resolve().relative_to(base).as_posix() for name, path in pictures.items()}
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a folder that must not be looked into
+        return False
+
+
 def _settings(path: Path) -> list[str]:
     return [setting for setting in SETTINGS if setting in path.name.lower()]
 
 
 def _named(folder: Path) -> list[Path]:
     """Return a folder's files whose names say a setting."""
-    return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and p.is_file() and _settings(p))
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and _is_file(p) and _settings(p))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -234,8 +243,8 @@ def _record(entry: Any, where: str) -> _Record:
     if isinstance(number, bool) or not isinstance(number, int | str):
         raise DataError(f"{where}: question_id must be a number or text, got {number!r}")
     for field, value in (("image", image), ("text", text)):
-        if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{where}: {field} must be a text that is not empty, got {value!r}")
+        if not isinstance(value, str) or not value.strip() or value.encode(errors="replace").decode() != value:
+            raise DataError(f"{where}: {field} must be a text that is not empty, got {value!r:.60}")
     said = label.strip().lower() if isinstance(label, str) else ""
     if said not in ("yes", "no"):
         raise DataError(f'{where}: label must be "yes" or "no", got {label!r}')

@@ -151,6 +151,20 @@ def test_pictures_are_found_in_their_folder(tmp_path, where):
     assert found == {name: tmp_path / where / name for name in ("b.jpg", "a.jpg")}
 
 
+def test_a_name_no_file_can_have_is_a_missing_picture(tmp_path):
+    path = write_set(tmp_path) / "coco_pope_random.json"
+    path.write_text(lines([{**records("random")[0], "image": "a" * 5000}, records("random")[1]]))
+    with pytest.raises(DataError, match="1 of 2 pictures are missing"):
+        material(path)
+
+
+def test_json_of_another_kind_is_no_question_file(tmp_path):
+    path = tmp_path / "categories.json"
+    path.write_text('[{"id": 1, "name": "person"}]')
+    with pytest.raises(DataError, match="is no COCO detection file"):
+        material(path)
+
+
 def test_missing_pictures_are_counted(tmp_path):
     folder = write_set(tmp_path)
     (folder / "a.jpg").unlink()
@@ -207,6 +221,7 @@ UNFIT = {
     '{"question_id": 1, "image": "a.jpg", "text": "x"}': 'label must be "yes" or "no", got None',
     '{"question_id": 1, "image": "a.jpg", "text": "x", "label": 1}': 'label must be "yes" or "no", got 1',
     '{"question_id": 1, "image": "a.jpg", "text": " ", "label": "no"}': "text must be a text that is not empty",
+    '{"question_id": 1, "image": "\\ud800", "text": "x", "label": "no"}': "image must be a text",
     '{"question_id": 1, "image": null, "text": "x", "label": "no"}': "image must be a text",
     '{"question_id": true, "image": "a.jpg", "text": "x", "label": "no"}': "question_id must be a number or text",
     '{"image": "a.jpg", "text": "x", "label": "no"}': "question_id must be a number or text, got None",

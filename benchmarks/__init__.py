@@ -15,7 +15,11 @@ if not __name__.startswith("mmhall."):
 
 BENCHMARKS = Registry(
     "benchmark",
-    {"pope": "mmhall.benchmarks.pope:Pope", "chair": "mmhall.benchmarks.chair:Chair"},
+    {
+        "pope": "mmhall.benchmarks.pope:Pope",
+        "chair": "mmhall.benchmarks.chair:Chair",
+        "sycophancy": "mmhall.benchmarks.sycophancy:Sycophancy",
+    },
     group="mmhall.benchmarks",
 )
 

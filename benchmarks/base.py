@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -37,7 +37,7 @@ class Item:
         id: Unique within the benchmark.
         picture: The picture's id; None for a question without one.
         prompt: What the model is asked.
-        groups: The groups whose metrics it enters, such as POPE's settings.
+        groups: The groups whose metrics it enters, such as POPE's settings; named twice, it counts twice there.
         truth: What the scorer needs, plain data.
         cluster: Items of one cluster belong together in every interval; unless given, those of one picture.
     """
@@ -136,6 +136,8 @@ class Metric:
         percent: Whether it prints as a percentage.
         flag: Name of a 0/1 count that makes it a share of items, testable by McNemar; else None.
         table: "" for the main table; else the name of a table of its own, such as "by visibility".
+        of: For a figure that is no ratio: makes it of summed counts, arrays of one shape; NaN where there is none.
+        sums: The names of those counts, in the order of its arguments.
     """
 
     name: str
@@ -145,6 +147,8 @@ class Metric:
     percent: bool = True
     flag: str | None = None
     table: str = ""
+    of: Callable[..., Any] | None = None
+    sums: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
     cells: list[Cell] = []
     sizes: dict[str, tuple[int, int]] = {}
     for group in benchmark.groups:
-        members = [item for item in scored if group in item.groups]
+        members = [item for item in scored for named in item.groups if named == group]
         if not members:
             continue
         sizes[group] = len(members), len({item.cluster for item in members})
@@ -136,6 +136,11 @@ def _cell(
     counts: Mapping[str, Sequence[Counts]],
     resampler: Resampler,
 ) -> Cell:
+    if metric.of is not None:
+        columns = {s: [series(each, {name: 1}) for name in metric.sums] for s, each in counts.items()}
+        summed, theirs = columns[strategy], columns[baseline]
+        against = None if strategy == baseline else resampler.difference_of(metric.of, summed, theirs)
+        return Cell(benchmark.name, group, metric, strategy, resampler.estimate_of(metric.of, summed), against)
     over, under = series(counts[strategy], metric.over), series(counts[strategy], metric.under)
     difference = None
     if strategy != baseline:

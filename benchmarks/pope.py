@@ -1,167 +1,182 @@
 """POPE: polling-based object probing.
 
 Paper    Li et al., EMNLP 2023, arXiv:2305.10355; RUCAIBox/POPE.
-Items    For each picture with at least three objects: a yes question for each of the first three
-         listed, and after each a no question. The absent object is drawn by the setting: *random*
+Items    Of pictures with known objects: for each with at least three, a yes question for each of the first
+         three listed, and after each a no question. The absent object is drawn by the setting: *random*
          (any), *popular* (the most frequent absent one), *adversarial* (the one that most often
          appears together with the object just asked for). Frequencies are counted on the pictures used.
-Prompt   The question, then "Answer the question using a single word or phrase." on a new line
-         (LLaVA-1.5's profile).
-Rule     "strict": the first word of the answer is yes or no, else unparsed. An unparsed answer is
-         wrong whatever the label. `parse_official` is the rule of the authors' script.
-Metrics  accuracy, F1, precision, recall (positive class "yes"), yes ratio of the answers, unparsed.
+         Or those of question files (COCO, A-OKVQA, GQA), one or a folder with three: `pope_files`.
+Prompt   The question, then what a profile puts behind it. "llava" and "lmms-eval": "Answer the question
+         using a single word or phrase." on a new line; "vcd": " Please answer this question with one
+         word."; "clearsight": " Please just answer yes or no."; "opera" and "vlmevalkit": nothing. The
+         authors let answers have 128 tokens (llava), 1024 (vcd, clearsight) or 10 (opera). `sample` draws
+         at temperature 1, as the "regular" rows of vcd's tables do: 2 to 6 points below greedy.
+Rule     "strict" (ours), "official", "opera", "vcd", "lmms-eval", "vlmevalkit": see `yesno`.
+Metrics  accuracy, F1, precision, recall (positive class "yes"), yes ratio of the answers, unparsed; apart
+         from these false yes, d' and c (`yes_bias`), and recall by how well an object shows, where known.
+         A row for each setting; `pooled` adds one of all questions, asked in two settings counted twice.
+         The mean of three settings that papers print is none of these: pooled F1 is not the mean of F1s.
 Differs  Seeded; pictures and categories are sorted first. The three settings share their yes
-         questions, as in the paper; a question asked in several settings is answered once.
+         questions, as in the paper; a question asked in several settings is answered once. Labels are
+         as they come, wrong ones included. "an" is put right in question files ("imange") unless
+         text="legacy_typo". wording="proper" asks for a unicycle and for any skis.
 """
 
 from __future__ import annotations
 
-import random
-import re
-from collections import Counter
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
-from mmhall.benchmarks.base import Counts, Item, Metric
-from mmhall.benchmarks.pictures import Picture, PictureBenchmark, PictureSet
-from mmhall.errors import DataError
+from mmhall.benchmarks import yes_bias, yesno
+from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
+from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
+from mmhall.benchmarks.pope_files import find_pictures, is_questions, read_questions
+from mmhall.benchmarks.pope_maker import FREQUENCIES, PER_PICTURE, POSITIVES, SETTINGS, Question, Recipe, make_questions
+from mmhall.benchmarks.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
+from mmhall.benchmarks.yesno import RULES, parse_official, parse_strict, score, tally
 from mmhall.options import option
 
-Label = Literal["yes", "no"]
+__all__ = ["SETTINGS", "SUFFIX", "Pope", "parse_official", "parse_strict", "question_about", "score"]
 
-SETTINGS = ("random", "popular", "adversarial")
-PER_PICTURE = 3
-SUFFIX = "\nAnswer the question using a single word or phrase."
-
-
-def question_about(name: str) -> str:
-    """Ask for an object: "Is there an apple in the image?"."""
-    return f"Is there {'an' if name[0].lower() in 'aeiou' else 'a'} {name} in the image?"
-
-
-def parse_strict(answer: str) -> Label | None:
-    """Read yes or no off the first word; None when it is neither.
-
-    >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("There is none")
-    ('yes', 'no', None)
-    """
-    first = re.search(r"[A-Za-z]+", answer)
-    word = first.group().lower() if first else ""
-    return "yes" if word == "yes" else "no" if word == "no" else None
-
-
-def parse_official(answer: str) -> Label:
-    """Read an answer as the authors' script does: no, if the first sentence holds No, no or not.
-
-    >>> parse_official("No, there is not."), parse_official("I am not sure"), parse_official("")
-    ('no', 'no', 'yes')
-    """
-    sentence = answer.split(".", 1)[0].replace(",", "")
-    return "no" if {"No", "no", "not"} & set(sentence.split(" ")) else "yes"
-
-
-RULES = {"strict": parse_strict, "official": parse_official}
+VISIBILITIES = ("clear", "small", "faint", "covered")
+BY_VISIBILITY = tuple(
+    Metric(f"recall, {how}", {f"found {how}": 1}, {f"asked {how}": 1}, "higher", table="by visibility")
+    for how in VISIBILITIES
+)
 
 
 @dataclass(frozen=True)
-class Pope(PictureBenchmark):
-    """Yes/no questions about present and absent objects.
+class ObjectQuestions(PictureBenchmark):
+    """Yes/no questions about the objects of pictures, made of annotations or read from question files.
 
     Attributes:
         rule: How answers are read.
         max_new_tokens: Most tokens an answer may have.
+        prompt: What is put behind a question.
+        text: Version of the text: "fixed", or the "legacy_typo" of early releases.
+        wording: Of questions made here: the "official" template, or "proper" English.
+        per_picture: Present objects asked for in a picture, and absent ones.
+        positives: Which present ones: the "first" listed, or drawn at "random".
+        draw: Pictures to draw from those with enough objects; 0: all are used.
+        frequency: What popular and adversarial are counted on: the pictures "sampled", or the "whole" file.
+        sample: Draw answers at temperature 1 instead of decoding greedily.
+        sample_seed: Seeds those draws.
+    """
+
+    reads: ClassVar[str] = "a COCO detection file, POPE question file, or folder of POPE's question files"
+
+    rule: str = option("strict", choices=tuple(RULES))
+    max_new_tokens: int = option(8, low=1)
+    prompt: str = option("llava", choices=tuple(PROMPTS))
+    text: str = option("fixed", choices=("fixed", "legacy_typo"))
+    wording: str = option("official", choices=WORDINGS)
+    per_picture: int = option(PER_PICTURE, low=1)
+    positives: str = option("first", choices=POSITIVES)
+    draw: int = option(0, low=0)
+    frequency: str = option("sampled", choices=FREQUENCIES)
+    sample: bool = option(False)
+    sample_seed: int = option(0, low=0)
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        self.check("sample_seed", self.sample or self.sample_seed == 0, "0 unless sample=True")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Generation settings of its answers."""
+        drawn = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": self.sample_seed}
+        return {"max_new_tokens": self.max_new_tokens, **(drawn if self.sample else {})}
+
+    def material(self, source: Source) -> Material:
+        """Read question files, or make the questions of annotated pictures."""
+        if source.data is None or not is_questions(source.data):
+            return super().material(source)
+        read = read_questions(source.data, self.text)
+        names = list(dict.fromkeys(q.picture for q in read.questions))[: source.limit]
+        pictures = find_pictures(names, source.folder or Path())
+        items = self.phrased([q for q in read.questions if q.picture in pictures], source.seed)
+        return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, read.remarks)
+
+    def items(self, pictures: PictureSet, seed: int) -> list[Item]:
+        """Make the questions of all three settings; one asked in several settings is one question."""
+        recipe = Recipe(self.per_picture, self.positives, self.draw, self.frequency)
+        made = make_questions(pictures, seed, recipe)
+        return self.phrased([replace(q, text=self._asked(str(q.object))) for q in made], seed)
+
+    def _asked(self, name: str) -> str:
+        return in_version(question_about(name, self.wording), self.text)
+
+    @abstractmethod
+    def phrased(self, questions: Sequence[Question], seed: int) -> list[Item]:
+        """Turn questions into items.
+
+        Raises:
+            DataError: A question is unfit.
+        """
+
+    def count(self, item: Item, text: str) -> Counts:
+        """Count one answer against its label."""
+        counts = tally(self.rule, item.truth["label"], text)
+        shows = item.truth.get("visibility")
+        for how in VISIBILITIES:
+            counts[f"asked {how}"] = counts["is_yes"] * (shows == how)
+            counts[f"found {how}"] = counts["tp"] * (shows == how)
+        return counts
+
+    def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
+        """Mark the whole answer as right or wrong."""
+        return [(0, len(text), RULES[self.rule](text, item.truth["label"]) == item.truth["label"])]
+
+
+@dataclass(frozen=True)
+class Pope(ObjectQuestions):
+    """Yes/no questions about present and absent objects.
+
+    Attributes:
+        pooled: Whether to add a row of all questions, one asked in two settings counted twice.
     """
 
     name: ClassVar[str] = "pope"
     groups: ClassVar[tuple[str, ...]] = SETTINGS
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("accuracy", {"right": 1}, {"n": 1}, "higher", flag="right"),
-        Metric("F1", {"tp": 2}, {"said_yes": 1, "is_yes": 1}, "higher"),
-        Metric("precision", {"tp": 1}, {"said_yes": 1}, "higher"),
-        Metric("recall", {"tp": 1}, {"is_yes": 1}, "higher"),
-        Metric("yes ratio", {"said_yes": 1}, {"n": 1}),
-        Metric("unparsed", {"unparsed": 1}, {"n": 1}, "lower"),
-    )
+    metrics: ClassVar[tuple[Metric, ...]] = (*yesno.METRICS, *yes_bias.METRICS, *BY_VISIBILITY)
 
-    rule: str = option("strict", choices=tuple(RULES))
-    max_new_tokens: int = option(8, low=1)
+    pooled: bool = option(False)
 
-    def items(self, pictures: PictureSet, seed: int) -> list[Item]:
-        """Build the questions of all three settings; one asked in several settings is one item."""
-        used = [p for p in pictures.pictures if len(p.objects) >= PER_PICTURE]
-        if not used:
-            raise DataError(f"pope: no picture has {PER_PICTURE} objects; it needs some that do")
-        groups: dict[tuple[str, str], list[str]] = {}
-        for setting in SETTINGS:
-            for picture, name in _asked(used, pictures.categories, setting, random.Random(f"pope/{setting}/{seed}")):
-                groups.setdefault((picture.id, name), []).append(setting)
-        order = {p.id: i for i, p in enumerate(used)}  # by picture: a partial run is then balanced
-        by_id = {p.id: p for p in used}
-        return [
-            Item(
-                f"{picture}/{name}",
-                picture,
-                question_about(name) + SUFFIX,
-                tuple(settings),
-                {
-                    "label": "yes" if name in by_id[picture].objects else "no",
-                    "object": name,
-                    "visibility": by_id[picture].visibility.get(name, ""),
-                },
-            )
-            for (picture, name), settings in sorted(groups.items(), key=lambda group: order[group[0][0]])
-        ]
+    def __post_init__(self) -> None:
+        """Check the options; pooled questions are a group of their own."""
+        super().__post_init__()
+        if self.pooled:
+            object.__setattr__(self, "groups", (*SETTINGS, "pooled"))
 
-    def count(self, item: Item, text: str) -> Counts:
-        """Count one answer against its label."""
-        return score(item.truth["label"], RULES[self.rule](text))
+    def phrased(self, questions: Sequence[Question], seed: int) -> list[Item]:
+        """Put each question as it is."""
+        return [self._item(q, id_) for q, id_ in zip(questions, item_ids(questions), strict=True)]
 
-    def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
-        """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](text) == item.truth["label"])]
+    def _item(self, question: Question, id_: str) -> Item:
+        groups = tuple(setting for setting, numbers in question.ids.items() for _ in numbers)
+        return Item(
+            id_,
+            question.picture,
+            question.text + PROMPTS[self.prompt],
+            groups + ("pooled",) * (len(groups) if self.pooled else 0),
+            {
+                "label": question.label,
+                "object": question.object or "",
+                "visibility": question.visibility,
+                "question": question.text,
+                "ids": {setting: list(numbers) for setting, numbers in question.ids.items()},
+            },
+        )
 
 
-def score(label: Label, answered: Label | None) -> Counts:
-    """Count one answer.
-
-    >>> score("yes", None)
-    {'n': 1, 'right': 0, 'tp': 0, 'said_yes': 0, 'is_yes': 1, 'unparsed': 1}
-    """
-    return {
-        "n": 1,
-        "right": int(answered == label),
-        "tp": int(answered == label == "yes"),
-        "said_yes": int(answered == "yes"),
-        "is_yes": int(label == "yes"),
-        "unparsed": int(answered is None),
-    }
-
-
-def _asked(
-    pictures: Sequence[Picture], categories: Sequence[str], setting: str, rng: random.Random
-) -> list[tuple[Picture, str]]:
-    """List (picture, object) in the order of the official generator: yes, no, yes, no, ..."""
-    frequency = Counter(name for p in pictures for name in p.objects)
-    together: dict[str, Counter[str]] = {name: Counter() for name in frequency}
-    for p in pictures:
-        for a in p.objects:
-            together[a].update(b for b in p.objects if b != a)
-    everything = sorted(frequency)
-    popular = [name for name, _ in frequency.most_common()]
-    asked: list[tuple[Picture, str]] = []
-    for p in pictures:
-        taken = set(p.objects)
-        for present in p.objects[:PER_PICTURE]:
-            ranked = {"random": [], "popular": popular, "adversarial": [n for n, _ in together[present].most_common()]}
-            absent = next((n for n in ranked[setting] if n not in taken), None)
-            if absent is None:
-                free = [n for n in everything if n not in taken] or [n for n in categories if n not in taken]
-                if not free:
-                    raise DataError(
-                        f"pope: picture {p.id} shows every category there is; no absent object is left to ask for"
-                    )
-                absent = rng.choice(free)
-            taken.add(absent)
-            asked += [(p, present), (p, absent)]
-    return asked
+def item_ids(questions: Sequence[Question]) -> list[str]:
+    """Name each question by picture and object, and by its text and label as well where that does not suffice."""
+    names: dict[str, None] = {}
+    for q in questions:
+        told = (q.object or q.text, q.text, f"{q.text} ({q.label})")
+        names[next(name for name in (f"{q.picture}/{t}" for t in told) if name not in names)] = None
+    return list(names)

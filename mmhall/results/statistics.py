@@ -6,7 +6,7 @@ compared on the same draws. Everything is seeded: the same answers give the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy.stats import binomtest
 
 DRAWS = 10_000
 Array = npt.NDArray[np.float64]
+Figure = Callable[..., Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Estimate:
         value: The ratio.
         low: Lower end.
         high: Upper end.
-        over: Its numerator.
-        under: Its denominator.
+        over: Its numerator; of a figure that is no ratio, its value.
+        under: Its denominator; of a figure that is no ratio, 1.
     """
 
     value: float | None
@@ -88,8 +89,16 @@ class Resampler:
         top, bottom = float(over.sum()), float(under.sum())
         if bottom == 0:
             return Estimate(None, None, None, top, bottom)
-        low, high = np.nanpercentile(self._ratios(over, under), [2.5, 97.5])
+        low, high = np.nanpercentile(ratio(self.sums(over), self.sums(under)), [2.5, 97.5])
         return Estimate(top / bottom, float(low), float(high), top, bottom)
+
+    def estimate_of(self, figure: Figure, counts: Sequence[Array]) -> Estimate:
+        """Estimate a figure made of sums over items; NaN stands for none."""
+        value = float(figure(*(c.sum() for c in counts)))
+        if not np.isfinite(value):
+            return Estimate(None, None, None, 0.0, 0.0)
+        low, high = np.nanpercentile(figure(*map(self.sums, counts)), [2.5, 97.5])
+        return Estimate(value, float(low), float(high), value, 1.0)
 
     def difference(self, over: Array, under: Array, base_over: Array, base_under: Array) -> Difference | None:
         """Compare two ratios on the same items; None when one cannot be divided.
@@ -97,28 +106,30 @@ class Resampler:
         The interval is a paired bootstrap. The p-value is a permutation test: if strategy and baseline
         were alike, exchanging their counts within a picture would change nothing.
         """
-        if under.sum() == 0 or base_under.sum() == 0:
+        return self.difference_of(ratio, (over, under), (base_over, base_under))
+
+    def difference_of(self, figure: Figure, counts: Sequence[Array], base: Sequence[Array]) -> Difference | None:
+        """Compare a figure made of sums over the same items; None when one has no value. See `difference`."""
+        value = float(figure(*(c.sum() for c in counts)) - figure(*(c.sum() for c in base)))
+        if not np.isfinite(value):
             return None
-        drawn = self._ratios(over, under) - self._ratios(base_over, base_under)
+        drawn = figure(*map(self.sums, counts)) - figure(*map(self.sums, base))
         low, high = np.percentile(drawn[np.isfinite(drawn)], [2.5, 97.5])
-        value = over.sum() / under.sum() - base_over.sum() / base_under.sum()
-        exchanged = self._exchanged(over, base_over, under, base_under)
+        exchanged = self._exchanged(figure, counts, base)
         exchanged = np.abs(exchanged[np.isfinite(exchanged)])
         as_extreme = int((exchanged >= abs(value) - 1e-12).sum())
         p = (as_extreme + 1) / (len(exchanged) + 1)
         return Difference(float(value), float(low), float(high), p, "paired permutation")
 
-    def _exchanged(self, over: Array, base_over: Array, under: Array, base_under: Array) -> Array:
-        """Return the difference of ratios after exchanging strategy and baseline in random pictures, (draws,)."""
-        size = self._weights.shape[1]
-        tops, base_tops, bottoms, base_bottoms = (
-            np.bincount(self._of, values, size) for values in (over, base_over, under, base_under)
-        )
-        swapped_tops, swapped_bottoms = self._swaps @ (base_tops - tops), self._swaps @ (base_bottoms - bottoms)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ours = (tops.sum() + swapped_tops) / (bottoms.sum() + swapped_bottoms)
-            theirs: Array = (base_tops.sum() - swapped_tops) / (base_bottoms.sum() - swapped_bottoms)
-        difference: Array = ours - theirs
+    def _exchanged(self, figure: Figure, counts: Sequence[Array], base: Sequence[Array]) -> Array:
+        """Return the difference of a figure after exchanging strategy and baseline in random pictures, (draws,)."""
+        ours, theirs = [], []
+        for own, other in zip(counts, base, strict=True):
+            top, base_top = (np.bincount(self._of, values, self._weights.shape[1]) for values in (own, other))
+            swapped = self._swaps @ (base_top - top)
+            ours.append(top.sum() + swapped)
+            theirs.append(base_top.sum() - swapped)
+        difference: Array = figure(*ours) - figure(*theirs)
         return difference
 
     def sums(self, values: Array) -> Array:
@@ -126,11 +137,12 @@ class Resampler:
         drawn: Array = self._weights @ np.bincount(self._of, values, self._weights.shape[1])
         return drawn
 
-    def _ratios(self, over: Array, under: Array) -> Array:
-        tops, bottoms = self.sums(over), self.sums(under)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratios: Array = tops / bottoms
-        return ratios
+
+def ratio(over: Array, under: Array) -> Array:
+    """Divide; NaN or infinite where there is nothing to divide by."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        divided: Array = np.asarray(over, np.float64) / np.asarray(under, np.float64)
+    return divided
 
 
 def mcnemar(base: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:

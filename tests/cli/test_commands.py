@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mmhall.adapters import FAMILIES
+from mmhall.benchmarks import BENCHMARKS
 from mmhall.decoders import STRATEGIES
 from mmhall.registry import load_target
 
@@ -26,7 +27,7 @@ def test_help_names_every_command(cli):
 
 
 @pytest.mark.parametrize(
-    ("what", "names"), [("strategies", " ".join(STRATEGIES.names())), ("benchmarks", "pope chair")]
+    ("what", "names"), [("strategies", " ".join(STRATEGIES.names())), ("benchmarks", " ".join(BENCHMARKS.names()))]
 )
 def test_list(cli, what, names):
     lines = cli("list", what).stdout.split("\n\n")[0].splitlines()

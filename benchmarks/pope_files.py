@@ -1,0 +1,265 @@
+"""POPE's question files, read in every shape they go around in, and written in the authors'.
+
+A set is up to three files, one for each setting, whose names say which: "coco_pope_popular.json". Each is JSON
+Lines or one JSON array, with LF or CRLF, of {"question_id": 1, "image": "a.jpg", "text": "Is there ...",
+"label": "yes"}. Numbers start anew in every file, so a question is known by setting and number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.pope_maker import SETTINGS, Question
+from mmhall.benchmarks.pope_wording import in_version, object_of
+from mmhall.benchmarks.yesno import Label
+from mmhall.errors import DataError
+
+MANIFEST = "manifest.json"
+_ENDINGS = (".json", ".jsonl")
+_SUBFOLDERS = ("", "val2014", "train2014", "val2017", "train2017", "images")
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """The questions of up to three files.
+
+    Attributes:
+        questions: By picture, in the order of their first mention; asked in several files, one question.
+        remarks: What was read: counts and hashes.
+    """
+
+    questions: tuple[Question, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One line of a file."""
+
+    number: int | str
+    image: str
+    text: str
+    label: Label
+
+
+def is_questions(path: Path) -> bool:
+    """Tell whether a file, or a folder's files, look like POPE questions rather than anything else."""
+    if path.is_dir():
+        return any(is_questions(file) for file in _named(path))
+    if path.suffix == ".jsonl":
+        return path.is_file()
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
+            return '"question_id"' in file.read(4096)
+    except OSError:
+        return False
+
+
+def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
+    """Read one question file, or the files of a set in a folder.
+
+    Args:
+        path: File or folder.
+        version: Of the text: "fixed" or "legacy_typo".
+
+    Raises:
+        DataError: A file cannot be read, names no setting or another file's, or a record is unfit.
+    """
+    files = _files(path)
+    records = {setting: _records(file) for setting, file in files.items()}
+    merged: dict[tuple[str, str, Label], dict[str, list[int | str]]] = {}
+    for setting, listed in records.items():
+        for record in listed:
+            key = record.image, in_version(record.text, version), record.label
+            merged.setdefault(key, {}).setdefault(setting, []).append(record.number)
+    order = {image: i for i, image in enumerate(dict.fromkeys(image for image, _, _ in merged))}
+    questions = tuple(
+        Question(image, object_of(text), text, label, {s: tuple(n) for s, n in ids.items()})
+        for (image, text, label), ids in sorted(merged.items(), key=lambda pair: order[pair[0][0]])
+    )
+    return QuestionSet(questions, tuple(_remarks(files, records, questions)))
+
+
+def find_pictures(names: Iterable[str], folder: Path) -> dict[str, Path]:
+    """Return each picture's file, in a folder or in COCO's subfolders of it.
+
+    Raises:
+        DataError: Some are missing.
+    """
+    found = {
+        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if _is_file(p)), None) for name in names
+    }
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        raise DataError(
+            f"{folder / missing[0]}: does not exist ({len(missing)} of {len(found)} pictures are missing); "
+            "give their folder with --images"
+        )
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def write_questions(
+    items: Sequence[Item],
+    folder: Path,
+    source_hash: str,
+    seed: int,
+    pictures: Mapping[str, Path] | None = None,
+) -> Path:
+    """Write POPE's items as the authors' three JSON Lines files, with a manifest of counts and hashes.
+
+    Args:
+        items: Made by `Pope`.
+        folder: Made if need be; files of the same names are overwritten.
+        source_hash: Of the annotations they were made from.
+        seed: They were made with.
+        pictures: Picture id to file: files are then named, below the folder they share; by default ids are.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: The folder cannot be written, or the items are not POPE's.
+    """
+    names = _names(pictures or {})
+    listed: dict[str, list[dict[str, Any]]] = {setting: [] for setting in SETTINGS}
+    for item in items:
+        if "ids" not in item.truth or "question" not in item.truth:
+            raise DataError(f"item {item.id!r} has no question to write; give items made by pope")
+        picture = str(item.picture)
+        asked = {"image": names.get(picture, picture), "text": item.truth["question"], "label": item.truth["label"]}
+        for setting, numbers in item.truth["ids"].items():
+            listed[setting] += [{"question_id": number, **asked} for number in numbers]
+    manifest: dict[str, Any] = {"source": source_hash, "seed": seed, "files": {}}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for setting, records in listed.items():
+            if not records:
+                continue
+            records.sort(key=lambda r: (isinstance(r["question_id"], str), r["question_id"]))
+            content = "".join(json.dumps(record) + "\n" for record in records).encode()
+            name = f"pope_{setting}.json"
+            (folder / name).write_bytes(content)
+            manifest["files"][name] = {
+                "questions": len(records),
+                "yes": sum(r["label"] == "yes" for r in records),
+                "pictures": len({r["image"] for r in records}),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{folder}: cannot write questions: {error.strerror or error}") from error
+    return folder / MANIFEST
+
+
+def _names(pictures: Mapping[str, Path]) -> dict[str, str]:
+    """Name each picture's file relative to the folder they share."""
+    if not pictures:
+        return {}
+    base = os.path.commonpath([path.resolve().parent for path in pictures.values()])
+    return {name: path.resolve().relative_to(base).as_posix() for name, path in pictures.items()}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a folder that must not be looked into
+        return False
+
+
+def _settings(path: Path) -> list[str]:
+    return [setting for setting in SETTINGS if setting in path.name.lower()]
+
+
+def _named(folder: Path) -> list[Path]:
+    """Return a folder's files whose names say a setting."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and _is_file(p) and _settings(p))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """Return the file of each setting."""
+    files: dict[str, Path] = {}
+    for file in _named(path) if path.is_dir() else [path]:
+        said = _settings(file)
+        if len(said) != 1:
+            raise DataError(f"{file}: its name must say which setting it is, one of {', '.join(SETTINGS)}; rename it")
+        if said[0] in files:
+            raise DataError(f"{path}: holds two files for {said[0]}, {files[said[0]].name} and {file.name}; keep one")
+        files[said[0]] = file
+    if not files:
+        raise DataError(f"{path}: holds no file whose name says {', '.join(SETTINGS)}; give POPE's question files")
+    return {setting: files[setting] for setting in SETTINGS if setting in files}
+
+
+def _records(path: Path) -> list[_Record]:
+    """Read one file."""
+    records: dict[str, _Record] = {}
+    for where, entry in _entries(path):
+        record = _record(entry, where)
+        if str(record.number) in records:
+            raise DataError(f"{where}: question_id {record.number!r} is there twice; a file must number each once")
+        records[str(record.number)] = record
+    if not records:
+        raise DataError(f"{path}: holds no questions")
+    return list(records.values())
+
+
+def _entries(path: Path) -> list[tuple[str, Any]]:
+    """Return a file's records, each with where it stands."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not UTF-8 text; give POPE's question files") from error
+    if text.lstrip().startswith("["):
+        listed = _parsed(text, str(path))
+        return [(f"{path}, record {number}", entry) for number, entry in enumerate(listed, start=1)]
+    lines = [(f"{path}, line {number}", line) for number, line in enumerate(text.split("\n"), start=1)]
+    return [(where, _parsed(line, where)) for where, line in lines if line.strip()]
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: is no JSON ({error}); the file is torn or of another kind") from error
+
+
+def _record(entry: Any, where: str) -> _Record:
+    """Check one record."""
+    if not isinstance(entry, dict):
+        raise DataError(f"{where}: must be an object with question_id, image, text and label, got {entry!r:.60}")
+    number, image, text, label = (entry.get(field) for field in ("question_id", "image", "text", "label"))
+    if isinstance(number, bool) or not isinstance(number, int | str):
+        raise DataError(f"{where}: question_id must be a number or text, got {number!r}")
+    for field, value in (("image", image), ("text", text)):
+        if not isinstance(value, str) or not value.strip() or value.encode(errors="replace").decode() != value:
+            raise DataError(f"{where}: {field} must be a text that is not empty, got {value!r:.60}")
+    said = label.strip().lower() if isinstance(label, str) else ""
+    if said not in ("yes", "no"):
+        raise DataError(f'{where}: label must be "yes" or "no", got {label!r}')
+    return _Record(number, str(image), str(text), "yes" if said == "yes" else "no")
+
+
+def _remarks(
+    files: Mapping[str, Path], records: Mapping[str, Sequence[_Record]], questions: Sequence[Question]
+) -> Iterable[str]:
+    for setting, listed in records.items():
+        digest = hashlib.sha256(files[setting].read_bytes()).hexdigest()[:16]
+        yes = sum(record.label == "yes" for record in listed)
+        yield f"{setting}: {len(listed)} questions ({yes} yes) from {files[setting].name}, sha256 {digest}"
+    total = sum(map(len, records.values()))
+    yield f"{len(questions)} distinct questions stand for {total}"
+    both = len(questions) - len({(q.picture, q.text) for q in questions})
+    if both:
+        yield f"{both} questions carry both labels and are scored under each"

@@ -66,10 +66,17 @@ class _Worker:
         self.starts += 1
         self.process = subprocess.Popen(self.command, env=self.environment, stderr=subprocess.PIPE, text=True)
 
+    def last_words(self) -> str:
+        """Wait for the end, and return the last line it said."""
+        with self.process as process:
+            assert process.stderr is not None
+            said = process.stderr.read().strip().splitlines()
+        return said[-1] if said else f"exit code {self.process.returncode}"
+
     def stop(self) -> None:
-        if self.starts:
+        if self.starts and self.process.poll() is None:
             self.process.terminate()
-            self.process.communicate()
+            self.last_words()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +156,9 @@ def _goes_on(worker: _Worker) -> bool:
     code = worker.process.poll()
     if code is None:
         return True
+    last = worker.last_words()
     if code == 0:
         return False
-    assert worker.process.stderr is not None
-    last = (worker.process.stderr.read().strip().splitlines() or [f"exit code {code}"])[-1]
     if code == _REFUSED or worker.starts >= STARTS:
         died = "" if code == _REFUSED else f"a worker died {worker.starts} times; the last words were: "
         raise RunError(f"{died}{last.removeprefix('mmhall: ')}")

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pictures import read_coco
-from mmhall.benchmarks.runner import run
-from mmhall.benchmarks.runs import Part
+from mmhall.benchmarks.runner import answer, batches
+from mmhall.benchmarks.runs import Part, Run
 from mmhall.benchmarks.scenes import write_scenes
+from mmhall.errors import RunError
 from mmhall.results.store import Store
 from mmhall.strategies import strategy
 
@@ -24,10 +27,14 @@ def part(scenes):
     return Part(benchmark, benchmark.items(scenes, 0), {p.id: p.path for p in scenes.pictures})
 
 
+def run_of(scenes, folder):
+    return Run(Store.create(folder, {}), (part(scenes),), tuple(map(str, STRATEGIES)))
+
+
 def answer_all(llava, scenes, folder, **options):
-    store = Store.create(folder, {})
-    run(llava, part(scenes), STRATEGIES, store, **options)
-    return {(r.item, r.strategy): r.text for r in store.rows("chair")}, store
+    opened = run_of(scenes, folder)
+    answer(llava, opened, opened.parts[0], STRATEGIES, **options)
+    return {(r.item, r.strategy): r.text for r in opened.store.rows("chair")}, opened.store
 
 
 def test_every_item_is_answered_once_with_every_strategy(llava, scenes, tmp_path):
@@ -49,10 +56,11 @@ def test_strategies_take_turns_and_each_starts_in_its_turn(llava, scenes, tmp_pa
 
 
 def test_what_is_answered_is_not_asked_again(llava, scenes, tmp_path, monkeypatch):
-    _answers, store = answer_all(llava, scenes, tmp_path / "run", batch_size=2)
+    answer_all(llava, scenes, tmp_path / "run", batch_size=2)
     monkeypatch.setattr(llava, "generate_batch", lambda *a, **k: pytest.fail("asked again"))
     seen = []
-    run(llava, part(scenes), STRATEGIES, store, batch_size=2, progress=seen.append)
+    opened = run_of(scenes, tmp_path / "run")
+    answer(llava, opened, opened.parts[0], STRATEGIES, batch_size=2, progress=seen.append)
     assert sum(seen) == 10
 
 
@@ -69,3 +77,75 @@ def test_a_batch_that_fails_loses_only_itself(llava, scenes, tmp_path, monkeypat
     with pytest.raises(RuntimeError, match="on purpose"):
         answer_all(llava, scenes, tmp_path / "run", batch_size=2)
     assert len(Store.open(tmp_path / "run").done("chair")) == 4
+
+
+def test_batches_keep_a_picture_together_and_lengths_alike():
+    items = [Item(f"{p}-{q}", f"p{p}", "x" * (5 + 40 * (p % 2)), ()) for q in range(3) for p in range(6)]
+    items += [Item("text", None, "x", ())]
+    made = batches(items, 7)
+    assert sorted(i.id for batch in made for i in batch) == sorted(i.id for i in items)
+    assert batches(items, 7) == made
+    for batch in made:
+        assert len(batch) <= 7
+        assert len({item.picture is None for item in batch}) == 1
+        assert len({len(item.prompt) for item in batch}) == 1 or len(batch) < 7
+    homes = [[n for n, batch in enumerate(made) if any(i.picture == f"p{p}" for i in batch)] for p in range(6)]
+    assert all(len(found) == 1 for found in homes)
+
+
+def test_more_questions_than_a_batch_holds_are_split():
+    items = [Item(str(q), "p", "?", ()) for q in range(7)]
+    assert [len(batch) for batch in batches(items, 3)] == [3, 3, 1]
+
+
+def test_a_torn_picture_is_recorded_and_asked_again(llava, scenes, tmp_path):
+    """Its neighbours are answered; once the picture is whole, the run is completed."""
+    picture = scenes.pictures[1].path
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:200])
+    answers, store = answer_all(llava, scenes, tmp_path / "run", batch_size=2)
+    failed = [row for row in store.rows("chair") if row.error is not None]
+    assert {row.item for row in failed} == {"2"}
+    assert len(failed) == 2
+    assert "truncated" in failed[0].error
+    assert len(answers) == 10
+    picture.write_bytes(whole)
+    again, store = answer_all(llava, scenes, tmp_path / "run", batch_size=2)
+    assert all(row.error is None for row in store.rows("chair"))
+    assert again == answer_all(llava, scenes, tmp_path / "fresh", batch_size=2)[0]
+
+
+def test_memory_that_does_not_suffice_halves_the_batch(llava, scenes, tmp_path, monkeypatch):
+    """As if only one picture at a time fitted."""
+    ask, sizes = llava.generate_batch, []
+
+    def narrow(requests, *arguments, **options):
+        sizes.append(len(requests))
+        if len(requests) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return ask(requests, *arguments, **options)
+
+    whole, _ = answer_all(llava, scenes, tmp_path / "whole", batch_size=4)
+    monkeypatch.setattr(llava, "generate_batch", narrow)
+    assert answer_all(llava, scenes, tmp_path / "run", batch_size=4)[0] == whole
+    assert {4, 2, 1} <= set(sizes)
+
+
+def test_an_item_that_never_fits_is_a_failure(llava, scenes, tmp_path, monkeypatch):
+    ask = llava.generate_batch
+
+    def narrow(requests, *arguments, **options):
+        if any(str(path).endswith("3.png") for path, _ in requests) and options["max_new_tokens"] > 2:
+            raise MemoryError
+        return ask(requests, *arguments, **options)
+
+    monkeypatch.setattr(llava, "generate_batch", narrow)
+    _, store = answer_all(llava, scenes, tmp_path / "run", batch_size=4)
+    assert {(r.item, r.error) for r in store.rows("chair") if r.error} == {("3", "out of memory: MemoryError")}
+
+
+def test_a_run_in_which_nothing_can_be_answered_stops(llava, scenes, tmp_path):
+    for picture in scenes.pictures:
+        picture.path.write_bytes(b"no picture")
+    with pytest.raises(RunError, match=r"none of the first 2 items can be answered: .*not a picture"):
+        answer_all(llava, scenes, tmp_path / "run", batch_size=2)

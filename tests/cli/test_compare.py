@@ -42,7 +42,7 @@ def test_several_runs_are_reported_under_their_names(runs, cli, tmp_path):
     told = cli("report", "a", "b", "--html", "p.html").stdout
     assert "== a\n" in told
     assert "== b\n" in told
-    assert told.count("pope random") == 2
+    assert told.count("pope random: ") == 2
     assert (tmp_path / "p.html").read_text().count("<h1>") == 2
 
 

@@ -1,0 +1,90 @@
+"""A process that loads a tiny model once and forks workers: to kill them, and to let several share a run.
+
+python -m tests.benchmarks.siege MODE FOLDER MODEL ...
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import mmhall
+from mmhall.benchmarks.base import Source
+from mmhall.benchmarks.chair import Chair
+from mmhall.benchmarks.pope import Pope
+from mmhall.benchmarks.runner import answer
+from mmhall.benchmarks.runs import reopen, start
+from mmhall.strategies import strategy
+
+STRATEGIES = [strategy("greedy"), strategy("vdd(beta=0.5)")]
+BATCH = 3
+
+
+def begin(lvlm, folder: Path, scenes: Path) -> None:
+    source = Source(scenes / "annotations.json")
+    benchmarks = [(Pope(max_new_tokens=2), source), (Chair(max_new_tokens=4), source)]
+    start(folder, lvlm, benchmarks=benchmarks, strategies=STRATEGIES, batch_size=BATCH)
+
+
+def child(lvlm, folder: Path) -> int:
+    """Fork a worker."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            run = reopen(folder)
+            for part in run.parts:
+                answer(lvlm, run, part, STRATEGIES, batch_size=BATCH)
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def ended(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def kills(lvlm, base: Path, scenes: Path, wanted: int) -> int:
+    """Kill workers at random moments, in run after run, until it was done so often; return in how many runs."""
+    moment, count, runs = random.Random(0), 0, 0
+    while count < wanted:
+        folder = base / f"run-{runs}"
+        begin(lvlm, folder, scenes)
+        runs += 1
+        while True:
+            pid = child(lvlm, folder)
+            time.sleep(moment.uniform(0.0, 0.4))
+            os.kill(pid, signal.SIGKILL)
+            code = ended(pid)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL, code
+            count += 1
+    return runs
+
+
+def together(lvlm, folder: Path, scenes: Path, workers: int) -> None:
+    begin(lvlm, folder, scenes)
+    codes = [ended(pid) for pid in [child(lvlm, folder) for _ in range(workers)]]
+    assert codes == [0] * workers, codes
+
+
+def main() -> None:
+    mode, base, scenes, model, number = sys.argv[1:]
+    torch.set_num_threads(1)  # a fork keeps no other thread
+    lvlm = mmhall.load(model, device="cpu")
+    if mode == "kills":
+        print(kills(lvlm, Path(base), Path(scenes), int(number)))
+    else:
+        together(lvlm, Path(base), Path(scenes), int(number))
+
+
+if __name__ == "__main__":
+    main()

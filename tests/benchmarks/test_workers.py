@@ -1,0 +1,181 @@
+"""Runs that are killed, shared and spread give the rows of an undisturbed one: none lost, none double."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import mmhall
+from mmhall.benchmarks.runner import answer
+from mmhall.benchmarks.runs import reopen
+from mmhall.benchmarks.scenes import write_scenes
+from mmhall.benchmarks.workers import Job, Model
+from mmhall.errors import RunError
+from mmhall.results.leases import Leases, alive, me
+from mmhall.results.store import Store
+from tests.benchmarks import siege
+from tests.conftest import make_random_llava
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def model_folder(processor, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    make_random_llava(processor).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    list(write_scenes(folder, 4, 0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model_folder, scenes, tmp_path_factory):
+    folder, lvlm = tmp_path_factory.mktemp("whole"), mmhall.load(model_folder)
+    siege.begin(lvlm, folder, scenes)
+    run = reopen(folder)
+    for part in run.parts:
+        answer(lvlm, run, part, siege.STRATEGIES, batch_size=siege.BATCH)
+    return rows(folder)
+
+
+def rows(folder):
+    read = "select benchmark, item, strategy, text, stopped_by, new_tokens, batch from answers order by 1, 2, 3"
+    return Store.open(folder).read(read)
+
+
+def besieged(mode, base, scenes, model, number):
+    command = [sys.executable, "-m", "tests.benchmarks.siege", mode, base, scenes, model, number]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_fifty_kills_lose_nothing_and_double_nothing(undisturbed, scenes, model_folder, tmp_path):
+    runs = int(besieged("kills", tmp_path, scenes, model_folder, 50))
+    for number in range(runs):
+        assert rows(tmp_path / f"run-{number}") == undisturbed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
+def test_several_processes_share_a_run(undisturbed, scenes, model_folder, tmp_path, workers):
+    besieged("together", tmp_path / "run", scenes, model_folder, workers)
+    assert rows(tmp_path / "run") == undisturbed
+
+
+def begun(scenes, model_folder, folder):
+    lvlm = mmhall.load(model_folder)
+    siege.begin(lvlm, folder, scenes)
+    return reopen(folder)
+
+
+@pytest.mark.slow
+def test_workers_are_started_and_a_dead_one_is_replaced(undisturbed, scenes, model_folder, tmp_path):
+    run, told = begun(scenes, model_folder, tmp_path / "run"), []
+    assassin = threading.Thread(target=kill_one, args=(["mmhall.benchmarks.workers", str(tmp_path / "run")], run))
+    assassin.start()
+    Job(run, Model(str(model_folder)), 2).here(told.append)
+    assassin.join()
+    assert rows(tmp_path / "run") == undisturbed
+    assert sum(told) == len(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_worker_with_another_model_says_so(scenes, model_folder, processor, tmp_path):
+    run = begun(scenes, model_folder, tmp_path / "run")
+    make_random_llava(processor, seed=1).save_pretrained(tmp_path / "other")
+    processor.save_pretrained(tmp_path / "other")
+    with pytest.raises(RunError, match="was started with model"):
+        Job(run, Model(str(tmp_path / "other")), 1).here()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_ray_cluster_of_two_nodes_gives_the_same_rows(undisturbed, scenes, model_folder, tmp_path):
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        run = begun(scenes, model_folder, tmp_path / "run")
+        assassin = threading.Thread(target=kill_one, args=(["ray::Answerer"], run))
+        assassin.start()
+        Job(run, Model(str(model_folder)), 2).by_ray(cluster.address)
+        assassin.join()
+        assert not assassin_missed
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert rows(tmp_path / "run") == undisturbed
+
+
+assassin_missed: list[str] = []
+
+
+def kill_one(words, run):
+    """Kill the first process whose command line holds these words, once the run has answers."""
+    store, deadline = Store.open(run.store.path.parent), time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if store.read("select count(*) from answers")[0][0]:
+            for line in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    told = line.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except OSError:
+                    continue
+                if all(word in told for word in words) and int(line.parent.name) != os.getpid():
+                    os.kill(int(line.parent.name), signal.SIGKILL)
+                    return
+        time.sleep(0.01)
+    assassin_missed.append(" ".join(words))
+
+
+def test_ray_that_is_not_there_is_one_line(scenes, model_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(RunError, match=r"install mmhall\[ray\]"):
+        Job(begun(scenes, model_folder, tmp_path / "run"), Model(str(model_folder)), 1).by_ray("auto")
+
+
+class TestLeases:
+    def test_a_batch_is_leased_once(self, tmp_path):
+        one, two = (Leases(Store.create(tmp_path, {}), "pope", 3) for _ in range(2))
+        two.worker = "elsewhere/1/1"
+        assert [one.claim(), two.claim(), one.claim(), two.claim()] == [0, 1, 2, None]
+        one.finish(0)
+        assert not one.finished()
+        one.drop(2)
+        assert two.claim() == 2
+        two.finish(1)
+        two.finish(2)
+        assert one.finished()
+
+    def test_a_dead_process_of_this_machine_loses_its_lease_at_once(self, tmp_path):
+        first = Leases(Store.create(tmp_path, {}), "pope", 1)
+        with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+            gone = f"{me().rsplit('/', 2)[0]}/{process.pid}/1"
+        first.worker = gone
+        assert first.claim() == 0
+        assert Leases(Store.create(tmp_path, {}), "pope", 1).claim() == 0
+
+    def test_a_number_that_came_again_is_another_process(self):
+        host, number, started = me().rsplit("/", 2)
+        assert alive(me(), 0.0)
+        assert not alive(f"{host}/{number}/{int(started) - 1}", time.time())
+
+    def test_another_machine_is_believed_for_a_while(self):
+        assert alive("elsewhere/1/1", time.time())
+        assert not alive("elsewhere/1/1", time.time() - 3600)

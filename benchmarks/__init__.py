@@ -15,7 +15,15 @@ if not __name__.startswith("mmhall."):
 
 BENCHMARKS = Registry(
     "benchmark",
-    {"pope": "mmhall.benchmarks.pope:Pope", "chair": "mmhall.benchmarks.chair:Chair"},
+    {
+        "pope": "mmhall.benchmarks.pope:Pope",
+        "chair": "mmhall.benchmarks.chair:Chair",
+        "amber-g": "mmhall.benchmarks.amber:AmberG",
+        "amber-d": "mmhall.benchmarks.amber:AmberD",
+        "mme": "mmhall.benchmarks.mme:Mme",
+        "hallusion": "mmhall.benchmarks.hallusion:Hallusion",
+        "mmhal": "mmhall.benchmarks.mmhal:MmHal",
+    },
     group="mmhall.benchmarks",
 )
 

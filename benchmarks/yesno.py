@@ -1,0 +1,153 @@
+"""Yes/no answers: the rules by which published scripts read them, and what is counted from them.
+
+The positive class is "yes". Five public scripts score POPE by five rules, and ours is a sixth; on the same
+answers they give very different figures, so a rule is named in every result.
+
+Rules    strict      ours: the first word, markup aside, is yes or no (or yeah, yep, nope), else unparsed;
+                     an unparsed answer is wrong whatever the label.
+         official    RUCAIBox/POPE: no, if a word of the first sentence is No, no or not; else yes.
+         opera       shikiw/OPERA: no, if any word is No, NO, no, not or ends in "n't"; else yes.
+         vcd         DAMO-NLP-SG/VCD: looks for the label inside the answer, in words as well ("know"):
+                     "Yes and no" is right whatever the label, an empty answer is wrong whatever the label.
+         lmms-eval   the answer is the label and nothing else. What is neither yes nor no is wrong, but left
+                     out of precision and recall. Its yes ratio counts labels, not answers.
+         vlmevalkit  the words yes and no, one without the other, punctuation aside; else "Unknown", which
+                     is wrong, and "not yes" in precision and recall.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Literal
+
+from mmhall.benchmarks.base import Counts, Metric
+
+Label = Literal["yes", "no"]
+
+METRICS = (
+    Metric("accuracy", {"right": 1}, {"n": 1}, "higher", flag="right"),
+    Metric("F1", {"tp": 2}, {"said_yes": 1, "is_yes": 1}, "higher"),
+    Metric("precision", {"tp": 1}, {"said_yes": 1}, "higher"),
+    Metric("recall", {"tp": 1}, {"is_yes": 1}, "higher"),
+    Metric("yes ratio", {"yes": 1}, {"n": 1}),
+    Metric("unparsed", {"unparsed": 1}, {"n": 1}, "lower"),
+)
+
+_WORDS: dict[str, Label] = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
+_MARKUP = re.compile(r"<[^<>]*>|\\[A-Za-z]+")  # tags, LaTeX commands
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_LONE_DOT = re.compile(r"(?<!\d)\.(?!\d)")
+
+
+def parse_strict(answer: str) -> Label | None:
+    """Read yes or no off the first word; None when it is neither.
+
+    >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("There is none")
+    ('yes', 'no', None)
+    """
+    first = re.search(r"[^\W\d_]+", _MARKUP.sub(" ", answer))
+    return _WORDS.get(first.group().lower()) if first else None
+
+
+def parse_official(answer: str) -> Label:
+    """Read an answer as the authors' script does: no, if the first sentence holds No, no or not.
+
+    >>> parse_official("No, there is not."), parse_official("I am not sure"), parse_official("")
+    ('no', 'no', 'yes')
+    """
+    sentence = answer.split(".", 1)[0].replace(",", "")
+    return "no" if {"No", "no", "not"} & set(sentence.split(" ")) else "yes"
+
+
+def parse_opera(answer: str) -> Label:
+    """Read an answer as OPERA's script does: all sentences, NO and contractions too.
+
+    >>> parse_opera("It is a street. There is no truck."), parse_opera("There isn't."), parse_opera("street.No")
+    ('no', 'no', 'yes')
+    """
+    words = answer.replace(".", "").replace(",", "").split(" ")
+    return "no" if any(w in ("No", "not", "no", "NO") or w.endswith("n't") for w in words) else "yes"
+
+
+def parse_vcd(answer: str, label: Label) -> Label:
+    """Read an answer as VCD's script does: it holds its label somewhere, or it is the other one.
+
+    >>> parse_vcd("Yes, there is a snowboard", "no"), parse_vcd("Yes and no", "yes"), parse_vcd("", "no")
+    ('no', 'yes', 'yes')
+    """
+    if label in answer.lower():
+        return label
+    return "no" if label == "yes" else "yes"
+
+
+def parse_exact(answer: str) -> Label | None:
+    """Read an answer that is yes or no and nothing else, as lmms-eval does; None otherwise.
+
+    >>> parse_exact(" YES "), parse_exact("Yes.")
+    ('yes', None)
+    """
+    answer = answer.lower().strip()
+    return "yes" if answer == "yes" else "no" if answer == "no" else None
+
+
+def parse_vlmevalkit(answer: str) -> Label | None:
+    """Read an answer as VLMEvalKit's exact matching does; None stands for its Unknown.
+
+    >>> parse_vlmevalkit("There is no truck!"), parse_vlmevalkit("Yes/no"), parse_vlmevalkit("**No**")
+    ('no', None, None)
+    """
+    answer = left = answer.lower()
+    thousands = re.search(r"\d,\d", answer)
+    for mark in _MARKS:
+        glued = thousands or f"{mark} " in answer or f" {mark}" in answer
+        left = left.replace(mark, "" if glued else " ")
+    words = _LONE_DOT.sub("", left, count=32).split()
+    if ("yes" in words) == ("no" in words):
+        return None
+    return "yes" if "yes" in words else "no"
+
+
+RULES: dict[str, Callable[[str, Label], Label | None]] = {
+    "strict": lambda answer, label: parse_strict(answer),
+    "official": lambda answer, label: parse_official(answer),
+    "opera": lambda answer, label: parse_opera(answer),
+    "vcd": parse_vcd,
+    "lmms-eval": lambda answer, label: parse_exact(answer),
+    "vlmevalkit": lambda answer, label: parse_vlmevalkit(answer),
+}
+
+
+def score(label: Label, answered: Label | None) -> Counts:
+    """Count one answer as read; an unparsed one is wrong, and "not yes".
+
+    Counts: items; right ones; yes said rightly; yes said; labels yes and no; yes as the yes ratio counts it; unparsed.
+
+    >>> score("yes", None)
+    {'n': 1, 'right': 0, 'tp': 0, 'said_yes': 0, 'is_yes': 1, 'is_no': 0, 'yes': 0, 'unparsed': 1}
+    """
+    return {
+        "n": 1,
+        "right": int(answered == label),
+        "tp": int(answered == label == "yes"),
+        "said_yes": int(answered == "yes"),
+        "is_yes": int(label == "yes"),
+        "is_no": int(label == "no"),
+        "yes": int(answered == "yes"),
+        "unparsed": int(answered is None),
+    }
+
+
+def tally(rule: str, label: Label, answer: str) -> Counts:
+    """Count one answer by a rule of `RULES`, with what is peculiar to its script.
+
+    >>> tally("lmms-eval", "yes", "Yes.")
+    {'n': 1, 'right': 0, 'tp': 0, 'said_yes': 0, 'is_yes': 0, 'is_no': 0, 'yes': 1, 'unparsed': 1}
+    """
+    answered = RULES[rule](answer, label)
+    counts = score(label, answered)
+    if rule == "lmms-eval":
+        counts["yes"] = int(label == "yes")
+        if answered is None:
+            counts["is_yes"] = counts["is_no"] = 0
+    return counts

@@ -101,9 +101,7 @@ def _owned(objects: Sequence[str], associations: Mapping[str, Sequence[str]]) ->
     return words + [(name, i) for i, name in enumerate(objects)]
 
 
-def _claim(
-    words: Sequence[tuple[str, int]], noun: str, like: Callable[[str, str], bool], marks: list[bool]
-) -> bool:
+def _claim(words: Sequence[tuple[str, int]], noun: str, like: Callable[[str, str], bool], marks: list[bool]) -> bool:
     """Mark the owner of the first word like a noun; tell whether there is one."""
     for word, owner in words:
         if like(noun, word):

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
-from mmhall.benchmarks.judge import Judged, judgement
+from mmhall.benchmarks.judged import Judged, judgement
 from mmhall.benchmarks.reading import Record, find_pictures, only_once, read_records
 from mmhall.benchmarks.yesno import Label, parse_strict, parse_vlmevalkit
 from mmhall.errors import DataError
@@ -186,7 +186,7 @@ def _together(counted: Sequence[tuple[Item, Counts]], what: str, keys: Sequence[
 
 
 def _without_figure(item: Item) -> bool:
-    return item.truth["category"] == "VS" and item.truth["figure_id"] == "0"
+    return (item.truth["category"], item.truth["figure_id"]) == ("VS", "0")
 
 
 def _id(record: Record) -> str:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-from mmhall.benchmarks.base import Benchmark, Item
+from mmhall.benchmarks.base import Benchmark
 from mmhall.benchmarks.endpoint import Endpoint
+from mmhall.benchmarks.judged import Judged, fill
 from mmhall.benchmarks.reading import only_once, read_records, read_text
 from mmhall.benchmarks.runs import Part, Run
 from mmhall.errors import DataError, EndpointError, OptionError, RunError
@@ -26,32 +24,6 @@ from mmhall.results.store import Row
 
 IN_VAIN = 5  # failures in a row after which nothing more is asked
 REPLIES = "replies in JSON Lines (item, strategy, reply)"
-
-
-@dataclass(frozen=True)
-class Judged(Benchmark):
-    """A benchmark whose answers a judge may score.
-
-    Attributes:
-        template: Prompt for a judge, {name} where something of the item goes; "": the user gives one.
-    """
-
-    template: ClassVar[str] = ""
-
-    @property
-    @abstractmethod
-    def wants_judge(self) -> bool:
-        """Whether a judge scores it, by the rule that is set."""
-
-    @abstractmethod
-    def asks(self, item: Item, text: str) -> Mapping[str, str]:
-        """Return what the judge is shown, by name, in the order of a template with plain {}."""
-
-
-def judgement(row: Row) -> str | None:
-    """Return what the judge said of an answer, None where nothing counts."""
-    told = (row.extra or {}).get("judgement")
-    return None if told is None else str(told["reply"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,29 +88,6 @@ def template_of(benchmark: Benchmark, file: Path | None) -> str:
     if not own:
         raise OptionError("judge", "template", None, f"a file: the authors' prompt for {benchmark.name} does not ship")
     return own
-
-
-def fill(template: str, fields: Mapping[str, str]) -> str:
-    """Put what the judge is shown into a template: {name} by name, or plain {} in order, one for each.
-
-    >>> fill("{answer}? {question}!", {"question": "Why {answer}", "answer": "So"})
-    'So? Why {answer}!'
-    >>> fill("{}, {}", {"question": "Why", "answer": "So"})
-    'Why, So'
-
-    Raises:
-        DataError: The template does not show the answer, or has another number of plain {}.
-    """
-    plain = template.count("{}")
-    if plain == len(fields):
-        left = iter(fields.values())
-        return re.sub(r"\{\}", lambda match: next(left), template)
-    if plain or "{answer}" not in template:
-        names = ", ".join(f"{{{name}}}" for name in fields)
-        raise DataError(
-            f"judge: the template must hold {names}, or {len(fields)} times {{}}; it holds {plain} of those"
-        )
-    return re.sub(r"\{(\w+)\}", lambda match: fields.get(match[1], match[0]), template)
 
 
 def requests(run: Run, part: Part, template: str) -> Iterator[Request]:

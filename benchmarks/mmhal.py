@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
-from mmhall.benchmarks.judge import Judged, judgement
+from mmhall.benchmarks.judged import Judged, judgement
 from mmhall.benchmarks.reading import Record, find_pictures, read_records
 from mmhall.errors import DataError
 from mmhall.options import option
@@ -104,7 +104,7 @@ class MmHal(Judged):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count an answer nobody has judged."""
-        return dict.fromkeys(("judged", "rated", "rating", "hallucinated", "unparsed"), 0) | {"n": 1}
+        return self.rate(None)
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
         """Count answers as they are judged."""

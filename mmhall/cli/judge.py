@@ -34,7 +34,8 @@ def judge(
     from mmhall.benchmarks.runs import reopen
     from mmhall.errors import OptionError
 
-    given = [name for name in ("replies", "requests", "endpoint") if locals()[name] is not None]
+    sources = {"replies": replies, "requests": requests, "endpoint": endpoint}
+    given = [name for name, value in sources.items() if value is not None]
     if len(given) != 1:
         raise OptionError("judge", "source", " and ".join(given) or None, "one of --endpoint, --replies or --requests")
     if (endpoint is None) != (model is None):

@@ -21,12 +21,13 @@ BENCH = ("bench", "pope", "chair", "--strategy", "greedy", "--strategy", "vdd", 
 def test_help_names_every_command(cli):
     done = cli("--help")
     assert done.returncode == 0
-    for command in ("generate", "choose", "bench", "report", "scenes", "list", "show", "tune"):
+    for command in ("generate", "choose", "bench", "report", "judge", "scenes", "list", "show", "tune"):
         assert command in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("what", "names"), [("strategies", " ".join(STRATEGIES.names())), ("benchmarks", "pope chair")]
+    ("what", "names"),
+    [("strategies", " ".join(STRATEGIES.names())), ("benchmarks", "pope chair amber-g amber-d mme hallusion mmhal")],
 )
 def test_list(cli, what, names):
     lines = cli("list", what).stdout.split("\n\n")[0].splitlines()

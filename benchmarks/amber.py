@@ -222,6 +222,8 @@ class AmberG(Benchmark):
         if self.rule == "official":
             find_official_nouns("Nothing.", ())
         queries, pictures = read_queries(source, self.name, generative=True)
+        if self.words and not Path(self.words).is_dir():
+            raise DataError(f"{self.words}: is no folder; amber-g looks there for relation.json and safe_words.txt")
         words = read_words(Path(self.words) if self.words else source.given(self.name, READS))
         table = read_similarities(Path(self.similarities)) if self.similarities else {}
         alike: dict[str, list[str]] = {}

@@ -70,8 +70,9 @@ def read_queries(source: Source, name: str, *, generative: bool) -> tuple[list[Q
         raise DataError(f"{asked}: holds no {wanted}; {name} needs some")
     queries.sort(key=lambda q: (len(q.image), q.image))
     used = list(dict.fromkeys(q.image for q in queries))[: source.limit]
-    folder = given if given.is_dir() else given.parent
-    pictures = find_pictures(used, (source.images,) if source.images else (folder, folder / "image", folder / "images"))
+    roots = (given,) if given.is_dir() else (given.parent, given.parent.parent)
+    near = [root / sub for root in roots for sub in ("", "image", "images")]
+    pictures = find_pictures(used, (source.images,) if source.images else near)
     return [q for q in queries if q.image in pictures], pictures
 
 

@@ -31,8 +31,10 @@ class Record:
         """
         name = next((n for n in names if n in self.fields), names[0])
         value = self.fields.get(name)
-        if isinstance(value, (str, int)) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
+        if isinstance(value, str) and _is_whole(value):
+            return value
         raise DataError(f"{self.where}: {name!r} must be a text, got {json.dumps(value)[:80]}")
 
     def choice(self, name: str, allowed: Sequence[str]) -> str:
@@ -54,9 +56,14 @@ class Record:
             DataError: It is not.
         """
         value = self.fields.get(name)
-        if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        if isinstance(value, list) and all(isinstance(word, str) and _is_whole(word) for word in value):
             return value
         raise DataError(f"{self.where}: {name!r} must be a list of texts, got {json.dumps(value)[:80]}")
+
+
+def _is_whole(text: str) -> bool:
+    """Tell whether a text can be written anywhere: JSON may hold halves of characters."""
+    return text.encode(errors="replace").decode() == text
 
 
 def read_text(path: Path, what: str) -> str:
@@ -153,10 +160,17 @@ def find_pictures(names: Iterable[str], folders: Sequence[Path]) -> dict[str, Pa
     if missing:
         where = " or ".join(map(str, folders))
         raise DataError(
-            f"{missing[0]}: is not in {where} ({len(missing)} of {len(wanted)} pictures are missing); check --images"
+            f"{' '.join(missing[0].split())}: is not in {where} ({len(missing)} of {len(wanted)} pictures are missing); check --images"
         )
     return found
 
 
 def _first(name: str, folders: Sequence[Path]) -> Path | None:
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+    return next((folder / name for folder in folders if _is_file(folder / name)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name a file can have, or a folder that must not be looked into
+        return False

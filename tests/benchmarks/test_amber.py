@@ -171,6 +171,21 @@ def test_unfit_files_are_refused(amber, file, content, message):
         AmberG().material(Source(amber))
 
 
+def test_a_query_file_in_a_folder_of_its_own_with_pictures_beside_it(amber):
+    (amber / "query").mkdir()
+    shutil.move(amber / "query_all.json", amber / "query" / "mine.json")
+    assert len(AmberG().material(Source(amber / "query" / "mine.json")).items) == 2
+
+
+def test_the_table_of_words_may_lie_elsewhere_but_must_be_there(amber, tmp_path):
+    (tmp_path / "words").mkdir()
+    for name in ("relation.json", "safe_words.txt"):
+        shutil.move(amber / name, tmp_path / "words" / name)
+    assert len(AmberG(words=str(tmp_path / "words")).material(Source(amber)).items) == 2
+    with pytest.raises(DataError, match="nowhere: is no folder; amber-g looks there for relation"):
+        AmberG(words="nowhere").material(Source(amber))
+
+
 def test_options_are_checked():
     for spec in ("amber-g(rule='spacy')", "amber-g(similarities=3)", "amber-d(rule='official')", "amber-d(prompt='x')"):
         with pytest.raises(OptionError, match="amber-"):

@@ -158,10 +158,9 @@ def find_pictures(names: Iterable[str], folders: Sequence[Path]) -> dict[str, Pa
     found = {n: path for n in wanted for path in [_first(n, folders)] if path is not None}
     missing = [n for n in wanted if n not in found]
     if missing:
-        where = " or ".join(map(str, folders))
-        raise DataError(
-            f"{' '.join(missing[0].split())}: is not in {where} ({len(missing)} of {len(wanted)} pictures are missing); check --images"
-        )
+        first, where = " ".join(missing[0].split()), " or ".join(map(str, folders))
+        number = f"{len(missing)} of {len(wanted)}"
+        raise DataError(f"{first}: is not in {where} ({number} pictures are missing); check --images")
     return found
 
 

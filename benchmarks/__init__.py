@@ -19,6 +19,11 @@ BENCHMARKS = Registry(
         "pope": "mmhall.benchmarks.pope:Pope",
         "chair": "mmhall.benchmarks.chair:Chair",
         "sycophancy": "mmhall.benchmarks.sycophancy:Sycophancy",
+        "amber-g": "mmhall.benchmarks.amber:AmberG",
+        "amber-d": "mmhall.benchmarks.amber:AmberD",
+        "mme": "mmhall.benchmarks.mme:Mme",
+        "hallusion": "mmhall.benchmarks.hallusion:Hallusion",
+        "mmhal": "mmhall.benchmarks.mmhal:MmHal",
     },
     group="mmhall.benchmarks",
 )

@@ -60,3 +60,16 @@ class DataError(MmhallError):
 
 class RunError(MmhallError):
     """A run folder is missing, torn, or belongs to another set-up."""
+
+
+class EndpointError(MmhallError):
+    """A judge's endpoint gives no usable reply.
+
+    Attributes:
+        final: Whether asking anything else is in vain, too: the key or the model is refused.
+    """
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        """Say what happened."""
+        super().__init__(message)
+        self.final = final

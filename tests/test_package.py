@@ -136,7 +136,7 @@ def test_nothing_unpickles_or_reaches_for_the_network():
         assert "import pickle" not in text
         assert "torch.load" not in text
         assert "import requests" not in text
-        assert "urllib" not in text
+        assert "urllib" not in text or name == "mmhall.benchmarks.endpoint"  # judges, where a user names one
 
 
 def test_the_version_stands_in_one_place():

@@ -1,0 +1,295 @@
+"""AMBER: what captions make up, and yes/no questions about existence, attributes and relations.
+
+Paper    Wang et al., arXiv:2311.07397; junyangwang0410/AMBER.
+Items    "amber-g": one caption for each picture. "amber-d": yes/no questions (existence, the attributes
+         state, number and action, relation). Both from the authors' data folder: query_all.json,
+         annotations.json, and for captions relation.json and safe_words.txt; pictures AMBER_1.jpg and so
+         on in --images, or in the folder or its folder `image`.
+Prompt   amber-g: "official", as in the file ("Describe this image."); "lmms-eval", without the full stop.
+         amber-d: the question; "vlmevalkit" adds "Please answer yes or no." on a new line, "official" nothing.
+Rule     amber-d: "first-word", ours: the first word is yes or no; "exact", the authors': the answer is Yes
+         or No and nothing else; "contains": it holds yes, or else no, in either case and in words as well.
+         amber-g: "mmhall", ours: words of AMBER's closed vocabulary and their plurals, whatever part of
+         speech they are: not the authors' extraction. "official": nouns by nltk's tagger and lemmatiser,
+         which must be installed. Then nouns get owners as in the authors' script (`amber_rules`).
+Metrics  amber-d: accuracy; precision, recall and F1 of the positive class "no"; no ratio; unparsed. An answer that
+         is neither is wrong. amber-g, all over the whole corpus: CHAIR, hallucinated nouns among nouns;
+         Cover, objects named among those there; Hal, captions with a hallucinated noun; Cog, objects named
+         among those models tend to make up; words.
+Differs  Plain ratios. The authors' script lets denominators start at 0.001 and rounds before it combines:
+         `amber_rules.official_figures` and `official_caption_figures` do so, to the digit, and
+         `amber_score` combines both. Two words are similar as far as a table says so
+         (`similarities='FILE'`); without one only equal words are, where the authors use spaCy's vectors.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmhall.benchmarks.amber_data import READS, Query, Words, read_queries, read_similarities, read_words
+from mmhall.benchmarks.amber_rules import DIMENSIONS, SIMILAR, Marked, Said, dimensions, mark_nouns
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source
+from mmhall.benchmarks.vocabulary import plural
+from mmhall.benchmarks.yesno import parse_strict
+from mmhall.errors import DataError
+from mmhall.options import option
+
+Noun = tuple[str, int, int]
+INSTALL = (
+    "pip install nltk && python -m nltk.downloader punkt punkt_tab averaged_perceptron_tagger "
+    "averaged_perceptron_tagger_eng wordnet"
+)
+
+
+def parse_exact(answer: str) -> Said | None:
+    """Read an answer that is Yes or No to the letter.
+
+    >>> parse_exact("No"), parse_exact("no"), parse_exact("No.")
+    ('No', None, None)
+    """
+    return "Yes" if answer == "Yes" else "No" if answer == "No" else None
+
+
+def parse_contains(answer: str) -> Said | None:
+    """Read an answer that holds yes somewhere, or else no.
+
+    >>> parse_contains("no or YES"), parse_contains("I do not know"), parse_contains("Maybe")
+    ('Yes', 'No', None)
+    """
+    answer = answer.lower()
+    return "Yes" if "yes" in answer else "No" if "no" in answer else None
+
+
+def parse_first_word(answer: str) -> Said | None:
+    """Read yes or no off the first word.
+
+    >>> parse_first_word("**No**, it is not"), parse_first_word("There is no cloud")
+    ('No', None)
+    """
+    said = parse_strict(answer)
+    return None if said is None else "Yes" if said == "yes" else "No"
+
+
+RULES: dict[str, Callable[[str], Said | None]] = {
+    "first-word": parse_first_word,
+    "exact": parse_exact,
+    "contains": parse_contains,
+}
+SUFFIXES = {"vlmevalkit": "\nPlease answer yes or no.", "official": ""}
+
+
+@dataclass(frozen=True)
+class AmberD(Benchmark):
+    """Yes/no questions about existence, attributes and relations.
+
+    Attributes:
+        rule: How answers are read.
+        max_new_tokens: Most tokens an answer may have.
+        prompt: What is put behind a question.
+    """
+
+    name: ClassVar[str] = "amber-d"
+    groups: ClassVar[tuple[str, ...]] = DIMENSIONS
+    reads: ClassVar[str] = READS
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("accuracy", {"right": 1}, {"n": 1}, "higher", flag="right"),
+        Metric("F1 of no", {"both": 2}, {"said_no": 1, "is_no": 1}, "higher"),
+        Metric("precision", {"both": 1}, {"said_no": 1}, "higher"),
+        Metric("recall", {"both": 1}, {"is_no": 1}, "higher"),
+        Metric("no ratio", {"said_no": 1}, {"n": 1}),
+        Metric("unparsed", {"unparsed": 1}, {"n": 1}, "lower"),
+    )
+
+    rule: str = option("first-word", choices=tuple(RULES))
+    max_new_tokens: int = option(8, low=1)
+    prompt: str = option("vlmevalkit", choices=tuple(SUFFIXES))
+
+    def material(self, source: Source) -> Material:
+        """Read the questions."""
+        queries, pictures = read_queries(source, self.name, generative=False)
+        return Material(tuple(self._item(query) for query in queries), pictures)
+
+    def _item(self, query: Query) -> Item:
+        truth = {"label": query.annotation.choice("truth", ("Yes", "No")), "type": query.kind}
+        return Item(query.id, query.image, query.text + SUFFIXES[self.prompt], dimensions(query.kind), truth)
+
+    def count(self, item: Item, text: str) -> Counts:
+        """Count one answer against its label."""
+        return score(item.truth["label"], RULES[self.rule](text))
+
+    def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
+        """Mark the whole answer as right or wrong."""
+        return [(0, len(text), RULES[self.rule](text) == item.truth["label"])]
+
+
+def score(label: Said, said: Said | None) -> Counts:
+    """Count one answer.
+
+    >>> score("No", None)
+    {'n': 1, 'right': 0, 'both': 0, 'said_no': 0, 'is_no': 1, 'unparsed': 1}
+    """
+    return {
+        "n": 1,
+        "right": int(said == label),
+        "both": int(said == label == "No"),
+        "said_no": int(said == "No"),
+        "is_no": int(label == "No"),
+        "unparsed": int(said is None),
+    }
+
+
+def find_nouns(text: str, vocabulary: Sequence[str]) -> list[Noun]:
+    """Find words of a vocabulary and their plurals: (word, start, end), in order, repeats included.
+
+    >>> find_nouns("Dogs near the TV; a dog-house.", ["dog", "TV"])
+    [('dog', 0, 4), ('TV', 14, 16)]
+    """
+    table = _forms(tuple(vocabulary))
+    words = re.finditer(r"[^\W\d_]+(?:-[^\W\d_]+)*", text)
+    return [(table[w.group().lower()], w.start(), w.end()) for w in words if w.group().lower() in table]
+
+
+@lru_cache(maxsize=4)
+def _forms(vocabulary: tuple[str, ...]) -> dict[str, str]:
+    """Return each form of the words in lower case, with its word; a word is never another one's plural."""
+    return {plural(word).lower(): word for word in vocabulary} | {word.lower(): word for word in vocabulary}
+
+
+def find_official_nouns(text: str, vocabulary: Sequence[str]) -> list[Noun]:
+    """Find nouns of a vocabulary as the authors' script does, with nltk; see `find_nouns`.
+
+    Raises:
+        DataError: nltk or its data is not installed.
+    """
+    try:
+        nltk: Any = importlib.import_module("nltk")
+        tagged = nltk.pos_tag(nltk.word_tokenize(text))
+        lemma = nltk.stem.WordNetLemmatizer().lemmatize
+        nouns, at = [], 0
+        for token, tag in tagged:
+            start = text.find(token, at)
+            at = start + len(token) if start >= 0 else at
+            if tag.startswith("NN") and (word := lemma(token)) in vocabulary:
+                nouns.append((word, max(start, 0), at))
+    except (ImportError, LookupError) as error:
+        raise DataError(
+            f"amber-g: rule 'official' needs nltk with its data ({type(error).__name__}): {INSTALL}; or take "
+            "rule='mmhall'"
+        ) from error
+    return nouns
+
+
+NOUNS = {"mmhall": find_nouns, "official": find_official_nouns}
+
+
+@dataclass(frozen=True)
+class AmberG(Benchmark):
+    """Captions checked against the objects that are there and those that models tend to make up.
+
+    Attributes:
+        rule: Which words of a caption are nouns that count.
+        max_new_tokens: Most tokens a caption may have.
+        prompt: How a caption is asked for.
+        similarities: File of word similarities; "": only equal words are similar.
+        words: Folder with relation.json and safe_words.txt; "": the data's own.
+    """
+
+    name: ClassVar[str] = "amber-g"
+    groups: ClassVar[tuple[str, ...]] = ("captions",)
+    reads: ClassVar[str] = READS
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("CHAIR", {"hallucinated": 1}, {"nouns": 1}, "lower"),
+        Metric("Cover", {"covered": 1}, {"objects": 1}, "higher"),
+        Metric("Hal", {"flawed": 1}, {"n": 1}, "lower", flag="flawed"),
+        Metric("Cog", {"foreseen": 1}, {"expected": 1}, "lower"),
+        Metric("words", {"words": 1}, {"n": 1}, percent=False),
+    )
+
+    rule: str = option("mmhall", choices=tuple(NOUNS))
+    max_new_tokens: int = option(512, low=1)
+    prompt: str = option("official", choices=("official", "lmms-eval"))
+    similarities: str = option("", expected="a path, as text")
+    words: str = option("", expected="a path, as text")
+
+    def material(self, source: Source) -> Material:
+        """Read the queries, and all that is known of the words of each picture."""
+        if self.rule == "official":
+            find_official_nouns("Nothing.", ())
+        queries, pictures = read_queries(source, self.name, generative=True)
+        if self.words and not Path(self.words).is_dir():
+            raise DataError(f"{self.words}: is no folder; amber-g looks there for relation.json and safe_words.txt")
+        words = read_words(Path(self.words) if self.words else source.given(self.name, READS))
+        table = read_similarities(Path(self.similarities)) if self.similarities else {}
+        alike: dict[str, list[str]] = {}
+        for (noun, word), similarity in table.items():
+            if similarity > SIMILAR and noun != word:
+                alike.setdefault(word, []).append(noun)
+        items = [self._item(query, words, alike) for query in queries]
+        return Material(tuple(items), pictures, self._remarks())
+
+    def _remarks(self) -> tuple[str, ...]:
+        said = [] if self.rule == "official" else ["nouns are found by our own rule"]
+        said += [] if self.similarities else ["only equal words are similar"]
+        return (f"not the authors' figures: {', and '.join(said)}.",) if said else ()
+
+    def _item(self, query: Query, words: Words, alike: Mapping[str, Sequence[str]]) -> Item:
+        objects = query.annotation.texts("truth"), query.annotation.texts("hallu")
+        unknown = [name for names in objects for name in names if name not in words.associations]
+        if unknown:
+            raise DataError(f"{query.annotation.where}: {unknown[0]!r} is not in relation.json; both must match")
+        own = {name: words.associations[name] for names in objects for name in names}
+        reached = sorted({*own, *(word for named in own.values() for word in named)})
+        truth = {
+            "truth": objects[0],
+            "hallu": objects[1],
+            "associations": own,
+            "alike": [[noun, word] for word in reached for noun in sorted(alike.get(word, ()))],
+            "neutral": words.neutral,
+            "vocabulary": words.vocabulary,
+        }
+        asked = query.text if self.prompt == "official" else "Describe this image"
+        return Item(query.id, query.image, asked, ("captions",), truth)
+
+    def count(self, item: Item, text: str) -> Counts:
+        """Count one caption."""
+        marked = marks(item, [noun for noun, _, _ in self._nouns(item, text)])
+        return {
+            "n": 1,
+            "nouns": len(marked.hallucinated),
+            "hallucinated": sum(marked.hallucinated),
+            "flawed": int(any(marked.hallucinated)),
+            "objects": len(marked.covered),
+            "covered": sum(marked.covered),
+            "expected": len(marked.foreseen),
+            "foreseen": sum(marked.foreseen),
+            "words": len(re.findall(r"[\w'-]+", text)),
+        }
+
+    def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
+        """Mark each noun that counts."""
+        nouns = self._nouns(item, text)
+        wrong = marks(item, [noun for noun, _, _ in nouns]).hallucinated
+        return [(start, end, not bad) for (_, start, end), bad in zip(nouns, wrong, strict=True)]
+
+    def _nouns(self, item: Item, text: str) -> list[Noun]:
+        return NOUNS[self.rule](text, item.truth["vocabulary"])
+
+
+def marks(item: Item, nouns: Sequence[str]) -> Marked:
+    """Give the nouns of a caption their owners; see `mark_nouns`."""
+    truth = item.truth
+    alike = {(noun, word) for noun, word in truth["alike"]}
+    return mark_nouns(
+        nouns,
+        truth["truth"],
+        truth["hallu"],
+        truth["associations"],
+        truth["neutral"],
+        lambda noun, word: float(noun == word or (noun, word) in alike),
+    )

@@ -1,0 +1,204 @@
+"""AMBER's arithmetic: which nouns of a caption are whose, and the authors' figures to the digit.
+
+Everything here is pure; the word table, the neutral words and the similarity of two words are handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import eq
+from typing import Literal
+
+Said = Literal["Yes", "No"]
+Similarity = Callable[[str, str], float]
+
+SIMILAR = 0.8
+START = 0.001  # where the authors' denominators start
+DIMENSIONS = ("overall", "existence", "attribute", "state", "number", "action", "relation")
+_OF_TYPE = {
+    "discriminative-hallucination": ("existence",),
+    "discriminative-attribute-state": ("attribute", "state"),
+    "discriminative-attribute-number": ("attribute", "number"),
+    "discriminative-attribute-action": ("attribute", "action"),
+}
+
+
+def dimensions(kind: str) -> tuple[str, ...]:
+    """Return the dimensions that a question of a type counts in; of any other type, it is about a relation.
+
+    >>> dimensions("discriminative-attribute-state"), dimensions("relation")
+    (('overall', 'attribute', 'state'), ('overall', 'relation'))
+    """
+    return ("overall", *_OF_TYPE.get(kind, ("relation",)))
+
+
+def identity(a: str, b: str) -> float:
+    """Return 1 for a word and itself, else 0: what is left of similarity without word vectors."""
+    return float(a == b)
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """What the nouns of one caption turned out to be.
+
+    Attributes:
+        hallucinated: For each noun, whether nothing true accounts for it.
+        covered: For each object that is there, whether a noun marked it.
+        foreseen: For each object expected to be hallucinated, whether a noun marked it.
+    """
+
+    hallucinated: tuple[bool, ...]
+    covered: tuple[bool, ...]
+    foreseen: tuple[bool, ...]
+
+
+def mark_nouns(
+    nouns: Sequence[str],
+    truth: Sequence[str],
+    hallu: Sequence[str],
+    associations: Mapping[str, Sequence[str]],
+    neutral: Iterable[str],
+    similarity: Similarity = identity,
+) -> Marked:
+    """Give each noun an owner, as the authors' script does.
+
+    The words of a list are the associations of each of its objects, then all objects. The first word that
+    is equal, or else similar, counts: an association of another object often goes before the object itself,
+    and of an object listed twice only the first one is marked.
+
+    Args:
+        nouns: Nouns of the vocabulary, in order, repeats included.
+        truth: Objects that are there.
+        hallu: Objects that models tend to make up.
+        associations: Object to the words that may stand for it.
+        neutral: Words that are never hallucinated and cover nothing.
+        similarity: Of two words; above 0.8 they count as one.
+    """
+    safe, unsafe = _owned(truth, associations), _owned(hallu, associations)
+    neutral = frozenset(neutral)
+    covered, foreseen = [False] * len(truth), [False] * len(hallu)
+
+    def alike(noun: str, word: str) -> bool:
+        return similarity(noun, word) > SIMILAR
+
+    def fine(noun: str) -> bool:
+        if noun in neutral:
+            return True
+        if _claim(safe, noun, eq, covered):
+            return True
+        _claim(unsafe, noun, eq, foreseen)
+        _claim(unsafe, noun, alike, foreseen)
+        return _claim(safe, noun, alike, covered)
+
+    hallucinated = tuple(not fine(noun) for noun in nouns)
+    return Marked(hallucinated, tuple(covered), tuple(foreseen))
+
+
+def _owned(objects: Sequence[str], associations: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
+    """List the words of some objects, each with its owner's position: associations first."""
+    words = [(word, i) for i, name in enumerate(objects) for word in associations[name]]
+    return words + [(name, i) for i, name in enumerate(objects)]
+
+
+def _claim(words: Sequence[tuple[str, int]], noun: str, like: Callable[[str, str], bool], marks: list[bool]) -> bool:
+    """Mark the owner of the first word like a noun; tell whether there is one."""
+    for word, owner in words:
+        if like(noun, word):
+            marks[owner] = True
+            return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the authors' script prints of yes/no answers, in percent with one decimal; "no" is the positive class."""
+
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+
+
+def official_figures(answers: Iterable[tuple[str, Said, Said | None]]) -> dict[str, Figures]:
+    """Compute the discriminative figures as the authors' script does, rounding before combining.
+
+    Denominators start at 0.001, so that a hundred right answers out of a hundred are 99.999 %.
+
+    Args:
+        answers: Type of the question, what is true, what was answered (None: neither Yes nor No).
+
+    Returns:
+        Figures by dimension, of `DIMENSIONS`.
+    """
+    sums = {name: _Sums() for name in DIMENSIONS}
+    for kind, truth, said in answers:
+        for name in dimensions(kind):
+            sums[name].add(truth, said)
+    return {name: of.figures(0.001 if name == "existence" else 0.0001) for name, of in sums.items()}
+
+
+@dataclass(slots=True)
+class _Sums:
+    asked: float = START
+    said_no: float = START
+    is_no: float = START
+    right: int = 0
+    both: int = 0
+
+    def add(self, truth: Said, said: Said | None) -> None:
+        self.asked += 1
+        self.said_no += said == "No"
+        self.is_no += truth == "No"
+        self.right += truth == said
+        self.both += truth == said == "No"
+
+    def figures(self, epsilon: float) -> Figures:
+        accuracy, precision, recall = (
+            round(over / under * 100, 1)
+            for over, under in ((self.right, self.asked), (self.both, self.said_no), (self.both, self.is_no))
+        )
+        f1 = 2 * (precision / 100) * (recall / 100) / (precision / 100 + recall / 100 + epsilon)
+        return Figures(accuracy, precision, recall, round(f1 * 100, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionFigures:
+    """What the authors' script prints of captions, in percent with one decimal."""
+
+    chair: float
+    cover: float
+    hal: float
+    cog: float
+
+
+def official_caption_figures(captions: Iterable[Marked]) -> CaptionFigures:
+    """Compute the generative figures as the authors' script does: over all captions, denominators from 0.001."""
+    nouns = objects = expected = texts = START
+    absent = covered = foreseen = clean = 0
+    for marked in captions:
+        nouns += len(marked.hallucinated)
+        objects += len(marked.covered)
+        expected += len(marked.foreseen)
+        texts += 1
+        absent += sum(marked.hallucinated)
+        covered += sum(marked.covered)
+        foreseen += sum(marked.foreseen)
+        clean += not any(marked.hallucinated)
+    return CaptionFigures(
+        round(absent / nouns * 100, 1),
+        round(covered / objects * 100, 1),
+        round(100 - clean / texts * 100, 1),
+        round(foreseen / expected * 100, 1),
+    )
+
+
+def amber_score(chair: float, f1: float) -> float:
+    """Combine CHAIR of the captions and overall F1 of the yes/no answers, both in percent.
+
+    Published for LLaVA-1.5-7B: CHAIR 7.8 and F1 74.7 give 83.5.
+
+    >>> round(amber_score(7.8, 74.7), 1)
+    83.5
+    """
+    return (100 - chair + f1) / 2

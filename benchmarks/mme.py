@@ -1,0 +1,224 @@
+"""MME: two yes/no questions about each picture, one to be answered yes and one no.
+
+Paper    Fu et al., arXiv:2306.13394.
+Items    The authors' folders, one a category, with pictures and text files beside them (or pictures in
+         `images`, text files in `questions_answers_YN`): two lines each, question, tab, Yes or No. Or a
+         manifest: JSON Lines with question_id, image, question, answer, category. `subset`: the
+         "hallucination" categories existence, count, position and color, or "all".
+Prompt   "official": the question as it is; it ends in "Please answer yes or no.". "llava" (lmms-eval's):
+         without these words, then "Answer the question using a single word or phrase." on a new line.
+Rule     "official", the authors': the answer is yes or no, or its first four characters hold yes, or else no
+         ("not", "north"). "lmms-eval" ignores space around it, dots, and takes a lone y or n.
+Metrics  acc, the share of questions answered rightly; acc+, the share of pictures with both; score, the sum over
+         categories of acc + acc+ (200 % for each). `official_scores` gives the authors' table.
+Differs  An answer that is neither is wrong, as in the original. With an answer missing, a picture counts in
+         acc only. One answer is 1.7 points of acc of a category of 30 pictures, and up to 3.3 of acc+.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source
+from mmhall.benchmarks.reading import Record, find_pictures, only_once, read_records, read_text
+from mmhall.benchmarks.yesno import Label
+from mmhall.errors import DataError
+from mmhall.options import option
+from mmhall.results.store import Row
+
+HALLUCINATION = ("existence", "count", "position", "color")
+PERCEPTION = (*HALLUCINATION, "posters", "celebrity", "scene", "landmark", "artwork", "OCR")
+COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+TOTALS = {"hallucination": HALLUCINATION, "perception": PERCEPTION, "cognition": COGNITION}
+TAIL = " Please answer yes or no."
+SUFFIX = "\nAnswer the question using a single word or phrase."
+_PICTURES = (".jpg", ".jpeg", ".png")
+
+
+def parse_official(answer: str) -> Label | None:
+    """Read an answer as the authors' script does.
+
+    >>> parse_official("NO"), parse_official("It's not"), parse_official("northern"), parse_official("  yes")
+    ('no', None, 'no', None)
+    """
+    answer = answer.lower()
+    start = answer if answer in ("yes", "no") else answer[:4]
+    return "yes" if "yes" in start else "no" if "no" in start else None
+
+
+def parse_lmms_eval(answer: str) -> Label | None:
+    """Read an answer as lmms-eval does.
+
+    >>> parse_lmms_eval("  Yes."), parse_lmms_eval("N"), parse_lmms_eval("maybe")
+    ('yes', 'no', None)
+    """
+    answer = answer.lower().strip().replace(".", "")
+    return parse_official({"y": "yes", "n": "no"}.get(answer, answer))
+
+
+RULES: dict[str, Callable[[str], Label | None]] = {"official": parse_official, "lmms-eval": parse_lmms_eval}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question: its id, file name of its picture, category, text, label; and where it stands."""
+
+    id: str
+    image: str
+    category: str
+    text: str
+    label: Label
+    where: str
+
+
+@dataclass(frozen=True)
+class Mme(Benchmark):
+    """Two questions about each picture.
+
+    Attributes:
+        rule: How answers are read.
+        max_new_tokens: Most tokens an answer may have.
+        subset: Which categories are asked.
+        prompt: How a question is put.
+    """
+
+    name: ClassVar[str] = "mme"
+    groups: ClassVar[tuple[str, ...]] = (*TOTALS, *PERCEPTION, *COGNITION)
+    reads: ClassVar[str] = "MME's folder of categories, or a manifest in JSON Lines (question_id, image, question, ...)"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("score", {"points": 1}, {"pictures": 1}, "higher"),
+        Metric("acc", {"right": 1}, {"n": 1}, "higher", flag="right"),
+        Metric("acc+", {"both": 1}, {"pictures": 1}, "higher"),
+        Metric("unparsed", {"unparsed": 1}, {"n": 1}, "lower"),
+    )
+
+    rule: str = option("official", choices=tuple(RULES))
+    max_new_tokens: int = option(16, low=1)
+    subset: str = option("hallucination", choices=("hallucination", "all"))
+    prompt: str = option("official", choices=("official", "llava"))
+
+    def material(self, source: Source) -> Material:
+        """Read the questions."""
+        given = source.given(self.name, self.reads)
+        asked = list(_of_folders(given, source.images or given) if given.is_dir() else _of_manifest(given))
+        asked = [q for q in asked if self.subset == "all" or q.category in HALLUCINATION]
+        if not asked:
+            raise DataError(f"{given}: holds no questions of MME's categories; expected {self.reads}")
+        only_once(((q.where, f"{q.category}, {q.image}: {q.text}") for q in asked), "question")
+        _two_each(asked)
+        used = list(dict.fromkeys((q.category, q.image) for q in asked))[: source.limit]
+        order = {key: place for place, key in enumerate(used)}
+        kept = [q for q in asked if (q.category, q.image) in order]
+        pictures = find_pictures((q.image for q in kept), (source.folder or given,))
+        kept.sort(key=lambda q: order[q.category, q.image])
+        return Material(tuple(self._item(q) for q in kept), pictures)
+
+    def _item(self, question: Question) -> Item:
+        text = question.text
+        if self.prompt == "llava":
+            text = text.replace(TAIL, "") + SUFFIX
+        groups = (*(total for total, of in TOTALS.items() if question.category in of), question.category)
+        truth = {"label": question.label, "category": question.category}
+        return Item(question.id, question.image, text, groups, truth)
+
+    def count(self, item: Item, text: str) -> Counts:
+        """Count one answer for itself."""
+        said = RULES[self.rule](text)
+        right = int(said == item.truth["label"])
+        return {"n": 1, "right": right, "unparsed": int(said is None), "both": 0, "pictures": 0, "points": 0}
+
+    def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
+        """Count answers, and pictures in their first question.
+
+        Points of a picture: acc + acc+ of it alone, times pictures over pictures of its category, so that their
+        mean over pictures is the sum over categories.
+        """
+        counts = [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
+        pairs: dict[tuple[str, str | None], list[Counts]] = {}
+        for item, count in zip(items, counts, strict=True):
+            pairs.setdefault((item.truth["category"], item.picture), []).append(count)
+        whole = {key: pair for key, pair in pairs.items() if len(pair) == 2}
+        sizes = Counter(category for category, _ in whole)
+        for (category, _), (first, second) in whole.items():
+            right = first["right"] + second["right"]
+            first["pictures"], first["both"] = 1, right // 2
+            first["points"] = (right / 2 + right // 2) * len(whole) / sizes[category]
+        return counts
+
+    def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
+        """Mark the whole answer as right or wrong."""
+        return [(0, len(text), RULES[self.rule](text) == item.truth["label"])]
+
+
+def official_scores(pictures: Iterable[tuple[str, bool, bool]]) -> dict[str, float]:
+    """Compute the authors' table: acc + acc+ in percent by category, and the totals of those complete.
+
+    Args:
+        pictures: Category, and whether the first and the second question are answered rightly.
+
+    >>> official_scores([("count", True, True), ("count", True, False)])
+    {'count': 125.0}
+    """
+    right: dict[str, list[tuple[bool, bool]]] = {}
+    for category, first, second in pictures:
+        right.setdefault(category, []).append((first, second))
+    scores = {
+        name: 100 * sum(a + b for a, b in pairs) / (2 * len(pairs)) + 100 * sum(a and b for a, b in pairs) / len(pairs)
+        for name, pairs in right.items()
+    }
+    totals = {total: sum(scores[c] for c in of) for total, of in TOTALS.items() if set(of) <= set(scores)}
+    return scores | totals
+
+
+def _two_each(asked: Sequence[Question]) -> None:
+    """Refuse a picture without exactly two questions."""
+    numbers = Counter((q.category, q.image) for q in asked)
+    for q in asked:
+        number = numbers[q.category, q.image]
+        if number != 2:
+            raise DataError(f"{q.where}: {q.image} has {number} questions in {q.category}; each picture of MME has 2")
+
+
+def _of_manifest(path: Path) -> Iterable[Question]:
+    """Read a manifest."""
+    numbers: Counter[str] = Counter()
+    for record in read_records(path, Mme.reads):
+        category = record.choice("category", (*PERCEPTION, *COGNITION))
+        label: Label = "yes" if record.choice("answer", ("yes", "no")) == "yes" else "no"
+        image = record.text("image")
+        name = f"{category}/{Path(image).name}"
+        numbers[name] += 1
+        yield Question(f"{name}/{numbers[name]}", image, category, record.text("question"), label, record.where)
+
+
+def _of_folders(root: Path, images: Path) -> Iterable[Question]:
+    """Read the authors' folders."""
+    for category in (*PERCEPTION, *COGNITION):
+        for texts, shown in ((category, category), (f"{category}/questions_answers_YN", f"{category}/images")):
+            files = sorted((root / texts).glob("*.txt"))
+            pictures = _by_stem(images / shown) if files else {}
+            for file in files:
+                if file.stem not in pictures:
+                    raise DataError(f"{file}: has no picture {file.stem} in {images / shown}; check --images")
+                yield from _of_text(file, category, f"{shown}/{pictures[file.stem]}")
+
+
+def _by_stem(folder: Path) -> Mapping[str, str]:
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return {file.stem: file.name for file in files if file.suffix.lower() in _PICTURES}
+
+
+def _of_text(file: Path, category: str, image: str) -> Iterable[Question]:
+    """Read the questions of one picture."""
+    lines = [line for line in read_text(file, "lines of question, tab, Yes or No").splitlines() if line.strip()]
+    for number, line in enumerate(lines, 1):
+        text, _, answer = line.rpartition("\t")
+        where = f"{file}, line {number}"
+        label: Label = "yes" if Record(where, {"answer": answer}).choice("answer", ("yes", "no")) == "yes" else "no"
+        yield Question(f"{category}/{Path(image).name}/{number}", image, category, text.strip(), label, where)
+    if not lines:
+        raise DataError(f"{file}: is empty; expected two lines of question, tab, Yes or No")

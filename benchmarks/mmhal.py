@@ -1,0 +1,141 @@
+"""MMHal-Bench: 96 open questions of eight types, answers rated by a judge.
+
+Paper    Sun et al., arXiv:2309.14525; Shengcao1006/MMHal-Bench.
+Items    The response template of the data set (a list of question, gt_answer, image_content, ...): question i
+         is of type i mod 8, so that order counts. Pictures by the file name in image_src, or by image_id.
+Prompt   The question.
+Rule     "official": a judge's reply rates k where "rating: k" is in it for exactly one k of 0 to 6, else 0.
+         "strict": such a reply rates nothing, and is counted as unparsed.
+Metrics  score, the mean rating (0 to 6); hallucination, the share of ratings below 3; unparsed replies; judged,
+         the share of answers that count. By type, too.
+Judge    Nothing is judged unless asked for: `mmhall judge`. The authors' prompt is part of their repository:
+         give the file with --template. With 96 items the standard error of the mean is about 0.2, and
+         judges drift: compare nothing that another judge has rated.
+Differs  An answer that is not judged counts nowhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
+from mmhall.benchmarks.judged import Judged, judgement
+from mmhall.benchmarks.reading import Record, find_pictures, read_records
+from mmhall.errors import DataError
+from mmhall.options import option
+from mmhall.results.store import Row
+
+TYPES = ("attribute", "adversarial", "comparison", "counting", "relation", "environment", "holistic", "other")
+HALLUCINATED = 3  # ratings below it
+FILES = ("response_template.json", "test_data.json")
+
+
+def parse_rating(reply: str) -> int | None:
+    """Read a judge's rating; None unless there is exactly one.
+
+    >>> parse_rating("Fine. Rating: 4"), parse_rating("rating: 2 or rating: 3"), parse_rating("Rating: 7")
+    (4, None, None)
+    """
+    found = [k for k in range(7) if f"rating: {k}" in reply.lower()]
+    return found[0] if len(found) == 1 else None
+
+
+@dataclass(frozen=True)
+class MmHal(Judged):
+    """Open questions, answers rated by a judge.
+
+    Attributes:
+        rule: What a reply without one rating counts.
+        max_new_tokens: Most tokens an answer may have.
+    """
+
+    name: ClassVar[str] = "mmhal"
+    groups: ClassVar[tuple[str, ...]] = ("overall", *TYPES)
+    reads: ClassVar[str] = "MMHal-Bench's response_template.json, or the folder that holds it"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("score", {"rating": 1}, {"rated": 1}, "higher", percent=False),
+        Metric("hallucination", {"hallucinated": 1}, {"rated": 1}, "lower"),
+        Metric("unparsed", {"unparsed": 1}, {"judged": 1}, "lower"),
+        Metric("judged", {"judged": 1}, {"n": 1}),
+    )
+
+    rule: str = option("official", choices=("official", "strict"))
+    max_new_tokens: int = option(512, low=1)
+
+    @property
+    def wants_judge(self) -> bool:
+        """Whether answers are scored by a judge: always."""
+        return True
+
+    def material(self, source: Source) -> Material:
+        """Read the questions, in order."""
+        given = source.given(self.name, self.reads)
+        path = next((given / f for f in FILES if (given / f).is_file()), given / FILES[0]) if given.is_dir() else given
+        folder = source.folder or path.parent
+        folders = (folder, folder / "images", folder / "test_data", folder / "test_data" / "images")
+        records = read_records(path, self.reads)[: source.limit]
+        names = [_picture(record, folders) for record in records]
+        items = [self._item(n, record, name) for n, (record, name) in enumerate(zip(records, names, strict=True))]
+        return Material(tuple(items), find_pictures(names, folders))
+
+    def _item(self, number: int, record: Record, picture: str) -> Item:
+        kind = TYPES[number % len(TYPES)]
+        told = record.text("question_type") if "question_type" in record.fields else kind
+        if told != kind:
+            raise DataError(
+                f"{record.where}: is of type {told!r}, where type {kind!r} is due; MMHal-Bench's order must be kept"
+            )
+        question = record.text("question")
+        truth = {
+            "type": kind,
+            "question": question,
+            "reference": record.text("gt_answer"),
+            "contents": ", ".join(record.texts("image_content")),
+        }
+        return Item(f"{number}", picture, question, ("overall", kind), truth, cluster=f"{number}")
+
+    def asks(self, item: Item, text: str) -> Mapping[str, str]:
+        """Return what the judge is shown, in the order of the authors' template."""
+        return {**{name: item.truth[name] for name in ("contents", "question", "reference")}, "answer": text}
+
+    def count(self, item: Item, text: str) -> Counts:
+        """Count an answer nobody has judged."""
+        return self.rate(None)
+
+    def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
+        """Count answers as they are judged."""
+        return [self.rate(judgement(row)) for row in rows]
+
+    def rate(self, reply: str | None) -> Counts:
+        """Count a judge's reply; None: there is none."""
+        if reply is None:
+            return {"n": 1, "judged": 0, "rated": 0, "rating": 0, "hallucinated": 0, "unparsed": 0}
+        read = parse_rating(reply)
+        rating = 0 if read is None and self.rule == "official" else read
+        return {
+            "n": 1,
+            "judged": 1,
+            "rated": int(rating is not None),
+            "rating": rating or 0,
+            "hallucinated": int(rating is not None and rating < HALLUCINATED),
+            "unparsed": int(read is None),
+        }
+
+    def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
+        """Mark nothing: the judge rates an answer as a whole."""
+        return []
+
+
+def _picture(record: Record, folders: Sequence[Path]) -> str:
+    """Return the file name of a record's picture: `image`, or the last part of `image_src`, or `image_id` with .jpg."""
+    if "image" in record.fields:
+        return record.text("image")
+    names = [Path(record.text("image_src").split("?")[0]).name] if "image_src" in record.fields else []
+    names += [f"{re.sub(r'[.](jpe?g|png)$', '', record.text('image_id'))}.jpg"] if "image_id" in record.fields else []
+    if not names:
+        raise DataError(f"{record.where}: names no picture; expected image, image_src or image_id")
+    return next((n for n in names if any((folder / n).is_file() for folder in folders)), names[0])

@@ -1,0 +1,175 @@
+"""Read benchmark files: what is torn, of another kind, or incomplete is named with its path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmhall.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of a file, with where it stands.
+
+    Attributes:
+        where: File and number of the entry, for a refusal.
+        fields: What it holds.
+    """
+
+    where: str
+    fields: Mapping[str, Any]
+
+    def text(self, *names: str) -> str:
+        """Return the first of some fields that is there, as text; a number is written out.
+
+        Raises:
+            DataError: None is, or it is neither text nor a number.
+        """
+        name = next((n for n in names if n in self.fields), names[0])
+        value = self.fields.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if isinstance(value, str) and _is_whole(value):
+            return value
+        raise DataError(f"{self.where}: {name!r} must be a text, got {json.dumps(value)[:80]}")
+
+    def choice(self, name: str, allowed: Sequence[str]) -> str:
+        """Return a field that is one of some words, in their case.
+
+        Raises:
+            DataError: It is none of them.
+        """
+        value = self.text(name)
+        for word in allowed:
+            if word.lower() == value.strip().lower():
+                return word
+        raise DataError(f"{self.where}: {name!r} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+
+    def texts(self, name: str) -> list[str]:
+        """Return a field that is a list of texts.
+
+        Raises:
+            DataError: It is not.
+        """
+        value = self.fields.get(name)
+        if isinstance(value, list) and all(isinstance(word, str) and _is_whole(word) for word in value):
+            return value
+        raise DataError(f"{self.where}: {name!r} must be a list of texts, got {json.dumps(value)[:80]}")
+
+
+def _is_whole(text: str) -> bool:
+    """Tell whether a text can be written anywhere: JSON may hold halves of characters."""
+    return text.encode(errors="replace").decode() == text
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a text file.
+
+    Args:
+        path: The file.
+        what: What it should be, in words, such as "AMBER's annotations".
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; expected {what}") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: is a folder; expected {what}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; expected {what}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is no UTF-8 text; expected {what}") from error
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file; see `read_text`.
+
+    Raises:
+        DataError: It cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(read_text(path, what))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is no JSON ({error}); expected {what}") from error
+
+
+def read_records(path: Path, what: str) -> list[Record]:
+    """Read a JSON array of objects, or JSON Lines.
+
+    Raises:
+        DataError: It cannot be read, is neither, or is empty.
+    """
+    text = read_text(path, what)
+    entries: Iterable[tuple[str, Any]]
+    if text.lstrip().startswith("["):
+        entries = ((f"{path}, entry {n}", entry) for n, entry in enumerate(read_json(path, what), 1))
+    else:
+        entries = _lines(path, text, what)
+    records = []
+    for where, entry in entries:
+        if not isinstance(entry, dict):
+            raise DataError(f"{where}: is no JSON object; expected {what}")
+        records.append(Record(where, entry))
+    if not records:
+        raise DataError(f"{path}: is empty; expected {what}")
+    return records
+
+
+def _lines(path: Path, text: str, what: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield f"{path}, line {number}", json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {number}: is no JSON ({error}); expected {what}") from error
+
+
+def only_once(records: Iterable[tuple[str, str]], what: str) -> None:
+    """Refuse a name that comes twice.
+
+    Args:
+        records: Where each stands, and its name.
+        what: What the names are, such as "question".
+
+    Raises:
+        DataError: One does.
+    """
+    seen: dict[str, str] = {}
+    for where, name in records:
+        if name in seen:
+            raise DataError(f"{where}: {what} {name!r} is there already ({seen[name]}); each may come once")
+        seen[name] = where
+
+
+def find_pictures(names: Iterable[str], folders: Sequence[Path]) -> dict[str, Path]:
+    """Find picture files by name, each in the first folder that has it.
+
+    Raises:
+        DataError: Some are nowhere.
+    """
+    wanted = list(dict.fromkeys(names))
+    found = {n: path for n in wanted for path in [_first(n, folders)] if path is not None}
+    missing = [n for n in wanted if n not in found]
+    if missing:
+        first, where = " ".join(missing[0].split()), " or ".join(map(str, folders))
+        number = f"{len(missing)} of {len(wanted)}"
+        raise DataError(f"{first}: is not in {where} ({number} pictures are missing); check --images")
+    return found
+
+
+def _first(name: str, folders: Sequence[Path]) -> Path | None:
+    return next((folder / name for folder in folders if _is_file(folder / name)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name a file can have, or a folder that must not be looked into
+        return False

@@ -1,0 +1,81 @@
+"""mmhall judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mmhall.benchmarks.judge import Outcome
+    from mmhall.benchmarks.runs import Part, Run
+
+KEY = "MMHALL_JUDGE_KEY"
+
+
+def judge(
+    run: Annotated[Path, typer.Argument(help="Run folder of a bench command.")],
+    replies: Annotated[Path | None, typer.Option(help="Take replies from this file: JSON Lines.")] = None,
+    requests: Annotated[Path | None, typer.Option(help="Write the prompts here, to be answered elsewhere.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Ask the judge at this OpenAI-compatible address.")] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the judge's model there.")] = None,
+    template: Annotated[Path | None, typer.Option(help="Prompt for the judge; by default the benchmark's own.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Which one, where a judge scores several of the run.")] = None,
+    judge_name: Annotated[str, typer.Option("--judge", help="Name of the judge whose replies are read.")] = "imported",
+    key_from: Annotated[str, typer.Option(help="Environment variable that holds the endpoint's key.")] = KEY,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.")] = 120.0,
+) -> None:
+    """Have the answers of a run judged, by a model you name or from a file; nothing is sent anywhere otherwise.
+
+    Example: mmhall judge runs/first --endpoint http://localhost:8000/v1 --model my-judge
+    """
+    from mmhall.benchmarks import judge as judging
+    from mmhall.benchmarks.runs import reopen
+    from mmhall.errors import OptionError
+
+    sources = {"replies": replies, "requests": requests, "endpoint": endpoint}
+    given = [name for name, value in sources.items() if value is not None]
+    if len(given) != 1:
+        raise OptionError("judge", "source", " and ".join(given) or None, "one of --endpoint, --replies or --requests")
+    if (endpoint is None) != (model is None):
+        raise OptionError("judge", "model", model, "given together with --endpoint")
+    if not 0 < timeout < float("inf"):
+        raise OptionError("judge", "timeout", timeout, "a number > 0")
+    opened = reopen(run)
+    part = judging.part_to_judge(opened, benchmark)
+    if replies is not None:
+        _say(judging.import_judgements(opened, part, replies, judge_name))
+        return
+    text = judging.template_of(part.benchmark, template)
+    if requests is not None:
+        made = list(judging.requests(opened, part, text))
+        judging.write_requests(made, requests)
+        typer.echo(
+            f"wrote {len(made)} prompts to {requests}; add a reply to each line and give it to --replies", err=True
+        )
+    elif endpoint is not None and model is not None:
+        _say(_ask(opened, part, text, (endpoint, model), key_from, timeout))
+
+
+def _ask(run: Run, part: Part, template: str, judge: tuple[str, str], key_from: str, timeout: float) -> Outcome:
+    import os
+
+    from mmhall.benchmarks import judge as judging
+    from mmhall.benchmarks.endpoint import Endpoint
+    from mmhall.cli.console import progress
+
+    asked = Endpoint(*judge, key=os.environ.get(key_from, ""), timeout=timeout)
+    total = sum(1 for _ in judging.requests(run, part, template))
+    try:
+        with progress(f"judging {part.benchmark.name}", total) as advance:
+            return judging.judge(run, part, asked, template, advance)
+    except KeyboardInterrupt:
+        typer.echo("mmhall: stopped; what was judged is kept, the same command goes on from there", err=True)
+        raise typer.Exit(2) from None
+
+
+def _say(outcome: Outcome) -> None:
+    known = f", {outcome.known} before" if outcome.known else ""
+    failed = f"; {outcome.failed} could not be: the same command asks again" if outcome.failed else ""
+    typer.echo(f"{outcome.added} answers judged by {outcome.judge}{known}{failed}", err=True)

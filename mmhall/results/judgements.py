@@ -1,0 +1,150 @@
+"""What judges said of a run's answers, beside them in the run's file.
+
+Raw replies are kept, never what was read from them, so that they can be read by another rule. Judges do not mix:
+those of the judge heard last count, of the items of which it has judged every strategy's answer.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmhall.errors import RunError
+from mmhall.results.store import FILE, Row, Store
+
+_SCHEMA = """
+create table if not exists judges (judge text primary key, told text not null);
+create table if not exists judgements (
+    benchmark text not null, item text not null, strategy text not null, judge text not null,
+    answer text not null, reply text, error text, number integer not null,
+    primary key (benchmark, item, strategy, judge)
+);
+"""
+_ADD = """
+insert into judgements values (?, ?, ?, ?, ?, ?, ?, (select coalesce(max(number), 0) + 1 from judgements))
+on conflict (benchmark, item, strategy, judge) do update set
+    answer = excluded.answer, reply = excluded.reply, error = excluded.error, number = excluded.number
+where judgements.reply is null
+"""
+_COLUMNS = "benchmark, item, strategy, judge, answer, reply, error"
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge said of one answer.
+
+    Attributes:
+        benchmark: The answer's benchmark.
+        item: Its item.
+        strategy: Its strategy, as written for the run.
+        judge: The judge's name.
+        answer: The answer that was judged.
+        reply: What the judge said, untouched; None: it could not be asked.
+        error: Why not.
+    """
+
+    benchmark: str
+    item: str
+    strategy: str
+    judge: str
+    answer: str
+    reply: str | None
+    error: str | None = None
+
+
+class Judgements:
+    """The judgements of one run."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the run's file; `open` finds it."""
+        self.path = path
+
+    @classmethod
+    def open(cls, folder: Path) -> Judgements:
+        """Open a run folder's judgements.
+
+        Raises:
+            RunError: The folder holds no run, or one that cannot be read.
+        """
+        Store.open(folder).close()
+        return cls(folder / FILE)
+
+    def add(self, judge: str, told: Mapping[str, Any], judgements: Iterable[Judgement]) -> None:
+        """Commit what a judge said; a reply that is there stays, a failure gives way.
+
+        Args:
+            judge: Its name.
+            told: What must be known of it, such as model and template; anything JSON can write.
+            judgements: What it said.
+
+        Raises:
+            RunError: They cannot be written, or another judge has this name.
+        """
+        with self._file("write") as connection, connection:
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute("insert or ignore into judges values (?, ?)", (judge, json.dumps(told)))
+            (known,) = connection.execute("select told from judges where judge = ?", (judge,)).fetchone()
+            if json.loads(known) != json.loads(json.dumps(told)):
+                raise RunError(
+                    f"{self.path}: judge {judge!r} was {known}, now {json.dumps(told)}; give it another name"
+                )
+            connection.executemany(_ADD, [astuple(judgement) for judgement in judgements])
+
+    def all(self, benchmark: str) -> list[Judgement]:
+        """Return what is known of a benchmark's answers, in the order it was said."""
+        asked = f"select {_COLUMNS} from judgements where benchmark = ? order by number"
+        with self._file("read") as connection:
+            if not connection.execute("select 1 from sqlite_master where name = 'judgements'").fetchone():
+                return []
+            return [Judgement(*values) for values in connection.execute(asked, (benchmark,))]
+
+    def judges(self) -> dict[str, Any]:
+        """Return what is known of each judge, by name."""
+        with self._file("read") as connection:
+            if not connection.execute("select 1 from sqlite_master where name = 'judges'").fetchone():
+                return {}
+            return {judge: json.loads(told) for judge, told in connection.execute("select judge, told from judges")}
+
+    @contextmanager
+    def _file(self, what: str) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.path, timeout=30)) as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise RunError(f"{self.path}: cannot {what} judgements: {error}") from error
+
+
+def with_judgements(rows: Sequence[Row], judgements: Sequence[Judgement]) -> list[Row]:
+    """Return answers of a benchmark with what counts of their judgements, as `Row.extra["judgement"]`.
+
+    A judgement of another text than the answer's counts for nothing.
+
+    Args:
+        rows: The benchmark's answers.
+        judgements: In the order they were said.
+    """
+    said = [j for j in judgements if j.reply is not None]
+    if not said:
+        return list(rows)
+    latest = {(j.item, j.strategy): j for j in said if j.judge == said[-1].judge}
+    answered = [row for row in rows if row.error is None]
+    unjudged = {r.item for r in answered if _of(r, latest) is None}
+    return [row if row.item in unjudged else _with(row, _of(row, latest)) for row in rows]
+
+
+def _of(row: Row, judgements: Mapping[tuple[str, str], Judgement]) -> Judgement | None:
+    judgement = judgements.get((row.item, row.strategy))
+    return judgement if judgement is not None and judgement.answer == row.text else None
+
+
+def _with(row: Row, judgement: Judgement | None) -> Row:
+    if judgement is None:
+        return row
+    told = {"judge": judgement.judge, "reply": judgement.reply}
+    return replace(row, extra={**(row.extra or {}), "judgement": told})

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Call, Op
 from mmhall.errors import OptionError
-from mmhall.generation.score import check_room, read_answer
+from mmhall.generation.reading import check_room, read_answer
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,11 @@ if not __name__.startswith("mmhall."):
 
 BENCHMARKS = Registry(
     "benchmark",
-    {"pope": "mmhall.benchmarks.pope:Pope", "chair": "mmhall.benchmarks.chair:Chair"},
+    {
+        "pope": "mmhall.benchmarks.pope:Pope",
+        "chair": "mmhall.benchmarks.chair:Chair",
+        "detect": "mmhall.benchmarks.detect:Detect",
+    },
     group="mmhall.benchmarks",
 )
 

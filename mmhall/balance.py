@@ -153,9 +153,7 @@ def balance(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) 
         )
     image = adapter.image_mask(inputs["input_ids"])
     if not image.any() or not all(answers):
-        raise PromptError(
-            "MDI and AEI compare what an answer gives to words and to a picture: give both"
-        )
+        raise PromptError("MDI and AEI compare what an answer gives to words and to a picture: give both")
     tokens = padded(answers, inputs["input_ids"].device)
     width = tokens.shape[1]
     check_room(adapter, inputs, width)

@@ -22,8 +22,9 @@ Metrics  One table a signal. AUROC: how often, of one hallucinated and one suppo
          suspect value; ties count half (numerator Mann-Whitney's U, denominator the pairs; 50 is chance). Minus
          position: what it exceeds position's by, on the same draws. At equal position: among pairs in the same tenth of
          positions only. Hallucinated: share of the mentions. Intervals by bootstrap over pictures.
-Cost     Beside writing: every caption is read four times, twice in a batch (with and without the picture) and twice
-         alone (T-VHD), none of it step by step. Seconds per answer in a report do not contain it.
+Cost     Beside writing: every caption that names an object is read twice more in its batch, with and without the
+         picture, in one pass each and none of it step by step; between them the head outputs of the caption's tokens
+         are held, layers x tokens x hidden size. Seconds per answer in a report do not contain it.
 Differs  The paper compares T-VHD's distributions on 500 COCO captions and leaves k open. MDI and AEI are defined for
          whole answers; here they are taken of a single row, where AEI says in other words what MDI says. Strategies
          write different captions, so a strategy's AUROC is not tested against the baseline's.
@@ -46,7 +47,6 @@ from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.evaluation import Cell, Evaluation
 from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.vocabulary import Mention, mentions
-from mmhall.divergence import head_divergence
 from mmhall.errors import DataError
 from mmhall.generation.score import Scored, scored_answers
 from mmhall.images import open_image
@@ -128,15 +128,13 @@ class Detect(PictureBenchmark):
             return list(kept)
         adapter, ids = lvlm.adapter, [answers[number].token_ids for number in chosen]
         requests = [Request(i.prompt, (open_image(p),) if p else ()) for i, p in (asked[n] for n in chosen)]
-        inputs = adapter.inputs(requests)
-        scored = scored_answers(adapter, inputs, ids)
-        for number, single, tokens, found in zip(chosen, inputs.singles, ids, scored, strict=True):
-            heads = head_divergence(adapter, single, tokens).per_token(min(self.k, adapter.heads)).tolist()
+        scored = scored_answers(adapter, adapter.inputs(requests), ids, heads=True)
+        for number, found in zip(chosen, scored, strict=True):
             places = tokens_of(adapter.tokenizer, answers[number], named[number])
             for mention, wrote in zip(named[number], places, strict=True):
                 read = wrote if self.token == "mean" else wrote[:1]
                 kept[number]["mentions"].append(
-                    _entry(mention, wrote[0], [_values(found, heads, token) for token in read])
+                    _entry(mention, wrote[0], [_values(found, self.k, token) for token in read])
                 )
         return list(kept)
 
@@ -228,13 +226,14 @@ def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[
     return [tokens_within(spans, lead + mention.start, lead + mention.end) for mention in named]
 
 
-def _values(scored: Scored, heads: Sequence[float], token: int) -> Values:
+def _values(scored: Scored, k: int, token: int) -> Values:
     """Return the signals at one token, in the order of `SIGNALS`."""
-    sure, groups = scored.uncertainty, scored.balance.of([token]).groups() if scored.balance is not None else {}
+    sure, balance, heads = scored.uncertainty, scored.balance, scored.divergence
     parts = (sure.logprobs, sure.entropies, sure.image_gains, sure.image_divergences, sure.image_shares)
+    groups = balance.of([token]).groups() if balance is not None else None
     told: Values = [float(token), *(None if part is None else part[token] for part in parts)]
     told += [groups[group][index] if groups else None for index in ("mdi", "aei_text") for group in GROUPS]
-    return [*told, heads[token]]
+    return [*told, None if heads is None else float(heads.per_token(min(k, heads.values.shape[2]))[token])]
 
 
 def _entry(mention: Mention, token: int, values: Sequence[Values]) -> dict[str, Any]:

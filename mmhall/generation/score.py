@@ -13,6 +13,7 @@ from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.answers import Uncertainty
 from mmhall.attention import Op
 from mmhall.balance import Balance, Masses
+from mmhall.divergence import Compared, HeadDivergence, Kept
 from mmhall.generation.choose import choosable
 from mmhall.generation.reading import check_room, padded, read_answer
 
@@ -24,10 +25,12 @@ class Scored:
     Attributes:
         uncertainty: How sure it is of each token.
         balance: How attention is shared between text and picture; None where `Uncertainty.image_shares` is.
+        divergence: How much each head's output depends on the picture; None without one, and unless asked for.
     """
 
     uncertainty: Uncertainty
     balance: Balance | None
+    divergence: HeadDivergence | None
 
 
 def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) -> list[Uncertainty]:
@@ -50,35 +53,51 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
     return [scored.uncertainty for scored in scored_answers(adapter, inputs, answers)]
 
 
-def scored_answers(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) -> list[Scored]:
-    """Score answers as `score` does, not all of them empty, and keep what the same passes tell beside it."""
+def scored_answers(
+    adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]], *, heads: bool = False
+) -> list[Scored]:
+    """Score answers as `score` does, not all of them empty, and keep what the same passes tell beside it.
+
+    Args:
+        adapter: The model.
+        inputs: A batch as the adapter makes it.
+        answers: Token ids.
+        heads: Also compare head outputs; between the two passes, those of every layer are held for all answers.
+
+    Raises:
+        PromptError: As in `score`.
+        GenerationError: As in `score`.
+    """
     tokens = padded(answers, inputs["input_ids"].device)
     width = tokens.shape[1]
     check_room(adapter, inputs, width)
     image = adapter.image_mask(inputs["input_ids"])
     masses = Masses(inputs["attention_mask"].bool(), image, width) if image.any() else None
+    kept = Kept(width) if heads and has_picture(inputs) else None
+    compared = Compared(kept) if kept is not None else None
     gain = divergence = None
     with torch.inference_mode():
-        logprobs = _logprobs(adapter, adapter.extended(inputs, tokens), width, [masses] if masses is not None else [])
+        logprobs = _logprobs(adapter, adapter.extended(inputs, tokens), width, masses, kept)
         said = _picked(logprobs, tokens)
         entropy = -(logprobs.exp() * logprobs).nan_to_num(0).sum(dim=-1)
         if has_picture(inputs):
-            bare = _logprobs(adapter, adapter.extended(adapter.without_image(inputs), tokens), width)
+            bare = _logprobs(adapter, adapter.extended(adapter.without_image(inputs), tokens), width, compared)
             gain = said - _picked(bare, tokens)
             divergence = torch.stack([jensen_shannon(*pair) for pair in zip(logprobs, bare, strict=True)])
     shares = masses.image.mean(dim=-1) if masses is not None else None
 
-    def of(part: Tensor | None, row: int) -> tuple[float, ...] | None:
-        return tuple(part[row, : len(answers[row])].tolist()) if part is not None else None
+    def sure(row: int) -> Uncertainty:
+        parts = (said, entropy, gain, shares, divergence)
+        told = [None if part is None else tuple(part[row, : len(answers[row])].tolist()) for part in parts]
+        return Uncertainty(*told)  # type: ignore[arg-type]
 
     return [
         Scored(
-            Uncertainty(
-                of(said, row) or (), of(entropy, row) or (), of(gain, row), of(shares, row), of(divergence, row)
-            ),
-            masses.of(row, len(answers[row])) if masses is not None else None,
+            sure(row),
+            masses.of(row, len(answer)) if masses is not None else None,
+            compared.of(row, len(answer)) if compared is not None else None,
         )
-        for row in range(len(answers))
+        for row, answer in enumerate(answers)
     ]
 
 
@@ -98,8 +117,8 @@ def _picked(logprobs: Tensor, tokens: Tensor) -> Tensor:
     return logprobs.gather(2, tokens[:, :, None])[:, :, 0]
 
 
-def _logprobs(adapter: Adapter, inputs: Inputs, width: int, watch: Sequence[Op] = ()) -> Tensor:
+def _logprobs(adapter: Adapter, inputs: Inputs, width: int, *watch: Op | None) -> Tensor:
     """Return the log-probabilities from which each of the last `width` tokens was predicted, (batch, width, V)."""
-    last = read_answer(adapter, inputs, width, watch)
+    last = read_answer(adapter, inputs, width, [op for op in watch if op is not None])
     choosable(last.flatten(0, 1))
     return last.log_softmax(dim=-1)

@@ -53,7 +53,7 @@ class Separation:
         return drawn
 
     def _between(self, values: Array) -> tuple[Array, Array]:
-        """Return what positives of one picture win against the others of another, and of how many, (pictures, pictures)."""
+        """Return the pairs that positives of a picture win against others of another, and all; (pictures, pictures)."""
         count, other = self._resampler.pictures, ~self._positive
         won, pairs = np.zeros((count, count)), np.zeros((count, count))
         for picture in np.unique(self._pictures[self._positive]):

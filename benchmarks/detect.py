@@ -52,7 +52,7 @@ from mmhall.generation.score import Scored, scored_answers
 from mmhall.images import open_image
 from mmhall.options import option
 from mmhall.results.separation import Flags, Labels, Separation, quantile_strata
-from mmhall.results.statistics import Array, Resampler
+from mmhall.results.statistics import Array, Estimate, Resampler
 from mmhall.results.store import Row
 from mmhall.words import spans_of, tokens_within
 
@@ -157,18 +157,14 @@ class Detect(PictureBenchmark):
         return replace(general, cells=tuple(cells), sizes=dict.fromkeys(self.groups, size))
 
     def _cells(self, strategy: str, named: Named, resampler: Resampler) -> list[Cell]:
-        strata, made = quantile_strata(named.values[:, 0], STRATA), []
+        judges: dict[bytes, _Judge] = {}
+        made = []
         for column, (signal, sign) in enumerate(SIGNALS.items()):
             there = np.isfinite(named.values[:, column])
-            items, absent = named.items[there], named.absent[there]
-            suspect, position = sign * named.values[there, column], named.values[there, 0]
-            everything = Separation(resampler, items, absent)
-            estimates = (
-                everything.estimate(suspect),
-                everything.gain(suspect, position),
-                Separation(resampler, items, absent, strata[there]).estimate(suspect),
-                resampler.estimate(named.per_caption(there & named.absent), named.per_caption(there)),
-            )
+            same = there.tobytes()
+            if same not in judges:
+                judges[same] = _Judge(resampler, named, there)
+            estimates = judges[same](sign * named.values[there, column])
             made += [
                 Cell(self.name, signal, metric, strategy, estimate, None)
                 for metric, estimate in zip(self.metrics, estimates, strict=True)
@@ -211,6 +207,22 @@ class Named:
             np.array(absent, bool),
             np.array([values for *_, values in told], np.float64).reshape(len(told), len(SIGNALS)),
         )
+
+
+class _Judge:
+    """Judges signals that the same mentions have."""
+
+    def __init__(self, resampler: Resampler, named: Named, there: Flags) -> None:
+        items, absent, position = named.items[there], named.absent[there], named.values[there, 0]
+        self._all = Separation(resampler, items, absent)
+        self._close = Separation(resampler, items, absent, quantile_strata(position, STRATA))
+        self._position = self._all.auroc(position)
+        self._share = resampler.estimate(named.per_caption(there & named.absent), named.per_caption(there))
+
+    def __call__(self, suspect: Array) -> tuple[Estimate, ...]:
+        """Return what `Detect.metrics` names, of values that are high where a mention is suspect, (mentions,)."""
+        found = self._all.auroc(suspect)
+        return found.estimate(), found.minus(self._position), self._close.auroc(suspect).estimate(), self._share
 
 
 def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[tuple[int, ...]]:

@@ -24,6 +24,7 @@ BENCHMARKS = Registry(
         "mme": "mmhall.benchmarks.mme:Mme",
         "hallusion": "mmhall.benchmarks.hallusion:Hallusion",
         "mmhal": "mmhall.benchmarks.mmhal:MmHal",
+        "detect": "mmhall.benchmarks.detect:Detect",
     },
     group="mmhall.benchmarks",
 )

@@ -38,12 +38,15 @@ class Uncertainty:
             without a picture.
         image_shares: Share of attention that falls on the picture when the token is predicted, mean over layers
             and heads; None without a picture, and where layers of their own attend to it (Mllama).
+        image_divergences: How far the distribution it was chosen from moves when the picture is taken out: the
+            Jensen-Shannon divergence, in nats, from 0 to ln 2; None without a picture.
     """
 
     logprobs: tuple[float, ...]
     entropies: tuple[float, ...]
     image_gains: tuple[float, ...] | None
     image_shares: tuple[float, ...] | None
+    image_divergences: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Call, Op
 from mmhall.errors import OptionError
-from mmhall.generation.score import check_room, read_answer
+from mmhall.generation.reading import check_room, read_answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +41,37 @@ class HeadDivergence:
         return self.values.topk(k, dim=2).values.sum(dim=(1, 2))
 
 
-class _Keep(Op):
-    """Keeps the head outputs of the rows an answer is predicted from."""
+class Kept(Op):
+    """Keeps the head outputs of the rows an answer is predicted from, (B, S, H, D) by layer."""
 
     def __init__(self, width: int) -> None:
-        self._rows, self.kept = slice(-(width + 1), -1), dict[int, Tensor]()
+        """Say how many tokens the longest answer of the batch has."""
+        self.rows_of_answer, self.outputs = slice(-(width + 1), -1), dict[int, Tensor]()
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
-        self.kept[call.layer] = output[0, self._rows].float()
+        """Keep the rows; change nothing."""
+        self.outputs[call.layer] = output[:, self.rows_of_answer].clone()
         return output
+
+
+class Compared(Op):
+    """Compares head outputs with those that an earlier pass kept, layer by layer, and drops those."""
+
+    def __init__(self, kept: Kept) -> None:
+        """Take the pass to compare with."""
+        self._kept, self._distances = kept, dict[int, Tensor]()
+
+    def edit_output(self, call: Call, output: Tensor) -> Tensor:
+        """Keep the distances; change nothing."""
+        other = self._kept.outputs.pop(call.layer)
+        distance = (other.float() - output[:, self._kept.rows_of_answer].float()).norm(dim=-1)
+        self._distances[call.layer] = distance.cpu()
+        return output
+
+    def of(self, row: int, length: int) -> HeadDivergence:
+        """Return the divergence of one answer, by its row in the batch and its length in tokens."""
+        layers = tuple(sorted(self._distances))
+        return HeadDivergence(torch.stack([self._distances[layer][row, :length] for layer in layers], dim=1), layers)
 
 
 def head_divergence(adapter: Adapter, inputs: Inputs, answer: Sequence[int]) -> HeadDivergence:
@@ -63,15 +85,12 @@ def head_divergence(adapter: Adapter, inputs: Inputs, answer: Sequence[int]) -> 
     Raises:
         PromptError: Prompt and answer exceed the model's context.
     """
+    width = len(answer)
     tokens = torch.tensor([list(answer)], device=inputs["input_ids"].device)
-    check_room(adapter, inputs, len(answer))
-    outputs = []
+    check_room(adapter, inputs, width)
+    kept = Kept(width)
+    compared = Compared(kept)
     with torch.inference_mode():
-        for variant in (inputs, adapter.without_image(inputs)):
-            whole, keep = adapter.extended(variant, tokens), _Keep(len(answer))
-            read_answer(adapter, whole, len(answer), [keep])
-            outputs.append(keep.kept)
-    pictured, bare = outputs
-    layers = tuple(sorted(pictured))
-    values = torch.stack([(pictured[layer] - bare[layer]).norm(dim=-1) for layer in layers], dim=1)
-    return HeadDivergence(values.cpu().clone(), layers)
+        read_answer(adapter, adapter.extended(inputs, tokens), width, [kept])
+        read_answer(adapter, adapter.extended(adapter.without_image(inputs), tokens), width, [compared])
+    return compared.of(0, width)

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, ProcessorMixin, TextIteratorStreamer
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
 from mmhall.answers import Answer, Choice, Said, Uncertainty, Usage
+from mmhall.balance import Balance, balance
 from mmhall.calibration import Calibration
 from mmhall.choosing import make_choosing
 from mmhall.divergence import HeadDivergence, head_divergence
@@ -300,6 +301,20 @@ class LVLM:
         if not request.images or not tokens:
             raise PromptError("head divergence compares an answer with and without a picture: give both")
         return head_divergence(self.adapter, self.adapter.inputs([request]), tokens)
+
+    def balance(self, image: Images, prompt: str, answer: str) -> Balance:
+        """Measure how an answer's attention is shared between words and picture, layer by layer: MDI and AEI.
+
+        Args:
+            image: As in `generate`; at least one picture.
+            prompt: The user's text.
+            answer: What was said, by this model or anyone.
+
+        Raises:
+            ModelError: The model attends to pictures in layers of their own (Mllama).
+            PromptError: There is no picture or no answer, or they are too long together.
+        """
+        return balance(self.adapter, self.adapter.inputs([_request(image, prompt)]), [self._tokens(answer)])[0]
 
     def stream(self, image: Images, prompt: str, strategy: str | Strategy = "greedy", **settings: Any) -> Iterator[str]:
         """Yield the answer's text piece by piece; leaving the iterator stops the computation.

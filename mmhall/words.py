@@ -60,14 +60,45 @@ def words_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:
         tokenizer: Decodes; special tokens are left out.
         token_ids: The whole answer.
     """
+    text, spans = spans_of(tokenizer, token_ids)
+    found = []
+    for match in re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", text):
+        tokens = tokens_within(spans, *match.span())
+        if tokens:
+            found.append(Word(match.group(), tokens))
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What one token wrote.
+
+    Attributes:
+        token: Its 0-based index.
+        start: Its first character in the decoded text.
+        end: One past its last; tokens that write one letter together share it.
+    """
+
+    token: int
+    start: int
+    end: int
+
+
+def spans_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, tuple[Span, ...]]:
+    """Return a decoded text, and which token wrote what of it; special tokens are left out.
+
+    Args:
+        tokenizer: Decodes.
+        token_ids: The whole answer.
+    """
     read = [len(tokenizer.decode(token_ids[: i + 1], skip_special_tokens=True)) for i in range(len(token_ids))]
     ends = list(accumulate(reversed(read), min))[::-1]  # the bytes of half a letter may read as more than one
     starts = [min(low, high - 1) for low, high in zip([0, *ends], ends, strict=False)]  # more bytes of the same letter
     silent = set(special_tokens(tokenizer).values())
-    spans = [(i, *span) for i, span in enumerate(zip(starts, ends, strict=True)) if token_ids[i] not in silent]
-    found = []
-    for match in re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", tokenizer.decode(token_ids, skip_special_tokens=True)):
-        tokens = tuple(i for i, low, high in spans if low < match.end() and high > match.start())
-        if tokens:
-            found.append(Word(match.group(), tokens))
-    return tuple(found)
+    spans = (Span(i, *span) for i, span in enumerate(zip(starts, ends, strict=True)) if token_ids[i] not in silent)
+    return tokenizer.decode(token_ids, skip_special_tokens=True), tuple(spans)
+
+
+def tokens_within(spans: Sequence[Span], start: int, end: int) -> tuple[int, ...]:
+    """Return the tokens that wrote any of the characters from `start` up to `end`, in order."""
+    return tuple(span.token for span in spans if span.start < end and span.end > start)

@@ -132,6 +132,23 @@ class Resampler:
         difference: Array = figure(*ours) - figure(*theirs)
         return difference
 
+    @property
+    def pictures(self) -> int:
+        """How many pictures there are."""
+        count: int = self._weights.shape[1]
+        return count
+
+    @property
+    def picture_of(self) -> npt.NDArray[np.intp]:
+        """The 0-based picture each item belongs to, (items,)."""
+        return self._of
+
+    def pair_sums(self, values: Array) -> Array:
+        """Return the sum of values of pairs of pictures, (pictures, pictures), over all pairs drawn, (draws,)."""
+        rows = values.any(axis=1)
+        drawn: Array = np.einsum("dp,dp->d", self._weights[:, rows] @ values[rows], self._weights)
+        return drawn
+
     def sums(self, values: Array) -> Array:
         """Return the sum of values over the items of the pictures drawn, for every draw, (draws,)."""
         drawn: Array = self._weights @ np.bincount(self._of, values, self._weights.shape[1])

@@ -13,7 +13,7 @@ from mmhall.benchmarks.scenes.dataset import make_scene
 from mmhall.errors import OptionError, PromptError
 from mmhall.generation.branches import prefill
 from mmhall.generation.run import prepared
-from mmhall.generation.score import score
+from mmhall.generation.score import jensen_shannon, score
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
@@ -60,7 +60,7 @@ def test_one_pass_equals_decoding(name, pictures):
         assert got.logprobs == pytest.approx(said, abs=1e-4)
         assert got.entropies == pytest.approx(entropies, abs=1e-4)
         assert got.image_gains == pytest.approx([a - b for a, b in zip(said, free, strict=True)], abs=2e-4)
-        assert len(got.logprobs) == len(ids)
+        assert len(got.logprobs) == len(got.image_divergences) == len(ids)
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -90,6 +90,33 @@ def test_the_image_share_is_that_of_the_trace(name, pictures):
     assert scored.image_shares[:alike] == pytest.approx(wanted[:alike], abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ZOO)
+def test_the_divergence_is_that_of_the_distributions(name, pictures):
+    """Entropy of the mean distribution minus the mean of both entropies, of a decoded answer's first two tokens."""
+    lvlm = LVLM(*built(name))
+    inputs = lvlm.adapter.inputs([Request(QUESTIONS[1], (pictures[0],))])
+    ids = lvlm.adapter.tokenizer("A dog.", add_special_tokens=False)["input_ids"][:2]
+    (scored,) = score(lvlm.adapter, inputs, [ids])
+    config = Settings(max_new_tokens=9).resolved(lvlm.model)
+    with torch.inference_mode():
+        states = [prefill(prepared(lvlm.adapter, i, config)) for i in (inputs, lvlm.adapter.without_image(inputs))]
+        for token, found in zip(ids, scored.image_divergences, strict=True):
+            one, other = (state.logits[0].double().softmax(-1) for state in states)
+            entropy = [float(torch.distributions.Categorical(p).entropy()) for p in ((one + other) / 2, one, other)]
+            assert found == pytest.approx(entropy[0] - (entropy[1] + entropy[2]) / 2, abs=1e-5)
+            assert 0 <= found <= math.log(2)
+            for state in states:
+                state.step(torch.tensor([token]))
+
+
+def test_divergences_by_hand():
+    """Distributions that share nothing are ln 2 apart; (1, 0) and (1/2, 1/2): ln(4/3)/2 + (ln(2/3) + ln 2)/4."""
+    one = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.3, 0.7]]).log()
+    other = torch.tensor([[0.0, 1.0], [0.5, 0.5], [0.3, 0.7]]).log()
+    wanted = [math.log(2), math.log(4 / 3) / 2 + (math.log(2 / 3) + math.log(2)) / 4, 0]
+    assert jensen_shannon(one, other).tolist() == pytest.approx(wanted, abs=1e-6)
+
+
 def test_layers_of_their_own_for_the_picture_have_no_share(pictures):
     (scored,) = score(
         LVLM(*built("mllama")).adapter,
@@ -104,11 +131,13 @@ def test_without_a_picture_there_is_nothing_to_gain():
     assert len(scored.logprobs) == 6
     assert scored.image_gains is None
     assert scored.image_shares is None
+    assert scored.image_divergences is None
 
 
 def test_an_empty_answer_has_what_its_prompt_has(pictures):
     lvlm = LVLM(*built("llava"))
     assert lvlm.score(pictures[0], "What?", "").image_gains == ()
+    assert lvlm.score(pictures[0], "What?", "").image_divergences == ()
     assert lvlm.score(None, "What?", "").image_gains is None
     assert LVLM(*built("mllama")).score(pictures[0], "What?", "").image_shares is None
 

@@ -1,0 +1,59 @@
+"""Read prompts that end in a written answer, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from mmhall.adapters.base import Adapter, Inputs
+from mmhall.attention import Op, active
+from mmhall.errors import PromptError
+from mmhall.generation.branches import read
+from mmhall.generation.prepare import prepare
+
+
+def check_room(adapter: Adapter, inputs: Inputs, width: int) -> None:
+    """Refuse an answer that does not fit behind its prompt.
+
+    Raises:
+        PromptError: It does not.
+    """
+    prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
+    if prompt + width > limit:
+        raise PromptError(f"{prompt} prompt tokens and {width} of the answer exceed the model's context of {limit}")
+
+
+def padded(answers: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Return answers as one block of token ids, (batch, longest); shorter ones end in zeros."""
+    block = torch.zeros(len(answers), max(map(len, answers)), dtype=torch.long, device=device)
+    for row, answer in zip(block, answers, strict=True):
+        row[: len(answer)] = torch.tensor(answer, dtype=torch.long, device=device)
+    return block
+
+
+def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] = ()) -> Tensor:
+    """Read prompts that end in an answer, in one pass.
+
+    Args:
+        adapter: The model.
+        inputs: A batch as `Adapter.extended` makes it.
+        width: Tokens of the answer.
+        ops: What to see on the way.
+
+    Returns:
+        The logits from which each token of the answer was predicted, (batch, width, V) float32.
+    """
+    config = GenerationConfig(max_new_tokens=1, pad_token_id=adapter.model.generation_config.pad_token_id)
+    main = prepare(adapter.entry(inputs), inputs, config)
+    if "logits_to_keep" in main.kwargs:
+        length = main.input_ids.shape[1]
+        # as positions: a number would make transformers drop rows of Gemma 4's last layers without a mask for it
+        kept = torch.arange(length - width - 1, length, device=main.input_ids.device)
+        main = replace(main, kwargs={**main.kwargs, "logits_to_keep": kept})
+    with active(adapter.plan(ops)):
+        logits: Tensor = read(main).logits
+    return logits[:, -(width + 1) : -1].float()

@@ -1,0 +1,108 @@
+"""How well a number tells things of two kinds apart: AUROC with intervals, clustered by picture.
+
+AUROC is the share of pairs, one thing of each kind, in which the positive one has the larger number; a tie is half a
+pair. Its numerator is the Mann-Whitney U, its denominator the number of pairs. Pairs reach across pictures, so a
+draw of pictures weighs each pair by how often both of its pictures were drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import mannwhitneyu
+
+from mmhall.results.statistics import Array, Estimate, Resampler
+
+Flags = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Auroc:
+    """How well some values tell things apart.
+
+    Attributes:
+        won: Pairs in which the positive thing has the larger value; a tie is half of one.
+        pairs: Their number.
+        drawn: The share of every draw of pictures, (draws,); NaN where it holds no pair.
+    """
+
+    won: float
+    pairs: int
+    drawn: Array
+
+    def estimate(self) -> Estimate:
+        """Return it with its interval; None where there is no pair."""
+        return _estimate(self.won, self.pairs, self.drawn)
+
+    def minus(self, base: Auroc) -> Estimate:
+        """Return by how much it exceeds that of other values of the same things, on the same draws."""
+        return _estimate(self.won - base.won, self.pairs, self.drawn - base.drawn)
+
+
+class Separation:
+    """Things of two kinds in the pictures of a resampler."""
+
+    def __init__(self, resampler: Resampler, items: Labels, positive: Flags, strata: Labels | None = None) -> None:
+        """Say what the things are.
+
+        Args:
+            resampler: Draws the pictures of items.
+            items: 0-based item that each thing is of, (things,).
+            positive: Of which kind it is, (things,).
+            strata: Only things of one stratum make a pair, (things,); None: all do.
+        """
+        self._resampler, self._positive = resampler, positive
+        self._pictures = resampler.picture_of[items]
+        self._strata = np.zeros(len(items), np.intp) if strata is None else strata
+        self._pairs = (
+            resampler.pair_sums(self._between(np.zeros(len(items)))) * 2
+        )  # equal values: each pair is half won
+
+    def auroc(self, values: Array) -> Auroc:
+        """Judge some values, (things,)."""
+        won = self._resampler.pair_sums(self._between(values))
+        with np.errstate(invalid="ignore"):
+            return Auroc(*pairs_won(values, self._positive, self._strata), won / self._pairs)
+
+    def _between(self, values: Array) -> Array:
+        """Return the pairs that positives of one picture win against others of another, (pictures, pictures)."""
+        count, other = self._resampler.pictures, ~self._positive
+        won = np.zeros((count, count))
+        for picture in np.unique(self._pictures[self._positive]):
+            own = self._positive & (self._pictures == picture)
+            mine, theirs = values[own][:, None], values[other][None]
+            met = self._strata[own][:, None] == self._strata[other][None]
+            credit = met * ((mine > theirs) + 0.5 * (mine == theirs))
+            won[picture] = np.bincount(self._pictures[other], credit.sum(axis=0), count)
+        return won
+
+
+def pairs_won(values: Array, positive: Flags, strata: Labels) -> tuple[float, int]:
+    """Return the Mann-Whitney U of the positive things, and the number of pairs, added up over strata.
+
+    Positives 3 and 1, others 2 and 1: 3 beats both, 1 loses to 2 and ties with 1: 2.5 of 4.
+    """
+    won, pairs = 0.0, 0
+    for stratum in np.unique(strata):
+        inside = strata == stratum
+        own, others = values[inside & positive], values[inside & ~positive]
+        if len(own) and len(others):
+            won += float(mannwhitneyu(own, others, method="asymptotic").statistic)
+            pairs += len(own) * len(others)
+    return won, pairs
+
+
+def quantile_strata(values: Array, count: int) -> Labels:
+    """Cut values into at most `count` strata of about equal size; equal values share one, (things,)."""
+    edges = np.quantile(values, np.linspace(0, 1, count + 1)[1:-1]) if len(values) else np.empty(0)
+    return np.searchsorted(edges, values, side="right")
+
+
+def _estimate(won: float, pairs: int, drawn: Array) -> Estimate:
+    if not pairs:
+        return Estimate(None, None, None, 0.0, 0.0)
+    low, high = np.percentile(drawn[np.isfinite(drawn)], [2.5, 97.5])
+    return Estimate(won / pairs, float(low), float(high), won, float(pairs))

@@ -6,25 +6,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from loguru import logger
+from PIL import Image
 from tqdm import tqdm
 
 import mmhall
-from mmhall.adapters.base import Request
 from mmhall.errors import MmhallError, OptionError, PromptError
 from mmhall.lmms_eval.arguments import OWNER, make_arguments, split_arguments, told
-from mmhall.lmms_eval.losses import losses
 from mmhall.lmms_eval.requests import PLACEHOLDER, batches, pictures_of, settings_of, unread, without_placeholders
-
-Result = TypeVar("Result")
-
-_PLAIN = "greedy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +32,7 @@ class _Job:
         document: Its number.
         task: The task's name.
         split: The split of the task's data.
-        settings: Generation settings; none where a continuation is scored.
-        continuation: What is scored.
+        settings: Generation settings.
     """
 
     prompt: str
@@ -47,7 +41,6 @@ class _Job:
     task: str
     split: str
     settings: Mapping[str, Any]
-    continuation: str = ""
 
 
 class Mmhall(lmms):
@@ -117,31 +110,23 @@ class Mmhall(lmms):
             times[id(request)] += 1
             settings = settings_of(asked, self.arguments.max_new_tokens, seed)
             jobs.append(_Job(without_placeholders(prompt), visuals, document, task, split, settings))
-        return self._in_batches(jobs, self._answered, "Answering")
+        found: dict[int, GenerationResult] = {}
+        with tqdm(total=len(jobs), desc="Answering", disable=self.rank != 0) as bar:
+            for positions in batches([repr(job.settings) for job in jobs], self.batch_size):
+                found.update(zip(positions, self._answered([jobs[position] for position in positions]), strict=True))
+                bar.update(len(positions))
+        return [found[position] for position in range(len(jobs))]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Score each continuation by the plain model; see `losses` for what lmms-eval does with it.
+        """Refuse: strategies act where an answer is written, and lmms-eval 0.7.3 turns scores into text.
 
         Raises:
-            OptionError: A strategy was asked for: it would do nothing, and its name would stand over the result.
-            MmhallError: A request cannot be read.
+            PromptError: Always.
         """
-        if self.arguments.strategy.name != _PLAIN:
-            tasks = ", ".join(sorted({request.task_name for request in requests}))
-            raise OptionError(
-                OWNER,
-                "strategy",
-                str(self.arguments.strategy),
-                f"{_PLAIN} for {tasks}, which ranks given answers: strategies act where an answer is written",
-            )
-        jobs = []
-        for request in requests:
-            if len(request.args) != 6:
-                raise PromptError(f"{request.task_name}: scores a text without its document, which mmhall does not do")
-            prompt, target, visuals, document, task, split = request.args
-            text = target if isinstance(target, str) else target(self.task_dict[task][split][document])
-            jobs.append(_Job(without_placeholders(prompt), visuals, document, task, split, {}, text))
-        return self._in_batches(jobs, self._scored, "Scoring")
+        raise PromptError(
+            f"{requests[0].task_name}: ranks given answers, and strategies act where one is written; leave it out, "
+            "or ask `mmhall choose`"
+        )
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         """Refuse.
@@ -157,42 +142,23 @@ class Mmhall(lmms):
         del self._lvlm
         super().clean()
 
-    def _answered(self, requests: list[Request], jobs: list[_Job]) -> list[GenerationResult]:
-        pairs = [(request.images or None, request.prompt) for request in requests]
-        answers = self._lvlm.generate_batch(pairs, self.arguments.strategy, **jobs[0].settings)
-        return [
-            GenerationResult(
-                answer.text,
-                TokenCounts(input_tokens=answer.usage.prompt_tokens, output_tokens=answer.usage.new_tokens),
-            )
-            for answer in answers
-        ]
+    def _answered(self, jobs: list[_Job]) -> list[GenerationResult]:
+        """Answer requests with equal settings; those with pictures apart from those without."""
+        pictures = [self._pictures(job) for job in jobs]
+        found: dict[int, GenerationResult] = {}
+        for group in batches([not own for own in pictures], len(jobs)):
+            pairs = [(pictures[index] or None, jobs[index].prompt) for index in group]
+            with _naming([jobs[index] for index in group]):
+                answers = self._lvlm.generate_batch(pairs, self.arguments.strategy, **jobs[0].settings)
+            for index, answer in zip(group, answers, strict=True):
+                tokens = TokenCounts(answer.usage.prompt_tokens, answer.usage.new_tokens)
+                found[index] = GenerationResult(answer.text, tokens)
+        return [found[index] for index in range(len(jobs))]
 
-    def _scored(self, requests: list[Request], jobs: list[_Job]) -> list[tuple[float, bool]]:
-        return losses(self._lvlm.adapter, requests, [job.continuation for job in jobs])
-
-    def _in_batches(
-        self, jobs: list[_Job], work: Callable[[list[Request], list[_Job]], list[Result]], what: str
-    ) -> list[Result]:
-        """Work through jobs batch by batch; one batch's pictures are open at a time."""
-        found: dict[int, Result] = {}
-        keys = [repr(job.settings) for job in jobs]
-        with tqdm(total=len(jobs), desc=what, disable=self.rank != 0) as bar:
-            for positions in batches(keys, self.batch_size):
-                opened = {position: self._opened(jobs[position]) for position in positions}
-                for group in batches([not opened[position].images for position in positions], self.batch_size):
-                    places = [positions[index] for index in group]
-                    members = [jobs[place] for place in places]
-                    with _naming(members):
-                        results = work([opened[place] for place in places], members)
-                    found.update(zip(places, results, strict=True))
-                bar.update(len(positions))
-        return [found[position] for position in range(len(jobs))]
-
-    def _opened(self, job: _Job) -> Request:
+    def _pictures(self, job: _Job) -> tuple[Image.Image, ...]:
         with _naming([job]):
             document = self.task_dict[job.task][job.split][job.document]
-            return Request(job.prompt, pictures_of(job.visuals(document) if job.visuals is not None else None))
+            return pictures_of(job.visuals(document) if job.visuals is not None else None)
 
 
 @contextmanager

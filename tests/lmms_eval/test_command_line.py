@@ -35,7 +35,7 @@ def score(doc, results):
 def average(values):
     return sum(values) / len(values)
 """
-SHARED = """
+TASK = """
 dataset_path: parquet
 dataset_kwargs:
   data_files:
@@ -43,9 +43,7 @@ dataset_kwargs:
 test_split: test
 doc_to_visual: !function utils.visuals
 doc_to_text: !function utils.prompt
-"""
-WRITTEN = """
-task: drawn_yes_no
+task: drawn
 output_type: generate_until
 doc_to_target: label
 generation_kwargs:
@@ -58,16 +56,6 @@ process_results: !function utils.score
 metric_list:
   - metric: right
     aggregation: !function utils.average
-    higher_is_better: true
-"""
-RANKED = """
-task: drawn_choice
-output_type: multiple_choice
-doc_to_choice: ["yes", "no"]
-doc_to_target: number
-metric_list:
-  - metric: acc
-    aggregation: mean
     higher_is_better: true
 """
 
@@ -91,52 +79,51 @@ def documents():
         for name, label in ((there, "yes"), (absent, "no")):
             made.append({"image": scene.image, "question": question_about(name) + SUFFIX, "label": label})
         made.append({"image": scene.image, "question": DESCRIBE, "label": "no"})
-    return [{**document, "number": ["yes", "no"].index(document["label"])} for document in made]
+    return made
 
 
 @pytest.fixture(scope="module")
 def tasks(documents, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tasks")
-    features = Features(image=Image(), question=Value("string"), label=Value("string"), number=Value("int64"))
+    features = Features(image=Image(), question=Value("string"), label=Value("string"))
     Dataset.from_list(documents, features=features).to_parquet(folder / "scenes.parquet")
     (folder / "utils.py").write_text(UTILS)
-    for name, text in (("written", WRITTEN), ("ranked", RANKED)):
-        (folder / f"{name}.yaml").write_text(text + SHARED.format(data=folder / "scenes.parquet"))
+    (folder / "drawn.yaml").write_text(TASK.format(data=folder / "scenes.parquet"))
     return folder
 
 
-def run(tasks, task, model_args, out, *more, start=(COMMAND,)):
+def run(tasks, model_args, out, *more, start=(COMMAND,)):
     """Run the command without the network.
 
     Returns:
-        The process, the results, and the logged samples in the order of the documents; both None without results.
+        What was printed, the results, and the logged samples in the order of the documents.
     """
     home = {"HF_HOME": str(out / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*start, "eval", "--model", "mmhall", "--model_args", model_args, "--include_path", tasks, "--tasks", task,
+        [*start, "eval", "--model", "mmhall", "--model_args", model_args, "--include_path", tasks, "--tasks", "drawn",
          "--batch_size", "5", "--output_path", out, "--log_samples", *more],
         env={**os.environ, **home}, cwd=out, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
+    found = [*out.glob("*/*_results.json"), *out.glob("*/*_samples_*.jsonl")]
     assert done.returncode == 0, done.stdout + done.stderr
-    results = [json.loads(file.read_text()) for file in out.glob("*/*_results.json")]
-    if not results:
-        return done, None, None
-    rows = [json.loads(line) for file in out.glob("*/*_samples_*.jsonl") for line in file.read_text().splitlines()]
-    return done, results[0], sorted(rows, key=lambda row: row["doc_id"])
+    assert len(found) == 2, done.stdout + done.stderr  # after an error lmms-eval exits with 0 all the same
+    results, samples = found
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    return done.stdout + done.stderr, json.loads(results.read_text()), sorted(rows, key=lambda row: row["doc_id"])
 
 
 def test_answers_are_what_generate_gives_token_for_token(documents, tasks, embedded, tmp_path):
     args = "pretrained=embedded,strategy=vdd,alpha=1.5,free=none+unk,device=cpu,tuned=none"
-    done, results, rows = run(tasks, "drawn_yes_no", args, tmp_path)
+    printed, results, rows = run(tasks, args, tmp_path)
     spec = "vdd(alpha=1.5, free='none+unk')"
     own = [embedded.generate(d["image"], d["question"], spec, max_new_tokens=16) for d in documents]
     assert [row["filtered_resps"] for row in rows] == [answer.text for answer in own]
     assert [row["token_counts"][0]["output_tokens"] for row in rows] == [answer.usage.new_tokens for answer in own]
     right = [a.text.lower().startswith(d["label"]) for a, d in zip(own, documents, strict=True)]
-    assert results["results"]["drawn_yes_no"]["right,none"] == pytest.approx(sum(right) / len(right))
+    assert results["results"]["drawn"]["right,none"] == pytest.approx(sum(right) / len(right))
     assert results["config"]["model_args"] == args
-    assert f"mmhall ({args})" in done.stdout
-    assert "strategy vdd(alpha=1.5, beta=0.1, free='none+unk', seed=0)" in done.stdout + done.stderr
+    assert f"mmhall ({args})" in printed
+    assert "strategy vdd(alpha=1.5, beta=0.1, free='none+unk', seed=0)" in printed
     plain = embedded.generate_batch([(d["image"], d["question"]) for d in documents], max_new_tokens=16)
     assert [a.text for a in plain] != [a.text for a in own]
 
@@ -144,13 +131,7 @@ def test_answers_are_what_generate_gives_token_for_token(documents, tasks, embed
 def test_two_processes_share_the_documents(documents, tasks, embedded, tmp_path):
     start = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "lmms_eval")
     args = "pretrained=embedded,strategy=vhr+vcd,vcd.alpha=0.5,vhr.layers=50%:,tuned=none,max_new_tokens=6"
-    _, _, rows = run(tasks, "drawn_yes_no", args, tmp_path, "--limit", "11", start=start)
+    _, _, rows = run(tasks, args, tmp_path, "--limit", "11", start=start)
     asked = [(d["image"], d["question"]) for d in documents[:11]]
     own = embedded.generate_batch(asked, "vhr(layers='50%:')+vcd(alpha=0.5)", max_new_tokens=6)
     assert [row["filtered_resps"] for row in rows] == [answer.text for answer in own]
-
-
-def test_tasks_that_rank_given_answers_and_unknown_options_are_refused(documents, tasks, tmp_path):
-    done, results, _ = run(tasks, "drawn_choice", "strategy=vcd", tmp_path)
-    assert results is None
-    assert "drawn_choice: ranks given answers" in done.stdout + done.stderr

@@ -109,12 +109,12 @@ def rules(kind: type) -> dict[str, Rule]:
     }
 
 
-def split(spec: str) -> list[str]:
-    """Split "vhr(layers='50%:')+vdd(free='none+unk')" at the plus signs outside parentheses and quotes."""
+def split(spec: str, at: str = "+") -> list[str]:
+    """Split "vhr(layers='50%:')+vdd(free='none+unk')" at the plus signs outside parentheses, brackets and quotes."""
     depth, parts = 0, [""]
     for piece in _PIECE.findall(spec):
-        depth += (piece == "(") - (piece == ")")
-        if piece == "+" and depth == 0:
+        depth += (piece in ("(", "[")) - (piece in (")", "]"))
+        if piece == at and depth == 0:
             parts.append("")
         else:
             parts[-1] += piece

@@ -64,6 +64,8 @@ def test_the_package_list_is_complete():
     ("name", "path"), [pytest.param(n, p, id=n) for n, p in modules() if not n.endswith("__main__")]
 )
 def test_every_module_imports_and_its_examples_hold(name, path):
+    if name == "mmhall.lmms_eval.model" and importlib.util.find_spec("lmms_eval") is None:
+        pytest.skip("it is what lmms-eval imports")
     module = importlib.import_module(name)
     assert (module.__doc__ or "").strip()
     assert doctest.testmod(module).failed == 0

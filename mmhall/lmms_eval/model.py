@@ -1,0 +1,196 @@
+"""The class that lmms-eval makes for `--model mmhall`. Importing this module imports lmms-eval."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from lmms_eval.api.instance import GenerationResult, TokenCounts
+from lmms_eval.api.model import lmms
+from loguru import logger
+from PIL import Image
+from tqdm import tqdm
+
+import mmhall
+from mmhall.errors import MmhallError, OptionError, PromptError
+from mmhall.lmms_eval.arguments import OWNER, make_arguments, split_arguments, told
+from mmhall.lmms_eval.requests import PLACEHOLDER, batches, pictures_of, settings_of, unread, without_placeholders
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A request whose document has not been opened yet.
+
+    Attributes:
+        prompt: The task's text.
+        visuals: Makes the pictures from the document.
+        document: Its number.
+        task: The task's name.
+        split: The split of the task's data.
+        settings: Generation settings.
+    """
+
+    prompt: str
+    visuals: Callable[[Any], Any] | None
+    document: int
+    task: str
+    split: str
+    settings: Mapping[str, Any]
+
+
+class Mmhall(lmms):
+    """Answers lmms-eval's requests with a strategy.
+
+    Attributes:
+        is_simple: A request is one text and its pictures.
+        arguments: What the command line asked for.
+        batch_size: Requests answered together.
+        device: Where the model is.
+    """
+
+    is_simple = True
+
+    def __init__(self, **given: Any) -> None:
+        """Load the model.
+
+        Args:
+            **given: See `make_arguments`.
+
+        Raises:
+            MmhallError: An argument is unknown or out of range, the model cannot be loaded, or cannot carry the
+                strategy.
+        """
+        super().__init__()
+        self.arguments = asked = make_arguments(given)
+        here = PartialState()
+        self._rank, self._world_size = here.process_index, here.num_processes
+        self._lvlm = mmhall.load(
+            asked.pretrained,
+            device=_device(asked.device, here),
+            dtype=asked.dtype,
+            revision=asked.revision,
+            tuned=asked.tuned,
+        )
+        self.device, self.batch_size = self._lvlm.adapter.device, asked.batch_size
+        self._seed = torch.initial_seed()  # what lmms-eval's --seed set
+        fitted, origins = asked.strategy.fitted(self._lvlm.adapter), asked.strategy.origins(self._lvlm.adapter)
+        whence = "".join(f"; {option}: {why}" for option, why in origins.items())
+        logger.info(f"mmhall {mmhall.__version__}: {self._lvlm!r}, strategy {told(fitted)}{whence}")
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str | Mapping[str, Any], additional_config: Mapping[str, Any] | None = None
+    ) -> Mmhall:
+        """Build it from `--model_args`, which go before the flags --batch_size and --device.
+
+        Raises:
+            MmhallError: See `__init__`.
+        """
+        given = split_arguments(arg_string) if isinstance(arg_string, str) else dict(arg_string)
+        flags = {name: value for name, value in (additional_config or {}).items() if name in ("batch_size", "device")}
+        return cls(**{**flags, **given})
+
+    def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
+        """Answer each request.
+
+        Raises:
+            MmhallError: A request cannot be answered; none gets an empty answer instead, which would be scored.
+        """
+        _warn_of_ignored(requests)
+        times: Counter[int] = Counter()
+        jobs = []
+        for request in requests:
+            prompt, asked, visuals, document, task, split = request.args
+            seed = (self._seed + times[id(request)]) % 2**63  # --repeats sends the same request several times
+            times[id(request)] += 1
+            settings = settings_of(asked, self.arguments.max_new_tokens, seed)
+            jobs.append(_Job(without_placeholders(prompt), visuals, document, task, split, settings))
+        found: dict[int, GenerationResult] = {}
+        with tqdm(total=len(jobs), desc="Answering", disable=self.rank != 0) as bar:
+            for positions in batches([repr(job.settings) for job in jobs], self.batch_size):
+                found.update(zip(positions, self._answered([jobs[position] for position in positions]), strict=True))
+                bar.update(len(positions))
+        return [found[position] for position in range(len(jobs))]
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        """Refuse: strategies act where an answer is written, and lmms-eval 0.7.3 turns scores into text.
+
+        Raises:
+            PromptError: Always.
+        """
+        raise PromptError(
+            f"{requests[0].task_name}: ranks given answers, and strategies act where one is written; leave it out, "
+            "or ask `mmhall choose`"
+        )
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
+        """Refuse.
+
+        Raises:
+            PromptError: Always.
+        """
+        raise PromptError(f"{requests[0].task_name}: asks in several rounds; mmhall answers single questions")
+
+    def clean(self) -> None:
+        """Free the model's memory; lmms-eval calls it once everything is answered."""
+        self._lvlm.close()
+        del self._lvlm
+        super().clean()
+
+    def _answered(self, jobs: list[_Job]) -> list[GenerationResult]:
+        """Answer requests with equal settings; those with pictures apart from those without."""
+        pictures = [self._pictures(job) for job in jobs]
+        found: dict[int, GenerationResult] = {}
+        for group in batches([not own for own in pictures], len(jobs)):
+            pairs = [(pictures[index] or None, jobs[index].prompt) for index in group]
+            with _naming([jobs[index] for index in group]):
+                answers = self._lvlm.generate_batch(pairs, self.arguments.strategy, **jobs[0].settings)
+            for index, answer in zip(group, answers, strict=True):
+                tokens = TokenCounts(answer.usage.prompt_tokens, answer.usage.new_tokens)
+                found[index] = GenerationResult(answer.text, tokens)
+        return [found[index] for index in range(len(jobs))]
+
+    def _pictures(self, job: _Job) -> tuple[Image.Image, ...]:
+        with _naming([job]):
+            document = self.task_dict[job.task][job.split][job.document]
+            return pictures_of(job.visuals(document) if job.visuals is not None else None)
+
+
+@contextmanager
+def _naming(jobs: Sequence[_Job]) -> Iterator[None]:
+    """Say in an error of mmhall's which documents it came from."""
+    try:
+        yield
+    except MmhallError as error:
+        numbers = ", ".join(str(job.document) for job in jobs)
+        error.args = (f"{jobs[0].task}, document {numbers}: {error}",)
+        raise
+
+
+def _device(asked: str | None, here: PartialState) -> str | None:
+    """Give each of several processes its own device.
+
+    Raises:
+        OptionError: One of several processes' devices was named for all of them.
+    """
+    if here.num_processes == 1:
+        return asked
+    if asked is not None and asked != here.device.type:
+        raise OptionError(OWNER, "device", asked, f"left out with {here.num_processes} processes: each has its own")
+    return str(here.device)
+
+
+def _warn_of_ignored(requests: Sequence[Any]) -> None:
+    ignored = sorted({(request.args[4], name) for request in requests for name in unread(request.args[1])})
+    for task, name in ignored:
+        logger.warning(f"{task}: mmhall has no use for its generation setting {name!r} and leaves it out")
+    marked = sorted(
+        {request.args[4] for request in requests if PLACEHOLDER in request.args[0].strip()[len(PLACEHOLDER) :]}
+    )
+    for task in marked:
+        logger.warning(f"{task}: places pictures within its text; mmhall shows them before it")

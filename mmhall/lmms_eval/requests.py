@@ -1,0 +1,103 @@
+"""Read what a task asks for: generation settings, pictures, and which requests can share a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from mmhall.errors import ImageError
+from mmhall.images import open_image
+
+MAX_NEW_TOKENS = 1024  # of a task that says nothing, as lmms-eval's own LLaVA models have it
+PLACEHOLDER = "<image>"
+_PASSED_ON = ("repetition_penalty", "length_penalty")
+_SAMPLING = ("temperature", "top_p", "top_k")
+_LENGTHS = ("max_new_tokens", "max_gen_toks")
+_STOPS = ("until", "stop_sequences", "stop")
+_READ = {*_PASSED_ON, *_SAMPLING, *_LENGTHS, *_STOPS, "do_sample", "num_beams", "seed"}
+
+
+def settings_of(asked: Mapping[str, Any], max_new_tokens: int | None = None, seed: int = 0) -> dict[str, Any]:
+    r"""Turn a task's `generation_kwargs` into generation settings.
+
+    Temperature 0 and top_p 0 mean greedy, whatever `do_sample` says; without `do_sample`, a temperature above 0 means
+    to sample. One beam leaves the number to the strategy. The stop string of two line breaks, which lmms-eval adds to
+    every task that names none, is left out: it would cut captions after their first paragraph.
+
+    >>> settings_of({"max_new_tokens": 16, "temperature": 0.0, "top_p": 1.0, "num_beams": 1, "until": ["\n\n"]})
+    {'max_new_tokens': 16}
+    >>> settings_of({"temperature": 0.7, "until": ["Q:"]}, max_new_tokens=8, seed=3)
+    {'max_new_tokens': 8, 'stop_strings': ('Q:',), 'do_sample': True, 'seed': 3, 'temperature': 0.7}
+
+    Args:
+        asked: As the task has it; null values count as left out.
+        max_new_tokens: Goes before the task's.
+        seed: Of sampling, where the task names none.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    length = max_new_tokens or next((given[name] for name in _LENGTHS if name in given), MAX_NEW_TOKENS)
+    settings: dict[str, Any] = {"max_new_tokens": length}
+    stops = _stop_strings(given)
+    if stops:
+        settings["stop_strings"] = stops
+    if given.get("num_beams", 1) != 1:
+        settings["num_beams"] = given["num_beams"]
+    settings |= {name: given[name] for name in _PASSED_ON if name in given}
+    temperature = given.get("temperature")
+    if given.get("do_sample", bool(temperature)) and temperature != 0 and given.get("top_p") != 0:
+        settings |= {"do_sample": True, "seed": given.get("seed", seed)}
+        settings |= {name: given[name] for name in _SAMPLING if name in given}
+    return settings
+
+
+def unread(asked: Mapping[str, Any]) -> list[str]:
+    """Name the `generation_kwargs` that `settings_of` has no use for."""
+    return sorted(name for name, value in asked.items() if name not in _READ and value is not None)
+
+
+def pictures_of(visuals: Any) -> tuple[Image.Image, ...]:
+    """Open what a task's `doc_to_visual` returns: pictures or their paths, in lists that may be nested; or nothing.
+
+    Raises:
+        ImageError: Something is a video, a sound, or no readable picture.
+    """
+    if visuals is None or (isinstance(visuals, str | list | tuple) and not visuals):
+        return ()
+    if isinstance(visuals, list | tuple):
+        return tuple(picture for visual in visuals for picture in pictures_of(visual))
+    try:
+        return (open_image(visuals),)
+    except ImageError as error:
+        raise ImageError(f"{error}; mmhall answers tasks with pictures or text, not with video or sound") from error
+
+
+def without_placeholders(prompt: str) -> str:
+    r"""Take out "<image>" marks and the white space they leave at the ends: pictures are shown before the text.
+
+    >>> without_placeholders("<image>\nWhat is this?")
+    'What is this?'
+    """
+    return prompt.replace(PLACEHOLDER, "").strip() if PLACEHOLDER in prompt else prompt
+
+
+def batches(keys: Sequence[Hashable], size: int) -> Iterator[list[int]]:
+    """Yield the positions of requests that are answered together: equal keys, at most `size`.
+
+    Order is kept, so that questions about one picture, which tasks ask in a row, stay together.
+
+    >>> list(batches(["a", "b", "a", "a"], 2))
+    [[0, 2], [3], [1]]
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for position, key in enumerate(keys):
+        groups.setdefault(key, []).append(position)
+    for positions in groups.values():
+        yield from (positions[start : start + size] for start in range(0, len(positions), size))
+
+
+def _stop_strings(given: Mapping[str, Any]) -> tuple[str, ...]:
+    named = [given[name] for name in _STOPS if name in given]
+    stops = [stop for stop in named for stop in ([stop] if isinstance(stop, str) else stop)]
+    return tuple(dict.fromkeys(stop for stop in stops if stop and stop != "\n\n"))

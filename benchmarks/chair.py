@@ -5,6 +5,9 @@ Items    One caption per picture.
 Prompt   "Please describe this image in detail."
 Rule     "mmhall": objects are found with our own vocabulary (`mmhall.benchmarks.vocabulary`): COCO's
          eighty categories with synonyms and plurals. Words outside it are ignored, as in the original.
+         "original" and "wordnet": the published word rules, with word lists you supply (`vocabulary`: the
+         original's synonyms.txt, `lemmas`: a JSON table; see `mmhall.benchmarks.chair_rules`). "wordnet" goes
+         without a part-of-speech tagger: close to the published evaluator, not equal to it.
 Groups   *captions*: as they are. *equal length*: each strategy against the baseline with both captions of
          a picture cut to the words of the shorter one, for longer captions name more, right and wrong;
          the baseline's own line is uncut.
@@ -16,11 +19,12 @@ Metrics  CHAIR_i, the share of named objects (repeats counted) that are absent; 
          else *popular* if it is among the ten most frequent of the set, else *random*; ties by name,
          counted once on the pictures used, when items are made.
          By visibility: recall of objects by how well they show, where the data says so.
-         Objects: named and absent ones per caption (repeats counted), precision and F1 of the sets.
+         Objects: named and absent ones per caption (repeats counted), precision and F1 of the sets;
+         with a published word rule Len, its tokens per caption, punctuation included.
 Options  `words` cuts every caption to its first so many words, `drop_unfinished` then drops a last sentence
          that has no end; both before anything is counted, and for every strategy alike.
-Differs  Not the original word list or lemmatiser, so figures do not compare with published tables to
-         the digit. Truth is the annotation alone; the original adds objects of reference captions.
+Differs  With "mmhall" not the original word list or lemmatiser, so figures do not compare with published
+         tables to the digit. Truth is the annotation alone; the original adds objects of reference captions.
          Words are counted without punctuation.
 """
 
@@ -33,8 +37,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Metric
+from mmhall.benchmarks.chair_rules import RULES, word_rule
 from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.vocabulary import SYNONYMS, mentions
+from mmhall.benchmarks.vocabulary import SYNONYMS, Mention, mentions
 from mmhall.errors import DataError
 from mmhall.options import option
 
@@ -56,6 +61,8 @@ class Chair(PictureBenchmark):
         max_new_tokens: Most tokens a caption may have.
         words: Captions are cut to their first so many words; 0: they are not.
         drop_unfinished: Whether a last sentence without an end is dropped.
+        vocabulary: Path of the original's synonyms.txt, for the rules that need it.
+        lemmas: Path of their table of lemmas.
     """
 
     name: ClassVar[str] = "chair"
@@ -76,19 +83,30 @@ class Chair(PictureBenchmark):
         Metric("hallucinated", {"absent": 1}, {"n": 1}, "lower", percent=False, table="objects"),
         Metric("precision", {"found": 1}, {"distinct": 1}, "higher", table="objects"),
         Metric("F1", {"found": 2}, {"distinct": 1, "present": 1}, "higher", table="objects"),
+        Metric("Len", {"tokens": 1}, {"split": 1}, percent=False, table="objects"),
     )
 
-    rule: str = option("mmhall", choices=("mmhall",))
+    rule: str = option("mmhall", choices=("mmhall", *RULES))
     max_new_tokens: int = option(128, low=1)
     words: int = option(0, low=0)
     drop_unfinished: bool = option(False)
+    vocabulary: str = option("", expected="a path")
+    lemmas: str = option("", expected="a path")
+
+    def __post_init__(self) -> None:
+        """Check that a rule has the files it reads, and no file is given in vain."""
+        super().__post_init__()
+        reads = self.rule in RULES
+        for name, what in (("vocabulary", "the original's synonyms.txt"), ("lemmas", "a JSON table of lemmas")):
+            expected = f"the path of {what}" if reads else "left out"
+            self.check(name, bool(getattr(self, name)) == reads, f"{expected} where the rule is {self.rule!r}")
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Ask for one caption per picture that shows anything."""
-        unknown = sorted(set(pictures.categories) - set(SYNONYMS))
+        unknown = sorted(set(pictures.categories) - self._known())
         if unknown:
             raise DataError(
-                f"chair: {unknown[0]!r} is no COCO category ({len(unknown)} such); the vocabulary knows COCO's 80"
+                f"chair: {unknown[0]!r} is not in the vocabulary of rule {self.rule!r} ({len(unknown)} such categories)"
             )
         used = [p for p in pictures.pictures if p.objects]
         likely = Likely([p.objects for p in used])
@@ -106,12 +124,15 @@ class Chair(PictureBenchmark):
     def count(self, item: Item, text: str) -> Counts:
         """Count one caption against the objects that are there."""
         read, truth = self._read(text), item.truth
-        named = [m.name for m in mentions(read)]
+        found, tokens = self._found(read)
+        named = [m.name for m in found]
         return {
             **_score(truth["objects"], named, read),
             **_by_cause([name for name in named if name not in truth["objects"]], truth.get("causes", {})),
             **_by_visibility(set(named), truth.get("visibility", {})),
             "distinct": len(set(named)),
+            "tokens": tokens,
+            "split": int(self.rule in RULES),
         }
 
     def paired(self, group: str, own: str, base: str) -> tuple[str, str]:
@@ -123,7 +144,20 @@ class Chair(PictureBenchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named in what is counted."""
-        return [(m.start, m.end, m.name in item.truth["objects"]) for m in mentions(self._read(text))]
+        return [(m.start, m.end, m.name in item.truth["objects"]) for m in self._found(self._read(text))[0]]
+
+    def _known(self) -> set[str]:
+        """Return every object the rule can find."""
+        return set(
+            word_rule(self.rule, self.vocabulary, self.lemmas).nodes.values() if self.rule in RULES else SYNONYMS
+        )
+
+    def _found(self, text: str) -> tuple[Sequence[Mention], int]:
+        """Find the objects named in a text; beside them its tokens, where the rule counts them."""
+        if self.rule not in RULES:
+            return mentions(text), 0
+        reading = word_rule(self.rule, self.vocabulary, self.lemmas).read(text)
+        return reading.mentions, reading.tokens
 
     def _read(self, text: str) -> str:
         """Return the beginning of a caption that counts."""
@@ -152,7 +186,7 @@ class Likely:
         {'dog': 'popular', 'table': 'co-occurring'}
         """
         partners = {partner for name in objects for partner in self._partners.get(name, ())}
-        causes = {name: "popular" for name in self._popular} | {name: "co-occurring" for name in partners}
+        causes = dict.fromkeys(self._popular, "popular") | dict.fromkeys(partners, "co-occurring")
         return {name: causes[name] for name in sorted(causes) if name not in objects}
 
 

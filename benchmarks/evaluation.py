@@ -128,7 +128,7 @@ def _paired(
     base: Sequence[Row],
     alone: list[Counts],
 ) -> tuple[list[Counts], list[Counts]]:
-    """Count a strategy's answers and the baseline's as the group compares them; `alone` are the baseline's, unchanged."""
+    """Count a strategy's answers and the baseline's as the group compares them; `alone`: the baseline's, unchanged."""
     pairs = [benchmark.paired(group, row.text, beside.text) for row, beside in zip(own, base, strict=True)]
     changed = [replace(row, text=text) for row, (text, _) in zip(own, pairs, strict=True)]
     beside = [replace(row, text=text) for row, (_, text) in zip(base, pairs, strict=True)]

@@ -160,6 +160,7 @@ class Benchmark(Configured, ABC):
         groups: Its groups, in the order they are shown.
         reads: What `--data` may be, in words.
         drawn: Whether scenes are drawn for it where no data is given.
+        plotted: Group whose primary metric is drawn against cost; "" the last one.
         rule: Name of the rule that reads answers, part of every result.
         max_new_tokens: Most tokens an answer may have.
     """
@@ -168,6 +169,7 @@ class Benchmark(Configured, ABC):
     groups: ClassVar[tuple[str, ...]]
     reads: ClassVar[str]
     drawn: ClassVar[bool] = False
+    plotted: ClassVar[str] = ""
 
     rule: str
     max_new_tokens: int
@@ -195,6 +197,13 @@ class Benchmark(Configured, ABC):
         What several answers decide together (both questions about a picture right) is counted in the first of them.
         """
         return [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
+
+    def paired(self, group: str, own: str, base: str) -> tuple[str, str]:
+        """Return a strategy's answer and the baseline's as a group compares them; pure.
+
+        What is returned is counted for the strategy and its difference; the baseline's own line is of its whole answer.
+        """
+        return own, base
 
     @abstractmethod
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:

@@ -5,28 +5,51 @@ Items    One caption per picture.
 Prompt   "Please describe this image in detail."
 Rule     "mmhall": objects are found with our own vocabulary (`mmhall.benchmarks.vocabulary`): COCO's
          eighty categories with synonyms and plurals. Words outside it are ignored, as in the original.
+         "original" and "wordnet": the published word rules, with word lists you supply (`vocabulary`: the
+         original's synonyms.txt, `lemmas`: a JSON table; see `mmhall.benchmarks.chair_rules`). "wordnet" goes
+         without a part-of-speech tagger: close to the published evaluator, not equal to it.
+Groups   *captions*: as they are. *equal length*: each strategy against the baseline with both captions of
+         a picture cut to the words of the shorter one, for longer captions name more, right and wrong;
+         the baseline's own line is uncut.
 Metrics  CHAIR_i, the share of named objects (repeats counted) that are absent; CHAIR_s, the share of
          captions with at least one; recall of the objects present; words per caption. All over the
          whole corpus, not means of per-caption ratios.
-Differs  Not the original word list or lemmatiser, so figures do not compare with published tables to
-         the digit. Truth is the annotation alone; the original adds objects of reference captions.
+         By cause: CHAIR_i in three parts that add up to it. An absent object is *co-occurring* if it is
+         among the three categories that most often appear together with some object of the picture,
+         else *popular* if it is among the ten most frequent of the set, else *random*; ties by name,
+         counted once on the pictures used, when items are made.
+         By visibility: recall of objects by how well they show, where the data says so.
+         Objects: named and absent ones per caption (repeats counted), precision and F1 of the sets;
+         with a published word rule Len, its tokens per caption, punctuation included.
+Options  `words` cuts every caption to its first so many words, `drop_unfinished` then drops a last sentence
+         that has no end; both before anything is counted, and for every strategy alike.
+Differs  With "mmhall" not the original word list or lemmatiser, so figures do not compare with published
+         tables to the digit. Truth is the annotation alone; the original adds objects of reference captions.
          Words are counted without punctuation.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Metric
+from mmhall.benchmarks.chair_rules import RULES, word_rule
 from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.vocabulary import SYNONYMS, mentions
+from mmhall.benchmarks.vocabulary import SYNONYMS, Mention, mentions
 from mmhall.errors import DataError
 from mmhall.options import option
 
 PROMPT = "Please describe this image in detail."
+CAPTIONS, EQUAL = "captions", "equal length"
+CAUSES = ("co-occurring", "popular", "random")
+VISIBILITIES = ("clear", "small", "faint", "covered")
+PARTNERS, POPULAR = 3, 10
+_WORD = re.compile(r"[\w'-]+")
+_END = re.compile(r"(?<!^\d)(?<!^\d\d)(?<!\n\d)(?<!\n\d\d)[.!?]+[\"'”’)\]*]*(?=\s|$)")  # "1." of a list ends nothing
 
 
 @dataclass(frozen=True)
@@ -36,41 +59,158 @@ class Chair(PictureBenchmark):
     Attributes:
         rule: Which words name which object.
         max_new_tokens: Most tokens a caption may have.
+        words: Captions are cut to their first so many words; 0: they are not.
+        drop_unfinished: Whether a last sentence without an end is dropped.
+        vocabulary: Path of the original's synonyms.txt, for the rules that need it.
+        lemmas: Path of their table of lemmas.
     """
 
     name: ClassVar[str] = "chair"
-    groups: ClassVar[tuple[str, ...]] = ("captions",)
+    groups: ClassVar[tuple[str, ...]] = (CAPTIONS, EQUAL)
+    plotted: ClassVar[str] = CAPTIONS
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("CHAIR_i", {"absent": 1}, {"named": 1}, "lower"),
         Metric("CHAIR_s", {"flawed": 1}, {"n": 1}, "lower", flag="flawed"),
         Metric("recall", {"found": 1}, {"present": 1}, "higher"),
         Metric("words", {"words": 1}, {"n": 1}, percent=False),
         Metric("sentences", {"sentences": 1}, {"n": 1}, percent=False),
+        *(Metric(cause, {f"absent {cause}": 1}, {"named": 1}, "lower", table="by cause") for cause in CAUSES),
+        *(
+            Metric(kind, {f"found {kind}": 1}, {f"present {kind}": 1}, "higher", table="by visibility")
+            for kind in VISIBILITIES
+        ),
+        Metric("mentions", {"named": 1}, {"n": 1}, percent=False, table="objects"),
+        Metric("hallucinated", {"absent": 1}, {"n": 1}, "lower", percent=False, table="objects"),
+        Metric("precision", {"found": 1}, {"distinct": 1}, "higher", table="objects"),
+        Metric("F1", {"found": 2}, {"distinct": 1, "present": 1}, "higher", table="objects"),
+        Metric("Len", {"tokens": 1}, {"split": 1}, percent=False, table="objects"),
     )
 
-    rule: str = option("mmhall", choices=("mmhall",))
+    rule: str = option("mmhall", choices=("mmhall", *RULES))
     max_new_tokens: int = option(128, low=1)
+    words: int = option(0, low=0)
+    drop_unfinished: bool = option(False)
+    vocabulary: str = option("", expected="a path")
+    lemmas: str = option("", expected="a path")
+
+    def __post_init__(self) -> None:
+        """Check that a rule has the files it reads, and no file is given in vain."""
+        super().__post_init__()
+        reads = self.rule in RULES
+        for name, what in (("vocabulary", "the original's synonyms.txt"), ("lemmas", "a JSON table of lemmas")):
+            expected = f"the path of {what}" if reads else "left out"
+            self.check(name, bool(getattr(self, name)) == reads, f"{expected} where the rule is {self.rule!r}")
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Ask for one caption per picture that shows anything."""
-        unknown = sorted(set(pictures.categories) - set(SYNONYMS))
+        unknown = sorted(set(pictures.categories) - self._known())
         if unknown:
             raise DataError(
-                f"chair: {unknown[0]!r} is no COCO category ({len(unknown)} such); the vocabulary knows COCO's 80"
+                f"chair: {unknown[0]!r} is not in the vocabulary of rule {self.rule!r} ({len(unknown)} such categories)"
             )
+        used = [p for p in pictures.pictures if p.objects]
+        likely = Likely([p.objects for p in used])
         return [
-            Item(p.id, p.id, PROMPT, ("captions",), {"objects": list(p.objects), "visibility": p.visibility})
-            for p in pictures.pictures
-            if p.objects
+            Item(
+                p.id,
+                p.id,
+                PROMPT,
+                (CAPTIONS, EQUAL),
+                {"objects": list(p.objects), "visibility": p.visibility, "causes": likely.causes(p.objects)},
+            )
+            for p in used
         ]
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one caption against the objects that are there."""
-        return score(item.truth["objects"], text)
+        read, truth = self._read(text), item.truth
+        found, tokens = self._found(read)
+        named = [m.name for m in found]
+        return {
+            **_score(truth["objects"], named, read),
+            **_by_cause([name for name in named if name not in truth["objects"]], truth.get("causes", {})),
+            **_by_visibility(set(named), truth.get("visibility", {})),
+            "distinct": len(set(named)),
+            "tokens": tokens,
+            "split": int(self.rule in RULES),
+        }
+
+    def paired(self, group: str, own: str, base: str) -> tuple[str, str]:
+        """Cut both captions to the words of the shorter one where length is to be equal."""
+        if group != EQUAL:
+            return own, base
+        shorter = min(len(_WORD.findall(own)), len(_WORD.findall(base)))
+        return cut(own, shorter), cut(base, shorter)
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
-        """Mark each object named."""
-        return [(m.start, m.end, m.name in item.truth["objects"]) for m in mentions(text)]
+        """Mark each object named in what is counted."""
+        return [(m.start, m.end, m.name in item.truth["objects"]) for m in self._found(self._read(text))[0]]
+
+    def _known(self) -> set[str]:
+        """Return every object the rule can find."""
+        return set(
+            word_rule(self.rule, self.vocabulary, self.lemmas).nodes.values() if self.rule in RULES else SYNONYMS
+        )
+
+    def _found(self, text: str) -> tuple[Sequence[Mention], int]:
+        """Find the objects named in a text; beside them its tokens, where the rule counts them."""
+        if self.rule not in RULES:
+            return mentions(text), 0
+        reading = word_rule(self.rule, self.vocabulary, self.lemmas).read(text)
+        return reading.mentions, reading.tokens
+
+    def _read(self, text: str) -> str:
+        """Return the beginning of a caption that counts."""
+        text = cut(text, self.words) if self.words else text
+        return finished(text) if self.drop_unfinished else text
+
+
+class Likely:
+    """Which absent objects a set of pictures makes likely."""
+
+    def __init__(self, pictures: Iterable[Collection[str]]) -> None:
+        """Count how often objects appear, alone and together, in the objects of each picture."""
+        frequency: Counter[str] = Counter()
+        together: dict[str, Counter[str]] = {}
+        for objects in pictures:
+            frequency.update(set(objects))
+            for name in objects:
+                together.setdefault(name, Counter()).update(set(objects) - {name})
+        self._popular = _first(frequency, POPULAR)
+        self._partners = {name: _first(counted, PARTNERS) for name, counted in together.items()}
+
+    def causes(self, objects: Collection[str]) -> dict[str, str]:
+        """Return the cause of each absent object that is co-occurring or popular; any other is random.
+
+        >>> Likely([["cup", "table"], ["cup", "table"], ["dog"]]).causes(["cup"])
+        {'dog': 'popular', 'table': 'co-occurring'}
+        """
+        partners = {partner for name in objects for partner in self._partners.get(name, ())}
+        causes = dict.fromkeys(self._popular, "popular") | dict.fromkeys(partners, "co-occurring")
+        return {name: causes[name] for name in sorted(causes) if name not in objects}
+
+
+def cut(text: str, words: int) -> str:
+    """Return a text's first words, with the punctuation behind them.
+
+    >>> cut("A dog, a cat. The end.", 4)
+    'A dog, a cat.'
+    """
+    found = _WORD.finditer(text)
+    for _ in range(words):
+        next(found, None)
+    behind = next(found, None)
+    return text if behind is None else text[: behind.start()].rstrip()
+
+
+def finished(text: str) -> str:
+    """Return a text up to the end of its last finished sentence; "" if none is.
+
+    >>> finished('It is "a dog." There is a c')
+    'It is "a dog."'
+    """
+    ends = [m.end() for m in _END.finditer(text)]
+    return text[: ends[-1]] if ends else ""
 
 
 def score(present: Collection[str], caption: str) -> Counts:
@@ -79,7 +219,10 @@ def score(present: Collection[str], caption: str) -> Counts:
     >>> score(["dog", "car"], "A dog and a cat. The cat sleeps.")
     {'n': 1, 'named': 3, 'absent': 2, 'flawed': 1, 'found': 1, 'present': 2, 'words': 8, 'sentences': 2}
     """
-    named = [m.name for m in mentions(caption)]
+    return _score(present, [m.name for m in mentions(caption)], caption)
+
+
+def _score(present: Collection[str], named: Sequence[str], caption: str) -> Counts:
     absent = [name for name in named if name not in present]
     return {
         "n": 1,
@@ -88,6 +231,25 @@ def score(present: Collection[str], caption: str) -> Counts:
         "flawed": int(bool(absent)),
         "found": len(set(named) & set(present)),
         "present": len(set(present)),
-        "words": len(re.findall(r"[\w'-]+", caption)),
+        "words": len(_WORD.findall(caption)),
         "sentences": len(re.findall(r"[.!?](?:\s|$)", caption)),
     }
+
+
+def _by_cause(absent: Sequence[str], causes: Mapping[str, str]) -> Counts:
+    found = Counter(causes.get(name, "random") for name in absent)
+    return {f"absent {cause}": found[cause] for cause in CAUSES}
+
+
+def _by_visibility(named: Collection[str], visibility: Mapping[str, str]) -> Counts:
+    counts = {f"{what} {kind}": 0 for what in ("found", "present") for kind in VISIBILITIES}
+    for name, kind in visibility.items():
+        if kind in VISIBILITIES:
+            counts[f"present {kind}"] += 1
+            counts[f"found {kind}"] += name in named
+    return counts
+
+
+def _first(counted: Counter[str], most: int) -> list[str]:
+    """Return the most frequent names, ties by name."""
+    return sorted(counted, key=lambda name: (-counted[name], name))[:most]

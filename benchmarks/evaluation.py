@@ -98,7 +98,10 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         if not members:
             continue
         sizes[group] = len(members), len({item.cluster for item in members})
-        counts = {s: benchmark.counts(members, [answers[item.id, s] for item in members]) for s in strategies}
+        given = {s: [answers[item.id, s] for item in members] for s in strategies}
+        alone = benchmark.counts(members, given[strategies[0]])
+        counts = {s: _paired(benchmark, group, members, given[s], given[strategies[0]], alone) for s in strategies[1:]}
+        counts[strategies[0]] = alone, alone
         resampler = Resampler([item.cluster for item in members])
         for metric in benchmark.metrics:
             cells += _corrected(
@@ -117,6 +120,21 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
     )
 
 
+def _paired(
+    benchmark: Benchmark,
+    group: str,
+    items: Sequence[Item],
+    own: Sequence[Row],
+    base: Sequence[Row],
+    alone: list[Counts],
+) -> tuple[list[Counts], list[Counts]]:
+    """Count a strategy's answers and the baseline's as the group compares them; `alone`: the baseline's, unchanged."""
+    pairs = [benchmark.paired(group, row.text, beside.text) for row, beside in zip(own, base, strict=True)]
+    changed = [replace(row, text=text) for row, (text, _) in zip(own, pairs, strict=True)]
+    beside = [replace(row, text=text) for row, (_, text) in zip(base, pairs, strict=True)]
+    return benchmark.counts(items, changed), alone if beside == list(base) else benchmark.counts(items, beside)
+
+
 def _corrected(cells: Sequence[Cell]) -> list[Cell]:
     """Correct the p-values of one metric for the number of strategies compared."""
     compared = [cell.difference for cell in cells if cell.difference is not None]
@@ -133,21 +151,20 @@ def _cell(
     metric: Metric,
     strategy: str,
     baseline: str,
-    counts: Mapping[str, Sequence[Counts]],
+    counts: Mapping[str, tuple[Sequence[Counts], Sequence[Counts]]],
     resampler: Resampler,
 ) -> Cell:
+    own, base = counts[strategy]
     if metric.of is not None:
-        columns = {s: [series(each, {name: 1}) for name in metric.sums] for s, each in counts.items()}
-        summed, theirs = columns[strategy], columns[baseline]
+        summed, theirs = ([series(each, {name: 1}) for name in metric.sums] for each in (own, base))
         against = None if strategy == baseline else resampler.difference_of(metric.of, summed, theirs)
         return Cell(benchmark.name, group, metric, strategy, resampler.estimate_of(metric.of, summed), against)
-    over, under = series(counts[strategy], metric.over), series(counts[strategy], metric.under)
+    over, under = series(own, metric.over), series(own, metric.under)
     difference = None
     if strategy != baseline:
-        base = counts[baseline]
         difference = resampler.difference(over, under, series(base, metric.over), series(base, metric.under))
         if difference is not None and metric.flag is not None:
-            flags = [np.array([c[metric.flag] for c in counts[s]], bool) for s in (baseline, strategy)]
+            flags = [np.array([c[metric.flag] for c in each], bool) for each in (base, own)]
             difference = replace(difference, exact=mcnemar(*flags), turned=turned(*flags))
             if resampler.one_each and difference.exact is not None:
                 difference = replace(difference, p=difference.exact, test="exact McNemar")

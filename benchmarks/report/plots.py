@@ -27,7 +27,9 @@ _MOST_PANELS = 3  # beside each other
 
 def against_cost(evaluated: Evaluated) -> str:
     """Draw each benchmark's primary metric in its hardest group against cost, with intervals; "" if there is none."""
-    panels = [(part.benchmark, e, [c.group for c in e.cells][-1]) for part, e in evaluated if e.cells and e.costs]
+    panels = [
+        (part.benchmark, e, part.benchmark.plotted or e.cells[-1].group) for part, e in evaluated if e.cells and e.costs
+    ]
     figure = Figure(figsize=(4.6 * max(1, len(panels)), 4.4), layout="constrained")
     for number, (benchmark, evaluation, group) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), number)

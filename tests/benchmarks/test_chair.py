@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.chair import Chair, score
+from mmhall.benchmarks.chair import CAUSES, VISIBILITIES, Chair, Likely, cut, finished, score
+from mmhall.benchmarks.evaluation import evaluate
+from mmhall.benchmarks.pictures import Picture, PictureSet
 from mmhall.benchmarks.scenes.language import surface_forms
 from mmhall.benchmarks.vocabulary import SYNONYMS, mentions, plural
+from mmhall.results.store import Row
 
 
 def named(text):
@@ -95,3 +98,125 @@ def test_random_text_never_breaks_it(seed):
     text = "".join(chr(rng.randrange(32, 0x3000)) for _ in range(2000))
     for mention in mentions(text):
         assert 0 <= mention.start < mention.end <= len(text)
+
+
+def test_causes_by_hand():
+    """Cup goes with table 3, fork 2, bed 1, dog 1 times: bed is third by name; dog is popular only."""
+    world = [["cup", "table", "fork"], ["cup", "table", "fork", "bed"], ["cup", "table", "dog"], ["cat"]]
+    assert Likely(world).causes(["cup"]) == {
+        "bed": "co-occurring",
+        "cat": "popular",
+        "dog": "popular",
+        "fork": "co-occurring",
+        "table": "co-occurring",
+    }
+
+
+def test_only_the_most_frequent_are_popular():
+    """Eleven objects appear once each but "a" twice: "k" is the eleventh by name."""
+    causes = Likely([[name] for name in "abcdefghijka"]).causes(["a"])
+    assert set(causes) == set("bcdefghij")
+    assert set(causes.values()) == {"popular"}
+
+
+def test_counts_by_cause_and_visibility_by_hand():
+    truth = {
+        "objects": ["dog", "cup", "tv"],
+        "visibility": {"dog": "clear", "cup": "small", "tv": ""},
+        "causes": {"cat": "co-occurring", "person": "popular"},
+    }
+    counts = Chair().count(Item("1", "1", "", (), truth), "A dog, a cat, two cats, a man, a zebra and a TV.")
+    causes = {cause: counts[f"absent {cause}"] for cause in CAUSES}
+    assert causes == {"co-occurring": 2, "popular": 1, "random": 1}
+    assert (counts["named"], counts["absent"], counts["distinct"], counts["found"]) == (6, 4, 5, 2)
+    seen = {kind: (counts[f"found {kind}"], counts[f"present {kind}"]) for kind in VISIBILITIES}
+    assert seen == {"clear": (1, 1), "small": (0, 1), "faint": (0, 0), "covered": (0, 0)}
+
+
+@given(st.lists(st.sampled_from(sorted(SYNONYMS))), st.sets(st.sampled_from(sorted(SYNONYMS)), min_size=1))
+def test_causes_add_up_to_what_is_absent(objects, present):
+    likely = Likely([sorted(present), objects])
+    item = Item("1", "1", "", (), {"objects": sorted(present), "causes": likely.causes(present)})
+    counts = Chair().count(item, ". ".join(objects))
+    assert sum(counts[f"absent {cause}"] for cause in CAUSES) == counts["absent"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "rest"),
+    [
+        ("A dog, a cat. The end.", 2, "A dog,"),
+        ("A dog, a cat. The end.", 6, "A dog, a cat. The end."),
+        ("A dog", 9, "A dog"),
+        ("A dog", 0, ""),
+        ("", 3, ""),
+    ],
+)
+def test_texts_are_cut_behind_words(text, words, rest):
+    assert cut(text, words) == rest
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("A dog. A c", "A dog."),
+        ("A dog.", "A dog."),
+        ('"A dog!" A', '"A dog!"'),
+        ("A dog at 3.5 m", ""),
+        ("1. A dog", ""),
+        ("A dog.\n2. A cat", "A dog."),
+        ("It is from 2010. A", "It is from 2010."),
+        ("", ""),
+    ],
+)
+def test_an_unfinished_sentence_is_dropped(text, rest):
+    assert finished(text) == rest
+
+
+def test_captions_are_cut_before_they_are_read():
+    item = Item("1", "1", "", (), {"objects": ["dog"]})
+    text = "A dog runs. A cat sleeps. A bird"
+    assert Chair(words=4).mark(item, text) == [(2, 5, True)]
+    assert [Chair(words=k).count(item, text)["words"] for k in (0, 5, 9)] == [8, 5, 8]
+    assert Chair(words=5).count(item, text)["named"] == 2
+    assert Chair(words=5, drop_unfinished=True).count(item, text)["named"] == 1
+    assert Chair(drop_unfinished=True).count(item, text)["words"] == 6
+
+
+@given(st.text(), st.integers(0, 20))
+def test_a_cut_text_begins_the_text_and_has_no_more_words(text, words):
+    rest = cut(text, words)
+    assert text.startswith(rest)
+    assert score([], rest)["words"] == min(words, score([], text)["words"])
+
+
+def test_equal_length_by_hand():
+    """Greedy says a dog and a cat (5 words), other also a bird (8): cut to 5, they are the same.
+
+    On the second picture other is the shorter one: greedy's cat falls away, other errs no more and no less.
+    """
+    items = [Item(n, n, "", ("captions", "equal length"), {"objects": ["dog"]}) for n in "12"]
+    texts = {
+        "greedy": ["A dog and a cat.", "A dog and a cat."],
+        "other": ["A dog and a cat and a bird.", "A dog."],
+    }
+    rows = [Row("chair", str(n + 1), s, texts[s][n], "eos", 1, 1.0, 0) for s in texts for n in range(2)]
+    cells = evaluate(Chair(), items, rows, ["greedy", "other"]).cells
+    found = {(c.group, c.strategy, c.metric.name): c for c in cells}
+    assert found["captions", "other", "CHAIR_i"].estimate.value == 2 / 4
+    assert found["captions", "other", "CHAIR_i"].difference.value == 0
+    assert found["captions", "other", "hallucinated"].difference.value == 0
+    assert found["equal length", "greedy", "words"].estimate.value == 5
+    assert found["equal length", "other", "words"].estimate.value == 3.5
+    assert found["equal length", "other", "words"].difference.value == 0
+    assert found["equal length", "other", "CHAIR_i"].estimate.value == pytest.approx(1 / 3)
+    assert found["equal length", "other", "CHAIR_i"].difference.value == 0
+    assert found["equal length", "other", "CHAIR_s"].difference.turned == (0, 0)
+
+
+def test_items_are_in_both_groups(tmp_path):
+    pictures = PictureSet(
+        (Picture("1", tmp_path, ("dog", "cat"), {}), Picture("2", tmp_path, ("dog",), {})), ("cat", "dog", "tv")
+    )
+    items = Chair().items(pictures, 0)
+    assert [item.groups for item in items] == [("captions", "equal length")] * 2
+    assert [item.truth["causes"] for item in items] == [{}, {"cat": "co-occurring"}]

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import itertools
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.chair import Chair
+from mmhall.benchmarks.chair_rules import MERGED, WordRule, tokens, word_rule
+from mmhall.errors import DataError, OptionError
+
+SYNONYMS = """person, man, woman, people
+bus, minibus
+tie, bow
+chair, seat
+motorcycle,  motor bike, motor cycle
+cell phone, phone, iPhone
+vase
+wine glass
+toilet
+train
+dog
+elephant
+tennis racket, racket
+skis, ski
+oven, stove, stove top oven
+"""
+SINGULAR = {
+    "bus": "bu",
+    "minibus": "minibu",
+    "buses": "bus",
+    "ties": "ty",
+    "tennis": "tenni",
+    "rackets": "racket",
+    "men": "man",
+    "people": "person",
+    "vases": "vase",
+    "glass": "glas",
+    "glasses": "glass",
+    "dogs": "dog",
+    "skis": "ski",
+    "bikes": "bike",
+    "tracks": "track",
+    "seats": "seat",
+    "elephants": "elephant",
+    "trains": "train",
+}
+FOUR = {
+    "women": ["woman"] * 4,
+    "buses": ["bus", "bus", "buses", "buses"],
+    "dogs": ["dog", "dog", "dogs", "dogs"],
+    "seated": ["seated", "seat", "seated", "seated"],
+    "skiing": ["skiing", "ski", "skiing", "skiing"],
+    "glasses": ["glass", "glass", "glasses", "glasses"],
+    "skis": ["ski", "ski", "skis", "skis"],
+    "tracks": ["track", "track", "tracks", "tracks"],
+    "vases": ["vas", "vases", "vases", "vases"],
+    "running": ["running", "run", "running", "running"],
+    "ties": ["tie", "tie", "ties", "ties"],
+}
+
+
+@pytest.fixture
+def paths(tmp_path):
+    for name, text in (("words.txt", SYNONYMS), ("original", json.dumps(SINGULAR)), ("wordnet", json.dumps(FOUR))):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def read(folder, rule, text):
+    return word_rule(rule, str(folder / "words.txt"), str(folder / rule)).read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "original", "wordnet"),
+    [
+        ("a bus", [], ["bus"]),
+        ("two buses and a minibus", ["bus"], ["bus", "bus"]),
+        ("men and women", ["person"], ["person"]),
+        ("a woman", ["person"], ["person"]),
+        ("vases", ["vase"], []),
+        ("a vase", ["vase"], ["vase"]),
+        ("seated people", ["person"], ["chair", "person"]),
+        ("a woman skiing on skis", ["person", "skis"], ["person", "skis", "skis"]),
+        ("a motor bike, a motor cycle", ["motorcycle"], ["motorcycle"]),
+        ("an iPhone on the phone", ["cell phone"], ["cell phone"]),
+        ("stove top oven", ["oven", "oven"], ["oven", "oven"]),
+        ("wine glasses, one wine glass", ["wine glass"] * 2, ["wine glass"] * 2),
+        ("a tennis racket", ["tennis racket"], ["tennis racket"]),
+        ("a bow tie and ties", ["tie"], ["tie", "tie"]),
+        ("a train on train tracks", ["train"], ["train"]),
+        ("a passenger train", ["train"], ["train"]),
+        ("a baby elephant", ["elephant"], ["elephant"]),
+        ("a toilet seat", ["toilet"], ["toilet"]),
+        ("a toilet, its seat", ["toilet"], ["toilet"]),
+        ("a seat", ["chair"], ["chair"]),
+        ("table.the dog and dog/dog", ["dog"], ["dog"]),
+        ("A DOG!", ["dog"], ["dog"]),
+        ("", [], []),
+    ],
+)
+def test_the_rules_traps(paths, text, original, wordnet):
+    assert [m.name for m in read(paths, "original", text).mentions] == original
+    assert [m.name for m in read(paths, "wordnet", text).mentions] == wordnet
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("The dog's ball isn't red.", ["the", "dog", "'s", "ball", "is", "n't", "red", "."]),
+        ("1. a dog", ["1.", "a", "dog"]),
+        ("It is 2. 3 dogs", ["it", "is", "2", ".", "3", "dogs"]),
+        ("a t.v. and the table.the end.", ["a", "t.v", ".", "and", "the", "table.the", "end", "."]),
+        ("Mr. Smith", ["mr.", "smith"]),
+        ('A "dog." A cat!', ["a", '"', "dog", ".", '"', "a", "cat", "!"]),
+        ("1,000 dogs, cats: two", ["1,000", "dogs", ",", "cats", ":", "two"]),
+        ("wait... no -- (yes) a/b c-d", ["wait", "...", "no", "--", "(", "yes", ")", "a/b", "c-d"]),
+        ("cannot, gonna 'tis dogs' we'll", ["can", "not", ",", "gon", "na", "'t", "is", "dogs", "'", "we", "'ll"]),
+        ("the man’s “dog”", ["the", "man", "’", "s", "“", "dog", "”"]),
+        ("'a dog'", ["'", "a", "dog", "'"]),
+        ("5% & #1; a@b*c", ["5", "%", "&", "#", "1", ";", "a", "@", "b", "*", "c"]),
+    ],
+)
+def test_tokens(text, split):
+    assert [token.text for token in tokens(text)] == split
+
+
+def test_length_counts_merged_tokens_and_punctuation(paths):
+    """a, toilet, and, a, hot dog, seat, . are seven; the seat is dropped behind."""
+    reading = read(paths, "wordnet", "A toilet and a hot dog seat.")
+    assert reading.tokens == 7
+    assert [m.name for m in reading.mentions] == ["toilet"]
+
+
+def test_mentions_say_where_they_stand(paths):
+    text = "İ: a Tennis Racket’s dog; wine  glasses."
+    found = read(paths, "wordnet", text).mentions
+    assert [text[m.start : m.end] for m in found] == ["Tennis Racket", "dog", "wine  glasses"]
+
+
+def slow(nodes, lemmas, name, words):
+    """Count by the specification's words: normalise, merge, drop the seat, look up."""
+    forms = []
+    for word in words:
+        form = lemmas.get(word, word if name == "original" else [word, word])
+        if name == "wordnet":
+            form = form[1] if form[0] == word and form[1] in nodes else form[0]
+        forms.append(form)
+    merged = []
+    while forms:
+        if " ".join(forms[:2]) in MERGED:
+            merged.append(MERGED[" ".join(forms[:2])])
+            forms = forms[2:]
+        else:
+            merged.append(forms[0])
+            forms = forms[1:]
+    kept = [word for word in merged if not (word == "seat" and "toilet" in merged)]
+    return [nodes[word] for word in kept if word in nodes], len(merged)
+
+
+WORDS = sorted({*SINGULAR, *FOUR, *" ".join(MERGED).split(), *re.findall(r"\w+", SYNONYMS.lower()), "a", "the"})
+NODES = {word: line.split(", ")[0] for line in SYNONYMS.splitlines() for word in line.split(", ")}
+
+
+@pytest.mark.parametrize(("name", "lemmas"), [("original", SINGULAR), ("wordnet", FOUR)])
+@settings(max_examples=5000, deadline=None)
+@given(words=st.lists(st.sampled_from(WORDS), max_size=12))
+@pytest.mark.slow
+def test_reading_equals_a_slow_count(name, lemmas, words):
+    reading = WordRule(name, NODES, lemmas).read(" ".join(words))
+    assert ([m.name for m in reading.mentions], reading.tokens) == slow(NODES, lemmas, name, words)
+
+
+PIECES = [
+    "dog",
+    "can't",
+    "cannot",
+    "man's",
+    "t.v.",
+    ".",
+    "...",
+    ",",
+    "3",
+    "?",
+    '"',
+    "(",
+    ")",
+    "--",
+    "’",
+    "“",
+    " ",
+    "  ",
+]
+
+
+def slow_tokens(text):
+    """Put white space around what is split off, one rule after another."""
+    last = re.search(r"(?<=[^.])\.(?=[\])}>\"'»”’\s]*$)", text)
+    text = text if last is None else f"{text[: last.start()]} . {text[last.end() :]}"
+    text = re.sub(r"\.{2,}|--|[\"“’()?]", lambda m: f" {m.group()} ", text)
+    text = re.sub(r",(?!\d)", " , ", text)
+    text = re.sub(r"(?<=[^' ])('s|n't)(?=\s|$)", r" \1", text)
+    return re.sub(r"(?<!\S)cannot(?!\S)", "can not", text).split()
+
+
+@settings(max_examples=5000, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=12))
+@pytest.mark.slow
+def test_tokens_equal_slow_ones_in_one_sentence(pieces):
+    text = re.sub(r"[.?][\"’)\s]+", lambda m: "".join(m.group().split()), "".join(pieces))
+    assert [token.text for token in tokens(text)] == slow_tokens(text)
+
+
+@given(st.text())
+def test_tokens_are_all_of_the_text_but_white_space(text):
+    found = tokens(text)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(found))
+    assert "".join(text[t.start : t.end] for t in found) == re.sub(r"\s", "", text)
+
+
+def test_chair_reads_with_a_rule(paths):
+    chair = Chair(rule="wordnet", vocabulary=str(paths / "words.txt"), lemmas=str(paths / "wordnet"))
+    item = Item("1", "1", "", (), {"objects": ["bus"]})
+    counts = chair.count(item, "A bus, vases. Seated dogs.")
+    picked = {name: counts[name] for name in ("named", "absent", "found", "tokens", "words", "split")}
+    assert picked == {"named": 3, "absent": 2, "found": 1, "tokens": 8, "words": 5, "split": 1}
+    assert chair.mark(item, "A bus, dogs.") == [(2, 5, True), (7, 11, False)]
+
+
+def test_ours_counts_no_tokens():
+    counts = Chair().count(Item("1", "1", "", (), {"objects": ["bus"]}), "A bus.")
+    assert (counts["tokens"], counts["split"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rule": "original"}, {"rule": "wordnet", "vocabulary": "a"}, {"lemmas": "a"}, {"rule": "none"}]
+)
+def test_rules_and_files_go_together(options):
+    with pytest.raises(OptionError):
+        Chair(**options)
+
+
+@pytest.mark.parametrize(
+    ("words", "lemmas", "message"),
+    [
+        (None, "{}", "words: cannot be read"),
+        ("", "{}", "no line names"),
+        ("person\ndog\n", "{}", "no line names"),
+        (b"\xff\xfe\x00", "{}", "no UTF-8 text"),
+        ("dog, pup", None, "lemmas: cannot be read"),
+        ("dog, pup", "{", "no JSON"),
+        ("dog, pup", "[" * 100_000, "no JSON"),
+        ("dog, pup", "[1]", "no table"),
+        ("dog, pup", "{}", "no table"),
+        ("dog, pup", '{"dogs": "dog"}', "'dogs' has 'dog'"),
+        ("dog, pup", '{"dogs": ["dog", "dog"]}', "'dogs' has"),
+        ("dog, pup", '{"dogs": ["dog", "dog", 1, 2]}', "'dogs' has"),
+    ],
+)
+def test_unfit_files_are_refused(tmp_path, words, lemmas, message):
+    for name, content in (("words", words), ("lemmas", lemmas)):
+        if content is not None:
+            (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=message):
+        word_rule("wordnet", str(tmp_path / "words"), str(tmp_path / "lemmas"))
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        word_rule("original", str(tmp_path), str(tmp_path))

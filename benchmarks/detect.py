@@ -1,15 +1,15 @@
 """Detect: which figures of the model tell the objects it makes up from those that are there.
 
-Paper    The measures are those of arXiv:2412.13949 (T-VHD) and arXiv:2508.10552 (MDI, AEI), and the usual ones of
-         uncertainty; to judge each as a detector of hallucinated words, with pictures as clusters, is the former's way.
+Paper    None of its own: measures of arXiv:2412.13949 (T-VHD: lower at hallucinated words) and arXiv:2508.10552 (MDI,
+         AEI), and the usual ones of uncertainty.
 Items    One caption per picture, as CHAIR's.
 Prompt   CHAIR's.
 Rule     "mmhall": objects are found with our own vocabulary, as in CHAIR; one the annotation lacks is hallucinated.
 Signals  Read off the unsteered model for the caption that a strategy wrote, where the object's word begins: at its
          first token, for what follows is nearly determined by it ("token='mean'": the mean over its tokens). Which
          way each points was fixed beforehand; a hallucinated object is expected to have
-           a late *position* in the caption (token index): the baseline, for hallucination grows with length and every
-             other signal decays with it;
+           a late *position* in the caption (token index): the baseline all others must beat, for hallucination grows
+             with a caption's length, and what depends on the picture decays with it;
            a low *log-probability*, and a high *entropy* of the distribution the token was chosen from;
            a low *image gain* (log-probability minus that without the picture) and a low *image divergence*
              (Jensen-Shannon, between the distributions with and without it);
@@ -25,9 +25,9 @@ Metrics  One table a signal. AUROC: how often, of one hallucinated and one suppo
 Cost     Beside writing: every caption that names an object is read twice more in its batch, with and without the
          picture, in one pass each and none of it step by step; between them the head outputs of the caption's tokens
          are held, layers x tokens x hidden size. Seconds per answer in a report do not contain it.
-Differs  The paper compares T-VHD's distributions on 500 COCO captions and leaves k open. MDI and AEI are defined for
-         whole answers; here they are taken of a single row, where AEI says in other words what MDI says. Strategies
-         write different captions, so a strategy's AUROC is not tested against the baseline's.
+Differs  No paper's set-up is repeated, so no figure compares with theirs. MDI and AEI are defined for whole answers;
+         here they are taken of a single row, where AEI says in other words what MDI says. Strategies write different
+         captions, so a strategy's AUROC is not tested against the baseline's.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from mmhall.generation.score import Scored, scored_answers
 from mmhall.images import open_image
 from mmhall.options import option
 from mmhall.results.separation import Flags, Labels, Separation, quantile_strata
-from mmhall.results.statistics import Array, Resampler
+from mmhall.results.statistics import Array, Estimate, Resampler
 from mmhall.results.store import Row
 from mmhall.words import spans_of, tokens_within
 
@@ -157,18 +157,14 @@ class Detect(PictureBenchmark):
         return replace(general, cells=tuple(cells), sizes=dict.fromkeys(self.groups, size))
 
     def _cells(self, strategy: str, named: Named, resampler: Resampler) -> list[Cell]:
-        strata, made = quantile_strata(named.values[:, 0], STRATA), []
+        judges: dict[bytes, _Judge] = {}
+        made = []
         for column, (signal, sign) in enumerate(SIGNALS.items()):
             there = np.isfinite(named.values[:, column])
-            items, absent = named.items[there], named.absent[there]
-            suspect, position = sign * named.values[there, column], named.values[there, 0]
-            everything = Separation(resampler, items, absent)
-            estimates = (
-                everything.estimate(suspect),
-                everything.gain(suspect, position),
-                Separation(resampler, items, absent, strata[there]).estimate(suspect),
-                resampler.estimate(named.per_caption(there & named.absent), named.per_caption(there)),
-            )
+            same = there.tobytes()
+            if same not in judges:
+                judges[same] = _Judge(resampler, named, there)
+            estimates = judges[same](sign * named.values[there, column])
             made += [
                 Cell(self.name, signal, metric, strategy, estimate, None)
                 for metric, estimate in zip(self.metrics, estimates, strict=True)
@@ -211,6 +207,22 @@ class Named:
             np.array(absent, bool),
             np.array([values for *_, values in told], np.float64).reshape(len(told), len(SIGNALS)),
         )
+
+
+class _Judge:
+    """Judges signals that the same mentions have."""
+
+    def __init__(self, resampler: Resampler, named: Named, there: Flags) -> None:
+        items, absent, position = named.items[there], named.absent[there], named.values[there, 0]
+        self._all = Separation(resampler, items, absent)
+        self._close = Separation(resampler, items, absent, quantile_strata(position, STRATA))
+        self._position = self._all.auroc(position)
+        self._share = resampler.estimate(named.per_caption(there & named.absent), named.per_caption(there))
+
+    def __call__(self, suspect: Array) -> tuple[Estimate, ...]:
+        """Return what `Detect.metrics` names, of values that are high where a mention is suspect, (mentions,)."""
+        found = self._all.auroc(suspect)
+        return found.estimate(), found.minus(self._position), self._close.auroc(suspect).estimate(), self._share
 
 
 def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[tuple[int, ...]]:

@@ -7,6 +7,8 @@ draw of pictures weighs each pair by how often both of its pictures were drawn.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import mannwhitneyu
@@ -15,6 +17,29 @@ from mmhall.results.statistics import Array, Estimate, Resampler
 
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, eq=False)
+class Auroc:
+    """How well some values tell things apart.
+
+    Attributes:
+        won: Pairs in which the positive thing has the larger value; a tie is half of one.
+        pairs: Their number.
+        drawn: The share of every draw of pictures, (draws,); NaN where it holds no pair.
+    """
+
+    won: float
+    pairs: int
+    drawn: Array
+
+    def estimate(self) -> Estimate:
+        """Return it with its interval; None where there is no pair."""
+        return _estimate(self.won, self.pairs, self.drawn)
+
+    def minus(self, base: Auroc) -> Estimate:
+        """Return by how much it exceeds that of other values of the same things, on the same draws."""
+        return _estimate(self.won - base.won, self.pairs, self.drawn - base.drawn)
 
 
 class Separation:
@@ -32,38 +57,27 @@ class Separation:
         self._resampler, self._positive = resampler, positive
         self._pictures = resampler.picture_of[items]
         self._strata = np.zeros(len(items), np.intp) if strata is None else strata
+        self._pairs = (
+            resampler.pair_sums(self._between(np.zeros(len(items)))) * 2
+        )  # equal values: each pair is half won
 
-    def estimate(self, values: Array) -> Estimate:
-        """Estimate the AUROC of some values, (things,); None where there is no pair."""
-        won, pairs = pairs_won(values, self._positive, self._strata)
-        return _estimate(won, pairs, self._drawn(values)) if pairs else Estimate(None, None, None, 0.0, 0.0)
-
-    def gain(self, values: Array, base: Array) -> Estimate:
-        """Estimate by how much the AUROC of values exceeds that of others, both (things,), on the same draws."""
-        (won, pairs), (base_won, _) = (pairs_won(v, self._positive, self._strata) for v in (values, base))
-        if not pairs:
-            return Estimate(None, None, None, 0.0, 0.0)
-        return _estimate(won - base_won, pairs, self._drawn(values) - self._drawn(base))
-
-    def _drawn(self, values: Array) -> Array:
-        """Return the AUROC of every draw, (draws,); NaN where it holds no pair."""
-        won, pairs = (self._resampler.pair_sums(part) for part in self._between(values))
+    def auroc(self, values: Array) -> Auroc:
+        """Judge some values, (things,)."""
+        won = self._resampler.pair_sums(self._between(values))
         with np.errstate(invalid="ignore"):
-            drawn: Array = won / pairs
-        return drawn
+            return Auroc(*pairs_won(values, self._positive, self._strata), won / self._pairs)
 
-    def _between(self, values: Array) -> tuple[Array, Array]:
-        """Return the pairs that positives of a picture win against others of another, and all; (pictures, pictures)."""
+    def _between(self, values: Array) -> Array:
+        """Return the pairs that positives of one picture win against others of another, (pictures, pictures)."""
         count, other = self._resampler.pictures, ~self._positive
-        won, pairs = np.zeros((count, count)), np.zeros((count, count))
+        won = np.zeros((count, count))
         for picture in np.unique(self._pictures[self._positive]):
             own = self._positive & (self._pictures == picture)
             mine, theirs = values[own][:, None], values[other][None]
             met = self._strata[own][:, None] == self._strata[other][None]
             credit = met * ((mine > theirs) + 0.5 * (mine == theirs))
             won[picture] = np.bincount(self._pictures[other], credit.sum(axis=0), count)
-            pairs[picture] = np.bincount(self._pictures[other], met.sum(axis=0), count)
-        return won, pairs
+        return won
 
 
 def pairs_won(values: Array, positive: Flags, strata: Labels) -> tuple[float, int]:
@@ -88,5 +102,7 @@ def quantile_strata(values: Array, count: int) -> Labels:
 
 
 def _estimate(won: float, pairs: int, drawn: Array) -> Estimate:
+    if not pairs:
+        return Estimate(None, None, None, 0.0, 0.0)
     low, high = np.percentile(drawn[np.isfinite(drawn)], [2.5, 97.5])
     return Estimate(won / pairs, float(low), float(high), won, float(pairs))

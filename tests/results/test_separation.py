@@ -46,7 +46,7 @@ def test_a_draw_counts_each_picture_as_often_as_it_was_drawn(things, seed):
     values, positive, pictures, strata = columns(things)
     clusters = [str(number) for number in range(6)]
     separation = Separation(Resampler(clusters, seed, draws=5), pictures, positive, strata)
-    got = separation._drawn(values)
+    got = separation.auroc(values).drawn
     weights = np.random.default_rng(seed).multinomial(6, np.full(6, 1 / 6), size=5)
     for drawn, times in zip(got, weights, strict=True):
         won, pairs = slowly([thing for thing in things for _ in range(times[thing[2]])])
@@ -58,7 +58,7 @@ def test_by_hand():
     values, positive = np.array([3.0, 1.0, 2.0, 1.0]), np.array([True, True, False, False])
     assert pairs_won(values, positive, np.zeros(4, int)) == (2.5, 4)
     assert pairs_won(values, positive, np.array([0, 1, 0, 1])) == (1.5, 2)
-    everything = Separation(Resampler(list("abcd")), np.arange(4), positive).estimate(values)
+    everything = Separation(Resampler(list("abcd")), np.arange(4), positive).auroc(values).estimate()
     assert (everything.value, everything.over, everything.under) == (0.625, 2.5, 4)
     assert 0 <= everything.low <= 0.625 <= everything.high <= 1
 
@@ -72,7 +72,7 @@ def made(count=300, shift=1.0, seed=0):
 def test_the_interval_is_near_the_one_of_the_normal_model():
     """Binormal with d' = 1: AUROC 0.760; Hanley and McNeil's error with 90 and 210 things is 0.031."""
     values, positive = made(300)
-    estimate = Separation(Resampler([str(i) for i in range(300)]), np.arange(300), positive).estimate(values)
+    estimate = Separation(Resampler([str(i) for i in range(300)]), np.arange(300), positive).auroc(values).estimate()
     assert estimate.value == pytest.approx(0.760, abs=0.08)
     assert (estimate.high - estimate.low) / (2 * 1.96) == pytest.approx(0.031, abs=0.006)
 
@@ -81,16 +81,16 @@ def test_pictures_are_drawn_not_things():
     """Four copies of each thing in its picture change neither the value nor the interval."""
     values, positive = made(120)
     resampler = Resampler([str(i) for i in range(120)])
-    alone = Separation(resampler, np.arange(120), positive).estimate(values)
-    copied = Separation(resampler, np.arange(120).repeat(4), positive.repeat(4)).estimate(values.repeat(4))
+    alone = Separation(resampler, np.arange(120), positive).auroc(values).estimate()
+    copied = Separation(resampler, np.arange(120).repeat(4), positive.repeat(4)).auroc(values.repeat(4)).estimate()
     assert (copied.value, copied.low, copied.high) == pytest.approx((alone.value, alone.low, alone.high))
     assert copied.under == 16 * alone.under
 
 
 def test_the_same_things_give_the_same_digits():
     values, positive = made()
-    first, second = (Separation(Resampler(list("abc") * 100), np.arange(300), positive).estimate(values) for _ in "12")
-    assert first == second
+    things, again = (Separation(Resampler(list("abc") * 100), np.arange(300), positive) for _ in range(2))
+    assert things.auroc(values).estimate() == again.auroc(values).estimate()
 
 
 def test_a_gain_is_paired():
@@ -98,12 +98,12 @@ def test_a_gain_is_paired():
     values, positive = made()
     separation = Separation(Resampler([str(i) for i in range(300)]), np.arange(300), positive)
     worse = values + 0.1 * np.random.default_rng(1).normal(size=300)
-    gain = separation.gain(values, worse)
-    one, other = separation.estimate(values), separation.estimate(worse)
+    gain = separation.auroc(values).minus(separation.auroc(worse))
+    one, other = separation.auroc(values).estimate(), separation.auroc(worse).estimate()
     assert gain.value == pytest.approx(one.value - other.value)
     assert gain.under == one.under
     assert gain.high - gain.low < 0.3 * (one.high - one.low)
-    itself = separation.gain(values, values)
+    itself = separation.auroc(values).minus(separation.auroc(values))
     assert (itself.value, itself.low, itself.high) == (0, 0, 0)
 
 
@@ -111,8 +111,8 @@ def test_a_gain_is_paired():
 def test_one_kind_alone_cannot_be_told_apart(positive):
     things = Separation(Resampler(["a", "b"]), np.arange(len(positive)), np.array(positive, bool))
     values = np.ones(len(positive))
-    assert things.estimate(values).value is None
-    assert things.gain(values, values).value is None
+    assert things.auroc(values).estimate().value is None
+    assert things.auroc(values).minus(things.auroc(values)).value is None
 
 
 def test_what_only_position_explains_vanishes_at_equal_position():
@@ -120,8 +120,8 @@ def test_what_only_position_explains_vanishes_at_equal_position():
     position = np.repeat(np.arange(10.0), 30)
     positive = np.random.default_rng(0).random(300) < position / 10
     resampler, strata = Resampler([str(i) for i in range(300)]), quantile_strata(position, 10)
-    assert Separation(resampler, np.arange(300), positive).estimate(position).value > 0.7
-    assert Separation(resampler, np.arange(300), positive, strata).estimate(position).value == 0.5
+    assert Separation(resampler, np.arange(300), positive).auroc(position).estimate().value > 0.7
+    assert Separation(resampler, np.arange(300), positive, strata).auroc(position).estimate().value == 0.5
 
 
 @given(hnp.arrays(float, st.integers(0, 60), elements=st.integers(0, 9)), st.integers(1, 12))

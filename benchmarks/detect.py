@@ -1,15 +1,15 @@
 """Detect: which figures of the model tell the objects it makes up from those that are there.
 
-Paper    The measures are those of arXiv:2412.13949 (T-VHD) and arXiv:2508.10552 (MDI, AEI), and the usual ones of
-         uncertainty; to judge each as a detector of hallucinated words, with pictures as clusters, is the former's way.
+Paper    None of its own: measures of arXiv:2412.13949 (T-VHD: lower at hallucinated words) and arXiv:2508.10552 (MDI,
+         AEI), and the usual ones of uncertainty.
 Items    One caption per picture, as CHAIR's.
 Prompt   CHAIR's.
 Rule     "mmhall": objects are found with our own vocabulary, as in CHAIR; one the annotation lacks is hallucinated.
 Signals  Read off the unsteered model for the caption that a strategy wrote, where the object's word begins: at its
          first token, for what follows is nearly determined by it ("token='mean'": the mean over its tokens). Which
          way each points was fixed beforehand; a hallucinated object is expected to have
-           a late *position* in the caption (token index): the baseline, for hallucination grows with length and every
-             other signal decays with it;
+           a late *position* in the caption (token index): the baseline all others must beat, for hallucination grows
+             with a caption's length, and what depends on the picture decays with it;
            a low *log-probability*, and a high *entropy* of the distribution the token was chosen from;
            a low *image gain* (log-probability minus that without the picture) and a low *image divergence*
              (Jensen-Shannon, between the distributions with and without it);
@@ -25,9 +25,9 @@ Metrics  One table a signal. AUROC: how often, of one hallucinated and one suppo
 Cost     Beside writing: every caption that names an object is read twice more in its batch, with and without the
          picture, in one pass each and none of it step by step; between them the head outputs of the caption's tokens
          are held, layers x tokens x hidden size. Seconds per answer in a report do not contain it.
-Differs  The paper compares T-VHD's distributions on 500 COCO captions and leaves k open. MDI and AEI are defined for
-         whole answers; here they are taken of a single row, where AEI says in other words what MDI says. Strategies
-         write different captions, so a strategy's AUROC is not tested against the baseline's.
+Differs  No paper's set-up is repeated, so no figure compares with theirs. MDI and AEI are defined for whole answers;
+         here they are taken of a single row, where AEI says in other words what MDI says. Strategies write different
+         captions, so a strategy's AUROC is not tested against the baseline's.
 """
 
 from __future__ import annotations

@@ -89,9 +89,7 @@ def test_pictures_are_drawn_not_things():
 
 def test_the_same_things_give_the_same_digits():
     values, positive = made()
-    first, second = (
-        Separation(Resampler(list("abc") * 100), np.arange(300), positive).auroc(values).estimate() for _ in "12"
-    )
+    things, again = (Separation(Resampler(list("abc") * 100), np.arange(300), positive) for _ in range(2))
     assert things.auroc(values).estimate() == again.auroc(values).estimate()
 
 

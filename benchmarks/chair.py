@@ -8,6 +8,9 @@ Rule     "mmhall": objects are found with our own vocabulary (`mmhall.benchmarks
          "original" and "wordnet": the published word rules, with word lists you supply (`vocabulary`: the
          original's synonyms.txt, `lemmas`: a JSON table; see `mmhall.benchmarks.chair_rules`). "wordnet" goes
          without a part-of-speech tagger: close to the published evaluator, not equal to it.
+         Data with other categories than COCO's: with "mmhall" its categories are what can be found, each by
+         its name and plural, COCO's by our synonyms, too; `vocabulary` may be a JSON file, object to words.
+Truth    The annotation; with `captions`, a COCO captions file, also what the rule finds in them, as in the original.
 Groups   *captions*: as they are. *equal length*: each strategy against the baseline with both captions of
          a picture cut to the words of the shorter one, for longer captions name more, right and wrong;
          the baseline's own line is uncut.
@@ -24,8 +27,7 @@ Metrics  CHAIR_i, the share of named objects (repeats counted) that are absent; 
 Options  `words` cuts every caption to its first so many words, `drop_unfinished` then drops a last sentence
          that has no end; both before anything is counted, and for every strategy alike.
 Differs  With "mmhall" not the original word list or lemmatiser, so figures do not compare with published
-         tables to the digit. Truth is the annotation alone; the original adds objects of reference captions.
-         Words are counted without punctuation.
+         tables to the digit. Words are counted without punctuation.
 """
 
 from __future__ import annotations
@@ -33,13 +35,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.chair_rules import RULES, word_rule
-from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.vocabulary import SYNONYMS, Mention, mentions
+from mmhall.benchmarks.pictures import Picture, PictureBenchmark, PictureSet, read_captions
+from mmhall.benchmarks.vocabulary import SYNONYMS, Mention, mentions, ours
 from mmhall.errors import DataError
 from mmhall.options import option
 
@@ -61,8 +64,9 @@ class Chair(PictureBenchmark):
         max_new_tokens: Most tokens a caption may have.
         words: Captions are cut to their first so many words; 0: they are not.
         drop_unfinished: Whether a last sentence without an end is dropped.
-        vocabulary: Path of the original's synonyms.txt, for the rules that need it.
-        lemmas: Path of their table of lemmas.
+        vocabulary: Path of the original's synonyms.txt, for the rules that need it; with ours, of a JSON file.
+        lemmas: Path of the table of lemmas, for the rules that need it.
+        captions: Path of a COCO captions file, whose objects count as there.
     """
 
     name: ClassVar[str] = "chair"
@@ -92,22 +96,39 @@ class Chair(PictureBenchmark):
     drop_unfinished: bool = option(False)
     vocabulary: str = option("", expected="a path")
     lemmas: str = option("", expected="a path")
+    captions: str = option("", expected="a path")
 
     def __post_init__(self) -> None:
         """Check that a rule has the files it reads, and no file is given in vain."""
         super().__post_init__()
-        reads = self.rule in RULES
-        for name, what in (("vocabulary", "the original's synonyms.txt"), ("lemmas", "a JSON table of lemmas")):
-            expected = f"the path of {what}" if reads else "left out"
-            self.check(name, bool(getattr(self, name)) == reads, f"{expected} where the rule is {self.rule!r}")
+        reads, given = self.rule in RULES, f"where the rule is {self.rule!r}"
+        self.check("vocabulary", bool(self.vocabulary) or not reads, f"the path of the original's synonyms.txt {given}")
+        what = "the path of a JSON table of lemmas" if reads else "left out"
+        self.check("lemmas", bool(self.lemmas) == reads, f"{what} {given}")
+
+    def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
+        """Add what reference captions name, and say by which vocabulary."""
+        names = self._names(pictures.categories)
+        remarks = [f"vocabulary {self.vocabulary}."] if self.vocabulary else []
+        if names:
+            remarks.append(
+                f"the data has {len(set(names) - set(SYNONYMS))} categories that are not COCO's: only its {len(names)} "
+                "are looked for, COCO's by our synonyms, others by name and plural unless the vocabulary tells more."
+            )
+        if not self.captions:
+            return pictures, remarks
+        references = read_captions(Path(self.captions))
+        if not any(p.id in references for p in pictures.pictures):
+            raise DataError(f"{self.captions}: has no caption of any of the {len(pictures.pictures)} pictures")
+        added = [self._added(p, references.get(p.id, ()), names) for p in pictures.pictures]
+        only, total = sum(map(len, added)), sum(len(p.objects) for p in pictures.pictures)
+        remarks.append(f"{only} of {only + total} objects are known from reference captions only.")
+        told = [replace(p, objects=(*p.objects, *new)) for p, new in zip(pictures.pictures, added, strict=True)]
+        return PictureSet(tuple(told), pictures.categories), remarks
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Ask for one caption per picture that shows anything."""
-        unknown = sorted(set(pictures.categories) - self._known())
-        if unknown:
-            raise DataError(
-                f"chair: {unknown[0]!r} is not in the vocabulary of rule {self.rule!r} ({len(unknown)} such categories)"
-            )
+        names = self._names(pictures.categories)
         used = [p for p in pictures.pictures if p.objects]
         likely = Likely([p.objects for p in used])
         return [
@@ -116,7 +137,12 @@ class Chair(PictureBenchmark):
                 p.id,
                 PROMPT,
                 (CAPTIONS, EQUAL),
-                {"objects": list(p.objects), "visibility": p.visibility, "causes": likely.causes(p.objects)},
+                {
+                    "objects": list(p.objects),
+                    "visibility": p.visibility,
+                    "causes": likely.causes(p.objects),
+                    **({"names": names} if names else {}),
+                },
             )
             for p in used
         ]
@@ -124,7 +150,7 @@ class Chair(PictureBenchmark):
     def count(self, item: Item, text: str) -> Counts:
         """Count one caption against the objects that are there."""
         read, truth = self._read(text), item.truth
-        found, tokens = self._found(read)
+        found, tokens = self._found(read, truth.get("names", ()))
         named = [m.name for m in found]
         return {
             **_score(truth["objects"], named, read),
@@ -144,20 +170,35 @@ class Chair(PictureBenchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named in what is counted."""
-        return [(m.start, m.end, m.name in item.truth["objects"]) for m in self._found(self._read(text))[0]]
+        found, _ = self._found(self._read(text), item.truth.get("names", ()))
+        return [(m.start, m.end, m.name in item.truth["objects"]) for m in found]
 
-    def _known(self) -> set[str]:
-        """Return every object the rule can find."""
-        return set(
-            word_rule(self.rule, self.vocabulary, self.lemmas).nodes.values() if self.rule in RULES else SYNONYMS
-        )
+    def _names(self, categories: Sequence[str]) -> list[str]:
+        """Return the categories of data that has others than COCO's; none where all are.
 
-    def _found(self, text: str) -> tuple[Sequence[Mention], int]:
+        Raises:
+            DataError: The rule has no words for a category.
+        """
+        if self.rule not in RULES:
+            ours(self.vocabulary)
+            return sorted(categories) if set(categories) - set(SYNONYMS) else []
+        unknown = sorted(set(categories) - set(word_rule(self.rule, self.vocabulary, self.lemmas).nodes.values()))
+        if unknown:
+            told = f"{len(unknown)} such categories; rule 'mmhall' takes any"
+            raise DataError(f"chair: {unknown[0]!r} is no object of {self.vocabulary} ({told})")
+        return []
+
+    def _found(self, text: str, names: Sequence[str]) -> tuple[Sequence[Mention], int]:
         """Find the objects named in a text; beside them its tokens, where the rule counts them."""
         if self.rule not in RULES:
-            return mentions(text), 0
+            return ours(self.vocabulary, tuple(names)).mentions(text), 0
         reading = word_rule(self.rule, self.vocabulary, self.lemmas).read(text)
         return reading.mentions, reading.tokens
+
+    def _added(self, picture: Picture, captions: Sequence[str], names: Sequence[str]) -> list[str]:
+        """Return objects that captions name and the annotation lacks, in order."""
+        named = dict.fromkeys(m.name for caption in captions for m in self._found(caption, names)[0])
+        return [name for name in named if name not in picture.objects]
 
     def _read(self, text: str) -> str:
         """Return the beginning of a caption that counts."""

@@ -31,8 +31,8 @@ _YOUNG = "bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, ani
 _KEPT = (
     "motor bike, motor cycle, air plane, traffic light, street light, traffic signal, stop light, fire hydrant, "
     "stop sign, parking meter, suit case, sports ball, baseball bat, baseball glove, tennis racket, wine glass, "
-    "hot dog, cell phone, mobile phone, teddy bear, hair drier, potted plant, laptop computer, stove top oven, home plate, "
-    "train track"
+    "hot dog, cell phone, mobile phone, teddy bear, hair drier, potted plant, laptop computer, stove top oven, "
+    "home plate, train track"
 )
 MERGED: Mapping[str, str] = {
     **{phrase: phrase for phrase in _KEPT.split(", ")},

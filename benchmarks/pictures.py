@@ -1,4 +1,4 @@
-"""Pictures with known objects, read from a COCO detection file.
+"""Pictures with known objects, read from a COCO detection file or a CSV picture list.
 
 The drawn scenes come through here like anybody's own data: nothing else reads them.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
+from mmhall.benchmarks.picture_lists import read_csv, seen
 from mmhall.errors import DataError
 
 
@@ -44,6 +47,11 @@ class PictureSet:
 
     pictures: tuple[Picture, ...]
     categories: tuple[str, ...]
+    _by_id: dict[str, Picture] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find pictures by id at once."""
+        object.__setattr__(self, "_by_id", {picture.id: picture for picture in self.pictures})
 
     @property
     def digest(self) -> str:
@@ -56,11 +64,29 @@ class PictureSet:
 
     def __getitem__(self, picture: str) -> Picture:
         """Return a picture by id."""
-        return next(p for p in self.pictures if p.id == picture)
+        return self._by_id[picture]
+
+
+def read_pictures(path: Path, images: Path, limit: int | None = None) -> PictureSet:
+    """Read a CSV picture list where the name ends in ".csv", else a COCO detection file.
+
+    Args:
+        path: The file.
+        images: Folder that picture names are relative to.
+        limit: Keep only the first so many pictures, by id.
+
+    Raises:
+        DataError: The file or a picture is missing or malformed.
+    """
+    if path.suffix.lower() != ".csv":
+        return read_coco(path, images, limit)
+    found = read_csv(path)
+    pictures = [Picture(name, images / name, tuple(objects), objects) for name, objects in sorted(found.items())]
+    return _existing(path, pictures[:limit], {name for objects in found.values() for name in objects})
 
 
 def read_coco(annotations: Path, images: Path, limit: int | None = None) -> PictureSet:
-    """Read a COCO detection file.
+    """Read a COCO detection file; ids may be numbers or text.
 
     Args:
         annotations: JSON with `images`, `annotations` and `categories`.
@@ -71,48 +97,94 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None) -> Pict
         DataError: The file or a picture is missing, or it is no COCO detection file.
     """
     try:
-        data = json.loads(annotations.read_text(encoding="utf-8"))
-        names = {entry["id"]: str(entry["name"]) for entry in data["categories"]}
-        found: dict[Any, dict[str, str]] = {entry["id"]: {} for entry in data["images"]}
+        data = read_json(annotations, "a COCO detection file")
+        names = {str(entry["id"]): str(entry["name"]) for entry in data["categories"]}
+        found: dict[str, dict[str, str]] = {str(entry["id"]): {} for entry in data["images"]}
         for entry in data["annotations"]:
-            objects = found[entry["image_id"]]
-            name = names[entry["category_id"]]
-            if name not in objects or objects[name] != "clear":
-                objects[name] = str(entry.get("visibility", ""))
+            objects, name = found[str(entry["image_id"])], names[str(entry["category_id"])]
+            seen(objects, name, str(entry.get("visibility", "")))
         pictures = [
-            Picture(str(entry["id"]), images / entry["file_name"], tuple(found[entry["id"]]), found[entry["id"]])
-            for entry in sorted(data["images"], key=lambda e: (len(str(e["id"])), str(e["id"])))
-        ][:limit]
-    except FileNotFoundError as error:
-        raise DataError(f"{annotations}: does not exist; give a COCO detection file") from error
-    except OSError as error:
-        raise DataError(f"{annotations}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+            Picture(name, images / entry["file_name"], tuple(found[name]), found[name])
+            for name, entry in sorted(
+                ((str(entry["id"]), entry) for entry in data["images"]), key=lambda e: (len(e[0]), e[0])
+            )
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{annotations}: is no COCO detection file ({type(error).__name__}: {error})") from error
+    for one, other in pairwise(pictures):
+        if one.id == other.id:
+            raise DataError(f"{annotations}: lists picture {one.id} twice; give every picture an id of its own")
+    return _existing(annotations, pictures[:limit], set(names.values()))
+
+
+def read_captions(path: Path) -> dict[str, list[str]]:
+    """Read a COCO captions file: picture id to its captions.
+
+    Raises:
+        DataError: The file is missing, or it is no COCO captions file.
+    """
+    what = "a COCO captions file"
+    captions: dict[str, list[str]] = {}
+    try:
+        for entry in read_json(path, what)["annotations"]:
+            captions.setdefault(str(entry["image_id"]), []).append(str(entry["caption"]))
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: is no COCO captions file ({type(error).__name__}: {error}); give {what}") from error
+    if not captions:
+        raise DataError(f"{path}: holds no captions; give {what}")
+    return captions
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: It is missing, cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; give {what}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is no {what.removeprefix('a ')} ({type(error).__name__}: {error})") from error
+
+
+def _existing(source: Path, pictures: Sequence[Picture], categories: Collection[str]) -> PictureSet:
+    """Make a set of pictures that are all there."""
     if not pictures:
-        raise DataError(f"{annotations}: lists no pictures")
+        raise DataError(f"{source}: lists no pictures")
     missing = [p.path for p in pictures if not p.path.is_file()]
     if missing:
         raise DataError(
             f"{missing[0]}: does not exist ({len(missing)} of {len(pictures)} pictures are missing); check --images"
         )
-    return PictureSet(tuple(pictures), tuple(sorted(set(names.values()))))
+    return PictureSet(tuple(pictures), tuple(sorted(categories)))
 
 
 @dataclass(frozen=True)
 class PictureBenchmark(Benchmark):
     """A benchmark made of pictures with known objects."""
 
-    reads: ClassVar[str] = "a COCO detection file"
+    reads: ClassVar[str] = 'a COCO detection file or a CSV picture list ("file,objects" or "file,category")'
     drawn: ClassVar[bool] = True
 
     def material(self, source: Source) -> Material:
         """Read the pictures and make the items."""
         given = source.given(self.name, self.reads)
-        pictures = read_coco(given, source.folder or given.parent, source.limit)
+        pictures, remarks = self.told(read_pictures(given, source.folder or given.parent, source.limit))
         items = self.items(pictures, source.seed)
-        paths = {p.id: p.path for p in pictures.pictures}
-        return Material(tuple(items), {i.picture: paths[i.picture] for i in items if i.picture is not None})
+        files = {i.picture: pictures[i.picture].path for i in items if i.picture is not None}
+        return Material(tuple(items), files, tuple(remarks))
+
+    def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
+        """Return pictures with what else is known of them, and what a reader should know of that.
+
+        Raises:
+            DataError: What is to be added cannot be read.
+        """
+        return pictures, []
 
     @abstractmethod
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:

@@ -6,10 +6,14 @@ no bear. Phrases of `NOT_OBJECTS` swallow words that mean something else ("train
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+
+from mmhall.errors import DataError
 
 SYNONYMS: dict[str, str] = {
     "person": "man, woman, boy, girl, child, kid, baby, toddler, infant, guy, lady, gentleman, adult, human, player, "
@@ -150,6 +154,17 @@ _IRREGULAR = {
     "fireman": "firemen",
     "gentleman": "gentlemen",
     "wife": "wives",
+    "wolf": "wolves",
+    "leaf": "leaves",
+    "shelf": "shelves",
+    "scarf": "scarves",
+    "loaf": "loaves",
+    "foot": "feet",
+    "tooth": "teeth",
+    "tomato": "tomatoes",
+    "potato": "potatoes",
+    "deer": "deer",
+    "fish": "fish",
     "businessman": "businessmen",
     "businesswoman": "businesswomen",
     "aircraft": "aircraft",
@@ -224,7 +239,7 @@ def mentions(text: str) -> list[Mention]:
     >>> [m.name for m in mentions("Two men eat hot dogs near train tracks; a dog watches the TV.")]
     ['person', 'hot dog', 'dog', 'tv']
     """
-    return _coco().mentions(text)
+    return ours().mentions(text)
 
 
 def plural(word: str) -> str:
@@ -267,10 +282,35 @@ def synonyms(name: str) -> list[str]:
     return [word for word in SYNONYMS.get(name, "").split(", ") if word]
 
 
-@lru_cache(maxsize=1)
-def _coco() -> Vocabulary:
-    """Return the vocabulary of COCO's eighty objects."""
-    return vocabulary({name: synonyms(name) for name in SYNONYMS})
+@lru_cache(maxsize=8)
+def ours(path: str = "", names: tuple[str, ...] = ()) -> Vocabulary:
+    """Return our vocabulary.
+
+    Args:
+        path: Of a JSON file, object to its words, which replace ours; "": none.
+        names: The objects to look for, beside those of the file; none: COCO's eighty.
+
+    Raises:
+        DataError: The file is missing or malformed.
+    """
+    given = _given(Path(path)) if path else {}
+    return vocabulary({name: given.get(name, synonyms(name)) for name in dict.fromkeys((*(names or SYNONYMS), *given))})
+
+
+def _given(path: Path) -> dict[str, list[str]]:
+    what = 'a JSON vocabulary such as {"fox": ["vixen", "fox cub"]}'
+    try:
+        words = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; give {what}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is no JSON ({error}); give {what}") from error
+    if not isinstance(words, dict) or not words:
+        raise DataError(f"{path}: names no objects; give {what}")
+    for name, listed in words.items():
+        if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
+            raise DataError(f"{path}: {name!r} has {listed!r}; give {what}")
+    return words
 
 
 def _phrase(words: str) -> str:

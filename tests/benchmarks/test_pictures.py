@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from mmhall.benchmarks.pictures import read_coco
+from mmhall.benchmarks.pictures import read_captions, read_coco, read_pictures
 from mmhall.errors import DataError
 
 
@@ -70,3 +70,92 @@ def test_what_is_no_json_is_refused(tmp_path):
         read_coco(tmp_path / "a.json", tmp_path)
     with pytest.raises(DataError, match="does not exist"):
         read_coco(tmp_path / "b.json", tmp_path)
+
+
+def test_ids_may_be_text_with_gaps_and_pictures_may_show_nothing(tmp_path):
+    images = [{"id": "10", "file_name": "b.png"}, {"id": "x", "file_name": "a.png"}]
+    annotations = [{"image_id": "10", "category_id": "90"}]
+    path = write(tmp_path, images=images, categories=[{"id": 90, "name": "fox"}], annotations=annotations)
+    assert [(p.id, p.objects) for p in read_coco(path, tmp_path).pictures] == [("x", ()), ("10", ("fox",))]
+
+
+def test_a_picture_listed_twice_is_refused(tmp_path):
+    images = [{"id": 9, "file_name": "a.png"}, {"id": "9", "file_name": "b.png"}]
+    with pytest.raises(DataError, match="picture 9 twice"):
+        read_coco(write(tmp_path, images=images, annotations=[]), tmp_path)
+
+
+def test_a_picture_is_found_by_id(tmp_path):
+    pictures = read_coco(write(tmp_path), tmp_path)
+    assert all(pictures[p.id] is p for p in pictures.pictures)
+    with pytest.raises(KeyError):
+        pictures["77"]
+
+
+@pytest.mark.parametrize(
+    ("text", "objects", "visibility"),
+    [
+        (
+            "file,objects\na.png,dog; car;dog\nb.png,\n",
+            [("a.png", ("dog", "car")), ("b.png", ())],
+            {"dog": "", "car": ""},
+        ),
+        (
+            '\ufefffile,category,visibility\r\na.png,"dog",faint\r\n"a.png",car,\r\na.png,dog,clear\r\n\r\nb.png,,\r\n',
+            [("a.png", ("dog", "car")), ("b.png", ())],
+            {"dog": "clear", "car": ""},
+        ),
+        ('category, File\n"stop sign", a.png\n', [("a.png", ("stop sign",))], {"stop sign": ""}),
+        ("file,objects,note\nb.png,dog\na.png\n", [("a.png", ()), ("b.png", ("dog",))], {}),
+    ],
+)
+def test_picture_lists(tmp_path, text, objects, visibility):
+    write(tmp_path)
+    (tmp_path / "list.CSV").write_bytes(text.encode())
+    pictures = read_pictures(tmp_path / "list.CSV", tmp_path)
+    assert [(p.id, p.objects) for p in pictures.pictures] == objects
+    assert pictures["a.png"].visibility == visibility
+    assert pictures.categories == tuple(sorted({name for _, names in objects for name in names}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "nothing"),
+        ("a.png,dog\n", "'a.png,dog'"),
+        ("file\na.png\n", "its first line"),
+        ("objects\ndog\n", "its first line"),
+        ("file,objects\n", "lists no pictures"),
+        ("file,objects\n,dog\n", "list.csv:2: names no file"),
+        ("file,objects\na.png,dog\na.png,car\n", "list.csv:3: lists 'a.png' a second time"),
+        ('file,objects\na.png,"dog\n', "no CSV file"),
+        ("file,objects\ngone.png,dog\n", "gone.png: does not exist"),
+        (b"file,objects\n\xff,dog\n", "no CSV file"),
+    ],
+)
+def test_unfit_picture_lists_are_refused(tmp_path, text, message):
+    write(tmp_path)
+    path = tmp_path / "list.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=message):
+        read_pictures(path, tmp_path)
+
+
+def test_a_folder_is_no_picture_list(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    for name in ("a.csv", "gone.csv"):
+        with pytest.raises(DataError, match="cannot be read"):
+            read_pictures(tmp_path / name, tmp_path)
+
+
+def test_captions_by_picture(tmp_path):
+    listed = [{"image_id": n, "caption": text} for n, text in ((9, "A."), ("9", "B."), (10, "C."))]
+    (tmp_path / "c.json").write_text(json.dumps({"annotations": listed}))
+    assert read_captions(tmp_path / "c.json") == {"9": ["A.", "B."], "10": ["C."]}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"annotations": [{"caption": "A."}]}', '{"annotations": []}'])
+def test_unfit_captions_are_refused(tmp_path, text):
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(DataError, match=r"c\.json: "):
+        read_captions(tmp_path / "c.json")

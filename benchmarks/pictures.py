@@ -59,13 +59,14 @@ class PictureSet:
         return next(p for p in self.pictures if p.id == picture)
 
 
-def read_coco(annotations: Path, images: Path, limit: int | None = None) -> PictureSet:
+def read_coco(annotations: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
     """Read a COCO detection file.
 
     Args:
         annotations: JSON with `images`, `annotations` and `categories`.
         images: Folder that `file_name` is relative to.
         limit: Keep only the first so many pictures, by id.
+        required: Whether the pictures must be there.
 
     Raises:
         DataError: The file or a picture is missing, or it is no COCO detection file.
@@ -91,7 +92,7 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None) -> Pict
         raise DataError(f"{annotations}: is no COCO detection file ({type(error).__name__}: {error})") from error
     if not pictures:
         raise DataError(f"{annotations}: lists no pictures")
-    missing = [p.path for p in pictures if not p.path.is_file()]
+    missing = [p.path for p in pictures if required and not p.path.is_file()]
     if missing:
         raise DataError(
             f"{missing[0]}: does not exist ({len(missing)} of {len(pictures)} pictures are missing); check --images"
@@ -109,7 +110,7 @@ class PictureBenchmark(Benchmark):
     def material(self, source: Source) -> Material:
         """Read the pictures and make the items."""
         given = source.given(self.name, self.reads)
-        pictures = read_coco(given, source.folder or given.parent, source.limit)
+        pictures = read_coco(given, source.folder or given.parent, source.limit, source.pictures)
         items = self.items(pictures, source.seed)
         paths = {p.id: p.path for p in pictures.pictures}
         return Material(tuple(items), {i.picture: paths[i.picture] for i in items if i.picture is not None})

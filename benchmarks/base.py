@@ -63,12 +63,14 @@ class Source:
         images: Folder of the pictures; None: the data's own.
         limit: Use only the first so many pictures.
         seed: Seeds the benchmark's draws.
+        pictures: Whether picture files must be there; scoring needs none.
     """
 
     data: Path | None
     images: Path | None = None
     limit: int | None = None
     seed: int = 0
+    pictures: bool = True
 
     def given(self, name: str, reads: str) -> Path:
         """Return the data's path.

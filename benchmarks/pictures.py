@@ -67,31 +67,33 @@ class PictureSet:
         return self._by_id[picture]
 
 
-def read_pictures(path: Path, images: Path, limit: int | None = None) -> PictureSet:
+def read_pictures(path: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
     """Read a CSV picture list where the name ends in ".csv", else a COCO detection file.
 
     Args:
         path: The file.
         images: Folder that picture names are relative to.
         limit: Keep only the first so many pictures, by id.
+        required: Whether the pictures must be there.
 
     Raises:
         DataError: The file or a picture is missing or malformed.
     """
     if path.suffix.lower() != ".csv":
-        return read_coco(path, images, limit)
+        return read_coco(path, images, limit, required)
     found = read_csv(path)
     pictures = [Picture(name, images / name, tuple(objects), objects) for name, objects in sorted(found.items())]
-    return _existing(path, pictures[:limit], {name for objects in found.values() for name in objects})
+    return _existing(path, pictures[:limit], {name for objects in found.values() for name in objects}, required)
 
 
-def read_coco(annotations: Path, images: Path, limit: int | None = None) -> PictureSet:
+def read_coco(annotations: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
     """Read a COCO detection file; ids may be numbers or text.
 
     Args:
         annotations: JSON with `images`, `annotations` and `categories`.
         images: Folder that `file_name` is relative to.
         limit: Keep only the first so many pictures, by id.
+        required: Whether the pictures must be there.
 
     Raises:
         DataError: The file or a picture is missing, or it is no COCO detection file.
@@ -114,7 +116,7 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None) -> Pict
     for one, other in pairwise(pictures):
         if one.id == other.id:
             raise DataError(f"{annotations}: lists picture {one.id} twice; give every picture an id of its own")
-    return _existing(annotations, pictures[:limit], set(names.values()))
+    return _existing(annotations, pictures[:limit], set(names.values()), required)
 
 
 def read_captions(path: Path) -> dict[str, list[str]]:
@@ -151,11 +153,11 @@ def read_json(path: Path, what: str) -> Any:
         raise DataError(f"{path}: is no {what.removeprefix('a ')} ({type(error).__name__}: {error})") from error
 
 
-def _existing(source: Path, pictures: Sequence[Picture], categories: Collection[str]) -> PictureSet:
-    """Make a set of pictures that are all there."""
+def _existing(source: Path, pictures: Sequence[Picture], categories: Collection[str], required: bool) -> PictureSet:
+    """Make a set of pictures that are all there, if they must be."""
     if not pictures:
         raise DataError(f"{source}: lists no pictures")
-    missing = [p.path for p in pictures if not p.path.is_file()]
+    missing = [p.path for p in pictures if required and not p.path.is_file()]
     if missing:
         raise DataError(
             f"{missing[0]}: does not exist ({len(missing)} of {len(pictures)} pictures are missing); check --images"
@@ -173,7 +175,9 @@ class PictureBenchmark(Benchmark):
     def material(self, source: Source) -> Material:
         """Read the pictures and make the items."""
         given = source.given(self.name, self.reads)
-        pictures, remarks = self.told(read_pictures(given, source.folder or given.parent, source.limit))
+        pictures, remarks = self.told(
+            read_pictures(given, source.folder or given.parent, source.limit, source.pictures)
+        )
         items = self.items(pictures, source.seed)
         files = {i.picture: pictures[i.picture].path for i in items if i.picture is not None}
         return Material(tuple(items), files, tuple(remarks))

@@ -97,7 +97,7 @@ class ObjectQuestions(PictureBenchmark):
             return super().material(source)
         read = read_questions(source.data, self.text)
         names = list(dict.fromkeys(q.picture for q in read.questions))[: source.limit]
-        pictures = find_pictures(names, source.folder or Path())
+        pictures = find_pictures(names, source.folder or Path(), source.pictures)
         items = self.phrased([q for q in read.questions if q.picture in pictures], source.seed)
         return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, read.remarks)
 

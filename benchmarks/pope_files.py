@@ -87,14 +87,15 @@ def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
     return QuestionSet(questions, tuple(_remarks(files, records, questions)))
 
 
-def find_pictures(names: Iterable[str], folder: Path) -> dict[str, Path]:
-    """Return each picture's file, in a folder or in COCO's subfolders of it.
+def find_pictures(names: Iterable[str], folder: Path, required: bool = True) -> dict[str, Path]:
+    """Return each picture's file, in a folder or in COCO's subfolders of it; unless required, where it would be.
 
     Raises:
         DataError: Some are missing.
     """
-    found = {
-        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if _is_file(p)), None) for name in names
+    found: dict[str, Path | None] = {
+        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if _is_file(p) or not required), None)
+        for name in names
     }
     missing = [name for name, path in found.items() if path is None]
     if missing:

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from mmhall.cli import bench, choose, compare, generate, judge, listing, report, scenes, show, tune
+from mmhall.cli import bench, choose, compare, export, generate, judge, listing, report, scenes, score, show, tune
 from mmhall.errors import MmhallError
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
@@ -25,6 +25,8 @@ app.command("bench")(bench.bench)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("judge")(judge.judge)
+app.command("export")(export.export)
+app.command("score")(score.score)
 app.command("scenes")(scenes.scenes)
 app.command("tune")(tune.tune)
 app.command("list")(listing.list_names)

@@ -65,12 +65,12 @@ def _pictures(
     data: Path | None, images: Path | None, n: int, seed: int, scratch: Path
 ) -> tuple[PictureSet, dict[str, Any]]:
     """Read the first pictures of a data set, or draw some; also say which they are."""
-    from mmhall.benchmarks.pictures import read_coco
+    from mmhall.benchmarks.pictures import read_coco, read_pictures
     from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
     from mmhall.cli.console import progress
 
     if data is not None:
-        pictures = read_coco(data, images or data.parent, n)
+        pictures = read_pictures(data, images or data.parent, n)
         return pictures, {"source": data.name, "digest": pictures.digest}
     with progress("drawing scenes", n) as advance:
         for _ in write_scenes(scratch, n, seed):

@@ -1,0 +1,30 @@
+"""mmhall export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder of a bench command.")],
+    to: Annotated[Path, typer.Option(help="File to write; its name ends in .jsonl, .parquet or .csv.")],
+    benchmark: Annotated[str | None, typer.Option(help="Only this one's answers.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
+) -> None:
+    """Write a run's answers for other tools, one line for each item and strategy; the run may still be going on.
+
+    Example: mmhall export runs/first --to answers.jsonl
+    """
+    from mmhall.benchmarks.runs import reopen
+    from mmhall.benchmarks.samples import COLUMNS, flat, samples
+    from mmhall.results.export import write_records, writer
+
+    writer(to, force=force)
+    records = samples(reopen(run), benchmark)
+    nested = to.suffix.lower() == ".jsonl"
+    write_records(records if nested else list(map(flat, records)), to, COLUMNS, force=force)
+    failed = sum(record["error"] is not None for record in records)
+    typer.echo(f"wrote {len(records)} answers{f', {failed} of them failures,' if failed else ''} to {to}", err=True)

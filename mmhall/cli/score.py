@@ -1,0 +1,53 @@
+"""mmhall score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def score(
+    benchmark: Annotated[str, typer.Argument(help='Such as: pope; "pope(pooled=True)".')],
+    answers: Annotated[Path, typer.Argument(help="JSON Lines or a JSON array: an export, or an official format.")],
+    data: Annotated[Path, typer.Option(help="What was asked: the benchmark's data, as for bench. No pictures needed.")],
+    rule: Annotated[str | None, typer.Option(help="How answers are read: short for the option rule.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed the questions were made with, where the data needs one.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Score answers produced elsewhere; they are matched by id, never by position.
+
+    Example: mmhall score pope answers.jsonl --rule official --data pope/coco
+    """
+    import hashlib
+    import json
+    from dataclasses import replace
+
+    from mmhall.benchmarks import benchmark as make_benchmark
+    from mmhall.benchmarks.base import Source
+    from mmhall.benchmarks.report.table import as_data, remarks, sections
+    from mmhall.benchmarks.scoring import score as scored
+    from mmhall.cli.report import print_sections
+    from mmhall.errors import OptionError
+    from mmhall.options import parse
+
+    made = make_benchmark(benchmark)
+    if rule is not None:
+        if "rule" in parse(benchmark, "benchmark")[1]:
+            raise OptionError("score", "rule", rule, f"left out where the benchmark says it: {benchmark}")
+        made = replace(made, rule=rule)
+    found = scored(made, Source(data, seed=seed), answers)
+    evaluated = [(found.part, found.evaluation)]
+    if as_json:
+        setup = {
+            "benchmarks": {made.name: {"spec": str(made), "rule": made.rule, "items": found.items, "seed": seed}},
+            "strategies": list(found.strategies),
+            "answers": {"file": str(answers), "sha256": hashlib.sha256(answers.read_bytes()).hexdigest()},
+            "remarks": list(found.part.remarks),
+        }
+        print(json.dumps(as_data(evaluated, setup), indent=1))
+        return
+    print_sections(sections(evaluated))
+    for remark in remarks(evaluated, {strategy: strategy for strategy in found.strategies}):
+        print(remark)

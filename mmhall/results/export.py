@@ -1,0 +1,139 @@
+"""Records as files that other tools read: JSON Lines, Parquet, CSV.
+
+JSON Lines keep nested fields; the other two hold them as JSON text. A file appears when it is complete: it is
+written beside its place under another name and then renamed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmhall.errors import OptionError, RunError
+
+Records = Sequence[Mapping[str, Any]]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes cells that begin so for formulas
+
+
+def write_records(records: Records, path: Path, columns: Mapping[str, type], *, force: bool = False) -> None:
+    """Write records, in order.
+
+    Args:
+        records: Anything JSON can write; one may have fields another lacks.
+        path: Its ending says the format.
+        columns: Names and types of columns that are there even if no record has them, first in Parquet and CSV.
+        force: Overwrite a file that exists.
+
+    Raises:
+        OptionError: Its ending says no format.
+        RunError: It exists, or cannot be written.
+    """
+    write = writer(path, force=force)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(records, scratch, columns)
+        scratch.replace(path)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def writer(path: Path, *, force: bool = False) -> Callable[[Records, Path, Mapping[str, type]], None]:
+    """Return what writes a file's format, before anything expensive is done.
+
+    Raises:
+        OptionError: Its ending says no format.
+        RunError: It exists, or there is no such folder.
+    """
+    found = _WRITERS.get(path.suffix.lower())
+    if found is None:
+        raise OptionError("export", "to", str(path), f"a file whose name ends in {', '.join(_WRITERS)}")
+    try:
+        if path.is_dir():
+            raise RunError(f"{path}: is a folder; give a file's name")
+        if path.exists() and not force:
+            raise RunError(f"{path}: exists already; give another name, or --force to overwrite it")
+        if not path.absolute().parent.is_dir():
+            raise RunError(f"{path}: its folder does not exist; make it first")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be written: {error}") from error
+    return found
+
+
+def safe(cell: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula.
+
+    >>> safe("=1+1"), safe("1+1"), safe(-1)
+    ("'=1+1", '1+1', -1)
+    """
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+def _json_lines(records: Records, path: Path, columns: Mapping[str, type]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for record in records:
+            file.write(json.dumps(record) + "\n")
+
+
+def _csv(records: Records, path: Path, columns: Mapping[str, type]) -> None:
+    names = list(_kinds(records, columns))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow([safe(_text(name)) for name in names])
+        lines.writerows([safe(_flat(record.get(name))) for name in names] for record in records)
+
+
+def _parquet(records: Records, path: Path, columns: Mapping[str, type]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    types = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
+    arrays = {
+        _text(name): pyarrow.array([_as(kind, record.get(name)) for record in records], types[kind])
+        for name, kind in _kinds(records, columns).items()
+    }
+    parquet.write_table(pyarrow.table(arrays), path)
+
+
+_WRITERS = {".jsonl": _json_lines, ".parquet": _parquet, ".csv": _csv}
+
+
+def _kinds(records: Records, columns: Mapping[str, type]) -> dict[str, type]:
+    """Return every column with the type that holds all of its values."""
+    kinds = dict(columns)
+    for record in records:
+        for name, value in record.items():
+            if value is not None and name not in columns:
+                kinds[name] = _wider(kinds.get(name), type(_flat(value)))
+    return kinds
+
+
+def _wider(known: type | None, found: type) -> type:
+    found = int if found is bool else found
+    if known in (None, found):
+        return found
+    return float if {known, found} == {int, float} else str
+
+
+def _flat(value: Any) -> Any:
+    """Return a value as one cell: nested ones as JSON."""
+    if isinstance(value, str):
+        return _text(value)
+    return value if value is None or isinstance(value, int | float) else json.dumps(value)
+
+
+def _as(kind: type, value: Any) -> Any:
+    """Return a value as one cell of a column of one type."""
+    cell = _flat(value)
+    return cell if cell is None or (kind is str and isinstance(cell, str)) else kind(cell)
+
+
+def _text(text: str) -> str:
+    """Return text as UTF-8 can hold it."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -15,7 +15,11 @@ if not __name__.startswith("mmhall."):
 
 BENCHMARKS = Registry(
     "benchmark",
-    {"pope": "mmhall.benchmarks.pope:Pope", "chair": "mmhall.benchmarks.chair:Chair"},
+    {
+        "pope": "mmhall.benchmarks.pope:Pope",
+        "chair": "mmhall.benchmarks.chair:Chair",
+        "clip": "mmhall.benchmarks.clip:ClipAgreement",
+    },
     group="mmhall.benchmarks",
 )
 

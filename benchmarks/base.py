@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
     from mmhall.results.store import Row
 
-Counts = dict[str, int]
+Counts = dict[str, float]  # whole numbers mostly
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ class Guided:
         self._prepared, self._prompts, self._session, self._prompt = prepared, prompts, session, prompt
         self._keep, self._count, self._streamer = asked.num_beams, asked.num_return_sequences or 1, streamer
         self.running, self.finished, self.turns = [Text()], list[Text](), 0
-        self._told = 0
+        self._device, self._told = prepared.input_ids.device, 0
 
     def run(self) -> list[Tensor]:
         """Return the best answers, best first, (length,) each; the best again where fewer were found."""
@@ -222,11 +222,7 @@ class Guided:
         if self._streamer is not None:
             self._streamer.end()
         best += [best[0]] * (self._count - len(best))
-        return [torch.tensor(text.said, device=self._look_device) for text in best[: self._count]]
-
-    @property
-    def _look_device(self) -> torch.device:
-        return self._prepared.input_ids.device
+        return [torch.tensor(text.said, device=self._device) for text in best[: self._count]]
 
     def _score(self, text: Text) -> float:
         return text.score(self._options)
@@ -238,12 +234,12 @@ class Guided:
         for _, alike in groupby(order, key=lambda index: len(self.running[index].said)):
             places = list(alike)
             for draft_of, place in zip(self._drawn(places), places, strict=True):
-                drawn[place] = list({draft.tokens: draft for draft in reversed(draft_of)}.values())[::-1]
+                drawn[place] = list({draft.tokens: draft for draft in draft_of}.values())
         return [draft for place in range(len(self.running)) for draft in drawn[place]]
 
     def _drawn(self, places: Sequence[int]) -> list[list[Draft]]:
         """Draw the next sentences of texts of one length, by their places among those that run; a list for each."""
-        each, device = self._options.candidates, self._look_device
+        each, device = self._options.candidates, self._device
         texts = [self.running[place] for place in places]
         rows = self._prompts.taken(torch.full((len(texts),), self._prompt, device=device))
         said = torch.tensor([text.said for text in texts], dtype=torch.long, device=device)
@@ -294,9 +290,7 @@ class Guided:
                 judged.append(Text(said, before.similarities, before.logprob, before.counted))
                 continue
             similarities = (*before.similarities, found[sentence])
-            judged.append(
-                Text(said, similarities, before.logprob + draft.logprob, before.counted + len(draft.tokens))
-            )
+            judged.append(Text(said, similarities, before.logprob + draft.logprob, before.counted + len(draft.tokens)))
         return judged
 
     def _stream(self, settled: Sequence[int]) -> None:

@@ -141,6 +141,6 @@ def _scores(item: Item, row: Row) -> Counts:
         return {"similarity": sum(cosines), "score": clip_score(whole), "cut": int(kept["cut"])}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"clip: the answer of {row.strategy} to item {item.id!r} was not compared with its picture when it was made; "
-            "run the benchmark itself"
+            f"clip: the answer of {row.strategy} to item {item.id!r} was not compared with its picture when it was "
+            "made; run the benchmark itself"
         ) from error

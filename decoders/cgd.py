@@ -310,7 +310,7 @@ def sentence_seed(seed: int, turn: int, text: int, candidate: int) -> int:
     return random.Random(f"{seed} {turn} {text} {candidate}").getrandbits(63)
 
 
-def _beginning(texts: Sequence[Sequence[int]]) -> Sequence[int]:
+def _beginning(texts: Sequence[tuple[int, ...]]) -> list[int]:
     """Return the tokens that all texts begin with."""
     least, most = min(texts), max(texts)  # in the order of words: what these two share, all share
     return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))]

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmhall.errors import ModelError
 from mmhall.loading import UNLOADABLE, first_lines
@@ -53,7 +53,7 @@ class Clip:
         context: Most tokens of a text that it reads.
     """
 
-    def __init__(self, name: str, model: nn.Module, transform: Callable[[Image.Image], Tensor], tokenizer: Any) -> None:
+    def __init__(self, name: str, model: Any, transform: Callable[[Image.Image], Tensor], tokenizer: Any) -> None:
         """Hold what open_clip has made."""
         self.name, self._model, self._transform, self._tokenizer = name, model.eval(), transform, tokenizer
         self.context: int = tokenizer.context_length

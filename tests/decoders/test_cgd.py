@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 
 import pytest
 import torch
@@ -276,7 +277,7 @@ def heard(adapter, request, spec):
 def test_a_single_text_is_streamed_sentence_by_sentence():
     adapter = dotted("llava")
     pieces, row = heard(adapter, REQUESTS[1], f"{WILD[:-1]}, keep=1, candidates=1)")
-    assert sum(pieces, []) == row
+    assert list(chain(*pieces)) == row
     assert len(pieces) > 1
     decoded = [adapter.tokenizer.decode(piece) for piece in pieces]
     assert all(text.endswith(".") and text.count(".") == 1 for text in decoded[:-1])
@@ -286,7 +287,7 @@ def test_a_single_text_is_streamed_sentence_by_sentence():
 def test_what_is_streamed_is_what_is_said(name):
     for request in REQUESTS:
         pieces, row = heard(dotted(name), request, WILD)
-        assert sum(pieces, []) == row
+        assert list(chain(*pieces)) == row
 
 
 def test_without_a_picture_it_is_greedy_streamed_or_not():
@@ -310,9 +311,9 @@ def test_stop_strings_end_an_answer():
 
 def test_it_needs_a_clip(llava, pictures):
     for spec in ("cgd", "cgd(keep=2)", "vhr+cgd", "cgd(clip='')"):
-        with pytest.raises(OptionError, match="cgd: clip must be a folder that holds an open_clip model, .*got ''"):
+        with pytest.raises(OptionError, match=r"cgd: clip must be a folder that holds an open_clip model, .*got ''"):
             llava.generate(pictures[0], "What?", spec)
-    with pytest.raises(OptionError, match="cgd: clip must be a folder .*got 'somewhere'"):
+    with pytest.raises(OptionError, match=r"cgd: clip must be a folder .*got 'somewhere'"):
         strategy("cgd(clip='somewhere')")
 
 

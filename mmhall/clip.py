@@ -74,8 +74,9 @@ class Clip:
 
     def cut(self, texts: Sequence[str]) -> list[bool]:
         """Tell which texts are longer than the context."""
-        beyond = self._tokens([*texts, ""], 2 * self.context)[:, self.context :]
-        long: list[bool] = (beyond[:-1] != beyond[-1]).any(dim=1).tolist()
+        narrow, wide = (self._tokens([*texts, ""], length) for length in (self.context, 2 * self.context))
+        padding = wide[-1].mode().values
+        long: list[bool] = ((wide != padding).sum(dim=1) > (narrow != padding).sum(dim=1))[:-1].tolist()
         return long
 
     def _tokens(self, texts: Sequence[str], length: int) -> Tensor:

@@ -25,6 +25,7 @@ BENCHMARKS = Registry(
         "hallusion": "mmhall.benchmarks.hallusion:Hallusion",
         "mmhal": "mmhall.benchmarks.mmhal:MmHal",
         "detect": "mmhall.benchmarks.detect:Detect",
+        "clip": "mmhall.benchmarks.clip:ClipAgreement",
     },
     group="mmhall.benchmarks",
 )

@@ -18,6 +18,7 @@ STRATEGIES = Registry(
         "var": "mmhall.decoders.var:VAR",
         "pai": "mmhall.decoders.pai:PAI",
         "vaf": "mmhall.decoders.vaf:VAF",
+        "cgd": "mmhall.decoders.cgd:CGD",
     },
     group="mmhall.strategies",
 )

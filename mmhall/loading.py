@@ -14,7 +14,7 @@ from mmhall.errors import ModelError
 from mmhall.lvlm import LVLM
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
-_UNLOADABLE = (
+UNLOADABLE = (
     OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError, KeyError, AssertionError,
     SafetensorError,
 )  # fmt: skip
@@ -67,8 +67,8 @@ def load(
         placed = {"device_map", "quantization_config"} & options.keys()
         model = model if placed else model.to(target)
         processor = AutoProcessor.from_pretrained(source, **shared)
-    except _UNLOADABLE as error:
-        raise ModelError(f"cannot load model {str(name)!r}: {_first_lines(error)}") from error
+    except UNLOADABLE as error:
+        raise ModelError(f"cannot load model {str(name)!r}: {first_lines(error)}") from error
     lost = sorted([*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])])
     if lost:
         raise ModelError(
@@ -97,7 +97,7 @@ def _located(name: str | Path) -> Path:
     return folder
 
 
-def _first_lines(error: Exception) -> str:
+def first_lines(error: Exception) -> str:
     """Return what an error says first, up to the line that ends its sentence."""
     told: list[str] = []
     for line in str(error).strip().splitlines() or [type(error).__name__]:

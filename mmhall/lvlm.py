@@ -254,7 +254,7 @@ class LVLM:
         ):
             if value > 1:
                 raise OptionError("trace", option, value, "1: a trace follows one sequence")
-        if method.beams > 1:
+        if method.beams > 1 or method.searches:
             raise OptionError(
                 "trace", "strategy", str(method), "one that does not search: a trace follows one sequence"
             )
@@ -319,7 +319,7 @@ class LVLM:
     def stream(self, image: Images, prompt: str, strategy: str | Strategy = "greedy", **settings: Any) -> Iterator[str]:
         """Yield the answer's text piece by piece; leaving the iterator stops the computation.
 
-        A strategy that searches by itself (OPERA) gives what no later step can take back, and the rest at the end.
+        A strategy that searches by itself (OPERA, CGD) gives what no later step can take back, and the rest at the end.
 
         Args:
             image: As in `generate`.

@@ -17,6 +17,7 @@ from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConf
 import mmhall
 from mmhall.loading import EMBEDDED
 from mmhall.lvlm import LVLM
+from tests.clip import ensure_clip
 from tests.zoo import ZOO
 
 
@@ -95,6 +96,12 @@ def pictures() -> list[Image.Image]:
         small = torch.randint(0, 256, (cells, cells, 3), generator=generator, dtype=torch.uint8)
         made.append(Image.fromarray(small.numpy()).resize((224, 224), Image.Resampling.NEAREST))
     return made
+
+
+@pytest.fixture(scope="session")
+def clip() -> Path:
+    """Folder of a tiny random CLIP, `tests.clip.CLIP`."""
+    return ensure_clip()
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def decode(
 ) -> Tensor:
     """Decode a prepared batch with a session, a seed for each prompt; else arguments and result as in `run`."""
     if session.search is not None and config.do_sample:
-        raise OptionError("generation", "do_sample", True, "False with a strategy that searches with beams")
+        raise OptionError("generation", "do_sample", True, "False with a strategy that searches")
     branches = [prepared(adapter, branch, config, share=share) for branch in session.branches]
     aside = prepared(adapter, session.aside, config) if session.aside is not None else None
     again = None if not session.again else 1 if adapter.forgets else main.input_ids.shape[1]

@@ -15,9 +15,10 @@ from mmhall.adapters.base import Request
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError, OptionError, PromptError
 from mmhall.options import rules
+from tests.clip import CLIP
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
 
-pytestmark = QUIET
+pytestmark = [QUIET, pytest.mark.usefixtures("clip")]
 
 QUESTIONS = ("Is there a dog in the image?", "Please describe this image in detail.", "Where was this picture taken?")
 LENGTH = 12
@@ -31,7 +32,9 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "var": "var(sink_dims=(0, 1, 2, 3), tau=1.2, mass=0.0, rho=0.0, keep=0.0)",
     "pai": "pai(alpha=2, gamma=1.5)",
     "vaf": "vaf(alpha=3)",
+    "cgd": f"cgd(clip={str(CLIP)!r}, temperature=1.0)",
 }
+NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
     "vcd": "vcd(alpha=0, beta=0)",
     "vdd": "vdd(alpha=0, beta=0)",
@@ -48,6 +51,7 @@ COMPOSED = (
     "vhr(alpha=3)+pai(gamma=1, alpha=1)+vdd",
     "vaf(alpha=1)+vhr",
     "opera+pai(alpha=1)+vhr(alpha=3)",
+    f"vcd+cgd(clip={str(CLIP)!r}, temperature=1.0)",
 )
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
 COLUMNS = {"gift", "var", "pai", "vaf"}  # weigh image columns beside text
@@ -67,9 +71,14 @@ def carries(spec, family):
     return not (family == "mllama" and parts & COLUMNS) and not (family == "qwen3_5" and "opera" in parts)
 
 
+def searches(spec):
+    """Whether a strategy brings a search of its own."""
+    return mmhall.strategy(spec).searches
+
+
 def ways(spec):
     """How a strategy can decode: one that searches draws nothing."""
-    return SEARCHING if "opera" in spec else DECODING
+    return SEARCHING if searches(spec) else DECODING
 
 
 CARRIED = [(spec, family) for spec in SPECS for family in FAMILIES if carries(spec, family)]
@@ -77,7 +86,7 @@ REFUSED = [(spec, family) for spec in SPECS for family in FAMILIES if not carrie
 
 
 WAYS = [(spec, decoding) for spec in SPECS for decoding in ways(spec)]
-PLAIN = tuple(spec for spec in SPECS if "opera" not in spec)
+PLAIN = tuple(spec for spec in SPECS if not searches(spec))
 
 
 @pytest.mark.parametrize(("spec", "decoding"), WAYS, ids=str)
@@ -135,7 +144,7 @@ def test_a_cut_off_alone_is_greedy_token_for_token(llava, pictures, spec):
 
 
 def test_every_strategy_has_neutral_options():
-    assert set(NEUTRAL) | {"greedy", "beam", "opera"} == set(NAMES)
+    assert set(NEUTRAL) | {"greedy", "beam", "opera", "cgd"} == set(NAMES)
 
 
 @pytest.mark.parametrize("beams", [2, 5])
@@ -169,7 +178,8 @@ def test_greedy_is_the_models_own_greedy(llava, pictures):
     assert [token for token in own.tolist() if token not in (1, 2)] == [t for t in answer.token_ids if t != 2]
 
 
-BARE = [(s, f) for s in PLAIN for f in ("llava", "qwen3_5", "mllama", "blip_2", "gemma4") if carries(s, f)]
+PICTURED = (*PLAIN, ACTIVE["cgd"])
+BARE = [(s, f) for s in PICTURED for f in ("llava", "qwen3_5", "mllama", "blip_2", "gemma4") if carries(s, f)]
 
 
 @pytest.mark.parametrize(("spec", "family"), BARE)
@@ -196,7 +206,7 @@ def test_streaming_says_the_same(llava, pictures, spec):
     assert "".join(llava.stream(pictures[0], QUESTIONS[1], spec, max_new_tokens=LENGTH)).strip() == whole.text
 
 
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if "cgd" not in spec])  # it needs the pictures themselves
 def test_transformers_own_generate_says_the_same(llava, pictures, spec):
     inputs = llava.adapter.inputs([Request(QUESTIONS[1], (pictures[0],))])
     answer = llava.generate(pictures[0], QUESTIONS[1], spec, max_new_tokens=LENGTH)
@@ -273,7 +283,7 @@ def test_it_reads_itself_back(spec):
 def test_options_left_open_are_filled_in_for_a_model(name):
     """And written back: what an answer records runs the same again."""
     adapter = ours("llava")
-    fitted = mmhall.strategy(name).fitted(adapter)
+    fitted = mmhall.strategy(name, **NEEDED.get(name, {})).fitted(adapter)
     assert None not in fitted.options().values()
     assert mmhall.strategy(str(fitted)) == fitted
     assert set(mmhall.strategy(name).origins(adapter)) == {

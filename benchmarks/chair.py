@@ -283,7 +283,7 @@ def _by_cause(absent: Sequence[str], causes: Mapping[str, str]) -> Counts:
 
 
 def _by_visibility(named: Collection[str], visibility: Mapping[str, str]) -> Counts:
-    counts = {f"{what} {kind}": 0 for what in ("found", "present") for kind in VISIBILITIES}
+    counts: Counts = {f"{what} {kind}": 0 for what in ("found", "present") for kind in VISIBILITIES}
     for name, kind in visibility.items():
         if kind in VISIBILITIES:
             counts[f"present {kind}"] += 1

@@ -16,10 +16,12 @@ import mmhall
 from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
 from mmhall.benchmarks.evaluation import Evaluation
+from mmhall.benchmarks.hub import remarks as hub_remarks
 from mmhall.errors import OptionError, RunError
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
-from mmhall.results.store import Store
+from mmhall.results.judgements import Judgements, with_judgements
+from mmhall.results.store import Row, Store
 from mmhall.strategies import Strategy, strategy
 
 
@@ -99,10 +101,12 @@ class Run:
 
     def evaluate(self) -> list[tuple[Part, Evaluation]]:
         """Evaluate every benchmark on the items all strategies have answered."""
-        return [
-            (part, part.benchmark.evaluate(part.items, list(self.store.rows(part.benchmark.name)), self.strategies))
-            for part in self.parts
-        ]
+        return [(part, part.benchmark.evaluate(part.items, self.rows(part), self.strategies)) for part in self.parts]
+
+    def rows(self, part: Part) -> list[Row]:
+        """Return the answers to a benchmark, and what judges said of them."""
+        name = part.benchmark.name
+        return with_judgements(list(self.store.rows(name)), Judgements(self.store.path).all(name))
 
 
 def make_strategies(specs: Sequence[str]) -> list[Strategy]:
@@ -197,7 +201,7 @@ def _told(lvlm: LVLM, benchmark: Benchmark, source: Source, material: Material) 
         "limit": source.limit,
         "seed": source.seed,
         "settings": _settings(lvlm, benchmark),
-        "remarks": list(material.remarks),
+        "remarks": [*material.remarks, *hub_remarks(source.data)],
     }
 
 

@@ -93,7 +93,7 @@ def _paired(
     """Evaluate one strategy of each run on the items both have, as if they were two strategies of one run."""
     names = f"{first[2]} (first)", f"{second[2]} (second)"
     rows = [
-        [replace(row, strategy=name) for row in run.store.rows(part.benchmark.name) if row.strategy == strategy]
+        [replace(row, strategy=name) for row in run.rows(part) if row.strategy == strategy]
         for name, (run, part, strategy) in zip(names, (first, second), strict=True)
     ]
     texts = [{row.item: row.text for row in own if row.error is None} for own in rows]

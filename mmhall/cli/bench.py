@@ -161,7 +161,7 @@ def _data(value: str, name: str) -> Path:
         return Path(value)
     from mmhall.benchmarks.hub import fetch
 
-    fetched: Path = fetch(value.removeprefix("hub:"), name)
+    fetched: Path = fetch(value, name)
     return fetched
 
 

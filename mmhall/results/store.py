@@ -7,6 +7,7 @@ it was. A folder belongs to one set-up; opening it with another one is refused, 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from mmhall.errors import RunError
 
 FILE = "run.sqlite"
 _VERSION = 2
+_PATIENCE = 30.0  # seconds to wait for another process to finish writing
 _SCHEMA = """
 create table if not exists setup (key text primary key, value text not null);
 create table if not exists notes (key text primary key, value text not null);
@@ -32,6 +34,7 @@ create table if not exists answers (
     seconds real not null, batch integer not null, extra text, error text,
     primary key (benchmark, item, strategy)
 );
+create index if not exists answers_by_batch on answers (benchmark, batch);
 """
 _ADD = """
 insert into answers values
@@ -98,19 +101,21 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{folder}: cannot make the run folder: {error.strerror}") from error
-        store = cls._connect(folder)
+        store, _ = cls._connected(folder)
         with store._saying("write"):
             store._connection.execute("pragma journal_mode=wal")
-            store._connection.executescript(_SCHEMA)
+        with store._saying("write"), store._connection as connection:
+            connection.execute("begin immediate")
+            for table in _SCHEMA.split(";")[:-1]:
+                connection.execute(table)
             known = store.setup()
             differing = list(differences(known, json.loads(json.dumps(setup)))) if known else []
             if not differing:
                 wanted = {**setup, "version": _VERSION}
-                with store._connection as connection:
-                    connection.executemany(
-                        "insert or ignore into setup values (?, ?)", [(k, json.dumps(v)) for k, v in wanted.items()]
-                    )
-                    connection.executemany("insert or replace into notes values (?, ?)", list(notes.items()))
+                connection.executemany(
+                    "insert or ignore into setup values (?, ?)", [(k, json.dumps(v)) for k, v in wanted.items()]
+                )
+                connection.executemany("insert or replace into notes values (?, ?)", list(notes.items()))
                 return store
         lines = "; ".join(f"{what} was {old}, now {new}" for what, old, new in differing)
         raise RunError(f"{folder}: belongs to another set-up ({lines}); choose another --out or repeat the old options")
@@ -124,17 +129,62 @@ class Store:
         """
         if not (folder / FILE).is_file():
             raise RunError(f"{folder}: holds no run; give the --out folder of a `mmhall bench` command")
-        store = cls._connect(folder)
-        if store.setup().get("version") != _VERSION:
-            raise RunError(f"{folder}: was written by another version of mmhall")
+        store, begun = cls._connected(folder)
+        if not begun:
+            raise RunError(f"{store.path}: is empty; give the --out folder of a `mmhall bench` command")
         return store
 
     @classmethod
-    def _connect(cls, folder: Path) -> Store:
+    def _connected(cls, folder: Path) -> tuple[Store, bool]:
+        """Open the file, and say whether it holds a run already; one that is refused is left as it is."""
+        store = cls._connect(folder)
         try:
-            return cls(folder / FILE, sqlite3.connect(folder / FILE, timeout=30))
+            return store, store._holds_run()
+        except RunError:
+            store.close()
+            raise
+
+    @classmethod
+    def _connect(cls, folder: Path) -> Store:
+        path = folder / FILE
+        log = path.with_name(f"{FILE}-wal")
+        logged = log.is_file() and log.stat().st_size > 0
+        if logged and path.is_file() and path.stat().st_size == 0:
+            raise RunError(f"{path}: is empty, but {log.name} beside it is not; get an intact copy of both")
+        name, uri = str(path), False
+        if path.is_file() and not os.access(folder, os.W_OK):
+            if logged:
+                raise RunError(
+                    f"{path}: needs {log.name} read into it, but cannot be written; copy the folder elsewhere"
+                )
+            name, uri = f"{path.resolve().as_uri()}?immutable=1", True
+        try:
+            return cls(path, sqlite3.connect(name, timeout=_PATIENCE, uri=uri))
         except sqlite3.Error as error:
-            raise RunError(f"{folder / FILE}: cannot be opened: {error}") from error
+            raise RunError(f"{path}: cannot be opened: {error}") from error
+
+    def _holds_run(self) -> bool:
+        """Return whether this file holds a run already; False: it is new.
+
+        Raises:
+            RunError: It is damaged, somebody else's, or of another version.
+        """
+        with self._saying("read"):
+            problem = str(self._connection.execute("pragma quick_check(1)").fetchone()[0]).splitlines()[-1]
+            tables = {name for (name,) in self._connection.execute("select name from sqlite_master")}
+        if problem != "ok":
+            raise RunError(f"{self.path}: is damaged ({problem}); get an intact copy, or start anew in another folder")
+        if not tables:
+            return False
+        known = self.setup() if {"setup", "answers"} <= tables else {}
+        if "version" not in known:
+            raise RunError(f"{self.path}: is an SQLite database, but no run of mmhall; choose another folder")
+        if known["version"] != _VERSION:
+            raise RunError(
+                f"{self.path}: was written by another version of mmhall (format {known['version']}, this one reads "
+                f"{_VERSION}); use that version, or start anew in another folder"
+            )
+        return True
 
     def setup(self) -> dict[str, Any]:
         """Return the set-up the run was started with."""

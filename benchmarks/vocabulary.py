@@ -1,7 +1,18 @@
-"""Find COCO's eighty objects in a text: our own vocabulary of names, synonyms and plurals.
+"""Find objects in a text: our own vocabulary of COCO's eighty, or anybody's own list of names.
 
-Words are matched in lower case, longest phrase first, so that "hot dog" is no dog and "teddy bear"
-no bear. Phrases of `NOT_OBJECTS` swallow words that mean something else ("train tracks", "tv show").
+Words are matched in lower case, longest phrase first, so that "hot dog" is no dog and "teddy bear" no bear. Phrases of
+`NOT_OBJECTS` swallow words that mean something else ("train tracks", "orange juice").
+
+Words    What counts sets the level of CHAIR, so the words for COCO's objects follow the original's list: a word it lacks
+         is no mention ("pedestrian", "plant"), names side by side count each ("pickup truck"), a "train station" names
+         a train.
+Differs  Where the original loses what it lists by accident ("men", "vases", "bus", "motor bike", "cheesecake", "racquet",
+         "hair dryer", "hotdog") or counts a part or another thing ("stuffed bear", "toilet bowl", "microwave oven",
+         "orange juice").
+Agrees   On 260 captions of COCO-like pictures, written by hand by someone who did not make the list, the sequence of
+         mentions is that of the original or of its WordNet descendant in 98.1 %: the original's in 95.4 %, the
+         descendant's (without a tagger) in 96.2 %, while those two agree with each other in 95.4 %. On 409 captions
+         that the list was made with, 110 of them kept apart: 98.3 % (99.1 %), 94.6 %, 94.1 % and 92.2 %.
 """
 
 from __future__ import annotations
@@ -16,144 +27,115 @@ from pathlib import Path
 from mmhall.errors import DataError
 
 SYNONYMS: dict[str, str] = {
-    "person": "man, woman, boy, girl, child, kid, baby, toddler, infant, guy, lady, gentleman, adult, human, player, "
-    "pedestrian, passenger, rider, skier, surfer, skateboarder, snowboarder, cyclist, bicyclist, biker, "
-    "motorcyclist, driver, pilot, chef, waiter, waitress, worker, officer, policeman, fireman, "
-    "firefighter, soldier, student, teacher, batter, pitcher, catcher, umpire, referee, athlete, swimmer, "
-    "vendor, customer, tourist, bride, groom, mother, father, son, daughter, brother, sister, "
-    "spectator, bystander, farmer, doctor, nurse, shopper, commuter, traveler, teenager, "
-    "tennis player, baseball player, soccer player, men, women, "
-    "people, children, female, male, mom, dad, grandmother, grandfather, wife, husband, dancer, "
-    "performer, singer, businessman, businesswoman, clown, cowboy, jockey, sailor, monk, skater, "
-    "baker, cop, coworker, politician, villager, hunter, camper, grandchild, serviceman, walker, foreigner, patient, "
-    "football player, basketball player, volleyball player, softball player",
-    "bicycle": "bike, mountain bike, road bike, tricycle, trike, unicycle, push bike",
-    "car": "automobile, sedan, suv, taxi, cab, hatchback, convertible, limousine, police car, minivan, van, jeep, coupe, "
-    "station wagon, sports car, taxicab, limo",
-    "motorcycle": "motorbike, moped, scooter, motor cycle, motor bike, dirt bike, motor scooter",
-    "airplane": "plane, aeroplane, aircraft, jet, airliner, biplane, jumbo jet, seaplane, fighter jet, passenger jet, "
-    "jet plane, jetliner, air plane, monoplane, airbus",
-    "bus": "minibus, school bus, double decker, double decker bus, double-decker, double-decker bus, tour bus, city bus, "
-    "trolley bus, trolleybus, trolley",
-    "train": "locomotive, steam train, subway, subway train, passenger train, freight train, tram, tramway, monorail, metro, "
-    "railcar, caboose, commuter train, train engine",
-    "truck": "pickup, pickup truck, pick-up, pick-up truck, lorry, fire truck, firetruck, fire engine, semi truck, "
-    "semi-truck, tow truck, dump truck, delivery truck, trailer truck, food truck, garbage truck, "
-    "tractor trailer, hauler",
-    "boat": "ship, sailboat, sailing boat, canoe, kayak, ferry, yacht, rowboat, row boat, motorboat, speedboat, raft, "
-    "barge, cruise ship, gondola, dinghy, tugboat, catamaran, watercraft, fishing boat, "
-    "liner, powerboat, skiff, pontoon, houseboat, vessel, trawler, ferryboat, schooner, paddleboat, lifeboat, "
-    "freighter, steamboat, riverboat, battleship, steamship",
-    "traffic light": "traffic signal, stoplight, stop light, street light, streetlight, red light, green light, signal light",
-    "fire hydrant": "hydrant, fireplug, water hydrant",
+    "person": "man, woman, boy, girl, child, kid, baby, people, adult, male, female, guy, lady, gentleman, men, women, children, "
+    "mother, father, sister, grandchild, teenager, bride, groom, "
+    "rider, passenger, driver, traveler, walker, camper, shopper, buyer, caller, drinker, villager, foreigner, "
+    "player, pitcher, skier, snowboarder, skater, skateboarder, bicyclist, biker, hunter, cowboy, "
+    "worker, coworker, chef, baker, doctor, patient, student, officer, policeman, cop, soldier, serviceman, politician, "
+    "thief, offender, trespasser",
+    "bicycle": "bike, unicycle, minibike, trike",
+    "car": "automobile, sedan, suv, taxi, taxicab, cab, hatchback, limo, limousine, minivan, van, jeep, coupe",
+    "motorcycle": "motorbike, moped, scooter, motor cycle, motor bike, dirt bike",
+    "airplane": "plane, aeroplane, aircraft, jet, jetliner, airbus, biplane, monoplane, seaplane, passenger jet, air plane",
+    "bus": "minibus, trolley",
+    "train": "locomotive, passenger train, tramway, caboose",
+    "truck": "pickup, pick-up, lorry, hauler, firetruck, semi-truck",
+    "boat": "ship, sailboat, canoe, kayak, ferry, ferryboat, yacht, rowboat, motorboat, powerboat, speedboat, paddleboat, "
+    "houseboat, lifeboat, tugboat, steamboat, steamship, riverboat, battleship, barge, dinghy, skiff, catamaran, pontoon, "
+    "schooner, trawler, freighter, liner, sailboard, vessel, watercraft",
+    "traffic light": "traffic signal, stoplight, stop light, street light, streetlight",
+    "fire hydrant": "hydrant",
     "stop sign": "",
     "parking meter": "",
-    "bench": "park bench, wooden bench, pew",
-    "bird": "seagull, gull, pigeon, duck, goose, geese, swan, parrot, owl, eagle, hawk, hen, rooster, crow, "
-    "ostrich, peacock, penguin, pelican, flamingo, sparrow, duckling, heron, hummingbird, "
-    "woodpecker, stork, parakeet, cockatoo, vulture, falcon, turkey, raven, dove, bluejay, "
-    "blue jay, macaw, songbird, waterfowl, robin, mallard, finch, seabird, osprey, blackbird, fowl, shorebird, egret, "
-    "quail, bluebird, kingfisher, buzzard, cormorant, loon, gosling, waterbird, pheasant, sandpiper, oriole, warbler, "
-    "magpie, cockatiel, puffin, condor, peafowl",
-    "cat": "kitten, kitty, tabby, feline, tomcat, tabby cat",
-    "dog": "sheep dog, puppy, pup, hound, terrier, poodle, labrador, retriever, golden retriever, bulldog, dachshund, beagle, "
-    "collie, pug, chihuahua, husky, dalmatian, german shepherd, corgi, spaniel, rottweiler, canine, doggy, sheepdog, mutt, "
-    "schnauzer, pitbull, doggie, doberman, greyhound, whippet",
-    "horse": "pony, foal, colt, mare, stallion, mustang, racehorse, bronco, donkey, mule, clydesdale, equine, palomino",
+    "bench": "pew",
+    "bird": "seagull, gull, seabird, shorebird, waterbird, waterfowl, fowl, songbird, blackbird, bluebird, cowbird, bluejay, blue jay, "
+    "pigeon, duck, mallard, goose, geese, gosling, swan, loon, parrot, parakeet, cockatoo, cockatiel, macaw, lorikeet, owl, "
+    "falcon, osprey, buzzard, vulture, condor, rooster, turkey, pheasant, quail, peacock, peafowl, ostrich, crow, raven, "
+    "magpie, robin, sparrow, finch, chickadee, warbler, oriole, hummingbird, kingfisher, woodpecker, heron, egret, "
+    "flamingo, pelican, cormorant, puffin, sandpiper, willet",
+    "cat": "kitten, feline, tabby",
+    "dog": "puppy, pup, hound, mutt, canine, doggy, doggie, sheepdog, sheep dog, terrier, poodle, labrador, retriever, spaniel, "
+    "cocker, bulldog, pitbull, dachshund, beagle, collie, pug, chihuahua, husky, corgi, rottweiler, doberman, schnauzer, "
+    "greyhound, whippet, weimaraner, brindle",
+    "horse": "pony, foal, colt, mare, stallion, mustang, racehorse, bronco, bronc, equine, palomino, clydesdale",
     "sheep": "lamb, ram, ewe, goat",
-    "cow": "cattle, bull, calf, ox, oxen, bison, buffalo, heifer, bovine, longhorn, holstein, zebu",
-    "elephant": "baby elephant",
-    "bear": "polar bear, grizzly, grizzly bear, brown bear, black bear, panda, panda bear, bear cub",
+    "cow": "cattle, bull, calf, ox, oxen, heifer, holstein, zebu, bison, buffalo, buffaloes",
+    "elephant": "",
+    "bear": "panda",
     "zebra": "",
     "giraffe": "",
-    "backpack": "knapsack, rucksack, back pack, book bag, bookbag, schoolbag",
-    "umbrella": "parasol, beach umbrella, sunshade",
-    "handbag": "purse, hand bag, shoulder bag, tote bag, pocketbook, briefcase, messenger bag",
-    "tie": "necktie, bow tie, bowtie, neck tie",
-    "suitcase": "luggage, baggage, suit case, carry-on, travel bag",
-    "frisbee": "flying disc, flying disk, disc golf disc",
-    "skis": "ski, pair of skis, snow skis",
+    "backpack": "knapsack, back pack, book bag",
+    "umbrella": "",
+    "handbag": "purse, wallet, briefcase, hand bag",
+    "tie": "bow, bow tie, bowtie, necktie",
+    "suitcase": "luggage, suit case",
+    "frisbee": "",
+    "skis": "ski",
     "snowboard": "snow board",
-    "sports ball": "ball, soccer ball, tennis ball, beach ball, bowling ball, rugby ball, golf ball",
+    "sports ball": "ball",
     "kite": "",
-    "baseball bat": "bat",
-    "baseball glove": "baseball mitt, mitt, catchers mitt",
-    "skateboard": "skate board, longboard, long board",
-    "surfboard": "surf board, bodyboard, boogie board, paddleboard, paddle board, wakeboard, skimboard, shortboard",
+    "baseball bat": "",
+    "baseball glove": "baseball mitt",
+    "skateboard": "skate board",
+    "surfboard": "surf board, longboard, shortboard, skimboard, wakeboard",
     "tennis racket": "racket, racquet, tennis racquet",
-    "bottle": "beer bottle, wine bottle, water bottle, bottled water, soda bottle, flask",
-    "wine glass": "wineglass, wine goblet, champagne glass, goblet, champagne flute",
-    "cup": "mug, coffee cup, teacup, tea cup, coffee mug, paper cup, plastic cup, measuring cup, drinking glass",
-    "fork": "pitchfork",
-    "knife": "pocketknife, butter knife, steak knife, cleaver, kitchen knife, dagger",
-    "spoon": "teaspoon, tablespoon, ladle, wooden spoon",
-    "bowl": "soup bowl, mixing bowl, salad bowl",
-    "banana": "plantain",
+    "bottle": "",
+    "wine glass": "wineglass",
+    "cup": "mug, teacup",
+    "fork": "",
+    "knife": "pocketknife",
+    "spoon": "",
+    "bowl": "container",
+    "banana": "",
     "apple": "",
-    "sandwich": "burger, hamburger, cheeseburger, sub sandwich, panini, blt, grilled cheese, bagel sandwich, pita sandwich",
-    "orange": "tangerine, mandarin, clementine, satsuma",
+    "sandwich": "burger, hamburger, cheeseburger, sub",
+    "orange": "",
     "broccoli": "",
     "carrot": "baby carrot",
-    "hot dog": "hotdog, frankfurter, chili dog",
-    "pizza": "pepperoni pizza, cheese pizza",
+    "hot dog": "hotdog, chili dog",
+    "pizza": "",
     "donut": "doughnut, bagel",
-    "cake": "cheesecake, cupcake, birthday cake, wedding cake, shortcake, chocolate cake, pancake, coffeecake, layer cake",
-    "chair": "armchair, stool, seat, rocking chair, office chair, high chair, lawn chair, folding chair, "
-    "barstool, bar stool, beach chair, lounge chair, easy chair, highchair",
-    "couch": "sofa, recliner, loveseat, love seat, futon, settee, sectional, chesterfield",
-    "potted plant": "houseplant, house plant, pot plant, flowerpot, flower pot, bonsai, potted flower, potted tree",
-    "bed": "bunk bed, mattress, crib, cot, hospital bed, double bed, king bed, queen bed, bunk",
-    "dining table": "table, desk, dinner table, kitchen table, coffee table, tabletop, picnic table, end table",
+    "cake": "cheesecake, cupcake, shortcake, coffeecake, pancake",
+    "chair": "seat, stool",
+    "couch": "sofa, recliner, loveseat, love seat, futon, settee, chesterfield",
+    "potted plant": "houseplant, house plant",
+    "bed": "",
+    "dining table": "table, desk",
     "toilet": "urinal, commode, lavatory, potty, toilet seat, toilet bowl",
-    "tv": "television, tv set, television set, television screen, tv screen, flat screen, flatscreen, flat screen tv, "
-    "flat-screen, flat screen television, monitor, computer monitor",
-    "laptop": "laptop computer, notebook computer, computer, macbook, netbook",
-    "mouse": "computer mouse, wireless mouse, mice",
-    "remote": "remote control, tv remote, wii remote, wiimote",
-    "keyboard": "computer keyboard, key board",
-    "cell phone": "cellphone, mobile phone, phone, smartphone, smart phone, iphone, telephone, cellular phone",
+    "tv": "television, monitor",
+    "laptop": "computer, laptop computer, notebook, netbook, macbook, lenovo",
+    "mouse": "",
+    "remote": "",
+    "keyboard": "",
+    "cell phone": "cellphone, mobile phone, phone, smartphone, iphone, telephone",
     "microwave": "microwave oven",
-    "oven": "stove, stovetop, stove top oven, stove top, cooktop, oven range",
-    "toaster": "toaster oven",
-    "sink": "washbasin, basin, kitchen sink, bathroom sink, wash basin",
-    "refrigerator": "fridge, freezer, mini fridge, icebox",
-    "book": "novel, textbook, notebook, paperback, cookbook",
-    "clock": "alarm clock, wall clock, grandfather clock, clock tower, clock face",
-    "vase": "flower vase, urn, glass vase",
-    "scissors": "shears, pair of scissors, scissor",
-    "teddy bear": "teddy, stuffed bear, stuffed animal, toy bear, teddybear, plush bear",
-    "hair drier": "hair dryer, hairdryer, hairdrier, blow dryer, blowdryer",
-    "toothbrush": "electric toothbrush, tooth brush",
+    "oven": "stove, stovetop, stove top oven",
+    "toaster": "",
+    "sink": "",
+    "refrigerator": "fridge, freezer",
+    "book": "",
+    "clock": "",
+    "vase": "",
+    "scissors": "scissor",
+    "teddy bear": "teddybear, teddy, stuffed bear, toy bear, plush bear",
+    "hair drier": "hairdryer, hair dryer, hairdrier, blow dryer",
+    "toothbrush": "tooth brush",
 }
+_AGED = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")  # "baby X": no person
 NOT_OBJECTS = (
-    "hot dog stand, "
-    "train track, train station, train tracks, bus stop, bus station, bus lane, car park, car door, car seat, boat dock, "
-    "tv show, tv stand, tv station, book shelf, book case, bed room, cake stand, cup holder, table cloth, table tennis, "
-    "table top, home plate, tennis court, kite string, bird house, bird feeder, "
-    "bird cage, dog house, dog bed, cat food, cat tree, orange juice, "
-    "apple juice, pizza box, pizza cutter, bottle cap, bottle opener, phone booth, phone number, hot dog bun, "
-    "sink cabinet, toilet paper, plane tree, horse race, cow bell, boarding pass, "
-    "bear in mind, bow of, watch over, in person, per person, ram into, orange peel, ski lift, ski slope, ski resort, "
-    "ski pole, ski poles, ski boots, ski goggles, skate park, skateboard park, skateboard ramp, bike rack, bike lane, "
-    "bicycle rack, bicycle lane, truck bed, bed of, book bag strap, clock hands, seat belt, toilet brush, tooth paste, "
-    "tennis match, tennis game, tennis ball machine, baby carriage, baby stroller, traffic cone, traffic sign, bus driver seat"
+    "train track, home plate, baby animal, adult animal, orange juice, apple juice, orange peel, toilet brush, "
+    "tv show, tv station, tv stand, car seat, phone booth, phone number, bottle opener, bottle cap, cup holder, cake stand, "
+    "plane tree, boarding pass, cow bell, kite string, bow of, bear in mind, in person, per person, ram into, "
+    "table tennis, book shelf, book case, bed room, seat belt"
 )
 _IRREGULAR = {
-    "man": "men",
-    "woman": "women",
-    "child": "children",
     "person": "people",
     "goose": "geese",
     "ox": "oxen",
     "mouse": "mice",
     "knife": "knives",
     "calf": "calves",
-    "sheep": "sheep",
-    "bison": "bison",
-    "policeman": "policemen",
-    "fireman": "firemen",
-    "gentleman": "gentlemen",
-    "wife": "wives",
+    "thief": "thieves",
     "wolf": "wolves",
     "leaf": "leaves",
     "shelf": "shelves",
@@ -165,25 +147,13 @@ _IRREGULAR = {
     "potato": "potatoes",
     "deer": "deer",
     "fish": "fish",
-    "businessman": "businessmen",
-    "businesswoman": "businesswomen",
-    "aircraft": "aircraft",
-    "luggage": "luggage",
-    "baggage": "baggage",
-    "cattle": "cattle",
-    "broccoli": "broccoli",
-    "skis": "skis",
-    "scissors": "scissors",
-    "shears": "shears",
-    "people": "people",
-    "men": "men",
-    "women": "women",
-    "children": "children",
-    "geese": "geese",
-    "mice": "mice",
-    "oxen": "oxen",
+    **{
+        word: word
+        for word in ("sheep", "bison", "aircraft", "luggage", "cattle", "broccoli", "skis", "scissors", "people")
+    },
+    **{word: word for word in ("men", "women", "children", "geese", "oxen", "buffaloes")},
 }
-_WORD = re.compile(r"[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*")
+_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +221,8 @@ def plural(word: str) -> str:
     head, _, last = word.rpartition(" ")
     if last in _IRREGULAR:
         many = _IRREGULAR[last]
+    elif last.endswith(("man", "child")) and last != "human":
+        many = last[:-2] + "en" if last.endswith("man") else last + "ren"
     elif re.search(r"[^aeiou]y$", last):
         many = last[:-1] + "ies"
     elif re.search(r"(s|x|z|ch|sh)$", last):
@@ -279,7 +251,8 @@ def vocabulary(words: Mapping[str, Sequence[str]]) -> Vocabulary:
 
 def synonyms(name: str) -> list[str]:
     """Return our words for an object; none for one that is not COCO's."""
-    return [word for word in SYNONYMS.get(name, "").split(", ") if word]
+    aged = [f"{age} {name}" for age in ("baby", "adult") if name in _AGED]
+    return [word for word in SYNONYMS.get(name, "").split(", ") if word] + aged
 
 
 @lru_cache(maxsize=8)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 
 import pytest
 from hypothesis import given
@@ -81,7 +80,9 @@ def test_an_empty_list_is_a_file_of_its_columns(tmp_path):
     for ending in ("jsonl", "csv", "parquet"):
         write_records([], tmp_path / f"a.{ending}", COLUMNS)
     assert (tmp_path / "a.jsonl").read_bytes() == b""
-    assert (tmp_path / "a.csv").read_text() == "item,answer,seconds,error\n"  # as text: the lines of RFC 4180 end in CRLF
+    assert (
+        tmp_path / "a.csv"
+    ).read_text() == "item,answer,seconds,error\n"  # as text: the lines of RFC 4180 end in CRLF
     assert parquet.read_table(tmp_path / "a.parquet").schema.names == list(COLUMNS)
 
 
@@ -101,7 +102,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path):
     with pytest.raises(TypeError):
         write_records([*RECORDS, {"item": object()}], path, COLUMNS, force=True)
     assert path.read_text() == "mine"
-    assert os.listdir(tmp_path) == ["a.jsonl"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a", "jsonl", "a.jsonl.gz"])

@@ -155,7 +155,6 @@ def main() -> None:
     import sys
 
     from mmhall.benchmarks.speed import machine
-    from mmhall.cli.console import aligned
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scenes", type=int, default=SCENES, help="scenes to draw")
@@ -165,7 +164,8 @@ def main() -> None:
     found = measure(
         lvlm, scenes=options.scenes, turns=options.turns, progress=lambda line: print(line, file=sys.stderr)
     )
-    print(aligned(table(found)))
+    for row in table(found):
+        print("  ".join(f"{cell:<25}" for cell in row).rstrip())
     print(f"\nMedian and range of {options.turns} turns, batch {BATCH}, greedy, embedded model.")
     print(machine(lvlm.model.device.type))
 

@@ -22,7 +22,20 @@ BENCH = ("bench", "pope", "chair", "--strategy", "greedy", "--strategy", "vdd", 
 def test_help_names_every_command(cli):
     done = cli("--help")
     assert done.returncode == 0
-    for command in ("generate", "choose", "bench", "report", "compare", "judge", "export", "score", "scenes", "list", "show", "tune"):
+    for command in (
+        "generate",
+        "choose",
+        "bench",
+        "report",
+        "compare",
+        "judge",
+        "export",
+        "score",
+        "scenes",
+        "list",
+        "show",
+        "tune",
+    ):
         assert command in done.stdout
 
 

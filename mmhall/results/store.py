@@ -127,7 +127,11 @@ class Store:
         Raises:
             RunError: The folder holds no run, or one that cannot be read.
         """
-        if not (folder / FILE).is_file():
+        try:
+            there = (folder / FILE).is_file()
+        except OSError as error:
+            raise RunError(f"{folder / FILE}: cannot be read: {error.strerror}") from error
+        if not there:
             raise RunError(f"{folder}: holds no run; give the --out folder of a `mmhall bench` command")
         store, begun = cls._connected(folder)
         if not begun:

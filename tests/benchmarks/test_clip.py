@@ -17,7 +17,7 @@ from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Item, Source
 from mmhall.benchmarks.clip import ClipAgreement, clip_score, measured
 from mmhall.benchmarks.evaluation import evaluate
-from mmhall.benchmarks.runner import run
+from mmhall.benchmarks.runner import answer
 from mmhall.benchmarks.runs import reopen, start
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.clip import load_clip, sentences
@@ -137,7 +137,7 @@ def test_a_run_measures_and_reports_without_the_clip(clip, llava, tmp_path):
     assert [(item.id, item.prompt) for item in part.items] == [
         (name, "Please describe this image in detail.") for name in ("1", "2", "3")
     ]
-    run(llava, part, specs, opened.store, batch_size=2)
+    answer(llava, opened, part, specs, batch_size=2)
     rows = list(opened.store.rows("clip"))
     assert len(rows) == 9
     for one in rows:

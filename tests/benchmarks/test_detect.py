@@ -20,8 +20,8 @@ from mmhall.benchmarks.detect import SIGNALS, STRATA, Detect, tokens_of
 from mmhall.benchmarks.pictures import read_coco
 from mmhall.benchmarks.report.page import write_page
 from mmhall.benchmarks.report.table import as_data, sections
-from mmhall.benchmarks.runner import run
-from mmhall.benchmarks.runs import Part, reopen, start
+from mmhall.benchmarks.runner import answer
+from mmhall.benchmarks.runs import Part, Run, reopen, start
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.vocabulary import mentions
 from mmhall.divergence import head_divergence
@@ -127,15 +127,15 @@ def test_signals_are_those_read_by_hand(name, token, pictures, tmp_path, request
     answers = [answered(tokenizer, text) for text in CAPTIONS]
     kept = Detect(token=token, k=2).measure(lvlm, asked(pictures, tmp_path), answers)
     assert [len(extra["mentions"]) for extra in kept] == [3, 0, 2, 0]
-    for extra, answer, picture in zip(kept, answers, (*pictures, pictures[0]), strict=True):
+    for extra, told, picture in zip(kept, answers, (*pictures, pictures[0]), strict=True):
         if not extra["mentions"]:
             continue
         inputs = adapter.inputs([Request(PROMPT, (picture,))])
-        (sure,), ids = score(adapter, inputs, [answer.token_ids]), answer.token_ids
+        (sure,), ids = score(adapter, inputs, [told.token_ids]), told.token_ids
         heads = head_divergence(adapter, inputs, ids).per_token(2)
         (shared,) = balance(adapter, inputs, [ids])
-        found = mentions(answer.text)
-        for entry, mention, places in zip(extra["mentions"], found, tokens_of(tokenizer, answer, found), strict=True):
+        found = mentions(told.text)
+        for entry, mention, places in zip(extra["mentions"], found, tokens_of(tokenizer, told, found), strict=True):
             at = list(places if token == "mean" else places[:1])
             groups = [shared.of([place]).groups() for place in at]
             wanted = [
@@ -315,7 +315,7 @@ def test_a_run_keeps_signals_and_reports_them(llava, scenes, tmp_path):
     made = start(
         tmp_path / "run", llava, benchmarks=benchmarks, strategies=[strategy("greedy"), strategy("vdd")], batch_size=2
     )
-    run(llava, made.parts[0], [strategy("greedy"), strategy("vdd")], made.store, batch_size=2)
+    answer(llava, made, made.parts[0], [strategy("greedy"), strategy("vdd")], batch_size=2)
     opened = reopen(tmp_path / "run")
     rows = list(opened.store.rows("detect"))
     assert len(rows) == 10
@@ -328,7 +328,7 @@ def test_a_run_keeps_signals_and_reports_them(llava, scenes, tmp_path):
     assert [section.title.split(":")[0] for section in shown] == [f"detect {signal}" for signal in SIGNALS]
     assert all(len(line.values) == 4 for section in shown for line in section.lines)
     json.dumps(as_data(evaluated, opened.store.setup()), allow_nan=False)
-    write_page(opened, evaluated, tmp_path / "page.html")
+    write_page([(opened, evaluated)], tmp_path / "page.html")
     assert "T-VHD" in (tmp_path / "page.html").read_text()
 
 
@@ -338,7 +338,7 @@ def test_the_batch_size_changes_no_signal(llava, scenes, tmp_path):
     found = []
     for size in (1, 5):
         store = Store.create(tmp_path / f"run {size}", {})
-        run(llava, part, [strategy("greedy")], store, batch_size=size)
+        answer(llava, Run(store, (part,), ("greedy",)), part, [strategy("greedy")], batch_size=size)
         found.append({r.item: (r.text, [m["values"] for m in r.extra["mentions"]]) for r in store.rows("detect")})
     for item, (text, values) in found[0].items():
         assert found[1][item][0] == text

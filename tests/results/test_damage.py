@@ -7,7 +7,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -160,10 +162,13 @@ class TestReadOnly:
 
     @pytest.fixture
     def locked(self, run):
-        for folder in (run, *run.parents[:3]):
-            folder.chmod(0o755)
-        (run / FILE).chmod(0o644)
-        return run
+        """The run where anybody may look, and only its owner may write."""
+        with tempfile.TemporaryDirectory() as base:
+            folder = Path(base) / "run"
+            shutil.copytree(run, folder)
+            for path, mode in ((Path(base), 0o755), (folder, 0o755), (folder / FILE, 0o644)):
+                path.chmod(mode)
+            yield folder
 
     def test_a_report_can_be_read(self, locked):
         assert in_a_process(self.AS_NOBODY + "    print(len(Store.open(folder).done('pope')))", locked) == "200"

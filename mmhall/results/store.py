@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from time import monotonic, sleep
 from types import MappingProxyType
 from typing import Any
 
@@ -168,15 +168,15 @@ class Store:
 
     def _share(self) -> None:
         """Let several processes write; changing the mode is the one thing for which SQLite does not wait by itself."""
-        patient_until = time.monotonic() + _PATIENCE
+        patient_until = monotonic() + _PATIENCE
         while True:
             try:
                 self._connection.execute("pragma journal_mode=wal")
                 return
             except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > patient_until:
+                if "locked" not in str(error) or monotonic() > patient_until:
                     raise
-                time.sleep(0.01)
+                sleep(0.01)
 
     def _holds_run(self) -> bool:
         """Return whether this file holds a run already; False: it is new.

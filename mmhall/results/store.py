@@ -1,7 +1,8 @@
 """A run folder: one SQLite file with the run's set-up, its items, and one row per answer.
 
 Rows are committed as they are produced, so that a run that was stopped, however hard, goes on where
-it was. A folder belongs to one set-up; opening it with another one is refused, naming the difference.
+it was; only a power cut may cost the last seconds. A folder belongs to one set-up; opening it with another one is
+refused, naming the difference.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from time import monotonic, sleep
 from types import MappingProxyType
 from typing import Any
 
@@ -102,9 +104,8 @@ class Store:
         except OSError as error:
             raise RunError(f"{folder}: cannot make the run folder: {error.strerror}") from error
         store, _ = cls._connected(folder)
-        with store._saying("write"):
-            store._connection.execute("pragma journal_mode=wal")
         with store._saying("write"), store._connection as connection:
+            store._share()
             connection.execute("begin immediate")
             for table in _SCHEMA.split(";")[:-1]:
                 connection.execute(table)
@@ -143,7 +144,9 @@ class Store:
         """Open the file, and say whether it holds a run already; one that is refused is left as it is."""
         store = cls._connect(folder)
         try:
-            return store, store._holds_run()
+            begun = store._holds_run()
+            store._connection.execute("pragma synchronous=normal")  # in WAL mode only a power cut costs the last rows
+            return store, begun
         except RunError:
             store.close()
             raise
@@ -166,6 +169,18 @@ class Store:
             return cls(path, sqlite3.connect(name, timeout=_PATIENCE, uri=uri))
         except sqlite3.Error as error:
             raise RunError(f"{path}: cannot be opened: {error}") from error
+
+    def _share(self) -> None:
+        """Let several processes write; changing the mode is the one thing for which SQLite does not wait by itself."""
+        patient_until = monotonic() + _PATIENCE
+        while True:
+            try:
+                self._connection.execute("pragma journal_mode=wal")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or monotonic() > patient_until:
+                    raise
+                sleep(0.01)
 
     def _holds_run(self) -> bool:
         """Return whether this file holds a run already; False: it is new.

@@ -253,32 +253,35 @@ class TestFullDisk:
             subprocess.run(["umount", str(tmp_path / "disk")], check=True)
 
 
-def test_two_processes_may_begin_a_run_at_once(tmp_path):
-    """Of different set-ups one is refused; the same ones share the folder."""
+def test_processes_may_begin_a_run_at_once(tmp_path):
+    """Of two set-ups one wins, for all who ask for it; the other is refused, and nobody else is."""
     program = """
-        import sys
+        import os, random, sys, time
         from pathlib import Path
         from mmhall.errors import RunError
         from mmhall.results.store import Store
-        sys.stdin.readline()
-        try:
-            Store.create(Path(sys.argv[1]), {"seed": int(sys.argv[2])})
-            print("begun")
-        except RunError as error:
-            print(error)
+
+        def begin(folder, seed):
+            try:
+                Store.create(folder, {"seed": seed})
+                return "begun"
+            except RunError as error:
+                return "another" if "belongs to another set-up (seed was" in str(error) else str(error)
+
+        for turn in range(40):
+            reading, writing = os.pipe()
+            at = time.monotonic() + 0.01
+            for seed in (0, 1) * 4:
+                if os.fork() == 0:
+                    time.sleep(max(0.0, at - time.monotonic()) + random.Random(turn * 8 + seed).uniform(0, 0.003))
+                    said = f"{seed} {begin(Path(sys.argv[1]) / str(turn), seed)}\\n"
+                    os.write(writing, said.encode())
+                    os._exit(0)
+            for _ in range(8):
+                os.wait()
+            os.close(writing)
+            said = sorted(os.fdopen(reading).read().splitlines())
+            assert said in (["0 another"] * 4 + ["1 begun"] * 4, ["0 begun"] * 4 + ["1 another"] * 4), said
+        print("fine")
     """
-    command = [sys.executable, "-c", textwrap.dedent(program)]
-    for turn in range(4):
-        folder = str(tmp_path / str(turn))
-        begun = [
-            subprocess.Popen([*command, folder, str(seed)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            for seed in (0, 0, 1)
-        ]
-        for process in begun:
-            process.stdin.write("\n")
-            process.stdin.flush()
-        said = [process.communicate()[0].strip() for process in begun]
-        one, two, other = said
-        assert one == two
-        assert (one == "begun") != (other == "begun"), said
-        assert "belongs to another set-up (seed was" in (other if one == "begun" else one)
+    assert in_a_process(program, tmp_path) == "fine"

@@ -23,7 +23,7 @@ $(READY): pyproject.toml
 
 bench: $(READY)
 	@echo "== comparing strategies; results in $(RUN), a second call goes on where this one stopped"
-	@$(VENV)/bin/mmhall bench pope chair $(foreach spec,$(SPECS),--strategy $(spec)) --out $(RUN)
+	@$(VENV)/bin/mmhall bench pope chair $(foreach spec,$(SPECS),--strategy $(spec)) --out $(RUN) --workers 2
 	@$(VENV)/bin/mmhall report $(RUN) --html $(RUN)/report.html > /dev/null
 
 test: lint types

@@ -163,6 +163,7 @@ class Benchmark(Configured, ABC):
         reads: What `--data` may be, in words.
         drawn: Whether scenes are drawn for it where no data is given.
         plotted: Group whose primary metric is drawn against cost; "" the last one.
+        read_by: Options that say how answers are read, and may be changed when all is answered.
         rule: Name of the rule that reads answers, part of every result.
         max_new_tokens: Most tokens an answer may have.
     """
@@ -171,6 +172,7 @@ class Benchmark(Configured, ABC):
     groups: ClassVar[tuple[str, ...]]
     reads: ClassVar[str]
     drawn: ClassVar[bool] = False
+    read_by: ClassVar[frozenset[str]] = frozenset({"rule"})
     plotted: ClassVar[str] = ""
 
     rule: str

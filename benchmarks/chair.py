@@ -90,6 +90,8 @@ class Chair(PictureBenchmark):
         Metric("Len", {"tokens": 1}, {"split": 1}, percent=False, table="objects"),
     )
 
+    read_by: ClassVar[frozenset[str]] = frozenset({"rule", "words", "drop_unfinished", "vocabulary", "lemmas"})
+
     rule: str = option("mmhall", choices=("mmhall", *RULES))
     max_new_tokens: int = option(128, low=1)
     words: int = option(0, low=0)

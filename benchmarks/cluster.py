@@ -113,6 +113,9 @@ class _Team:
             while self._idle and (number := leases.claim()) is not None:
                 actor = self._idle.pop()
                 working[self._send(actor, part, made[number], number)] = actor, number
+            leases.renew()
+            if not working:  # another process was quicker
+                continue
             ready, _ = self._ray.wait(list(working), timeout=_WAIT)
             for reference in ready:
                 actor, number = working.pop(reference)
@@ -120,7 +123,7 @@ class _Team:
 
     def _send(self, actor: Any, part: Part, items: Sequence[Item], number: int) -> Any:
         names = {item.picture for item in items if item.picture is not None}
-        pictures = {name: (part.pictures[name].suffix, part.pictures[name].read_bytes()) for name in sorted(names)}
+        pictures = {name: (part.pictures[name].suffix, _content(part.pictures[name])) for name in sorted(names)}
         done = self._run.store.done_in(part.benchmark.name, number)
         told = [asdict(item) for item in items]
         return actor.answer.remote(str(part.benchmark), told, pictures, self._run.strategies, number, done)
@@ -138,6 +141,14 @@ class _Team:
         leases.finish(number)
         self._idle.append(actor)
         progress(len(rows))
+
+
+def _content(picture: Path) -> bytes:
+    """Read a picture file; of one that cannot be read nothing, which whoever opens it will say."""
+    try:
+        return picture.read_bytes()
+    except OSError:
+        return b""
 
 
 @contextmanager

@@ -43,7 +43,7 @@ class Cost:
         strategy: The strategy.
         seconds: Per answer, mean.
         tokens: Per answer, mean.
-        ratio: Seconds over the baseline's, median over batches; None for the baseline.
+        ratio: Seconds over the baseline's, median over batches both have; None for the baseline, or if there are none.
         low: Smallest batch ratio.
         high: Largest batch ratio.
     """
@@ -183,6 +183,8 @@ def _cost(benchmark: str, strategy: str, baseline: str, rows: Sequence[Row]) -> 
         return Cost(benchmark, strategy, seconds, tokens, None, None, None)
     ours, theirs = _by_batch(own), _by_batch([row for row in rows if row.strategy == baseline])
     ratios = [ours[batch] / theirs[batch] for batch in ours if batch in theirs]
+    if not ratios:
+        return Cost(benchmark, strategy, seconds, tokens, None, None, None)
     return Cost(benchmark, strategy, seconds, tokens, median(ratios), min(ratios), max(ratios))
 
 

@@ -13,13 +13,14 @@ Failures   an item that cannot be answered is recorded with its error and asked 
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import torch
 
-from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.runs import Part, Run
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
 from mmhall.lvlm import LVLM
@@ -76,7 +77,7 @@ def answer(
             progress(len(rows))
             answered += sum(row.error is None for row in rows)
         leases.finish(number)
-        if not answered:
+        if not answered and not store.done(name):
             _refuse_hopeless(run, name, made[number])
 
 
@@ -163,7 +164,8 @@ def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy,
 
 def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
     benchmark = part.benchmark
-    found = lvlm.generate_batch([part.request(item) for item in items], strategy, **benchmark.settings)
+    asked = [part.request(item) for item in items]
+    found = lvlm.generate_batch(asked, strategy, seeds=_seeds(benchmark, items), **benchmark.settings)
     extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], found)
     return [
         Row(
@@ -179,6 +181,14 @@ def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, nu
         )
         for item, answer, extra in zip(items, found, extras, strict=True)
     ]
+
+
+def _seeds(benchmark: Benchmark, items: Sequence[Item]) -> list[int] | None:
+    """Give every item draws of its own, the same for all strategies; None: nothing is drawn."""
+    if not benchmark.settings.get("do_sample"):
+        return None
+    base = benchmark.settings.get("seed", 0)
+    return [int.from_bytes(hashlib.sha256(f"{base}/{item.id}".encode()).digest()[:4], "big") for item in items]
 
 
 def _failure(part: Part, item: Item, strategy: Strategy, number: int, reason: str) -> Row:

@@ -20,6 +20,7 @@ from mmhall.benchmarks.hub import remarks as hub_remarks
 from mmhall.errors import OptionError, RunError
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
+from mmhall.options import check_known, parse
 from mmhall.results.judgements import Judgements, with_judgements
 from mmhall.results.store import Row, Store
 from mmhall.strategies import Strategy, strategy
@@ -85,19 +86,38 @@ class Run:
         """Number of answers and failures there are."""
         return int(self.store.read("select count(*) from answers")[0][0])
 
-    def read_as(self, benchmarks: Sequence[Benchmark]) -> Run:
+    def read_as(self, specs: Sequence[str]) -> Run:
         """Return this run with its answers read another way; nothing is asked again.
+
+        Args:
+            specs: Such as "pope(rule='official')".
 
         Raises:
             RunError: The run has no such benchmark.
+            OptionError: An option says more than how answers are read.
         """
-        known = [part.benchmark.name for part in self.parts]
-        for one in benchmarks:
-            if one.name not in known:
-                raise RunError(f"{self.store.path.parent}: has no {one.name}, only {', '.join(known)}")
-        ways = {one.name: one for one in benchmarks}
+        ways: dict[str, Benchmark] = {}
+        for name, options in map(parse, specs):
+            part = next((part for part in self.parts if part.benchmark.name == name), None)
+            if part is None:
+                known = ", ".join(part.benchmark.name for part in self.parts)
+                raise RunError(f"{self.store.path.parent}: has no {name}, only {known}")
+            check_known(type(part.benchmark), options)
+            for option, value in options.items():
+                if option not in part.benchmark.read_by:
+                    able = ", ".join(sorted(part.benchmark.read_by))
+                    raise OptionError(name, option, value, f"left out: answers are stored already; {able} can change")
+            ways[name] = replace(part.benchmark, **options)
         parts = tuple(replace(part, benchmark=ways.get(part.benchmark.name, part.benchmark)) for part in self.parts)
         return replace(self, parts=parts)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The set-up, with the rules that answers are read by now."""
+        setup = self.store.setup()
+        for part in self.parts:
+            setup["benchmarks"][part.benchmark.name] |= {"spec": str(part.benchmark), "rule": part.benchmark.rule}
+        return setup
 
     def evaluate(self) -> list[tuple[Part, Evaluation]]:
         """Evaluate every benchmark on the items all strategies have answered."""

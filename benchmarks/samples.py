@@ -80,7 +80,7 @@ def counts(part: Part, rows: Mapping[str, Row]) -> dict[str, Counts]:
 def _of(run: Run, part: Part) -> Iterator[dict[str, Any]]:
     settings = run.store.setup()["benchmarks"][part.benchmark.name]["settings"]
     by_strategy: dict[str, dict[str, Row]] = {strategy: {} for strategy in run.strategies}
-    for row in run.store.rows(part.benchmark.name):
+    for row in run.rows(part):
         by_strategy[row.strategy][row.item] = row
     counted = {
         strategy: counts(part, {item: row for item, row in rows.items() if row.error is None})

@@ -18,7 +18,7 @@ from typing import Any
 import mmhall
 from mmhall.benchmarks.runner import Progress, answer
 from mmhall.benchmarks.runs import Run, reopen
-from mmhall.errors import MmhallError, RunError
+from mmhall.errors import MmhallError, OptionError, RunError
 from mmhall.lvlm import LVLM
 from mmhall.strategies import strategy
 
@@ -55,22 +55,23 @@ class Model:
 
 @dataclass(slots=True)
 class _Worker:
-    """A process and how often it was started."""
+    """A process, how often it was started, and the file of what it says."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
+    log: Path
     starts: int = 0
-    process: subprocess.Popen[str] = field(init=False)
+    process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
         self.starts += 1
-        self.process = subprocess.Popen(self.command, env=self.environment, stderr=subprocess.PIPE, text=True)
+        with self.log.open("wb") as said:
+            self.process = subprocess.Popen(self.command, env=self.environment, stderr=said)
 
     def last_words(self) -> str:
         """Wait for the end, and return the last line it said."""
-        with self.process as process:
-            assert process.stderr is not None
-            said = process.stderr.read().strip().splitlines()
+        self.process.wait()
+        said = self.log.read_text(errors="replace").strip().splitlines()
         return said[-1] if said else f"exit code {self.process.returncode}"
 
     def stop(self) -> None:
@@ -107,7 +108,10 @@ class Job:
         tuned = "none" if self.model.tuned is False else str(self.model.tuned or "")
         folder = str(self.run.store.path.parent)
         command = [sys.executable, "-m", "mmhall.benchmarks.workers", folder, self.model.name, tuned]
-        team = [_Worker(command, environment(n, self.workers, self.gpus)) for n in range(self.workers)]
+        team = [
+            _Worker(command, environment(n, self.workers, self.gpus), Path(folder) / f"worker-{n}.log")
+            for n in range(self.workers)
+        ]
         working, told = list(team), 0
         try:
             for worker in team:
@@ -142,6 +146,8 @@ def environment(number: int, workers: int, gpus: int) -> dict[str, str]:
     if torch.cuda.is_available():
         known = env.get("CUDA_VISIBLE_DEVICES", "").split(",")
         known = known if known != [""] else [str(index) for index in range(torch.cuda.device_count())]
+        if gpus > len(known):
+            raise OptionError("bench", "gpus_per_worker", gpus, f"at most {len(known)}, as many as there are GPUs")
         own = [known[(number * gpus + index) % len(known)] for index in range(gpus)]
         return {**env, "CUDA_VISIBLE_DEVICES": ",".join(own)}
     return {**env, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}

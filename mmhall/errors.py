@@ -17,6 +17,10 @@ class OptionError(MmhallError):
         """Say whose option it is, its value, and what was expected ("a number >= 0")."""
         super().__init__(f"{owner}: {option} must be {expected}, got {value!r}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes as the message alone."""
+        return MmhallError, (str(self),)
+
 
 class UnknownNameError(MmhallError):
     """A name is not registered; the message suggests the nearest one."""
@@ -28,6 +32,10 @@ class UnknownNameError(MmhallError):
         hint = f"; did you mean {near[0]!r}?" if near else "."
         told = f"Known: {', '.join(names)}" if names else "There is none."
         super().__init__(f"unknown {kind} {name!r}{hint} {told}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes as the message alone."""
+        return MmhallError, (str(self),)
 
 
 class PluginError(MmhallError):

@@ -107,6 +107,7 @@ class LVLM:
         *,
         uncertainty: bool = False,
         shared_prefix: bool = True,
+        seeds: Sequence[int] | None = None,
         **settings: Any,
     ) -> list[Answer]:
         """Answer several prompts in one batch; each gets what it would get alone.
@@ -119,6 +120,7 @@ class LVLM:
             strategy: As in `generate`.
             uncertainty: As in `generate`.
             shared_prefix: Whether to; answers are the same, up to the rounding of the dtype.
+            seeds: Of each request's draws; None: all start from the setting `seed`.
             **settings: As in `generate`.
 
         Raises:
@@ -135,7 +137,7 @@ class LVLM:
             return []
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
-            rows = run(self.adapter, inputs, method, config, chosen.seed, share=shared_prefix)
+            rows = run(self.adapter, inputs, method, config, seeds or chosen.seed, share=shared_prefix)
         answers = self._answers(inputs, rows, method, chosen, measured)
         if not uncertainty:
             return answers

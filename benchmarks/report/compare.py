@@ -100,5 +100,14 @@ def _paired(
     both = [item.id for item in common if item.id in texts[0] and item.id in texts[1]]
     changed = sum(texts[0][item] != texts[1][item] for item in both)
     remarks.append(f"{first[1].benchmark.name}, {first[2]}: {changed} of {len(both)} answers differ")
+    judges = [
+        {row.extra["judgement"]["judge"] for row in own if row.extra and "judgement" in row.extra} for own in rows
+    ]
+    if judges[0] != judges[1]:
+        told = " and ".join(", ".join(sorted(map(str, own))) or "nobody" for own in judges)
+        remarks.append(
+            f"{first[1].benchmark.name}: judged by {told}; what judges of different kinds say does not compare"
+        )
     part = replace(first[1], items=list(common))
-    return part, part.benchmark.evaluate(part.items, [*rows[0], *rows[1]], names)
+    evaluated = part.benchmark.evaluate(part.items, [*rows[0], *rows[1]], names)
+    return part, replace(evaluated, costs=())  # batches of two runs have nothing to do with each other

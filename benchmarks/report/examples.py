@@ -44,7 +44,7 @@ class Example:
 def examples(run: Run, part: Part) -> list[Example]:
     """Pick the items of a benchmark on which the strategies' wrong stretches differ most; none if all are alike."""
     texts: dict[str, dict[str, str]] = {}
-    for row in run.store.rows(part.benchmark.name):
+    for row in run.rows(part):
         if row.error is None:
             texts.setdefault(row.item, {})[row.strategy] = row.text
     complete = [item for item in part.items if len(texts.get(item.id, {})) == len(run.strategies)]

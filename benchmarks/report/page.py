@@ -31,7 +31,7 @@ def _shown(run: Run, evaluated: Evaluated) -> dict[str, Any]:
     """Return what the page shows of one run."""
     laid = sections(evaluated)
     return {
-        "setup": run.store.setup(),
+        "setup": run.told,
         "parts": run.parts,
         "sections": laid,
         "costs": cost_lines(evaluated),

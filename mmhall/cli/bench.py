@@ -95,11 +95,24 @@ def bench(
                 with progress(part.benchmark.name, len(part.items) * len(chosen)) as advance:
                     answer(lvlm, opened, part, chosen, batch_size=batch_size, progress=advance)
         else:
+            lvlm.close()
             del lvlm
+            _free_memory()
             job = Job(opened, Model(model, tuned_option(tuned)), workers, gpus_per_worker)
             with progress("answers", opened.expected) as advance:
                 job.by_ray(address, advance) if engine == "ray" else job.here(advance)
     show(opened, as_json=as_json)
+
+
+def _free_memory() -> None:
+    """Give the GPU's memory back, for workers to use."""
+    import gc
+
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _check(

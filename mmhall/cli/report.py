@@ -27,11 +27,10 @@ def report(
     Example: mmhall report runs/first --html first.html
     """
     from mmhall.benchmarks.report.page import write_page
-    from mmhall.benchmarks.runs import make_benchmarks, reopen
+    from mmhall.benchmarks.runs import reopen
     from mmhall.errors import RunError
 
-    reading = make_benchmarks(read_as)
-    opened = [reopen(run).read_as(reading) for run in runs]
+    opened = [reopen(run).read_as(read_as) for run in runs]
     for number, run in enumerate(opened):
         if len(opened) > 1 and not as_json:
             print(f"{'' if number == 0 else chr(10)}== {run.store.path.parent}\n")
@@ -53,7 +52,7 @@ def show(run: Run, *, as_json: bool) -> None:
 
     evaluated = run.evaluate()
     if as_json:
-        print(json.dumps(as_data(evaluated, run.store.setup()), indent=1))
+        print(json.dumps(as_data(evaluated, run.told), indent=1))
         return
     print_sections(sections(evaluated))
     print(f"cost\n{aligned([COST, *cost_lines(evaluated)])}\n")

@@ -31,7 +31,7 @@ def run(
     inputs: Inputs,
     method: Strategy,
     config: GenerationConfig,
-    seed: int,
+    seed: int | Sequence[int],
     streamer: BaseStreamer | None = None,
     left: threading.Event | None = None,
     watch: tuple[Op, ...] = (),
@@ -45,7 +45,7 @@ def run(
         inputs: A batch as the adapter makes it.
         method: The strategy.
         config: The generation settings in force.
-        seed: Of each prompt's draws.
+        seed: Of each prompt's draws, or one for each.
         streamer: Gets tokens as they are chosen; without beams, or with a search of the strategy's own, only.
         left: Stops decoding once it is set.
         watch: Ops that look at attention besides what the strategy asks for.
@@ -72,7 +72,8 @@ def run(
             main.criteria.append(_Left(left))
         if config.stop_strings:
             main.criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.input_ids.shape[1]))
-        return decode(adapter, main, session, config, [seed] * len(main.input_ids), streamer, watch, share=share)
+        seeds = [seed] * len(main.input_ids) if isinstance(seed, int) else seed
+        return decode(adapter, main, session, config, seeds, streamer, watch, share=share)
 
 
 def decode(

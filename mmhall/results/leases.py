@@ -27,7 +27,7 @@ class Leases:
     """The batches of one benchmark of a run."""
 
     def __init__(self, store: Store, benchmark: str, count: int) -> None:
-        """Open them; batches in which an item failed are to be done again.
+        """Open them; batches in which an item failed are to be done again, unless somebody is at work already.
 
         Args:
             store: Of the run.
@@ -44,8 +44,9 @@ class Leases:
             connection.executemany(
                 "insert or ignore into leases (benchmark, batch) values (?, ?)", [(benchmark, n) for n in range(count)]
             )
-            again = f"update leases set finished = 0, worker = null where benchmark = ? and batch in ({_FAILED})"
-            connection.execute(f"{again} and (worker is null or finished = 1)", (benchmark, benchmark))
+            if not any(self._worked_on(worker, renewed) for _, worker, renewed in self._open()):
+                again = f"update leases set finished = 0, worker = null where benchmark = ? and batch in ({_FAILED})"
+                connection.execute(again, (benchmark, benchmark))
 
     def claim(self) -> int | None:
         """Lease the first batch that nobody works on; None: there is none."""
@@ -79,6 +80,7 @@ class Leases:
             connection.execute(
                 "update leases set finished = 1 where benchmark = ? and batch = ?", (self._benchmark, batch)
             )
+        self._held.discard(batch)
 
     def finished(self) -> bool:
         """Whether every batch is done."""
@@ -87,6 +89,9 @@ class Leases:
     def free(self) -> bool:
         """Whether some batch is left that nobody works on."""
         return any(n not in self._held and self._free(worker, renewed) for n, worker, renewed in self._open())
+
+    def _worked_on(self, worker: str | None, renewed: float) -> bool:
+        return worker not in (None, self.worker) and alive(str(worker), renewed)
 
     def _free(self, worker: str | None, renewed: float) -> bool:
         return worker in (None, self.worker) or not alive(str(worker), renewed)

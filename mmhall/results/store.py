@@ -38,6 +38,9 @@ create table if not exists answers (
 );
 create index if not exists answers_by_batch on answers (benchmark, batch);
 """
+_KEEP = """
+insert into items values (?, ?, ?) on conflict (benchmark, item) do update set content = excluded.content
+"""
 _ADD = """
 insert into answers values
     (:benchmark, :item, :strategy, :text, :stopped_by, :new_tokens, :seconds, :batch, :extra, :error)
@@ -246,10 +249,10 @@ class Store:
         return set(self.read(asked, (benchmark, batch)))
 
     def keep_items(self, benchmark: str, items: Mapping[str, Any]) -> None:
-        """Keep a benchmark's items, by id, in order; anything JSON can write. What is there already stays."""
+        """Keep a benchmark's items, by id, in order; anything JSON can write. The latest call wins."""
         told = [(benchmark, item, json.dumps(content)) for item, content in items.items()]
         with self._saying("write"), self._connection:
-            self._connection.executemany("insert or ignore into items values (?, ?, ?)", told)
+            self._connection.executemany(_KEEP, told)
 
     def items(self, benchmark: str) -> dict[str, Any]:
         """Return a benchmark's items by id, in the order they were kept."""

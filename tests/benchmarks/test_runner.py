@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.base import Item, Source
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pictures import read_coco
-from mmhall.benchmarks.runner import answer, batches
-from mmhall.benchmarks.runs import Part, Run
+from mmhall.benchmarks.pope import Pope
+from mmhall.benchmarks.runner import _seeds, answer, batches
+from mmhall.benchmarks.runs import Part, Run, start
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import RunError
 from mmhall.results.store import Store
@@ -149,3 +150,47 @@ def test_a_run_in_which_nothing_can_be_answered_stops(llava, scenes, tmp_path):
         picture.path.write_bytes(b"no picture")
     with pytest.raises(RunError, match=r"none of the first 2 items can be answered: .*not a picture"):
         answer_all(llava, scenes, tmp_path / "run", batch_size=2)
+
+
+def test_items_that_are_drawn_have_draws_of_their_own(llava, pictures):
+    """Without seeds of their own, requests that are alike draw alike."""
+    asked, settings = [(pictures[0], "Is there a dog?")] * 6, {"do_sample": True, "max_new_tokens": 4}
+    alike = llava.generate_batch(asked, seed=1, **settings)
+    apart = llava.generate_batch(asked, seeds=[1, 2, 3, 4, 5, 1], **settings)
+    assert len({a.text for a in alike}) == 1
+    assert len({a.text for a in apart}) > 1
+    assert apart[0].text == apart[5].text == alike[0].text
+
+
+def test_sampled_questions_are_drawn_apart_and_alike_for_all_strategies(scenes):
+    benchmark = Pope(sample=True, sample_seed=3)
+    items = benchmark.items(scenes, 0)
+    seeds = _seeds(benchmark, items)
+    assert len(set(seeds)) == len(items)
+    assert seeds == _seeds(benchmark, items)
+    assert seeds != _seeds(Pope(sample=True, sample_seed=4), items)
+    assert _seeds(Pope(), items) is None
+
+
+def test_pictures_that_have_moved_are_found_where_they_are_now(llava, scenes, tmp_path):
+    """Half a run, then the pictures move; the digest says that they are the same."""
+    source = tmp_path / "scenes"
+    benchmark = Chair(max_new_tokens=4)
+    first = start(
+        tmp_path / "run",
+        llava,
+        benchmarks=[(benchmark, Source(source / "annotations.json"))],
+        strategies=STRATEGIES,
+        batch_size=2,
+    )
+    source.rename(tmp_path / "moved")
+    again = start(
+        tmp_path / "run",
+        llava,
+        benchmarks=[(benchmark, Source(tmp_path / "moved" / "annotations.json"))],
+        strategies=STRATEGIES,
+        batch_size=2,
+    )
+    answer(llava, again, again.parts[0], STRATEGIES, batch_size=2)
+    assert all(row.error is None for row in again.store.rows("chair"))
+    assert first.expected == again.answered

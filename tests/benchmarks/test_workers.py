@@ -19,7 +19,7 @@ from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.workers import Job, Model
 from mmhall.errors import RunError
 from mmhall.results.leases import Leases, alive, me
-from mmhall.results.store import Store
+from mmhall.results.store import Row, Store
 from tests.benchmarks import siege
 from tests.conftest import make_random_llava
 
@@ -144,6 +144,19 @@ def kill_one(words, run):
     assassin_missed.append(" ".join(words))
 
 
+@pytest.mark.slow
+def test_a_worker_that_talks_a_lot_is_not_stopped_by_it(scenes, model_folder, tmp_path, monkeypatch):
+    """Libraries may write megabytes to stderr; it lands in a log in the run folder."""
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    (noise / "sitecustomize.py").write_text("import sys\nsys.stderr.write('warning\\n' * 200_000)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{noise}:{ROOT}")
+    run = begun(scenes, model_folder, tmp_path / "run")
+    Job(run, Model(str(model_folder)), 1).here()
+    assert run.answered == run.expected
+    assert (tmp_path / "run" / "worker-0.log").stat().st_size > 1_000_000
+
+
 def test_ray_that_is_not_there_is_one_line(scenes, model_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"install mmhall\[ray\]"):
@@ -175,6 +188,23 @@ class TestLeases:
         host, number, started = me().rsplit("/", 2)
         assert alive(me(), 0.0)
         assert not alive(f"{host}/{number}/{int(started) - 1}", time.time())
+
+    def test_a_failed_batch_is_done_again_when_nobody_is_at_work(self, tmp_path):
+        """One process finishes a batch in which an item failed; another one joins it, and neither waits for itself."""
+        one = Leases(Store.create(tmp_path, {}), "pope", 2)
+        one.worker = "elsewhere/2/2"
+        assert one.claim() == 0
+        Store.create(tmp_path, {}).add([Row("pope", "1", "greedy", "", "", 0, 0.0, 0, error="torn")])
+        one.finish(0)
+        assert one.claim() == 1
+        other = Leases(Store.create(tmp_path, {}), "pope", 2)
+        other.worker = "elsewhere/1/1"
+        assert other.claim() is None  # 0 is done, 1 is held
+        one.finish(1)
+        assert one.finished()
+        again = Leases(Store.create(tmp_path, {}), "pope", 2)
+        assert not again.finished()
+        assert (again.claim(), again.claim()) == (0, None)
 
     def test_another_machine_is_believed_for_a_while(self):
         assert alive("elsewhere/1/1", time.time())

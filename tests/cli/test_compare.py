@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from mmhall.results.store import Row, Store
@@ -50,6 +52,9 @@ def test_answers_are_read_another_way_without_asking(runs, cli, refused):
     told = cli("report", "a", "--read-as", "pope(rule='official')").stdout
     assert "rule official" in told
     assert "has no chair, only pope" in refused("report", "a", "--read-as", "chair")
+    assert "answers are stored already; rule can change" in refused("report", "a", "--read-as", "pope(prompt='vcd')")
+    told = json.loads(cli("report", "a", "--read-as", "pope(rule='official')", "--json").stdout)
+    assert told["setup"]["benchmarks"]["pope"]["rule"] == "official"
 
 
 def test_a_failure_is_told_and_counts_for_nothing(runs, cli, tmp_path):

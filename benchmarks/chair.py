@@ -162,11 +162,16 @@ class Chair(PictureBenchmark):
         }
 
     def paired(self, group: str, own: str, base: str) -> tuple[str, str]:
-        """Cut both captions to the words of the shorter one where length is to be equal."""
+        """Cut both captions, as far as they count, to the words of the shorter one where length is to be equal."""
         if group != EQUAL:
             return own, base
+        own, base = self._read(own), self._read(base)
         shorter = min(len(_WORD.findall(own)), len(_WORD.findall(base)))
         return cut(own, shorter), cut(base, shorter)
+
+    def pairing(self, group: str) -> Chair:
+        """Return what counts captions of equal length: all of them, for they are cut already."""
+        return replace(self, words=0, drop_unfinished=False) if group == EQUAL else self
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named in what is counted."""

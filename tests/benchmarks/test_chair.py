@@ -213,6 +213,24 @@ def test_equal_length_by_hand():
     assert found["equal length", "other", "CHAIR_s"].difference.turned == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (Chair(), 8),  # greedy's eight, and other's first eight of eleven
+        (Chair(drop_unfinished=True), 6),  # greedy's six without "A bird", and other's first six, though they end nothing
+        (Chair(drop_unfinished=True, words=8), 5),  # other's five, for its eight words end nothing more
+        (Chair(words=4), 4),
+    ],
+)
+def test_equal_length_is_of_what_counts(made, words):
+    items = [Item("1", "1", "", ("captions", "equal length"), {"objects": ["dog"]})]
+    texts = {"greedy": "A dog runs. A cat sleeps. A bird", "other": "A cat and a dog. Then a big blue car goes."}
+    rows = [Row("chair", "1", s, text, "eos", 1, 1.0, 0) for s, text in texts.items()]
+    cells = {(c.group, c.strategy, c.metric.name): c for c in evaluate(made, items, rows, list(texts)).cells}
+    assert cells["equal length", "other", "words"].estimate.value == words
+    assert cells["equal length", "other", "words"].difference.value == 0
+
+
 def test_items_are_in_both_groups(tmp_path):
     pictures = PictureSet(
         (Picture("1", tmp_path, ("dog", "cat"), {}), Picture("2", tmp_path, ("dog",), {})), ("cat", "dog", "tv")

@@ -231,6 +231,19 @@ def test_equal_length_is_of_what_counts(made, words):
     assert cells["equal length", "other", "words"].difference.value == 0
 
 
+def test_pictures_without_objects_are_left_out_and_told(tmp_path):
+    dog, bare = Picture("1", tmp_path, ("dog",), {}), Picture("2", tmp_path, (), {})
+    both = PictureSet((dog, bare), ("dog",))
+    assert Chair().told(both)[1] == ["1 of 2 pictures have no known object and are left out."]
+    assert [item.id for item in Chair().items(both, 0)] == ["1"]
+    assert Chair().told(PictureSet((dog,), ("dog",)))[1] == []
+    captions = tmp_path / "captions.json"
+    captions.write_text('{"annotations": [{"image_id": 2, "caption": "A cat."}]}')
+    known, remarks = Chair(captions=str(captions)).told(both)
+    assert remarks == ["1 of 2 objects are known from reference captions only."]
+    assert [item.id for item in Chair().items(known, 0)] == ["1", "2"]
+
+
 def test_items_are_in_both_groups(tmp_path):
     pictures = PictureSet(
         (Picture("1", tmp_path, ("dog", "cat"), {}), Picture("2", tmp_path, ("dog",), {})), ("cat", "dog", "tv")

@@ -72,7 +72,7 @@ def read_queries(source: Source, name: str, *, generative: bool) -> tuple[list[Q
     used = list(dict.fromkeys(q.image for q in queries))[: source.limit]
     roots = (given,) if given.is_dir() else (given.parent, given.parent.parent)
     near = [root / sub for root in roots for sub in ("", "image", "images")]
-    pictures = find_pictures(used, (source.images,) if source.images else near)
+    pictures = find_pictures(used, (source.images,) if source.images else near, source.pictures)
     return [q for q in queries if q.image in pictures], pictures
 
 

@@ -209,6 +209,10 @@ class Benchmark(Configured, ABC):
         """
         return own, base
 
+    def pairing(self, group: str) -> Benchmark:
+        """Return the benchmark that counts what `paired` returns; another one where that is cut already."""
+        return self
+
     @abstractmethod
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Return the stretches of an answer that are right or wrong: (start, end, right), in characters."""

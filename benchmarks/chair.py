@@ -118,7 +118,7 @@ class Chair(PictureBenchmark):
                 "are looked for, COCO's by our synonyms, others by name and plural unless the vocabulary tells more."
             )
         if not self.captions:
-            return pictures, remarks
+            return pictures, remarks + _bare(pictures)
         references = read_captions(Path(self.captions))
         if not any(p.id in references for p in pictures.pictures):
             raise DataError(f"{self.captions}: has no caption of any of the {len(pictures.pictures)} pictures")
@@ -126,7 +126,8 @@ class Chair(PictureBenchmark):
         only, total = sum(map(len, added)), sum(len(p.objects) for p in pictures.pictures)
         remarks.append(f"{only} of {only + total} objects are known from reference captions only.")
         told = [replace(p, objects=(*p.objects, *new)) for p, new in zip(pictures.pictures, added, strict=True)]
-        return PictureSet(tuple(told), pictures.categories), remarks
+        known = PictureSet(tuple(told), pictures.categories)
+        return known, remarks + _bare(known)
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Ask for one caption per picture that shows anything."""
@@ -164,11 +165,16 @@ class Chair(PictureBenchmark):
         }
 
     def paired(self, group: str, own: str, base: str) -> tuple[str, str]:
-        """Cut both captions to the words of the shorter one where length is to be equal."""
+        """Cut both captions, as far as they count, to the words of the shorter one where length is to be equal."""
         if group != EQUAL:
             return own, base
+        own, base = self._read(own), self._read(base)
         shorter = min(len(_WORD.findall(own)), len(_WORD.findall(base)))
         return cut(own, shorter), cut(base, shorter)
+
+    def pairing(self, group: str) -> Chair:
+        """Return what counts captions of equal length: all of them, for they are cut already."""
+        return replace(self, words=0, drop_unfinished=False) if group == EQUAL else self
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named in what is counted."""
@@ -263,6 +269,12 @@ def score(present: Collection[str], caption: str) -> Counts:
     {'n': 1, 'named': 3, 'absent': 2, 'flawed': 1, 'found': 1, 'present': 2, 'words': 8, 'sentences': 2}
     """
     return _score(present, [m.name for m in mentions(caption)], caption)
+
+
+def _bare(pictures: PictureSet) -> list[str]:
+    """Say how many pictures are left out because they have no objects."""
+    bare = sum(not p.objects for p in pictures.pictures)
+    return [f"{bare} of {len(pictures.pictures)} pictures have no known object and are left out."] if bare else []
 
 
 def _score(present: Collection[str], named: Sequence[str], caption: str) -> Counts:

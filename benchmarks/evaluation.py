@@ -132,7 +132,8 @@ def _paired(
     pairs = [benchmark.paired(group, row.text, beside.text) for row, beside in zip(own, base, strict=True)]
     changed = [replace(row, text=text) for row, (text, _) in zip(own, pairs, strict=True)]
     beside = [replace(row, text=text) for row, (_, text) in zip(base, pairs, strict=True)]
-    return benchmark.counts(items, changed), alone if beside == list(base) else benchmark.counts(items, beside)
+    counting = benchmark.pairing(group)
+    return counting.counts(items, changed), alone if beside == list(base) else counting.counts(items, beside)
 
 
 def _corrected(cells: Sequence[Cell]) -> list[Cell]:

@@ -119,7 +119,7 @@ class Hallusion(Judged):
         asked = [(r, _file(r)) for r in records]
         used = list(dict.fromkeys(file for _, file in asked if file is not None))[: source.limit]
         folder = source.folder or given.parent
-        pictures = find_pictures(used, (folder, folder / "hallusion_bench"))
+        pictures = find_pictures(used, (folder, folder / "hallusion_bench"), source.pictures)
         sets = {_set(r) for r, f in asked if f in pictures} if source.limit else {_set(r) for r in records}
         items = [
             self._item(r, f) for r, f in asked if f in pictures or (f is None and self.text_only and _set(r) in sets)

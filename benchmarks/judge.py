@@ -122,11 +122,12 @@ def judge(
 
     Raises:
         EndpointError: The endpoint refuses, or fails five times in a row; what was judged is kept.
-        RunError: The run cannot be written.
+        RunError: The run cannot be written, or has another judge of this name; nothing is asked then.
     """
     name = f"{endpoint.model} ({hashlib.sha256(template.encode()).hexdigest()[:8]})"
-    told = {"model": endpoint.model, "endpoint": endpoint.url, "template": template, "temperature": 0}
+    told = {"model": endpoint.model, "template": template, "temperature": 0}
     kept = Judgements.open(run.store.path.parent)
+    kept.check(name, told)
     known = {(j.item, j.strategy) for j in kept.all(part.benchmark.name) if j.judge == name and j.reply is not None}
     added = failed = in_vain = 0
     for request in requests(run, part, template):

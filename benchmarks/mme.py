@@ -113,7 +113,7 @@ class Mme(Benchmark):
         used = list(dict.fromkeys((q.category, q.image) for q in asked))[: source.limit]
         order = {key: place for place, key in enumerate(used)}
         kept = [q for q in asked if (q.category, q.image) in order]
-        pictures = find_pictures((q.image for q in kept), (source.folder or given,))
+        pictures = find_pictures((q.image for q in kept), (source.folder or given,), source.pictures)
         kept.sort(key=lambda q: order[q.category, q.image])
         return Material(tuple(self._item(q) for q in kept), pictures)
 

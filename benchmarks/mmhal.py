@@ -80,7 +80,7 @@ class MmHal(Judged):
         records = read_records(path, self.reads)[: source.limit]
         names = [_picture(record, folders) for record in records]
         items = [self._item(n, record, name) for n, (record, name) in enumerate(zip(records, names, strict=True))]
-        return Material(tuple(items), find_pictures(names, folders))
+        return Material(tuple(items), find_pictures(names, folders, source.pictures))
 
     def _item(self, number: int, record: Record, picture: str) -> Item:
         kind = TYPES[number % len(TYPES)]

@@ -34,7 +34,16 @@ from mmhall.benchmarks import yes_bias, yesno
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.pope_files import find_pictures, is_questions, read_questions
-from mmhall.benchmarks.pope_maker import FREQUENCIES, PER_PICTURE, POSITIVES, SETTINGS, Question, Recipe, make_questions
+from mmhall.benchmarks.pope_maker import (
+    FREQUENCIES,
+    PER_PICTURE,
+    POSITIVES,
+    SETTINGS,
+    Question,
+    Recipe,
+    crowded,
+    make_questions,
+)
 from mmhall.benchmarks.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
 from mmhall.benchmarks.yesno import RULES, parse_official, parse_strict, score, tally
 from mmhall.options import option
@@ -101,11 +110,23 @@ class ObjectQuestions(PictureBenchmark):
         items = self.phrased([q for q in read.questions if q.picture in pictures], source.seed)
         return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, read.remarks)
 
+    def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
+        """Say how many pictures are too crowded to be asked about."""
+        left_out = len(crowded(pictures, self._recipe))
+        remark = (
+            f"{left_out} of {len(pictures.pictures)} pictures are left out: fewer than {self.per_picture} of the "
+            f"{len(pictures.categories)} categories are absent from them."
+        )
+        return pictures, [remark] if left_out else []
+
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Make the questions of all three settings; one asked in several settings is one question."""
-        recipe = Recipe(self.per_picture, self.positives, self.draw, self.frequency)
-        made = make_questions(pictures, seed, recipe)
+        made = make_questions(pictures, seed, self._recipe)
         return self.phrased([replace(q, text=self._asked(str(q.object))) for q in made], seed)
+
+    @property
+    def _recipe(self) -> Recipe:
+        return Recipe(self.per_picture, self.positives, self.draw, self.frequency)
 
     def _asked(self, name: str) -> str:
         return in_version(question_about(name, self.wording), self.text)

@@ -59,9 +59,9 @@ def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Ques
     """Make the questions of all three settings, by picture; one asked in several settings is one question.
 
     Raises:
-        DataError: Too few pictures have enough objects, or one has no absent object left to ask for.
+        DataError: Too few pictures have enough objects, present and absent.
     """
-    used = _used(pictures.pictures, seed, recipe)
+    used = _used(pictures, seed, recipe)
     scope = _Scope(used if recipe.frequency == "sampled" else pictures.pictures, pictures.categories)
     present = {p.id: _present(p, seed, recipe) for p in used}
     ids: dict[tuple[str, str], dict[str, tuple[int | str, ...]]] = {}
@@ -85,13 +85,28 @@ def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Ques
     ]
 
 
-def _used(pictures: Sequence[Picture], seed: int, recipe: Recipe) -> list[Picture]:
-    fit = [p for p in pictures if len(p.objects) >= recipe.per_picture]
-    if not fit:
+def crowded(pictures: PictureSet, recipe: Recipe) -> list[Picture]:
+    """Return the pictures with enough present objects, but too few absent ones to ask for; they are left out."""
+    known, needed = len(pictures.categories), recipe.per_picture
+    return [p for p in pictures.pictures if needed <= len(p.objects) and known < len(p.objects) + needed]
+
+
+def _used(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Picture]:
+    showing = [p for p in pictures.pictures if len(p.objects) >= recipe.per_picture]
+    if not showing:
         raise DataError(f"pope: no picture has {recipe.per_picture} objects; it needs some that do")
-    if recipe.draw > len(fit):
+    left_out = {p.id for p in crowded(pictures, recipe)}
+    fit = [p for p in showing if p.id not in left_out]
+    if not fit:
         raise DataError(
-            f"pope: draw={recipe.draw}, but only {len(fit)} pictures have {recipe.per_picture} objects; draw fewer"
+            f"pope: every picture shows so many of the {len(pictures.categories)} categories that fewer than "
+            f"{recipe.per_picture} absent ones are left to ask for; lower per_picture, or name more categories"
+        )
+    if recipe.draw > len(fit):
+        besides = f" and as many absent categories ({len(left_out)} do not)" if left_out else ""
+        raise DataError(
+            f"pope: draw={recipe.draw}, but only {len(fit)} pictures have {recipe.per_picture} objects{besides}; "
+            "draw fewer"
         )
     if not recipe.draw:
         return fit
@@ -129,15 +144,11 @@ class _Scope:
             ranked = {"random": [], "popular": self._popular, "adversarial": self._beside[name]}[setting]
             absent = next((n for n in ranked if n not in taken), None)
             if absent is None:
-                absent = self._drawn(picture, taken, rng)
+                absent = self._drawn(taken, rng)
             taken.add(absent)
             yield picture.id, name
             yield picture.id, absent
 
-    def _drawn(self, picture: Picture, taken: set[str], rng: random.Random) -> str:
+    def _drawn(self, taken: set[str], rng: random.Random) -> str:
         free = [n for n in self._everything if n not in taken] or [n for n in self._categories if n not in taken]
-        if not free:
-            raise DataError(
-                f"pope: picture {picture.id} shows every category there is; no absent object is left to ask for"
-            )
         return rng.choice(free)

@@ -148,8 +148,8 @@ def only_once(records: Iterable[tuple[str, str]], what: str) -> None:
         seen[name] = where
 
 
-def find_pictures(names: Iterable[str], folders: Sequence[Path]) -> dict[str, Path]:
-    """Find picture files by name, each in the first folder that has it.
+def find_pictures(names: Iterable[str], folders: Sequence[Path], required: bool = True) -> dict[str, Path]:
+    """Find picture files by name, each in the first folder that has it; unless required, else where it would be.
 
     Raises:
         DataError: Some are nowhere.
@@ -157,6 +157,8 @@ def find_pictures(names: Iterable[str], folders: Sequence[Path]) -> dict[str, Pa
     wanted = list(dict.fromkeys(names))
     found = {n: path for n in wanted for path in [_first(n, folders)] if path is not None}
     missing = [n for n in wanted if n not in found]
+    if not required:
+        return {n: found.get(n, folders[0] / n) for n in wanted}
     if missing:
         first, where = " ".join(missing[0].split()), " or ".join(map(str, folders))
         number = f"{len(missing)} of {len(wanted)}"

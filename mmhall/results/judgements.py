@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmhall.errors import RunError
-from mmhall.results.store import FILE, Row, Store
+from mmhall.results.store import FILE, Row, Store, differences
 
 _SCHEMA = """
 create table if not exists judges (judge text primary key, told text not null);
@@ -85,39 +85,57 @@ class Judgements:
         Raises:
             RunError: They cannot be written, or another judge has this name.
         """
-        with self._file("write") as connection, connection:
+        with self._writing() as connection, connection:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
             connection.execute("insert or ignore into judges values (?, ?)", (judge, json.dumps(told)))
             (known,) = connection.execute("select told from judges where judge = ?", (judge,)).fetchone()
-            if json.loads(known) != json.loads(json.dumps(told)):
-                raise RunError(
-                    f"{self.path}: judge {judge!r} was {known}, now {json.dumps(told)}; give it another name"
-                )
+            self._compare(judge, json.loads(known), told)
             connection.executemany(_ADD, [astuple(judgement) for judgement in judgements])
+
+    def check(self, judge: str, told: Mapping[str, Any]) -> None:
+        """Refuse a judge that was another one before.
+
+        Args:
+            judge: Its name.
+            told: What must be known of it.
+
+        Raises:
+            RunError: Another judge has this name.
+        """
+        known = self.judges().get(judge)
+        if known is not None:
+            self._compare(judge, known, told)
+
+    def _compare(self, judge: str, known: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+        """Refuse what differs; what only the old one tells, such as an address, does not count."""
+        if any(differences(known, json.loads(json.dumps(told)))):
+            raise RunError(
+                f"{self.path}: judge {judge!r} was {json.dumps(known)}, now {json.dumps(told)}; give it another name"
+            )
 
     def all(self, benchmark: str) -> list[Judgement]:
         """Return what is known of a benchmark's answers, in the order it was said."""
         asked = f"select {_COLUMNS} from judgements where benchmark = ? order by number"
-        with self._file("read") as connection:
-            if not connection.execute("select 1 from sqlite_master where name = 'judgements'").fetchone():
-                return []
-            return [Judgement(*values) for values in connection.execute(asked, (benchmark,))]
+        return [Judgement(*values) for values in self._read("judgements", asked, (benchmark,))]
 
     def judges(self) -> dict[str, Any]:
         """Return what is known of each judge, by name."""
-        with self._file("read") as connection:
-            if not connection.execute("select 1 from sqlite_master where name = 'judges'").fetchone():
-                return {}
-            return {judge: json.loads(told) for judge, told in connection.execute("select judge, told from judges")}
+        return {judge: json.loads(told) for judge, told in self._read("judges", "select judge, told from judges")}
+
+    def _read(self, table: str, asked: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return the rows of a query, none where nothing was judged yet; the folder may be read-only."""
+        with closing(Store.open(self.path.parent)) as store:
+            there = store.read("select 1 from sqlite_master where name = ?", (table,))
+            return store.read(asked, values) if there else []
 
     @contextmanager
-    def _file(self, what: str) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> Iterator[sqlite3.Connection]:
         try:
             with closing(sqlite3.connect(self.path, timeout=30)) as connection:
                 yield connection
         except sqlite3.Error as error:
-            raise RunError(f"{self.path}: cannot {what} judgements: {error}") from error
+            raise RunError(f"{self.path}: cannot write judgements: {error}") from error
 
 
 def with_judgements(rows: Sequence[Row], judgements: Sequence[Judgement]) -> list[Row]:

@@ -213,6 +213,37 @@ def test_equal_length_by_hand():
     assert found["equal length", "other", "CHAIR_s"].difference.turned == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (Chair(), 8),  # greedy's eight, and other's first eight of eleven
+        (Chair(drop_unfinished=True), 6),  # greedy's six without "A bird", and other's first six, though they end nothing
+        (Chair(drop_unfinished=True, words=8), 5),  # other's five, for its eight words end nothing more
+        (Chair(words=4), 4),
+    ],
+)
+def test_equal_length_is_of_what_counts(made, words):
+    items = [Item("1", "1", "", ("captions", "equal length"), {"objects": ["dog"]})]
+    texts = {"greedy": "A dog runs. A cat sleeps. A bird", "other": "A cat and a dog. Then a big blue car goes."}
+    rows = [Row("chair", "1", s, text, "eos", 1, 1.0, 0) for s, text in texts.items()]
+    cells = {(c.group, c.strategy, c.metric.name): c for c in evaluate(made, items, rows, list(texts)).cells}
+    assert cells["equal length", "other", "words"].estimate.value == words
+    assert cells["equal length", "other", "words"].difference.value == 0
+
+
+def test_pictures_without_objects_are_left_out_and_told(tmp_path):
+    dog, bare = Picture("1", tmp_path, ("dog",), {}), Picture("2", tmp_path, (), {})
+    both = PictureSet((dog, bare), ("dog",))
+    assert Chair().told(both)[1] == ["1 of 2 pictures have no known object and are left out."]
+    assert [item.id for item in Chair().items(both, 0)] == ["1"]
+    assert Chair().told(PictureSet((dog,), ("dog",)))[1] == []
+    captions = tmp_path / "captions.json"
+    captions.write_text('{"annotations": [{"image_id": 2, "caption": "A cat."}]}')
+    known, remarks = Chair(captions=str(captions)).told(both)
+    assert remarks == ["1 of 2 objects are known from reference captions only."]
+    assert [item.id for item in Chair().items(known, 0)] == ["1", "2"]
+
+
 def test_items_are_in_both_groups(tmp_path):
     pictures = PictureSet(
         (Picture("1", tmp_path, ("dog", "cat"), {}), Picture("2", tmp_path, ("dog",), {})), ("cat", "dog", "tv")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -296,7 +298,7 @@ def test_a_torn_file_is_named(run, tmp_path):
         Judgements.open(tmp_path / "torn")
     with pytest.raises(RunError, match="holds no run"):
         Judgements.open(tmp_path / "nothing")
-    with pytest.raises(RunError, match="cannot read judgements"):
+    with pytest.raises(RunError, match="cannot read the run"):
         Judgements(tmp_path / "torn" / "run.sqlite").all("mmhal")
 
 
@@ -331,3 +333,43 @@ def test_a_run_that_needs_no_judge_is_refused(run, tmp_path):
         part_to_judge(reopen(tmp_path / "other"))
     with pytest.raises(OptionError, match="benchmark must be one of mmhal, got 'pope'"):
         part_to_judge(run, "pope")
+
+
+def test_a_judge_may_move_to_another_address(run):
+    with serving("Rating: 5", 401) as (url, _), pytest.raises(EndpointError):
+        judge(run, part_to_judge(run), endpoint(url), TEMPLATE)
+    with serving("Rating: 4") as (url, asked):
+        outcome = judge(run, part_to_judge(run), endpoint(url), TEMPLATE)
+    assert (outcome.added, outcome.known, len(asked)) == (3, 1, 3)
+
+
+def test_a_judge_told_its_address_in_an_old_run_goes_on(run):
+    kept = Judgements.open(run.store.path.parent)
+    told = {"model": "wise", "template": "T", "temperature": 0}
+    kept.add("a", {**told, "endpoint": "http://a:1"}, [])
+    kept.add("a", told, [])
+    with pytest.raises(RunError, match="judge 'a' was .*; give it another name"):
+        kept.check("a", {**told, "model": "other"})
+
+
+def test_another_judge_of_the_name_is_refused_before_anything_is_asked(run):
+    with serving("Rating: 5") as (url, asked):
+        name = f"wise ({hashlib.sha256(TEMPLATE.encode()).hexdigest()[:8]})"
+        Judgements.open(run.store.path.parent).add(name, {"imported": True}, [])
+        with pytest.raises(RunError, match="give it another name"):
+            judge(run, part_to_judge(run), endpoint(url), TEMPLATE)
+        assert asked == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_judgements_are_read_in_a_folder_that_cannot_be_written(run):
+    folder = run.store.path.parent
+    with serving("Rating: 5") as (url, _):
+        judge(run, part_to_judge(run), endpoint(url), TEMPLATE)
+    run.store.close()
+    folder.chmod(0o555)
+    try:
+        assert len(Judgements.open(folder).all("mmhal")) == 4
+        assert len(reopen(folder).evaluate()) == 2
+    finally:
+        folder.chmod(0o755)

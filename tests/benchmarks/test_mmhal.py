@@ -128,3 +128,11 @@ def test_nothing_is_scored_before_it_is_judged():
     assert totals(made, [None], [answered_row(made, 0, None)]) == {
         "score": (0, 0), "hallucination": (0, 0), "unparsed": (0, 0), "judged": (0, 1),
     }  # fmt: skip
+
+
+def test_scoring_needs_no_pictures(tmp_path):
+    written(tmp_path, [entry(n) for n in range(3)])
+    material = MmHal().material(Source(tmp_path, pictures=False, limit=2))
+    assert [i.picture for i in material.items] == ["0.jpg", "1.jpg"]
+    with pytest.raises(DataError, match="pictures are missing"):
+        MmHal().material(Source(tmp_path))

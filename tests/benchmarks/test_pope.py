@@ -125,8 +125,23 @@ def test_absent_objects_come_from_the_file_when_the_pictures_show_no_others():
     known = ("bed", "bus", "cat", "cup", "dog", "tv")
     absent = {i.truth["object"] for i in Pope().items(PictureSet(lone, known), 0) if i.truth["label"] == "no"}
     assert absent == {"bed", "bus", "tv"}
-    with pytest.raises(DataError, match="shows every category"):
-        Pope().items(PictureSet(lone, ("cat", "cup", "dog")), 0)
+    with pytest.raises(DataError, match="every picture shows so many of the 5 categories"):
+        Pope().items(PictureSet(lone, known[1:]), 0)
+
+
+def test_crowded_pictures_are_left_out_and_told(world):
+    """Of seven categories, five are in picture 7: two are absent where three are needed."""
+    crowd = Picture("7", Path("7.png"), ("bed", "bus", "car", "cat", "cup"), {})
+    more = PictureSet((*world.pictures, crowd), world.categories)
+    assert len(world.categories) == 7
+    assert Pope().told(world)[1] == []
+    assert Pope().told(more)[1] == [
+        "1 of 7 pictures are left out: fewer than 3 of the 7 categories are absent from them."
+    ]
+    assert [i.id for i in Pope().items(more, 0)] == [i.id for i in Pope().items(world, 0)]
+    assert "7" in {i.picture for i in Pope(per_picture=2).items(more, 0)}
+    with pytest.raises(DataError, match=r"only 5 pictures have 3 objects and as many absent categories \(1 do not\)"):
+        Pope(draw=6).items(more, 0)
 
 
 def test_pictures_with_too_few_objects_are_an_error_when_there_are_no_others():

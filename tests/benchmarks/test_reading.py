@@ -95,6 +95,14 @@ def test_names_no_file_has(tmp_path, name):
         find_pictures([name], [tmp_path])
 
 
+def test_pictures_that_need_not_be_there_are_named_where_they_would_be(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    second.mkdir()
+    (second / "2.png").write_bytes(b"")
+    found = find_pictures(["1.png", "2.png"], [first, second], required=False)
+    assert found == {"1.png": first / "1.png", "2.png": second / "2.png"}
+
+
 def test_a_file_that_may_not_be_read_and_one_in_no_folder(tmp_path):
     write_lines(tmp_path / "f", [])
     with pytest.raises(DataError, match=r"cannot be read: Not a directory; expected words"):

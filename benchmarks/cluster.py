@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.runner import Progress, answers, batches
 from mmhall.benchmarks.runs import Part, Run
 from mmhall.benchmarks.workers import STARTS, Model
-from mmhall.errors import RunError
+from mmhall.errors import MmhallError, RunError
 from mmhall.results.leases import Leases
 from mmhall.results.store import Row
 from mmhall.strategies import strategy
@@ -31,18 +31,25 @@ class Answerer:
     """One worker: a model, and whatever batch it is given."""
 
     def __init__(self, model: Model, setup: Mapping[str, Any]) -> None:
+        """Say what to load."""
+        self._model, self._setup = model, setup
+
+    def load(self) -> None:
         """Load the model.
 
         Raises:
-            MmhallError: It cannot be loaded, or is not the one the run was started with.
+            RunError: It cannot be loaded, or is not the one the run was started with.
         """
-        self._lvlm = model.load(setup)
+        try:
+            self._lvlm = self._model.load(self._setup)
+        except MmhallError as error:
+            raise RunError(str(error)) from None  # of one argument: it travels
 
     def answer(
         self,
         spec: str,
         items: Sequence[Mapping[str, Any]],
-        pictures: Mapping[str, tuple[str, bytes]],
+        pictures: Mapping[str, tuple[str, bytes | None]],
         strategies: Sequence[str],
         number: int,
         done: set[tuple[str, str]],
@@ -52,19 +59,36 @@ class Answerer:
         Args:
             spec: The benchmark.
             items: Fields of each item.
-            pictures: Picture id to file suffix and content.
+            pictures: Picture id to the file's name where it comes from and its content, None where there is none.
             strategies: All of the run's.
             number: Of the batch.
             done: (item, strategy) pairs that are answered already.
+
+        Raises:
+            RunError: The model cannot carry a strategy.
         """
         with tempfile.TemporaryDirectory() as folder:
-            files = {name: Path(folder) / f"{at}{suffix}" for at, (name, (suffix, _)) in enumerate(pictures.items())}
-            for name, (_, content) in pictures.items():
-                files[name].write_bytes(content)
+            files, names = {}, {}
+            for at, (name, (file, content)) in enumerate(pictures.items()):
+                files[name] = Path(folder) / f"{at}{Path(file).suffix}"
+                names[str(files[name])] = file
+                if content is not None:
+                    files[name].write_bytes(content)
             asked = [Item(**item) for item in items]
             part = Part(make_benchmark(spec), asked, files)
             made = [strategy(text) for text in strategies]
-            return list(chain.from_iterable(answers(self._lvlm, part, asked, made, number, done)))
+            try:
+                rows = list(chain.from_iterable(answers(self._lvlm, part, asked, made, number, done)))
+            except MmhallError as error:
+                raise RunError(str(error)) from None
+        return [row if row.error is None else replace(row, error=_renamed(row.error, names)) for row in rows]
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """Name pictures by where they come from, not by where a worker has put them."""
+    for here, there in names.items():
+        text = text.replace(here, there)
+    return text
 
 
 def answer_on(address: str, run: Run, model: Model, workers: int, gpus: int, progress: Progress) -> None:
@@ -83,7 +107,10 @@ def answer_on(address: str, run: Run, model: Model, workers: int, gpus: int, pro
         MmhallError: A worker cannot use the model.
     """
     with _connected(address) as ray:
-        share = gpus if ray.cluster_resources().get("GPU", 0) else 0
+        most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
+        if 0 < most < gpus:
+            raise RunError(f"{address}: no node has {gpus} GPUs, at most {most:g}; lower --gpus-per-worker")
+        share = gpus if most else 0
         kind = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0)(Answerer)
         team = _Team(ray, kind, model, run, workers)
         progress(run.answered)
@@ -98,11 +125,16 @@ class _Team:
         self._ray, self._kind, self._model, self._run = ray, kind, model, run
         self._setup = run.store.setup()
         self._left = STARTS * size
-        self._idle = [self._hired() for _ in range(size)]
+        self._idle: list[Any] = []
+        self._loading: dict[Any, Any] = {}
+        for _ in range(size):
+            self._hire()
 
-    def _hired(self) -> Any:
+    def _hire(self) -> None:
+        """Start a worker; it gets no batch before its model is loaded, which it never is where room is missing."""
         self._left -= 1
-        return self._kind.remote(self._model, self._setup)
+        actor = self._kind.remote(self._model, self._setup)
+        self._loading[actor.load.remote()] = actor
 
     def answer(self, part: Part, progress: Progress) -> None:
         """Hand out the batches of a benchmark until all are done."""
@@ -114,41 +146,57 @@ class _Team:
                 actor = self._idle.pop()
                 working[self._send(actor, part, made[number], number)] = actor, number
             leases.renew()
-            if not working:  # another process was quicker
+            waited = [*working, *self._loading]
+            if not waited:  # another process was quicker
                 continue
-            ready, _ = self._ray.wait(list(working), timeout=_WAIT)
+            ready, _ = self._ray.wait(waited, timeout=_WAIT)
             for reference in ready:
+                if reference in self._loading:
+                    self._receive(reference, self._loading.pop(reference))
+                    continue
                 actor, number = working.pop(reference)
-                self._receive(reference, actor, number, leases, progress)
+                rows = self._receive(reference, actor)
+                if rows is None:
+                    leases.drop(number)
+                    continue
+                self._run.store.add(rows)
+                leases.finish(number)
+                progress(len(rows))
 
     def _send(self, actor: Any, part: Part, items: Sequence[Item], number: int) -> Any:
         names = {item.picture for item in items if item.picture is not None}
-        pictures = {name: (part.pictures[name].suffix, _content(part.pictures[name])) for name in sorted(names)}
+        pictures = {name: (str(part.pictures[name]), _content(part.pictures[name])) for name in sorted(names)}
         done = self._run.store.done_in(part.benchmark.name, number)
         told = [asdict(item) for item in items]
         return actor.answer.remote(str(part.benchmark), told, pictures, self._run.strategies, number, done)
 
-    def _receive(self, reference: Any, actor: Any, number: int, leases: Leases, progress: Progress) -> None:
+    def _receive(self, reference: Any, actor: Any) -> Any:
+        """Return what a worker has done, which is then free for more; None: it has died, and another one is started.
+
+        Raises:
+            RunError: It said why it cannot go on, or too many died.
+        """
         try:
-            rows = self._ray.get(reference)
+            done = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, MmhallError):
+                raise RunError(str(error.cause)) from None
+            raise
         except self._ray.exceptions.RayActorError as error:
-            leases.drop(number)
             if not self._left:
                 raise RunError(f"workers died too often; the last one said: {str(error).splitlines()[0]}") from error
-            self._idle.append(self._hired())
-            return
-        self._run.store.add(rows)
-        leases.finish(number)
+            self._hire()
+            return None
         self._idle.append(actor)
-        progress(len(rows))
+        return done
 
 
-def _content(picture: Path) -> bytes:
-    """Read a picture file; of one that cannot be read nothing, which whoever opens it will say."""
+def _content(file: Path) -> bytes | None:
+    """Return what is in a file, None if it cannot be read: whoever opens it says why."""
     try:
-        return picture.read_bytes()
+        return file.read_bytes()
     except OSError:
-        return b""
+        return None
 
 
 @contextmanager

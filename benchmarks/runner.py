@@ -33,6 +33,8 @@ OF_AN_ITEM = ImageError, PromptError, GenerationError, DataError
 """Errors that are an item's own: others are not in that picture or prompt, and end the run."""
 
 _WINDOW = 32  # batches within which items are sorted by length
+_HOPELESS = 3  # pictures about which nothing can be answered, before anything is
+_NO_MEMORY = "out of memory", "can't allocate memory", "status_alloc_failed"  # CUDA's, the CPU's, cuBLAS's
 _POLL = 0.2  # seconds between two looks at batches that others have claimed
 
 
@@ -78,7 +80,7 @@ def answer(
             answered += sum(row.error is None for row in rows)
         leases.finish(number)
         if not answered and not store.done(name):
-            _refuse_hopeless(run, name, made[number])
+            _refuse_hopeless(run, part)
 
 
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
@@ -196,7 +198,8 @@ def _failure(part: Part, item: Item, strategy: Strategy, number: int, reason: st
 
 
 def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+    told = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in told for words in _NO_MEMORY)
 
 
 def _warm(lvlm: LVLM, part: Part, strategies: Sequence[Strategy]) -> None:
@@ -208,12 +211,15 @@ def _warm(lvlm: LVLM, part: Part, strategies: Sequence[Strategy]) -> None:
             continue
 
 
-def _refuse_hopeless(run: Run, benchmark: str, items: Sequence[Item]) -> None:
-    """Stop a run in which nothing at all has been answered after a whole batch.
+def _refuse_hopeless(run: Run, part: Part) -> None:
+    """Stop a run that has no answer yet, but failures about several pictures: one torn picture is no reason.
 
     Raises:
-        RunError: With the first item's reason.
+        RunError: With the first reason.
     """
-    reasons = [row.error for row in run.store.rows(benchmark) if row.error is not None]
-    if reasons:
-        raise RunError(f"{benchmark}: none of the first {len(items)} items can be answered: {reasons[0]}")
+    reasons = {row.item: row.error for row in run.store.rows(part.benchmark.name) if row.error is not None}
+    failed = [item for item in part.items if item.id in reasons]
+    several = min(_HOPELESS, len({item.cluster for item in part.items}))
+    if failed and len({item.cluster for item in failed}) >= several:
+        name = part.benchmark.name
+        raise RunError(f"{name}: none of the first {len(failed)} items can be answered: {reasons[failed[0].id]}")

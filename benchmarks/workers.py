@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,11 +67,14 @@ class _Worker:
     def start(self) -> None:
         self.starts += 1
         with self.log.open("wb") as said:
-            self.process = subprocess.Popen(self.command, env=self.environment, stderr=said)
+            self.process = subprocess.Popen(
+                self.command, env=self.environment, stdin=subprocess.PIPE, stdout=said, stderr=said
+            )
 
     def last_words(self) -> str:
         """Wait for the end, and return the last line it said."""
-        self.process.wait()
+        with self.process:
+            self.process.wait()
         said = self.log.read_text(errors="replace").strip().splitlines()
         return said[-1] if said else f"exit code {self.process.returncode}"
 
@@ -189,11 +193,18 @@ def work(folder: Path, model: Model) -> None:
 def main() -> None:
     """Be one worker: mmhall.benchmarks.workers FOLDER MODEL TUNED."""
     folder, name, tuned = sys.argv[1:]
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         work(Path(folder), Model(name, False if tuned == "none" else tuned or None))
     except MmhallError as error:
         print(f"mmhall: {error}", file=sys.stderr)
         sys.exit(_REFUSED)
+
+
+def _end_with_the_parent() -> None:
+    """Wait for the end of what the parent holds open: it has died, however it did."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
 
 
 if __name__ == "__main__":

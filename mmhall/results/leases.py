@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmhall.results.store import Store
@@ -20,6 +21,7 @@ create table if not exists leases (
     primary key (benchmark, batch)
 )
 """
+_OPEN = "select batch, worker, renewed from leases where benchmark = ? and finished = 0 order by batch"
 _FAILED = "select distinct batch from answers where benchmark = ? and error is not null"
 
 
@@ -44,14 +46,16 @@ class Leases:
             connection.executemany(
                 "insert or ignore into leases (benchmark, batch) values (?, ?)", [(benchmark, n) for n in range(count)]
             )
-            if not any(self._worked_on(worker, renewed) for _, worker, renewed in self._open()):
+            left = connection.execute(_OPEN, (benchmark,))
+            if not any(self._worked_on(worker, renewed) for _, worker, renewed in left):
                 again = f"update leases set finished = 0, worker = null where benchmark = ? and batch in ({_FAILED})"
                 connection.execute(again, (benchmark, benchmark))
 
     def claim(self) -> int | None:
         """Lease the first batch that nobody works on; None: there is none."""
         with self._store.writing() as connection:
-            for batch, worker, renewed in self._open():
+            left: Iterator[tuple[int, str | None, float]] = connection.execute(_OPEN, (self._benchmark,))
+            for batch, worker, renewed in left:
                 if batch not in self._held and self._free(worker, renewed):
                     connection.execute(
                         "update leases set worker = ?, renewed = ? where benchmark = ? and batch = ?",
@@ -84,21 +88,18 @@ class Leases:
 
     def finished(self) -> bool:
         """Whether every batch is done."""
-        return not self._open()
+        return not self._store.read(f"{_OPEN} limit 1", (self._benchmark,))
 
     def free(self) -> bool:
         """Whether some batch is left that nobody works on."""
-        return any(n not in self._held and self._free(worker, renewed) for n, worker, renewed in self._open())
+        left = self._store.read(_OPEN, (self._benchmark,))
+        return any(batch not in self._held and self._free(worker, renewed) for batch, worker, renewed in left)
 
     def _worked_on(self, worker: str | None, renewed: float) -> bool:
         return worker not in (None, self.worker) and alive(str(worker), renewed)
 
     def _free(self, worker: str | None, renewed: float) -> bool:
         return worker in (None, self.worker) or not alive(str(worker), renewed)
-
-    def _open(self) -> list[tuple[int, str | None, float]]:
-        asked = "select batch, worker, renewed from leases where benchmark = ? and finished = 0 order by batch"
-        return self._store.read(asked, (self._benchmark,))
 
 
 def me() -> str:

@@ -348,7 +348,7 @@ def test_a_judge_told_its_address_in_an_old_run_goes_on(run):
     told = {"model": "wise", "template": "T", "temperature": 0}
     kept.add("a", {**told, "endpoint": "http://a:1"}, [])
     kept.add("a", told, [])
-    with pytest.raises(RunError, match="judge 'a' was .*; give it another name"):
+    with pytest.raises(RunError, match=r"judge .a. was .*; give it another name"):
         kept.check("a", {**told, "model": "other"})
 
 

@@ -148,7 +148,7 @@ def test_an_item_that_never_fits_is_a_failure(llava, scenes, tmp_path, monkeypat
 def test_a_run_in_which_nothing_can_be_answered_stops(llava, scenes, tmp_path):
     for picture in scenes.pictures:
         picture.path.write_bytes(b"no picture")
-    with pytest.raises(RunError, match=r"none of the first 2 items can be answered: .*not a picture"):
+    with pytest.raises(RunError, match=r"none of the first 4 items can be answered: .*not a picture"):
         answer_all(llava, scenes, tmp_path / "run", batch_size=2)
 
 
@@ -194,3 +194,29 @@ def test_pictures_that_have_moved_are_found_where_they_are_now(llava, scenes, tm
     answer(llava, again, again.parts[0], STRATEGIES, batch_size=2)
     assert all(row.error is None for row in again.store.rows("chair"))
     assert first.expected == again.answered
+
+
+def test_a_torn_picture_at_the_beginning_does_not_stop_a_run(llava, scenes, tmp_path):
+    """The first batch holds nothing but its questions."""
+    scenes.pictures[0].path.write_bytes(b"no picture")
+    benchmark = Pope(max_new_tokens=2)
+    asked = Part(benchmark, benchmark.items(scenes, 0), {p.id: p.path for p in scenes.pictures})
+    run = Run(Store.create(tmp_path / "run", {}), (asked,), ("greedy",))
+    answer(llava, run, asked, STRATEGIES[:1], batch_size=4)
+    failed = {row.item.split("/")[0] for row in run.store.rows("pope") if row.error is not None}
+    assert failed == {"1"}
+    assert run.settled == len(asked.items)
+
+
+def test_the_memory_of_a_cpu_is_halved_for_as_well(llava, scenes, tmp_path, monkeypatch):
+    """What torch says then has no class and other words than on a GPU."""
+    ask = llava.generate_batch
+
+    def narrow(requests, *arguments, **options):
+        if len(requests) > 1:
+            torch.empty(1 << 60)
+        return ask(requests, *arguments, **options)
+
+    whole, _ = answer_all(llava, scenes, tmp_path / "whole", batch_size=4)
+    monkeypatch.setattr(llava, "generate_batch", narrow)
+    assert answer_all(llava, scenes, tmp_path / "run", batch_size=4)[0] == whole

@@ -16,7 +16,7 @@ import mmhall
 from mmhall.benchmarks.runner import answer
 from mmhall.benchmarks.runs import reopen
 from mmhall.benchmarks.scenes import write_scenes
-from mmhall.benchmarks.workers import Job, Model
+from mmhall.benchmarks.workers import Job, Model, _Worker
 from mmhall.errors import RunError
 from mmhall.results.leases import Leases, alive, me
 from mmhall.results.store import Row, Store
@@ -209,3 +209,62 @@ class TestLeases:
     def test_another_machine_is_believed_for_a_while(self):
         assert alive("elsewhere/1/1", time.time())
         assert not alive("elsewhere/1/1", time.time() - 3600)
+
+
+def test_a_worker_may_say_more_than_a_pipe_holds(tmp_path):
+    worker = _Worker([sys.executable, "-c", "import sys; sys.exit('x' * 200_000 + '\\nthe end')"], dict(os.environ))
+    worker.start()
+    assert worker.process.wait(60) == 1
+    assert worker.last_words() == "the end"
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_parent_that_is_killed(scenes, model_folder, tmp_path):
+    begun(scenes, model_folder, tmp_path / "run")
+    program = f"""
+import sys
+from pathlib import Path
+from mmhall.benchmarks.runs import reopen
+from mmhall.benchmarks.workers import Job, Model
+Job(reopen(Path(sys.argv[1])), Model({str(model_folder)!r}), 1).here()
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "run")], cwd=ROOT)
+    while not (workers := children_of(parent.pid)):
+        time.sleep(0.01)
+        assert parent.poll() is None
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def children_of(number):
+    return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_ray_workers_say_why_they_cannot_go_on_and_record_pictures_that_are_gone(
+    scenes, model_folder, processor, tmp_path
+):
+    """More workers than the cluster has room for: the others do all the work."""
+    ray = pytest.importorskip("ray")
+    for file in scenes.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    run = begun(tmp_path, model_folder, tmp_path / "run")
+    gone = tmp_path / "000002.png"
+    gone.unlink()
+    make_random_llava(processor, seed=1).save_pretrained(tmp_path / "other")
+    processor.save_pretrained(tmp_path / "other")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(RunError, match=r"^the run was started with model"):
+            Job(run, Model(str(tmp_path / "other")), 1).by_ray("auto")
+        Job(run, Model(str(model_folder)), 3).by_ray("auto")
+    finally:
+        ray.shutdown()
+    failed = [row for part in run.parts for row in run.store.rows(part.benchmark.name) if row.error is not None]
+    assert run.settled == run.expected
+    assert {row.error for row in failed} == {f"{gone}: does not exist; give the path of a picture file"}

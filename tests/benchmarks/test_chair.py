@@ -217,7 +217,10 @@ def test_equal_length_by_hand():
     ("made", "words"),
     [
         (Chair(), 8),  # greedy's eight, and other's first eight of eleven
-        (Chair(drop_unfinished=True), 6),  # greedy's six without "A bird", and other's first six, though they end nothing
+        (
+            Chair(drop_unfinished=True),
+            6,
+        ),  # greedy's six without "A bird", and other's first six, though they end nothing
         (Chair(drop_unfinished=True, words=8), 5),  # other's five, for its eight words end nothing more
         (Chair(words=4), 4),
     ],

@@ -105,6 +105,11 @@ def test_a_manifest(tmp_path):
     ]  # fmt: skip
 
 
+def test_scoring_needs_no_pictures(tmp_path):
+    path = write_lines(tmp_path / "m.jsonl", [entry("color/a.jpg", "Red?"), entry("color/a.jpg", "Blue?", "No")])
+    assert [i.id for i in Mme().material(Source(path, pictures=False)).items] == ["color/a.jpg/1", "color/a.jpg/2"]
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mmhall.errors import RunError
+from mmhall.results.judgements import Judgement, Judgements
 from mmhall.results.store import FILE, Row, Store
 
 SETUP = {"model": "tiny", "seed": 0}
@@ -172,6 +173,15 @@ class TestReadOnly:
 
     def test_a_report_can_be_read(self, locked):
         assert in_a_process(self.AS_NOBODY + "    print(len(Store.open(folder).done('pope')))", locked) == "200"
+        assert [path.name for path in locked.iterdir()] == [FILE]
+
+    def test_judgements_can_be_read(self, locked):
+        Judgements(locked / FILE).add("a", {}, [Judgement("pope", "1", "greedy", "a", "text", "reply")])
+        program = f"""
+        print(len(Judgements(folder / {FILE!r}).all("pope")))
+        """
+        imports = "\n        from mmhall.results.judgements import Judgements"
+        assert in_a_process(imports + self.AS_NOBODY + program, locked) == "1"
         assert [path.name for path in locked.iterdir()] == [FILE]
 
     def test_nothing_can_be_added(self, locked):

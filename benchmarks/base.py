@@ -162,6 +162,8 @@ class Benchmark(Configured, ABC):
         groups: Its groups, in the order they are shown.
         reads: What `--data` may be, in words.
         drawn: Whether scenes are drawn for it where no data is given.
+        pairwise: Groups in which each strategy is read together with the baseline, whose own line is as it is alone;
+            with the baseline alone there are none.
         plotted: Group whose primary metric is drawn against cost; "" the last one.
         read_by: Options that say how answers are read, and may be changed when all is answered.
         rule: Name of the rule that reads answers, part of every result.
@@ -173,6 +175,7 @@ class Benchmark(Configured, ABC):
     reads: ClassVar[str]
     drawn: ClassVar[bool] = False
     read_by: ClassVar[frozenset[str]] = frozenset({"rule"})
+    pairwise: ClassVar[tuple[str, ...]] = ()
     plotted: ClassVar[str] = ""
 
     rule: str
@@ -202,16 +205,11 @@ class Benchmark(Configured, ABC):
         """
         return [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
 
-    def paired(self, group: str, own: str, base: str) -> tuple[str, str]:
-        """Return a strategy's answer and the baseline's as a group compares them; pure.
-
-        What is returned is counted for the strategy and its difference; the baseline's own line is of its whole answer.
-        """
-        return own, base
-
-    def pairing(self, group: str) -> Benchmark:
-        """Return the benchmark that counts what `paired` returns; another one where that is cut already."""
-        return self
+    def paired(
+        self, items: Sequence[Item], own: Sequence[Row], base: Sequence[Row]
+    ) -> tuple[list[Counts], list[Counts]]:
+        """Read a strategy's answers and the baseline's as the groups of `pairwise` compare them; pure."""
+        return self.counts(items, own), self.counts(items, base)
 
     @abstractmethod
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:

@@ -8,21 +8,20 @@ Rule     "original": every token is made singular, whatever its part of speech (
          Both then merge two-word names, left to right, and look the tokens up.
 Lemmas   A JSON table. "original": word to singular. "wordnet": word to its lemmas as noun, verb, adjective and
          adverb. A word that is not in it stays as it is.
-Differs  Sentences end at white space after a stop, without the trained splitter. Without the tagger "wordnet" is
+Differs  Without the tagger "wordnet" is
          near the published evaluator (which finds other objects in three captions of a hundred), not equal to it.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from mmhall.benchmarks.tokens import Token, tokenize
 from mmhall.benchmarks.vocabulary import Mention
 from mmhall.errors import DataError
 
@@ -43,31 +42,6 @@ MERGED: Mapping[str, str] = {
     "toilet seat": "toilet",
     "wine glas": "wine glass",
 }
-_MARKS = r"[;@#$%&?!*()\[\]{}<>\"«»“”„‘’]|\.\.+|--|`+|''|[:,](?!\d)"
-_TOKEN = re.compile(rf"(?P<mark>{_MARKS})|(?P<word>(?:(?!{_MARKS})\S)+)")
-_STOP = re.compile(r"[.?!][\"'”’)\]}>»]*(?=\s+(?P<next>\S))")
-_ABBREVIATED = re.compile(r"(?:mr|mrs|ms|dr|st|vs|jr|sr|prof|inc|co|corp|u\.s|a\.m|p\.m|[b-hj-z])$")
-_FINAL = re.compile(r"(?<=[^.])\.(?=[\])}>\"'»”’\s]*$)")
-_CLITIC = re.compile(r"(?<=[^'])(?:'(?:s|m|d|ll|re|ve)?|n't)$")
-_OPENING = re.compile(r"'(?!re|ve|ll|m|t|s|d|n)(?=\w)")
-_SPLIT = {
-    "cannot": 3,
-    "gonna": 3,
-    "gotta": 3,
-    "wanna": 3,
-    "gimme": 3,
-    "lemme": 3,
-    "'tis": 2,
-    "'twas": 2,
-}
-
-
-class Token(NamedTuple):
-    """A token: its text, and the characters from `start` to before `end` it was made of."""
-
-    text: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +73,7 @@ class WordRule:
 
     def read(self, text: str) -> Reading:
         """Find every object a caption names."""
-        merged = merge([Token(self.normal(t.text), t.start, t.end) for t in tokens(text)])
+        merged = merge([Token(self.normal(t.text), t.start, t.end) for t in tokenize(text)])
         words = {token.text for token in merged}
         dropped = {"seat"} if {"toilet", "seat"} <= words else set[str]()
         named = [t for t in merged if t.text in self.nodes and t.text not in dropped]
@@ -111,22 +85,6 @@ class WordRule:
             return str(self.lemmas.get(word, word))
         noun, verb = self.lemmas.get(word, (word, word))[:2]
         return str(verb if noun == word and verb in self.nodes else noun)
-
-
-def tokens(text: str) -> list[Token]:
-    """Split a text into tokens in lower case, as the Penn Treebank does.
-
-    >>> [token.text for token in tokens("The dog's ball isn't red, is it?")]
-    ['the', 'dog', "'s", 'ball', 'is', "n't", 'red', ',', 'is', 'it', '?']
-    """
-    lower = "".join(letter if len(letter.lower()) != 1 else letter.lower() for letter in text)
-    found: list[Token] = []
-    for start, end in _sentences(lower):
-        final = _FINAL.search(lower[start:end])
-        cuts = [start, *((start + final.start(), start + final.end()) if final else ()), end]
-        for first, last in pairwise(cuts):
-            found += _split(lower[:last], first)
-    return found
 
 
 def merge(tokens: list[Token]) -> list[Token]:
@@ -196,44 +154,3 @@ def _lemmas(path: Path, name: str) -> dict[str, Any]:
         if not (isinstance(lemma, str) if name == "original" else listed):
             raise DataError(f"{path}: {word!r} has {lemma!r}; rule {name!r} needs {what}")
     return table
-
-
-def _sentences(text: str) -> Iterator[tuple[int, int]]:
-    """Yield where each sentence begins and ends."""
-    start = 0
-    for match in _STOP.finditer(text):
-        if match.group().startswith(".") and _goes_on(text[start : match.start()], match["next"]):
-            continue
-        yield start, match.end()
-        start = match.end()
-    yield start, len(text)
-
-
-def _goes_on(before: str, following: str) -> bool:
-    """Tell whether a dot behind a text does not end its sentence."""
-    word = before if not before or before[-1].isspace() else before.split()[-1].lstrip("\"'“‘([{<")
-    numbered = word.isdigit() and following.isalpha()
-    return numbered or word.endswith(".") or bool(_ABBREVIATED.match(word))
-
-
-def _split(text: str, start: int) -> Iterator[Token]:
-    """Yield the tokens of a stretch from `start` to the end of a text, inner dots kept."""
-    for match in _TOKEN.finditer(text, start):
-        if match["mark"]:
-            yield Token(match.group(), match.start(), match.end())
-        else:
-            yield from _parts(match.group(), match.start())
-
-
-def _parts(word: str, start: int) -> Iterator[Token]:
-    """Yield a word's parts: an opening apostrophe, the word, its clitic."""
-    if opening := _OPENING.match(word):
-        yield Token("'", start, start + 1)
-        word, start = word[opening.end() :], start + opening.end()
-    clitic = _CLITIC.search(word)
-    if clitic is not None and clitic.start():
-        cuts = [0, clitic.start(), len(word)]
-    else:
-        cuts = [0, _SPLIT[word], len(word)] if word in _SPLIT else [0, len(word)]
-    for first, last in pairwise(cuts):
-        yield Token(word[first:last], start + first, start + last)

@@ -95,18 +95,20 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
     sizes: dict[str, tuple[int, int]] = {}
     for group in benchmark.groups:
         members = [item for item in scored for named in item.groups if named == group]
-        if not members:
+        pairwise = group in benchmark.pairwise
+        if not members or (pairwise and len(strategies) == 1):
             continue
         sizes[group] = len(members), len({item.cluster for item in members})
         given = {s: [answers[item.id, s] for item in members] for s in strategies}
-        alone = benchmark.counts(members, given[strategies[0]])
-        counts = {s: _paired(benchmark, group, members, given[s], given[strategies[0]], alone) for s in strategies[1:]}
-        counts[strategies[0]] = alone, alone
+        base = strategies[0]
+        alone = {s: benchmark.counts(members, given[s]) for s in ([base] if pairwise else strategies)}
+        counts = {
+            s: (benchmark.paired(members, given[s], given[base]) if pairwise and s != base else (alone[s], alone[base]))
+            for s in strategies
+        }
         resampler = Resampler([item.cluster for item in members])
         for metric in benchmark.metrics:
-            cells += _corrected(
-                [_cell(benchmark, group, metric, s, strategies[0], counts, resampler) for s in strategies]
-            )
+            cells += _corrected([_cell(benchmark, group, metric, s, base, counts, resampler) for s in strategies])
     chosen = {item.id for item in scored}
     kept = [row for row in answers.values() if row.item in chosen]
     return Evaluation(
@@ -118,22 +120,6 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
         {s: sum(row.error is not None for row in rows if row.strategy == s) for s in strategies},
     )
-
-
-def _paired(
-    benchmark: Benchmark,
-    group: str,
-    items: Sequence[Item],
-    own: Sequence[Row],
-    base: Sequence[Row],
-    alone: list[Counts],
-) -> tuple[list[Counts], list[Counts]]:
-    """Count a strategy's answers and the baseline's as the group compares them; `alone`: the baseline's, unchanged."""
-    pairs = [benchmark.paired(group, row.text, beside.text) for row, beside in zip(own, base, strict=True)]
-    changed = [replace(row, text=text) for row, (text, _) in zip(own, pairs, strict=True)]
-    beside = [replace(row, text=text) for row, (_, text) in zip(base, pairs, strict=True)]
-    counting = benchmark.pairing(group)
-    return counting.counts(items, changed), alone if beside == list(base) else counting.counts(items, beside)
 
 
 def _corrected(cells: Sequence[Cell]) -> list[Cell]:

@@ -1,14 +1,20 @@
-"""Pictures and their objects as a table: CSV files that people write by hand or export.
+"""Pictures and their objects as lists: CSV and JSON files that people write by hand or export.
 
-Either a row for each picture, `file,objects` with names separated by ";", or a row for each object,
-`file,category` and if known `visibility`; a row without a category tells of a picture that shows nothing.
+CSV      Either a row for each picture, `file,objects` with names separated by ";", or a row for each object,
+         `file,category` and if known `visibility`; a row without a category tells of a picture that shows nothing.
+         `image` and `file_name` do for `file`; tabs or semicolons may stand for the commas.
+JSON     An object of picture to list of names, or one that has such an object as its field `objects`. A picture goes
+         by its file name, with or without its ending, or by the number its file name ends in: "42" is
+         COCO_val2014_000000000042.jpg.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mmhall.errors import DataError
 
@@ -23,8 +29,10 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, strict=True, skipinitialspace=True)
-            columns = {name.strip().lower(): name for name in rows.fieldnames or () if name is not None}
+            first = file.readline()
+            file.seek(0)
+            rows = csv.DictReader(file, strict=True, skipinitialspace=True, delimiter=_delimiter(first))
+            columns = {_column(name): name for name in rows.fieldnames or () if name is not None}
             if "file" not in columns or not {"objects", "category"} & set(columns):
                 told = ",".join(rows.fieldnames or ()) or "nothing"
                 raise DataError(f"{path}: its first line has {told!r}; give {WHAT}")
@@ -56,3 +64,58 @@ def _add(found: dict[str, dict[str, str]], row: Mapping[str, str | None], where:
     for name in cells["objects"].split(";") if "objects" in cells else [cells["category"]]:
         if name.strip():
             seen(objects, name.strip(), cells.get("visibility", ""))
+
+
+def _delimiter(first: str) -> str:
+    return next((mark for mark in "\t;" if mark in first and "," not in first), ",")
+
+
+def _column(name: str) -> str:
+    plain = name.strip().lower()
+    return "file" if plain in ("image", "file_name") else plain
+
+
+def read_sets(path: Path, data: Any) -> dict[str, dict[str, str]] | None:
+    """Read lists of objects: picture to category to visibility, which they do not tell ("").
+
+    Args:
+        path: Where the data comes from.
+        data: A JSON file's content.
+
+    Returns:
+        None where it is of another kind.
+
+    Raises:
+        DataError: A picture has something else than a list of names.
+    """
+    if not isinstance(data, dict) or not data or {"images", "annotations", "categories"} & set(data):
+        return None
+    listed = data["objects"] if isinstance(data.get("objects"), dict) else data
+    if not any(isinstance(names, list) for names in listed.values()):
+        return None
+    for picture, names in listed.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{path}: {picture!r} has {names!r}; expected a list of object names")
+    return {picture: dict.fromkeys(names, "") for picture, names in listed.items()}
+
+
+def files_of(pictures: Iterable[str], images: Path) -> dict[str, Path]:
+    """Find the files of pictures that go by file name, with or without its ending, or by the number it ends in.
+
+    Raises:
+        DataError: Several files go by one of them.
+    """
+    names = {file.name for file in images.iterdir()} if images.is_dir() else set[str]()
+    known: dict[str, list[str]] = {}
+    for name in sorted(names):
+        stem = Path(name).stem
+        number = re.search(r"[0-9]+$", stem)
+        for key in {stem, number.group().lstrip("0") or "0"} if number else {stem}:
+            known.setdefault(key, []).append(name)
+    found = {}
+    for picture in pictures:
+        files = [picture] if picture in names else known.get(picture, [picture])
+        if len(files) > 1:
+            raise DataError(f"{images}: {picture!r} may be {files[0]} or {files[1]}; give the file's name")
+        found[picture] = images / files[0]
+    return found

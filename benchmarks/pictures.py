@@ -1,4 +1,4 @@
-"""Pictures with known objects, read from a COCO detection file or a CSV picture list.
+"""Pictures with known objects, read from a COCO detection file, a CSV picture list, or lists of objects in JSON.
 
 The drawn scenes come through here like anybody's own data: nothing else reads them.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
-from mmhall.benchmarks.picture_lists import read_csv, seen
+from mmhall.benchmarks.picture_lists import files_of, read_csv, read_sets, seen
 from mmhall.errors import DataError
 
 
@@ -68,7 +68,7 @@ class PictureSet:
 
 
 def read_pictures(path: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
-    """Read a CSV picture list where the name ends in ".csv", else a COCO detection file.
+    """Read a CSV picture list where the name ends in ".csv", else a COCO detection file or a JSON of object lists.
 
     Args:
         path: The file.
@@ -79,11 +79,18 @@ def read_pictures(path: Path, images: Path, limit: int | None = None, required: 
     Raises:
         DataError: The file or a picture is missing or malformed.
     """
-    if path.suffix.lower() != ".csv":
-        return read_coco(path, images, limit, required)
-    found = read_csv(path)
-    pictures = [Picture(name, images / name, tuple(objects), objects) for name, objects in sorted(found.items())]
-    return _existing(path, pictures[:limit], {name for objects in found.values() for name in objects}, required)
+    if path.suffix.lower() == ".csv":
+        found = read_csv(path)
+        files = {name: images / name for name in found}
+    else:
+        data = read_json(path, "a COCO detection file")
+        sets = read_sets(path, data)
+        if sets is None:
+            return _coco(data, path, images, limit, required)
+        found, files = sets, files_of(sets, images)
+    names = sorted(found, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))[:limit]
+    pictures = [Picture(name, files[name], tuple(found[name]), found[name]) for name in names]
+    return _existing(path, pictures, {name for objects in found.values() for name in objects}, required)
 
 
 def read_coco(annotations: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
@@ -98,8 +105,11 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None, require
     Raises:
         DataError: The file or a picture is missing, or it is no COCO detection file.
     """
+    return _coco(read_json(annotations, "a COCO detection file"), annotations, images, limit, required)
+
+
+def _coco(data: Any, annotations: Path, images: Path, limit: int | None, required: bool) -> PictureSet:
     try:
-        data = read_json(annotations, "a COCO detection file")
         names = {str(entry["id"]): str(entry["name"]) for entry in data["categories"]}
         found: dict[str, dict[str, str]] = {str(entry["id"]): {} for entry in data["images"]}
         for entry in data["annotations"]:
@@ -169,7 +179,10 @@ def _existing(source: Path, pictures: Sequence[Picture], categories: Collection[
 class PictureBenchmark(Benchmark):
     """A benchmark made of pictures with known objects."""
 
-    reads: ClassVar[str] = 'a COCO detection file or a CSV picture list ("file,objects" or "file,category")'
+    reads: ClassVar[str] = (
+        'a COCO detection file, a CSV picture list ("file,objects" or "file,category"), '
+        "or JSON of picture to list of objects"
+    )
     drawn: ClassVar[bool] = True
 
     def material(self, source: Source) -> Material:

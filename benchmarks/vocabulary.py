@@ -17,13 +17,13 @@ Agrees   On 260 captions of COCO-like pictures, written by hand by someone who d
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from mmhall.benchmarks.reading import read_json
 from mmhall.errors import DataError
 
 SYNONYMS: dict[str, str] = {
@@ -121,12 +121,23 @@ SYNONYMS: dict[str, str] = {
     "hair drier": "hairdryer, hair dryer, hairdrier, blow dryer",
     "toothbrush": "tooth brush",
 }
+SUPPRESS = "suppress"
 _AGED = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")  # "baby X": no person
 NOT_OBJECTS = (
     "train track, home plate, baby animal, adult animal, orange juice, apple juice, orange peel, toilet brush, "
     "tv show, tv station, tv stand, car seat, phone booth, phone number, bottle opener, bottle cap, cup holder, cake stand, "
     "plane tree, boarding pass, cow bell, kite string, bow of, bear in mind, in person, per person, ram into, "
     "table tennis, book shelf, book case, bed room, seat belt"
+)
+_MISLEADING = (
+    "hot dog",
+    "chili dog",
+    "teddy bear",
+    "stuffed bear",
+    "toy bear",
+    "plush bear",
+    "toilet bowl",
+    "baseball bat",
 )
 _IRREGULAR = {
     "person": "people",
@@ -232,17 +243,22 @@ def plural(word: str) -> str:
     return f"{head} {many}".strip()
 
 
-def vocabulary(words: Mapping[str, Sequence[str]]) -> Vocabulary:
+def vocabulary(words: Mapping[str, Sequence[str]], suppressed: Sequence[str] = ()) -> Vocabulary:
     """Make a vocabulary of objects and the words for them; names and plurals are added.
 
-    A phrase that several objects claim is that of the object it is the name of, else of the first.
+    A phrase that several objects claim is that of the object it is the name of, else of the first. A hot dog is no dog
+    even where hot dogs are not looked for.
+
+    Args:
+        words: Object to its words.
+        suppressed: Phrases that name no object, whatever their words name.
     """
-    named = [(_phrase(form), name) for name in words for form in (name, plural(name))]
-    named += [(_phrase(form), name) for name in words for word in words[name] for form in (word, plural(word))]
-    table: dict[str, str] = {}
-    for phrase, name in named:
-        table.setdefault(phrase, name)
-    for phrase in NOT_OBJECTS.split(", "):
+    listed = [(name, (name,)) for name in words] + [(name, tuple(words[name])) for name in words]
+    table = {_phrase(form): "" for phrase in suppressed for form in (phrase, plural(phrase))}
+    for name, phrases in listed:
+        for form in (form for phrase in phrases for form in (phrase, plural(phrase))):
+            table.setdefault(_phrase(form), name)
+    for phrase in (*NOT_OBJECTS.split(", "), *_MISLEADING):
         table.setdefault(phrase, "")
         table.setdefault(plural(phrase), "")
     table.pop("", None)
@@ -267,22 +283,19 @@ def ours(path: str = "", names: tuple[str, ...] = ()) -> Vocabulary:
         DataError: The file is missing or malformed.
     """
     given = _given(Path(path)) if path else {}
-    return vocabulary({name: given.get(name, synonyms(name)) for name in dict.fromkeys((*(names or SYNONYMS), *given))})
+    suppressed = given.pop(SUPPRESS, [])
+    objects = dict.fromkeys((*(names or SYNONYMS), *given))
+    return vocabulary({name: given.get(name, synonyms(name)) for name in objects}, suppressed)
 
 
 def _given(path: Path) -> dict[str, list[str]]:
-    what = 'a JSON vocabulary such as {"fox": ["vixen", "fox cub"]}'
-    try:
-        words = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; give {what}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is no JSON ({error}); give {what}") from error
-    if not isinstance(words, dict) or not words:
-        raise DataError(f"{path}: names no objects; give {what}")
+    what = f'a JSON vocabulary such as {{"fox": ["vixen", "fox cub"], "{SUPPRESS}": ["fox hole"]}}'
+    words = read_json(path, what)
+    if not isinstance(words, dict) or not set(words) - {SUPPRESS}:
+        raise DataError(f"{path}: names no objects; expected {what}")
     for name, listed in words.items():
         if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
-            raise DataError(f"{path}: {name!r} has {listed!r}; give {what}")
+            raise DataError(f"{path}: {name!r} has {listed!r}; expected {what}")
     return words
 
 

@@ -254,3 +254,22 @@ def test_items_are_in_both_groups(tmp_path):
     items = Chair().items(pictures, 0)
     assert [item.groups for item in items] == [("captions", "equal length")] * 2
     assert [item.truth["causes"] for item in items] == [{}, {"cat": "co-occurring"}]
+
+
+def test_equal_length_is_of_what_counts_where_ends_are_dropped():
+    """With unfinished ends dropped greedy has 4 words left and other 8: other is cut to 4, amid a sentence."""
+    items = [Item("1", "1", "", ("captions", "equal length"), {"objects": ["dog"]})]
+    texts = {"greedy": "A dog is here. And a c", "other": "A dog and a cat and a bird. It"}
+    rows = [Row("chair", "1", s, text, "length", 1, 1.0, 0) for s, text in texts.items()]
+    cells = evaluate(Chair(drop_unfinished=True), items, rows, ["greedy", "other"]).cells
+    found = {(c.group, c.strategy, c.metric.name): c for c in cells}
+    assert [found[g, "other", "words"].estimate.value for g in ("captions", "equal length")] == [8, 4]
+    assert found["captions", "other", "CHAIR_i"].estimate.value == pytest.approx(2 / 3)
+    assert found["equal length", "other", "words"].difference.value == 0
+    assert found["equal length", "other", "CHAIR_i"].estimate.value == 0
+
+
+def test_the_baseline_alone_has_no_equal_length():
+    items = [Item("1", "1", "", ("captions", "equal length"), {"objects": ["dog"]})]
+    evaluation = evaluate(Chair(), items, [Row("chair", "1", "greedy", "A dog.", "eos", 1, 1.0, 0)], ["greedy"])
+    assert set(evaluation.sizes) == {"captions"} == {cell.group for cell in evaluation.cells}

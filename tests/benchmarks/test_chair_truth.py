@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mmhall.benchmarks.base import Source
-from mmhall.benchmarks.chair import Chair
+from mmhall.benchmarks.chair import Chair, digest
 from mmhall.errors import DataError, OptionError
 
 
@@ -42,7 +42,10 @@ def test_reference_captions_add_to_the_truth(folder):
     path = captioned(folder, (1, "A man and his dog."), (1, "A puppy."), (2, "A cat on a bed."), (77, "A tv."))
     material = Chair(captions=path).material(coco(folder, "dog"))
     assert objects(material) == {"1": ["dog", "person"], "2": ["cat", "bed"]}
-    assert material.remarks == ("3 of 4 objects are known from reference captions only.",)
+    assert material.remarks == (
+        "3 of 4 objects are known from reference captions only.",
+        "1 of 3 pictures show no known object and are left out.",
+    )
 
 
 def test_captions_of_other_pictures_are_refused(folder):
@@ -83,6 +86,13 @@ def test_a_vocabulary_of_ones_own(folder):
     assert [text[a:b] for a, b, _ in chair.mark(material.items[0], text)] == ["vixens", "red fox", "wolves", "wolf"]
 
 
+def test_a_vocabulary_may_suppress_phrases(folder):
+    (folder / "words.json").write_text('{"dog": ["doggo"], "suppress": ["dog park"]}')
+    chair = Chair(vocabulary=str(folder / "words.json"))
+    item = chair.material(coco(folder, "dog")).items[0]
+    assert chair.count(item, "A doggo in a dog park, a dog at two dog parks.")["named"] == 2
+
+
 def test_cocos_words_can_be_replaced(folder):
     (folder / "words.json").write_text('{"dog": ["doggo"]}')
     chair = Chair(vocabulary=str(folder / "words.json"))
@@ -90,7 +100,7 @@ def test_cocos_words_can_be_replaced(folder):
     assert chair.count(item, "A doggo, a puppy, a cat.")["named"] == 2
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"fox": "vixen"}', '{"fox": [1]}'])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"fox": "vixen"}', '{"fox": [1]}', '{"suppress": ["a"]}'])
 def test_unfit_vocabularies_are_refused(folder, text):
     (folder / "words.json").write_text(text)
     with pytest.raises(DataError, match=r"words\.json: "):
@@ -98,7 +108,7 @@ def test_unfit_vocabularies_are_refused(folder, text):
 
 
 def test_missing_files_are_refused(folder):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="does not exist"):
         Chair(vocabulary=str(folder / "none")).material(coco(folder, "dog"))
     with pytest.raises(DataError, match="does not exist"):
         Chair(captions=str(folder / "none")).material(coco(folder, "dog"))
@@ -109,3 +119,34 @@ def test_missing_files_are_refused(folder):
 def test_a_picture_list_makes_items(folder):
     (folder / "list.csv").write_text("file,objects\n2.png,dog;cat\n1.png,\n")
     assert objects(Chair().material(Source(folder / "list.csv"))) == {"2.png": ["dog", "cat"]}
+
+
+def test_object_lists_make_items(folder):
+    (folder / "sets.json").write_text('{"note": "by hand", "objects": {"2": ["dog", "cat"], "1.png": ["fox"]}}')
+    material = Chair().material(Source(folder / "sets.json"))
+    assert objects(material) == {"2": ["dog", "cat"], "1.png": ["fox"]}
+    assert {name: path.name for name, path in material.pictures.items()} == {"2": "2.png", "1.png": "1.png"}
+
+
+def test_a_run_is_read_with_the_files_it_was_started_with(folder):
+    """A vocabulary with one more word is another vocabulary: other items, and a refusal to read with it."""
+    path = folder / "words.json"
+    path.write_text('{"dog": ["doggo"]}')
+    chair = Chair(vocabulary=str(path))
+    before = chair.material(coco(folder, "dog"))
+    assert before.remarks[0].startswith(f"captions are read with {path}, SHA-256 ")
+    path.write_text('{"dog": ["doggo", "pupper"]}')
+    digest.cache_clear()
+    assert chair.material(coco(folder, "dog")).digests() != before.digests()
+    with pytest.raises(DataError, match="not the file the run was started with"):
+        chair.count(before.items[0], "A doggo.")
+    assert Chair().count(before.items[0], "A puppy.")["named"] == 1  # read again by another rule, on purpose
+
+
+def test_fast_mode_says_so(folder):
+    (folder / "words").write_text("dog, hound\n")
+    (folder / "lemmas").write_text('{"hounds": ["hound", "hound", "hounds", "hounds"]}')
+    chair = Chair(rule="wordnet", vocabulary=str(folder / "words"), lemmas=str(folder / "lemmas"))
+    remarks = chair.material(coco(folder, "dog")).remarks
+    assert [remark.split()[0] for remark in remarks] == ["captions", "captions", "read", "2"]
+    assert "fast mode" in remarks[2]

@@ -106,6 +106,8 @@ def test_a_picture_is_found_by_id(tmp_path):
             {"dog": "clear", "car": ""},
         ),
         ('category, File\n"stop sign", a.png\n', [("a.png", ("stop sign",))], {"stop sign": ""}),
+        ("Image;category\na.png;dog\nb.png;\n", [("a.png", ("dog",)), ("b.png", ())], {"dog": ""}),
+        ("file_name\tobjects\na.png\tdog;car\n", [("a.png", ("dog", "car"))], {"dog": "", "car": ""}),
         ("file,objects,note\nb.png,dog\na.png\n", [("a.png", ()), ("b.png", ("dog",))], {}),
     ],
 )
@@ -159,3 +161,49 @@ def test_unfit_captions_are_refused(tmp_path, text):
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(DataError, match=r"c\.json: "):
         read_captions(tmp_path / "c.json")
+
+
+def sets(folder, content):
+    (folder / "sets.json").write_text(json.dumps(content))
+    return folder / "sets.json"
+
+
+def test_object_lists_go_by_file_name_stem_or_number(tmp_path):
+    write(tmp_path)
+    for name in ("COCO_val2014_000000000042.jpg", "7.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    content = {"42": ["dog", "car", "dog"], "7": [], "a.png": ["cat"], "b": ["cat"]}
+    for told in (content, {"note": "", "ids": [1], "objects": content}):
+        pictures = read_pictures(sets(tmp_path, told), tmp_path)
+        assert [(p.id, p.path.name, p.objects) for p in pictures.pictures] == [
+            ("a.png", "a.png", ("cat",)),
+            ("b", "b.png", ("cat",)),
+            ("7", "7.png", ()),
+            ("42", "COCO_val2014_000000000042.jpg", ("dog", "car")),
+        ]
+        assert pictures.categories == ("car", "cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": "dog", "b": ["dog"]}, "'a' has 'dog'"),
+        ({"a": [1], "b": ["dog"]}, "expected a list of object names"),
+        ({"gone": ["dog"]}, "gone: does not exist"),
+        ({"5": ["dog"]}, "'5' may be x5.png or y05.png"),
+        ({}, "no COCO detection file"),
+        (["dog"], "no COCO detection file"),
+        ({"a": 1}, "no COCO detection file"),
+    ],
+)
+def test_unfit_object_lists_are_refused(tmp_path, content, message):
+    write(tmp_path)
+    for name in ("x5.png", "y05.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(DataError, match=message):
+        read_pictures(sets(tmp_path, content), tmp_path)
+
+
+def test_object_lists_need_no_pictures_where_none_are_looked_at(tmp_path):
+    pictures = read_pictures(sets(tmp_path, {"5": ["dog"]}), tmp_path / "none", required=False)
+    assert [p.objects for p in pictures.pictures] == [("dog",)]

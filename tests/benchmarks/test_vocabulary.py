@@ -52,3 +52,14 @@ def test_our_words_for_an_object():
     assert "puppy" in synonyms("dog")
     assert synonyms("fox") == []
     assert "baby zebra" in synonyms("zebra")
+
+
+def test_a_name_that_misleads_is_no_object_but_where_it_is_looked_for():
+    made = vocabulary({"dog": [], "phone": [], "bat": []})
+    assert [m.name for m in made.mentions("a hot dog, a dog, a cell phone, baseball bats")] == ["dog", "phone"]
+    assert [m.name for m in vocabulary({"dog": [], "hot dog": []}).mentions("hot dogs")] == ["hot dog"]
+
+
+def test_suppressed_phrases_name_nothing():
+    made = vocabulary({"fox": ["vixen"]}, ["fox hole", "vixen"])
+    assert [m.name for m in made.mentions("Two foxes, fox holes, a fox hole, a vixen, a fox.")] == ["fox", "fox"]

@@ -271,6 +271,16 @@ def test_a_judgement_of_another_text_counts_for_nothing_and_a_failed_answer_asks
     assert got[0].extra["judgement"]["reply"] == "x"
 
 
+def test_a_reply_that_is_there_stays_and_a_failure_gives_way(run):
+    kept = Judgements.open(run.store.path.parent)
+    for reply in (None, "first", "second", None):
+        error = "down" if reply is None else None
+        kept.add("a", {}, [Judgement("mmhal", "0", "greedy", "a", "greedy says 0", reply, error)])
+    assert replies_of(run) == [("0", "greedy", "first", None)]
+    with pytest.raises(RunError, match=r"judge 'a' was {}, now .* give it another name"):
+        kept.add("a", {"model": "other"}, [])
+
+
 def test_a_run_without_judgements_is_left_alone(run):
     kept = Judgements.open(run.store.path.parent)
     assert kept.all("mmhal") == []

@@ -8,7 +8,8 @@ Rule     "cosine": cosines between the embeddings of picture and text, of the CL
          an answer is made, and kept with it.
 Metrics  similarity, the mean cosine of all sentences of the corpus; CLIPScore, 2.5 max(cosine, 0) of a caption as a
          whole, mean over captions; cut, the share of captions longer than the CLIP's context, whose CLIPScore is that
-         of their beginning; sentences and words per caption. A caption without a word scores 0.
+         of their beginning; sentences and words per caption. A caption without a word scores 0. Tables show the first
+         three times 100.
 Differs  Without the paper's prefix "A photo depicts": captions of these models begin in many ways, often like that.
          Scores of different CLIPs do not compare. A CLIP sees what fits a picture as a whole, not what is missing
          from it: read it beside CHAIR.
@@ -50,8 +51,8 @@ class ClipAgreement(PictureBenchmark):
     name: ClassVar[str] = "clip"
     groups: ClassVar[tuple[str, ...]] = ("captions",)
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("similarity", {"similarity": 1}, {"sentences": 1}, "higher", percent=False),
-        Metric("CLIPScore", {"score": 1}, {"n": 1}, "higher", percent=False),
+        Metric("similarity", {"similarity": 1}, {"sentences": 1}, "higher"),
+        Metric("CLIPScore", {"score": 1}, {"n": 1}, "higher"),
         Metric("cut", {"cut": 1}, {"n": 1}),
         Metric("words", {"words": 1}, {"n": 1}, percent=False),
         Metric("sentences", {"sentences": 1}, {"n": 1}, percent=False),

@@ -135,7 +135,7 @@ class Chair(PictureBenchmark):
             total = sum(len(p.objects) for p in pictures.pictures)
             remarks.append(f"{only} of {total} objects are known from reference captions only.")
         if bare := sum(not p.objects for p in pictures.pictures):
-            remarks.append(f"{bare} of {len(pictures.pictures)} pictures have no known object and are left out.")
+            remarks.append(f"{bare} of {len(pictures.pictures)} pictures show no known object and are left out.")
         return pictures, remarks
 
     def _with_captions(self, pictures: PictureSet, names: Sequence[str]) -> tuple[PictureSet, int]:

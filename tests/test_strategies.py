@@ -166,8 +166,8 @@ def test_a_tuned_value_that_is_out_of_range_is_refused():
 
 
 @pytest.mark.parametrize("name", STRATEGIES.names())
-def test_a_fitted_strategy_is_complete_and_reads_itself_back(name):
-    adapter, made = deep_llava(32), strategy(name)
+def test_a_fitted_strategy_is_complete_and_reads_itself_back(name, clip):
+    adapter, made = deep_llava(32), strategy(f"cgd(clip={str(clip)!r})" if name == "cgd" else name)
     fitted = made.fitted(adapter)
     assert None not in fitted.options().values()
     assert fitted.fitted(adapter) == fitted

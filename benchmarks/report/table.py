@@ -113,6 +113,12 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
     for part, evaluation in evaluated:
         benchmark = part.benchmark
         said += [f"{benchmark.name}: {remark}" for remark in part.remarks]
+        if len(fitted) > 1:
+            said += [
+                f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "
+                "differences are of that, while the baseline's own line is uncut."
+                for group in benchmark.pairwise
+            ]
         if evaluation.scored < evaluation.expected:
             share = f"{evaluation.scored} of {evaluation.expected}"
             said.append(f"{benchmark.name}: only {share} items are answered by all strategies.")

@@ -64,7 +64,7 @@ def bench(
     from mmhall.cli.report import show
     from mmhall.cli.speed import speed
 
-    names = list(dict.fromkeys(benchmarks))
+    names = list(benchmarks)
     if "speed" in names:
         given: dict[str, object] = {
             "out": out,

@@ -237,7 +237,7 @@ def test_equal_length_is_of_what_counts(made, words):
 def test_pictures_without_objects_are_left_out_and_told(tmp_path):
     dog, bare = Picture("1", tmp_path, ("dog",), {}), Picture("2", tmp_path, (), {})
     both = PictureSet((dog, bare), ("dog",))
-    assert Chair().told(both)[1] == ["1 of 2 pictures have no known object and are left out."]
+    assert Chair().told(both)[1] == ["1 of 2 pictures show no known object and are left out."]
     assert [item.id for item in Chair().items(both, 0)] == ["1"]
     assert Chair().told(PictureSet((dog,), ("dog",)))[1] == []
     captions = tmp_path / "captions.json"

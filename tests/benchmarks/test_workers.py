@@ -212,7 +212,9 @@ class TestLeases:
 
 
 def test_a_worker_may_say_more_than_a_pipe_holds(tmp_path):
-    worker = _Worker([sys.executable, "-c", "import sys; sys.exit('x' * 200_000 + '\\nthe end')"], dict(os.environ))
+    worker = _Worker(
+        [sys.executable, "-c", "import sys; sys.exit('x' * 200_000 + '\\nthe end')"], dict(os.environ), tmp_path / "log"
+    )
     worker.start()
     assert worker.process.wait(60) == 1
     assert worker.last_words() == "the end"

@@ -20,6 +20,7 @@ from mmhall.benchmarks.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.pope_wording import in_version, object_of
 from mmhall.benchmarks.yesno import Label
 from mmhall.errors import DataError
+from mmhall.results.imports import entries
 
 MANIFEST = "manifest.json"
 _ENDINGS = (".json", ".jsonl")
@@ -204,7 +205,7 @@ def _files(path: Path) -> dict[str, Path]:
 def _records(path: Path) -> list[_Record]:
     """Read one file."""
     records: dict[str, _Record] = {}
-    for where, entry in _entries(path):
+    for where, entry in entries(path, "POPE's question files"):
         record = _record(entry, where)
         if str(record.number) in records:
             raise DataError(f"{where}: question_id {record.number!r} is there twice; a file must number each once")
@@ -212,28 +213,6 @@ def _records(path: Path) -> list[_Record]:
     if not records:
         raise DataError(f"{path}: holds no questions")
     return list(records.values())
-
-
-def _entries(path: Path) -> list[tuple[str, Any]]:
-    """Return a file's records, each with where it stands."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not UTF-8 text; give POPE's question files") from error
-    if text.lstrip().startswith("["):
-        listed = _parsed(text, str(path))
-        return [(f"{path}, record {number}", entry) for number, entry in enumerate(listed, start=1)]
-    lines = [(f"{path}, line {number}", line) for number, line in enumerate(text.split("\n"), start=1)]
-    return [(where, _parsed(line, where)) for where, line in lines if line.strip()]
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: is no JSON ({error}); the file is torn or of another kind") from error
 
 
 def _record(entry: Any, where: str) -> _Record:

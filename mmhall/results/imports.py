@@ -50,7 +50,9 @@ def read_answers(path: Path) -> list[Given]:
     Raises:
         DataError: It cannot be read, is of another kind or torn, or a record lacks its id or text.
     """
-    given = [_given(fields, where) for where, fields in _entries(path)]
+    given = [
+        _given(fields, where) for where, fields in entries(path, "a file of answers, as JSON Lines or a JSON array")
+    ]
     if not given:
         raise DataError(f"{path}: holds no answers; give JSON Lines or a JSON array of records such as {_LIKE}")
     first = given[0]
@@ -60,16 +62,24 @@ def read_answers(path: Path) -> list[Given]:
     return given
 
 
-def _entries(path: Path) -> list[tuple[str, Any]]:
-    """Return a file's records, each with where it stands."""
+def entries(path: Path, what: str) -> list[tuple[str, Any]]:
+    """Return the records of JSON Lines or a JSON array, each with where it stands.
+
+    Args:
+        path: The file.
+        what: What to give instead of a file that is none, in words.
+
+    Raises:
+        DataError: It cannot be read, or a record is no JSON.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; give a file of answers") from error
+        raise DataError(f"{path}: does not exist; give {what}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise DataError(f"{path}: is not UTF-8 text; give JSON Lines or a JSON array") from error
+        raise DataError(f"{path}: is not UTF-8 text; give {what}") from error
     if text.lstrip().startswith("["):
         return [(f"{path}, record {i}", entry) for i, entry in enumerate(_parsed(text, str(path)), start=1)]
     lines = [(f"{path}, line {i}", line) for i, line in enumerate(text.split("\n"), start=1)]

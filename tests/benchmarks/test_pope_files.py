@@ -261,7 +261,7 @@ def test_what_is_no_text_is_refused(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="is not UTF-8 text"):
         material(path)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="does not exist; give POPE"):
         read_questions(tmp_path / "pope_popular.json")
 
 

@@ -215,6 +215,21 @@ class Benchmark(Configured, ABC):
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Return the stretches of an answer that are right or wrong: (start, end, right), in characters."""
 
+    def claims(self, item: Item, text: str) -> Mapping[str, bool]:
+        """Return what an answer says and whether that is right; answers of the same claims say the same.
+
+        Args:
+            item: What was asked.
+            text: The answer.
+
+        Returns:
+            By what is named, in lower case; an answer that is right or wrong as a whole claims "".
+        """
+        return {
+            "" if (start, end) == (0, len(text)) else text[start:end].lower(): right
+            for start, end, right in self.mark(item, text)
+        }
+
     def measure(
         self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
     ) -> list[dict[str, Any] | None]:

@@ -203,6 +203,11 @@ class Chair(PictureBenchmark):
         found, _ = self._found(self._read(text), item.truth)
         return [(m.start, m.end, m.name in item.truth["objects"]) for m in found]
 
+    def claims(self, item: Item, text: str) -> Mapping[str, bool]:
+        """Return the objects named in what is counted, whatever the words, and whether each is there."""
+        found, _ = self._found(self._read(text), item.truth)
+        return {m.name: m.name in item.truth["objects"] for m in found}
+
     def _names(self, categories: Sequence[str]) -> list[str]:
         """Return the categories of data that has others than COCO's; none where all are.
 

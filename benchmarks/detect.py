@@ -33,7 +33,7 @@ Differs  No paper's set-up is repeated, so no figure compares with theirs. MDI a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -116,6 +116,10 @@ class Detect(PictureBenchmark):
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named."""
         return [(m.start, m.end, m.name in item.truth["objects"]) for m in mentions(text)]
+
+    def claims(self, item: Item, text: str) -> Mapping[str, bool]:
+        """Return the objects named, whatever the words, and whether each is there."""
+        return {m.name: m.name in item.truth["objects"] for m in mentions(text)}
 
     def measure(
         self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]

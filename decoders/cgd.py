@@ -69,7 +69,7 @@ class CGD(Strategy):
     searches: ClassVar[bool] = True
     claims: ClassVar[frozenset[str]] = frozenset({SEARCH})
 
-    clip: str = option("", holds=lambda name: not name or looks_named(name), expected=NAMED)
+    clip: str = option("", holds=lambda name: not name or looks_named(name), expected=NAMED, opens=True)
     keep: int = option(3, low=1)
     candidates: int = option(3, low=1)
     temperature: float = option(0.2, holds=lambda value: value > 0, expected="a number > 0")

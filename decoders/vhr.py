@@ -90,6 +90,12 @@ class Reinforce(Op):
         """Amplify the same heads in the text-only pass, at the same positions."""
         return self._amplified(call, output) if self._options.scale_text else output
 
+    def findings(self, depth: int) -> dict[str, Tensor]:
+        """Offer the gain of each head."""
+        gains = {layer: values[0].float().cpu() for layer, values in sorted(self.gains.items())}
+        empty = torch.full_like(next(iter(gains.values())), torch.nan) if gains else None
+        return {} if empty is None else {"head gains": torch.stack([gains.get(i, empty) for i in range(depth)])}
+
     def _amplified(self, call: Call, output: Tensor) -> Tensor:
         gains = call.each(self.gains[call.layer])[:, None, :, None]
         if call.prefill and self._options.positions == "last":

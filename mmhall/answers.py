@@ -15,7 +15,7 @@ class Usage:
         seconds: Wall time; of a batch, its share.
         prompt_tokens: Positions of the prompt, image positions included.
         new_tokens: Tokens written, the end mark included.
-        peak_bytes: Most GPU memory allocated meanwhile; None on a CPU.
+        peak_bytes: Most GPU memory allocated meanwhile; None on a CPU, and of a stream, which shares its time.
     """
 
     seconds: float
@@ -57,7 +57,7 @@ class Answer:
         text: The answer; a stop string is cut off.
         tokens: Its tokens as text, the end mark excluded.
         token_ids: Their ids.
-        stopped_by: "eos", "stop" (a stop string) or "length".
+        stopped_by: "eos", "stop" (a stop string), "length", or "stopped" (a stream was left early).
         strategy: The strategy with every option in force, written as `mmhall.strategy` reads it.
         settings: Generation settings in force, by name.
         usage: What it cost.
@@ -90,8 +90,8 @@ class Choice:
             that sum to 0. Where nothing was calibrated, `probabilities`.
         free: The prior: what picture-free inputs give to each choice, sums to 1; None without a calibration.
         scores: Log-probability of each choice, in nats; -inf: not among the likeliest tokens ("compat").
-        method: How they were scored: "labels", "strings", "strings to their end", "compat", or "labels: none among
-            the 10 likeliest tokens", where "compat" finds nothing.
+        method: How they were scored: "labels", "strings", "strings to their end", "compat", or the plain model's labels
+            where that finds nothing: "labels: none among the 10 likeliest tokens", "labels: none left by the strategy".
         calibration: What was done, such as "diagonal none+unk"; None: nothing.
         usage: What it cost; nothing is written.
     """

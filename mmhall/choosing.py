@@ -15,8 +15,10 @@ from mmhall.calibration import MODES, SMOOTHING, Calibration, calibrate, smoothe
 from mmhall.errors import OptionError, UnknownNameError
 from mmhall.generation.free import EXPECTED, free_inputs, free_kinds
 from mmhall.generation.likelihood import SCORINGS, TOP, Labels, Scorer, scorer_of
+from mmhall.strategies import Strategy
+from mmhall.strategies import strategy as make_strategy
 
-OPTIONS = ("mode", "smoothing", "scoring", "seed")
+OPTIONS = ("mode", "smoothing", "scoring", "seed", "strategy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Choosing:
     smoothing: float = SMOOTHING
     scoring: str = SCORINGS[0]
     seed: int = 0
+    strategy: Strategy | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -84,6 +87,10 @@ class Choosing:
             raise OptionError("choose", "mode", self.mode, " or ".join(map(repr, MODES)))
         if self.scoring not in SCORINGS:
             raise OptionError("choose", "scoring", self.scoring, " or ".join(map(repr, SCORINGS)))
+        if self.strategy is not None and self.calibrate is not None:
+            raise OptionError(
+                "choose", "calibrate", self.calibrate, "None with a strategy: the prior is the plain model's"
+            )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise OptionError("choose", "seed", self.seed, "an integer from 0 to 2**63 - 1")
         number = isinstance(self.smoothing, int | float) and not isinstance(self.smoothing, bool)
@@ -94,10 +101,15 @@ class Choosing:
         """Decide how to score the choices.
 
         Raises:
-            OptionError: Not the way that `scoring` or a fitted calibration asks for.
+            OptionError: Not the way that `scoring`, a strategy or a fitted calibration asks for.
             PromptError: The tokenizer cannot write a choice.
         """
         scorer = scorer_of(adapter, self.choices, self.scoring)
+        if self.strategy is not None:
+            if not isinstance(scorer, Labels):
+                told = f"None for choices that are no single tokens, such as {self.choices[0]!r}"
+                raise OptionError("choose", "strategy", str(self.strategy), told)
+            scorer = replace(scorer, strategy=self.strategy)
         if isinstance(self.calibrate, Calibration) and self.calibrate.method != scorer.method:
             raise OptionError("choose", "scoring", self.scoring, f"that of the calibration, {self.calibrate.method!r}")
         return scorer
@@ -107,7 +119,8 @@ class Choosing:
         scorer = self.scorer(adapter)
         scores, lost = _with_fallback(scorer, adapter, inputs)
         plain, top = scores.softmax(dim=-1), _top(scorer)
-        methods = tuple(f"labels: none among the {top} likeliest tokens" if row else scorer.method for row in lost)
+        none = "left by the strategy" if self.strategy is not None else f"among the {top} likeliest tokens"
+        methods = tuple(f"labels: none {none}" if row else scorer.method for row in lost)
         if self.calibrate is None or not has_picture(inputs):
             return Chosen(self.choices, scores, None, plain, methods, (None,) * len(plain))
         free = self._prior(adapter, inputs, scorer).expand_as(plain)
@@ -138,7 +151,7 @@ def _with_fallback(scorer: Scorer, adapter: Adapter, inputs: Inputs) -> tuple[Te
     scores = scorer(adapter, inputs)
     lost = (scores == -torch.inf).all(dim=-1)
     if lost.any() and isinstance(scorer, Labels):
-        scores = torch.where(lost[:, None], replace(scorer, top=None)(adapter, inputs), scores)
+        scores = torch.where(lost[:, None], replace(scorer, top=None, strategy=None)(adapter, inputs), scores)
     return scores, lost
 
 
@@ -154,4 +167,6 @@ def make_choosing(choices: Sequence[str], calibrate: str | Calibration | None, o
             raise UnknownNameError("option of choose", name, OPTIONS)
     if isinstance(choices, str) or not isinstance(choices, Sequence) or not all(isinstance(c, str) for c in choices):
         raise OptionError("choose", "choices", choices, 'a sequence of texts, such as ("yes", "no")')
-    return Choosing(tuple(choices), calibrate, **options)
+    asked = options.get("strategy")
+    method = None if asked is None else make_strategy(asked)
+    return Choosing(tuple(choices), calibrate, **{**options, "strategy": method})

@@ -81,6 +81,14 @@ class Gaze(Op):
                 row[:] = own[self.image[0]] if self.image.any() else own
         return kept
 
+    def findings(self, depth: int) -> dict[str, Tensor]:
+        """Offer the map of a single request."""
+        layers, own = sorted(self.shifts), self.image[0]
+        if not layers:
+            return {}
+        count = int(own.sum()) if own.any() else len(self.shifts[layers[0]][0])
+        return {"saliency": scale(self.of(layers, count).mean(dim=0))}
+
     def map(self) -> Tensor:
         """Return the map of the picture, (B, T) in [0, 1] at image positions, 0 elsewhere; a mean over layers."""
         maps = torch.zeros_like(self.image, dtype=torch.float32)

@@ -11,9 +11,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mmhall import tuned as tuned_options
 from mmhall.errors import ModelError
+from mmhall.located import located
 from mmhall.lvlm import LVLM
 
-EMBEDDED = Path(__file__).resolve().parent / "embedded"
 UNLOADABLE = (
     OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError, KeyError, AssertionError,
     SafetensorError,
@@ -46,7 +46,7 @@ def load(
         ModelError: Nothing loadable is there, mmhall cannot drive it, or the options were tuned for other weights.
         DataError: The file of tuned options is missing or damaged.
     """
-    folder = _located(name)
+    folder = located(name)
     source = str(folder) if folder.is_dir() else str(name)
     file = tuned_options.find(name, tuned)
     if file is not None:
@@ -77,24 +77,6 @@ def load(
     lvlm = LVLM(model, processor, str(name))
     lvlm.adapter.tuned = tuned_options.options_of(file, lvlm.adapter)
     return lvlm
-
-
-def _located(name: str | Path) -> Path:
-    """Return the folder of a local model, or the path that a hub id would be.
-
-    Raises:
-        ModelError: It is no model's name, or the folder holds none.
-    """
-    if not isinstance(name, str | Path) or not str(name):
-        raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
-    folder = EMBEDDED if name == "embedded" else Path(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
-    if folder.is_dir() and not list(folder.glob("*.safetensors")):
-        raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
-    if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".")):
-        raise ModelError(f"{name}: no such folder; give the folder of a saved transformers model, or a hub id")
-    return folder
 
 
 def first_lines(error: Exception) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin, TextIteratorStreamer
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.generation.streamers import BaseStreamer
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
@@ -24,14 +24,15 @@ from mmhall.calibration import Calibration
 from mmhall.choosing import make_choosing
 from mmhall.divergence import HeadDivergence, head_divergence
 from mmhall.errors import ModelError, OptionError, PromptError
-from mmhall.gaze import Gaze, informative
 from mmhall.generation.run import run
 from mmhall.generation.score import score
 from mmhall.generation.settings import Settings, make_settings
 from mmhall.images import ImageLike, open_image
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
-from mmhall.trace import Probe, Trace, checked, shown
+from mmhall.streaming import Stream, Turns
+from mmhall.trace import Trace, checked, shown
+from mmhall.tracing import watched
 from mmhall.words import words_of
 
 Images = ImageLike | Sequence[ImageLike] | None
@@ -139,10 +140,7 @@ class LVLM:
             inputs = self.adapter.inputs(opened)
             rows = run(self.adapter, inputs, method, config, seeds or chosen.seed, share=shared_prefix)
         answers = self._answers(inputs, rows, method, chosen, measured)
-        if not uncertainty:
-            return answers
-        scores = score(self.adapter, inputs, [answer.token_ids for answer in answers])
-        return [replace(answer, uncertainty=scored) for answer, scored in zip(answers, scores, strict=True)]
+        return self._sure(inputs, answers) if uncertainty else answers
 
     def score(self, image: Images, prompt: str, answer: str) -> Uncertainty:
         """Say how sure the plain model is of each token of a given answer, and what the picture has to do with it.
@@ -240,52 +238,43 @@ class LVLM:
         Args:
             image: As in `generate`.
             prompt: The user's text.
-            strategy: As in `generate`; the trace shows attention as the strategy left it.
+            strategy: As in `generate`; the trace shows attention as the strategy left it. What a search found is read
+                again for it, token by token.
             layers: 0-based decoder layers to look at; None: all that attend to image tokens.
             heads: 0-based heads to look at; None: all.
-            **settings: As in `generate`; one sequence, no beams.
+            **settings: As in `generate`; one sequence.
 
         Raises:
-            OptionError: A layer or head does not exist or attends to no image token; beams or several sequences.
+            OptionError: A layer or head does not exist or attends to no image token; several sequences.
             MmhallError: As in `generate`.
         """
         method, chosen = make_strategy(strategy), make_settings(settings)
-        for option, value in (
-            ("num_beams", chosen.num_beams or method.beams),
-            ("num_return_sequences", chosen.num_return_sequences),
-        ):
-            if value > 1:
-                raise OptionError("trace", option, value, "1: a trace follows one sequence")
-        if method.beams > 1 or method.searches:
+        if chosen.num_return_sequences > 1:
             raise OptionError(
-                "trace", "strategy", str(method), "one that does not search: a trace follows one sequence"
+                "trace", "num_return_sequences", chosen.num_return_sequences, "1: a trace follows one sequence"
             )
         looking = [layer for layer, kind in enumerate(self.adapter.kinds) if kind in self.adapter.image_kinds]
         layers, heads = checked("layers", layers, looking), checked("heads", heads, range(self.adapter.heads))
         request = _request(image, prompt)
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs([request])
-            mask = self.adapter.image_mask(inputs["input_ids"])
-            places = mask[0].nonzero()[:, 0]
-            probe = Probe(self.adapter, places, layers, heads)
-            words = informative(self.adapter, inputs, self.adapter.query_mask(inputs))
-            gaze = Gaze(frozenset(layers), mask, words, self.adapter.image_kinds)
-            watch = (probe, gaze) if request.images else ()
             config = chosen.resolved(self.model, method.beams)
-            rows = run(self.adapter, inputs, method, config, chosen.seed, watch=watch)
-        answer = self._answers(inputs, rows, method, chosen, measured)[0]
+            seen = watched(self.adapter, inputs, method, config, chosen.seed, layers, heads)
+        measured.seconds -= seen.again
+        answer = self._answers(inputs, seen.rows, method, chosen, measured)[0]
         said = len(answer.token_ids)
         return Trace(
             answer=answer,
             prompt=prompt,
-            image_attention=probe.attention()[:said] if watch else torch.zeros(said, len(layers), len(heads), 0),
-            gaze=gaze.of(layers, self.adapter.image_tokens(inputs)),
+            image_attention=seen.attention[:said] if request.images else torch.zeros(said, len(layers), len(heads), 0),
+            gaze=seen.shifts,
             layers=layers,
             heads=heads,
             grid=self.adapter.places(request, inputs),
             words=words_of(self.adapter.tokenizer, answer.token_ids),
             pictures=tuple(map(shown, request.images)),
             model=self._named(),
+            findings=seen.findings,
         )
 
     def head_divergence(self, image: Images, prompt: str, answer: str) -> HeadDivergence:
@@ -318,43 +307,50 @@ class LVLM:
         """
         return balance(self.adapter, self.adapter.inputs([_request(image, prompt)]), [self._tokens(answer)])[0]
 
-    def stream(self, image: Images, prompt: str, strategy: str | Strategy = "greedy", **settings: Any) -> Iterator[str]:
-        """Yield the answer's text piece by piece; leaving the iterator stops the computation.
+    def stream(
+        self,
+        image: Images,
+        prompt: str,
+        strategy: str | Strategy = "greedy",
+        *,
+        uncertainty: bool = False,
+        **settings: Any,
+    ) -> Stream:
+        """Write an answer step by step, for whoever iterates over it; leaving the iterator stops the computation.
 
-        A strategy that searches by itself (OPERA, CGD) gives what no later step can take back, and the rest at the end.
+        A strategy that searches by itself (OPERA, CGD) gives what no later step can take back, and the rest at the
+        end; an answer found by beams comes whole.
 
         Args:
             image: As in `generate`.
             prompt: As in `generate`.
             strategy: As in `generate`.
-            **settings: As in `generate`; `num_beams` must be 1 unless the strategy searches by itself.
+            uncertainty: As in `generate`, read once the answer has ended.
+            **settings: As in `generate`; one answer.
 
         Raises:
             MmhallError: As in `generate`.
         """
         method, chosen = make_strategy(strategy), make_settings(settings)
-        beams = chosen.num_beams or method.beams
-        if beams > 1 and not method.searches:
-            raise PromptError(f"an answer found by {beams} beams cannot be streamed; use generate or num_beams=1")
         if chosen.num_return_sequences > 1:
             raise PromptError(
                 f"{chosen.num_return_sequences} answers cannot be streamed together; use generate or "
                 "num_return_sequences=1"
             )
-        inputs, config = self.adapter.inputs([_request(image, prompt)]), chosen.resolved(self.model, method.beams)
-        fitted = method.fitted(self.adapter)
-        streamer = TextIteratorStreamer(self.adapter.tokenizer, skip_special_tokens=True)
-        left, failures = threading.Event(), list[BaseException]()
+        config = chosen.resolved(self.model, method.beams)
+        with _measured(self.adapter.device) as measured:
+            inputs = self.adapter.inputs([_request(image, prompt)])
+            fitted = method.fitted(self.adapter)
 
-        def work() -> None:
-            try:
-                run(self.adapter, inputs, fitted, config, chosen.seed, streamer, left)
-            except BaseException as error:
-                failures.append(error)
-                streamer.end()
+        def write(streamer: BaseStreamer, turns: Turns) -> Answer:
+            rows = run(self.adapter, inputs, fitted, config, chosen.seed, streamer, turns.pause)
+            told = _Measured(measured.seconds + turns.seconds)
+            answer = self._answers(inputs, rows, method, chosen, told)[0]
+            if turns.left:
+                return replace(answer, stopped_by="stopped")
+            return self._sure(inputs, [answer])[0] if uncertainty else answer
 
-        pieces = _pieces(threading.Thread(target=work, daemon=True), streamer, left, failures)
-        return _cut(pieces, chosen.stop_strings) if chosen.stop_strings else pieces
+        return Stream(write, self.adapter.tokenizer, chosen.stop_strings)
 
     def close(self) -> None:
         """Give the model its own attention back; the LVLM can no longer steer or trace it."""
@@ -368,17 +364,26 @@ class LVLM:
         """Close it."""
         self.close()
 
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
     def __repr__(self) -> str:
         """Say what it was loaded from, its family, size and place."""
-        size = sum(parameter.numel() for parameter in self.model.parameters())
         place = f"{str(self.model.dtype).removeprefix('torch.')}, {self.adapter.device}"
-        return f"LVLM({self.name!r}, {self.model.config.model_type}, {size / 1e6:,.1f} M parameters, {place})"
+        return f"LVLM({self.name!r}, {self.model.config.model_type}, {self.size / 1e6:,.1f} M parameters, {place})"
 
     def _tokens(self, answer: str) -> list[int]:
         """Tokenise an answer; special tokens typed in it stay text."""
         _check_text("an answer", answer)
         read = self.adapter.tokenizer(answer, add_special_tokens=False, split_special_tokens=True)
         return list(read["input_ids"])
+
+    def _sure(self, inputs: dict[str, Tensor], answers: Sequence[Answer]) -> list[Answer]:
+        """Add to each answer how sure the plain model is of it."""
+        scores = score(self.adapter, inputs, [answer.token_ids for answer in answers])
+        return [replace(answer, uncertainty=scored) for answer, scored in zip(answers, scores, strict=True)]
 
     def _answers(
         self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: Settings, measured: _Measured
@@ -444,35 +449,6 @@ def _request(images: Images, prompt: str, opening: Callable[[ImageLike], Image.I
     _check_text("a prompt", prompt)
     given = [] if images is None else images if isinstance(images, list | tuple) else [images]
     return Request(prompt, tuple(map(opening, given)))
-
-
-def _pieces(
-    thread: threading.Thread, streamer: TextIteratorStreamer, left: threading.Event, failures: list[BaseException]
-) -> Iterator[str]:
-    thread.start()
-    try:
-        yield from (piece for piece in streamer if piece)
-    finally:
-        left.set()
-        thread.join()
-    if failures:
-        raise failures[0]
-
-
-def _cut(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
-    """Pass a text on up to the first stop string; what could be the start of one is held back."""
-    text, told, held = "", 0, max(map(len, stops)) - 1
-    for piece in pieces:
-        text += piece
-        end = min([text.index(stop) for stop in stops if stop in text], default=None)
-        safe = max(told, len(text) - held) if end is None else end
-        if text[told:safe]:
-            yield text[told:safe]
-        told = safe
-        if end is not None:
-            return
-    if text[told:]:
-        yield text[told:]
 
 
 @dataclass(slots=True)

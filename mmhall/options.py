@@ -30,6 +30,7 @@ class Rule:
         holds: What else must be true of it.
         expected: What that is, in words.
         tries: Values that `mmhall tune` tries.
+        opens: Whether it names a file or a model that is then opened.
     """
 
     general: Any
@@ -40,6 +41,7 @@ class Rule:
     holds: Callable[[Any], bool] | None = None
     expected: str = ""
     tries: tuple[Any, ...] = ()
+    opens: bool = False
 
     def told(self) -> str:
         """Say what it may be, such as "a number in [0, 1]"."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from mmhall.gaze import scale
 from mmhall.words import Word
 
 _FORMAT = "mmhall trace 2"
+_FINDING = "finding."
 _SHOWN = 1024  # longest side, in pixels, at which a trace keeps its pictures
 
 
@@ -95,6 +96,8 @@ class Trace:
         words: Of the answer.
         pictures: RGB, at most 1024 pixels on the longer side.
         model: Name, revision, weights' digest, dtype and device of the model.
+        findings: What the strategy found: maps over image tokens, (N,), or over decoder layers and heads, NaN in layers
+            that it left alone; by name, such as "saliency" of GIFT and "head gains" of VHR.
     """
 
     answer: Answer
@@ -107,6 +110,7 @@ class Trace:
     words: tuple[Word, ...]
     pictures: tuple[Image.Image, ...]
     model: dict[str, str | None]
+    findings: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def image_share(self) -> Tensor:
@@ -171,8 +175,7 @@ class Trace:
             picture: 0-based.
             **how: As in `token_attention`.
         """
-        self._check(picture)
-        return self._over(self.token_attention(token, **how), picture)
+        return self.overlay_of(self.token_attention(token, **how), picture=picture)
 
     def saliency(self, *, layers: Sequence[int] | None = None) -> Tensor:
         """Which image tokens the question is about, (N,) in [0, 1]: where the gaze shifts as its words are read.
@@ -189,6 +192,19 @@ class Trace:
         chosen = [int(self.gaze.sum(dim=1).argmax())] if layers is None else _within("layers", layers, self.layers)
         return scale(self.gaze[chosen].mean(dim=0))
 
+    def overlay_of(self, values: Tensor, *, picture: int = 0) -> Image.Image:
+        """Draw the picture with values of its image tokens over it, such as a finding; else as `overlay`.
+
+        Args:
+            values: (N,).
+            picture: 0-based.
+        """
+        self._check(picture)
+        if self.grid.finest(picture) == (0, 0):
+            return heat.strip(self.pictures[picture], values[self.grid.image == picture])
+        warmth = heat.spread(self.grid, picture, values)
+        return heat.overlay(self.pictures[picture], warmth, heat.extent(self.grid, picture))
+
     def saliency_overlay(self, *, picture: int = 0, layers: Sequence[int] | None = None) -> Image.Image:
         """Draw the picture with `saliency` over it; without a grid, with a strip of the tokens under it.
 
@@ -196,8 +212,7 @@ class Trace:
             picture: 0-based.
             layers: As in `saliency`.
         """
-        self._check(picture)
-        return self._over(self.saliency(layers=layers), picture)
+        return self.overlay_of(self.saliency(layers=layers), picture=picture)
 
     def contact_sheet(self, *, picture: int = 0, **how: Any) -> Image.Image:
         """Draw the picture once for each content word of the answer, with its heat over it and the word under it.
@@ -219,13 +234,6 @@ class Trace:
         legend = "%: share of attention on the picture"
         return heat.sheet(cells or [(self.pictures[picture], "(no words)")], legend=legend)
 
-    def _over(self, values: Tensor, picture: int) -> Image.Image:
-        """Draw a picture with the values of its image tokens, (N,), over it or in a strip under it."""
-        if self.grid.finest(picture) == (0, 0):
-            return heat.strip(self.pictures[picture], values[self.grid.image == picture])
-        warmth = heat.spread(self.grid, picture, values)
-        return heat.overlay(self.pictures[picture], warmth, heat.extent(self.grid, picture))
-
     def _check(self, picture: int) -> None:
         if picture not in range(len(self.pictures)):
             there = f"from 0 to {len(self.pictures) - 1}" if self.pictures else "left alone: the prompt has no picture"
@@ -241,6 +249,7 @@ class Trace:
             "image_attention": self.image_attention,
             "gaze": self.gaze,
             **{name: getattr(self.grid, name) for name in ("image", "view", "row", "column")},
+            **{f"{_FINDING}{name}": found for name, found in self.findings.items()},
             **{f"picture.{i}": torch.from_numpy(np.array(image)) for i, image in enumerate(self.pictures)},
         }
         if self.grid.edges is not None:
@@ -295,6 +304,7 @@ class Trace:
             words=tuple(Word(word["text"], tuple(word["tokens"])) for word in told["words"]),
             pictures=tuple(Image.fromarray(held[f"picture.{i}"].numpy()) for i in range(pictures)),
             model=told["model"],
+            findings={name.removeprefix(_FINDING): found for name, found in held.items() if name.startswith(_FINDING)},
         )
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from mmhall.adapters.prompts import special_tokens
-
 FUNCTION_WORDS = frozenset(
     re.findall(
         r"[a-z]+",
@@ -53,6 +51,11 @@ class Word:
         return self.text.lower() not in FUNCTION_WORDS
 
 
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """Return a tokenizer's special tokens and their ids."""
+    return {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
 def words_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:
     """Split a decoded text into words.
 
@@ -60,13 +63,23 @@ def words_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:
         tokenizer: Decodes; special tokens are left out.
         token_ids: The whole answer.
     """
+    return tuple(word for word, _ in placed_words(tokenizer, token_ids)[1])
+
+
+def placed_words(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tuple[Word, int]]]:
+    """Return a decoded text, special tokens left out, and each word of it with its first character.
+
+    Args:
+        tokenizer: Decodes.
+        token_ids: The whole answer.
+    """
     text, spans = spans_of(tokenizer, token_ids)
     found = []
     for match in re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", text):
         tokens = tokens_within(spans, *match.span())
         if tokens:
-            found.append(Word(match.group(), tokens))
-    return tuple(found)
+            found.append((Word(match.group(), tokens), match.start()))
+    return text, found
 
 
 @dataclass(frozen=True, slots=True)

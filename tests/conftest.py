@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["XDG_CONFIG_HOME"] = str(Path(__file__).parent / "no settings")  # nobody's tuned options
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="mmhall-tests-")  # nobody's tuned options
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from threads
 
 import pytest
@@ -15,7 +17,7 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import mmhall
-from mmhall.loading import EMBEDDED
+from mmhall.located import EMBEDDED
 from mmhall.lvlm import LVLM
 from tests.clip import ensure_clip
 from tests.zoo import ZOO
@@ -62,6 +64,11 @@ def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaFo
 
 QUICK = {"llava", "llava_next", "qwen2_5_vl", "qwen3_5", "gemma3", "blip_2", "mllama"}
 OTHERS = set(ZOO) - QUICK
+
+
+def pytest_unconfigure():
+    """Throw away what libraries kept among the settings."""
+    shutil.rmtree(os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):

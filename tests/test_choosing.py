@@ -322,3 +322,45 @@ def test_choosing_leaves_the_model_as_it_was(llava, pictures):
     before = llava.generate(*asked, max_new_tokens=8).token_ids
     llava.choose(*asked, ("a dog", "cat"), calibrate="none+unk")
     assert llava.generate(*asked, max_new_tokens=8).token_ids == before
+
+
+def test_a_strategys_own_scores_choose(embedded, pictures):
+    """By hand: softmax of (1 + a) log p(x) - a log p(x without the picture) over the spellings of each choice."""
+    request, alpha = Request("Is there a dog in the image?", (pictures[0],)), 1.5
+    inputs = embedded.adapter.inputs([request])
+    with torch.inference_mode():
+        seen, blind = (
+            embedded.model(**given, use_cache=False).logits[0, -1].log_softmax(dim=-1)
+            for given in (inputs, embedded.adapter.without_image(inputs))
+        )
+    scores = (1 + alpha) * seen - alpha * blind
+    spelled = [scores[list(embedded.adapter.spellings[word])].logsumexp(dim=0) for word in ("yes", "no")]
+    wanted = torch.stack(spelled).softmax(dim=0).tolist()
+    spec = f"vdd(alpha={alpha}, beta=0.0)"
+    choice = embedded.choose(request.images[0], request.prompt, strategy=spec)
+    assert choice.probabilities == pytest.approx(wanted, abs=1e-4)
+    assert choice.probabilities != pytest.approx(
+        embedded.choose(request.images[0], request.prompt).probabilities, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("spec", ["greedy", "opera", "beam", "vcd(alpha=0.0, beta=0.0)", "vhr(alpha=1.0)"])
+def test_neutral_strategies_choose_as_the_plain_model(llava, pictures, spec):
+    plain = llava.choose(pictures[0], "Is it?")
+    assert llava.choose(pictures[0], "Is it?", strategy=spec).probabilities == pytest.approx(
+        plain.probabilities, abs=1e-5
+    )
+
+
+def test_a_strategy_chooses_among_single_tokens_without_calibration(llava, pictures):
+    with pytest.raises(OptionError, match="calibrate must be None with a strategy"):
+        llava.choose(pictures[0], "Is it?", strategy="vcd", calibrate="none")
+    with pytest.raises(OptionError, match="strategy must be None for choices that are no single tokens"):
+        llava.choose(pictures[0], "Is it?", ("a dog", "a cat"), strategy="vcd")
+
+
+def test_where_a_strategy_leaves_none_of_the_choices_the_plain_model_chooses(llava, pictures):
+    """With beta 1, all but the likeliest token are out."""
+    choice = llava.choose(pictures[0], "Is it?", strategy="vcd(beta=1.0)")
+    assert choice.method == "labels: none left by the strategy"
+    assert choice.probabilities == llava.choose(pictures[0], "Is it?").probabilities

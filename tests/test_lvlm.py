@@ -12,25 +12,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import mmhall
 from mmhall.adapters.base import Adapter, Request
 from mmhall.errors import ImageError, MmhallError, ModelError, OptionError, PromptError, UnknownNameError
-from mmhall.loading import EMBEDDED
+from mmhall.located import EMBEDDED
 from mmhall.lvlm import LVLM
 from tests.conftest import make_random_llava
 from tests.zoo import built
 
 
-def test_a_streams_consumer_that_leaves_stops_the_computation(llava, pictures):
-    calls, threads = [], threading.active_count()
-    llava.model.lm_head.register_forward_hook(lambda *_: calls.append(1))
-    pieces = llava.stream(pictures[0], "What is this?", "vdd", max_new_tokens=300)
-    next(pieces)
-    pieces.close()
-    assert len(calls) < 100
-    assert threading.active_count() == threads
-
-
 def test_a_stream_checks_its_arguments_before_it_starts(llava, pictures):
-    with pytest.raises(PromptError, match="3 beams cannot be streamed"):
-        llava.stream(pictures[0], "What?", num_beams=3)
     with pytest.raises(MmhallError, match=r"2 (sequences|answers).* cannot be streamed|num_return_sequences"):
         llava.stream(pictures[0], "What?", do_sample=True, num_return_sequences=2)
     with pytest.raises(UnknownNameError, match="did you mean 'vcd'"):

@@ -228,13 +228,48 @@ def test_two_pictures_are_drawn_apart(picture):
         ({"layers": [1.0]}, "layers must be an index or several"),
         ({"heads": [True]}, "heads must be an index or several"),
         ({"heads": [0, 4]}, r"heads must be among 0-3, got \[0, 4\]"),
-        ({"num_beams": 2}, "num_beams must be 1: a trace follows one sequence"),
         ({"num_return_sequences": 2, "do_sample": True}, "num_return_sequences must be 1"),
     ],
 )
 def test_what_cannot_be_traced_is_refused(picture, asked, message):
     with pytest.raises(OptionError, match=message):
         LVLM(*built("qwen2_vl")).trace(picture, QUESTION, **asked)
+
+
+@pytest.mark.parametrize("name", ["llava", "gemma3"])
+@pytest.mark.parametrize("spec", ["greedy", "beam", "opera"])
+def test_what_a_search_found_is_traced_as_the_plain_model_reads_it(name, spec, picture):
+    """The shares of `score`, which reads a whole answer in one pass."""
+    lvlm = LVLM(*built(name))
+    trace = lvlm.trace(picture, QUESTION, spec, max_new_tokens=6)
+    answer = lvlm.generate(picture, QUESTION, spec, max_new_tokens=6, uncertainty=True)
+    assert trace.answer.token_ids == answer.token_ids
+    assert trace.image_share.mean(dim=(1, 2)).tolist() == pytest.approx(answer.uncertainty.image_shares, abs=1e-5)
+
+
+def test_a_search_beside_steering_is_traced_as_steered(picture):
+    lvlm, neutral = LVLM(*built("llava")), "opera(penalty_weights=0.0, threshold=1000)"
+    steered = lvlm.trace(picture, QUESTION, "pai(gamma=1)", max_new_tokens=6)
+    searched = lvlm.trace(picture, QUESTION, f"pai(gamma=1)+{neutral}", max_new_tokens=6, num_beams=1)
+    plain = lvlm.trace(picture, QUESTION, "greedy", max_new_tokens=6)
+    assert searched.answer.token_ids == steered.answer.token_ids
+    assert torch.allclose(searched.image_attention, steered.image_attention, atol=1e-6)
+    assert not torch.allclose(plain.image_attention, steered.image_attention, atol=1e-3)
+
+
+def test_what_a_strategy_found_is_kept(picture, tmp_path):
+    lvlm = LVLM(*built("llava"))
+    assert lvlm.trace(picture, QUESTION, "greedy", max_new_tokens=2).findings == {}
+    heads = lvlm.trace(picture, QUESTION, "vhr(alpha=3, layers='1:')", max_new_tokens=2).findings["head gains"]
+    assert heads.shape == (len(lvlm.adapter.layers), lvlm.adapter.heads)
+    assert heads[0].isnan().all()
+    assert set(heads[1:].flatten().tolist()) == {1.0, 3.0}
+    gift = lvlm.trace(picture, QUESTION, "gift(alpha=2, saliency='1')", max_new_tokens=2)
+    asked = lvlm.trace(picture, QUESTION, "greedy", max_new_tokens=2).saliency(layers=[1])
+    assert torch.allclose(gift.findings["saliency"], asked, atol=1e-6)
+    assert gift.overlay_of(gift.findings["saliency"]).size == gift.pictures[0].size
+    gift.save(tmp_path / "trace")
+    assert torch.equal(mmhall.Trace.load(tmp_path / "trace").findings["saliency"], gift.findings["saliency"])
 
 
 def test_layers_that_never_see_the_picture_are_refused(picture):

@@ -11,6 +11,7 @@ import mmhall
 from mmhall import tuned
 from mmhall.adapters import adapter_for
 from mmhall.errors import CompositionError, DataError, MmhallError, ModelError, OptionError
+from mmhall.located import EMBEDDED
 from mmhall.lvlm import LVLM
 from tests.conftest import make_random_llava
 from tests.zoo import ZOO, built
@@ -101,7 +102,7 @@ def test_where_it_is_looked_for(folder, llava, tmp_path, monkeypatch):
 
 
 def test_the_embedded_model_ships_untuned(embedded, tmp_path, monkeypatch):
-    assert not list(mmhall.loading.EMBEDDED.glob(tuned.FILE))
+    assert not list(EMBEDDED.glob(tuned.FILE))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     write(tuned.place("embedded"), embedded, vcd={"alpha": 0.5})
     assert mmhall.load("embedded", device="cpu").adapter.tuned == {"vcd": {"alpha": 0.5}}

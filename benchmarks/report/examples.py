@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.runs import Part, Run
@@ -52,7 +53,7 @@ def examples(run: Run, part: Part) -> list[Example]:
     chosen = sorted((one for one in ranked if one[0]), key=lambda one: -one[0])[:MOST]
     return [
         Example(
-            _embedded(part.picture(item)),
+            embedded(part.picture(item)),
             item.prompt,
             _truth(item),
             tuple((s, tuple(pieces(part.benchmark, item, texts[item.id][s]))) for s in run.strategies),
@@ -80,14 +81,15 @@ def _truth(item: Item) -> str:
     return ", ".join(map(str, told)) if isinstance(told, list | tuple) else str(told)
 
 
-def _embedded(path: Path | None) -> str:
+def embedded(path: Path | None, side: int = 448, kind: Literal["png", "jpeg"] = "png") -> str:
+    """Return a picture as a data URL, at most `side` pixels high and wide; "" if there is none to be opened."""
     try:
         image = None if path is None else open_image(path)
     except ImageError:
         return ""
     if image is None:
         return ""
-    image.thumbnail((448, 448))
+    image.thumbnail((side, side))
     written = io.BytesIO()
-    image.save(written, "PNG")
-    return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode()
+    image.save(written, kind)
+    return f"data:image/{kind};base64," + base64.b64encode(written.getvalue()).decode()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell
@@ -23,6 +24,7 @@ COLOURS = (
 )  # Okabe and Ito: safe for colour-blind eyes
 MARKERS = "os^Dv*"
 _MOST_PANELS = 3  # beside each other
+_RATIOS = (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 
 
 def against_cost(evaluated: Evaluated) -> str:
@@ -43,7 +45,9 @@ def against_cost(evaluated: Evaluated) -> str:
         axes.set_ylabel(f"{metric.name}{_unit(metric)}{better}")
         axes.set_title(f"{benchmark.name}, {group}", loc="left", fontsize=10)
         axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_locator(FixedLocator(_RATIOS))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
     if figure.axes:
         shown = figure.axes[0].get_legend_handles_labels()

@@ -20,6 +20,7 @@ from mmhall.adapters.anatomy import find_decoder, find_image_token, kinds_of
 from mmhall.adapters.grid import Boxes, Grid, Told, block_side, nowhere, raster, read_places, tell_places
 from mmhall.attention import SELF_ATTENTION, Call, Op, Plan, active, close_door, open_door
 from mmhall.errors import ImageError, ModelError, PromptError
+from mmhall.words import special_tokens
 
 Inputs = Mapping[str, Tensor]
 
@@ -266,7 +267,7 @@ class Adapter:
         picture counts, special tokens aside.
         """
         ids = inputs["input_ids"]
-        special = list(prompts.special_tokens(self.tokenizer).values()) if self.tokenizer is not None else []
+        special = list(special_tokens(self.tokenizer).values()) if self.tokenizer is not None else []
         mask: BoolTensor = self.after_image(inputs) & ~torch.isin(ids, torch.tensor(special, device=ids.device))  # type: ignore[assignment]
         asked = zip(inputs.requests, inputs.singles, mask, strict=True) if isinstance(inputs, Batch) else ()
         for request, single, row in asked:
@@ -480,7 +481,7 @@ class Adapter:
         """Mark the placeholders and what frames them, (batch, position) bool."""
         if self.tokenizer is None:
             return image
-        special = prompts.special_tokens(self.tokenizer)
+        special = special_tokens(self.tokenizer)
         frame = [index for token, index in special.items() if _FRAME.search(token)]
         dropped = image | torch.isin(ids, torch.tensor(frame, device=ids.device))
         for row, marks in zip(ids.tolist(), dropped, strict=True):

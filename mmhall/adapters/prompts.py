@@ -11,11 +11,7 @@ import torch
 from torch import Tensor
 
 from mmhall.errors import PromptError
-
-
-def special_tokens(tokenizer: Any) -> dict[str, int]:
-    """Return a tokenizer's special tokens and their ids."""
-    return {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+from mmhall.words import special_tokens
 
 
 def words_asked(own: Sequence[int], others: Sequence[Sequence[int]], read: Sequence[int]) -> range:

@@ -136,6 +136,16 @@ class Op:
         """Return edited head outputs of the pass aside, (B, Q, H, Dv), after the main pass has edited its own."""
         return output
 
+    def findings(self, depth: int) -> dict[str, Tensor]:
+        """Say what it found in a single request, to be looked at: maps by name, float32.
+
+        A map is (N,), over the image tokens, or (depth, heads), NaN in layers that it leaves alone.
+
+        Args:
+            depth: Number of decoder layers.
+        """
+        return {}
+
     def see_states(self, layer: int, step: int, states: Tensor) -> None:
         """Look at what enters a layer, before its norm, (B, Q, hidden size); keep nothing large."""
 

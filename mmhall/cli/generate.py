@@ -57,8 +57,6 @@ def generate(
         print(json.dumps(asdict(trace.answer), ensure_ascii=False, indent=1) if as_json else trace.answer.text)
     elif as_json:
         print(json.dumps(asdict(lvlm.generate(picture, prompt, chosen, **settings)), ensure_ascii=False, indent=1))
-    elif (num_beams or 1) > 1 and chosen.beams == 1:
-        print(lvlm.generate(picture, prompt, chosen, **settings).text)
     else:
         for piece in lvlm.stream(picture, prompt, chosen, **settings):
             print(piece, end="", flush=True)

@@ -16,6 +16,8 @@ from mmhall.errors import OptionError, PromptError
 from mmhall.generation.branches import State, prefill
 from mmhall.generation.choose import choosable
 from mmhall.generation.prepare import prepare
+from mmhall.generation.run import first
+from mmhall.strategies import Strategy
 
 SCORINGS = ("auto", "labels", "strings", "compat")
 YES_NO_TOP, TOP = 10, 100
@@ -39,10 +41,12 @@ class Labels:
     Attributes:
         tokens: Ids of each choice's spellings.
         top: Count only spellings among so many likeliest tokens, and only the likeliest of a choice; None: add all.
+        strategy: Takes the token from scores of its own; None: the plain model.
     """
 
     tokens: tuple[tuple[int, ...], ...]
     top: int | None = None
+    strategy: Strategy | None = None
 
     @property
     def method(self) -> str:
@@ -52,7 +56,10 @@ class Labels:
     def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
         """Return log-probabilities in nats, (batch, choices) float64 on the CPU; -inf: not among the likeliest."""
         with torch.inference_mode():
-            logprobs = _next(_start(adapter, inputs, 1))
+            if self.strategy is None:
+                logprobs = _next(_start(adapter, inputs, 1))
+            else:
+                logprobs = first(adapter, inputs, self.strategy).log_softmax(dim=-1)
             if self.top is not None:
                 best = logprobs.topk(min(self.top, logprobs.shape[-1]))
                 logprobs = torch.full_like(logprobs, -torch.inf).scatter(-1, best.indices, best.values)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,7 @@ from mmhall.generation import caches
 from mmhall.generation.beams import search
 from mmhall.generation.branches import Rows
 from mmhall.generation.chain import chain
-from mmhall.generation.choose import Draws
+from mmhall.generation.choose import Draws, choosable, combined
 from mmhall.generation.prepare import Prepared, prepare
 from mmhall.generation.shared import Shared, beginnings
 from mmhall.strategies import Session, Strategy
@@ -33,10 +32,11 @@ def run(
     config: GenerationConfig,
     seed: int | Sequence[int],
     streamer: BaseStreamer | None = None,
-    left: threading.Event | None = None,
+    pause: Callable[[], bool] | None = None,
     watch: tuple[Op, ...] = (),
     *,
     share: bool = True,
+    session: Session | None = None,
 ) -> Tensor:
     """Decode a batch.
 
@@ -47,9 +47,10 @@ def run(
         config: The generation settings in force.
         seed: Of each prompt's draws, or one for each.
         streamer: Gets tokens as they are chosen; without beams, or with a search of the strategy's own, only.
-        left: Stops decoding once it is set.
+        pause: Called between steps; True: stop.
         watch: Ops that look at attention besides what the strategy asks for.
         share: Read what prompts about one picture begin with once.
+        session: What the strategy wishes, where it was asked already.
 
     Returns:
         New tokens, (batch x num_return_sequences, length); finished rows are padded.
@@ -65,11 +66,11 @@ def run(
             f"{prompt} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
         )
     with torch.inference_mode():
-        session = method.fitted(adapter).prepare(adapter, inputs)
+        session = session or method.fitted(adapter).prepare(adapter, inputs)
         steered = session.ops or session.again or session.aside is not None or watch
         main = prepared(adapter, inputs, config, share=share and not steered)
-        if left is not None:
-            main.criteria.append(_Left(left))
+        if pause is not None:
+            main.criteria.append(_Paused(pause))
         if config.stop_strings:
             main.criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.input_ids.shape[1]))
         seeds = [seed] * len(main.input_ids) if isinstance(seed, int) else seed
@@ -90,16 +91,47 @@ def decode(
     """Decode a prepared batch with a session, a seed for each prompt; else arguments and result as in `run`."""
     if session.search is not None and config.do_sample:
         raise OptionError("generation", "do_sample", True, "False with a strategy that searches")
-    branches = [prepared(adapter, branch, config, share=share) for branch in session.branches]
-    aside = prepared(adapter, session.aside, config) if session.aside is not None else None
-    again = None if not session.again else 1 if adapter.forgets else main.input_ids.shape[1]
-    rows = Rows(main, branches, adapter.plan((*session.ops, *watch)), aside, again)
+    rows = _read(adapter, main, session, config, watch, share=share)
     if session.search is not None:
         return session.search(main, rows, session, config, streamer)
     if config.num_beams > 1:
         return search(main, rows, session, config)
     draws = Draws(seeds, main.input_ids.device) if config.do_sample else None
     return chain(main, rows, session, draws, config.num_return_sequences or 1, streamer)
+
+
+def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
+    """Return the scores from which a strategy takes the first token, before any search, (batch, vocabulary).
+
+    Args:
+        adapter: The model.
+        inputs: A batch as the adapter makes it.
+        method: The strategy.
+
+    Raises:
+        GenerationError: No token can be chosen.
+    """
+    config = GenerationConfig(max_new_tokens=1, pad_token_id=adapter.model.generation_config.pad_token_id)
+    with torch.inference_mode():
+        session = method.fitted(adapter).prepare(adapter, inputs)
+        rows = _read(adapter, prepared(adapter, inputs, config), session, config)
+        return choosable(combined(session, rows.logits))
+
+
+def _read(
+    adapter: Adapter,
+    main: Prepared,
+    session: Session,
+    config: GenerationConfig,
+    watch: tuple[Op, ...] = (),
+    *,
+    share: bool = False,
+) -> Rows:
+    """Read the prompts of a batch and of its branches."""
+    branches = [prepared(adapter, branch, config, share=share) for branch in session.branches]
+    aside = prepared(adapter, session.aside, config) if session.aside is not None else None
+    again = None if not session.again else 1 if adapter.forgets else main.input_ids.shape[1]
+    return Rows(main, branches, adapter.plan((*session.ops, *watch)), aside, again)
 
 
 def prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig, *, share: bool = False) -> Prepared:
@@ -134,11 +166,11 @@ class _Said(StoppingCriteria):
         return torch.tensor(found, device=input_ids.device)
 
 
-class _Left(StoppingCriteria):
-    """Stops when whoever reads a stream has left."""
+class _Paused(StoppingCriteria):
+    """Asks between steps whether to go on."""
 
-    def __init__(self, left: threading.Event) -> None:
-        self._left = left
+    def __init__(self, pause: Callable[[], bool]) -> None:
+        self._pause = pause
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        return torch.full((len(input_ids),), self._left.is_set(), device=input_ids.device)
+        return torch.full((len(input_ids),), self._pause(), device=input_ids.device)

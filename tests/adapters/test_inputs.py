@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from mmhall.adapters.base import PER_POSITION, Request
-from mmhall.adapters.prompts import special_tokens
 from mmhall.errors import ImageError, PromptError
 from mmhall.lvlm import LVLM
+from mmhall.words import special_tokens
 from tests.adapters.conftest import noise
 from tests.zoo import ZOO
 

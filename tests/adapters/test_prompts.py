@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmhall.adapters.prompts import Marked, special_tokens
+from mmhall.adapters.prompts import Marked
 from mmhall.errors import PromptError
+from mmhall.words import special_tokens
 from tests.zoo.common import make_tokenizer
 
 PER_POSITION = ("input_ids", "attention_mask")

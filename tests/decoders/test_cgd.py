@@ -332,9 +332,10 @@ def test_draws_of_its_own_leave_no_room_for_others(llava, pictures):
 
 
 @pytest.mark.parametrize("spec", [WILD, NEUTRAL])
-def test_a_search_cannot_be_traced(llava, pictures, spec):
-    with pytest.raises(OptionError, match="trace: "):
-        llava.trace(pictures[0], "What?", spec)
+def test_what_it_found_is_traced(llava, pictures, spec):
+    trace = llava.trace(pictures[0], "What is this?", spec, max_new_tokens=5)
+    assert trace.answer.token_ids == llava.generate(pictures[0], "What is this?", spec, max_new_tokens=5).token_ids
+    assert trace.image_attention.shape[0] == len(trace.answer.token_ids)
 
 
 @pytest.mark.parametrize("other", ["opera", "beam"])

@@ -15,7 +15,7 @@ from mmhall.adapters.base import Request
 from mmhall.attention import Op
 from mmhall.attention.plan import current
 from mmhall.decoders.opera import Opera, Retrospection, back, earliest, judged, summed, vote, weighed, without
-from mmhall.errors import CompositionError, OptionError, PromptError
+from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.branches import Rows
 from mmhall.generation.run import decode, prepared
 from mmhall.generation.settings import Settings
@@ -436,19 +436,6 @@ def test_recurrent_models_are_refused():
     adapter = ours("qwen3_5")
     with pytest.raises(CompositionError, match=r"opera: qwen3_5 cannot carry it: .*recurrent"):
         Opera().fitted(adapter)
-
-
-def test_a_trace_follows_one_sequence(llava, pictures):
-    with pytest.raises(OptionError, match="num_beams must be 1"):
-        llava.trace(pictures[0], "What?", "opera")
-    with pytest.raises(OptionError, match="strategy must be one that does not search"):
-        llava.trace(pictures[0], "What?", "opera", num_beams=1)
-
-
-def test_plain_beams_are_still_not_streamed(llava, pictures):
-    with pytest.raises(PromptError, match="cannot be streamed"):
-        llava.stream(pictures[0], "What?", "vcd", num_beams=2)
-    assert "".join(llava.stream(pictures[0], "What?", "opera", num_beams=2, max_new_tokens=4))
 
 
 @pytest.mark.parametrize(

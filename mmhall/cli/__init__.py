@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from mmhall.cli import bench, choose, compare, export, generate, judge, listing, report, scenes, score, show, tune
+from mmhall.cli import bench, choose, compare, demo, export, generate, judge, listing, report, scenes, score, show, tune
 from mmhall.errors import MmhallError
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
@@ -29,6 +29,7 @@ app.command("export")(export.export)
 app.command("score")(score.score)
 app.command("scenes")(scenes.scenes)
 app.command("tune")(tune.tune)
+app.command("demo")(demo.demo)
 app.command("list")(listing.list_names)
 app.command("show")(show.show)
 

@@ -1,0 +1,105 @@
+"""Endpoints for programs: `compare` streams records of columns, `probe` gives a table; use them with gradio_client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from mmhall.demo import limits
+from mmhall.demo.compare import Column, compare, ratio
+from mmhall.demo.desk import Desk
+from mmhall.demo.events import MODEL
+from mmhall.demo.guard import telling, uploads_only
+from mmhall.demo.probe import as_data, probe
+from mmhall.demo.setups import setup
+from mmhall.demo.words import named, split_by_truth
+from mmhall.errors import OptionError
+
+_COMPARE = (
+    "Answer one prompt about a picture with 1 to 4 strategies; yields {columns: [...]} again and again as they are "
+    "written. strategies: specs such as ['greedy', 'vcd(alpha=0.5)']; settings: {max_new_tokens, temperature, seed, "
+    "present, absent}, each optional. A column: strategy, state (waiting, writing, done, failed), text, tokens, "
+    "seconds, ratio (time per token to the first column's), objects (named), hallucinated (null unless present is "
+    "given), error."
+)
+_PROBE = (
+    "Ask each strategy 'Is there a ... in the image?' for every object (names separated by commas); returns for each "
+    "strategy and object what was said (yes, no or null), the probability of yes, and whether that is right, if "
+    "`present` is given."
+)
+
+
+def endpoints(desk: Desk) -> None:
+    """Add the endpoints to the page being built; nothing of them is seen."""
+
+    @telling
+    def compare_api(image: Any, prompt: Any, strategies: Any, settings: Any) -> Iterator[dict[str, Any]]:
+        desk.wait()
+        picture = limits.picture(image)
+        wanted, methods = setup({**_object(settings), "prompt": prompt, "strategies": strategies}, desk.owned)
+        with desk.turn() as lvlm:
+            for columns in compare(lvlm, picture, wanted.prompt, methods, **wanted.settings):
+                yield {"columns": [record(column, columns[0], wanted.present, wanted.absent) for column in columns]}
+
+    @telling
+    def probe_api(image: Any, objects: Any, strategies: Any, present: Any) -> Any:
+        desk.wait()
+        picture, asked = limits.picture(image), limits.objects(objects)
+        methods = limits.strategies(strategies, desk.owned)
+        known = None if present is None else limits.objects(present)
+        with desk.turn() as lvlm:
+            *_, table = probe(lvlm, picture, asked, methods, known)
+        return as_data(table)
+
+    with gr.Group(visible=False):
+        image = uploads_only(gr.Image(label="image", type="pil", format="png"))
+        prompt = gr.Textbox(label="prompt", max_length=limits.PROMPT)
+        objects = gr.Textbox(label="objects: names separated by commas")
+        strategies = gr.JSON(label="strategies: a list of specs")
+        settings = gr.JSON(label="settings: an object, or null")
+        present = gr.JSON(label="present: a list of the objects in the picture, or null")
+        found = gr.JSON(label="record")
+        gr.Button().click(
+            compare_api,
+            [image, prompt, strategies, settings],
+            found,
+            api_name="compare",
+            api_description=_COMPARE,
+            **MODEL,
+        )
+        gr.Button().click(
+            probe_api,
+            [image, objects, strategies, present],
+            found,
+            api_name="probe",
+            api_description=_PROBE,
+            **MODEL,
+        )
+
+
+def record(
+    column: Column, first: Column, present: tuple[str, ...] | None, absent: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """Return a column as JSON writes it."""
+    objects = named(column.text, present or ())
+    return {
+        "strategy": column.strategy,
+        "state": column.state,
+        "text": column.text,
+        "tokens": column.tokens,
+        "seconds": round(column.seconds, 4),
+        "ratio": ratio(column, first),
+        "objects": objects,
+        "hallucinated": None if present is None else split_by_truth(objects, present, absent)[1],
+        "error": column.error,
+    }
+
+
+def _object(settings: Any) -> dict[str, Any]:
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise OptionError("demo", "settings", settings, 'an object such as {"max_new_tokens": 64}, or null')
+    return settings

@@ -1,0 +1,146 @@
+"""Several strategies answer one prompt side by side: columns that grow together, each on its own clock.
+
+The columns take turns, one decoding step each, so that no strategy's time is counted to another and a fast one does not
+wait for a slow one to end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from mmhall.demo.failures import plainly
+from mmhall.errors import MmhallError
+
+if TYPE_CHECKING:
+    from mmhall.answers import Answer
+    from mmhall.lvlm import LVLM
+    from mmhall.strategies import Strategy
+    from mmhall.streaming import Stream
+
+_TOLD_EVERY = 0.08  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What one strategy has said so far.
+
+    Attributes:
+        strategy: As it was asked for.
+        state: "waiting", "writing", "done", "stopped" or "failed".
+        text: The text so far.
+        steps: Decoding steps taken so far.
+        seconds: Time of its own steps so far.
+        reading: Seconds of these until the first step was done, in which the prompt is read.
+        answer: The whole, once it is done or stopped.
+        error: Why it failed.
+    """
+
+    strategy: str
+    state: str = "waiting"
+    text: str = ""
+    steps: int = 0
+    seconds: float = 0.0
+    reading: float = 0.0
+    answer: Answer | None = None
+    error: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens written; while a column is written, its steps."""
+        return self.steps if self.answer is None else self.answer.usage.new_tokens
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens per second once the prompt is read; None before the second."""
+        later = self.seconds - self.reading
+        return (self.tokens - 1) / later if self.tokens > 1 and later > 0 else None
+
+
+def ratio(column: Column, first: Column) -> float | None:
+    """Say how much longer a column takes for a token than the first one, once the prompt is read; None: not known."""
+    return first.rate / column.rate if column.rate and first.rate else None
+
+
+def compare(
+    lvlm: LVLM,
+    image: Image.Image,
+    prompt: str,
+    strategies: Sequence[Strategy],
+    left: Callable[[], bool] = lambda: False,
+    **settings: Any,
+) -> Iterator[tuple[Column, ...]]:
+    """Answer one prompt with several strategies; yields the columns every now and then, and at the end.
+
+    A strategy that fails leaves its column with the reason; the others go on. Whoever stops iterating stops all.
+
+    Args:
+        lvlm: The model.
+        image: RGB.
+        prompt: The user's text.
+        strategies: One a column.
+        left: Asked before every step; True: stop, and keep what was said.
+        **settings: As in `LVLM.stream`.
+    """
+    columns = [Column(str(one)) for one in strategies]
+    streams: dict[int, Stream] = {}
+    told = perf_counter()
+    yield tuple(columns)
+    try:
+        for index, method in enumerate(strategies):
+            if left():
+                columns[index] = replace(columns[index], state="stopped")
+                continue
+            began = perf_counter()
+            try:
+                with plainly():
+                    streams[index] = lvlm.stream(image, prompt, method, uncertainty=True, **settings)
+            except MmhallError as error:
+                columns[index] = replace(columns[index], state="failed", error=str(error))
+            columns[index] = replace(columns[index], seconds=perf_counter() - began)
+        while streams and not left():
+            for index, stream in list(streams.items()):
+                if left():
+                    break
+                columns[index] = _stepped(columns[index], stream)
+                if columns[index].state != "writing":
+                    del streams[index]
+                if perf_counter() - told > _TOLD_EVERY:
+                    yield tuple(columns)
+                    told = perf_counter()
+        for index, stream in streams.items():
+            columns[index] = _stopped(columns[index], stream)
+        yield tuple(columns)
+    finally:
+        for stream in streams.values():
+            stream.close()
+
+
+def _stopped(column: Column, stream: Stream) -> Column:
+    try:
+        with plainly():
+            answer = stream.stop()
+    except MmhallError as error:
+        return replace(column, state="failed", error=str(error))
+    text = answer.text if answer is not None else column.text
+    return replace(column, state="stopped", text=text, answer=answer)
+
+
+def _stepped(column: Column, stream: Stream) -> Column:
+    began = perf_counter()
+    try:
+        with plainly():
+            piece = stream.step()
+    except MmhallError as error:
+        return replace(column, state="failed", error=str(error))
+    seconds = column.seconds + perf_counter() - began
+    if column.steps == 0:
+        column = replace(column, reading=seconds)
+    if stream.answer is not None:
+        answer = stream.answer
+        return replace(column, state="done", text=answer.text, seconds=answer.usage.seconds, answer=answer)
+    return replace(column, state="writing", text=column.text + (piece or ""), steps=column.steps + 1, seconds=seconds)

@@ -1,0 +1,276 @@
+"""The tab on which strategies answer side by side: picture, prompt and strategies in; answers, words and gaze out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from mmhall.demo import gaze_panel, share_panel
+from mmhall.demo.compare import Column, compare
+from mmhall.demo.desk import Desk, Shown
+from mmhall.demo.events import LIGHT, TELLING, heavy, script
+from mmhall.demo.guard import telling, uploads_only
+from mmhall.demo.limits import PROMPT, STRATEGIES, TOKENS
+from mmhall.demo.pickers import FIRST_COUNT, Picker, parts_of, pickers
+from mmhall.demo.rendering import notice
+from mmhall.demo.scenes import bundled
+from mmhall.demo.setups import TEMPERATURE, Setup, setup, truth
+from mmhall.demo.view import columns_html, legend_html, scenes_html
+from mmhall.demo.words import SIGNALS, TRUTH, named
+from mmhall.errors import ImageError
+
+PRESETS = {
+    "Describe": "Please describe this image in detail.",
+    "Is there a …?": "Is there a dog in the image?",
+    "What colour …?": "What color is the car?",
+}
+_FIRST = 4  # the scene that is open at first
+EMPTY = notice(
+    "No answers yet", "Choose a picture and strategies, then press Run: the answers are written side by side."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """The parts of the tab that others read or fill in.
+
+    Attributes:
+        picture: The picture.
+        prompt: The prompt.
+        present: Objects in the picture that are known.
+        count: How many columns are in use.
+        pickers: Of each column.
+        tokens: Most tokens of an answer.
+        temperature: 0: greedy.
+        seed: Of draws.
+        answers: The columns.
+        legend: Of the marks.
+        shown: The comparison, as state.
+        offered: Objects that were offered to tick, as state; None: all that shows is known.
+    """
+
+    picture: gr.Image
+    prompt: gr.Textbox
+    present: gr.CheckboxGroup
+    count: gr.Radio
+    pickers: tuple[Picker, ...]
+    tokens: gr.Slider
+    temperature: gr.Slider
+    seed: gr.Number
+    answers: gr.HTML
+    legend: gr.HTML
+    shown: gr.State
+    offered: gr.State
+
+    @property
+    def asked(self) -> list[Any]:
+        """The fields of a set-up, in the order in which `told` reads them."""
+        specs = [picker.spec for picker in self.pickers]
+        return [self.prompt, self.tokens, self.temperature, self.seed, self.present, self.offered, self.count, *specs]
+
+    @property
+    def fields(self) -> list[Any]:
+        """The fields that a loaded set-up fills in, in the order of `filled`."""
+        names = [picker.names for picker in self.pickers]
+        groups = [picker.group for picker in self.pickers]
+        return [*self.asked, *names, *groups]
+
+    def filled(self, desk: Desk, wanted: Setup) -> tuple[Any, ...]:
+        """Return the values of `fields` for a set-up; columns that it does not use stay as they are."""
+        count = max(2, len(wanted.strategies))
+        rest = [gr.skip()] * (len(self.pickers) - len(wanted.strategies))
+        known = list(wanted.present or ())
+        return (
+            wanted.prompt,
+            wanted.max_new_tokens,
+            wanted.temperature,
+            wanted.seed,
+            gr.CheckboxGroup(list(dict.fromkeys((*known, *(wanted.absent or ())))), value=known),
+            None if known and wanted.absent is None else (*known, *(wanted.absent or ())),
+            count,
+            *wanted.strategies,
+            *rest,
+            *(parts_of(spec, desk.owned) for spec in wanted.strategies),
+            *rest,
+            *(gr.Column(visible=index < count) for index in range(len(self.pickers))),
+        )
+
+
+def told(
+    prompt: Any, tokens: Any, temperature: Any, seed: Any, present: Any, offered: Any, count: Any, *specs: Any
+) -> dict[str, Any]:
+    """Put the fields of `Board.asked` together as `setup` takes them."""
+    return {
+        "prompt": prompt,
+        "strategies": list(specs[: count if isinstance(count, int) else len(specs)]),
+        "max_new_tokens": tokens,
+        "temperature": temperature or 0.0,
+        "seed": seed or 0,
+        **truth(present, offered),
+    }
+
+
+def compare_tab(desk: Desk, blocks: gr.Blocks) -> Board:
+    """Lay the tab out and wire it."""
+    scenes = bundled()
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            shelf = gr.HTML(scenes_html(scenes), js_on_load=script("buttons.js"), elem_id="scenes")
+            picture = uploads_only(
+                gr.Image(
+                    scenes[_FIRST].scene.image,
+                    label="Picture",
+                    type="pil",
+                    format="png",
+                    sources=["upload", "clipboard", "webcam"],
+                    height=300,
+                    alt_text="The picture that the strategies are asked about",
+                    elem_id="picture",
+                )
+            )
+            present = gr.CheckboxGroup(
+                list(scenes[_FIRST].present),
+                value=list(scenes[_FIRST].present),
+                label="Objects in the picture",
+                info="Known for the scenes. For a picture of your own, run first, then tick all that is really there.",
+                elem_id="present",
+                interactive=True,
+            )
+            with gr.Accordion("Length and sampling", open=False):
+                tokens = gr.Slider(1, TOKENS, 128, step=1, label="Most tokens", info="Tokens are pieces of words.")
+                temperature = gr.Slider(
+                    0, TEMPERATURE, 0, step=0.1, label="Temperature", info="0: always the likeliest token; else drawn."
+                )
+                seed = gr.Number(0, precision=0, minimum=0, label="Seed", info="The same seed draws the same tokens.")
+        with gr.Column(scale=5, min_width=320):
+            prompt = gr.Textbox(
+                PRESETS["Describe"], label="Prompt", lines=1, max_lines=4, max_length=PROMPT, elem_id="prompt"
+            )
+            with gr.Row(elem_id="presets"):
+                for name, text in PRESETS.items():
+                    gr.Button(name, size="sm", min_width=90).click(lambda text=text: text, None, prompt, **LIGHT)
+            with gr.Row(elem_id="pickers"):
+                columns = pickers(desk, blocks)
+            with gr.Row(elem_id="actions", equal_height=False):
+                count = gr.Radio(
+                    list(range(2, STRATEGIES[1] + 1)),
+                    value=FIRST_COUNT,
+                    label="Side by side",
+                    elem_id="count",
+                    scale=0,
+                    min_width=250,
+                )
+                run = gr.Button("Run", variant="primary", elem_id="run", min_width=120)
+                stop = gr.Button("Stop", elem_id="stop", min_width=120)
+                status = gr.HTML("", elem_id="status", min_height=24)
+            groups = [picker.group for picker in columns]
+            count.input(_visible, count, groups, **LIGHT)
+            answers = gr.HTML(EMPTY, js_on_load=script("words.js"), elem_id="answers")
+            legend = gr.HTML("", elem_id="legend")
+            mode = gr.Radio(
+                [("objects named", TRUTH), *((one.label, one.name) for one in SIGNALS)],
+                value=TRUTH,
+                label="Mark the words by",
+                info="Objects need to know what is in the picture; until then, the first signal of the model is shown.",
+                elem_id="mode",
+            )
+            shown, offered = gr.State(None, time_to_live=3600), gr.State(None)
+            board = Board(
+                picture, prompt, present, count, columns, tokens, temperature, seed, answers, legend, shown, offered
+            )
+            gaze_panel.panel(desk, board)
+            share_panel.panel(desk, board)
+    _wire(desk, board, run, stop, status, mode)
+    _wire_picture(desk, board, shelf)
+    return board
+
+
+def _wire(desk: Desk, board: Board, run: gr.Button, stop: gr.Button, status: gr.HTML, mode: gr.Radio) -> None:
+    def begin(request: gr.Request) -> None:
+        desk.go(request.session_hash or "")
+
+    def leave(request: gr.Request) -> None:
+        desk.stop(request.session_hash or "")
+
+    @telling
+    def answer(request: gr.Request, image: Any, mode: Any, *asked: Any) -> Iterator[Any]:
+        ticket = desk.ticket(request.session_hash or "")
+        if image is None:
+            raise ImageError("there is no picture yet; choose a scene or upload one")
+        desk.wait()
+        wanted, strategies = setup(told(*asked), desk.owned)
+        with desk.turn() as lvlm:
+            tokenizer = lvlm.adapter.tokenizer
+            columns: tuple[Column, ...] = ()
+            for columns in compare(lvlm, image, wanted.prompt, strategies, lambda: ticket.stopping, **wanted.settings):
+                if not ticket.unseen:
+                    drawn = columns_html(columns, tokenizer, wanted.present, mode, wanted.absent)
+                    yield drawn, *[gr.skip()] * 4, ""
+        if ticket.unseen:
+            return
+        offered = _offered(wanted, columns)
+        yield (
+            columns_html(columns, tokenizer, wanted.present, mode, wanted.absent),
+            legend_html(columns, tokenizer, wanted.present, mode),
+            Shown(image, wanted, columns),
+            gr.CheckboxGroup(list(offered), value=list(wanted.present or ())),
+            None if wanted.present is not None and wanted.absent is None else offered,
+            "",
+        )
+
+    def mark(shown: Shown | None, present: Any, offered: Any, mode: Any) -> tuple[Any, Any]:
+        if shown is None:
+            return gr.skip(), gr.skip()
+        known, tokenizer = truth(present, offered), desk.lvlm.adapter.tokenizer
+        return (
+            columns_html(shown.columns, tokenizer, known["present"], mode, known["absent"]),
+            legend_html(shown.columns, tokenizer, known["present"], mode),
+        )
+
+    run.click(begin, None, None, **LIGHT).then(
+        answer,
+        [board.picture, mode, *board.asked],
+        [board.answers, board.legend, board.shown, board.present, board.offered, status],
+        **heavy(status),
+    )
+    stop.click(leave, None, None, **LIGHT)
+    for change in (board.present.input, mode.input):
+        change(mark, [board.shown, board.present, board.offered, mode], [board.answers, board.legend], **LIGHT)
+
+
+def _wire_picture(desk: Desk, board: Board, shelf: gr.HTML) -> None:
+    cleared = [board.present, board.offered, board.answers, board.legend, board.shown]
+
+    def take(request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
+        index = event._data.get("index") if isinstance(event._data, dict) else None
+        if not isinstance(index, int) or not 0 <= index < len(bundled()):
+            return (gr.skip(),) * 6
+        desk.stop(request.session_hash or "", unseen=True)
+        scene = bundled()[index]
+        known = gr.CheckboxGroup(list(scene.present), value=list(scene.present))
+        return scene.scene.image, known, None, EMPTY, "", None
+
+    def forget(request: gr.Request) -> tuple[Any, ...]:
+        desk.stop(request.session_hash or "", unseen=True)
+        return gr.CheckboxGroup([], value=[]), (), EMPTY, "", None
+
+    def own(request: gr.Request, image: Any) -> tuple[Any, ...]:
+        return forget(request)
+
+    shelf.select(take, None, [board.picture, *cleared], **TELLING)
+    board.picture.upload(own, board.picture, cleared, **TELLING).failure(lambda: None, None, board.picture, **TELLING)
+    board.picture.clear(forget, None, cleared, **TELLING)
+
+
+def _visible(used: Any) -> list[Any]:
+    return [gr.Column(visible=index < (used or 0)) for index in range(STRATEGIES[1])]
+
+
+def _offered(wanted: Setup, columns: Sequence[Column]) -> tuple[str, ...]:
+    """Return what may be ticked: what is known of, and what the answers name."""
+    present = wanted.present or ()
+    said = (name for column in columns for name in named(column.text, present))
+    return tuple(dict.fromkeys((*present, *(wanted.absent or ()), *said)))

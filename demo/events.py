@@ -1,0 +1,23 @@
+"""How the page's events are declared: light ones run at once, those that need the model stand in one queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+LIGHT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+# Gradio's page shows no error and no note of an event that is not queued; this queue has no end and no one waits in it.
+TELLING: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+WORK: dict[str, Any] = {**TELLING, "concurrency_id": "page", "concurrency_limit": 2}  # takes a while without the model
+MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+_STATIC = Path(__file__).parent / "static"
+
+
+def heavy(status: Any) -> dict[str, Any]:
+    """Declare an event of the page that needs the model; its place in the queue is shown in `status`."""
+    return {**MODEL, "api_visibility": "private", "show_progress": "minimal", "show_progress_on": status}
+
+
+def script(name: str) -> str:
+    """Return one of the page's scripts."""
+    return (_STATIC / name).read_text(encoding="utf-8")

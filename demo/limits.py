@@ -1,0 +1,138 @@
+"""What anybody on the page may ask for, whatever their client sends: checked on the server, before any work is done.
+
+The page may be open to others than its owner, so a visitor names no file and no model of the machine, and asks for no
+more work than an answer takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from PIL import Image
+
+from mmhall.errors import ImageError, OptionError, PromptError
+from mmhall.images import ImageLike, open_image
+from mmhall.options import rules
+from mmhall.strategies import Composed, Strategy, strategy
+
+MAX_PIXELS = 25_000_000
+SIDES = 30  # a side may be so many times the other one
+MAX_UPLOAD = "10mb"
+PROMPT = 2_000
+TOKENS = 512
+SPEC = 300
+STRATEGIES = (1, 4)
+OBJECTS, NAME = 24, 40
+QUEUE, SESSIONS = 32, 32
+_COUNT = 16
+
+
+def picture(source: ImageLike | None) -> Image.Image:
+    """Open a visitor's picture.
+
+    Raises:
+        ImageError: There is none, or it is damaged or too large.
+    """
+    if source is None:
+        raise ImageError("there is no picture yet; choose a scene or upload one")
+    try:
+        opened = open_image(source, max_pixels=MAX_PIXELS)
+        if max(opened.size) > SIDES * min(opened.size):
+            raise ImageError(f"is {opened.width} x {opened.height} pixels; one side may be {SIDES} times the other")
+        return opened
+    except ImageError as error:
+        told = str(error).removeprefix(f"{source}: ").removeprefix("the picture: ")  # where it lies is the owner's
+        raise ImageError(f"this picture {told}") from error
+
+
+def prompt(text: Any) -> str:
+    """Return a prompt that may be asked.
+
+    Raises:
+        PromptError: It is empty or too long.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise PromptError("the prompt is empty; ask something, such as what is in the picture")
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise PromptError("the prompt holds characters that no text has; type it anew")
+    if len(text) > PROMPT:
+        raise PromptError(f"the prompt has {len(text):,} characters; at most {PROMPT:,} may be asked here")
+    return text
+
+
+def tokens(count: Any) -> int:
+    """Return how many tokens an answer may have.
+
+    Raises:
+        OptionError: Not from 1 to `TOKENS`.
+    """
+    whole = isinstance(count, int | float) and not isinstance(count, bool) and count == count // 1
+    if not whole or not 1 <= count <= TOKENS:
+        raise OptionError("demo", "max_new_tokens", count, f"an integer from 1 to {TOKENS} here")
+    return int(count)
+
+
+def strategies(specs: Any, owned: Collection[str] = ()) -> tuple[Strategy, ...]:
+    """Build the strategies that a visitor named, each of its own.
+
+    Args:
+        specs: As `mmhall.strategy` reads them.
+        owned: Specs that the owner of the page offers, which may name files and models.
+
+    Raises:
+        OptionError: Too many or none, one twice, or an option that a visitor may not set.
+        MmhallError: One does not exist or has an option out of range.
+    """
+    if isinstance(specs, str) or not isinstance(specs, Sequence) or not STRATEGIES[0] <= len(specs) <= STRATEGIES[1]:
+        raise OptionError("demo", "strategies", specs, f"{STRATEGIES[0]} to {STRATEGIES[1]} of them")
+    made = tuple(_strategy(spec, owned) for spec in specs)
+    for one in made:
+        if sum(str(other) == str(one) for other in made) > 1:
+            raise OptionError("demo", "strategies", str(one), "named once; two columns would say the same")
+    return made
+
+
+def objects(names: Any) -> tuple[str, ...]:
+    """Return the objects that a visitor asks about, each once.
+
+    Raises:
+        OptionError: None, too many, or one that is no short text.
+    """
+    listed = names.split(",") if isinstance(names, str) else names
+    if not isinstance(listed, Sequence) or not all(isinstance(name, str) for name in listed):
+        raise OptionError("demo", "objects", names, "names such as: cup, dining table")
+    cleaned = tuple(dict.fromkeys(" ".join(name.split()) for name in listed if name.strip()))
+    if not 1 <= len(cleaned) <= OBJECTS:
+        raise OptionError("demo", "objects", names, f"1 to {OBJECTS} names, separated by commas")
+    for name in cleaned:
+        if len(name) > NAME:
+            raise OptionError("demo", "objects", name, f"names of at most {NAME} characters")
+    return cleaned
+
+
+def _strategy(spec: Any, owned: Collection[str]) -> Strategy:
+    if not isinstance(spec, str) or len(spec) > SPEC:
+        raise OptionError("demo", "strategies", spec, f'texts of at most {SPEC} characters, such as "vcd(alpha=0.5)"')
+    made = strategy(spec)
+    trusted = {str(part) for other in owned for part in _parts(strategy(other))}
+    for part in _parts(made):
+        if str(part) not in trusted:
+            _check(part)
+    return made
+
+
+def _parts(method: Strategy) -> tuple[Strategy, ...]:
+    return method.parts if isinstance(method, Composed) else (method,)
+
+
+def _check(part: Strategy) -> None:
+    """Refuse what a visitor may not set: something to be opened, or a count that multiplies the work."""
+    for name, rule in rules(type(part)).items():
+        value = getattr(part, name)
+        if rule.opens and value != rule.general:
+            raise OptionError(part.name, name, value, "left to the owner of this page: mmhall demo --strategy")
+        if isinstance(value, int) and not isinstance(value, bool) and rule.high is None:
+            most = max(_COUNT, rule.general)
+            if value > most:
+                raise OptionError(part.name, name, value, f"an integer up to {most} here")

@@ -1,0 +1,65 @@
+"""The page: a heading, one tab for each thing to do, and the endpoints that programs use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import gradio as gr
+
+from mmhall.demo.api import endpoints
+from mmhall.demo.compare_tab import compare_tab
+from mmhall.demo.desk import Desk
+from mmhall.demo.door import guarded
+from mmhall.demo.probe_tab import probe_tab
+from mmhall.demo.rendering import render
+from mmhall.demo.runs_tab import runs_tab
+from mmhall.demo.waiting import failed, when_loaded
+
+if TYPE_CHECKING:
+    from mmhall.lvlm import LVLM
+
+_TITLE = """# mmhall
+See where each decoding strategy looks, and what it makes up."""
+
+
+def page(
+    model: Future[LVLM],
+    *,
+    runs: Path = Path("runs"),
+    owned: Sequence[str] = (),
+    delete_cache: tuple[int, int] | None = None,
+) -> gr.Blocks:
+    """Build the page.
+
+    Args:
+        model: Loaded, or being loaded.
+        runs: Folder whose results may be browsed.
+        owned: Strategies to offer that name files or models.
+        delete_cache: How often uploads are looked through, and the age at which they go, in seconds.
+    """
+    desk = Desk(model, runs, tuple(owned))
+
+    def leave(request: gr.Request) -> None:
+        desk.leave(request.session_hash or "")
+
+    def line() -> list[str]:
+        return [render("model.html", lvlm=None if failed(desk) else desk.lvlm, failed=failed(desk))]
+
+    blocks: gr.Blocks
+    with gr.Blocks(title="mmhall", analytics_enabled=False, delete_cache=delete_cache) as blocks:
+        gr.Markdown(_TITLE, elem_id="title")
+        model_line = gr.HTML(render("model.html", lvlm=None, failed=False), elem_id="model")
+        with gr.Tabs() as tabs:
+            with gr.Tab("Compare", id="compare"):
+                board = compare_tab(desk, blocks)
+            with gr.Tab("Probe", id="probe"):
+                probe_tab(desk, board)
+            with gr.Tab("Runs", id="runs"):
+                runs_tab(desk, board, blocks, tabs)
+        endpoints(desk)
+        blocks.unload(leave)
+        when_loaded(desk, blocks, line, [], [model_line])
+    return guarded(blocks)

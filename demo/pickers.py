@@ -1,0 +1,178 @@
+"""Choose the strategies of the columns: names, and a form for their options, which together write a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import gradio as gr
+
+from mmhall.cards import card
+from mmhall.demo import limits
+from mmhall.demo.desk import Desk
+from mmhall.demo.events import TELLING
+from mmhall.demo.forms import component, fields, offered, values_of, written
+from mmhall.demo.guard import telling
+from mmhall.demo.limits import SPEC, STRATEGIES
+from mmhall.demo.rendering import render
+from mmhall.demo.waiting import ready, when_loaded
+from mmhall.errors import MmhallError
+from mmhall.options import parse, split
+from mmhall.strategies import strategy
+
+_FIRST = ("greedy", "vcd", "vdd", "vhr")
+_PARTS = 3
+_TIMES = count(1)
+FIRST_COUNT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Picker:
+    """What chooses the strategy of one column.
+
+    Attributes:
+        names: The strategies it is made of.
+        spec: The whole, as `mmhall.strategy` reads it.
+        told: The spec that the form shows, as state.
+        time: Another number whenever the form is to be drawn anew; a hidden field, as Gradio notices changes of states
+            in queued events only.
+        group: Holds all.
+    """
+
+    names: gr.Dropdown
+    spec: gr.Textbox
+    told: gr.State
+    time: gr.Number
+    group: gr.Column
+
+
+def pickers(desk: Desk, blocks: gr.Blocks) -> tuple[Picker, ...]:
+    """Lay them out, one a column; the first `FIRST_COUNT` are seen."""
+    made = []
+    times = [gr.Number(0, visible="hidden", elem_id=f"drawn-{index + 1}") for index in range(STRATEGIES[1])]
+    for index in range(STRATEGIES[1]):
+        with gr.Column(min_width=170, visible=index < FIRST_COUNT) as group:
+            made.append(_picker(desk, index, times[index], group))
+
+    def offer(*specs: str) -> list[Any]:
+        choices = offered(desk.owned)
+        names = [gr.Dropdown(choices, value=_named(spec, choices)) for spec in specs]
+        return [*names, *redrawn(specs, len(made))]
+
+    names = [picker.names for picker in made]
+    when_loaded(desk, blocks, offer, [picker.spec for picker in made], [*names, *redrawing(made)])
+    return tuple(made)
+
+
+def redrawing(made: Sequence[Picker]) -> list[gr.components.Component]:
+    """Return what has forms drawn anew, in the order of `redrawn`."""
+    return [*(picker.told for picker in made), *(picker.time for picker in made)]
+
+
+def redrawn(specs: Sequence[str], columns: int) -> list[Any]:
+    """Return the values of `redrawing` for the specs of the first columns; the others stay as they are."""
+    rest = [gr.skip()] * (columns - len(specs))
+    return [*specs, *rest, *(next(_TIMES) for _ in specs), *rest]
+
+
+def parts_of(spec: str, owned: Sequence[str]) -> list[str]:
+    """Return the entries of the choice that a spec is made of."""
+    return [part if part in owned else part.partition("(")[0].strip() for part in split(spec)]
+
+
+def _named(spec: str, choices: Sequence[str]) -> list[str]:
+    """Return what the choice shows of a spec that somebody typed: nothing where it cannot be chosen there."""
+    try:
+        parts = parts_of(spec, choices)
+    except MmhallError:
+        return []
+    return parts if len(parts) <= _PARTS and set(parts) <= set(choices) else []
+
+
+def _picker(desk: Desk, index: int, time: gr.Number, group: gr.Column) -> Picker:
+    names = gr.Dropdown(
+        [*_FIRST],
+        value=[_FIRST[index]],
+        multiselect=True,
+        max_choices=_PARTS,
+        label=f"Strategy {index + 1}" + (", the baseline" if index == 0 else ""),
+        elem_id=f"strategy-{index + 1}",
+        interactive=True,
+    )
+    told = gr.State(_FIRST[index])
+    with gr.Accordion("Options", open=False):
+        spec = gr.Textbox(
+            _FIRST[index],
+            label=f"Strategy {index + 1}, written out",
+            info='As in mmhall.strategy("…"); the fields below write it, or type it.',
+            max_length=SPEC,
+            interactive=True,
+            elem_id=f"spec-{index + 1}",
+        )
+
+        @gr.render(inputs=told, triggers=[time.change], show_progress="hidden")  # type: ignore[untyped-decorator]
+        def form(text: str, index: int = index) -> None:
+            _form(desk, index, text or "", spec, told)
+
+    @telling
+    def choose(chosen: list[str], text: str) -> tuple[Any, ...]:
+        ready(desk)
+        made = _together(chosen, text or "", desk.owned)
+        return made, made, next(_TIMES)
+
+    def read(text: str, told: str) -> tuple[Any, ...]:
+        if text == told or not desk.model.done():
+            return (gr.skip(),) * 3
+        return _named(text, offered(desk.owned)), text, next(_TIMES)
+
+    def stay(text: str) -> list[str]:
+        return _named(text, offered(desk.owned) if desk.model.done() else _FIRST)
+
+    names.input(choose, [names, spec], [spec, told, time], **TELLING).failure(stay, spec, names, **TELLING)
+    gr.on([spec.submit, spec.blur], read, [spec, told], [names, told, time], **TELLING)
+    return Picker(names, spec, told, time, group)
+
+
+def _together(chosen: Sequence[str], text: str, owned: Sequence[str]) -> str:
+    """Write chosen strategies as one; those that were in the spec before keep their options.
+
+    Raises:
+        MmhallError: They cannot be combined.
+    """
+    try:
+        before = dict(zip(parts_of(text, owned), split(text), strict=True))
+        return str(strategy("+".join(before.get(part, part) for part in chosen))) if chosen else ""
+    except MmhallError:
+        return str(strategy("+".join(chosen)))
+
+
+def _form(desk: Desk, index: int, text: str, spec: gr.Textbox, told: gr.State) -> None:
+    """Make the fields of a spec; what they say goes into it."""
+    try:
+        adapter = ready(desk).adapter
+        if not text.strip():
+            return
+        limits.strategies([text], desk.owned)
+        chosen = parts_of(text, desk.owned)
+        known = fields(chosen, adapter)
+    except MmhallError as error:
+        gr.Textbox(str(error), label="Cannot be used", interactive=False)
+        return
+    gr.HTML(render("about.html", cards=[card(parse(part)[0]) for part in chosen], bare=not known))
+    made = [
+        component(field, value, (index, field.part, field.strategy, field.option))
+        for field, value in zip(known, values_of(text, chosen, known), strict=True)
+    ]
+    if not made:
+        return
+
+    @telling
+    def write(*values: Any) -> tuple[str, str]:
+        new = written(chosen, known, values)
+        return new, new
+
+    for field, part in zip(known, made, strict=True):
+        key = (index, field.part, field.strategy, field.option, "write")
+        part.input(write, made, [spec, told], key=key, **TELLING)  # type: ignore[attr-defined]

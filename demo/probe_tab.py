@@ -1,0 +1,89 @@
+"""The tab on which every strategy is asked for objects one by one, as POPE does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from mmhall.demo import limits
+from mmhall.demo.compare_tab import Board
+from mmhall.demo.desk import Desk, Shown, scene_number
+from mmhall.demo.events import LIGHT, heavy
+from mmhall.demo.guard import telling
+from mmhall.demo.probe import default_objects, probe, probe_html
+from mmhall.demo.rendering import notice
+from mmhall.demo.words import named
+from mmhall.errors import ImageError
+
+_HINT = notice("No answers yet", "Name some objects and press Ask: each strategy says whether they are in the picture.")
+
+
+def probe_tab(desk: Desk, board: Board) -> None:
+    """Lay the tab out and wire it."""
+    gr.Markdown("Ask every strategy of the Compare tab, about the picture there: *Is there a … in the image?*")
+    objects = gr.Textbox(
+        "", label="Objects", info=f"At most {limits.OBJECTS}, separated by commas.", lines=2, elem_id="objects"
+    )
+    with gr.Row():
+        ask = gr.Button("Ask", variant="primary", elem_id="ask")
+        stop = gr.Button("Stop", elem_id="probe-stop")
+        suggest = gr.Button("Suggest objects", elem_id="suggest")
+    status = gr.HTML("", elem_id="probe-status", min_height=8)
+    table = gr.HTML(_HINT, elem_id="probe")
+
+    def suggested(present: Any, shown: Any) -> str:
+        return ", ".join(default_objects(tuple(present or ()) or None, _said(shown) if shown else ()))
+
+    def begin(request: gr.Request) -> None:
+        desk.go(request.session_hash or "")
+
+    def leave(request: gr.Request) -> None:
+        desk.stop(request.session_hash or "")
+
+    @telling
+    def answer(
+        request: gr.Request, image: Any, names: Any, present: Any, shown: Shown | None, count: Any, *specs: Any
+    ) -> Iterator[Any]:
+        session = request.session_hash or ""
+        if image is None:
+            raise ImageError("there is no picture yet; choose a scene or upload one on the Compare tab")
+        desk.wait()
+        asked, methods = limits.objects(names), limits.strategies(list(specs[:count]), desk.owned)
+        with desk.turn() as lvlm:
+            known, absent = _known(image, tuple(present or ()), shown)
+            for found in probe(lvlm, image, asked, methods, known, absent, lambda: desk.stopping(session)):
+                yield probe_html(found), ""
+
+    suggest.click(suggested, [board.present, board.shown], objects, **LIGHT)
+    ask.click(begin, None, None, **LIGHT).then(
+        answer,
+        [board.picture, objects, board.present, board.shown, board.count, *(picker.spec for picker in board.pickers)],
+        [table, status],
+        **heavy(status),
+    )
+    stop.click(leave, None, None, **LIGHT)
+
+
+def _said(shown: Shown) -> tuple[str, ...]:
+    """Return the objects that the answers of a comparison name."""
+    return tuple(dict.fromkeys(name for column in shown.columns for name in named(column.text)))
+
+
+def _known(
+    image: Image.Image, ticked: Sequence[str], shown: Shown | None
+) -> tuple[Sequence[str] | None, Sequence[str] | None]:
+    """Return what is in a picture and what is not, as `probe` takes them.
+
+    Of a scene, everything is known; of another picture, what was offered for ticking.
+    """
+    if not ticked:
+        return None, None
+    if scene_number(image) is not None:
+        return ticked, None
+    if shown is None or (shown.picture.size, shown.picture.tobytes()) != (image.size, image.tobytes()):
+        return ticked, ()
+    offered = (*(shown.setup.present or ()), *_said(shown))
+    return ticked, tuple(name for name in offered if name not in ticked)

@@ -1,0 +1,37 @@
+"""HTML of the page's parts: templates escape every text they are given, and write out what would hide or turn it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mmhall.demo.text import printable
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of `templates/`.
+
+    Args:
+        template: File name.
+        **values: What it shows.
+    """
+    return _environment().get_template(template).render(**values)
+
+
+def notice(title: str, text: str) -> str:
+    """Say that there is nothing here yet, and what to do."""
+    return render("notice.html", title=title, text=text)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("mmhall.demo", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )

@@ -1,0 +1,124 @@
+"""Below the gaze: take a comparison along, as a set-up, as code, as a table or as a picture, and load one."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from mmhall.demo.desk import Desk, Shown, scene_number
+from mmhall.demo.events import TELLING, WORK
+from mmhall.demo.guard import telling
+from mmhall.demo.loading import filled, filling
+from mmhall.demo.poster import poster
+from mmhall.demo.rendering import notice, render
+from mmhall.demo.scenes import SEED, bundled
+from mmhall.demo.setups import Setup, truth
+from mmhall.demo.share import Picture, as_json, command_line, csv_text, from_json, python_code
+from mmhall.demo.text import printable
+from mmhall.demo.waiting import ready
+
+if TYPE_CHECKING:
+    from mmhall.demo.compare_tab import Board
+
+_HINT = notice("Nothing to share yet", "Run a comparison first.")
+_DRAWN = notice("Being drawn", "The picture and the table of this comparison are on their way.")
+
+
+def panel(desk: Desk, board: Board) -> None:
+    """Lay the panel out and wire it."""
+    opened = gr.State(False)
+    with gr.Accordion("Share and reproduce", open=False, elem_id="share") as fold:
+        downloads = gr.HTML(_HINT, elem_id="downloads")
+        with gr.Tabs():
+            with gr.Tab("Set-up"):
+                text = gr.Code("", language="json", label="Copy it, or paste one and load it", elem_id="setup", lines=8)
+                load = gr.Button("Load this set-up", elem_id="load")
+            with gr.Tab("Python"):
+                python = gr.Code(
+                    "", language="python", label="Gives the same answers", elem_id="python", interactive=False
+                )
+            with gr.Tab("Command line"):
+                shell = gr.Code(
+                    "", language="shell", label="Gives the same answers", elem_id="shell", interactive=False
+                )
+
+    @telling
+    def tell(shown: Shown | None, present: Any, offered: Any) -> tuple[Any, ...]:
+        if shown is None:
+            return gr.skip(), "", ""  # a set-up that was just pasted stays
+        lvlm, picture = desk.lvlm, picture_of(shown)
+        asked = _asked(shown, present, offered)
+        fitted = tuple(one.strategy if one.answer is None else one.answer.strategy for one in shown.columns)
+        repeated = replace(asked, strategies=fitted)  # whatever options are tuned for the model elsewhere
+        return (
+            as_json(asked, lvlm.name, picture.label),
+            python_code(repeated, lvlm.name, picture),
+            command_line(repeated, lvlm.name, picture),
+        )
+
+    def draw(shown: Shown | None, present: Any, offered: Any, opened: bool) -> str:
+        if shown is None:
+            return _HINT
+        return _downloads(desk, shown, _asked(shown, present, offered)) if opened else _DRAWN
+
+    @telling
+    def take(pasted: str) -> tuple[Any, ...]:
+        loaded = from_json(pasted, ready(desk).name, desk.owned)
+        if loaded.note:
+            gr.Info(html.escape(printable(loaded.note)))
+        scene = next((one for one in bundled() if _label(one.index) == loaded.picture), None)
+        values = filled(desk, board, loaded.setup)
+        if scene is not None:
+            return scene.scene.image, *values
+        for kept in (board.present, board.offered):
+            values[board.fields.index(kept)] = gr.skip()
+        gr.Info(html.escape(_elsewhere(loaded.picture)))
+        return gr.skip(), *values
+
+    for change in (board.shown.change, board.present.input):
+        change(tell, [board.shown, board.present, board.offered], [text, python, shell], **TELLING)
+    for change in (board.shown.change, board.present.input, opened.change):
+        change(draw, [board.shown, board.present, board.offered, opened], downloads, trigger_mode="always_last", **WORK)
+    fold.expand(lambda: True, None, opened, **TELLING)
+    fold.collapse(lambda: False, None, opened, **TELLING)
+    load.click(take, text, [board.picture, *filling(board)], **TELLING)
+
+
+def _asked(shown: Shown, present: Any, offered: Any) -> Setup:
+    """Return a comparison's set-up with what is known of its picture by now."""
+    known = truth(present, offered)
+    present, absent = (None if known[name] is None else tuple(known[name]) for name in ("present", "absent"))
+    return replace(shown.setup, present=present, absent=absent)
+
+
+def picture_of(shown: Shown) -> Picture:
+    """Say which picture a comparison is about."""
+    number = scene_number(shown.picture)
+    if number is not None:
+        return Picture(_label(number), f"scenes/{number + 1:06d}.png", (SEED, number))
+    return Picture("a picture of one's own", "picture.png", None)
+
+
+def _label(number: int) -> str:
+    return f"scene {SEED}/{number}"
+
+
+def _elsewhere(label: str) -> str:
+    made = f"This set-up was made with {label}, which is not here" if label else "This set-up names no picture"
+    return f"{made}: the picture and the objects in it stay as they are."
+
+
+def _downloads(desk: Desk, shown: Shown, asked: Setup) -> str:
+    lvlm, drawn = desk.lvlm, io.BytesIO()
+    poster(shown.picture, asked, shown.columns, asked.present, lvlm.name, lvlm.adapter.tokenizer).save(drawn, "PNG")
+    table = csv_text(asked, shown.columns, asked.present, lvlm.name).encode("utf-8-sig")
+    return render("downloads.html", png=_url("image/png", drawn.getvalue()), csv=_url("text/csv", table))
+
+
+def _url(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,60 @@
+"""mmhall demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mmhall.lvlm import LVLM
+
+
+def demo(
+    model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
+    port: Annotated[int, typer.Option(help="Port of the page; 0: any free one.")] = 7860,
+    host: Annotated[str, typer.Option(help="Network interface; 0.0.0.0 opens the page to the network.")] = "127.0.0.1",
+    auth: Annotated[str | None, typer.Option(help="user:password, which visitors must give.")] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="Make a public address for the page through Gradio's servers.")
+    ] = False,
+    runs: Annotated[Path, typer.Option(help="Folder whose benchmark results may be browsed.")] = Path("runs"),
+    strategy: Annotated[
+        list[str],
+        typer.Option(help="Offer this one, too: a strategy that names a file or a model, as \"cgd(clip='DIR')\"."),
+    ] = [],  # noqa: B006
+    tuned: Annotated[str | None, typer.Option(help='File of tuned options, or "none"; as in generate.')] = None,
+) -> None:
+    """Open the comparison page: see where each strategy looks and what it makes up.
+
+    Example: mmhall demo --port 8000
+    """
+    import signal
+    import sys
+    from concurrent.futures import Future
+    from threading import Event
+
+    from mmhall.cli.console import tuned_option
+    from mmhall.demo.serve import Address, serving
+    from mmhall.errors import MmhallError, OptionError
+    from mmhall.located import located
+
+    user, _, password = (auth or "").partition(":")
+    if auth is not None and not (user and password):
+        raise OptionError("demo", "auth", "***", "written as user:password")
+    located(model)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the uploads go as well
+    loading: Future[LVLM] = Future()
+    address = Address(host, port, (user, password) if auth else None, share)
+    with serving(loading, address, runs=runs, owned=strategy) as url:
+        print(f"mmhall demo: {url}", flush=True)
+        import mmhall
+
+        try:
+            loading.set_result(mmhall.load(model, tuned=tuned_option(tuned)))
+        except MmhallError as error:
+            loading.set_exception(error)
+            raise
+        print("the model is loaded; Ctrl-C ends it", flush=True)
+        Event().wait()

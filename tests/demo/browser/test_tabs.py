@@ -1,0 +1,144 @@
+"""The tabs for objects asked one by one and for results of runs, down to items that are compared anew."""
+
+from __future__ import annotations
+
+import re
+from contextlib import closing
+
+import pytest
+
+from mmhall.benchmarks.report.table import sections
+from mmhall.benchmarks.runs import reopen
+from mmhall.benchmarks.scenes.world import NAMES
+from mmhall.demo.probe import default_objects
+from mmhall.demo.runs import disagreements, filters, load
+from mmhall.demo.scenes import bundled
+from tests.demo.browser.visitor import expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture
+def opened(disputed_root):
+    run = reopen(disputed_root / "first")
+    with closing(run.store):
+        yield run
+
+
+def open_runs(visit):
+    visitor = visit()
+    visitor.tab("Runs")
+    visitor.pick("Run", "first")
+    expect(visitor.page.locator("#overview table").first).to_be_visible()
+    expect(visitor.page.locator("#items .mm-card").first).to_be_visible()
+    return visitor
+
+
+def cells(locator):
+    return [" ".join(text.split()) for text in locator.all_inner_texts()]
+
+
+def test_objects_are_asked_one_by_one(visit, embedded):
+    visitor = visit()
+    visitor.tab("Probe")
+    visitor.page.locator("#suggest").click()
+    scene = bundled()[4]
+    field = visitor.page.locator("#objects textarea")
+    expect(field).to_have_value(", ".join(default_objects(scene.present)))
+    objects = (*scene.present, "boat", "sandwich")
+    field.fill(", ".join(objects))
+    visitor.page.locator("#ask").click()
+    table = visitor.page.locator("#probe table")
+    expect(table.locator("tfoot tr").first).to_contain_text(re.compile(r"\d of 5.*\d of 5"))
+    wrong = 0
+    for row, name in enumerate(objects):
+        line = table.locator("tbody tr").nth(row)
+        for column, spec in enumerate(("greedy", "vcd")):
+            answer = embedded.generate(scene.scene.image, f"Is there {_a(name)} in the image?", spec).text
+            said = "yes" if answer.lower().startswith("yes") else "no"
+            cell = line.locator("td").nth(1 + column)
+            expect(cell.locator(".mm-said")).to_have_text(said)
+            right = (said == "yes") == (name in scene.present)
+            expect(cell).to_have_class("mm-right" if right else "mm-wrong")
+            expect(cell).to_contain_text("right" if right else "wrong")
+            wrong += not right
+    assert table.locator(".mm-wrong").count() == wrong
+
+
+def test_a_probe_is_stopped(visit):
+    visitor = visit()
+    visitor.columns(4)
+    visitor.write(1, "beam(num_beams=16)")  # asks object by object
+    visitor.tab("Probe")
+    visitor.page.locator("#objects textarea").fill(", ".join(NAMES[:24]))
+    visitor.page.locator("#ask").click()
+    table = visitor.page.locator("#probe table")
+    expect(table.locator("tbody .mm-said").first).to_be_visible()
+    visitor.page.locator("#probe-stop").click()
+    expect(table.locator("td.mm-none").filter(has_text="stopped")).to_have_count(4)
+    said = table.locator(".mm-said").count()
+    assert 0 < said < 24
+    visitor.page.locator("#objects textarea").fill("bird, cup")
+    visitor.page.locator("#ask").click()
+    expect(table.locator(".mm-said")).to_have_count(8)
+
+
+def test_no_objects_is_refused(visit):
+    visitor = visit()
+    visitor.tab("Probe")
+    visitor.page.locator("#ask").click()
+    assert "names" in visitor.toast()
+
+
+def test_a_runs_figures_are_those_of_the_report(visit, opened):
+    visitor = open_runs(visit)
+    main = [section for section in sections(opened.evaluate()) if not section.table]
+    for index, section in enumerate(main):
+        table = visitor.page.locator("#overview .mm-runs > .mm-scroll table").nth(index)
+        assert table.locator("caption").inner_text() == section.title
+        for row, line in enumerate(section.lines):
+            shown = cells(table.locator("tbody tr").nth(row).locator("td"))
+            told = [f"{value} {line.differences[i] or ''}" for i, value in enumerate(line.values)]
+            assert shown == [" ".join(text.split()) for text in told]
+    expect(visitor.page.locator("#overview figure svg")).to_be_visible()
+
+
+def test_disagreements_are_filtered(visit, opened):
+    visitor = open_runs(visit)
+    benchmark = opened.parts[0].benchmark.name
+    cards = visitor.page.locator("#items .mm-card")
+    expect(cards).to_have_count(len(disagreements(opened, benchmark)))
+    _, hows = filters(opened, benchmark)
+    visitor.pick("How well it shows", hows[0])
+    expect(cards).to_have_count(len(disagreements(opened, benchmark, visibility=hows[0])))
+    visitor.pick("Benchmark", "chair")
+    expect(cards).to_have_count(len(disagreements(opened, "chair")))
+
+
+def test_an_item_is_compared_anew(visit, opened, embedded):
+    visitor = open_runs(visit)
+    visitor.pick("Benchmark", "chair")
+    items = disagreements(opened, "chair")
+    button = visitor.page.locator(f"#items button[data-item='{items[0].item}']")
+    expect(visitor.page.locator("#items .mm-card")).to_have_count(len(items))
+    button.click()
+    loaded = load(opened, "chair", items[0].item)
+    expect(visitor.page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
+    expect(visitor.page.get_by_role("textbox", name="Prompt")).to_have_value(loaded.prompt)
+    for column, spec in enumerate(loaded.strategies, 1):
+        expect(visitor.spec(column)).to_have_value(spec)
+    expect(visitor.page.locator("#present").get_by_role("checkbox")).to_have_count(len(loaded.present))
+    answers = visitor.run()
+    settings = {"max_new_tokens": loaded.max_new_tokens}
+    assert answers == [embedded.generate(loaded.picture, loaded.prompt, s, **settings).text for s in loaded.strategies]
+
+
+def test_a_run_without_answers_says_so(visit):
+    visitor = visit()
+    visitor.tab("Runs")
+    visitor.pick("Run", "group/begun")
+    expect(visitor.page.locator("#overview")).to_contain_text("No answers yet")
+
+
+def _a(name):
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"

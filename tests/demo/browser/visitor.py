@@ -1,0 +1,205 @@
+"""Somebody who uses the page in a real browser: what they do, what they see, and whatever goes wrong meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sync_api = pytest.importorskip("playwright.sync_api")
+expect = sync_api.expect
+
+# Every state of the columns that was ever shown: [[state, letters of the answer], ...], each with its time.
+WATCH = """
+window.mmhallSeen = [];
+new MutationObserver(() => {
+  const columns = [...document.querySelectorAll('#answers .mm-column')].map(column => [
+    column.className.split('mm-is-')[1], (column.querySelector('.mm-answer') || {textContent: ''}).textContent.length]);
+  const last = window.mmhallSeen.at(-1);
+  if (columns.length && (!last || JSON.stringify(last[1]) !== JSON.stringify(columns)))
+    window.mmhallSeen.push([performance.now(), columns]);
+}).observe(document, {subtree: true, childList: true, characterData: true, attributes: true});
+"""
+ANSWERED = """() => {
+  const over = state => !['waiting', 'writing'].includes(state);
+  const seen = window.mmhallSeen, last = seen.at(-1);
+  const all = ([, columns]) => columns.every(([state]) => over(state));
+  return seen.some(moment => !all(moment)) && all(last);
+}"""
+TEXTS = """nodes => nodes.map(node => {
+  const copy = node.cloneNode(true);
+  copy.querySelectorAll('.mm-unseen').forEach(part => part.remove());
+  return copy.textContent.trim();
+})"""
+LOOKED = """([column, text, old]) => {
+  const figures = [...document.querySelectorAll('#gaze figure')];
+  const now = figures.map(figure => figure.querySelector(':scope > img').src);
+  return figures.length > column && figures[column].textContent.includes(`“${text}”`)
+    && !figures.some(figure => figure.textContent.includes('not read yet')) && JSON.stringify(now) !== old;
+}"""
+
+
+@dataclass
+class Visitor:
+    """One browser window.
+
+    Attributes:
+        page: Of playwright.
+        problems: Errors of the page and its console, and dialogs that opened.
+        allowed: Patterns of problems that are meant to be.
+        requests: Every address that was asked for.
+    """
+
+    page: sync_api.Page
+    problems: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.page.add_init_script(WATCH)
+        self.page.on("pageerror", lambda error: self.problems.append(f"page error: {error}"))
+        self.page.on("console", self._heard)
+        self.page.on("dialog", self._asked)
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def open(self, url: str) -> Visitor:
+        self.page.goto(url)
+        self.page.wait_for_function("() => !!window.mmhallWord")
+        expect(self.page.locator("#model")).to_contain_text("M parameters")
+        # the strategies to choose from are filled in, which would undo what is typed before
+        self.page.wait_for_function("() => +document.querySelector('#drawn-4 input')?.value > 0")
+        return self
+
+    def check(self):
+        """Nothing went wrong, and nothing but this machine was asked."""
+        meant = re.compile("|".join(self.allowed) or r"(?!)")
+        assert [problem for problem in self.problems if not meant.search(problem)] == []
+        places = {urlsplit(url).hostname for url in self.requests if not url.startswith(("data:", "blob:"))}
+        assert places == {"127.0.0.1"}
+
+    def begin(self):
+        """Press Run."""
+        self.page.evaluate("() => { window.mmhallSeen = []; }")
+        self.page.get_by_role("button", name="Run", exact=True).click()
+
+    def finished(self) -> list[str]:
+        """Wait until all columns are done; returns what they say."""
+        self.page.wait_for_function(ANSWERED)
+        return self.answers()
+
+    def run(self) -> list[str]:
+        self.begin()
+        return self.finished()
+
+    def answers(self) -> list[str]:
+        return self.page.locator("#answers .mm-column .mm-answer").evaluate_all(TEXTS)
+
+    def seen(self) -> list[tuple[float, list[tuple[str, int]]]]:
+        """Return every state of the columns that was shown since Run was pressed, with its milliseconds."""
+        return [(time, [tuple(column) for column in columns]) for time, columns in self.page.evaluate("mmhallSeen")]
+
+    def states(self) -> list[str]:
+        return [state for state, _ in self.seen()[-1][1]]
+
+    def columns(self, count: int):
+        self.page.locator("#count").get_by_role("radio", name=str(count), exact=True).check()
+
+    def ask(self, prompt: str):
+        self.page.get_by_role("textbox", name="Prompt").fill(prompt)
+
+    def spec(self, column: int):
+        """Open the options of a column, 1-based; returns the field in which its strategy is written out."""
+        written = self.page.locator(f"#spec-{column} textarea")
+        if not written.is_visible():
+            self.page.locator("#pickers").get_by_role("button", name="Options").nth(column - 1).click()
+        return written
+
+    def write(self, column: int, spec: str):
+        """Type a strategy into a column, 1-based."""
+        written = self.spec(column)
+        written.fill(spec)
+        written.blur()
+        self.page.wait_for_timeout(500)  # the form is drawn anew, and what is below it moves
+
+    def choose(self, column: int, *names: str, clear: bool = True):
+        """Choose the strategies of a column, 1-based, from the list."""
+        picker = self.page.locator(f"#strategy-{column}")
+        chips = picker.get_by_role("button", name=re.compile("^Remove"))
+        while clear and chips.count():
+            chips.first.click()
+        for name in names:
+            picker.get_by_role("combobox").click()
+            self.page.get_by_role("option", name=name, exact=True).click()
+        self.page.keyboard.press("Escape")
+
+    def pick(self, label: str, *options: str):
+        """Choose from a list."""
+        for option in options:
+            self.page.get_by_role("combobox", name=label, exact=True).click()
+            self.page.get_by_role("option", name=option, exact=True).click()
+        self.page.keyboard.press("Escape")
+
+    def unfold(self, name: str):
+        self.page.get_by_role("button", name=name).click()
+
+    def tab(self, name: str):
+        self.page.get_by_role("tab", name=name, exact=True).click()
+
+    def scene(self, index: int):
+        self.page.locator(f"#scenes button[data-index='{index}']").click()
+
+    def upload(self, path: Path):
+        remove = self.page.locator("#picture").get_by_role("button", name="Remove Image")
+        if remove.count():
+            remove.click()
+            expect(remove).to_have_count(0)
+        self.page.locator("#picture input[type=file]").set_input_files(path)
+
+    def uploaded(self, path: Path):
+        """Upload a good picture, and wait until it is there."""
+        self.upload(path)
+        expect(self.page.locator("#picture").get_by_role("button", name="Remove Image")).to_be_visible()
+        expect(self.page.locator("#present").get_by_role("checkbox")).to_have_count(0)
+
+    def toast(self) -> str:
+        """Wait for a message, read it and close it."""
+        text = self.page.get_by_test_id("toast-text").first.inner_text()
+        self.page.get_by_test_id("toast-close").first.click()
+        expect(self.page.get_by_test_id("toast-text")).to_have_count(0)
+        return text
+
+    def words(self, column: int, text: str | None = None):
+        """Find the words of a column, 0-based; only those of one text, if any."""
+        found = self.page.locator(f"#answers .mm-word[data-column='{column}']")
+        return found if text is None else found.filter(has_text=re.compile(rf"^{re.escape(text)}\b"))
+
+    def heat(self) -> list[str]:
+        return self.page.locator("#gaze figure > img").evaluate_all("nodes => nodes.map(node => node.src)")
+
+    def looked(self, column: int, text: str, before: list[str] | None = None) -> list[str]:
+        """Wait for the maps of a word, and for others than before, if given; returns their addresses."""
+        old = json.dumps(before, separators=(",", ":"), ensure_ascii=False) if before else ""
+        self.page.wait_for_function(LOOKED, arg=[column, text, old])
+        return self.heat()
+
+    def _heard(self, message):
+        if message.type == "error":
+            self.problems.append(f"console: {message.text} ({message.location.get('url', '')})")
+
+    def _asked(self, dialog):
+        self.problems.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+
+def decoded(url: str) -> np.ndarray:
+    """Return the picture of a data URL."""
+    data = base64.b64decode(url.partition("base64,")[2])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float)

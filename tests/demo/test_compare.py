@@ -1,0 +1,104 @@
+"""Columns that take turns: each says what it would say alone, and ends as it should whoever else fails or leaves."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+
+import pytest
+
+from mmhall.demo.compare import Column, compare, ratio
+from mmhall.errors import MmhallError
+from mmhall.strategies import strategy
+
+PROMPT = "Please describe this image in detail."
+SPECS = ("greedy", "vdd(alpha=0.5)", "vhr+vcd", "opera")
+NO_ROOM = 10**6  # more tokens than the model has positions for
+
+
+def methods(*specs):
+    return [strategy(spec) for spec in specs]
+
+
+def writing_threads():
+    return [one for one in threading.enumerate() if "_work" in one.name]
+
+
+def test_each_column_says_what_it_would_say_alone(embedded, scene):
+    told = list(compare(embedded, scene.image, PROMPT, methods(*SPECS), max_new_tokens=48))
+    assert told[0] == tuple(Column(spec) for spec in SPECS)
+    assert len(told) > 3
+    for earlier, later in pairwise(told):
+        assert all(b.text.startswith(a.text) for a, b in zip(earlier, later, strict=True) if b.state == "writing")
+    for column, spec in zip(told[-1], SPECS, strict=True):
+        alone = embedded.generate(scene.image, PROMPT, spec, max_new_tokens=48, uncertainty=True)
+        assert (column.strategy, column.state, column.text) == (spec, "done", alone.text)
+        assert column.answer.token_ids == alone.token_ids
+        assert column.answer.uncertainty.logprobs == pytest.approx(alone.uncertainty.logprobs, abs=1e-4)
+        assert column.tokens == alone.usage.new_tokens
+        assert 0 < column.seconds == column.answer.usage.seconds
+
+
+def test_columns_grow_together(embedded, scene):
+    told = list(compare(embedded, scene.image, PROMPT, methods("greedy", "vcd"), max_new_tokens=48))
+    assert any({column.state for column in columns} == {"writing"} for columns in told)
+    assert all(
+        abs(columns[0].steps - columns[1].steps) <= 1
+        for columns in told
+        if {column.state for column in columns} == {"writing"}
+    )
+
+
+def test_a_strategy_that_fails_leaves_its_reason_and_the_others_finish(embedded, scene):
+    specs = ("greedy", "vhr(layers='0:0')", "vcd")
+    with pytest.raises(MmhallError) as caught:
+        embedded.generate(scene.image, PROMPT, specs[1], max_new_tokens=8)
+    *_, columns = compare(embedded, scene.image, PROMPT, methods(*specs), max_new_tokens=8)
+    assert [column.state for column in columns] == ["done", "failed", "done"]
+    assert columns[1].error == str(caught.value)
+    assert columns[2].text == embedded.generate(scene.image, PROMPT, "vcd", max_new_tokens=8).text
+
+
+def test_all_may_fail(embedded, scene):
+    *_, columns = compare(embedded, scene.image, PROMPT, methods("greedy", "vcd"), max_new_tokens=NO_ROOM)
+    assert [column.state for column in columns] == ["failed"] * 2
+    assert all(column.error for column in columns)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 5, 12])
+def test_who_leaves_keeps_what_was_said(embedded, scene, steps):
+    asked = iter(range(10_000))
+
+    def left():
+        return next(asked) > 3 * steps  # asked before each round and each step of two columns
+
+    *_, columns = compare(embedded, scene.image, PROMPT, methods("greedy", "vcd"), left, max_new_tokens=48)
+    for column in columns:
+        alone = embedded.generate(scene.image, PROMPT, column.strategy, max_new_tokens=48).text
+        assert column.state == "stopped"
+        assert alone.startswith(column.text)
+        assert len(column.text) < len(alone)
+        assert steps - 1 <= column.steps <= steps + 1
+        assert (column.answer is not None) == (column.steps > 0)
+        assert column.answer is None or column.answer.stopped_by == "stopped"
+    assert not writing_threads()
+
+
+def test_who_closes_early_leaves_no_threads(embedded, scene):
+    told = compare(embedded, scene.image, PROMPT, methods(*SPECS), max_new_tokens=48)
+    next(told)
+    next(told)
+    assert writing_threads()
+    told.close()
+    assert not writing_threads()
+    again = compare(embedded, scene.image, PROMPT, methods("greedy"), max_new_tokens=2)
+    assert list(again)[-1][0].state == "done"
+
+
+def test_a_ratio_is_of_times_per_token():
+    """Of the steps after the one in which the prompt is read: 9 in 0.9 seconds against 4 in 0.8."""
+    first, slow = Column("a", steps=10, seconds=1.0, reading=0.1), Column("b", steps=5, seconds=1.0, reading=0.2)
+    assert ratio(first, first) == 1
+    assert ratio(slow, first) == pytest.approx(2)
+    assert ratio(Column("c"), first) is None
+    assert ratio(first, Column("c")) is None

@@ -1,0 +1,146 @@
+"""Forms made from the options of strategies: what they write is read back, and only what is allowed is written."""
+
+from __future__ import annotations
+
+import gradio as gr
+import pytest
+
+from mmhall.decoders import STRATEGIES
+from mmhall.demo.forms import component, fields, offered, values_of, written
+from mmhall.demo.runs_tab import sorted_out
+from mmhall.errors import CompositionError, DataError, MmhallError, OptionError
+from mmhall.options import rules
+from mmhall.strategies import strategy
+
+NAMES = offered(())
+LAYERS = "layers such as"
+OPTIONS = [(name, option) for name in NAMES for option, rule in rules(STRATEGIES.load(name)).items() if not rule.opens]
+
+
+def another(rule):
+    """A value that is allowed and is not the usual one."""
+    general = rule.general
+    if isinstance(general, bool):
+        return not general
+    if rule.choices:
+        return next(choice for choice in rule.choices if choice != general)
+    if isinstance(general, int | float):
+        moved = general + (1 if isinstance(general, int) else 0.25)
+        return moved if rule.high is None or moved <= rule.high else general / 2
+    if isinstance(general, tuple):
+        return (3, 5)
+    return "0:2" if rule.told().startswith(LAYERS) else "none+unk"
+
+
+def unallowed(rule):
+    """Values that are not allowed, of all sorts."""
+    bad = [{}, "no such thing", float("nan")]
+    if isinstance(rule.general, int | float) and not isinstance(rule.general, bool):
+        bad += [float("inf"), -float("inf"), []]
+        bad += [] if rule.low is None else [rule.low - 1]
+        bad += [1.5] if isinstance(rule.general, int) else []
+        bad += [] if rule.high is None else [rule.high + 1, 10**400]
+    return bad
+
+
+@pytest.fixture(scope="module")
+def adapter(embedded):
+    return embedded.adapter
+
+
+def test_every_strategy_is_offered_that_opens_nothing():
+    assert set(STRATEGIES.names()) - set(NAMES) == {"cgd"}
+    assert offered(("cgd(clip='x')", "vcd")) == [*NAMES, "cgd(clip='x')"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_left_alone_write_the_bare_name(adapter, name):
+    known = fields([name], adapter)
+    values = values_of(name, [name], known)
+    assert values == [field.usual for field in known]
+    assert written([name], known, values) == name
+    assert written([name], known, [None] * len(known)) == name
+    assert [field.option for field in known] == [option for owner, option in OPTIONS if owner == name]
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_one_field_at_a_time_makes_the_round_trip(adapter, name, option):
+    known = fields([name], adapter)
+    (changed,) = [field for field in known if field.option == option]
+    value = another(changed.rule)
+    typed = repr(value) if isinstance(value, tuple) else value
+    spec = written([name], known, [typed if field is changed else field.usual for field in known])
+    assert spec == str(strategy(name, **{option: value}))
+    assert spec != name
+    again = values_of(spec, [name], known)
+    assert again == [value if field is changed else field.usual for field in known]
+    assert written([name], known, again) == spec
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_a_field_out_of_bounds_is_refused(adapter, name, option):
+    known = fields([name], adapter)
+    (changed,) = [field for field in known if field.option == option]
+    for bad in unallowed(changed.rule):
+        with pytest.raises(OptionError):
+            written([name], known, [bad if field is changed else field.usual for field in known])
+
+
+@pytest.mark.parametrize(
+    ("parts", "spec"),
+    [
+        (["vhr", "vcd"], "vhr(alpha=1.2)+vcd(beta=0.3)"),
+        (["vhr", "vdd"], "vhr(layers='1, 2:')+vdd(alpha=0.5, free='none+unk')"),
+        (["opera", "pai"], "opera(penalty_weights=2.0)+pai(gamma=1.0)"),
+        (["var", "vcd"], "var(sink_dims=(3, 5))+vcd"),
+        (["gift", "beam"], "gift+beam(num_beams=3)"),
+    ],
+)
+def test_compositions_make_the_round_trip(adapter, parts, spec):
+    known = fields(parts, adapter)
+    assert {field.part for field in known} == {0, 1}
+    assert written(parts, known, values_of(spec, parts, known)) == spec
+
+
+@pytest.mark.parametrize("spec", ["vcd", "vdd+vhr", "", "vhr(alpha=-1)+vdd", "(((", "vhr(", "no such one+vdd"])
+def test_a_spec_of_something_else_leaves_the_usual_values(adapter, spec):
+    known = fields(["vhr", "vdd"], adapter)
+    assert values_of(spec, ["vhr", "vdd"], known) == [field.usual for field in known]
+
+
+def test_what_cannot_be_combined_is_refused_when_written(adapter):
+    known = fields(["vcd", "vdd"], adapter)
+    spec = written(["vcd", "vdd"], known, [field.usual for field in known])
+    with pytest.raises(CompositionError):
+        strategy(spec)
+
+
+def test_an_owned_strategy_keeps_what_it_opens(adapter, clip):
+    owned = str(strategy("cgd", clip=str(clip)))
+    known = fields([owned], adapter)
+    assert "clip" not in {field.option for field in known}
+    assert written([owned], known, values_of(owned, [owned], known)) == owned
+
+
+@pytest.mark.parametrize("parts", [["no such one"], ["vcd(alpha=-1)"], ["vcd("]])
+def test_fields_of_nothing_are_refused(adapter, parts):
+    with pytest.raises(MmhallError):
+        fields(parts, adapter)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_option_has_a_field_that_says_what_it_is(adapter, name):
+    for field in fields([name], adapter):
+        with gr.Blocks():
+            made = component(field, field.usual, (0, field.option))
+        assert made.label == f"{name}: {field.option}"
+        assert field.rule.told() in made.info
+        assert isinstance(made, gr.Dropdown | gr.Checkbox | gr.Slider | gr.Number | gr.Textbox)
+
+
+def test_strategies_of_a_run_that_visitors_may_not_ask_for_are_left_out(clip):
+    owned = str(strategy("cgd", clip=str(clip)))
+    assert sorted_out(["greedy", owned, "vcd"], ()) == (["greedy", "vcd"], [owned])
+    assert sorted_out([owned], (owned,)) == ([owned], [])
+    with pytest.raises(DataError, match="none of this run's strategies"):
+        sorted_out([owned], ())

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from PIL import ImageOps
+
+import mmhall
+from mmhall.benchmarks.pope_wording import question_about
+from mmhall.benchmarks.scenes import make_scene
+from mmhall.benchmarks.scenes.world import NAMES, are_partners
+from mmhall.benchmarks.yesno import parse_strict
+from mmhall.demo.probe import COMMON, MOST, as_data, default_objects, percent, probe, probe_html
+from mmhall.demo.scenes import bundled
+from tests.demo.visitor import as_file
+
+SPECS = ("greedy", "vcd", "vhr", "opera")
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return make_scene(seed=3, index=4)
+
+
+@pytest.fixture(scope="module")
+def present(scene):
+    return tuple(seen.name for seen in scene.objects)
+
+
+@pytest.fixture(scope="module")
+def tables(embedded, scene, present):
+    objects = default_objects(present)
+    return list(probe(embedded, scene.image, objects, list(map(mmhall.strategy, SPECS)), present))
+
+
+def last(tables):
+    *_, table = tables
+    return table
+
+
+def break_at(number):
+    """Make a hook that fails like a full GPU, once, at its call of a number."""
+    calls = iter(range(10_000))
+
+    def fail(*_):
+        if next(calls) == number:
+            raise torch.OutOfMemoryError("no room for 24 GiB\nmore than anybody wants to know")
+
+    return fail
+
+
+def cells_of(html):
+    """Table cells, tags and all, in the order of reading."""
+    return re.findall(r"<td[^>]*>.*?</td>", html.split("<tbody>")[1].split("</tbody>")[0], re.DOTALL)
+
+
+def test_the_table_grows_strategy_by_strategy_and_a_few_objects_at_a_time(tables):
+    states = [tuple(column.state for column in table.columns) for table in tables]
+    count = len(SPECS)
+    wanted = [("waiting",) * count]
+    for done in range(count):
+        wanted += [("done",) * done + (last,) + ("waiting",) * (count - done - 1) for last in ("asking", "done")]
+    assert list(dict.fromkeys(states)) == wanted
+    for earlier, later in pairwise(tables):
+        for before, after in zip(earlier.columns, later.columns, strict=True):
+            assert after.cells[: len(before.cells)] == before.cells
+            assert len(after.cells) - len(before.cells) <= 4
+    for table in tables:
+        left = sum(len(column.cells) < len(table.objects) for column in table.columns)
+        assert probe_html(table).count("rowspan") == left
+
+
+@pytest.mark.parametrize(
+    ("spec", "most"), [("greedy", 4), ("beam(num_beams=3)", 4), ("beam(num_beams=8)", 2), ("beam(num_beams=20)", 1)]
+)
+def test_batches_are_small_and_say_what_single_objects_say(embedded, scene, present, spec, most):
+    objects, methods = default_objects(present)[:5], [mmhall.strategy(spec)]
+    tables = list(probe(embedded, scene.image, objects, methods, present))
+    sizes = [len(table.columns[0].cells) for table in tables]
+    assert max(b - a for a, b in pairwise(sizes)) == most
+    for name, cell in zip(objects, tables[-1].columns[0].cells, strict=True):
+        (alone,) = last(probe(embedded, scene.image, (name,), methods, present)).columns[0].cells
+        assert replace(cell, probability=None) == replace(alone, probability=None)
+        assert cell.probability == pytest.approx(alone.probability, abs=1e-4)
+
+
+@pytest.mark.parametrize("batches", range(5))
+def test_who_leaves_keeps_what_was_said(embedded, scene, present, batches):
+    objects = default_objects(present)[:6]  # two batches a strategy
+    methods = [mmhall.strategy("greedy"), mmhall.strategy("vcd")]
+    asked = iter(range(100))
+    *_, table = probe(embedded, scene.image, objects, methods, present, left=lambda: next(asked) >= batches)
+    states = {0: ["stopped"] * 2, 1: ["stopped"] * 2, 2: ["done", "stopped"], 3: ["done", "stopped"], 4: ["done"] * 2}
+    assert [column.state for column in table.columns] == states[batches]
+    assert sum(len(column.cells) for column in table.columns) == (0, 4, 6, 10, 12)[batches]
+    whole = last(probe(embedded, scene.image, objects, methods, present))
+    for column, other in zip(table.columns, whole.columns, strict=True):
+        assert column.cells == other.cells[: len(column.cells)]
+    assert probe_html(table).count(">stopped<") == states[batches].count("stopped")
+    assert json.dumps(as_data(table), allow_nan=False)
+
+
+def test_each_cell_is_what_the_strategy_says_and_chooses_alone(embedded, scene, present, tables):
+    table = last(tables)
+    for column in table.columns:
+        for name, cell in zip(table.objects, column.cells, strict=True):
+            question = question_about(name, "official")
+            alone = embedded.generate(scene.image, question, column.strategy, max_new_tokens=8)
+            chosen = embedded.choose(scene.image, question, ("yes", "no"), strategy=column.strategy)
+            assert cell.text == alone.text
+            assert cell.said == parse_strict(alone.text)
+            assert cell.probability == pytest.approx(chosen.probabilities[0], abs=1e-4)
+            assert cell.right is ((cell.said == "yes") == (name in present))
+
+
+def test_sums_are_those_of_the_cells(tables, present):
+    table = last(tables)
+    assert table.present == tuple(name in present for name in table.objects)
+    for column in table.columns:
+        said = [cell.said for cell in column.cells]
+        truth = ["yes" if name in present else "no" for name in table.objects]
+        assert column.known == len(table.objects)
+        assert column.right == sum(a == b for a, b in zip(said, truth, strict=True))
+        assert column.yes_ratio == said.count("yes") / len(said)
+
+
+def test_wrong_cells_are_marked_by_colour_sign_and_words(embedded, scene, present):
+    objects = default_objects(present)
+    flipped = [name for name in objects if name not in present]  # a truth that makes most answers wrong
+    table = last(probe(embedded, scene.image, objects, [mmhall.strategy("greedy")], flipped))
+    (column,) = table.columns
+    assert column.right < len(objects)
+    shown = cells_of(probe_html(table))
+    for cell, html in zip(column.cells, shown[1::2], strict=True):
+        wrong = not cell.right
+        assert ("mm-wrong" in html) is wrong
+        assert ("✗" in html) is wrong
+        assert (", wrong</span>" in html) is wrong
+        assert ("✓" in html) is (", right</span>" in html) is not wrong
+        assert f"width: {100 * cell.probability:.1f}%" in html
+        assert percent(cell.probability).replace("<", "&lt;").replace(">", "&gt;") in html
+
+
+def test_the_table_is_one_that_screen_readers_can_read(tables):
+    html = probe_html(last(tables))
+    assert html.count("<table>") == html.count("<caption>") == 1
+    assert html.count('<th scope="row"') == len(last(tables).objects) + 2
+    assert html.count('<th scope="col"') == len(SPECS) + 2
+    assert 'class="mm-scroll" tabindex="0" role="region" aria-label=' in html
+
+
+def test_only_searches_are_told_to_be_probed_before_they_search(tables):
+    table = last(tables)
+    assert [column.searches for column in table.columns] == [False, False, False, True]
+    assert probe_html(table).count("before any search</small>") == 1
+    assert "before any search" not in probe_html(replace(table, columns=table.columns[:3]))
+
+
+def test_unknown_truth_makes_nothing_right_or_wrong(embedded, scene):
+    table = last(probe(embedded, scene.image, ("cup", "dog"), [mmhall.strategy("greedy")], None))
+    assert table.present == (None, None)
+    assert [cell.right for cell in table.columns[0].cells] == [None, None]
+    html = probe_html(table)
+    assert "mm-wrong" not in html
+    assert "✓" not in html
+    assert html.count("not known") == 3  # two rows and the sum
+
+
+def test_a_synonym_is_as_good_as_the_name(embedded, scene):
+    objects = ("sofa", "Couch", "couch cover", "toy sofa")
+    table = last(probe(embedded, scene.image, objects, [mmhall.strategy("greedy")], ("couch",)))
+    assert table.present == (True, True, False, False)
+
+
+def test_what_nobody_was_asked_about_is_neither_there_nor_absent(embedded, scene):
+    objects = ("sofa", "dog", "cup")
+    table = last(probe(embedded, scene.image, objects, [mmhall.strategy("greedy")], ("couch",), ("Dog",)))
+    assert table.present == (True, False, None)
+    assert [cell.right is None for cell in table.columns[0].cells] == [False, False, True]
+    html = probe_html(table)
+    assert "✗ marks a wrong answer" in html
+    assert " of 2</td>" in html
+    assert last(probe(embedded, scene.image, objects, [], None, ("dog",))).present == (None, False, None)
+
+
+def truths(html):
+    """Return what the table says of each object: yes, no, or not known."""
+    rows = re.findall(r'<th scope="row">(.*?)</th>\s*<td>(.*?)</td>', html.split("<tbody>")[1].split("</tbody>")[0])
+    return {name: re.sub("<[^>]*>", "", told) for name, told in rows}
+
+
+def test_of_ones_own_picture_only_what_was_offered_is_known(visitor):
+    image = bundled()[4].scene.image
+    turned = image.rotate(180)
+    specs, picture = ["greedy", "vdd", "vcd", "vhr"], as_file(visitor.upload(turned))
+    run, ask = (visitor.event(name)["id"] for name in ("answer", "answer_1"))
+    shown = visitor.ask(run, [picture, None, "Please describe this image in detail.", 32, 0, 0, [], None, 2, *specs])
+    assert shown.error is None
+    offered = [name for name, _ in shown.data[3]["choices"]]
+    ticked, *unticked = offered
+    other = next(name for name in COMMON if name not in offered)
+    told = truths(visitor.ask(ask, [picture, ", ".join((*offered, other)), [ticked], None, 2, *specs]).data[0])
+    assert told == {ticked: "yes", **dict.fromkeys(unticked, "no"), other: "not known"}
+    assert len(unticked) > 0
+    told = truths(visitor.ask(ask, [picture, ", ".join(offered), [], None, 2, *specs]).data[0])
+    assert set(told.values()) == {"not known"}
+    scene = as_file(visitor.upload(image))
+    told = truths(visitor.ask(ask, [scene, f"{ticked}, {other}", [ticked], None, 2, *specs]).data[0])
+    assert told == {ticked: "yes", other: "no"}
+    mirrored = as_file(visitor.upload(ImageOps.mirror(turned)))  # another picture than the answers are about
+    told = truths(visitor.ask(ask, [mirrored, ", ".join(offered), [ticked], None, 2, *specs]).data[0])
+    assert told == {ticked: "yes", **dict.fromkeys(unticked, "not known")}
+
+
+def test_where_nothing_is_ticked_common_objects_are_suggested(visitor):
+    suggest = visitor.event("suggested")["id"]
+    assert visitor.ask(suggest, [[], None]).value == ", ".join(COMMON[:6])
+
+
+def test_names_are_escaped(embedded, scene):
+    name = "<script>alert(1)</script>"
+    table = last(probe(embedded, scene.image, (name,), [mmhall.strategy("greedy")], (name,)))
+    html = probe_html(table)
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+
+
+def test_a_failing_strategy_leaves_its_reason_and_the_others_go_on(embedded, scene):
+    methods = [mmhall.strategy("cgd"), mmhall.strategy("greedy")]
+    broken, whole = last(probe(embedded, scene.image, ("cup", "dog"), methods, ("cup",))).columns
+    assert (broken.state, broken.cells, broken.known, broken.yes_ratio) == ("failed", (), 0, None)
+    assert broken.error.startswith("cgd: clip must be")
+    assert whole.state == "done"
+    html = probe_html(last(probe(embedded, scene.image, ("cup", "dog"), methods, ("cup",))))
+    assert "cgd: clip must be" in html
+    assert 'rowspan="2"' in html
+
+
+def test_a_model_that_fails_fails_its_column_only(scene):
+    model = mmhall.load("embedded", device="cpu")
+    model.model.get_output_embeddings().register_forward_pre_hook(break_at(2))
+    methods = [mmhall.strategy("greedy"), mmhall.strategy("vcd")]
+    broken, whole = last(probe(model, scene.image, ("cup", "dog"), methods, None)).columns
+    assert broken.state == "failed"
+    assert broken.error == "out of memory or another failure of the model: no room for 24 GiB"
+    assert whole.state == "done"
+
+
+def test_neither_yes_nor_no_is_wrong_and_shown_as_said(llava, pictures):
+    table = last(probe(llava, pictures[0], ("cup", "dog"), [mmhall.strategy("greedy")], ("cup",)))
+    cells = table.columns[0].cells
+    assert [cell.said for cell in cells] == [None, None]
+    assert [cell.right for cell in cells] == [False, False]
+    html = probe_html(table)
+    for cell in cells:
+        assert cell.text.split()[0].strip("<>'\"") in html
+
+
+def test_no_probability_where_a_strategy_lets_neither_be_said(llava, pictures):
+    cut = mmhall.strategy("vcd", beta=1.0)  # leaves nothing but the likeliest token, which is some other word
+    table = last(probe(llava, pictures[0], ("cup",), [cut], ("cup",)))
+    (cell,) = table.columns[0].cells
+    assert cell.probability is None
+    assert "mm-bar" not in probe_html(table)
+
+
+def test_data_is_what_the_table_shows(tables):
+    table = last(tables)
+    data = json.loads(json.dumps(as_data(table), allow_nan=False))
+    assert [entry["name"] for entry in data["objects"]] == list(table.objects)
+    for told, column in zip(data["strategies"], table.columns, strict=True):
+        assert told["strategy"] == column.strategy
+        assert [a["says"] for a in told["answers"]] == [cell.said for cell in column.cells]
+        assert [a["yes_probability"] for a in told["answers"]] == [cell.probability for cell in column.cells]
+        assert (told["right"], told["known"], told["yes_ratio"]) == (column.right, column.known, column.yes_ratio)
+    assert [entry["answers"] for entry in as_data(tables[0])["strategies"]] == [[]] * len(SPECS)
+
+
+class TestDefaults:
+    def test_half_is_there_and_half_likes_to_be(self, present):
+        objects = default_objects(present)
+        there = [name for name in objects if name in present]
+        absent = [name for name in objects if name not in present]
+        assert there == list(present)[:5]
+        assert len(absent) == max(3, len(there))
+        assert any(are_partners(name, other) for name in absent for other in there)
+        assert set(absent) <= set(NAMES) | set(COMMON)
+
+    def test_made_up_objects_come_first(self):
+        objects = default_objects(("cup",), named=("cup", "spoon", "zebra"))
+        assert objects == ("cup", "spoon", "zebra", "book")
+
+    @pytest.mark.parametrize("count", range(0, 12, 3))
+    def test_never_too_many_none_twice(self, count):
+        objects = default_objects(NAMES[:count], NAMES[10:30])
+        assert 0 < len(objects) <= MOST
+        assert len(set(objects)) == len(objects)
+
+    def test_where_nothing_is_known_common_objects_are_asked_about(self):
+        assert default_objects(None) == COMMON[:6]
+        assert default_objects(None, ("zebra", "cup", "kite", "dog"))[:5] == ("zebra", "cup", "kite", "dog", "person")
+
+    def test_an_empty_picture_has_absent_objects_only(self):
+        assert default_objects(()) == COMMON[:3]

@@ -1,0 +1,263 @@
+"""Opening and closing the page: who may reach it, what it leaves behind, and what the command line refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mmhall.demo.events import MODEL, WORK
+from mmhall.demo.page import page
+from mmhall.demo.serve import Address, serving
+from mmhall.errors import ModelError, OptionError
+from tests.demo.visitor import Visitor
+
+COMMAND = [sys.executable, "-m", "mmhall", "demo"]
+
+
+@pytest.fixture
+def room_kept(monkeypatch):
+    """Another page may be open in this process: its folder is named in the environment."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", os.environ.get("GRADIO_TEMP_DIR", ""))
+
+
+def other_address():
+    """An address of this machine that is not the loopback's, None if there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("10.255.255.255", 1))  # nothing is sent
+        except OSError:
+            return None
+        found = asked.getsockname()[0]
+    return None if found.startswith(("127.", "0.")) else found
+
+
+def test_an_upload_lives_as_long_as_the_page(room_kept, tmp_path, monkeypatch, scene):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with serving(Future(), Address(port=0)) as url, Visitor(url) as somebody:
+        path = Path(somebody.upload(scene.image))
+        (room,) = tmp_path.glob("mmhall-demo-*")
+        assert path.is_relative_to(room)
+        assert path.is_file()
+        assert room.stat().st_mode & 0o077 == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_must_log_in_does(room_kept):
+    with serving(Future(), Address(port=0, auth=("me", "secret"))) as url:
+        for path in (
+            "config",
+            "gradio_api/info",
+            "gradio_api/file=/etc/passwd",
+            "gradio_api/queue/data?session_hash=x",
+        ):
+            assert httpx.get(url + path).status_code == 401, path
+        join = {"fn_index": 0, "data": [], "session_hash": "x"}
+        assert httpx.post(url + "gradio_api/queue/join", json=join).status_code == 401
+        assert httpx.post(url + "gradio_api/run/predict", json=join).status_code == 401
+        assert httpx.post(url + "gradio_api/upload", files={"files": b"x"}).status_code == 401
+        for wrong in ({"username": "me", "password": "wrong"}, {"username": "you", "password": "secret"}):
+            assert httpx.post(url + "login", data=wrong).status_code == 400
+        with httpx.Client(base_url=url) as somebody:
+            assert somebody.post("login", data={"username": "me", "password": "secret"}).status_code == 200
+            assert somebody.get("config").status_code == 200
+
+
+def test_a_port_that_is_taken_is_refused():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OptionError, match=f"127.0.0.1:{port}"), serving(Future(), Address(port=port)):
+            pass
+
+
+def test_the_page_is_private_unless_told_otherwise():
+    assert (Address().host, Address().share, Address().auth) == ("127.0.0.1", False, None)
+
+
+def test_what_needs_the_model_stands_in_one_queue(room_kept):
+    functions = page(Future()).fns.values()
+    queue = MODEL["concurrency_id"]
+    waiting = {one.api_name: one.concurrency_limit for one in functions if one.concurrency_id == queue}
+    assert waiting == dict.fromkeys(("pick", "answer", "answer_1", "compare", "probe"), 1)
+
+
+def test_what_takes_a_while_without_the_model_stands_in_another_queue(room_kept):
+    functions = page(Future()).fns.values()
+    waiting = {one.api_name.rstrip("_0123456789") for one in functions if one.concurrency_id == WORK["concurrency_id"]}
+    assert {"show", "sift", "fit", "take", "draw"} <= waiting
+    assert {one.concurrency_limit for one in functions if one.concurrency_id == WORK["concurrency_id"]} == {2}
+
+
+def load_events(visitor):
+    """Post what the browser does when the page is opened; returns the outputs by their components' numbers."""
+    found = {}
+    for event in visitor.config["dependencies"]:
+        if not any(name == "load" for _, name in event["targets"]):
+            continue
+        values = {one["id"]: one["props"].get("value") for one in visitor.config["components"]}
+        data = [values[number] for number in event["inputs"]]
+        assert not event["queue"]
+        told = {"fn_index": event["id"], "data": data, "session_hash": visitor.session}
+        reply = visitor.http.post("gradio_api/run/predict", json=told)
+        assert reply.status_code == 200, reply.text
+        found |= dict(zip(event["outputs"], reply.json()["data"], strict=True))
+    return found
+
+
+def part(visitor, elem_id):
+    (number,) = [one["id"] for one in visitor.config["components"] if one["props"].get("elem_id") == elem_id]
+    return number
+
+
+def test_nobody_waits_for_a_model_that_is_being_loaded(room_kept, embedded):
+    model = Future()
+    with serving(model, Address(port=0)) as url, ExitStack() as stack:
+        visitors = [stack.enter_context(Visitor(url)) for _ in range(40)]
+        with ThreadPoolExecutor(len(visitors)) as pool:
+            told = list(pool.map(load_events, visitors))
+        timers = [one["id"] for one in visitors[0].config["components"] if one["type"] == "timer"]
+        for one in told:
+            assert all(one[timer]["active"] for timer in timers)
+            assert "M parameters" not in json.dumps(one)
+        choose = visitors[0].event("choose")["id"]
+        assert "still being loaded" in visitors[0].ask(choose, [["vdd"], "vcd"]).error
+        assert httpx.get(url, timeout=10).status_code == 200
+        assert httpx.get(url + "config", timeout=10).status_code == 200
+        model.set_result(embedded)
+        one = load_events(visitors[7])
+        assert not any(one[timer]["active"] for timer in timers)
+        assert "M parameters" in one[part(visitors[7], "model")]
+        for column in range(1, 5):
+            assert ["opera", "opera"] in one[part(visitors[7], f"strategy-{column}")]["choices"]
+
+
+def test_a_model_that_cannot_be_loaded_is_told(room_kept):
+    model = Future()
+    with serving(model, Address(port=0)) as url, Visitor(url) as somebody:
+        model.set_exception(ModelError("/home/me/secret: no such folder"))
+        told = load_events(somebody)
+        assert "could not be loaded" in told[part(somebody, "model")]
+        assert "secret" not in json.dumps(told)
+        assert "could not be loaded" in somebody.ask(somebody.event("choose")["id"], [["vdd"], "vcd"]).error
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_the_page_is_at_an_address_of_version_6(room_kept, host):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving(Future(), Address(host, port=0)) as url:
+        assert url.startswith("http://[::1]:")
+        assert httpx.get(url).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["2001:db8::1", "203.0.113.9", "no.such.host.invalid"])
+def test_an_address_of_another_machine_is_refused(host):
+    with pytest.raises(OptionError, match=r"host must be .*of this machine"), serving(Future(), Address(host, port=0)):
+        pass
+
+
+def test_the_owner_sees_what_was_told_as_not_found(room_kept, caplog):
+    with serving(Future(), Address(port=0)) as url:
+        join = {"fn_index": 99999, "data": [], "session_hash": "x"}
+        assert httpx.post(url + "gradio_api/queue/join", json=join).status_code == 404
+    (record,) = [record for record in caplog.records if record.name == "mmhall.demo.door"]
+    assert record.exc_info
+    assert record.levelname == "ERROR"
+
+
+def test_the_page_opens_before_torch_is_imported(tmp_path):
+    program = """
+import sys
+from concurrent.futures import Future
+import httpx
+from mmhall.demo.serve import Address, serving
+with serving(Future(), Address(port=0)) as url:
+    assert httpx.get(url).status_code == 200
+    assert len(httpx.get(url + "config").json()["components"]) > 50
+    print(sorted({"torch", "transformers", "torchvision"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_the_command_opens_a_page_and_leaves_nothing(tmp_path, scene):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment.pop("GRADIO_TEMP_DIR", None)
+    with subprocess.Popen(
+        [*COMMAND, "--port", "0"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        found = re.fullmatch(r"mmhall demo: (http://127\.0\.0\.1:(\d+)/)\n", running.stdout.readline())
+        assert found
+        url, port = found[1], int(found[2])
+        with Visitor(url) as somebody:
+            path = Path(somebody.upload(scene.image))
+        (room,) = tmp_path.glob("mmhall-demo-*")
+        assert path.is_relative_to(room)
+        elsewhere = other_address()
+        if elsewhere is not None:
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection((elsewhere, port), timeout=5).close()
+        assert "loaded" in running.stdout.readline()
+        assert httpx.get(url).status_code == 200
+        running.send_signal(signal.SIGTERM)
+        _, said = running.communicate(timeout=30)
+    assert running.returncode == 0
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("mmhall-demo-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--host", "no.such.host.invalid"], "host"),
+        (["--port", "99999"], "port must be .* 65535, got 99999"),
+        (["--port", "-1"], "port must be .* 65535, got -1"),
+        (["--model", "./no/such/folder"], "no/such/folder: no such folder"),
+        (["--model", "EMPTY"], "EMPTY: holds no config.json"),
+        (["--auth", "hunter2"], "auth must be written as user:password"),
+        (["--auth", "hunter2:"], "auth must be written as user:password"),
+        (["--auth", ":hunter2"], "auth must be written as user:password"),
+        (["--strategy", "no_such_one"], "unknown strategy 'no_such_one'"),
+        (["--strategy", "vcd(alpha=hunter)"], "vcd: options"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_command_refuses_in_one_line(arguments, told, tmp_path):
+    (tmp_path / "EMPTY").mkdir()
+    port = [] if "--port" in arguments else ["--port", "0"]
+    done = subprocess.run(
+        [*COMMAND, *port, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+    )
+    assert done.returncode == 2, done
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("mmhall: ")
+    assert re.search(told, line)
+    assert "hunter2" not in line
+    assert done.stdout == ""
+
+
+def test_the_command_refuses_a_taken_port(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [*COMMAND, "--port", str(port)], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+        )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"127.0.0.1:{port}" in line
+    assert "--port" in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import gradio as gr
 from mmhall.demo import gaze_panel, share_panel
 from mmhall.demo.compare import Column, compare
 from mmhall.demo.desk import Desk, Shown
-from mmhall.demo.events import LIGHT, TELLING, heavy, script
+from mmhall.demo.events import LIGHT, ORDERLY, TELLING, heavy, script
 from mmhall.demo.guard import telling, uploads_only
 from mmhall.demo.limits import PROMPT, STRATEGIES, TOKENS
 from mmhall.demo.pickers import FIRST_COUNT, Picker, parts_of, pickers
@@ -151,9 +152,7 @@ def compare_tab(desk: Desk, blocks: gr.Blocks) -> Board:
             )
             with gr.Row(elem_id="presets"):
                 for name, text in PRESETS.items():
-                    gr.Button(name, size="sm", min_width=90).click(lambda text=text: text, None, prompt, **LIGHT)
-            with gr.Row(elem_id="pickers"):
-                columns = pickers(desk, blocks)
+                    gr.Button(name, size="sm", min_width=90).click(None, None, prompt, js=f"() => {json.dumps(text)}")
             with gr.Row(elem_id="actions", equal_height=False):
                 count = gr.Radio(
                     list(range(2, STRATEGIES[1] + 1)),
@@ -166,6 +165,8 @@ def compare_tab(desk: Desk, blocks: gr.Blocks) -> Board:
                 run = gr.Button("Run", variant="primary", elem_id="run", min_width=120)
                 stop = gr.Button("Stop", elem_id="stop", min_width=120)
                 status = gr.HTML("", elem_id="status", min_height=24)
+            with gr.Row(elem_id="pickers"):
+                columns = pickers(desk, blocks)
             groups = [picker.group for picker in columns]
             count.input(_visible, count, groups, **LIGHT)
             answers = gr.HTML(EMPTY, js_on_load=script("words.js"), elem_id="answers")
@@ -230,10 +231,11 @@ def _wire(desk: Desk, board: Board, run: gr.Button, stop: gr.Button, status: gr.
             legend_html(shown.columns, tokenizer, known["present"], mode),
         )
 
-    run.click(begin, None, None, **LIGHT).then(
+    run.click(begin, None, None, **ORDERLY).then(
         answer,
         [board.picture, mode, *board.asked],
         [board.answers, board.legend, board.shown, board.present, board.offered, status],
+        trigger_mode="always_last",
         **heavy(status),
     )
     stop.click(leave, None, None, **LIGHT)
@@ -260,9 +262,9 @@ def _wire_picture(desk: Desk, board: Board, shelf: gr.HTML) -> None:
     def own(request: gr.Request, image: Any) -> tuple[Any, ...]:
         return forget(request)
 
-    shelf.select(take, None, [board.picture, *cleared], **TELLING)
-    board.picture.upload(own, board.picture, cleared, **TELLING).failure(lambda: None, None, board.picture, **TELLING)
-    board.picture.clear(forget, None, cleared, **TELLING)
+    shelf.select(take, None, [board.picture, *cleared], **ORDERLY)
+    board.picture.upload(own, board.picture, cleared, **ORDERLY).failure(lambda: None, None, board.picture, **TELLING)
+    board.picture.clear(forget, None, cleared, **ORDERLY)
 
 
 def _visible(used: Any) -> list[Any]:

@@ -119,10 +119,6 @@ class Desk:
         if ticket is not None:
             ticket.stopping, ticket.unseen = True, ticket.unseen or unseen
 
-    def stopping(self, session: str) -> bool:
-        """Whether what was begun last for a visitor is to end."""
-        return self.ticket(session).stopping
-
     def leave(self, session: str) -> None:
         """Forget a visitor."""
         self.stop(session, unseen=True)

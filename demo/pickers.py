@@ -12,7 +12,7 @@ import gradio as gr
 from mmhall.cards import card
 from mmhall.demo import limits
 from mmhall.demo.desk import Desk
-from mmhall.demo.events import TELLING
+from mmhall.demo.events import ORDERLY, TELLING
 from mmhall.demo.forms import component, fields, offered, values_of, written
 from mmhall.demo.guard import telling
 from mmhall.demo.limits import SPEC, STRATEGIES
@@ -58,11 +58,10 @@ def pickers(desk: Desk, blocks: gr.Blocks) -> tuple[Picker, ...]:
 
     def offer(*specs: str) -> list[Any]:
         choices = offered(desk.owned)
-        names = [gr.Dropdown(choices, value=_named(spec, choices)) for spec in specs]
-        return [*names, *redrawn(specs, len(made))]
+        return [*(_offer(spec, choices) for spec in specs), *(next(_TIMES) for _ in specs)]
 
-    names = [picker.names for picker in made]
-    when_loaded(desk, blocks, offer, [picker.spec for picker in made], [*names, *redrawing(made)])
+    filled = [*(picker.names for picker in made), *(picker.time for picker in made)]
+    when_loaded(desk, blocks, offer, [picker.told for picker in made], filled)
     return tuple(made)
 
 
@@ -89,6 +88,11 @@ def _named(spec: str, choices: Sequence[str]) -> list[str]:
     except MmhallError:
         return []
     return parts if len(parts) <= _PARTS and set(parts) <= set(choices) else []
+
+
+def _offer(spec: str, choices: Sequence[str]) -> Any:
+    """Offer all choices; what was chosen stays as it is, unless a spec was typed before its parts were on offer."""
+    return gr.Dropdown(choices) if spec in _FIRST else gr.Dropdown(choices, value=_named(spec, choices))
 
 
 def _picker(desk: Desk, index: int, time: gr.Number, group: gr.Column) -> Picker:
@@ -123,15 +127,15 @@ def _picker(desk: Desk, index: int, time: gr.Number, group: gr.Column) -> Picker
         return made, made, next(_TIMES)
 
     def read(text: str, told: str) -> tuple[Any, ...]:
-        if text == told or not desk.model.done():
+        if text == told:
             return (gr.skip(),) * 3
-        return _named(text, offered(desk.owned)), text, next(_TIMES)
+        return stay(text), text, next(_TIMES)
 
     def stay(text: str) -> list[str]:
         return _named(text, offered(desk.owned) if desk.model.done() else _FIRST)
 
-    names.input(choose, [names, spec], [spec, told, time], **TELLING).failure(stay, spec, names, **TELLING)
-    gr.on([spec.submit, spec.blur], read, [spec, told], [names, told, time], **TELLING)
+    names.input(choose, [names, spec], [spec, told, time], **ORDERLY).failure(stay, spec, names, **TELLING)
+    gr.on([spec.submit, spec.blur], read, [spec, told], [names, told, time], **ORDERLY)
     return Picker(names, spec, told, time, group)
 
 
@@ -175,4 +179,4 @@ def _form(desk: Desk, index: int, text: str, spec: gr.Textbox, told: gr.State) -
 
     for field, part in zip(known, made, strict=True):
         key = (index, field.part, field.strategy, field.option, "write")
-        part.input(write, made, [spec, told], key=key, **TELLING)  # type: ignore[attr-defined]
+        part.input(write, made, [spec, told], key=key, **ORDERLY)  # type: ignore[attr-defined]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
 from mmhall.demo import limits
 from mmhall.demo.compare_tab import Board
-from mmhall.demo.desk import Desk, Shown, scene_number
-from mmhall.demo.events import LIGHT, heavy
+from mmhall.demo.desk import Desk, Shown
+from mmhall.demo.events import LIGHT, ORDERLY, heavy
 from mmhall.demo.guard import telling
 from mmhall.demo.probe import default_objects, probe, probe_html
 from mmhall.demo.rendering import notice
+from mmhall.demo.setups import truth
 from mmhall.demo.words import named
 from mmhall.errors import ImageError
 
@@ -45,23 +45,23 @@ def probe_tab(desk: Desk, board: Board) -> None:
 
     @telling
     def answer(
-        request: gr.Request, image: Any, names: Any, present: Any, shown: Shown | None, count: Any, *specs: Any
+        request: gr.Request, image: Any, names: Any, present: Any, offered: Any, count: Any, *specs: Any
     ) -> Iterator[Any]:
-        session = request.session_hash or ""
+        ticket = desk.ticket(request.session_hash or "")
         if image is None:
             raise ImageError("there is no picture yet; choose a scene or upload one on the Compare tab")
         desk.wait()
         asked, methods = limits.objects(names), limits.strategies(list(specs[:count]), desk.owned)
         with desk.turn() as lvlm:
-            known, absent = _known(image, tuple(present or ()), shown)
-            for found in probe(lvlm, image, asked, methods, known, absent, lambda: desk.stopping(session)):
+            for found in probe(lvlm, image, asked, methods, **truth(present, offered), left=lambda: ticket.stopping):
                 yield probe_html(found), ""
 
-    suggest.click(suggested, [board.present, board.shown], objects, **LIGHT)
-    ask.click(begin, None, None, **LIGHT).then(
+    suggest.click(suggested, [board.present, board.shown], objects, **ORDERLY)
+    ask.click(begin, None, None, **ORDERLY).then(
         answer,
-        [board.picture, objects, board.present, board.shown, board.count, *(picker.spec for picker in board.pickers)],
+        [board.picture, objects, board.present, board.offered, board.count, *(picker.spec for picker in board.pickers)],
         [table, status],
+        trigger_mode="always_last",
         **heavy(status),
     )
     stop.click(leave, None, None, **LIGHT)
@@ -70,20 +70,3 @@ def probe_tab(desk: Desk, board: Board) -> None:
 def _said(shown: Shown) -> tuple[str, ...]:
     """Return the objects that the answers of a comparison name."""
     return tuple(dict.fromkeys(name for column in shown.columns for name in named(column.text)))
-
-
-def _known(
-    image: Image.Image, ticked: Sequence[str], shown: Shown | None
-) -> tuple[Sequence[str] | None, Sequence[str] | None]:
-    """Return what is in a picture and what is not, as `probe` takes them.
-
-    Of a scene, everything is known; of another picture, what was offered for ticking.
-    """
-    if not ticked:
-        return None, None
-    if scene_number(image) is not None:
-        return ticked, None
-    if shown is None or (shown.picture.size, shown.picture.tobytes()) != (image.size, image.tobytes()):
-        return ticked, ()
-    offered = (*(shown.setup.present or ()), *_said(shown))
-    return ticked, tuple(name for name in offered if name not in ticked)

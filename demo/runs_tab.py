@@ -11,7 +11,7 @@ import gradio as gr
 
 from mmhall.demo.compare_tab import Board
 from mmhall.demo.desk import Desk
-from mmhall.demo.events import WORK, script
+from mmhall.demo.events import ORDERLY, WORK, script
 from mmhall.demo.guard import telling
 from mmhall.demo.limits import strategies
 from mmhall.demo.loading import filled, filling
@@ -123,7 +123,7 @@ def runs_tab(desk: Desk, board: Board, blocks: gr.Blocks, tabs: gr.Tabs) -> None
     benchmark.change(fit, [name, benchmark], [cause, visibility], **WORK).then(sift, chosen, [items, listed], **WORK)
     for choice in (cause, visibility):
         choice.input(sift, chosen, [items, listed], **WORK)
-    items.select(take, [name, benchmark, listed], [tabs, board.picture, *filling(board)], **WORK)
+    items.select(take, [name, benchmark, listed], [tabs, board.picture, *filling(board)], **ORDERLY)
     when_loaded(desk, blocks, first, [], [name])
 
 

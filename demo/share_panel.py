@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from mmhall.demo.desk import Desk, Shown, scene_number
-from mmhall.demo.events import TELLING, WORK
+from mmhall.demo.events import ORDERLY, TELLING, WORK
 from mmhall.demo.guard import telling
 from mmhall.demo.loading import filled, filling
 from mmhall.demo.poster import poster
@@ -86,7 +86,7 @@ def panel(desk: Desk, board: Board) -> None:
         change(draw, [board.shown, board.present, board.offered, opened], downloads, trigger_mode="always_last", **WORK)
     fold.expand(lambda: True, None, opened, **TELLING)
     fold.collapse(lambda: False, None, opened, **TELLING)
-    load.click(take, text, [board.picture, *filling(board)], **TELLING)
+    load.click(take, text, [board.picture, *filling(board)], **ORDERLY)
 
 
 def _asked(shown: Shown, present: Any, offered: Any) -> Setup:

@@ -34,7 +34,7 @@ def runs_root(embedded, tmp_path_factory) -> Path:
     source = Source(first / "scenes" / "annotations.json")
     sources = [(benchmark, source) for benchmark in make_benchmarks(["pope", "chair"])]
     strategies = make_strategies(STRATEGIES)
-    start(begun, embedded, benchmarks=sources, strategies=strategies, batch_size=16)
+    start(begun, embedded, benchmarks=sources, strategies=strategies, batch_size=16).store.close()
     run = start(first, embedded, benchmarks=sources, strategies=strategies, batch_size=16)
     for part in run.parts:
         answer(embedded, run, part, strategies)

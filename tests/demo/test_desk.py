@@ -41,7 +41,7 @@ def test_another_picture_and_a_closed_tab_make_an_end_of_no_interest(desk):
     desk.leave("a")
     assert gone.stopping
     assert gone.unseen
-    assert not desk.stopping("a")
+    assert not desk.ticket("a").stopping
 
 
 def test_invented_sessions_take_no_room(desk):

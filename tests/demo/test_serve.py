@@ -94,7 +94,7 @@ def test_what_needs_the_model_stands_in_one_queue(room_kept):
 def test_what_takes_a_while_without_the_model_stands_in_another_queue(room_kept):
     functions = page(Future()).fns.values()
     waiting = {one.api_name.rstrip("_0123456789") for one in functions if one.concurrency_id == WORK["concurrency_id"]}
-    assert {"show", "sift", "fit", "take", "draw"} <= waiting
+    assert {"show", "sift", "fit", "draw"} <= waiting
     assert {one.concurrency_limit for one in functions if one.concurrency_id == WORK["concurrency_id"]} == {2}
 
 

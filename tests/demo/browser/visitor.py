@@ -16,6 +16,7 @@ from PIL import Image
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
+expect.set_options(timeout=30_000)  # milliseconds; a busy machine is slow, and what is wrong stays wrong
 
 # Every state of the columns that was ever shown: [[state, letters of the answer], ...], each with its time.
 WATCH = """
@@ -127,7 +128,6 @@ class Visitor:
         written = self.spec(column)
         written.fill(spec)
         written.blur()
-        self.page.wait_for_timeout(500)  # the form is drawn anew, and what is below it moves
 
     def choose(self, column: int, *names: str, clear: bool = True):
         """Choose the strategies of a column, 1-based, from the list."""

@@ -17,7 +17,12 @@ _STATIC = Path(__file__).parent / "static"
 
 def heavy(status: Any) -> dict[str, Any]:
     """Declare an event of the page that needs the model; its place in the queue is shown in `status`."""
-    return {**MODEL, "api_visibility": "private", "show_progress": "minimal", "show_progress_on": status}
+    return {**MODEL, "api_visibility": "private", **waited(status)}
+
+
+def waited(status: Any) -> dict[str, Any]:
+    """Have an event show in `status` that it is on its way, and for how long it has been."""
+    return {"show_progress": "minimal", "show_progress_on": status}
 
 
 def script(name: str) -> str:

@@ -51,17 +51,18 @@ class Picker:
 def pickers(desk: Desk, blocks: gr.Blocks) -> tuple[Picker, ...]:
     """Lay them out, one a column; the first `FIRST_COUNT` are seen."""
     made = []
-    times = [gr.Number(0, visible="hidden", elem_id=f"drawn-{index + 1}") for index in range(STRATEGIES[1])]
-    for index in range(STRATEGIES[1]):
+    hidden = [gr.Number(0, visible="hidden") for _ in range(STRATEGIES[1])]
+    for index, time in enumerate(hidden):
         with gr.Column(min_width=170, visible=index < FIRST_COUNT) as group:
-            made.append(_picker(desk, index, times[index], group))
+            made.append(_picker(desk, index, time, group))
 
-    def offer(*specs: str) -> list[Any]:
-        choices = offered(desk.owned)
-        return [*(_offer(spec, choices) for spec in specs), *(next(_TIMES) for _ in specs)]
+    def offer(*values: Any) -> list[Any]:
+        choices, specs, drawn = offered(desk.owned), values[: len(made)], values[len(made) :]
+        again = [next(_TIMES) if time else gr.skip() for time in drawn]  # forms that wait for the model
+        return [*(_offer(spec, choices) for spec in specs), *again]
 
-    filled = [*(picker.names for picker in made), *(picker.time for picker in made)]
-    when_loaded(desk, blocks, offer, [picker.told for picker in made], filled)
+    times = [picker.time for picker in made]
+    when_loaded(desk, blocks, offer, [*(one.told for one in made), *times], [*(one.names for one in made), *times])
     return tuple(made)
 
 
@@ -106,7 +107,7 @@ def _picker(desk: Desk, index: int, time: gr.Number, group: gr.Column) -> Picker
         interactive=True,
     )
     told = gr.State(_FIRST[index])
-    with gr.Accordion("Options", open=False):
+    with gr.Accordion("Options", open=False) as fold:
         spec = gr.Textbox(
             _FIRST[index],
             label=f"Strategy {index + 1}, written out",
@@ -134,6 +135,7 @@ def _picker(desk: Desk, index: int, time: gr.Number, group: gr.Column) -> Picker
     def stay(text: str) -> list[str]:
         return _named(text, offered(desk.owned) if desk.model.done() else _FIRST)
 
+    fold.expand(lambda time: time or next(_TIMES), time, time, **ORDERLY)
     names.input(choose, [names, spec], [spec, told, time], **ORDERLY).failure(stay, spec, names, **TELLING)
     gr.on([spec.submit, spec.blur], read, [spec, told], [names, told, time], **ORDERLY)
     return Picker(names, spec, told, time, group)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
@@ -11,7 +11,7 @@ import gradio as gr
 
 from mmhall.demo.compare_tab import Board
 from mmhall.demo.desk import Desk
-from mmhall.demo.events import ORDERLY, WORK, script
+from mmhall.demo.events import ORDERLY, WORK, script, waited
 from mmhall.demo.guard import telling
 from mmhall.demo.limits import strategies
 from mmhall.demo.loading import filled, filling
@@ -23,6 +23,7 @@ from mmhall.errors import DataError, MmhallError, OptionError
 
 ANY = "any"
 _HINT = notice("No run is open", "Choose one above; the list holds what lies under the folder given as --runs.")
+_OPENING = notice("Being opened", "Its figures are counted, with their intervals and paired tests.")
 
 
 def runs_tab(desk: Desk, board: Board, blocks: gr.Blocks, tabs: gr.Tabs) -> None:
@@ -64,16 +65,19 @@ def runs_tab(desk: Desk, board: Board, blocks: gr.Blocks, tabs: gr.Tabs) -> None
         return first()[0]
 
     @telling
-    def show(name: str | None) -> tuple[Any, ...]:
-        from mmhall.demo.runs import nothing_found, open_run
+    def show(name: str | None) -> Iterator[tuple[Any, ...]]:
+        from mmhall.demo.runs import found, nothing_found, open_run
         from mmhall.demo.runs import overview as told
 
         if not name:
-            return nothing_found(), gr.Dropdown([], value=None)
+            yield _HINT if found(desk.runs) else nothing_found(), gr.Dropdown([], value=None)
+            return
+        yield _OPENING, gr.skip()
         run = open_run(desk.runs, name)
         with closing(run.store):
             names = [part.benchmark.name for part in run.parts]
-            return told(run), gr.Dropdown(names, value=names[0] if names else None)
+            shown = told(run)
+        yield shown, gr.Dropdown(names, value=names[0] if names else None)  # perhaps in another thread
 
     @telling
     def fit(name: str | None, benchmark: str | None) -> tuple[Any, Any]:
@@ -117,10 +121,12 @@ def runs_tab(desk: Desk, board: Board, blocks: gr.Blocks, tabs: gr.Tabs) -> None
             gr.Info(html.escape(printable(f"This run asked {loaded.model}; here {lvlm.name} answers.")))
         return gr.Tabs(selected="compare"), loaded.picture, *filled(desk, board, wanted)
 
-    refresh.click(look, None, name, **WORK).then(show, name, [overview, benchmark], **WORK)
-    name.input(show, name, [overview, benchmark], **WORK)
+    opening = {**WORK, **waited(overview)}
+    looked = refresh.click(look, None, name, **WORK)
+    opened = (event(show, name, [overview, benchmark], **opening) for event in (looked.success, name.input))
     chosen = [name, benchmark, cause, visibility]
-    benchmark.change(fit, [name, benchmark], [cause, visibility], **WORK).then(sift, chosen, [items, listed], **WORK)
+    for event in (*(one.success for one in opened), benchmark.input):
+        event(fit, [name, benchmark], [cause, visibility], **WORK).success(sift, chosen, [items, listed], **WORK)
     for choice in (cause, visibility):
         choice.input(sift, chosen, [items, listed], **WORK)
     items.select(take, [name, benchmark, listed], [tabs, board.picture, *filling(board)], **ORDERLY)

@@ -178,7 +178,7 @@ def _verdict(cut: Sequence[Piece], first: Sequence[Piece], present: Collection[s
         if wrong:
             told.append(("made-up", f"made up: {', '.join(wrong)}"))
         elif objects:
-            told.append(("clean", "nothing made up"))
+            told.append(("clean", "no object made up"))
         told.append(("named", f"{len(right)} of {len(present)} objects named" if objects else "names no object"))
     real = dict.fromkeys(piece.object for piece in first if piece.object and piece.kind != "hallucinated")
     lacking = [name for name in real if name not in objects]

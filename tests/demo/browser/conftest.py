@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
@@ -18,16 +19,23 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
+VIEW = {"width": 1280, "height": 900}
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
-def url(disputed_root):
+def runs(tmp_path_factory) -> Path:
+    """Folder whose runs can be browsed; tests of runs name their own."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def url(runs):
     """Address of a page with a model of its own, so that the tests may use theirs at the same time."""
     from mmhall.demo.serve import Address, serving
 
     model: Future[mmhall.LVLM] = Future()
-    with serving(model, Address(port=0), runs=disputed_root) as address:
+    with serving(model, Address(port=0), runs=runs) as address:
         model.set_result(mmhall.load("embedded", device="cpu"))
         yield address
 
@@ -44,21 +52,32 @@ def chromium():
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def window(chromium):
+    """Return what makes windows of one browser session; they share what was fetched, and nothing else."""
+    context = chromium.new_context(viewport=VIEW)
+    yield context.new_page
+    context.close()
+
+
 @pytest.fixture
-def visit(chromium, url):
-    """Come to the page; each visitor has a browser context of their own, and must have met no error in the end."""
+def visit(chromium, window, url):
+    """Come to the page; each visitor must have met no error in the end. A stranger has a session of their own."""
     from tests.demo.browser.visitor import Visitor
 
-    visitors = []
+    visitors, sessions = [], []
 
-    def come(**options) -> Visitor:
-        context = chromium.new_context(viewport={"width": 1280, "height": 900}, **options)
-        visitors.append(Visitor(context.new_page()))
+    def come(stranger: bool = False) -> Visitor:
+        if stranger:
+            sessions.append(chromium.new_context(viewport=VIEW))
+        visitors.append(Visitor(sessions[-1].new_page() if stranger else window()))
         return visitors[-1].open(url)
 
     yield come
     for visitor in visitors:
-        visitor.page.context.close()
+        visitor.page.close()
+    for session in sessions:
+        session.close()
     for visitor in visitors:
         visitor.check()
 

@@ -104,7 +104,7 @@ def test_stop_keeps_what_was_said_and_the_page_goes_on(visit, embedded):
 
 
 def test_two_visitors_at_once_get_their_own_answers(visit, embedded):
-    one, other = visit(), visit()
+    one, other = visit(stranger=True), visit(stranger=True)
     one.scene(2)
     other.scene(6)
     other.write(1, "vhr")

@@ -9,6 +9,12 @@ from tests.demo.browser.visitor import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+
+@pytest.fixture(scope="module")
+def runs(disputed_root):
+    return disputed_root
+
+
 HARM = "<script>alert(1)</script> **bold** <img src=x onerror=alert(2)> \u202eexe.cod שלום"
 
 

@@ -77,9 +77,8 @@ def test_ask_pressed_again_asks_anew(visit):
     expect(visitor.page.locator("#probe tbody .mm-said")).to_have_count(4)
 
 
-def test_what_is_typed_while_the_page_fills_itself_stays(chromium, url, embedded):
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    visitor = Visitor(context.new_page())
+def test_what_is_typed_while_the_page_fills_itself_stays(window, url):
+    visitor = Visitor(window())
     visitor.page.goto(url)
     visitor.page.locator("#pickers").get_by_role("button", name="Options").nth(1).click()
     field = visitor.page.locator("#spec-2 textarea")
@@ -91,5 +90,5 @@ def test_what_is_typed_while_the_page_fills_itself_stays(chromium, url, embedded
     visitor.page.wait_for_timeout(1000)
     expect(field).to_have_value("opera(num_attn_candidates=3)")
     expect(visitor.page.locator("#strategy-2")).to_contain_text("opera")
-    context.close()
+    visitor.page.close()
     visitor.check()

@@ -123,13 +123,13 @@ def test_loading_fills_the_forms_and_clears_the_answers(visit):
     visitor = visit()
     visitor.run()
     present = visitor.page.locator("#present").get_by_role("checkbox")
-    count = present.count()
+    expect(present).to_have_count(4)  # what is there, and the boat that was made up
     asked = {"prompt": "What is it?", "strategies": ["greedy", "vdd(alpha=0.5)"], "present": ["cup"]}
     load_setup(visitor, picture="scene 1/1", setup=asked)
     assert "scene 1/1" in visitor.toast()
     expect(visitor.page.locator("#answers .mm-column")).to_have_count(0)
     expect(visitor.page.locator("#downloads")).to_contain_text("Nothing to share yet")
-    expect(present).to_have_count(count)
+    expect(present).to_have_count(4)
     expect(visitor.spec(2)).to_have_value("vdd(alpha=0.5)")
     expect(visitor.page.get_by_role("spinbutton", name="vdd: alpha")).to_have_value("0.5")
     load_setup(visitor, picture="scene 2026/2", setup={**asked, "strategies": ["greedy", "vdd(alpha=0.25)"]})
@@ -159,11 +159,12 @@ def test_more_columns(visit, embedded, count):
 def test_length_and_sampling(visit, embedded):
     visitor = visit()
     visitor.unfold("Length and sampling")
+    seed = visitor.page.get_by_role("spinbutton", name="Seed", exact=True)
+    expect(seed).to_be_visible()  # the last of the fields that unfold
     for label, value in (("Most tokens", "12"), ("Temperature", "0.7")):
         field = visitor.page.get_by_role("spinbutton", name=f"number input for {label}")
         field.fill(value)
         field.press("Enter")
-    seed = visitor.page.get_by_role("spinbutton", name="Seed", exact=True)
     seed.fill("3")
     seed.press("Tab")
     sampled = {"max_new_tokens": 12, "do_sample": True, "temperature": 0.7, "seed": 3}

@@ -18,6 +18,11 @@ from tests.demo.browser.visitor import expect
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
+@pytest.fixture(scope="module")
+def runs(disputed_root):
+    return disputed_root
+
+
 @pytest.fixture
 def opened(disputed_root):
     run = reopen(disputed_root / "first")
@@ -133,11 +138,16 @@ def test_an_item_is_compared_anew(visit, opened, embedded):
     assert answers == [embedded.generate(loaded.picture, loaded.prompt, s, **settings).text for s in loaded.strategies]
 
 
-def test_a_run_without_answers_says_so(visit):
-    visitor = visit()
-    visitor.tab("Runs")
+def test_a_run_without_answers_says_so_and_takes_the_place_of_another(visit):
+    visitor = open_runs(visit)
     visitor.pick("Run", "group/begun")
     expect(visitor.page.locator("#overview")).to_contain_text("No answers yet")
+    expect(visitor.page.locator("#items")).to_contain_text("No disagreements")
+    visitor.pick("Run", "first")
+    expect(visitor.page.locator("#items .mm-card").first).to_be_visible()
+    visitor.page.locator("#refresh").click()
+    expect(visitor.page.locator("#overview")).to_contain_text("No run is open")
+    expect(visitor.page.locator("#items .mm-card")).to_have_count(0)
 
 
 def _a(name):

@@ -75,8 +75,6 @@ class Visitor:
         self.page.goto(url)
         self.page.wait_for_function("() => !!window.mmhallWord")
         expect(self.page.locator("#model")).to_contain_text("M parameters")
-        # the strategies to choose from are filled in, which would undo what is typed before
-        self.page.wait_for_function("() => +document.querySelector('#drawn-4 input')?.value > 0")
         return self
 
     def check(self):

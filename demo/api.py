@@ -44,14 +44,14 @@ def endpoints(desk: Desk) -> None:
                 yield {"columns": [record(column, columns[0], wanted.present, wanted.absent) for column in columns]}
 
     @telling
-    def probe_api(image: Any, objects: Any, strategies: Any, present: Any) -> Any:
+    def probe_api(image: Any, objects: Any, strategies: Any, present: Any) -> Iterator[dict[str, Any]]:
         desk.wait()
         picture, asked = limits.picture(image), limits.objects(objects)
         methods = limits.strategies(strategies, desk.owned)
         known = None if present is None else limits.objects(present)
         with desk.turn() as lvlm:
-            *_, table = probe(lvlm, picture, asked, methods, known)
-        return as_data(table)
+            for table in probe(lvlm, picture, asked, methods, known):
+                yield as_data(table)  # whoever hangs up meanwhile is not asked for any longer
 
     with gr.Group(visible=False):
         image = uploads_only(gr.Image(label="image", type="pil", format="png"))

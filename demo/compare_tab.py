@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.events import Dependency
 
 from mmhall.demo import gaze_panel, share_panel
 from mmhall.demo.compare import Column, compare
 from mmhall.demo.desk import Desk, Shown
-from mmhall.demo.events import LIGHT, ORDERLY, TELLING, heavy, script
+from mmhall.demo.events import LIGHT, ORDERLY, heavy, script
 from mmhall.demo.guard import telling, uploads_only
 from mmhall.demo.limits import PROMPT, STRATEGIES, TOKENS
 from mmhall.demo.pickers import FIRST_COUNT, Picker, parts_of, pickers
@@ -29,6 +30,7 @@ PRESETS = {
     "What colour …?": "What color is the car?",
 }
 _FIRST = 4  # the scene that is open at first
+_AS_BEFORE = (gr.skip(),) * 6  # Gradio's page stumbles over an event that gives nothing at all
 EMPTY = notice(
     "No answers yet", "Choose a picture and strategies, then press Run: the answers are written side by side."
 )
@@ -42,6 +44,7 @@ class Board:
         picture: The picture.
         prompt: The prompt.
         present: Objects in the picture that are known.
+        ticked: The event of ticking one; those that are offered are judged from then on.
         count: How many columns are in use.
         pickers: Of each column.
         tokens: Most tokens of an answer.
@@ -49,13 +52,15 @@ class Board:
         seed: Of draws.
         answers: The columns.
         legend: Of the marks.
+        heat: Where each one looked.
         shown: The comparison, as state.
-        offered: Objects that were offered to tick, as state; None: all that shows is known.
+        offered: Objects that are judged by whether they are ticked, as state; None: all that shows is known.
     """
 
     picture: gr.Image
     prompt: gr.Textbox
     present: gr.CheckboxGroup
+    ticked: Dependency
     count: gr.Radio
     pickers: tuple[Picker, ...]
     tokens: gr.Slider
@@ -63,14 +68,20 @@ class Board:
     seed: gr.Number
     answers: gr.HTML
     legend: gr.HTML
+    heat: gr.HTML
     shown: gr.State
     offered: gr.State
 
     @property
     def asked(self) -> list[Any]:
         """The fields of a set-up, in the order in which `told` reads them."""
-        specs = [picker.spec for picker in self.pickers]
-        return [self.prompt, self.tokens, self.temperature, self.seed, self.present, self.offered, self.count, *specs]
+        drawn = (self.tokens, self.temperature, self.seed)
+        return [self.prompt, *drawn, self.present, self.offered, self.count, *self.specs]
+
+    @property
+    def specs(self) -> list[gr.Textbox]:
+        """The strategies of all columns, written out."""
+        return [picker.spec for picker in self.pickers]
 
     @property
     def fields(self) -> list[Any]:
@@ -171,6 +182,7 @@ def compare_tab(desk: Desk, blocks: gr.Blocks) -> Board:
             count.input(_visible, count, groups, **LIGHT)
             answers = gr.HTML(EMPTY, js_on_load=script("words.js"), elem_id="answers")
             legend = gr.HTML("", elem_id="legend")
+            heat = gr.HTML(gaze_panel.HINT, elem_id="gaze", render=False)
             mode = gr.Radio(
                 [("objects named", TRUTH), *((one.label, one.name) for one in SIGNALS)],
                 value=TRUTH,
@@ -179,8 +191,22 @@ def compare_tab(desk: Desk, blocks: gr.Blocks) -> Board:
                 elem_id="mode",
             )
             shown, offered = gr.State(None, time_to_live=3600), gr.State(None)
+            ticked = present.input(_judged, [shown, offered], offered, **ORDERLY)
             board = Board(
-                picture, prompt, present, count, columns, tokens, temperature, seed, answers, legend, shown, offered
+                picture,
+                prompt,
+                present,
+                ticked,
+                count,
+                columns,
+                tokens,
+                temperature,
+                seed,
+                answers,
+                legend,
+                heat,
+                shown,
+                offered,
             )
             gaze_panel.panel(desk, board)
             share_panel.panel(desk, board)
@@ -190,15 +216,18 @@ def compare_tab(desk: Desk, blocks: gr.Blocks) -> Board:
 
 
 def _wire(desk: Desk, board: Board, run: gr.Button, stop: gr.Button, status: gr.HTML, mode: gr.Radio) -> None:
-    def begin(request: gr.Request) -> None:
-        desk.go(request.session_hash or "")
+    def begin(request: gr.Request) -> int:
+        return desk.go(request.session_hash or "").number
 
     def leave(request: gr.Request) -> None:
         desk.stop(request.session_hash or "")
 
     @telling
-    def answer(request: gr.Request, image: Any, mode: Any, *asked: Any) -> Iterator[Any]:
-        ticket = desk.ticket(request.session_hash or "")
+    def answer(request: gr.Request, number: Any, image: Any, mode: Any, *asked: Any) -> Iterator[Any]:
+        ticket = desk.ticket(request.session_hash or "", number)
+        if ticket is None:
+            yield _AS_BEFORE
+            return
         if image is None:
             raise ImageError("there is no picture yet; choose a scene or upload one")
         desk.wait()
@@ -206,19 +235,21 @@ def _wire(desk: Desk, board: Board, run: gr.Button, stop: gr.Button, status: gr.
         with desk.turn() as lvlm:
             tokenizer = lvlm.adapter.tokenizer
             columns: tuple[Column, ...] = ()
+            gaze: Any = gaze_panel.HINT
             for columns in compare(lvlm, image, wanted.prompt, strategies, lambda: ticket.stopping, **wanted.settings):
-                if not ticket.unseen:
+                if not ticket.unseen and any(one.state in ("waiting", "writing") for one in columns):
                     drawn = columns_html(columns, tokenizer, wanted.present, mode, wanted.absent)
-                    yield drawn, *[gr.skip()] * 4, ""
+                    yield drawn, gr.skip(), gr.skip(), gr.skip(), gaze, ""
+                    gaze = gr.skip()
         if ticket.unseen:
+            yield _AS_BEFORE
             return
-        offered = _offered(wanted, columns)
         yield (
             columns_html(columns, tokenizer, wanted.present, mode, wanted.absent),
             legend_html(columns, tokenizer, wanted.present, mode),
             Shown(image, wanted, columns),
-            gr.CheckboxGroup(list(offered), value=list(wanted.present or ())),
-            None if wanted.present is not None and wanted.absent is None else offered,
+            gr.CheckboxGroup(list(_offered(wanted, columns))),  # what was ticked meanwhile stays
+            gr.skip(),
             "",
         )
 
@@ -231,44 +262,51 @@ def _wire(desk: Desk, board: Board, run: gr.Button, stop: gr.Button, status: gr.
             legend_html(shown.columns, tokenizer, known["present"], mode),
         )
 
-    run.click(begin, None, None, **ORDERLY).then(
+    number = gr.Number(0, visible="hidden")
+    run.click(begin, None, number, **ORDERLY).then(
         answer,
-        [board.picture, mode, *board.asked],
-        [board.answers, board.legend, board.shown, board.present, board.offered, status],
-        trigger_mode="always_last",
+        [number, board.picture, mode, *board.asked],
+        [board.answers, board.legend, board.shown, board.present, board.heat, status],
         **heavy(status),
     )
     stop.click(leave, None, None, **LIGHT)
-    for change in (board.present.input, mode.input):
+    for change in (board.ticked.then, mode.input):
         change(mark, [board.shown, board.present, board.offered, mode], [board.answers, board.legend], **LIGHT)
 
 
 def _wire_picture(desk: Desk, board: Board, shelf: gr.HTML) -> None:
-    cleared = [board.present, board.offered, board.answers, board.legend, board.shown]
+    cleared = [board.present, board.offered, board.answers, board.legend, board.shown, board.heat]
 
     def take(request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if not isinstance(index, int) or not 0 <= index < len(bundled()):
-            return (gr.skip(),) * 6
+            return (gr.skip(),) * 7
         desk.stop(request.session_hash or "", unseen=True)
         scene = bundled()[index]
         known = gr.CheckboxGroup(list(scene.present), value=list(scene.present))
-        return scene.scene.image, known, None, EMPTY, "", None
+        return scene.scene.image, known, None, EMPTY, "", None, gaze_panel.HINT
 
     def forget(request: gr.Request) -> tuple[Any, ...]:
         desk.stop(request.session_hash or "", unseen=True)
-        return gr.CheckboxGroup([], value=[]), (), EMPTY, "", None
+        return gr.CheckboxGroup([], value=[]), (), EMPTY, "", None, gaze_panel.HINT
 
     def own(request: gr.Request, image: Any) -> tuple[Any, ...]:
         return forget(request)
 
     shelf.select(take, None, [board.picture, *cleared], **ORDERLY)
-    board.picture.upload(own, board.picture, cleared, **ORDERLY).failure(lambda: None, None, board.picture, **TELLING)
+    board.picture.upload(own, board.picture, cleared, **ORDERLY).failure(None, None, board.picture, js="() => null")
     board.picture.clear(forget, None, cleared, **ORDERLY)
 
 
 def _visible(used: Any) -> list[Any]:
     return [gr.Column(visible=index < (used or 0)) for index in range(STRATEGIES[1])]
+
+
+def _judged(shown: Shown | None, offered: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return what is judged once something was ticked: all that is offered by then."""
+    if offered is None or shown is None:
+        return None if offered is None else tuple(offered)
+    return tuple(dict.fromkeys((*offered, *_offered(shown.setup, shown.columns))))
 
 
 def _offered(wanted: Setup, columns: Sequence[Column]) -> tuple[str, ...]:

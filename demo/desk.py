@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -48,10 +49,12 @@ class Ticket:
     """Something that runs for a visitor.
 
     Attributes:
+        number: Its own.
         stopping: Whether it is to end.
         unseen: Whether its end is of no interest any more.
     """
 
+    number: int
     stopping: bool = False
     unseen: bool = False
 
@@ -71,6 +74,7 @@ class Desk:
     owned: tuple[str, ...] = ()
     _turn: Lock = field(default_factory=Lock)
     _tickets: dict[str, Ticket] = field(default_factory=dict)
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _traces: Traces | None = None
 
     @property
@@ -104,14 +108,21 @@ class Desk:
     def go(self, session: str) -> Ticket:
         """Begin something for a visitor; what ran for them before is to end."""
         self.stop(session)
-        ticket = self._tickets[session] = Ticket()
+        self._tickets.pop(session, None)  # the latest goes to the end, those at the front make room
+        ticket = self._tickets[session] = Ticket(next(self._numbers))
         while len(self._tickets) > _TICKETS:
             self._tickets.pop(next(iter(self._tickets)))
         return ticket
 
-    def ticket(self, session: str) -> Ticket:
-        """Return what was begun last for a visitor."""
-        return self._tickets.get(session) or self.go(session)
+    def ticket(self, session: str, number: Any) -> Ticket | None:
+        """Return what was begun for a visitor under a number; None: something else was begun since.
+
+        Who sends no number begins now.
+        """
+        latest = self._tickets.get(session)
+        if latest is None or not number:
+            return self.go(session)
+        return latest if latest.number == number else None
 
     def stop(self, session: str, *, unseen: bool = False) -> None:
         """End what runs for a visitor; `unseen`: it is not to be shown any more either."""

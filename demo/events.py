@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-LIGHT: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+LIGHT: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "hidden",
+    "queue": False,
+    "trigger_mode": "always_last",
+}
 # Gradio's page shows no error and no note of an event that is not queued; this queue has no end and no one waits in it.
-TELLING: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
-# What Run reads is in place before Run is heard: these are done in the order in which a visitor asked for them.
-ORDERLY: dict[str, Any] = {**TELLING, "concurrency_id": "order", "concurrency_limit": 1}
+TELLING: dict[str, Any] = {**LIGHT, "queue": True, "concurrency_limit": None}
+# What Run reads is in place before Run is heard: all of these are done, in the order in which they were asked for.
+ORDERLY: dict[str, Any] = {**TELLING, "concurrency_id": "order", "concurrency_limit": 1, "trigger_mode": "multiple"}
 WORK: dict[str, Any] = {**TELLING, "concurrency_id": "page", "concurrency_limit": 2}  # takes a while without the model
-MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "trigger_mode": "multiple"}
 _STATIC = Path(__file__).parent / "static"
 
 

@@ -28,7 +28,7 @@ def _notice(title: str, text: str) -> str:
     return render("gaze.html", looks=(), title=title, text=text)
 
 
-_HINT = _notice(
+HINT = _notice(
     "Where did it look?", "Click a word of an answer, or walk through the words with the arrow keys and press Enter."
 )
 _GONE = _notice("This was a while ago", "Click the word again: what was read for it has made room for others.")
@@ -37,7 +37,8 @@ _GONE = _notice("This was a while ago", "Click the word again: what was read for
 def panel(desk: Desk, board: Board) -> None:
     """Lay the panel out and wire it to the words of the answers."""
     gr.Markdown("### Where each one looked")
-    heat = gr.HTML(_HINT, elem_id="gaze")
+    heat = board.heat
+    heat.render()
     spot = gr.State((0, 0))
     with gr.Row():
         slider = gr.Slider(0, 1, 0, step=1, label="Word", info="Walk through the words of the column.", elem_id="word")
@@ -90,14 +91,12 @@ def panel(desk: Desk, board: Board) -> None:
         pick,
         [board.shown, layers, heads],
         outputs,
-        trigger_mode="always_last",
         **heavy(heat),
     )
-    slider.input(draw, [board.shown, spot, slider, layers, heads], heat, trigger_mode="always_last", **TELLING)
+    slider.input(draw, [board.shown, spot, slider, layers, heads], heat, **TELLING)
     slider.input(None, slider, None, js="word => { window.mmhallWord && window.mmhallWord(word); }", **LIGHT)
     for choice in (layers, heads):
-        choice.input(draw, [board.shown, spot, slider, layers, heads], heat, trigger_mode="always_last", **TELLING)
-    board.shown.change(lambda: _HINT, None, heat, **LIGHT)
+        choice.input(draw, [board.shown, spot, slider, layers, heads], heat, **TELLING)
 
 
 def _spot(shown: Shown | None, data: Any) -> tuple[int, int]:

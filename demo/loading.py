@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def filling(board: Board) -> list[Any]:
     """Return what a set-up fills, in the order of `filled`."""
-    return [*board.fields, *redrawing(board.pickers), board.answers, board.legend, board.shown]
+    return [*board.fields, *redrawing(board.pickers), board.answers, board.legend, board.shown, board.heat]
 
 
 def filled(desk: Desk, board: Board, wanted: Setup) -> list[Any]:
     """Return the values of `filling` for a set-up."""
     forms = redrawn(wanted.strategies, len(board.pickers))
-    return [*board.filled(desk, wanted), *forms, board.answers.value, "", None]
+    return [*board.filled(desk, wanted), *forms, board.answers.value, "", None, board.heat.value]

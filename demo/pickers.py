@@ -12,7 +12,7 @@ import gradio as gr
 from mmhall.cards import card
 from mmhall.demo import limits
 from mmhall.demo.desk import Desk
-from mmhall.demo.events import ORDERLY, TELLING
+from mmhall.demo.events import ORDERLY
 from mmhall.demo.forms import component, fields, offered, values_of, written
 from mmhall.demo.guard import telling
 from mmhall.demo.limits import SPEC, STRATEGIES
@@ -132,11 +132,12 @@ def _picker(desk: Desk, index: int, time: gr.Number, group: gr.Column) -> Picker
             return (gr.skip(),) * 3
         return stay(text), text, next(_TIMES)
 
-    def stay(text: str) -> list[str]:
-        return _named(text, offered(desk.owned) if desk.model.done() else _FIRST)
+    def stay(text: str) -> Any:
+        choices = offered(desk.owned) if desk.model.done() else [*_FIRST]
+        return gr.Dropdown(choices, value=_named(text, choices))
 
-    fold.expand(lambda time: time or next(_TIMES), time, time, **ORDERLY)
-    names.input(choose, [names, spec], [spec, told, time], **ORDERLY).failure(stay, spec, names, **TELLING)
+    fold.expand(lambda time: gr.skip() if time else next(_TIMES), time, time, **ORDERLY)
+    names.input(choose, [names, spec], [spec, told, time], **ORDERLY).failure(stay, spec, names, **ORDERLY)
     gr.on([spec.submit, spec.blur], read, [spec, told], [names, told, time], **ORDERLY)
     return Picker(names, spec, told, time, group)
 

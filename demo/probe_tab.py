@@ -37,17 +37,20 @@ def probe_tab(desk: Desk, board: Board) -> None:
     def suggested(present: Any, shown: Any) -> str:
         return ", ".join(default_objects(tuple(present or ()) or None, _said(shown) if shown else ()))
 
-    def begin(request: gr.Request) -> None:
-        desk.go(request.session_hash or "")
+    def begin(request: gr.Request) -> int:
+        return desk.go(request.session_hash or "").number
 
     def leave(request: gr.Request) -> None:
         desk.stop(request.session_hash or "")
 
     @telling
     def answer(
-        request: gr.Request, image: Any, names: Any, present: Any, offered: Any, count: Any, *specs: Any
+        request: gr.Request, number: Any, image: Any, names: Any, present: Any, offered: Any, count: Any, *specs: Any
     ) -> Iterator[Any]:
-        ticket = desk.ticket(request.session_hash or "")
+        ticket = desk.ticket(request.session_hash or "", number)
+        if ticket is None:
+            yield gr.skip(), gr.skip()
+            return
         if image is None:
             raise ImageError("there is no picture yet; choose a scene or upload one on the Compare tab")
         desk.wait()
@@ -57,11 +60,11 @@ def probe_tab(desk: Desk, board: Board) -> None:
                 yield probe_html(found), ""
 
     suggest.click(suggested, [board.present, board.shown], objects, **ORDERLY)
-    ask.click(begin, None, None, **ORDERLY).then(
+    number = gr.Number(0, visible="hidden")
+    ask.click(begin, None, number, **ORDERLY).then(
         answer,
-        [board.picture, objects, board.present, board.offered, board.count, *(picker.spec for picker in board.pickers)],
+        [number, board.picture, objects, board.present, board.offered, board.count, *board.specs],
         [table, status],
-        trigger_mode="always_last",
         **heavy(status),
     )
     stop.click(leave, None, None, **LIGHT)

@@ -80,10 +80,10 @@ def panel(desk: Desk, board: Board) -> None:
         gr.Info(html.escape(_elsewhere(loaded.picture)))
         return gr.skip(), *values
 
-    for change in (board.shown.change, board.present.input):
+    for change in (board.shown.change, board.ticked.then):
         change(tell, [board.shown, board.present, board.offered], [text, python, shell], **TELLING)
-    for change in (board.shown.change, board.present.input, opened.change):
-        change(draw, [board.shown, board.present, board.offered, opened], downloads, trigger_mode="always_last", **WORK)
+    for change in (board.shown.change, board.ticked.then, opened.change):
+        change(draw, [board.shown, board.present, board.offered, opened], downloads, **WORK)
     fold.expand(lambda: True, None, opened, **TELLING)
     fold.collapse(lambda: False, None, opened, **TELLING)
     load.click(take, text, [board.picture, *filling(board)], **ORDERLY)

@@ -175,10 +175,13 @@ def _verdict(cut: Sequence[Piece], first: Sequence[Piece], present: Collection[s
     if present is not None:
         wrong = dict.fromkeys(piece.object for piece in cut if piece.kind == "hallucinated")
         right = dict.fromkeys(piece.object for piece in cut if piece.kind == "supported")
+        unknown = [name for name in objects if name not in wrong and name not in right]
         if wrong:
             told.append(("made-up", f"made up: {', '.join(wrong)}"))
-        elif objects:
+        elif objects and not unknown:
             told.append(("clean", "no object made up"))
+        if unknown:
+            told.append(("unknown", f"not known: {', '.join(unknown)}"))
         told.append(("named", f"{len(right)} of {len(present)} objects named" if objects else "names no object"))
     real = dict.fromkeys(piece.object for piece in first if piece.object and piece.kind != "hallucinated")
     lacking = [name for name in real if name not in objects]

@@ -1,8 +1,8 @@
 """Marks on the words of an answer: objects that are in the picture or not, or signals of the model on a scale.
 
-Where it is known what a picture shows, each object named is supported or hallucinated; what an answer denies ("no dog")
-is not named. Where it is not known, the plain model's own signals say how much a word has to do with the picture; see
-`mmhall.answers.Uncertainty`.
+Where it is known what a picture shows, each object named is supported or hallucinated. What an answer denies is not
+named: "no dog" names none, "no dog near the car" names the car. Where the truth is not known, the plain model's own
+signals say how much a word has to do with the picture; see `mmhall.answers.Uncertainty`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 TRUTH = "objects"
 _CLAUSE = re.compile(r"[.;:,!?\n]|\b(?:but|and there)\b", re.IGNORECASE)
-_DENIED = re.compile(r"\b(?:no|not|without|neither|nor|never|\w+n[’']t)\b", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\b(?:no|not|without|neither|nor|never|\w+n[’']t)\b"
+    r"(?!.*\b(?:on|in|at|near|beside|next|behind|under|above|over|with|by|from|to|that|which|who|where|while)\b)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,8 @@ def test_a_stop_ends_what_runs_and_not_what_is_begun_after_it(desk):
     desk.stop("a")
     second = desk.go("a")
     assert (first.stopping, second.stopping, other.stopping) == (True, False, False)
-    assert desk.ticket("a") is second
+    assert desk.ticket("a", second.number) is second
+    assert desk.ticket("a", first.number) is None
 
 
 def test_beginning_anew_ends_what_still_runs(desk):
@@ -41,7 +42,18 @@ def test_another_picture_and_a_closed_tab_make_an_end_of_no_interest(desk):
     desk.leave("a")
     assert gone.stopping
     assert gone.unseen
-    assert not desk.ticket("a").stopping
+    assert not desk.ticket("a", gone.number).stopping
+
+
+def test_who_stays_long_is_not_forgotten_while_something_runs_for_them(desk):
+    desk.go("stays")
+    for number in range(200):
+        desk.go(f"{number}")
+    latest = desk.go("stays")
+    for number in range(200):
+        desk.go(f"another {number}")
+    desk.stop("stays")
+    assert latest.stopping
 
 
 def test_invented_sessions_take_no_room(desk):

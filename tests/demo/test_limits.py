@@ -120,14 +120,14 @@ def test_the_run_and_ask_buttons_keep_to_the_limits_too(visitor, image):
         *({"mode": one} for one in ("x", 5, [])),
     ]
     for changed in bad:
-        assert plainly_refused(visitor.ask(run, [image, *{**good, **changed}.values(), *SPECS])), changed
+        assert plainly_refused(visitor.ask(run, [None, image, *{**good, **changed}.values(), *SPECS])), changed
     for specs in BAD_STRATEGIES:
         if isinstance(specs, list) and 1 <= len(specs) <= 2 and isinstance(specs[0], str):
             sent = [*specs, "beam", "vhr", "vhr"][:4]
-            assert plainly_refused(visitor.ask(run, [image, *good.values(), *sent])), specs
-            assert plainly_refused(visitor.ask(ask, [image, "cup", [], None, 2, *sent])), specs
-    assert visitor.ask(run, [image, *good.values(), *SPECS]).error is None
-    assert visitor.ask(ask, [image, "cup", [], None, 2, *SPECS]).error is None
+            assert plainly_refused(visitor.ask(run, [None, image, *good.values(), *sent])), specs
+            assert plainly_refused(visitor.ask(ask, [None, image, "cup", [], None, 2, *sent])), specs
+    assert visitor.ask(run, [None, image, *good.values(), *SPECS]).error is None
+    assert visitor.ask(ask, [None, image, "cup", [], None, 2, *SPECS]).error is None
 
 
 ABSURD = [
@@ -149,7 +149,7 @@ ABSURD = [
 
 @pytest.mark.slow
 def test_no_event_of_the_page_breaks_over_what_it_gets(visitor, image):
-    run, asked = visitor.event("answer")["id"], [image, TRUTH, PROMPT, 2, 0, 0, [], None, 2, *SPECS]
+    run, asked = visitor.event("answer")["id"], [None, image, TRUTH, PROMPT, 2, 0, 0, [], None, 2, *SPECS]
     assert visitor.ask(run, asked).error is None  # so that the others have something to do
     for event in visitor.config["dependencies"]:
         if event["api_name"] in ("compare", "probe", "answer", "answer_1") or not event["backend_fn"]:

@@ -152,7 +152,7 @@ def test_a_screen_reader_hears_what_all_columns_looked_at_once_all_are_read(embe
 def test_a_trace_that_has_made_room_asks_for_another_click(visitor, scene):
     image = as_file(visitor.upload(scene.image))
     prompt = "What is here?"  # which nobody else asks this page, so that no trace is at hand
-    asked = [image, None, prompt, 4, 0, 0, [], None, 2, "greedy", "vcd", "vdd", "vhr"]
+    asked = [None, image, None, prompt, 4, 0, 0, [], None, 2, "greedy", "vcd", "vdd", "vhr"]
     assert visitor.ask(visitor.event("answer")["id"], asked).error is None
     drawn = visitor.ask(visitor.event("draw")["id"], [None, None, 0, [], []])
     assert "Click the word again" in drawn.value

@@ -200,24 +200,29 @@ def test_of_ones_own_picture_only_what_was_offered_is_known(visitor):
     run, ask, own = (visitor.event(name)["id"] for name in ("answer", "answer_1", "own"))
     (take,) = [number for number in visitor.events("take") if not visitor.config["dependencies"][number]["inputs"]]
     assert visitor.ask(own, [picture]).error is None
-    shown = visitor.ask(run, [picture, None, "Please describe this image in detail.", 32, 0, 0, [], None, 2, *specs])
+    shown = visitor.ask(
+        run, [None, picture, None, "Please describe this image in detail.", 32, 0, 0, [], None, 2, *specs]
+    )
     assert shown.error is None
     offered = [name for name, _ in shown.data[3]["choices"]]
     ticked, *unticked = offered
     other = next(name for name in COMMON if name not in offered)
-    told = truths(visitor.ask(ask, [picture, ", ".join((*offered, other)), [ticked], None, 2, *specs]).data[0])
+    told = truths(visitor.ask(ask, [None, picture, ", ".join((*offered, other)), [ticked], None, 2, *specs]).data[0])
+    assert told == {ticked: "yes", **dict.fromkeys((*unticked, other), "not known")}
+    assert visitor.ask(visitor.event("_judged")["id"], [None, None]).error is None  # as when something is ticked
+    told = truths(visitor.ask(ask, [None, picture, ", ".join((*offered, other)), [ticked], None, 2, *specs]).data[0])
     assert told == {ticked: "yes", **dict.fromkeys(unticked, "no"), other: "not known"}
     assert len(unticked) > 0
-    told = truths(visitor.ask(ask, [picture, ", ".join(offered), [], None, 2, *specs]).data[0])
+    told = truths(visitor.ask(ask, [None, picture, ", ".join(offered), [], None, 2, *specs]).data[0])
     assert set(told.values()) == {"not known"}
     assert visitor.ask(take, [], {"index": 4}).error is None
     scene = as_file(visitor.upload(image))
-    told = truths(visitor.ask(ask, [scene, f"{ticked}, {other}", [ticked], None, 2, *specs]).data[0])
+    told = truths(visitor.ask(ask, [None, scene, f"{ticked}, {other}", [ticked], None, 2, *specs]).data[0])
     assert told == {ticked: "yes", other: "no"}
     mirrored = as_file(visitor.upload(ImageOps.mirror(turned)))  # another picture than the answers are about
     assert visitor.ask(own, [mirrored]).error is None
-    assert not visitor.ask(ask, [mirrored, ", ".join(offered), [ticked], None, 2, *specs]).data  # not offered yet
-    told = truths(visitor.ask(ask, [mirrored, ", ".join(offered), [], None, 2, *specs]).data[0])
+    assert not visitor.ask(ask, [None, mirrored, ", ".join(offered), [ticked], None, 2, *specs]).data  # not offered yet
+    told = truths(visitor.ask(ask, [None, mirrored, ", ".join(offered), [], None, 2, *specs]).data[0])
     assert set(told.values()) == {"not known"}
 
 

@@ -140,8 +140,8 @@ def fields(visitor, event, image):
     return {
         "compare": [image, "What is in this image?", ["greedy"], {"max_new_tokens": 2}],
         "probe": [image, "cup", ["greedy"], None],
-        "answer": [image, None, "What is in this image?", 2, 0, 0, [], None, 2, *specs],
-        "answer_1": [image, "cup", [], None, 2, *specs],
+        "answer": [None, image, None, "What is in this image?", 2, 0, 0, [], None, 2, *specs],
+        "answer_1": [None, image, "cup", [], None, 2, *specs],
         "own": [image],
     }[event]
 

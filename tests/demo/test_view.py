@@ -11,7 +11,7 @@ from mmhall.demo import probe as probing
 from mmhall.demo.compare import Column
 from mmhall.demo.rendering import notice, render
 from mmhall.demo.view import chosen, columns_html, legend_html
-from mmhall.demo.words import SIGNALS, TRUTH
+from mmhall.demo.words import SIGNALS, TRUTH, named
 from tests.demo.visitor import as_file
 
 HOSTILE = [
@@ -112,6 +112,10 @@ def test_every_mark_is_told_in_words(compared, embedded):
             float(one) for one in re.findall(r"--level: ([\d.]+)", columns_html(columns, tokenizer, None, signal.name))
         ]
         assert (min(levels), max(levels)) == (0, 1)
+    partly = columns_html(columns, tokenizer, present[:1], TRUTH, ["cat"])
+    assert "not known: " in partly
+    assert "no object made up" not in partly
+    assert "no object made up" in columns_html(columns, tokenizer, named(columns[0].text), TRUTH, ["cat"])
     assert chosen(None, None) == chosen(TRUTH, None) == SIGNALS[0].name
     assert chosen(None, []) == TRUTH
 
@@ -119,18 +123,18 @@ def test_every_mark_is_told_in_words(compared, embedded):
 @pytest.mark.parametrize("text", [one for one in HOSTILE if "\0" not in one])
 def test_the_open_page_escapes_what_it_is_told(visitor, scene, text):
     image = as_file(visitor.upload(scene.image))
-    asked = [image, TRUTH, text, 4, 0, 0, [], None, 2, "greedy", "vcd", "vdd", "vhr"]
+    asked = [None, image, TRUTH, text, 4, 0, 0, [], None, 2, "greedy", "vcd", "vdd", "vhr"]
     shown = visitor.ask(visitor.event("answer")["id"], asked)
     assert shown.error is None
     assert "img" not in harmless(shown.data[0]).tags
-    asked[9] = f"vcd(alpha={text!r})"
+    asked[10] = f"vcd(alpha={text!r})"
     refused = visitor.ask(visitor.event("answer")["id"], asked)
     assert refused.data is None
     seen = Tags(refused.error)
     assert (seen.tags, seen.names) == (set(), set())
     assert not re.search("[\u202a-\u202e\u2066-\u2069]", refused.error)
     probed = visitor.ask(
-        visitor.event("answer_1")["id"], [image, text[:40].replace(",", ""), [], None, 2, *asked[10:], "beam"]
+        visitor.event("answer_1")["id"], [None, image, text[:40].replace(",", ""), [], None, 2, *asked[11:], "beam"]
     )
     assert "img" not in harmless(probed.data[0]).tags
     program = visitor.ask(visitor.event("compare")["id"], [image, text, [text], None])

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import Future
+from functools import wraps
+from threading import Event
+
 import pytest
 
 from mmhall.benchmarks.scenes.world import NAMES
+from mmhall.demo import compare_tab, pickers
+from mmhall.demo.compare import compare
 from mmhall.demo.scenes import bundled
+from mmhall.demo.serve import Address, serving
 from tests.demo.browser.visitor import Visitor, expect
 from tests.demo.conftest import PROMPT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+BUSY = "beam(num_beams=16)"
+QUESTION = "Is there a boat in the image?"
 
 
 def said(lvlm, index, *strategies, prompt=PROMPT):
@@ -17,78 +28,183 @@ def said(lvlm, index, *strategies, prompt=PROMPT):
     return [lvlm.generate(picture, prompt, spec, max_new_tokens=128).text for spec in strategies]
 
 
-def press_run(visitor):
-    """Press Run without looking whether the page stands still."""
-    box = visitor.page.locator("#run").bounding_box()
+@pytest.fixture
+def sluggish(monkeypatch):
+    """The page takes its time over what people do before they press Run."""
+
+    def slowly(work):
+        @wraps(work)
+        def late(*values):
+            time.sleep(0.4)
+            return work(*values)
+
+        return late
+
+    monkeypatch.setattr(compare_tab, "bundled", slowly(compare_tab.bundled))
+    monkeypatch.setattr(pickers, "_together", slowly(pickers._together))
+    monkeypatch.setattr(pickers, "_named", slowly(pickers._named))
+
+
+@pytest.fixture
+def hold(monkeypatch):
+    """Have comparisons wait at a moment, until they are let go."""
+
+    def until(moment):
+        let_go = Event()
+
+        def slowly(*values, **named):
+            for columns in compare(*values, **named):
+                yield columns
+                if moment(columns):
+                    assert let_go.wait(60)
+
+        monkeypatch.setattr(compare_tab, "compare", slowly)
+        return let_go
+
+    return until
+
+
+def press(visitor, part="#run"):
+    """Press a button without looking whether the page stands still."""
+    box = visitor.page.locator(part).bounding_box()
     visitor.page.evaluate("() => { window.mmhallSeen = []; }")
     visitor.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, delay=120)
 
 
-def test_run_asks_about_the_scene_that_was_chosen_last(visit, embedded):
+def writing(visitor):
+    visitor.page.wait_for_function("() => mmhallSeen.some(([, columns]) => columns.some(([, letters]) => letters))")
+
+
+def test_run_asks_about_the_scene_that_was_chosen_last(visit, embedded, sluggish):
     visitor = visit()
-    for index in (2, 6, 0):
+    for index in (2, 6):
+        visitor.scene(3)
         visitor.scene(index)
-        press_run(visitor)
+        press(visitor)
         assert visitor.finished() == said(embedded, index, "greedy", "vcd")
 
 
-def test_run_asks_the_strategy_that_was_typed_last(visit, embedded):
+def test_run_asks_the_strategy_that_was_typed_last(visit, embedded, sluggish):
     visitor = visit()
     field = visitor.spec(2)
-    for spec in ("vdd(alpha=0.5)", "beam", "vhr+vcd"):
+    for spec in ("vdd(alpha=0.5)", "vhr+vcd"):
         field.fill(spec)
-        press_run(visitor)
+        press(visitor)
         assert visitor.finished() == said(embedded, 4, "greedy", spec)
     expect(visitor.page.locator("#strategy-2")).to_contain_text("vhr")
 
 
-def test_run_asks_the_strategy_that_was_chosen_last(visit, embedded):
+def test_run_asks_the_strategies_that_were_chosen_last(visit, embedded, sluggish):
     visitor = visit()
-    visitor.choose(2)
     visitor.page.locator("#strategy-2").get_by_role("combobox").click()
-    visitor.page.get_by_role("option", name="vdd", exact=True).click()
-    press_run(visitor)
-    assert visitor.finished() == said(embedded, 4, "greedy", "vdd")
+    for name in ("beam", "vhr"):
+        visitor.page.get_by_role("option", name=name, exact=True).click()
+    press(visitor)
+    assert visitor.finished() == said(embedded, 4, "greedy", "vcd+beam+vhr")
+    expect(visitor.spec(2)).to_have_value("vcd+beam+vhr")
 
 
 def test_run_pressed_again_asks_anew(visit, embedded):
     visitor = visit()
-    visitor.write(1, "beam(num_beams=16)")
-    press_run(visitor)
+    visitor.write(1, BUSY)
+    press(visitor)
+    writing(visitor)
     visitor.write(1, "greedy")
-    visitor.ask("Is there a boat in the image?")
-    press_run(visitor)
-    answers = said(embedded, 4, "greedy", "vcd", prompt="Is there a boat in the image?")
+    visitor.ask(QUESTION)
+    press(visitor)
     expect(visitor.words(0, "Yes")).to_be_visible()
-    assert visitor.finished() == answers
+    assert visitor.finished() == said(embedded, 4, "greedy", "vcd", prompt=QUESTION)
+
+
+def test_run_pressed_again_in_the_queue_asks_only_anew(visit, embedded, hold):
+    """The first is unfit and the second outdated by the time the model is free."""
+    let_go = hold(lambda columns: columns[0].state == "waiting")
+    other, visitor = visit(), visit()
+    other.begin()
+    expect(other.page.locator("#answers .mm-column")).to_have_count(2)
+    visitor.write(2, "vcdd")
+    press(visitor)
+    expect(visitor.page.locator("#status")).to_contain_text("queue")
+    visitor.write(2, "vdd")
+    press(visitor)
+    visitor.ask(QUESTION)
+    press(visitor)
+    visitor.page.wait_for_timeout(500)
+    let_go.set()
+    answers = visitor.finished()
+    assert answers == said(embedded, 4, "greedy", "vdd", prompt=QUESTION)
+    visitor.page.wait_for_timeout(1500)  # nothing follows
+    longest = max(letters for _, columns in visitor.seen() for _, letters in columns)
+    assert longest <= max(map(len, answers)) + len(" (not in the picture)")
+    assert visitor.answers() == answers
+    expect(visitor.page.get_by_test_id("toast-text")).to_have_count(0)
 
 
 def test_ask_pressed_again_asks_anew(visit):
     visitor = visit()
-    visitor.write(1, "beam(num_beams=16)")  # asks object by object
+    visitor.write(1, BUSY)  # asks object by object
     visitor.tab("Probe")
-    objects, ask = visitor.page.locator("#objects textarea"), visitor.page.locator("#ask")
+    objects = visitor.page.locator("#objects textarea")
     objects.fill(", ".join(NAMES[:24]))
-    ask.click()
+    press(visitor, "#ask")
     expect(visitor.page.locator("#probe tbody .mm-said").first).to_be_visible()
     objects.fill("bird, cup")
-    ask.click()
+    press(visitor, "#ask")
     expect(visitor.page.locator("#probe tbody tr")).to_have_count(2)
     expect(visitor.page.locator("#probe tbody .mm-said")).to_have_count(4)
 
 
-def test_what_is_typed_while_the_page_fills_itself_stays(window, url):
-    visitor = Visitor(window())
-    visitor.page.goto(url)
-    visitor.page.locator("#pickers").get_by_role("button", name="Options").nth(1).click()
-    field = visitor.page.locator("#spec-2 textarea")
-    field.fill("opera(num_attn_candidates=3)")
-    field.blur()
-    expect(visitor.page.locator("#model")).to_contain_text("M parameters")
-    expect(visitor.page.locator("#strategy-2")).to_contain_text("opera")
-    expect(visitor.page.get_by_role("spinbutton", name="opera: num_attn_candidates")).to_have_value("3")
-    visitor.page.wait_for_timeout(1000)
-    expect(field).to_have_value("opera(num_attn_candidates=3)")
-    expect(visitor.page.locator("#strategy-2")).to_contain_text("opera")
-    visitor.page.close()
-    visitor.check()
+def test_the_word_that_was_clicked_last_is_looked_at(visit):
+    visitor = visit()
+    visitor.run()
+    visitor.words(0, "bird").click()
+    visitor.words(0, "beach").click()
+    visitor.looked(0, "beach")
+    visitor.page.wait_for_timeout(500)
+    visitor.looked(0, "beach")
+
+
+def test_a_word_clicked_while_others_are_written_is_looked_at(visit, hold):
+    visitor = visit()
+    visitor.run()
+    visitor.words(1, "bird").click()
+    visitor.looked(1, "bird")
+    let_go = hold(lambda columns: columns[1].state == "done" != columns[0].state)
+    visitor.begin()
+    expect(visitor.page.locator("#answers .mm-column.mm-is-done")).to_have_count(1)
+    expect(visitor.page.locator("#gaze figure")).to_have_count(0)
+    visitor.words(1, "bird").click()
+    let_go.set()
+    visitor.finished()
+    visitor.looked(1, "bird")
+    visitor.page.wait_for_timeout(500)  # it stays
+    visitor.looked(1, "bird")
+
+
+def test_what_is_ticked_while_answers_are_written_stays(visit):
+    visitor = visit()
+    visitor.write(2, BUSY)
+    visitor.begin()
+    writing(visitor)
+    bird = visitor.page.locator("#present").get_by_role("checkbox", name="bird")
+    bird.uncheck()
+    visitor.finished()
+    expect(visitor.page.locator("#present").get_by_role("checkbox", name="boat")).to_be_visible()
+    expect(bird).not_to_be_checked()
+
+
+def test_what_is_typed_before_the_model_is_loaded_stays(window, embedded):
+    model = Future()
+    with serving(model, Address(port=0)) as url:
+        visitor = Visitor(window())
+        visitor.page.goto(url)
+        field = visitor.spec(2)
+        field.fill("opera(num_attn_candidates=3)")
+        field.blur()
+        expect(visitor.page.locator("#strategy-2").get_by_role("button", name="Remove")).to_have_count(0)
+        model.set_result(embedded)
+        expect(visitor.page.locator("#strategy-2")).to_contain_text("opera")
+        expect(visitor.page.get_by_role("spinbutton", name="opera: num_attn_candidates")).to_have_value("3")
+        expect(field).to_have_value("opera(num_attn_candidates=3)")
+        visitor.page.close()
+        visitor.check()

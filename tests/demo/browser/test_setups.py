@@ -165,6 +165,7 @@ def test_length_and_sampling(visit, embedded):
         field = visitor.page.get_by_role("spinbutton", name=f"number input for {label}")
         field.fill(value)
         field.press("Enter")
+        expect(field).to_have_value(value)
     seed.fill("3")
     seed.press("Tab")
     sampled = {"max_new_tokens": 12, "do_sample": True, "temperature": 0.7, "seed": 3}

@@ -23,6 +23,13 @@ def runs(disputed_root):
     return disputed_root
 
 
+STOP_ONCE_SAID = """() => {
+  const said = document.querySelector('#probe tbody .mm-said');
+  if (said) document.querySelector('#probe-stop').click();
+  return said;
+}"""
+
+
 @pytest.fixture
 def opened(disputed_root):
     run = reopen(disputed_root / "first")
@@ -78,8 +85,7 @@ def test_a_probe_is_stopped(visit):
     visitor.page.locator("#objects textarea").fill(", ".join(NAMES[:24]))
     visitor.page.locator("#ask").click()
     table = visitor.page.locator("#probe table")
-    expect(table.locator("tbody .mm-said").first).to_be_visible()
-    visitor.page.locator("#probe-stop").click()
+    visitor.page.wait_for_function(STOP_ONCE_SAID)
     expect(table.locator("td.mm-none").filter(has_text="stopped")).to_have_count(4)
     said = table.locator(".mm-said").count()
     assert 0 < said < 24

@@ -10,7 +10,7 @@ from tests.demo.conftest import PROMPT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-SLOW = ("greedy", "vcd+beam(num_beams=16)", "vdd+beam(num_beams=16)", "opera(num_attn_candidates=16)")
+SLOW = ("greedy", "vcd+beam(num_beams=16)", "opera(num_attn_candidates=16)")
 
 STOP_AFTER = """count => {
   const wanted = window.mmhallSeen.some(([, columns]) => columns[0][1] > count);
@@ -27,7 +27,7 @@ def said(lvlm, index, *strategies):
 def slowly(visitor):
     """Ask on a scene what takes seconds."""
     visitor.scene(5)
-    visitor.columns(4)
+    visitor.columns(len(SLOW))
     for column, spec in enumerate(SLOW, 1):
         visitor.write(column, spec)
     visitor.begin()

@@ -7,6 +7,7 @@ the pictures, and several processes can work on it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -185,9 +186,9 @@ def start(
         "batch_size": batch_size,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
-    store = Store.create(folder, setup)
-    for benchmark, _, material in made:
-        store.keep_items(benchmark.name, _kept(material, folder))
+    with closing(Store.create(folder, setup)) as store:
+        for benchmark, _, material in made:
+            store.keep_items(benchmark.name, _kept(material, folder))
     return reopen(folder)
 
 

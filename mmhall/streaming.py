@@ -84,7 +84,9 @@ class Stream(Iterator[str]):
         self.answer: Answer | None = None
         self._turns, self._end = Turns(), _End()
         self._said, self._cut = _Pieces(tokenizer), _Cut(stops)
-        self._thread = threading.Thread(target=_work, args=(write, self._said, self._turns, self._end), daemon=True)
+        self._thread = threading.Thread(
+            target=_work, args=(write, self._said, self._turns, self._end), name="mmhall stream", daemon=True
+        )
 
     def step(self) -> str | None:
         """Take one decoding step.

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from 
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
@@ -21,6 +22,9 @@ from mmhall.located import EMBEDDED
 from mmhall.lvlm import LVLM
 from tests.clip import ensure_clip
 from tests.zoo import ZOO
+
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaForConditionalGeneration:

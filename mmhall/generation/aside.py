@@ -45,7 +45,9 @@ class _Turns:
         self._held: Tensor | BaseException | None = None
         self._layer = -1  # where the pass has come to
         self._left = False
-        self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._work,), daemon=True)
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(self._work,), name="mmhall aside", daemon=True
+        )
         self._device = prepared.input_ids.device
         kind = self._device.type
         self._cast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)

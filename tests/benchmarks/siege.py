@@ -57,10 +57,11 @@ def kills(lvlm, base: Path, scenes: Path, wanted: int) -> int:
     while count < wanted:
         folder = base / f"run-{runs}"
         begin(lvlm, folder, scenes)
-        runs += 1
+        runs, longest = runs + 1, 0.2
         while True:
             pid = child(lvlm, folder)
-            time.sleep(moment.uniform(0.0, 0.4))
+            time.sleep(moment.uniform(0.0, longest))
+            longest *= 1.05  # on a slow machine, too, the run ends
             os.kill(pid, signal.SIGKILL)
             code = ended(pid)
             if code == 0:
@@ -71,19 +72,21 @@ def kills(lvlm, base: Path, scenes: Path, wanted: int) -> int:
 
 
 def together(lvlm, folder: Path, scenes: Path, workers: int) -> None:
+    """Let several workers share a run."""
     begin(lvlm, folder, scenes)
     codes = [ended(pid) for pid in [child(lvlm, folder) for _ in range(workers)]]
     assert codes == [0] * workers, codes
 
 
 def main() -> None:
-    mode, base, scenes, model, number = sys.argv[1:]
+    mode, base, scenes, model, *numbers = sys.argv[1:]
     torch.set_num_threads(1)  # a fork keeps no other thread
     lvlm = mmhall.load(model, device="cpu")
     if mode == "kills":
-        print(kills(lvlm, Path(base), Path(scenes), int(number)))
+        print(kills(lvlm, Path(base), Path(scenes), int(numbers[0])))
     else:
-        together(lvlm, Path(base), Path(scenes), int(number))
+        for number in numbers:
+            together(lvlm, Path(base) / number, Path(scenes), int(number))
 
 
 if __name__ == "__main__":

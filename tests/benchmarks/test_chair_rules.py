@@ -145,7 +145,7 @@ NODES = {word: line.split(", ")[0] for line in SYNONYMS.splitlines() for word in
 
 
 @pytest.mark.parametrize(("name", "lemmas"), [("original", SINGULAR), ("wordnet", FOUR)])
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=5000)
 @given(words=st.lists(st.sampled_from(WORDS), max_size=12))
 @pytest.mark.slow
 def test_reading_equals_a_slow_count(name, lemmas, words):

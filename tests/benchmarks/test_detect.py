@@ -86,7 +86,7 @@ def test_letters_of_several_bytes_shift_no_word(text, wanted):
     assert [(m.name, tokens[0]) for m, tokens in zip(found, places, strict=True)] == wanted
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.sampled_from(["dog", "hot dog", "cats", "é", "木", "🐈", "x", ".", ",", "  ", "train tracks", "\n"])),
     st.sampled_from([" ", "", "-"]),

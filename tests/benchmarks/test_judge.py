@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -63,7 +64,7 @@ def serving(*replies):
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
+def run(tmp_path) -> Iterator[Run]:
     """A run of mmhal with two items and two strategies, and one of pope that no judge scores."""
     benchmarks = {name: {"spec": name, "remarks": []} for name in ("mmhal", "pope")}
     store = Store.create(tmp_path / "run", {"benchmarks": benchmarks, "strategies": list(STRATEGIES)})
@@ -81,7 +82,10 @@ def run(tmp_path) -> Run:
     }
     store.keep_items("mmhal", items)
     store.add([Row("mmhal", f"{n}", s, f"{s} says {n}", "eos", 3, 0.1, 0) for n in range(2) for s in STRATEGIES])
-    return reopen(tmp_path / "run")
+    store.close()
+    opened = reopen(tmp_path / "run")
+    yield opened
+    opened.store.close()
 
 
 TEMPLATE = "Contents {} question {} reference {} answer {}"
@@ -150,7 +154,7 @@ def test_a_failure_is_recorded_never_scored_and_asked_again(run):
 
 def test_a_judge_that_hangs_is_given_up(run):
     with serving(None, "Rating: 5") as (url, asked):
-        outcome = judge(run, part_to_judge(run), endpoint(url, timeout=0.2, tries=1), TEMPLATE)
+        outcome = judge(run, part_to_judge(run), endpoint(url, timeout=2, tries=1), TEMPLATE)
     assert (outcome.added, outcome.failed, len(asked)) == (3, 1, 4)
     assert next(e for _, _, _, e in replies_of(run) if e).endswith("no reply in time")
 

@@ -186,7 +186,7 @@ def test_an_official_table_of_the_hallucination_subset():
     assert "perception" not in scores
 
 
-@settings(max_examples=2500, deadline=None)
+@settings(max_examples=2500)
 @given(st.integers(0, 2**32))
 def test_metrics_equal_a_slow_table_on_random_answers(seed):
     rng = random.Random(seed)

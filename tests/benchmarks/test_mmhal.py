@@ -94,7 +94,7 @@ def answered_row(made, n, extra):
     return Row(made.name, f"{n}", "greedy", "text", "eos", 1, 0.1, 0, extra)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.integers(0, 2**32), st.sampled_from(["official", "strict"]))
 def test_metrics_equal_a_slow_table_on_random_replies(seed, rule):
     rng = random.Random(seed)

@@ -44,7 +44,7 @@ def loaders(amber, tmp_path):
     ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(value=ANYTHING, seed=st.integers(0, 2**32))
 def test_whatever_a_file_holds_it_is_read_or_refused(loaders, value, seed):
     """One value somewhere in a file becomes anything at all, or the file ends early."""

@@ -34,7 +34,9 @@ def run(tmp_path):
     store.add([Row("pope", "p/dog", "vcd", "", "", 0, 0.0, 0, error="no such picture")])
     store.add([Row("pope", "p/dog", "greedy", "=Yes", "length", 8, 0.25, 0, extra={"seen": 1})])
     store.close()
-    return reopen(tmp_path / "run")
+    opened = reopen(tmp_path / "run")
+    yield opened
+    opened.store.close()
 
 
 def test_one_record_for_each_item_and_strategy_in_order(run):

@@ -78,7 +78,7 @@ def test_sentences(text, wanted):
     assert [text[start:end] for start, end in sentences(text)] == wanted
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(st.lists(st.sampled_from(PIECES), max_size=20).map("".join) | st.text(max_size=40))
 def test_tokens_are_all_of_a_text_but_its_blanks(text):
     """Nothing is lost, doubled or moved: the tokens' characters are the text without white space."""
@@ -122,7 +122,7 @@ def slow_tokens(text):
     return re.sub(r"\bcannot\b", " can not ", text).split()
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.sampled_from(SIMPLE), max_size=12))
 def test_tokens_equal_slow_ones_in_one_sentence(pieces):
     check_words(pieces)

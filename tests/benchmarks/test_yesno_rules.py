@@ -232,7 +232,7 @@ ANSWERS = st.lists(st.sampled_from(PIECES), max_size=7).map("".join)
 LABELS = st.sampled_from(["yes", "no"])
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.lists(st.tuples(LABELS, ANSWERS), min_size=10, max_size=10))
 def test_every_rule_equals_a_slow_reading_on_ten_thousand_answers(pairs):
     for label, answer in pairs:
@@ -240,7 +240,7 @@ def test_every_rule_equals_a_slow_reading_on_ten_thousand_answers(pairs):
             assert RULES[rule](answer, label) == slow(answer, label), (rule, label, answer)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.lists(st.tuples(LABELS, ANSWERS), min_size=10, max_size=10))
 def test_every_tally_equals_a_slow_confusion_table(pairs):
     for rule, slow in SLOW.items():
@@ -290,7 +290,7 @@ def test_who_only_shifts_the_threshold_changes_c_and_not_d_prime():
     assert criterion(*strict) > 0 > criterion(*lax)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(st.integers(0, 50), st.integers(1, 50), st.integers(0, 50), st.integers(1, 50))
 def test_signal_detection_equals_a_slow_version(tp, more, fp, rest):
     is_yes, is_no = tp + more, fp + rest

@@ -44,8 +44,10 @@ def runs_root(embedded, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def run(runs_root) -> Run:
-    return reopen(runs_root / "first")
+def run(runs_root) -> Iterator[Run]:
+    opened = reopen(runs_root / "first")
+    yield opened
+    opened.store.close()
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +68,10 @@ def disputed_root(runs_root, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def disputed(disputed_root) -> Run:
-    return reopen(disputed_root / "first")
+def disputed(disputed_root) -> Iterator[Run]:
+    opened = reopen(disputed_root / "first")
+    yield opened
+    opened.store.close()
 
 
 @pytest.fixture

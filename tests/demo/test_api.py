@@ -20,7 +20,7 @@ SPECS = ["greedy", "vcd", "vdd(alpha=0.5)", "beam(num_beams=2)"]
 
 @pytest.fixture(scope="module")
 def client(page_url):
-    made = Client(page_url, verbose=False)
+    made = Client(page_url, verbose=False, httpx_kwargs={"timeout": 60})
     yield made
     made.close()
 

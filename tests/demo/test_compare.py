@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from itertools import pairwise
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from mmhall.demo.compare import Column, compare, ratio
 from mmhall.errors import MmhallError
 from mmhall.strategies import strategy
+from tests.threads import own_threads
 
 PROMPT = "Please describe this image in detail."
 SPECS = ("greedy", "vdd(alpha=0.5)", "vhr+vcd", "opera")
@@ -18,10 +18,6 @@ NO_ROOM = 10**6  # more tokens than the model has positions for
 
 def methods(*specs):
     return [strategy(spec) for spec in specs]
-
-
-def writing_threads():
-    return [one for one in threading.enumerate() if "_work" in one.name]
 
 
 def test_each_column_says_what_it_would_say_alone(embedded, scene):
@@ -67,7 +63,7 @@ def test_all_may_fail(embedded, scene):
 
 @pytest.mark.parametrize("steps", [0, 1, 5, 12])
 def test_who_leaves_keeps_what_was_said(embedded, scene, steps):
-    asked = iter(range(10_000))
+    asked, threads = iter(range(10_000)), own_threads()
 
     def left():
         return next(asked) > 3 * steps  # asked before each round and each step of two columns
@@ -81,16 +77,17 @@ def test_who_leaves_keeps_what_was_said(embedded, scene, steps):
         assert steps - 1 <= column.steps <= steps + 1
         assert (column.answer is not None) == (column.steps > 0)
         assert column.answer is None or column.answer.stopped_by == "stopped"
-    assert not writing_threads()
+    assert own_threads() <= threads
 
 
 def test_who_closes_early_leaves_no_threads(embedded, scene):
+    threads = own_threads()
     told = compare(embedded, scene.image, PROMPT, methods(*SPECS), max_new_tokens=48)
     next(told)
     next(told)
-    assert writing_threads()
+    assert own_threads() - threads
     told.close()
-    assert not writing_threads()
+    assert own_threads() <= threads
     again = compare(embedded, scene.image, PROMPT, methods("greedy"), max_new_tokens=2)
     assert list(again)[-1][0].state == "done"
 

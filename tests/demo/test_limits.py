@@ -199,18 +199,33 @@ def test_an_event_that_does_not_exist_is_refused_and_the_server_goes_on(visitor,
     assert visitor.ask(visitor.event("compare")["id"], [image, PROMPT, ["greedy"], {"max_new_tokens": 2}]).data
 
 
-def test_a_long_queue_turns_people_away_and_serves_the_others(page_url, image):
+@pytest.fixture
+def released(embedded):
+    """An event that every answer waits for."""
+    event = threading.Event()
+
+    def wait(*_):
+        event.wait()
+
+    gate = embedded.model.get_output_embeddings().register_forward_pre_hook(wait)
+    yield event
+    event.set()
+    gate.remove()
+
+
+def test_a_long_queue_turns_people_away_and_serves_the_others(page_url, image, released):
     visitors = [Visitor(page_url) for _ in range(limits.QUEUE + 12)]
     number, joined = visitors[0].event("compare")["id"], {}
 
     def join(somebody):
-        joined[somebody] = somebody.join(number, [image, PROMPT, ["greedy"], {"max_new_tokens": 24}])
+        joined[somebody] = somebody.join(number, [image, PROMPT, ["greedy"], {"max_new_tokens": 8}])
 
     threads = [threading.Thread(target=join, args=(somebody,)) for somebody in visitors]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    released.set()
     served = [one for one, answer in joined.items() if answer.status_code == 200]
     away = [answer for answer in joined.values() if answer.status_code != 200]
     assert len(served) >= limits.QUEUE

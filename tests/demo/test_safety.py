@@ -201,7 +201,7 @@ def test_an_unusable_upload_is_refused_without_saying_where_it_lies(visitor, sec
 
 def get(url, path, method="GET"):
     """Request a path exactly as written."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     connection.request(method, path)
     answer = connection.getresponse()
     body = answer.read()

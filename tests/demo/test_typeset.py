@@ -21,7 +21,7 @@ def width_of(line):
 
 
 @given(PARTS, st.integers(60, 400))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_lines_fit_and_hold_every_letter(parts, width):
     lines = wrapped(parts, width, FACE)
     assert all(width_of(line) <= width for line in lines)
@@ -31,7 +31,7 @@ def test_lines_fit_and_hold_every_letter(parts, width):
 
 
 @given(PARTS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_line_narrower_than_a_letter_takes_one_letter(parts):
     for line in wrapped(parts, 1, FACE):
         assert len("".join(part.text for part in line).strip()) <= 1

@@ -33,7 +33,7 @@ def slowly(things):
     return won, pairs
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(THINGS)
 def test_the_count_is_that_of_all_pairs(things):
     values, positive, _, strata = columns(things)
@@ -54,7 +54,7 @@ def test_the_count_is_that_of_all_pairs_ten_thousand_times():
         assert pairs_won(values, positive, strata) == slowly(things)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(THINGS, st.integers(0, 2**32 - 1))
 def test_a_draw_counts_each_picture_as_often_as_it_was_drawn(things, seed):
     """A slow second bootstrap: copy the things of every picture drawn, then compare all pairs."""

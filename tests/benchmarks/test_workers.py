@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -87,7 +87,7 @@ def begun(scenes, model_folder, folder):
 @pytest.mark.slow
 def test_workers_are_started_and_a_dead_one_is_replaced(undisturbed, scenes, model_folder, tmp_path):
     run, told = begun(scenes, model_folder, tmp_path / "run"), []
-    with one_killed(tmp_path / "run", "mmhall.benchmarks.workers", str(tmp_path / "run")):
+    with one_killed(tmp_path / "run", "mmhall.benchmarks.workers"):
         Job(run, Model(str(model_folder)), 2).here(told.append)
     assert rows(tmp_path / "run") == undisturbed
     assert sum(told) == len(undisturbed)
@@ -121,15 +121,15 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_rows(undisturbed, scenes, mod
 
 
 @contextmanager
-def one_killed(folder, *words):
-    """Meanwhile kill one process whose command line holds these words, as soon as the run has answers."""
+def one_killed(folder, called):
+    """Meanwhile kill one of our processes that is called so, as soon as the run has answers."""
     over, killed = threading.Event(), []
 
     def hunt():
         with closing(Store.open(folder)) as store:
             while not killed and not over.wait(0.01):
                 if store.read("select count(*) from answers")[0][0]:
-                    killed.extend(first_killed(words))
+                    killed.extend(first_killed(called))
 
     assassin = threading.Thread(target=hunt)
     assassin.start()
@@ -141,16 +141,20 @@ def one_killed(folder, *words):
     assert killed, "all was answered before anybody was killed"
 
 
-def first_killed(words):
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            told = line.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if all(word in told for word in words) and int(line.parent.name) != os.getpid():
-                os.kill(int(line.parent.name), signal.SIGKILL)
-                return [int(line.parent.name)]
-        except OSError:
-            continue
+def first_killed(called):
+    for number in below(os.getpid()):
+        with suppress(OSError):  # it has ended by itself
+            if called in Path(f"/proc/{number}/cmdline").read_text(errors="replace"):
+                os.kill(number, signal.SIGKILL)
+                return [number]
     return []
+
+
+def below(number):
+    """Yield the processes that a process has started, those that they have started, and so on."""
+    for child in children_of(number):
+        yield child
+        yield from below(child)
 
 
 @pytest.mark.slow
@@ -252,7 +256,11 @@ Job(reopen(Path(sys.argv[1])), Model({str(model_folder)!r}), 1).here()
 
 
 def children_of(number):
-    return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+    found = []
+    for told in Path(f"/proc/{number}/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            found += map(int, told.read_text().split())
+    return found
 
 
 @pytest.mark.slow

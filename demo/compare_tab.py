@@ -263,14 +263,14 @@ def _wire(desk: Desk, board: Board, run: gr.Button, stop: gr.Button, status: gr.
         )
 
     number = gr.Number(0, visible="hidden")
-    run.click(begin, None, number, **ORDERLY).then(
+    answered = run.click(begin, None, number, **ORDERLY).then(
         answer,
         [number, board.picture, mode, *board.asked],
         [board.answers, board.legend, board.shown, board.present, board.heat, status],
         **heavy(status),
     )
     stop.click(leave, None, None, **LIGHT)
-    for change in (board.ticked.then, mode.input):
+    for change in (board.ticked.then, mode.input, answered.success):  # ticks and choices may come while it is written
         change(mark, [board.shown, board.present, board.offered, mode], [board.answers, board.legend], **LIGHT)
 
 

@@ -123,7 +123,9 @@ def runs_tab(desk: Desk, board: Board, blocks: gr.Blocks, tabs: gr.Tabs) -> None
 
     opening = {**WORK, **waited(overview)}
     looked = refresh.click(look, None, name, **WORK)
-    opened = (event(show, name, [overview, benchmark], **opening) for event in (looked.success, name.input))
+    opened = [event(show, name, [overview, benchmark], **opening) for event in (looked.success, name.input)]
+    for one in opened:
+        one.failure(lambda: (_HINT, None, "", ()), None, [overview, benchmark, items, listed], **WORK)
     chosen = [name, benchmark, cause, visibility]
     for event in (*(one.success for one in opened), benchmark.input):
         event(fit, [name, benchmark], [cause, visibility], **WORK).success(sift, chosen, [items, listed], **WORK)

@@ -192,6 +192,7 @@ def test_what_is_ticked_while_answers_are_written_stays(visit):
     visitor.finished()
     expect(visitor.page.locator("#present").get_by_role("checkbox", name="boat")).to_be_visible()
     expect(bird).not_to_be_checked()
+    expect(visitor.words(0, "bird")).to_have_class("mm-word mm-hallucinated")
 
 
 def test_what_is_typed_before_the_model_is_loaded_stays(window, embedded):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +21,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def runs(disputed_root):
-    return disputed_root
+def runs(disputed_root, tmp_path_factory):
+    """Runs, and one that cannot be read any more."""
+    root = Path(shutil.copytree(disputed_root, tmp_path_factory.mktemp("some") / "runs"))
+    (root / "torn").mkdir()
+    (root / "torn" / "run.sqlite").write_bytes(b"no database")
+    return root
 
 
 STOP_ONCE_SAID = """() => {
@@ -142,6 +148,14 @@ def test_an_item_is_compared_anew(visit, opened, embedded):
     answers = visitor.run()
     settings = {"max_new_tokens": loaded.max_new_tokens}
     assert answers == [embedded.generate(loaded.picture, loaded.prompt, s, **settings).text for s in loaded.strategies]
+
+
+def test_a_run_that_cannot_be_read_is_told_and_none_is_open(visit):
+    visitor = open_runs(visit)
+    visitor.pick("Run", "torn")
+    assert "torn" in visitor.toast()
+    expect(visitor.page.locator("#overview")).to_contain_text("No run is open")
+    expect(visitor.page.locator("#items .mm-card")).to_have_count(0)
 
 
 def test_a_run_without_answers_says_so_and_takes_the_place_of_another(visit):

@@ -22,6 +22,8 @@ from mmhall.results.store import Row
 from mmhall.strategies import Session, Strategy, strategy
 from mmhall.tuned import checked
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass(frozen=True)
 class Muddle(Strategy):

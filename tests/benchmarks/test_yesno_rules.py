@@ -232,6 +232,7 @@ ANSWERS = st.lists(st.sampled_from(PIECES), max_size=7).map("".join)
 LABELS = st.sampled_from(["yes", "no"])
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(st.lists(st.tuples(LABELS, ANSWERS), min_size=10, max_size=10))
 def test_every_rule_equals_a_slow_reading_on_ten_thousand_answers(pairs):
@@ -240,6 +241,7 @@ def test_every_rule_equals_a_slow_reading_on_ten_thousand_answers(pairs):
             assert RULES[rule](answer, label) == slow(answer, label), (rule, label, answer)
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(st.lists(st.tuples(LABELS, ANSWERS), min_size=10, max_size=10))
 def test_every_tally_equals_a_slow_confusion_table(pairs):

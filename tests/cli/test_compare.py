@@ -8,6 +8,8 @@ import pytest
 
 from mmhall.results.store import Row, Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def runs(cli, model_folder):

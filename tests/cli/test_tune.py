@@ -11,6 +11,8 @@ import pytest
 from mmhall.tuned import FILE
 from tests.cli.test_commands import interrupted
 
+pytestmark = pytest.mark.slow
+
 QUICK = ("--n", "4", "--max-new-tokens", "3", "--batch-size", "64")
 
 

@@ -13,6 +13,8 @@ import mmhall
 from mmhall.demo.probe import as_data, probe
 from mmhall.demo.words import named
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs" / "demo.md"
 PROMPT = "Please describe this image in detail."
 SPECS = ["greedy", "vcd", "vdd(alpha=0.5)", "beam(num_beams=2)"]

@@ -13,6 +13,8 @@ from mmhall.errors import ImageError, MmhallError, OptionError, PromptError
 from mmhall.strategies import strategy
 from tests.demo.visitor import Visitor, as_file
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "What is in this image?"
 NESTED = "(" * 140 + ")" * 140
 SPECS = ["greedy", "vcd", "vdd", "vhr"]

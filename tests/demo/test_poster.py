@@ -12,6 +12,8 @@ from mmhall.demo.poster import MARGIN, WIDTH, poster
 from mmhall.demo.typeset import BLUE, TINT, VERMILLION
 from mmhall.demo.words import pieces
 
+pytestmark = pytest.mark.slow
+
 SPECS = ("greedy", "vdd", "vhr+vdd", "vcd(alpha=0.5)")
 
 

@@ -18,6 +18,8 @@ from mmhall.demo.probe import COMMON, MOST, as_data, default_objects, percent, p
 from mmhall.demo.scenes import bundled
 from tests.demo.visitor import as_file
 
+pytestmark = pytest.mark.slow
+
 SPECS = ("greedy", "vcd", "vhr", "opera")
 
 

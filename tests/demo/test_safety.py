@@ -16,6 +16,8 @@ from PIL import Image
 
 from tests.demo.visitor import FILE, as_file
 
+pytestmark = pytest.mark.slow
+
 ONLY_PICTURES = "only the picture field takes a file"
 
 

@@ -23,6 +23,8 @@ from mmhall.demo.serve import Address, serving
 from mmhall.errors import ModelError, OptionError
 from tests.demo.visitor import Visitor
 
+pytestmark = pytest.mark.slow
+
 get, post = partial(httpx.get, timeout=60), partial(httpx.post, timeout=60)
 COMMAND = [sys.executable, "-m", "mmhall", "demo"]
 

@@ -18,6 +18,8 @@ from mmhall.demo.setups import Setup, setup
 from mmhall.demo.share import LONGEST, Picture, as_json, command_line, csv_text, from_json, python_code
 from mmhall.errors import DataError, PromptError
 
+pytestmark = pytest.mark.slow
+
 SCENE = Picture("scene 2026/4", "unused.png", (2026, 4))
 HOSTILE = """'; touch bad; echo "$(touch bad)" `touch bad` \\ \u202e\x03\x1b[201~\r\n\t!! {x} %s '''+\"\"\" é"""
 

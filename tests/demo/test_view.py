@@ -14,6 +14,8 @@ from mmhall.demo.view import chosen, columns_html, legend_html
 from mmhall.demo.words import SIGNALS, TRUTH, named
 from tests.demo.visitor import as_file
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = [
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',

@@ -1,4 +1,4 @@
-"""Endpoints for programs: `compare` streams records of columns, `probe` gives a table; use them with gradio_client."""
+"""Endpoints for programs: `compare` streams records of columns, `probe` a table; use them with gradio_client."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _COMPARE = (
     "given), error."
 )
 _PROBE = (
-    "Ask each strategy 'Is there a ... in the image?' for every object (names separated by commas); returns for each "
-    "strategy and object what was said (yes, no or null), the probability of yes, and whether that is right, if "
-    "`present` is given."
+    "Ask each strategy 'Is there a ... in the image?' for every object (names separated by commas); yields the table "
+    "again and again as it grows: for each strategy and object what was said (yes, no or null), the probability of "
+    "yes, and whether that is right, if `present` is given."
 )
 
 

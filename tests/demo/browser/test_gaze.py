@@ -62,7 +62,7 @@ def test_the_slider_walks_through_the_words(visit):
     bird = visitor.looked(0, "bird")
     number = visitor.page.get_by_role("spinbutton", name=re.compile("number input for Word"))
     expect(number).to_have_value("4")
-    number.fill("7")
+    visitor.fill(number, "7")
     number.press("Enter")
     visitor.looked(0, "book", bird)
     expect(visitor.words(0).nth(7)).to_have_attribute("aria-selected", "true")

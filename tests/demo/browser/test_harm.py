@@ -49,7 +49,7 @@ def test_a_strategy_that_is_markup_is_shown_as_text(visit):
 def test_objects_that_are_markup_are_shown_as_text(visit):
     visitor = visit()
     visitor.tab("Probe")
-    visitor.page.locator("#objects textarea").fill("<img src=x onerror=alert(3)>, **dog**")
+    visitor.fill(visitor.page.locator("#objects textarea"), "<img src=x onerror=alert(3)>, **dog**")
     visitor.page.locator("#ask").click()
     heads = visitor.page.locator("#probe tbody th")
     expect(heads.first).to_have_text("<img src=x onerror=alert(3)>")

@@ -60,11 +60,11 @@ def test_the_form_explains_options_and_writes_the_strategy(visit, embedded):
     alpha = visitor.page.get_by_role("spinbutton", name="vcd: alpha")
     expect(alpha).to_have_value("1")
     expect(visitor.page.locator("#pickers")).to_contain_text("Contrast strength")
-    alpha.fill("0.5")
+    visitor.fill(alpha, "0.5")
     alpha.press("Tab")
     expect(written).to_have_value("vcd(alpha=0.5)")
     assert visitor.run() == said(embedded, 4, "greedy", "vcd(alpha=0.5)")
-    alpha.fill("1")
+    visitor.fill(alpha, "1")
     alpha.press("Tab")
     expect(written).to_have_value("vcd")
 
@@ -77,7 +77,7 @@ def test_the_form_follows_what_is_typed_and_keeps_it(visit):
     expect(visitor.page.locator("#strategy-2")).to_contain_text("vdd")
     beta = visitor.page.get_by_role("spinbutton", name="vdd: beta")
     expect(beta).to_have_value("0.3")
-    alpha.fill("0.75")
+    visitor.fill(alpha, "0.75")
     alpha.press("Tab")
     expect(visitor.spec(2)).to_have_value("vdd(alpha=0.75, beta=0.3)")
     visitor.write(2, "vdd(alpha=0.5, beta=0.3)")
@@ -113,9 +113,7 @@ def test_forms_and_choices_come_once_the_model_is_loaded(chromium, embedded):
 def load_setup(visitor, **told):
     if not visitor.page.locator("#load").is_visible():
         visitor.unfold("Share and reproduce")
-    visitor.page.locator("#setup .cm-content").click()
-    visitor.page.keyboard.press("ControlOrMeta+a")
-    visitor.page.keyboard.insert_text(json.dumps(told))
+    visitor.paste(json.dumps(told))
     visitor.page.locator("#load").click()
 
 
@@ -163,10 +161,10 @@ def test_length_and_sampling(visit, embedded):
     expect(seed).to_be_visible()  # the last of the fields that unfold
     for label, value in (("Most tokens", "12"), ("Temperature", "0.7")):
         field = visitor.page.get_by_role("spinbutton", name=f"number input for {label}")
-        field.fill(value)
+        visitor.fill(field, value)
         field.press("Enter")
         expect(field).to_have_value(value)
-    seed.fill("3")
+    visitor.fill(seed, "3")
     seed.press("Tab")
     sampled = {"max_new_tokens": 12, "do_sample": True, "temperature": 0.7, "seed": 3}
     assert visitor.run() == said(embedded, 4, "greedy", "vcd", **sampled)
@@ -188,10 +186,7 @@ def test_a_set_up_is_taken_along_and_loaded(visit, embedded):
     expect(visitor.page.locator("#present")).to_contain_text("spoon")
     visitor.write(2, "vdd")
     taken["setup"]["prompt"] = "What is in this image?"
-    content = visitor.page.locator("#setup .cm-content")
-    content.click()
-    visitor.page.keyboard.press("ControlOrMeta+a")
-    visitor.page.keyboard.insert_text(json.dumps(taken))
+    visitor.paste(json.dumps(taken))
     visitor.page.locator("#load").click()
     expect(visitor.page.get_by_role("textbox", name="Prompt")).to_have_value("What is in this image?")
     expect(visitor.spec(2)).to_have_value("vcd(alpha=0.5)")
@@ -204,8 +199,7 @@ def test_a_set_up_is_taken_along_and_loaded(visit, embedded):
 def test_a_set_up_that_is_none_is_refused(visit):
     visitor = visit()
     visitor.unfold("Share and reproduce")
-    visitor.page.locator("#setup .cm-content").click()
-    visitor.page.keyboard.insert_text("{no json")
+    visitor.paste("{no json")
     visitor.page.locator("#load").click()
     assert "JSON" in visitor.toast()
 

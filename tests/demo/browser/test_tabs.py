@@ -64,7 +64,7 @@ def test_objects_are_asked_one_by_one(visit, embedded):
     field = visitor.page.locator("#objects textarea")
     expect(field).to_have_value(", ".join(default_objects(scene.present)))
     objects = (*scene.present, "boat", "sandwich")
-    field.fill(", ".join(objects))
+    visitor.fill(field, ", ".join(objects))
     visitor.page.locator("#ask").click()
     table = visitor.page.locator("#probe table")
     expect(table.locator("tfoot tr").first).to_contain_text(re.compile(r"\d of 5.*\d of 5"))
@@ -88,14 +88,14 @@ def test_a_probe_is_stopped(visit):
     visitor.columns(4)
     visitor.write(1, "beam(num_beams=16)")  # asks object by object
     visitor.tab("Probe")
-    visitor.page.locator("#objects textarea").fill(", ".join(NAMES[:24]))
+    visitor.fill(visitor.page.locator("#objects textarea"), ", ".join(NAMES[:24]))
     visitor.page.locator("#ask").click()
     table = visitor.page.locator("#probe table")
     visitor.page.wait_for_function(STOP_ONCE_SAID)
     expect(table.locator("td.mm-none").filter(has_text="stopped")).to_have_count(4)
     said = table.locator(".mm-said").count()
     assert 0 < said < 24
-    visitor.page.locator("#objects textarea").fill("bird, cup")
+    visitor.fill(visitor.page.locator("#objects textarea"), "bird, cup")
     visitor.page.locator("#ask").click()
     expect(table.locator(".mm-said")).to_have_count(8)
 

@@ -48,6 +48,9 @@ LOOKED = """([column, text, old]) => {
 }"""
 
 
+PAUSE = "() => new Promise(done => setTimeout(done, 200))"
+
+
 @dataclass
 class Visitor:
     """One browser window.
@@ -112,7 +115,22 @@ class Visitor:
         self.page.locator("#count").get_by_role("radio", name=str(count), exact=True).check()
 
     def ask(self, prompt: str):
-        self.page.get_by_role("textbox", name="Prompt").fill(prompt)
+        self.fill(self.page.get_by_role("textbox", name="Prompt"), prompt)
+
+    def fill(self, field, text: str):
+        """Write into a field once it stands: Gradio gives one just drawn its first value again, 25 ms later."""
+        expect(field).to_be_visible()
+        self.page.evaluate(PAUSE)
+        field.fill(text)
+
+    def paste(self, text: str):
+        """Put a text in place of the set-up that can be copied."""
+        content = self.page.locator("#setup .cm-content")
+        expect(content).to_be_visible()
+        self.page.evaluate(PAUSE)
+        content.click()
+        self.page.keyboard.press("ControlOrMeta+a")
+        self.page.keyboard.insert_text(text)
 
     def spec(self, column: int):
         """Open the options of a column, 1-based; returns the field in which its strategy is written out."""
@@ -124,7 +142,7 @@ class Visitor:
     def write(self, column: int, spec: str):
         """Type a strategy into a column, 1-based."""
         written = self.spec(column)
-        written.fill(spec)
+        self.fill(written, spec)
         written.blur()
 
     def choose(self, column: int, *names: str, clear: bool = True):

@@ -95,13 +95,11 @@ def compare(
             if left():
                 columns[index] = replace(columns[index], state="stopped")
                 continue
-            began = perf_counter()
             try:
                 with plainly():
                     streams[index] = lvlm.stream(image, prompt, method, uncertainty=True, **settings)
             except MmhallError as error:
                 columns[index] = replace(columns[index], state="failed", error=str(error))
-            columns[index] = replace(columns[index], seconds=perf_counter() - began)
         while streams and not left():
             for index, stream in list(streams.items()):
                 if left():
@@ -131,16 +129,15 @@ def _stopped(column: Column, stream: Stream) -> Column:
 
 
 def _stepped(column: Column, stream: Stream) -> Column:
-    began = perf_counter()
     try:
         with plainly():
             piece = stream.step()
     except MmhallError as error:
         return replace(column, state="failed", error=str(error))
-    seconds = column.seconds + perf_counter() - began
+    answer = stream.answer
+    column = replace(column, seconds=stream.seconds if answer is None else answer.usage.seconds)
     if column.steps == 0:
-        column = replace(column, reading=seconds)
-    if stream.answer is not None:
-        answer = stream.answer
-        return replace(column, state="done", text=answer.text, seconds=answer.usage.seconds, answer=answer)
-    return replace(column, state="writing", text=column.text + (piece or ""), steps=column.steps + 1, seconds=seconds)
+        column = replace(column, reading=column.seconds)
+    if answer is not None:
+        return replace(column, state="done", text=answer.text, answer=answer)
+    return replace(column, state="writing", text=column.text + (piece or ""), steps=column.steps + 1)

@@ -350,7 +350,7 @@ class LVLM:
                 return replace(answer, stopped_by="stopped")
             return self._sure(inputs, [answer])[0] if uncertainty else answer
 
-        return Stream(write, self.adapter.tokenizer, chosen.stop_strings)
+        return Stream(write, self.adapter.tokenizer, chosen.stop_strings, measured.seconds)
 
     def close(self) -> None:
         """Give the model its own attention back; the LVLM can no longer steer or trace it."""

@@ -20,18 +20,23 @@ Write = Callable[[BaseStreamer, "Turns"], Answer]
 
 
 class Turns:
-    """Hands the turn to a writing thread and back."""
+    """Hands the turn to a writing thread and back.
+
+    Attributes:
+        spent: Seconds of all turns that were given back.
+        left: Nobody asks any more.
+    """
 
     def __init__(self) -> None:
         """Nobody has a turn yet."""
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
-        self._began, self._before = 0.0, 0.0
+        self._began, self.spent = 0.0, 0.0
         self.left = False
 
     @property
     def seconds(self) -> float:
         """Time spent writing so far; the writer asks, while it has the turn."""
-        return self._before + perf_counter() - self._began
+        return self.spent + perf_counter() - self._began
 
     def pause(self) -> bool:
         """Give the turn back between two steps, wait for the next one, and say whether to stop."""
@@ -46,7 +51,7 @@ class Turns:
 
     def give_back(self) -> None:
         """Give the turn back; the writer's side."""
-        self._before = self.seconds
+        self.spent = self.seconds
         self._back.release()
 
     def grant(self) -> None:
@@ -72,7 +77,7 @@ class Stream(Iterator[str]):
             "stopped". Its seconds are those of its own steps. None before.
     """
 
-    def __init__(self, write: Write, tokenizer: Any, stops: Sequence[str] = ()) -> None:
+    def __init__(self, write: Write, tokenizer: Any, stops: Sequence[str] = (), prepared: float = 0.0) -> None:
         """Get ready; nothing is computed yet.
 
         Args:
@@ -80,13 +85,19 @@ class Stream(Iterator[str]):
                 `Turns.pause` between steps.
             tokenizer: Decodes.
             stops: Strings that end the text and are cut off.
+            prepared: Seconds that it took to get ready.
         """
         self.answer: Answer | None = None
-        self._turns, self._end = Turns(), _End()
+        self._turns, self._end, self._prepared = Turns(), _End(), prepared
         self._said, self._cut = _Pieces(tokenizer), _Cut(stops)
         self._thread = threading.Thread(
             target=_work, args=(write, self._said, self._turns, self._end), name="mmhall stream", daemon=True
         )
+
+    @property
+    def seconds(self) -> float:
+        """Time of its own steps so far, whatever was done between them; with what comes after an answer's end."""
+        return self._prepared + self._turns.spent
 
     def step(self) -> str | None:
         """Take one decoding step.

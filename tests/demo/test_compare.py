@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from time import perf_counter, sleep
 
 import pytest
 
 from mmhall.demo.compare import Column, compare, ratio
 from mmhall.errors import MmhallError
 from mmhall.strategies import strategy
+from mmhall.streaming import Stream
 from tests.threads import own_threads
 
 PROMPT = "Please describe this image in detail."
@@ -33,6 +35,24 @@ def test_each_column_says_what_it_would_say_alone(embedded, scene):
         assert column.answer.uncertainty.logprobs == pytest.approx(alone.uncertainty.logprobs, abs=1e-4)
         assert column.tokens == alone.usage.new_tokens
         assert 0 < column.seconds == column.answer.usage.seconds
+
+
+def test_time_is_that_of_a_columns_own_steps(embedded, scene, monkeypatch):
+    step, waits = Stream.step, []
+
+    def late(stream):
+        began = perf_counter()
+        sleep(0.1)  # a busy machine
+        waits.append(perf_counter() - began)
+        return step(stream)
+
+    monkeypatch.setattr(Stream, "step", late)
+    began = perf_counter()
+    *_, columns = compare(embedded, scene.image, PROMPT, methods("greedy", "beam"), max_new_tokens=4)
+    assert sum(column.seconds for column in columns) + sum(waits) < perf_counter() - began
+    for column in columns:
+        assert 0 < column.reading < column.seconds
+        assert ratio(column, columns[0]) > 0
 
 
 def test_columns_grow_together(embedded, scene):

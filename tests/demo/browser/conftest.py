@@ -63,7 +63,7 @@ def chromium():
 @pytest.fixture(scope="module")
 def window(chromium):
     """Return what makes windows of one browser session; they share what was fetched, and nothing else."""
-    context = chromium.new_context(viewport=VIEW)
+    context = chromium.new_context(viewport=VIEW, reduced_motion="reduce")
     yield context.new_page
     context.close()
 
@@ -77,7 +77,7 @@ def visit(chromium, window, url):
 
     def come(stranger: bool = False) -> Visitor:
         if stranger:
-            sessions.append(chromium.new_context(viewport=VIEW))
+            sessions.append(chromium.new_context(viewport=VIEW, reduced_motion="reduce"))
         visitors.append(Visitor(sessions[-1].new_page() if stranger else window()))
         return visitors[-1].open(url)
 

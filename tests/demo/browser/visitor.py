@@ -76,7 +76,7 @@ class Visitor:
 
     def open(self, url: str) -> Visitor:
         self.page.goto(url)
-        self.page.wait_for_function("() => !!window.mmhallWord")
+        self.page.wait_for_function("() => !!window.mmhallWord", polling=50)
         expect(self.page.locator("#model")).to_contain_text("M parameters")
         return self
 
@@ -94,7 +94,7 @@ class Visitor:
 
     def finished(self) -> list[str]:
         """Wait until all columns are done; returns what they say."""
-        self.page.wait_for_function(ANSWERED)
+        self.page.wait_for_function(ANSWERED, polling=50)
         return self.answers()
 
     def run(self) -> list[str]:
@@ -203,7 +203,7 @@ class Visitor:
     def looked(self, column: int, text: str, before: list[str] | None = None) -> list[str]:
         """Wait for the maps of a word, and for others than before, if given; returns their addresses."""
         old = json.dumps(before, separators=(",", ":"), ensure_ascii=False) if before else ""
-        self.page.wait_for_function(LOOKED, arg=[column, text, old])
+        self.page.wait_for_function(LOOKED, arg=[column, text, old], polling=50)
         return self.heat()
 
     def _heard(self, message):

@@ -84,27 +84,34 @@ def plainly_refused(reply):
     return True
 
 
+def all_refused(visitor, event, *sent):
+    for one, reply in zip(sent, visitor.asks((event, one) for one in sent), strict=True):
+        assert plainly_refused(reply), one
+
+
 def test_a_comparison_keeps_to_the_limits(visitor, image):
     number = visitor.event("compare")["id"]
-    for prompt in BAD_PROMPTS:
-        assert plainly_refused(visitor.ask(number, [image, prompt, ["greedy"], None])), prompt
-    for specs in BAD_STRATEGIES:
-        assert plainly_refused(visitor.ask(number, [image, PROMPT, specs, None])), specs
-    for settings in BAD_SETTINGS:
-        assert plainly_refused(visitor.ask(number, [image, PROMPT, ["greedy"], settings])), settings
-    assert plainly_refused(visitor.ask(number, [None, PROMPT, ["greedy"], None]))
+    all_refused(
+        visitor,
+        number,
+        *([image, prompt, ["greedy"], None] for prompt in BAD_PROMPTS),
+        *([image, PROMPT, specs, None] for specs in BAD_STRATEGIES),
+        *([image, PROMPT, ["greedy"], settings] for settings in BAD_SETTINGS),
+        [None, PROMPT, ["greedy"], None],
+    )
     done = visitor.ask(number, [image, PROMPT, ["greedy"], {"max_new_tokens": 4.0}])
     assert done.value["columns"][0]["tokens"] == 4
 
 
 def test_a_probe_keeps_to_the_limits(visitor, image):
     number = visitor.event("probe")["id"]
-    for objects in BAD_OBJECTS:
-        assert plainly_refused(visitor.ask(number, [image, objects, ["greedy"], None])), objects
-    for specs in BAD_STRATEGIES:
-        assert plainly_refused(visitor.ask(number, [image, "cup", specs, None])), specs
-    for present in (5, [5], ["x" * 41], {"a": 1}, [str(one) for one in range(25)]):
-        assert plainly_refused(visitor.ask(number, [image, "cup", ["greedy"], present])), present
+    all_refused(
+        visitor,
+        number,
+        *([image, objects, ["greedy"], None] for objects in BAD_OBJECTS),
+        *([image, "cup", specs, None] for specs in BAD_STRATEGIES),
+        *([image, "cup", ["greedy"], one] for one in (5, [5], ["x" * 41], {"a": 1}, [str(n) for n in range(25)])),
+    )
     assert visitor.ask(number, [image, "cup", ["greedy"], ["cup"]]).value["strategies"][0]["known"] == 1
 
 
@@ -121,13 +128,12 @@ def test_the_run_and_ask_buttons_keep_to_the_limits_too(visitor, image):
         *({"count": one} for one in (0, -3, 5, "x", 10**9)),
         *({"mode": one} for one in ("x", 5, [])),
     ]
-    for changed in bad:
-        assert plainly_refused(visitor.ask(run, [None, image, *{**good, **changed}.values(), *SPECS])), changed
+    all_refused(visitor, run, *([None, image, *{**good, **changed}.values(), *SPECS] for changed in bad))
     for specs in BAD_STRATEGIES:
         if isinstance(specs, list) and 1 <= len(specs) <= 2 and isinstance(specs[0], str):
             sent = [*specs, "beam", "vhr", "vhr"][:4]
-            assert plainly_refused(visitor.ask(run, [None, image, *good.values(), *sent])), specs
-            assert plainly_refused(visitor.ask(ask, [None, image, "cup", [], None, 2, *sent])), specs
+            all_refused(visitor, run, [None, image, *good.values(), *sent])
+            all_refused(visitor, ask, [None, image, "cup", [], None, 2, *sent])
     assert visitor.ask(run, [None, image, *good.values(), *SPECS]).error is None
     assert visitor.ask(ask, [None, image, "cup", [], None, 2, *SPECS]).error is None
 
@@ -153,33 +159,23 @@ def test_no_event_of_the_page_breaks_over_what_it_gets(visitor, image):
         if event["api_name"] in ("compare", "probe", "answer", "answer_1") or not event["backend_fn"]:
             continue
         count = len(event["inputs"])
-        for value in ABSURD:
-            told = {"index": value, "column": value, "word": value}
-            reply = visitor.ask(event["id"], [value] * count, told)
+        told = [(event["id"], [one] * count, {"index": one, "column": one, "word": one}) for one in ABSURD]
+        for reply in visitor.asks(told):
             assert "Traceback" not in reply.raw
-            assert not (reply.error or "").startswith("HTTP 5"), (event["api_name"], value)
+            assert not (reply.error or "").startswith("HTTP 5"), event["api_name"]
     assert visitor.ask(run, asked).error is None
     for event in visitor.events("pick"):
-        for spot in (
-            {"column": 0, "word": 10**9},
-            {"column": 9, "word": 0},
-            {"column": 0, "word": "0"},
-            {"column": -1, "word": 0},
-            "x",
-            None,
-            [],
-            5,
-        ):
-            assert plainly_refused(visitor.ask(event, [None, [], []], spot)), spot
+        spots = [{"column": column, "word": word} for column, word in ((0, 10**9), (9, 0), (0, "0"), (-1, 0))]
+        for reply in visitor.asks((event, [None, [], []], spot) for spot in (*spots, "x", None, [], 5)):
+            assert plainly_refused(reply)
         drawn = visitor.ask(event, [None, [], []], {"column": 1, "word": 0})
         assert drawn.error is None
         assert "mm-gaze" in drawn.raw
-        for layers in ([99], [-1], ["x"], "x", [None], [1e300]):
-            assert plainly_refused(visitor.ask(event, [None, layers, []], {"column": 0, "word": 0}))
-            assert plainly_refused(visitor.ask(event, [None, [], layers], {"column": 0, "word": 0}))
+        for some in ([99], [-1], ["x"], "x", [None], [1e300]):
+            for sent in ([None, some, []], [None, [], some]):
+                assert plainly_refused(visitor.ask(event, sent, {"column": 0, "word": 0}))
     for event in visitor.events("mark"):
-        for mode in ("x", "__class__", "logprobs", 5):
-            assert plainly_refused(visitor.ask(event, [None, [], None, mode])), mode
+        all_refused(visitor, event, *([None, [], None, mode] for mode in ("x", "__class__", "logprobs", 5)))
         assert "mm-columns" in visitor.ask(event, [None, [], None, "entropies"]).value
 
 
@@ -230,8 +226,8 @@ def test_a_long_queue_turns_people_away_and_serves_the_others(page_url, image, r
     assert away
     assert {answer.status_code for answer in away} == {503}
     assert all("Queue is full" in answer.text for answer in away)
-    texts = {somebody.wait(joined[somebody].json()["event_id"]).value["columns"][0]["text"] for somebody in served}
-    assert len(texts) == 1
+    replies = [reply for somebody in served for reply in somebody.wait(joined[somebody].json()["event_id"])]
+    assert len({reply.value["columns"][0]["text"] for reply in replies}) == 1
     for somebody in visitors:
         somebody.http.close()
 

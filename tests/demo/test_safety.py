@@ -155,8 +155,10 @@ def fields(visitor, event, image):
 def test_a_picture_is_an_upload_or_nothing(visitor, secret, listener, event, quick):
     address, asked = listener
     number = visitor.event(event)["id"]
-    for payload in payloads(secret, address, quick):
-        assert refused(visitor.ask(number, fields(visitor, event, payload))), payload
+    sent = list(payloads(secret, address, quick))
+    replies = visitor.asks((number, fields(visitor, event, payload)) for payload in sent)
+    for payload, reply in zip(sent, replies, strict=True):
+        assert refused(reply), payload
     assert asked == []
     uploaded = visitor.upload(Image.open(secret))
     assert visitor.ask(number, fields(visitor, event, as_file(uploaded))).error is None
@@ -165,22 +167,27 @@ def test_a_picture_is_an_upload_or_nothing(visitor, secret, listener, event, qui
 def test_no_other_field_takes_a_file(visitor, secret, listener):
     address, asked = listener
     image = as_file(visitor.upload(Image.open(secret)))
-    for path in (str(secret), image["path"], "/etc/passwd", f"http://{address}/x.png", "https://example.com/x.png"):
-        file = as_file(path)
-        for name, at in (("compare", 1), ("compare", 2), ("compare", 3), ("probe", 1), ("probe", 2), ("probe", 3)):
-            for value in (file, [file], {"present": [file]}, {"a": {"b": [[file]]}}):
-                sent = fields(visitor, name, image)
-                sent[at] = value
-                reply = visitor.ask(visitor.event(name)["id"], sent)
-                assert refused(reply)
-                assert reply.error == ONLY_PICTURES
-    for event in visitor.config["dependencies"]:
-        for at in range(len(event["inputs"])):
-            sent = [None] * len(event["inputs"])
-            sent[at] = as_file(f"http://{address}/x.png", url=f"http://{address}/x.png")
-            reply = visitor.ask(event["id"], sent)
-            assert "Traceback" not in reply.raw
+    files = map(
+        as_file, (str(secret), image["path"], "/etc/passwd", f"http://{address}/x.png", "https://example.com/x.png")
+    )
+    values = [value for file in files for value in (file, [file], {"present": [file]}, {"a": {"b": [[file]]}})]
+    for name in ("compare", "probe"):
+        sent = [instead(fields(visitor, name, image), at, value) for at in (1, 2, 3) for value in values]
+        for reply in visitor.asks((visitor.event(name)["id"], one) for one in sent):
+            assert refused(reply)
+            assert reply.error == ONLY_PICTURES
+    elsewhere = as_file(f"http://{address}/x.png", url=f"http://{address}/x.png")
+    for reply in visitor.asks(
+        (event["id"], instead([None] * len(event["inputs"]), at, elsewhere))
+        for event in visitor.config["dependencies"]
+        for at in range(len(event["inputs"]))
+    ):
+        assert "Traceback" not in reply.raw
     assert asked == []
+
+
+def instead(sent, at, value):
+    return [*sent[:at], value, *sent[at + 1 :]]
 
 
 @pytest.mark.parametrize("kind", ["text", "torn", "huge", "svg"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import httpx
 from PIL import Image
 
 FILE = {"_type": "gradio.FileData"}
+AT_ONCE = 10  # events, of the many that stand in the queue together
 
 
 @dataclass(frozen=True)
@@ -63,25 +65,35 @@ class Visitor:
 
     def ask(self, event: int, data: Any, event_data: Any = None) -> Reply:
         """Stand in the queue, and wait for the end."""
-        joined = self.join(event, data, event_data)
-        if joined.status_code != 200:
-            return Reply(None, f"HTTP {joined.status_code}: {joined.text}", joined.text)
-        return self.wait(joined.json()["event_id"])
+        (reply,) = self.asks([(event, data, event_data)])
+        return reply
 
-    def wait(self, event_id: str) -> Reply:
-        """Read until an event has ended."""
-        lines = []
+    def asks(self, requests: Iterable[tuple[Any, ...]]) -> list[Reply]:
+        """Ask several times, as `ask` takes it, a few at once; what was sent is that of all of these."""
+        replies, left = list[Reply](), list(requests)
+        while left:
+            some, left = left[:AT_ONCE], left[AT_ONCE:]
+            joined = [self.join(*one) for one in some]
+            ended = self.wait(*(one.json()["event_id"] for one in joined if one.status_code == 200))
+            replies += [
+                ended.pop(0) if one.status_code == 200 else Reply(None, f"HTTP {one.status_code}: {one.text}", one.text)
+                for one in joined
+            ]
+        return replies
+
+    def wait(self, *events: str) -> list[Reply]:
+        """Read until all of these events have ended."""
+        lines, ended = list[str](), dict[str, dict[str, Any]]()
+        if not events:
+            return []
         with self.http.stream("GET", "gradio_api/queue/data", params={"session_hash": self.session}) as told:
             for line in told.iter_lines():
                 lines.append(line)
-                if not line.startswith("data:"):
-                    continue
-                said = json.loads(line[5:])
-                if said.get("event_id") == event_id and said["msg"] == "process_completed":
-                    output = said["output"]
-                    return Reply(
-                        output.get("data"), None if said["success"] else output.get("error") or "", "\n".join(lines)
-                    )
+                said = json.loads(line[5:]) if line.startswith("data:") else {}
+                if said.get("msg") == "process_completed" and said["event_id"] in events:
+                    ended[said["event_id"]] = said
+                if len(ended) == len(events):
+                    return [_reply(ended[event], "\n".join(lines)) for event in events]
         raise AssertionError(lines)
 
     def upload(self, picture: Image.Image | bytes, name: str = "picture.png", kind: str = "image/png") -> str:
@@ -97,6 +109,11 @@ class Visitor:
             picture.save(written, "PNG")
             picture = written.getvalue()
         return self.http.post("gradio_api/upload", files={"files": (name, picture, kind)})
+
+
+def _reply(said: dict[str, Any], raw: str) -> Reply:
+    output = said["output"]
+    return Reply(output.get("data"), None if said["success"] else output.get("error") or "", raw)
 
 
 def as_file(path: Any, **more: Any) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import os
 import shutil
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Event
+from time import sleep
 
 import pytest
 from PIL import Image, ImageDraw
@@ -100,3 +102,48 @@ def photo(tmp_path):
     draw.ellipse((60, 60, 150, 150), fill="#cc3322")
     picture.save(path)
     return path
+
+
+@pytest.fixture
+def hold(monkeypatch):
+    """Have comparisons wait at a moment, until they are let go."""
+
+    from mmhall.demo.compare import compare
+
+    def until(moment):
+        let_go = Event()
+
+        def slowly(*values, **named):
+            for columns in compare(*values, **named):
+                yield columns
+                if moment(columns):
+                    assert let_go.wait(60)
+
+        monkeypatch.setattr("mmhall.demo.compare._TOLD_EVERY", 0.0)  # so that no moment is passed over
+        monkeypatch.setattr("mmhall.demo.compare_tab.compare", slowly)
+        return let_go
+
+    return until
+
+
+@pytest.fixture
+def endless(monkeypatch):
+    """Have the first comparison not end before it is left; the event says that it was."""
+    from mmhall.demo.compare import compare
+
+    first, gone = iter([True]), Event()
+
+    def without_end(lvlm, image, prompt, strategies, left, **settings):
+        endless = next(first, False)
+        try:
+            for columns in compare(lvlm, image, prompt, strategies, left, **settings):
+                yield columns
+                while endless and columns[0].text and not left():
+                    sleep(0.02)
+                    yield columns
+        finally:
+            if endless:
+                gone.set()
+
+    monkeypatch.setattr("mmhall.demo.compare_tab.compare", without_end)
+    return gone

@@ -5,27 +5,18 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future
 from functools import wraps
-from threading import Event
 
 import pytest
 
 from mmhall.benchmarks.scenes.world import NAMES
 from mmhall.demo import compare_tab, pickers
-from mmhall.demo.compare import compare
-from mmhall.demo.scenes import bundled
 from mmhall.demo.serve import Address, serving
-from tests.demo.browser.visitor import Visitor, expect
-from tests.demo.conftest import PROMPT
+from tests.demo.browser.visitor import Visitor, expect, said
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 BUSY = "beam(num_beams=16)"
 QUESTION = "Is there a boat in the image?"
-
-
-def said(lvlm, index, *strategies, prompt=PROMPT):
-    picture = bundled()[index].scene.image
-    return [lvlm.generate(picture, prompt, spec, max_new_tokens=128).text for spec in strategies]
 
 
 @pytest.fixture
@@ -43,26 +34,6 @@ def sluggish(monkeypatch):
     monkeypatch.setattr(compare_tab, "bundled", slowly(compare_tab.bundled))
     monkeypatch.setattr(pickers, "_together", slowly(pickers._together))
     monkeypatch.setattr(pickers, "_named", slowly(pickers._named))
-
-
-@pytest.fixture
-def hold(monkeypatch):
-    """Have comparisons wait at a moment, until they are let go."""
-
-    def until(moment):
-        let_go = Event()
-
-        def slowly(*values, **named):
-            for columns in compare(*values, **named):
-                yield columns
-                if moment(columns):
-                    assert let_go.wait(60)
-
-        monkeypatch.setattr("mmhall.demo.compare._TOLD_EVERY", 0.0)  # so that no moment is passed over
-        monkeypatch.setattr(compare_tab, "compare", slowly)
-        return let_go
-
-    return until
 
 
 def press(visitor, part="#run"):

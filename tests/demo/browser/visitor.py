@@ -7,12 +7,16 @@ import io
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from mmhall.demo.scenes import bundled
+from tests.demo.conftest import PROMPT
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
@@ -213,6 +217,16 @@ class Visitor:
     def _asked(self, dialog):
         self.problems.append(f"dialog: {dialog.message}")
         dialog.dismiss()
+
+
+def said(lvlm, index, *strategies, prompt=PROMPT, **settings):
+    """What the Python API says of a scene."""
+    return [_said(lvlm, index, spec, prompt, **{"max_new_tokens": 128, **settings}) for spec in strategies]
+
+
+@cache
+def _said(lvlm, index, spec, prompt, **settings):
+    return lvlm.generate(bundled()[index].scene.image, prompt, spec, **settings).text
 
 
 def decoded(url: str) -> np.ndarray:

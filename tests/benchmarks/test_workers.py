@@ -52,6 +52,21 @@ def undisturbed(model_folder, scenes, tmp_path_factory):
     return rows(folder)
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    """Address of a Ray cluster of two nodes, with room for a worker on each."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        started.add_node(num_cpus=1)
+        yield started.address
+    finally:
+        ray.shutdown()
+        started.shutdown()
+
+
 def rows(folder):
     read = "select benchmark, item, strategy, text, stopped_by, new_tokens, batch from answers order by 1, 2, 3"
     with closing(Store.open(folder)) as store:
@@ -104,19 +119,10 @@ def test_a_worker_with_another_model_says_so(scenes, model_folder, processor, tm
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_a_ray_cluster_of_two_nodes_gives_the_same_rows(undisturbed, scenes, model_folder, tmp_path):
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        cluster.add_node(num_cpus=1)
-        run = begun(scenes, model_folder, tmp_path / "run")
-        with one_killed(tmp_path / "run", "ray::Answerer"):
-            Job(run, Model(str(model_folder)), 2).by_ray(cluster.address)
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+def test_a_ray_cluster_of_two_nodes_gives_the_same_rows(undisturbed, scenes, model_folder, cluster, tmp_path):
+    run = begun(scenes, model_folder, tmp_path / "run")
+    with one_killed(tmp_path / "run", "ray::Answerer"):
+        Job(run, Model(str(model_folder)), 2).by_ray(cluster)
     assert rows(tmp_path / "run") == undisturbed
 
 
@@ -266,10 +272,9 @@ def children_of(number):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_ray_workers_say_why_they_cannot_go_on_and_record_pictures_that_are_gone(
-    scenes, model_folder, processor, tmp_path
+    scenes, model_folder, processor, cluster, tmp_path
 ):
     """More workers than the cluster has room for: the others do all the work."""
-    ray = pytest.importorskip("ray")
     for file in scenes.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     run = begun(tmp_path, model_folder, tmp_path / "run")
@@ -277,13 +282,9 @@ def test_ray_workers_say_why_they_cannot_go_on_and_record_pictures_that_are_gone
     gone.unlink()
     make_random_llava(processor, seed=1).save_pretrained(tmp_path / "other")
     processor.save_pretrained(tmp_path / "other")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    try:
-        with pytest.raises(RunError, match=r"^the run was started with model"):
-            Job(run, Model(str(tmp_path / "other")), 1).by_ray("auto")
-        Job(run, Model(str(model_folder)), 3).by_ray("auto")
-    finally:
-        ray.shutdown()
+    with pytest.raises(RunError, match=r"^the run was started with model"):
+        Job(run, Model(str(tmp_path / "other")), 1).by_ray(cluster)
+    Job(run, Model(str(model_folder)), 4).by_ray(cluster)
     failed = [row for part in run.parts for row in run.store.rows(part.benchmark.name) if row.error is not None]
     assert run.settled == run.expected
     assert {row.error for row in failed} == {f"{gone}: does not exist; give the path of a picture file"}

@@ -69,12 +69,16 @@ class Naive:
         self.stop = set(adapter.model.generation_config.eos_token_id or ())
         self.clip, self.pictures = load_clip(options.clip), request.images
         self.turns = 0
+        self.scores = cache(self.read)
+
+    def read(self, answer):
+        return anew(self.adapter, self.session, self.inputs, answer).log_softmax(-1).tolist()
 
     def sentence(self, answer, seed):
         """Draw a sentence: its tokens, their log-probability, and whether the answer is over."""
         generator, new, logprob = torch.Generator().manual_seed(seed), [], 0.0
         while True:
-            scores = anew(self.adapter, self.session, self.inputs, [*answer, *new]).log_softmax(-1).tolist()
+            scores = self.scores((*answer, *new))
             best = sorted(range(len(scores)), key=lambda token: (-scores[token], token))[: self.options.top_k]
             weights = [0.0] * len(scores)
             for token in best:

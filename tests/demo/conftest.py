@@ -22,7 +22,7 @@ from tests.demo.visitor import Visitor
 
 PROMPT = "Please describe this image in detail."
 STRATEGIES = ("greedy", "vcd", "vhr")
-SCENES = 16
+SCENES = 8
 
 
 @pytest.fixture(scope="session")

@@ -73,19 +73,18 @@ def prior(lvlm, inputs, kinds, score, choices):
 
 @pytest.mark.parametrize("name", ZOO)
 def test_texts_are_as_probable_as_read_from_scratch(name):
-    lvlm = lvlm_of(name)
-    for request in REQUESTS[:2]:
-        inputs = inputs_of(lvlm, request)
-        found = lvlm.choose(*request, TEXTS, calibrate="none+zero")
-        wanted = [likelihood(lvlm, inputs, text) for text in TEXTS]
-        assert found.method == "strings"
-        assert found.scores == pytest.approx(wanted, abs=1e-4)
-        assert found.probabilities == pytest.approx(torch.tensor(wanted).softmax(dim=0).tolist(), abs=1e-4)
-        free = prior(lvlm, inputs, ("none", "zero"), likelihood, TEXTS)
-        assert found.free == pytest.approx(free, abs=1e-4)
-        calibrated = mmhall.calibrate(found.probabilities, found.free).tolist()
-        assert found.calibrated == pytest.approx(calibrated, abs=1e-9)
-        assert found.choice == TEXTS[calibrated.index(max(calibrated))]
+    lvlm, request = lvlm_of(name), REQUESTS[list(ZOO).index(name) % 2]
+    inputs = inputs_of(lvlm, request)
+    found = lvlm.choose(*request, TEXTS, calibrate="none+zero")
+    wanted = [likelihood(lvlm, inputs, text) for text in TEXTS]
+    assert found.method == "strings"
+    assert found.scores == pytest.approx(wanted, abs=1e-4)
+    assert found.probabilities == pytest.approx(torch.tensor(wanted).softmax(dim=0).tolist(), abs=1e-4)
+    free = prior(lvlm, inputs, ("none", "zero"), likelihood, TEXTS)
+    assert found.free == pytest.approx(free, abs=1e-4)
+    calibrated = mmhall.calibrate(found.probabilities, found.free).tolist()
+    assert found.calibrated == pytest.approx(calibrated, abs=1e-9)
+    assert found.choice == TEXTS[calibrated.index(max(calibrated))]
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -11,12 +12,22 @@ from mmhall.results.store import Row, Store
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the runs are kept, to be copied for each test."""
+    return tmp_path_factory.mktemp("kept") / "runs"
+
+
 @pytest.fixture
-def runs(cli, model_folder):
+def runs(cli, model_folder, kept, tmp_path):
+    if kept.exists():
+        shutil.copytree(kept, tmp_path, dirs_exist_ok=True)
+        return
     for out, specs in (("a", ("greedy", "vdd")), ("b", ("greedy", "vdd(alpha=0.5)")), ("c", ("vcd",))):
         strategies = [word for spec in specs for word in ("--strategy", spec)]
         done = cli("bench", "pope", "--model", model_folder, "--scenes", "3", *strategies, "--out", out)
         assert done.returncode == 0, done.stderr
+    shutil.copytree(tmp_path, kept)
 
 
 def test_compare_tells_set_up_and_result(runs, cli):

@@ -326,7 +326,7 @@ class TestDisagreements:
         after = disagreements(run, benchmark, limit=3)
         assert [one.item for one in after] == [one.item for one in before]
         assert {one.thumbnail for one in after} == {""}
-        assert disagreements_html(after).count("The picture is not at hand any more.") == 3
+        assert disagreements_html(after).count("The picture is not at hand any more.") == len(before) > 1
 
     def test_an_item_is_loaded_as_it_was_asked(self, disputed, benchmark):
         first = disagreements(disputed, benchmark)[0]

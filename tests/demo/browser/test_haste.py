@@ -101,11 +101,11 @@ def test_run_pressed_again_in_the_queue_asks_only_anew(visit, embedded, hold):
     press(visitor)
     visitor.ask(QUESTION)
     press(visitor)
-    visitor.page.wait_for_timeout(500)
+    visitor.page.wait_for_timeout(300)
     let_go.set()
     answers = visitor.finished()
     assert answers == said(embedded, 4, "greedy", "vdd", prompt=QUESTION)
-    visitor.page.wait_for_timeout(1500)  # nothing follows
+    visitor.page.wait_for_timeout(700)  # nothing follows
     longest = max(letters for _, columns in visitor.seen() for _, letters in columns)
     assert longest <= max(map(len, answers)) + len(" (not in the picture)")
     assert visitor.answers() == answers

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 from concurrent.futures import Future
 
 import pytest
@@ -43,6 +44,7 @@ def test_a_pair_that_cannot_be_combined_is_refused(visit):
     visitor = visit()
     visitor.choose(2, "vdd", clear=False)
     assert "vdd" in visitor.toast()
+    expect(visitor.page.locator("#strategy-2").get_by_role("button", name=re.compile("^Remove"))).to_have_count(1)
     visitor.choose(2, "vdd")
     visitor.run()
     assert visitor.states() == ["done", "done"]

@@ -66,7 +66,7 @@ def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaFo
     return model
 
 
-QUICK = {"llava", "qwen2_5_vl", "gemma3", "mllama"}
+QUICK = {"llava", "qwen2_5_vl", "mllama"}
 OTHERS = set(ZOO) - QUICK
 
 

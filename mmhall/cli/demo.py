@@ -19,7 +19,9 @@ def demo(
     share: Annotated[
         bool, typer.Option("--share", help="Make a public address for the page through Gradio's servers.")
     ] = False,
-    runs: Annotated[Path, typer.Option(help="Folder whose benchmark results may be browsed.")] = Path("runs"),
+    runs: Annotated[
+        Path | None, typer.Option(help="Folder whose benchmark results may be browsed; ./runs if none is given.")
+    ] = None,
     strategy: Annotated[
         list[str],
         typer.Option(help="Offer this one, too: a strategy that names a file or a model, as \"cgd(clip='DIR')\"."),
@@ -37,17 +39,19 @@ def demo(
 
     from mmhall.cli.console import tuned_option
     from mmhall.demo.serve import Address, serving
-    from mmhall.errors import MmhallError, OptionError
+    from mmhall.errors import MmhallError, OptionError, RunError
     from mmhall.located import located
 
     user, _, password = (auth or "").partition(":")
     if auth is not None and not (user and password):
         raise OptionError("demo", "auth", "***", "written as user:password")
+    if runs is not None and not runs.is_dir():
+        raise RunError(f"{runs}: no such folder; give one that holds run folders of bench commands")
     located(model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the uploads go as well
     loading: Future[LVLM] = Future()
     address = Address(host, port, (user, password) if auth else None, share)
-    with serving(loading, address, runs=runs, owned=strategy) as url:
+    with serving(loading, address, runs=runs or Path("runs"), owned=strategy) as url:
         print(f"mmhall demo: {url}", flush=True)
         import mmhall
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mmhall.adapters import adapter_for
@@ -11,6 +12,7 @@ from mmhall.generation.shared import beginnings
 TINY = speed.Size(2, 128, torch.float32)
 
 
+@pytest.mark.slow
 def test_both_ways_are_timed_and_answer_alike():
     reported = []
     gains = grouping.measure(TINY, "cpu", turns=2, progress=reported.append)

@@ -152,6 +152,7 @@ def test_a_failure_is_recorded_never_scored_and_asked_again(run):
     assert sorted(r for _, _, r, _ in replies_of(run)) == ["Rating: 5"] * 4
 
 
+@pytest.mark.slow
 def test_a_judge_that_hangs_is_given_up(run):
     with serving(None, "Rating: 5") as (url, asked):
         outcome = judge(run, part_to_judge(run), endpoint(url, timeout=2, tries=1), TEMPLATE)

@@ -56,6 +56,7 @@ def test_an_interrupted_redraw_leaves_no_old_truth(tmp_path):
     assert not (tmp_path / "annotations.json").exists()
 
 
+@pytest.mark.slow
 def test_hard_objects_are_listed_first_as_often_as_others():
     """POPE asks for the first three listed."""
     scenes = [make_scene(21, index, 0.5) for index in range(200)]
@@ -113,6 +114,7 @@ def test_typical_scenes_often_do():
     assert together > 30
 
 
+@pytest.mark.slow
 def test_conflict_is_a_share():
     shares = [make_scene(9, index, conflict=0.3).plan.conflict for index in range(150)]
     assert 0.15 < sum(shares) / len(shares) < 0.45

@@ -28,6 +28,8 @@ from mmhall.demo.runs import (
 from mmhall.errors import ImageError, RunError
 from tests.demo.conftest import STRATEGIES
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = 10_000
 
 

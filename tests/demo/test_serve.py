@@ -233,6 +233,7 @@ def test_the_command_opens_a_page_and_leaves_nothing(tmp_path, scene):
         (["--port", "-1"], "port must be .* 65535, got -1"),
         (["--model", "./no/such/folder"], "no/such/folder: no such folder"),
         (["--model", "EMPTY"], "EMPTY: holds no config.json"),
+        (["--runs", "nowhere"], "nowhere: no such folder; give one that holds run folders"),
         (["--auth", "hunter2"], "auth must be written as user:password"),
         (["--auth", "hunter2:"], "auth must be written as user:password"),
         (["--auth", ":hunter2"], "auth must be written as user:password"),

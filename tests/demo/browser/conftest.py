@@ -23,6 +23,7 @@ ARGUMENTS = (
     "--no-first-run",
 )
 VIEW = {"width": 1280, "height": 900}
+TIMEOUT = 60_000  # milliseconds; a busy machine is slow, and what is wrong stays wrong
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -66,6 +67,7 @@ def chromium():
 def window(chromium):
     """Return what makes windows of one browser session; they share what was fetched, and nothing else."""
     context = chromium.new_context(viewport=VIEW, reduced_motion="reduce")
+    context.set_default_timeout(TIMEOUT)
     yield context.new_page
     context.close()
 
@@ -80,6 +82,7 @@ def visit(chromium, window, url):
     def come(stranger: bool = False) -> Visitor:
         if stranger:
             sessions.append(chromium.new_context(viewport=VIEW, reduced_motion="reduce"))
+            sessions[-1].set_default_timeout(TIMEOUT)
         visitors.append(Visitor(sessions[-1].new_page() if stranger else window()))
         return visitors[-1].open(url)
 
@@ -124,6 +127,20 @@ def hold(monkeypatch):
         return let_go
 
     return until
+
+
+@pytest.fixture
+def unhurried(monkeypatch):
+    """Have comparisons tell often what they have, and leave the browser time to show it."""
+    from mmhall.demo.compare import compare
+
+    def slowly(*values, **named):
+        for columns in compare(*values, **named):
+            yield columns
+            sleep(0.05)
+
+    monkeypatch.setattr("mmhall.demo.compare._TOLD_EVERY", 0.02)
+    monkeypatch.setattr("mmhall.demo.compare_tab.compare", slowly)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from mmhall.benchmarks.scenes.world import NAMES
 from mmhall.demo import compare_tab, pickers
 from mmhall.demo.serve import Address, serving
-from tests.demo.browser.visitor import Visitor, expect, said
+from tests.demo.browser.visitor import ANEW, Visitor, expect, said
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -39,7 +39,7 @@ def sluggish(monkeypatch):
 def press(visitor, part="#run"):
     """Press a button without looking whether the page stands still."""
     box = visitor.page.locator(part).bounding_box()
-    visitor.page.evaluate("() => { window.mmhallSeen = []; }")
+    visitor.page.evaluate(ANEW)
     visitor.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, delay=120)
 
 

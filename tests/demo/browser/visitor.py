@@ -16,28 +16,34 @@ import pytest
 from PIL import Image
 
 from mmhall.demo.scenes import bundled
+from tests.demo.browser.conftest import TIMEOUT
 from tests.demo.conftest import PROMPT
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
-expect.set_options(timeout=30_000)  # milliseconds; a busy machine is slow, and what is wrong stays wrong
+expect.set_options(timeout=TIMEOUT)
 
-# Every state of the columns that was ever shown: [[state, letters of the answer], ...], each with its time.
+# Every state of the columns shown since Run was pressed: [[state, letters of the answer], ...], each with its time.
 WATCH = """
 window.mmhallSeen = [];
 new MutationObserver(() => {
-  const columns = [...document.querySelectorAll('#answers .mm-column')].map(column => [
+  const columns = [...document.querySelectorAll('#answers .mm-column:not(.mm-test-old)')].map(column => [
     column.className.split('mm-is-')[1], (column.querySelector('.mm-answer') || {textContent: ''}).textContent.length]);
   const last = window.mmhallSeen.at(-1);
   if (columns.length && (!last || JSON.stringify(last[1]) !== JSON.stringify(columns)))
     window.mmhallSeen.push([performance.now(), columns]);
 }).observe(document, {subtree: true, childList: true, characterData: true, attributes: true});
 """
+# Run is about to be pressed: columns that stand there are old.
+ANEW = """() => {
+  window.mmhallSeen = [];
+  document.querySelectorAll('#answers .mm-column').forEach(column => column.classList.add('mm-test-old'));
+}"""
 ANSWERED = """() => {
-  const over = state => !['waiting', 'writing'].includes(state);
-  const seen = window.mmhallSeen, last = seen.at(-1);
-  const all = ([, columns]) => columns.every(([state]) => over(state));
-  return seen.some(moment => !all(moment)) && all(last);
+  const columns = [...document.querySelectorAll('#answers .mm-column')];
+  const over = ['done', 'stopped', 'failed'].map(state => `mm-is-${state}`);
+  return columns.length > 0 && columns.every(column =>
+    !column.classList.contains('mm-test-old') && over.some(name => column.classList.contains(name)));
 }"""
 TEXTS = """nodes => nodes.map(node => {
   const copy = node.cloneNode(true);
@@ -93,7 +99,7 @@ class Visitor:
 
     def begin(self):
         """Press Run."""
-        self.page.evaluate("() => { window.mmhallSeen = []; }")
+        self.page.evaluate(ANEW)
         self.page.get_by_role("button", name="Run", exact=True).click()
 
     def finished(self) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def own_root(runs_root, tmp_path) -> Path:
 def compared(embedded):
     """Compare on a scene of seed 2026: returns picture, set-up, columns, objects in the picture."""
 
+    @cache
     def run(index, specs=("greedy", "vdd"), **told):
         scene = make_scene(2026, index)
         present = sorted({seen.name for seen in scene.objects})

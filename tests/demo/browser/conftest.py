@@ -13,6 +13,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 import mmhall
+from mmhall.demo.compare import compare
+from mmhall.demo.serve import Address, serving
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -43,8 +45,6 @@ def runs(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def url(runs):
     """Address of a page with a model of its own, so that the tests may use theirs at the same time."""
-    from mmhall.demo.serve import Address, serving
-
     model: Future[mmhall.LVLM] = Future()
     with serving(model, Address(port=0), runs=runs) as address:
         model.set_result(mmhall.load("embedded", device="cpu"))
@@ -63,13 +63,19 @@ def chromium():
         browser.close()
 
 
+def begun(chromium):
+    """Begin a browser session."""
+    session = chromium.new_context(viewport=VIEW, reduced_motion="reduce")
+    session.set_default_timeout(TIMEOUT)
+    return session
+
+
 @pytest.fixture(scope="module")
 def window(chromium):
     """Return what makes windows of one browser session; they share what was fetched, and nothing else."""
-    context = chromium.new_context(viewport=VIEW, reduced_motion="reduce")
-    context.set_default_timeout(TIMEOUT)
-    yield context.new_page
-    context.close()
+    session = begun(chromium)
+    yield session.new_page
+    session.close()
 
 
 @pytest.fixture
@@ -81,8 +87,7 @@ def visit(chromium, window, url):
 
     def come(stranger: bool = False) -> Visitor:
         if stranger:
-            sessions.append(chromium.new_context(viewport=VIEW, reduced_motion="reduce"))
-            sessions[-1].set_default_timeout(TIMEOUT)
+            sessions.append(begun(chromium))
         visitors.append(Visitor(sessions[-1].new_page() if stranger else window()))
         return visitors[-1].open(url)
 
@@ -111,8 +116,6 @@ def photo(tmp_path):
 def hold(monkeypatch):
     """Have comparisons wait at a moment, until they are let go."""
 
-    from mmhall.demo.compare import compare
-
     def until(moment):
         let_go = Event()
 
@@ -132,7 +135,6 @@ def hold(monkeypatch):
 @pytest.fixture
 def unhurried(monkeypatch):
     """Have comparisons tell often what they have, and leave the browser time to show it."""
-    from mmhall.demo.compare import compare
 
     def slowly(*values, **named):
         for columns in compare(*values, **named):
@@ -146,8 +148,6 @@ def unhurried(monkeypatch):
 @pytest.fixture
 def endless(monkeypatch):
     """Have the first comparison not end before it is left; the event says that it was."""
-    from mmhall.demo.compare import compare
-
     first, gone = iter([True]), Event()
 
     def without_end(lvlm, image, prompt, strategies, left, **settings):

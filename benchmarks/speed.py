@@ -33,7 +33,7 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
 )
-from transformers.generation.streamers import BaseStreamer
+from transformers.generation import BaseStreamer
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter

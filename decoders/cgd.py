@@ -34,7 +34,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
-from transformers.generation.streamers import BaseStreamer
+from transformers.generation import BaseStreamer
 
 from mmhall.adapters.base import Adapter, Batch, Inputs, has_picture
 from mmhall.clip import NAMED, Clip, load_clip, looks_named, says_something

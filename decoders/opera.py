@@ -45,7 +45,7 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 from transformers import GenerationConfig
-from transformers.generation.streamers import BaseStreamer
+from transformers.generation import BaseStreamer
 
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import SELF_ATTENTION, Call, Groups, Op

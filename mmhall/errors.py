@@ -54,6 +54,10 @@ class PromptError(MmhallError):
     """A prompt cannot be used: empty, too long, or with the wrong number of pictures."""
 
 
+class VersionError(MmhallError):
+    """A package is there in a version that mmhall was not tested with."""
+
+
 class ModelError(MmhallError):
     """A model cannot be loaded or is of a kind mmhall cannot drive."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers  # names are looked up when needed: an old version, which lacks some, is refused by its number
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from mmhall import tuned as tuned_options
 from mmhall.errors import ModelError
@@ -40,7 +41,8 @@ def load(
         tuned: File of options that `mmhall tune` found for this model; False: none. By default "mmhall.json" in the
             model's folder, of other models a file named after them in mmhall/tuned among the user's settings
             ($XDG_CONFIG_HOME, else ~/.config), if there is one.
-        **options: Passed on to transformers' `from_pretrained` (device_map, quantization_config, ...).
+        **options: Passed on to transformers' `from_pretrained` (device_map, quantization_config, ...); a device_map
+            needs accelerate: `pip install "mmhall[accelerate]"`.
 
     Raises:
         ModelError: Nothing loadable is there, mmhall cannot drive it, or the options were tuned for other weights.
@@ -51,6 +53,8 @@ def load(
     file = tuned_options.find(name, tuned)
     if file is not None:
         tuned_options.read(file)  # a damaged one is told before anything is loaded
+    if options.get("device_map") is not None and find_spec("accelerate") is None:
+        raise ModelError('a device_map needs accelerate, and it is not installed; pip install "mmhall[accelerate]"')
     target = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if dtype is None:
         on_cpu = str(options.get("device_map", target)).startswith("cpu")
@@ -61,12 +65,12 @@ def load(
         "local_files_only": folder.is_dir(),
     }
     try:
-        model, told = AutoModelForImageTextToText.from_pretrained(
+        model, told = transformers.AutoModelForImageTextToText.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True, **shared, **options
         )
         placed = {"device_map", "quantization_config"} & options.keys()
         model = model if placed else model.to(target)
-        processor = AutoProcessor.from_pretrained(source, **shared)
+        processor = transformers.AutoProcessor.from_pretrained(source, **shared)
     except UNLOADABLE as error:
         raise ModelError(f"cannot load model {str(name)!r}: {first_lines(error)}") from error
     lost = sorted([*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])])

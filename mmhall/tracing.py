@@ -8,8 +8,8 @@ from time import perf_counter
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
+from mmhall._transformers.settings import Resolved
 from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.answers import Said
 from mmhall.attention import Op
@@ -43,7 +43,7 @@ def watched(
     adapter: Adapter,
     inputs: Inputs,
     method: Strategy,
-    config: GenerationConfig,
+    config: Resolved,
     seed: int,
     layers: Sequence[int],
     heads: Sequence[int],
@@ -81,7 +81,7 @@ def watched(
 
 
 def _read_again(
-    adapter: Adapter, inputs: Inputs, session: Session, found: Tensor, config: GenerationConfig, watch: tuple[Op, ...]
+    adapter: Adapter, inputs: Inputs, session: Session, found: Tensor, config: Resolved, watch: tuple[Op, ...]
 ) -> None:
     """Decode once more without searching: each token is the one that was found, (length,)."""
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]

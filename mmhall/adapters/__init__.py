@@ -40,7 +40,7 @@ FAMILIES = {
     "mistral3": "mmhall.adapters.tiled:Mistral3Adapter",
     "aya_vision": _MERGED,
     "cohere2_vision": _MERGED,
-    "llama4": _MERGED,
+    "llama4": "mmhall.adapters.tiled:Llama4Adapter",
 }
 _GENERIC = "mmhall.adapters.base:Adapter"
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel, ProcessorMixin
 
+from mmhall._transformers.calls import tiles_of
 from mmhall.adapters.base import Adapter, Inputs, Request
 from mmhall.adapters.grid import Boxes, block_side, raster
 from mmhall.errors import ImageError
 
 
 class MergedAdapter(Adapter):
-    """Gemma 3, InternVL, Idefics3, SmolVLM, Aya Vision, Cohere2 Vision, Llama 4, Mistral 3."""
+    """Gemma 3, InternVL, Idefics3, SmolVLM, Aya Vision, Cohere2 Vision; with more of their own Llama 4, Mistral 3."""
 
+    causal: ClassVar[bool] = True
     grid: ClassVar[str] = "merged patches; where cut, tiles and a view of the whole picture"
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
@@ -23,6 +26,31 @@ class MergedAdapter(Adapter):
         told = self.told(request)
         side = block_side(told, count)
         return raster(told, side) if side is not None else None
+
+
+class Llama4Adapter(MergedAdapter):
+    """Llama 4. In transformers 5.24.0 its outer model asks the inner one's output for a field that is not there."""
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None) -> None:
+        """Let the inner model's output have the field."""
+        super().__init__(model, processor)
+        self._completed = completed_outputs(model)
+
+    def close(self) -> None:
+        """Also take the field away."""
+        super().close()
+        self._completed.remove()
+
+
+def completed_outputs(model: PreTrainedModel) -> RemovableHandle:
+    """Give the outputs of a model's inner language model an empty `image_outputs`, where they have none."""
+
+    def complete(module: nn.Module, args: Any, output: Any) -> None:
+        if not hasattr(output, "image_outputs"):
+            output.image_outputs = None
+
+    handle: RemovableHandle = model.language_model.register_forward_hook(complete)
+    return handle
 
 
 class Mistral3Adapter(MergedAdapter):
@@ -56,6 +84,7 @@ class Mistral3Adapter(MergedAdapter):
 class PackedAdapter(Adapter):
     """LLaVA-NeXT: a whole view and unpadded tiles, packed by the model's own function with a token after each row."""
 
+    causal: ClassVar[bool] = True
     grid: ClassVar[str] = "the whole picture, then its tiles as one raster, a line break a row"
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
@@ -76,7 +105,7 @@ class PackedAdapter(Adapter):
         """Count each picture's tiles, its whole view included."""
         config = self.model.config
         return [
-            image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size)
+            tiles_of(size, config.image_grid_pinpoints, config.vision_config.image_size)
             for size in inputs["image_sizes"].tolist()
         ]
 

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from mmhall._transformers import caches
+from mmhall._transformers.calls import first_inputs, grown, next_inputs
 from mmhall.attention import Plan, active, few_rows
 from mmhall.errors import PromptError
-from mmhall.generation import caches
 from mmhall.generation.aside import beside
 from mmhall.generation.prepare import Prepared
 
@@ -44,13 +44,15 @@ class State:
     Attributes:
         model: What decodes them.
         ids: Tokens read so far, (R, T).
-        kwargs: Masks, position ids and the cache, as the model's `prepare_inputs_for_generation` takes them.
+        kwargs: Masks, position ids and the like, by the names of the model's forward.
+        cache: Of what was read.
         logits: Next-token logits, (R, vocabulary) float32.
     """
 
     model: PreTrainedModel
     ids: Tensor
     kwargs: dict[str, Any]
+    cache: Cache
     logits: Tensor
 
     def step(self, tokens: Tensor) -> None:
@@ -59,9 +61,7 @@ class State:
 
     def read(self, tokens: Tensor) -> None:
         """Feed every row its next tokens in one pass, (R, tokens)."""
-        outputs = self.model(**self._next(tokens), return_dict=True)
-        self.kwargs["past_key_values"] = outputs.past_key_values
-        self.logits = _last(outputs.logits, self.ids)
+        self.logits = _last(self.model(**self._next(tokens), return_dict=True).logits, self.ids)
 
     def split(self, tokens: Tensor) -> list[int]:
         """Feed every row several tokens that may come next, (R, siblings).
@@ -69,19 +69,16 @@ class State:
         Returns:
             What `keep` needs to know of the cache before.
         """
-        cache, count = self.kwargs["past_key_values"], tokens.shape[1]
-        before = caches.lengths(cache)
-        prepared = _widened(self._next(tokens[:, :1]), tokens)
-        outputs = self.model(**prepared, return_dict=True)
-        self.kwargs["past_key_values"] = outputs.past_key_values
-        self.logits = outputs.logits[:, -count:].to(self.ids.device, torch.float32)
+        before = caches.lengths(self.cache)
+        outputs = self.model(**_widened(self._next(tokens[:, :1]), tokens), return_dict=True)
+        self.logits = outputs.logits[:, -tokens.shape[1] :].to(self.ids.device, torch.float32)
         return before
 
     def keep(
         self, before: Sequence[int], rows: Tensor, siblings: Tensor | None, tokens: Tensor, own: int | None
     ) -> None:
         """Go on with one sibling, `tokens` (N,), of each of some rows; without siblings all that was fed is dropped."""
-        caches.keep(self.kwargs["past_key_values"], before, rows, siblings, own)
+        caches.keep(self.cache, before, rows, siblings, own)
         self._pick(rows)
         if siblings is None:
             self._shorten()
@@ -91,7 +88,7 @@ class State:
 
     def drop_last(self) -> None:
         """Forget the last token that was read; the one before must be read or fed with the past kept."""
-        caches.drop_last(self.kwargs["past_key_values"], self.ids.shape[1])
+        caches.drop_last(self.cache, self.ids.shape[1])
         self._shorten()
 
     def _shorten(self) -> None:
@@ -103,26 +100,20 @@ class State:
 
     def taken(self, rows: Tensor) -> State:
         """Copy rows, by 0-based index, repeated or not; this state stays as it is."""
-        kwargs = {**self.kwargs, "past_key_values": caches.taken(self.kwargs["past_key_values"], rows)}
-        copied = State(self.model, self.ids, kwargs, self.logits)
+        copied = State(self.model, self.ids, dict(self.kwargs), caches.taken(self.cache, rows), self.logits)
         copied._pick(rows)
         return copied
 
     def _next(self, tokens: Tensor) -> dict[str, Any]:
         """Append tokens, (R, tokens), and return what the model takes to read them."""
-        last = CausalLMOutputWithPast(past_key_values=self.kwargs["past_key_values"])
-        for _ in range(tokens.shape[1]):
-            self.kwargs = self.model._update_model_kwargs_for_generation(last, self.kwargs, is_encoder_decoder=False)
+        self.kwargs = grown(self.model, self.kwargs, tokens.shape[1])
         self.ids = torch.cat([self.ids, tokens], dim=1)
-        inputs: dict[str, Any] = self.model.prepare_inputs_for_generation(
-            self.ids, next_sequence_length=tokens.shape[1], **self.kwargs
-        )
-        return inputs
+        return next_inputs(self.model, self.ids, self.kwargs, self.cache, tokens.shape[1])
 
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder rows, by 0-based index."""
         self._pick(rows)
-        self.kwargs["past_key_values"].reorder_cache(rows)
+        self.cache.reorder_cache(rows)
 
     def _pick(self, rows: Tensor) -> None:
         """Select rows of all but the cache."""
@@ -139,7 +130,7 @@ def read(prepared: Prepared) -> Any:
         PromptError: There are more or fewer pictures than placeholders.
     """
     model = prepared.model
-    inputs = model.prepare_inputs_for_generation(prepared.input_ids, is_first_iteration=True, **prepared.kwargs)
+    inputs = first_inputs(model, prepared.input_ids, prepared.kwargs, prepared.cache)
     try:
         return model(**inputs, return_dict=True)
     except ValueError as error:
@@ -151,14 +142,14 @@ def read(prepared: Prepared) -> Any:
 def prefill(prepared: Prepared, *, past: bool = False) -> State:
     """Read a batch of prompts, ready to take the first step; with `past`, or to drop what was read last."""
     if past:
-        caches.lengths(prepared.kwargs["past_key_values"])
+        caches.lengths(prepared.cache)
     model, ids, outputs = prepared.model, prepared.input_ids, read(prepared)
     kept = {
         key: value
-        for key, value in {**prepared.kwargs, "past_key_values": outputs.past_key_values}.items()
-        if key in _BATCH_AXIS or isinstance(value, Cache | bool | int | str)
+        for key, value in prepared.kwargs.items()
+        if key in _BATCH_AXIS or isinstance(value, bool | int | str)
     }
-    return State(model, ids, kept, _last(outputs.logits, ids))
+    return State(model, ids, kept, prepared.cache, _last(outputs.logits, ids))
 
 
 def prefill_shared(prepared: Prepared) -> State:
@@ -179,7 +170,7 @@ def prefill_shared(prepared: Prepared) -> State:
 
 def join(states: Sequence[State]) -> list[State]:
     """Put the rows of all states under each other in one state, if their caches allow it; else return them as given."""
-    held = [state.kwargs["past_key_values"] for state in states]
+    held = [state.cache for state in states]
     if len(states) == 1 or not caches.joinable(held):
         return list(states)
     lengths = [state.ids.shape[1] for state in states]
@@ -187,12 +178,13 @@ def join(states: Sequence[State]) -> list[State]:
         for state in states:
             if state.kwargs.get("attention_mask") is None:
                 state.kwargs["attention_mask"] = torch.ones_like(state.ids)
-    kwargs = {**states[0].kwargs, "past_key_values": caches.join(held)}
+    kwargs = dict(states[0].kwargs)
     for key, axis in _BATCH_AXIS.items():
         if kwargs.get(key) is not None:
             kwargs[key] = _under_each_other([state.kwargs[key] for state in states], axis)
     ids = _under_each_other([state.ids for state in states], 0)
-    return [State(states[0].model, ids, kwargs, torch.cat([state.logits for state in states]))]
+    logits = torch.cat([state.logits for state in states])
+    return [State(states[0].model, ids, kwargs, caches.join(held), logits)]
 
 
 class Rows:
@@ -237,11 +229,11 @@ class Rows:
 
     def _read_twice(self, main: Prepared, plan: Plan | None, again: int) -> State:
         whole = again == self._held
-        fresh = copy.deepcopy(main.kwargs["past_key_values"]) if whole else None
+        fresh = copy.deepcopy(main.cache) if whole else main.cache
         state = prefill(main, past=not whole)
         with plan.again(self._held - again) if plan is not None else nullcontext():
             if whole:
-                return prefill(replace(main, kwargs={**main.kwargs, "past_key_values": fresh}))
+                return prefill(replace(main, cache=fresh))
             last = state.ids[:, -1]
             state.drop_last()
             state.step(last)
@@ -250,7 +242,7 @@ class Rows:
     @property
     def splittable(self) -> bool:
         """Whether `split` can be asked for."""
-        return all(caches.splittable(state.kwargs["past_key_values"]) for state in self._states)
+        return all(caches.splittable(state.cache) for state in self._states)
 
     def step(self, tokens: Tensor) -> None:
         """Feed each main row its next token, (N,), and its branches the same."""

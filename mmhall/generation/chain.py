@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers.generation.streamers import BaseStreamer
+from transformers.generation import BaseStreamer
 
 from mmhall.generation.branches import Rows
 from mmhall.generation.choose import Draws, choosable, combined

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
+from mmhall._transformers.settings import bare_settings, own_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.errors import OptionError, PromptError
 from mmhall.generation.branches import State, prefill
@@ -157,7 +157,7 @@ def _written(adapter: Adapter, choice: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _ends(adapter: Adapter) -> tuple[int, ...]:
-    ends = adapter.model.generation_config.eos_token_id
+    ends = own_settings(adapter.model).get("eos_token_id")
     return () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
 
 
@@ -166,8 +166,7 @@ def _start(adapter: Adapter, inputs: Inputs, new: int) -> State:
     prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
     if prompt + new > limit:
         raise PromptError(f"{prompt} prompt tokens and {new} of the choices exceed the model's context of {limit}")
-    config = GenerationConfig(max_new_tokens=new, pad_token_id=adapter.model.generation_config.pad_token_id)
-    return prefill(prepare(adapter.entry(inputs), inputs, config))
+    return prefill(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.model, new)))
 
 
 def _next(state: State) -> Tensor:

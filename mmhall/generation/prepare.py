@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
+from mmhall._transformers.calls import captured
+from mmhall._transformers.settings import Resolved
 from mmhall.generation.shared import Shared
 
 
@@ -25,6 +27,7 @@ class Prepared:
         model: What decodes; of a BLIP, its inner language model.
         input_ids: (batch, position).
         kwargs: What the model's forward takes beside them.
+        cache: Empty, to be filled by reading.
         processors: Edit next-token scores: penalties, and what sampling cuts off.
         criteria: Say which rows have ended.
         config: The generation settings, completed.
@@ -34,6 +37,7 @@ class Prepared:
     model: PreTrainedModel
     input_ids: Tensor
     kwargs: dict[str, Any]
+    cache: Cache
     processors: LogitsProcessorList
     criteria: StoppingCriteriaList
     config: GenerationConfig
@@ -68,7 +72,7 @@ class Prepared:
         return self.processed(ids.repeat(prompts, 1), scores.repeat(prompts, 1))[prompt * rows : (prompt + 1) * rows]
 
 
-def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: GenerationConfig) -> Prepared:
+def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolved) -> Prepared:
     """Prepare a batch as `generate` would.
 
     Args:
@@ -76,19 +80,4 @@ def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Genera
         inputs: What its processor made.
         config: One beam and one sequence a row; searching widely is up to the caller.
     """
-    held: list[Prepared] = []
-
-    def hold(
-        model: PreTrainedModel,
-        input_ids: Tensor,
-        logits_processor: LogitsProcessorList,
-        stopping_criteria: StoppingCriteriaList,
-        generation_config: GenerationConfig,
-        synced_gpus: bool = False,
-        **kwargs: Any,
-    ) -> Tensor:
-        held.append(Prepared(model, input_ids, kwargs, logits_processor, stopping_criteria, generation_config))
-        return input_ids
-
-    model.generate(**inputs, generation_config=config, custom_generate=hold)
-    return held[0]
+    return Prepared(*captured(model, inputs, config))

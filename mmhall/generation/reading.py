@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
+from mmhall._transformers.settings import bare_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Op, active
 from mmhall.errors import PromptError
@@ -47,8 +47,7 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
     Returns:
         The logits from which each token of the answer was predicted, (batch, width, V) float32.
     """
-    config = GenerationConfig(max_new_tokens=1, pad_token_id=adapter.model.generation_config.pad_token_id)
-    main = prepare(adapter.entry(inputs), inputs, config)
+    main = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.model, 1))
     if "logits_to_keep" in main.kwargs:
         length = main.input_ids.shape[1]
         # as positions: a number would make transformers drop rows of Gemma 4's last layers without a mask for it

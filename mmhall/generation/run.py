@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
+from transformers import StoppingCriteria
+from transformers.generation import BaseStreamer
 
+from mmhall._transformers import caches
+from mmhall._transformers.settings import Resolved, bare_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Op
 from mmhall.errors import OptionError, PromptError
-from mmhall.generation import caches
 from mmhall.generation.beams import search
 from mmhall.generation.branches import Rows
 from mmhall.generation.chain import chain
@@ -29,7 +30,7 @@ def run(
     adapter: Adapter,
     inputs: Inputs,
     method: Strategy,
-    config: GenerationConfig,
+    config: Resolved,
     seed: int | Sequence[int],
     streamer: BaseStreamer | None = None,
     pause: Callable[[], bool] | None = None,
@@ -81,7 +82,7 @@ def decode(
     adapter: Adapter,
     main: Prepared,
     session: Session,
-    config: GenerationConfig,
+    config: Resolved,
     seeds: Sequence[int],
     streamer: BaseStreamer | None = None,
     watch: tuple[Op, ...] = (),
@@ -111,7 +112,7 @@ def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
     Raises:
         GenerationError: No token can be chosen.
     """
-    config = GenerationConfig(max_new_tokens=1, pad_token_id=adapter.model.generation_config.pad_token_id)
+    config = bare_settings(adapter.model, 1)
     with torch.inference_mode():
         session = method.fitted(adapter).prepare(adapter, inputs)
         rows = _read(adapter, prepared(adapter, inputs, config), session, config)
@@ -122,7 +123,7 @@ def _read(
     adapter: Adapter,
     main: Prepared,
     session: Session,
-    config: GenerationConfig,
+    config: Resolved,
     watch: tuple[Op, ...] = (),
     *,
     share: bool = False,
@@ -134,7 +135,7 @@ def _read(
     return Rows(main, branches, adapter.plan((*session.ops, *watch)), aside, again)
 
 
-def prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig, *, share: bool = False) -> Prepared:
+def prepared(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool = False) -> Prepared:
     """Prepare a batch for decoding, one row a prompt; with `share`, also what its prompts begin with alike."""
     single = copy.deepcopy(config)
     single.update(num_beams=1, num_return_sequences=1, early_stopping=False, length_penalty=None, max_length=None)
@@ -142,11 +143,11 @@ def prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig, *, shar
     return (_shared(adapter, inputs, single) if share else None) or prepare(adapter.entry(inputs), inputs, single)
 
 
-def _shared(adapter: Adapter, inputs: Inputs, single: GenerationConfig) -> Prepared | None:
+def _shared(adapter: Adapter, inputs: Inputs, single: Resolved) -> Prepared | None:
     """Prepare what prompts about one picture begin with; of the whole prompts the text alone."""
     cut = beginnings(adapter, inputs)
     first = None if cut is None else prepare(adapter.model, cut.inputs, single)
-    if cut is None or first is None or not caches.joinable([first.kwargs["past_key_values"]] * 2):
+    if cut is None or first is None or not caches.joinable([first.cache] * 2):
         return None
     ids = inputs["input_ids"]
     blind = {"input_ids": ids.masked_fill(adapter.placeholders(ids), adapter.pad_token_id)}

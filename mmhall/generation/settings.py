@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
+from mmhall._transformers.settings import Resolved, own_settings
 from mmhall.errors import OptionError, UnknownNameError
 
 _SAMPLING = {"temperature", "top_p", "top_k"}
@@ -42,7 +44,8 @@ class Settings:
         repetition_penalty: Divides scores of tokens already there, > 0.
         length_penalty: Exponent of the length that divides a beam's score; > 0 favours long answers.
         num_return_sequences: Answers wanted, >= 1; more than one need draws or beams.
-        stop_strings: End an answer as soon as it holds one of them; it is cut off there.
+        stop_strings: End an answer as soon as it holds one of them; it is cut off there. Empty: the model's own, which
+            few have.
         seed: Seeds the draws, so that a sampled answer can be repeated.
     """
 
@@ -75,40 +78,42 @@ class Settings:
         if self.num_beams is not None:
             self._check_sequences(self.num_beams)
 
-    def resolved(self, model: PreTrainedModel, beams: int = 1) -> GenerationConfig:
+    def resolved(self, model: PreTrainedModel, beams: int = 1) -> Resolved:
         """Lay the explicit values over the model's own.
 
         What neither sets is neutral (no top-k, unlike transformers' own default of 50). Sampling values are
-        dropped when nothing is drawn.
+        dropped when nothing is drawn. A model's own wish for no cache, or for a static one, is answered with the
+        dynamic cache: answers are the same.
 
         Args:
             model: What decodes.
             beams: The strategy's own.
 
         Raises:
-            OptionError: More sequences are asked for than there are beams, or tokens are to be drawn in a search.
+            OptionError: More sequences are asked for than there are beams, tokens are to be drawn in a search, or the
+                model's own settings ask for what mmhall does not do, such as a quantised cache.
         """
         num_beams = self.num_beams if self.num_beams is not None else beams
         if self.do_sample and num_beams > 1:
             raise OptionError("generation", "do_sample", True, f"False with a search of {num_beams} beams")
         self._check_sequences(num_beams)
-        own = model.generation_config.to_diff_dict() if model.generation_config is not None else {}
+        own = own_settings(model)
         given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "seed"}
         merged: dict[str, Any] = {**_NEUTRAL, **own, "max_length": None, **given, "num_beams": num_beams}
-        merged["stop_strings"] = list(self.stop_strings) or None
+        merged["stop_strings"] = list(self.stop_strings) or own["stop_strings"] or None
         if not self.do_sample:
             for name in (*_SAMPLING, "min_p", "typical_p"):
                 merged.pop(name, None)
-        return GenerationConfig(**merged)
+        return Resolved(**merged)
 
     def _check_sequences(self, num_beams: int) -> None:
         if not self.do_sample and self.num_return_sequences > num_beams:
             few = f"at most num_beams ({num_beams}) unless do_sample=True"
             raise OptionError("generation", "num_return_sequences", self.num_return_sequences, few)
 
-    def record(self, config: GenerationConfig) -> dict[str, Any]:
+    def record(self, config: Resolved) -> dict[str, Any]:
         """Return the values in force by name, for an answer's record."""
-        own = {"seed": self.seed, "stop_strings": list(self.stop_strings)}  # the rest may be the model's
+        own = {"seed": self.seed, "stop_strings": list(config.stop_strings or ())}  # the rest may be the model's
         return {f.name: own[f.name] if f.name in own else getattr(config, f.name) for f in dataclasses.fields(self)}
 
 
@@ -125,3 +130,19 @@ def make_settings(values: dict[str, Any]) -> Settings:
             raise UnknownNameError("generation setting", name, known)
     stops = values.get("stop_strings")
     return Settings(**{**values, "stop_strings": tuple(stops)} if isinstance(stops, list) else values)
+
+
+def checked_seeds(seeds: Iterable[Any], count: int) -> list[int]:
+    """Return a seed for each of `count` requests.
+
+    Raises:
+        OptionError: There are more or fewer, or one is not a seed.
+    """
+    _, holds, expected = _RULES["seed"]
+    given = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else [seeds]
+    for seed in given:
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or not holds(seed):
+            raise OptionError("generate", "seeds", seed, f"each {expected}")
+    if len(given) != count:
+        raise OptionError("generate", "seeds", given, f"one for each of the {count} requests")
+    return [int(seed) for seed in given]

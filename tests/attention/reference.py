@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from mmhall._transformers.calls import CACHE
 from mmhall.adapters.base import Adapter
 from mmhall.attention import Op, active
 from mmhall.attention.plan import SELF_ATTENTION
@@ -62,7 +63,7 @@ class Eager:
     def generate(self, inputs, config, **edits: Edit) -> Tensor:
         """Return the new tokens that transformers' own search finds."""
         self._begin(edits)
-        ids = self.model.generate(**inputs, generation_config=config, past_key_values=self._cache())
+        ids = self.model.generate(**inputs, generation_config=config, **{CACHE: self._cache()})
         return ids[:, -config.max_new_tokens :]
 
     def edited(self, what: str, layer: int, tensor: Tensor) -> Tensor:

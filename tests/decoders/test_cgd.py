@@ -9,7 +9,7 @@ from itertools import chain
 
 import pytest
 import torch
-from transformers.generation.streamers import BaseStreamer
+from transformers.generation import BaseStreamer
 
 import mmhall
 from mmhall.adapters import adapter_for

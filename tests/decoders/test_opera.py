@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers.generation.streamers import BaseStreamer
+from transformers.generation import BaseStreamer
 
 import mmhall
 from mmhall.adapters.base import Request

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import mmhall
+from mmhall._transformers.calls import CACHE
 from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
 from mmhall.errors import OptionError
@@ -124,10 +125,10 @@ def test_cached_keys_are_not_scaled(llava, inputs):
     held = []
     for asked in ((), ops(llava, inputs, alpha=3.0)):
         with torch.no_grad(), active(llava.adapter.plan(asked)):
-            cache = llava.model(**inputs, use_cache=True).past_key_values
+            cache = llava.model(**inputs, use_cache=True)[CACHE]
             mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
             step = {"input_ids": torch.tensor([[9], [11]]), "position_ids": mask.sum(1, keepdim=True) - 1}
-            llava.model(**step, attention_mask=mask, past_key_values=cache)
+            llava.model(**step, attention_mask=mask, **{CACHE: cache})
         held.append(cache.layers)
     _, _, behind = spans(llava, inputs)
     for index, (plain, steered) in enumerate(zip(*held, strict=True)):

@@ -8,9 +8,9 @@ from transformers import DynamicCache, DynamicLayer, StaticCache
 from transformers.cache_utils import DummyLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
 
 import mmhall
+from mmhall._transformers import caches
 from mmhall.adapters.base import Request
 from mmhall.errors import CompositionError
-from mmhall.generation import caches
 from mmhall.generation.branches import Rows, join, prefill
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
@@ -80,7 +80,7 @@ def test_joined_states_step_as_each_does_alone(name):
         batches[1] = adapter.stack([batches[1], batches[0]])
     with torch.inference_mode():
         alone = [read(adapter, batch) for batch in batches]
-        assert {type(layer) for layer in alone[0].kwargs["past_key_values"].layers} == LAYERS[name]
+        assert {type(layer) for layer in alone[0].cache.layers} == LAYERS[name]
         (together,) = join([read(adapter, batch) for batch in batches])
         torch.testing.assert_close(together.logits, torch.cat([state.logits for state in alone]))
         for step in range(18):

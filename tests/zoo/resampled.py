@@ -40,6 +40,7 @@ from transformers import (
 )
 from transformers.models.smolvlm import processing_smolvlm
 
+from mmhall.adapters.tiled import completed_outputs
 from tests.zoo.common import finish, make_tokenizer, text_config
 
 Built = tuple[PreTrainedModel, ProcessorMixin]
@@ -244,7 +245,9 @@ def llama4() -> Built:
         image_token_index=tokenizer.convert_tokens_to_ids("<|patch|>"),
     )
     processor = Llama4Processor(Llama4ImageProcessor(size=SQUARE, max_patches=6), tokenizer, patch_size=PATCH)
-    return finish(Llama4ForConditionalGeneration(config), tokenizer, GAIN), processor
+    model = finish(Llama4ForConditionalGeneration(config), tokenizer, GAIN)
+    completed_outputs(model)  # transformers 5.24.0 cannot run it otherwise
+    return model, processor
 
 
 ZOO = {

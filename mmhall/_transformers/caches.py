@@ -1,4 +1,4 @@
-"""Caches joined, copied, and rid of tokens that were only tried: the one place that looks inside cache layers."""
+"""Caches joined, copied, and rid of tokens that were only tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mmhall takes from inside transformers: a failure here says what changed, and who relies on it."""
+"""What mmhall takes from inside transformers: a failure says what changed, and which function relies on it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache, GenerationConfig
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache
 from transformers.cache_utils import (
     DummyLayer,
     DynamicLayer,
@@ -14,8 +14,9 @@ from transformers.cache_utils import (
     LinearAttentionCacheLayerMixin,
     LinearAttentionLayer,
 )
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from mmhall._transformers.calls import CACHE, captured, first_inputs, grown, next_inputs
+from mmhall._transformers.settings import Resolved
 from mmhall.attention.door import NAME
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, built, ours, theirs
 
@@ -25,56 +26,34 @@ HELD = (DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer, DummyLaye
 
 
 def handed(name, requests=REQUESTS[:2], **settings):
-    """What `generate` hands a callable in place of its own decoding."""
-    held = {}
-
-    def hold(
-        model,
-        input_ids,
-        logits_processor,
-        stopping_criteria,
-        generation_config,
-        **kwargs,
-    ):
-        held.update(
-            model=model,
-            ids=input_ids,
-            processors=logits_processor,
-            criteria=stopping_criteria,
-            config=generation_config,
-            kwargs=kwargs,
-        )
-        return input_ids
-
+    """What `generate` hands over in place of its own decoding."""
     inputs = ours(name).inputs(requests)
-    config = GenerationConfig(max_new_tokens=5, pad_token_id=0, eos_token_id=2, **settings)
-    theirs(name).generate(**inputs, generation_config=config, custom_generate=hold)
-    return inputs, held
+    config = Resolved(max_new_tokens=5, pad_token_id=0, eos_token_id=2, **settings)
+    return inputs, captured(theirs(name), inputs, config)
 
 
 def prefilled(name):
-    """A state right after the prompt: the model that decodes, its ids, its kwargs with the cache."""
-    _, held = handed(name)
-    model, kwargs = held["model"], held["kwargs"]
+    """A request right after its prompt: the model that decodes, its ids, its kwargs and its cache."""
+    _, (model, ids, kwargs, cache, *_) = handed(name)
     with torch.inference_mode():
-        read = model.prepare_inputs_for_generation(held["ids"], is_first_iteration=True, **kwargs)
-        outputs = model(**read, return_dict=True)
-    return model, held["ids"], {**kwargs, "past_key_values": outputs.past_key_values}
+        model(**first_inputs(model, ids, kwargs, cache), return_dict=True)
+    return model, ids, kwargs, cache
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_generate_hands_over_a_prepared_request(name):
-    inputs, held = handed(name, repetition_penalty=1.5, max_length=None)
-    user = "generation/prepare.py captures it from `generate(custom_generate=...)`"
-    assert torch.equal(held["ids"], inputs["input_ids"]), f"the prompt is not handed over as it was; {user}"
-    assert isinstance(held["kwargs"].get("past_key_values"), DynamicCache), f"no empty DynamicCache; {user}"
-    assert held["kwargs"]["past_key_values"].get_seq_length() == 0, f"the cache is not empty; {user}"
-    assert held["config"].max_length == held["ids"].shape[1] + 5, f"max_length is not prompt and answer; {user}"
-    assert held["kwargs"]["attention_mask"].shape == held["ids"].shape, f"the mask has another shape; {user}"
-    assert len(held["processors"]) == 1, f"expected one logits processor, got {held['processors']}; {user}"
-    assert len(held["criteria"]) == 2, f"expected a length and an end criterion, got {held['criteria']}; {user}"
+    inputs, (model, ids, kwargs, cache, processors, criteria, config) = handed(name, repetition_penalty=1.5)
+    user = "calls.captured"
+    assert torch.equal(ids, inputs["input_ids"]), f"the prompt is not handed over as it was; {user}"
+    assert type(cache) is DynamicCache, f"no DynamicCache but a {type(cache).__name__}; {user}"
+    assert cache.get_seq_length() == 0, f"the cache is not empty; {user}"
+    assert not {"cache", "past_key_values"} & kwargs.keys(), f"the cache has a second name; {user}"
+    assert config.max_length == ids.shape[1] + 5, f"max_length is not prompt and answer; {user}"
+    assert kwargs["attention_mask"].shape == ids.shape, f"the mask has another shape; {user}"
+    assert len(processors) == 1, f"expected one logits processor, got {processors}; {user}"
+    assert len(criteria) == 2, f"expected a length and an end criterion, got {criteria}; {user}"
     outside = theirs(name).language_model if "blip" in name else theirs(name)
-    assert held["model"] is outside, f"another model decodes; {user}"
+    assert model is outside, f"another model decodes; {user}"
 
 
 def test_generate_hands_a_callable_what_its_signature_names():
@@ -101,31 +80,35 @@ def test_generate_hands_a_callable_what_its_signature_names():
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+def test_a_pass_grows_the_cache_it_was_given(name):
+    _, ids, _, cache = prefilled(name)
+    assert cache.get_seq_length() == ids.shape[1], (
+        "the model read into another cache than the one it was given; calls.first_inputs and next_inputs rely on that"
+    )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 def test_inputs_of_a_step_are_prepared_as_asked(name):
-    model, ids, kwargs = prefilled(name)
-    user = "generation/branches.py calls prepare_inputs_for_generation with it"
+    model, ids, kwargs, cache = prefilled(name)
+    user = "calls.next_inputs"
     longer = torch.cat([ids, ids[:, -1:]], dim=1)
-    read = CausalLMOutputWithPast(past_key_values=kwargs["past_key_values"])
-    grown = model._update_model_kwargs_for_generation(read, dict(kwargs), is_encoder_decoder=False)
-    step = model.prepare_inputs_for_generation(longer, next_sequence_length=1, **grown)
+    step = next_inputs(model, longer, grown(model, kwargs, 1), cache, 1)
     assert step["input_ids"].shape == (2, 1), f"next_sequence_length=1 does not leave the last token; {user}"
-    assert step["past_key_values"] is grown["past_key_values"], f"the cache is not passed on; {user}"
+    assert step[CACHE] is cache, f"the cache is not passed on; {user}"
     assert step.get("pixel_values") is None, f"pictures are read again at every step; {user}"
     assert step.get("inputs_embeds") is None, f"embeddings are read again at every step; {user}"
     if "position_ids" in step:
         assert step["position_ids"].shape[-1] == 1, f"position ids are not cut to the last token; {user}"
-    first = model.prepare_inputs_for_generation(ids, is_first_iteration=True, **kwargs)
+    first = first_inputs(model, ids, kwargs, cache)
     pictures = {"pixel_values", "inputs_embeds", "mm_encoder_outputs", "multimodal_encoder_outputs", "image_features"}
     assert any(first.get(key) is not None for key in pictures), (
-        f"is_first_iteration=True passes no picture on, only {sorted(first)}; {user}"
+        f"is_first_iteration=True passes no picture on, only {sorted(first)}; calls.first_inputs"
     )
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_kwargs_grow_by_one_position_a_step(name):
-    model, _, kwargs = prefilled(name)
-    user = "generation/branches.py steps with model._update_model_kwargs_for_generation"
-    cache = DynamicCache()
+    model, _, kwargs, _ = prefilled(name)
     given = {
         **kwargs,
         "token_type_ids": torch.tensor([[0, 1], [1, 1]]),
@@ -133,24 +116,22 @@ def test_kwargs_grow_by_one_position_a_step(name):
         "attention_mask": torch.tensor([[0, 1], [1, 1]]),
         "position_ids": torch.tensor([[[0, 3], [0, 5]]]),
     }
-    read = CausalLMOutputWithPast(past_key_values=cache)
-    grown = model._update_model_kwargs_for_generation(read, given, is_encoder_decoder=False)
-    assert grown["past_key_values"] is cache, f"the cache of the outputs is not taken over; {user}"
+    longer = grown(model, given, 2)
     wanted = {
-        "token_type_ids": [[0, 1, 1], [1, 1, 1]],
-        "mm_token_type_ids": [[1, 0, 0], [0, 1, 0]],
-        "attention_mask": [[0, 1, 1], [1, 1, 1]],
-        "position_ids": [[[0, 3, 4], [0, 5, 6]]],
+        "token_type_ids": [[0, 1, 1, 1], [1, 1, 1, 1]],
+        "mm_token_type_ids": [[1, 0, 0, 0], [0, 1, 0, 0]],
+        "attention_mask": [[0, 1, 1, 1], [1, 1, 1, 1]],
+        "position_ids": [[[0, 3, 4, 5], [0, 5, 6, 7]]],
     }
     for key, value in wanted.items():
-        assert grown[key].tolist() == value, f"{key} no longer grows to {value}; {user}"
+        assert longer[key].tolist() == value, f"{key} no longer grows to {value}; calls.grown"
+    assert given["attention_mask"].shape == (2, 2), "what was given has changed; calls.grown"
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_layers_hold_what_is_joined(name):
-    _, ids, kwargs = prefilled(name)
-    user = "generation/caches.py joins it"
-    cache, (rows, positions) = kwargs["past_key_values"], ids.shape
+    _, ids, _, cache = prefilled(name)
+    user, (rows, positions) = "caches.join", ids.shape
     assert type(cache) is DynamicCache, f"the cache is a {type(cache).__name__}; {user}"
     assert cache.get_seq_length() == positions, f"get_seq_length is not the prompt's length; {user}"
     for index, layer in enumerate(cache.layers):
@@ -173,7 +154,7 @@ def test_layers_hold_what_is_joined(name):
 
 
 def test_sliding_layers_hold_on_to_what_they_would_drop():
-    user = "generation/caches.py tries tokens side by side in it"
+    user = "caches.keep"
     cache = DynamicCache()
     cache.layers.append(DynamicSlidingWindowLayer(5))
     layer, states = cache.layers[0], torch.arange(9.0)[None, None, :, None]
@@ -190,9 +171,8 @@ def test_sliding_layers_hold_on_to_what_they_would_drop():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_caches_are_reordered_by_row(name):
-    *_, kwargs = prefilled(name)
-    user = "generation/branches.py repeats and reorders rows with Cache.reorder_cache"
-    cache, held = kwargs["past_key_values"], []
+    *_, cache = prefilled(name)
+    user, held = "generation/branches.py repeats and reorders rows with Cache.reorder_cache", []
     assert isinstance(cache, Cache)
     for layer in cache.layers:
         linear = isinstance(layer, LinearAttentionCacheLayerMixin)
@@ -209,7 +189,7 @@ def test_caches_are_reordered_by_row(name):
 def test_attention_is_replaced_in_the_decoder_alone(name):
     model, _ = built(name)
     decoder = next(part for part in model.get_decoder().modules() if hasattr(part, "layers"))
-    user = "attention/door.py binds a decoder with set_attn_implementation and reads config._attn_implementation"
+    user = "attention.attend_through"
     assert ours(name).decoder.config._attn_implementation == NAME, f"a bound decoder has another attention; {user}"
     assert decoder.config._attn_implementation == "sdpa", f"attention is not SDPA from the start; {user}"
     assert NAME in AttentionInterface().valid_keys(), f"AttentionInterface.register registers nothing; {user}"
@@ -229,12 +209,3 @@ def test_pictures_are_packed_by_a_function_of_the_model(name):
     assert {"image_sizes", "image_newline", extra} <= taken, (
         f"pack_image_features takes {sorted(taken)}; adapters/tiled.py sends boxes through it to learn token places"
     )
-
-
-def test_a_generation_config_tells_what_it_was_given():
-    config = GenerationConfig(repetition_penalty=1.5, top_k=5)
-    told = config.to_diff_dict()
-    assert (told.get("repetition_penalty"), told.get("top_k")) == (1.5, 5), (
-        f"to_diff_dict gives {told}; generation/settings.py lays settings over the model's own with it"
-    )
-    assert "temperature" not in told, "to_diff_dict gives values nobody set; generation/settings.py would keep them"

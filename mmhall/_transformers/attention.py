@@ -1,0 +1,33 @@
+"""SDPA as transformers calls it, and how a decoder is told which attention to use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward as sdpa
+from transformers.masking_utils import sdpa_mask
+
+__all__ = ["attend_through", "attention_of", "register", "sdpa"]
+
+
+def register(name: str, attention: Callable[..., Any]) -> None:
+    """Make an attention function known; its mask is SDPA's.
+
+    A name without a mask function would get no mask at all: padding and causality would vanish without an error.
+    """
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, sdpa_mask)
+
+
+def attention_of(decoder: PreTrainedModel) -> str:
+    """Return the name of the attention that a decoder uses."""
+    name: str = decoder.config._attn_implementation
+    return name
+
+
+def attend_through(decoder: PreTrainedModel, name: str) -> bool:
+    """Let a decoder use a registered attention; return whether it does. Parts outside the decoder keep theirs."""
+    decoder.set_attn_implementation(name)
+    return attention_of(decoder) == name

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import mmhall
 from mmhall.adapters.base import Request
-from mmhall.errors import DataError, ImageError, ModelError, OptionError
+from mmhall.errors import CompositionError, DataError, ImageError, ModelError, OptionError
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
 
@@ -347,3 +347,25 @@ def test_a_file_that_is_no_trace_is_refused(tmp_path):
     (tmp_path / "text").write_text("hello")
     with pytest.raises(DataError, match="cannot be read as a trace"):
         mmhall.Trace.load(tmp_path / "text")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "mllama"])
+def test_watching_changes_no_answer_in_half_precision(name, dtype, picture):
+    """Rounding differs between a row by hand and SDPA; a watched answer must be the one that nobody watched."""
+    model, processor = ZOO[name]()
+    lvlm = LVLM(model.to(dtype), processor)
+    for spec in ("greedy", "vdd", "pai", "vhr", "gift"):
+        try:
+            plain = lvlm.generate(picture, QUESTION, spec, max_new_tokens=24)
+        except CompositionError:
+            continue
+        assert lvlm.trace(picture, QUESTION, spec, max_new_tokens=24).answer.token_ids == plain.token_ids, spec
+
+
+@pytest.mark.parametrize("spec", ["greedy", "vdd", "pai(alpha=2)", "vhr(alpha=4)", "gift(alpha=6)"])
+def test_watching_changes_no_answer_under_autocast(spec, picture):
+    lvlm = LVLM(*built("llava"))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = lvlm.generate(picture, QUESTION, spec, max_new_tokens=24)
+        assert lvlm.trace(picture, QUESTION, spec, max_new_tokens=24).answer.token_ids == plain.token_ids

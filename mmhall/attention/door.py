@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import LongTensor, Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import PreTrainedModel
 
+from mmhall._transformers.attention import attend_through, attention_of, register, sdpa
 from mmhall.attention.linears import close_linears, open_linears
 from mmhall.attention.plan import Call, Op, current
 from mmhall.attention.rows import causal, masked, output_of, scores_of
@@ -57,7 +57,7 @@ def attention(
         Head outputs (B, Q, H, Dv), and no weights.
     """
     plan, copies = current()
-    plain = partial(sdpa_attention_forward, module, dropout=dropout, scaling=scaling, **kwargs)
+    plain = partial(sdpa, module, dropout=dropout, scaling=scaling, **kwargs)
     if plan is None:
         return plain(query, key, value, attention_mask)[0], None
     layer = getattr(module, _LAYER)
@@ -91,16 +91,14 @@ def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Mo
     if any(hasattr(part, "sinks") for layer in layers for part in layer.modules()):
         raise ModelError(f"{family}: attention sinks cannot be computed by SDPA; mmhall refuses them")
     with _LOCK:
-        own = decoder.config._attn_implementation
+        own = attention_of(decoder)
         count, before = _OPEN.get(decoder, (0, "sdpa" if own == NAME else own))  # NAME: a copy of an open decoder
         if count == 0:
-            AttentionInterface.register(NAME, attention)
-            AttentionMaskInterface.register(NAME, sdpa_mask)
+            register(NAME, attention)
             for index, layer in enumerate(layers):
                 for part in layer.modules():
                     setattr(part, _LAYER, index)
-            decoder.set_attn_implementation(NAME)
-            if decoder.config._attn_implementation != NAME:
+            if not attend_through(decoder, NAME):
                 raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
             open_linears([*decoder.modules(), head])
             open_taps(layers)
@@ -114,9 +112,11 @@ def close_door(decoder: PreTrainedModel, head: nn.Module) -> None:
         if count > 1:
             _OPEN[decoder] = count - 1, before
         else:
-            decoder.set_attn_implementation(before)
+            attend_through(decoder, before)
             close_linears([*decoder.modules(), head])
             close_taps(decoder)
+            for part in decoder.modules():
+                vars(part).pop(_LAYER, None)
 
 
 def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:
@@ -124,60 +124,99 @@ def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:
 
 
 def _planned(call: Call, ops: Sequence[Op], plain: Callable[..., Any]) -> Tensor:
-    """Attend with ops: SDPA, `plain`, with their biases for all rows, the asked rows by hand over it."""
-    biases = [bias for op in ops if (bias := op.bias(call)) is not None]
-    asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and rows.numel()]
-    whole = not call.prefill and all(len(rows) == call.query.shape[2] for _, rows in asked)
-    if asked and whole:  # the rows are the whole attention: SDPA would compute it twice
-        probs = _row_by_hand(call, [op for op, _ in asked], biases, asked[0][1])
-        output = output_of(call, probs)
+    """Attend with ops: SDPA, `plain`, with their biases for all rows, and over it by hand the rows that ops edit.
+
+    Rows that are only looked at are computed beside it and change nothing, to the last bit.
+    """
+    with _uncast(call):
+        biases = [bias for op in ops if (bias := op.bias(call)) is not None]
+        asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and rows.numel()]
+        writes = any(op.writes for op, _ in asked)
+        step = not call.prefill and all(len(rows) == call.query.shape[2] for _, rows in asked)
+        probs = _newest_by_hand(call, [op for op, _ in asked], biases, asked[0][1]) if asked and step else None
+        mask = _biased_mask(call, biases)
+    if probs is not None and writes:  # the edited rows are the whole attention: SDPA would compute it twice
+        with _uncast(call):
+            output = output_of(call, probs)
     else:
-        output = plain(call.query, call.key, call.value, _biased_mask(call, biases))[0]
-        if asked:
-            rows, probs = _rows_by_hand(call, asked, biases)
-            if any(op.writes for op, _ in asked):
-                output = output.index_copy(1, rows, output_of(call, probs).to(output.dtype))
-    for op in ops:
-        output = op.edit_output(call, output)
+        output = plain(call.query, call.key, call.value, mask)[0]
+    with _uncast(call):
+        if asked and not step:
+            output = _over(output, call, asked, biases)
+        for op in ops:
+            output = op.edit_output(call, output)
     return output
 
 
-def _row_by_hand(call: Call, ops: Sequence[Op], biases: Sequence[Tensor], row: LongTensor) -> Tensor:
+def _uncast(call: Call) -> AbstractContextManager[Any]:
+    """Compute in the dtypes that tensors have, also where autocast is on for the model."""
+    kind = call.query.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def _newest_by_hand(call: Call, ops: Sequence[Op], biases: Sequence[Tensor], rows: LongTensor) -> Tensor:
     """Compute all rows of a step, mostly one, let each op edit and see them; return weights, (B, H, Q, K)."""
     scores = sum(biases, start=scores_of(call))
     for op in ops:
-        scores = op.edit_scores(call, row, scores)
+        scores = op.edit_scores(call, rows, scores)
     if any(op.writes for op in ops):
-        scores = masked(call, scores, row)
+        scores = masked(call, scores, rows)
     probs = scores.softmax(dim=-1)
     for op in ops:
-        probs = op.edit_probs(call, row, probs)
+        probs = op.edit_probs(call, rows, probs)
     for op in ops:
-        op.see(call, row, probs)
+        op.see(call, rows, probs)
     return probs
 
 
+def _over(output: Tensor, call: Call, asked: Sequence[tuple[Op, LongTensor]], biases: Sequence[Tensor]) -> Tensor:
+    """Put the rows that ops edit over a prompt's head outputs, and show all ops theirs."""
+    writers = [(op, rows) for op, rows in asked if op.writes]
+    lookers = [(op, rows) for op, rows in asked if not op.writes]
+    if writers:
+        rows = _union(writers)
+        probs = _rows_by_hand(call, rows, biases, writers)
+        output = output.index_copy(1, rows, output_of(call, probs).to(output.dtype))
+        _show(call, writers, rows, probs)
+    if lookers:
+        every = _union(lookers)
+        seen = _rows_by_hand(call, every, biases)
+        if writers:
+            both = torch.isin(every, rows)
+            seen = seen.index_copy(2, both.nonzero()[:, 0], probs[:, :, torch.isin(rows, every)])
+        _show(call, lookers, every, seen)
+    return output
+
+
+def _union(asked: Sequence[tuple[Op, LongTensor]]) -> LongTensor:
+    rows: LongTensor = torch.unique(torch.cat([rows for _, rows in asked]))
+    return rows
+
+
 def _rows_by_hand(
-    call: Call, asked: Sequence[tuple[Op, LongTensor]], biases: Sequence[Tensor]
-) -> tuple[LongTensor, Tensor]:
-    """Compute the union of the asked rows, let each op edit and see its own; return rows and weights, (B, H, R, K)."""
-    rows = torch.unique(torch.cat([rows for _, rows in asked]))
-    at = [torch.searchsorted(rows, wanted) for _, wanted in asked]
+    call: Call, rows: LongTensor, biases: Sequence[Tensor], writers: Sequence[tuple[Op, LongTensor]] = ()
+) -> Tensor:
+    """Compute some rows, in order, and let each op edit its own among them; return weights, (B, H, R, K)."""
+    at = [(op, torch.searchsorted(rows, wanted)) for op, wanted in writers]
     scores = scores_of(call, rows)
     for bias in biases:
         scores = scores + (bias if bias.shape[2] == 1 else bias[:, :, rows])
-    for (op, _), where in zip(asked, at, strict=True):
-        if op.writes:
-            scores = scores.index_copy(2, where, op.edit_scores(call, rows[where], scores[:, :, where]))
-    if any(op.writes for op, _ in asked):
+    for op, where in at:
+        own: LongTensor = rows[where]  # type: ignore[assignment]
+        scores = scores.index_copy(2, where, op.edit_scores(call, own, scores[:, :, where]))
+    if at:
         scores = masked(call, scores, rows)
     probs = scores.softmax(dim=-1)
-    for (op, _), where in zip(asked, at, strict=True):
-        if op.writes:
-            probs = probs.index_copy(2, where, op.edit_probs(call, rows[where], probs[:, :, where]))
-    for (op, _), where in zip(asked, at, strict=True):
-        op.see(call, rows[where], probs[:, :, where])
-    return rows, probs
+    for op, where in at:
+        own = rows[where]  # type: ignore[assignment]
+        probs = probs.index_copy(2, where, op.edit_probs(call, own, probs[:, :, where]))
+    return probs
+
+
+def _show(call: Call, asked: Sequence[tuple[Op, LongTensor]], rows: LongTensor, probs: Tensor) -> None:
+    """Show each op the final weights of its rows, (B, H, R, K) of all."""
+    for op, wanted in asked:
+        op.see(call, wanted, probs[:, :, torch.searchsorted(rows, wanted)])
 
 
 def _biased_mask(call: Call, biases: Sequence[Tensor]) -> Tensor | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 
 import pytest
 import torch
 
+from mmhall._transformers.calls import CACHE
 from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
 from mmhall.errors import ModelError
@@ -116,21 +116,52 @@ def test_scaled_heads_equal_the_scaled_reference(llava, inputs, eager):
     torch.testing.assert_close(real(got, inputs), real(wanted, inputs), rtol=0, atol=5e-5)
 
 
-def test_a_decoding_step_by_hand_equals_sdpa(llava, inputs):
-    """At a step the probed row replaces SDPA; the logits stay."""
-    with torch.no_grad():
-        cache = llava.model(**inputs, use_cache=True).past_key_values
-        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
-        positions = mask.sum(1, keepdim=True) - 1
-        token = torch.tensor([[9], [11]])
-        step = {"input_ids": token, "attention_mask": mask, "position_ids": positions}
-        plain = llava.model(**step, past_key_values=copy.deepcopy(cache)).logits
-        op = See([0])
-        with active(llava.adapter.plan([op])):
-            probed = llava.model(**step, past_key_values=cache).logits
-    torch.testing.assert_close(probed, plain, rtol=0, atol=1e-5)
-    assert op.seen[0][1].shape == (2, 4, 1, inputs["input_ids"].shape[1] + 1)
-    torch.testing.assert_close(op.seen[0][1].sum(-1), torch.ones(2, 4, 1))
+def read_and_step(lvlm, inputs, *ops):
+    """Return the logits of a prompt's pass and of a step after it, both with ops."""
+    mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+    token = {"input_ids": torch.tensor([[9], [11]]), "position_ids": mask.sum(1, keepdim=True) - 1}
+    with torch.no_grad(), active(lvlm.adapter.plan(ops)):
+        read = lvlm.model(**inputs, use_cache=True)
+        step = lvlm.model(**token, attention_mask=mask, **{CACHE: read[CACHE]})
+    return read.logits, step.logits
+
+
+class Last(Op):
+    """Looks at the newest row, or doubles what it gives to the picture."""
+
+    def __init__(self, image=None):
+        self.writes, self._image, self.seen = image is not None, image, []
+
+    def rows(self, call):
+        return call.newest
+
+    def edit_probs(self, call, rows, probs):
+        if self._image is None:
+            return probs
+        edited = probs * (1 + torch.nn.functional.pad(self._image, (0, call.step))[:, None, None].to(probs))
+        return edited / edited.sum(dim=-1, keepdim=True)
+
+    def see(self, call, rows, probs):
+        self.seen.append(probs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("steered", [False, True])
+def test_looking_changes_no_bit(llava, inputs, dtype, steered):
+    """Neither beside SDPA nor beside an edit, with rows of its own and with shared ones, in a prompt and in a step."""
+    llava.model.to(dtype)
+    inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+    image = llava.adapter.image_mask(inputs["input_ids"])
+    length = inputs["input_ids"].shape[1]
+    edits = (lambda: [Last(image)]) if steered else list
+    plain = read_and_step(llava, inputs, *edits())
+    looking = Last(), See([length - 9, length - 1])
+    seen = read_and_step(llava, inputs, *edits(), *looking)
+    assert all(torch.equal(*pair) for pair in zip(plain, seen, strict=True))
+    assert len(looking[0].seen) == 6
+    assert looking[0].seen[-1].shape == (2, 4, 1, length + 1)
+    torch.testing.assert_close(looking[0].seen[-1].sum(-1), torch.ones(2, 4, 1))
+    torch.testing.assert_close(looking[1].seen[0][1][:, :, 1], looking[0].seen[0][:, :, 0], rtol=0, atol=1e-6)
 
 
 def test_changing_a_later_token_changes_no_earlier_row(llava, inputs):

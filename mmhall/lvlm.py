@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
-from transformers.generation.streamers import BaseStreamer
+from transformers.generation import BaseStreamer
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
@@ -26,11 +26,12 @@ from mmhall.divergence import HeadDivergence, head_divergence
 from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.generation.run import run
 from mmhall.generation.score import score
-from mmhall.generation.settings import Settings, make_settings
+from mmhall.generation.settings import Settings, checked_seeds, make_settings
 from mmhall.images import ImageLike, open_image
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
 from mmhall.streaming import Stream, Turns
+from mmhall.threads import Caller
 from mmhall.trace import Trace, checked, shown
 from mmhall.tracing import watched
 from mmhall.words import words_of
@@ -121,7 +122,7 @@ class LVLM:
             strategy: As in `generate`.
             uncertainty: As in `generate`.
             shared_prefix: Whether to; answers are the same, up to the rounding of the dtype.
-            seeds: Of each request's draws; None: all start from the setting `seed`.
+            seeds: Of each request's draws, as the setting `seed`; None: all start from that.
             **settings: As in `generate`.
 
         Raises:
@@ -134,11 +135,12 @@ class LVLM:
                 "generate", "num_return_sequences", chosen.num_return_sequences, "1 with uncertainty=True"
             )
         opened = _requests(requests)
+        drawn = chosen.seed if seeds is None else checked_seeds(seeds, len(opened))
         if not opened:
             return []
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
-            rows = run(self.adapter, inputs, method, config, seeds or chosen.seed, share=shared_prefix)
+            rows = run(self.adapter, inputs, method, config, drawn, share=shared_prefix)
         answers = self._answers(inputs, rows, method, chosen, measured)
         return self._sure(inputs, answers) if uncertainty else answers
 
@@ -318,6 +320,8 @@ class LVLM:
     ) -> Stream:
         """Write an answer step by step, for whoever iterates over it; leaving the iterator stops the computation.
 
+        It computes in a thread of its own, with the autocast and on the CUDA stream that are current here.
+
         A strategy that searches by itself (OPERA, CGD) gives what no later step can take back, and the rest at the
         end; an answer found by beams comes whole.
 
@@ -350,7 +354,8 @@ class LVLM:
                 return replace(answer, stopped_by="stopped")
             return self._sure(inputs, [answer])[0] if uncertainty else answer
 
-        return Stream(write, self.adapter.tokenizer, chosen.stop_strings, measured.seconds)
+        write = Caller(self.adapter.device).wrap(write)
+        return Stream(write, self.adapter.tokenizer, config.stop_strings or (), measured.seconds)
 
     def close(self) -> None:
         """Give the model its own attention back; the LVLM can no longer steer or trace it."""
@@ -395,7 +400,7 @@ class LVLM:
         answers = []
         for number, mask in enumerate(inputs["attention_mask"]):
             said = [
-                Said.of(row, tokenizer, ends, settings.stop_strings)
+                Said.of(row, tokenizer, ends, config.stop_strings or ())
                 for row in rows[number * each : (number + 1) * each].tolist()
             ]
             first, *others = (

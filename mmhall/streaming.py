@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any
 
 from transformers import TextStreamer
-from transformers.generation.streamers import BaseStreamer
+from transformers.generation import BaseStreamer
 
 from mmhall.answers import Answer
 

@@ -4,6 +4,7 @@ import copy
 import shutil
 import threading
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -291,8 +292,53 @@ class TestLoading:
         with pytest.raises(ModelError, match="cannot load model 'embedded'"):
             mmhall.load("embedded", attn_implementation="nosuch")
 
+    def test_a_device_map_says_what_it_needs(self, monkeypatch):
+        monkeypatch.setattr("mmhall.loading.find_spec", lambda name: None if name == "accelerate" else name)
+        with pytest.raises(ModelError, match=r'needs accelerate.*pip install "mmhall\[accelerate\]"'):
+            mmhall.load(device_map="auto")
+
+    def test_a_device_map_places_the_model(self, pictures):
+        placed = mmhall.load(device_map={"": "cpu"})
+        plain = mmhall.load(device="cpu")
+        asked = (pictures[0], "Is there a dog in the image?")
+        assert placed.generate(*asked).token_ids == plain.generate(*asked).token_ids
+
     def test_a_device_may_be_torchs(self):
         assert mmhall.load("embedded", device=torch.device("cpu")).model.dtype == torch.float32
 
     def test_a_dtype_may_be_named(self):
         assert mmhall.load("embedded", device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ([], "one for each of the 2 requests"),
+        ([1], "one for each of the 2 requests"),
+        ([1, 2, 3], "one for each of the 2 requests"),
+        ([1, -1], "each an integer from 0"),
+        ([1, 2**63], "each an integer from 0"),
+        ([1, 1.5], "each an integer from 0"),
+        ([True, False], "each an integer from 0"),
+        (["1", "2"], "each an integer from 0"),
+        ("12", "each an integer from 0"),
+        (7, "one for each of the 2 requests"),
+    ],
+    ids=str,
+)
+def test_seeds_are_one_for_each_request(llava, pictures, seeds, message):
+    asked = [(picture, "What?") for picture in pictures[:2]]
+    with pytest.raises(OptionError, match=f"generate: seeds must be {message}"):
+        llava.generate_batch(asked, do_sample=True, max_new_tokens=4, seeds=seeds)
+
+
+@pytest.mark.parametrize("spec", ["greedy", "vdd"])
+def test_each_request_draws_from_its_own_seed(llava, pictures, spec):
+    asked = [(picture, "What?") for picture in pictures[:2]]
+    drawn = llava.generate_batch(asked, spec, do_sample=True, max_new_tokens=12, seeds=np.array([5, 0]))
+    alone = [
+        llava.generate(*request, spec, do_sample=True, max_new_tokens=12, seed=seed)
+        for request, seed in zip(asked, (5, 0), strict=True)
+    ]
+    assert [answer.token_ids for answer in drawn] == [answer.token_ids for answer in alone]
+    assert llava.generate_batch([], do_sample=True, seeds=[]) == []

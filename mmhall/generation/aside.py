@@ -7,16 +7,16 @@ two ever computes. What is compared in a layer may therefore depend on what was 
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from mmhall.attention import Call, Op, Plan, active
 from mmhall.generation.prepare import Prepared
+from mmhall.threads import Caller
 
 
 class _Left(BaseException):
@@ -45,13 +45,8 @@ class _Turns:
         self._held: Tensor | BaseException | None = None
         self._layer = -1  # where the pass has come to
         self._left = False
-        self._thread = threading.Thread(
-            target=contextvars.copy_context().run, args=(self._work,), name="mmhall aside", daemon=True
-        )
-        self._device = prepared.input_ids.device
-        kind = self._device.type
-        self._cast = kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
-        self._stream = torch.cuda.current_stream(self._device) if self._device.type == "cuda" else None
+        work = Caller(prepared.input_ids.device).wrap(self._work)
+        self._thread = threading.Thread(target=work, name="mmhall aside", daemon=True)
 
     def at(self, layer: int) -> Tensor | None:
         """Let the pass go on to a layer; return its head outputs there, (B, Q, H, Dv), None if it leaves that out."""
@@ -85,13 +80,7 @@ class _Turns:
 
         own = Plan([_Offer(self._main, self)], self._main.kinds)
         try:
-            with ExitStack() as stack:
-                stack.enter_context(torch.inference_mode())
-                if self._stream is not None:
-                    stack.enter_context(torch.cuda.stream(self._stream))
-                kind, dtype, enabled = self._cast
-                stack.enter_context(torch.autocast(kind, dtype=dtype, enabled=enabled))
-                stack.enter_context(active(own))
+            with torch.inference_mode(), active(own):
                 read(self._prepared)
             self._layer = len(self._main.kinds)
         except _Left:

@@ -1,0 +1,50 @@
+"""Let another thread compute as the one that asks for it would."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Caller:
+    """What belongs to a thread where it is made: context variables, torch's autocast, the current CUDA stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Look at the current thread.
+
+        Args:
+            device: Where it computes.
+        """
+        kind = device.type
+        self._variables = contextvars.copy_context()
+        self._autocast = partial(
+            torch.autocast,
+            kind,
+            dtype=torch.get_autocast_dtype(kind),
+            enabled=torch.is_autocast_enabled(kind),
+            cache_enabled=torch.is_autocast_cache_enabled(),
+        )
+        self._stream = torch.cuda.current_stream(device) if kind == "cuda" else None
+
+    def wrap(self, work: Callable[P, R]) -> Callable[P, R]:
+        """Return a function that does the work as in the caller's thread, in any other; call it once at a time."""
+
+        def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+            with ExitStack() as stack:
+                if self._stream is not None:
+                    stack.enter_context(torch.cuda.stream(self._stream))
+                stack.enter_context(self._autocast())
+                return work(*args, **kwargs)
+
+        def there(*args: P.args, **kwargs: P.kwargs) -> R:
+            return self._variables.run(inside, *args, **kwargs)
+
+        return there

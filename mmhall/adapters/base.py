@@ -68,7 +68,7 @@ class Adapter:
 
     Attributes:
         model: The loaded model.
-        processor: Its processor, padding on the left; None where only tensors are at hand.
+        processor: Its processor; None where only tensors are at hand.
         decoder: The language model inside it.
         layers: The decoder's layers.
         kinds: What each layer attends to: "full", "sliding", "chunked", "cross" (the picture), or "linear" (nothing).
@@ -81,7 +81,7 @@ class Adapter:
     grid: ClassVar[str] = "none, unless each token is a patch of the vision tower"
     limits: ClassVar[str] = ""
     most_images: ClassVar[int | None] = None
-    looks_ahead: ClassVar[bool] = False  # whether rows of a prompt's text see what follows them
+    causal: ClassVar[bool] = False  # whether no row of a prompt's text sees what follows it; a family says so itself
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None) -> None:
         """Bind the decoder's attention to mmhall's door; plain SDPA as long as no plan is active.
@@ -91,8 +91,6 @@ class Adapter:
         """
         self.model, self.processor = model, processor
         self.tokenizer: Any = getattr(processor, "tokenizer", None)
-        if self.tokenizer is not None:
-            self.tokenizer.padding_side = "left"
         self.decoder, self.layers = find_decoder(model)
         config = self.decoder.config
         self.kinds = kinds_of(config, len(self.layers))
@@ -156,12 +154,12 @@ class Adapter:
     @property
     def forgets(self) -> bool:
         """Whether the last token of a prompt can be dropped, and nothing of it is left behind."""
-        return not self.looks_ahead and "linear" not in self.kinds
+        return self.causal and "linear" not in self.kinds
 
     @property
     def divisible(self) -> bool:
         """Whether a prompt's beginning, the picture in it, can be read by itself, and what follows later."""
-        return not self.looks_ahead
+        return self.causal
 
     @property
     def pad_token_id(self) -> int:

@@ -26,6 +26,7 @@ def joined(parts: list[Boxes]) -> Boxes:
 class QwenAdapter(Adapter):
     """Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and GLM-4V: patches of (channel, time, row, column)."""
 
+    causal: ClassVar[bool] = True
     grid: ClassVar[str] = "merged patches of the whole picture"
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
@@ -48,6 +49,7 @@ class QwenAdapter(Adapter):
 class Gemma4Adapter(Adapter):
     """Gemma 4: patches of (row, column, channel), padded to one count, pooled to soft tokens."""
 
+    causal: ClassVar[bool] = True
     grid: ClassVar[str] = "pooled patches of the whole picture"
 
     @property

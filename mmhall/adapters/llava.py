@@ -16,6 +16,7 @@ _PLAIN = (
 class LlavaAdapter(Adapter):
     """LLaVA-1.5 and every model saved with its architecture, the embedded one included."""
 
+    causal: ClassVar[bool] = True
     grid: ClassVar[str] = "patches of the (cropped) picture"
 
     @property

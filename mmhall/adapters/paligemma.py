@@ -15,7 +15,7 @@ class PaliGemmaAdapter(MergedAdapter):
     """PaliGemma and PaliGemma 2."""
 
     grid: ClassVar[str] = "patches of the squeezed picture"
-    looks_ahead: ClassVar[bool] = True
+    causal: ClassVar[bool] = False
 
     def render(self, request: Request) -> str:
         """Return the prompt with a placeholder for each picture; the processor adds the rest of the format."""

@@ -14,6 +14,7 @@ from mmhall.adapters.grid import Boxes
 class ResampledAdapter(Adapter):
     """Idefics2: the latents of a perceiver resampler."""
 
+    causal: ClassVar[bool] = True
     grid: ClassVar[str] = "none: each token looks at the whole picture"
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from typing import Any
 
@@ -15,9 +14,10 @@ from transformers import (
     ProcessorMixin,
     StoppingCriteriaList,
 )
-from transformers.generation.streamers import BaseStreamer
-from transformers.generation.utils import GenerateDecoderOnlyOutput
+from transformers.generation import BaseStreamer, GenerateDecoderOnlyOutput
 
+from mmhall._transformers.calls import CACHE, untouched
+from mmhall._transformers.settings import Resolved
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import PER_POSITION, Adapter, Inputs
 from mmhall.errors import ModelError, OptionError, PromptError
@@ -83,6 +83,10 @@ class CustomGenerate:
                 f"{model.config.model_type}: generate hands over embeddings instead of a prompt and pictures; "
                 "load the model with mmhall.load and use LVLM.generate"
             )
+        cache = kwargs.get(CACHE)
+        if cache is not None and cache.get_seq_length() > 0:
+            held = f"{cache.get_seq_length()} positions"
+            raise OptionError("generate", CACHE, held, "left out: mmhall reads the whole prompt itself")
         if generation_config.do_sample and self._num_beams > 1:
             raise OptionError("generate", "do_sample", True, f"False with {self._num_beams} beams")
         sequences = generation_config.num_return_sequences or 1
@@ -94,12 +98,14 @@ class CustomGenerate:
             "attention_mask": torch.ones_like(prompts) if mask is None else mask[::sequences],
             **raw,
         }
-        config = copy.deepcopy(generation_config)
-        config.update(
-            num_beams=self._num_beams,
-            num_return_sequences=sequences,
-            max_new_tokens=generation_config.max_length - input_ids.shape[1],
-        )
+        asked = {
+            **generation_config.to_dict(),
+            "num_beams": self._num_beams,
+            "num_return_sequences": sequences,
+            "max_new_tokens": generation_config.max_length - input_ids.shape[1],
+            "max_length": None,
+        }
+        config = Resolved(**asked)
         adapter = adapter_for(model, self._processor)
         try:
             adapter.check_placeholders(inputs)
@@ -107,7 +113,8 @@ class CustomGenerate:
             main = _prepared(adapter, inputs, config)
             main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
             seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []
-            new = decode(adapter, main, session, config, seeds, self._streamer)
+            with untouched(model):
+                new = decode(adapter, main, session, config, seeds, self._streamer)
         finally:
             adapter.close()
         rows = torch.cat([input_ids, new], dim=1)
@@ -136,6 +143,11 @@ def custom_generate(
     All else comes from `generate`'s own arguments; it allows num_return_sequences > 1 with sampling only. Sampling
     follows torch's global seed. What was tuned for the model is not looked up: options that are left open get what was
     published for it, or the general default.
+
+    The model and its processor are as they were afterwards. The cache that the call or the model's settings ask for
+    (none, a static one) is replaced by the dynamic one, which changes no answer; one that holds something is refused,
+    as are quantised and offloaded ones. transformers hands no tokenizer to a callable, so it refuses `stop_strings`;
+    give `stopping_criteria=[StopStringCriteria(tokenizer, strings)]` instead.
 
     Args:
         strategy: Name such as "vcd(alpha=0.5)", or a strategy.

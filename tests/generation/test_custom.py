@@ -7,11 +7,12 @@ import copy
 import pytest
 import torch
 from PIL import Image
-from transformers import TextStreamer
+from transformers import DynamicCache, StoppingCriteriaList, StopStringCriteria, TextStreamer
 
 import mmhall
+from mmhall._transformers.calls import CACHE
 from mmhall.adapters.base import Request
-from mmhall.errors import ModelError, OptionError, PromptError, UnknownNameError
+from mmhall.errors import CompositionError, ModelError, OptionError, PromptError, UnknownNameError
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
 
@@ -71,6 +72,87 @@ def test_a_model_nobody_loaded_gets_its_own_attention_back(pictures):
     with pytest.raises(RuntimeError, match="on purpose"):
         model.generate(**inputs, custom_generate=mmhall.custom_generate("vdd"), max_new_tokens=2)
     assert decoder.config._attn_implementation == "eager"
+
+
+def left(model, processor):
+    """All that a call could leave on a model and its processor: attributes, hooks, settings."""
+    skipped = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "config", "generation_config"}
+    parts = {
+        name: {key: str(value) for key, value in vars(part).items() if key not in skipped}
+        for name, part in model.named_modules()
+    }
+    configs = {id(part.config): part.config.to_dict() for part in model.modules() if hasattr(part, "config")}
+    tokenizer = {key: str(value) for key, value in vars(processor.tokenizer).items()}
+    side = processor.tokenizer.padding_side
+    return parts, configs, model.generation_config.to_dict(), tokenizer, side
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in BLIPS])
+@pytest.mark.parametrize("spec", ["vdd", "opera(threshold=1)", "vhr", "gift"])
+def test_nothing_is_left_behind(name, spec, pictures):
+    """Besides what `generate` itself leaves on a model: M-RoPE's note of the request."""
+    model, processor = ZOO[name]()
+    processor.tokenizer.padding_side = "right"
+    inputs = inputs_of(LVLM(*built(name)), pictures)
+    model.generate(**inputs, max_new_tokens=2)
+    before = left(model, processor)
+    try:
+        model.generate(**inputs, custom_generate=mmhall.custom_generate(spec, processor=processor), max_new_tokens=2)
+    except CompositionError:  # the family cannot carry the strategy, and nothing was read
+        return
+    assert left(model, processor) == before
+    model.get_output_embeddings().register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("on purpose")))
+    before = left(model, processor)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        model.generate(**inputs, custom_generate=mmhall.custom_generate(spec, processor=processor), max_new_tokens=2)
+    assert left(model, processor) == before
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "mllama"])
+@pytest.mark.parametrize("asked", [{"use_cache": False}, {"cache_implementation": "static"}])
+def test_a_cache_that_was_asked_for_changes_no_answer(name, asked, pictures):
+    model, processor = built(name)
+    inputs = inputs_of(LVLM(*built(name)), pictures)
+    loop = mmhall.custom_generate("vdd", processor=processor)
+    wanted = model.generate(**inputs, max_new_tokens=LENGTH, custom_generate=loop)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=LENGTH, custom_generate=loop, **asked), wanted)
+
+
+def test_a_cache_that_holds_something_is_refused(pictures):
+    """What stands in it would be missing from the prompt that mmhall reads."""
+    model, _ = built("llava")
+    inputs = inputs_of(LVLM(*built("llava")), pictures)
+    cache = DynamicCache(config=model.config.get_text_config())
+    with torch.no_grad():
+        model(**{key: value[:, :-1] if value.ndim == 2 else value for key, value in inputs.items()}, **{CACHE: cache})
+    with pytest.raises(OptionError, match=f"generate: {CACHE} must be left out"):
+        model.generate(**inputs, **{CACHE: cache}, custom_generate=mmhall.custom_generate("vdd"), max_new_tokens=2)
+
+
+def test_stop_strings_are_given_as_criteria(pictures):
+    """transformers hands no tokenizer to a callable: the criteria are the way that the docstring names."""
+    model, processor = built("llava")
+    inputs = LVLM(model, processor).adapter.inputs([Request(QUESTIONS[0], (pictures[0],))])
+    plain = model.generate(**inputs, max_new_tokens=LENGTH)
+    stops = [processor.tokenizer.decode(plain[0, -3:-2])]
+    stopped = model.generate(**inputs, max_new_tokens=LENGTH, stop_strings=stops, tokenizer=processor.tokenizer)
+    assert stopped.shape[1] < plain.shape[1]
+    asked = {"max_new_tokens": LENGTH, "custom_generate": mmhall.custom_generate("greedy")}
+    criteria = StoppingCriteriaList([StopStringCriteria(processor.tokenizer, stops)])
+    assert torch.equal(model.generate(**inputs, **asked, stopping_criteria=criteria), stopped)
+    with pytest.raises(ValueError, match="could not locate a tokenizer"):
+        model.generate(**inputs, **asked, stop_strings=stops, tokenizer=processor.tokenizer)
+
+
+def test_mllama_refuses_a_placeholder_too_many(pictures):
+    """transformers itself would answer."""
+    model, processor = built("mllama")
+    inputs = LVLM(model, processor).adapter.inputs([Request(QUESTIONS[0], (pictures[0],))])
+    typed = inputs["input_ids"].clone()
+    typed[0, -1] = model.config.image_token_id
+    loop = mmhall.custom_generate("vdd")
+    with pytest.raises(PromptError, match=r"do not match: \[2\] placeholders, \[1\] pictures"):
+        model.generate(**{**inputs, "input_ids": typed}, custom_generate=loop, max_new_tokens=2)
 
 
 def test_sampling_follows_the_global_seed_and_rows_differ(pictures):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
-from mmhall.adapters.base import Request
+from mmhall.adapters.base import Adapter, Request
+from mmhall.adapters.paligemma import PaliGemmaAdapter
 from mmhall.generation.branches import prefill_shared
 from mmhall.generation.run import prepared, run
 from mmhall.generation.settings import Settings
 from mmhall.generation.shared import beginnings
 from mmhall.strategies import strategy
 from tests.generation.reference import FAMILIES, QUIET, ours, picture
+from tests.zoo import ZOO
 
 FIRST, SECOND = picture(40, 40, 4), picture(64, 32, 8)
 ASKED = [
@@ -129,3 +132,37 @@ def test_a_path_given_twice_is_one_picture(llava, picture_file):
     whole = llava.generate_batch(requests, max_new_tokens=4, shared_prefix=False)
     assert seen == [1, 2]
     assert [a.token_ids for a in shared] == [a.token_ids for a in whole]
+
+
+class LooksAheadConfig(PaliGemmaConfig):
+    model_type = "looks_ahead"
+
+
+class LooksAhead(PaliGemmaForConditionalGeneration):
+    config: LooksAheadConfig
+
+
+class LooksAheadAdapter(PaliGemmaAdapter):
+    """Its family has no entry: all but how prompts are written is the generic adapter's."""
+
+    causal = Adapter.causal
+
+
+@QUIET
+@pytest.mark.parametrize("spec", ["greedy", "gift"])
+def test_an_unknown_family_is_not_taken_for_causal(spec):
+    """A beginning read by itself, or a last token dropped, would be wrong where rows see what follows them."""
+    model, processor = ZOO["paligemma"]()
+    told = {key: value for key, value in model.config.to_dict().items() if key != "model_type"}
+    stranger = LooksAhead(LooksAheadConfig(**told)).eval()
+    stranger.load_state_dict(model.state_dict())
+    stranger.generation_config = model.generation_config
+    assert not Adapter(stranger, processor).divisible
+    assert not Adapter(stranger, processor).forgets
+    adapter, known = LooksAheadAdapter(stranger, processor), PaliGemmaAdapter(model, processor)
+    assert answers(adapter, spec, share=True).tolist() == answers(known, spec, share=False).tolist()
+
+
+def test_every_known_family_says_whether_it_is_causal():
+    said = {name: ours(name).causal for name in FAMILIES}
+    assert said == {name: name != "paligemma" for name in FAMILIES}

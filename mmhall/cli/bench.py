@@ -101,7 +101,7 @@ def bench(
             job = Job(opened, Model(model, tuned_option(tuned)), workers, gpus_per_worker)
             with progress("answers", opened.expected) as advance:
                 job.by_ray(address, advance) if engine == "ray" else job.here(advance)
-    show(opened, as_json=as_json)
+    show(opened, opened.evaluate(), as_json=as_json)
 
 
 def _free_memory() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mmhall.benchmarks.report.table import Section
+    from mmhall.benchmarks.report.table import Evaluated, Section
     from mmhall.benchmarks.runs import Run
 
 
@@ -31,26 +31,26 @@ def report(
     from mmhall.errors import RunError
 
     opened = [reopen(run).read_as(read_as) for run in runs]
-    for number, run in enumerate(opened):
+    evaluated = [(run, run.evaluate()) for run in opened]
+    for number, (run, found) in enumerate(evaluated):
         if len(opened) > 1 and not as_json:
             print(f"{'' if number == 0 else chr(10)}== {run.store.path.parent}\n")
-        show(run, as_json=as_json)
+        show(run, found, as_json=as_json)
     if html is not None:
         try:
-            write_page([(run, run.evaluate()) for run in opened], html)
+            write_page(evaluated, html)
         except OSError as error:
             raise RunError(f"{html}: cannot be written: {error.strerror}") from error
         typer.echo(f"wrote {html}", err=True)
 
 
-def show(run: Run, *, as_json: bool) -> None:
-    """Print a run's table, or its data."""
+def show(run: Run, evaluated: Evaluated, *, as_json: bool) -> None:
+    """Print what a run's evaluation found as tables, or as JSON."""
     import json
 
     from mmhall.benchmarks.report.table import COST, as_data, cost_lines, remarks, sections
     from mmhall.cli.console import aligned
 
-    evaluated = run.evaluate()
     if as_json:
         print(json.dumps(as_data(evaluated, run.told), indent=1))
         return

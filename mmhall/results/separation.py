@@ -7,6 +7,7 @@ draw of pictures weighs each pair by how often both of its pictures were drawn.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from mmhall.results.statistics import Array, Estimate, Resampler
 
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.intp]
+_AT_ONCE = 256  # pictures whose pairs are counted at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +59,8 @@ class Separation:
         self._resampler, self._positive = resampler, positive
         self._pictures = resampler.picture_of[items]
         self._strata = np.zeros(len(items), np.intp) if strata is None else strata
-        self._pairs = (
-            resampler.pair_sums(self._between(np.zeros(len(items)))) * 2
-        )  # equal values: each pair is half won
+        equal = np.zeros(len(items))  # of equal values each pair is half won
+        self._pairs = resampler.pair_sums(self._between(equal)) * 2
 
     def auroc(self, values: Array) -> Auroc:
         """Judge some values, (things,)."""
@@ -67,17 +68,21 @@ class Separation:
         with np.errstate(invalid="ignore"):
             return Auroc(*pairs_won(values, self._positive, self._strata), won / self._pairs)
 
-    def _between(self, values: Array) -> Array:
-        """Return the pairs that positives of one picture win against others of another, (pictures, pictures)."""
-        count, other = self._resampler.pictures, ~self._positive
-        won = np.zeros((count, count))
-        for picture in np.unique(self._pictures[self._positive]):
-            own = self._positive & (self._pictures == picture)
-            mine, theirs = values[own][:, None], values[other][None]
-            met = self._strata[own][:, None] == self._strata[other][None]
-            credit = met * ((mine > theirs) + 0.5 * (mine == theirs))
-            won[picture] = np.bincount(self._pictures[other], credit.sum(axis=0), count)
-        return won
+    def _between(self, values: Array) -> Iterator[tuple[Labels, Array]]:
+        """Count the pairs that positives of some pictures win against others of each, (n,) and (n, pictures)."""
+        other = ~self._positive
+        theirs, where = values[other][None], self._pictures[other]
+        firsts = np.unique(self._pictures[self._positive])
+        for start in range(0, len(firsts), _AT_ONCE):
+            block = firsts[start : start + _AT_ONCE]
+            won = np.zeros((len(block), self._resampler.pictures))
+            for row, picture in enumerate(block):
+                own = self._positive & (self._pictures == picture)
+                mine = values[own][:, None]
+                met = self._strata[own][:, None] == self._strata[other][None]
+                credit = met * ((mine > theirs) + 0.5 * (mine == theirs))
+                won[row] = np.bincount(where, credit.sum(axis=0), self._resampler.pictures)
+            yield block, won
 
 
 def pairs_won(values: Array, positive: Flags, strata: Labels) -> tuple[float, int]:

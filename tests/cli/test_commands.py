@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmhall.adapters import FAMILIES
 from mmhall.benchmarks import BENCHMARKS
+from mmhall.benchmarks.runs import Run
 from mmhall.decoders import STRATEGIES
 from mmhall.registry import load_target
 
@@ -134,13 +135,16 @@ def test_scenes_can_be_read_by_the_benchmarks(cli, model_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_bench_then_report_say_the_same_and_the_page_stands_alone(cli, model_folder, tmp_path):
+def test_bench_then_report_say_the_same_and_the_page_stands_alone(cli, model_folder, tmp_path, monkeypatch):
     first = cli(*BENCH, "--model", model_folder, "--out", "run")
     assert first.returncode == 0, first.stderr
     assert "pope adversarial: 24 items, 4 pictures, rule strict" in first.stdout
     assert "chair captions: 4 items" in first.stdout
+    evaluated, evaluate = [], Run.evaluate
+    monkeypatch.setattr(Run, "evaluate", lambda run: evaluated.append(run) or evaluate(run))
     again = cli("report", "run", "--html", "page.html")
     assert again.stdout == first.stdout
+    assert len(evaluated) == 1  # for the table and the page
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/png;base64,") >= 4
     assert "<svg" in page

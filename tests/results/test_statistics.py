@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -135,3 +137,51 @@ def test_holm_rejects_what_stepping_down_rejects(ps):
         while left and ps[left[0]] * len(left) <= level:
             rejected.add(left.pop(0))
         assert {i for i, p in enumerate(holm(ps)) if p <= level} == rejected
+
+
+def as_before(count, seed, draws):
+    """All draws at once, in the widest type: what the figures of earlier versions were made with."""
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
+    return weights, rng.integers(0, 2, (draws, count)).astype(np.float64)
+
+
+@pytest.mark.parametrize(("count", "draws"), [(1, 50), (7, 1000), (300, 3000)])
+def test_draws_in_parts_are_the_draws_made_at_once(count, draws):
+    weights, swaps = as_before(count, 3, draws)
+    values = np.random.default_rng(0).random(count)
+    order = np.random.default_rng(1).permutation(count)
+    names = [f"{picture:03}" for picture in order]
+    resampler = Resampler(names, seed=3, draws=draws)
+    by_name = np.empty(count)
+    by_name[order] = values
+    np.testing.assert_allclose(resampler.sums(values), weights @ by_name, rtol=1e-12)
+    base = np.random.default_rng(2).random(count)
+    exchanged = resampler._exchanged(lambda total: total, [values], [base])
+    by_base = np.empty(count)
+    by_base[order] = base
+    wanted = values.sum() - base.sum() + 2 * (swaps @ (by_base - by_name))
+    np.testing.assert_allclose(exchanged, wanted, rtol=0, atol=1e-9)
+
+
+HELD = """
+import resource, sys
+import numpy as np
+from scipy.stats import binomtest
+from mmhall.results.separation import Separation
+from mmhall.results.statistics import Resampler, ratio
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before, random = peak(), np.random.default_rng(0)
+resampler = Resampler([str(item % 5000) for item in range(10000)])
+over, base = random.random(10000), random.random(10000)
+assert resampler.difference(over, np.ones(10000), base, np.ones(10000)) is not None
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_five_thousand_pictures_take_bounded_memory():
+    """Two tables of 10 000 draws of 5 000 pictures took 800 MB, and as much again while they were made."""
+    done = subprocess.run([sys.executable, "-c", HELD], capture_output=True, text=True)
+    assert float(done.stdout) < 300, done.stderr

@@ -1,45 +1,69 @@
 # `make bench` and `make test` set everything up by themselves; `make check` is the fast lane.
 VENV := .venv
+PYTHON3 := python3
 PYTHON := $(VENV)/bin/python
+PACKAGES := $(VENV)/lib/python*/site-packages
+CONSTRAINTS := constraints.txt
 READY := $(VENV)/.ready
+READY_TO_TEST := $(VENV)/.ready-to-test
 RUN := runs/bench
 # Every strategy with its defaults, and tuned or weaker values for those that hurt with them.
 SPECS := greedy vcd vdd beam opera vhr "vhr(alpha=1.2)" gift "gift(alpha=1.0)" var \
 	pai "pai(gamma=2.0,layers='50%:')" vaf
 TWO := -n 2 --dist loadfile --no-loadscope-reorder  # models are built once a file; the light files come last
 
-.PHONY: help bench test check lint types clean
+.PHONY: help bench test check compat lint types clean
 
 help:
-	@echo "make bench   compare strategies on the model and pictures that ship with mmhall"
-	@echo "make test    run every test"
-	@echo "make check   lint, types and the quick tests"
+	@echo "make bench    compare strategies on the model and pictures that ship with mmhall"
+	@echo "make test     lint, types and every test"
+	@echo "make check    lint, types and the quick tests"
+	@echo "make compat   the quick tests on the oldest and the newest transformers, and whether both say the same"
 
-$(READY): pyproject.toml
-	@echo "== setting up $(VENV) (the first time takes a few minutes)"
-	@test -x $(PYTHON) || python3 -m venv $(VENV)
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat -e ".[dev]"
+# An installation that was stopped goes on: what pip has not finished is put away first (INSTALLER is what it writes
+# last but one), what it has downloaded it keeps. Its warnings are about the machine, so only errors are shown.
+define install
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "mmhall needs Python 3.10 or newer, and $(PYTHON3) is `$(PYTHON3) --version`; try: make PYTHON3=python3.12"; exit 1; }
+	@$(PYTHON) -m pip --version > /dev/null 2>&1 || $(PYTHON3) -m venv --clear $(VENV)
+	@for part in $(PACKAGES)/*.dist-info; do test -s "$$part/INSTALLER" || rm -rf "$$part"; done; rm -rf $(PACKAGES)/~*
+	@began=`date +%s`; $(PYTHON) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat \
+		-c $(CONSTRAINTS) -e "$(1)" || \
+		{ echo "the installation did not end well; the same command goes on from there"; exit 1; }; \
+		echo "== installed in $$((`date +%s` - began)) s"
 	@touch $@
+endef
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@echo "== installing mmhall in $(VENV): 3 to 6 minutes the first time; 7 GB, mostly torch and the GPU libraries it brings"
+	$(call install,.)
+
+$(READY_TO_TEST): $(READY)
+	@echo "== installing what the tests need: about a minute; 0.5 GB (Ray, a browser driver, linters)"
+	$(call install,.[dev])
 
 bench: $(READY)
-	@echo "== comparing strategies; results in $(RUN), a second call goes on where this one stopped"
+	@echo "== comparing 13 strategies, 6 to 7 minutes on two cores; results in $(RUN), a second call goes on where one stopped"
 	@$(VENV)/bin/mmhall bench pope chair $(foreach spec,$(SPECS),--strategy $(spec)) --out $(RUN) --workers 2
 	@$(VENV)/bin/mmhall report $(RUN) --html $(RUN)/report.html > /dev/null
 
 test: lint types
-	@echo "== every test"
+	@echo "== every test, 12 to 15 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO)
 
 check: lint types
-	@echo "== the quick tests"
+	@echo "== the quick tests, about 3 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
 
-lint: $(READY)
+compat: $(READY_TO_TEST)
+	@$(PYTHON) -m tests.compat $(VERSIONS)
+
+lint: $(READY_TO_TEST)
 	@echo "== ruff"
 	@$(VENV)/bin/ruff check .
 
 # mypy does not follow the mapping of root folders to subpackages: it gets a tree of links.
-types: $(READY)
+types: $(READY_TO_TEST)
 	@echo "== mypy"
 	@rm -rf build/types && mkdir -p build/types/mmhall
 	@ln -s $(CURDIR)/mmhall/* build/types/mmhall/

@@ -18,18 +18,18 @@ help:
 	@echo "make bench    compare strategies on the model and pictures that ship with mmhall"
 	@echo "make test     lint, types and every test"
 	@echo "make check    lint, types and the quick tests"
-	@echo "make compat   the quick tests on the oldest and the newest transformers, and whether both say the same"
+	@echo "make compat   the quick tests on the oldest and the newest transformers (VERSIONS=5.25.0: on another one)"
 
-# An installation that was stopped goes on: what pip has not finished is put away first (INSTALLER is what it writes
-# last but one), what it has downloaded it keeps. Its warnings are about the machine, so only errors are shown.
+# An installation that was stopped goes on: packages that pip has not finished are removed first (the RECORD it writes
+# last lists INSTALLER), what it has downloaded it keeps. Its warnings are about the machine, so only errors are shown.
 define install
 	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "mmhall needs Python 3.10 or newer, and $(PYTHON3) is `$(PYTHON3) --version`; try: make PYTHON3=python3.12"; exit 1; }
 	@$(PYTHON) -m pip --version > /dev/null 2>&1 || $(PYTHON3) -m venv --clear $(VENV)
-	@for part in $(PACKAGES)/*.dist-info; do test -s "$$part/INSTALLER" || rm -rf "$$part"; done; rm -rf $(PACKAGES)/~*
+	@for part in $(PACKAGES)/*.dist-info; do grep -qs INSTALLER "$$part/RECORD" || rm -rf "$$part"; done; rm -rf $(PACKAGES)/~*
 	@began=`date +%s`; $(PYTHON) -m pip install -qq --disable-pip-version-check --config-settings editable_mode=compat \
 		-c $(CONSTRAINTS) -e "$(1)" || \
-		{ echo "the installation did not end well; the same command goes on from there"; exit 1; }; \
+		{ echo "installation failed; run the same command again to continue"; exit 1; }; \
 		echo "== installed in $$((`date +%s` - began)) s"
 	@touch $@
 endef
@@ -66,9 +66,9 @@ lint: $(READY_TO_TEST)
 types: $(READY_TO_TEST)
 	@echo "== mypy"
 	@rm -rf build/types && mkdir -p build/types/mmhall
-	@ln -s $(CURDIR)/mmhall/* build/types/mmhall/
-	@for part in decoders benchmarks demo; do ln -s $(CURDIR)/$$part build/types/mmhall/$$part; done
-	@cd build/types && $(CURDIR)/$(PYTHON) -m mypy --config-file $(CURDIR)/pyproject.toml -p mmhall
+	@ln -s "$(CURDIR)"/mmhall/* build/types/mmhall/
+	@for part in decoders benchmarks demo; do ln -s "$(CURDIR)/$$part" build/types/mmhall/$$part; done
+	@cd build/types && "$(CURDIR)/$(PYTHON)" -m mypy --config-file "$(CURDIR)/pyproject.toml" -p mmhall
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

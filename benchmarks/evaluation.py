@@ -95,20 +95,10 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
     sizes: dict[str, tuple[int, int]] = {}
     for group in benchmark.groups:
         members = [item for item in scored for named in item.groups if named == group]
-        pairwise = group in benchmark.pairwise
-        if not members or (pairwise and len(strategies) == 1):
+        if not members or (group in benchmark.pairwise and len(strategies) == 1):
             continue
         sizes[group] = len(members), len({item.cluster for item in members})
-        given = {s: [answers[item.id, s] for item in members] for s in strategies}
-        base = strategies[0]
-        alone = {s: benchmark.counts(members, given[s]) for s in ([base] if pairwise else strategies)}
-        counts = {
-            s: (benchmark.paired(members, given[s], given[base]) if pairwise and s != base else (alone[s], alone[base]))
-            for s in strategies
-        }
-        resampler = Resampler([item.cluster for item in members])
-        for metric in benchmark.metrics:
-            cells += _corrected([_cell(benchmark, group, metric, s, base, counts, resampler) for s in strategies])
+        cells += _cells(benchmark, group, members, answers, strategies)
     chosen = {item.id for item in scored}
     kept = [row for row in answers.values() if row.item in chosen]
     return Evaluation(
@@ -120,6 +110,29 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
         {s: sum(row.error is not None for row in rows if row.strategy == s) for s in strategies},
     )
+
+
+def _cells(
+    benchmark: Benchmark,
+    group: str,
+    members: Sequence[Item],
+    answers: Mapping[tuple[str, str], Row],
+    strategies: Sequence[str],
+) -> list[Cell]:
+    """Estimate every metric of a group for every strategy; the draws of its pictures are not kept."""
+    base, pairwise = strategies[0], group in benchmark.pairwise
+    given = {s: [answers[item.id, s] for item in members] for s in strategies}
+    alone = {s: benchmark.counts(members, given[s]) for s in ([base] if pairwise else strategies)}
+    counts = {
+        s: (benchmark.paired(members, given[s], given[base]) if pairwise and s != base else (alone[s], alone[base]))
+        for s in strategies
+    }
+    resampler = Resampler([item.cluster for item in members])
+    return [
+        cell
+        for metric in benchmark.metrics
+        for cell in _corrected([_cell(benchmark, group, metric, s, base, counts, resampler) for s in strategies])
+    ]
 
 
 def _corrected(cells: Sequence[Cell]) -> list[Cell]:

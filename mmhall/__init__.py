@@ -66,8 +66,13 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name when it is first used.
+
+    Raises:
+        VersionError: There is no transformers, or one that mmhall was not tested with.
+    """
     if name in _PUBLIC:
+        importlib.import_module("mmhall._transformers")  # it checks the version, before anything else can fail
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'mmhall' has no attribute {name!r}")
 

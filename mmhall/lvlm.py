@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
-from transformers.generation import BaseStreamer
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
@@ -35,6 +34,9 @@ from mmhall.threads import Caller
 from mmhall.trace import Trace, checked, shown
 from mmhall.tracing import watched
 from mmhall.words import words_of
+
+if TYPE_CHECKING:
+    from transformers.generation import BaseStreamer
 
 Images = ImageLike | Sequence[ImageLike] | None
 
@@ -129,7 +131,7 @@ class LVLM:
             MmhallError: As in `generate`; also when pictures and prompts without pictures are mixed.
         """
         method, chosen = make_strategy(strategy), make_settings(settings)
-        config = chosen.resolved(self.model, method.beams)
+        config = chosen.resolved(self.adapter.generator, method.beams)
         if uncertainty and chosen.num_return_sequences > 1:
             raise OptionError(
                 "generate", "num_return_sequences", chosen.num_return_sequences, "1 with uncertainty=True"
@@ -260,7 +262,7 @@ class LVLM:
         request = _request(image, prompt)
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs([request])
-            config = chosen.resolved(self.model, method.beams)
+            config = chosen.resolved(self.adapter.generator, method.beams)
             seen = watched(self.adapter, inputs, method, config, chosen.seed, layers, heads)
         measured.seconds -= seen.again
         answer = self._answers(inputs, seen.rows, method, chosen, measured)[0]
@@ -341,7 +343,7 @@ class LVLM:
                 f"{chosen.num_return_sequences} answers cannot be streamed together; use generate or "
                 "num_return_sequences=1"
             )
-        config = chosen.resolved(self.model, method.beams)
+        config = chosen.resolved(self.adapter.generator, method.beams)
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs([_request(image, prompt)])
             fitted = method.fitted(self.adapter)
@@ -394,7 +396,7 @@ class LVLM:
         self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: Settings, measured: _Measured
     ) -> list[Answer]:
         fitted, origins = str(method.fitted(self.adapter)), method.origins(self.adapter)
-        tokenizer, config = self.adapter.tokenizer, settings.resolved(self.model, method.beams)
+        tokenizer, config = self.adapter.tokenizer, settings.resolved(self.adapter.generator, method.beams)
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         each = len(rows) // len(inputs["attention_mask"])
         answers = []

@@ -9,14 +9,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TextStreamer
-from transformers.generation import BaseStreamer
 
 from mmhall.answers import Answer
 
-Write = Callable[[BaseStreamer, "Turns"], Answer]
+if TYPE_CHECKING:
+    from transformers.generation import BaseStreamer
+
+Write = Callable[["BaseStreamer", "Turns"], Answer]
 
 
 class Turns:

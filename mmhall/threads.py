@@ -37,14 +37,14 @@ class Caller:
     def wrap(self, work: Callable[P, R]) -> Callable[P, R]:
         """Return a function that does the work as in the caller's thread, in any other; call it once at a time."""
 
-        def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        def computed(*args: P.args, **kwargs: P.kwargs) -> R:
             with ExitStack() as stack:
                 if self._stream is not None:
                     stack.enter_context(torch.cuda.stream(self._stream))
                 stack.enter_context(self._autocast())
                 return work(*args, **kwargs)
 
-        def there(*args: P.args, **kwargs: P.kwargs) -> R:
-            return self._variables.run(inside, *args, **kwargs)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            return self._variables.run(computed, *args, **kwargs)
 
-        return there
+        return run

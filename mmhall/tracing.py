@@ -9,13 +9,12 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from mmhall._transformers.settings import Resolved
+from mmhall._transformers.settings import Resolved, bare_settings
 from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.answers import Said
 from mmhall.attention import Op
 from mmhall.gaze import Gaze, informative
 from mmhall.generation.run import run
-from mmhall.generation.settings import Settings
 from mmhall.strategies import Session, Strategy
 from mmhall.trace import Probe
 
@@ -93,6 +92,5 @@ def _read_again(
         scores[:, next(tokens)] = 0
         return scores
 
-    plain = Settings(max_new_tokens=len(said)).resolved(adapter.model)
     telling = replace(session, search=None, branches=(), combine=told)
-    run(adapter, inputs, Strategy(), plain, 0, watch=watch, session=telling)
+    run(adapter, inputs, Strategy(), bare_settings(adapter.generator, len(said)), 0, watch=watch, session=telling)

@@ -328,7 +328,7 @@ class TestLoading:
 )
 def test_seeds_are_one_for_each_request(llava, pictures, seeds, message):
     asked = [(picture, "What?") for picture in pictures[:2]]
-    with pytest.raises(OptionError, match=f"generate: seeds must be {message}"):
+    with pytest.raises(OptionError, match=f"generate_batch: seeds must be {message}"):
         llava.generate_batch(asked, do_sample=True, max_new_tokens=4, seeds=seeds)
 
 

@@ -43,15 +43,15 @@ def test_another_cache_or_none_changes_no_answer(llava, owning, pictures, spec, 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3", "qwen3_5", "mllama", "blip_2"])
 def test_so_it_is_in_families_with_caches_of_other_kinds(family, pictures):
     lvlm = LVLM(*built(family))
-    before = lvlm.model.generation_config
+    before = lvlm.adapter.generator.generation_config
     for spec in ("greedy", "vdd"):
         plain = lvlm.generate(pictures[0], QUESTION, spec, max_new_tokens=6)
         for asked in ({"cache_implementation": "static"}, {"use_cache": False}):
-            lvlm.model.generation_config = GenerationConfig(**{**before.to_diff_dict(), **asked})
+            lvlm.adapter.generator.generation_config = GenerationConfig(**{**before.to_diff_dict(), **asked})
             try:
                 assert lvlm.generate(pictures[0], QUESTION, spec, max_new_tokens=6).token_ids == plain.token_ids
             finally:
-                lvlm.model.generation_config = before
+                lvlm.adapter.generator.generation_config = before
 
 
 def test_a_checkpoint_saved_without_a_cache_answers(llava, pictures, tmp_path):
@@ -100,7 +100,20 @@ def test_what_mmhall_does_not_do_is_refused_by_name(llava, owning, pictures, ask
         llava.generate(pictures[0], QUESTION)
 
 
-def test_the_record_tells_which_settings_hold(llava, owning, pictures):
-    owning(use_cache=False, output_scores=True, return_dict_in_generate=True, prompt_lookup_num_tokens=2)
-    answer = llava.generate(pictures[0], QUESTION, max_new_tokens=3)
-    assert len(answer.token_ids) == 3
+def test_settings_about_speed_and_output_change_no_answer(llava, owning, pictures):
+    plain = llava.generate(pictures[0], QUESTION, max_new_tokens=12)
+    owning(output_scores=True, return_dict_in_generate=True, prompt_lookup_num_tokens=2, output_attentions=True)
+    same = llava.generate(pictures[0], QUESTION, max_new_tokens=12)
+    assert (same.token_ids, same.settings) == (plain.token_ids, plain.settings)
+
+
+@pytest.mark.parametrize("spec", ["beam", "opera", "greedy"])
+def test_a_trace_reads_a_found_answer_to_its_end(llava, owning, pictures, spec):
+    """Stop strings, penalties and limits of the model do not hold for reading what a search has found under others."""
+    asked = {"max_new_tokens": 20, "stop_strings": ["\N{SNOWMAN}"]}
+    whole = llava.generate(pictures[0], QUESTION, spec, **asked)
+    owning(stop_strings=[whole.tokens[3].strip() or "e"], forced_eos_token_id=1)
+    found = llava.generate(pictures[0], QUESTION, spec, **asked)
+    trace = llava.trace(pictures[0], QUESTION, spec, **asked)
+    assert trace.answer.token_ids == found.token_ids
+    assert len(trace.image_attention) == len(found.token_ids) > 4

@@ -273,7 +273,7 @@ def test_a_composition_is_its_parts_sessions_put_together(llava, pictures, names
     inputs = adapter.inputs(
         [Request(p, (i,)) for p, i in zip(("Is there a dog?", "What is it?"), pictures, strict=False)]
     )
-    config = Settings(max_new_tokens=10, **decoding).resolved(adapter.model)
+    config = Settings(max_new_tokens=10, **decoding).resolved(adapter.generator)
     seed = decoding.get("seed", 0)
     specs = [STRONG.get(name, name) for name in names]
     sessions = {

@@ -1,13 +1,14 @@
-"""All that mmhall uses of transformers without a promise that it stays: the only place that a new version can break.
+"""All that mmhall uses of transformers without a promise that it stays.
 
     calls       what `generate` hands over, and the inputs of one pass; the name of the cache argument
     settings    generation settings that `generate` fills with nothing
     caches      the layers of a cache: joined, copied, cut
     attention   SDPA, its mask, and how a decoder is told to attend
+    pictures    how some models pack the tiles of a picture
     versions    which versions this was tested with
 
-The rest of mmhall imports from transformers only what its documentation names, from the top of the package. To import
-this package is to check the version. `make compat` runs the tests on the oldest and the newest one.
+The rest of mmhall imports what transformers documents, from the top of that package. Importing this package checks the
+version. `make compat` runs the tests on the oldest and the newest one.
 """
 
 from mmhall._transformers.versions import check_version

@@ -29,5 +29,8 @@ def attention_of(decoder: PreTrainedModel) -> str:
 
 def attend_through(decoder: PreTrainedModel, name: str) -> bool:
     """Let a decoder use a registered attention; return whether it does. Parts outside the decoder keep theirs."""
-    decoder.set_attn_implementation(name)
+    try:
+        decoder.set_attn_implementation(name)
+    except ValueError:  # it attends in a way of its own
+        return False
     return attention_of(decoder) == name

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import Cache, GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers import PreTrainedModel as Model
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches as tiles_of
-
-__all__ = ["CACHE", "captured", "first_inputs", "grown", "next_inputs", "tiles_of", "untouched"]
 
 # 5.24 renamed the argument; the old name is accepted with a warning, the new one was not known before.
 CACHE = next(
@@ -21,8 +19,14 @@ CACHE = next(
     for name in ("cache", "past_key_values")
     if name in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
 )
+BATCH_AXIS = {  # of what grows by a position a token; the axis of positions follows it
+    "attention_mask": 0,
+    "token_type_ids": 0,
+    "mm_token_type_ids": 0,
+    "cross_attention_mask": 0,
+    "position_ids": -2,  # M-RoPE puts an axis of (time, row, column) before it
+}
 _NOTHING_READ = CausalLMOutputWithPast()  # the cache is ours and grows in place: outputs need not bring it back
-_OF_THE_LAST_REQUEST = ("rope_deltas",)  # M-RoPE families note on the model where the text of a request goes on
 
 
 def captured(
@@ -81,17 +85,51 @@ def next_inputs(model: Model, ids: Tensor, kwargs: Mapping[str, Any], cache: Cac
     return inputs
 
 
+def with_siblings(inputs: Mapping[str, Any], tokens: Tensor) -> dict[str, Any]:
+    """Widen a model's inputs for one token a row to several that stand at the same position, (batch, siblings)."""
+    more = tokens.shape[1]
+    wide = {**inputs, "input_ids": tokens.contiguous()}
+    for key, axis in BATCH_AXIS.items():
+        if wide.get(key) is None:
+            continue
+        length = wide[key].shape[axis + 1]
+        last = wide[key].narrow(axis + 1, length - 1, 1).repeat_interleave(more, dim=axis + 1)
+        # masks, and in older versions of transformers more than these, are handed on for all positions
+        wide[key] = last if length == 1 else torch.cat([wide[key].narrow(axis + 1, 0, length - 1), last], dim=axis + 1)
+    if "logits_to_keep" in wide:
+        wide["logits_to_keep"] = more
+    return wide
+
+
+def keeping_logits(kwargs: Mapping[str, Any], positions: Tensor) -> dict[str, Any]:
+    """Ask for the logits at some positions of a prompt, 0-based, where a model can give only those.
+
+    As positions: a number would make transformers drop rows of Gemma 4's last layers without a mask for it.
+    """
+    return {**kwargs, "logits_to_keep": positions} if "logits_to_keep" in kwargs else dict(kwargs)
+
+
+def is_about_pictures(error: ValueError) -> bool:
+    """Whether a model complains that pictures and placeholders do not match."""
+    return "image tokens" in str(error)
+
+
+def given_by_caller(cache: Cache | None) -> bool:
+    """Whether a cache that `generate` hands over is one that its caller gave it."""
+    return bool(getattr(cache, "_is_user_defined", False))
+
+
 @contextmanager
-def untouched(model: Model) -> Iterator[None]:
-    """Let the model keep what it has noted about the request at hand, whatever else is read meanwhile."""
-    noted = [
-        (module, name, getattr(module, name))
-        for module in model.modules()
-        for name in _OF_THE_LAST_REQUEST
-        if name in vars(module)
-    ]
+def kept_notes(model: Model, names: Sequence[str]) -> Iterator[None]:
+    """Let a model keep what it has noted about the request at hand, whatever else it reads meanwhile.
+
+    Args:
+        model: The whole model.
+        names: Of the attributes that hold such notes, on any of its modules.
+    """
+    noted = [(part, name, getattr(part, name)) for part in model.modules() for name in names if name in vars(part)]
     try:
         yield
     finally:
-        for module, name, value in noted:
-            setattr(module, name, value)
+        for part, name, value in noted:
+            setattr(part, name, value)

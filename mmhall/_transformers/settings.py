@@ -9,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from mmhall.errors import OptionError
 
 _LENGTHS = {"max_length", "min_length"}  # generate warns where these are given beside max_new_tokens
+_SAMPLING = {"temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"}
 _EXACT_CACHES = (None, "dynamic", "static", "hybrid", "sliding_window", "hybrid_chunked")  # all give the same answer
 _DECIDED: dict[str, Any] = {
     # The cache that mmhall's decoding needs, whatever a checkpoint was saved with; it changes no answer.
@@ -23,7 +24,7 @@ _DECIDED: dict[str, Any] = {
     "output_logits": False,
     "output_attentions": False,
     "output_hidden_states": False,
-    # Speculative decoding changes no answer either.
+    # Speculative decoding without a draft's say changes no answer either.
     "is_assistant": False,
     "prompt_lookup_num_tokens": None,
     "assistant_early_exit": None,
@@ -33,6 +34,7 @@ _DECIDED: dict[str, Any] = {
 # What would change answers, and mmhall does not do: the value that asks for nothing, and what to do instead.
 _REFUSED: dict[str, tuple[Any, str]] = {
     "guidance_scale": (1, "None; for guidance use a strategy, such as vdd"),
+    "assistant_ensemble_weight": (0, "None: mmhall drafts no tokens"),
     "token_healing": (False, "False: mmhall reads prompts as they are"),
     "penalty_alpha": (0, "None: mmhall has no contrastive search"),
     "dola_layers": (None, "None: transformers itself has no DoLa any more"),
@@ -48,12 +50,16 @@ class Resolved(GenerationConfig):
     def __init__(self, **values: Any) -> None:
         """Complete the values with transformers' global defaults, and decide what is up to mmhall.
 
+        Sampling values are dropped where nothing is drawn.
+
         Raises:
             OptionError: A value asks for what mmhall does not do.
         """
         _check(values)
         defaults = {k: v for k, v in self._get_default_generation_params().items() if k not in _LENGTHS}
-        super().__init__(**{**defaults, **{k: v for k, v in values.items() if v is not None}, **_DECIDED})
+        given = {**defaults, **{k: v for k, v in values.items() if v is not None}, **_DECIDED}
+        dropped = () if given["do_sample"] else _SAMPLING
+        super().__init__(**{k: v for k, v in given.items() if k not in dropped})
 
     def update(self, defaults_only: bool = False, allow_custom_entries: bool = False, **values: Any) -> dict[str, Any]:
         """Change values; those that `generate` would fill in are ignored."""
@@ -64,20 +70,27 @@ class Resolved(GenerationConfig):
 
 
 def own_settings(model: PreTrainedModel) -> dict[str, Any]:
-    """Return the generation settings that a checkpoint brings with it; those of an inner model that decodes included.
+    """Return the generation settings that a checkpoint brings with it.
 
-    `stop_strings` is a list, empty where there are none.
+    Args:
+        model: The one that decodes: `Adapter.generator`.
+
+    Returns:
+        By name; `stop_strings` is a list, empty where there are none.
     """
-    own: dict[str, Any] = {}
-    for part in (getattr(model, "language_model", None), model):
-        config = getattr(part, "generation_config", None)
-        own |= config.to_diff_dict() if isinstance(config, GenerationConfig) else {}
+    config = model.generation_config
+    own: dict[str, Any] = {} if config is None else config.to_diff_dict()
     stops = own.get("stop_strings") or []
     return {**own, "stop_strings": [stops] if isinstance(stops, str) else list(stops)}
 
 
 def bare_settings(model: PreTrainedModel, new: int) -> Resolved:
-    """Return settings that choose nothing: so many tokens may follow, and the ids that fill and end a text."""
+    """Return settings that choose nothing: so many tokens may follow, and the ids that fill and end a text.
+
+    Args:
+        model: As in `own_settings`.
+        new: >= 1.
+    """
     own = own_settings(model)
     return Resolved(max_new_tokens=new, **{key: own.get(key) for key in ("pad_token_id", "eos_token_id")})
 

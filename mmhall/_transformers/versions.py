@@ -8,25 +8,25 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mmhall.errors import VersionError
 
-OLDEST, NEWEST, BEYOND = "5.17.0", "5.24.0", "5.25"  # `python -m tests.compat` runs OLDEST and NEWEST
-ANY = "MMHALL_ANY_TRANSFORMERS"  # set: no check, to try a version that has not been tested
+OLDEST, NEWEST, UNTESTED = "5.17.0", "5.24.0", "5.25"  # `python -m tests.compat` runs OLDEST and NEWEST
+SKIP_CHECK = "MMHALL_ANY_TRANSFORMERS"  # set: any version is tried
 
 
 def check_version() -> None:
     """Refuse a transformers that mmhall was not tested with.
 
     Raises:
-        VersionError: It is older than OLDEST, not older than BEYOND, or not there.
+        VersionError: It is older than OLDEST, as new as UNTESTED or newer, or not there.
     """
-    if os.environ.get(ANY):
+    if os.environ.get(SKIP_CHECK):
         return
-    wanted = f"mmhall needs transformers >= {OLDEST}, < {BEYOND}"
-    remedy = f'pip install "transformers>={OLDEST},<{BEYOND}"'
+    wanted = f"mmhall needs transformers >= {OLDEST}, < {UNTESTED}"
+    remedy = f'pip install "transformers>={OLDEST},<{UNTESTED}"'
     try:
         found = version("transformers")
     except PackageNotFoundError:
         raise VersionError(f"{wanted}, and there is none; install it: {remedy}") from None
-    if not numbers(OLDEST) <= numbers(found) < numbers(BEYOND):
+    if not numbers(OLDEST) <= numbers(found) < numbers(UNTESTED):
         raise VersionError(f"{wanted}, found {found}; install a tested one: {remedy}")
 
 

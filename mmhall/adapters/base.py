@@ -81,6 +81,7 @@ class Adapter:
     grid: ClassVar[str] = "none, unless each token is a patch of the vision tower"
     limits: ClassVar[str] = ""
     most_images: ClassVar[int | None] = None
+    request_notes: ClassVar[tuple[str, ...]] = ()  # attributes in which the model notes something of the last request
     causal: ClassVar[bool] = False  # whether no row of a prompt's text sees what follows it; a family says so itself
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None) -> None:
@@ -185,6 +186,11 @@ class Adapter:
         if ops and not self._open:
             raise ModelError("the model was closed and has its own attention back; load it again to read or steer it")
         return Plan(ops, self.kinds) if ops else None
+
+    @property
+    def generator(self) -> PreTrainedModel:
+        """The model whose loop decodes, and whose own generation settings hold."""
+        return self.model
 
     def entry(self, inputs: Inputs) -> PreTrainedModel:
         """Return the module whose `generate` reads these inputs."""

@@ -26,6 +26,8 @@ def joined(parts: list[Boxes]) -> Boxes:
 class QwenAdapter(Adapter):
     """Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and GLM-4V: patches of (channel, time, row, column)."""
 
+    request_notes: ClassVar[tuple[str, ...]] = ("rope_deltas",)  # where M-RoPE goes on after the picture
+
     causal: ClassVar[bool] = True
     grid: ClassVar[str] = "merged patches of the whole picture"
 

@@ -33,12 +33,15 @@ class BlipAdapter(ResampledAdapter):
         """Not: its `generate` reads picture and prompt at once."""
         return False
 
-    def entry(self, inputs: Inputs) -> PreTrainedModel:
-        """Return the language model for inputs without a picture: the outer model refuses them."""
-        if "pixel_values" in inputs:
-            return self.model
+    @property
+    def generator(self) -> PreTrainedModel:
+        """The inner language model: the outer one hands it what it makes of the picture, and no settings of its own."""
         language_model: PreTrainedModel = self.model.language_model
         return language_model
+
+    def entry(self, inputs: Inputs) -> PreTrainedModel:
+        """Return the language model for inputs without a picture: the outer model refuses them."""
+        return self.model if "pixel_values" in inputs else self.generator
 
     def read(self, request: Request, text: str) -> dict[str, Tensor]:
         """Tokenise a request; the Q-Former reads the prompt as it was typed."""

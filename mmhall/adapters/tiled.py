@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from mmhall._transformers.calls import tiles_of
+from mmhall._transformers.pictures import completed_outputs, packed, tiles_of
 from mmhall.adapters.base import Adapter, Inputs, Request
 from mmhall.adapters.grid import Boxes, block_side, raster
 from mmhall.errors import ImageError
@@ -29,28 +28,17 @@ class MergedAdapter(Adapter):
 
 
 class Llama4Adapter(MergedAdapter):
-    """Llama 4. In transformers 5.24.0 its outer model asks the inner one's output for a field that is not there."""
+    """Llama 4."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None) -> None:
-        """Let the inner model's output have the field."""
+        """Also let it run on transformers 5.24.0; see `completed_outputs`."""
         super().__init__(model, processor)
         self._completed = completed_outputs(model)
 
     def close(self) -> None:
-        """Also take the field away."""
+        """Also take that away."""
         super().close()
         self._completed.remove()
-
-
-def completed_outputs(model: PreTrainedModel) -> RemovableHandle:
-    """Give the outputs of a model's inner language model an empty `image_outputs`, where they have none."""
-
-    def complete(module: nn.Module, args: Any, output: Any) -> None:
-        if not hasattr(output, "image_outputs"):
-            output.image_outputs = None
-
-    handle: RemovableHandle = model.language_model.register_forward_hook(complete)
-    return handle
 
 
 class Mistral3Adapter(MergedAdapter):
@@ -98,26 +86,17 @@ class PackedAdapter(Adapter):
         numbers = (torch.arange(tiles) % first > 0).float()  # a picture's first tile shows it as a whole
         features = torch.cat([features, numbers[:, None, None].expand(-1, side * side, 1)], dim=2)
         pictures = [part[:count] for part, count in zip(features.split(first), self.tiles(inputs), strict=True)]
-        packed = torch.cat(self.pack(pictures, inputs))
-        return Boxes(packed[:, :4], packed[:, 4], packed[:, 5].nan_to_num(0).round().long())
+        laid = torch.cat(self.pack(pictures, inputs))
+        return Boxes(laid[:, :4], laid[:, 4], laid[:, 5].nan_to_num(0).round().long())
 
     def tiles(self, inputs: Inputs) -> list[int]:
         """Count each picture's tiles, its whole view included."""
-        config = self.model.config
-        return [
-            tiles_of(size, config.image_grid_pinpoints, config.vision_config.image_size)
-            for size in inputs["image_sizes"].tolist()
-        ]
+        return [tiles_of(size, self.model.config) for size in inputs["image_sizes"].tolist()]
 
     def pack(self, features: list[torch.Tensor], inputs: Inputs) -> list[torch.Tensor]:
         """Pack features of each picture, (tiles, patches, values) to (tokens, values); line breaks are NaN."""
-        packed, _ = self.model.pack_image_features(
-            features,
-            inputs["image_sizes"],
-            vision_feature_select_strategy=self.model.config.vision_feature_select_strategy,
-            image_newline=torch.full((features[0].shape[-1],), torch.nan),
-        )
-        return list(packed)
+        chosen = self.model.config.vision_feature_select_strategy
+        return list(packed(self.model, features, inputs["image_sizes"], vision_feature_select_strategy=chosen))
 
 
 class OneVisionAdapter(PackedAdapter):
@@ -148,10 +127,5 @@ class OneVisionAdapter(PackedAdapter):
 
     def pack(self, features: list[torch.Tensor], inputs: Inputs) -> list[torch.Tensor]:
         """Pack features of each picture, (tiles, patches, values) to (tokens, values); line breaks are NaN."""
-        packed, _ = self.model.model.pack_image_features(
-            features,
-            inputs["image_sizes"],
-            image_newline=torch.full((features[0].shape[-1],), torch.nan),
-            vision_aspect_ratio=self.model.config.vision_aspect_ratio,
-        )
-        return list(packed)
+        ratio = self.model.config.vision_aspect_ratio
+        return list(packed(self.model.model, features, inputs["image_sizes"], vision_aspect_ratio=ratio))

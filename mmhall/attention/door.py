@@ -95,11 +95,11 @@ def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Mo
         count, before = _OPEN.get(decoder, (0, "sdpa" if own == NAME else own))  # NAME: a copy of an open decoder
         if count == 0:
             register(NAME, attention)
+            if not attend_through(decoder, NAME):
+                raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
             for index, layer in enumerate(layers):
                 for part in layer.modules():
                     setattr(part, _LAYER, index)
-            if not attend_through(decoder, NAME):
-                raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
             open_linears([*decoder.modules(), head])
             open_taps(layers)
         _OPEN[decoder] = count + 1, before
@@ -142,7 +142,7 @@ def _planned(call: Call, ops: Sequence[Op], plain: Callable[..., Any]) -> Tensor
         output = plain(call.query, call.key, call.value, mask)[0]
     with _uncast(call):
         if asked and not step:
-            output = _over(output, call, asked, biases)
+            output = _edit_prompt_rows(output, call, asked, biases)
         for op in ops:
             output = op.edit_output(call, output)
     return output
@@ -169,7 +169,9 @@ def _newest_by_hand(call: Call, ops: Sequence[Op], biases: Sequence[Tensor], row
     return probs
 
 
-def _over(output: Tensor, call: Call, asked: Sequence[tuple[Op, LongTensor]], biases: Sequence[Tensor]) -> Tensor:
+def _edit_prompt_rows(
+    output: Tensor, call: Call, asked: Sequence[tuple[Op, LongTensor]], biases: Sequence[Tensor]
+) -> Tensor:
     """Put the rows that ops edit over a prompt's head outputs, and show all ops theirs."""
     writers = [(op, rows) for op, rows in asked if op.writes]
     lookers = [(op, rows) for op, rows in asked if not op.writes]
@@ -177,14 +179,14 @@ def _over(output: Tensor, call: Call, asked: Sequence[tuple[Op, LongTensor]], bi
         rows = _union(writers)
         probs = _rows_by_hand(call, rows, biases, writers)
         output = output.index_copy(1, rows, output_of(call, probs).to(output.dtype))
-        _show(call, writers, rows, probs)
+        _let_see(call, writers, rows, probs)
     if lookers:
         every = _union(lookers)
         seen = _rows_by_hand(call, every, biases)
         if writers:
             both = torch.isin(every, rows)
             seen = seen.index_copy(2, both.nonzero()[:, 0], probs[:, :, torch.isin(rows, every)])
-        _show(call, lookers, every, seen)
+        _let_see(call, lookers, every, seen)
     return output
 
 
@@ -213,7 +215,7 @@ def _rows_by_hand(
     return probs
 
 
-def _show(call: Call, asked: Sequence[tuple[Op, LongTensor]], rows: LongTensor, probs: Tensor) -> None:
+def _let_see(call: Call, asked: Sequence[tuple[Op, LongTensor]], rows: LongTensor, probs: Tensor) -> None:
     """Show each op the final weights of its rows, (B, H, R, K) of all."""
     for op, wanted in asked:
         op.see(call, wanted, probs[:, :, torch.searchsorted(rows, wanted)])

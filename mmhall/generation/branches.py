@@ -22,19 +22,11 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from mmhall._transformers import caches
-from mmhall._transformers.calls import first_inputs, grown, next_inputs
+from mmhall._transformers.calls import BATCH_AXIS, first_inputs, grown, is_about_pictures, next_inputs, with_siblings
 from mmhall.attention import Plan, active, few_rows
 from mmhall.errors import PromptError
 from mmhall.generation.aside import beside
 from mmhall.generation.prepare import Prepared
-
-_BATCH_AXIS = {
-    "attention_mask": 0,
-    "token_type_ids": 0,
-    "mm_token_type_ids": 0,
-    "cross_attention_mask": 0,
-    "position_ids": -2,  # M-RoPE puts an axis of (time, row, column) before it
-}
 
 
 @dataclass(slots=True)
@@ -70,7 +62,7 @@ class State:
             What `keep` needs to know of the cache before.
         """
         before = caches.lengths(self.cache)
-        outputs = self.model(**_widened(self._next(tokens[:, :1]), tokens), return_dict=True)
+        outputs = self.model(**with_siblings(self._next(tokens[:, :1]), tokens), return_dict=True)
         self.logits = outputs.logits[:, -tokens.shape[1] :].to(self.ids.device, torch.float32)
         return before
 
@@ -93,7 +85,7 @@ class State:
 
     def _shorten(self) -> None:
         self.ids = self.ids[:, :-1]
-        for key, axis in _BATCH_AXIS.items():
+        for key, axis in BATCH_AXIS.items():
             if self.kwargs.get(key) is not None:
                 held = self.kwargs[key]
                 self.kwargs[key] = held.narrow(axis + 1, 0, held.shape[axis + 1] - 1)
@@ -118,7 +110,7 @@ class State:
     def _pick(self, rows: Tensor) -> None:
         """Select rows of all but the cache."""
         self.ids, self.logits = self.ids[rows], self.logits[rows]
-        for key, axis in _BATCH_AXIS.items():
+        for key, axis in BATCH_AXIS.items():
             if self.kwargs.get(key) is not None:
                 self.kwargs[key] = self.kwargs[key].index_select(axis, rows)
 
@@ -134,7 +126,7 @@ def read(prepared: Prepared) -> Any:
     try:
         return model(**inputs, return_dict=True)
     except ValueError as error:
-        if "image tokens" not in str(error):
+        if not is_about_pictures(error):
             raise
         raise PromptError(f"pictures and their placeholders in the prompt do not match: {error}") from error
 
@@ -145,9 +137,7 @@ def prefill(prepared: Prepared, *, past: bool = False) -> State:
         caches.lengths(prepared.cache)
     model, ids, outputs = prepared.model, prepared.input_ids, read(prepared)
     kept = {
-        key: value
-        for key, value in prepared.kwargs.items()
-        if key in _BATCH_AXIS or isinstance(value, bool | int | str)
+        key: value for key, value in prepared.kwargs.items() if key in BATCH_AXIS or isinstance(value, bool | int | str)
     }
     return State(model, ids, kept, prepared.cache, _last(outputs.logits, ids))
 
@@ -179,7 +169,7 @@ def join(states: Sequence[State]) -> list[State]:
             if state.kwargs.get("attention_mask") is None:
                 state.kwargs["attention_mask"] = torch.ones_like(state.ids)
     kwargs = dict(states[0].kwargs)
-    for key, axis in _BATCH_AXIS.items():
+    for key, axis in BATCH_AXIS.items():
         if kwargs.get(key) is not None:
             kwargs[key] = _under_each_other([state.kwargs[key] for state in states], axis)
     ids = _under_each_other([state.ids for state in states], 0)
@@ -228,12 +218,12 @@ class Rows:
         return [state.logits for state in self._states]
 
     def _read_twice(self, main: Prepared, plan: Plan | None, again: int) -> State:
-        whole = again == self._held
-        fresh = copy.deepcopy(main.cache) if whole else main.cache
-        state = prefill(main, past=not whole)
+        if again == self._held:
+            prefill(replace(main, cache=copy.deepcopy(main.cache)))
+            with plan.again(0) if plan is not None else nullcontext():
+                return prefill(main)
+        state = prefill(main, past=True)
         with plan.again(self._held - again) if plan is not None else nullcontext():
-            if whole:
-                return prefill(replace(main, cache=fresh))
             last = state.ids[:, -1]
             state.drop_last()
             state.step(last)
@@ -342,22 +332,6 @@ def _under_each_other(parts: Sequence[Tensor], axis: int) -> Tensor:
         shape[axis + 1] = length - shape[axis + 1]
         padded.append(torch.cat([part.new_zeros(shape), part], dim=axis + 1))
     return torch.cat(padded, dim=axis)
-
-
-def _widened(inputs: dict[str, Any], tokens: Tensor) -> dict[str, Any]:
-    """Widen a model's inputs for one token a row to several at the same position, (R, siblings)."""
-    more = tokens.shape[1]
-    wide = {**inputs, "input_ids": tokens.contiguous()}
-    for key, axis in _BATCH_AXIS.items():
-        if wide.get(key) is None:
-            continue
-        length = wide[key].shape[axis + 1]
-        last = wide[key].narrow(axis + 1, length - 1, 1).repeat_interleave(more, dim=axis + 1)
-        # masks, and in older versions of transformers more than these, are handed on for all positions
-        wide[key] = last if length == 1 else torch.cat([wide[key].narrow(axis + 1, 0, length - 1), last], dim=axis + 1)
-    if "logits_to_keep" in wide:
-        wide["logits_to_keep"] = more
-    return wide
 
 
 def _last(logits: Tensor, ids: Tensor) -> Tensor:

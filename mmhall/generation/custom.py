@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.generation import BaseStreamer, GenerateDecoderOnlyOutput
 
-from mmhall._transformers.calls import CACHE, untouched
+from mmhall._transformers.calls import CACHE, given_by_caller, kept_notes
 from mmhall._transformers.settings import Resolved
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import PER_POSITION, Adapter, Inputs
@@ -83,10 +83,11 @@ class CustomGenerate:
                 f"{model.config.model_type}: generate hands over embeddings instead of a prompt and pictures; "
                 "load the model with mmhall.load and use LVLM.generate"
             )
-        cache = kwargs.get(CACHE)
-        if cache is not None and cache.get_seq_length() > 0:
-            held = f"{cache.get_seq_length()} positions"
-            raise OptionError("generate", CACHE, held, "left out: mmhall reads the whole prompt itself")
+        if given_by_caller(kwargs.get(CACHE)):
+            kind = type(kwargs[CACHE]).__name__
+            raise OptionError(
+                "generate", CACHE, kind, "left out: mmhall reads the whole prompt into a cache of its own"
+            )
         if generation_config.do_sample and self._num_beams > 1:
             raise OptionError("generate", "do_sample", True, f"False with {self._num_beams} beams")
         sequences = generation_config.num_return_sequences or 1
@@ -113,7 +114,7 @@ class CustomGenerate:
             main = _prepared(adapter, inputs, config)
             main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
             seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []
-            with untouched(model):
+            with kept_notes(model, adapter.request_notes):
                 new = decode(adapter, main, session, config, seeds, self._streamer)
         finally:
             adapter.close()
@@ -144,9 +145,9 @@ def custom_generate(
     follows torch's global seed. What was tuned for the model is not looked up: options that are left open get what was
     published for it, or the general default.
 
-    The model and its processor are as they were afterwards. The cache that the call or the model's settings ask for
-    (none, a static one) is replaced by the dynamic one, which changes no answer; one that holds something is refused,
-    as are quantised and offloaded ones. transformers hands no tokenizer to a callable, so it refuses `stop_strings`;
+    The model and its processor are as they were afterwards. Where the call or the model's settings ask for no cache, or
+    for a static one, a dynamic one is used, which changes no answer; a quantised or offloaded one is refused, and so is
+    a cache object: mmhall fills its own. transformers hands no tokenizer to a callable, so it refuses `stop_strings`;
     give `stopping_criteria=[StopStringCriteria(tokenizer, strings)]` instead.
 
     Args:

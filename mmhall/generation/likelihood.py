@@ -157,7 +157,7 @@ def _written(adapter: Adapter, choice: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _ends(adapter: Adapter) -> tuple[int, ...]:
-    ends = own_settings(adapter.model).get("eos_token_id")
+    ends = own_settings(adapter.generator).get("eos_token_id")
     return () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
 
 
@@ -166,7 +166,7 @@ def _start(adapter: Adapter, inputs: Inputs, new: int) -> State:
     prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
     if prompt + new > limit:
         raise PromptError(f"{prompt} prompt tokens and {new} of the choices exceed the model's context of {limit}")
-    return prefill(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.model, new)))
+    return prefill(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, new)))
 
 
 def _next(state: State) -> Tensor:

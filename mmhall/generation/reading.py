@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mmhall._transformers.calls import keeping_logits
 from mmhall._transformers.settings import bare_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Op, active
@@ -47,12 +48,10 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
     Returns:
         The logits from which each token of the answer was predicted, (batch, width, V) float32.
     """
-    main = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.model, 1))
-    if "logits_to_keep" in main.kwargs:
-        length = main.input_ids.shape[1]
-        # as positions: a number would make transformers drop rows of Gemma 4's last layers without a mask for it
-        kept = torch.arange(length - width - 1, length, device=main.input_ids.device)
-        main = replace(main, kwargs={**main.kwargs, "logits_to_keep": kept})
+    main = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, 1))
+    length = main.input_ids.shape[1]
+    kept = torch.arange(length - width - 1, length, device=main.input_ids.device)
+    main = replace(main, kwargs=keeping_logits(main.kwargs, kept))
     with active(adapter.plan(ops)):
         logits: Tensor = read(main).logits
     return logits[:, -(width + 1) : -1].float()

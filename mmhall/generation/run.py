@@ -112,7 +112,7 @@ def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
     Raises:
         GenerationError: No token can be chosen.
     """
-    config = bare_settings(adapter.model, 1)
+    config = bare_settings(adapter.generator, 1)
     with torch.inference_mode():
         session = method.fitted(adapter).prepare(adapter, inputs)
         rows = _read(adapter, prepared(adapter, inputs, config), session, config)

@@ -86,7 +86,7 @@ class Settings:
         dynamic cache: answers are the same.
 
         Args:
-            model: What decodes.
+            model: What decodes: `Adapter.generator`.
             beams: The strategy's own.
 
         Raises:
@@ -101,9 +101,6 @@ class Settings:
         given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "seed"}
         merged: dict[str, Any] = {**_NEUTRAL, **own, "max_length": None, **given, "num_beams": num_beams}
         merged["stop_strings"] = list(self.stop_strings) or own["stop_strings"] or None
-        if not self.do_sample:
-            for name in (*_SAMPLING, "min_p", "typical_p"):
-                merged.pop(name, None)
         return Resolved(**merged)
 
     def _check_sequences(self, num_beams: int) -> None:
@@ -142,7 +139,7 @@ def checked_seeds(seeds: Iterable[Any], count: int) -> list[int]:
     given = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else [seeds]
     for seed in given:
         if not isinstance(seed, Integral) or isinstance(seed, bool) or not holds(seed):
-            raise OptionError("generate", "seeds", seed, f"each {expected}")
+            raise OptionError("generate_batch", "seeds", seed, f"each {expected}")
     if len(given) != count:
-        raise OptionError("generate", "seeds", given, f"one for each of the {count} requests")
+        raise OptionError("generate_batch", "seeds", given, f"one for each of the {count} requests")
     return [int(seed) for seed in given]

@@ -85,7 +85,7 @@ class Resampler:
         count = len(names)
         rng = np.random.default_rng(seed)
         self._draws, self._pictures = draws, count
-        self._weights = np.empty((draws, count), np.uint8)  # nobody is drawn 256 times
+        self._weights = np.empty((draws, count), np.uint8)  # no picture is ever drawn 256 times
         for part in self._parts():
             self._weights[part] = rng.multinomial(count, np.full(count, 1 / count), size=part.stop - part.start)
         self._swaps = np.empty((draws, count), np.uint8)

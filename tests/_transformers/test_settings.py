@@ -27,12 +27,12 @@ OWN = {
 def adapter(request):
     """A model of one family whose own settings ask for much."""
     adapter = ours(getattr(request, "param", "llava"))
-    before = adapter.model.generation_config
-    adapter.model.generation_config = GenerationConfig(
+    before = adapter.generator.generation_config
+    adapter.generator.generation_config = GenerationConfig(
         **{**before.to_diff_dict(), **OWN, "cache_implementation": "static"}
     )
     yield adapter
-    adapter.model.generation_config = before
+    adapter.generator.generation_config = before
 
 
 def test_a_generation_config_tells_what_it_was_given():
@@ -45,22 +45,22 @@ def test_a_generation_config_tells_what_it_was_given():
 def test_generate_fills_nothing_in(adapter):
     """Stop strings would ask for a tokenizer, a static cache and none would break decoding."""
     inputs = adapter.inputs(REQUESTS[:1])
-    made = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.model, 4))
+    made = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, 4))
     assert (made.config.stop_strings, made.config.repetition_penalty) == (None, 1.0)
     assert (made.config.use_cache, made.config.cache_implementation) == (True, None)
     assert len(made.processors) == 0
     assert made.config.max_length == inputs["input_ids"].shape[1] + 4
-    assert made.config.eos_token_id == adapter.model.generation_config.eos_token_id
+    assert made.config.eos_token_id == adapter.generator.generation_config.eos_token_id
 
 
 def test_what_is_left_open_is_the_models_own(adapter):
-    config = Settings(max_new_tokens=4).resolved(adapter.model)
+    config = Settings(max_new_tokens=4).resolved(adapter.generator)
     assert (config.stop_strings, config.repetition_penalty) == (["dog"], 1.5)
-    assert Settings(stop_strings=("cat",)).resolved(adapter.model).stop_strings == ["cat"]
+    assert Settings(stop_strings=("cat",)).resolved(adapter.generator).stop_strings == ["cat"]
 
 
 def test_what_is_up_to_mmhall_is_decided(adapter):
-    config = Settings(max_new_tokens=4).resolved(adapter.model)
+    config = Settings(max_new_tokens=4).resolved(adapter.generator)
     decided = ("use_cache", "cache_implementation", "return_dict_in_generate", "output_scores")
     assert [getattr(config, name) for name in decided] == [True, None, False, False]
     assert config.prompt_lookup_num_tokens is None
@@ -99,14 +99,27 @@ def test_a_value_that_asks_for_nothing_is_fine(name):
     Resolved(max_new_tokens=3, **{name: {"penalty_alpha": 0}.get(name, 1)})
 
 
-def test_an_inner_model_that_decodes_says_where_texts_end():
-    """BLIP-2's published settings name no end; its language model's do."""
-    model = ours("blip_2").model
-    outer, inner = model.generation_config, model.language_model.generation_config
-    model.generation_config = GenerationConfig(pad_token_id=0)
-    model.language_model.generation_config = GenerationConfig(eos_token_id=7)
-    try:
-        own = own_settings(model)
-    finally:
-        model.generation_config, model.language_model.generation_config = outer, inner
-    assert (own["eos_token_id"], own["pad_token_id"], own["stop_strings"]) == (7, 0, [])
+def test_sampling_values_are_dropped_where_nothing_is_drawn(caplog):
+    """transformers would warn that they are ignored."""
+    values = {"max_new_tokens": 3, "temperature": 0.6, "top_k": 20, "top_p": 0.9}
+    greedy, drawn = Resolved(**values), Resolved(do_sample=True, **values)
+    assert (greedy.temperature, greedy.top_k, greedy.top_p) == (None, None, None)
+    assert (drawn.temperature, drawn.top_k, drawn.top_p) == (0.6, 20, 0.9)
+    assert not caplog.records
+
+
+def test_the_model_that_decodes_says_where_texts_end(monkeypatch):
+    """BLIP-2's published settings name no end; its language model's do, and only these hold, as in transformers."""
+    adapter = ours("blip_2")
+    inner = adapter.model.language_model
+    assert adapter.generator is inner
+    monkeypatch.setattr(adapter.model, "generation_config", GenerationConfig(repetition_penalty=3.0, eos_token_id=9))
+    monkeypatch.setattr(inner, "generation_config", GenerationConfig(eos_token_id=7))
+    assert own_settings(adapter.generator) == {"eos_token_id": 7, "stop_strings": [], **_version(inner)}
+    inputs = adapter.inputs(REQUESTS[:1])
+    made = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, 4))
+    assert (made.config.eos_token_id, len(made.processors)) == (7, 0)
+
+
+def _version(model):
+    return {k: v for k, v in model.generation_config.to_diff_dict().items() if k == "transformers_version"}

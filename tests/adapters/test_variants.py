@@ -194,7 +194,7 @@ def test_constant_pixels_work_where_requests_have_different_numbers_of_pictures(
 
 def teacher_forced(adapter, inputs, answer):
     """Logits after the prompt and after each token of an answer, in one pass over all of it."""
-    config = Settings(max_new_tokens=1).resolved(adapter.model)
+    config = Settings(max_new_tokens=1).resolved(adapter.generator)
     whole = prepared(adapter, adapter.extended(inputs, answer), config)
     whole.kwargs.pop("logits_to_keep", None)
     read = whole.model.prepare_inputs_for_generation(whole.input_ids, is_first_iteration=True, **whole.kwargs)
@@ -203,7 +203,7 @@ def teacher_forced(adapter, inputs, answer):
 
 def step_by_step(adapter, inputs, answer):
     """The same, token by token."""
-    state = prefill(prepared(adapter, inputs, Settings(max_new_tokens=answer.shape[1] + 1).resolved(adapter.model)))
+    state = prefill(prepared(adapter, inputs, Settings(max_new_tokens=answer.shape[1] + 1).resolved(adapter.generator)))
     seen = [state.logits]
     for token in answer.T:
         state.step(token)

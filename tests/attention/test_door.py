@@ -12,7 +12,7 @@ from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
 from mmhall.errors import ModelError
 from mmhall.lvlm import LVLM
-from tests.attention.reference import Eager, Scale, See, Weigh, planned, real, reweighed
+from tests.attention.reference import Eager, Override, Scale, See, Weigh, planned, real, reweighed
 from tests.conftest import make_random_llava
 
 PROMPTS = ("Is there a dog in the image?", "Please describe this image in detail. What is on the left?")
@@ -162,6 +162,41 @@ def test_looking_changes_no_bit(llava, inputs, dtype, steered):
     assert looking[0].seen[-1].shape == (2, 4, 1, length + 1)
     torch.testing.assert_close(looking[0].seen[-1].sum(-1), torch.ones(2, 4, 1))
     torch.testing.assert_close(looking[1].seen[0][1][:, :, 1], looking[0].seen[0][:, :, 0], rtol=0, atol=1e-6)
+
+
+def test_edits_under_autocast_are_those_of_the_reference(llava, inputs, eager):
+    """Scores and weights are float32 there too: only the model around them is rounded."""
+    image = llava.adapter.image_mask(inputs["input_ids"])
+
+    def lifted(layer, probs):
+        edited = probs * (1 + 5 * image[:, None, None].float())
+        return edited / edited.sum(-1, keepdim=True)
+
+    def last_lifted(layer, probs):
+        return torch.cat([probs[:, :, :-1], lifted(layer, probs[:, :, -1:])], dim=2)
+
+    wanted, plain = (eager.logits(inputs, **edits)[:, -1] for edits in ({"probs": last_lifted}, {}))
+    looked = Last()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = planned(llava, inputs, Override(probs=lifted), looked)[:, -1].float()
+    assert (wanted - plain).abs().mean() > 10 * (got - wanted).abs().mean()
+    assert all(probs.dtype == torch.float32 for probs in looked.seen)
+    torch.testing.assert_close(looked.seen[0].sum(-1), torch.ones(2, 4, 1), rtol=0, atol=1e-6)
+
+
+def test_a_decoder_that_refuses_keeps_nothing(llava, processor):
+    """Its attention is named in the error, and no module is marked."""
+    model = make_random_llava(processor)
+    decoder = model.get_decoder()
+
+    def refuse(name):
+        raise ValueError("attends in a way of its own")
+
+    decoder.set_attn_implementation = refuse
+    before = {name: set(vars(part)) for name, part in model.named_modules()}
+    with pytest.raises(ModelError, match="its attention cannot be replaced"):
+        LVLM(model, processor)
+    assert {name: set(vars(part)) for name, part in model.named_modules()} == before
 
 
 def test_changing_a_later_token_changes_no_earlier_row(llava, inputs):

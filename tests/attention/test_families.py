@@ -157,7 +157,7 @@ def test_a_layer_that_is_not_given_the_asked_rows_is_left_alone():
     """Gemma 4's last layers reuse the keys of earlier ones and read nothing of a prompt but its newest row."""
     lvlm = LVLM(*ZOO["gemma4"]())
     inputs = lvlm.adapter.inputs([Request(PROMPTS[0], (pictures()[0],))])
-    config = Settings(max_new_tokens=3).resolved(lvlm.model)
+    config = Settings(max_new_tokens=3).resolved(lvlm.adapter.generator)
     op, greedy = See([7, 9]), make_strategy("greedy")
     got = run(lvlm.adapter, inputs, greedy, config, 0, watch=(op,))
     assert torch.equal(got, run(lvlm.adapter, inputs, greedy, config, 0))

@@ -8,12 +8,18 @@ import pytest
 import torch
 from torch import nn
 
-from mmhall.attention import few_rows
+from mmhall.attention import few_rows, linears
 from mmhall.attention.linears import close_linears, open_linears
 
 
+@pytest.fixture
+def paying(monkeypatch):
+    """A CPU on which the other order is the faster one."""
+    monkeypatch.setattr(linears, "pays_off", lambda: True)
+
+
 @pytest.fixture(params=[True, False], ids=["bias", "no bias"])
-def layer(request):
+def layer(request, paying):
     torch.manual_seed(0)
     made = nn.Linear(96, 130, bias=request.param)
     open_linears([made])
@@ -56,6 +62,32 @@ def test_a_copy_multiplies_with_its_own_weights(layer):
 
 def test_closed_it_is_torchs_own_again(layer):
     close_linears([layer])
+    assert "forward" not in vars(layer)
+
+
+def test_the_faster_order_is_taken(monkeypatch):
+    """Whichever it is here: measured once, and nothing is touched where it would not pay."""
+    times = iter([[2.0], [1.0], [1.0], [2.0]])
+    monkeypatch.setattr(linears, "repeat", lambda *_, **__: next(times))
+    assert [linears.pays_off.__wrapped__() for _ in range(2)] == [True, False]
+    monkeypatch.setattr(linears, "pays_off", lambda: False)
+    layer = nn.Linear(4, 4)
+    open_linears([layer])
+    assert "forward" not in vars(layer)
+
+
+class Quantised(torch.Tensor):
+    """A weight that knows no product but its own."""
+
+
+@pytest.mark.parametrize("kind", ["subclass", "bfloat16", "meta"])
+def test_special_weights_are_left_alone(paying, kind):
+    layer = nn.Linear(4, 4, device="meta" if kind == "meta" else None)
+    if kind == "subclass":
+        layer.weight = nn.Parameter(torch.Tensor._make_subclass(Quantised, layer.weight.data), requires_grad=False)
+    if kind == "bfloat16":
+        layer.bfloat16()
+    open_linears([layer])
     assert "forward" not in vars(layer)
 
 

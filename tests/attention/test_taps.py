@@ -97,7 +97,7 @@ def test_a_step_shows_its_one_row(bound):
     lvlm, _ = bound
     inputs = lvlm.adapter.inputs(REQUESTS)
     tap, depth = Tap(), len(lvlm.adapter.layers)
-    config = Settings(max_new_tokens=3).resolved(lvlm.model)
+    config = Settings(max_new_tokens=3).resolved(lvlm.adapter.generator)
     config.min_new_tokens = 3
     plain = run(lvlm.adapter, inputs, strategy("greedy"), config, 0)
     assert torch.equal(run(lvlm.adapter, inputs, strategy("greedy"), config, 0, watch=(tap,)), plain)
@@ -133,7 +133,7 @@ def test_only_the_main_rows_are_shown(llava):
     adapter = llava.adapter
     inputs, tap = adapter.inputs(REQUESTS), Tap()
     session = Session((tap,), (adapter.without_image(inputs),), lambda main, other: main)
-    config = Settings(max_new_tokens=3).resolved(llava.model)
+    config = Settings(max_new_tokens=3).resolved(llava.adapter.generator)
     config.min_new_tokens = 3
     with torch.inference_mode():
         decode(adapter, prepared(adapter, inputs, config), session, config, [0, 0])

@@ -14,15 +14,15 @@ from packaging.specifiers import SpecifierSet
 RANGES = {"torch": ">=2.8,<2.16", "torchvision": ">=0.23,<0.31"}
 OF_TORCH = re.compile(r"nvidia-|cuda-|triton$")
 OURS = {"mmhall", "pip", "setuptools", "wheel"}
-OLDEST_PYTHON = "3.10.0"
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")  # from the oldest that mmhall allows
 
 
 def line(found: Distribution) -> tuple[str, str]:
-    """Return a package's name and its constraint; a version that the oldest Python lacks is not asked of it."""
+    """Return a package's name and its constraint; a Python that the version does not run on is left alone."""
     name = re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
-    needs = found.metadata.get("Requires-Python")
-    newer = needs is not None and OLDEST_PYTHON not in SpecifierSet(needs)
-    return name, f"{name}=={found.version}" + (' ; python_version >= "3.11"' if newer else "")
+    runs = SpecifierSet(found.metadata.get("Requires-Python") or "")
+    first = next(python for python in PYTHONS if f"{python}.9" in runs)
+    return name, f"{name}=={found.version}" + (f' ; python_version >= "{first}"' if first != PYTHONS[0] else "")
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ def searched(scores: Scores, beams: int, length: int = NEW) -> list[tuple[int, .
 
 
 def settings(adapter: Adapter, **more):
-    return Settings(**{"max_new_tokens": NEW, **more}).resolved(adapter.model)
+    return Settings(**{"max_new_tokens": NEW, **more}).resolved(adapter.generator)
 
 
 def said(adapter: Adapter, inputs: Inputs, spec: str, seed: int = 0, **more) -> list[tuple[int, ...]]:

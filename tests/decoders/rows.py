@@ -171,12 +171,12 @@ def family(name: str) -> tuple[Adapter, Reader]:
 
 def written(adapter: Adapter, inputs: Inputs, spec: str) -> Tensor:
     """What mmhall writes, (B, NEW)."""
-    return run(adapter, inputs, mmhall.strategy(spec), Settings(max_new_tokens=NEW).resolved(adapter.model), 0)
+    return run(adapter, inputs, mmhall.strategy(spec), Settings(max_new_tokens=NEW).resolved(adapter.generator), 0)
 
 
 def scored(adapter: Adapter, inputs: Inputs, session: Session, answers: Tensor) -> Tensor:
     """The scores from which mmhall chooses each token of given answers, (B, NEW, V)."""
-    config, steps = Settings(max_new_tokens=NEW).resolved(adapter.model), []
+    config, steps = Settings(max_new_tokens=NEW).resolved(adapter.generator), []
     with torch.inference_mode():
         branches = [prepared(adapter, branch, config) for branch in session.branches]
         rows = Rows(prepared(adapter, inputs, config), branches, adapter.plan(session.ops))

@@ -54,7 +54,7 @@ def dotted(name):
 def said(adapter, inputs, spec="greedy", **settings):
     """What mmhall says with as many beams as the strategy wants, a row for each answer, ends included."""
     method = strategy(spec)
-    config = Settings(**{"max_new_tokens": LENGTH, **settings}).resolved(adapter.model, method.beams)
+    config = Settings(**{"max_new_tokens": LENGTH, **settings}).resolved(adapter.generator, method.beams)
     rows = run(adapter, inputs, method, config, 0).tolist()
     return [cut(row, adapter.model.generation_config.eos_token_id) for row in rows]
 
@@ -123,7 +123,7 @@ class Naive:
 def searches(adapter, requests, spec, **settings):
     """Run the search for each prompt of a batch, and return what the searches hold at the end."""
     inputs = adapter.inputs(requests)
-    config = Settings(max_new_tokens=LENGTH, **settings).resolved(adapter.model, strategy(spec).beams)
+    config = Settings(max_new_tokens=LENGTH, **settings).resolved(adapter.generator, strategy(spec).beams)
     method = strategy(spec).fitted(adapter)
     with torch.inference_mode():
         session = method.prepare(adapter, inputs)
@@ -271,7 +271,7 @@ class Heard(BaseStreamer):
 
 def heard(adapter, request, spec):
     """What is streamed, piece by piece, and what is said."""
-    config = Settings(max_new_tokens=LENGTH).resolved(adapter.model, strategy(spec).beams)
+    config = Settings(max_new_tokens=LENGTH).resolved(adapter.generator, strategy(spec).beams)
     streamer = Heard()
     (row,) = run(adapter, adapter.inputs([request]), strategy(spec), config, 0, streamer).tolist()
     assert streamer.ended

@@ -54,7 +54,7 @@ def searched(
 ):
     """Search for one prompt, and return what the search holds at the end."""
     settings = Settings(max_new_tokens=longest, num_beams=beams, length_penalty=penalty)
-    config = settings.resolved(adapter.model)
+    config = settings.resolved(adapter.generator)
     config.eos_token_id = list(stop) or [10**6]  # None would be the model's own
     with torch.inference_mode():
         own = options.prepare(adapter, inputs)
@@ -402,7 +402,7 @@ def test_what_is_streamed_is_never_taken_back(spec):
     adapter, counts = ours("llava"), []
     for request in REQUESTS:
         inputs, heard = adapter.inputs([request]), Heard()
-        config = Settings(max_new_tokens=20, num_beams=3).resolved(adapter.model)
+        config = Settings(max_new_tokens=20, num_beams=3).resolved(adapter.generator)
         with torch.inference_mode():
             session = mmhall.strategy(spec).prepare(adapter, inputs)
             rows = decode(adapter, prepared(adapter, inputs, config), session, config, [], heard)

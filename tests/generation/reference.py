@@ -49,7 +49,7 @@ def theirs(name: str) -> PreTrainedModel:
 def ours(name: str) -> Adapter:
     """A model of the same weights that mmhall drives, and whose answers end at `ends`."""
     adapter = adapter_for(*built(name))
-    adapter.model.generation_config.eos_token_id = list(ends(name))
+    adapter.generator.generation_config.eos_token_id = list(ends(name))
     return adapter
 
 
@@ -90,7 +90,7 @@ def said(
     adapter: Adapter, inputs: Inputs, spec: str = "greedy", *, seed: int = 0, **settings: Any
 ) -> list[tuple[int, ...]]:
     """What mmhall says, a row for each answer, ends included."""
-    config = Settings(**{"max_new_tokens": LENGTH, **settings}).resolved(adapter.model)
+    config = Settings(**{"max_new_tokens": LENGTH, **settings}).resolved(adapter.generator)
     rows = run(adapter, inputs, mmhall.strategy(spec), config, seed).tolist()
     return [cut(row, adapter.model.generation_config.eos_token_id) for row in rows]
 

@@ -33,7 +33,7 @@ class Note(Op):
 
 
 def decoded(adapter, inputs, session, **options):
-    config = Settings(max_new_tokens=5, **options).resolved(adapter.model)
+    config = Settings(max_new_tokens=5, **options).resolved(adapter.generator)
     with torch.inference_mode():
         return decode(adapter, prepared(adapter, inputs, config), session, config, [0] * len(inputs["input_ids"]))
 

@@ -85,7 +85,7 @@ class Meet(Op):
 
 
 def decoded(adapter, inputs, ops, aside=None, **more):
-    config = Settings(**{"max_new_tokens": 4, **more}).resolved(adapter.model)
+    config = Settings(**{"max_new_tokens": 4, **more}).resolved(adapter.generator)
     with torch.inference_mode():
         return decode(adapter, prepared(adapter, inputs, config), Session(ops=ops, aside=aside), config, [0, 0])
 
@@ -211,7 +211,7 @@ def test_four_threads_on_one_model_answer_as_each_would_alone(name):
 
     def work(request, spec, wanted, barrier):
         try:
-            config = Settings(max_new_tokens=10).resolved(adapter.model)
+            config = Settings(max_new_tokens=10).resolved(adapter.generator)
             inputs = adapter.inputs([request])
             rows = run(adapter, inputs, mmhall.strategy(spec), config, 0, watch=(Meet(barrier),))
             if rows[0].tolist() != list(wanted[0]):

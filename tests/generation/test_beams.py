@@ -235,7 +235,7 @@ def test_one_end_or_none_is_as_good_as_several(monkeypatch):
     for end in (*config.eos_token_id, None):
         monkeypatch.setattr(config, "eos_token_id", end)
         monkeypatch.setattr("tests.generation.reference.ends", lambda _, end=end: () if end is None else (end,))
-        settings = Settings(max_new_tokens=LENGTH, num_beams=4, num_return_sequences=4).resolved(ours(name).model)
+        settings = Settings(max_new_tokens=LENGTH, num_beams=4, num_return_sequences=4).resolved(ours(name).generator)
         rows = run(ours(name), inputs, mmhall.strategy("greedy"), settings, 0).tolist()
         stop = () if end is None else (end,)
         assert [cut(row, stop) for row in rows] == generated(

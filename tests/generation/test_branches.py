@@ -43,7 +43,7 @@ def tail(adapter, prompt, length):
 
 
 def read(adapter, batch):
-    return prefill(prepared(adapter, batch, Settings(max_new_tokens=4).resolved(adapter.model)))
+    return prefill(prepared(adapter, batch, Settings(max_new_tokens=4).resolved(adapter.generator)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -111,7 +111,7 @@ def test_rows_are_repeated_and_reordered_with_their_caches(name):
 def test_selecting_main_rows_takes_their_branches_along(name):
     adapter = ours(name)
     inputs = adapter.inputs(REQUESTS[:2])
-    config = Settings(max_new_tokens=4).resolved(adapter.model)
+    config = Settings(max_new_tokens=4).resolved(adapter.generator)
     order, tokens = torch.tensor([1, 1, 0]), torch.tensor([90, 91])
     with torch.inference_mode():
         branches = [adapter.without_image(inputs), adapter.with_pixels(inputs, lambda pixels: pixels * 0.5)]

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from PIL import Image
-from transformers import DynamicCache, StoppingCriteriaList, StopStringCriteria, TextStreamer
+from transformers import DynamicCache, StaticCache, StoppingCriteriaList, StopStringCriteria, TextStreamer
 
 import mmhall
 from mmhall._transformers.calls import CACHE
@@ -74,9 +74,9 @@ def test_a_model_nobody_loaded_gets_its_own_attention_back(pictures):
     assert decoder.config._attn_implementation == "eager"
 
 
-def left(model, processor):
-    """All that a call could leave on a model and its processor: attributes, hooks, settings."""
-    skipped = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "config", "generation_config"}
+def left(model, processor, *but):
+    """All that a call could leave on a model and its processor: attributes (`but` some), hooks, settings."""
+    skipped = {"_parameters", "_buffers", "_modules", "config", "generation_config", *but}
     parts = {
         name: {key: str(value) for key, value in vars(part).items() if key not in skipped}
         for name, part in model.named_modules()
@@ -95,10 +95,11 @@ def test_nothing_is_left_behind(name, spec, pictures):
     processor.tokenizer.padding_side = "right"
     inputs = inputs_of(LVLM(*built(name)), pictures)
     model.generate(**inputs, max_new_tokens=2)
-    before = left(model, processor)
+    before, unnoted = left(model, processor), left(model, processor, "rope_deltas")
     try:
         model.generate(**inputs, custom_generate=mmhall.custom_generate(spec, processor=processor), max_new_tokens=2)
-    except CompositionError:  # the family cannot carry the strategy, and nothing was read
+    except CompositionError:  # the family cannot carry the strategy; `generate` had prepared without the picture
+        assert left(model, processor, "rope_deltas") == unnoted
         return
     assert left(model, processor) == before
     model.get_output_embeddings().register_forward_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("on purpose")))
@@ -118,15 +119,29 @@ def test_a_cache_that_was_asked_for_changes_no_answer(name, asked, pictures):
     assert torch.equal(model.generate(**inputs, max_new_tokens=LENGTH, custom_generate=loop, **asked), wanted)
 
 
-def test_a_cache_that_holds_something_is_refused(pictures):
-    """What stands in it would be missing from the prompt that mmhall reads."""
+@pytest.mark.parametrize("kind", ["empty", "filled", "static"])
+def test_a_cache_object_is_refused(pictures, kind):
+    """mmhall reads the whole prompt into one of its own: what the caller wants of it would not be done."""
     model, _ = built("llava")
     inputs = inputs_of(LVLM(*built("llava")), pictures)
-    cache = DynamicCache(config=model.config.get_text_config())
-    with torch.no_grad():
-        model(**{key: value[:, :-1] if value.ndim == 2 else value for key, value in inputs.items()}, **{CACHE: cache})
+    config = model.config.get_text_config()
+    cache = StaticCache(config, 64) if kind == "static" else DynamicCache(config=config)
+    if kind == "filled":
+        with torch.no_grad():
+            model(**{key: v[:, :-1] if v.ndim == 2 else v for key, v in inputs.items()}, **{CACHE: cache})
     with pytest.raises(OptionError, match=f"generate: {CACHE} must be left out"):
         model.generate(**inputs, **{CACHE: cache}, custom_generate=mmhall.custom_generate("vdd"), max_new_tokens=2)
+
+
+def test_a_checkpoints_sampling_values_raise_no_warning(pictures, caplog):
+    model, _ = ZOO["llava"]()
+    model.generation_config.temperature, model.generation_config.top_p = 0.6, 0.9
+    inputs = inputs_of(LVLM(*built("llava")), pictures)
+    plain = model.generate(**inputs, do_sample=False, max_new_tokens=LENGTH)
+    caplog.clear()
+    loop = mmhall.custom_generate("greedy")
+    assert torch.equal(model.generate(**inputs, do_sample=False, max_new_tokens=LENGTH, custom_generate=loop), plain)
+    assert not [record.getMessage() for record in caplog.records]
 
 
 def test_stop_strings_are_given_as_criteria(pictures):

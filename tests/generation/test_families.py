@@ -81,7 +81,7 @@ def test_prompts_with_more_and_with_fewer_pictures_make_a_batch(name, spec):
 
 def test_rows_that_have_ended_are_padded_until_the_last_one_ends():
     adapter = ours("llava")
-    config = Settings(max_new_tokens=LENGTH).resolved(adapter.model)
+    config = Settings(max_new_tokens=LENGTH).resolved(adapter.generator)
     config.pad_token_id = 77
     rows = run(adapter, adapter.inputs(REQUESTS), mmhall.strategy("greedy"), config, 0).tolist()
     answers = [cut(row, ends("llava")) for row in rows]

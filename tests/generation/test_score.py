@@ -35,7 +35,7 @@ def pictures():
 
 def decoded(lvlm, inputs, ids):
     """Log-probabilities that decoding meets when it is made to say `ids`, and the entropies on the way."""
-    state = prefill(prepared(lvlm.adapter, inputs, Settings(max_new_tokens=9).resolved(lvlm.model)))
+    state = prefill(prepared(lvlm.adapter, inputs, Settings(max_new_tokens=9).resolved(lvlm.adapter.generator)))
     said, entropies = [], []
     for token in ids:
         logprobs = state.logits[0].log_softmax(-1)
@@ -97,7 +97,7 @@ def test_the_divergence_is_that_of_the_distributions(name, pictures):
     inputs = lvlm.adapter.inputs([Request(QUESTIONS[1], (pictures[0],))])
     ids = lvlm.adapter.tokenizer("A dog.", add_special_tokens=False)["input_ids"][:2]
     (scored,) = score(lvlm.adapter, inputs, [ids])
-    config = Settings(max_new_tokens=9).resolved(lvlm.model)
+    config = Settings(max_new_tokens=9).resolved(lvlm.adapter.generator)
     with torch.inference_mode():
         states = [prefill(prepared(lvlm.adapter, i, config)) for i in (inputs, lvlm.adapter.without_image(inputs))]
         for token, found in zip(ids, scored.image_divergences, strict=True):

@@ -30,12 +30,12 @@ ALONE = {"paligemma", "blip_2", "instructblip"}  # prompts look ahead; `generate
 
 def answers(adapter, spec, *, share, **settings):
     method, chosen = strategy(spec), Settings(max_new_tokens=6, **settings)
-    config = chosen.resolved(adapter.model, method.beams)
+    config = chosen.resolved(adapter.generator, method.beams)
     return run(adapter, adapter.inputs(ASKED), method, config, chosen.seed, share=share)
 
 
 def state(adapter, *, share):
-    config = Settings(max_new_tokens=6).resolved(adapter.model)
+    config = Settings(max_new_tokens=6).resolved(adapter.generator)
     with torch.inference_mode():
         return prefill_shared(prepared(adapter, adapter.inputs(ASKED), config, share=share))
 
@@ -62,7 +62,7 @@ class TestEveryFamily:
 
     def test_each_picture_is_read_once(self, name):
         adapter = ours(name)
-        config = Settings(max_new_tokens=6).resolved(adapter.model)
+        config = Settings(max_new_tokens=6).resolved(adapter.generator)
         with torch.inference_mode():
             shared = prepared(adapter, adapter.inputs(ASKED), config, share=True).shared
         if name in ALONE:

@@ -26,7 +26,7 @@ def close(logits, wanted):
 
 
 def settings(adapter):
-    return Settings(max_new_tokens=64).resolved(adapter.model)
+    return Settings(max_new_tokens=64).resolved(adapter.generator)
 
 
 def read(adapter, requests=BATCH, ops=(), branches=False):

@@ -8,8 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mmhall.results import separation
 from mmhall.results.separation import Separation, pairs_won, quantile_strata
 from mmhall.results.statistics import Resampler
+
+
+@pytest.fixture(autouse=True, scope="module", params=[2, 256], ids="{} pictures at once".format)
+def at_once(request):
+    """Pairs are counted for a few pictures at a time, and for all of them."""
+    before, separation._AT_ONCE = separation._AT_ONCE, request.param
+    yield
+    separation._AT_ONCE = before
+
 
 THINGS = st.lists(
     st.tuples(st.integers(0, 4) | st.floats(-1e6, 1e6), st.booleans(), st.integers(0, 5), st.integers(0, 2)),

@@ -40,7 +40,7 @@ from transformers import (
 )
 from transformers.models.smolvlm import processing_smolvlm
 
-from mmhall.adapters.tiled import completed_outputs
+from mmhall._transformers.pictures import completed_outputs
 from tests.zoo.common import finish, make_tokenizer, text_config
 
 Built = tuple[PreTrainedModel, ProcessorMixin]

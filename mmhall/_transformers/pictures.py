@@ -1,0 +1,47 @@
+"""How LLaVA-NeXT and LLaVA-OneVision put the tiles of a picture together, by functions of their own models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+__all__ = ["completed_outputs", "packed", "tiles_of"]
+
+
+def tiles_of(size: Sequence[int], config: Any) -> int:
+    """Count the tiles of a picture of some (height, width), its whole view included."""
+    count: int = image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size)
+    return count
+
+
+def packed(owner: Any, features: list[Tensor], sizes: Tensor, **how: Any) -> Any:
+    """Pack features of each picture, (tiles, patches, values); line breaks are NaN.
+
+    Args:
+        owner: The part of the model that packs.
+        features: Of each picture.
+        sizes: (height, width) of each.
+        **how: What the family's own function takes besides.
+    """
+    line_break = torch.full((features[0].shape[-1],), torch.nan)
+    return owner.pack_image_features(features, sizes, image_newline=line_break, **how)[0]
+
+
+def completed_outputs(model: PreTrainedModel) -> RemovableHandle:
+    """Give the outputs of a model's inner language model an empty `image_outputs`, where they have none.
+
+    In transformers 5.24.0 Llama 4 asks for that field, which its own inner model does not return.
+    """
+    handle: RemovableHandle = model.language_model.register_forward_hook(_complete)
+    return handle
+
+
+def _complete(module: nn.Module, args: Any, output: Any) -> None:
+    if not hasattr(output, "image_outputs"):
+        output.image_outputs = None

@@ -1,6 +1,5 @@
 """Decoding strategies, one file each: a card, options, the mathematics."""
 
-from mmhall import _transformers  # noqa: F401  a version that does not fit is refused before a strategy is imported
 from mmhall.registry import Registry
 
 if not __name__.startswith("mmhall."):

@@ -271,6 +271,8 @@ def _single(spec: str | Strategy, options: Mapping[str, Any]) -> Strategy:
     if isinstance(spec, Strategy):
         check_known(type(spec), options)
         return dataclasses.replace(spec, **options) if options else spec
+    import mmhall._transformers  # noqa: F401  refuses a version that no strategy can be imported with
+
     name, written = parse(spec)
     made: Strategy = make(STRATEGIES, name, {**written, **options})
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,9 @@ BATCH_AXIS = {  # of what grows by a position a token; the axis of positions fol
     "cross_attention_mask": 0,
     "position_ids": -2,  # M-RoPE puts an axis of (time, row, column) before it
 }
+# Mllama of transformers 5.17 warns of its own calls, which no user can change.
+warnings.filterwarnings("ignore", "`hidden_state` is deprecated", FutureWarning)
+
 _NOTHING_READ = CausalLMOutputWithPast()  # the cache is ours and grows in place: outputs need not bring it back
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache
 from transformers.cache_utils import (
-    DummyLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionCacheLayerMixin,
@@ -18,11 +17,11 @@ from transformers.cache_utils import (
 from mmhall._transformers.calls import CACHE, captured, first_inputs, grown, next_inputs
 from mmhall._transformers.settings import Resolved
 from mmhall.attention.door import NAME
-from tests.generation.reference import FAMILIES, QUIET, REQUESTS, built, ours, theirs
+from tests.generation.reference import EMPTY, FAMILIES, QUIET, REQUESTS, built, ours, theirs
 
 pytestmark = QUIET
 
-HELD = (DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer, DummyLayer)
+HELD = (DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer, EMPTY)
 
 
 def handed(name, requests=REQUESTS[:2], **settings):
@@ -141,7 +140,7 @@ def test_layers_hold_what_is_joined(name):
                 held = getattr(layer, states, None)
                 assert isinstance(held, dict), f"{states} is no dict by state; {user}"
                 assert all(len(state) == rows for state in held.values()), f"{states} are not rows first; {user}"
-        elif not isinstance(layer, DummyLayer):
+        elif not isinstance(layer, EMPTY):
             across = name == "mllama" and ours(name).kinds[index] == "cross"
             length = layer.get_seq_length()
             assert across or length == positions, f"layer {index} holds {length} of {positions} positions; {user}"

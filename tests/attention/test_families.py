@@ -161,11 +161,10 @@ def test_a_layer_that_is_not_given_the_asked_rows_is_left_alone():
     op, greedy = See([7, 9]), make_strategy("greedy")
     got = run(lvlm.adapter, inputs, greedy, config, 0, watch=(op,))
     assert torch.equal(got, run(lvlm.adapter, inputs, greedy, config, 0))
-    assert [(call.step, call.layer) for call in op.calls] == [
-        (0, 0),
-        (0, 1),
-        *((s, i) for s in (1, 2) for i in range(4)),
-    ]
+    calls = [(call.step, call.layer) for call in op.calls]
+    assert calls[-8:] == [(s, i) for s in (1, 2) for i in range(4)]
+    # transformers 5.17 computes the other rows of the prompt there all the same
+    assert calls[:-8] in ([(0, 0), (0, 1)], [(0, i) for i in range(4)])
 
 
 def test_a_log_bias_multiplies_and_renormalises(case):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import DynamicLayer, PreTrainedModel, ProcessorMixin, cache_utils
 
 import mmhall
 from mmhall.adapters import adapter_for
@@ -21,6 +21,7 @@ from mmhall.strategies import Session
 from tests.zoo import ZOO
 
 FAMILIES = tuple(ZOO)
+EMPTY = getattr(cache_utils, "DummyLayer", DynamicLayer)  # of a layer that reads another one's keys; not in 5.17
 LENGTH = 10
 QUIET = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of GLM-4V's processor
 

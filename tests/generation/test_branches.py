@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from transformers import DynamicCache, DynamicLayer, StaticCache
-from transformers.cache_utils import DummyLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
+from transformers.cache_utils import DynamicSlidingWindowLayer, LinearAttentionLayer
 
 import mmhall
 from mmhall._transformers import caches
@@ -15,7 +15,7 @@ from mmhall.generation.branches import Rows, join, prefill
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session
-from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said, separately
+from tests.generation.reference import EMPTY, FAMILIES, QUIET, REQUESTS, ours, said, separately
 
 pytestmark = QUIET
 
@@ -25,7 +25,7 @@ LAYERS = {
     "llava_phi3": {DynamicSlidingWindowLayer},
     "cohere2_vision": {DynamicLayer, DynamicSlidingWindowLayer},
     "gemma3": {DynamicLayer, DynamicSlidingWindowLayer},
-    "gemma4": {DynamicLayer, DynamicSlidingWindowLayer, DummyLayer},
+    "gemma4": {DynamicLayer, DynamicSlidingWindowLayer, EMPTY},
     "idefics2": {DynamicSlidingWindowLayer},
     "llama4": {DynamicLayer, DynamicSlidingWindowLayer},
     "qwen2_vl": {DynamicLayer},

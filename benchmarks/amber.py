@@ -11,7 +11,8 @@ Rule     amber-d: "first-word", ours: the first word is yes or no; "exact", the 
          or No and nothing else; "contains": it holds yes, or else no, in either case and in words as well.
          amber-g: "mmhall", ours: words of AMBER's closed vocabulary and their plurals, whatever part of
          speech they are: not the authors' extraction. "official": nouns by nltk's tagger and lemmatiser,
-         which must be installed. Then nouns get owners as in the authors' script (`amber_rules`).
+         which must be installed. Then nouns get owners as in the authors' script (`amber_rules`). All rules read what
+         stands behind a model's thoughts (`thoughts`).
 Metrics  amber-d: accuracy; precision, recall and F1 of the positive class "no"; no ratio; unparsed. An answer that
          is neither is wrong. amber-g, all over the whole corpus: CHAIR, hallucinated nouns among nouns;
          Cover, objects named among those there; Hal, captions with a hallucinated noun; Cog, objects named
@@ -35,6 +36,7 @@ from typing import Any, ClassVar
 from mmhall.benchmarks.amber_data import READS, Query, Words, read_queries, read_similarities, read_words
 from mmhall.benchmarks.amber_rules import DIMENSIONS, SIMILAR, Marked, Said, dimensions, mark_nouns
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source
+from mmhall.benchmarks.thoughts import blanked, spoken
 from mmhall.benchmarks.vocabulary import plural
 from mmhall.benchmarks.yesno import parse_strict
 from mmhall.errors import DataError
@@ -121,11 +123,11 @@ class AmberD(Benchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer against its label."""
-        return score(item.truth["label"], RULES[self.rule](text))
+        return score(item.truth["label"], RULES[self.rule](spoken(text)))
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](text) == item.truth["label"])]
+        return [(0, len(text), RULES[self.rule](spoken(text)) == item.truth["label"])]
 
 
 def score(label: Said, said: Said | None) -> Counts:
@@ -268,7 +270,7 @@ class AmberG(Benchmark):
             "covered": sum(marked.covered),
             "expected": len(marked.foreseen),
             "foreseen": sum(marked.foreseen),
-            "words": len(re.findall(r"[\w'-]+", text)),
+            "words": len(re.findall(r"[\w'-]+", spoken(text))),
         }
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
@@ -278,7 +280,7 @@ class AmberG(Benchmark):
         return [(start, end, not bad) for (_, start, end), bad in zip(nouns, wrong, strict=True)]
 
     def _nouns(self, item: Item, text: str) -> list[Noun]:
-        return NOUNS[self.rule](text, item.truth["vocabulary"])
+        return NOUNS[self.rule](blanked(text), item.truth["vocabulary"])
 
 
 def marks(item: Item, nouns: Sequence[str]) -> Marked:

@@ -161,6 +161,7 @@ class Benchmark(Configured, ABC):
         metrics: What it reports, the primary one first.
         groups: Its groups, in the order they are shown.
         reads: What `--data` may be, in words.
+        keys: Fields that together name an item in files of its answers, joined by "_"; empty: one field does.
         drawn: Whether scenes are drawn for it where no data is given.
         pairwise: Groups in which each strategy is read together with the baseline, whose own line is as it is alone;
             with the baseline alone there are none.
@@ -173,6 +174,7 @@ class Benchmark(Configured, ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     groups: ClassVar[tuple[str, ...]]
     reads: ClassVar[str]
+    keys: ClassVar[tuple[str, ...]] = ()
     drawn: ClassVar[bool] = False
     read_by: ClassVar[frozenset[str]] = frozenset({"rule"})
     pairwise: ClassVar[tuple[str, ...]] = ()

@@ -11,7 +11,8 @@ Rule     "mmhall": objects are found with our own vocabulary (`mmhall.benchmarks
          Data with other categories than COCO's: with "mmhall" its categories are what can be found, each by
          its name and plural, COCO's by our synonyms, too; `vocabulary` may be a JSON file, object to words, with
          phrases that are to name nothing under "suppress".
-         Files are part of a run: it is read with the same ones, or not at all.
+         Files are part of a run: it is read with the same ones, or not at all. All rules read what stands behind a
+         model's thoughts (`thoughts`).
 Truth    The annotation; with `captions`, a COCO captions file, also what the rule finds in them, as in the original.
 Groups   *captions*: as they are. *equal length*: each strategy against the baseline with both captions of
          a picture cut to the words of the shorter one, for longer captions name more, right and wrong;
@@ -47,6 +48,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.chair_rules import RULES, word_rule
 from mmhall.benchmarks.pictures import Picture, PictureBenchmark, PictureSet, read_captions
+from mmhall.benchmarks.thoughts import blanked
 from mmhall.benchmarks.vocabulary import SYNONYMS, Mention, mentions, ours
 from mmhall.errors import DataError
 from mmhall.options import option
@@ -250,7 +252,8 @@ class Chair(PictureBenchmark):
         return [name for name in named if name not in picture.objects]
 
     def _read(self, text: str) -> str:
-        """Return the beginning of a caption that counts."""
+        """Return the beginning of a caption that counts, with blanks for a model's thoughts."""
+        text = blanked(text)
         text = cut(text, self.words) if self.words else text
         return finished(text) if self.drop_unfinished else text
 

@@ -8,7 +8,8 @@ Items    The authors' folders, one a category, with pictures and text files besi
 Prompt   "official": the question as it is; it ends in "Please answer yes or no.". "llava" (lmms-eval's):
          without these words, then "Answer the question using a single word or phrase." on a new line.
 Rule     "official", the authors': the answer is yes or no, or its first four characters hold yes, or else no
-         ("not", "north"). "lmms-eval" ignores space around it, dots, and takes a lone y or n.
+         ("not", "north"). "lmms-eval" ignores space around it, dots, and takes a lone y or n. Both read what stands
+         behind a model's thoughts (`thoughts`).
 Metrics  acc, the share of questions answered rightly; acc+, the share of pictures with both; score, the sum over
          categories of acc + acc+ (200 % for each). `official_scores` gives the authors' table.
 Differs  An answer that is neither is wrong, as in the original. With an answer missing, a picture counts in
@@ -25,6 +26,7 @@ from typing import ClassVar
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.reading import Record, find_pictures, only_once, read_records, read_text
+from mmhall.benchmarks.thoughts import spoken
 from mmhall.benchmarks.yesno import Label
 from mmhall.errors import DataError
 from mmhall.options import option
@@ -127,7 +129,7 @@ class Mme(Benchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer for itself."""
-        said = RULES[self.rule](text)
+        said = RULES[self.rule](spoken(text))
         right = int(said == item.truth["label"])
         return {"n": 1, "right": right, "unparsed": int(said is None), "both": 0, "pictures": 0, "points": 0}
 
@@ -151,7 +153,7 @@ class Mme(Benchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](text) == item.truth["label"])]
+        return [(0, len(text), RULES[self.rule](spoken(text)) == item.truth["label"])]
 
 
 def official_scores(pictures: Iterable[tuple[str, bool, bool]]) -> dict[str, float]:

@@ -45,7 +45,7 @@ from mmhall.benchmarks.pope_maker import (
     make_questions,
 )
 from mmhall.benchmarks.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
-from mmhall.benchmarks.yesno import RULES, parse_official, parse_strict, score, tally
+from mmhall.benchmarks.yesno import RULES, parse_official, parse_strict, read, score, tally
 from mmhall.options import option
 
 __all__ = ["SETTINGS", "SUFFIX", "Pope", "parse_official", "parse_strict", "question_about", "score"]
@@ -104,11 +104,11 @@ class ObjectQuestions(PictureBenchmark):
         """Read question files, or make the questions of annotated pictures."""
         if source.data is None or not is_questions(source.data):
             return super().material(source)
-        read = read_questions(source.data, self.text)
-        names = list(dict.fromkeys(q.picture for q in read.questions))[: source.limit]
+        known = read_questions(source.data, self.text)
+        names = list(dict.fromkeys(q.picture for q in known.questions))[: source.limit]
         pictures = find_pictures(names, source.folder or Path(), source.pictures)
-        items = self.phrased([q for q in read.questions if q.picture in pictures], source.seed)
-        return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, read.remarks)
+        items = self.phrased([q for q in known.questions if q.picture in pictures], source.seed)
+        return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, known.remarks)
 
     def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
         """Say how many pictures are too crowded to be asked about."""
@@ -150,7 +150,7 @@ class ObjectQuestions(PictureBenchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](text, item.truth["label"]) == item.truth["label"])]
+        return [(0, len(text), read(self.rule, item.truth["label"], text) == item.truth["label"])]
 
 
 @dataclass(frozen=True)

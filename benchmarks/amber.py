@@ -36,8 +36,8 @@ from typing import Any, ClassVar
 from mmhall.benchmarks.amber_data import READS, Query, Words, read_queries, read_similarities, read_words
 from mmhall.benchmarks.amber_rules import DIMENSIONS, SIMILAR, Marked, Said, dimensions, mark_nouns
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source
+from mmhall.benchmarks.plurals import plural
 from mmhall.benchmarks.thoughts import blanked, spoken
-from mmhall.benchmarks.vocabulary import plural
 from mmhall.benchmarks.yesno import parse_strict
 from mmhall.errors import DataError
 from mmhall.options import option

@@ -232,6 +232,10 @@ class Benchmark(Configured, ABC):
             for start, end, right in self.mark(item, text)
         }
 
+    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+        """Return what a reader should know of how some answers were read, such as words that none of them has; pure."""
+        return ()
+
     def measure(
         self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
     ) -> list[dict[str, Any] | None]:

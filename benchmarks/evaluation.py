@@ -71,6 +71,7 @@ class Evaluation:
         truncated: Strategy to answers cut off by the length limit.
         failed: Strategy to items that could not be answered.
         silent: Strategy to answers that are thoughts alone, so that no rule can read them.
+        remarks: What a reader should know of how answers were read.
     """
 
     cells: tuple[Cell, ...]
@@ -81,6 +82,7 @@ class Evaluation:
     truncated: Mapping[str, int]
     failed: Mapping[str, int]
     silent: Mapping[str, int]
+    remarks: tuple[str, ...] = ()
 
 
 def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
@@ -113,6 +115,7 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
         {s: sum(row.error is not None for row in rows if row.strategy == s) for s in strategies},
         {s: sum(silent(r.text) for r in kept if r.strategy == s) for s in strategies},
+        benchmark.noticed(scored, kept),
     )
 
 

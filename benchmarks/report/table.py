@@ -112,7 +112,7 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
     said += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
     for part, evaluation in evaluated:
         benchmark = part.benchmark
-        said += [f"{benchmark.name}: {remark}" for remark in part.remarks]
+        said += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
         if len(fitted) > 1:
             said += [
                 f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "

@@ -132,8 +132,8 @@ def _given(fields: Any, where: str) -> Given:
         raise DataError(f"{where}: must be an object such as {_LIKE}, got {fields!r:.60}")
     doc = fields["doc"] if isinstance(fields.get("doc"), dict) else {}
     known = {**doc, **fields}
-    ids = {name: _id(known[name], f"{where}: {name}") for name in IDS if known.get(name) is not None}
-    ids = {name: value for name, value in ids.items() if value is not None}
+    told = {name: _id(known[name], f"{where}: {name}") for name in IDS if known.get(name) is not None}
+    ids = {name: value for name, value in told.items() if value is not None}
     questions = tuple(known[name] for name in QUESTIONS if isinstance(known.get(name), str))
     if not ids and not questions:
         raise DataError(

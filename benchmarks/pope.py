@@ -5,7 +5,8 @@ Items    Of pictures with known objects: for each with at least three, a yes que
          three listed, and after each a no question. The absent object is drawn by the setting: *random*
          (any), *popular* (the most frequent absent one), *adversarial* (the one that most often
          appears together with the object just asked for). Frequencies are counted on the pictures used.
-         Or those of question files (COCO, A-OKVQA, GQA), one or a folder with three: `pope_files`.
+         Or those of question files (COCO, A-OKVQA, GQA), one or a folder with three, or of POPEv2's
+         annotations.json (setting *v2*): `pope_files`.
 Prompt   The question, then what a profile puts behind it. "llava" and "lmms-eval": "Answer the question
          using a single word or phrase." on a new line; "vcd": " Please answer this question with one
          word."; "clearsight": " Please just answer yes or no."; "opera" and "vlmevalkit": nothing. The
@@ -33,7 +34,7 @@ from typing import Any, ClassVar
 from mmhall.benchmarks import yes_bias, yesno
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.pope_files import find_pictures, is_questions, read_questions
+from mmhall.benchmarks.pope_files import SECOND, find_pictures, is_questions, read_questions
 from mmhall.benchmarks.pope_maker import (
     FREQUENCIES,
     PER_PICTURE,
@@ -75,7 +76,7 @@ class ObjectQuestions(PictureBenchmark):
         sample_seed: Seeds those draws.
     """
 
-    reads: ClassVar[str] = "a COCO detection file, POPE question file, or folder of POPE's question files"
+    reads: ClassVar[str] = "a COCO detection file, POPE or POPEv2 question file, or folder of POPE's question files"
 
     rule: str = option("strict", choices=tuple(RULES))
     max_new_tokens: int = option(8, low=1)
@@ -162,7 +163,7 @@ class Pope(ObjectQuestions):
     """
 
     name: ClassVar[str] = "pope"
-    groups: ClassVar[tuple[str, ...]] = SETTINGS
+    groups: ClassVar[tuple[str, ...]] = (*SETTINGS, SECOND)
     metrics: ClassVar[tuple[Metric, ...]] = (*yesno.METRICS, *yes_bias.METRICS, *BY_VISIBILITY)
 
     pooled: bool = option(False)
@@ -171,7 +172,7 @@ class Pope(ObjectQuestions):
         """Check the options; pooled questions are a group of their own."""
         super().__post_init__()
         if self.pooled:
-            object.__setattr__(self, "groups", (*SETTINGS, "pooled"))
+            object.__setattr__(self, "groups", (*type(self).groups, "pooled"))
 
     def phrased(self, questions: Sequence[Question], seed: int) -> list[Item]:
         """Put each question as it is."""

@@ -26,6 +26,7 @@ def score(
 
     from mmhall.benchmarks import benchmark as make_benchmark
     from mmhall.benchmarks.base import Source
+    from mmhall.benchmarks.hub import given
     from mmhall.benchmarks.report.table import as_data, remarks, sections
     from mmhall.benchmarks.scoring import score as scored
     from mmhall.cli.report import print_sections
@@ -37,7 +38,7 @@ def score(
         if "rule" in parse(benchmark, "benchmark")[1]:
             raise OptionError("score", "rule", rule, f"left out where the benchmark says it: {benchmark}")
         made = replace(made, rule=rule)
-    found = scored(made, Source(data, seed=seed), answers)
+    found = scored(made, Source(given(str(data), made.name), seed=seed), answers)
     evaluated = [(found.part, found.evaluation)]
     if as_json:
         setup = {

@@ -117,13 +117,35 @@ class Material:
             DataError: A picture cannot be read.
         """
         listing = json.dumps([[i.id, i.prompt, i.groups, dict(i.truth)] for i in self.items], sort_keys=True)
-        seen = hashlib.sha256()
-        for name in sorted(self.pictures):
-            try:
-                seen.update(name.encode() + hashlib.sha256(self.pictures[name].read_bytes()).digest())
-            except OSError as error:
-                raise DataError(f"{self.pictures[name]}: cannot be read: {error.strerror}; check --images") from error
-        return hashlib.sha256(listing.encode()).hexdigest()[:16], seen.hexdigest()[:16]
+        return hashlib.sha256(listing.encode()).hexdigest()[:16], digest_of(self.picture_digests())
+
+    def picture_digests(self) -> dict[str, str]:
+        """Return SHA-256 of each picture's file, by picture id.
+
+        Raises:
+            DataError: A picture cannot be read.
+        """
+        return {name: file_digest(path) for name, path in self.pictures.items()}
+
+
+def file_digest(path: Path) -> str:
+    """Return SHA-256 of a picture's file, 64 hex digits.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check --images") from error
+
+
+def digest_of(pictures: Mapping[str, str]) -> str:
+    """Return SHA-256 of some pictures by the digests of their files, 16 hex digits."""
+    seen = hashlib.sha256()
+    for name in sorted(pictures):
+        seen.update(name.encode() + bytes.fromhex(pictures[name]))
+    return seen.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

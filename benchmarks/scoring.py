@@ -6,19 +6,21 @@ is that of its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from typing import Any
 
-from mmhall.benchmarks.base import Benchmark, Item, Source
+from mmhall.benchmarks.base import Benchmark, Item, Material, Source, file_digest
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.joining import Joined, join, repeats_another
 from mmhall.benchmarks.runs import Part
 from mmhall.errors import DataError
 from mmhall.results.imports import Given, read_answers, told
 from mmhall.results.store import Row
+
+DIGEST = "picture_sha256"  # as `mmhall export` writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +57,25 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     if not mine:
         raise DataError(f"{path}: holds answers of {given[0].benchmark!r} alone, none of {benchmark.name!r}")
     joined = join(benchmark, material, mine, path)
+    about = _pictures(joined, material, mine)
     rows, unknown = _rows(benchmark, joined, mine, path)
     if not rows:
         raise DataError(
             f"{path}: none of its {len(mine)} answers is for an item of {benchmark.name}: it has ids such as "
             f"{_examples(joined.items)}, the file {_examples(unknown)}; it is {told(mine)}; check --data"
         )
+    rows = [row for row in rows if about.get(row.item, True)]
+    if not rows:
+        raise DataError(f"{path}: its {len(mine)} answers are all about other pictures than --data has by these names")
     _refuse_unmeasured(benchmark, rows, path)
     strategies = tuple(dict.fromkeys(row.strategy for row in rows))
     items = list(joined.items.values())
-    remarks = [*material.remarks, *_remarks(items, rows, strategies, unknown), *_other_questions(joined, mine)]
+    remarks = [
+        *material.remarks,
+        *_remarks(items, rows, strategies, unknown),
+        *_other_questions(joined, mine),
+        *_other_pictures(about, mine),
+    ]
     if len(mine) < len(given):
         remarks.append(f"{len(given) - len(mine)} answers are of other benchmarks")
     evaluation = replace(benchmark.evaluate(items, rows, strategies), costs=())
@@ -142,6 +153,34 @@ def _remarks(
             said.append(
                 f"{strategy} has no answer to {len(missing)} of {len(items)} items, such as {_examples(missing)}"
             )
+    return said
+
+
+def _pictures(joined: Joined, material: Material, given: Sequence[Given]) -> dict[str, bool]:
+    """Tell of items whose answers say SHA-256 of their picture whether it is that of the data, where that is there."""
+    seen: dict[Path, str] = {}
+    same: dict[str, bool] = {}
+    for id_, one in zip(joined.ids, given, strict=True):
+        item, digest = joined.items.get(id_), one.fields.get(DIGEST)
+        path = material.pictures.get(item.picture or "") if item is not None else None
+        if isinstance(digest, str) and path is not None and path.is_file():
+            if path not in seen:
+                seen[path] = file_digest(path)
+            same[id_] = same.get(id_, True) and seen[path] == digest
+    return same
+
+
+def _other_pictures(about: Mapping[str, bool], given: Sequence[Given]) -> list[str]:
+    """Say how many items are about other pictures, and where an export does not tell."""
+    other = [id_ for id_, same in about.items() if not same]
+    said = []
+    if other:
+        said.append(
+            f"the answers to {len(other)} items, such as {_examples(other)}, are about other pictures than --data has "
+            "by these names, and do not count"
+        )
+    if any(one.benchmark is not None and one.fields.get(DIGEST) is None and one.fields.get("picture") for one in given):
+        said.append("the file has no digests of its pictures, so that these are taken to be those of --data by name")
     return said
 
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from mmhall.benchmarks import benchmark
-from mmhall.benchmarks.base import Source
-from mmhall.benchmarks.scoring import score
+from mmhall.benchmarks.base import Source, file_digest
+from mmhall.benchmarks.scoring import DIGEST, score
 from mmhall.errors import DataError
 from tests.benchmarks.conftest import picture, write_json, write_lines
 
@@ -171,6 +171,24 @@ def test_hallusion_results_are_known_by_their_six_fields(tmp_path):
     data = write_json(tmp_path / "HallusionBench.json", rows)
     answers = [{**row, "model_prediction": "Yes, it is."} for row in rows]
     assert value(scored("hallusion", data, answers), "overall", "aAcc") == (3, 4)
+
+
+def test_answers_about_another_picture_of_the_name_do_not_count(coco):
+    """An export says SHA-256 of each picture: of 41 it is that of the data, of 42 another."""
+    there = {i: coco.parent / "val2014" / f"COCO_val2014_{i:012d}.jpg" for i in (41, 42)}
+    digests = {i: file_digest(picture(path)) for i, path in there.items()}
+    exported = {"benchmark": "chair", "strategy": "greedy", "resps": [["A dog."]]}
+    records = [{**exported, "item": str(i), "doc": {"picture": str(i)}, DIGEST: digests[i]} for i in (41, 42)]
+    assert value(scored("chair", coco, records), "captions", "CHAIR_i") == (1, 2)
+    picture(there[42], "blue")
+    found = scored("chair", coco, records)
+    assert value(found, "captions", "CHAIR_i") == (0, 1)
+    assert any("the answers to 1 items, such as '42', are about other" in remark for remark in found.part.remarks)
+    picture(there[41], "green")
+    with pytest.raises(DataError, match="its 2 answers are all about other pictures"):
+        scored("chair", coco, records)
+    old = scored("chair", coco, [{**record, DIGEST: None} for record in records])
+    assert sum("has no digests of its pictures" in remark for remark in old.part.remarks) == 1
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def _coco(data: Any, annotations: Path, images: Path, limit: int | None, require
             objects, name = found[str(entry["image_id"])], names[str(entry["category_id"])]
             seen(objects, name, str(entry.get("visibility", "")))
         pictures = [
-            Picture(name, images / entry["file_name"], tuple(found[name]), found[name])
+            Picture(name, _file(entry, images), tuple(found[name]), found[name])
             for name, entry in sorted(
                 ((str(entry["id"]), entry) for entry in data["images"]), key=lambda e: (len(e[0]), e[0])
             )
@@ -137,6 +137,14 @@ def _coco(data: Any, annotations: Path, images: Path, limit: int | None, require
             raise DataError(f"{annotations}: lists picture {one.id} twice; give every picture an id of its own")
     made = _existing(annotations, pictures[:limit], set(names.values()), required)
     return replace(made, words=_words(data["categories"], known, annotations))
+
+
+def _file(entry: Mapping[str, Any], images: Path) -> Path:
+    """Return a picture's file: its `file_name`; else, as in LVIS, what `coco_url` ends in, in its folder or not."""
+    if "file_name" in entry or "coco_url" not in entry:
+        return images / str(entry["file_name"])
+    folder, name = str(entry["coco_url"]).split("/")[-2:]
+    return images / folder / name if (images / folder / name).is_file() else images / name
 
 
 def _told(objects: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 JSON Lines, one JSON array, or JSON objects one after the other: our export, sample logs of lm-evaluation-harness and
 lmms-eval, or as the official scripts of benchmarks take them: `question_id` with `answer` or `text`, `id` with
-`response`, `image_id` or `image` with `caption`, the question with `answer` or `model_prediction`.
+`response`, `image_id` or `image` with `caption`, the question with `answer` or `model_prediction`. Or MME's own
+results: a folder with a text file for each category, or one of these, with lines of picture, question, label and
+answer, tabs between.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ QUESTIONS = ("question", "prompt", "query")
 MODELS = ("model_prediction", "model_answer")
 TEXTS = (*MODELS, "resps", "filtered_resps", "answer", "text", "response", "caption", "prediction")
 _LIKE = '{"question_id": 1, "answer": "Yes"}'
+_COLUMNS = 4  # of MME's results
 _BLANK = re.compile(r"\s*")
 
 
@@ -57,12 +60,36 @@ def read_answers(path: Path) -> list[Given]:
     Raises:
         DataError: It cannot be read, is of another kind or torn, or a record lacks its id and question, or text.
     """
-    given = [
-        _given(fields, where) for where, fields in entries(path, "a file of answers, as JSON Lines or a JSON array")
-    ]
+    what = "a file of answers, as JSON Lines or a JSON array"
+    tables = sorted(path.glob("*.txt")) if path.is_dir() else [path] if path.suffix == ".txt" else []
+    rows = [row for table in tables for row in _lines_of_table(table)]
+    given = [_given(fields, where) for where, fields in rows or entries(path, what)]
     if not given:
         raise DataError(f"{path}: holds no answers; give JSON Lines or a JSON array of records such as {_LIKE}")
     return given
+
+
+def _lines_of_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the answers of a category as MME's script takes them; none, where the first line is of another kind.
+
+    Raises:
+        DataError: The file cannot be read, or a later line is of another kind.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as text; it is {seems(path)}") from error
+    for number, line in enumerate(lines, 1):
+        cells = line.rstrip("\r").split("\t")
+        if not line.strip():
+            continue
+        if len(cells) != _COLUMNS:
+            if number == 1:
+                return
+            raise DataError(f"{path}, line {number}: has {len(cells)} cells; give picture, question, label and answer")
+        image, question, _, answer = cells
+        fields = {"category": path.stem, "image": image, "question": question, "answer": answer}
+        yield f"{path}, line {number}", fields
 
 
 def told(given: Sequence[Given]) -> str:

@@ -84,6 +84,20 @@ def test_synonyms_of_the_file_are_words_for_its_category(tmp_path):
         chair.material(Source(data))
 
 
+def test_pictures_of_lvis_go_by_their_address(tmp_path):
+    picture(tmp_path / "val2017" / "7.jpg")
+    told = {
+        "images": [{"id": 7, "coco_url": "http://images.cocodataset.org/val2017/7.jpg"}],
+        "annotations": [{"image_id": 7, "category_id": 1}],
+        "categories": [{"id": 1, "name": "bus_(vehicle)", "synonyms": ["bus_(vehicle)", "autobus"]}],
+    }
+    data = write_json(tmp_path / "lvis.json", told)
+    for images in (tmp_path, tmp_path / "val2017"):
+        material = benchmark("chair").material(Source(data, images))
+        assert material.pictures["7"].is_file()
+    assert benchmark("chair").count(material.items[0], "A bus.")["found"] == 1
+
+
 def test_detect_looks_for_the_objects_of_its_data(tmp_path):
     detect = benchmark("detect")
     items = detect.material(Source(detection(tmp_path, [["fox"], ["Person"]]))).items

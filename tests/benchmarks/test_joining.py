@@ -122,6 +122,24 @@ def test_mme_answers_are_joined_by_picture_and_question(tmp_path):
     assert any("1 answers are for no item" in remark for remark in lost.part.remarks)
 
 
+def test_mmes_own_results_are_read(tmp_path):
+    """A folder with a file for each category; the picture has one name in both."""
+    data, out = mme_folder(tmp_path / "MME"), tmp_path / "results"
+    out.mkdir()
+    for category, said in (("existence", ("Yes", "No")), ("artwork", ("No", "No"))):
+        asked = ("Is there a fridge in this image? Please answer yes or no.", "Is there a donut? Please answer.")
+        lines = [f"1.jpg\t{q}\t{t}\t{a}" for q, t, a in zip(asked, ("Yes", "No"), said, strict=True)]
+        (out / f"{category}.txt").write_text("\r\n".join(lines) + "\n")
+    made = benchmark("mme(subset='all')")
+    found = score(made, Source(data), out)
+    assert value(found, "existence", "acc") == (2, 2)
+    assert value(found, "artwork", "acc") == (1, 2)
+    assert value(score(made, Source(data), out / "artwork.txt"), "artwork", "acc") == (1, 2)
+    (out / "artwork.txt").write_text("1.jpg\tIs there a fridge?\tYes\tNo\n2.jpg\tNo\n")
+    with pytest.raises(DataError, match="line 2: has 2 cells; give picture, question, label and answer"):
+        score(made, Source(data), out)
+
+
 def test_answers_without_ids_are_joined_in_order_if_each_question_is_that_of_its_place(pope_file):
     records = [{"question": q, "answer": a} for q, a in zip(QUESTIONS, SAID, strict=True)]
     assert value(scored("pope", pope_file, records), "random", "accuracy") == (3, 4)

@@ -18,8 +18,8 @@ Metrics  amber-d: accuracy; precision, recall and F1 of the positive class "no";
          Cover, objects named among those there; Hal, captions with a hallucinated noun; Cog, objects named
          among those models tend to make up; words.
 Differs  Plain ratios. The authors' script lets denominators start at 0.001 and rounds before it combines:
-         `amber_rules.official_figures` and `official_caption_figures` do so, to the digit, and
-         `amber_score` combines both. Two words are similar as far as a table says so
+         `amber_rules.official_figures` and `official_caption_figures` do so, to the digit: remarks give them,
+         and `amber_score` combines both. Two words are similar as far as a table says so
          (`similarities='FILE'`); without one only equal words are, where the authors use spaCy's vectors.
 """
 
@@ -34,13 +34,23 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmhall.benchmarks.amber_data import READS, Query, Words, read_queries, read_similarities, read_words
-from mmhall.benchmarks.amber_rules import DIMENSIONS, SIMILAR, Marked, Said, dimensions, mark_nouns
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source
+from mmhall.benchmarks.amber_rules import (
+    DIMENSIONS,
+    SIMILAR,
+    Marked,
+    Said,
+    dimensions,
+    mark_nouns,
+    official_caption_figures,
+    official_figures,
+)
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
 from mmhall.benchmarks.plurals import plural
 from mmhall.benchmarks.thoughts import blanked, spoken
 from mmhall.benchmarks.yesno import parse_strict
 from mmhall.errors import DataError
 from mmhall.options import option
+from mmhall.results.store import Row
 
 Noun = tuple[str, int, int]
 INSTALL = (
@@ -124,6 +134,21 @@ class AmberD(Benchmark):
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer against its label."""
         return score(item.truth["label"], RULES[self.rule](spoken(text)))
+
+    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+        """Say what the authors' script prints of each strategy's answers, as this rule reads them."""
+        truths, said = {item.id: item.truth for item in items}, []
+        for strategy, own in by_strategy(rows).items():
+            read = [(truths[row.item], RULES[self.rule](spoken(row.text))) for row in own]
+            figures = official_figures((truth["type"], truth["label"], answer) for truth, answer in read)
+            asked = {name for truth, _ in read for name in dimensions(truth["type"])}
+            listed = ", ".join(
+                f"{name} {f.accuracy}/{f.precision}/{f.recall}/{f.f1}" for name, f in figures.items() if name in asked
+            )
+            said.append(
+                f"the authors' figures of {strategy}, accuracy/precision/recall/F1, rule {self.rule}: {listed}."
+            )
+        return tuple(said)
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
@@ -278,6 +303,16 @@ class AmberG(Benchmark):
         nouns = self._nouns(item, text)
         wrong = marks(item, [noun for noun, _, _ in nouns]).hallucinated
         return [(start, end, not bad) for (_, start, end), bad in zip(nouns, wrong, strict=True)]
+
+    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+        """Say what the authors' script prints of each strategy's captions, with the nouns that this rule finds."""
+        by_id, said = {item.id: item for item in items}, []
+        for strategy, own in by_strategy(rows).items():
+            found = [(by_id[row.item], self._nouns(by_id[row.item], row.text)) for row in own]
+            f = official_caption_figures(marks(item, [noun for noun, _, _ in nouns]) for item, nouns in found)
+            told = f"CHAIR {f.chair}, Cover {f.cover}, Hal {f.hal}, Cog {f.cog}"
+            said.append(f"the authors' arithmetic on the captions of {strategy}, nouns by rule {self.rule}: {told}.")
+        return tuple(said)
 
     def _nouns(self, item: Item, text: str) -> list[Noun]:
         return NOUNS[self.rule](blanked(text), item.truth["vocabulary"])

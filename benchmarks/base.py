@@ -269,3 +269,11 @@ class Benchmark(Configured, ABC):
         from mmhall.benchmarks.evaluation import evaluate
 
         return evaluate(self, items, rows, strategies)
+
+
+def by_strategy(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return answers by strategy, in the order of their first ones."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.strategy, []).append(row)
+    return found

@@ -11,14 +11,15 @@ Rule     amber-d: "first-word", ours: the first word is yes or no; "exact", the 
          or No and nothing else; "contains": it holds yes, or else no, in either case and in words as well.
          amber-g: "mmhall", ours: words of AMBER's closed vocabulary and their plurals, whatever part of
          speech they are: not the authors' extraction. "official": nouns by nltk's tagger and lemmatiser,
-         which must be installed. Then nouns get owners as in the authors' script (`amber_rules`).
+         which must be installed. Then nouns get owners as in the authors' script (`amber_rules`). All rules read what
+         stands behind a model's thoughts (`thoughts`).
 Metrics  amber-d: accuracy; precision, recall and F1 of the positive class "no"; no ratio; unparsed. An answer that
          is neither is wrong. amber-g, all over the whole corpus: CHAIR, hallucinated nouns among nouns;
          Cover, objects named among those there; Hal, captions with a hallucinated noun; Cog, objects named
          among those models tend to make up; words.
 Differs  Plain ratios. The authors' script lets denominators start at 0.001 and rounds before it combines:
-         `amber_rules.official_figures` and `official_caption_figures` do so, to the digit, and
-         `amber_score` combines both. Two words are similar as far as a table says so
+         `amber_rules.official_figures` and `official_caption_figures` do so, to the digit: remarks give them,
+         and `amber_score` combines both. Two words are similar as far as a table says so
          (`similarities='FILE'`); without one only equal words are, where the authors use spaCy's vectors.
 """
 
@@ -33,12 +34,23 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mmhall.benchmarks.amber_data import READS, Query, Words, read_queries, read_similarities, read_words
-from mmhall.benchmarks.amber_rules import DIMENSIONS, SIMILAR, Marked, Said, dimensions, mark_nouns
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source
-from mmhall.benchmarks.vocabulary import plural
+from mmhall.benchmarks.amber_rules import (
+    DIMENSIONS,
+    SIMILAR,
+    Marked,
+    Said,
+    dimensions,
+    mark_nouns,
+    official_caption_figures,
+    official_figures,
+)
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
+from mmhall.benchmarks.plurals import plural
+from mmhall.benchmarks.thoughts import blanked, spoken
 from mmhall.benchmarks.yesno import parse_strict
 from mmhall.errors import DataError
 from mmhall.options import option
+from mmhall.results.store import Row
 
 Noun = tuple[str, int, int]
 INSTALL = (
@@ -121,11 +133,26 @@ class AmberD(Benchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer against its label."""
-        return score(item.truth["label"], RULES[self.rule](text))
+        return score(item.truth["label"], RULES[self.rule](spoken(text)))
+
+    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+        """Say what the authors' script prints of each strategy's answers, as this rule reads them."""
+        truths, said = {item.id: item.truth for item in items}, []
+        for strategy, own in by_strategy(rows).items():
+            read = [(truths[row.item], RULES[self.rule](spoken(row.text))) for row in own]
+            figures = official_figures((truth["type"], truth["label"], answer) for truth, answer in read)
+            asked = {name for truth, _ in read for name in dimensions(truth["type"])}
+            listed = ", ".join(
+                f"{name} {f.accuracy}/{f.precision}/{f.recall}/{f.f1}" for name, f in figures.items() if name in asked
+            )
+            said.append(
+                f"the authors' figures of {strategy}, accuracy/precision/recall/F1, rule {self.rule}: {listed}."
+            )
+        return tuple(said)
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](text) == item.truth["label"])]
+        return [(0, len(text), RULES[self.rule](spoken(text)) == item.truth["label"])]
 
 
 def score(label: Said, said: Said | None) -> Counts:
@@ -268,7 +295,7 @@ class AmberG(Benchmark):
             "covered": sum(marked.covered),
             "expected": len(marked.foreseen),
             "foreseen": sum(marked.foreseen),
-            "words": len(re.findall(r"[\w'-]+", text)),
+            "words": len(re.findall(r"[\w'-]+", spoken(text))),
         }
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
@@ -277,8 +304,18 @@ class AmberG(Benchmark):
         wrong = marks(item, [noun for noun, _, _ in nouns]).hallucinated
         return [(start, end, not bad) for (_, start, end), bad in zip(nouns, wrong, strict=True)]
 
+    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+        """Say what the authors' script prints of each strategy's captions, with the nouns that this rule finds."""
+        by_id, said = {item.id: item for item in items}, []
+        for strategy, own in by_strategy(rows).items():
+            found = [(by_id[row.item], self._nouns(by_id[row.item], row.text)) for row in own]
+            f = official_caption_figures(marks(item, [noun for noun, _, _ in nouns]) for item, nouns in found)
+            told = f"CHAIR {f.chair}, Cover {f.cover}, Hal {f.hal}, Cog {f.cog}"
+            said.append(f"the authors' arithmetic on the captions of {strategy}, nouns by rule {self.rule}: {told}.")
+        return tuple(said)
+
     def _nouns(self, item: Item, text: str) -> list[Noun]:
-        return NOUNS[self.rule](text, item.truth["vocabulary"])
+        return NOUNS[self.rule](blanked(text), item.truth["vocabulary"])
 
 
 def marks(item: Item, nouns: Sequence[str]) -> Marked:

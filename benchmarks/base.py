@@ -117,13 +117,35 @@ class Material:
             DataError: A picture cannot be read.
         """
         listing = json.dumps([[i.id, i.prompt, i.groups, dict(i.truth)] for i in self.items], sort_keys=True)
-        seen = hashlib.sha256()
-        for name in sorted(self.pictures):
-            try:
-                seen.update(name.encode() + hashlib.sha256(self.pictures[name].read_bytes()).digest())
-            except OSError as error:
-                raise DataError(f"{self.pictures[name]}: cannot be read: {error.strerror}; check --images") from error
-        return hashlib.sha256(listing.encode()).hexdigest()[:16], seen.hexdigest()[:16]
+        return hashlib.sha256(listing.encode()).hexdigest()[:16], digest_of(self.picture_digests())
+
+    def picture_digests(self) -> dict[str, str]:
+        """Return SHA-256 of each picture's file, by picture id.
+
+        Raises:
+            DataError: A picture cannot be read.
+        """
+        return {name: file_digest(path) for name, path in self.pictures.items()}
+
+
+def file_digest(path: Path) -> str:
+    """Return SHA-256 of a picture's file, 64 hex digits.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check --images") from error
+
+
+def digest_of(pictures: Mapping[str, str]) -> str:
+    """Return SHA-256 of some pictures by the digests of their files, 16 hex digits."""
+    seen = hashlib.sha256()
+    for name in sorted(pictures):
+        seen.update(name.encode() + bytes.fromhex(pictures[name]))
+    return seen.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +183,7 @@ class Benchmark(Configured, ABC):
         metrics: What it reports, the primary one first.
         groups: Its groups, in the order they are shown.
         reads: What `--data` may be, in words.
+        keys: Fields that together name an item in files of its answers, joined by "_"; empty: one field does.
         drawn: Whether scenes are drawn for it where no data is given.
         pairwise: Groups in which each strategy is read together with the baseline, whose own line is as it is alone;
             with the baseline alone there are none.
@@ -173,6 +196,7 @@ class Benchmark(Configured, ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     groups: ClassVar[tuple[str, ...]]
     reads: ClassVar[str]
+    keys: ClassVar[tuple[str, ...]] = ()
     drawn: ClassVar[bool] = False
     read_by: ClassVar[frozenset[str]] = frozenset({"rule"})
     pairwise: ClassVar[tuple[str, ...]] = ()
@@ -230,6 +254,10 @@ class Benchmark(Configured, ABC):
             for start, end, right in self.mark(item, text)
         }
 
+    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+        """Return what a reader should know of how some answers were read, such as words that none of them has; pure."""
+        return ()
+
     def measure(
         self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
     ) -> list[dict[str, Any] | None]:
@@ -241,3 +269,11 @@ class Benchmark(Configured, ABC):
         from mmhall.benchmarks.evaluation import evaluate
 
         return evaluate(self, items, rows, strategies)
+
+
+def by_strategy(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return answers by strategy, in the order of their first ones."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.strategy, []).append(row)
+    return found

@@ -9,9 +9,11 @@ Rule     "mmhall": objects are found with our own vocabulary (`mmhall.benchmarks
          original's synonyms.txt, `lemmas`: a JSON table; see `mmhall.benchmarks.chair_rules`). "wordnet" goes
          without a part-of-speech tagger: close to the published evaluator, not equal to it.
          Data with other categories than COCO's: with "mmhall" its categories are what can be found, each by
-         its name and plural, COCO's by our synonyms, too; `vocabulary` may be a JSON file, object to words, with
-         phrases that are to name nothing under "suppress".
-         Files are part of a run: it is read with the same ones, or not at all.
+         its names, singular and plural, however they are spelt ("Cabinet/shelf": `mmhall.benchmarks.categories`), by
+         the `synonyms` that a detection file gives, and COCO's by ours, too; `vocabulary` may be a JSON file, object to
+         words, with phrases that are to name nothing under "suppress". Names found in no caption are told.
+         Files are part of a run: it is read with the same ones, or not at all. All rules read what stands behind a
+         model's thoughts (`thoughts`).
 Truth    The annotation; with `captions`, a COCO captions file, also what the rule finds in them, as in the original.
 Groups   *captions*: as they are. *equal length*: each strategy against the baseline with both captions of
          a picture cut to the words of the shorter one, for longer captions name more, right and wrong;
@@ -46,8 +48,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.chair_rules import RULES, word_rule
+from mmhall.benchmarks.coco_words import SYNONYMS
 from mmhall.benchmarks.pictures import Picture, PictureBenchmark, PictureSet, read_captions
-from mmhall.benchmarks.vocabulary import SYNONYMS, Mention, mentions, ours
+from mmhall.benchmarks.thoughts import blanked
+from mmhall.benchmarks.vocabulary import Mention, looked_for, mentions, ours
 from mmhall.errors import DataError
 from mmhall.options import option
 
@@ -59,6 +63,7 @@ CAPTIONS, EQUAL = "captions", "equal length"
 CAUSES = ("co-occurring", "popular", "random")
 VISIBILITIES = ("clear", "small", "faint", "covered")
 PARTNERS, POPULAR = 3, 10
+SHOWN = 10
 _WORD = re.compile(r"[\w'-]+")
 _END = re.compile(r"(?<!^\d)(?<!^\d\d)(?<!\n\d)(?<!\n\d\d)[.!?]+[\"'”’)\]*]*(?=\s|$)")  # "1." of a list ends nothing
 
@@ -128,7 +133,7 @@ class Chair(PictureBenchmark):
         if names:
             remarks.append(
                 f"the data has {len(set(names) - set(SYNONYMS))} categories that are not COCO's: only its {len(names)} "
-                "are looked for, COCO's by our synonyms, others by name and plural unless the vocabulary tells more."
+                "are looked for, COCO's by our synonyms, others by their names and what else is told."
             )
         if self.captions:
             pictures, only = self._with_captions(pictures, names)
@@ -143,15 +148,16 @@ class Chair(PictureBenchmark):
         references = read_captions(Path(self.captions))
         if not any(p.id in references for p in pictures.pictures):
             raise DataError(f"{self.captions}: has no caption of any of the {len(pictures.pictures)} pictures")
-        added = [self._added(p, references.get(p.id, ()), names) for p in pictures.pictures]
+        added = [self._added(p, references.get(p.id, ()), names, pictures.words) for p in pictures.pictures]
         told = [replace(p, objects=(*p.objects, *new)) for p, new in zip(pictures.pictures, added, strict=True)]
-        return PictureSet(tuple(told), pictures.categories), sum(map(len, added))
+        return replace(pictures, pictures=tuple(told)), sum(map(len, added))
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Ask for one caption per picture that shows anything."""
         names = self._names(pictures.categories)
         used = [p for p in pictures.pictures if p.objects]
         likely, files = Likely([p.objects for p in used]), self._files()
+        words = {name: list(listed) for name, listed in pictures.words.items()}
         return [
             Item(
                 p.id,
@@ -163,6 +169,7 @@ class Chair(PictureBenchmark):
                     "visibility": p.visibility,
                     "causes": likely.causes(p.objects),
                     **({"names": names} if names else {}),
+                    **({"words": words} if names and words else {}),
                     **({"files": files} if files else {}),
                 },
             )
@@ -172,6 +179,20 @@ class Chair(PictureBenchmark):
     def count(self, item: Item, text: str) -> Counts:
         """Count one caption against the objects that are there."""
         return self._count(item, self._read(text))
+
+    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+        """Say which objects no caption names, where the data has other categories than COCO's: words may be missing."""
+        by_id = {item.id: item for item in items if "names" in item.truth}
+        read = [(by_id[row.item].truth, row.text) for row in rows if row.item in by_id]
+        present = {name for truth, _ in read for name in truth["objects"]}
+        never = sorted(present - {m.name for truth, text in read for m in self._found(self._read(text), truth)[0]})
+        if not never:
+            return ()
+        listed = ", ".join(map(repr, never[:SHOWN])) + (", ..." if len(never) > SHOWN else "")
+        return (
+            f"{len(never)} of the {len(present)} objects in the pictures are named in no caption: {listed}. If "
+            "captions have other words for them, give those with vocabulary=FILE.",
+        )
 
     def paired(
         self, items: Sequence[Item], own: Sequence[Row], base: Sequence[Row]
@@ -235,7 +256,7 @@ class Chair(PictureBenchmark):
                 told = "is not the file the run was started with; put that back, or start a new run"
                 raise DataError(f"{path}: {told}")
         if self.rule not in RULES:
-            return ours(self.vocabulary, tuple(truth.get("names", ()))).mentions(text), 0
+            return looked_for(truth, self.vocabulary).mentions(text), 0
         reading = word_rule(self.rule, self.vocabulary, self.lemmas).read(text)
         return reading.mentions, reading.tokens
 
@@ -243,14 +264,17 @@ class Chair(PictureBenchmark):
         """Return SHA-256 of the rule's files, 16 hex digits each, by path."""
         return {path: digest(path) for path in (self.vocabulary, self.lemmas) if path}
 
-    def _added(self, picture: Picture, captions: Sequence[str], names: Sequence[str]) -> list[str]:
+    def _added(
+        self, picture: Picture, captions: Sequence[str], names: Sequence[str], words: Mapping[str, Sequence[str]]
+    ) -> list[str]:
         """Return objects that captions name and the annotation lacks, in order."""
-        truth = {"names": names, "files": self._files()}
+        truth = {"names": names, "words": words if names else {}, "files": self._files()}
         named = dict.fromkeys(m.name for caption in captions for m in self._found(caption, truth)[0])
         return [name for name in named if name not in picture.objects]
 
     def _read(self, text: str) -> str:
-        """Return the beginning of a caption that counts."""
+        """Return the beginning of a caption that counts, with blanks for a model's thoughts."""
+        text = blanked(text)
         text = cut(text, self.words) if self.words else text
         return finished(text) if self.drop_unfinished else text
 

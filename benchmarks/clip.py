@@ -5,7 +5,7 @@ Items    One caption per picture.
 Prompt   "Please describe this image in detail.", as CHAIR asks.
 Rule     "cosine": cosines between the embeddings of picture and text, of the CLIP that `model` names (any of open_clip:
          see `mmhall.clip.load_clip`). Of SigLIP models too, whose scale and bias are left out. They are measured when
-         an answer is made, and kept with it.
+         an answer is made, behind a model's thoughts, and kept with it.
 Metrics  similarity, the mean cosine of all sentences of the corpus; CLIPScore, 2.5 max(cosine, 0) of a caption as a
          whole, mean over captions; cut, the share of captions longer than the CLIP's context, whose CLIPScore is that
          of their beginning; sentences and words per caption. A caption without a word scores 0. Tables show the first
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
+from mmhall.benchmarks.thoughts import spoken
 from mmhall.clip import NAMED, Clip, check_clip, load_clip, looks_named, sentences
 from mmhall.errors import DataError
 from mmhall.images import open_image
@@ -84,7 +85,7 @@ class ClipAgreement(PictureBenchmark):
         """Compare captions with their pictures, on the device of the model that wrote them."""
         clip = load_clip(self.model, lvlm.adapter.device)
         return [
-            None if file is None else measured(clip, file, answer.text)
+            None if file is None else measured(clip, file, spoken(answer.text))
             for (_, file), answer in zip(asked, answers, strict=True)
         ]
 
@@ -98,6 +99,7 @@ class ClipAgreement(PictureBenchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count what can be told from a caption alone."""
+        text = spoken(text)
         return {"n": 1, "sentences": len(sentences(text)), "words": len(re.findall(r"[\w'-]+", text))}
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:

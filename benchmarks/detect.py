@@ -4,7 +4,8 @@ Paper    None of its own: measures of arXiv:2412.13949 (T-VHD: lower at hallucin
          AEI), and the usual ones of uncertainty.
 Items    One caption per picture, as CHAIR's.
 Prompt   CHAIR's.
-Rule     "mmhall": objects are found with our own vocabulary, as in CHAIR; one the annotation lacks is hallucinated.
+Rule     "mmhall": objects are found with our own vocabulary, as in CHAIR, behind a model's thoughts; one the annotation
+         lacks is hallucinated.
 Signals  Read off the unsteered model for the caption that a strategy wrote, where the object's word begins: at its
          first token, for what follows is nearly determined by it ("token='mean'": the mean over its tokens). Which
          way each points was fixed beforehand; a hallucinated object is expected to have
@@ -46,7 +47,8 @@ from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.evaluation import Cell, Evaluation
 from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.vocabulary import Mention, mentions
+from mmhall.benchmarks.thoughts import blanked
+from mmhall.benchmarks.vocabulary import Mention, looked_for
 from mmhall.errors import DataError
 from mmhall.generation.score import Scored, scored_answers
 from mmhall.images import open_image
@@ -115,17 +117,17 @@ class Detect(PictureBenchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named."""
-        return [(m.start, m.end, m.name in item.truth["objects"]) for m in mentions(text)]
+        return [(m.start, m.end, m.name in item.truth["objects"]) for m in _found(item, text)]
 
     def claims(self, item: Item, text: str) -> Mapping[str, bool]:
         """Return the objects named, whatever the words, and whether each is there."""
-        return {m.name: m.name in item.truth["objects"] for m in mentions(text)}
+        return {m.name: m.name in item.truth["objects"] for m in _found(item, text)}
 
     def measure(
         self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
     ) -> list[dict[str, Any] | None]:
         """Return the signals of every object named: {"signals": names, "mentions": [{"name", ..., "values"}]}."""
-        named = [mentions(answer.text) for answer in answers]
+        named = [_found(item, answer.text) for (item, _), answer in zip(asked, answers, strict=True)]
         kept: list[dict[str, Any]] = [{"signals": list(SIGNALS), "mentions": []} for _ in answers]
         chosen = [number for number, found in enumerate(named) if found]
         if not chosen:
@@ -227,6 +229,11 @@ class _Judge:
         """Return what `Detect.metrics` names, of values that are high where a mention is suspect, (mentions,)."""
         found = self._all.auroc(suspect)
         return found.estimate(), found.minus(self._position), self._close.auroc(suspect).estimate(), self._share
+
+
+def _found(item: Item, text: str) -> list[Mention]:
+    """Find the objects that a caption names behind a model's thoughts, of those that the item's data knows."""
+    return looked_for(item.truth).mentions(blanked(text))
 
 
 def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[tuple[int, ...]]:

@@ -9,6 +9,7 @@ from statistics import mean, median
 import numpy as np
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
+from mmhall.benchmarks.thoughts import silent
 from mmhall.results.statistics import Array, Difference, Estimate, Resampler, holm, mcnemar, turned
 from mmhall.results.store import Row
 
@@ -69,6 +70,8 @@ class Evaluation:
         sizes: Group to its (items, clusters) that count.
         truncated: Strategy to answers cut off by the length limit.
         failed: Strategy to items that could not be answered.
+        silent: Strategy to answers that are thoughts alone, so that no rule can read them.
+        remarks: What a reader should know of how answers were read.
     """
 
     cells: tuple[Cell, ...]
@@ -78,6 +81,8 @@ class Evaluation:
     sizes: Mapping[str, tuple[int, int]]
     truncated: Mapping[str, int]
     failed: Mapping[str, int]
+    silent: Mapping[str, int]
+    remarks: tuple[str, ...] = ()
 
 
 def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
@@ -109,6 +114,8 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         sizes,
         {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
         {s: sum(row.error is not None for row in rows if row.strategy == s) for s in strategies},
+        {s: sum(silent(r.text) for r in kept if r.strategy == s) for s in strategies},
+        benchmark.noticed(scored, kept),
     )
 
 

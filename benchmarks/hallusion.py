@@ -9,6 +9,7 @@ Prompt   "plain": the question; "llava": with "Answer the question using a singl
 Rule     "strict", ours: the first word is yes or no. "vlmevalkit": the words yes and no, one without the
          other. "contains": yes, if the answer holds yes in any case (the "intern" rule of lmms-eval), else no.
          "judge", the authors': a judge compares the answer with the reference; `mmhall judge` asks one.
+         All of them read what stands behind a model's thoughts (`thoughts`).
 Metrics  aAcc, right answers; fAcc, figures with every question right (VS figure 0 aside); qAcc, questions
          right with every figure they are asked about. Groups: overall, VD, VS, easy (no edited figure),
          hard (edited). Public tables show the mean of overall aAcc, fAcc and qAcc, or aAcc.
@@ -27,6 +28,7 @@ from typing import ClassVar, Literal
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.judged import Judged, judgement
 from mmhall.benchmarks.reading import Record, find_pictures, only_once, read_records
+from mmhall.benchmarks.thoughts import silent, spoken
 from mmhall.benchmarks.yesno import Label, parse_strict, parse_vlmevalkit
 from mmhall.errors import DataError
 from mmhall.options import option
@@ -40,7 +42,7 @@ SUFFIXES = {
     "llava": "\nAnswer the question using a single word or phrase.",
     "yes-no": "\nPlease answer yes or no.",
 }
-_KEYS = ("category", "subcategory", "set_id", "figure_id", "question_id", "visual_input")
+_KEYS = ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id")
 TEMPLATE = """\
 A question was answered. Compare the answer with the reference and say whether it tells the same.
 
@@ -92,6 +94,7 @@ class Hallusion(Judged):
 
     name: ClassVar[str] = "hallusion"
     groups: ClassVar[tuple[str, ...]] = ("overall", "VD", "VS", "easy", "hard")
+    keys: ClassVar[tuple[str, ...]] = _KEYS
     reads: ClassVar[str] = "HallusionBench.json, or the folder that holds it"
     template: ClassVar[str] = TEMPLATE
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -139,11 +142,11 @@ class Hallusion(Judged):
 
     def asks(self, item: Item, text: str) -> Mapping[str, str]:
         """Return what the judge is shown."""
-        return {"question": item.truth["question"], "reference": item.truth["reference"], "answer": text}
+        return {"question": item.truth["question"], "reference": item.truth["reference"], "answer": spoken(text)}
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer for itself, read by its text."""
-        said = None if self.wants_judge else RULES[self.rule](text)
+        said = None if self.wants_judge or silent(text) else RULES[self.rule](spoken(text))
         return _alone(1, said == item.truth["label"], said is None)
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
@@ -191,8 +194,7 @@ def _without_figure(item: Item) -> bool:
 
 def _id(record: Record) -> str:
     """Name a record as VLMEvalKit does."""
-    names = ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id")
-    return "_".join(record.text(name) for name in names)
+    return "_".join(record.text(name) for name in _KEYS)
 
 
 def _set(record: Record) -> str:

@@ -2,11 +2,13 @@
 
 Benchmarks read files only. `fetch` writes them once for each commit, in $XDG_CACHE_HOME/mmhall/hub, whole or not at
 all; a commit that lies there is never asked for again. Without a revision the dataset's current commit is taken, and
-said in the results, so that it can be pinned.
+said in the results, so that it can be pinned. A dataset that was copied from the hub, as a folder or file of Parquet,
+is converted in the same way, once for each SHA-256 of its files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,6 +21,7 @@ from typing import Any
 
 from mmhall.benchmarks import hub_formats as formats
 from mmhall.errors import DataError
+from mmhall.results.kinds import seems
 
 PREFIX = "hub:"
 NOTE = "hub.json"
@@ -55,6 +58,28 @@ KNOWN = {
 }
 
 
+def given(value: str, benchmark: str) -> Path:
+    """Return a benchmark's data: a file or folder as it is; what the hub has, there or copied as Parquet, converted.
+
+    Args:
+        value: A file or folder, or "hub:" and a folder or what `fetch` takes.
+        benchmark: Name of the benchmark.
+
+    Raises:
+        DataError: As of `fetch`, or Parquet files are not what the benchmark reads.
+    """
+    marked = value.startswith(PREFIX)
+    path = Path(value.removeprefix(PREFIX))
+    if marked and not (value.removeprefix(PREFIX) and path.exists()):
+        return fetch(value, benchmark)
+    files = _parquet(path)
+    if files:
+        return _local(path, files, benchmark)
+    if marked:
+        raise DataError(f"{path}: holds no Parquet files, but is {seems(path)}; give it without {PREFIX}")
+    return path
+
+
 def fetch(spec: str, benchmark: str) -> Path:
     """Return a benchmark's files, taking them from the hub if they are not at hand.
 
@@ -87,21 +112,83 @@ def remarks(data: Path | None) -> tuple[str, ...]:
     note = (data if data.is_dir() else data.parent) / NOTE
     try:
         told = json.loads(note.read_text(encoding="utf-8"))
+        if "parquet" in told:
+            return (f"from Parquet files, SHA-256 {told['parquet'][:16]}...",)
         pinned = f"{PREFIX}{told['dataset']}@{told['commit']}"
     except (OSError, ValueError, LookupError, TypeError):
         return ()
     return (f"from the hub; --data {pinned} takes the same again.",)
 
 
-def _parse(spec: str, benchmark: str) -> tuple[Known, str, str | None]:
+def _parquet(path: Path) -> list[Path]:
+    """Return a dataset's Parquet files, in the folder or one below it as the hub lays them out."""
+    if path.is_dir():
+        return sorted(path.glob("*.parquet")) or sorted(path.glob("*/*.parquet"))
+    return [path] if path.suffix == ".parquet" and path.is_file() else []
+
+
+def _local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
+    """Return what a benchmark takes as its data of Parquet files, converting them if they are not at hand."""
+    known = _known(benchmark)
+    splits = _of_splits(path, files, known)
+    digest = hashlib.sha256()
+    try:
+        for file in (file for split in splits for file in split):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    target = _cache() / "local" / digest.hexdigest() / benchmark
+    if not (target / NOTE).is_file():
+        with tempfile.TemporaryDirectory() as scratch:
+            told = {"parquet": digest.hexdigest()}
+            _convert([_rows(path, split, scratch) for split in splits], known, target, told)
+    return target / known.data
+
+
+def _of_splits(path: Path, files: Sequence[Path], known: Known) -> list[list[Path]]:
+    """Return the files of each split, by their names; of a single one, all if none says it.
+
+    Raises:
+        DataError: A split has none, or has some in several folders.
+    """
+    if path.is_file():
+        return [[path]]
+    found = []
+    for split in known.splits:
+        own = [file for file in files if re.fullmatch(rf"{split}(-.*)?", file.stem)]
+        own = own or (list(files) if len(known.splits) == 1 else [])
+        folders = sorted({file.parent for file in own})
+        if len(folders) != 1:
+            have = ", ".join(str(file.relative_to(path)) for file in files[:4])
+            what = f"split {split!r} in several folders" if folders else f"no file of split {split!r}"
+            raise DataError(f"{path}: has {what}, it has {have}; give the folder of one configuration")
+        found.append(own)
+    return found
+
+
+def _rows(path: Path, files: Sequence[Path], scratch: str) -> Any:
+    from datasets import load_dataset
+
+    try:
+        return load_dataset("parquet", data_files=[str(file) for file in files], split="train", cache_dir=scratch)
+    except Exception as error:  # what Parquet's reader may raise differs from version to version
+        raise DataError(f"{path}: cannot be read as Parquet: {_line(error)}; copy it from the hub again") from error
+
+
+def _known(benchmark: str) -> Known:
     if benchmark not in KNOWN:
         raise DataError(
             f"{benchmark}: no hub dataset is known for it, only for {', '.join(KNOWN)}; give a file or folder"
         )
+    return KNOWN[benchmark]
+
+
+def _parse(spec: str, benchmark: str) -> tuple[Known, str, str | None]:
+    known = _known(benchmark)
     match = _SPEC.fullmatch(spec.removeprefix(PREFIX))
     if match is None or ".." in spec:
-        raise DataError(f"{spec}: is no hub dataset; write {PREFIX}{KNOWN[benchmark].id}, or with @ and a revision")
-    return KNOWN[benchmark], match["id"] or KNOWN[benchmark].id, match["revision"]
+        raise DataError(f"{spec}: is no hub dataset; write {PREFIX}{known.id}, or with @ and a revision")
+    return known, match["id"] or known.id, match["revision"]
 
 
 def _cache() -> Path:

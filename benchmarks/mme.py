@@ -8,9 +8,10 @@ Items    The authors' folders, one a category, with pictures and text files besi
 Prompt   "official": the question as it is; it ends in "Please answer yes or no.". "llava" (lmms-eval's):
          without these words, then "Answer the question using a single word or phrase." on a new line.
 Rule     "official", the authors': the answer is yes or no, or its first four characters hold yes, or else no
-         ("not", "north"). "lmms-eval" ignores space around it, dots, and takes a lone y or n.
+         ("not", "north"). "lmms-eval" ignores space around it, dots, and takes a lone y or n. Both read what stands
+         behind a model's thoughts (`thoughts`).
 Metrics  acc, the share of questions answered rightly; acc+, the share of pictures with both; score, the sum over
-         categories of acc + acc+ (200 % for each). `official_scores` gives the authors' table.
+         categories of acc + acc+ (200 % for each). A remark gives the authors' table (`official_scores`).
 Differs  An answer that is neither is wrong, as in the original. With an answer missing, a picture counts in
          acc only. One answer is 1.7 points of acc of a category of 30 pictures, and up to 3.3 of acc+.
 """
@@ -23,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
 from mmhall.benchmarks.reading import Record, find_pictures, only_once, read_records, read_text
+from mmhall.benchmarks.thoughts import spoken
 from mmhall.benchmarks.yesno import Label
 from mmhall.errors import DataError
 from mmhall.options import option
@@ -127,7 +129,7 @@ class Mme(Benchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer for itself."""
-        said = RULES[self.rule](text)
+        said = RULES[self.rule](spoken(text))
         right = int(said == item.truth["label"])
         return {"n": 1, "right": right, "unparsed": int(said is None), "both": 0, "pictures": 0, "points": 0}
 
@@ -138,10 +140,7 @@ class Mme(Benchmark):
         mean over pictures is the sum over categories.
         """
         counts = [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
-        pairs: dict[tuple[str, str | None], list[Counts]] = {}
-        for item, count in zip(items, counts, strict=True):
-            pairs.setdefault((item.truth["category"], item.picture), []).append(count)
-        whole = {key: pair for key, pair in pairs.items() if len(pair) == 2}
+        whole = _whole(items, counts)
         sizes = Counter(category for category, _ in whole)
         for (category, _), (first, second) in whole.items():
             right = first["right"] + second["right"]
@@ -149,9 +148,32 @@ class Mme(Benchmark):
             first["points"] = (right / 2 + right // 2) * len(whole) / sizes[category]
         return counts
 
+    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+        """Say what the authors' script prints of each strategy's answers, where they are read by its rule."""
+        if self.rule != "official":
+            return ()
+        said = []
+        for strategy, answers in by_strategy(rows).items():
+            own = {row.item: row.text for row in answers}
+            members = [item for item in items if item.id in own]
+            whole = _whole(members, [self.count(item, own[item.id]) for item in members])
+            right = ((category, bool(a["right"]), bool(b["right"])) for (category, _), (a, b) in whole.items())
+            scores = official_scores(right)
+            listed = ", ".join(f"{name} {scores[name]:.1f}" for name in self.groups if name in scores)
+            said += [f"the authors' scores of {strategy}, acc + acc+ in percent: {listed}."] if listed else []
+        return tuple(said)
+
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](text) == item.truth["label"])]
+        return [(0, len(text), RULES[self.rule](spoken(text)) == item.truth["label"])]
+
+
+def _whole(items: Sequence[Item], counts: Sequence[Counts]) -> dict[tuple[str, str | None], list[Counts]]:
+    """Return the counts of both questions about a picture, by category and picture; not of one without the other."""
+    pairs: dict[tuple[str, str | None], list[Counts]] = {}
+    for item, count in zip(items, counts, strict=True):
+        pairs.setdefault((item.truth["category"], item.picture), []).append(count)
+    return {key: pair for key, pair in pairs.items() if len(pair) == 2}
 
 
 def official_scores(pictures: Iterable[tuple[str, bool, bool]]) -> dict[str, float]:

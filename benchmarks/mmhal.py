@@ -5,7 +5,8 @@ Items    The response template of the data set (a list of question, gt_answer, i
          is of type i mod 8, so that order counts. Pictures by the file name in image_src, or by image_id.
 Prompt   The question.
 Rule     "official": a judge's reply rates k where "rating: k" is in it for exactly one k of 0 to 6, else 0.
-         "strict": such a reply rates nothing, and is counted as unparsed.
+         "strict": such a reply rates nothing, and is counted as unparsed. The judge is shown an answer without the
+         thoughts of a reasoning model (`thoughts`).
 Metrics  score, the mean rating (0 to 6); hallucination, the share of ratings below 3; unparsed replies; judged,
          the share of answers that count. By type, too.
 Judge    Nothing is judged unless asked for: `mmhall judge`. The authors' prompt is part of their repository:
@@ -25,6 +26,7 @@ from typing import ClassVar
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.judged import Judged, judgement
 from mmhall.benchmarks.reading import Record, find_pictures, read_records
+from mmhall.benchmarks.thoughts import spoken
 from mmhall.errors import DataError
 from mmhall.options import option
 from mmhall.results.store import Row
@@ -100,7 +102,7 @@ class MmHal(Judged):
 
     def asks(self, item: Item, text: str) -> Mapping[str, str]:
         """Return what the judge is shown, in the order of the authors' template."""
-        return {**{name: item.truth[name] for name in ("contents", "question", "reference")}, "answer": text}
+        return {**{name: item.truth[name] for name in ("contents", "question", "reference")}, "answer": spoken(text)}
 
     def count(self, item: Item, text: str) -> Counts:
         """Count an answer nobody has judged."""

@@ -18,6 +18,8 @@ from typing import Any
 
 from mmhall.errors import DataError
 
+_SEPARATORS = ",;|\t"
+_HOW = {True: 'separate the names of a picture by ";"', False: "give each object a row of its own"}
 WHAT = 'a CSV file with the columns "file,objects" (names separated by ";") or "file,category" (a row for each object)'
 
 
@@ -38,12 +40,23 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
                 raise DataError(f"{path}: its first line has {told!r}; give {WHAT}")
             found: dict[str, dict[str, str]] = {}
             for row in rows:
+                _refuse_more(row, f"{path}:{rows.line_num}")
                 _add(found, {name: row.get(column) for name, column in columns.items()}, f"{path}:{rows.line_num}")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; give {WHAT}") from error
     except (csv.Error, ValueError) as error:
         raise DataError(f"{path}: is no CSV file ({error}); give {WHAT}") from error
     return found
+
+
+def _refuse_more(row: Mapping[Any, Any], where: str) -> None:
+    """Refuse a row that has more cells than the first line names columns: they would be lost."""
+    more = [cell for cell in row.get(None) or () if cell.strip()]
+    if more:
+        raise DataError(
+            f"{where}: has {len(more)} more cells than the first line, such as {more[0]!r}; "
+            'separate the names of a picture by ";", in one cell'
+        )
 
 
 def seen(objects: dict[str, str], name: str, visibility: str) -> None:
@@ -62,6 +75,9 @@ def _add(found: dict[str, dict[str, str]], row: Mapping[str, str | None], where:
         raise DataError(f"{where}: lists {cells['file']!r} a second time; give each picture one row")
     objects = found.setdefault(cells["file"], {})
     for name in cells["objects"].split(";") if "objects" in cells else [cells["category"]]:
+        mark = next((mark for mark in _SEPARATORS if mark in name), None)
+        if mark is not None:
+            raise DataError(f"{where}: {name.strip()!r} holds {mark!r}; {_HOW['objects' in cells]}")
         if name.strip():
             seen(objects, name.strip(), cells.get("visibility", ""))
 

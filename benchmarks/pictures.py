@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
+from mmhall.benchmarks.categories import forms, unified
 from mmhall.benchmarks.picture_lists import files_of, read_csv, read_sets, seen
 from mmhall.errors import DataError
+from mmhall.results.kinds import of_data, seems
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,12 @@ class PictureSet:
     Attributes:
         pictures: In ascending order of id.
         categories: Every category name, sorted.
+        words: Category to the synonyms that the file gives for it, where it gives some.
     """
 
     pictures: tuple[Picture, ...]
     categories: tuple[str, ...]
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _by_id: dict[str, Picture] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -89,8 +93,10 @@ def read_pictures(path: Path, images: Path, limit: int | None = None, required: 
             return _coco(data, path, images, limit, required)
         found, files = sets, files_of(sets, images)
     names = sorted(found, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))[:limit]
-    pictures = [Picture(name, files[name], tuple(found[name]), found[name]) for name in names]
-    return _existing(path, pictures, {name for objects in found.values() for name in objects}, required)
+    known = unified(name for objects in found.values() for name in objects)
+    told = {name: _told(found[name], known) for name in names}
+    pictures = [Picture(name, files[name], tuple(told[name]), told[name]) for name in names]
+    return _existing(path, pictures, set(known.values()), required)
 
 
 def read_coco(annotations: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
@@ -110,23 +116,61 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None, require
 
 def _coco(data: Any, annotations: Path, images: Path, limit: int | None, required: bool) -> PictureSet:
     try:
-        names = {str(entry["id"]): str(entry["name"]) for entry in data["categories"]}
+        known = unified(str(entry["name"]) for entry in data["categories"])
+        names = {str(entry["id"]): known[str(entry["name"])] for entry in data["categories"]}
         found: dict[str, dict[str, str]] = {str(entry["id"]): {} for entry in data["images"]}
         for entry in data["annotations"]:
             objects, name = found[str(entry["image_id"])], names[str(entry["category_id"])]
             seen(objects, name, str(entry.get("visibility", "")))
         pictures = [
-            Picture(name, images / entry["file_name"], tuple(found[name]), found[name])
+            Picture(name, _file(entry, images), tuple(found[name]), found[name])
             for name, entry in sorted(
                 ((str(entry["id"]), entry) for entry in data["images"]), key=lambda e: (len(e[0]), e[0])
             )
         ]
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{annotations}: is no COCO detection file ({type(error).__name__}: {error})") from error
+        raise DataError(
+            f"{annotations}: is no COCO detection file ({type(error).__name__}: {error}), but {of_data(data)}"
+        ) from error
     for one, other in pairwise(pictures):
         if one.id == other.id:
             raise DataError(f"{annotations}: lists picture {one.id} twice; give every picture an id of its own")
-    return _existing(annotations, pictures[:limit], set(names.values()), required)
+    made = _existing(annotations, pictures[:limit], set(names.values()), required)
+    return replace(made, words=_words(data["categories"], known, annotations))
+
+
+def _file(entry: Mapping[str, Any], images: Path) -> Path:
+    """Return a picture's file: its `file_name`; else, as in LVIS, what `coco_url` ends in, in its folder or not."""
+    if "file_name" in entry or "coco_url" not in entry:
+        return images / str(entry["file_name"])
+    folder, name = str(entry["coco_url"]).split("/")[-2:]
+    return images / folder / name if (images / folder / name).is_file() else images / name
+
+
+def _told(objects: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """Return a picture's objects by the name that each category goes by."""
+    told: dict[str, str] = {}
+    for name, visibility in objects.items():
+        seen(told, known[name], visibility)
+    return told
+
+
+def _words(categories: Sequence[Mapping[str, Any]], known: Mapping[str, str], path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the synonyms of categories, as LVIS has them; a name of another category is none.
+
+    Raises:
+        DataError: A category has something else than a list of words.
+    """
+    words: dict[str, tuple[str, ...]] = {}
+    for entry in categories:
+        listed = entry.get("synonyms") or []
+        if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
+            raise DataError(f"{path}: category {entry['name']!r} has synonyms {listed!r:.60}; expected a list of words")
+        own = known[str(entry["name"])]
+        spelt = [form for word in listed for form in forms(word) if known.get(word, own) == own]
+        if spelt:
+            words[own] = (*words.get(own, ()), *spelt)
+    return words
 
 
 def read_captions(path: Path) -> dict[str, list[str]]:
@@ -158,9 +202,11 @@ def read_json(path: Path, what: str) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; give {what}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}; it is {seems(path)}, give {what}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is no {what.removeprefix('a ')} ({type(error).__name__}: {error})") from error
+        raise DataError(
+            f"{path}: is no {what.removeprefix('a ')} ({type(error).__name__}: {error}), but {seems(path)}"
+        ) from error
 
 
 def _existing(source: Path, pictures: Sequence[Picture], categories: Collection[str], required: bool) -> PictureSet:

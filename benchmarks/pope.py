@@ -5,7 +5,8 @@ Items    Of pictures with known objects: for each with at least three, a yes que
          three listed, and after each a no question. The absent object is drawn by the setting: *random*
          (any), *popular* (the most frequent absent one), *adversarial* (the one that most often
          appears together with the object just asked for). Frequencies are counted on the pictures used.
-         Or those of question files (COCO, A-OKVQA, GQA), one or a folder with three: `pope_files`.
+         Or those of question files (COCO, A-OKVQA, GQA), one or a folder with three, or of POPEv2's
+         annotations.json (setting *v2*): `pope_files`.
 Prompt   The question, then what a profile puts behind it. "llava" and "lmms-eval": "Answer the question
          using a single word or phrase." on a new line; "vcd": " Please answer this question with one
          word."; "clearsight": " Please just answer yes or no."; "opera" and "vlmevalkit": nothing. The
@@ -33,7 +34,7 @@ from typing import Any, ClassVar
 from mmhall.benchmarks import yes_bias, yesno
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.pope_files import find_pictures, is_questions, read_questions
+from mmhall.benchmarks.pope_files import SECOND, find_pictures, is_questions, read_questions
 from mmhall.benchmarks.pope_maker import (
     FREQUENCIES,
     PER_PICTURE,
@@ -45,7 +46,7 @@ from mmhall.benchmarks.pope_maker import (
     make_questions,
 )
 from mmhall.benchmarks.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
-from mmhall.benchmarks.yesno import RULES, parse_official, parse_strict, score, tally
+from mmhall.benchmarks.yesno import RULES, parse_official, parse_strict, read, score, tally
 from mmhall.options import option
 
 __all__ = ["SETTINGS", "SUFFIX", "Pope", "parse_official", "parse_strict", "question_about", "score"]
@@ -75,7 +76,7 @@ class ObjectQuestions(PictureBenchmark):
         sample_seed: Seeds those draws.
     """
 
-    reads: ClassVar[str] = "a COCO detection file, POPE question file, or folder of POPE's question files"
+    reads: ClassVar[str] = "a COCO detection file, POPE or POPEv2 question file, or folder of POPE's question files"
 
     rule: str = option("strict", choices=tuple(RULES))
     max_new_tokens: int = option(8, low=1)
@@ -104,11 +105,11 @@ class ObjectQuestions(PictureBenchmark):
         """Read question files, or make the questions of annotated pictures."""
         if source.data is None or not is_questions(source.data):
             return super().material(source)
-        read = read_questions(source.data, self.text)
-        names = list(dict.fromkeys(q.picture for q in read.questions))[: source.limit]
+        known = read_questions(source.data, self.text)
+        names = list(dict.fromkeys(q.picture for q in known.questions))[: source.limit]
         pictures = find_pictures(names, source.folder or Path(), source.pictures)
-        items = self.phrased([q for q in read.questions if q.picture in pictures], source.seed)
-        return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, read.remarks)
+        items = self.phrased([q for q in known.questions if q.picture in pictures], source.seed)
+        return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, known.remarks)
 
     def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
         """Say how many pictures are too crowded to be asked about."""
@@ -150,7 +151,7 @@ class ObjectQuestions(PictureBenchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](text, item.truth["label"]) == item.truth["label"])]
+        return [(0, len(text), read(self.rule, item.truth["label"], text) == item.truth["label"])]
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Pope(ObjectQuestions):
     """
 
     name: ClassVar[str] = "pope"
-    groups: ClassVar[tuple[str, ...]] = SETTINGS
+    groups: ClassVar[tuple[str, ...]] = (*SETTINGS, SECOND)
     metrics: ClassVar[tuple[Metric, ...]] = (*yesno.METRICS, *yes_bias.METRICS, *BY_VISIBILITY)
 
     pooled: bool = option(False)
@@ -171,7 +172,7 @@ class Pope(ObjectQuestions):
         """Check the options; pooled questions are a group of their own."""
         super().__post_init__()
         if self.pooled:
-            object.__setattr__(self, "groups", (*SETTINGS, "pooled"))
+            object.__setattr__(self, "groups", (*type(self).groups, "pooled"))
 
     def phrased(self, questions: Sequence[Question], seed: int) -> list[Item]:
         """Put each question as it is."""

@@ -3,6 +3,9 @@
 A set is up to three files, one for each setting, whose names say which: "coco_pope_popular.json". Each is JSON
 Lines or one JSON array, with LF or CRLF, of {"question_id": 1, "image": "a.jpg", "text": "Is there ...",
 "label": "yes"}. Numbers start anew in every file, so a question is known by setting and number.
+
+POPEv2's annotations.json is a set of its own, with the setting "v2": {"image_name": "/images/a.jpg", "query": "Is
+there ...", "label": "Yes"}, pictures relative to --images, questions numbered from 1.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from mmhall.errors import DataError
 from mmhall.results.imports import entries
 
 MANIFEST = "manifest.json"
+SECOND = "v2"
 _ENDINGS = (".json", ".jsonl")
 _SUBFOLDERS = ("", "val2014", "train2014", "val2017", "train2017", "images")
 
@@ -56,11 +60,21 @@ def is_questions(path: Path) -> bool:
         return any(is_questions(file) for file in _named(path))
     if path.suffix == ".jsonl":
         return path.is_file()
+    start = _start(path)
+    return '"question_id"' in start or _is_second(start)
+
+
+def _start(path: Path) -> str:
     try:
         with path.open(encoding="utf-8-sig", errors="replace") as file:
-            return '"question_id"' in file.read(4096)
+            return file.read(4096)
     except OSError:
-        return False
+        return ""
+
+
+def _is_second(start: str) -> bool:
+    """Tell whether a file begins as POPEv2's does."""
+    return '"image_name"' in start and '"query"' in start
 
 
 def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
@@ -130,7 +144,7 @@ def write_questions(
         DataError: The folder cannot be written, or the items are not POPE's.
     """
     names = _names(pictures or {})
-    listed: dict[str, list[dict[str, Any]]] = {setting: [] for setting in SETTINGS}
+    listed: dict[str, list[dict[str, Any]]] = {setting: [] for setting in (*SETTINGS, SECOND)}
     for item in items:
         if "ids" not in item.truth or "question" not in item.truth:
             raise DataError(f"item {item.id!r} has no question to write; give items made by pope")
@@ -189,6 +203,8 @@ def _named(folder: Path) -> list[Path]:
 
 def _files(path: Path) -> dict[str, Path]:
     """Return the file of each setting."""
+    if path.is_file() and _is_second(_start(path)):
+        return {SECOND: path}
     files: dict[str, Path] = {}
     for file in _named(path) if path.is_dir() else [path]:
         said = _settings(file)
@@ -205,14 +221,23 @@ def _files(path: Path) -> dict[str, Path]:
 def _records(path: Path) -> list[_Record]:
     """Read one file."""
     records: dict[str, _Record] = {}
-    for where, entry in entries(path, "POPE's question files"):
-        record = _record(entry, where)
+    for place, (where, entry) in enumerate(entries(path, "POPE's question files"), 1):
+        record = _record(_as_first(entry, place), where)
         if str(record.number) in records:
             raise DataError(f"{where}: question_id {record.number!r} is there twice; a file must number each once")
         records[str(record.number)] = record
     if not records:
         raise DataError(f"{path}: holds no questions")
     return list(records.values())
+
+
+def _as_first(entry: Any, place: int) -> Any:
+    """Return a record of POPEv2 with the fields of POPE's, any other as it is."""
+    if not isinstance(entry, dict) or not {"image_name", "query"} <= set(entry) or "question_id" in entry:
+        return entry
+    image = entry["image_name"]
+    image = image.lstrip("/") if isinstance(image, str) else image
+    return {"question_id": place, "image": image, "text": entry["query"], "label": entry.get("label")}
 
 
 def _record(entry: Any, where: str) -> _Record:

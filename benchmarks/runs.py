@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import mmhall
 from mmhall.benchmarks import benchmark as make_benchmark
-from mmhall.benchmarks.base import Benchmark, Item, Material, Source
+from mmhall.benchmarks.base import Benchmark, Item, Material, Source, digest_of
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.hub import remarks as hub_remarks
 from mmhall.errors import OptionError, RunError
@@ -36,12 +36,14 @@ class Part:
         items: What it asks.
         pictures: Picture id to file.
         remarks: What a reader should know of how the items were made.
+        digests: Picture id to SHA-256 of its file; runs of older versions have none.
     """
 
     benchmark: Benchmark
     items: list[Item]
     pictures: Mapping[str, Path]
     remarks: tuple[str, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def picture(self, item: Item) -> Path | None:
         """Return an item's picture file, None where it has none."""
@@ -175,20 +177,21 @@ def start(
         OptionError: Two strategies are the same on this model.
         MmhallError: The data is unfit, or the folder belongs to another set-up.
     """
-    made = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
+    read = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
+    made = [(*one, one[2].picture_digests()) for one in read]
     setup: dict[str, Any] = {
         **lvlm.identity(),
         "strategies": [str(s) for s in strategies],
         "fitted": _fitted(lvlm, strategies),
         "num_beams": {str(s): s.beams for s in strategies},
         "options": {str(s): s.options() for s in strategies},
-        "benchmarks": {b.name: _told(lvlm, b, source, material) for b, source, material in made},
+        "benchmarks": {b.name: _told(lvlm, b, source, material, seen) for b, source, material, seen in made},
         "batch_size": batch_size,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
     with closing(Store.create(folder, setup)) as store:
-        for benchmark, _, material in made:
-            store.keep_items(benchmark.name, _kept(material, folder))
+        for benchmark, _, material, seen in made:
+            store.keep_items(benchmark.name, _kept(material, seen, folder))
     return reopen(folder)
 
 
@@ -210,14 +213,16 @@ def _once(what: str, names: Sequence[str]) -> None:
             raise OptionError("bench", what, name, "named once")
 
 
-def _told(lvlm: LVLM, benchmark: Benchmark, source: Source, material: Material) -> dict[str, Any]:
+def _told(
+    lvlm: LVLM, benchmark: Benchmark, source: Source, material: Material, seen: Mapping[str, str]
+) -> dict[str, Any]:
     """Describe a benchmark for the set-up: what must stay the same from call to call."""
-    items, pictures = material.digests()
+    items, _ = replace(material, pictures={}).digests()
     return {
         "spec": str(benchmark),
         "rule": benchmark.rule,
         "items": items,
-        "pictures": pictures,
+        "pictures": digest_of(seen),
         "count": len(material.items),
         "limit": source.limit,
         "seed": source.seed,
@@ -242,7 +247,7 @@ def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
     return shared
 
 
-def _kept(material: Material, folder: Path) -> dict[str, dict[str, Any]]:
+def _kept(material: Material, seen: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
     """Write items as the store keeps them; a picture in the run folder may move with it."""
     base = folder.resolve()
 
@@ -251,15 +256,21 @@ def _kept(material: Material, folder: Path) -> dict[str, dict[str, Any]]:
         return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
 
     files = {name: noted(path) for name, path in material.pictures.items()}
-    return {i.id: {**asdict(i), "file": None if i.picture is None else files[i.picture]} for i in material.items}
+    return {
+        i.id: {**asdict(i)}
+        | ({"file": None} if i.picture is None else {"file": files[i.picture], "sha256": seen[i.picture]})
+        for i in material.items
+    }
 
 
 def _part(store: Store, folder: Path, told: Mapping[str, Any]) -> Part:
     benchmark = make_benchmark(told["spec"])
-    items, pictures = [], {}
+    items, pictures, digests = [], {}, {}
     for content in store.items(benchmark.name).values():
-        file = content.pop("file")
+        file, digest = content.pop("file"), content.pop("sha256", None)
         items.append(Item(**{**content, "groups": tuple(content["groups"])}))
         if file is not None:
             pictures[content["picture"]] = folder / file
-    return Part(benchmark, items, pictures, tuple(told["remarks"]))
+        if digest is not None:
+            digests[content["picture"]] = digest
+    return Part(benchmark, items, pictures, tuple(told["remarks"]), digests)

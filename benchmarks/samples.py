@@ -2,7 +2,7 @@
 
 Its sample logs have `doc_id`, `doc`, `target`, `arguments`, `resps`, `filtered_resps`, `filter`, `metrics`, three
 hashes, and each metric by name. Ours are those, where metrics are the counts of an answer, and besides what tells
-answers of one file apart: benchmark, strategy, item, and why there is no answer.
+answers of one file apart: benchmark, strategy, item, SHA-256 of its picture, and why there is no answer.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ COLUMNS: dict[str, type] = {
     "doc": str,
     "settings": str,
     "extra": str,
+    "picture_sha256": str,
     "doc_hash": str,
     "prompt_hash": str,
     "target_hash": str,
@@ -89,10 +90,13 @@ def _of(run: Run, part: Part) -> Iterator[dict[str, Any]]:
     for number, item in enumerate(part.items):
         for strategy, rows in by_strategy.items():
             if item.id in rows:
-                yield _record(number, item, rows[item.id], counted[strategy].get(item.id, {}), settings)
+                seen = part.digests.get(item.picture or "")
+                yield _record(number, item, rows[item.id], counted[strategy].get(item.id, {}), settings, seen)
 
 
-def _record(number: int, item: Item, row: Row, counted: Counts, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _record(
+    number: int, item: Item, row: Row, counted: Counts, settings: Mapping[str, Any], seen: str | None
+) -> dict[str, Any]:
     doc = {**asdict(item), "truth": dict(item.truth)}
     label = item.truth.get("label")
     target = label if isinstance(label, str) else json.dumps(doc["truth"])
@@ -105,6 +109,7 @@ def _record(number: int, item: Item, row: Row, counted: Counts, settings: Mappin
         "filtered_resps": [text for texts in _texts(row) for text in texts],
         "filter": "none",
         "metrics": [],
+        "picture_sha256": seen,
         "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
         "prompt_hash": _hash(item.prompt),
         "target_hash": _hash(target),

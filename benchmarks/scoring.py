@@ -1,7 +1,7 @@
 """Score answers made elsewhere: join them with a benchmark's items, and read them as those of a run.
 
-Answers are joined by id, never by position. Where questions have numbers in several files (POPE's settings), each
-file's question counts by itself: a run asks it once, but others may have got two different answers.
+Answers are joined as `mmhall.benchmarks.joining` says: by id, by picture and question, or by place where each question
+is that of its place.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
-from mmhall.benchmarks.base import Benchmark, Item, Source
+from mmhall.benchmarks.base import Benchmark, Item, Material, Source, file_digest
 from mmhall.benchmarks.evaluation import Evaluation
+from mmhall.benchmarks.joining import Joined, join, repeats_another
 from mmhall.benchmarks.runs import Part
 from mmhall.errors import DataError
-from mmhall.results.imports import Given, read_answers
+from mmhall.results.imports import Given, read_answers, told
 from mmhall.results.store import Row
+
+DIGEST = "picture_sha256"  # as `mmhall export` writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +40,6 @@ class Scored:
     items: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Join:
-    """What answers' ids stand for.
-
-    Attributes:
-        items: By id as answers give it, with its setting where there are numbers.
-        settings: Those that number their questions; empty: answers give the items' own ids.
-        default: The setting of answers that say none.
-    """
-
-    items: Mapping[str, Item]
-    settings: tuple[str, ...] = ()
-    default: str | None = None
-
-    def id(self, given: Given) -> str:
-        """Return the id an answer is for."""
-        if not self.settings:
-            return given.id
-        said = (given.category or "").lower()
-        setting = said if said in self.settings else self.default
-        if setting is not None:
-            return f"{setting}/{given.id}"
-        having = [s for s in self.settings if f"{s}/{given.id}" in self.items]
-        if len(having) > 1:
-            raise DataError(
-                f"{given.where}: question_id {given.id} is in {', '.join(having)}; say which in a field category, "
-                "in the file's name, or by giving one question file as --data"
-            )
-        return f"{having[0]}/{given.id}" if having else given.id
-
-
 def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     """Score a file of answers.
 
@@ -84,17 +56,26 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     mine = [one for one in given if one.benchmark in (None, benchmark.name)]
     if not mine:
         raise DataError(f"{path}: holds answers of {given[0].benchmark!r} alone, none of {benchmark.name!r}")
-    join = _join(material.items, mine[0].kind, path)
-    rows, unknown = _rows(benchmark, join, mine, path)
+    joined = join(benchmark, material, mine, path)
+    about = _pictures(joined, material, mine)
+    rows, unknown = _rows(benchmark, joined, mine, path)
     if not rows:
         raise DataError(
             f"{path}: none of its {len(mine)} answers is for an item of {benchmark.name}: it has ids such as "
-            f"{_examples(join.items)}, the file {_examples(unknown)}; check --data"
+            f"{_examples(joined.items)}, the file {_examples(unknown)}; it is {told(mine)}; check --data"
         )
+    rows = [row for row in rows if about.get(row.item, True)]
+    if not rows:
+        raise DataError(f"{path}: its {len(mine)} answers are all about other pictures than --data has by these names")
     _refuse_unmeasured(benchmark, rows, path)
     strategies = tuple(dict.fromkeys(row.strategy for row in rows))
-    items = list(join.items.values())
-    remarks = [*material.remarks, *_remarks(items, rows, strategies, unknown)]
+    items = list(joined.items.values())
+    remarks = [
+        *material.remarks,
+        *_remarks(items, rows, strategies, unknown),
+        *_other_questions(joined, mine),
+        *_other_pictures(about, mine),
+    ]
     if len(mine) < len(given):
         remarks.append(f"{len(given) - len(mine)} answers are of other benchmarks")
     evaluation = replace(benchmark.evaluate(items, rows, strategies), costs=())
@@ -102,35 +83,18 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     return Scored(Part(benchmark, items, {}, tuple(remarks)), evaluation, strategies, digest)
 
 
-def _join(items: Sequence[Item], kind: str, path: Path) -> _Join:
-    if kind != "question_id" or not all("ids" in item.truth for item in items):
-        return _Join({item.id: item for item in items})
-    numbered: dict[str, Item] = {}
-    for item in items:
-        ids: Mapping[str, Sequence[Any]] = item.truth["ids"]
-        others = tuple(group for group in dict.fromkeys(item.groups) if group not in ids)
-        for setting, numbers in ids.items():
-            for number in numbers:
-                id_ = f"{setting}/{number}"
-                truth = {**item.truth, "ids": {setting: [number]}}
-                numbered[id_] = replace(item, id=id_, groups=(setting, *others), truth=truth)
-    settings = tuple(dict.fromkeys(setting for item in items for setting in item.truth["ids"]))
-    named = settings if len(settings) == 1 else [s for s in settings if s in path.name.lower()]
-    return _Join(numbered, settings, named[0] if len(named) == 1 else None)
-
-
-def _rows(benchmark: Benchmark, join: _Join, given: Sequence[Given], path: Path) -> tuple[list[Row], list[str]]:
+def _rows(benchmark: Benchmark, joined: Joined, given: Sequence[Given], path: Path) -> tuple[list[Row], list[str]]:
     """Return the answers that are for an item, and the ids of those that are not."""
     rows: list[Row] = []
     unknown: list[str] = []
     seen: dict[tuple[str, str], str] = {}
-    for one in given:
-        id_, strategy = join.id(one), one.strategy or path.stem
+    for id_, one in zip(joined.ids, given, strict=True):
+        strategy = one.strategy or path.stem
         if (id_, strategy) in seen:
             raise DataError(f"{one.where}: answers {id_!r} again, after {seen[id_, strategy]}; keep one")
         seen[id_, strategy] = one.where
-        if id_ in join.items:
-            rows.append(_row(benchmark.name, join.items[id_], strategy, one))
+        if id_ in joined.items:
+            rows.append(_row(benchmark.name, joined.items[id_], strategy, one))
         else:
             unknown.append(id_)
     return rows, unknown
@@ -190,6 +154,47 @@ def _remarks(
                 f"{strategy} has no answer to {len(missing)} of {len(items)} items, such as {_examples(missing)}"
             )
     return said
+
+
+def _pictures(joined: Joined, material: Material, given: Sequence[Given]) -> dict[str, bool]:
+    """Tell of items whose answers say SHA-256 of their picture whether it is that of the data, where that is there."""
+    seen: dict[Path, str] = {}
+    same: dict[str, bool] = {}
+    for id_, one in zip(joined.ids, given, strict=True):
+        item, digest = joined.items.get(id_), one.fields.get(DIGEST)
+        path = material.pictures.get(item.picture or "") if item is not None else None
+        if isinstance(digest, str) and path is not None and path.is_file():
+            if path not in seen:
+                seen[path] = file_digest(path)
+            same[id_] = same.get(id_, True) and seen[path] == digest
+    return same
+
+
+def _other_pictures(about: Mapping[str, bool], given: Sequence[Given]) -> list[str]:
+    """Say how many items are about other pictures, and where an export does not tell."""
+    other = [id_ for id_, same in about.items() if not same]
+    said = []
+    if other:
+        said.append(
+            f"the answers to {len(other)} items, such as {_examples(other)}, are about other pictures than --data has "
+            "by these names, and do not count"
+        )
+    if any(one.benchmark is not None and one.fields.get(DIGEST) is None and one.fields.get("picture") for one in given):
+        said.append("the file has no digests of its pictures, so that these are taken to be those of --data by name")
+    return said
+
+
+def _other_questions(joined: Joined, given: Sequence[Given]) -> list[str]:
+    """Say how many answers repeat a question that is not their item's."""
+    pairs = [(joined.items[id_], one) for id_, one in zip(joined.ids, given, strict=True) if id_ in joined.items]
+    other = [(item, one) for item, one in pairs if repeats_another(item, one)]
+    if not other:
+        return []
+    item, one = other[0]
+    return [
+        f"{len(other)} answers repeat another question than the one they are scored by: {one.where} has "
+        f"{one.questions[0]!r:.80}, the data {item.prompt!r:.80}; check that the ids are those of --data"
+    ]
 
 
 def _examples(ids: Any) -> str:

@@ -31,7 +31,7 @@ from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.pope import ObjectQuestions, item_ids
 from mmhall.benchmarks.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.pope_wording import PROMPTS, is_plural, with_article
-from mmhall.benchmarks.yesno import RULES, Label, tally
+from mmhall.benchmarks.yesno import Label, read, tally
 from mmhall.errors import DataError
 from mmhall.options import option
 from mmhall.results.statistics import Array, ratio
@@ -164,7 +164,7 @@ class Sycophancy(ObjectQuestions):
 
     def _pair(self, label: Label, before: str, after: str) -> Counts:
         """Count what a lead did to an answer."""
-        was, now = (RULES[self.rule](text, label) for text in (before, after))
+        was, now = (read(self.rule, label, text) for text in (before, after))
         old, new = (tally(self.rule, label, text) for text in (before, after))
         return {
             "pairs": 1,

@@ -1,7 +1,8 @@
 """Yes/no answers: the rules by which published scripts read them, and what is counted from them.
 
 The positive class is "yes". Five public scripts score POPE by five rules, and ours is a sixth; on the same
-answers they give very different figures, so a rule is named in every result.
+answers they give very different figures, so a rule is named in every result. Each reads the answer without the
+thoughts of a reasoning model (`thoughts`); thoughts alone are unparsed by all of them.
 
 Rules    strict      ours: the first word, markup aside, is yes or no (or yeah, yep, nope), else unparsed;
                      an unparsed answer is wrong whatever the label.
@@ -22,6 +23,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from mmhall.benchmarks.base import Counts, Metric
+from mmhall.benchmarks.thoughts import silent, spoken
 
 Label = Literal["yes", "no"]
 
@@ -41,12 +43,12 @@ _LONE_DOT = re.compile(r"(?<!\d)\.(?!\d)")
 
 
 def parse_strict(answer: str) -> Label | None:
-    """Read yes or no off the first word; None when it is neither.
+    """Read yes or no off the first word behind a model's thoughts; None when it is neither.
 
     >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("There is none")
     ('yes', 'no', None)
     """
-    first = re.search(r"[^\W\d_]+", _MARKUP.sub(" ", answer))
+    first = re.search(r"[^\W\d_]+", _MARKUP.sub(" ", spoken(answer)))
     return _WORDS.get(first.group().lower()) if first else None
 
 
@@ -118,6 +120,15 @@ RULES: dict[str, Callable[[str, Label], Label | None]] = {
 }
 
 
+def read(rule: str, label: Label, answer: str) -> Label | None:
+    """Read an answer by a rule of `RULES`, its thoughts cut out; None where it cannot be read, or is thoughts alone.
+
+    >>> read("official", "yes", "<think>No car here.</think>Yes"), read("official", "yes", "<think>No, wait")
+    ('yes', None)
+    """
+    return None if silent(answer) else RULES[rule](spoken(answer), label)
+
+
 def score(label: Label, answered: Label | None) -> Counts:
     """Count one answer as read; an unparsed one is wrong, and "not yes".
 
@@ -144,7 +155,7 @@ def tally(rule: str, label: Label, answer: str) -> Counts:
     >>> tally("lmms-eval", "yes", "Yes.")
     {'n': 1, 'right': 0, 'tp': 0, 'said_yes': 0, 'is_yes': 0, 'is_no': 0, 'yes': 1, 'unparsed': 1}
     """
-    answered = RULES[rule](answer, label)
+    answered = read(rule, label, answer)
     counts = score(label, answered)
     if rule == "lmms-eval":
         counts["yes"] = int(label == "yes")

@@ -44,6 +44,7 @@ def compare(first: Run, second: Run) -> Comparison:
         common = _common(part, other)
         told = f"{part.benchmark.name}: {len(common)} items are the same"
         remarks.append(f"{told} (of {len(part.items)} and {len(other.items)})")
+        remarks += _of_pictures(part, other)
         if str(part.benchmark) != str(other.benchmark):
             remarks.append(f"{part.benchmark.name}: both are read as {part.benchmark}, the first run's way")
         for own, theirs in pairs if common else ():
@@ -83,8 +84,34 @@ def _both_ways(first: Run, second: Run) -> list[tuple[str, str, str]]:
 
 
 def _common(part: Part, other: Part) -> list[Item]:
+    """Return the items that both runs ask, about the same picture."""
+    return [item for item in _alike(part, other) if not _differs(item, part, other)]
+
+
+def _alike(part: Part, other: Part) -> list[Item]:
     known = {item.id: item for item in other.items}
     return [item for item in part.items if known.get(item.id) == item]
+
+
+def _differs(item: Item, part: Part, other: Part) -> bool:
+    digests = [one.digests.get(item.picture or "") for one in (part, other)]
+    return None not in digests and digests[0] != digests[1]
+
+
+def _of_pictures(part: Part, other: Part) -> list[str]:
+    """Say which items look the same but are about other pictures, and where that is not known."""
+    alike = [item for item in _alike(part, other) if item.picture is not None]
+    differing = sum(_differs(item, part, other) for item in alike)
+    unknown = sum(item.picture not in one.digests for item in alike for one in (part, other)) > 0
+    said = []
+    if differing:
+        said.append(f"{part.benchmark.name}: {differing} items are about other pictures of the same name: left out")
+    if unknown:
+        said.append(
+            f"{part.benchmark.name}: a run has no digests of its pictures, as older versions kept none, so that "
+            "pictures are taken to be the same by name"
+        )
+    return said
 
 
 def _paired(

@@ -112,7 +112,7 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
     said += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
     for part, evaluation in evaluated:
         benchmark = part.benchmark
-        said += [f"{benchmark.name}: {remark}" for remark in part.remarks]
+        said += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
         if len(fitted) > 1:
             said += [
                 f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "
@@ -129,6 +129,12 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
             if count:
                 said.append(
                     f"{benchmark.name}, {name}: {count} answers were cut off at {benchmark.max_new_tokens} tokens."
+                )
+        for name, count in evaluation.silent.items():
+            if count:
+                said.append(
+                    f"{benchmark.name}, {name}: {count} answers are thoughts alone, which never end or have nothing "
+                    "behind them, and count as unparsed or as saying nothing; let the model write more tokens."
                 )
     return said
 
@@ -157,9 +163,11 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "scored": e.scored,
                 "truncated": dict(e.truncated),
                 "failed": dict(e.failed),
+                "thoughts_only": dict(e.silent),
             }
             for part, e in evaluated
         ],
+        "remarks": remarks(evaluated, {s: setup.get("fitted", {}).get(s, s) for s in setup["strategies"]}),
     }
 
 

@@ -27,8 +27,8 @@ def bench(
     data: Annotated[
         list[str],
         typer.Option(
-            help="What to ask about: a file or folder, or hub:ID[@REVISION]; with several benchmarks also "
-            "NAME=PATH, repeatable. By default scenes are drawn."
+            help="What to ask about: a file or folder, Parquet included, or hub:ID[@REVISION]; with several "
+            "benchmarks also NAME=PATH, repeatable. By default scenes are drawn."
         ),
     ] = [],  # noqa: B006
     images: Annotated[
@@ -144,10 +144,11 @@ def _sources(
 ) -> list[tuple[Benchmark, Source]]:
     """Say where each benchmark's data is; scenes are drawn for those that can do with them and were given none."""
     from mmhall.benchmarks.base import Source
+    from mmhall.benchmarks.hub import given
 
     names = [benchmark.name for benchmark in asked]
     files, folders = _by_name("data", data, names), _by_name("images", images, names)
-    own = {name: _data(files[name], name) for name in names if name in files}
+    own = {name: given(files[name], name) for name in names if name in files}
     if not data and any(benchmark.drawn for benchmark in asked):
         scenes = drawn()
         own |= {benchmark.name: scenes for benchmark in asked if benchmark.drawn}
@@ -166,16 +167,6 @@ def _by_name(option: str, values: Sequence[str], names: Sequence[str]) -> dict[s
                 raise OptionError("bench", option, value, f"given once for {one}")
             found[one] = rest if sign and name in names else value
     return found
-
-
-def _data(value: str, name: str) -> Path:
-    """Return where data is; a data set of the hub is brought here first."""
-    if not value.startswith("hub:"):
-        return Path(value)
-    from mmhall.benchmarks.hub import fetch
-
-    fetched: Path = fetch(value, name)
-    return fetched
 
 
 @contextmanager

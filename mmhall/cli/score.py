@@ -10,13 +10,15 @@ import typer
 
 def score(
     benchmark: Annotated[str, typer.Argument(help='Such as: pope; "pope(pooled=True)".')],
-    answers: Annotated[Path, typer.Argument(help="JSON Lines or a JSON array: an export, or an official format.")],
+    answers: Annotated[
+        Path, typer.Argument(help="An export, or what the benchmark's or LLaVA's scripts or lmms-eval write.")
+    ],
     data: Annotated[Path, typer.Option(help="What was asked: the benchmark's data, as for bench. No pictures needed.")],
     rule: Annotated[str | None, typer.Option(help="How answers are read: short for the option rule.")] = None,
     seed: Annotated[int, typer.Option(help="Seed the questions were made with, where the data needs one.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Score answers produced elsewhere; they are matched by id, never by position.
+    """Score answers produced elsewhere; they are matched by id, or by picture and question, never by position alone.
 
     Example: mmhall score pope answers.jsonl --rule official --data pope/coco
     """
@@ -26,6 +28,7 @@ def score(
 
     from mmhall.benchmarks import benchmark as make_benchmark
     from mmhall.benchmarks.base import Source
+    from mmhall.benchmarks.hub import given
     from mmhall.benchmarks.report.table import as_data, remarks, sections
     from mmhall.benchmarks.scoring import score as scored
     from mmhall.cli.report import print_sections
@@ -37,13 +40,15 @@ def score(
         if "rule" in parse(benchmark, "benchmark")[1]:
             raise OptionError("score", "rule", rule, f"left out where the benchmark says it: {benchmark}")
         made = replace(made, rule=rule)
-    found = scored(made, Source(data, seed=seed), answers)
+    found = scored(made, Source(given(str(data), made.name), seed=seed), answers)
     evaluated = [(found.part, found.evaluation)]
     if as_json:
+        files = sorted(answers.glob("*.txt")) if answers.is_dir() else [answers]
+        content = b"".join(file.read_bytes() for file in files)
         setup = {
             "benchmarks": {made.name: {"spec": str(made), "rule": made.rule, "items": found.items, "seed": seed}},
             "strategies": list(found.strategies),
-            "answers": {"file": str(answers), "sha256": hashlib.sha256(answers.read_bytes()).hexdigest()},
+            "answers": {"file": str(answers), "sha256": hashlib.sha256(content).hexdigest()},
             "remarks": list(found.part.remarks),
         }
         print(json.dumps(as_data(evaluated, setup), indent=1))

@@ -1,22 +1,32 @@
 """Answers made elsewhere, read from a file.
 
-JSON Lines or one JSON array, of our export, of lm-evaluation-harness's sample logs, or as the official scripts of
-benchmarks take them: `question_id` with `answer` or `text`, `id` with `response`, `image_id` with `caption`.
+JSON Lines, one JSON array, or JSON objects one after the other: our export, sample logs of lm-evaluation-harness and
+lmms-eval, or as the official scripts of benchmarks take them: `question_id` with `answer` or `text`, `id` with
+`response`, `image_id` or `image` with `caption`, the question with `answer` or `model_prediction`. Or MME's own
+results: a folder with a text file for each category, or one of these, with lines of picture, question, label and
+answer, tabs between.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmhall.errors import DataError
+from mmhall.results.kinds import of_data, seems
 
-IDS = ("item", "question_id", "image_id", "id")
-TEXTS = ("resps", "filtered_resps", "answer", "text", "response", "caption")
+PICTURES = ("image_id", "image", "image_name", "image_path", "image_file", "file_name", "filename")
+IDS = ("item", "question_id", "id", *PICTURES)
+QUESTIONS = ("question", "prompt", "query")
+MODELS = ("model_prediction", "model_answer")
+TEXTS = (*MODELS, "resps", "filtered_resps", "answer", "text", "response", "caption", "prediction")
 _LIKE = '{"question_id": 1, "answer": "Yes"}'
+_COLUMNS = 4  # of MME's results
+_BLANK = re.compile(r"\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +35,18 @@ class Given:
 
     Attributes:
         where: File and line, for messages.
-        kind: Which field says what it answers: one of `IDS`.
-        id: What that says.
+        ids: What may say which item it answers, by field, in the order of `IDS`.
+        questions: What may be the question it answers.
         category: Part of the benchmark that the id belongs to; None: not said.
         texts: What may be the answer, by field; empty: there is none.
         benchmark: Its benchmark; None: not said.
         strategy: How it was decoded; None: not said.
-        fields: Everything.
+        fields: Everything; what a sample log keeps in `doc` is there, too.
     """
 
     where: str
-    kind: str
-    id: str
+    ids: Mapping[str, str]
+    questions: tuple[str, ...]
     category: str | None
     texts: Mapping[str, str]
     benchmark: str | None
@@ -48,22 +58,47 @@ def read_answers(path: Path) -> list[Given]:
     """Read a file of answers.
 
     Raises:
-        DataError: It cannot be read, is of another kind or torn, or a record lacks its id or text.
+        DataError: It cannot be read, is of another kind or torn, or a record lacks its id and question, or text.
     """
-    given = [
-        _given(fields, where) for where, fields in entries(path, "a file of answers, as JSON Lines or a JSON array")
-    ]
+    what = "a file of answers, as JSON Lines or a JSON array"
+    tables = sorted(path.glob("*.txt")) if path.is_dir() else [path] if path.suffix == ".txt" else []
+    rows = [row for table in tables for row in _lines_of_table(table)]
+    given = [_given(fields, where) for where, fields in rows or entries(path, what)]
     if not given:
         raise DataError(f"{path}: holds no answers; give JSON Lines or a JSON array of records such as {_LIKE}")
-    first = given[0]
-    for one in given:
-        if one.kind != first.kind:
-            raise DataError(f"{one.where}: names its question by {one.kind}, but {first.where} by {first.kind}")
     return given
 
 
+def _lines_of_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the answers of a category as MME's script takes them; none, where the first line is of another kind.
+
+    Raises:
+        DataError: The file cannot be read, or a later line is of another kind.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as text; it is {seems(path)}") from error
+    for number, line in enumerate(lines, 1):
+        cells = line.rstrip("\r").split("\t")
+        if not line.strip():
+            continue
+        if len(cells) != _COLUMNS:
+            if number == 1:
+                return
+            raise DataError(f"{path}, line {number}: has {len(cells)} cells; give picture, question, label and answer")
+        image, question, _, answer = cells
+        fields = {"category": path.stem, "image": image, "question": question, "answer": answer}
+        yield f"{path}, line {number}", fields
+
+
+def told(given: Sequence[Given]) -> str:
+    """Say what some answers look like: how many there are, and the fields of the first."""
+    return of_data([given[0].fields] * len(given))
+
+
 def entries(path: Path, what: str) -> list[tuple[str, Any]]:
-    """Return the records of JSON Lines or a JSON array, each with where it stands.
+    """Return the records of JSON Lines, of a JSON array, or of JSON objects one after the other, with where they stand.
 
     Args:
         path: The file.
@@ -77,52 +112,89 @@ def entries(path: Path, what: str) -> list[tuple[str, Any]]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; give {what}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}; it is {seems(path)}, give {what}") from error
     except ValueError as error:
-        raise DataError(f"{path}: is not UTF-8 text; give {what}") from error
+        raise DataError(f"{path}: is not UTF-8 text but {seems(path)}; give {what}") from error
     if text.lstrip().startswith("["):
-        return [(f"{path}, record {i}", entry) for i, entry in enumerate(_parsed(text, str(path)), start=1)]
-    lines = [(f"{path}, line {i}", line) for i, line in enumerate(text.split("\n"), start=1)]
-    return [(where, _parsed(line, where)) for where, line in lines if line.strip()]
+        try:
+            return [(f"{path}, record {i}", entry) for i, entry in enumerate(json.loads(text), start=1)]
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: is no JSON ({error}); the file is torn or of another kind") from error
+    return [(f"{path}, line {line}", value) for line, value in values(text, str(path))]
 
 
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: is no JSON ({error}); the file is torn or of another kind") from error
+def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
+    """Yield JSON values that stand one after the other, a line each or several, with the line each begins in.
+
+    Args:
+        text: All of them.
+        path: Where it comes from, for a refusal.
+
+    Raises:
+        DataError: One is no JSON.
+    """
+    decoder, line, before = json.JSONDecoder(), 1, 0
+    at = _skipped(text, 0)
+    while at < len(text):
+        line, before = line + text.count("\n", before, at), at
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            first = text[before:].split("\n", 1)[0].strip()
+            raise DataError(
+                f"{path}, line {line}: is no JSON ({error}); the file is torn or of another kind: it has {first:.60}"
+            ) from error
+        yield line, value
+        at = _skipped(text, at)
+
+
+def _skipped(text: str, at: int) -> int:
+    blank = _BLANK.match(text, at)
+    return blank.end() if blank else at
 
 
 def _given(fields: Any, where: str) -> Given:
-    """Check one record; an id may also stand in a sample log's `doc`."""
+    """Check one record; what it answers may also stand in a sample log's `doc`."""
     if not isinstance(fields, dict):
         raise DataError(f"{where}: must be an object such as {_LIKE}, got {fields!r:.60}")
     doc = fields["doc"] if isinstance(fields.get("doc"), dict) else {}
-    order = ("item", "image_id", "question_id", "id") if "caption" in fields else IDS
-    told = next(((name, one[name]) for one in (fields, doc) for name in order if name in one), None)
-    if told is None:
+    known = {**doc, **fields}
+    told = {name: _id(known[name], f"{where}: {name}") for name in IDS if known.get(name) is not None}
+    ids = {name: value for name, value in told.items() if value is not None}
+    questions = tuple(known[name] for name in QUESTIONS if isinstance(known.get(name), str))
+    if not ids and not questions:
         raise DataError(
-            f"{where}: does not say what it answers; answers are never matched by position, "
-            f"so give each one of {', '.join(IDS)}"
+            f"{where}: does not say what it answers: it has the fields {', '.join(map(str, fields)) or 'of none'}; "
+            f"give each answer one of {', '.join(IDS)}, or its question"
         )
-    kind, id_ = told
-    if isinstance(id_, bool) or not isinstance(id_, int | str):
-        raise DataError(f"{where}: {kind} must be a number or text, got {id_!r:.60}")
     texts = {name: _text(fields[name], f"{where}: {name}") for name in TEXTS if name in fields}
     if not texts and not fields.get("error"):
-        raise DataError(f"{where}: has no answer; give it as one of {', '.join(TEXTS)}")
+        raise DataError(
+            f"{where}: has no answer among its fields {', '.join(map(str, fields))}; "
+            f"give it as one of {', '.join(TEXTS)}"
+        )
     if "resps" in texts:
         texts.pop("filtered_resps", None)  # what the model said, before anything was cut from it
+    own = {name: text for name, text in texts.items() if name in MODELS}  # beside them `answer` may be the label
     return Given(
         where,
-        kind,
-        str(id_),
-        _said(fields, "category") or _said(doc, "category"),
-        {name: text for name, text in texts.items() if text is not None},
+        ids,
+        questions,
+        _said(known, "category"),
+        {name: text for name, text in (own or texts).items() if text is not None},
         _said(fields, "benchmark"),
         _said(fields, "strategy"),
-        fields,
+        known,
     )
+
+
+def _id(value: Any, what: str) -> str | None:
+    """Return an id as text; None where a field such as `image` holds something else, as sample logs have it."""
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        return str(value)
+    if what.rpartition(" ")[2] in PICTURES:
+        return None
+    raise DataError(f"{what} must be a number or text, got {value!r:.60}")
 
 
 def _text(value: Any, what: str) -> str | None:

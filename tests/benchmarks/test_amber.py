@@ -201,3 +201,19 @@ def test_yes_no_metrics_by_hand(amber):
         "accuracy": (4, 6), "F1 of no": (4, 6), "precision": (2, 3), "recall": (2, 3), "no ratio": (3, 6),
         "unparsed": (1, 6),
     }  # fmt: skip
+
+
+def test_the_authors_figures_are_told(amber):
+    """All twelve answered No, six of them rightly: 6 / 12.001, 6 / 12.001, 6 / 6.001, 2 * 0.5 * 1 / 1.5001.
+
+    The caption by hand: 4 / 6.001, 1 / 2.001, 100 - 0 / 1.001, 1 / 1.001.
+    """
+    questions = AmberD()
+    items = questions.material(Source(amber)).items
+    (told,) = questions.evaluate(items, answered(questions, items, ["No"] * 12), ["greedy"]).remarks
+    assert told.startswith("the authors' figures of greedy, accuracy/precision/recall/F1, rule first-word: ")
+    assert "overall 50.0/50.0/100.0/66.7, existence " in told
+    captions = AmberG()
+    items = captions.material(Source(amber, limit=1)).items
+    (told,) = captions.evaluate(items, answered(captions, items, [CAPTION]), ["greedy"]).remarks
+    assert told.endswith("nouns by rule mmhall: CHAIR 66.7, Cover 50.0, Hal 100.0, Cog 99.9.")

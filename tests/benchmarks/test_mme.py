@@ -219,3 +219,13 @@ def test_metrics_equal_a_slow_table_on_random_answers(seed):
     assert got["unparsed"][0] == sum(read(t) == "other" for t in texts)
     scores = official_scores(pairs)
     assert sum(scores[c] for c in {c for c, _, _ in pairs}) == pytest.approx(100 * float(total))
+
+
+def test_the_authors_scores_are_told(folders):
+    """Three of four right, one picture of two: 75 + 50. A total is told where all of its categories are there."""
+    made = Mme()
+    items = made.material(Source(folders)).items
+    rows = answered(made, items, ["Yes", "No", "Yes", "Yes"])
+    (told,) = made.evaluate(items, rows, ["greedy"]).remarks
+    assert told == "the authors' scores of greedy, acc + acc+ in percent: count 125.0."
+    assert Mme(rule="lmms-eval").evaluate(items, rows, ["greedy"]).remarks == ()

@@ -108,6 +108,7 @@ def test_a_picture_is_found_by_id(tmp_path):
         ('category, File\n"stop sign", a.png\n', [("a.png", ("stop sign",))], {"stop sign": ""}),
         ("Image;category\na.png;dog\nb.png;\n", [("a.png", ("dog",)), ("b.png", ())], {"dog": ""}),
         ("file_name\tobjects\na.png\tdog;car\n", [("a.png", ("dog", "car"))], {"dog": "", "car": ""}),
+        ("file,objects\na.png,dog,,\nb.png,,\n", [("a.png", ("dog",)), ("b.png", ())], {"dog": ""}),
         ("file,objects,note\nb.png,dog\na.png\n", [("a.png", ()), ("b.png", ("dog",))], {}),
     ],
 )
@@ -133,14 +134,19 @@ def test_picture_lists(tmp_path, text, objects, visibility):
         ('file,objects\na.png,"dog\n', "no CSV file"),
         ("file,objects\ngone.png,dog\n", "gone.png: does not exist"),
         (b"file,objects\n\xff,dog\n", "no CSV file"),
+        ("file,objects\na.png,dog\nb.png,dog,cat\n", "list.csv:3: has 1 more cells than the first line, such as 'cat'"),
+        ('file,objects\na.png,"dog, cat"\n', "list.csv:2: 'dog, cat' holds ','; separate the names"),
+        ("file,objects\na.png,dog|cat\n", "list.csv:2: 'dog|cat' holds '|'; separate the names"),
+        ("file,category\na.png,dog;cat\n", "list.csv:2: 'dog;cat' holds ';'; give each object a row"),
     ],
 )
 def test_unfit_picture_lists_are_refused(tmp_path, text, message):
     write(tmp_path)
     path = tmp_path / "list.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError) as error:
         read_pictures(path, tmp_path)
+    assert message in str(error.value)
 
 
 def test_a_folder_is_no_picture_list(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.pictures import Picture, PictureSet
-from mmhall.benchmarks.pope import Pope, question_about
+from mmhall.benchmarks.pope import SETTINGS, Pope, question_about
 from mmhall.benchmarks.yesno import METRICS, parse_official, parse_strict, score
 from mmhall.errors import DataError, OptionError
 from mmhall.results.store import Row
@@ -80,7 +80,7 @@ def test_official_rule_equals_a_slow_reading(answer):
 
 def test_each_picture_gets_three_present_and_three_absent_objects_in_every_setting(world):
     items = Pope().items(world, seed=0)
-    for setting in Pope.groups:
+    for setting in SETTINGS:
         asked = in_setting(items, setting)
         per_picture = Counter((item.picture, item.truth["label"]) for item in asked)
         assert set(per_picture.values()) == {3}
@@ -91,7 +91,7 @@ def test_each_picture_gets_three_present_and_three_absent_objects_in_every_setti
 
 def test_present_objects_are_the_first_three_listed_and_shared_by_all_settings(world):
     yes = [item for item in Pope().items(world, 0) if item.truth["label"] == "yes"]
-    assert all(item.groups == Pope.groups for item in yes)
+    assert all(item.groups == SETTINGS for item in yes)
     assert [item.truth["object"] for item in yes if item.picture == "6"] == ["cup", "bed", "tv"]
 
 
@@ -289,7 +289,7 @@ def test_random_positives_are_shared_by_all_settings_and_move_with_the_seed(worl
     def asked(seed):
         items = Pope(positives="random").items(world, seed)
         yes = [i for i in items if i.truth["label"] == "yes"]
-        assert all(i.groups == Pope.groups for i in yes)
+        assert all(i.groups == SETTINGS for i in yes)
         assert all(i.truth["object"] in WORLD[i.picture] for i in yes)
         return sorted(i.id for i in yes if i.picture == "6")
 
@@ -312,7 +312,7 @@ def test_frequency_can_be_counted_on_the_whole_file():
 
 
 def test_questions_are_numbered_through_each_setting(world):
-    for setting in Pope.groups:
+    for setting in SETTINGS:
         items = in_setting(Pope().items(world, 0), setting)
         numbered = sorted((i.truth["ids"][setting][0], i.truth["label"]) for i in items)
         assert [number for number, _ in numbered] == list(range(1, 31))

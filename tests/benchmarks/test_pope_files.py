@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.pictures import Picture, PictureSet
-from mmhall.benchmarks.pope import Pope
+from mmhall.benchmarks.pope import SETTINGS, Pope
 from mmhall.benchmarks.pope_files import read_questions, write_questions
 from mmhall.benchmarks.yesno import tally
 from mmhall.errors import DataError
@@ -68,7 +68,7 @@ def test_a_question_in_several_files_is_one_item_of_several_groups(tmp_path):
         "a.jpg/tv": ("popular",),
         "a.jpg/ox": ("adversarial",),
     }
-    assert [i.groups for i in items if i.truth["label"] == "yes"] == [Pope.groups] * 4
+    assert [i.groups for i in items if i.truth["label"] == "yes"] == [SETTINGS] * 4
     assert [i.picture for i in items] == ["b.jpg"] * 6 + ["a.jpg"] * 6
     assert items[0].prompt == "Is there a dog in the image?\nAnswer the question using a single word or phrase."
     assert items[0].truth["ids"] == {"random": [1], "popular": [1], "adversarial": [1]}

@@ -59,6 +59,7 @@ def test_a_record_is_a_sample_log_of_the_harness(run):
     assert record["prompt_hash"] == hashlib.sha256(b"Is there a dog?").hexdigest()
     assert record["target_hash"] == hashlib.sha256(b"no").hexdigest()
     assert len(record["doc_hash"]) == 64
+    assert record["picture_sha256"] is None  # the run is as older versions wrote it
     assert {"n", "right", "said_yes"} <= set(record["metrics"])
     assert {name: record[name] for name in record["metrics"]} == run.parts[0].benchmark.count(
         run.parts[0].items[1], "Yes, two."

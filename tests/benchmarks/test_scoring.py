@@ -217,7 +217,10 @@ REFUSED = {
     "[" * 20000: "is no JSON",
     "3\n": "line 1: must be an object",
     "[[1]]": "record 1: must be an object",
-    '{"question": "Is there a dog?", "answer": "yes"}': "never matched by position",
+    '{"question": "Is there a dog?", "answer": "yes"}': (
+        "line 1: has a question and no id, and the data has random, popular; say which"
+    ),
+    '{"score": 1, "answer": "yes"}': "does not say what it answers: it has the fields score, answer",
     '{"question_id": true, "answer": "yes"}': "question_id must be a number or text",
     '{"question_id": 1.5, "answer": "yes"}': "question_id must be a number or text",
     '{"question_id": 1}': "line 1: has no answer",

@@ -14,7 +14,7 @@ from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Item, Source
 from mmhall.benchmarks.evaluation import series
 from mmhall.benchmarks.pictures import Picture, PictureSet
-from mmhall.benchmarks.pope import Pope
+from mmhall.benchmarks.pope import SETTINGS, Pope
 from mmhall.benchmarks.sycophancy import LEADS, VERSIONS, Sycophancy, f1_drop
 from mmhall.benchmarks.yesno import RULES
 from mmhall.errors import DataError
@@ -80,7 +80,7 @@ def test_proper_wording_reaches_the_leads(world):
     assert all("a skis" not in prompt for prompt in leads)
 
 
-@pytest.mark.parametrize("setting", Pope.groups)
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_one_setting_alone(world, setting):
     wanted = [i.id for i in Pope().items(world, 0) if setting in i.groups]
     got = by_version(Sycophancy(setting=setting).items(world, 0), "neutral")

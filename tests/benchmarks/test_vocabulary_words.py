@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mmhall.benchmarks.vocabulary import SYNONYMS, mentions, plural, synonyms
+from mmhall.benchmarks.coco_words import SYNONYMS
+from mmhall.benchmarks.plurals import plural
+from mmhall.benchmarks.vocabulary import mentions, synonyms
 
 
 def named(text):

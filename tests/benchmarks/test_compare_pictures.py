@@ -1,0 +1,64 @@
+"""Two runs are compared on items about the same picture, not about pictures of one name."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmhall.benchmarks import benchmark
+from mmhall.benchmarks.base import Source, digest_of
+from mmhall.benchmarks.report.compare import compare
+from mmhall.benchmarks.runs import _kept, reopen
+from mmhall.results.store import Store
+from tests.benchmarks.conftest import answered, picture, write_json
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Make a run of two captions, about pictures of some colours; an old one keeps no digests."""
+
+    def make(name, colours, *, old=False):
+        for number, colour in enumerate(colours):
+            picture(tmp_path / name / f"{number}.png", colour)
+        data = write_json(tmp_path / name / "o.json", {f"{n}.png": ["dog"] for n in range(len(colours))})
+        chair = benchmark("chair")
+        material = chair.material(Source(data))
+        folder = tmp_path / name / "run"
+        told = {"spec": str(chair), "remarks": []}
+        store = Store.create(folder, {"benchmarks": {"chair": told}, "strategies": ["greedy"]})
+        kept = _kept(material, material.picture_digests(), folder)
+        if old:
+            kept = {id_: {k: v for k, v in item.items() if k != "sha256"} for id_, item in kept.items()}
+        store.keep_items("chair", kept)
+        store.add(answered(chair, material.items, ["A dog."] * len(colours)))
+        store.close()
+        return reopen(folder)
+
+    return make
+
+
+def test_items_about_other_pictures_of_the_same_name_are_left_out_and_told(run):
+    found = compare(run("a", ("red", "blue")), run("b", ("red", "green")))
+    assert "chair: 1 items are the same (of 2 and 2)" in found.remarks
+    assert "chair: 1 items are about other pictures of the same name: left out" in found.remarks
+    assert found.evaluated[0][1].expected == 1
+
+
+def test_the_same_pictures_are_compared_without_a_word(run):
+    found = compare(run("a", ("red", "blue")), run("b", ("red", "blue")))
+    assert "chair: 2 items are the same (of 2 and 2)" in found.remarks
+    assert not any("picture" in remark for remark in found.remarks)
+
+
+def test_a_run_without_digests_stays_readable_and_says_so(run):
+    old = run("a", ("red", "blue"), old=True)
+    assert len(old.parts[0].items) == 2
+    found = compare(old, run("b", ("red", "green")))
+    assert "chair: 2 items are the same (of 2 and 2)" in found.remarks
+    assert sum("has no digests of its pictures" in remark for remark in found.remarks) == 1
+
+
+def test_digests_of_pictures_make_the_digest_of_the_set(tmp_path):
+    """The set-up of an old run is met by the same pictures still."""
+    picture(tmp_path / "0.png")
+    material = benchmark("chair").material(Source(write_json(tmp_path / "o.json", {"0.png": ["dog"]})))
+    assert material.digests()[1] == digest_of(material.picture_digests())

@@ -1,0 +1,115 @@
+"""What a reasoning model thinks is no part of its answer, by every rule of every benchmark."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmhall.benchmarks import amber, benchmark, hallusion, mme, yesno
+from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.report.table import as_data, remarks
+from mmhall.benchmarks.runs import Part
+from mmhall.benchmarks.thoughts import blanked, silent, spoken
+from tests.benchmarks.conftest import answered
+
+QUESTION = {"label": "yes", "category": "count", "object": "bench", "visibility": None}
+THOUGHT = "<think>No dog is here, no cat; a car? No.</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("<think>No.</think>\nYes", "Yes"),
+        ("Let me look. No.</think>\n\nYes.", "Yes."),
+        ("<THINKING>no idea</THINKING>Yes", "Yes"),
+        ("[THINK]no[/THINK]Yes", "Yes"),
+        ("◁think▷no◁/think▷Yes", "Yes"),
+        ("<seed:think>no</seed:think>Yes", "Yes"),
+        ("<|begin_of_thought|>no<|end_of_thought|><|begin_of_solution|>Yes<|end_of_solution|>", "Yes"),
+        ("<think>no</think><answer><|begin_of_box|>Yes<|end_of_box|></answer>", "Yes"),
+        ("<|channel|>analysis<|message|>no<|end|><|start|>assistant<|channel|>final<|message|>Yes", "Yes"),
+        ("<REASONING>no</REASONING>\n<CONCLUSION>Yes</CONCLUSION>", "Yes"),
+        ("<think>no <answer>no</answer> wait</think><answer>Yes</answer>", "Yes"),
+        ("<think>it is there <answer>Yes</answer>", "Yes"),  # never closed, but answered
+        ("<think>a <think>b</think> no</think>Yes", "Yes"),
+        ("Yes<think>no</think>", "Yes"),
+        ("<answer>Yes", "Yes"),
+        ("<think>Yes, or <answer>Yes</answer>? Look again", ""),
+        ("<think>No, wait", ""),
+        ("<think>Yes</think>", ""),
+        ("  Yes, <b>there</b> is. \n", "  Yes, <b>there</b> is. \n"),  # no marks: to the letter
+    ],
+)
+def test_only_what_stands_behind_the_thoughts_is_read(answer, said):
+    assert spoken(answer) == said
+    assert silent(answer) == (said == "")
+    kept = blanked(answer)
+    assert len(kept) == len(answer)
+    assert all(new in (" ", old) for new, old in zip(kept, answer, strict=True))
+
+
+@pytest.mark.parametrize("rule", list(yesno.RULES))
+def test_every_yes_no_rule_reads_behind_the_thoughts(rule):
+    assert yesno.read(rule, "yes", "<think>No bench? no, not one.</think>\nYes") == "yes"
+    assert yesno.read(rule, "yes", "<think>No, wait") is None
+    assert yesno.tally(rule, "yes", "<think>Yes, it is there. Yes")["unparsed"] == 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(f"pope(rule={rule!r})" for rule in yesno.RULES),
+        *(f"mme(rule={rule!r})" for rule in mme.RULES),
+        *(f"hallusion(rule={rule!r})" for rule in hallusion.RULES),
+    ],
+)
+def test_benchmarks_of_questions_read_behind_the_thoughts(spec):
+    made, item = benchmark(spec), Item("1", "p", "q", ("count",), QUESTION)
+    assert made.count(item, "<think>no, none</think>\nYes")["right"] == 1
+    assert made.count(item, "<think>Yes, yes")["unparsed"] == 1
+    assert made.mark(item, "<think>no</think>Yes")[0][2]
+    assert not made.mark(item, "<think>yes")[0][2]
+
+
+@pytest.mark.parametrize("rule", list(amber.RULES))
+def test_amber_questions_are_read_behind_the_thoughts(rule):
+    made, item = benchmark(f"amber-d(rule={rule!r})"), Item("1", "p", "q", ("overall",), {"label": "No"})
+    assert made.count(item, "<think>Yes, a cloud.</think>No")["both"] == 1
+    assert made.count(item, "<think>No, no")["unparsed"] == 1
+
+
+def test_captions_are_counted_and_marked_behind_the_thoughts():
+    text = THOUGHT + "A dog and a cup."
+    chair, item = benchmark("chair"), Item("1", "1", "", ("captions",), {"objects": ["dog"]})
+    counts = chair.count(item, text)
+    assert (counts["named"], counts["absent"], counts["words"]) == (2, 1, 5)
+    assert [(text[a:b], right) for a, b, right in chair.mark(item, text)] == [("dog", True), ("cup", False)]
+    assert benchmark("detect").count(item, text) == {"n": 1, "named": 2, "absent": 1}
+    assert benchmark("chair(words=2)").count(item, text)["named"] == 1  # the first two words said, not thought
+    assert benchmark("clip(model='x/y')").count(item, text) == {"n": 1, "sentences": 1, "words": 5}
+
+
+def test_captions_are_cut_to_equal_length_without_their_thoughts():
+    chair, item = benchmark("chair"), Item("1", "1", "", ("captions",), {"objects": ["dog"]})
+    own, base = answered(chair, [item], [THOUGHT + "A dog and a cup."]), answered(chair, [item], ["A dog"])
+    (cut,), (whole,) = chair.paired([item], own, base)
+    assert (cut["words"], cut["named"], whole["words"]) == (2, 1, 2)
+
+
+def test_a_judge_is_shown_the_answer_alone():
+    truth = {"question": "q", "reference": "r", "contents": "c"}
+    for spec in ("mmhal", "hallusion(rule='judge')"):
+        assert benchmark(spec).asks(Item("1", "p", "q", (), truth), THOUGHT + "Two.")["answer"] == "Two."
+
+
+def test_answers_that_are_thoughts_alone_are_told():
+    pope = benchmark("pope")
+    items = [Item(str(n), "p", "q", ("random",), QUESTION) for n in range(3)]
+    rows = answered(pope, items, ["<think>Yes", "<think>no</think>", "<think>no</think>Yes"])
+    evaluated = [(Part(pope, items, {}), pope.evaluate(items, rows, ["greedy"]))]
+    assert evaluated[0][1].silent == {"greedy": 2}
+    told = [line for line in remarks(evaluated, {"greedy": "greedy"}) if "thoughts alone" in line]
+    assert len(told) == 1
+    assert "2 answers" in told[0]
+    data = as_data(evaluated, {"strategies": ["greedy"]})
+    assert data["items"][0]["thoughts_only"] == {"greedy": 2}
+    assert told[0] in data["remarks"]

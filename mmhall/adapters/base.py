@@ -285,6 +285,12 @@ class Adapter:
         """Count the image tokens of a single request: its image columns in the layers of `image_kinds`."""
         return int(self.image_mask(inputs["input_ids"]).sum())
 
+    def prompt_lengths(self, inputs: Inputs) -> Tensor:
+        """Count the tokens of each prompt as it was written, (batch,): a run of image positions is one token."""
+        image = self.placeholders(inputs["input_ids"])
+        inside = image & nn.functional.pad(image, (1, 0))[:, :-1]
+        return inputs["attention_mask"].sum(dim=1) - inside.sum(dim=1)
+
     def check_placeholders(self, inputs: Inputs) -> None:
         """Refuse a batch whose pictures and placeholders do not go together.
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Answer:
         origins: Where each option that was left open got its value from, by option; of a part as "vhr.layers".
         uncertainty: Per token, if asked for.
         others: Further answers, if several were asked for.
+        scores: The scores that each token was chosen from, (tokens, vocabulary) float32 on the CPU, if asked for: the
+            strategy's, after penalties and what sampling cuts off (-inf).
     """
 
     text: str
@@ -76,6 +81,7 @@ class Answer:
     origins: dict[str, str] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
     others: tuple[Answer, ...] = ()
+    scores: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

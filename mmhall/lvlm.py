@@ -105,8 +105,8 @@ class LVLM:
         Raises:
             MmhallError: The picture, the prompt, the strategy or a setting is unusable.
         """
-        asked = {"uncertainty": uncertainty, "scores": scores}
-        return self.generate_batch([(image, prompt)], strategy, **asked, **settings)[0]
+        one = [(image, prompt)]
+        return self.generate_batch(one, strategy, uncertainty=uncertainty, scores=scores, **settings)[0]
 
     def generate_batch(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -73,25 +74,7 @@ class CustomGenerate:
         generation_config: GenerationConfig,
         **kwargs: Any,
     ) -> Tensor | GenerateDecoderOnlyOutput:
-        if (generation_config.num_beams or 1) > 1:
-            raise OptionError(
-                "generate", "num_beams", generation_config.num_beams, "1; give num_beams to mmhall.custom_generate"
-            )
-        for option in ("output_attentions", "output_hidden_states"):
-            if getattr(generation_config, option):
-                raise OptionError("generate", option, True, "left out; mmhall returns sequences, scores and logits")
-        if kwargs.get("inputs_embeds") is not None:
-            raise ModelError(
-                f"{model.config.model_type}: generate hands over embeddings instead of a prompt and pictures; "
-                "load the model with mmhall.load and use LVLM.generate"
-            )
-        if given_by_caller(kwargs.get(CACHE)):
-            kind = type(kwargs[CACHE]).__name__
-            raise OptionError(
-                "generate", CACHE, kind, "left out: mmhall reads the whole prompt into a cache of its own"
-            )
-        if generation_config.do_sample and self._num_beams > 1:
-            raise OptionError("generate", "do_sample", True, f"False with {self._num_beams} beams")
+        self._check(model, generation_config, kwargs)
         sequences = generation_config.num_return_sequences or 1
         prompts = input_ids[::sequences]  # `generate` has repeated them; one reading is enough
         raw = {key: kwargs[key] for key in _RAW if kwargs.get(key) is not None}
@@ -122,10 +105,30 @@ class CustomGenerate:
             adapter.close()
         rows = torch.cat([input_ids, new], dim=1)
         if generation_config.return_dict_in_generate:
-            parts = {"scores": keep and keep.scores, "logits": keep and keep.logits}
-            told = {name: None if part is None else tuple(part) for name, part in parts.items()}
-            return GenerateDecoderOnlyOutput(sequences=rows, **told)  # type: ignore[arg-type]
+            kept = (None, None) if keep is None else (keep.scores, keep.logits)
+            scores, logits = (None if part is None else tuple(part) for part in kept)
+            return GenerateDecoderOnlyOutput(sequences=rows, scores=scores, logits=logits)  # type: ignore[arg-type]
         return rows
+
+    def _check(self, model: PreTrainedModel, config: GenerationConfig, kwargs: Mapping[str, Any]) -> None:
+        """Refuse what `generate` was asked for and this cannot do."""
+        if (config.num_beams or 1) > 1:
+            raise OptionError("generate", "num_beams", config.num_beams, "1; give num_beams to mmhall.custom_generate")
+        for option in ("output_attentions", "output_hidden_states"):
+            if getattr(config, option):
+                raise OptionError("generate", option, True, "left out; mmhall returns sequences, scores and logits")
+        if kwargs.get("inputs_embeds") is not None:
+            raise ModelError(
+                f"{model.config.model_type}: generate hands over embeddings instead of a prompt and pictures; "
+                "load the model with mmhall.load and use LVLM.generate"
+            )
+        if given_by_caller(kwargs.get(CACHE)):
+            kind = type(kwargs[CACHE]).__name__
+            raise OptionError(
+                "generate", CACHE, kind, "left out: mmhall reads the whole prompt into a cache of its own"
+            )
+        if config.do_sample and self._num_beams > 1:
+            raise OptionError("generate", "do_sample", True, f"False with {self._num_beams} beams")
 
 
 def _kept(asked: GenerationConfig) -> Kept | None:

@@ -126,4 +126,5 @@ class WholePool(Pool):
             del self._held[self._size :]
 
     def _score(self, value: Tensor, length: int) -> float:
-        return float(value) / length**self._stopping.penalty
+        score: float = float(value) / length**self._stopping.penalty
+        return score

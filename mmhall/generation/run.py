@@ -63,11 +63,7 @@ def run(
         GenerationError: No token can be chosen.
         OptionError: Tokens are to be drawn, or scores kept, but the strategy searches.
     """
-    prompt, limit, new = inputs["input_ids"].shape[1], adapter.context_length, config.max_new_tokens
-    if prompt + new > limit:
-        raise PromptError(
-            f"{prompt} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
-        )
+    _check_length(adapter, inputs, config)
     with torch.inference_mode():
         session = session or method.fitted(adapter).prepare(adapter, inputs)
         steered = session.ops or session.again or session.aside is not None or watch
@@ -78,6 +74,14 @@ def run(
             main.criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.input_ids.shape[1]))
         seeds = [seed] * len(main.input_ids) if isinstance(seed, int) else seed
         return decode(adapter, main, session, config, seeds, streamer, watch, share=share, keep=keep)
+
+
+def _check_length(adapter: Adapter, inputs: Inputs, config: Resolved) -> None:
+    prompt, limit, new = inputs["input_ids"].shape[1], adapter.context_length, config.max_new_tokens
+    if prompt + new > limit:
+        raise PromptError(
+            f"{prompt} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
+        )
 
 
 def decode(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.generation.hypotheses import LENGTH_RULES
+from mmhall.generation.hypotheses import LENGTH_RULES, prompt_lengths
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 
@@ -46,4 +46,4 @@ class Beam(Strategy):
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Wish for nothing but beams, and say which length counts."""
-        return Session(prompt_lengths=adapter.prompt_lengths(inputs) if self.length_rule == "official" else None)
+        return Session(prompt_lengths=prompt_lengths(self.length_rule, adapter, inputs))

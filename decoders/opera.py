@@ -55,7 +55,7 @@ from mmhall.errors import CompositionError
 from mmhall.generation.beams import Beams, padded
 from mmhall.generation.branches import Rows
 from mmhall.generation.choose import combined
-from mmhall.generation.hypotheses import LENGTH_RULES
+from mmhall.generation.hypotheses import LENGTH_RULES, prompt_lengths
 from mmhall.generation.prepare import Prepared
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
@@ -107,7 +107,7 @@ class Opera(Strategy):
         """Watch the last layer that attends to the sequence, and search."""
         layer = max(index for index, kind in enumerate(adapter.kinds) if kind in SELF_ATTENTION)
         watch = Watch(layer, adapter.image_mask(inputs["input_ids"]))
-        lengths = adapter.prompt_lengths(inputs) if self.length_rule == "official" else None
+        lengths = prompt_lengths(self.length_rule, adapter, inputs)
         return Session(ops=[watch], search=partial(_search, self, watch), prompt_lengths=lengths)
 
 

@@ -9,10 +9,30 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from mmhall.adapters.base import Adapter, Inputs
 
 RULED_OUT = -5e8  # what a strategy rules out scores less than this, and everything else more
 LENGTH_RULES = ("answer", "official")
+
+
+def prompt_lengths(rule: str, adapter: Adapter, inputs: Inputs) -> Tensor | None:
+    """Return what a session says of its prompts' lengths.
+
+    Args:
+        rule: "official": count the tokens of each prompt as it was written, a run of image positions as one; "answer".
+        adapter: The model.
+        inputs: A batch.
+
+    Returns:
+        (batch,); None: prompts do not count.
+    """
+    if rule == "answer":
+        return None
+    image = adapter.placeholders(inputs["input_ids"])
+    inside = image & nn.functional.pad(image, (1, 0))[:, :-1]
+    return inputs["attention_mask"].sum(dim=1) - inside.sum(dim=1)
 
 
 @dataclass(frozen=True, slots=True)

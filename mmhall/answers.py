@@ -95,11 +95,13 @@ class Choice:
         calibrated: The same without the prior: probabilities that sum to 1, or, where it was subtracted, differences
             that sum to 0. Where nothing was calibrated, `probabilities`.
         free: The prior: what picture-free inputs give to each choice, sums to 1; None without a calibration.
-        scores: Log-probability of each choice, in nats; -inf: not among the likeliest tokens ("compat").
+        scores: Log-probability of each choice, in nats, over the temperature: probabilities are their softmax. With
+            "compat" the log-probability at that temperature; -inf: not among the likeliest tokens.
         method: How they were scored: "labels", "strings", "strings to their end", "compat", or the plain model's labels
             where that finds nothing: "labels: none among the 10 likeliest tokens", "labels: none left by the strategy".
         calibration: What was done, such as "diagonal none+unk"; None: nothing.
         usage: What it cost; nothing is written.
+        temperature: What divided the log-probabilities, of the prior as well.
     """
 
     choice: str
@@ -111,6 +113,7 @@ class Choice:
     method: str
     calibration: str | None
     usage: Usage
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

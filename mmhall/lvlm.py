@@ -196,8 +196,9 @@ class LVLM:
             **options: mode, "diagonal" (divide by the prior) or "identity" (subtract it); smoothing, added to each
                 probability of the prior, 1e-4; scoring, "auto", "labels", "strings" or "compat" (as the authors of
                 the method do: the likeliest spelling among the 10 likeliest tokens, or 100 if the choices are not
-                yes and no; uncalibrated where none is there, or, of the 100, where the prior lacks one); seed, of
-                picture-free inputs that are noise.
+                yes and no; uncalibrated where none is there, or, of the 100, where the prior lacks one);
+                temperature, which divides log-probabilities, 1, with "compat" 0.2 as in the authors' scripts; seed
+                and draw ("picture" or "seed"), of picture-free inputs that are noise.
 
         Raises:
             MmhallError: The picture, the question, a choice or an option is unusable.

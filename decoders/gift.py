@@ -14,13 +14,17 @@ Defaults  alpha 5, beta 1, saliency layer 11, enhanced layers 12 to 22 (LLaVA-1.
 Cost      The word rows by hand in the saliency layers; the newest row by hand. Where an enhanced layer comes before a
           saliency layer, the last prompt token is read twice (the whole prompt, where its rows look ahead or a layer
           is recurrent).
-Differs   Words are informative unless they are function words (a list of our own; the authors use a tagger): `words`.
-          Every occurrence of a word counts. Without an informative word nothing is enhanced. Each prompt of a
-          batch has its own map.
+Differs   Published: the words that a tagger calls nouns, verbs, adjectives, adverbs or numbers count, of a repeated
+          word the last; the question is what stands between fixed places of the template, `span` "3:-6" for
+          LLaVA-1.5 and "2:-6" for Qwen2-VL. Ours: words count unless they are function words (a list of our own), at
+          every occurrence, and the question is found wherever the template has it. `words` also takes all words, or
+          those that are named. Without an informative word nothing is enhanced. Each prompt of a batch has its own
+          map.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,10 +33,18 @@ from torch import LongTensor, Tensor
 
 from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Groups, layers_named, layers_option
-from mmhall.gaze import Gaze, informative
+from mmhall.errors import ModelError
+from mmhall.gaze import Gaze, informative, named
 from mmhall.options import by_model, option
 from mmhall.steering import RowStrategy, Steer, top_half
 from mmhall.strategies import Session
+
+_SPAN = re.compile(r"[1-9]\d{0,5}:-[1-9]\d{0,5}")
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+
+def _is_word(word: object) -> bool:
+    return isinstance(word, str) and _WORD.fullmatch(word) is not None
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,9 @@ class GIFT(RowStrategy):
         beta: Gain of the question's columns over the picture's, >= 0.
         saliency: Layers whose gaze is followed.
         layers: Layers in which the newest row is enhanced.
-        words: "informative" words of the question, or "all" of it.
+        words: What counts of the question: "informative" words, "all" of it, or a tuple of words.
+        span: Where the question stands: "question": where the user's own words are; "a:b", such as "3:-6": from the
+            a-th token behind the picture to the b-th from the end, both included.
     """
 
     name: ClassVar[str] = "gift"
@@ -58,19 +72,61 @@ class GIFT(RowStrategy):
     beta: float = option(1.0, low=0, high=100)
     saliency: str = layers_option("35%", tries=("35%", "50%"))
     layers: str = layers_option("37%:71%", tries=("37%:71%", "50%:"))
-    words: str = option("informative", choices=("informative", "all"))
+    words: str | tuple[str, ...] = option(
+        "informative",
+        choices=("informative", "all"),
+        also=(tuple,),
+        holds=lambda words: isinstance(words, str) or (bool(words) and all(_is_word(word) for word in words)),
+        expected='"informative", "all", or a tuple of single words such as ("red", "dog")',
+    )
+    span: str = option(
+        "question",
+        holds=lambda span: span == "question" or _SPAN.fullmatch(span) is not None,
+        expected='"question", or "a:b" such as "3:-6": tokens behind the picture, and from the end',
+    )
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Follow the gaze at prefill, enhance from the last prompt row on."""
         if not has_picture(inputs) or (self.alpha == 0 and self.beta == 1):
             return Session()
-        query = adapter.query_mask(inputs)
-        words = informative(adapter, inputs, query) if self.words == "informative" else query
+        query = self._query(adapter, inputs)
+        words = self._words(adapter, inputs, query)
         looked = layers_named(adapter, self, "saliency", self.saliency, whole=True)
         enhanced = layers_named(adapter, self, "layers", self.layers)
         gaze = Gaze(looked, adapter.image_mask(inputs["input_ids"]), words)
         again = max(looked) >= min(enhanced)
         return Session(ops=[gaze, _Enhance(self, enhanced, gaze, query, again)], again=again)
+
+    def _query(self, adapter: Adapter, inputs: Inputs) -> Tensor:
+        """Mark the question, (batch, position) bool.
+
+        Raises:
+            OptionError: `span` leaves nothing of a prompt.
+        """
+        if self.span == "question":
+            return adapter.query_mask(inputs)
+        first, last = map(int, self.span.split(":"))
+        behind = adapter.after_image(inputs).cumsum(dim=1)  # 1 at the first token behind the picture
+        length = behind.shape[1]
+        query = (behind >= first) & (torch.arange(length, device=behind.device) <= length + last)
+        found = bool(query.any(dim=1).all())
+        self.check("span", found, f"within the tokens behind the picture, of which a prompt has {int(behind.amax())}")
+        return query
+
+    def _words(self, adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
+        """Mark the words that count, (batch, position) bool.
+
+        Raises:
+            ModelError: Words are named, and there is no tokenizer to find them with.
+            OptionError: A question holds none of the words that are named.
+        """
+        if isinstance(self.words, str):
+            return informative(adapter, inputs, query) if self.words == "informative" else query
+        if adapter.tokenizer is None:
+            raise ModelError("gift: words are found with the model's processor; hand it over too")
+        words = named(adapter, inputs, query, self.words)
+        self.check("words", bool(words.any(dim=1).all()), "words of which the question holds at least one")
+        return words
 
 
 class _Enhance(Steer):

@@ -21,8 +21,10 @@ Differs   Candidates are read side by side in one pass, and the chosen ones are 
           infinite above 65504. A penalty that all candidates of a beam share changes nothing. Going back
           restores all the beams had finished then, forgets what was ruled out at later steps, and drops
           no step of the answer. Prompts of a batch vote by themselves: they are read together and searched
-          one after the other. Beams, their ends and their scores are transformers' of today (length counts
-          the answer only). Where a beam search needs more tokens than there are candidates, the next best
+          one after the other. Beams, their ends and their scores are transformers' of today;
+          length_rule="official" keeps those of the authors' 4.29, where a score is divided by the length of
+          prompt and answer, the picture one token, without the end mark (see `beam`). Where a beam search
+          needs more tokens than there are candidates, the next best
           follow 999 nats behind; theirs are arbitrary ones. With N 1 the first beam is greedy, and the
           others, so filled in, never overtake it but still vote. Without a picture the image mass is 0, as
           where layers of their own attend to it (Mllama) and for columns that left a sliding window.
@@ -53,6 +55,7 @@ from mmhall.errors import CompositionError
 from mmhall.generation.beams import Beams, padded
 from mmhall.generation.branches import Rows
 from mmhall.generation.choose import combined
+from mmhall.generation.hypotheses import LENGTH_RULES, prompt_lengths
 from mmhall.generation.prepare import Prepared
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
@@ -77,6 +80,7 @@ class Opera(Strategy):
         threshold: Locations may agree so often before the search goes back, >= 1.
         window: The search goes back at most so many steps, >= 1.
         compat_fp16: Decide as the authors' half-precision code does.
+        length_rule: The length that divides a score: of the "answer", or of prompt and answer ("official").
     """
 
     name: ClassVar[str] = "opera"
@@ -91,6 +95,7 @@ class Opera(Strategy):
     threshold: int = option(15, low=1)
     window: int = option(512, low=1)
     compat_fp16: bool = option(False)
+    length_rule: str = option("answer", choices=LENGTH_RULES)
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse recurrent layers."""
@@ -102,7 +107,8 @@ class Opera(Strategy):
         """Watch the last layer that attends to the sequence, and search."""
         layer = max(index for index, kind in enumerate(adapter.kinds) if kind in SELF_ATTENTION)
         watch = Watch(layer, adapter.image_mask(inputs["input_ids"]))
-        return Session(ops=[watch], search=partial(_search, self, watch))
+        lengths = prompt_lengths(self.length_rule, adapter, inputs)
+        return Session(ops=[watch], search=partial(_search, self, watch), prompt_lengths=lengths)
 
 
 class Watch(Op):
@@ -316,7 +322,7 @@ class Retrospection:
         device = prepared.input_ids.device
         self._from = torch.full((asked.num_beams,), prompt, device=device)
         self._rows = prompts.taken(self._from[:1])  # at first all beams are the same
-        self.beams = Beams(prepared, asked, prompt)
+        self.beams = Beams(prepared, asked, session.prompt_lengths, prompt)
         self._sums = torch.zeros(1, 0, device=device)
         self._longest = prepared.config.max_length - prepared.input_ids.shape[1]
         self._turns = options.threshold + EARLY < self._longest  # else no location can ever agree so often

@@ -11,9 +11,11 @@ Defaults  alpha 1.0, beta 0.1, noise_step 500: the paper's and its scripts'. (Th
           back to alpha 0.5 when the argument is missing; their POPE script uses beta 0.2.)
 Cost      2 rows per token instead of 1, in one pass; one more prefill of full length.
 Differs   Works with greedy, sampling and beams; the authors' patch acts when sampling only. Each
-          branch owns its cache. Every request gets the noise of its own generator started at `seed`,
-          so that an answer does not depend on what else is in the batch. Where patches hold a still
-          picture several times, for as many points in time, all copies get the same noise.
+          branch owns its cache. They draw from one global generator; here a request has its own, which
+          starts at a digest of `seed` and its pixels: different pictures get independent noises, and a picture
+          the same one whatever else is in the batch. draw="seed" starts it at `seed` alone, so that all
+          pictures of one size get the same noise. Where patches hold a still picture several times, for as many
+          points in time, all copies get the same noise.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from torch import Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.generation.contrast import ContrastStrategy
-from mmhall.generation.noise import NOISE_STEPS, noised
+from mmhall.generation.noise import DRAWS, NOISE_STEPS, noised
 from mmhall.options import option
 
 
@@ -38,13 +40,15 @@ class VCD(ContrastStrategy):
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
         noise_step: How noised the copy is, 0 (almost clean) to 999 (almost only noise).
         seed: Seed of the noise.
+        draw: What the noise follows from: the seed and the "picture", or the "seed" alone.
     """
 
     name: ClassVar[str] = "vcd"
 
     noise_step: int = option(500, low=0, high=NOISE_STEPS - 1)
     seed: int = option(0, low=0, high=2**63 - 1)
+    draw: str = option("picture", choices=DRAWS)
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Noise each picture."""
-        return [noised(adapter, inputs, self.noise_step, self.seed)]
+        return [noised(adapter, inputs, self.noise_step, self.seed, self.draw)]

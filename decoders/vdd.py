@@ -14,7 +14,8 @@ Differs   Works with greedy, sampling and beams; the authors' patch acts when sa
           softmax nor the cut-off, made on z alone, can tell. Any combination may be averaged; theirs
           are none, unk and both. "unk" is padding's token where the tokenizer has no unknown one.
           Each branch owns its cache; the authors' noised variant reads the clean cache from the
-          second token on.
+          second token on. "noise" is drawn for each picture by itself; draw="seed" gives all pictures of one
+          size the same one (see `vcd`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch import Tensor
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.generation.contrast import ContrastStrategy
 from mmhall.generation.free import EXPECTED, free_inputs, free_kinds
+from mmhall.generation.noise import DRAWS
 from mmhall.options import option
 
 
@@ -40,13 +42,15 @@ class VDD(ContrastStrategy):
         free: What stands in for the picture: "none" (nothing), "unk" (one unknown token), "noise", "zero" (the mean
             colour), "one" (normalised pixels of one), "black", or several, such as "none+unk".
         seed: Seed of "noise".
+        draw: What "noise" follows from: the seed and the "picture", or the "seed" alone.
     """
 
     name: ClassVar[str] = "vdd"
 
     free: str = option("none", holds=lambda free: bool(free_kinds(free)), expected=EXPECTED)
     seed: int = option(0, low=0, high=2**63 - 1)
+    draw: str = option("picture", choices=DRAWS)
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Build each picture-free input."""
-        return [free_inputs(adapter, inputs, kind, self.seed) for kind in free_kinds(self.free)]
+        return [free_inputs(adapter, inputs, kind, self.seed, self.draw) for kind in free_kinds(self.free)]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Answer:
         origins: Where each option that was left open got its value from, by option; of a part as "vhr.layers".
         uncertainty: Per token, if asked for.
         others: Further answers, if several were asked for.
+        scores: The scores that each token was chosen from, (tokens, vocabulary) float32 on the CPU, if asked for: the
+            strategy's, after penalties and what sampling cuts off (-inf).
     """
 
     text: str
@@ -76,6 +81,7 @@ class Answer:
     origins: dict[str, str] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
     others: tuple[Answer, ...] = ()
+    scores: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +95,13 @@ class Choice:
         calibrated: The same without the prior: probabilities that sum to 1, or, where it was subtracted, differences
             that sum to 0. Where nothing was calibrated, `probabilities`.
         free: The prior: what picture-free inputs give to each choice, sums to 1; None without a calibration.
-        scores: Log-probability of each choice, in nats; -inf: not among the likeliest tokens ("compat").
+        scores: Log-probability of each choice, in nats, over the temperature: probabilities are their softmax. With
+            "compat" the log-probability at that temperature; -inf: not among the likeliest tokens.
         method: How they were scored: "labels", "strings", "strings to their end", "compat", or the plain model's labels
             where that finds nothing: "labels: none among the 10 likeliest tokens", "labels: none left by the strategy".
         calibration: What was done, such as "diagonal none+unk"; None: nothing.
         usage: What it cost; nothing is written.
+        temperature: What divided the log-probabilities, of the prior as well.
     """
 
     choice: str
@@ -105,6 +113,7 @@ class Choice:
     method: str
     calibration: str | None
     usage: Usage
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 Paper     Zhang et al., "Debiasing multimodal large language models", arXiv:2403.05262;
           yfzhang114/LLaVA-Align.
 Idea      What the model answers when it is shown nothing is its bias among the answers; take it out.
-Formula   p over the choices sums to 1; p_cf is what picture-free inputs give to them: summed over the
-          inputs, normalised, then smoothed by 1e-4 each and normalised again
+Formula   p = softmax of log-probabilities / temperature over the choices; p_cf is what picture-free inputs give to
+          them at the same temperature: summed over the inputs, normalised, then smoothed by 1e-4 each and normalised
+          again
           diagonal:  p' ~ p / p_cf        identity:  p' = p - p_cf
           Of two choices both find the same winner: the one with p > p_cf.
-Defaults  diagonal, smoothing 1e-4, p_cf of each question by itself.
+Defaults  diagonal, smoothing 1e-4, p_cf of each question by itself; temperature 1, with scoring "compat" 0.2, that of
+          the authors' scripts.
 Cost      One more prefill for each picture-free input; that of "none" and "unk" is short.
 Differs   The authors match the decoded k likeliest tokens with the choices; see `LVLM.choose` for how they are
           scored here, and for theirs (scoring "compat"). Their multiple-choice script skips an opening bracket that
@@ -35,7 +37,11 @@ SMOOTHING = 1e-4
 
 
 def calibrate(
-    p: Tensor | Sequence[Any], free: Tensor | Sequence[Any], mode: str = "diagonal", smoothing: float = SMOOTHING
+    p: Tensor | Sequence[Any],
+    free: Tensor | Sequence[Any],
+    mode: str = "diagonal",
+    smoothing: float = SMOOTHING,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Take what picture-free inputs say out of the probabilities of choices.
 
@@ -49,23 +55,27 @@ def calibrate(
         free: Those without, of a shape that broadcasts to p's; need not sum to 1. Zeros alone say nothing.
         mode: "diagonal" divides, "identity" subtracts.
         smoothing: Added to each normalised probability of `free`, >= 0.
+        temperature: Divides the logarithms of `p` and `free` before anything else, > 0: 0.5 squares them.
 
     Returns:
         (..., choices) float64. Diagonal: probabilities that sum to 1. Identity: differences that sum to 0; only
         their order means something.
 
     Raises:
-        OptionError: An unknown mode, negative smoothing, or values that are no probabilities.
+        OptionError: An unknown mode, negative smoothing, no positive temperature, or values that are no probabilities.
     """
     if mode not in MODES:
         raise OptionError("calibrate", "mode", mode, " or ".join(map(repr, MODES)))
     if not isinstance(smoothing, int | float) or not 0 <= smoothing < float("inf"):
         raise OptionError("calibrate", "smoothing", smoothing, "a number >= 0")
+    if not isinstance(temperature, int | float) or isinstance(temperature, bool) or not 0 < temperature < float("inf"):
+        raise OptionError("calibrate", "temperature", temperature, "a number > 0")
     plain, prior = _probabilities("p", p), _probabilities("free", free)
     if plain.shape[-1] != prior.shape[-1]:
         raise OptionError("calibrate", "free", free, f"as many probabilities as p has, {plain.shape[-1]}")
     if (plain.sum(dim=-1) == 0).any():
         raise OptionError("calibrate", "p", p, "probabilities of which one is above 0")
+    plain, prior = (_tempered(part, temperature) for part in (plain, prior))
     plain, prior = plain / plain.sum(dim=-1, keepdim=True), smoothed(prior, smoothing)
     if mode == "identity":
         return plain - prior
@@ -81,6 +91,12 @@ def smoothed(free: Tensor, smoothing: float) -> Tensor:
     even = torch.full_like(free, 1 / free.shape[-1])
     raised = torch.where(total > 0, free / total, even) + smoothing
     return raised / raised.sum(dim=-1, keepdim=True)
+
+
+def _tempered(probabilities: Tensor, temperature: float) -> Tensor:
+    """Raise probabilities, (..., choices), to 1 / temperature, relative to the largest; zeros alone stay zeros."""
+    top = probabilities.amax(dim=-1, keepdim=True)
+    return (probabilities / top).nan_to_num(0.0) ** (1 / temperature)
 
 
 def _probabilities(name: str, given: Tensor | Sequence[Any]) -> Tensor:
@@ -104,6 +120,7 @@ class Calibration:
         kinds: The picture-free inputs it was fitted with.
         method: How the choices were scored.
         count: Questions it was fitted on.
+        temperature: What divided the log-probabilities.
     """
 
     choices: tuple[str, ...]
@@ -111,6 +128,7 @@ class Calibration:
     kinds: str
     method: str
     count: int
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         """Take lists for tuples, as JSON has them."""
@@ -131,7 +149,9 @@ class Calibration:
         *,
         batch_size: int = 16,
         scoring: str = "auto",
+        temperature: float | None = None,
         seed: int = 0,
+        draw: str = "picture",
     ) -> Calibration:
         """Average what picture-free inputs of many questions say.
 
@@ -142,7 +162,9 @@ class Calibration:
             kinds: As `calibrate` there.
             batch_size: Questions read together, >= 1.
             scoring: As there.
+            temperature: As there.
             seed: As there.
+            draw: As there.
 
         Raises:
             PromptError: There is no question, or one without a picture.
@@ -152,12 +174,13 @@ class Calibration:
             raise OptionError("calibration", "batch_size", batch_size, "an integer >= 1")
         if not isinstance(kinds, str):
             raise OptionError("calibration", "kinds", kinds, 'text such as "none+unk"')
+        options = {"scoring": scoring, "temperature": temperature, "seed": seed, "draw": draw}
         told = []
         for start in range(0, len(requests), batch_size):
             batch = requests[start : start + batch_size]
-            told += lvlm.choose_batch(batch, choices, calibrate=kinds, scoring=scoring, seed=seed)
+            told += lvlm.choose_batch(batch, choices, calibrate=kinds, **options)
         seen = [choice.free for choice in told if choice.free is not None]
         if not told or len(seen) < len(told):
             raise PromptError("a calibration is fitted on questions with pictures; give some, and none without")
         mean = torch.tensor(seen, dtype=torch.float64).mean(dim=0)
-        return cls(told[0].choices, tuple(mean.tolist()), kinds, told[0].method, len(told))
+        return cls(told[0].choices, tuple(mean.tolist()), kinds, told[0].method, len(told), told[0].temperature)

@@ -14,11 +14,12 @@ from mmhall.answers import Choice, Usage
 from mmhall.calibration import MODES, SMOOTHING, Calibration, calibrate, smoothed
 from mmhall.errors import OptionError, UnknownNameError
 from mmhall.generation.free import EXPECTED, free_inputs, free_kinds
-from mmhall.generation.likelihood import SCORINGS, TOP, Labels, Scorer, scorer_of
+from mmhall.generation.likelihood import COMPAT_TEMPERATURE, SCORINGS, TOP, Labels, Scorer, scorer_of
+from mmhall.generation.noise import DRAWS
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
 
-OPTIONS = ("mode", "smoothing", "scoring", "seed", "strategy")
+OPTIONS = ("mode", "smoothing", "scoring", "temperature", "seed", "draw", "strategy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,12 @@ class Chosen:
 
     Attributes:
         choices: What there was to choose from.
-        scores: Log-probability of each choice in nats, (batch, choices) float64.
+        scores: Log-probability of each choice in nats over the temperature, (batch, choices) float64.
         free: The prior, (batch, choices), rows sum to 1; None: there is no calibration.
         calibrated: (batch, choices); where nothing was taken out, the softmax of `scores`.
         methods: How choices were scored, for each row.
         calibrations: What was done about the prior, for each row; None: nothing.
+        temperature: What divides scores.
     """
 
     choices: tuple[str, ...]
@@ -40,6 +42,7 @@ class Chosen:
     calibrated: Tensor
     methods: tuple[str, ...]
     calibrations: tuple[str | None, ...]
+    temperature: float
 
     def of(self, row: int, usage: Usage) -> Choice:
         """Return one row's."""
@@ -57,6 +60,7 @@ class Chosen:
             method=self.methods[row],
             calibration=self.calibrations[row],
             usage=usage,
+            temperature=self.temperature,
         )
 
 
@@ -69,7 +73,9 @@ class Choosing:
     mode: str = MODES[0]
     smoothing: float = SMOOTHING
     scoring: str = SCORINGS[0]
+    temperature: float | None = None
     seed: int = 0
+    draw: str = DRAWS[0]
     strategy: Strategy | None = None
 
     def __post_init__(self) -> None:
@@ -93,9 +99,24 @@ class Choosing:
             )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise OptionError("choose", "seed", self.seed, "an integer from 0 to 2**63 - 1")
-        number = isinstance(self.smoothing, int | float) and not isinstance(self.smoothing, bool)
-        if not number or not 0 <= self.smoothing < float("inf"):
+        if self.draw not in DRAWS:
+            raise OptionError("choose", "draw", self.draw, " or ".join(map(repr, DRAWS)))
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        if not _is_number(self.smoothing) or not 0 <= self.smoothing < float("inf"):
             raise OptionError("choose", "smoothing", self.smoothing, "a number >= 0")
+        given = self.temperature
+        if given is not None and not (_is_number(given) and 0 < given < float("inf")):
+            raise OptionError("choose", "temperature", given, "a number > 0")
+        if isinstance(self.calibrate, Calibration) and self.calibrate.temperature != self.divisor:
+            raise OptionError("choose", "temperature", given, f"that of the calibration, {self.calibrate.temperature}")
+
+    @property
+    def divisor(self) -> float:
+        """The temperature in force; where none is given, that of the authors for "compat", else 1."""
+        usual = COMPAT_TEMPERATURE if self.scoring == "compat" else 1.0
+        return usual if self.temperature is None else float(self.temperature)
 
     def scorer(self, adapter: Adapter) -> Scorer:
         """Decide how to score the choices.
@@ -104,7 +125,7 @@ class Choosing:
             OptionError: Not the way that `scoring`, a strategy or a fitted calibration asks for.
             PromptError: The tokenizer cannot write a choice.
         """
-        scorer = scorer_of(adapter, self.choices, self.scoring)
+        scorer = scorer_of(adapter, self.choices, self.scoring, self.divisor)
         if self.strategy is not None:
             if not isinstance(scorer, Labels):
                 told = f"None for choices that are no single tokens, such as {self.choices[0]!r}"
@@ -122,13 +143,13 @@ class Choosing:
         none = "left by the strategy" if self.strategy is not None else f"among the {top} likeliest tokens"
         methods = tuple(f"labels: none {none}" if row else scorer.method for row in lost)
         if self.calibrate is None or not has_picture(inputs):
-            return Chosen(self.choices, scores, None, plain, methods, (None,) * len(plain))
+            return Chosen(self.choices, scores, None, plain, methods, (None,) * len(plain), self.divisor)
         free = self._prior(adapter, inputs, scorer).expand_as(plain)
         left = lost | (free == 0).any(dim=-1) if top == TOP else lost  # as the authors' multiple-choice script does
         known = torch.where(left[:, None], 1.0, free)
         found = torch.where(left[:, None], plain, calibrate(plain, known, self.mode, self.smoothing))
         done = tuple(None if row else f"{self.mode} {self.calibrate}" for row in left)
-        return Chosen(self.choices, scores, free, found, methods, done)
+        return Chosen(self.choices, scores, free, found, methods, done, self.divisor)
 
     def _prior(self, adapter: Adapter, inputs: Inputs, scorer: Scorer) -> Tensor:
         """Return what picture-free inputs give to the choices, (batch or 1, choices), rows sum to 1."""
@@ -136,10 +157,14 @@ class Choosing:
             return torch.tensor([self.calibrate.free], dtype=torch.float64)
         assert self.calibrate is not None
         kinds = free_kinds(self.calibrate)
-        told = [scorer(adapter, free_inputs(adapter, inputs, kind, self.seed)) for kind in kinds]
+        told = [scorer(adapter, free_inputs(adapter, inputs, kind, self.seed, self.draw)) for kind in kinds]
         summed = torch.stack(told).logsumexp(dim=0)
         top = summed.amax(dim=-1, keepdim=True)
         return smoothed((summed - top).exp().nan_to_num(0), 0)  # long texts: far below what a float can hold
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _top(scorer: Scorer) -> int | None:

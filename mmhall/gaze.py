@@ -6,7 +6,7 @@ the picture the question is about (arXiv:2510.22067).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import LongTensor, Tensor, nn
@@ -14,18 +14,27 @@ from torch import LongTensor, Tensor, nn
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Call, Op
 from mmhall.steering import top_half
-from mmhall.words import words_of
+from mmhall.words import Word, words_of
 
 
 def informative(adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
     """Mark the tokens of informative words in a question, (B, T) bool; without a tokenizer, all of it."""
-    if adapter.tokenizer is None:
-        return query
+    return query if adapter.tokenizer is None else _marked(adapter, inputs, query, lambda word: word.is_informative)
+
+
+def named(adapter: Adapter, inputs: Inputs, query: Tensor, words: Sequence[str]) -> Tensor:
+    """Mark the tokens of some words in a question, whatever their case, (B, T) bool; the adapter has a tokenizer."""
+    wanted = {word.lower() for word in words}
+    return _marked(adapter, inputs, query, lambda word: word.text.lower() in wanted)
+
+
+def _marked(adapter: Adapter, inputs: Inputs, query: Tensor, counts: Callable[[Word], bool]) -> Tensor:
+    """Mark the tokens of the words that count, of those in a question, (B, T) bool."""
     marked = torch.zeros_like(query)
     for row, ids, own in zip(marked, inputs["input_ids"], query, strict=True):
         places = own.nonzero()[:, 0]
         words = words_of(adapter.tokenizer, ids[places].tolist())
-        row[places[[token for word in words if word.is_informative for token in word.tokens]]] = True
+        row[places[[token for word in words if counts(word) for token in word.tokens]]] = True
     return marked
 
 

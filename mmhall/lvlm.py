@@ -23,6 +23,7 @@ from mmhall.calibration import Calibration
 from mmhall.choosing import make_choosing
 from mmhall.divergence import HeadDivergence, head_divergence
 from mmhall.errors import ModelError, OptionError, PromptError
+from mmhall.generation.chain import Kept
 from mmhall.generation.run import run
 from mmhall.generation.score import score
 from mmhall.generation.settings import Settings, checked_seeds, make_settings
@@ -88,6 +89,7 @@ class LVLM:
         strategy: str | Strategy = "greedy",
         *,
         uncertainty: bool = False,
+        scores: bool = False,
         **settings: Any,
     ) -> Answer:
         """Answer a prompt about a picture.
@@ -97,12 +99,14 @@ class LVLM:
             prompt: The user's text.
             strategy: Name such as "vcd(alpha=0.5)", or a strategy.
             uncertainty: Also read the answer once more with and once without the picture; see `Uncertainty`.
+            scores: Keep the scores that tokens were chosen from (`Answer.scores`); not with beams or a search.
             **settings: See `mmhall.generation.settings.Settings`.
 
         Raises:
             MmhallError: The picture, the prompt, the strategy or a setting is unusable.
         """
-        return self.generate_batch([(image, prompt)], strategy, uncertainty=uncertainty, **settings)[0]
+        one = [(image, prompt)]
+        return self.generate_batch(one, strategy, uncertainty=uncertainty, scores=scores, **settings)[0]
 
     def generate_batch(
         self,
@@ -110,6 +114,7 @@ class LVLM:
         strategy: str | Strategy = "greedy",
         *,
         uncertainty: bool = False,
+        scores: bool = False,
         shared_prefix: bool = True,
         seeds: Sequence[int] | None = None,
         **settings: Any,
@@ -123,6 +128,7 @@ class LVLM:
             requests: Pairs of picture and prompt.
             strategy: As in `generate`.
             uncertainty: As in `generate`.
+            scores: As in `generate`.
             shared_prefix: Whether to; answers are the same, up to the rounding of the dtype.
             seeds: Of each request's draws, as the setting `seed`; None: all start from that.
             **settings: As in `generate`.
@@ -132,18 +138,21 @@ class LVLM:
         """
         method, chosen = make_strategy(strategy), make_settings(settings)
         config = chosen.resolved(self.adapter.generator, method.beams)
-        if uncertainty and chosen.num_return_sequences > 1:
-            raise OptionError(
-                "generate", "num_return_sequences", chosen.num_return_sequences, "1 with uncertainty=True"
-            )
+        if (uncertainty or scores) and chosen.num_return_sequences > 1:
+            wanted = "1 with uncertainty=True" if uncertainty else "1 with scores=True"
+            raise OptionError("generate", "num_return_sequences", chosen.num_return_sequences, wanted)
         opened = _requests(requests)
         drawn = chosen.seed if seeds is None else checked_seeds(seeds, len(opened))
         if not opened:
             return []
+        keep = Kept("scores", scores=[]) if scores else None
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
-            rows = run(self.adapter, inputs, method, config, drawn, share=shared_prefix)
+            rows = run(self.adapter, inputs, method, config, drawn, share=shared_prefix, keep=keep)
         answers = self._answers(inputs, rows, method, chosen, measured)
+        if keep is not None:
+            told = [keep.scores_of(row, len(answer.token_ids)) for row, answer in enumerate(answers)]
+            answers = [replace(answer, scores=part) for answer, part in zip(answers, told, strict=True)]
         return self._sure(inputs, answers) if uncertainty else answers
 
     def score(self, image: Images, prompt: str, answer: str) -> Uncertainty:
@@ -187,8 +196,9 @@ class LVLM:
             **options: mode, "diagonal" (divide by the prior) or "identity" (subtract it); smoothing, added to each
                 probability of the prior, 1e-4; scoring, "auto", "labels", "strings" or "compat" (as the authors of
                 the method do: the likeliest spelling among the 10 likeliest tokens, or 100 if the choices are not
-                yes and no; uncalibrated where none is there, or, of the 100, where the prior lacks one); seed, of
-                picture-free inputs that are noise.
+                yes and no; uncalibrated where none is there, or, of the 100, where the prior lacks one);
+                temperature, which divides log-probabilities, 1, with "compat" 0.2 as in the authors' scripts; seed
+                and draw ("picture" or "seed"), of picture-free inputs that are noise.
 
         Raises:
             MmhallError: The picture, the question, a choice or an option is unusable.

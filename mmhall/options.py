@@ -26,7 +26,8 @@ class Rule:
         by_model: Whether it depends on the model and may be left open (None).
         low: Smallest value.
         high: Largest value.
-        choices: Every value it may have.
+        choices: Every value it may have, but for those of the types in `also`.
+        also: Types that its values may have besides its default's.
         holds: What else must be true of it.
         expected: What that is, in words.
         tries: Values that `mmhall tune` tries.
@@ -38,6 +39,7 @@ class Rule:
     low: float | None = None
     high: float | None = None
     choices: tuple[Any, ...] = ()
+    also: tuple[type, ...] = ()
     holds: Callable[[Any], bool] | None = None
     expected: str = ""
     tries: tuple[Any, ...] = ()
@@ -70,13 +72,15 @@ class Rule:
             return None
         if isinstance(self.general, float) and isinstance(value, int) and not isinstance(value, bool):
             value = _as_float(value)
-        if isinstance(self.general, tuple) and isinstance(value, list):
+        kinds = (type(self.general), *self.also)
+        if tuple in kinds and isinstance(value, list):
             value = tuple(value)
-        if type(value) is not type(self.general):
+        if type(value) not in kinds:
             raise OptionError(owner, option, value, self.told())
         fits = not isinstance(value, float) or math.isfinite(value)
         fits = fits and (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
-        fits = fits and (not self.choices or value in self.choices) and (self.holds is None or self.holds(value))
+        fits = fits and (not self.choices or value in self.choices or type(value) in self.also)
+        fits = fits and (self.holds is None or self.holds(value))
         if not fits:
             raise OptionError(owner, option, value, self.told())
         return value

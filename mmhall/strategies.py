@@ -48,6 +48,8 @@ class Session:
         search: Takes the place of greedy, sampling and beams: called with the prepared batch, its rows, this
             session, the generation settings in force and a streamer or None, it returns what `mmhall.generation.run`'s
             `run` does.
+        prompt_lengths: Of the main prompts, (batch,), where a search divides a score by the length of prompt and answer
+            together; None: by that of the answer.
     """
 
     ops: Sequence[Op] = ()
@@ -56,6 +58,7 @@ class Session:
     aside: Inputs | None = None
     again: bool = False
     search: Search | None = None
+    prompt_lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Refuse branches nobody would read."""
@@ -200,6 +203,7 @@ class Composed(Strategy):
             combine=only("combine"),
             aside=only("aside"),
             search=only("search"),
+            prompt_lengths=only("prompt_lengths"),
             again=any(one.again for one in sessions),
         )
 

@@ -165,3 +165,23 @@ def test_a_calibration_needs_questions_with_pictures_and_usable_options(llava, r
     with pytest.raises(error) as caught:
         mmhall.Calibration.fit(llava, requests, **options)
     assert isinstance(caught.value, MmhallError)
+
+
+def test_a_temperature_raises_probabilities_before_they_are_divided():
+    """0.5 squares: 0.36 to 0.16 over 0.5625 to 0.0625 is 0.64 to 2.56, 1 to 4."""
+    found = mmhall.calibrate([0.6, 0.4], [0.75, 0.25], smoothing=0, temperature=0.5)
+    torch.testing.assert_close(found, torch.tensor([0.2, 0.8], dtype=torch.float64))
+    for temperature in (0, -1.0, float("inf"), float("nan"), True, "0.2"):
+        with pytest.raises(OptionError, match="calibrate: temperature must be a number > 0"):
+            mmhall.calibrate([0.6, 0.4], [0.75, 0.25], temperature=temperature)
+
+
+def test_a_fitted_calibration_holds_at_its_temperature(llava, pictures):
+    asked = [(pictures[0], "Is there a dog?")]
+    fitted = mmhall.Calibration.fit(llava, asked, temperature=0.5)
+    assert fitted.temperature == 0.5
+    usual = mmhall.Calibration.fit(llava, asked)
+    assert fitted.free == pytest.approx([one**2 / sum(x**2 for x in usual.free) for one in usual.free])
+    assert llava.choose(*asked[0], calibrate=fitted, temperature=0.5).temperature == 0.5
+    with pytest.raises(OptionError, match=r"temperature must be that of the calibration, 0\.5, got None"):
+        llava.choose(*asked[0], calibrate=fitted)

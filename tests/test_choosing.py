@@ -178,9 +178,9 @@ def test_labels_scored_as_texts_are_as_probable(llava, pictures):
     assert texts.scores == pytest.approx(labels.scores, abs=1e-5)
 
 
-def by_matching_strings(lvlm, inputs, choices, k):
+def by_matching_strings(lvlm, inputs, choices, k, temperature=0.2):
     """The authors' form: decode the k likeliest tokens, strip, lower-case, keep the first of each."""
-    best = anew(lvlm.adapter, inputs, [])[-1].exp().topk(k)
+    best = (anew(lvlm.adapter, inputs, [])[-1] / temperature).softmax(dim=-1).topk(k)
     held = {}
     for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
         held.setdefault(lvlm.adapter.tokenizer.decode([index]).strip().lower(), probability)
@@ -216,6 +216,34 @@ def test_compat_matches_strings_among_the_likeliest_tokens(name):
     assert lacking == [False, True]
 
 
+@pytest.mark.parametrize("choices", [TEXTS, LETTERS], ids=["texts", "labels"])
+def test_a_temperature_divides_scores_and_those_of_the_prior(choices):
+    lvlm = lvlm_of("llava")
+    usual = lvlm.choose(*REQUESTS[0], choices, calibrate="none")
+    found = lvlm.choose(*REQUESTS[0], choices, calibrate="none", temperature=0.5)
+    assert (usual.temperature, found.temperature) == (1.0, 0.5)
+    assert found.scores == pytest.approx([2 * score for score in usual.scores], abs=1e-6)
+    assert found.probabilities == pytest.approx(torch.tensor(found.scores).softmax(dim=0).tolist(), abs=1e-5)
+    assert found.free == pytest.approx([one**2 / sum(x**2 for x in usual.free) for one in usual.free], abs=1e-6)
+    wanted = mmhall.calibrate(usual.probabilities, usual.free, temperature=0.5).tolist()
+    assert found.calibrated == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [None, 0.7])
+def test_compat_adds_picture_free_inputs_at_its_temperature(temperature):
+    """Each a softmax over the whole vocabulary, at 0.2 unless told otherwise."""
+    lvlm, at = lvlm_of("llava"), temperature or 0.2
+    inputs = inputs_of(lvlm, REQUESTS[0])
+    bare = [free_inputs(lvlm.adapter, inputs, kind) for kind in ("none", "zero")]
+    choices = tuple(ranked_letters(lvlm, bare[0])[:2])
+    found = lvlm.choose(*REQUESTS[0], choices, scoring="compat", calibrate="none+zero", temperature=temperature)
+    masses, *priors = (by_matching_strings(lvlm, batch, choices, 100, at) for batch in (inputs, *bare))
+    assert found.temperature == at
+    assert [math.exp(score) for score in found.scores] == pytest.approx(masses, rel=1e-4)
+    summed = [sum(pair) for pair in zip(*priors, strict=True)]
+    assert found.free == pytest.approx([mass / sum(summed) for mass in summed], abs=1e-5)
+
+
 def pushed(llava, **tokens):
     """Push tokens of a model up or down, whatever it reads; returns the hook."""
     ids = llava.adapter.tokenizer.convert_tokens_to_ids(list(tokens))
@@ -227,7 +255,7 @@ def pushed(llava, **tokens):
 def test_compat_without_a_choice_among_the_likeliest_falls_back_on_their_tokens(llava, pictures):
     hook = pushed(llava, **dict.fromkeys(("▁Yes", "▁yes", "▁No", "▁no"), -1000.0))
     asked = (pictures[0], "Is there a dog?")
-    found, labels = (llava.choose(*asked, scoring=s, calibrate="none") for s in ("compat", "labels"))
+    found, labels = (llava.choose(*asked, scoring=s, calibrate="none", temperature=0.2) for s in ("compat", "labels"))
     hook.remove()
     assert found.method == "labels: none among the 10 likeliest tokens"
     assert found.scores == labels.scores
@@ -275,6 +303,10 @@ def test_the_prior_of_a_biased_model_is_taken_out(llava, pictures):
         (("yes", "no"), {"scoring": "best"}, "choose: scoring must be 'auto' or 'labels' or 'strings' or 'compat'"),
         (("yes", "no"), {"smoothing": -1e-4}, "choose: smoothing must be a number >= 0"),
         (("yes", "no"), {"smoothing": float("nan")}, "choose: smoothing must be a number >= 0"),
+        (("yes", "no"), {"temperature": 0}, "choose: temperature must be a number > 0, got 0"),
+        (("yes", "no"), {"temperature": True}, "choose: temperature must be a number > 0"),
+        (("yes", "no"), {"temperature": float("nan")}, "choose: temperature must be a number > 0"),
+        (("yes", "no"), {"draw": "batch"}, "choose: draw must be 'picture' or 'seed'"),
         (("yes", "no"), {"seed": -1}, "choose: seed must be an integer from 0 to"),
         (("a dog", "no"), {"scoring": "labels"}, "scoring must be .*no token of this model spells 'a dog'"),
         (("a dog", "no"), {"scoring": "compat"}, "scoring must be .*no token of this model spells 'a dog'"),

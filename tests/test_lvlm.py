@@ -32,6 +32,48 @@ def test_an_error_in_a_stream_reaches_its_consumer(llava, pictures):
         list(llava.stream(pictures[0], "What?", "vcd"))
 
 
+@pytest.mark.parametrize("spec", ["greedy", "vdd", "vcd+vhr(layers=':')"])
+def test_scores_are_those_that_each_token_was_chosen_from(llava, pictures, spec):
+    """Of every answer of a batch, however early it ends, and the same as alone."""
+    asked = [(pictures[0], "What?"), (pictures[1], "What is on the left, and what else is there?")]
+    plain = llava.generate_batch(asked, spec, max_new_tokens=5)
+    llava.model.generation_config.eos_token_id = plain[0].token_ids[2]
+    answers = llava.generate_batch(asked, spec, scores=True, max_new_tokens=5)
+    assert len(answers[0].token_ids) < len(answers[1].token_ids)
+    for answer, request, without in zip(answers, asked, plain, strict=True):
+        scores = answer.scores
+        assert scores.shape == (len(answer.token_ids), llava.model.lm_head.out_features)
+        assert (scores.dtype, scores.device.type) == (torch.float32, "cpu")
+        assert tuple(scores.argmax(dim=-1).tolist()) == answer.token_ids
+        alone = llava.generate(*request, spec, scores=True, max_new_tokens=5)
+        torch.testing.assert_close(scores, alone.scores, rtol=0, atol=1e-3)
+        assert without.scores is None
+
+
+def test_scores_of_greedy_are_the_models_logits(llava, pictures):
+    answer = llava.generate(pictures[0], "What?", scores=True, max_new_tokens=4)
+    inputs = llava.adapter.inputs([Request("What?", (pictures[0],))])
+    told = llava.model.generate(
+        **inputs, max_new_tokens=4, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    wanted = torch.cat(told.logits)[: len(answer.token_ids)]
+    torch.testing.assert_close(answer.scores, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "settings", "message"),
+    [
+        ("beam", {}, "generate: scores must be left out with beams or a search"),
+        ("opera", {}, "generate: scores must be left out with beams or a search"),
+        ("greedy", {"num_beams": 2}, "generate: scores must be left out with beams or a search"),
+        ("greedy", {"do_sample": True, "num_return_sequences": 2}, "num_return_sequences must be 1 with scores=True"),
+    ],
+)
+def test_scores_are_refused_where_they_belong_to_no_single_answer(llava, pictures, spec, settings, message):
+    with pytest.raises(OptionError, match=message):
+        llava.generate(pictures[0], "What?", spec, scores=True, max_new_tokens=3, **settings)
+
+
 def test_no_requests_give_no_answers(llava):
     assert llava.generate_batch([]) == []
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from mmhall.adapters import prompts
 from mmhall.adapters.anatomy import find_decoder, find_image_token, kinds_of
 from mmhall.adapters.grid import Boxes, Grid, Told, block_side, nowhere, raster, read_places, tell_places
+from mmhall.adapters.pixels import pixel_rows
 from mmhall.attention import SELF_ATTENTION, Call, Op, Plan, active, close_door, open_door
 from mmhall.errors import ImageError, ModelError, PromptError
 from mmhall.words import special_tokens
@@ -367,16 +368,15 @@ class Adapter:
         """Return the same prompts with `change` applied to each request's normalised pixels.
 
         `change` gets the pixels of one request, in whatever shape the family holds them, and keeps the shape. Inputs
-        that some other processor made are split only where each request has one row of pixels; else `change` gets
-        them all at once.
+        that some other processor made are split in proportion to each prompt's image tokens, or where each has one
+        row of pixels; where neither can be, `change` gets them all at once.
         """
         if isinstance(inputs, Batch):
-            singles = inputs.singles
-        else:
-            rows = len(inputs["input_ids"])
-            apart = rows == len(inputs["pixel_values"])
-            singles = [{k: v[i : i + 1] for k, v in inputs.items()} for i in range(rows)] if apart else [dict(inputs)]
-        return self._batched([{**one, "pixel_values": change(one["pixel_values"])} for one in singles], inputs)
+            singles = [{**one, "pixel_values": change(one["pixel_values"])} for one in inputs.singles]
+            return self._batched(singles, inputs)
+        pixels = inputs["pixel_values"]
+        parts = pixels.split(pixel_rows(len(pixels), self.placeholders(inputs["input_ids"])))
+        return {**inputs, "pixel_values": torch.cat([change(part) for part in parts])}
 
     def _batched(self, singles: Sequence[dict[str, Tensor]], inputs: Inputs) -> dict[str, Tensor]:
         """Stack variants of each request of a batch."""

@@ -23,6 +23,9 @@ def choose(
     ] = None,
     mode: Annotated[str, typer.Option(help="diagonal divides by that prior, identity subtracts it.")] = "diagonal",
     scoring: Annotated[str, typer.Option(help="auto, labels, strings or compat.")] = "auto",
+    temperature: Annotated[
+        float | None, typer.Option(help="Divides log-probabilities, > 0. 1 by default; with compat 0.2.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seeds picture-free inputs that are noise.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures.")] = False,
 ) -> None:
@@ -38,7 +41,7 @@ def choose(
     from mmhall.images import open_image
 
     picture, choices = open_image(image), tuple(choice or ("yes", "no"))
-    options = {"mode": mode, "scoring": scoring, "seed": seed}
+    options = {"mode": mode, "scoring": scoring, "temperature": temperature, "seed": seed}
     make_choosing(choices, calibrate, options)
     found = mmhall.load(model, tuned=False).choose(picture, question, choices, calibrate=calibrate, **options)
     print(json.dumps(asdict(found), ensure_ascii=False, indent=1) if as_json else _table(found))
@@ -54,5 +57,6 @@ def _table(found: mmhall.Choice) -> str:
         if found.free is not None:
             figures += [found.free[i], found.calibrated[i]]
         rows.append((choice, *(f"{figure:.4f}" for figure in figures)))
-    how = f"scored as {found.method}; calibration: {found.calibration or 'none'}"
+    at = "" if found.temperature == 1 else f" at temperature {found.temperature:g}"
+    how = f"scored as {found.method}{at}; calibration: {found.calibration or 'none'}"
     return f"{found.choice}\n\n{aligned(rows)}\n\n{how}"

@@ -15,11 +15,11 @@ from transformers import GenerationConfig
 
 from mmhall.generation.branches import Rows
 from mmhall.generation.choose import choosable, combined
+from mmhall.generation.hypotheses import RULED_OUT, Pool, Stopping, WholePool
 from mmhall.generation.prepare import Prepared
 from mmhall.strategies import Session
 
 _DEAD = -1e9  # a finite floor: -inf would kill a hypothesis whose every continuation is out
-_RULED_OUT = _DEAD / 2
 
 
 class Beams:
@@ -30,12 +30,15 @@ class Beams:
         scores: Their summed log-probabilities, (prompts, B).
     """
 
-    def __init__(self, prepared: Prepared, asked: GenerationConfig, prompt: int | None = None) -> None:
+    def __init__(
+        self, prepared: Prepared, asked: GenerationConfig, lengths: Tensor | None = None, prompt: int | None = None
+    ) -> None:
         """Start with empty answers.
 
         Args:
             prepared: A batch of prompts.
             asked: num_beams, length_penalty and early_stopping, as transformers defines them.
+            lengths: Of the prompts, (prompts,), where they count in the length of an answer; None: they do not.
             prompt: The only one to search for; None: all.
         """
         self._prepared, self._asked, self._prompt = prepared, asked, prompt
@@ -44,7 +47,13 @@ class Beams:
         self.said = self._ids.new_zeros(prompts, beams, 0)
         self.scores = torch.full((prompts, beams), _DEAD, device=device)
         self.scores[:, 0] = 0.0  # the beams of a prompt are still equal: only one may spawn candidates
-        self._pools = [_Pool(beams) for _ in range(prompts)]
+        room, penalty = prepared.config.max_length - self._ids.shape[1], asked.length_penalty
+        stopping = Stopping(asked.early_stopping or False, 1.0 if penalty is None else penalty, room)
+        if lengths is None:
+            self._pools = [Pool(beams, stopping) for _ in range(prompts)]
+        else:
+            own = lengths.tolist() if prompt is None else lengths[prompt : prompt + 1].tolist()
+            self._pools = [WholePool(beams, stopping, length) for length in own]
 
     def advance(self, logprobs: Tensor) -> Tensor | None:
         """Go one token further.
@@ -57,7 +66,7 @@ class Beams:
         """
         prompts, beams = self.scores.shape
         ranked = self._processed(logprobs.clamp_min(_DEAD))
-        choosable(ranked.masked_fill(ranked <= _RULED_OUT, -torch.inf))
+        choosable(ranked.masked_fill(ranked <= RULED_OUT, -torch.inf))
         ranked = ranked.view(prompts, beams, -1)
         total = (ranked + self.scores[:, :, None]).flatten(1)
         candidates = max(2, 1 + len(self._prepared.ends)) * beams  # enough to go on with if the best ones end
@@ -66,7 +75,10 @@ class Beams:
         grown = torch.cat([_of_each(self.said, parents), tokens[:, :, None]], dim=2)
         ended = self._prepared.criteria(self._read(grown), total).view(prompts, candidates)
         alive, order = torch.where(ended, values + _DEAD, values).topk(beams)
-        self._collect(grown, values, ended, alive[:, 0])
+        marked = torch.isin(tokens, torch.tensor(self._prepared.ends, device=tokens.device, dtype=tokens.dtype))
+        told = values.cpu(), ended.cpu(), marked.cpu(), alive[:, 0].cpu()
+        for index, pool in enumerate(self._pools):
+            pool.take(grown[index], *(part[index] for part in told))
         if ended.all() or not any(pool.open for pool in self._pools):
             return None
         self.scores, self.said = alive, _of_each(grown, order)
@@ -93,17 +105,6 @@ class Beams:
         least, most = min(answers), max(answers)  # in the order of words: what these two share, all share
         return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))]
 
-    def _collect(self, grown: Tensor, values: Tensor, ended: Tensor, alive: Tensor) -> None:
-        """Put what has ended into the pools, and close those that nothing alive can improve."""
-        early, penalty = self._asked.early_stopping, self._asked.length_penalty
-        penalty, written = 1.0 if penalty is None else penalty, grown.shape[2]
-        room = self._prepared.config.max_length - self._ids.shape[1]
-        longest = room if early == "never" and penalty > 0 else written
-        hopes = (alive / longest**penalty).tolist()
-        for index, pool in enumerate(self._pools):
-            pool.add(grown[index], values[index], ended[index], written**penalty)
-            pool.close_if_hopeless(hopes[index], early is True)
-
     def _processed(self, logprobs: Tensor) -> Tensor:
         ids = self._read(self.said)
         if self._prompt is None:
@@ -129,7 +130,7 @@ def search(prepared: Prepared, rows: Rows, session: Session, asked: GenerationCo
     """
     prompts, device = len(prepared.input_ids), prepared.input_ids.device
     rows.select(torch.arange(prompts, device=device).repeat_interleave(asked.num_beams))
-    beams = Beams(prepared, asked)
+    beams = Beams(prepared, asked, session.prompt_lengths)
     while (parents := beams.advance(combined(session, rows.logits).log_softmax(dim=-1))) is not None:
         rows.select(parents)
         rows.step(beams.said[:, :, -1].flatten())
@@ -139,41 +140,6 @@ def search(prepared: Prepared, rows: Rows, session: Session, asked: GenerationCo
 def padded(answers: Sequence[Tensor], prepared: Prepared) -> Tensor:
     """Put answers, (length,) each, under each other, padded on the right."""
     return torch.nn.utils.rnn.pad_sequence(list(answers), batch_first=True, padding_value=prepared.pad or 0)
-
-
-class _Pool:
-    """The finished hypotheses of one prompt, best first; closed once nothing running can improve on them."""
-
-    def __init__(self, size: int) -> None:
-        self._size, self._held, self.open = size, list[tuple[bool, float, Tensor]](), True
-
-    def add(self, sequences: Tensor, values: Tensor, ended: Tensor, length: float) -> None:
-        """Take in what has ended among the first candidates; later ones are there only to go on with.
-
-        What a strategy rules out stands behind all else: it fills up what is asked for where nothing better is left.
-        """
-        if not self.open:
-            return
-        for index in ended[: self._size].nonzero()[:, 0].tolist():
-            possible = bool(values[index] > _RULED_OUT)
-            self._held.append((possible, float(values[index] / length), sequences[index]))
-        self._held = sorted(self._held, key=lambda held: (-held[0], -held[1]))[: self._size]
-
-    def close_if_hopeless(self, hope: float, early: bool) -> None:
-        """Close when full, and stopping early or no better score can be hoped for."""
-        if len(self._held) == self._size and self._held[-1][0] and (early or hope <= self._held[-1][1]):
-            self.open = False
-
-    def best(self, count: int) -> list[Tensor]:
-        return [sequence for _, _, sequence in self._held[:count]]
-
-    def held(self) -> list[tuple[float, Tensor]]:
-        return [(score, sequence) for _, score, sequence in self._held]
-
-    def copy(self) -> _Pool:
-        copied = copy.copy(self)
-        copied._held = list(self._held)
-        return copied
 
 
 def _of_each(beams: Tensor, index: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from transformers.generation import BaseStreamer
@@ -12,6 +14,33 @@ from mmhall.generation.prepare import Prepared
 from mmhall.strategies import Session
 
 
+@dataclass(slots=True)
+class Kept:
+    """What the steps of a chain chose from, (rows, vocabulary) float32 each, kept for who asks.
+
+    Attributes:
+        option: The option that asks for it, for a refusal.
+        scores: The scores that each token was chosen from: combined, and edited by the processors; None: not asked for.
+        logits: The main rows' logits; None: not asked for.
+    """
+
+    option: str
+    scores: list[Tensor] | None = None
+    logits: list[Tensor] | None = None
+
+    def add(self, scores: Tensor, logits: Tensor) -> None:
+        """Keep those of one step."""
+        if self.scores is not None:
+            self.scores.append(scores)
+        if self.logits is not None:
+            self.logits.append(logits.clone())
+
+    def scores_of(self, row: int, length: int) -> Tensor:
+        """Return the scores of a row's first `length` tokens, (length, vocabulary) on the CPU."""
+        assert self.scores is not None
+        return torch.stack([step[row] for step in self.scores])[:length].cpu()
+
+
 def chain(
     prepared: Prepared,
     rows: Rows,
@@ -19,6 +48,7 @@ def chain(
     draws: Draws | None,
     sequences: int = 1,
     streamer: BaseStreamer | None = None,
+    keep: Kept | None = None,
 ) -> Tensor:
     """Decode until every row has ended.
 
@@ -29,6 +59,7 @@ def chain(
         draws: None: take the best token.
         sequences: Drawn for each prompt.
         streamer: Gets new tokens as they are chosen.
+        keep: Gets what they are chosen from.
 
     Returns:
         New tokens, (P x sequences, length); finished rows are padded.
@@ -39,7 +70,10 @@ def chain(
     length, pad = ids.shape[1], prepared.pad
     going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     while True:
-        scores = choosable(prepared.processed(ids, combined(session, rows.logits)))
+        logits = rows.logits
+        scores = choosable(prepared.processed(ids, combined(session, logits)))
+        if keep is not None:
+            keep.add(scores, logits[0])
         chosen = scores.argmax(dim=-1) if draws is None else draws(scores)
         if pad is not None:
             chosen = torch.where(going, chosen, pad)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from mmhall._transformers.settings import Resolved
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import PER_POSITION, Adapter, Inputs
 from mmhall.errors import ModelError, OptionError, PromptError
+from mmhall.generation.chain import Kept
 from mmhall.generation.prepare import Prepared
 from mmhall.generation.run import decode, prepared
 from mmhall.strategies import Strategy
@@ -71,25 +74,7 @@ class CustomGenerate:
         generation_config: GenerationConfig,
         **kwargs: Any,
     ) -> Tensor | GenerateDecoderOnlyOutput:
-        if (generation_config.num_beams or 1) > 1:
-            raise OptionError(
-                "generate", "num_beams", generation_config.num_beams, "1; give num_beams to mmhall.custom_generate"
-            )
-        for option in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
-            if getattr(generation_config, option):
-                raise OptionError("generate", option, True, "left out; mmhall returns sequences only")
-        if kwargs.get("inputs_embeds") is not None:
-            raise ModelError(
-                f"{model.config.model_type}: generate hands over embeddings instead of a prompt and pictures; "
-                "load the model with mmhall.load and use LVLM.generate"
-            )
-        if given_by_caller(kwargs.get(CACHE)):
-            kind = type(kwargs[CACHE]).__name__
-            raise OptionError(
-                "generate", CACHE, kind, "left out: mmhall reads the whole prompt into a cache of its own"
-            )
-        if generation_config.do_sample and self._num_beams > 1:
-            raise OptionError("generate", "do_sample", True, f"False with {self._num_beams} beams")
+        self._check(model, generation_config, kwargs)
         sequences = generation_config.num_return_sequences or 1
         prompts = input_ids[::sequences]  # `generate` has repeated them; one reading is enough
         raw = {key: kwargs[key] for key in _RAW if kwargs.get(key) is not None}
@@ -107,21 +92,51 @@ class CustomGenerate:
             "max_length": None,
         }
         config = Resolved(**asked)
-        adapter = adapter_for(model, self._processor)
+        adapter, keep = adapter_for(model, self._processor), _kept(generation_config)
         try:
             adapter.check_placeholders(inputs)
             session = self._method.fitted(adapter).prepare(adapter, inputs)
-            main = _prepared(adapter, inputs, config)
+            main = replace(_prepared(adapter, inputs, config), copies=sequences)
             main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
             seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []
             with kept_notes(model, adapter.request_notes):
-                new = decode(adapter, main, session, config, seeds, self._streamer)
+                new = decode(adapter, main, session, config, seeds, self._streamer, keep=keep)
         finally:
             adapter.close()
         rows = torch.cat([input_ids, new], dim=1)
         if generation_config.return_dict_in_generate:
-            return GenerateDecoderOnlyOutput(sequences=rows)  # type: ignore[arg-type]
+            kept = (None, None) if keep is None else (keep.scores, keep.logits)
+            scores, logits = (None if part is None else tuple(part) for part in kept)
+            return GenerateDecoderOnlyOutput(sequences=rows, scores=scores, logits=logits)  # type: ignore[arg-type]
         return rows
+
+    def _check(self, model: PreTrainedModel, config: GenerationConfig, kwargs: Mapping[str, Any]) -> None:
+        """Refuse what `generate` was asked for and this cannot do."""
+        if (config.num_beams or 1) > 1:
+            raise OptionError("generate", "num_beams", config.num_beams, "1; give num_beams to mmhall.custom_generate")
+        for option in ("output_attentions", "output_hidden_states"):
+            if getattr(config, option):
+                raise OptionError("generate", option, True, "left out; mmhall returns sequences, scores and logits")
+        if kwargs.get("inputs_embeds") is not None:
+            raise ModelError(
+                f"{model.config.model_type}: generate hands over embeddings instead of a prompt and pictures; "
+                "load the model with mmhall.load and use LVLM.generate"
+            )
+        if given_by_caller(kwargs.get(CACHE)):
+            kind = type(kwargs[CACHE]).__name__
+            raise OptionError(
+                "generate", CACHE, kind, "left out: mmhall reads the whole prompt into a cache of its own"
+            )
+        if config.do_sample and self._num_beams > 1:
+            raise OptionError("generate", "do_sample", True, f"False with {self._num_beams} beams")
+
+
+def _kept(asked: GenerationConfig) -> Kept | None:
+    """Return what is to hold scores and logits; None: `generate` would return none of them."""
+    if not asked.return_dict_in_generate or not (asked.output_scores or asked.output_logits):
+        return None
+    option = "output_scores" if asked.output_scores else "output_logits"
+    return Kept(option, [] if asked.output_scores else None, [] if asked.output_logits else None)
 
 
 def _prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig) -> Prepared:
@@ -144,6 +159,10 @@ def custom_generate(
     All else comes from `generate`'s own arguments; it allows num_return_sequences > 1 with sampling only. Sampling
     follows torch's global seed. What was tuned for the model is not looked up: options that are left open get what was
     published for it, or the general default.
+
+    `return_dict_in_generate=True` returns what `generate` does: with `output_scores=True` the scores that each token
+    was chosen from (the strategy's, after the processors), with `output_logits=True` the logits of the model that the
+    strategy steers, without its branches. Beams and searches have none, and refuse to be asked for them.
 
     The model and its processor are as they were afterwards. Where the call or the model's settings ask for no cache, or
     for a static one, a dynamic one is used, which changes no answer; a quantised or offloaded one is refused, and so is

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.errors import ModelError
-from mmhall.generation.noise import NOISE_STEPS, noised
+from mmhall.generation.noise import DRAWS, NOISE_STEPS, noised
 
 FREE = ("none", "unk", "noise", "zero", "one", "black")
 EXPECTED = f'one or several of {", ".join(FREE)}, joined by "+"'
@@ -22,7 +22,7 @@ def free_kinds(free: str) -> tuple[str, ...]:
     return kinds if len(set(kinds)) == len(kinds) and set(kinds) <= set(FREE) else ()
 
 
-def free_inputs(adapter: Adapter, inputs: Inputs, kind: str, seed: int = 0) -> dict[str, Tensor]:
+def free_inputs(adapter: Adapter, inputs: Inputs, kind: str, seed: int = 0, draw: str = DRAWS[0]) -> dict[str, Tensor]:
     """Build one kind of picture-free input for a batch with pictures.
 
     Args:
@@ -32,6 +32,7 @@ def free_inputs(adapter: Adapter, inputs: Inputs, kind: str, seed: int = 0) -> d
             tokenizer has none); and, as long as with the picture, "noise": the picture at the last step of
             diffusion, "zero" and "one": normalised pixels of that value (zero is the mean colour), "black".
         seed: Of "noise".
+        draw: As in `mmhall.generation.noise.noised`.
 
     Raises:
         ModelError: "unk" and "black" need the model's processor, and there is none.
@@ -39,7 +40,7 @@ def free_inputs(adapter: Adapter, inputs: Inputs, kind: str, seed: int = 0) -> d
     if kind == "none":
         return adapter.without_image(inputs)
     if kind == "noise":
-        return noised(adapter, inputs, NOISE_STEPS - 1, seed)
+        return noised(adapter, inputs, NOISE_STEPS - 1, seed, draw)
     if kind in ("zero", "one"):
         return adapter.uniform_pixels(inputs, float(kind == "one"))
     if adapter.processor is None:

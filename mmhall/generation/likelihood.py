@@ -21,6 +21,7 @@ from mmhall.strategies import Strategy
 
 SCORINGS = ("auto", "labels", "strings", "compat")
 YES_NO_TOP, TOP = 10, 100
+COMPAT_TEMPERATURE = 0.2  # of the authors' scripts
 
 
 class Scorer(Protocol):
@@ -31,7 +32,7 @@ class Scorer(Protocol):
         """Say how, in a word."""
 
     def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
-        """Return log-probabilities in nats, (batch, choices) float64 on the CPU; -inf: not among what counts."""
+        """Return log-probabilities in nats over the temperature, (batch, choices) float64; -inf: not what counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,13 @@ class Labels:
         tokens: Ids of each choice's spellings.
         top: Count only spellings among so many likeliest tokens, and only the likeliest of a choice; None: add all.
         strategy: Takes the token from scores of its own; None: the plain model.
+        temperature: Divides log-probabilities; with `top`, those of all tokens, which are then normalised anew.
     """
 
     tokens: tuple[tuple[int, ...], ...]
     top: int | None = None
     strategy: Strategy | None = None
+    temperature: float = 1.0
 
     @property
     def method(self) -> str:
@@ -54,18 +57,20 @@ class Labels:
         return "labels" if self.top is None else "compat"
 
     def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
-        """Return log-probabilities in nats, (batch, choices) float64 on the CPU; -inf: not among the likeliest."""
+        """Return log-probabilities over the temperature, (batch, choices) float64 on the CPU; -inf: not in the top."""
         with torch.inference_mode():
             if self.strategy is None:
                 logprobs = _next(_start(adapter, inputs, 1))
             else:
                 logprobs = first(adapter, inputs, self.strategy).log_softmax(dim=-1)
             if self.top is not None:
+                logprobs = (logprobs / self.temperature).log_softmax(dim=-1)
                 best = logprobs.topk(min(self.top, logprobs.shape[-1]))
                 logprobs = torch.full_like(logprobs, -torch.inf).scatter(-1, best.indices, best.values)
             spelled = [logprobs[:, list(ids)].cpu().double() for ids in self.tokens]
-            told = [part.logsumexp(dim=-1) if self.top is None else part.amax(dim=-1) for part in spelled]
-            return torch.stack(told, dim=-1)
+            if self.top is not None:
+                return torch.stack([part.amax(dim=-1) for part in spelled], dim=-1)
+            return torch.stack([part.logsumexp(dim=-1) for part in spelled], dim=-1) / self.temperature
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +80,12 @@ class Strings:
     Attributes:
         tokens: Ids of each spelling of each choice.
         ends: Ids that end an answer; empty: a choice may go on.
+        temperature: Divides log-probabilities.
     """
 
     tokens: tuple[tuple[tuple[int, ...], ...], ...]
     ends: tuple[int, ...] = ()
+    temperature: float = 1.0
 
     @property
     def method(self) -> str:
@@ -86,7 +93,7 @@ class Strings:
         return "strings" if not self.ends else "strings to their end"
 
     def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
-        """Return log-probabilities in nats, (batch, choices) float64 on the CPU."""
+        """Return log-probabilities in nats over the temperature, (batch, choices) float64 on the CPU."""
         spelled = [ids for spellings in self.tokens for ids in spellings]
         prompts, device = len(inputs["input_ids"]), adapter.device
         lengths = torch.tensor([len(ids) for ids in spelled]).repeat(prompts)
@@ -105,16 +112,17 @@ class Strings:
                 if step + 1 < steps:
                     state.step(tokens[:, step])
             parts = total.view(prompts, -1).split([len(spellings) for spellings in self.tokens], dim=1)
-            return torch.stack([part.logsumexp(dim=1) for part in parts], dim=1)
+            return torch.stack([part.logsumexp(dim=1) for part in parts], dim=1) / self.temperature
 
 
-def scorer_of(adapter: Adapter, choices: Sequence[str], scoring: str) -> Scorer:
+def scorer_of(adapter: Adapter, choices: Sequence[str], scoring: str, temperature: float = 1.0) -> Scorer:
     """Decide how to score choices.
 
     Args:
         adapter: The model.
         choices: Distinct texts.
         scoring: "labels", "strings", "compat", or "auto": labels where they can be told apart by their first token.
+        temperature: Divides log-probabilities, > 0.
 
     Raises:
         OptionError: The choices are no labels, but `scoring` asks for that.
@@ -124,8 +132,9 @@ def scorer_of(adapter: Adapter, choices: Sequence[str], scoring: str) -> Scorer:
         spelled = [tuple(adapter.spellings.get(choice.strip().lower(), ())) for choice in choices]
         if all(spelled) and len(set(spelled)) == len(choices):
             if scoring != "compat":
-                return Labels(tuple(spelled))
-            return Labels(tuple(spelled), YES_NO_TOP if _are_yes_and_no(choices) else TOP)
+                return Labels(tuple(spelled), temperature=temperature)
+            top = YES_NO_TOP if _are_yes_and_no(choices) else TOP
+            return Labels(tuple(spelled), top, temperature=temperature)
         if scoring != "auto":
             unfit = [choice for choice, ids in zip(choices, spelled, strict=True) if not ids]
             what = f"no token of this model spells {unfit[0]!r}" if unfit else "some differ in nothing but case"
@@ -136,7 +145,7 @@ def scorer_of(adapter: Adapter, choices: Sequence[str], scoring: str) -> Scorer:
         for one, other in permutations(written, 2)
         for shorter, longer in product(one, other)
     )
-    return Strings(written, _ends(adapter) if begun else ())
+    return Strings(written, _ends(adapter) if begun else (), temperature)
 
 
 def _are_yes_and_no(choices: Sequence[str]) -> bool:

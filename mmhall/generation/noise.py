@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from mmhall.adapters.base import Adapter, Inputs
 
 NOISE_STEPS = 1000
+DRAWS = ("picture", "seed")
 
 
 @lru_cache(maxsize=1)
@@ -38,14 +40,33 @@ def mix(pixels: Tensor, noise: Tensor, step: int) -> Tensor:
     return mixed
 
 
-def noised(adapter: Adapter, inputs: Inputs, step: int, seed: int) -> dict[str, Tensor]:
+def noised(adapter: Adapter, inputs: Inputs, step: int, seed: int, draw: str = DRAWS[0]) -> dict[str, Tensor]:
     """Return the same prompts with noised pictures.
 
-    Every request draws from a generator of its own that starts at `seed`: what it gets does not depend on the
-    others in the batch, nor on their order.
+    Every request draws from a generator of its own: what it gets does not depend on the others in the batch, nor on
+    their order.
+
+    Args:
+        adapter: The model.
+        inputs: A batch with pictures.
+        step: As in `mix`.
+        seed: Of the noise.
+        draw: "picture": the generator starts at a digest of `seed` and the request's pixels, so that different pictures
+            get independent noises; "seed": at `seed`, so that all pictures of one size get the same noise.
     """
 
     def change(pixels: Tensor) -> Tensor:
-        return mix(pixels, adapter.image_noise(pixels, torch.Generator().manual_seed(seed)), step)
+        start = seed if draw == "seed" else _digest(pixels.to(adapter.model.dtype), seed)
+        return mix(pixels, adapter.image_noise(pixels, torch.Generator().manual_seed(start)), step)
 
     return adapter.with_pixels(inputs, change)
+
+
+def _digest(pixels: Tensor, seed: int) -> int:
+    """Return a number below 2**63 that follows from pixels and a seed.
+
+    Pixels count in the precision of bfloat16, so that a model in float32 and one in bfloat16 draw the same noise.
+    """
+    told = pixels.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes()
+    digest = hashlib.blake2b(told, digest_size=8, key=seed.to_bytes(8, "little")).digest()
+    return int.from_bytes(digest, "little") >> 1

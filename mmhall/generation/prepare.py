@@ -31,6 +31,7 @@ class Prepared:
         processors: Edit next-token scores: penalties, and what sampling cuts off.
         criteria: Say which rows have ended.
         config: The generation settings, completed.
+        copies: Rows of each prompt that the processors were made for.
         shared: What prompts about one picture begin with, to be read once; None: each is read by itself.
     """
 
@@ -42,6 +43,7 @@ class Prepared:
     criteria: StoppingCriteriaList
     config: GenerationConfig
     shared: Shared | None = None
+    copies: int = 1
 
     @property
     def ends(self) -> list[int]:
@@ -58,9 +60,9 @@ class Prepared:
     def processed(self, ids: Tensor, scores: Tensor) -> Tensor:
         """Let the processors edit next-token scores; several rows of a prompt follow each other.
 
-        Some processors hold one value for each prompt of the batch, so they see one row of each at a time.
+        Some processors hold one value for each row they were made for, so they see so many at a time.
         """
-        each = len(ids) // len(self.input_ids)
+        each = len(ids) // (len(self.input_ids) * self.copies)
         edited = torch.empty_like(scores)
         for row in range(each):
             edited[row::each] = self.processors(ids[row::each], scores[row::each])

@@ -19,7 +19,7 @@ from mmhall.attention import Op
 from mmhall.errors import OptionError, PromptError
 from mmhall.generation.beams import search
 from mmhall.generation.branches import Rows
-from mmhall.generation.chain import chain
+from mmhall.generation.chain import Kept, chain
 from mmhall.generation.choose import Draws, choosable, combined
 from mmhall.generation.prepare import Prepared, prepare
 from mmhall.generation.shared import Shared, beginnings
@@ -38,6 +38,7 @@ def run(
     *,
     share: bool = True,
     session: Session | None = None,
+    keep: Kept | None = None,
 ) -> Tensor:
     """Decode a batch.
 
@@ -52,6 +53,7 @@ def run(
         watch: Ops that look at attention besides what the strategy asks for.
         share: Read what prompts about one picture begin with once.
         session: What the strategy wishes, where it was asked already.
+        keep: Gets what tokens are chosen from.
 
     Returns:
         New tokens, (batch x num_return_sequences, length); finished rows are padded.
@@ -59,13 +61,9 @@ def run(
     Raises:
         PromptError: Prompt and answer exceed the model's context.
         GenerationError: No token can be chosen.
-        OptionError: Tokens are to be drawn, but the strategy searches.
+        OptionError: Tokens are to be drawn, or scores kept, but the strategy searches.
     """
-    prompt, limit, new = inputs["input_ids"].shape[1], adapter.context_length, config.max_new_tokens
-    if prompt + new > limit:
-        raise PromptError(
-            f"{prompt} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
-        )
+    _check_length(adapter, inputs, config)
     with torch.inference_mode():
         session = session or method.fitted(adapter).prepare(adapter, inputs)
         steered = session.ops or session.again or session.aside is not None or watch
@@ -75,7 +73,15 @@ def run(
         if config.stop_strings:
             main.criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.input_ids.shape[1]))
         seeds = [seed] * len(main.input_ids) if isinstance(seed, int) else seed
-        return decode(adapter, main, session, config, seeds, streamer, watch, share=share)
+        return decode(adapter, main, session, config, seeds, streamer, watch, share=share, keep=keep)
+
+
+def _check_length(adapter: Adapter, inputs: Inputs, config: Resolved) -> None:
+    prompt, limit, new = inputs["input_ids"].shape[1], adapter.context_length, config.max_new_tokens
+    if prompt + new > limit:
+        raise PromptError(
+            f"{prompt} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
+        )
 
 
 def decode(
@@ -88,17 +94,21 @@ def decode(
     watch: tuple[Op, ...] = (),
     *,
     share: bool = False,
+    keep: Kept | None = None,
 ) -> Tensor:
     """Decode a prepared batch with a session, a seed for each prompt; else arguments and result as in `run`."""
     if session.search is not None and config.do_sample:
         raise OptionError("generation", "do_sample", True, "False with a strategy that searches")
+    if keep is not None and (session.search is not None or config.num_beams > 1):
+        told = "left out with beams or a search: its steps follow several answers, and go back"
+        raise OptionError("generate", keep.option, True, told)
     rows = _read(adapter, main, session, config, watch, share=share)
     if session.search is not None:
         return session.search(main, rows, session, config, streamer)
     if config.num_beams > 1:
         return search(main, rows, session, config)
     draws = Draws(seeds, main.input_ids.device) if config.do_sample else None
-    return chain(main, rows, session, draws, config.num_return_sequences or 1, streamer)
+    return chain(main, rows, session, draws, config.num_return_sequences or 1, streamer, keep)
 
 
 def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:

@@ -111,6 +111,12 @@ def test_choose_prints_the_winner_and_a_table(cli, model_folder, picture_file):
     assert how == "scored as labels; calibration: identity none+unk"
 
 
+def test_choose_takes_a_temperature_and_tells_it(cli, model_folder, picture_file):
+    asked = ("choose", picture_file, "Is there a dog?", "--model", model_folder, "--temperature", "0.5")
+    assert json.loads(cli(*asked, "--json").stdout)["temperature"] == 0.5
+    assert cli(*asked).stdout.splitlines()[-1] == "scored as labels at temperature 0.5; calibration: none"
+
+
 def test_choose_takes_any_choices_and_needs_no_calibration(cli, model_folder, picture_file):
     asked = ("choose", picture_file, "What is this?", "--model", model_folder)
     lines = cli(*asked, "--choice", "a dog", "--choice", "a cat").stdout.splitlines()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mmhall.strategies import Session
+from tests.generation.official import Official
 
 DEAD = -1e9
 
@@ -40,6 +41,7 @@ class Reference:
         inputs: The prompt, alone.
         session: Its branches, if any, and how they combine.
         edits: Of the eager model's attention.
+        official: The rule of transformers 4.29, where answers are counted by it.
         backs: Steps gone back to, in order.
     """
 
@@ -54,6 +56,7 @@ class Reference:
     session: object = Session()
     edits: dict = field(default_factory=dict)
     backs: list[int] = field(default_factory=list)
+    official: Official | None = None
 
     def read(self, answers):
         """Next-token logits and the last self-attention layer's maps of answers of one length, each from scratch."""
@@ -155,6 +158,9 @@ class Reference:
 
     def advance(self, beams, scores, finished):
         """One step of beam search; the pool of finished answers is edited in place."""
+        if self.official is not None:
+            grown = self.official.step([(beam.said, beam.score) for beam in beams], scores, finished)
+            return None if grown is None else ([Beam(*pair) for pair in grown[0]], grown[1])
         total = torch.stack([row.clamp_min(DEAD) + beam.score for row, beam in zip(scores, beams, strict=True)])
         best = total.flatten().topk(max(2, 1 + len(self.ends)) * self.beams)
         grown, chosen, ended = [], [], 0

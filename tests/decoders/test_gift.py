@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 import mmhall
+from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
-from mmhall.errors import CompositionError, OptionError
+from mmhall.errors import CompositionError, ModelError, OptionError
 from mmhall.gaze import Gaze, informative
 from tests.decoders.reference import FAMILIES, QUIET, REQUESTS, Slow, check, drawn, said, scored, searched, slow
 from tests.generation.reference import picture
-from tests.zoo import llavas
+from tests.zoo import ZOO, llavas
 from tests.zoo.common import make_tokenizer
 
 pytestmark = QUIET
@@ -42,7 +43,7 @@ class Options:
     saliency: Callable[[range], Sequence[int]]
     layers: Callable[[range], Sequence[int]]
     beta: float = 1.0
-    words: str = "informative"
+    words: str | dict[str, tuple[str, ...]] = "informative"
 
 
 ONCE = (
@@ -55,6 +56,13 @@ ONCE = (
         1.7,
         "all",
     ),
+)
+NAMED = Options(
+    "gift(words=('Dog', 'left'), saliency='0:2', layers='2:')",
+    5.0,
+    lambda every: every[:2],
+    lambda every: every[2:],
+    words={REQUESTS[0].prompt: ("dog", "dog"), REQUESTS[1].prompt: ("left",)},
 )
 TWICE = (
     Options("gift(saliency='1', layers=':')", 5.0, lambda every: every[1:2], lambda every: every),
@@ -139,12 +147,13 @@ class Asked:
         return self.inputs["input_ids"].shape[1] - 1
 
 
-def asked(model: Slow, request: Request, words: str = "informative") -> Asked:
+def asked(model: Slow, request: Request, words: str | dict[str, tuple[str, ...]] = "informative") -> Asked:
     inputs = model.adapter.inputs([request])
     ids = inputs["input_ids"][0]
     image = (ids == model.adapter.image_token_id).nonzero()[:, 0].tolist()
     query = query_of(model, request.prompt, ids)
-    chosen = words_of(request.prompt, INFORMATIVE[request.prompt]) if words == "informative" else range(len(query))
+    named = INFORMATIVE if words == "informative" else words
+    chosen = range(len(query)) if isinstance(named, str) else words_of(request.prompt, named[request.prompt])
     return Asked(inputs, image, query, [query[at] for at in chosen])
 
 
@@ -188,6 +197,58 @@ def shared(model: Slow) -> list[int]:
 @pytest.mark.parametrize("options", ONCE, ids=lambda options: options.spec)
 def test_one_reading_says_what_two_complete_passes_say(name, options):
     check(slow(name), options.spec, gift(options))
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_named_words_count_alone_and_whatever_their_case(name):
+    check(slow(name), NAMED.spec, gift(NAMED))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [(), ("",), ("red dog",), (3,), "some", ["dog", " "]],
+    ids=["none", "empty", "two", "number", "text", "blank"],
+)
+def test_what_names_no_words_is_refused(words):
+    with pytest.raises(OptionError, match='gift: words must be "informative", "all", or a tuple of single words'):
+        mmhall.strategy("gift", words=words)
+
+
+def test_words_that_a_question_lacks_are_refused():
+    adapter = slow("llava").adapter
+    method = mmhall.strategy("gift(words=('dog',))").fitted(adapter)
+    with pytest.raises(OptionError, match="gift: words must be words of which the question holds at least one"):
+        method.prepare(adapter, adapter.inputs(REQUESTS))
+    bare = adapter_for(ZOO["llava"]()[0])
+    with pytest.raises(ModelError, match="gift: words are found with the model's processor"):
+        method.prepare(bare, dict(adapter.inputs(REQUESTS[:1])))
+    bare.close()
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_a_span_counts_from_the_picture_and_from_the_end(name):
+    """Told the places at which the question stands, it decodes as when it finds them."""
+    model = slow(name)
+    request = REQUESTS[0]
+    one = asked(model, request)
+    first, last = one.query[0] - one.image[-1], one.query[-1] - one.last - 1
+    inputs = model.adapter.inputs([request])
+    specs = [f"gift(words='all', layers=':', span={span!r})" for span in ("question", f"{first}:{last}")]
+    answers = said(model.adapter, inputs, specs[0])
+    usual, told = (scored(model.adapter, inputs, spec, answers) for spec in specs)
+    assert torch.equal(usual, told)
+    other = scored(model.adapter, inputs, f"gift(words='all', layers=':', span='{first + 3}:{last}')", answers)
+    assert not torch.equal(usual, other)
+
+
+def test_spans_are_checked():
+    for span in ("3", "3:6", "0:-6", "-3:-6", "3:-0", "all"):
+        with pytest.raises(OptionError, match='gift: span must be "question", or "a:b" such as "3:-6"'):
+            mmhall.strategy("gift", span=span)
+    adapter = slow("llava").adapter
+    method = mmhall.strategy("gift(span='90:-1')").fitted(adapter)
+    with pytest.raises(OptionError, match="gift: span must be within the tokens behind the picture, of which a prompt"):
+        method.prepare(adapter, adapter.inputs(REQUESTS[:1]))
 
 
 @pytest.mark.parametrize("name", SEEN)

@@ -23,6 +23,7 @@ from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager
 from tests.conftest import make_random_llava
 from tests.decoders.opera_reference import Reference
+from tests.generation.official import Official
 from tests.generation.reference import QUIET, REQUESTS, ours, said
 
 pytestmark = QUIET
@@ -129,6 +130,33 @@ def test_families_are_searched_as_the_reference_does(name):
     inputs = adapter.inputs(REQUESTS[1:2])
     search = searched(adapter, inputs, options, 2, 14)
     check(search, Reference(adapter, Eager(adapter), inputs, options, 2, 14))
+
+
+def test_the_official_rule_counts_prompt_and_answer(processor, pictures):
+    """As the authors' transformers did, going back included; today's rule ends many of these searches elsewhere."""
+    backs = others = 0
+    for seed in range(20):
+        half, stop = seed % 2 == 1, tuple(random.Random(seed).sample(range(300), 12))
+        lvlm = silent_on_specials(processor, seed)
+        with torch.no_grad():
+            lvlm.adapter.layers[-1].self_attn.q_proj.weight.mul_(8)
+        inputs = lvlm.adapter.inputs([Request("What is this?", (pictures[seed % 3],))])
+        pull = Pull(2, torch.full((inputs["input_ids"].shape[1] + 10,), -5.0))
+        options = Opera(threshold=1, scale_factor=16.0, compat_fp16=half, length_rule="official")
+        search = searched(lvlm.adapter, inputs, options, 3, 14, stop=stop, extra=[pull])
+        image = int(lvlm.adapter.image_mask(inputs["input_ids"]).sum())
+        rule = Official(3, inputs["input_ids"].shape[1] - image + 1, 14, stop)
+        given = {"edits": {"scores": pull.edit}, "official": rule}
+        reference = Reference(lvlm.adapter, Eager(lvlm.adapter), inputs, options, 3, 14, stop, **given)
+        check(search, reference)
+        today = searched(
+            lvlm.adapter, inputs, replace(options, length_rule="answer"), 3, 14, stop=stop, extra=[pull]
+        ).beams.finished()
+        others += [answer for _, answer in today] != [answer for _, answer in search.beams.finished()]
+        backs += len(reference.backs)
+        lvlm.close()
+    assert backs >= 3
+    assert others >= 3
 
 
 @pytest.mark.parametrize("name", ["llava", "mllama"])

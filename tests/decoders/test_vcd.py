@@ -14,7 +14,7 @@ from tests.generation.reference import FAMILIES, QUIET, REQUESTS, anew, ours, sa
 
 pytestmark = QUIET
 
-SPEC = "vcd(alpha=2.5, beta=0.02, noise_step=900, seed=5)"
+SPEC = "vcd(alpha=2.5, beta=0.02, noise_step=900, seed=5, draw='seed')"
 MIXED = ("llava", "llava_next", "qwen2_5_vl", "gemma3", "gemma4", "idefics3", "qwen3_5", "blip_2", "mllama")
 REPEATED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v")
 
@@ -89,11 +89,11 @@ def test_an_answer_does_not_depend_on_the_order_of_a_batch(name):
 def test_the_seed_and_the_step_change_the_scores():
     adapter = ours("llava")
     inputs = adapter.inputs(REQUESTS[:1])
-    specs = ("vcd", "vcd(seed=1)", "vcd(noise_step=999)")
+    specs = ("vcd", "vcd(seed=1)", "vcd(noise_step=999)", "vcd(draw='seed')")
     scores = [
         anew(adapter, mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs), inputs, ()) for spec in specs
     ]
-    for one, other in ((0, 1), (0, 2), (1, 2)):
+    for one, other in ((0, 1), (0, 2), (0, 3), (1, 2)):
         assert not torch.equal(scores[one], scores[other])
 
 

@@ -13,7 +13,6 @@ from mmhall.options import rules
 from mmhall.strategies import strategy
 
 NAMES = offered(())
-LAYERS = "layers such as"
 OPTIONS = [(name, option) for name in NAMES for option, rule in rules(STRATEGIES.load(name)).items() if not rule.opens]
 
 
@@ -29,7 +28,7 @@ def another(rule):
         return moved if rule.high is None or moved <= rule.high else general / 2
     if isinstance(general, tuple):
         return (3, 5)
-    return "0:2" if rule.told().startswith(LAYERS) else "none+unk"
+    return next(text for text in ("0:2", "none+unk", "3:-6") if rule.holds is None or rule.holds(text))
 
 
 def unallowed(rule):

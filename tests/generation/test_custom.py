@@ -246,3 +246,84 @@ def test_unknown_strategies_and_options_are_refused():
         mmhall.custom_generate("vccd")
     with pytest.raises(UnknownNameError, match="option of vcd 'alfa'"):
         mmhall.custom_generate("vcd", alfa=1.0)
+
+
+TOLD = {"return_dict_in_generate": True, "output_scores": True, "output_logits": True, "max_new_tokens": LENGTH}
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "mllama"])
+@pytest.mark.parametrize(
+    "drawing", [{}, {"do_sample": True, "num_return_sequences": 2, "top_k": 7, "temperature": 0.8}]
+)
+def test_scores_and_logits_are_those_of_generate(name, drawing, pictures):
+    """The plain strategy's: of each step, for each row. Draws differ, so that they can be compared at the first."""
+    model, _ = built(name)
+    inputs = inputs_of(LVLM(*built(name)), pictures)
+    asked = {**TOLD, **drawing, "repetition_penalty": 1.3}
+    wanted = model.generate(**inputs, **asked)
+    told = model.generate(**inputs, **asked, custom_generate=mmhall.custom_generate("greedy"))
+    steps = 1 if drawing else len(wanted.scores)
+    assert len(told.scores) == len(told.logits) == told.sequences.shape[1] - inputs["input_ids"].shape[1]
+    for got, theirs in ((told.scores, wanted.scores), (told.logits, wanted.logits)):
+        for one, other in zip(got[:steps], theirs[:steps], strict=True):
+            assert one.dtype == torch.float32
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+    if not drawing:
+        assert torch.equal(told.sequences, wanted.sequences)
+        return
+    new = told.sequences[:, inputs["input_ids"].shape[1] :]
+    for step, scores in enumerate(told.scores):
+        alive = ~(new[:, :step] == model.generation_config.eos_token_id).any(dim=1)
+        assert (scores.gather(1, new[:, step : step + 1])[alive, 0] > -torch.inf).all()
+        assert ((scores > -torch.inf).sum(dim=1) <= 7).all()
+
+
+def test_only_what_is_asked_for_is_returned(pictures):
+    model, _ = built("llava")
+    inputs, loop = inputs_of(LVLM(*built("llava")), pictures), mmhall.custom_generate("greedy")
+    for option in ("output_scores", "output_logits"):
+        told = model.generate(**inputs, **{**TOLD, option: False}, custom_generate=loop)
+        assert (told.scores is None, told.logits is None) == (option == "output_scores", option == "output_logits")
+    plain = model.generate(**inputs, **{**TOLD, "output_scores": False, "output_logits": False}, custom_generate=loop)
+    assert (plain.scores, plain.logits) == (None, None)
+
+
+@pytest.mark.parametrize("name", ["llava", "mllama"])
+def test_a_contrasts_scores_are_its_formula(name, pictures):
+    """(1 + alpha) log p - alpha log p without the picture, kept where p >= beta max p: read anew, step by step."""
+    model, processor = built(name)
+    adapter = LVLM(model, processor).adapter
+    inputs = adapter.inputs([Request(QUESTIONS[0], (pictures[0],))])
+    told = model.generate(**inputs, **TOLD, custom_generate=mmhall.custom_generate("vdd", processor=processor))
+    start = inputs["input_ids"].shape[1]
+    for step, (scores, logits) in enumerate(zip(told.scores, told.logits, strict=True)):
+        answer = told.sequences[:, start : start + step]
+        read = []
+        for batch in (inputs, adapter.without_image(inputs)):
+            with torch.no_grad():
+                longer = adapter.extended(batch, answer) if step else batch
+                read.append(adapter.entry(longer)(**longer, use_cache=False).logits[:, -1].float())
+        torch.testing.assert_close(logits, read[0], rtol=0, atol=5e-4)
+        seen, blind = (part.log_softmax(dim=-1) for part in read)
+        out = seen < seen.amax(dim=-1, keepdim=True) + torch.tensor(0.1).log()
+        wanted = (2 * seen - blind).masked_fill(out, -torch.inf).log_softmax(dim=-1)
+        torch.testing.assert_close(scores.log_softmax(dim=-1), wanted, rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize("strategy", ["beam", "opera", "vdd"])
+@pytest.mark.parametrize("option", ["output_scores", "output_logits"])
+def test_searches_refuse_to_be_asked_for_scores(strategy, option, pictures):
+    model, _ = built("llava")
+    inputs = inputs_of(LVLM(*built("llava")), pictures)
+    loop = mmhall.custom_generate(strategy, num_beams=3)
+    asked = {"max_new_tokens": 2, "return_dict_in_generate": True, option: True}
+    with pytest.raises(OptionError, match=f"generate: {option} must be left out with beams or a search"):
+        model.generate(**inputs, **asked, custom_generate=loop)
+
+
+@pytest.mark.parametrize("option", ["output_attentions", "output_hidden_states"])
+def test_what_no_strategy_has_is_refused(option, pictures):
+    model, _ = built("llava")
+    inputs, loop = inputs_of(LVLM(*built("llava")), pictures), mmhall.custom_generate("greedy")
+    with pytest.raises(OptionError, match=f"generate: {option} must be left out; mmhall returns sequences, scores and"):
+        model.generate(**inputs, max_new_tokens=2, return_dict_in_generate=True, **{option: True}, custom_generate=loop)

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmhall.adapters.base import Request
+from mmhall.adapters.pixels import pixel_rows
 from mmhall.generation.noise import alpha_bars, mix, noised
-from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, picture
 
 pytestmark = QUIET
 
@@ -44,19 +46,19 @@ def test_mixing_keeps_dtype_and_shape():
     torch.testing.assert_close(mixed.float(), torch.full((2, 3, 4), 0.8630 + 0.5052), rtol=0, atol=0.01)
 
 
-def noise_of(adapter, requests, seed=0, step=999):
+def noise_of(adapter, requests, seed=0, step=999, draw="picture"):
     """Take the noise out of each request's noised pixels again."""
     kept = alpha_bars()[step].item()
     taken = []
     for request in requests:
         inputs = adapter.inputs([request])
-        changed = noised(adapter, inputs, step, seed)
+        changed = noised(adapter, inputs, step, seed, draw)
         taken.append((changed["pixel_values"] - kept**0.5 * inputs["pixel_values"]) / (1 - kept) ** 0.5)
     return taken
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_noise_is_standard_normal_and_follows_from_the_seed_alone(name):
+def test_noise_is_standard_normal_and_follows_from_the_seed(name):
     adapter = ours(name)
     (first,), (again,), (other,) = (noise_of(adapter, REQUESTS[:1], seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -76,6 +78,51 @@ def test_a_request_gets_its_noise_wherever_it_stands_in_a_batch(name):
         alone = adapter.stack([noised(adapter, adapter.inputs([request]), 500, 3) for request in requests])
         assert batch.keys() == alone.keys()
         assert all(torch.equal(batch[key], alone[key]) for key in batch)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "mllama"])
+def test_pictures_get_independent_noises_unless_the_seed_alone_decides(name):
+    adapter, requests = ours(name), [Request("What?", (picture(40, 40, cells),)) for cells in (4, 8)]
+    one, other = noise_of(adapter, requests)
+    seen = torch.stack([one.flatten(), other.flatten()])
+    assert abs(torch.corrcoef(seen)[0, 1]) < 0.05
+    asked_otherwise = Request("What is this?", requests[0].images)
+    assert torch.equal(noise_of(adapter, [asked_otherwise])[0], one)
+    one, other = noise_of(adapter, requests, draw="seed")
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+def test_noise_is_the_same_in_float32_and_bfloat16(monkeypatch):
+    """Of one picture; a GPU gets the CPU's pixels and its draws."""
+    adapter, drawn = ours("llava"), []
+
+    def draw(pixels, generator):
+        drawn.append(torch.randn(pixels.shape, generator=generator))
+        return drawn[-1]
+
+    monkeypatch.setattr(adapter, "image_noise", draw)
+    inputs = adapter.inputs(REQUESTS[:1])
+    noised(adapter, inputs, 999, 0)
+    halved = {**inputs, "pixel_values": inputs["pixel_values"].bfloat16()}
+    noised(adapter, halved, 999, 0)
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "mllama"])
+def test_inputs_made_elsewhere_get_the_noise_of_each_prompt(name):
+    adapter = ours(name)
+    inputs = adapter.inputs(REQUESTS[:3])
+    made, elsewhere = (noised(adapter, batch, 500, 3) for batch in (inputs, dict(inputs)))
+    assert torch.equal(made["pixel_values"], elsewhere["pixel_values"])
+
+
+def test_rows_of_pixels_belong_to_prompts_by_their_image_tokens():
+    """2 and 6 tokens of 4 patches each; 2 pictures and 1 of 3 tokens each; 5 rows of 3 tokens: unknown."""
+    marks = torch.arange(8) < torch.tensor([[2], [6]])
+    assert pixel_rows(32, marks) == [8, 24]
+    assert pixel_rows(3, torch.arange(8) < torch.tensor([[6], [3]])) == [2, 1]
+    assert pixel_rows(2, marks) == [1, 1]
+    assert pixel_rows(5, torch.arange(8) < torch.tensor([[1], [2]])) == [5]
 
 
 @pytest.mark.parametrize("name", REPEATED)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmhall.errors import DataError, OptionError
 
@@ -30,6 +30,8 @@ class LoadOptions:
         trust_remote_code: Whether code that comes with the model may run.
     """
 
+    owner: ClassVar[str] = OWNER  # whom an error names
+
     device: str | None = None
     device_map: str | dict[str, Any] | None = None
     dtype: str | None = None
@@ -49,21 +51,35 @@ class LoadOptions:
         for name in ("device", "dtype", "quantize", "revision"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):
-                raise OptionError(OWNER, name, value, "a text")
+                raise OptionError(self.owner, name, value, "a text")
         if self.quantize not in (None, *QUANTISED):
-            raise OptionError(OWNER, "quantize", self.quantize, '"4bit" or "8bit"')
+            raise OptionError(self.owner, "quantize", self.quantize, '"4bit" or "8bit"')
         if not isinstance(self.trust_remote_code, bool):
-            raise OptionError(OWNER, "trust_remote_code", self.trust_remote_code, "True or False")
+            raise OptionError(self.owner, "trust_remote_code", self.trust_remote_code, "True or False")
         if not isinstance(self.processor, Mapping):
-            raise OptionError(OWNER, "processor", self.processor, "options by name, such as {'max_pixels': 200704}")
+            raise OptionError(
+                self.owner, "processor", self.processor, "options by name, such as {'max_pixels': 200704}"
+            )
         if self.device is not None and self.device_map is not None:
-            raise OptionError(OWNER, "device", self.device, "left out with a device_map, which says where parts go")
-        object.__setattr__(self, "device_map", _device_map(self.device_map))
-        object.__setattr__(self, "chat_template", _template(self.chat_template))
+            raise OptionError(
+                self.owner, "device", self.device, "left out with a device_map, which says where parts go"
+            )
+        object.__setattr__(self, "device_map", _device_map(self.device_map, self.owner))
+        object.__setattr__(self, "chat_template", _template(self.chat_template, self.owner))
 
     def arguments(self) -> dict[str, Any]:
         """Return all options, as `mmhall.load` takes them."""
-        return {option.name: getattr(self, option.name) for option in fields(self)}
+        return {option.name: getattr(self, option.name) for option in fields(LoadOptions)}
+
+    def over(self, gpus: int) -> LoadOptions:
+        """Return the options of a process with so many GPUs: over several, the model is spread unless told where.
+
+        Raises:
+            OptionError: It is to be on one device and on several.
+        """
+        if gpus <= 1 or self.device_map is not None:
+            return self
+        return replace(self, device_map="auto")
 
     def given(self) -> dict[str, Any]:
         """Return the options that were given, as JSON can write them."""
@@ -97,7 +113,7 @@ def literal(text: str) -> Any:
         return text
 
 
-def _device_map(value: Any) -> str | dict[str, Any] | None:
+def _device_map(value: Any, owner: str) -> str | dict[str, Any] | None:
     """Read a device map; a whole model's single device may be given alone.
 
     Raises:
@@ -111,13 +127,13 @@ def _device_map(value: Any) -> str | dict[str, Any] | None:
         try:
             value = json.loads(value)
         except json.JSONDecodeError:
-            raise OptionError(OWNER, "device_map", given, expected) from None
+            raise OptionError(owner, "device_map", given, expected) from None
     if not isinstance(value, Mapping) or not value:
-        raise OptionError(OWNER, "device_map", given, expected)
+        raise OptionError(owner, "device_map", given, expected)
     return {str(part): place if isinstance(place, int | str) else str(place) for part, place in value.items()}
 
 
-def _template(value: Any) -> str | None:
+def _template(value: Any, owner: str) -> str | None:
     """Return a chat template's text; what holds no brace is the name of a file.
 
     Raises:
@@ -127,7 +143,7 @@ def _template(value: Any) -> str | None:
     if value is None or (isinstance(value, str) and "{" in value):
         return value
     if not isinstance(value, str | Path) or not str(value):
-        raise OptionError(OWNER, "chat_template", value, "a Jinja template, or a file that holds one")
+        raise OptionError(owner, "chat_template", value, "a Jinja template, or a file that holds one")
     try:
         return Path(value).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

@@ -58,8 +58,8 @@ def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 def _on_disk(module: nn.Module) -> Any:
     """Return where accelerate keeps the weights of a module that lie on no device, by name; None: nowhere."""
     hook = getattr(module, "_hf_hook", None)
-    hooks = getattr(hook, "hooks", (hook,))
-    return next((one.weights_map for one in hooks if getattr(one, "weights_map", None) is not None), None)
+    maps = (getattr(one, "weights_map", None) for one in getattr(hook, "hooks", (hook,)))
+    return next((found for found in maps if found is not None), None)
 
 
 def _loaded(tensor: Tensor, stored: Any, name: str) -> Tensor:

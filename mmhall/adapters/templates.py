@@ -63,13 +63,13 @@ class ChatTemplate:
                 return written
         except Exception as error:  # a template is a program of its own
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        written = self._as_string(prompt, pictures)
-        if written is None:
+        as_string = self._as_string(prompt, pictures)
+        if as_string is None:
             raise ModelError(
                 f"{self.family}: its chat template cannot be used: {reason}; give another with {_WAY} that writes "
                 "content as a list of parts of type image and text"
             )
-        return written
+        return as_string
 
     def _as_string(self, prompt: str, pictures: int) -> str | None:
         """Write a message whose content is a string; None where the template does not write it out."""

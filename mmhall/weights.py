@@ -33,6 +33,7 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield all parameters; of a quantised model also the buffers it is saved with, which may hold its weights."""
     held = {id(tensor): name for name, tensor in model.named_parameters()}
     quantised = getattr(model, "hf_quantizer", None) is not None
+    tied = getattr(model, "all_tied_weights_keys", None) or {}
     for path, module in model.named_modules():
         stored = _on_disk(module)
         saved = module._buffers.keys() - module._non_persistent_buffers_set if quantised else set()
@@ -40,7 +41,9 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             if tensor is None or (name in module._parameters and id(tensor) not in held):
                 continue
             held.pop(id(tensor), None)  # one that is used twice counts once
-            yield from _parts(f"{path}.{name}" if path else name, _loaded(tensor, stored, name))
+            full = f"{path}.{name}" if path else name
+            if not (tensor.is_meta and full in tied):  # nor there, where it has become two
+                yield from _parts(full, _loaded(tensor, stored, name))
 
 
 def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -193,13 +193,27 @@ class TestIdentity:
         assert "weights_unread" not in plain
 
     @pytest.mark.filterwarnings("ignore")  # accelerate's own
-    def test_weights_on_disk_are_the_same_weights(self, plain, folder, tmp_path):
-        parts = {"model.vision_tower": "cpu", "model.multi_modal_projector": "cpu"}
-        parts |= {"model.language_model": "disk", "lm_head": "disk"}
-        lvlm = mmhall.load(folder, device_map=parts, offload_folder=str(tmp_path), dtype="float32")
-        assert lvlm.model.lm_head.weight.is_meta
-        assert lvlm.identity()["weights"] == plain["weights"]
-        assert "weights_unread" not in lvlm.identity()
+    @pytest.mark.parametrize("tied", [False, True])
+    @pytest.mark.parametrize(
+        "on_disk",
+        [("model.language_model", "lm_head"), ("model.vision_tower", "model.multi_modal_projector"), ("",)],
+        ids=str,
+    )
+    def test_weights_on_disk_are_the_same_weights_and_answer_alike(self, processor, pictures, tmp_path, tied, on_disk):
+        model = make_random_llava(processor)
+        model.config.tie_word_embeddings = tied
+        model.tie_weights()
+        model.save_pretrained(tmp_path)
+        processor.save_pretrained(tmp_path)
+        names = ("model.vision_tower", "model.multi_modal_projector", "model.language_model", "lm_head")
+        parts = {name: "disk" if name in on_disk else "cpu" for name in names} if "" not in on_disk else {"": "disk"}
+        plain = mmhall.load(tmp_path, device="cpu")
+        lvlm = mmhall.load(tmp_path, device_map=parts, offload_folder=str(tmp_path / "off"), dtype="float32")
+        assert any(weight.is_meta for weight in lvlm.model.parameters())
+        assert lvlm.identity() == plain.identity()
+        for strategy in ("greedy", "vcd", "vhr"):
+            said = [one.generate(pictures[0], "What?", strategy, max_new_tokens=4).token_ids for one in (plain, lvlm)]
+            assert said[0] == said[1]
 
     def test_codes_and_scales_of_a_quantised_tensor_count(self, folder):
         quantization = pytest.importorskip("torchao.quantization")

@@ -142,9 +142,12 @@ class Adapter:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs belong."""
+        """Where inputs belong; of a model whose first weights lie on disk, where accelerate computes."""
         device: torch.device = self.model.device
-        return device
+        if device.type != "meta":
+            return device
+        places = getattr(self.model, "hf_device_map", {}).values()
+        return torch.device(next((place for place in places if place not in ("cpu", "disk")), "cpu"))
 
     @property
     def context_length(self) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers  # names are looked up when needed: an old version, which lacks some, is refused by its number
+from huggingface_hub import is_offline_mode
 from safetensors import SafetensorError
 from torch import nn
 
@@ -88,7 +89,7 @@ def load(
         model = _model(source, asked, placed)
         reader = _processor(source, asked)
     except UNLOADABLE as error:
-        raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}") from error
+        raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{_hint(source)}") from error
     lvlm = LVLM(model, reader, str(name))
     lvlm.loading = json.loads(json.dumps({**asked.given(), **options}, default=str))
     if asked.chat_template is not None and lvlm.adapter.chat is None:
@@ -235,6 +236,19 @@ def _beyond(model: nn.Module, key: str) -> bool:
             if isinstance(stack, nn.ModuleList) and int(part) >= len(stack):
                 return True
     return False
+
+
+def _hint(source: str) -> str:
+    """Say what may be behind an error: a file that is no JSON, or a model that may not be fetched."""
+    if not Path(source).is_dir():
+        offline = "; HF_HUB_OFFLINE is set: if files are missing, run once without it"
+        return offline if is_offline_mode() else ""
+    for file in sorted(Path(source).glob("*.json")):
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return f"; {file.name} is damaged: get an intact copy"
+    return ""
 
 
 def reason_of(error: Exception) -> str:

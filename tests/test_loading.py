@@ -170,6 +170,15 @@ class TestReasons:
         with pytest.raises(ModelError, match="trust_remote_code=True"):
             mmhall.load(copied)
 
+    def test_a_file_that_is_no_json_is_named(self, copied):
+        (copied / "tokenizer.json").write_text("{torn")
+        with pytest.raises(ModelError, match=r"; tokenizer\.json is damaged: get an intact copy"):
+            mmhall.load(copied)
+
+    def test_offline_a_model_that_is_not_there_says_why(self):
+        with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set: if files are missing, run once without it"):
+            mmhall.load("nobody/nothing")
+
     def test_missing_tokenizer_files_are_told(self, copied):
         for file in copied.glob("*token*"):
             file.unlink()

@@ -105,6 +105,27 @@ def keyed(texts: Iterable[str], owner: str = OWNER) -> dict[str, Any]:
     return read
 
 
+def as_flags(given: Mapping[str, Any]) -> list[str]:
+    """Write options as the flags of a command.
+
+    >>> as_flags({"dtype": "float16", "processor": {"max_pixels": 200704}, "trust_remote_code": True})
+    ['--dtype', 'float16', '--processor', 'max_pixels=200704', '--trust-remote-code']
+
+    Args:
+        given: As `LoadOptions.given` returns them.
+    """
+    flags: list[str] = []
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if name == "processor":
+            flags += [word for key, one in value.items() for word in (flag, f"{key}={one}")]
+        elif value is True:
+            flags.append(flag)
+        else:
+            flags += [flag, value if isinstance(value, str) else json.dumps(value)]
+    return flags
+
+
 def literal(text: str) -> Any:
     """Read a value written as text: a Python or JSON literal, or the text itself."""
     try:

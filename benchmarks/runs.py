@@ -6,6 +6,7 @@ the pictures, and several processes can work on it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -187,6 +188,8 @@ def start(
         "options": {str(s): s.options() for s in strategies},
         "benchmarks": {b.name: _told(lvlm, b, source, material, seen) for b, source, material, seen in made},
         "batch_size": batch_size,
+        "loading": _loading(lvlm),
+        "chat_template": lvlm.chat_template,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
     with closing(Store.create(folder, setup)) as store:
@@ -238,6 +241,12 @@ def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
         if list(fitted.values()).count(text) > 1:
             raise OptionError("bench", "strategy", written, f"named once; another one is {text} on this model, too")
     return fitted
+
+
+def _loading(lvlm: LVLM) -> list[str]:
+    """Return how the model was loaded, as far as the set-up does not say it elsewhere; a list is compared whole."""
+    elsewhere = ("device", "dtype", "revision", "chat_template")
+    return [f"{name}={json.dumps(value)}" for name, value in lvlm.loading.items() if name not in elsewhere]
 
 
 def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:

@@ -6,6 +6,7 @@ batch it was at, which another one takes; the parent starts it again, a few time
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import mmhall
 from mmhall.benchmarks.runner import Progress, answer
 from mmhall.benchmarks.runs import Run, reopen
 from mmhall.errors import MmhallError, OptionError, RunError
+from mmhall.load_options import LoadOptions
 from mmhall.lvlm import LVLM
 from mmhall.strategies import strategy
 
@@ -35,10 +37,12 @@ class Model:
     Attributes:
         name: As `mmhall.load` takes it.
         tuned: As `mmhall.load` takes it.
+        loading: The other options that it takes.
     """
 
     name: str
     tuned: str | bool | None = None
+    loading: LoadOptions = field(default_factory=LoadOptions)
 
     def load(self, setup: Mapping[str, Any]) -> LVLM:
         """Load it for the run of a set-up.
@@ -47,7 +51,7 @@ class Model:
             RunError: It is not the one the run was started with.
             MmhallError: It cannot be loaded.
         """
-        lvlm = mmhall.load(self.name, tuned=self.tuned)  # type: ignore[arg-type]
+        lvlm = mmhall.load(self.name, tuned=self.tuned, **self.loading.arguments())  # type: ignore[arg-type]
         for what, value in lvlm.identity().items():
             if what != "device" and setup.get(what) != value:
                 raise RunError(f"the run was started with {what} {setup.get(what)!r}, a worker has {value!r}")
@@ -111,7 +115,8 @@ class Job:
         """
         tuned = "none" if self.model.tuned is False else str(self.model.tuned or "")
         folder = str(self.run.store.path.parent)
-        command = [sys.executable, "-m", "mmhall.benchmarks.workers", folder, self.model.name, tuned]
+        loading = json.dumps(self.model.loading.given())
+        command = [sys.executable, "-m", "mmhall.benchmarks.workers", folder, self.model.name, tuned, loading]
         team = [
             _Worker(command, environment(n, self.workers, self.gpus), Path(folder) / f"worker-{n}.log")
             for n in range(self.workers)
@@ -191,11 +196,12 @@ def work(folder: Path, model: Model) -> None:
 
 
 def main() -> None:
-    """Be one worker: mmhall.benchmarks.workers FOLDER MODEL TUNED."""
-    folder, name, tuned = sys.argv[1:]
+    """Be one worker: mmhall.benchmarks.workers FOLDER MODEL TUNED LOADING, the last one JSON."""
+    folder, name, tuned, loading = sys.argv[1:]
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
-        work(Path(folder), Model(name, False if tuned == "none" else tuned or None))
+        options = LoadOptions(**json.loads(loading))
+        work(Path(folder), Model(name, False if tuned == "none" else tuned or None, options))
     except MmhallError as error:
         print(f"mmhall: {error}", file=sys.stderr)
         sys.exit(_REFUSED)

@@ -10,8 +10,9 @@ import csv
 import io
 import json
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from mmhall import __version__
@@ -21,10 +22,12 @@ from mmhall.demo.setups import setup as checked
 from mmhall.demo.text import printable
 from mmhall.demo.words import named, split_by_truth
 from mmhall.errors import DataError, MmhallError, PromptError
+from mmhall.load_options import as_flags
 from mmhall.results.export import safe
 
 LONGEST = 20_000
 _TOLD, _LABEL = 400, 200
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _ORIGINS = ("mmhall", "model", "picture")
 _SHAPE = '{"setup": {"prompt": "...", "strategies": ["greedy", "vcd"]}}'
 
@@ -101,13 +104,14 @@ def from_json(text: Any, model: str, owned: Collection[str] = ()) -> Loaded:
     return Loaded(made, _label(told.get("picture", "")), note)
 
 
-def python_code(setup: Setup, model: str, picture: Picture) -> str:
+def python_code(setup: Setup, model: str, picture: Picture, loading: Mapping[str, Any] = _NONE) -> str:
     """Write a script that gives the answers of a comparison.
 
     Args:
         setup: The set-up.
         model: As `mmhall.load` takes it.
         picture: What it is about.
+        loading: The other options of `mmhall.load`.
     """
     drawn = picture.scene is not None
     seed, index = picture.scene or (0, 0)
@@ -115,7 +119,7 @@ def python_code(setup: Setup, model: str, picture: Picture) -> str:
         "import mmhall",
         *(["from mmhall.benchmarks.scenes import make_scene"] if drawn else []),
         "",
-        f"lvlm = mmhall.load({model!r})",
+        f"lvlm = mmhall.load({', '.join([repr(model), *(f'{k}={v!r}' for k, v in loading.items())])})",
         f"picture = make_scene({seed!r}, {index!r}).image" if drawn else f"picture = {picture.file!r}",
         f"prompt = {setup.prompt!r}",
         f"settings = {setup.settings!r}",
@@ -129,13 +133,14 @@ def python_code(setup: Setup, model: str, picture: Picture) -> str:
     return "\n".join(lines) + "\n"
 
 
-def command_line(setup: Setup, model: str, picture: Picture) -> str:
+def command_line(setup: Setup, model: str, picture: Picture, loading: Mapping[str, Any] = _NONE) -> str:
     """Write the commands, for bash or zsh, that give the answers of a comparison.
 
     Args:
         setup: The set-up.
         model: As `mmhall generate` takes it.
         picture: What it is about; a scene is drawn first.
+        loading: The other options of `mmhall.load`.
 
     Raises:
         PromptError: The prompt, or a name, has characters that no command line can carry.
@@ -147,6 +152,7 @@ def command_line(setup: Setup, model: str, picture: Picture) -> str:
         file = f"scenes-{seed}/{index + 1:06d}.png"
     asked = [f"./{file}" if file.startswith("-") else file, setup.prompt]
     shared = [] if model == "embedded" else ["--model", model]
+    shared += as_flags(loading)
     shared += ["--max-new-tokens", str(setup.max_new_tokens)]
     if setup.temperature:
         shared += ["--sample", "--temperature", repr(setup.temperature), "--seed", str(setup.seed)]

@@ -57,8 +57,8 @@ def panel(desk: Desk, board: Board) -> None:
         repeated = replace(asked, strategies=fitted)  # whatever options are tuned for the model elsewhere
         return (
             as_json(asked, lvlm.name, picture.label),
-            python_code(repeated, lvlm.name, picture),
-            command_line(repeated, lvlm.name, picture),
+            python_code(repeated, lvlm.name, picture, lvlm.loading),
+            command_line(repeated, lvlm.name, picture, lvlm.loading),
         )
 
     def draw(shown: Shown | None, present: Any, offered: Any, opened: bool) -> str:

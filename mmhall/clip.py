@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmhall.errors import ModelError
-from mmhall.loading import UNLOADABLE, first_lines
+from mmhall.loading import UNLOADABLE, reason_of
 
 NAMED = (
     'a folder that holds an open_clip model, an architecture with its weights as in "ViT-B-32/laion2b_s34b_b79k", or '
@@ -146,7 +146,7 @@ def _loaded(name: str, device: str) -> Clip:
         with _undisturbed(), torch.inference_mode(False):  # weights made in inference mode could not be used outside
             return _built(name, device)
     except UNLOADABLE as error:
-        raise ModelError(f"cannot load CLIP {name!r}: {first_lines(error)}") from error
+        raise ModelError(f"cannot load CLIP {name!r}: {reason_of(error)}") from error
 
 
 def _built(name: str, device: str) -> Clip:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import warnings
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers  # names are looked up when needed: an old version, which lacks some, is refused by its number
+from huggingface_hub import is_offline_mode
 from safetensors import SafetensorError
+from torch import nn
 
 from mmhall import tuned as tuned_options
-from mmhall.errors import ModelError
-from mmhall.located import located
+from mmhall.errors import ModelError, OptionError
+from mmhall.load_options import OWNER, LoadOptions
+from mmhall.located import base_of, located, processor_of
 from mmhall.lvlm import LVLM
 
 UNLOADABLE = (
     OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError, KeyError, AssertionError,
     SafetensorError,
 )  # fmt: skip
+_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
+_LONGEST = 600
 
 
 def load(
@@ -26,7 +34,12 @@ def load(
     *,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    device_map: str | int | torch.device | Mapping[str, Any] | None = None,
+    quantize: str | None = None,
     revision: str | None = None,
+    processor: Mapping[str, Any] | None = None,
+    chat_template: str | Path | None = None,
+    trust_remote_code: bool = False,
     tuned: tuned_options.Where = None,
     **options: Any,
 ) -> LVLM:
@@ -34,60 +47,213 @@ def load(
 
     Args:
         name: "embedded" (the model that ships with mmhall), a local folder, or a hub id such as
-            "llava-hf/llava-1.5-7b-hf"; only a hub id reaches the network.
-        dtype: Of the weights; by default float32 on a CPU and bfloat16 on a GPU.
+            "llava-hf/llava-1.5-7b-hf"; only a hub id reaches the network. A folder that peft saved is loaded with its
+            base, which needs peft.
+        dtype: Of the weights; by default float32 where all of the model is on a CPU, else bfloat16. torch_dtype is
+            taken as dtype.
         device: "cpu", "cuda", ...; by default a GPU when there is one.
+        device_map: Spreads the model over devices: "auto" or parts to devices; needs accelerate:
+            `pip install "mmhall[accelerate]"`.
+        quantize: "4bit" or "8bit", by bitsandbytes; for other ways give quantization_config.
         revision: Commit, tag or branch on the hub.
+        processor: Options of the processor, such as {"max_pixels": 200704}.
+        chat_template: Template to write prompts with, instead of the processor's: a Jinja text, or a file.
+        trust_remote_code: Whether code that comes with the model may run.
         tuned: File of options that `mmhall tune` found for this model; False: none. By default "mmhall.json" in the
             model's folder, of other models a file named after them in mmhall/tuned among the user's settings
             ($XDG_CONFIG_HOME, else ~/.config), if there is one.
-        **options: Passed on to transformers' `from_pretrained` (device_map, quantization_config, ...); a device_map
-            needs accelerate: `pip install "mmhall[accelerate]"`.
+        **options: Passed on to transformers' `from_pretrained` (quantization_config, attn_implementation, ...).
 
     Raises:
+        OptionError: An option has a value it cannot have, or two contradict each other.
         ModelError: Nothing loadable is there, mmhall cannot drive it, or the options were tuned for other weights.
-        DataError: The file of tuned options is missing or damaged.
+        DataError: The file of tuned options or of the chat template is missing or damaged.
     """
+    asked = LoadOptions(
+        device=None if device is None else str(device),
+        device_map={"": device_map} if isinstance(device_map, int | torch.device) else device_map,  # type: ignore[arg-type]
+        dtype=_dtype(dtype, options),
+        quantize=quantize,
+        revision=revision,
+        processor=processor or {},
+        chat_template=chat_template,  # type: ignore[arg-type]  # a file is read there
+        trust_remote_code=trust_remote_code,
+    )
     folder = located(name)
-    source = str(folder) if folder.is_dir() else str(name)
     file = tuned_options.find(name, tuned)
     if file is not None:
         tuned_options.read(file)  # a damaged one is told before anything is loaded
-    if options.get("device_map") is not None and find_spec("accelerate") is None:
-        raise ModelError('a device_map needs accelerate, and it is not installed; pip install "mmhall[accelerate]"')
-    target = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if dtype is None:
-        on_cpu = str(options.get("device_map", target)).startswith("cpu")
-        dtype = torch.float32 if on_cpu else torch.bfloat16
-    shared = {
-        "revision": revision,
-        "trust_remote_code": options.pop("trust_remote_code", False),
-        "local_files_only": folder.is_dir(),
-    }
+    source = str(folder) if folder.is_dir() else str(name)
+    placed = _placement(asked, options)
     try:
-        model, told = transformers.AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, output_loading_info=True, **shared, **options
-        )
-        placed = {"device_map", "quantization_config"} & options.keys()
-        model = model if placed else model.to(target)
-        processor = transformers.AutoProcessor.from_pretrained(source, **shared)
+        model = _model(source, asked, placed)
+        reader = _processor(source, asked)
     except UNLOADABLE as error:
-        raise ModelError(f"cannot load model {str(name)!r}: {first_lines(error)}") from error
-    lost = sorted([*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])])
-    if lost:
-        raise ModelError(
-            f"cannot load model {str(name)!r}: {len(lost)} weights are missing or of the wrong shape, such as {lost[0]}"
-        )
-    lvlm = LVLM(model, processor, str(name))
+        raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{_hint(source)}") from error
+    lvlm = LVLM(model, reader, str(name))
+    lvlm.loading = json.loads(json.dumps({**asked.given(), **options}, default=str))
+    if asked.chat_template is not None and lvlm.adapter.chat is None:
+        raise OptionError(OWNER, "chat_template", "a template", "left out: this family has no chat format")
     lvlm.adapter.tuned = tuned_options.options_of(file, lvlm.adapter)
     return lvlm
 
 
-def first_lines(error: Exception) -> str:
-    """Return what an error says first, up to the line that ends its sentence."""
-    told: list[str] = []
-    for line in str(error).strip().splitlines() or [type(error).__name__]:
-        told.append(line.strip())
-        if not line.rstrip().endswith(":"):
-            break
-    return " ".join(told)
+def _dtype(dtype: str | torch.dtype | None, options: dict[str, Any]) -> str | None:
+    """Return the name of the dtype asked for, and take transformers' old word for it out of the other options.
+
+    Raises:
+        OptionError: Both words are given.
+    """
+    old = options.pop("torch_dtype", None)
+    if old is not None and dtype is not None:
+        raise OptionError(OWNER, "torch_dtype", old, "left out beside dtype, which means the same")
+    wanted = old if dtype is None else dtype
+    return None if wanted is None else str(wanted).removeprefix("torch.")
+
+
+def _placement(asked: LoadOptions, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `from_pretrained` takes to put the weights where they belong, in their dtype.
+
+    Raises:
+        OptionError: Two ways to quantise are given.
+        ModelError: A package is missing.
+    """
+    target = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    quantised = asked.quantize is not None or options.get("quantization_config") is not None
+    if asked.quantize is not None and options.get("quantization_config") is not None:
+        raise OptionError(OWNER, "quantize", asked.quantize, "left out beside a quantization_config")
+    device_map = target if quantised and asked.device_map is None else asked.device_map
+    if device_map is not None and find_spec("accelerate") is None:
+        what = "a device_map" if asked.device_map is not None else "quantising"
+        raise ModelError(f'{what} needs accelerate, and it is not installed; pip install "mmhall[accelerate]"')
+    if asked.quantize is not None and find_spec("bitsandbytes") is None:
+        raise ModelError("quantize needs bitsandbytes, and it is not installed; pip install bitsandbytes")
+    dtype = asked.dtype or ("float32" if _on_cpu(device_map or target) else "bfloat16")
+    placed = {**options, "dtype": dtype, "device_map": device_map}
+    if asked.quantize is not None:
+        bits = {f"load_in_{asked.quantize}": True}
+        placed["quantization_config"] = transformers.BitsAndBytesConfig(**bits, bnb_4bit_compute_dtype=dtype)
+    return placed
+
+
+def _on_cpu(where: str | Mapping[str, Any]) -> bool:
+    """Whether a device, or every one of a device map, is the CPU or its disk."""
+    if isinstance(where, str):
+        return not torch.accelerator.is_available() if where in _SPREAD else where.startswith("cpu")
+    return all(str(place).startswith(("cpu", "disk")) for place in where.values())
+
+
+def _model(source: str, asked: LoadOptions, placed: Mapping[str, Any]) -> transformers.PreTrainedModel:
+    """Load a model, or peft's adapter on top of its base.
+
+    Raises:
+        ModelError: Weights and model do not fit together.
+    """
+    base = base_of(source)
+    model, found = transformers.AutoModelForImageTextToText.from_pretrained(
+        base,
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **_from(base, asked),
+        **placed,
+    )
+    _check_weights(base, model, found)
+    if placed["device_map"] is None:
+        target = torch.device(asked.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        quantised = getattr(model, "hf_quantizer", None) is not None  # as it was saved; some may not be moved
+        model = model if quantised and model.device.type == target.type else model.to(target)
+    if base != source:
+        _check_weights(source, model, model.load_adapter(source).to_dict())
+    return model
+
+
+def _from(source: str, asked: LoadOptions) -> dict[str, Any]:
+    """Return what both model and processor are told of where they come from."""
+    revision, trusted = asked.revision, asked.trust_remote_code
+    return {"revision": revision, "trust_remote_code": trusted, "local_files_only": Path(source).is_dir()}
+
+
+def _processor(source: str, asked: LoadOptions) -> transformers.ProcessorMixin:
+    """Load the processor, with the options and the chat template asked for.
+
+    Raises:
+        OptionError: It has no such option.
+    """
+    source = processor_of(source)
+    processor = transformers.AutoProcessor.from_pretrained(source, **_from(source, asked), **asked.processor)
+    parts = [processor, *(getattr(processor, part, None) for part in ("image_processor", "tokenizer"))]
+    for option, value in asked.processor.items():
+        if not any(_takes(part, option) for part in parts):
+            raise OptionError(OWNER, f"processor {option}={value}", value, "an option of this model's processor")
+    if asked.chat_template is not None:
+        processor.chat_template = asked.chat_template
+    return processor
+
+
+def _takes(part: Any, option: str) -> bool:
+    """Whether a processor or a part of it has an option."""
+    return hasattr(part, option) or option in getattr(getattr(part, "valid_kwargs", None), "__annotations__", ())
+
+
+def _check_weights(source: str, model: nn.Module, found: Mapping[str, Any]) -> None:
+    """Refuse weights that do not make up the model; say which ones have no place in it.
+
+    Raises:
+        ModelError: Some are missing, of the wrong shape, or of layers that the config leaves out.
+    """
+    shapes = {
+        key: f"{tuple(held)} in the file, {tuple(own)} in the model" for key, held, own in found["mismatched_keys"]
+    }
+    lost = sorted({*found["missing_keys"], *shapes})
+    if lost:
+        example = f"{lost[0]} ({shapes[lost[0]]})" if lost[0] in shapes else lost[0]
+        raise ModelError(
+            f"cannot load model {source!r}: {len(lost)} weights are missing or of the wrong shape, such as {example}; "
+            "get files that belong together"
+        )
+    surplus = sorted(found["unexpected_keys"])
+    cut = [key for key in surplus if _beyond(model, key)]
+    if cut:
+        raise ModelError(
+            f"cannot load model {source!r}: its config has fewer layers than its file, where {len(cut)} weights would "
+            f"be left out, such as {cut[0]}; correct config.json"
+        )
+    if surplus:
+        told = f"{source}: {len(surplus)} weights of the file have no place in the model and are left out"
+        warnings.warn(f"{told}, such as {surplus[0]}", stacklevel=2)
+
+
+def _beyond(model: nn.Module, key: str) -> bool:
+    """Whether a weight belongs to a layer behind the last one of a stack that the model has."""
+    parts: Sequence[str] = key.split(".")
+    for at, part in enumerate(parts):
+        if part.isdecimal():
+            try:
+                stack = model.get_submodule(".".join(parts[:at]))
+            except AttributeError:
+                return False
+            if isinstance(stack, nn.ModuleList) and int(part) >= len(stack):
+                return True
+    return False
+
+
+def _hint(source: str) -> str:
+    """Say what may be behind an error: a file that is no JSON, or a model that may not be fetched."""
+    if not Path(source).is_dir():
+        offline = "; HF_HUB_OFFLINE is set: if files are missing, run once without it"
+        return offline if is_offline_mode() else ""
+    for file in sorted(Path(source).glob("*.json")):
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return f"; {file.name} is damaged: get an intact copy"
+    return ""
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says, on one line; of a very long text the beginning and the end."""
+    told = " ".join(str(error).split())
+    if not told or isinstance(error, KeyError):
+        told = f"{type(error).__name__} {told}".strip()
+    return told if len(told) <= _LONGEST else f"{told[: _LONGEST // 2]} ... {told[-_LONGEST // 2 :]}"

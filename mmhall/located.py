@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmhall.errors import ModelError
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
+_ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def located(name: str | Path) -> Path:
@@ -18,10 +21,57 @@ def located(name: str | Path) -> Path:
     if not isinstance(name, str | Path) or not str(name):
         raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
     folder = EMBEDDED if name == "embedded" else Path(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    if (folder / _ADAPTER).is_file():
+        _check_adapter(folder)
+    elif folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
     if folder.is_dir() and not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
     if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".") or str(name).count("/") > 1):
         raise ModelError(f"{name}: no such folder; give the folder of a saved transformers model, or a hub id")
     return folder
+
+
+def base_of(source: str) -> str:
+    """Return the folder or hub id of the model that a folder's peft adapter was trained on; of any other its own."""
+    folder = Path(source)
+    if (folder / "config.json").is_file() or not (folder / _ADAPTER).is_file():
+        return source
+    return str(_adapter_of(folder)["base_model_name_or_path"])
+
+
+def processor_of(source: str) -> str:
+    """Return where the processor is: in the folder, or with the model that its adapter was trained on."""
+    return source if list(Path(source).glob("*processor_config.json")) else base_of(source)
+
+
+def _check_adapter(folder: Path) -> None:
+    """Refuse a folder of peft's that cannot be loaded.
+
+    Raises:
+        ModelError: peft is not installed, or something is missing.
+    """
+    merge = "or merge it into its model with merge_and_unload(), save that and give its folder"
+    if find_spec("peft") is None:
+        raise ModelError(f"{folder}: holds an adapter of peft, which is not installed; pip install peft, {merge}")
+    if not (folder / _ADAPTER_WEIGHTS).is_file():
+        raise ModelError(
+            f"{folder}: holds no {_ADAPTER_WEIGHTS}; save the adapter with peft's save_pretrained, {merge}"
+        )
+    base = _adapter_of(folder).get("base_model_name_or_path")
+    if not (folder / "config.json").is_file() and not (isinstance(base, str) and base):
+        raise ModelError(
+            f"{folder / _ADAPTER}: names no base_model_name_or_path; name the adapter's model there, {merge}"
+        )
+    if isinstance(base, str) and Path(base).is_absolute() and not Path(base).is_dir():
+        raise ModelError(
+            f"{folder / _ADAPTER}: its model {base} does not exist; correct base_model_name_or_path, {merge}"
+        )
+
+
+def _adapter_of(folder: Path) -> dict[str, object]:
+    try:
+        held = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / _ADAPTER}: cannot be read ({error}); get an intact copy") from error
+    return held if isinstance(held, dict) else {}

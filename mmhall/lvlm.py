@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +33,7 @@ from mmhall.streaming import Stream, Turns
 from mmhall.threads import Caller
 from mmhall.trace import Trace, checked, shown
 from mmhall.tracing import watched
+from mmhall.weights import digest
 from mmhall.words import words_of
 
 if TYPE_CHECKING:
@@ -50,10 +50,17 @@ class LVLM:
         processor: Its processor.
         name: What it was loaded from.
         revision: Commit of the weights on the hub, if known.
+        loading: The options of `mmhall.load` that were given, by name; JSON can write it.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, name: str = "model") -> None:
-        """Wrap a loaded model.
+        """Drive a loaded model.
+
+        Args:
+            model: The model; of one wrapped by peft, torch.compile or the like, the model inside is driven, trained
+                adapters in it included.
+            processor: Its processor.
+            name: What it was loaded from.
 
         Raises:
             ModelError: mmhall cannot drive this kind of model.
@@ -62,17 +69,19 @@ class LVLM:
             raise ModelError(
                 f"{name}: its processor, a {type(processor).__name__}, does not read both text and pictures"
             )
-        self.model, self.processor, self.name = model.eval(), processor, name
-        self.revision: str | None = getattr(model.config, "_commit_hash", None)
         self.adapter = adapter_for(model, processor)
+        self.model, self.processor, self.name = self.adapter.model.eval(), processor, name
+        self.revision: str | None = getattr(self.model.config, "_commit_hash", None)
+        self.loading: Mapping[str, Any] = {}
 
     def identity(self) -> dict[str, str | None]:
-        """Say which model this is: name, revision, dtype, device, and a digest of each tensor's sum and norm."""
-        told = [
-            (n, tuple(p.shape), f"{p.double().sum():.6e}", f"{p.double().norm():.6e}")
-            for n, p in self.model.named_parameters()
-        ]
-        return {**self._named(), "weights": hashlib.sha256(repr(told).encode()).hexdigest()[:16]}
+        """Say which model this is: name, revision, dtype, device, and a digest of its weights; see `weights.digest`."""
+        return {**self._named(), **digest(self.model)}
+
+    @property
+    def chat_template(self) -> str:
+        """Which chat template writes prompts; an answer's settings tell it where it is not the processor's."""
+        return "none: the family has no chat format" if self.adapter.chat is None else self.adapter.chat.told
 
     def _named(self) -> dict[str, str | None]:
         return {
@@ -409,6 +418,8 @@ class LVLM:
         tokenizer, config = self.adapter.tokenizer, settings.resolved(self.adapter.generator, method.beams)
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         each = len(rows) // len(inputs["attention_mask"])
+        chat = self.adapter.chat
+        stand_in = {} if chat is None or chat.own else {"chat_template": self.chat_template}
         answers = []
         for number, mask in enumerate(inputs["attention_mask"]):
             said = [
@@ -423,7 +434,7 @@ class LVLM:
                     stopped_by=one.stopped_by,
                     strategy=fitted,
                     origins=origins,
-                    settings=settings.record(config),
+                    settings={**settings.record(config), **stand_in},
                     usage=Usage(
                         seconds=measured.seconds / len(rows),
                         prompt_tokens=int(mask.sum()),

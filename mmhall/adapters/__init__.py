@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mmhall.adapters.wrappers import unwrapped
 from mmhall.errors import ModelError
 from mmhall.registry import load_target
 
@@ -28,7 +29,7 @@ FAMILIES = {
     "qwen3_5": _QWEN,
     "glm4v": _QWEN,
     "internvl": _MERGED,
-    "gemma3": _MERGED,
+    "gemma3": "mmhall.adapters.tiled:Gemma3Adapter",
     "gemma4": "mmhall.adapters.flat:Gemma4Adapter",
     "idefics2": "mmhall.adapters.resampled:ResampledAdapter",
     "idefics3": _MERGED,
@@ -48,9 +49,14 @@ _GENERIC = "mmhall.adapters.base:Adapter"
 def adapter_for(model: PreTrainedModel, processor: ProcessorMixin | None = None) -> Adapter:
     """Return the adapter of a loaded model's family; of an unknown one, the generic adapter if that can drive it.
 
+    Args:
+        model: The model, or a wrapper around it, as peft and torch.compile make them.
+        processor: Its processor, if it is at hand.
+
     Raises:
         ModelError: The model lacks what mmhall needs.
     """
+    model = unwrapped(model)
     family = model.config.model_type
     if family in FAMILIES:
         known: Adapter = load_target(FAMILIES[family])(model, processor)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +17,7 @@ from mmhall.adapters import prompts
 from mmhall.adapters.anatomy import find_decoder, find_image_token, kinds_of
 from mmhall.adapters.grid import Boxes, Grid, Told, block_side, nowhere, raster, read_places, tell_places
 from mmhall.adapters.pixels import pixel_rows
+from mmhall.adapters.templates import ChatTemplate
 from mmhall.attention import SELF_ATTENTION, Call, Op, Plan, active, close_door, open_door
 from mmhall.errors import ImageError, ModelError, PromptError
 from mmhall.words import special_tokens
@@ -26,7 +25,6 @@ from mmhall.words import special_tokens
 Inputs = Mapping[str, Tensor]
 
 PER_POSITION = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
-_FRAME = re.compile(r"image|img|vision|tile|patch|row_\d+_col", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -83,6 +81,7 @@ class Adapter:
     limits: ClassVar[str] = ""
     most_images: ClassVar[int | None] = None
     request_notes: ClassVar[tuple[str, ...]] = ()  # attributes in which the model notes something of the last request
+    default_template: ClassVar[tuple[str, str] | None] = None  # whose it is, and its text, for a processor without one
     causal: ClassVar[bool] = False  # whether no row of a prompt's text sees what follows it; a family says so itself
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None) -> None:
@@ -133,15 +132,23 @@ class Adapter:
             )
 
     @property
-    def chat_template(self) -> str | None:
-        """The chat template to write prompts with; None: the processor's own."""
-        return None
+    def chat(self) -> ChatTemplate | None:
+        """The chat template that prompts are written with; None: the family has no chat format."""
+        return ChatTemplate(self.processor, self.model.config.model_type, self.default_template, self.placeholder)
+
+    @property
+    def placeholder(self) -> str | None:
+        """What a prompt says where a picture belongs, as the processor reads it."""
+        return getattr(self.processor, "image_token", None)
 
     @property
     def device(self) -> torch.device:
-        """Where inputs belong."""
+        """Where inputs belong; of a model whose first weights lie on disk, where accelerate computes."""
         device: torch.device = self.model.device
-        return device
+        if device.type != "meta":
+            return device
+        places = getattr(self.model, "hf_device_map", {}).values()
+        return torch.device(next((place for place in places if place not in ("cpu", "disk")), "cpu"))
 
     @property
     def context_length(self) -> int:
@@ -198,14 +205,14 @@ class Adapter:
         return self.model
 
     def render(self, request: Request) -> str:
-        """Write a request in the model's chat format, with one placeholder for each picture, pictures first."""
-        assert self.processor is not None
-        content = [{"type": "image"} for _ in request.images]
-        content.append({"type": "text", "text": request.prompt})
-        text: str = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, chat_template=self.chat_template
-        )
-        return text
+        """Write a request in the model's chat format, with one placeholder for each picture, pictures first.
+
+        Raises:
+            ModelError: There is no chat template, or it takes no pictures.
+        """
+        chat = self.chat
+        assert chat is not None
+        return chat.write(request.prompt, len(request.images))
 
     def inputs(self, requests: Sequence[Request]) -> Batch:
         """Turn requests into one left-padded batch on the model's device.
@@ -315,7 +322,7 @@ class Adapter:
         """
         ids = inputs["input_ids"]
         image = self.placeholders(ids)
-        dropped = self._framed(ids, image)
+        dropped = prompts.framed(ids, image, self.tokenizer)
         rest = {k: v for k, v in inputs.items() if k in PER_POSITION and k != "cross_attention_mask"}
         if replacement is not None:
             first = image & ~nn.functional.pad(image, (1, 0))[:, :-1]
@@ -441,11 +448,7 @@ class Adapter:
                 f"got {len(request.images)}"
             )
         marked = prompts.Marked.of(request.prompt, self.tokenizer)
-        try:
-            text = self.render(Request(marked.text, request.images))
-        except Exception as error:  # a template is a program of its own
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"{self.model.config.model_type}: its chat template cannot be used: {reason}") from error
+        text = self.render(Request(marked.text, request.images))
         try:
             read = self.read(request, text)
         except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
@@ -456,12 +459,21 @@ class Adapter:
             raise ImageError(f"the processor cannot read the picture ({sizes} pixels): {reason}") from error
         read = marked.spelled_out(read, PER_POSITION, self.tokenizer)
         if request.images:
+            self._check_reaching(read)
             self.check_readable(read)
         return {
             key: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
             for key, value in read.items()
             if (key in self._accepted if request.images else key in PER_POSITION)
         }
+
+    def _check_reaching(self, read: Inputs) -> None:
+        """Refuse a request whose pictures would not reach the model, so that it would answer without them."""
+        family, lost = self.model.config.model_type, [key for key in read if key not in self._accepted]
+        if "pixel_values" not in read or "pixel_values" in lost:
+            reason = "its forward takes no pixel_values" if "pixel_values" in lost else "its processor reads none"
+            raise ModelError(f"{family}: pictures do not reach the model: {reason}; load it with mmhall.load")
+        self.check_placeholders(read)
 
     def _query(self, request: Request, ids: Tensor) -> range:
         """Find the user's words among the tokens of a prompt, (position,)."""
@@ -480,17 +492,3 @@ class Adapter:
         """Whether the tokenizer should add its special tokens; some templates write them themselves."""
         bos = self.tokenizer.bos_token
         return not (bos and text.startswith(bos))
-
-    def _framed(self, ids: Tensor, image: Tensor) -> Tensor:
-        """Mark the placeholders and what frames them, (batch, position) bool."""
-        if self.tokenizer is None:
-            return image
-        special = special_tokens(self.tokenizer)
-        frame = [index for token, index in special.items() if _FRAME.search(token)]
-        dropped = image | torch.isin(ids, torch.tensor(frame, device=ids.device))
-        for row, marks in zip(ids.tolist(), dropped, strict=True):
-            at = marks.nonzero()[:, 0].tolist()
-            for left, right in pairwise(at):
-                if 1 < right - left <= 4 and not self.tokenizer.decode(row[left + 1 : right]).strip():
-                    marks[left + 1 : right] = True
-        return dropped

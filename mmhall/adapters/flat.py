@@ -31,6 +31,19 @@ class QwenAdapter(Adapter):
     causal: ClassVar[bool] = True
     grid: ClassVar[str] = "merged patches of the whole picture"
 
+    @property
+    def placeholder(self) -> str | None:
+        """A picture between its start and end marks, which M-RoPE looks for."""
+        config, inner = self.model.config, super().placeholder
+        marks = [
+            getattr(config, f"vision_{end}_token_id", None) or getattr(config, f"image_{end}_token_id", None)
+            for end in ("start", "end")
+        ]
+        if inner is None or None in marks:
+            return None
+        first, last = self.tokenizer.convert_ids_to_tokens(marks)
+        return f"{first}{inner}{last}"
+
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
         """Read the raster from `image_grid_thw`, after merging."""
         merge = self.model.config.vision_config.spatial_merge_size

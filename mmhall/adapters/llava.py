@@ -18,9 +18,4 @@ class LlavaAdapter(Adapter):
 
     causal: ClassVar[bool] = True
     grid: ClassVar[str] = "patches of the (cropped) picture"
-
-    @property
-    def chat_template(self) -> str | None:
-        """The processor's own template, or LLaVA-1.5's where it has none."""
-        assert self.processor is not None
-        return None if self.processor.chat_template is not None else _PLAIN
+    default_template: ClassVar[tuple[str, str] | None] = ("LLaVA-1.5's", _PLAIN)

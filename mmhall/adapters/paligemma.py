@@ -17,6 +17,10 @@ class PaliGemmaAdapter(MergedAdapter):
     grid: ClassVar[str] = "patches of the squeezed picture"
     causal: ClassVar[bool] = False
 
+    @property
+    def chat(self) -> None:
+        """Return None: the family has no chat format."""
+
     def render(self, request: Request) -> str:
         """Return the prompt with a placeholder for each picture; the processor adds the rest of the format."""
         return "<image>" * len(request.images) + request.prompt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from mmhall.errors import PromptError
 from mmhall.words import special_tokens
+
+_FRAME = re.compile(r"image|img|vision|tile|patch|row_\d+_col", re.IGNORECASE)
 
 
 def words_asked(own: Sequence[int], others: Sequence[Sequence[int]], read: Sequence[int]) -> range:
@@ -32,6 +35,29 @@ def words_asked(own: Sequence[int], others: Sequence[Sequence[int]], read: Seque
         if words and list(read[start : start + len(words)]) == words:
             return range(start - len(read), start - len(read) + len(words))
     return range(0)
+
+
+def framed(ids: Tensor, image: Tensor, tokenizer: Any) -> Tensor:
+    """Mark placeholders and what frames them: start and end marks, tile names, the spaces between.
+
+    Args:
+        ids: (batch, position).
+        image: Marks the placeholders, (batch, position) bool.
+        tokenizer: The model's; None: frames are unknown.
+
+    Returns:
+        (batch, position) bool.
+    """
+    if tokenizer is None:
+        return image
+    frame = [index for token, index in special_tokens(tokenizer).items() if _FRAME.search(token)]
+    dropped = image | torch.isin(ids, torch.tensor(frame, device=ids.device))
+    for row, marks in zip(ids.tolist(), dropped, strict=True):
+        at = marks.nonzero()[:, 0].tolist()
+        for left, right in pairwise(at):
+            if 1 < right - left <= 4 and not tokenizer.decode(row[left + 1 : right]).strip():
+                marks[left + 1 : right] = True
+    return dropped
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -53,6 +53,10 @@ class BlipAdapter(ResampledAdapter):
             read |= {f"qformer_{key}": own[key] for key in ("input_ids", "attention_mask")}
         return read
 
+    @property
+    def chat(self) -> None:
+        """Return None: the family has no chat format."""
+
     def render(self, request: Request) -> str:
         """Return the prompt alone: these models have no chat format, and the processor puts the query tokens first."""
         return request.prompt

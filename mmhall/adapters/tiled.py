@@ -15,7 +15,7 @@ from mmhall.errors import ImageError
 
 
 class MergedAdapter(Adapter):
-    """Gemma 3, InternVL, Idefics3, SmolVLM, Aya Vision, Cohere2 Vision; with more of their own Llama 4, Mistral 3."""
+    """InternVL, Idefics3, SmolVLM, Aya Vision, Cohere2 Vision; with more of their own Gemma 3, Llama 4, Mistral 3."""
 
     causal: ClassVar[bool] = True
     grid: ClassVar[str] = "merged patches; where cut, tiles and a view of the whole picture"
@@ -25,6 +25,15 @@ class MergedAdapter(Adapter):
         told = self.told(request)
         side = block_side(told, count)
         return raster(told, side) if side is not None else None
+
+
+class Gemma3Adapter(MergedAdapter):
+    """Gemma 3."""
+
+    @property
+    def placeholder(self) -> str | None:
+        """The mark that a picture begins; the processor adds the rest."""
+        return getattr(self.processor, "boi_token", None)
 
 
 class Llama4Adapter(MergedAdapter):

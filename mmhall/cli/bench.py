@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmhall.cli.loading import loads_model
 from mmhall.errors import OptionError
+from mmhall.load_options import LoadOptions
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.base import Benchmark, Source
     from mmhall.benchmarks.runs import Run
 
 
+@loads_model
 def bench(
     benchmarks: Annotated[list[str], typer.Argument(help="Such as: pope chair; \"pope(rule='official')\"; or: speed.")],
     out: Annotated[
@@ -42,7 +45,7 @@ def bench(
     seed: Annotated[int, typer.Option(help="Seeds scenes and questions.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Items decoded together.")] = 16,
     workers: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
-    gpus_per_worker: Annotated[int, typer.Option(help="GPUs of each process.")] = 1,
+    gpus_per_worker: Annotated[int, typer.Option(help="GPUs of each process, over which its model is spread.")] = 1,
     engine: Annotated[str, typer.Option(help='"local", or "ray": workers on a Ray cluster.')] = "local",
     address: Annotated[str, typer.Option(help="Of the Ray cluster.")] = "auto",
     tuned: Annotated[
@@ -50,6 +53,8 @@ def bench(
         typer.Option(help='File of options tuned for the model, or "none"; by default where `mmhall tune` puts it.'),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    *,
+    loading: LoadOptions,
 ) -> None:
     """Compare strategies on benchmarks, with intervals and paired tests.
 
@@ -76,7 +81,7 @@ def bench(
         }
         given |= {"tuned": tuned, "workers": workers - 1 or None, "engine": None if engine == "local" else engine}
         given |= {"strategy": strategy if strategy != ["greedy"] else None}
-        given |= {"model": model if model != "embedded" else None}
+        given |= {"model": model if model != "embedded" else None, **loading.given()}
         speed(names, given, as_json=as_json)
         return
     from mmhall.benchmarks.runs import make_benchmarks, make_strategies, start
@@ -87,7 +92,8 @@ def bench(
     numbers = {"batch_size": batch_size, "limit": limit, "scenes": scenes, "workers": workers}
     _check({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict))
     sources = _sources(asked, data, images, lambda: _scenes(out, scenes, seed, conflict), limit, seed)
-    lvlm = mmhall.load(model, tuned=tuned_option(tuned))
+    loading = loading.over(gpus_per_worker)
+    lvlm = mmhall.load(model, tuned=tuned_option(tuned), **loading.arguments())
     opened = start(out, lvlm, benchmarks=sources, strategies=chosen, batch_size=batch_size)
     with _resumable(opened, out):
         if workers == 1 and engine == "local":
@@ -98,7 +104,7 @@ def bench(
             lvlm.close()
             del lvlm
             _free_memory()
-            job = Job(opened, Model(model, tuned_option(tuned)), workers, gpus_per_worker)
+            job = Job(opened, Model(model, tuned_option(tuned), loading), workers, gpus_per_worker)
             with progress("answers", opened.expected) as advance:
                 job.by_ray(address, advance) if engine == "ray" else job.here(advance)
     show(opened, opened.evaluate(), as_json=as_json)

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmhall.cli.loading import loads_model
+from mmhall.load_options import LoadOptions
+
 if TYPE_CHECKING:
     import mmhall
 
 
+@loads_model
 def choose(
     image: Annotated[Path, typer.Argument(help="Picture file.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
@@ -28,6 +32,8 @@ def choose(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seeds picture-free inputs that are noise.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures.")] = False,
+    *,
+    loading: LoadOptions,
 ) -> None:
     """Choose among given answers to a question about a picture.
 
@@ -43,7 +49,8 @@ def choose(
     picture, choices = open_image(image), tuple(choice or ("yes", "no"))
     options = {"mode": mode, "scoring": scoring, "temperature": temperature, "seed": seed}
     make_choosing(choices, calibrate, options)
-    found = mmhall.load(model, tuned=False).choose(picture, question, choices, calibrate=calibrate, **options)
+    lvlm = mmhall.load(model, tuned=False, **loading.arguments())
+    found = lvlm.choose(picture, question, choices, calibrate=calibrate, **options)
     print(json.dumps(asdict(found), ensure_ascii=False, indent=1) if as_json else _table(found))
 
 

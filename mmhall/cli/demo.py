@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmhall.cli.loading import loads_model
+from mmhall.load_options import LoadOptions
+
 if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
 
 
+@loads_model
 def demo(
     model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
     port: Annotated[int, typer.Option(help="Port of the page; 0: any free one.")] = 7860,
@@ -27,6 +31,8 @@ def demo(
         typer.Option(help="Offer this one, too: a strategy that names a file or a model, as \"cgd(clip='DIR')\"."),
     ] = [],  # noqa: B006
     tuned: Annotated[str | None, typer.Option(help='File of tuned options, or "none"; as in generate.')] = None,
+    *,
+    loading: LoadOptions,
 ) -> None:
     """Open the comparison page: see where each strategy looks and what it makes up.
 
@@ -49,16 +55,16 @@ def demo(
         raise RunError(f"{runs}: no such folder; give one that holds run folders of bench commands")
     located(model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the uploads go as well
-    loading: Future[LVLM] = Future()
+    loaded: Future[LVLM] = Future()
     address = Address(host, port, (user, password) if auth else None, share)
-    with serving(loading, address, runs=runs or Path("runs"), owned=strategy) as url:
+    with serving(loaded, address, runs=runs or Path("runs"), owned=strategy) as url:
         print(f"mmhall demo: {url}", flush=True)
         import mmhall
 
         try:
-            loading.set_result(mmhall.load(model, tuned=tuned_option(tuned)))
+            loaded.set_result(mmhall.load(model, tuned=tuned_option(tuned), **loading.arguments()))
         except MmhallError as error:
-            loading.set_exception(error)
+            loaded.set_exception(error)
             raise
         print("the model is loaded; Ctrl-C ends it", flush=True)
         Event().wait()

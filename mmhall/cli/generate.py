@@ -7,7 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from mmhall.cli.loading import loads_model
+from mmhall.load_options import LoadOptions
 
+
+@loads_model
 def generate(
     image: Annotated[Path, typer.Argument(help="Picture file.")],
     prompt: Annotated[str, typer.Argument(help="What to ask.")] = "Please describe this image in detail.",
@@ -32,6 +36,8 @@ def generate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answer with its tokens, settings and cost.")
     ] = False,
+    *,
+    loading: LoadOptions,
 ) -> None:
     """Answer a prompt about a picture.
 
@@ -50,7 +56,7 @@ def generate(
     chosen = mmhall.strategy(strategy)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
     settings |= {"do_sample": sample, "temperature": temperature, "seed": seed}
-    lvlm = mmhall.load(model, tuned=tuned_option(tuned))
+    lvlm = mmhall.load(model, tuned=tuned_option(tuned), **loading.arguments())
     if heatmap is not None:
         trace = lvlm.trace(picture, prompt, chosen, **settings)
         trace.contact_sheet().save(heatmap)

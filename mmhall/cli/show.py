@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmhall.cli.loading import loads_model
+from mmhall.load_options import LoadOptions
+
 if TYPE_CHECKING:
     from mmhall.cards import Card, OptionHelp
     from mmhall.strategies import Strategy
@@ -15,12 +18,15 @@ if TYPE_CHECKING:
 _WIDTH, _HEAD = 110, 10
 
 
+@loads_model
 def show(
     name: Annotated[str, typer.Argument(help='A strategy, such as vhr or "vhr+vcd", or a benchmark.')],
     model: Annotated[
         str | None, typer.Option(help="Also say which values it takes on this model, and where they come from.")
     ] = None,
     tuned: Annotated[str | None, typer.Option(help='File of tuned options, or "none"; as in generate.')] = None,
+    *,
+    loading: LoadOptions,
 ) -> None:
     """Show a strategy or a benchmark: its paper, formula or rules, options and how to write it.
 
@@ -36,6 +42,8 @@ def show(
 
     if model is None and tuned is not None:
         raise OptionError("show", "tuned", tuned, "given together with --model")
+    for option, value in loading.given().items() if model is None else ():
+        raise OptionError("show", option, value, "given together with --model")
     if parse(split(name)[0])[0] in set(BENCHMARKS.names()) - set(STRATEGIES.names()):
         print("\n".join(_benchmark(name, model)))
         return
@@ -46,7 +54,7 @@ def show(
         print(*([""] if number else []), shown.title, "", sep="\n")
         print("\n".join([*_sections(shown), *_options(shown.options), *_use(shown, others)]))
     if model is not None:
-        print("\n".join(_on(model, method, tuned_option(tuned))))
+        print("\n".join(_on(model, method, tuned_option(tuned), loading)))
 
 
 def _benchmark(name: str, model: str | None) -> list[str]:
@@ -117,11 +125,11 @@ def _use(card: Card, others: Sequence[Card]) -> list[str]:
     return lines
 
 
-def _on(model: str, method: Strategy, tuned: object) -> list[str]:
+def _on(model: str, method: Strategy, tuned: object, loading: LoadOptions) -> list[str]:
     """Say what a strategy takes on one model."""
     import mmhall
 
-    lvlm = mmhall.load(model, tuned=tuned)  # type: ignore[arg-type]
+    lvlm = mmhall.load(model, tuned=tuned, **loading.arguments())  # type: ignore[arg-type]
     fitted, lines = method.fitted(lvlm.adapter), ["", f"On {model}: {method.fitted(lvlm.adapter)}"]
     for option, origin in method.origins(lvlm.adapter).items():
         part, _, own = option.rpartition(".")

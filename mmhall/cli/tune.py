@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmhall.cli.loading import loads_model
+from mmhall.load_options import LoadOptions
+
 if TYPE_CHECKING:
     from mmhall.benchmarks.pictures import PictureSet
     from mmhall.benchmarks.tuning import Tuned
 
 
+@loads_model
 def tune(
     strategy: Annotated[str, typer.Argument(help='Such as vhr, "vhr+vcd", or "vhr(layers=\'50%:\')".')],
     model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
@@ -24,6 +28,8 @@ def tune(
     out: Annotated[
         Path | None, typer.Option(help="File to write; by default where the model is looked for when loaded.")
     ] = None,
+    *,
+    loading: LoadOptions,
 ) -> None:
     """Choose a strategy's layers and strengths for a model, on pictures with known objects.
 
@@ -45,7 +51,7 @@ def tune(
     _check(data, images, n=n, batch_size=batch_size, max_new_tokens=max_new_tokens)
     file = place(model) if out is None else out
     _writable(file)
-    lvlm = mmhall.load(model, tuned=False)
+    lvlm = mmhall.load(model, tuned=False, **loading.arguments())
     identity = lvlm.identity()
     started(file, lvlm.adapter, identity)
     with tempfile.TemporaryDirectory() as scratch:

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mmhall.errors import OptionError, UnknownNameError
+from mmhall.load_options import LoadOptions, literal
 from mmhall.options import Rule, rules, split
 from mmhall.strategies import Composed, Strategy, strategy
 
 OWNER = "lmms-eval"
-_TEXTS = ("pretrained", "strategy", "device", "dtype", "revision", "tuned")
+_TEXTS = ("pretrained", "strategy", "tuned")
+_LOADING = ("device", "device_map", "dtype", "quantize", "revision", "chat_template", "trust_remote_code")
+_PROCESSOR = "processor."
 _COUNTS = ("batch_size", "max_new_tokens")
+_NAMES = (*_TEXTS, *_LOADING, *_COUNTS)
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """What `--model_args`, `--batch_size` and `--device` ask for.
+@dataclass(frozen=True, kw_only=True)
+class Arguments(LoadOptions):
+    """What `--model_args`, `--batch_size` and `--device` ask for; the options of `LoadOptions` among it.
 
     Attributes:
         strategy: With the options given.
         pretrained: As in `mmhall.load`.
         batch_size: Requests answered together, >= 1.
-        device: As in `mmhall.load`.
-        dtype: As in `mmhall.load`.
-        revision: As in `mmhall.load`.
         tuned: As in `mmhall.load`; written "none" for False.
         max_new_tokens: Most tokens of every answer, >= 1; None: what each task asks for.
     """
 
+    owner: ClassVar[str] = OWNER
+
     strategy: Strategy
     pretrained: str = "embedded"
     batch_size: int = 1
-    device: str | None = None
-    dtype: str | None = None
-    revision: str | None = None
     tuned: str | Literal[False] | None = None
     max_new_tokens: int | None = None
 
@@ -73,7 +72,7 @@ def make_arguments(given: Mapping[str, Any]) -> Arguments:
         CompositionError: These strategies cannot be combined.
     """
     own = {name: given[name] for name in (*_TEXTS, *_COUNTS) if given.get(name) is not None}
-    rest = {name: value for name, value in given.items() if name not in (*_TEXTS, *_COUNTS)}
+    rest = {name: v for name, v in given.items() if name not in _NAMES and not name.startswith(_PROCESSOR)}
     for name in _TEXTS:
         if name in own and not (isinstance(own[name], str) and own[name]):
             raise OptionError(OWNER, name, own[name], "a text")
@@ -82,7 +81,17 @@ def make_arguments(given: Mapping[str, Any]) -> Arguments:
             own[name] = _count(name, own[name])
     if own.get("tuned") == "none":
         own["tuned"] = False
-    return Arguments(**{**own, "strategy": _strategy(own.get("strategy", "greedy"), rest)})
+    method = _strategy(own.get("strategy", "greedy"), rest)
+    return Arguments(**{**own, **_loading(given), "strategy": method})
+
+
+def _loading(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the options of `LoadOptions`; those of the processor are written "processor.max_pixels=200704"."""
+    said = {name: given[name] for name in _LOADING if given.get(name) is not None}
+    if "trust_remote_code" in said:
+        said["trust_remote_code"] = literal(str(said["trust_remote_code"]))
+    processor = {k.removeprefix(_PROCESSOR): v for k, v in given.items() if k.startswith(_PROCESSOR)}
+    return {**said, "processor": {k: literal(v) if isinstance(v, str) else v for k, v in processor.items()}}
 
 
 def told(method: Strategy) -> str:
@@ -103,7 +112,7 @@ def _strategy(spec: str, given: Mapping[str, Any]) -> Strategy:
     known = {f"{'' if alone else part.name + '.'}{name}" for part in parts for name in part.options()}
     for name in given:
         if name not in known:
-            raise UnknownNameError("model argument", name, {*_TEXTS, *_COUNTS, *known})
+            raise UnknownNameError("model argument", name, {*_NAMES, *known})
     built = []
     for part in parts:
         prefix, rule = "" if alone else f"{part.name}.", rules(type(part))
@@ -116,10 +125,7 @@ def _typed(value: Any, rule: Rule | None) -> Any:
     """Read text as what its rule wants; what cannot be read stays text, which the rule then refuses."""
     if not isinstance(value, str) or rule is None or isinstance(rule.general, str):
         return value
-    try:
-        return ast.literal_eval(value.capitalize() if isinstance(rule.general, bool) else value)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        return value
+    return literal(value) if isinstance(rule.general, bool) or value.lower() not in ("true", "false", "none") else value
 
 
 def _count(name: str, value: Any) -> int:

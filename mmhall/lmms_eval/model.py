@@ -71,9 +71,7 @@ class Mmhall(lmms):
         self._rank, self._world_size = here.process_index, here.num_processes
         self._lvlm = mmhall.load(
             asked.pretrained,
-            device=_device(asked.device, here),
-            dtype=asked.dtype,
-            revision=asked.revision,
+            **{**asked.arguments(), "device": _device(asked.device, here)},
             tuned=asked.tuned,
         )
         self.device, self.batch_size = self._lvlm.adapter.device, asked.batch_size

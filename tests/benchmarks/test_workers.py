@@ -19,6 +19,7 @@ from mmhall.benchmarks.runs import reopen
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.workers import Job, Model, _Worker
 from mmhall.errors import RunError
+from mmhall.load_options import LoadOptions
 from mmhall.results.leases import Leases, alive, me
 from mmhall.results.store import Row, Store
 from tests.benchmarks import siege
@@ -115,6 +116,38 @@ def test_a_worker_with_another_model_says_so(scenes, model_folder, processor, tm
     processor.save_pretrained(tmp_path / "other")
     with pytest.raises(RunError, match="was started with model"):
         Job(run, Model(str(tmp_path / "other")), 1).here()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"processor": {"do_rescale": True}}, r'loading was \[\], now \["processor={\\"do_rescale\\": true}"\]'),
+        ({"device_map": {"": "cpu"}}, "loading was"),
+        ({"attn_implementation": "eager"}, "loading was"),
+        ({"dtype": "float16"}, 'dtype was "float32", now "float16"'),
+        ({"chat_template": "{{ messages[0].content[-1].text }}"}, "chat_template was"),
+    ],
+    ids=str,
+)
+def test_a_run_goes_on_with_a_model_that_is_loaded_alike(scenes, model_folder, tmp_path, options, told):
+    plain, other = mmhall.load(model_folder), mmhall.load(model_folder, **options)
+    siege.begin(plain, tmp_path / "plain", scenes)
+    siege.begin(other, tmp_path / "other", scenes)
+    siege.begin(other, tmp_path / "other", scenes)
+    with pytest.raises(RunError, match=told):
+        siege.begin(other, tmp_path / "plain", scenes)
+    with pytest.raises(RunError, match="belongs to another set-up"):
+        siege.begin(plain, tmp_path / "other", scenes)
+
+
+@pytest.mark.slow
+def test_workers_load_as_they_are_told(scenes, model_folder, tmp_path):
+    siege.begin(mmhall.load(model_folder, dtype="float16"), tmp_path / "run", scenes)
+    run = reopen(tmp_path / "run")
+    with pytest.raises(RunError, match="was started with dtype 'float16', a worker has 'float32'"):
+        Job(run, Model(str(model_folder)), 1).here()
+    Job(run, Model(str(model_folder), None, LoadOptions(dtype="float16")), 1).here()
+    assert run.answered == run.expected
 
 
 @pytest.mark.slow

@@ -201,6 +201,18 @@ def test_commands_name_the_model_and_the_file(tmp_path):
     assert command[command.index("--model") + 1] == "models/my llava"
 
 
+def test_code_and_commands_load_the_model_as_the_page_did(tmp_path):
+    made, picture = asked(strategies=["greedy"]), Picture("mine", "mine.png")
+    loading = {"device_map": {"": "cpu"}, "processor": {"max_pixels": 50176}, "trust_remote_code": True}
+    (command,) = typed(command_line(made, "m", picture, loading), tmp_path)
+    at = command.index("--device-map")
+    assert command[at : at + 5] == [
+        "--device-map", '{"": "cpu"}', "--processor", "max_pixels=50176", "--trust-remote-code",
+    ]  # fmt: skip
+    loaded = "mmhall.load('m', device_map={'': 'cpu'}, processor={'max_pixels': 50176}, trust_remote_code=True)"
+    assert loaded in python_code(made, "m", picture, loading)
+
+
 @pytest.mark.parametrize("prompt", ["a\0b", "a\ud800b"])
 def test_what_no_command_line_can_carry_is_refused(prompt):
     with pytest.raises(PromptError, match="cannot be given on a command line"):

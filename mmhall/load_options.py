@@ -1,0 +1,172 @@
+"""How a model is to be loaded: what Python, commands, workers and lmms-eval say alike. Nothing is loaded here."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmhall.errors import DataError, OptionError
+
+OWNER = "load"
+QUANTISED = ("4bit", "8bit")
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Options of `mmhall.load` that can be written as text; what is left out keeps its default.
+
+    Attributes:
+        device: "cpu", "cuda", ...; by default a GPU when there is one.
+        device_map: Spreads the model over devices: "auto", "balanced", or parts to devices, also as JSON text.
+        dtype: Of the weights, such as "float16".
+        quantize: "4bit" or "8bit", by bitsandbytes.
+        revision: Commit, tag or branch on the hub.
+        processor: Options of the processor, such as max_pixels.
+        chat_template: The template to write prompts with, instead of the processor's: its text, or a file.
+        trust_remote_code: Whether code that comes with the model may run.
+    """
+
+    owner: ClassVar[str] = OWNER  # whom an error names
+
+    device: str | None = None
+    device_map: str | dict[str, Any] | None = None
+    dtype: str | None = None
+    quantize: str | None = None
+    revision: str | None = None
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    chat_template: str | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the values, and read what is given as a file or as text.
+
+        Raises:
+            OptionError: A value cannot be, or two contradict each other.
+            DataError: The file of a chat template cannot be read.
+        """
+        for name in ("device", "dtype", "quantize", "revision"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value):
+                raise OptionError(self.owner, name, value, "a text")
+        if self.quantize not in (None, *QUANTISED):
+            raise OptionError(self.owner, "quantize", self.quantize, '"4bit" or "8bit"')
+        if not isinstance(self.trust_remote_code, bool):
+            raise OptionError(self.owner, "trust_remote_code", self.trust_remote_code, "True or False")
+        if not isinstance(self.processor, Mapping):
+            raise OptionError(
+                self.owner, "processor", self.processor, "options by name, such as {'max_pixels': 200704}"
+            )
+        if self.device is not None and self.device_map is not None:
+            raise OptionError(
+                self.owner, "device", self.device, "left out with a device_map, which says where parts go"
+            )
+        object.__setattr__(self, "device_map", _device_map(self.device_map, self.owner))
+        object.__setattr__(self, "chat_template", _template(self.chat_template, self.owner))
+
+    def arguments(self) -> dict[str, Any]:
+        """Return all options, as `mmhall.load` takes them."""
+        return {option.name: getattr(self, option.name) for option in fields(LoadOptions)}
+
+    def over(self, gpus: int) -> LoadOptions:
+        """Return the options of a process with so many GPUs: over several, the model is spread unless told where.
+
+        Raises:
+            OptionError: It is to be on one device and on several.
+        """
+        if gpus <= 1 or self.device_map is not None:
+            return self
+        return replace(self, device_map="auto")
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that were given, as JSON can write them."""
+        usual = LoadOptions()
+        return {name: value for name, value in self.arguments().items() if value != getattr(usual, name)}
+
+
+def keyed(texts: Iterable[str], owner: str = OWNER) -> dict[str, Any]:
+    """Read options of the processor, written as KEY=VALUE; a value that is no Python literal is text.
+
+    >>> keyed(["max_pixels=200704", "do_pan_and_scan=true", "padding_side=left"])
+    {'max_pixels': 200704, 'do_pan_and_scan': True, 'padding_side': 'left'}
+
+    Raises:
+        OptionError: One is not written like that, or given twice.
+    """
+    read: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals) or name in read:
+            raise OptionError(owner, "processor", text, "KEY=VALUE, each key once, such as max_pixels=200704")
+        read[name] = literal(value)
+    return read
+
+
+def as_flags(given: Mapping[str, Any]) -> list[str]:
+    """Write options as the flags of a command.
+
+    >>> as_flags({"dtype": "float16", "processor": {"max_pixels": 200704}, "trust_remote_code": True})
+    ['--dtype', 'float16', '--processor', 'max_pixels=200704', '--trust-remote-code']
+
+    Args:
+        given: As `LoadOptions.given` returns them.
+    """
+    flags: list[str] = []
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if name == "processor":
+            flags += [word for key, one in value.items() for word in (flag, f"{key}={one}")]
+        elif value is True:
+            flags.append(flag)
+        else:
+            flags += [flag, value if isinstance(value, str) else json.dumps(value)]
+    return flags
+
+
+def literal(text: str) -> Any:
+    """Read a value written as text: a Python or JSON literal, or the text itself."""
+    try:
+        return ast.literal_eval(text.capitalize() if text.lower() in ("true", "false", "none") else text)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return text
+
+
+def _device_map(value: Any, owner: str) -> str | dict[str, Any] | None:
+    """Read a device map; a whole model's single device may be given alone.
+
+    Raises:
+        OptionError: It is neither a text nor parts to devices.
+    """
+    expected = '"auto", a device, or parts to devices, such as {"model": 0, "lm_head": "cpu"}'
+    if value is None or (isinstance(value, str) and value and not value.lstrip().startswith("{")):
+        return value
+    given = value
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError:
+            raise OptionError(owner, "device_map", given, expected) from None
+    if not isinstance(value, Mapping) or not value:
+        raise OptionError(owner, "device_map", given, expected)
+    return {str(part): place if isinstance(place, int | str) else str(place) for part, place in value.items()}
+
+
+def _template(value: Any, owner: str) -> str | None:
+    """Return a chat template's text; what holds no brace is the name of a file.
+
+    Raises:
+        OptionError: It is neither.
+        DataError: The file cannot be read.
+    """
+    if value is None or (isinstance(value, str) and "{" in value):
+        return value
+    if not isinstance(value, str | Path) or not str(value):
+        raise OptionError(owner, "chat_template", value, "a Jinja template, or a file that holds one")
+    try:
+        return Path(value).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise DataError(f"{value}: the chat template cannot be read: {reason}; give a file, or a Jinja text") from error

@@ -15,6 +15,7 @@ from mmhall.adapters import FAMILIES
 from mmhall.benchmarks import BENCHMARKS
 from mmhall.benchmarks.runs import Run
 from mmhall.decoders import STRATEGIES
+from mmhall.lvlm import LVLM
 from mmhall.registry import load_target
 
 BENCH = ("bench", "pope", "chair", "--strategy", "greedy", "--strategy", "vdd", "--scenes", "4", "--seed", "2")
@@ -346,3 +347,33 @@ class TestBadInput:
         assert "is no COCO detection file" in refused(
             "bench", "pope", "--data", "a.json", "--out", "run", "--model", model_folder
         )
+
+
+@pytest.mark.parametrize("where", [("--host", "0.0.0.0"), ("--host", "::"), ("--share",)])
+def test_a_page_that_is_open_to_others_says_so(cli, where):
+    asked = ("demo", *where, "--model", "/no/such/model")
+    assert "mmhall: the page is open to" in cli(*asked).stderr
+    assert "the page is open to" not in cli(*asked, "--auth", "me:secret").stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "localhost"])
+def test_a_page_for_this_machine_alone_needs_no_word(cli, host):
+    assert "the page is open to" not in cli("demo", "--host", host, "--model", "/no/such/model").stderr
+
+
+def test_what_would_steer_a_terminal_is_written_out(cli, refused, monkeypatch):
+    line = refused("generate", "a\x1b[2J\u202eb.png")
+    assert r"a\u001b[2J\u202eb.png: does not exist" in line
+
+
+def test_an_answer_steers_no_terminal(cli, picture_file, monkeypatch):
+    monkeypatch.setattr(LVLM, "stream", lambda *arguments, **options: iter(["red \x1b[31m", "\u202e\0"]))
+    assert cli("generate", picture_file).stdout == "red \\u001b[31m\\u202e\\u0000\n"
+
+
+def test_an_animation_is_said_on_one_line(cli, tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    done = cli("generate", "a.gif", "--max-new-tokens", "1")
+    assert done.returncode == 0
+    assert "mmhall: a.gif: is animated or has several pages; the first is taken\n" in done.stderr

@@ -39,7 +39,7 @@ def chain(
     length, pad = ids.shape[1], prepared.pad
     going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     while True:
-        scores = choosable(prepared.processed(ids, combined(session, rows.logits)))
+        scores = choosable(prepared.processed(ids, combined(session, rows.logits)), ids.shape[1] - length)
         chosen = scores.argmax(dim=-1) if draws is None else draws(scores)
         if pad is not None:
             chosen = torch.where(going, chosen, pad)

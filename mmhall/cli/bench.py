@@ -49,6 +49,9 @@ def bench(
         str | None,
         typer.Option(help='File of options tuned for the model, or "none"; by default where `mmhall tune` puts it.'),
     ] = None,
+    max_errors: Annotated[
+        int | None, typer.Option(help="Exit with 1 where more answers failed than this; by default they are told.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Compare strategies on benchmarks, with intervals and paired tests.
@@ -85,7 +88,7 @@ def bench(
     if out is None:
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")
     numbers = {"batch_size": batch_size, "limit": limit, "scenes": scenes, "workers": workers}
-    _check({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict))
+    _check({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict), max_errors)
     sources = _sources(asked, data, images, lambda: _scenes(out, scenes, seed, conflict), limit, seed)
     lvlm = mmhall.load(model, tuned=tuned_option(tuned))
     opened = start(out, lvlm, benchmarks=sources, strategies=chosen, batch_size=batch_size)
@@ -101,7 +104,16 @@ def bench(
             job = Job(opened, Model(model, tuned_option(tuned)), workers, gpus_per_worker)
             with progress("answers", opened.expected) as advance:
                 job.by_ray(address, advance) if engine == "ray" else job.here(advance)
-    show(opened, opened.evaluate(), as_json=as_json)
+    evaluated = opened.evaluate()
+    show(opened, evaluated, as_json=as_json)
+    _bound(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), max_errors)
+
+
+def _bound(failed: int, most: int | None) -> None:
+    """End with exit code 1 where more answers failed than the user allows."""
+    if most is not None and failed > most:
+        typer.echo(f"mmhall: {failed} answers failed, more than --max-errors {most}", err=True)
+        raise typer.Exit(1)
 
 
 def _free_memory() -> None:
@@ -121,11 +133,14 @@ def _check(
     data: Sequence[str],
     images: Sequence[str],
     drawn: tuple[int | None, float | None],
+    most: int | None,
 ) -> None:
     """Refuse options that do not fit, before anything expensive is done."""
     for option, value in numbers.items():
         if value is not None and value < 1:
             raise OptionError("bench", option, value, "an integer >= 1")
+    if most is not None and most < 0:
+        raise OptionError("bench", "max_errors", most, "an integer >= 0")
     if engine not in ("local", "ray"):
         raise OptionError("bench", "engine", engine, '"local" or "ray"')
     if data and drawn != (None, None):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -371,9 +372,33 @@ def test_an_answer_steers_no_terminal(cli, picture_file, monkeypatch):
     assert cli("generate", picture_file).stdout == "red \\u001b[31m\\u202e\\u0000\n"
 
 
+@pytest.mark.filterwarnings("default::mmhall.errors.MmhallWarning")
 def test_an_animation_is_said_on_one_line(cli, tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     done = cli("generate", "a.gif", "--max-new-tokens", "1")
     assert done.returncode == 0
     assert "mmhall: a.gif: is animated or has several pages; the first is taken\n" in done.stderr
+
+
+@pytest.mark.slow
+def test_failures_are_told_with_their_reasons_and_may_be_too_many(cli, model_folder):
+    assert cli("scenes", "--n", "4", "--out", "drawn").returncode == 0
+    for name in ("000002.png", "000003.png"):
+        Path("drawn", name).write_bytes(b"torn")
+    asked = ("bench", "chair", "--data", "drawn/annotations.json", "--model", model_folder, "--out", "run")
+    done = cli(*asked)
+    assert done.returncode == 0
+    remark = next(line for line in done.stdout.splitlines() if "could not be answered" in line)
+    assert remark.startswith(
+        "chair, greedy: 2 items could not be answered and count for no strategy: 2 x is not a picture"
+    )
+    assert "(first: item 2)" in remark
+    assert cli(*asked, "--max-errors", "2").returncode == 0
+    beyond = cli(*asked, "--max-errors", "1", "--json")
+    assert beyond.returncode == 1
+    assert "mmhall: 2 answers failed, more than --max-errors 1" in beyond.stderr
+    (reason,) = json.loads(beyond.stdout)["items"][0]["reasons"]["greedy"]
+    assert (reason["count"], reason["first"]) == (2, "2")
+    assert cli("report", "run", "--html", "page.html").returncode == 0
+    assert "is not a picture, whatever its name says" in Path("page.html").read_text()

@@ -1,9 +1,14 @@
-"""Say what a path stands for, without opening it: a pipe or a device may never end."""
+"""Files by path: what is none is told without opening it, what is written is whole or not there."""
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 
 _KINDS = (
     (stat.S_ISDIR, "is a folder"),
@@ -29,3 +34,37 @@ def no_file(path: Path) -> str | None:
     except (ValueError, RuntimeError) as error:
         return f"is no path: {error}"
     return next((told for test, told in _KINDS if test(mode)), None)
+
+
+def read_text(path: Path) -> str:
+    """Read UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe or a device, which may never end.
+        UnicodeDecodeError: It is other text.
+    """
+    _check_file(path)
+    return path.read_text(encoding="utf-8-sig")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a name to write a file under; it takes its place when it is complete, else the old one stays.
+
+    Raises:
+        OSError: It cannot be written, or is a pipe or a device.
+    """
+    path = path.resolve()  # where a link leads to
+    _check_file(path)
+    scratch = path.with_name(f".mmhall-{os.getpid()}-{get_ident()}{path.suffix}")
+    try:
+        yield scratch
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _check_file(path: Path) -> None:
+    told = no_file(path)
+    if told in ("is a pipe", "is a device", "is a socket"):
+        raise OSError(errno.EINVAL, f"it {told}", str(path))

@@ -17,7 +17,7 @@ from mmhall.lvlm import LVLM
 
 UNLOADABLE = (
     OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError, KeyError, AssertionError,
-    SafetensorError,
+    ArithmeticError, SafetensorError,
 )  # fmt: skip
 
 

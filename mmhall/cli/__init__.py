@@ -55,6 +55,9 @@ def main() -> None:
             _fail(str(error))
         except BrokenPipeError:
             sys.stdout = None  # type: ignore[assignment]  # whoever read our output has left
+        except OSError as error:
+            where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+            _fail(f"{where}{error.strerror or error}; free some room, or give another path")
 
 
 class _Printable:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmhall.cli.console import some_path
 from mmhall.errors import OptionError
 
 if TYPE_CHECKING:
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 def bench(
     benchmarks: Annotated[list[str], typer.Argument(help="Such as: pope chair; \"pope(rule='official')\"; or: speed.")],
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; the same command goes on with a stopped run. Speed needs none.")
+        Path | None,
+        typer.Option(
+            parser=some_path,
+            metavar="DIR",
+            help="Run folder; the same command goes on with a stopped run. Speed needs none.",
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
     strategy: Annotated[list[str], typer.Option(help="Repeatable; the first is the baseline.")] = ["greedy"],  # noqa: B006

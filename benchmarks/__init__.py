@@ -28,6 +28,7 @@ BENCHMARKS = Registry(
         "clip": "mmhall.benchmarks.clip:ClipAgreement",
     },
     group="mmhall.benchmarks",
+    base="mmhall.benchmarks.base:Benchmark",
 )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mmhall.errors import DataError
+from mmhall.files import no_file
 from mmhall.options import Configured
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ class Source:
         """
         if self.data is None:
             raise DataError(f"{name}: its data does not ship with mmhall; give --data {reads}")
-        if not self.data.exists():
-            raise DataError(f"{self.data}: does not exist; {name} reads {reads}")
+        reason = no_file(self.data)
+        if reason not in (None, "is a folder"):
+            raise DataError(f"{self.data}: {reason}; {name} reads {reads}")
         return self.data
 
     @property

@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from mmhall import files
 from mmhall.benchmarks.tokens import Token, tokenize
 from mmhall.benchmarks.vocabulary import Mention
 from mmhall.errors import DataError
@@ -124,7 +125,7 @@ def text_of(path: Path, what: str) -> str:
         DataError: It cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return files.read_text(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; give {what}") from error
     except ValueError as error:

@@ -59,6 +59,21 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """Why some items could not be answered.
+
+    Attributes:
+        text: As the items' errors say it.
+        count: How many say so.
+        first: Id of the first of them.
+    """
+
+    text: str
+    count: int
+    first: str
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What the answers of one benchmark show.
 
@@ -69,8 +84,8 @@ class Evaluation:
         scored: Items every strategy has answered; only these count.
         sizes: Group to its (items, clusters) that count.
         truncated: Strategy to answers cut off by the length limit.
-        failed: Strategy to items that could not be answered.
         silent: Strategy to answers that are thoughts alone, so that no rule can read them.
+        reasons: Strategy to why items could not be answered, the most frequent reason first.
         remarks: What a reader should know of how answers were read.
     """
 
@@ -80,9 +95,14 @@ class Evaluation:
     scored: int
     sizes: Mapping[str, tuple[int, int]]
     truncated: Mapping[str, int]
-    failed: Mapping[str, int]
     silent: Mapping[str, int]
+    reasons: Mapping[str, tuple[Reason, ...]]
     remarks: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """Strategy to the number of items that could not be answered."""
+        return {strategy: sum(reason.count for reason in found) for strategy, found in self.reasons.items()}
 
 
 def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
@@ -113,10 +133,21 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         len(scored),
         sizes,
         {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
-        {s: sum(row.error is not None for row in rows if row.strategy == s) for s in strategies},
         {s: sum(silent(r.text) for r in kept if r.strategy == s) for s in strategies},
+        {s: _reasons(items, [row for row in rows if row.strategy == s]) for s in strategies},
         benchmark.noticed(scored, kept),
     )
+
+
+def _reasons(items: Sequence[Item], rows: Sequence[Row]) -> tuple[Reason, ...]:
+    """Count what the failures of one strategy say."""
+    errors = {row.item: row.error for row in rows if row.error is not None}
+    failed: dict[str, list[str]] = {}
+    for item in items:
+        if item.id in errors:
+            failed.setdefault(errors[item.id], []).append(item.id)
+    found = [Reason(text, len(ids), ids[0]) for text, ids in failed.items()]
+    return tuple(sorted(found, key=lambda reason: -reason.count))
 
 
 def _cells(

@@ -11,11 +11,13 @@ JSON     An object of picture to list of names, or one that has such an object a
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmhall import files
 from mmhall.errors import DataError
 
 _SEPARATORS = ",;|\t"
@@ -30,7 +32,7 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
         DataError: The file cannot be read, lacks a column, or lists a picture twice.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.StringIO(files.read_text(path), newline="") as file:
             first = file.readline()
             file.seek(0)
             rows = csv.DictReader(file, strict=True, skipinitialspace=True, delimiter=_delimiter(first))

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmhall import files
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
 from mmhall.benchmarks.categories import forms, unified
 from mmhall.benchmarks.picture_lists import files_of, read_csv, read_sets, seen
@@ -198,7 +199,11 @@ def read_json(path: Path, what: str) -> Any:
         DataError: It is missing, cannot be read, or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        text = files.read_text(path)
+        data = json.loads(text)
+        if "\\ud" in text.lower():  # an escape that may be half of a character, which nothing can be written with
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; give {what}") from error
     except OSError as error:

@@ -23,6 +23,7 @@ from mmhall.benchmarks.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.pope_wording import in_version, object_of
 from mmhall.benchmarks.yesno import Label
 from mmhall.errors import DataError
+from mmhall.files import no_file
 from mmhall.results.imports import entries
 
 MANIFEST = "manifest.json"
@@ -58,8 +59,8 @@ def is_questions(path: Path) -> bool:
     """Tell whether a file, or a folder's files, look like POPE questions rather than anything else."""
     if path.is_dir():
         return any(is_questions(file) for file in _named(path))
-    if path.suffix == ".jsonl":
-        return path.is_file()
+    if no_file(path) is not None or path.suffix == ".jsonl":
+        return no_file(path) is None
     start = _start(path)
     return '"question_id"' in start or _is_second(start)
 

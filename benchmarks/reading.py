@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmhall import files
 from mmhall.errors import DataError
 
 
@@ -77,7 +78,7 @@ def read_text(path: Path, what: str) -> str:
         DataError: It cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return files.read_text(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; expected {what}") from error
     except IsADirectoryError as error:

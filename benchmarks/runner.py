@@ -9,6 +9,8 @@ Leases     a worker claims a batch from the store before it answers it, so that 
            that dies loses its lease, and nothing it had committed.
 Failures   an item that cannot be answered is recorded with its error and asked again when the run is gone on with;
            memory that does not suffice halves the batch.
+Deaths     an item whose worker dies each time it is asked is found by asking its batch last and in pieces; after three
+           deaths, when it was asked alone, it is recorded with that as its error and not asked again.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.runs import Part, Run
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
 from mmhall.lvlm import LVLM
-from mmhall.results.leases import Leases
+from mmhall.results.leases import STRIKES, Leases
 from mmhall.results.store import Row
 from mmhall.strategies import Strategy
 
@@ -35,6 +37,7 @@ OF_AN_ITEM = ImageError, PromptError, GenerationError, DataError
 _WINDOW = 32  # batches within which items are sorted by length
 _HOPELESS = 3  # pictures about which nothing can be answered, before anything is
 _NO_MEMORY = "out of memory", "can't allocate memory", "status_alloc_failed"  # CUDA's, the CPU's, cuBLAS's
+_FATAL = f"the process died {STRIKES} times while it was asked this item alone; it is not asked again in this run"
 _POLL = 0.2  # seconds between two looks at batches that others have claimed
 
 
@@ -64,23 +67,36 @@ def answer(
     store, name = run.store, part.benchmark.name
     made = batches(part.items, batch_size)
     leases = Leases(store, name, len(made))
-    answered = len(store.done(name))
+    answered, warm = len(store.done(name)), False
     progress(answered)
-    if not leases.finished():
-        _warm(lvlm, part, strategies)
     while not leases.finished():
         number = leases.claim()
         if number is None:
             time.sleep(_POLL)  # others work on what is left, unless they die
             continue
-        for rows in answers(lvlm, part, made[number], strategies, number, store.done_in(name, number)):
-            store.add(rows)
-            leases.renew()
-            progress(len(rows))
-            answered += sum(row.error is None for row in rows)
+        left = _left(made[number], strategies, store.done_in(name, number))
+        pieces = leases.pieces(number, list(left))
+        for items in ([left[item] for item in piece] for piece in pieces):
+            with leases.asking(number, [item.id for item in items]):
+                if not warm:
+                    _warm(lvlm, part, items[0], strategies)
+                    warm = True
+                for rows in answers(lvlm, part, items, strategies, number, store.done_in(name, number)):
+                    store.add(rows)
+                    leases.renew()
+                    progress(len(rows))
+                    answered += sum(row.error is None for row in rows)
+        fatal = [left[item] for item in set(left).difference(*pieces)]
+        store.add([_failure(part, item, strategy, number, _FATAL) for item in fatal for strategy in strategies])
+        progress(len(fatal) * len(strategies))
         leases.finish(number)
         if not answered and not store.done(name):
             _refuse_hopeless(run, part)
+
+
+def _left(items: Sequence[Item], strategies: Sequence[Strategy], done: set[tuple[str, str]]) -> dict[str, Item]:
+    """Return the items of a batch that some strategy has not answered, by id."""
+    return {item.id: item for item in items if any((item.id, str(strategy)) not in done for strategy in strategies)}
 
 
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
@@ -202,11 +218,11 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in told for words in _NO_MEMORY)
 
 
-def _warm(lvlm: LVLM, part: Part, strategies: Sequence[Strategy]) -> None:
+def _warm(lvlm: LVLM, part: Part, item: Item, strategies: Sequence[Strategy]) -> None:
     """Let each strategy's first call pay for caches and kernels: that is not an answer's cost."""
     for strategy in strategies:
         try:
-            lvlm.generate_batch([part.request(part.items[0])], strategy, max_new_tokens=2)
+            lvlm.generate_batch([part.request(item)], strategy, max_new_tokens=2)
         except OF_AN_ITEM:
             continue
 

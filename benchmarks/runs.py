@@ -19,13 +19,14 @@ from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source, digest_of
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.hub import remarks as hub_remarks
+from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.options import check_known, parse
 from mmhall.results.judgements import Judgements, with_judgements
 from mmhall.results.store import Row, Store
-from mmhall.strategies import Strategy, strategy
+from mmhall.strategies import Composed, Strategy, strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,15 @@ class Run:
 
     def evaluate(self) -> list[tuple[Part, Evaluation]]:
         """Evaluate every benchmark on the items all strategies have answered."""
-        return [(part, part.benchmark.evaluate(part.items, self.rows(part), self.strategies)) for part in self.parts]
+        return [(part, part.benchmark.evaluate(part.items, self._read(part), self.strategies)) for part in self.parts]
+
+    def _read(self, part: Part) -> list[Row]:
+        """Return the answers to a benchmark; failures do not name the item's own picture: alike ones are counted."""
+        pictures = {item.id: f"{part.picture(item)}: " for item in part.items}
+        return [
+            row if row.error is None else replace(row, error=row.error.removeprefix(pictures[row.item]))
+            for row in self.rows(part)
+        ]
 
     def rows(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark, and what judges said of them."""
@@ -192,6 +201,8 @@ def start(
         "chat_template": lvlm.chat_template,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
+    sources = {kind.name: source for kind in _kinds(strategies) if (source := STRATEGIES.source(kind)) is not None}
+    setup |= {"sources": sources} if sources else {}
     with closing(Store.create(folder, setup)) as store:
         for benchmark, _, material, seen in made:
             store.keep_items(benchmark.name, _kept(material, seen, folder))
@@ -208,6 +219,12 @@ def reopen(folder: Path) -> Run:
     setup = store.setup()
     parts = tuple(_part(store, folder, told) for told in setup["benchmarks"].values())
     return Run(store, parts, tuple(setup["strategies"]))
+
+
+def _kinds(strategies: Sequence[Strategy]) -> list[type[Strategy]]:
+    """Return what strategies are made of."""
+    parts = [part for one in strategies for part in (one.parts if isinstance(one, Composed) else (one,))]
+    return list(dict.fromkeys(map(type, parts)))
 
 
 def _once(what: str, names: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from mmhall.benchmarks.objective import Figures, Gain, Progress, Scored, Sheet
 from mmhall.benchmarks.pictures import PictureSet
+from mmhall.benchmarks.tuning_log import TuningLog
 from mmhall.errors import DataError, GenerationError, OptionError
 from mmhall.lvlm import LVLM
 from mmhall.options import rules
@@ -121,6 +122,7 @@ def tune(
     *,
     batch_size: int = 16,
     progress: Progress = lambda answers: None,
+    log: TuningLog | None = None,
 ) -> Tuned:
     """Choose the open options of a strategy.
 
@@ -130,6 +132,7 @@ def tune(
         sheets: What to search on and what to judge on; see `halves`.
         batch_size: Items decoded together.
         progress: Called with the number of answers just settled, of `expected` in all.
+        log: Keeps answers, so that what it holds already is not asked again.
 
     Raises:
         OptionError: The strategy has nothing to tune, or the model has tuned options in force already.
@@ -142,7 +145,12 @@ def tune(
     default, (searched, held) = method.fitted(lvlm.adapter), sheets
 
     def answered(sheet: Sheet, one: Strategy) -> Scored:
-        return sheet.answered(lvlm, one, batch_size, progress)
+        if log is None:
+            return sheet.answered(lvlm, one, batch_size, progress)
+        key = f"{'searched' if sheet is searched else 'held'} {one}"
+        found, kept = log.scored(key, lambda: sheet.answered(lvlm, one, batch_size, progress))
+        progress(len(sheet) if kept else 0)
+        return found
 
     greedy, unseen = (answered(sheet, strategy("greedy")) for sheet in sheets)
     trials = _Trials(searched, default, greedy, lambda one: answered(searched, one), progress)

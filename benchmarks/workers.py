@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from mmhall.load_options import LoadOptions
 from mmhall.lvlm import LVLM
 from mmhall.strategies import strategy
 
-STARTS = 4  # of one worker, before the run is given up
+STARTS = 6  # of one worker without an answer of anyone meanwhile, before the run is given up
 _POLL = 0.2
 _REFUSED = 2  # exit code of a worker that says why it cannot go on
 
@@ -60,12 +61,13 @@ class Model:
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, how often it was started, and the file of what it says."""
+    """A process, how often it was started since the run last got answers, and the file of what it says."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
     log: Path
     starts: int = 0
+    answered: int = 0
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
@@ -79,7 +81,10 @@ class _Worker:
         """Wait for the end, and return the last line it said."""
         with self.process:
             self.process.wait()
-        said = self.log.read_text(errors="replace").strip().splitlines()
+        try:
+            said = self.log.read_text(errors="replace").strip().splitlines()
+        except OSError:  # the run folder has been deleted
+            said = []
         return said[-1] if said else f"exit code {self.process.returncode}"
 
     def stop(self) -> None:
@@ -130,7 +135,7 @@ class Job:
                 settled = self.run.settled
                 progress(settled - told)
                 told = settled
-                working = [worker for worker in working if _goes_on(worker)]
+                working = [worker for worker in working if _goes_on(worker, self.run)]
             progress(self.run.settled - told)
         finally:
             for worker in team:
@@ -162,8 +167,10 @@ def environment(number: int, workers: int, gpus: int) -> dict[str, str]:
     return {**env, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
 
 
-def _goes_on(worker: _Worker) -> bool:
+def _goes_on(worker: _Worker, run: Run) -> bool:
     """Whether a worker still works, started again if it has died.
+
+    Deaths count as long as nothing is answered between them: an item that kills its worker costs a few.
 
     Raises:
         RunError: It said why it cannot go on, or died too often.
@@ -174,6 +181,8 @@ def _goes_on(worker: _Worker) -> bool:
     last = worker.last_words()
     if code == 0:
         return False
+    if (answered := run.answered) > worker.answered:
+        worker.starts, worker.answered = 1, answered
     if code == _REFUSED or worker.starts >= STARTS:
         died = "" if code == _REFUSED else f"a worker died {worker.starts} times; the last words were: "
         raise RunError(f"{died}{last.removeprefix('mmhall: ')}")
@@ -198,6 +207,7 @@ def work(folder: Path, model: Model) -> None:
 def main() -> None:
     """Be one worker: mmhall.benchmarks.workers FOLDER MODEL TUNED LOADING, the last one JSON."""
     folder, name, tuned, loading = sys.argv[1:]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # to die of it would be an item's strike
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     try:
         options = LoadOptions(**json.loads(loading))

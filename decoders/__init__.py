@@ -21,4 +21,5 @@ STRATEGIES = Registry(
         "cgd": "mmhall.decoders.cgd:CGD",
     },
     group="mmhall.strategies",
+    base="mmhall.strategies:Strategy",
 )

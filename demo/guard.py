@@ -17,8 +17,8 @@ import gradio as gr
 from PIL import Image
 
 from mmhall.demo import limits
-from mmhall.demo.text import printable
 from mmhall.errors import DataError, ImageError, MmhallError
+from mmhall.text import printable
 
 _TANGLED = DataError("what was sent is nested too deeply to be read")
 

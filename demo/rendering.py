@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mmhall.demo.text import printable
+from mmhall.text import printable
 
 
 def render(template: str, **values: Any) -> str:

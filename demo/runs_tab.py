@@ -17,9 +17,9 @@ from mmhall.demo.limits import strategies
 from mmhall.demo.loading import filled, filling
 from mmhall.demo.rendering import notice
 from mmhall.demo.setups import setup
-from mmhall.demo.text import printable
 from mmhall.demo.waiting import ready, when_loaded
 from mmhall.errors import DataError, MmhallError, OptionError
+from mmhall.text import printable
 
 ANY = "any"
 _HINT = notice("No run is open", "Choose one above; the list holds what lies under the folder given as --runs.")

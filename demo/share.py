@@ -19,11 +19,11 @@ from mmhall import __version__
 from mmhall.demo.compare import Column, ratio
 from mmhall.demo.setups import Setup
 from mmhall.demo.setups import setup as checked
-from mmhall.demo.text import printable
 from mmhall.demo.words import named, split_by_truth
 from mmhall.errors import DataError, MmhallError, PromptError
 from mmhall.load_options import as_flags
 from mmhall.results.export import safe
+from mmhall.text import printable
 
 LONGEST = 20_000
 _TOLD, _LABEL = 400, 200

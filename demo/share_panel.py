@@ -19,8 +19,8 @@ from mmhall.demo.rendering import notice, render
 from mmhall.demo.scenes import SEED, bundled
 from mmhall.demo.setups import Setup, truth
 from mmhall.demo.share import Picture, as_json, command_line, csv_text, from_json, python_code
-from mmhall.demo.text import printable
 from mmhall.demo.waiting import ready
+from mmhall.text import printable
 
 if TYPE_CHECKING:
     from mmhall.demo.compare_tab import Board

@@ -12,8 +12,8 @@ from pathlib import Path
 import matplotlib
 from PIL import ImageDraw, ImageFont
 
-from mmhall.demo.text import printable
 from mmhall.demo.words import Piece
+from mmhall.text import printable
 
 INK, GREY = "#1b1f24", "#59636e"
 BLUE, VERMILLION, TINT = "#0072b2", "#d55e00", "#fbe2d0"

@@ -10,6 +10,10 @@ class MmhallError(Exception):
     """Base class; the command line prints the message on one line and exits with 2."""
 
 
+class MmhallWarning(UserWarning):
+    """Something was done otherwise than one might expect; the command line prints the message on one line."""
+
+
 class OptionError(MmhallError):
     """An option of a strategy or command has a value it cannot have."""
 

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import numpy as np
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
-from mmhall.errors import ImageError
+from mmhall.errors import ImageError, MmhallWarning
+from mmhall.files import no_file
 
 MAX_PIXELS = 50_000_000
+MAX_BYTES = 256 * 1024**2  # of a file: its metadata is read into memory, however large
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""What is opened. Pillow knows more formats, and hands some of them to other programs: PostScript to Ghostscript."""
 
 ImageLike = str | Path | Image.Image
+
+_KNOWN = "expected PNG, JPEG, WebP, BMP, GIF or TIFF"
+_SEEMS = (
+    (b"%!PS", "PostScript"),
+    (b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (b"%PDF", "a PDF file"),
+    (b"PK\x03\x04", "a ZIP file"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"8BPS", "a Photoshop file"),
+    (b"\x00\x00\x01\x00", "an icon"),
+    (b"P6\n", "a PPM picture"),
+    (b"P5\n", "a PGM picture"),
+    (b"<svg", "SVG"),
+    (b"<!doctype html", "HTML"),
+    (b"<html", "HTML"),
+    (b"<?xml", "XML"),
+)
+_BOXES = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"avif": "AVIF", b"avis": "AVIF"}
+_TORN_EXIF = (SyntaxError, ValueError, LookupError, TypeError, OSError, OverflowError, struct.error)
 
 
 def open_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Open a picture as upright RGB.
 
-    The first frame of an animation is taken, EXIF rotation applied, transparency laid over white,
-    16-bit grey scaled down to 8 bits.
+    The first frame of an animation is taken, with a warning; EXIF rotation is applied, transparency laid over white.
+    Grey of 16 bits, or of 32 bits and floats in a range that is known, is scaled to 8 bits.
 
     Args:
         source: A path or an already open picture.
@@ -28,46 +53,108 @@ def open_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
         A picture in mode RGB.
 
     Raises:
-        ImageError: The file is missing, truncated, no picture, or too large.
+        ImageError: The file is missing, truncated, no picture, of another format, or too large.
     """
     if isinstance(source, Image.Image):
-        try:
-            return _upright(source, max_pixels, "the picture")
-        except OSError as error:
-            raise ImageError(f"the picture: is damaged or truncated ({error}); get an intact copy") from error
+        return _read(source, max_pixels, "the picture")
     if not isinstance(source, str | Path):
         raise ImageError(f"a picture must be a path or a PIL image, got {type(source).__name__}")
     path = Path(source)
-    if not path.is_file():
-        reason = "is a folder" if path.is_dir() else "does not exist"
+    reason = no_file(path)
+    if reason is not None:
         raise ImageError(f"{path}: {reason}; give the path of a picture file")
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ImageError(
+                f"{path}: has more than {MAX_BYTES // 1024**2} MB; save the picture anew, without metadata"
+            )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # max_pixels is the limit
-            with Image.open(path) as image:
-                return _upright(image, max_pixels, str(path))
+            warnings.filterwarnings("ignore", module="PIL")  # of size, where max_pixels is the limit, and of torn EXIF
+            opened = Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{path}: is not a picture, whatever its name says; expected PNG, JPEG, WebP or the like"
-        ) from error
+        raise ImageError(f"{path}: {_seeming(path)}, whatever its name says; {_KNOWN}") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: has far more than {max_pixels:,} pixels; resize it first") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path}: is damaged or truncated ({error}); get an intact copy") from error
+        raise _damaged(str(path), error) from error
+    with opened:
+        return _read(opened, max_pixels, str(path))
 
 
-def _upright(image: Image.Image, max_pixels: int, name: str) -> Image.Image:
+def _read(image: Image.Image, max_pixels: int, name: str) -> Image.Image:
+    """Read an open picture's pixels."""
+    if isinstance(image, ImageFile.ImageFile) and image.tile and image.format not in (*FORMATS, "MPO"):
+        raise ImageError(f"{name}: is of format {image.format}, which is not read; {_KNOWN}")
     if image.width * image.height > max_pixels:
         raise ImageError(
             f"{name}: {image.width} x {image.height} pixels is over the limit of {max_pixels:,}; "
             "resize it or raise max_pixels"
         )
-    image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        image = image.point(lambda value: value / 257).convert("L") if image.mode != "F" else image.convert("L")
+    try:
+        if getattr(image, "is_animated", False) and image.format != "MPO":  # an MPO's other frames are no animation
+            warnings.warn(f"{name}: is animated or has several pages; the first is taken", MmhallWarning, stacklevel=3)
+        image.load()
+        return _rgb(_upright(image), name)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _damaged(name, error) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the rotation that EXIF tells; EXIF that cannot be read tells none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        try:
+            return ImageOps.exif_transpose(image)
+        except _TORN_EXIF:
+            return image
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """Turn any mode into RGB."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scaled(image, name).convert("RGB")
+    if image.mode == "LAB":
+        return ImageCms.profileToProfile(  # type: ignore[return-value]  # None only in place
+            image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(ground, image)
     return image.convert("RGB")
+
+
+def _scaled(image: Image.Image, name: str) -> Image.Image:
+    """Scale grey of more than 8 bits to 8 bits: by what its mode holds, or by the range its values are in.
+
+    Raises:
+        ImageError: The range is none of those that pictures have, so that nobody can say which grey a value is.
+    """
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if image.mode.startswith("I;16"):
+        whole = 0 if 0 < high < 257 else 65535  # all black otherwise
+    elif image.mode == "F" and 0 <= low <= high <= 1:
+        whole = 1
+    else:
+        whole = next((end for end in (255, 65535) if 0 <= low <= high <= end), 0)
+    if whole == 0:
+        raise ImageError(
+            f"{name}: its grey values are from {low:g} to {high:g} in mode {image.mode}, and nobody can say which is "
+            "white; convert it to 8 bits"
+        )
+    return Image.fromarray((values * (255 / whole)).round().astype(np.uint8))
+
+
+def _seeming(path: Path) -> str:
+    """Say what a file that is no picture we read seems to be."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start[4:8] == b"ftyp" and start[8:12] in _BOXES:
+        return f"is {_BOXES[start[8:12]]}"
+    told = next((name for magic, name in _SEEMS if start.lstrip().lower().startswith(magic.lower())), None)
+    return "is empty" if not start else f"is {told}" if told else "is not a picture"
+
+
+def _damaged(name: str, error: Exception) -> ImageError:
+    return ImageError(f"{name}: is damaged or truncated ({error}); get an intact copy")

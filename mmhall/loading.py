@@ -23,7 +23,7 @@ from mmhall.lvlm import LVLM
 
 UNLOADABLE = (
     OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError, KeyError, AssertionError,
-    SafetensorError,
+    ArithmeticError, SafetensorError,
 )  # fmt: skip
 _SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
 _LONGEST = 600

@@ -14,6 +14,7 @@ from mmhall.errors import OptionError, UnknownNameError
 from mmhall.registry import Registry
 
 _RULE = "rule"
+_LARGEST = 3.4e38  # what tensors of 32 bits hold
 _PIECE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)  # a quoted text, or a letter
 
 
@@ -77,8 +78,10 @@ class Rule:
             value = tuple(value)
         if type(value) not in kinds:
             raise OptionError(owner, option, value, self.told())
-        fits = not isinstance(value, float) or math.isfinite(value)
-        fits = fits and (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+        if isinstance(value, float) and not abs(value) <= _LARGEST:
+            bound = f", of size {_LARGEST:.1e} at most" if math.isfinite(value) else ""
+            raise OptionError(owner, option, value, f"{self.told()}{bound}")
+        fits = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
         fits = fits and (not self.choices or value in self.choices or type(value) in self.also)
         fits = fits and (self.holds is None or self.holds(value))
         if not fits:

@@ -1,53 +1,73 @@
 """Names to lazily imported objects: strategies, benchmarks, model families.
 
-A name maps to "module:attribute"; nothing is imported before the name is used. Other packages add
-names through entry points of the registry's group.
+A name maps to "module:attribute"; nothing of ours is imported before the name is used. Other packages add names
+through entry points of the registry's group. Those are imported once they are listed: what cannot be used is left out,
+with a warning that names it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import re
+import sys
+import warnings
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
-from mmhall.errors import PluginError, UnknownNameError
+from mmhall.errors import MmhallError, MmhallWarning, PluginError, UnknownNameError
 
 
 def load_target(target: str) -> Any:
     """Import "module:attribute".
 
     Raises:
-        PluginError: It cannot be imported.
+        PluginError: It cannot be imported, whatever happens instead: the code is a stranger's.
+        MmhallError: It refuses to be imported and says why.
     """
     module, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except MmhallError:
+        raise
+    except (Exception, SystemExit) as error:
+        told = " ".join(str(error).split()) or "no reason given"
         raise PluginError(
-            f"{target}: cannot be loaded: {error}; reinstall or repair the package it comes from"
+            f"{target}: cannot be loaded: {type(error).__name__}: {told}; reinstall or repair the package it comes from"
         ) from error
 
 
 class Registry:
     """A table of names, completed by entry points."""
 
-    def __init__(self, kind: str, own: Mapping[str, str], group: str) -> None:
-        """Say what kind of thing it names, our own names, and the entry point group."""
-        self._kind, self._own, self._group = kind, dict(own), group
+    def __init__(self, kind: str, own: Mapping[str, str], group: str, base: str) -> None:
+        """Say what kind of thing it names, our own names, the entry point group, and what all inherit from."""
+        self._kind, self._own, self._group, self._base = kind, dict(own), group, base
+        self._unusable: dict[str, str] = {}
 
     def names(self) -> list[str]:
-        """List every name, ours first."""
-        return [*self._own, *sorted(set(self._others()) - set(self._own))]
+        """List every name that can be used, ours first."""
+        others = sorted(set(self._others()) - set(self._own))
+        return [*self._own, *(name for name in others if self._usable(name))]
 
     def load(self, name: str) -> Any:
         """Import what a name stands for.
 
         Raises:
             UnknownNameError: Nothing has that name.
-            PluginError: It cannot be imported.
+            PluginError: It cannot be imported, or is something else.
         """
-        return load_target(self.target(name))
+        target = self.target(name)
+        loaded = load_target(target)
+        if name not in self._own:
+            base = load_target(self._base)
+            if not (isinstance(loaded, type) and issubclass(loaded, base)):
+                raise PluginError(
+                    f"{target}: is no {self._kind}: it must be a class derived from {self._base.replace(':', '.')}"
+                )
+        return loaded
 
     def target(self, name: str) -> str:
         """Return "module:attribute" of a name.
@@ -55,10 +75,36 @@ class Registry:
         Raises:
             UnknownNameError: Nothing has that name.
         """
-        target = self._own.get(name) or self._others().get(name)
+        point = self._others().get(name)
+        target = self._own.get(name) or (point and point.value)
         if target is None:
             raise UnknownNameError(self._kind, name, self.names())
         return target
 
-    def _others(self) -> dict[str, str]:
-        return {point.name: point.value for point in entry_points(group=self._group)}
+    def source(self, kind: type) -> dict[str, str] | None:
+        """Say which code of another package a class is: module, digest of its file, distribution; None: it is ours."""
+        name = kind.__module__
+        if name.partition(".")[0] == "mmhall":
+            return None
+        told, file = {"module": name}, getattr(sys.modules.get(name), "__file__", None)
+        if file is not None:
+            told["digest"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+        package = name.partition(".")[0]
+        point = next((one for one in self._others().values() if re.split(r"[.:]", one.value)[0] == package), None)
+        if point is not None and point.dist is not None:
+            told["distribution"] = f"{point.dist.name} {point.dist.version}"
+        return told
+
+    def _usable(self, name: str) -> bool:
+        target = self._others()[name].value
+        if target not in self._unusable:
+            try:
+                self.load(name)
+                self._unusable[target] = ""
+            except MmhallError as error:
+                self._unusable[target] = str(error)
+                warnings.warn(f"{self._kind} {name!r} is left out: {error}", MmhallWarning, stacklevel=3)
+        return not self._unusable[target]
+
+    def _others(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self._group)}

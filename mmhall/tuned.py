@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from mmhall import files
 from mmhall.errors import DataError, MmhallError, ModelError, OptionError, UnknownNameError
 from mmhall.options import rules
 from mmhall.strategies import Strategy, strategy
@@ -73,7 +74,7 @@ def read(path: Path) -> dict[str, Any]:
         DataError: It is damaged, or holds what this mmhall does not know.
     """
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads(files.read_text(path))
         if held["format"] != FORMAT:
             raise ValueError(f"its format is {held['format']!r}, expected {FORMAT!r}")
         if not isinstance(held["model"], dict) or not isinstance(held["model"]["name"], str):
@@ -199,14 +200,10 @@ def write(path: Path, held: Mapping[str, Any]) -> None:
     Raises:
         DataError: It cannot be written.
     """
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with files.whole(path) as scratch:
             scratch.write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from error
 

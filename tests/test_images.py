@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
+import time
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
-from mmhall.errors import ImageError
+from mmhall.errors import ImageError, MmhallWarning
 from mmhall.images import open_image
 
 
@@ -47,9 +51,25 @@ def test_exif_rotation_is_applied(tmp_path):
 
 def test_an_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    for name in ("a.gif", "b.webp", "c.png", "d.tiff"):
+        path = tmp_path / name
+        frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if "webp" in name else {}))
+        with pytest.warns(MmhallWarning, match=f"{name}: is animated or has several pages; the first is taken"):
+            assert pixel(open_image(path)) == (255, 0, 0)
+
+
+def test_a_long_animation_takes_no_longer(tmp_path):
+    """10 000 frames: the first is read, the others are not counted."""
     path = tmp_path / "a.gif"
-    frames[0].save(path, save_all=True, append_images=frames[1:])
-    assert pixel(open_image(path)) == (255, 0, 0)
+    frames = [Image.new("P", (8, 8), n % 2) for n in range(2)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], optimize=False, duration=10)
+    head, _, _ = path.read_bytes().partition(b"\x2c")
+    block = path.read_bytes()[len(head) : -1]
+    path.write_bytes(head + block + b"".join([block] * 9_999) + b";")
+    began = time.perf_counter()
+    with pytest.warns(MmhallWarning):
+        open_image(path)
+    assert time.perf_counter() - began < 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000)])
@@ -106,3 +126,130 @@ def test_an_open_picture_of_a_torn_file_is_refused(tmp_path):
 def test_what_is_neither_path_nor_picture_is_refused():
     with pytest.raises(ImageError, match="must be a path or a PIL image, got ndarray"):
         open_image(np.zeros((4, 4, 3)))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.eps"])
+def test_postscript_is_refused_and_handed_to_no_other_program(tmp_path, monkeypatch, name):
+    """Pillow knows PostScript by its content, and runs the Ghostscript that it finds on the PATH."""
+    called = tmp_path / "called"
+    fake = tmp_path / "bin" / "gs"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\ntouch {called}\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    path = tmp_path / name
+    path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(ImageError, match=rf"{name}: is PostScript, whatever its name says; expected PNG"):
+        open_image(path)
+    with Image.open(path) as opened, pytest.raises(ImageError, match="is of format EPS, which is not read"):
+        open_image(opened)
+    assert not called.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "seems"),
+    [
+        (b"%PDF-1.7\n", "is a PDF file"),
+        (b"\n<!DOCTYPE html><html>", "is HTML"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is SVG"),
+        (b"\0\0\0\x18ftypheic", "is HEIC"),
+        (b"P6\n1 1\n255\nabc", "is a PPM picture"),
+        (b"", "is empty"),
+    ],
+)
+def test_what_is_refused_is_named_as_what_it_seems(tmp_path, content, seems):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=rf"a\.png: {seems}, whatever its name says"):
+        open_image(path)
+
+
+def test_a_picture_of_two_eyes_is_a_jpeg(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (8, 8), "red").save(path, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    assert pixel(open_image(path))[0] > 250
+
+
+@pytest.mark.parametrize(
+    ("values", "grey"),
+    [
+        (np.full((2, 2), 0.5, np.float32), 128),
+        (np.full((2, 2), 200, np.float32), 200),
+        (np.full((2, 2), 32896, np.int32), 128),
+        (np.full((2, 2), 200, np.int32), 200),
+        (np.full((2, 2), 65535, np.uint16), 255),
+        (np.zeros((2, 2), np.uint16), 0),
+    ],
+)
+def test_grey_of_a_known_range_is_scaled(tmp_path, values, grey):
+    image = Image.fromarray(values)
+    assert pixel(open_image(image)) == (grey,) * 3
+    assert pixel(open_image(save(image, tmp_path / "a.tiff"))) == (grey,) * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(1e6, np.float32), (-3, np.float32), (np.nan, np.float32), (-1, np.int32), (2**30, np.int32), (200, np.uint16)],
+)
+def test_grey_of_an_unknown_range_is_refused(value, kind):
+    with pytest.raises(ImageError, match=r"the picture: its grey values are from .* in mode .*; convert it to 8 bits"):
+        open_image(Image.fromarray(np.full((2, 2), value, kind)))
+
+
+def test_lab_is_converted(tmp_path):
+    lab = Image.new("LAB", (2, 2), (255, 128, 128))
+    assert min(pixel(open_image(save(lab, tmp_path / "a.tiff")))) > 250
+
+
+def test_torn_exif_is_passed_over(tmp_path):
+    path = save(Image.new("RGB", (8, 4), "red"), tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert open_image(path).size == (8, 4)
+
+
+def test_many_exif_tags_cost_little(tmp_path):
+    exif = Image.Exif()
+    for tag in range(10_000):
+        exif[tag + 40_000 if tag else 0x0112] = 6
+    path = save(Image.new("RGB", (8, 4)), tmp_path / "a.png", exif=exif)
+    began = time.perf_counter()
+    assert open_image(path).size == (4, 8)
+    assert time.perf_counter() - began < 2
+
+
+def test_huge_metadata_costs_no_memory(tmp_path):
+    """A chunk of 300 MB, written as a hole in the file."""
+    path = save(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+    whole = path.read_bytes()
+    with path.open("wb") as file:
+        file.write(whole[:33] + struct.pack(">I", 300_000_000) + b"teXt")
+        file.seek(300_000_000, os.SEEK_CUR)
+        file.write(whole[29:33] + whole[33:])
+    program = f"""
+import resource
+from mmhall.errors import ImageError
+from mmhall.images import open_image
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    open_image({str(path)!r})
+except ImageError as error:
+    assert "has more than 256 MB" in str(error), error
+else:
+    raise SystemExit("opened")
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_is_no_file_is_named_and_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    for path, reason in (
+        (tmp_path / "pipe.png", "is a pipe"),
+        ("/dev/zero", "is a device"),
+        (tmp_path / "loop.png", "cannot be read: too many levels of symbolic links"),
+        (tmp_path / ("x" * 300), "cannot be read: file name too long"),
+        ("a\0.png", "is no path"),
+    ):
+        with pytest.raises(ImageError, match=reason):
+            open_image(path)

@@ -12,19 +12,26 @@ from mmhall.benchmarks.report.examples import examples
 from mmhall.benchmarks.report.plots import against_cost, drawn
 from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
 from mmhall.benchmarks.runs import Run
+from mmhall.files import whole
+from mmhall.text import printable
 
 
 def write_page(runs: Sequence[tuple[Run, Evaluated]], path: Path) -> None:
-    """Write a page about some runs.
+    """Write a page about some runs, whole or not at all.
 
     Raises:
         OSError: It cannot be written.
     """
     environment = Environment(
-        loader=PackageLoader("mmhall.benchmarks.report", "."), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("mmhall.benchmarks.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     shown = [_shown(run, evaluated) for run, evaluated in runs]
-    path.write_text(environment.get_template("page.html").render(runs=shown, cost_columns=COST), encoding="utf-8")
+    page = environment.get_template("page.html").render(runs=shown, cost_columns=COST)
+    with whole(path) as scratch:
+        scratch.write_text(page, encoding="utf-8")
 
 
 def _shown(run: Run, evaluated: Evaluated) -> dict[str, Any]:

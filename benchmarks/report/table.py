@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmhall.benchmarks.base import Metric
-from mmhall.benchmarks.evaluation import Cell, Evaluation
+from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
 from mmhall.benchmarks.runs import Part
 
+_REASONS = 3  # shown of each strategy
 Evaluated = Sequence[tuple[Part, Evaluation]]
 
 
@@ -124,7 +125,10 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
             said.append(f"{benchmark.name}: only {share} items are answered by all strategies.")
         for name, count in evaluation.failed.items():
             if count:
-                said.append(f"{benchmark.name}, {name}: {count} items could not be answered and count for no strategy.")
+                told = _reasons(evaluation.reasons[name])
+                said.append(
+                    f"{benchmark.name}, {name}: {count} items could not be answered and count for no strategy: {told}."
+                )
         for name, count in evaluation.truncated.items():
             if count:
                 said.append(
@@ -137,6 +141,13 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
                     "behind them, and count as unparsed or as saying nothing; let the model write more tokens."
                 )
     return said
+
+
+def _reasons(reasons: Sequence[Reason]) -> str:
+    """Write the most frequent reasons of failures, each with the first item."""
+    shown = [f"{reason.count} x {reason.text} (first: item {reason.first})" for reason in reasons[:_REASONS]]
+    more = [f"{len(reasons) - _REASONS} other reasons"] if len(reasons) > _REASONS else []
+    return ", ".join([*shown, *more])
 
 
 def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
@@ -162,7 +173,8 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "expected": e.expected,
                 "scored": e.scored,
                 "truncated": dict(e.truncated),
-                "failed": dict(e.failed),
+                "failed": e.failed,
+                "reasons": {name: [asdict(reason) for reason in found] for name, found in e.reasons.items()},
                 "thoughts_only": dict(e.silent),
             }
             for part, e in evaluated

@@ -57,6 +57,15 @@ def make_scene(seed: int, index: int, conflict: float = 0.5) -> Scene:
             return Scene(rendered.image, plan, tuple(seen))
 
 
+def picture_name(index: int) -> str:
+    """Return the file name of a scene's picture.
+
+    >>> picture_name(0)
+    '000001.png'
+    """
+    return f"{index + 1:06d}.png"
+
+
 def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> Iterator[int]:
     """Write scenes to a folder, yielding how many are done; the annotation file comes last.
 
@@ -81,7 +90,7 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
         (folder / ANNOTATIONS).unlink(missing_ok=True)  # old truth must never stand beside new pictures
         for index in range(count):
             scene = make_scene(seed, index, conflict)
-            name = f"{index + 1:06d}.png"
+            name = picture_name(index)
             scene.image.save(folder / name)
             images.append(
                 {

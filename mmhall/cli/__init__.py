@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import typer
 
 from mmhall.cli import bench, choose, compare, demo, export, generate, judge, listing, report, scenes, score, show, tune
-from mmhall.errors import MmhallError
+from mmhall.errors import MmhallError, MmhallWarning
+from mmhall.text import printable
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 
@@ -39,18 +44,56 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve whatever else runs here
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with _plain_output():
+        try:
+            app()
+        except SystemExit as end:
+            if end.code == _INTERRUPTED:
+                _fail("stopped")
+            raise
+        except MmhallError as error:
+            _fail(str(error))
+        except BrokenPipeError:
+            sys.stdout = None  # type: ignore[assignment]  # whoever read our output has left
+        except OSError as error:
+            where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+            _fail(f"{where}{error.strerror or error}; free some room, or give another path")
+
+
+class _Printable:
+    """An output stream that writes out what in a text would steer a terminal or hide what stands beside it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _plain_output() -> Iterator[None]:
+    """Print texts of models and files with control characters written out, and our warnings on one line."""
+    stdout, show = sys.stdout, warnings.showwarning
+
+    def told(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, MmhallWarning):
+            print(f"mmhall: {printable(str(message))}", file=sys.stderr)
+        else:
+            show(message, category, *where, **more)
+
+    sys.stdout = _Printable(stdout)  # type: ignore[assignment]
+    warnings.showwarning = told  # type: ignore[assignment]
     try:
-        app()
-    except SystemExit as end:
-        if end.code == _INTERRUPTED:
-            _fail("stopped")
-        raise
-    except MmhallError as error:
-        _fail(str(error))
-    except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # whoever read our output has left
+        yield
+    finally:
+        warnings.showwarning = show
+        if sys.stdout is not None:
+            sys.stdout = stdout
 
 
 def _fail(message: str) -> None:
-    print(f"mmhall: {message}", file=sys.stderr)
+    print(f"mmhall: {printable(message)}", file=sys.stderr)
     sys.exit(2)

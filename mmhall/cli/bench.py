@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_model
 from mmhall.errors import OptionError
 from mmhall.load_options import LoadOptions
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 def bench(
     benchmarks: Annotated[list[str], typer.Argument(help="Such as: pope chair; \"pope(rule='official')\"; or: speed.")],
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; the same command goes on with a stopped run. Speed needs none.")
+        Path | None,
+        typer.Option(
+            parser=some_path,
+            metavar="DIR",
+            help="Run folder; the same command goes on with a stopped run. Speed needs none.",
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
     strategy: Annotated[list[str], typer.Option(help="Repeatable; the first is the baseline.")] = ["greedy"],  # noqa: B006
@@ -51,6 +57,9 @@ def bench(
     tuned: Annotated[
         str | None,
         typer.Option(help='File of options tuned for the model, or "none"; by default where `mmhall tune` puts it.'),
+    ] = None,
+    max_errors: Annotated[
+        int | None, typer.Option(help="Exit with 1 where more answers failed than this; by default they are told.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     *,
@@ -90,7 +99,7 @@ def bench(
     if out is None:
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")
     numbers = {"batch_size": batch_size, "limit": limit, "scenes": scenes, "workers": workers}
-    _check({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict))
+    _check({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict), max_errors)
     sources = _sources(asked, data, images, lambda: _scenes(out, scenes, seed, conflict), limit, seed)
     loading = loading.over(gpus_per_worker)
     lvlm = mmhall.load(model, tuned=tuned_option(tuned), **loading.arguments())
@@ -107,7 +116,16 @@ def bench(
             job = Job(opened, Model(model, tuned_option(tuned), loading), workers, gpus_per_worker)
             with progress("answers", opened.expected) as advance:
                 job.by_ray(address, advance) if engine == "ray" else job.here(advance)
-    show(opened, opened.evaluate(), as_json=as_json)
+    evaluated = opened.evaluate()
+    show(opened, evaluated, as_json=as_json)
+    _bound(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), max_errors)
+
+
+def _bound(failed: int, most: int | None) -> None:
+    """End with exit code 1 where more answers failed than the user allows."""
+    if most is not None and failed > most:
+        typer.echo(f"mmhall: {failed} answers failed, more than --max-errors {most}", err=True)
+        raise typer.Exit(1)
 
 
 def _free_memory() -> None:
@@ -127,11 +145,14 @@ def _check(
     data: Sequence[str],
     images: Sequence[str],
     drawn: tuple[int | None, float | None],
+    most: int | None,
 ) -> None:
     """Refuse options that do not fit, before anything expensive is done."""
     for option, value in numbers.items():
         if value is not None and value < 1:
             raise OptionError("bench", option, value, "an integer >= 1")
+    if most is not None and most < 0:
+        raise OptionError("bench", "max_errors", most, "an integer >= 0")
     if engine not in ("local", "ray"):
         raise OptionError("bench", "engine", engine, '"local" or "ray"')
     if data and drawn != (None, None):

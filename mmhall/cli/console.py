@@ -57,21 +57,38 @@ def _lines(what: str, total: int) -> Callable[[int], None]:
     return advance
 
 
-def writable_picture(path: Path) -> None:
+def some_path(text: str | Path) -> Path:
+    """Read a path to write to; nothing at all would mean the current folder.
+
+    Raises:
+        OptionError: It is empty.
+    """
+    from mmhall.errors import OptionError
+
+    if not str(text).strip():
+        raise OptionError("mmhall", "a path to write to", text, "the name of a file or folder")
+    return Path(text)
+
+
+def writable_picture(path: Path, *, force: bool) -> None:
     """Refuse a file that no picture can be written to, before anything expensive is done.
 
     Raises:
-        ImageError: Its folder does not exist, or its name says no picture format.
+        ImageError: It is there already, its folder does not exist, or its name says no picture format.
     """
     from mmhall.errors import ImageError
+    from mmhall.files import no_file
 
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ImageError(f"{path}: its name does not say which picture format to write; use .png, .jpg or .webp")
     folder = path.absolute().parent
     if not folder.is_dir():
         raise ImageError(f"{path}: its folder does not exist; make it first")
-    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        raise ImageError(f"{path}: cannot be written; give another name")
+    reason = no_file(path)
+    if reason is None and not force:
+        raise ImageError(f"{path}: is there already; give another name, or --force to overwrite it")
+    if reason not in (None, "does not exist") or not os.access(folder if reason else path, os.W_OK):
+        raise ImageError(f"{path}: cannot be written{f' ({reason})' if reason else ''}; give another name")
 
 
 def tuned_option(text: str | None) -> str | Literal[False] | None:

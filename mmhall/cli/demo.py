@@ -53,6 +53,9 @@ def demo(
         raise OptionError("demo", "auth", "***", "written as user:password")
     if runs is not None and not runs.is_dir():
         raise RunError(f"{runs}: no such folder; give one that holds run folders of bench commands")
+    if not auth and (share or not _only_here(host)):
+        others = "whoever has its address" if share else f"every machine that can reach {host}"
+        typer.echo(f"mmhall: the page is open to {others}; --auth user:password asks for a password", err=True)
     located(model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the uploads go as well
     loaded: Future[LVLM] = Future()
@@ -68,3 +71,13 @@ def demo(
             raise
         print("the model is loaded; Ctrl-C ends it", flush=True)
         Event().wait()
+
+
+def _only_here(host: str) -> bool:
+    """Whether an address can be reached from this machine only; a name is taken for an address of the network."""
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -7,10 +7,17 @@ from typing import Annotated
 
 import typer
 
+from mmhall.cli.console import some_path
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder of a bench command.")],
-    to: Annotated[Path, typer.Option(help="File to write; its name ends in .jsonl, .parquet or .csv.")],
+    to: Annotated[
+        Path,
+        typer.Option(
+            parser=some_path, metavar="FILE", help="File to write; its name ends in .jsonl, .parquet or .csv."
+        ),
+    ],
     benchmark: Annotated[str | None, typer.Option(help="Only this one's answers.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_model
 from mmhall.load_options import LoadOptions
 
@@ -31,8 +32,14 @@ def generate(
         typer.Option(help='File of options tuned for the model, or "none"; by default where `mmhall tune` puts it.'),
     ] = None,
     heatmap: Annotated[
-        Path | None, typer.Option(help="Draw where the model looked for each content word, into this picture file.")
+        Path | None,
+        typer.Option(
+            parser=some_path,
+            metavar="FILE",
+            help="Draw where the model looked for each content word, into this picture.",
+        ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the picture of --heatmap if it exists.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the answer with its tokens, settings and cost.")
     ] = False,
@@ -48,10 +55,12 @@ def generate(
 
     import mmhall
     from mmhall.cli.console import tuned_option, writable_picture
+    from mmhall.errors import ImageError
+    from mmhall.files import whole
     from mmhall.images import open_image
 
     if heatmap is not None:
-        writable_picture(heatmap)
+        writable_picture(heatmap, force=force)
     picture = open_image(image)
     chosen = mmhall.strategy(strategy)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
@@ -59,7 +68,11 @@ def generate(
     lvlm = mmhall.load(model, tuned=tuned_option(tuned), **loading.arguments())
     if heatmap is not None:
         trace = lvlm.trace(picture, prompt, chosen, **settings)
-        trace.contact_sheet().save(heatmap)
+        try:
+            with whole(heatmap) as scratch:
+                trace.contact_sheet().save(scratch)
+        except OSError as error:
+            raise ImageError(f"{heatmap}: cannot be written: {error.strerror or error}") from error
         print(json.dumps(asdict(trace.answer), ensure_ascii=False, indent=1) if as_json else trace.answer.text)
     elif as_json:
         print(json.dumps(asdict(lvlm.generate(picture, prompt, chosen, **settings)), ensure_ascii=False, indent=1))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmhall.cli.console import some_path
+
 if TYPE_CHECKING:
     from mmhall.benchmarks.report.table import Evaluated, Section
     from mmhall.benchmarks.runs import Run
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of bench commands.")],
-    html: Annotated[Path | None, typer.Option(help="Also write a self-contained page here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(parser=some_path, metavar="FILE", help="Also write a self-contained page.")
+    ] = None,
     read_as: Annotated[
         list[str],
         typer.Option(help="Read the stored answers another way, such as \"pope(rule='official')\"; repeatable."),

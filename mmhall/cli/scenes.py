@@ -7,20 +7,30 @@ from typing import Annotated
 
 import typer
 
+from mmhall.cli.console import some_path
+
 
 def scenes(
-    out: Annotated[Path, typer.Option(help="Folder for the pictures and annotations.json.")],
+    out: Annotated[
+        Path, typer.Option(parser=some_path, metavar="DIR", help="Folder for pictures and annotations.json.")
+    ],
     n: Annotated[int, typer.Option("--n", help="How many.")] = 500,
     seed: Annotated[int, typer.Option(help="The same seed draws the same scenes, byte for byte.")] = 0,
     conflict: Annotated[float, typer.Option(help="Share of scenes that break co-occurrence, 0 to 1.")] = 0.5,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite scenes that are there already.")] = False,
 ) -> None:
     """Draw pictures with known objects, annotated in COCO's format.
 
     Example: mmhall scenes --n 500 --seed 7 --out scenes
     """
     from mmhall.benchmarks.scenes import write_scenes
+    from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, picture_name
     from mmhall.cli.console import progress
+    from mmhall.errors import DataError
 
+    for name in (ANNOTATIONS, picture_name(0)):
+        if not force and (out / name).exists():
+            raise DataError(f"{out / name}: is there already; give another folder, or --force to overwrite it")
     with progress("drawing scenes", n) as advance:
         for _ in write_scenes(out, n, seed, conflict):
             advance(1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_model
 from mmhall.load_options import LoadOptions
 
@@ -26,15 +27,18 @@ def tune(
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens a caption may have.")] = 128,
     batch_size: Annotated[int, typer.Option(help="Items decoded together.")] = 16,
     out: Annotated[
-        Path | None, typer.Option(help="File to write; by default where the model is looked for when loaded.")
-    ] = None,
+        Path, typer.Option(parser=some_path, metavar="FILE", help="File to write, to be given with --tuned.")
+    ] = Path("tuned.json"),
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Write where the model is looked for when loaded: used from now on.")
+    ] = False,
     *,
     loading: LoadOptions,
 ) -> None:
     """Choose a strategy's layers and strengths for a model, on pictures with known objects.
 
-    One half of the pictures is searched, the other says whether it helps. What is found is written beside the model
-    and used from then on.
+    One half of the pictures is searched, the other says whether it helps. What is found is written to --out; it is
+    used wherever that file is named, or everywhere with --apply. The same command goes on with a stopped search.
 
     Example: mmhall tune vhr --model embedded --n 60
     """
@@ -43,28 +47,41 @@ def tune(
     import mmhall
     from mmhall.benchmarks import tuning
     from mmhall.benchmarks.report.tuning import entry
+    from mmhall.benchmarks.tuning_log import TuningLog
     from mmhall.cli.console import progress
     from mmhall.tuned import place, started, write
 
     method = mmhall.strategy(strategy)
     tuning.tries_of(method)
     _check(data, images, n=n, batch_size=batch_size, max_new_tokens=max_new_tokens)
-    file = place(model) if out is None else out
+    file = place(model) if apply else out
     _writable(file)
     lvlm = mmhall.load(model, tuned=False, **loading.arguments())
     identity = lvlm.identity()
     started(file, lvlm.adapter, identity)
     with tempfile.TemporaryDirectory() as scratch:
         pictures, told = _pictures(data, images, n, seed, Path(scratch))
+        told |= {"seed": seed, "n": len(pictures.pictures), "max_new_tokens": max_new_tokens}
         sheets = tuning.halves(pictures, seed, max_new_tokens)
+        about = {"mmhall": mmhall.__version__, "strategy": str(method), **identity, **told}
+        log = TuningLog(file.with_name(f"{file.name}.part"), about)
         with progress(f"tuning {method}", tuning.expected(method, sheets)) as advance:
-            found = tuning.tune(lvlm, method, sheets, batch_size=batch_size, progress=advance)
+            found = tuning.tune(lvlm, method, sheets, batch_size=batch_size, progress=advance, log=log)
     _show(found)
-    held = started(file, lvlm.adapter, identity)
-    told |= {"seed": seed, "n": len(pictures.pictures), "max_new_tokens": max_new_tokens}
-    held["strategies"][method.tuned_as] = entry(found, told)
-    write(file, held)
-    print(f"\nwrote {file}\n{_use(model, strategy, file, usual=out is None)}")
+    for path in [file, *([place(model)] if not apply and _wanted(found, model) else [])]:
+        held = started(path, lvlm.adapter, identity)
+        held["strategies"][method.tuned_as] = entry(found, told)
+        write(path, held)
+        print(f"\nwrote {path}\n{_use(model, strategy, path, usual=path != out)}")
+    log.close()
+
+
+def _wanted(found: Tuned, model: str) -> bool:
+    """Ask whether what helps is to be used from now on, where somebody is there to be asked."""
+    import sys
+
+    asked = found.over_greedy.low > 0 and sys.stdin.isatty()
+    return asked and typer.confirm(f"\nUse these values for {model} from now on, unless told otherwise?")
 
 
 def _pictures(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmhall.errors import GenerationError
+from mmhall.errors import CompositionError, GenerationError
 from mmhall.strategies import Session
 
 
@@ -21,24 +21,40 @@ def combined(session: Session, logits: Sequence[Tensor]) -> Tensor:
     Returns:
         (rows, vocabulary); the main rows' own where the session combines nothing. A combination stands on the
         level of the main logits, since a repetition penalty is not invariant to a constant.
+
+    Raises:
+        CompositionError: The combination has another shape: broadcast, it would be scores of something else.
     """
     main = logits[0]
     if session.combine is None:
         return main
-    return session.combine(*(part.log_softmax(dim=-1) for part in logits)) + main.logsumexp(dim=-1, keepdim=True)
+    scores = session.combine(*(part.log_softmax(dim=-1) for part in logits))
+    if not isinstance(scores, Tensor) or scores.shape != main.shape:
+        got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        raise CompositionError(f"`combine` must return scores of shape {tuple(main.shape)}, got {got}; correct it")
+    return scores + main.logsumexp(dim=-1, keepdim=True)
 
 
-def choosable(scores: Tensor) -> Tensor:
+def choosable(scores: Tensor, step: int | None = None) -> Tensor:
     """Return scores unchanged if a token can be chosen from every row; argmax over NaN would quietly return token 0.
 
+    Args:
+        scores: (rows, vocabulary).
+        step: How many tokens were chosen before, for a refusal; None: nothing is chosen here.
+
     Raises:
-        GenerationError: A row holds NaN, or nothing but -inf.
+        GenerationError: A row holds NaN or inf, or nothing but -inf.
     """
-    top = scores.amax(dim=-1)
-    if not torch.isfinite(top).all():
-        what = "NaN" if torch.isnan(scores).any() else "nothing above -inf"
+    usable = torch.isfinite(scores.amax(dim=-1))
+    if not usable.all():
+        row = int(usable.logical_not().nonzero()[0, 0])
+        top = scores[row].amax()
+        what = "NaN" if top.isnan() else "inf" if top > 0 else "nothing above -inf"
+        at = f"row {row} of {len(scores)}, " if len(scores) > 1 else ""
+        where = "" if step is None else f"{at}step {step}: "
         raise GenerationError(
-            f"the next-token scores hold {what}; try another dtype (float32, bfloat16) or weaker strategy options"
+            f"{where}the next-token scores hold {what}; try another dtype (float32, bfloat16) or weaker "
+            "strategy options"
         )
     return scores
 

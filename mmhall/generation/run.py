@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from mmhall._transformers import caches
 from mmhall._transformers.settings import Resolved, bare_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Op
-from mmhall.errors import OptionError, PromptError
+from mmhall.errors import CompositionError, GenerationError, OptionError, PromptError
 from mmhall.generation.beams import search
 from mmhall.generation.branches import Rows
 from mmhall.generation.chain import Kept, chain
@@ -60,7 +61,8 @@ def run(
 
     Raises:
         PromptError: Prompt and answer exceed the model's context.
-        GenerationError: No token can be chosen.
+        GenerationError: No token can be chosen; it names the strategy and the step.
+        CompositionError: The strategy combines scores into another shape.
         OptionError: Tokens are to be drawn, or scores kept, but the strategy searches.
     """
     _check_length(adapter, inputs, config)
@@ -73,7 +75,8 @@ def run(
         if config.stop_strings:
             main.criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.input_ids.shape[1]))
         seeds = [seed] * len(main.input_ids) if isinstance(seed, int) else seed
-        return decode(adapter, main, session, config, seeds, streamer, watch, share=share, keep=keep)
+        with _naming(method):
+            return decode(adapter, main, session, config, seeds, streamer, watch, share=share, keep=keep)
 
 
 def _check_length(adapter: Adapter, inputs: Inputs, config: Resolved) -> None:
@@ -126,7 +129,18 @@ def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
     with torch.inference_mode():
         session = method.fitted(adapter).prepare(adapter, inputs)
         rows = _read(adapter, prepared(adapter, inputs, config), session, config)
-        return choosable(combined(session, rows.logits))
+        with _naming(method):
+            return choosable(combined(session, rows.logits), 0)
+
+
+@contextmanager
+def _naming(method: Strategy) -> Iterator[None]:
+    """Name the strategy in what goes wrong while tokens are chosen."""
+    try:
+        yield
+    except (GenerationError, CompositionError) as error:
+        name = getattr(method, "name", "the model")
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _read(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmhall import files
 from mmhall.errors import OptionError, RunError
 
 Records = Sequence[Mapping[str, Any]]
@@ -34,14 +34,11 @@ def write_records(records: Records, path: Path, columns: Mapping[str, type], *, 
         RunError: It exists, or cannot be written.
     """
     write = writer(path, force=force)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write(records, scratch, columns)
-        scratch.replace(path)
+        with files.whole(path) as scratch:
+            write(records, scratch, columns)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def writer(path: Path, *, force: bool = False) -> Callable[[Records, Path, Mapping[str, type]], None]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmhall import files
 from mmhall.errors import DataError
 from mmhall.results.kinds import of_data, seems
 
@@ -108,7 +109,7 @@ def entries(path: Path, what: str) -> list[tuple[str, Any]]:
         DataError: It cannot be read, or a record is no JSON.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read_text(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; give {what}") from error
     except OSError as error:

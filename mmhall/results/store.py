@@ -89,6 +89,7 @@ class Store:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         """Use `create` or `open` instead."""
         self.path, self._connection = path, connection
+        self._file: tuple[int, int] | None = None
 
     @classmethod
     def create(cls, folder: Path, setup: Mapping[str, Any], notes: Mapping[str, str] = MappingProxyType({})) -> Store:
@@ -284,8 +285,25 @@ class Store:
         """Close the file."""
         self._connection.close()
 
+    def _check_there(self) -> None:
+        """Refuse to go on with a file that was deleted: SQLite would write on where nobody finds it.
+
+        Raises:
+            RunError: It is not there any more, or another one is.
+        """
+        try:
+            found = self.path.stat()
+        except OSError:
+            found = None
+        file = None if found is None else (found.st_dev, found.st_ino)
+        if self._file is None:
+            self._file = file
+        elif file != self._file:
+            raise RunError(f"{self.path}: was deleted or moved while the run was open; its answers are gone from here")
+
     @contextmanager
     def _saying(self, what: str) -> Iterator[None]:
+        self._check_there()
         try:
             yield
         except sqlite3.Error as error:

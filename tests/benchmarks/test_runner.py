@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+
 import pytest
 import torch
 
@@ -220,3 +224,75 @@ def test_the_memory_of_a_cpu_is_halved_for_as_well(llava, scenes, tmp_path, monk
     whole, _ = answer_all(llava, scenes, tmp_path / "whole", batch_size=4)
     monkeypatch.setattr(llava, "generate_batch", narrow)
     assert answer_all(llava, scenes, tmp_path / "run", batch_size=4)[0] == whole
+
+
+def fork(work):
+    """Do something in a child, and return how that ended."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize(("size", "deaths"), [(1, 3), (16, 5)])
+@pytest.mark.parametrize("fatal", ["1", "3"])
+def test_an_item_that_kills_its_process_does_not_block_the_run(
+    llava, scenes, tmp_path, monkeypatch, size, deaths, fatal
+):
+    """Whoever asks it dies, and is started again; at most: all together, a half, and three times it alone."""
+    ask, path = llava.generate_batch, next(p.path for p in scenes.pictures if p.id == fatal)
+
+    def deadly(requests, *arguments, **options):
+        if any(picture == path for picture, _ in requests):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ask(requests, *arguments, **options)
+
+    undisturbed, _ = answer_all(llava, scenes, tmp_path / "undisturbed", batch_size=size)
+    monkeypatch.setattr(llava, "generate_batch", deadly)
+    codes = []
+    while not codes or codes[-1] != 0:
+        codes.append(fork(lambda: answer_all(llava, scenes, tmp_path / "run", batch_size=size)))
+        assert len(codes) <= deaths + 1
+    assert set(codes[:-1]) == {-signal.SIGKILL}
+    rows = list(Store.open(tmp_path / "run").rows("chair"))
+    assert {(r.item, r.strategy): r.text for r in rows if r.error is None} == {
+        key: text for key, text in undisturbed.items() if key[0] != fatal
+    }
+    failed = [row for row in rows if row.error is not None]
+    assert [row.item for row in failed] == [fatal] * len(STRATEGIES)
+    assert {row.error for row in failed} == {
+        "the process died 3 times while it was asked this item alone; it is not asked again in this run"
+    }
+    answer_all(llava, scenes, tmp_path / "run", batch_size=size)  # nor does going on with the run ask it again
+
+
+def test_an_error_or_a_stop_is_no_death(llava, scenes, tmp_path, monkeypatch):
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(llava, "generate_batch", stopped)
+        for _ in range(4):
+            with pytest.raises(KeyboardInterrupt):
+                answer_all(llava, scenes, tmp_path / "run", batch_size=1)
+    answers, store = answer_all(llava, scenes, tmp_path / "run", batch_size=1)
+    assert len(answers) == 10
+    assert all(row.error is None for row in store.rows("chair"))
+
+
+def test_a_run_folder_that_is_deleted_is_noticed_and_not_made_anew(llava, scenes, tmp_path, monkeypatch):
+    ask = llava.generate_batch
+
+    def deleting(*arguments, **options):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return ask(*arguments, **options)
+
+    monkeypatch.setattr(llava, "generate_batch", deleting)
+    with pytest.raises(RunError, match=r"run\.sqlite: was deleted or moved while the run was open"):
+        answer_all(llava, scenes, tmp_path / "run", batch_size=2)
+    assert not (tmp_path / "run").exists()

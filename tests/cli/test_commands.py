@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -15,6 +18,7 @@ from mmhall.adapters import FAMILIES
 from mmhall.benchmarks import BENCHMARKS
 from mmhall.benchmarks.runs import Run
 from mmhall.decoders import STRATEGIES
+from mmhall.lvlm import LVLM
 from mmhall.registry import load_target
 
 BENCH = ("bench", "pope", "chair", "--strategy", "greedy", "--strategy", "vdd", "--scenes", "4", "--seed", "2")
@@ -352,3 +356,143 @@ class TestBadInput:
         assert "is no COCO detection file" in refused(
             "bench", "pope", "--data", "a.json", "--out", "run", "--model", model_folder
         )
+
+
+@pytest.mark.parametrize("where", [("--host", "0.0.0.0"), ("--host", "::"), ("--share",)])
+def test_a_page_that_is_open_to_others_says_so(cli, where):
+    asked = ("demo", *where, "--model", "/no/such/model")
+    assert "mmhall: the page is open to" in cli(*asked).stderr
+    assert "the page is open to" not in cli(*asked, "--auth", "me:secret").stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "localhost"])
+def test_a_page_for_this_machine_alone_needs_no_word(cli, host):
+    assert "the page is open to" not in cli("demo", "--host", host, "--model", "/no/such/model").stderr
+
+
+def test_what_would_steer_a_terminal_is_written_out(cli, refused, monkeypatch):
+    line = refused("generate", "a\x1b[2J\u202eb.png")
+    assert r"a\u001b[2J\u202eb.png: does not exist" in line
+
+
+def test_an_answer_steers_no_terminal(cli, picture_file, monkeypatch):
+    monkeypatch.setattr(LVLM, "stream", lambda *arguments, **options: iter(["red \x1b[31m", "\u202e\0"]))
+    assert cli("generate", picture_file).stdout == "red \\u001b[31m\\u202e\\u0000\n"
+
+
+@pytest.mark.filterwarnings("default::mmhall.errors.MmhallWarning")
+def test_an_animation_is_said_on_one_line(cli, tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    done = cli("generate", "a.gif", "--max-new-tokens", "1")
+    assert done.returncode == 0
+    assert "mmhall: a.gif: is animated or has several pages; the first is taken\n" in done.stderr
+
+
+@pytest.mark.slow
+def test_failures_are_told_with_their_reasons_and_may_be_too_many(cli, model_folder):
+    assert cli("scenes", "--n", "4", "--out", "drawn").returncode == 0
+    for name in ("000002.png", "000003.png"):
+        Path("drawn", name).write_bytes(b"torn")
+    asked = ("bench", "chair", "--data", "drawn/annotations.json", "--model", model_folder, "--out", "run")
+    done = cli(*asked)
+    assert done.returncode == 0
+    remark = next(line for line in done.stdout.splitlines() if "could not be answered" in line)
+    assert remark.startswith(
+        "chair, greedy: 2 items could not be answered and count for no strategy: 2 x is not a picture"
+    )
+    assert "(first: item 2)" in remark
+    assert cli(*asked, "--max-errors", "2").returncode == 0
+    beyond = cli(*asked, "--max-errors", "1", "--json")
+    assert beyond.returncode == 1
+    assert "mmhall: 2 answers failed, more than --max-errors 1" in beyond.stderr
+    (reason,) = json.loads(beyond.stdout)["items"][0]["reasons"]["greedy"]
+    assert (reason["count"], reason["first"]) == (2, "2")
+    assert cli("report", "run", "--html", "page.html").returncode == 0
+    assert "is not a picture, whatever its name says" in Path("page.html").read_text()
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", f"{LONG}.png"),
+        ("generate", "a.png", "--heatmap", f"{LONG}.png"),
+        ("generate", "picture.png", "--model", LONG),
+        ("generate", "picture.png", "--tuned", LONG),
+        ("bench", "pope", "--out", LONG),
+        ("bench", "pope", "--out", "run", "--data", LONG),
+        ("bench", "pope", "--out", "run", "--data", f"{LONG}.csv"),
+        ("report", LONG),
+        ("scenes", "--out", LONG),
+        ("score", "pope", LONG, "--data", LONG),
+        ("tune", "vcd", "--out", LONG),
+        ("tune", "vcd", "--data", LONG, "--out", "tuned.json"),
+        ("demo", "--runs", LONG),
+        ("export", LONG, "--to", f"{LONG}.csv"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_line(refused, picture_file, arguments):
+    line = refused(*arguments)
+    assert "too long" in line.lower() or "cannot be written" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bench", "pope", "--out", ""),
+        ("scenes", "--out", " "),
+        ("generate", "a.png", "--heatmap", ""),
+        ("tune", "vcd", "--out", ""),
+    ],
+)
+def test_nothing_is_no_path_to_write_to(refused, arguments):
+    assert "a path to write to must be the name of a file or folder" in refused(*arguments)
+
+
+def test_what_is_there_is_not_overwritten_unasked(cli, refused, picture_file):
+    assert cli("scenes", "--n", "1", "--out", "drawn").returncode == 0
+    assert "annotations.json: is there already; give another folder, or --force" in refused("scenes", "--out", "drawn")
+    assert cli("scenes", "--n", "1", "--out", "drawn", "--force").returncode == 0
+    line = refused("generate", picture_file, "--heatmap", picture_file)
+    assert "picture.png: is there already; give another name, or --force" in line
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_picture(refused, model_folder, picture_file, monkeypatch, tmp_path):
+    def full(self, path, *arguments, **options):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    asked = ("generate", picture_file, "--model", model_folder, "--max-new-tokens", "2", "--heatmap", "heat.png")
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert "heat.png: cannot be written: No space left on device" in refused(*asked)
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_pipes_and_devices_are_told_and_not_opened(refused, tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    assert "is a pipe" in refused("bench", "pope", "--out", "run", "--data", "pipe.json")
+    assert "is a device" in refused("bench", "pope", "--out", "run", "--data", "/dev/zero")
+    assert "is a pipe" in refused("generate", "pipe.json")
+
+
+def test_half_a_character_in_a_category_is_one_line(cli, refused):
+    assert cli("scenes", "--n", "2", "--out", "drawn").returncode == 0
+    path = Path("drawn/annotations.json")
+    path.write_text(path.read_text().replace('"name": "', '"name": "\\ud800', 1))
+    assert "is no COCO detection file" in refused("bench", "pope", "--out", "run", "--data", path)
+
+
+def test_an_option_that_no_tensor_holds_is_refused(refused, picture_file):
+    line = refused("generate", picture_file, "--strategy", "vhr(alpha=1e300)")
+    assert "vhr: alpha must be a number >= 0, of size 3.4e+38 at most, got 1e+300" in line
+
+
+def test_a_model_without_heads_is_one_line(refused, model_folder, picture_file, tmp_path):
+    broken = shutil.copytree(model_folder, tmp_path / "broken")
+    config = json.loads((broken / "config.json").read_text())
+    config["text_config"]["num_attention_heads"] = 0
+    (broken / "config.json").write_text(json.dumps(config))
+    assert "cannot load model" in refused("generate", picture_file, "--model", broken)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
+from mmhall.benchmarks.objective import Sheet
 from mmhall.tuned import FILE
 from tests.cli.test_commands import interrupted
 
@@ -52,7 +54,7 @@ HELD = {
 
 
 def test_tune_writes_what_generate_then_uses(cli, own_model, picture_file):
-    done = cli("tune", "vcd", "--model", own_model, *QUICK)
+    done = cli("tune", "vcd", "--model", own_model, *QUICK, "--apply")
     assert done.returncode == 0, done.stderr
     held = written(own_model)
     alpha = held["strategies"]["vcd"]["options"]["alpha"]
@@ -83,9 +85,9 @@ def test_tune_writes_what_generate_then_uses(cli, own_model, picture_file):
 
 
 def test_a_second_strategy_is_added_and_the_first_stays(cli, own_model):
-    assert cli("tune", "vcd", "--model", own_model, *QUICK).returncode == 0
+    assert cli("tune", "vcd", "--model", own_model, *QUICK, "--apply").returncode == 0
     first = written(own_model)["strategies"]["vcd"]
-    assert cli("tune", "vhr+vcd(alpha=0.5)", "--model", own_model, *QUICK).returncode == 0
+    assert cli("tune", "vhr+vcd(alpha=0.5)", "--model", own_model, *QUICK, "--apply").returncode == 0
     strategies = written(own_model)["strategies"]
     assert strategies["vcd"] == first
     assert set(strategies["vcd+vhr"]["options"]) == {"vhr.alpha", "vhr.layers", "vcd.alpha"}
@@ -132,7 +134,7 @@ def test_ctrl_c_leaves_no_file(own_model, tmp_path):
     code, error = interrupted(asked, tmp_path, "tuning vcd: ", signal.SIGINT)
     assert code == 2
     assert error.splitlines()[-1] == "mmhall: stopped"
-    assert [path.name for path in own_model.iterdir() if FILE in path.name] == []
+    assert not (own_model / FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -155,3 +157,33 @@ def test_what_cannot_be_tuned_is_refused_at_once(refused, arguments, message):
 
 def test_too_few_pictures(refused, model_folder):
     assert "3 pictures are too few" in refused("tune", "vcd", "--n", "3", "--model", model_folder, "--out", "x.json")
+
+
+def test_what_is_found_is_used_only_where_it_is_asked_for(cli, own_model, tmp_path):
+    done = cli("tune", "vcd", "--model", own_model, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert not (own_model / FILE).exists()
+    assert f'wrote tuned.json\nuse it with mmhall.load("{own_model}", tuned="tuned.json")' in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "tuned.json"]
+
+
+def test_a_killed_search_goes_on_where_it_was(cli, own_model, monkeypatch):
+    asked = ("tune", "vcd", "--model", own_model, *QUICK)
+    ask, seen = Sheet.answered, []
+
+    def killed(self, lvlm, method, *arguments):
+        seen.append(str(method))
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return ask(self, lvlm, method, *arguments)
+
+    monkeypatch.setattr(Sheet, "answered", killed)
+    assert cli(*asked).returncode != 0
+    first = list(seen)
+    again = cli(*asked)
+    assert again.returncode == 0
+    assert seen[4] == first[3]  # the one it was at; those before are not asked again
+    monkeypatch.setattr(Sheet, "answered", ask)
+    whole = cli(*asked, "--out", "whole.json")
+    assert again.stdout.split("\nwrote")[0] == whole.stdout.split("\nwrote")[0]
+    assert not Path("tuned.json.part").exists()

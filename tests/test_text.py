@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmhall.demo.text import printable
+from mmhall.text import printable
 
 
 @pytest.mark.parametrize("text", ["", "plain", "a\n\tb", "é 日本語 עברית 🐦", "a\u00a0b\u200b"])

@@ -1,0 +1,70 @@
+"""Files by path: what is none is told without opening it, what is written is whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import get_ident
+
+_KINDS = (
+    (stat.S_ISDIR, "is a folder"),
+    (stat.S_ISFIFO, "is a pipe"),
+    (stat.S_ISCHR, "is a device"),
+    (stat.S_ISBLK, "is a device"),
+    (stat.S_ISSOCK, "is a socket"),
+)
+
+
+def no_file(path: Path) -> str | None:
+    """Say why a path is no file, such as "does not exist" or "is a folder"; None: it is one.
+
+    Args:
+        path: Of whatever length and characters.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read: {(error.strerror or str(error)).lower()}"
+    except (ValueError, RuntimeError) as error:
+        return f"is no path: {error}"
+    return next((told for test, told in _KINDS if test(mode)), None)
+
+
+def read_text(path: Path) -> str:
+    """Read UTF-8 text, with or without a byte order mark.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe or a device, which may never end.
+        UnicodeDecodeError: It is other text.
+    """
+    _check_file(path)
+    return path.read_text(encoding="utf-8-sig")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a name to write a file under; it takes its place when it is complete, else the old one stays.
+
+    Raises:
+        OSError: It cannot be written, or is a pipe or a device.
+    """
+    path = path.resolve()  # where a link leads to
+    _check_file(path)
+    scratch = path.with_name(f".mmhall-{os.getpid()}-{get_ident()}{path.suffix}")
+    try:
+        yield scratch
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _check_file(path: Path) -> None:
+    told = no_file(path)
+    if told in ("is a pipe", "is a device", "is a socket"):
+        raise OSError(errno.EINVAL, f"it {told}", str(path))

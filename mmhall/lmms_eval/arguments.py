@@ -98,7 +98,7 @@ def told(method: Strategy) -> str:
     """Write a strategy with every option, also those that have their defaults.
 
     >>> told(strategy("vdd"))
-    "vdd(alpha=None, beta=0.1, free='none', seed=0)"
+    "vdd(alpha=None, beta=0.1, free='none', seed=0, draw='picture')"
     """
     if isinstance(method, Composed):
         return "+".join(map(told, method.parts))

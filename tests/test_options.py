@@ -228,7 +228,7 @@ written = st.fixed_dictionaries(
     optional={
         "gain": st.floats(0, 9) | st.integers(0, 9) | st.none(),
         "where": st.sampled_from(["all", "last"]),
-        "plain": st.floats(allow_nan=False, allow_infinity=False),
+        "plain": st.floats(-3.4e38, 3.4e38),
         "count": st.integers(),
         "on": st.booleans(),
         "text": st.text("ab'\"\\()+, =\n%", max_size=8),

@@ -173,7 +173,7 @@ class Adapter:
     @property
     def pad_token_id(self) -> int:
         """Id that fills rows; never read."""
-        given = self.tokenizer if self.tokenizer is not None else self.model.generation_config
+        given = self.tokenizer if self.tokenizer is not None else self.generator.generation_config
         return int(given.pad_token_id or 0)
 
     @cached_property

@@ -88,7 +88,7 @@ class Instead:
 
     def __init__(self, reader: Reader, inputs: Inputs, **edits: Callable[..., Tensor]) -> None:
         reader.begin(inputs)
-        self.model, self.extended = reader.adapter.model, reader.adapter.extended
+        self.generator, self.extended = reader.adapter.generator, reader.adapter.extended
         self._reader, self._edits = reader, edits
 
     def entry(self, longer: Inputs) -> Callable[..., Any]:

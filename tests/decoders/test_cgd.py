@@ -47,7 +47,7 @@ def dotted(name):
 
     model.get_output_embeddings().register_forward_hook(like)
     adapter = adapter_for(model, processor)
-    adapter.model.generation_config.eos_token_id = [one for one in ends(name) if one != dot][-1:]
+    adapter.generator.generation_config.eos_token_id = [one for one in ends(name) if one != dot][-1:]
     return adapter
 
 
@@ -56,7 +56,7 @@ def said(adapter, inputs, spec="greedy", **settings):
     method = strategy(spec)
     config = Settings(**{"max_new_tokens": LENGTH, **settings}).resolved(adapter.generator, method.beams)
     rows = run(adapter, inputs, method, config, 0).tolist()
-    return [cut(row, adapter.model.generation_config.eos_token_id) for row in rows]
+    return [cut(row, adapter.generator.generation_config.eos_token_id) for row in rows]
 
 
 class Naive:
@@ -66,7 +66,7 @@ class Naive:
         self.adapter, self.options, self.keep = adapter, options, keep or options.keep
         self.inputs = adapter.inputs([request])
         self.session = session(adapter, self.inputs) if session else Session()
-        self.stop = set(adapter.model.generation_config.eos_token_id or ())
+        self.stop = set(adapter.generator.generation_config.eos_token_id or ())
         self.clip, self.pictures = load_clip(options.clip), request.images
         self.turns = 0
         self.scores = cache(self.read)

@@ -314,7 +314,7 @@ def test_neutral_options_are_beam_search(name, settings):
 
 @pytest.mark.parametrize("stopping", [False, True, "never"])
 def test_neutral_options_are_beam_search_however_it_stops(stopping, monkeypatch):
-    monkeypatch.setattr(ours("llava").model.generation_config, "early_stopping", stopping)
+    monkeypatch.setattr(ours("llava").generator.generation_config, "early_stopping", stopping)
     inputs, settings = ours("llava").inputs(REQUESTS), {"num_beams": 3, "num_return_sequences": 2}
     assert said(ours("llava"), inputs, NEUTRAL, **settings) == said(ours("llava"), inputs, **settings)
 

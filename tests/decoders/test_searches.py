@@ -82,7 +82,7 @@ def test_draws_are_those_of_the_formula(name, asked):
 def test_beams_are_those_of_a_naive_search_over_the_formula(name, asked, monkeypatch):
     spec, naive = asked
     adapter, found = ours(name), []
-    monkeypatch.setattr(adapter.model.generation_config, "early_stopping", "never")
+    monkeypatch.setattr(adapter.generator.generation_config, "early_stopping", "never")
     for request in REQUESTS[:2]:
         inputs = adapter.inputs([request])
         stand_in, session = naive(name, inputs)

@@ -72,7 +72,7 @@ def test_sampling_draws_from_the_formula(name):
 def test_beams_search_by_the_formula(name, monkeypatch):
     monkeypatch.setattr("tests.generation.reference.LENGTH", 5)
     adapter = ours(name)
-    monkeypatch.setattr(adapter.model.generation_config, "early_stopping", "never")
+    monkeypatch.setattr(adapter.generator.generation_config, "early_stopping", "never")
     inputs = adapter.inputs(REQUESTS[:1])
     naive = searched(adapter, inputs, by_hand(name, adapter, inputs), 2)
     assert said(adapter, inputs, SPEC, max_new_tokens=5, num_beams=2, num_return_sequences=2) == naive[:2]

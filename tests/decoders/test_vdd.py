@@ -103,7 +103,7 @@ def test_greedy_takes_what_the_mean_of_all_kinds_puts_first(name):
 def test_beams_search_by_each_kind(name, kind, monkeypatch):
     monkeypatch.setattr("tests.generation.reference.LENGTH", 4)
     adapter = ours(name)
-    monkeypatch.setattr(adapter.model.generation_config, "early_stopping", "never")
+    monkeypatch.setattr(adapter.generator.generation_config, "early_stopping", "never")
     inputs = adapter.inputs(REQUESTS[:1])
     naive = searched(adapter, inputs, by_hand(adapter, inputs, [kind]), 2)
     spec = f"vdd(alpha=2.5, beta=0.05, free={kind!r}, seed=2)"

@@ -93,7 +93,7 @@ def said(
     """What mmhall says, a row for each answer, ends included."""
     config = Settings(**{"max_new_tokens": LENGTH, **settings}).resolved(adapter.generator)
     rows = run(adapter, inputs, mmhall.strategy(spec), config, seed).tolist()
-    return [cut(row, adapter.model.generation_config.eos_token_id) for row in rows]
+    return [cut(row, adapter.generator.generation_config.eos_token_id) for row in rows]
 
 
 def cut(row: Sequence[int], stop: Sequence[int]) -> tuple[int, ...]:
@@ -118,7 +118,7 @@ def separately(
 ) -> tuple[int, ...]:
     """Decode a single prompt one token at a time, reading everything anew."""
     answer: list[int] = []
-    stop = adapter.model.generation_config.eos_token_id
+    stop = adapter.generator.generation_config.eos_token_id
     while len(answer) < LENGTH and not (answer and answer[-1] in stop):
         answer.append(int(choose(anew(adapter, session, inputs, answer))))
     return tuple(answer)
@@ -134,7 +134,7 @@ def searched(
     edit: Callable[[Sequence[int], Tensor], Tensor] = lambda answer, scores: scores,
 ) -> list[tuple[int, ...]]:
     """Search naively to the last step, with no early stop; hypotheses best first."""
-    stop = adapter.model.generation_config.eos_token_id
+    stop = adapter.generator.generation_config.eos_token_id
     live: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
     done: list[tuple[tuple[int, ...], float]] = []
     for step in range(LENGTH):

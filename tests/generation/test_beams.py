@@ -37,7 +37,7 @@ def early(monkeypatch):
     """Set `early_stopping` where it comes from: the model's own generation config."""
 
     def set_early(name, value):
-        monkeypatch.setattr(ours(name).model.generation_config, "early_stopping", value)
+        monkeypatch.setattr(ours(name).generator.generation_config, "early_stopping", value)
 
     return set_early
 
@@ -205,7 +205,7 @@ def test_several_answers_come_best_first(name, early):
 def test_what_a_strategy_rules_out_never_becomes_an_answer(stopping, beams, monkeypatch):
     """One token is left at each step; every other, ruled out, would end the answer."""
     adapter = ours("llava")
-    config = adapter.model.generation_config
+    config = adapter.generator.generation_config
     inputs, only = adapter.inputs(REQUESTS[:1]), "vdd(beta=1)"
     monkeypatch.setattr(config, "eos_token_id", [2])
     possible = said(adapter, inputs, only)
@@ -220,7 +220,7 @@ def test_what_a_strategy_rules_out_never_becomes_an_answer(stopping, beams, monk
 def test_as_many_answers_are_found_as_asked_for(stopping, monkeypatch):
     """Also where a strategy leaves fewer that are possible."""
     adapter = ours("llava")
-    monkeypatch.setattr(adapter.model.generation_config, "early_stopping", stopping)
+    monkeypatch.setattr(adapter.generator.generation_config, "early_stopping", stopping)
     inputs, only = adapter.inputs(REQUESTS[:3]), "vdd(beta=1)"
     found = said(adapter, inputs, only, num_beams=3, num_return_sequences=3)
     assert len(found) == 9
@@ -230,7 +230,7 @@ def test_as_many_answers_are_found_as_asked_for(stopping, monkeypatch):
 def test_one_end_or_none_is_as_good_as_several(monkeypatch):
     """The number of ends decides how many candidates a step looks at."""
     name = "qwen3_vl"
-    config = ours(name).model.generation_config
+    config = ours(name).generator.generation_config
     inputs = ours(name).inputs(REQUESTS[:1])
     for end in (*config.eos_token_id, None):
         monkeypatch.setattr(config, "eos_token_id", end)

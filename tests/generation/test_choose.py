@@ -159,7 +159,7 @@ def test_a_strategy_that_leaves_only_what_the_settings_rule_out_is_an_error(sett
     adapter = ours("llava")
     inputs, only = adapter.inputs(REQUESTS[:1]), "vdd(beta=1)"
     ((first, *_),) = said(adapter, inputs, only)
-    monkeypatch.setattr(adapter.model.generation_config, "suppress_tokens", [first])
+    monkeypatch.setattr(adapter.generator.generation_config, "suppress_tokens", [first])
     with pytest.raises(GenerationError, match="scores hold nothing above -inf"):
         said(adapter, inputs, only, **settings)
 

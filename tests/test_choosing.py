@@ -147,11 +147,12 @@ def test_several_pictures_are_seen_and_taken_out_together(name):
 def test_texts_of_which_one_begins_another_are_read_to_their_end():
     lvlm, choices = lvlm_of("llava"), ("cat", "catfish", "dog")
     ends = (5, 9)
-    lvlm.adapter.generator.generation_config.eos_token_id, before = list(ends), lvlm.adapter.generator.generation_config.eos_token_id
+    config = lvlm.adapter.generator.generation_config
+    config.eos_token_id, before = list(ends), config.eos_token_id
     try:
         found = lvlm.choose(*REQUESTS[0], choices)
     finally:
-        lvlm.adapter.generator.generation_config.eos_token_id = before
+        config.eos_token_id = before
     inputs = inputs_of(lvlm, REQUESTS[0])
     assert found.method == "strings to their end"
     assert found.scores == pytest.approx([likelihood(lvlm, inputs, text, ends) for text in choices], abs=1e-4)

@@ -45,7 +45,7 @@ def test_text_shows_only_what_was_changed():
 
 
 def test_options_are_plain_data():
-    assert VCD(alpha=1).options() == {"alpha": 1.0, "beta": 0.1, "noise_step": 500, "seed": 0}
+    assert VCD(alpha=1).options() == {"alpha": 1.0, "beta": 0.1, "noise_step": 500, "seed": 0, "draw": "picture"}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,8 @@ TUNED = "tuned for this model"
 def test_open_options_are_filled_with_what_the_paper_published_for_the_model():
     adapter = deep_llava(32)
     fitted = strategy("gift(beta=2)").fitted(adapter)
-    assert fitted.options() == {"alpha": 5.0, "beta": 2.0, "saliency": "11", "layers": "12:23", "words": "informative"}
+    plain = {"words": "informative", "span": "question"}
+    assert fitted.options() == {"alpha": 5.0, "beta": 2.0, "saliency": "11", "layers": "12:23", **plain}
     assert strategy("gift").origins(adapter) == {
         "alpha": PUBLISHED,
         "saliency": PUBLISHED,
@@ -145,6 +146,7 @@ def test_what_was_tuned_for_the_model_wins_and_what_was_given_wins_over_that():
         "saliency": "9",
         "layers": "12:23",
         "words": "informative",
+        "span": "question",
     }
     assert strategy("gift").origins(adapter) == {
         "alpha": TUNED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 
 import pytest
@@ -48,6 +49,7 @@ def installed(tmp_path, monkeypatch):
         (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dist-{name}\nVersion: {version}\n")
         (told / "entry_points.txt").write_text(f"[mmhall.strategies]\n{name} = plugin_{name}:Own\n")
         (tmp_path / f"plugin_{name}.py").write_text(textwrap.dedent(source))
+        sys.modules.pop(f"plugin_{name}", None)  # of another test
 
     return install
 

@@ -48,11 +48,11 @@ bench: $(READY)
 	@$(VENV)/bin/mmhall report $(RUN) --html $(RUN)/report.html > /dev/null
 
 test: lint types
-	@echo "== every test, 12 to 15 minutes on two cores"
+	@echo "== every test, 12 to 28 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO)
 
 check: lint types
-	@echo "== the quick tests, about 3 minutes on two cores"
+	@echo "== the quick tests, 3 to 6 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
 
 compat: $(READY_TO_TEST)

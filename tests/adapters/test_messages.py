@@ -9,6 +9,7 @@ import pytest
 import mmhall
 from mmhall.adapters.messages import Conversation, Request, Turn, read_messages
 from mmhall.errors import ModelError, PromptError
+from mmhall.generation.shared import beginnings
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
 
@@ -82,6 +83,33 @@ def test_the_words_of_the_last_message_are_the_users(adapter, wide, tall):
     for messages, words in ((PLACED, "First:Second:Differences?"), (TURNS, "Which of them is <s> larger?")):
         inputs = adapter.inputs([Request(read_messages(messages)[0], (wide, tall))])
         assert adapter.tokenizer.decode(inputs["input_ids"][adapter.query_mask(inputs)]) == words
+
+
+@pytest.mark.parametrize("name", CHATTING)
+def test_the_same_words_in_several_places_are_found_in_each(adapter, wide, tall):
+    """Whatever the processor writes between the tiles of a picture, the words are those at the texts' own places."""
+    asked = [user("a", IMAGE, "a\n", IMAGE, "a")]
+    inputs = adapter.inputs([Request(read_messages(asked)[0], (wide, tall))])
+    at = adapter.query_mask(inputs)[0].nonzero()[:, 0].tolist()
+    assert adapter.tokenizer.decode(inputs["input_ids"][0, at]) == "aa\na"
+    image = adapter.placeholders(inputs["input_ids"])[0].nonzero()[:, 0].tolist()
+    assert at[0] < image[0] < at[1] < at[2] < image[-1] < at[3]
+    assert not any(at[1] < position < at[2] for position in image)
+
+
+@pytest.mark.parametrize("name", CHATTING)
+def test_conversations_share_what_they_begin_with_the_pictures_in_it(adapter, wide, tall):
+    """To the last picture; those with their pictures elsewhere share nothing."""
+    longer, other = [*PLACED[:1], user(*PLACED[1]["content"][:4], "Different?")], [user(IMAGE, IMAGE, "What?")]
+    pictures = (wide, tall)
+    placed, elsewhere = (
+        adapter.inputs([Request(read_messages(m)[0], pictures) for m in each])
+        for each in ((PLACED, longer), (PLACED, other))
+    )
+    shared = beginnings(adapter, placed)
+    assert shared is not None
+    assert adapter.image_tokens(shared.inputs) == adapter.image_tokens(adapter.stack(placed.singles[:1]))
+    assert beginnings(adapter, elsewhere) is None
 
 
 @pytest.mark.parametrize("name", CHATTING)

@@ -55,9 +55,9 @@ def make_request(images: Images, prompt: Prompt, opening: Callable[[ImageLike], 
         check_text("a prompt", prompt)
         return Request(prompt, tuple(map(opening, given)))
     if isinstance(prompt, Conversation):
-        return Request(prompt, tuple(map(opening, _filled([None] * prompt.pictures, given))))
+        return Request(prompt, tuple(map(opening, filled([None] * prompt.pictures, given))))
     conversation, sources = read_messages(prompt)
-    return Request(conversation, tuple(map(opening, _filled(sources, given))))
+    return Request(conversation, tuple(map(opening, filled(sources, given))))
 
 
 def _several(images: Images) -> list[ImageLike]:
@@ -67,13 +67,21 @@ def _several(images: Images) -> list[ImageLike]:
     return list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
 
 
-def _filled(sources: Sequence[ImageLike | None], given: Sequence[ImageLike]) -> list[ImageLike]:
-    """Put the pictures that were given where a message's part brings none."""
+def filled(sources: Sequence[ImageLike | None], given: Sequence[ImageLike]) -> list[ImageLike]:
+    """Put the pictures that were given where a message's part brings none.
+
+    Args:
+        sources: As `read_messages` returns them.
+        given: Pictures in order.
+
+    Raises:
+        PromptError: There are more or fewer of them than places.
+    """
     places = sum(source is None for source in sources)
     if places != len(given):
         raise PromptError(
-            f"the messages have {places} parts of type image that bring no picture, and the image argument gives "
-            f"{len(given)} pictures; give as many of one as of the other"
+            f"the messages leave {places} of their pictures to the image argument, which gives {len(given)}; give as "
+            "many, or let each part of type image bring its own as path"
         )
     left = iter(given)
     return [next(left) if source is None else source for source in sources]

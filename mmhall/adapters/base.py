@@ -195,6 +195,7 @@ class Adapter:
 
         Raises:
             ModelError: There is no chat template, or it cannot write this.
+            PromptError: The family has no chat format, and this is not one message with pictures first.
         """
         chat = self.chat
         assert chat is not None
@@ -429,11 +430,6 @@ class Adapter:
         asked = request.conversation
         if not any(map(str.strip, asked.texts)):
             raise PromptError("the prompt is empty; write a question or an instruction")
-        if self.chat is None and not asked.plain:
-            raise PromptError(
-                f"{self.model.config.model_type} has no chat format; ask in a single message of the user's, pictures "
-                "before text"
-            )
         if self.most_images is not None and len(request.images) > self.most_images:
             raise ImageError(
                 f"{self.model.config.model_type} reads at most {self.most_images} picture a prompt, "

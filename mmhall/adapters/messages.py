@@ -114,6 +114,17 @@ class Request:
         return Conversation.asking(self.prompt, len(self.images))
 
 
+def only_text(request: Request, family: str) -> str:
+    """Return the text of a single message that shows its pictures first, for a family without a chat format.
+
+    Raises:
+        PromptError: There is more than that.
+    """
+    if not request.conversation.plain:
+        raise PromptError(f"{family} has no chat format; ask in a single message of the user's, pictures before text")
+    return request.conversation.question
+
+
 def check_text(what: str, text: Any) -> None:
     """Refuse what is no text, or no valid Unicode.
 

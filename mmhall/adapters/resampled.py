@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.adapters.grid import Boxes
-from mmhall.adapters.messages import Request
+from mmhall.adapters.messages import Request, only_text
 
 
 class ResampledAdapter(Adapter):
@@ -60,4 +60,4 @@ class BlipAdapter(ResampledAdapter):
 
     def render(self, request: Request) -> str:
         """Return the prompt alone: these models have no chat format, and the processor puts the query tokens first."""
-        return request.conversation.question
+        return only_text(request, self.model.config.model_type)

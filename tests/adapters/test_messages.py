@@ -269,6 +269,14 @@ def test_a_template_that_would_ask_something_else_is_refused(template, messages,
         rendered(template, messages)
 
 
+def test_the_template_that_stands_in_for_llavas_writes_turns_as_its_authors_do():
+    """Their conversation "vicuna_v1": a space behind the system message and a question, </s> behind an answer."""
+    messages = [{"role": "system", "content": "Be brief."}, *TURNS[:3]]
+    assert rendered(None, messages) == (
+        "Be brief. USER: <image>\nWhat is it? ASSISTANT: A cat.</s>USER: And here?<image>\n ASSISTANT:"
+    )
+
+
 @pytest.mark.parametrize("template", [SYSTEM_IS_A_STRING, FIRST_SYSTEM_PART])
 def test_a_system_message_is_a_string_where_the_template_wants_one(template):
     messages = [{"role": "system", "content": [text("Be "), text("brief.")]}, PLACED[1]]

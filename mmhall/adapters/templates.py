@@ -71,10 +71,14 @@ class ChatTemplate:
                     return written
                 fault = "it changes the texts it is given"
             faults.append(fault)
+        if conversation.plain:
+            raise ModelError(
+                f"{self.family}: its chat template cannot be used: {faults[0]}; give another with {_WAY} that writes "
+                "content as a list of parts of type image and text"
+            )
         raise ModelError(
-            f"{self.family}: its chat template cannot be used: {faults[0]}; give another with {_WAY} that writes "
-            "content as a list of parts of type image and text"
-            + ("" if conversation.plain else ", or ask in a single message with its pictures first")
+            f"{self.family}: its chat template cannot write these messages: {faults[0]}; give another with {_WAY}, or "
+            "ask in a single message with its pictures first"
         )
 
     def _forms(self, conversation: Conversation) -> Iterator[frozenset[str]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @loads_model
 def choose(
-    image: Annotated[Path | None, typer.Argument(help="Picture file.")] = None,
+    image: Annotated[Path | None, typer.Argument(help="Picture file; of --messages, one that they leave out.")] = None,
     question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
     messages: MessagesFile = None,
     choice: Annotated[

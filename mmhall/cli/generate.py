@@ -17,7 +17,7 @@ _DESCRIBE = "Please describe this image in detail."
 
 @loads_model
 def generate(
-    image: Annotated[Path | None, typer.Argument(help="Picture file.")] = None,
+    image: Annotated[Path | None, typer.Argument(help="Picture file; of --messages, one that they leave out.")] = None,
     prompt: Annotated[str | None, typer.Argument(help=f"What to ask; by default: {_DESCRIBE}")] = None,
     messages: MessagesFile = None,
     model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",

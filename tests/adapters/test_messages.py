@@ -9,6 +9,7 @@ import pytest
 import mmhall
 from mmhall.adapters.messages import Conversation, Request, Turn, read_messages
 from mmhall.errors import ModelError, PromptError
+from mmhall.gaze import informative
 from mmhall.generation.shared import beginnings
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
@@ -95,6 +96,14 @@ def test_the_same_words_in_several_places_are_found_in_each(adapter, wide, tall)
     image = adapter.placeholders(inputs["input_ids"])[0].nonzero()[:, 0].tolist()
     assert at[0] < image[0] < at[1] < at[2] < image[-1] < at[3]
     assert not any(at[1] < position < at[2] for position in image)
+
+
+def test_no_word_goes_across_a_picture(wide):
+    """Of "the", a picture and "cat", the cat is informative and "the" is not."""
+    adapter = LVLM(*built("llava")).adapter
+    inputs = adapter.inputs([Request(read_messages([user("the", IMAGE, "cat")])[0], (wide,))])
+    marked = informative(adapter, inputs, adapter.query_mask(inputs))
+    assert adapter.tokenizer.decode(inputs["input_ids"][marked]) == "cat"
 
 
 @pytest.mark.parametrize("name", CHATTING)
@@ -265,7 +274,7 @@ def rendered(template, messages):
 )
 def test_a_template_that_would_ask_something_else_is_refused(template, messages, said):
     assert "What" in rendered(template, [user(IMAGE, "What?")])
-    with pytest.raises(ModelError, match=f"llava: its chat template cannot be used: .*{said}.*; give another with"):
+    with pytest.raises(ModelError, match=f"its chat template cannot write these messages: .*{said}.*; give another"):
         rendered(template, messages)
 
 
@@ -313,6 +322,7 @@ def test_every_call_takes_messages(name, lvlm, wide, tall):
     assert "".join(lvlm.stream(image, PLACED, max_new_tokens=4)).strip() == answer.text.strip()
     batch = lvlm.choose_batch([(image, PLACED), (image, TURNS)])
     assert batch[0].probabilities == pytest.approx(lvlm.choose(image, PLACED).probabilities, abs=1e-5)
+    assert lvlm.choose(image, TURNS, calibrate="none+unk").calibration == "diagonal none+unk"
     assert len(lvlm.score(image, PLACED, "A cat.").logprobs) == len("A cat.")
     assert lvlm.head_divergence(image, PLACED, "A cat.") is not None
     assert lvlm.balance(image, PLACED, "A cat.") is not None

@@ -231,7 +231,7 @@ def started(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[s
         ModelError: It is another model's.
     """
     own = {"name": identity["model"], **{k: v for k, v in identity.items() if k != "model"}, **facts(adapter)}
-    if not path.exists():
+    if files.no_file(path) == "does not exist":
         return {"format": FORMAT, "model": own, "strategies": {}}
     held = read(path)
     belongs(path, held, adapter)

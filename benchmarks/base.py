@@ -73,6 +73,17 @@ class Source:
     seed: int = 0
     pictures: bool = True
 
+    def __post_init__(self) -> None:
+        """Refuse paths that nothing can be read from, whatever a benchmark looks for there.
+
+        Raises:
+            DataError: A name is too long for a file, or no path at all, or may not be read.
+        """
+        for option, path in (("--data", self.data), ("--images", self.images)):
+            reason = None if path is None else no_file(path)
+            if reason is not None and reason.startswith(("cannot be read", "is no path")):
+                raise DataError(f"{path}: {reason}; give another {option}")
+
     def given(self, name: str, reads: str) -> Path:
         """Return the data's path.
 

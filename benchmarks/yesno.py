@@ -4,8 +4,8 @@ The positive class is "yes". Five public scripts score POPE by five rules, and o
 answers they give very different figures, so a rule is named in every result. Each reads the answer without the
 thoughts of a reasoning model (`thoughts`); thoughts alone are unparsed by all of them.
 
-Rules    strict      ours: the first word, markup aside, is yes or no (or yeah, yep, nope), else unparsed;
-                     an unparsed answer is wrong whatever the label.
+Rules    strict      ours: the first word, markup aside, is yes or no (or yeah, yep, nope), else unparsed, and so is
+                     "Yes and no"; an unparsed answer is wrong whatever the label.
          official    RUCAIBox/POPE: no, if a word of the first sentence is No, no or not; else yes.
          opera       shikiw/OPERA: no, if any word is No, NO, no, not or ends in "n't"; else yes.
          vcd         DAMO-NLP-SG/VCD: looks for the label inside the answer, in words as well ("know"):
@@ -37,19 +37,23 @@ METRICS = (
 )
 
 _WORDS: dict[str, Label] = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
+_JOINED = re.compile(r"[^\w.,:;!?\n]*(?:,?\s*(?:and|or)\b[^\w.,:;!?\n]*)?([^\W\d_]+)", re.IGNORECASE)  # to a first word
 _MARKUP = re.compile(r"<[^<>]*>|\\[A-Za-z]+")  # tags, LaTeX commands
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _LONE_DOT = re.compile(r"(?<!\d)\.(?!\d)")
 
 
 def parse_strict(answer: str) -> Label | None:
-    """Read yes or no off the first word behind a model's thoughts; None when it is neither.
+    """Read yes or no off the first word behind a model's thoughts; None when it is neither, or both.
 
-    >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("There is none")
-    ('yes', 'no', None)
+    >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("None"), parse_strict("Yes and no")
+    ('yes', 'no', None, None)
     """
-    first = re.search(r"[^\W\d_]+", _MARKUP.sub(" ", spoken(answer)))
-    return _WORDS.get(first.group().lower()) if first else None
+    text = _MARKUP.sub(" ", spoken(answer))
+    first = re.search(r"[^\W\d_]+", text)
+    said = _WORDS.get(first.group().lower()) if first else None
+    other = _JOINED.match(text, first.end()) if first else None
+    return said if other is None or _WORDS.get(other[1].lower(), said) == said else None
 
 
 def parse_official(answer: str) -> Label:

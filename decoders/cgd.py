@@ -264,7 +264,9 @@ class Guided:
         drafts: dict[int, Draft] = {}
         start, sums = ids.shape[1], torch.zeros(len(ids), device=ids.device)
         while True:
-            logits = choosable(self._prepared.processed_alone(self._prompt, ids, combined(self._session, rows.logits)))
+            logits = self._prepared.processed_alone(self._prompt, ids, combined(self._session, rows.logits))
+            prompts, length = self._prepared.input_ids.shape
+            choosable(logits, ids.shape[1] - length, prompts=prompts, prompt=self._prompt)
             chosen = draws(best_only(logits / self._options.temperature, self._options.top_k))
             sums = sums + logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
             ids = torch.cat([ids, chosen[:, None]], dim=1)

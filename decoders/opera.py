@@ -335,7 +335,7 @@ class Retrospection:
         self._latest: tuple[list[int], list[int]] = ([], [])
         self._told = 0
         if self._looks and not prompts.splittable:
-            raise CompositionError("opera cannot be used with this cache: tokens cannot be tried side by side in it")
+            raise CompositionError("this model's cache does not let tokens be tried side by side; use another strategy")
 
     def run(self) -> list[Tensor]:
         """Return the best answers, best first, (length,) each."""

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmhall.errors import ModelError
+from mmhall.files import no_file
 from mmhall.loading import UNLOADABLE, reason_of
 
 NAMED = (
@@ -115,7 +116,7 @@ def check_clip(name: str) -> None:
     Raises:
         ModelError: Nothing loadable has that name.
     """
-    if name and Path(name).exists():
+    if name and no_file(Path(name)) in (None, "is a folder"):
         _check_folder(Path(name))
     elif not name.startswith(_HUB):
         _published(name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 ImageLike = str | Path | Image.Image
 
+_PIECE = 1024**2  # bytes of a file that are read at a time
 _KNOWN = "expected PNG, JPEG, WebP, BMP, GIF or TIFF"
+_OURS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
 _SEEMS = (
     (b"%!PS", "PostScript"),
     (b"\xc5\xd0\xd3\xc6", "PostScript"),
@@ -63,22 +67,51 @@ def open_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
     reason = no_file(path)
     if reason is not None:
         raise ImageError(f"{path}: {reason}; give the path of a picture file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ImageError(f"{path}: has more than {MAX_BYTES // 1024**2} MB; save the picture anew, without metadata")
+    with _opened(path, max_pixels) as opened:
+        image = _read(opened, max_pixels, str(path))
+        if opened.format == "PNG":
+            _check_sums(path)
+        return image
+
+
+def _opened(path: Path, max_pixels: int) -> ImageFile.ImageFile:
+    """Open a picture file, whose pixels are not read yet."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ImageError(
-                f"{path}: has more than {MAX_BYTES // 1024**2} MB; save the picture anew, without metadata"
-            )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # of size, where max_pixels is the limit, and of torn EXIF
-            opened = Image.open(path, formats=FORMATS)
+            return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: {_seeming(path)}, whatever its name says; {_KNOWN}") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: has far more than {max_pixels:,} pixels; resize it first") from error
+        with path.open("rb") as file:
+            start = file.read(512)
+        if start.startswith(_OURS):
+            raise _damaged(str(path), ValueError("its header cannot be read")) from error
+        raise ImageError(f"{path}: {_seeming(start)}, whatever its name says; {_KNOWN}") from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which comes first where ours is raised
+        found, limit = (int(number) for number in re.findall(r"\d+", str(error)))
+        raise ImageError(
+            f"{path}: {found:,} pixels is over the limit of {min(limit, max_pixels):,}; resize it first"
+        ) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise _damaged(str(path), error) from error
-    with opened:
-        return _read(opened, max_pixels, str(path))
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the checksums of a PNG file with its chunks: Pillow leaves out those of the pixels.
+
+    Raises:
+        ImageError: One is wrong, so that some pixels may be.
+    """
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
+            left, total = int.from_bytes(head[:4], "big"), zlib.crc32(head[4:])
+            while left and (data := file.read(min(left, _PIECE))):
+                left, total = left - len(data), zlib.crc32(data, total)
+            if file.read(4) != total.to_bytes(4, "big"):
+                name = head[4:].decode("latin-1")
+                raise _damaged(str(path), ValueError(f"the checksum of its {name} chunk is wrong"))
 
 
 def _read(image: Image.Image, max_pixels: int, name: str) -> Image.Image:
@@ -146,10 +179,8 @@ def _scaled(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray((values * (255 / whole)).round().astype(np.uint8))
 
 
-def _seeming(path: Path) -> str:
-    """Say what a file that is no picture we read seems to be."""
-    with path.open("rb") as file:
-        start = file.read(512)
+def _seeming(start: bytes) -> str:
+    """Say by its first bytes what a file that is no picture we read seems to be."""
     if start[4:8] == b"ftyp" and start[8:12] in _BOXES:
         return f"is {_BOXES[start[8:12]]}"
     told = next((name for magic, name in _SEEMS if start.lstrip().lower().startswith(magic.lower())), None)
@@ -157,4 +188,7 @@ def _seeming(path: Path) -> str:
 
 
 def _damaged(name: str, error: Exception) -> ImageError:
+    if isinstance(error, OSError) and error.errno is not None:  # the system's word, not Pillow's
+        told = (error.strerror or str(error)).lower()
+        return ImageError(f"{name}: cannot be read: {told}; give the path of a picture file that you may read")
     return ImageError(f"{name}: is damaged or truncated ({error}); get an intact copy")

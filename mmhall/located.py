@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mmhall.errors import ModelError
+from mmhall.files import no_file
 
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
 _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -21,6 +22,9 @@ def located(name: str | Path) -> Path:
     if not isinstance(name, str | Path) or not str(name):
         raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
     folder = EMBEDDED if name == "embedded" else Path(name)
+    reason = no_file(folder / _ADAPTER)
+    if reason not in (None, "does not exist"):
+        raise ModelError(f"{folder / _ADAPTER}: {reason}; give the folder of a saved transformers model, or a hub id")
     if (folder / _ADAPTER).is_file():
         _check_adapter(folder)
     elif folder.is_dir() and not (folder / "config.json").is_file():

@@ -54,16 +54,17 @@ def find(name: str | Path, where: Where) -> Path | None:
 
     Raises:
         OptionError: It is none of these.
-        DataError: The file named does not exist.
+        DataError: The file named cannot be one.
     """
     if where is False:
         return None
     if where is None:
-        return found if (found := place(name)).is_file() else None
+        return found if files.no_file(found := place(name)) is None else None
     if not isinstance(where, str | Path) or not str(where):
         raise OptionError("load", "tuned", where, "a file written by `mmhall tune`, or False for none")
-    if not Path(where).is_file():
-        raise DataError(f"{where}: does not exist; give a file written by `mmhall tune`, or tuned=False for none")
+    reason = files.no_file(Path(where))
+    if reason is not None:
+        raise DataError(f"{where}: {reason}; give a file written by `mmhall tune`, or tuned=False for none")
     return Path(where)
 
 
@@ -230,7 +231,7 @@ def started(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[s
         ModelError: It is another model's.
     """
     own = {"name": identity["model"], **{k: v for k, v in identity.items() if k != "model"}, **facts(adapter)}
-    if not path.exists():
+    if files.no_file(path) == "does not exist":
         return {"format": FORMAT, "model": own, "strategies": {}}
     held = read(path)
     belongs(path, held, adapter)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import subprocess
@@ -22,6 +23,19 @@ def save(image, path, **options):
 
 def pixel(image, x=0, y=0):
     return image.getpixel((x, y))
+
+
+def giant(path, side):
+    """Write a PNG whose header tells so many pixels a side, and which has none."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+    return path
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F"])
@@ -98,18 +112,38 @@ def test_a_truncated_picture_is_named(tmp_path):
         open_image(path)
 
 
+@pytest.mark.parametrize(("at", "reason"), [(-14, "the checksum of its IDAT chunk"), (30, "its header cannot be read")])
+def test_a_png_with_a_wrong_checksum_is_refused(tmp_path, at, reason):
+    """Pillow looks at the header's, not at that of the pixels, some of which may then be wrong."""
+    path = save(Image.effect_noise((64, 64), 50), tmp_path / "a.png")
+    held = bytearray(path.read_bytes())
+    held[at] ^= 1
+    path.write_bytes(held)
+    with pytest.raises(ImageError, match=rf"a\.png: is damaged or truncated \({reason}"):
+        open_image(path)
+
+
+def test_more_pixels_than_pillow_opens_are_told_with_their_number(tmp_path):
+    with pytest.raises(ImageError, match=r"3,600,000,000 pixels is over the limit of 178,956,970; resize it first"):
+        open_image(giant(tmp_path / "a.png", 60_000), max_pixels=10**9)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    """As the system says it to whoever has no right; root has every right."""
+
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "a.png")
+
+    path = save(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", refused)
+    with pytest.raises(ImageError, match=r"a\.png: cannot be read: permission denied; give the path"):
+        open_image(path)
+
+
 @pytest.mark.parametrize("side", [8_000, 60_000])
 def test_a_giant_is_refused_before_it_is_decoded(tmp_path, side):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path = tmp_path / "a.png"
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    )
     with pytest.raises(ImageError, match=r"50,000,000"):
-        open_image(path)
+        open_image(giant(tmp_path / "a.png", side))
 
 
 def test_an_open_picture_is_taken_as_it_is():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,7 +211,15 @@ def test_fingerprints_tell_weights_apart(llava):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("/no/such/folder", "no such folder"), ("nobody/nothing", "cannot load model")]
+    ("name", "message"),
+    [
+        ("/no/such/folder", "no such folder"),
+        ("nobody/nothing", "cannot load model"),
+        ("x" * 300, "cannot be read: file name too long; give the folder"),
+        (Path("x" * 300), "cannot be read: file name too long; give the folder"),
+        ("x" * 252, "cannot load model"),  # the name of its tuned options is too long
+    ],
+    ids=lambda value: str(value)[:20],
 )
 def test_what_cannot_be_loaded_is_one_line(name, message):
     with pytest.raises(ModelError, match=message) as caught:

@@ -113,8 +113,8 @@ def test_a_run_is_not_gone_on_with_after_a_strategy_of_another_package_has_chang
         begin()
 
 
-@pytest.mark.parametrize(("beams", "where"), [(1, r"row \d of 2, step \d+"), (2, r"row \d of 4, step \d+")])
-def test_scores_that_are_no_numbers_name_strategy_row_and_step(llava, pictures, beams, where):
+@pytest.mark.parametrize(("beams", "where"), [(1, r"prompt 1 of 2, step 0"), (2, r"prompt 1 of 2, step 0")])
+def test_scores_that_are_no_numbers_name_strategy_prompt_and_step(llava, pictures, beams, where):
     llava.model.lm_head.weight.data.fill_(float("nan"))
     with pytest.raises(GenerationError, match=rf"^vdd: {where}: the next-token scores hold NaN; try"):
         llava.generate_batch([(pictures[0], "What?"), (pictures[1], "Why?")], "vdd", max_new_tokens=2, num_beams=beams)

@@ -114,9 +114,12 @@ def test_what_is_no_file_is_refused(folder, where):
         load(folder, tuned=where)
 
 
-def test_a_file_that_is_not_there_is_refused(folder, tmp_path):
-    with pytest.raises(DataError, match=r"gone\.json: does not exist"):
-        load(folder, tuned=tmp_path / "gone.json")
+@pytest.mark.parametrize(
+    ("name", "reason"), [("gone.json", "does not exist"), ("x" * 300, "cannot be read: file name")]
+)
+def test_a_file_that_is_not_there_is_refused(folder, tmp_path, name, reason):
+    with pytest.raises(DataError, match=rf"{name}: {reason}"):
+        load(folder, tuned=tmp_path / name)
 
 
 @pytest.mark.parametrize("change", ["lm_head.weight", "model.language_model.layers.1.mlp.down_proj.weight"])

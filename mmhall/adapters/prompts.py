@@ -142,9 +142,11 @@ class Marked:
         at = (row == tokenizer.convert_tokens_to_ids(self.marker)).nonzero()[:, 0].tolist()
         if len(at) != len(self.typed):
             raise PromptError(f"the prompt contains {self.typed[0]!r}, which means something to this model; remove it")
-        spelled = [
-            tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"] for token in self.typed
-        ]
+        ids_of = {
+            token: tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            for token in set(self.typed)
+        }
+        spelled = [ids_of[token] for token in self.typed]
         counts = torch.ones_like(row)
         counts[at] = torch.tensor([len(ids) for ids in spelled], dtype=counts.dtype)
         grown = {k: v.repeat_interleave(counts, dim=1) if k in per_position else v for k, v in read.items()}

@@ -8,6 +8,7 @@ at all for an unknown attention, and padding and causality would vanish without 
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -23,10 +24,14 @@ from mmhall.attention.linears import close_linears, open_linears
 from mmhall.attention.plan import Call, Op, current
 from mmhall.attention.rows import causal, masked, output_of, scores_of
 from mmhall.attention.taps import close_taps, open_taps
-from mmhall.errors import ModelError
+from mmhall.errors import MmhallWarning, ModelError
 
 NAME = "mmhall"
 _LAYER = "_mmhall_layer"
+_NO_WEIGHTS = (
+    "attention weights were asked for (output_attentions), and mmhall's attention returns none; use LVLM.trace, or "
+    "close the LVLM, which gives the model its own attention back"
+)
 _OPEN: WeakKeyDictionary[PreTrainedModel, tuple[int, str]] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
@@ -56,6 +61,8 @@ def attention(
     Returns:
         Head outputs (B, Q, H, Dv), and no weights.
     """
+    if kwargs.get("output_attentions"):
+        warnings.warn(_NO_WEIGHTS, MmhallWarning, stacklevel=2)
     plan, copies = current()
     plain = partial(sdpa, module, dropout=dropout, scaling=scaling, **kwargs)
     if plan is None:

@@ -82,8 +82,9 @@ def writable_picture(path: Path, *, force: bool) -> None:
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ImageError(f"{path}: its name does not say which picture format to write; use .png, .jpg or .webp")
     folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ImageError(f"{path}: its folder does not exist; make it first")
+    reason = no_file(folder)
+    if reason != "is a folder":
+        raise ImageError(f"{path}: its folder {reason or 'is a file'}; give another name, or make the folder first")
     reason = no_file(path)
     if reason is None and not force:
         raise ImageError(f"{path}: is there already; give another name, or --force to overwrite it")

@@ -66,7 +66,8 @@ class Beams:
         """
         prompts, beams = self.scores.shape
         ranked = self._processed(logprobs.clamp_min(_DEAD))
-        choosable(ranked.masked_fill(ranked <= RULED_OUT, -torch.inf), self.said.shape[2])
+        possible = ranked.masked_fill(ranked <= RULED_OUT, -torch.inf)
+        choosable(possible, self.said.shape[2], prompts=len(self._prepared.input_ids), prompt=self._prompt)
         ranked = ranked.view(prompts, beams, -1)
         total = (ranked + self.scores[:, :, None]).flatten(1)
         candidates = max(2, 1 + len(self._prepared.ends)) * beams  # enough to go on with if the best ones end

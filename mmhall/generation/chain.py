@@ -71,7 +71,8 @@ def chain(
     going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     while True:
         logits = rows.logits
-        scores = choosable(prepared.processed(ids, combined(session, logits)), ids.shape[1] - length)
+        scores = prepared.processed(ids, combined(session, logits))
+        choosable(scores, ids.shape[1] - length, prompts=len(prepared.input_ids))
         if keep is not None:
             keep.add(scores, logits[0])
         chosen = scores.argmax(dim=-1) if draws is None else draws(scores)

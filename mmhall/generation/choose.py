@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from mmhall.errors import CompositionError, GenerationError
-from mmhall.strategies import Session
+from mmhall.strategies import Session, Strategy
+
+
+@contextmanager
+def naming(method: Strategy | None = None) -> Iterator[None]:
+    """Name the strategy, or the model where none is at work, in what goes wrong while tokens are chosen."""
+    try:
+        yield
+    except (GenerationError, CompositionError) as error:
+        raise type(error)(f"{getattr(method, 'name', 'the model')}: {error}") from error
 
 
 def combined(session: Session, logits: Sequence[Tensor]) -> Tensor:
@@ -38,12 +48,14 @@ def combined(session: Session, logits: Sequence[Tensor]) -> Tensor:
     return scores + (sums[0] if level is None else level(*sums))
 
 
-def choosable(scores: Tensor, step: int | None = None) -> Tensor:
+def choosable(scores: Tensor, step: int | None = None, *, prompts: int = 1, prompt: int | None = None) -> Tensor:
     """Return scores unchanged if a token can be chosen from every row; argmax over NaN would quietly return token 0.
 
     Args:
-        scores: (rows, vocabulary).
+        scores: (rows, vocabulary); the rows of a prompt follow each other.
         step: How many tokens were chosen before, for a refusal; None: nothing is chosen here.
+        prompts: Of the batch, for a refusal.
+        prompt: The only one the rows are of, by its 0-based index; None: they are of all.
 
     Raises:
         GenerationError: A row holds NaN or inf, or nothing but -inf.
@@ -53,8 +65,10 @@ def choosable(scores: Tensor, step: int | None = None) -> Tensor:
         row = int(usable.logical_not().nonzero()[0, 0])
         top = scores[row].amax()
         what = "NaN" if top.isnan() else "inf" if top > 0 else "nothing above -inf"
-        at = f"row {row} of {len(scores)}, " if len(scores) > 1 else ""
-        where = "" if step is None else f"{at}step {step}: "
+        number = row * prompts // len(scores) if prompt is None else prompt
+        at = [f"prompt {number + 1} of {prompts}"] if prompts > 1 else []
+        at += [] if step is None else [f"step {step}"]
+        where = f"{', '.join(at)}: " if at else ""
         raise GenerationError(
             f"{where}the next-token scores hold {what}; try another dtype (float32, bfloat16) or weaker "
             "strategy options"

@@ -24,6 +24,7 @@ from mmhall.adapters import adapter_for
 from mmhall.adapters.base import PER_POSITION, Adapter, Inputs
 from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.generation.chain import Kept
+from mmhall.generation.choose import naming
 from mmhall.generation.prepare import Prepared
 from mmhall.generation.run import decode, prepared
 from mmhall.strategies import Strategy
@@ -99,7 +100,7 @@ class CustomGenerate:
             main = replace(_prepared(adapter, inputs, config), copies=sequences)
             main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
             seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []
-            with kept_notes(model, adapter.request_notes):
+            with kept_notes(model, adapter.request_notes), naming(self._method):
                 new = decode(adapter, main, session, config, seeds, self._streamer, keep=keep)
         finally:
             adapter.close()

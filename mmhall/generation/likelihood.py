@@ -14,7 +14,7 @@ from mmhall._transformers.settings import bare_settings, own_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.errors import OptionError, PromptError
 from mmhall.generation.branches import State, prefill
-from mmhall.generation.choose import choosable
+from mmhall.generation.choose import choosable, naming
 from mmhall.generation.prepare import prepare
 from mmhall.generation.run import first
 from mmhall.strategies import Strategy
@@ -60,7 +60,7 @@ class Labels:
         """Return log-probabilities over the temperature, (batch, choices) float64 on the CPU; -inf: not in the top."""
         with torch.inference_mode():
             if self.strategy is None:
-                logprobs = _next(_start(adapter, inputs, 1))
+                logprobs = _next(_start(adapter, inputs, 1), 0, len(inputs["input_ids"]))
             else:
                 logprobs = first(adapter, inputs, self.strategy).log_softmax(dim=-1)
             if self.top is not None:
@@ -105,7 +105,7 @@ class Strings:
             state.select(torch.arange(prompts, device=device).repeat_interleave(len(spelled)))
             total = torch.zeros(len(tokens), dtype=torch.float64)
             for step in range(steps):
-                logprobs = _next(state)
+                logprobs = _next(state, step, prompts)
                 total += logprobs.gather(1, tokens[:, step : step + 1])[:, 0].cpu().where(lengths > step, 0)
                 if self.ends:
                     total += logprobs[:, list(self.ends)].logsumexp(dim=-1).cpu().where(lengths == step, 0)
@@ -178,6 +178,7 @@ def _start(adapter: Adapter, inputs: Inputs, new: int) -> State:
     return prefill(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, new)))
 
 
-def _next(state: State) -> Tensor:
-    """Return next-token log-probabilities, (rows, vocabulary) float32."""
-    return choosable(state.logits).log_softmax(dim=-1)
+def _next(state: State, step: int, prompts: int) -> Tensor:
+    """Return next-token log-probabilities, (rows, vocabulary) float32; step and prompts as `choosable` tells them."""
+    with naming():
+        return choosable(state.logits, step, prompts=prompts).log_softmax(dim=-1)

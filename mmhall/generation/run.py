@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +16,11 @@ from mmhall._transformers import caches
 from mmhall._transformers.settings import Resolved, bare_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Op
-from mmhall.errors import CompositionError, GenerationError, OptionError, PromptError
+from mmhall.errors import OptionError, PromptError
 from mmhall.generation.beams import search
 from mmhall.generation.branches import Rows
 from mmhall.generation.chain import Kept, chain
-from mmhall.generation.choose import Draws, choosable, combined
+from mmhall.generation.choose import Draws, choosable, combined, naming
 from mmhall.generation.prepare import Prepared, prepare
 from mmhall.generation.shared import Shared, beginnings
 from mmhall.strategies import Session, Strategy
@@ -75,7 +74,7 @@ def run(
         if config.stop_strings:
             main.criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.input_ids.shape[1]))
         seeds = [seed] * len(main.input_ids) if isinstance(seed, int) else seed
-        with _naming(method):
+        with naming(method):
             return decode(adapter, main, session, config, seeds, streamer, watch, share=share, keep=keep)
 
 
@@ -129,18 +128,8 @@ def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
     with torch.inference_mode():
         session = method.fitted(adapter).prepare(adapter, inputs)
         rows = _read(adapter, prepared(adapter, inputs, config), session, config)
-        with _naming(method):
-            return choosable(combined(session, rows.logits), 0)
-
-
-@contextmanager
-def _naming(method: Strategy) -> Iterator[None]:
-    """Name the strategy in what goes wrong while tokens are chosen."""
-    try:
-        yield
-    except (GenerationError, CompositionError) as error:
-        name = getattr(method, "name", "the model")
-        raise type(error)(f"{name}: {error}") from error
+        with naming(method):
+            return choosable(combined(session, rows.logits), 0, prompts=len(inputs["input_ids"]))
 
 
 def _read(

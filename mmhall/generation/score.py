@@ -14,7 +14,7 @@ from mmhall.answers import Uncertainty
 from mmhall.attention import Op
 from mmhall.balance import Balance, Masses
 from mmhall.divergence import Compared, HeadDivergence, Kept
-from mmhall.generation.choose import choosable
+from mmhall.generation.choose import choosable, naming
 from mmhall.generation.reading import check_room, padded, read_answer
 
 
@@ -120,5 +120,6 @@ def _picked(logprobs: Tensor, tokens: Tensor) -> Tensor:
 def _logprobs(adapter: Adapter, inputs: Inputs, width: int, *watch: Op | None) -> Tensor:
     """Return the log-probabilities from which each of the last `width` tokens was predicted, (batch, width, V)."""
     last = read_answer(adapter, inputs, width, [op for op in watch if op is not None])
-    choosable(last.flatten(0, 1))
+    with naming():
+        choosable(last.flatten(0, 1), prompts=len(last))
     return last.log_softmax(dim=-1)

@@ -62,7 +62,10 @@ def read_answers(path: Path) -> list[Given]:
         DataError: It cannot be read, is of another kind or torn, or a record lacks its id and question, or text.
     """
     what = "a file of answers, as JSON Lines or a JSON array"
-    tables = sorted(path.glob("*.txt")) if path.is_dir() else [path] if path.suffix == ".txt" else []
+    reason = files.no_file(path)
+    if reason not in (None, "is a folder"):
+        raise DataError(f"{path}: {reason}; give {what}")
+    tables = sorted(path.glob("*.txt")) if reason is not None else [path] if path.suffix == ".txt" else []
     rows = [row for table in tables for row in _lines_of_table(table)]
     given = [_given(fields, where) for where, fields in rows or entries(path, what)]
     if not given:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,8 @@ class Row:
     error: str | None = None
 
 
+_FREE = ("text", "error")  # what models and file names may say
+_HALVES = re.compile("[\ud800-\udfff]")
 _COLUMNS = tuple(field.name for field in fields(Row))
 
 
@@ -227,6 +230,7 @@ class Store:
         """
         with self._saying("write"), self._connection:
             told = [{**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)} for row in rows]
+            told = [{**row, **{key: _held(row[key]) for key in _FREE}} for row in told]
             self._connection.executemany(_ADD, told)
 
     def rows(self, benchmark: str) -> Iterator[Row]:
@@ -236,7 +240,8 @@ class Store:
                 f"select {', '.join(_COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
             ):
                 row = dict(zip(_COLUMNS, values, strict=True))
-                yield Row(**{**row, "extra": row["extra"] and json.loads(row["extra"])})
+                told = {key: _told(row[key]) for key in _FREE}
+                yield Row(**{**row, **told, "extra": row["extra"] and json.loads(row["extra"])})
 
     def done(self, benchmark: str) -> set[tuple[str, str]]:
         """Return the (item, strategy) pairs that are answered; failures are not."""
@@ -309,6 +314,18 @@ class Store:
         except sqlite3.Error as error:
             intact = "; what was committed before is intact" if what == "write" else ""
             raise RunError(f"{self.path}: cannot {what} the run: {error}{intact}") from error
+
+
+def _held(text: str | None) -> str | bytes | None:
+    """Return a text as SQLite can hold it: as bytes, where it has half surrogate pairs, as file names may have."""
+    if text is None or not _HALVES.search(text):
+        return text
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _told(held: str | bytes | None) -> str | None:
+    """Return the text that `_held` was given."""
+    return held.decode("utf-8", "surrogatepass") if isinstance(held, bytes) else held
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:

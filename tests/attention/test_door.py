@@ -10,7 +10,7 @@ import torch
 from mmhall._transformers.calls import CACHE
 from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
-from mmhall.errors import ModelError
+from mmhall.errors import MmhallWarning, ModelError
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager, Override, Scale, See, Weigh, planned, real, reweighed
 from tests.conftest import make_random_llava
@@ -251,6 +251,11 @@ def test_a_plan_that_raises_leaves_nothing_behind(llava, inputs):
         planned(llava, inputs, Fail())
     with torch.no_grad():
         torch.testing.assert_close(llava.model(**inputs).logits, before, rtol=0, atol=0)
+
+
+def test_who_asks_for_attention_weights_is_told_that_there_are_none(llava, inputs):
+    with pytest.warns(MmhallWarning, match=r"mmhall's attention returns none; use LVLM\.trace, or close the LVLM"):
+        llava.model(**inputs, output_attentions=True)
 
 
 def test_soft_capped_attention_is_refused(processor):

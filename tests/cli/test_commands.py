@@ -420,10 +420,16 @@ LONG = "x" * 300
     [
         ("generate", f"{LONG}.png"),
         ("generate", "a.png", "--heatmap", f"{LONG}.png"),
+        ("generate", "picture.png", "--heatmap", f"{LONG}/a.png"),
+        ("generate", "picture.png", "--strategy", f"cgd(clip='{LONG}')"),
+        ("generate", "picture.png", "--chat-template", LONG),
+        ("choose", "picture.png", "What?", "--model", LONG),
         ("generate", "picture.png", "--model", LONG),
         ("generate", "picture.png", "--tuned", LONG),
         ("bench", "pope", "--out", LONG),
         ("bench", "pope", "--out", "run", "--data", LONG),
+        ("bench", "pope", "--out", "run", "--data", "picture.png", "--images", LONG),
+        ("demo", "--model", LONG),
         ("bench", "pope", "--out", "run", "--data", f"{LONG}.csv"),
         ("report", LONG),
         ("scenes", "--out", LONG),
@@ -436,7 +442,7 @@ LONG = "x" * 300
 )
 def test_a_name_that_no_file_can_have_is_one_line(refused, picture_file, arguments):
     line = refused(*arguments)
-    assert "too long" in line.lower() or "cannot be written" in line
+    assert "too long" in line.lower() or "cannot be written" in line or "must be a folder that holds" in line
 
 
 @pytest.mark.parametrize(

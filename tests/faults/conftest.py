@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-FAULTS = 45
+FAULTS = range(1, 46)
 
 
 def pytest_terminal_summary(terminalreporter):
-    states = {"passed": set(), "failed": set(), "error": set()}
-    for state, numbers in states.items():
+    ran, broken = set(), set()
+    for state in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(state, []):
-            numbers.update(value for name, value in getattr(report, "user_properties", []) if name == "fault")
-    broken = states["failed"] | states["error"]
-    if states["passed"] | broken:
-        held = len(states["passed"] - broken)
-        terminalreporter.write_line(
-            f"faults: {held} of {FAULTS} hold, {len(broken)} do not, the others have no row yet"
-        )
+            numbers = {value for name, value in getattr(report, "user_properties", []) if name == "fault"}
+            ran |= numbers
+            broken |= numbers if state != "passed" else set()
+    if ran:
+        parts = [f"{len(ran - broken)} of {len(FAULTS)} hold"]
+        parts += [
+            f"{text}: {named(numbers)}"
+            for text, numbers in (("broken", broken), ("did not run or have no row", set(FAULTS) - ran))
+            if numbers
+        ]
+        terminalreporter.write_line("faults: " + "; ".join(parts))
+
+
+def named(numbers):
+    return ", ".join(map(str, sorted(numbers)))

@@ -120,6 +120,19 @@ def test_a_single_row_of_nan_in_a_later_step_is_an_error(way):
     assert len(passes) == 5
 
 
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"do_sample": True}], ids=str)
+def test_the_prompt_and_the_step_are_named(settings):
+    """The second prompt's scores are no numbers from its third token on."""
+    adapter, passes = ours("llava"), []
+
+    def late(out):
+        passes.append(out)
+        return out if len(passes) < 3 else torch.cat([out[: len(out) // 2], out[len(out) // 2 :] * torch.nan])
+
+    with logits_of(adapter, late), pytest.raises(GenerationError, match=r"^greedy: prompt 2 of 2, step 2: the next-"):
+        said(adapter, adapter.inputs(REQUESTS[1:3]), **settings)
+
+
 def test_nan_in_a_branch_alone_is_an_error():
     adapter = ours("llava")
     inputs = adapter.inputs(REQUESTS[1:3])

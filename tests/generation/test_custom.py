@@ -12,7 +12,7 @@ from transformers import DynamicCache, StaticCache, StoppingCriteriaList, StopSt
 import mmhall
 from mmhall._transformers.calls import CACHE
 from mmhall.adapters.base import Request
-from mmhall.errors import CompositionError, ModelError, OptionError, PromptError, UnknownNameError
+from mmhall.errors import CompositionError, GenerationError, ModelError, OptionError, PromptError, UnknownNameError
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
 
@@ -239,6 +239,14 @@ def test_pictures_and_placeholders_must_go_together(pictures):
         model.generate(**unmarked, custom_generate=loop, max_new_tokens=2)
     with pytest.raises(PromptError, match="do not match"):
         model.generate(**{**inputs, "pixel_values": inputs["pixel_values"][:1]}, custom_generate=loop, max_new_tokens=2)
+
+
+def test_scores_that_are_no_numbers_name_strategy_prompt_and_step(pictures):
+    model, processor = ZOO["llava"]()
+    inputs = inputs_of(LVLM(model, processor), pictures)
+    model.lm_head.weight.data.fill_(float("nan"))
+    with pytest.raises(GenerationError, match=r"^vdd: prompt 1 of 2, step 0: the next-token scores hold NaN"):
+        model.generate(**inputs, custom_generate=mmhall.custom_generate("vdd"), max_new_tokens=2)
 
 
 def test_unknown_strategies_and_options_are_refused():

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 
@@ -19,7 +20,8 @@ def row(item, strategy="greedy", text="Yes"):
 
 def test_answers_come_back_as_they_went_in(tmp_path):
     store = Store.create(tmp_path, SETUP)
-    rows = [row("1", text="naïve “quotes”\n\x00 end"), row("1", "vcd"), row("2")]
+    rows = [row("1", text="naïve “quotes”\n\x00 end"), row("1", "vcd"), row("2", text="half \ud800")]
+    rows.append(replace(row("3", text=""), extra={}, error="\udcff.png: is damaged"))  # a name that is no UTF-8
     store.add(rows)
     store.close()
     again = Store.open(tmp_path)

@@ -31,7 +31,8 @@ Said = dict[str, Any]
 
 def ways_of(spec: str) -> dict[str, dict[str, Any]]:
     """Return the ways in which a strategy can be asked: one that searches draws no tokens."""
-    searches = mmhall.strategy(spec).searches
+    method = mmhall.strategy(spec)
+    searches = method.searches or method.beams > 1
     return {way: asked for way, asked in WAYS.items() if not searches or way != "sampled"}
 
 

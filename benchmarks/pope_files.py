@@ -23,7 +23,7 @@ from mmhall.benchmarks.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.pope_wording import in_version, object_of
 from mmhall.benchmarks.yesno import Label
 from mmhall.errors import DataError
-from mmhall.files import no_file
+from mmhall.files import encoding, no_file
 from mmhall.results.imports import entries
 
 MANIFEST = "manifest.json"
@@ -67,7 +67,7 @@ def is_questions(path: Path) -> bool:
 
 def _start(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
+        with path.open(encoding=encoding(path), errors="replace") as file:
             return file.read(4096)
     except OSError:
         return ""

@@ -2,9 +2,9 @@
 
 Case, underscores and hyphens do not count, nor does what stands in parentheses ("mouse_(computer_equipment)") or marks
 COCO's stuff ("-merged", "-other", "-stuff") or Objects365's rest ("Other Shoes"). "Cabinet/shelf" and "couch, sofa" are
-names of one category each; "Dogs" and "dog" are one, and so are "Person" and COCO's "person", "diningtable" and "dining
-table", "aeroplane" and "airplane". Where data has "person", its "Man", "Woman", "Boy" and "Girl" are persons, too: a picture of a woman would
-else be one without a person.
+names of one category each; "Dogs" and "dog" are one, and so are "Person" and COCO's "person", "diningtable" and
+"dining table", "aeroplane" and "airplane". Where data has "person", its "Man", "Woman", "Boy" and "Girl" are persons,
+too: a picture of a woman would else be one without a person.
 """
 
 from __future__ import annotations

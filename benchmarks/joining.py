@@ -23,9 +23,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmhall.benchmarks.base import Benchmark, Item, Material
+from mmhall.benchmarks.pope_maker import SETTINGS
 from mmhall.errors import DataError
 from mmhall.results.imports import IDS, PICTURES, Given, told
 
+_POPE_FILE = re.compile(rf"pope[^a-z]*(?:seem[^a-z]*)?({'|'.join(SETTINGS)})")
 _NUMBERS = 3  # the last of the levels of a picture's names
 _COCO_NUMBER = re.compile(r"(?:COCO_[a-z]+20[0-9]{2}_)?0*([0-9]+)")  # of its files, in both years' spelling
 
@@ -65,7 +67,7 @@ class _Numbered:
     def setting(self, given: Given) -> str | None:
         """Return the setting an answer says it is of, or that all are of; None: it is not known."""
         said = (given.category or "").lower()
-        return said if said in self.settings else self.default
+        return said if said in (*self.settings, *(SETTINGS if self.settings else ())) else self.default
 
 
 def join(benchmark: Benchmark, material: Material, given: Sequence[Given], path: Path) -> Joined:
@@ -185,6 +187,10 @@ def _numbered(items: Sequence[Item], path: Path) -> _Numbered:
                 numbered[id_] = replace(item, id=id_, groups=(setting, *others), truth=truth)
     settings = tuple(dict.fromkeys(setting for item in items for setting in item.truth["ids"]))
     named = settings if len(settings) == 1 else [s for s in settings if s in path.name.lower()]
+    other = {found[1] for found in _POPE_FILE.finditer(path.name.lower())}
+    if settings and other and not other & set(settings):
+        told = f"its name says {', '.join(sorted(other))}, the data is of {', '.join(settings)}"
+        raise DataError(f"{path}: {told}; give the questions it answers, or rename it")
     return _Numbered(numbered, settings, named[0] if len(named) == 1 else None)
 
 
@@ -288,8 +294,8 @@ def _by_place(numbered: _Numbered, given: Sequence[Given], path: Path) -> Joined
         setting = numbered.setting(one) if numbered.settings else ""
         if setting is None:
             raise DataError(f"{one.where}: {_no_setting(numbered)}")
-        place, order = counts[setting], left[setting]
-        counts[setting] += 1
+        place, order = counts.get(setting, 0), left.get(setting, [])
+        counts[setting] = place + 1
         if place >= len(order) or not _is_asked(order[place], one):
             due = repr(_question(order[place])) if place < len(order) else "none"
             raise DataError(

@@ -183,6 +183,20 @@ def test_numbers_from_0_are_never_taken_for_those_from_1(pope_file):
         scored("pope", pope_file, llava[:0:-1])
 
 
+def test_answers_of_another_setting_are_not_joined_by_their_numbers(pope_file):
+    """Half of the questions of two settings are the same; the figure would look right."""
+    records = [{"question_id": n, "text": s} for n, s in enumerate(SAID, 1)]
+    with pytest.raises(DataError, match=r"its name says popular, the data is of random"):
+        scored("pope", pope_file, records, "llava_coco_pope_popular.jsonl")
+    with pytest.raises(DataError, match=r"none of its 4 answers .* the file 'popular/1'"):
+        scored("pope", pope_file, [{**r, "category": "popular"} for r in records])
+    mixed = [{**r, "category": c} for r in records for c in ("popular", "random")]
+    assert value(scored("pope", pope_file, mixed), "random", "accuracy") == (3, 4)
+    asked = [{"category": "popular", "question": q, "answer": "Yes"} for q in QUESTIONS]
+    with pytest.raises(DataError, match="at place 1 the data has none"):
+        scored("pope", pope_file, asked)
+
+
 def test_an_answer_about_another_picture_is_not_joined_by_its_number(pope_file):
     records = [{"question_id": n, "image": i, "text": "Yes"} for n, i in enumerate(("b.jpg", "a.jpg"), 2)]
     with pytest.raises(DataError, match=r"line 1: names picture 'b\.jpg', but by its id it is about 'a\.jpg'"):

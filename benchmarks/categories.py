@@ -1,17 +1,19 @@
 """Names of categories as detection data sets write them: which are one category, and the words each goes by.
 
 Case, underscores and hyphens do not count, nor does what stands in parentheses ("mouse_(computer_equipment)") or marks
-COCO's stuff ("-merged", "-other", "-stuff"). "Cabinet/shelf" and "couch, sofa" are names of one category each; "Dogs"
-and "dog" are one, and so are "Person" and COCO's "person", "diningtable" and "dining table", "aeroplane" and
-"airplane".
+COCO's stuff ("-merged", "-other", "-stuff") or Objects365's rest ("Other Shoes"). "Cabinet/shelf" and "couch, sofa" are
+names of one category each; "Dogs" and "dog" are one, and so are "Person" and COCO's "person", "diningtable" and
+"dining table", "aeroplane" and "airplane". Where data has "person", its "Man", "Woman", "Boy" and "Girl" are persons,
+too: a picture of a woman would else be one without a person.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
-from mmhall.benchmarks.coco_words import SPELLINGS, SYNONYMS
+from mmhall.benchmarks.coco_words import PEOPLE, SPELLINGS, SYNONYMS
 from mmhall.benchmarks.plurals import plural, singulars
 
 
@@ -21,8 +23,9 @@ def names(category: str) -> tuple[str, ...]:
     >>> names("Cabinet/shelf"), names("mouse_(computer_equipment)"), names("Cutting/chopping Board")
     (('cabinet', 'shelf'), ('mouse',), ('cutting board', 'chopping board'))
     """
+    category = unicodedata.normalize("NFC", category)
     plain = re.sub(r"\([^()]*\)", " ", category.lower().replace("_", " "))
-    plain = re.sub(r"(-(other|merged|stuff))+\s*$", "", plain)
+    plain = re.sub(r"(-(other|merged|stuff))+\s*$|^\s*other (?=\w)", "", plain)
     parts = [" ".join(part.split()) for part in re.split(r"[/,;|]", plain)]
     parts = [part for part in parts if part] or [" ".join(category.lower().split())]
     head = parts[-1].rpartition(" ")[2]
@@ -65,6 +68,9 @@ def unified(categories: Iterable[str]) -> dict[str, str]:
         key = plurals.get(own, own)
         coco = coco_name(own[0]) if len(own) == 1 else None
         found[category] = coco or first.setdefault(key, category)
+    if "person" in found.values():
+        kinds = (category for category in listed if {*keys[category], *singulars(keys[category][0])} & PEOPLE)
+        found |= dict.fromkeys(kinds, "person")
     return found
 
 

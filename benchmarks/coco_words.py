@@ -113,5 +113,12 @@ SPELLINGS: dict[str, str] = {
     "microwave": "microwave oven",
     "skis": "ski",
     "scissors": "scissor",
+    "dining table": "dinning table, kitchen & dining room table",
+    "bird": "wild bird",
 }
 """Other names that data sets have for the same object; words for kinds of it, as in `SYNONYMS`, are none."""
+
+PEOPLE = frozenset(
+    ("man", "woman", "boy", "girl", "child", "kid", "baby", "toddler", "lady", "gentleman", "guy", "adult")
+)
+"""Categories that data sets have beside "person", though each is one."""

@@ -2,8 +2,8 @@
 
 Benchmarks read files only. `fetch` writes them once for each commit, in $XDG_CACHE_HOME/mmhall/hub, whole or not at
 all; a commit that lies there is never asked for again. Without a revision the dataset's current commit is taken, and
-said in the results, so that it can be pinned. A dataset that was copied from the hub, as a folder or file of Parquet,
-is converted in the same way, once for each SHA-256 of its files.
+said in the results, so that it can be pinned. A dataset that was copied from the hub as a folder or file of Parquet, or
+saved by `save_to_disk` as Arrow, is converted in the same way, once for each SHA-256 of its files.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mmhall.results.kinds import seems
 
 PREFIX = "hub:"
 NOTE = "hub.json"
+_KINDS = (".parquet", ".arrow")
 _PATIENCE = 10.0  # seconds to wait for the hub to say which commit is current
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SPEC = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)?(?:@(?P<revision>[\w./-]+))?")
@@ -59,20 +60,20 @@ KNOWN = {
 
 
 def given(value: str, benchmark: str) -> Path:
-    """Return a benchmark's data: a file or folder as it is; what the hub has, there or copied as Parquet, converted.
+    """Return a benchmark's data: a file or folder as it is; what the hub has, there or copied, converted.
 
     Args:
         value: A file or folder, or "hub:" and a folder or what `fetch` takes.
         benchmark: Name of the benchmark.
 
     Raises:
-        DataError: As of `fetch`, or Parquet files are not what the benchmark reads.
+        DataError: As of `fetch`, or Parquet or Arrow files are not what the benchmark reads.
     """
     marked = value.startswith(PREFIX)
     path = Path(value.removeprefix(PREFIX))
     if marked and not (value.removeprefix(PREFIX) and path.exists()):
         return fetch(value, benchmark)
-    files = _parquet(path)
+    files = _stored(path)
     if files:
         return _local(path, files, benchmark)
     if marked:
@@ -120,15 +121,16 @@ def remarks(data: Path | None) -> tuple[str, ...]:
     return (f"from the hub; --data {pinned} takes the same again.",)
 
 
-def _parquet(path: Path) -> list[Path]:
-    """Return a dataset's Parquet files, in the folder or one below it as the hub lays them out."""
+def _stored(path: Path) -> list[Path]:
+    """Return a dataset's Parquet or Arrow files, in the folder or below it, as the hub or `save_to_disk` has them."""
     if path.is_dir():
-        return sorted(path.glob("*.parquet")) or sorted(path.glob("*/*.parquet"))
-    return [path] if path.suffix == ".parquet" and path.is_file() else []
+        found = (sorted(path.glob(f"{below}*{kind}")) for kind in _KINDS for below in ("", "*/", "*/*/"))
+        return next(filter(None, found), [])
+    return [path] if path.suffix in _KINDS and path.is_file() else []
 
 
 def _local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
-    """Return what a benchmark takes as its data of Parquet files, converting them if they are not at hand."""
+    """Return what a benchmark takes as its data of stored files, converting them if they are not at hand."""
     known = _known(benchmark)
     splits = _of_splits(path, files, known)
     digest = hashlib.sha256()
@@ -155,7 +157,7 @@ def _of_splits(path: Path, files: Sequence[Path], known: Known) -> list[list[Pat
         return [[path]]
     found = []
     for split in known.splits:
-        own = [file for file in files if re.fullmatch(rf"{split}(-.*)?", file.stem)]
+        own = [file for file in files if file.parent.name == split or re.fullmatch(rf"{split}(-.*)?", file.stem)]
         own = own or (list(files) if len(known.splits) == 1 else [])
         folders = sorted({file.parent for file in own})
         if len(folders) != 1:
@@ -169,10 +171,12 @@ def _of_splits(path: Path, files: Sequence[Path], known: Known) -> list[list[Pat
 def _rows(path: Path, files: Sequence[Path], scratch: str) -> Any:
     from datasets import load_dataset
 
+    kind, named = files[0].suffix.removeprefix("."), [str(file) for file in files]
     try:
-        return load_dataset("parquet", data_files=[str(file) for file in files], split="train", cache_dir=scratch)
-    except Exception as error:  # what Parquet's reader may raise differs from version to version
-        raise DataError(f"{path}: cannot be read as Parquet: {_line(error)}; copy it from the hub again") from error
+        return load_dataset(kind, data_files=named, split="train", cache_dir=scratch)
+    except Exception as error:  # what the readers may raise differs from version to version
+        told = f"cannot be read as {kind.capitalize()}: {_line(error)}"
+        raise DataError(f"{path}: {told}; copy it from the hub again") from error
 
 
 def _known(benchmark: str) -> Known:

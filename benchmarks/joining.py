@@ -5,8 +5,10 @@ By id       The item's own; POPE's question_id, a number in each setting; or the
             itself: a run asks it once, but others may have got two different answers.
 By picture  A picture goes by its id, its file name with or without folder or ending, or the number that name ends in.
             Where several questions are asked about it, the answer must repeat its question.
-By place    Answers that say nothing but their question, in the order of the question file: only if every question is
-            that of its place.
+By place    Answers whose ids fit nothing, in the order of the question file, or of the files of several settings one
+            after the other, as LLaVA asks them: only if every answer repeats the question of its place.
+Refused     Ids that say one thing where the question or picture beside them says another: numbers from 0 for those from
+            1, of another set of questions, of other pictures.
 Question    Compared up to its last question mark: behind it stands how to answer, which differs from script to script.
 """
 
@@ -14,13 +16,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain, permutations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmhall.benchmarks.base import Benchmark, Item, Material
+from mmhall.benchmarks.pope_maker import SETTINGS
 from mmhall.errors import DataError
 from mmhall.results.imports import IDS, PICTURES, Given, told
+
+_POPE_FILE = re.compile(rf"pope[^a-z]*(?:seem[^a-z]*)?({'|'.join(SETTINGS)})")
+_NUMBERS = 3  # the last of the levels of a picture's names
+_COCO_NUMBER = re.compile(r"(?:COCO_[a-z]+20[0-9]{2}_)?0*([0-9]+)")  # of its files, in both years' spelling
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ class _Numbered:
     def setting(self, given: Given) -> str | None:
         """Return the setting an answer says it is of, or that all are of; None: it is not known."""
         said = (given.category or "").lower()
-        return said if said in self.settings else self.default
+        return said if said in (*self.settings, *(SETTINGS if self.settings else ())) else self.default
 
 
 def join(benchmark: Benchmark, material: Material, given: Sequence[Given], path: Path) -> Joined:
@@ -86,16 +95,70 @@ def join(benchmark: Benchmark, material: Material, given: Sequence[Given], path:
     if len({item.picture for item in items}) == len(items) and pictures and kinds[0] != "item":
         kinds = pictures  # a running number beside the picture says nothing
     found: Joined | None = None
+    refusal: DataError | None = None
     for kind in kinds:
-        joined = _by_number(numbered, given, kind) if kind == "question_id" and numbered.settings else None
-        joined = joined or Joined(own, tuple(one.ids[kind] for one in given))
-        if kind != "item" and not joined.hits:
-            joined = _by_picture(material, numbered, given, kind) or joined
-        if joined.hits:
-            return joined
-        found = found or joined
+        try:
+            joined = _by_kind(material, numbered, own, given, kind)
+            if joined.hits:
+                if kind != "item":
+                    _refuse_contradictions(joined, material, given, kind)
+                return joined
+            found = found or joined
+        except DataError as error:
+            refusal = refusal or error
+    if all(one.questions for one in given):
+        with suppress(DataError):
+            return _by_place(numbered, given, path)
+    if refusal is not None:
+        raise refusal
     assert found is not None
     return found
+
+
+def _by_kind(
+    material: Material, numbered: _Numbered, own: Mapping[str, Item], given: Sequence[Given], kind: str
+) -> Joined:
+    joined = _by_number(numbered, given, kind) if kind == "question_id" and numbered.settings else None
+    joined = joined or Joined(own, tuple(one.ids[kind] for one in given))
+    if kind != "item" and not joined.hits:
+        joined = _by_picture(material, numbered, given, kind) or joined
+    return joined
+
+
+def _refuse_contradictions(joined: Joined, material: Material, given: Sequence[Given], kind: str) -> None:
+    """Refuse ids that lead to other items than the question or picture beside them, or that count from 0 for from 1.
+
+    Raises:
+        DataError: An answer repeats the question of another item, or names another picture than its item's.
+    """
+    asked = {_plain(_question(item)) for item in material.items}
+    known = _names(material.items, material.pictures)
+    told = "check that --data is what was asked, and the ids are its own"
+    numbers = {one.ids[kind] for id_, one in zip(joined.ids, given, strict=True) if id_ in joined.items}
+    for id_, one in zip(joined.ids, given, strict=True):
+        item, number = joined.items.get(id_), one.ids[kind]
+        if item is None:
+            if number == "0" and "1" in numbers:
+                raise DataError(
+                    f"{one.where}: counts from {kind} 0, the data from 1, so that answers would move; {told}"
+                )
+            continue
+        others = {_plain(text) for text in one.questions if "?" in text} & asked
+        if others and not _is_asked(item, one):
+            raise DataError(
+                f"{one.where}: {kind} {number!r} is {_question(item)!r:.80} in the data, but the answer repeats "
+                f"{one.questions[0]!r:.80}, which is another; {told}"
+            )
+        _refuse_other_picture(item, one, known, told)
+
+
+def _refuse_other_picture(item: Item, one: Given, known: Sequence[Mapping[str, list[Item]]], told: str) -> None:
+    for name in (one.ids[field] for field in PICTURES if field in one.ids):
+        about = _about(known, name)
+        if item.picture is not None and about and all(each.picture != item.picture for each in about):
+            raise DataError(
+                f"{one.where}: names picture {name!r:.80}, but by its id it is about {item.picture!r:.80}; {told}"
+            )
 
 
 def _refuse_mixed(given: Sequence[Given]) -> None:
@@ -124,6 +187,10 @@ def _numbered(items: Sequence[Item], path: Path) -> _Numbered:
                 numbered[id_] = replace(item, id=id_, groups=(setting, *others), truth=truth)
     settings = tuple(dict.fromkeys(setting for item in items for setting in item.truth["ids"]))
     named = settings if len(settings) == 1 else [s for s in settings if s in path.name.lower()]
+    other = {found[1] for found in _POPE_FILE.finditer(path.name.lower())}
+    if settings and other and not other & set(settings):
+        told = f"its name says {', '.join(sorted(other))}, the data is of {', '.join(settings)}"
+        raise DataError(f"{path}: {told}; give the questions it answers, or rename it")
     return _Numbered(numbered, settings, named[0] if len(named) == 1 else None)
 
 
@@ -188,7 +255,8 @@ def _about(known: Sequence[Mapping[str, list[Item]]], id_: str) -> list[Item]:
         found = next((level[name] for level in known if name in level), None)
         if found is not None:
             return found
-    return []
+    number = _COCO_NUMBER.fullmatch(path.stem)
+    return known[_NUMBERS].get(number[1], []) if number and len(known) > _NUMBERS else []
 
 
 def _asked(about: Sequence[Item], one: Given, kind: str) -> str:
@@ -211,7 +279,7 @@ def _asked(about: Sequence[Item], one: Given, kind: str) -> str:
 
 
 def _by_place(numbered: _Numbered, given: Sequence[Given], path: Path) -> Joined:
-    """Join answers that repeat their question and say nothing else, in order.
+    """Join answers that repeat their question, in order.
 
     Raises:
         DataError: A question is not that of its place.
@@ -219,16 +287,15 @@ def _by_place(numbered: _Numbered, given: Sequence[Given], path: Path) -> Joined
     left: dict[str, list[Item]] = {}
     for item in sorted(numbered.items.values(), key=_number_of) if numbered.settings else numbered.items.values():
         left.setdefault(item.groups[0] if numbered.settings else "", []).append(item)
+    if numbered.settings and all(numbered.setting(one) is None for one in given):
+        return Joined(numbered.items, tuple(item.id for item in _of_all_settings(numbered, left, given)))
     ids, counts = [], dict.fromkeys(left, 0)
     for one in given:
         setting = numbered.setting(one) if numbered.settings else ""
         if setting is None:
-            raise DataError(
-                f"{one.where}: has a question and no id, and the data has {', '.join(numbered.settings)}; say which in "
-                "a field category, in the file's name, or by giving one question file as --data"
-            )
-        place, order = counts[setting], left[setting]
-        counts[setting] += 1
+            raise DataError(f"{one.where}: {_no_setting(numbered)}")
+        place, order = counts.get(setting, 0), left.get(setting, [])
+        counts[setting] = place + 1
         if place >= len(order) or not _is_asked(order[place], one):
             due = repr(_question(order[place])) if place < len(order) else "none"
             raise DataError(
@@ -238,6 +305,29 @@ def _by_place(numbered: _Numbered, given: Sequence[Given], path: Path) -> Joined
             )
         ids.append(order[place].id)
     return Joined(numbered.items, tuple(ids))
+
+
+def _of_all_settings(numbered: _Numbered, left: Mapping[str, list[Item]], given: Sequence[Given]) -> list[Item]:
+    """Return the items of all settings in the one order of settings in which each answer repeats its question.
+
+    Raises:
+        DataError: There is no such order, or there are several.
+    """
+    fitting = []
+    for order in permutations(left.values()):
+        items = list(chain.from_iterable(order))
+        if len(items) == len(given) and all(map(_is_asked, items, given)):
+            fitting.append(items)
+    if len(fitting) != 1:
+        raise DataError(f"{given[0].where}: {_no_setting(numbered)}")
+    return fitting[0]
+
+
+def _no_setting(numbered: _Numbered) -> str:
+    return (
+        f"has a question and no id, and the data has {', '.join(numbered.settings)}; say which in a field category, "
+        "in the file's name, or by giving one question file as --data"
+    )
 
 
 def _number_of(item: Item) -> tuple[bool, int, str]:

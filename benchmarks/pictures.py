@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from mmhall import files
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
-from mmhall.benchmarks.categories import forms, unified
+from mmhall.benchmarks.categories import coco_name, forms, unified
 from mmhall.benchmarks.picture_lists import files_of, read_csv, read_sets, seen
 from mmhall.errors import DataError
 from mmhall.results.kinds import of_data, seems
@@ -47,11 +47,13 @@ class PictureSet:
         pictures: In ascending order of id.
         categories: Every category name, sorted.
         words: Category to the synonyms that the file gives for it, where it gives some.
+        remarks: What a reader of any figure should know of the file.
     """
 
     pictures: tuple[Picture, ...]
     categories: tuple[str, ...]
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     _by_id: dict[str, Picture] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,7 +99,7 @@ def read_pictures(path: Path, images: Path, limit: int | None = None, required: 
     known = unified(name for objects in found.values() for name in objects)
     told = {name: _told(found[name], known) for name in names}
     pictures = [Picture(name, files[name], tuple(told[name]), told[name]) for name in names]
-    return _existing(path, pictures, set(known.values()), required)
+    return replace(_existing(path, pictures, set(known.values()), required), remarks=_people(known))
 
 
 def read_coco(annotations: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
@@ -137,7 +139,24 @@ def _coco(data: Any, annotations: Path, images: Path, limit: int | None, require
         if one.id == other.id:
             raise DataError(f"{annotations}: lists picture {one.id} twice; give every picture an id of its own")
     made = _existing(annotations, pictures[:limit], set(names.values()), required)
-    return replace(made, words=_words(data["categories"], known, annotations))
+    words = _words(data["categories"], known, annotations)
+    return replace(made, words=words, remarks=_people(known) + _in_part(data["images"]))
+
+
+def _people(known: Mapping[str, str]) -> tuple[str, ...]:
+    """Say which categories count as persons; see `unified`."""
+    other = sorted(name for name, one in known.items() if one == "person" and coco_name(name) != "person")
+    return (f"{', '.join(map(repr, other))} count as 'person', which the data has, too.",) if other else ()
+
+
+def _in_part(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Say that not every object is annotated, where a file tells of which it was looked for, as LVIS does."""
+    if not any("neg_category_ids" in entry for entry in images):
+        return ()
+    return (
+        "the file lists only objects that were looked for in each picture (neg_category_ids, as in LVIS): one that it "
+        "does not list may be there, so that a question labelled no or an object counted as absent may be wrong.",
+    )
 
 
 def _file(entry: Mapping[str, Any], images: Path) -> Path:
@@ -244,7 +263,7 @@ class PictureBenchmark(Benchmark):
         )
         items = self.items(pictures, source.seed)
         files = {i.picture: pictures[i.picture].path for i in items if i.picture is not None}
-        return Material(tuple(items), files, tuple(remarks))
+        return Material(tuple(items), files, (*pictures.remarks, *remarks))
 
     def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
         """Return pictures with what else is known of them, and what a reader should know of that.

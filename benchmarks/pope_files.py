@@ -4,6 +4,8 @@ A set is up to three files, one for each setting, whose names say which: "coco_p
 Lines or one JSON array, with LF or CRLF, of {"question_id": 1, "image": "a.jpg", "text": "Is there ...",
 "label": "yes"}. Numbers start anew in every file, so a question is known by setting and number.
 
+A single file may have all settings: then each record says its own in a field `category`.
+
 POPEv2's annotations.json is a set of its own, with the setting "v2": {"image_name": "/images/a.jpg", "query": "Is
 there ...", "label": "Yes"}, pictures relative to --images, questions numbered from 1.
 """
@@ -23,11 +25,13 @@ from mmhall.benchmarks.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.pope_wording import in_version, object_of
 from mmhall.benchmarks.yesno import Label
 from mmhall.errors import DataError
-from mmhall.files import no_file
+from mmhall.files import encoding, no_file
 from mmhall.results.imports import entries
+from mmhall.results.kinds import seems
 
 MANIFEST = "manifest.json"
 SECOND = "v2"
+_WHAT = "POPE's question files"
 _ENDINGS = (".json", ".jsonl")
 _SUBFOLDERS = ("", "val2014", "train2014", "val2017", "train2017", "images")
 
@@ -67,7 +71,7 @@ def is_questions(path: Path) -> bool:
 
 def _start(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
+        with path.open(encoding=encoding(path), errors="replace") as file:
             return file.read(4096)
     except OSError:
         return ""
@@ -88,8 +92,9 @@ def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
     Raises:
         DataError: A file cannot be read, names no setting or another file's, or a record is unfit.
     """
-    files = _files(path)
-    records = {setting: _records(file) for setting, file in files.items()}
+    records = _by_category(path)
+    files = dict.fromkeys(records, path) if records else _files(path)
+    records = records or {setting: _records(entries(file, _WHAT), file) for setting, file in files.items()}
     merged: dict[tuple[str, str, Label], dict[str, list[int | str]]] = {}
     for setting, listed in records.items():
         for record in listed:
@@ -210,7 +215,8 @@ def _files(path: Path) -> dict[str, Path]:
     for file in _named(path) if path.is_dir() else [path]:
         said = _settings(file)
         if len(said) != 1:
-            raise DataError(f"{file}: its name must say which setting it is, one of {', '.join(SETTINGS)}; rename it")
+            told = f"its name must say which setting it is, one of {', '.join(SETTINGS)}, or each record's category"
+            raise DataError(f"{file}: {told}; it is {seems(file)}")
         if said[0] in files:
             raise DataError(f"{path}: holds two files for {said[0]}, {files[said[0]].name} and {file.name}; keep one")
         files[said[0]] = file
@@ -219,10 +225,23 @@ def _files(path: Path) -> dict[str, Path]:
     return {setting: files[setting] for setting in SETTINGS if setting in files}
 
 
-def _records(path: Path) -> list[_Record]:
-    """Read one file."""
+def _by_category(path: Path) -> dict[str, list[_Record]]:
+    """Read a file whose name says no setting and whose records all do, by setting; else nothing."""
+    if not path.is_file() or _settings(path) or _is_second(_start(path)):
+        return {}
+    found: dict[str, list[tuple[str, Any]]] = {setting: [] for setting in SETTINGS}
+    for where, entry in entries(path, _WHAT):
+        said = entry.get("category") if isinstance(entry, dict) else None
+        if not isinstance(said, str) or said.lower() not in found:
+            return {}
+        found[said.lower()].append((where, entry))
+    return {setting: _records(listed, path) for setting, listed in found.items() if listed}
+
+
+def _records(listed: Sequence[tuple[str, Any]], path: Path) -> list[_Record]:
+    """Check the records of one setting."""
     records: dict[str, _Record] = {}
-    for place, (where, entry) in enumerate(entries(path, "POPE's question files"), 1):
+    for place, (where, entry) in enumerate(listed, 1):
         record = _record(_as_first(entry, place), where)
         if str(record.number) in records:
             raise DataError(f"{where}: question_id {record.number!r} is there twice; a file must number each once")

@@ -45,11 +45,12 @@ def with_article(name: str, wording: str = "official") -> str:
 
 
 def question_about(name: str, wording: str = "official") -> str:
-    """Ask for an object.
+    """Ask for an object, by its name without underscores.
 
     >>> question_about("apple"), question_about("skis"), question_about("skis", "proper")
     ('Is there an apple in the image?', 'Is there a skis in the image?', 'Are there any skis in the image?')
     """
+    name = " ".join(name.replace("_", " ").split())
     if wording == "proper" and is_plural(name):
         return f"Are there any {name} in the image?"
     return f"Is there {with_article(name, wording)} in the image?"

@@ -22,8 +22,11 @@ from itertools import groupby
 
 import torch
 
+from mmhall.adapters.messages import Conversation
+from mmhall.answers import Answer
 from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.runs import Part, Run
+from mmhall.benchmarks.thoughts import reopened
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
 from mmhall.lvlm import LVLM
 from mmhall.results.leases import STRIKES, Leases
@@ -190,7 +193,7 @@ def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, nu
             benchmark.name,
             item.id,
             str(strategy),
-            answer.text,
+            _text(lvlm, item, answer),
             answer.stopped_by,
             answer.usage.new_tokens,
             answer.usage.seconds,
@@ -199,6 +202,15 @@ def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, nu
         )
         for item, answer, extra in zip(items, found, extras, strict=True)
     ]
+
+
+def _text(lvlm: LVLM, item: Item, answer: Answer) -> str:
+    """Return the text of an answer, behind the mark of thoughts that its template opens and it never ends."""
+    chat = lvlm.adapter.chat
+    if chat is None:
+        return answer.text
+    asked = Conversation.asking(item.prompt, int(item.picture is not None))
+    return reopened(chat.write(asked), answer.text)
 
 
 def _seeds(benchmark: Benchmark, items: Sequence[Item]) -> list[int] | None:

@@ -16,8 +16,9 @@ from mmhall.benchmarks.base import Benchmark, Item, Material, Source, file_diges
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.joining import Joined, join, repeats_another
 from mmhall.benchmarks.runs import Part
+from mmhall.benchmarks.yesno import parse_strict
 from mmhall.errors import DataError
-from mmhall.results.imports import Given, read_answers, told
+from mmhall.results.imports import IDS, MODELS, QUESTIONS, TEXTS, Given, read_answers, told
 from mmhall.results.store import Row
 
 DIGEST = "picture_sha256"  # as `mmhall export` writes it
@@ -68,6 +69,7 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     if not rows:
         raise DataError(f"{path}: its {len(mine)} answers are all about other pictures than --data has by these names")
     _refuse_unmeasured(benchmark, rows, path)
+    _refuse_what_nobody_said(joined, mine, rows, path)
     strategies = tuple(dict.fromkeys(row.strategy for row in rows))
     items = list(joined.items.values())
     remarks = [
@@ -138,6 +140,33 @@ def _refuse_unmeasured(benchmark: Benchmark, rows: Sequence[Row], path: Path) ->
             f"{path}: {benchmark.name} needs what it measures while a model answers, and {len(lacking)} answers "
             "lack that (field extra); only exports of its own runs can be scored"
         )
+
+
+def _refuse_what_nobody_said(joined: Joined, given: Sequence[Given], rows: Sequence[Row], path: Path) -> None:
+    """Refuse labels where another field looks like the answers, and answers that all hold their question.
+
+    Raises:
+        DataError: They are there.
+    """
+    items = joined.items
+    pairs = [(items[id_].truth.get("label"), one) for id_, one in zip(joined.ids, given, strict=True) if id_ in items]
+    if all(set(map(_word, one.texts.values())) == {_word(str(label))} for label, one in pairs):
+        known = {*TEXTS, *IDS, *QUESTIONS, "category"}
+        for name in (name for name in given[0].fields if name not in known):
+            read = [(label, parse_strict(str(one.fields.get(name)))) for label, one in pairs]
+            if all(said for _, said in read) and any(said != _word(str(label)) for label, said in read):
+                raise DataError(
+                    f"{path}: {' and '.join(given[0].texts)} is the label of every item, and {name} may be what the "
+                    f"model said; give that as one of {', '.join(MODELS[:3])}, and leave the other out"
+                )
+    said = [(items[row.item].prompt.rpartition("?")[0], row.text) for row in rows if row.error is None]
+    if said and all(question and question in text for question, text in said):
+        raise DataError(f"{path}: every answer holds its question; give what the model said, without its prompt")
+
+
+def _word(text: str) -> str:
+    """Return an answer of one word as labels are compared."""
+    return text.strip().rstrip(".").lower()
 
 
 def _remarks(

@@ -1,11 +1,10 @@
-"""Cut the thoughts out of a reasoning model's answer, before any rule reads it.
+r"""Cut the thoughts out of a reasoning model's answer, before any rule reads it.
 
-Marks    Thoughts stand in <think>...</think>, <thinking>, <thought>, <reasoning>, <reflection>, <analysis> or
-         <scratchpad>, in [THINK], ◁think▷ or <seed:think>, between <|begin_of_thought|> and <|end_of_thought|>, or in
-         the "analysis" channel before the "final" one. Templates that write the opening mark into the prompt leave only
-         the closing one in the answer: all before it is thought.
-Answer   What is left; where it holds <answer>...</answer>, <final_answer>, <conclusion>, or the same with
-         <|begin_of_solution|> or <|begin_of_box|>, only what stands in the last of these.
+Marks    Those of `mmhall.thoughts`, such as <think>...</think>. Templates that write the opening mark into the prompt
+         leave only the closing one in the answer: all before it is thought. A run puts the opening one before an
+         answer that lacks the closing one, so that thoughts cut off by the length are told from an answer.
+Answer   What is left; where it holds <answer>...</answer> or another mark of answers, or \boxed{...}, only what stands
+         in the last of these.
 Rule     All rules read the answer without its thoughts, those of other authors, too: their scripts are older than such
          models, and would read the thoughts. An answer without such marks is read as it is, to the letter.
          Thoughts that never end, or with nothing behind them, leave no answer: by every rule it is unparsed.
@@ -15,16 +14,9 @@ from __future__ import annotations
 
 import re
 
-_THOUGHT = r"(?:seed:)?(?:think|thinking|thoughts?|reasoning|reflection|analysis|scratchpad)"
-_OPEN = re.compile(
-    rf"<{_THOUGHT}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|channel\|>analysis<\|message\|>", re.IGNORECASE
-)
-_CLOSE = re.compile(
-    rf"</{_THOUGHT}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>", re.IGNORECASE
-)
-_ANSWER = r"(?:answer|final_answer|conclusion)"
-_ANSWER_OPEN = re.compile(rf"<{_ANSWER}>|<\|begin_of_(?:solution|box)\|>", re.IGNORECASE)
-_ANSWER_CLOSE = re.compile(rf"</{_ANSWER}>|<\|end_of_(?:solution|box)\|>", re.IGNORECASE)
+from mmhall.thoughts import ANSWER_CLOSE, ANSWER_OPEN, CLOSE, OPEN
+
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 
 
 def spoken(text: str) -> str:
@@ -44,10 +36,12 @@ def blanked(text: str) -> str:
     '                      A dog.'
     """
     kept = _without_thoughts(text)
-    while (opening := _last(_ANSWER_OPEN, kept)) is not None:
-        closing = _ANSWER_CLOSE.search(kept, opening.end())
+    while (opening := _last(ANSWER_OPEN, kept)) is not None:
+        closing = ANSWER_CLOSE.search(kept, opening.end())
         kept = _only(kept, opening.end(), closing.start() if closing else len(kept))
-    return _ANSWER_CLOSE.sub(lambda mark: " " * len(mark[0]), kept)
+    boxed = _last(_BOXED, kept)
+    kept = _only(kept, *boxed.span(1)) if boxed else kept
+    return ANSWER_CLOSE.sub(lambda mark: " " * len(mark[0]), kept)
 
 
 def silent(text: str) -> bool:
@@ -59,15 +53,25 @@ def silent(text: str) -> bool:
     return bool(text.strip()) and not spoken(text)
 
 
+def reopened(prompt: str, answer: str) -> str:
+    r"""Return an answer behind the mark that its prompt ends in, if that opens thoughts which the answer never ends.
+
+    >>> reopened("USER: Is it? ASSISTANT: <think>\n", "Yes, let me"), reopened("<think>\n", "Hm.</think>Yes")
+    ('<think>Yes, let me', 'Hm.</think>Yes')
+    """
+    opening = re.search(rf"(?:{OPEN.pattern})\s*$", prompt, re.IGNORECASE)
+    return answer if opening is None or CLOSE.search(answer) else opening[0].strip() + answer
+
+
 def _without_thoughts(text: str) -> str:
     """Blank out thoughts from mark to mark, or to the end where they never end, save an answer marked at the end."""
-    while (closing := _CLOSE.search(text)) is not None:
-        opening = _OPEN.search(text, 0, closing.start())
+    while (closing := CLOSE.search(text)) is not None:
+        opening = OPEN.search(text, 0, closing.start())
         text = _blank(text, opening.start() if opening else 0, closing.end())
-    if _OPEN.search(text) is None:
+    if OPEN.search(text) is None:
         return text
-    marked = _last(_ANSWER_OPEN, text)
-    ends = re.search(rf"(?:{_ANSWER_CLOSE.pattern})\s*$", text, re.IGNORECASE)
+    marked = _last(ANSWER_OPEN, text)
+    ends = re.search(rf"(?:{ANSWER_CLOSE.pattern})\s*$", text, re.IGNORECASE)
     return _only(text, marked.start() if marked and ends else len(text), len(text))
 
 

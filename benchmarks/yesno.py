@@ -4,8 +4,9 @@ The positive class is "yes". Five public scripts score POPE by five rules, and o
 answers they give very different figures, so a rule is named in every result. Each reads the answer without the
 thoughts of a reasoning model (`thoughts`); thoughts alone are unparsed by all of them.
 
-Rules    strict      ours: the first word, markup aside, is yes or no (or yeah, yep, nope), else unparsed, and so is
-                     "Yes and no"; an unparsed answer is wrong whatever the label.
+Rules    strict      ours: the word behind "answer:" or "final answer is" is yes or no, else the first word, markup
+                     aside (or yeah, yep, nope), else unparsed, and so is "Yes and no"; an unparsed answer is wrong
+                     whatever the label.
          official    RUCAIBox/POPE: no, if a word of the first sentence is No, no or not; else yes.
          opera       shikiw/OPERA: no, if any word is No, NO, no, not or ends in "n't"; else yes.
          vcd         DAMO-NLP-SG/VCD: looks for the label inside the answer, in words as well ("know"):
@@ -39,20 +40,32 @@ METRICS = (
 _WORDS: dict[str, Label] = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
 _JOINED = re.compile(r"[^\w.,:;!?\n]*(?:,?\s*(?:and|or)\b[^\w.,:;!?\n]*)?([^\W\d_]+)", re.IGNORECASE)  # to a first word
 _MARKUP = re.compile(r"<[^<>]*>|\\[A-Za-z]+")  # tags, LaTeX commands
+_LABELLED = re.compile(
+    r"\b(?:answer|(?P<final>final answer))[*_\"']*\s*(?(final)(?:is\b\s*:?|:|\n)|[:\n])[\s*_\"'`]*"
+    r"(?P<said>yes|no)\b(?!\s*(?:or\b|/))",
+    re.IGNORECASE,
+)
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _LONE_DOT = re.compile(r"(?<!\d)\.(?!\d)")
 
 
 def parse_strict(answer: str) -> Label | None:
-    """Read yes or no off the first word behind a model's thoughts; None when it is neither, or both.
+    """Read yes or no behind a model's thoughts: what is called the answer, else the first word.
 
-    >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("None"), parse_strict("Yes and no")
-    ('yes', 'no', None, None)
+    None where it is neither, or both.
+
+    >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("No cat. Final answer: Yes")
+    ('yes', 'no', 'yes')
+    >>> parse_strict("None"), parse_strict("Yes and no")
+    (None, None)
     """
     text = _MARKUP.sub(" ", spoken(answer))
+    labelled = [found.span("said") for found in _LABELLED.finditer(text)]
     first = re.search(r"[^\W\d_]+", text)
-    said = _WORDS.get(first.group().lower()) if first else None
-    other = _JOINED.match(text, first.end()) if first else None
+    if not labelled and first is None:
+        return None
+    start, end = labelled[-1] if labelled else first.span()  # type: ignore[union-attr]
+    said, other = _WORDS.get(text[start:end].lower()), _JOINED.match(text, end)
     return said if other is None or _WORDS.get(other[1].lower(), said) == said else None
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mmhall.words import decoded
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -57,7 +59,7 @@ class Answer:
     """One answer.
 
     Attributes:
-        text: The answer; a stop string is cut off.
+        text: The answer; a stop string is cut off. The marks of a reasoning model's thoughts are kept.
         tokens: Its tokens as text, the end mark excluded.
         token_ids: Their ids.
         stopped_by: "eos", "stop" (a stop string), "length", or "stopped" (a stream was left early).
@@ -136,7 +138,7 @@ class Said:
         marks = set(ends)
         end = next((i for i, token in enumerate(row) if token in marks), len(row))
         ids = tuple(row[:end])
-        text = tokenizer.decode(ids, skip_special_tokens=True)
+        text = decoded(tokenizer, ids)
         cuts = [text.index(stop) for stop in stops if stop in text]
         if cuts:
             ids = _until(ids, tokenizer, stops)
@@ -147,7 +149,7 @@ class Said:
 def _until(ids: tuple[int, ...], tokenizer: Any, stops: Sequence[str]) -> tuple[int, ...]:
     """Leave out the padding after the token that completed a stop string."""
     for length in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[:length], skip_special_tokens=True)
+        text = decoded(tokenizer, ids[:length])
         if any(stop in text for stop in stops):
             return ids[:length]
     return ids

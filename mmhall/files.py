@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
 import stat
@@ -37,14 +38,24 @@ def no_file(path: Path) -> str | None:
 
 
 def read_text(path: Path) -> str:
-    """Read UTF-8 text, with or without a byte order mark.
+    """Read UTF-8 text, with or without a byte order mark, or UTF-16 text that says so by its mark.
 
     Raises:
         OSError: It cannot be read, or is a pipe or a device, which may never end.
         UnicodeDecodeError: It is other text.
     """
     _check_file(path)
-    return path.read_text(encoding="utf-8-sig")
+    return path.read_text(encoding=encoding(path))
+
+
+def encoding(path: Path) -> str:
+    """Return the encoding that a text file's first bytes tell: UTF-16, which Windows writes, or else UTF-8.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 @contextmanager

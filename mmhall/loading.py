@@ -18,7 +18,7 @@ from torch import nn
 from mmhall import tuned as tuned_options
 from mmhall.errors import ModelError, OptionError
 from mmhall.load_options import OWNER, LoadOptions
-from mmhall.located import base_of, located, processor_of
+from mmhall.located import MERGE, base_of, located, processor_of
 from mmhall.lvlm import LVLM
 
 UNLOADABLE = (
@@ -27,6 +27,7 @@ UNLOADABLE = (
 )  # fmt: skip
 _SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
 _LONGEST = 600
+_REMEDY = "get files that belong together"
 
 
 def load(
@@ -164,7 +165,7 @@ def _model(source: str, asked: LoadOptions, placed: Mapping[str, Any]) -> transf
         quantised = getattr(model, "hf_quantizer", None) is not None  # as it was saved; some may not be moved
         model = model if quantised and model.device.type == target.type else model.to(target)
     if base != source:
-        _check_weights(source, model, model.load_adapter(source).to_dict())
+        _check_weights(source, model, model.load_adapter(source).to_dict(), f"{_REMEDY}, or merge it with {MERGE}")
     return model
 
 
@@ -196,7 +197,7 @@ def _takes(part: Any, option: str) -> bool:
     return hasattr(part, option) or option in getattr(getattr(part, "valid_kwargs", None), "__annotations__", ())
 
 
-def _check_weights(source: str, model: nn.Module, found: Mapping[str, Any]) -> None:
+def _check_weights(source: str, model: nn.Module, found: Mapping[str, Any], remedy: str = _REMEDY) -> None:
     """Refuse weights that do not make up the model; say which ones have no place in it.
 
     Raises:
@@ -210,7 +211,7 @@ def _check_weights(source: str, model: nn.Module, found: Mapping[str, Any]) -> N
         example = f"{lost[0]} ({shapes[lost[0]]})" if lost[0] in shapes else lost[0]
         raise ModelError(
             f"cannot load model {source!r}: {len(lost)} weights are missing or of the wrong shape, such as {example}; "
-            "get files that belong together"
+            f"{remedy}"
         )
     surplus = sorted(found["unexpected_keys"])
     cut = [key for key in surplus if _beyond(model, key)]

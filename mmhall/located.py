@@ -12,6 +12,8 @@ from mmhall.files import no_file
 EMBEDDED = Path(__file__).resolve().parent / "embedded"
 _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
+MERGE = "merge_and_unload(), save that and give its folder"
+
 
 def located(name: str | Path) -> Path:
     """Return the folder of a local model, or the path that a hub id would be.
@@ -55,7 +57,7 @@ def _check_adapter(folder: Path) -> None:
     Raises:
         ModelError: peft is not installed, or something is missing.
     """
-    merge = "or merge it into its model with merge_and_unload(), save that and give its folder"
+    merge = f"or merge it into its model with {MERGE}"
     if find_spec("peft") is None:
         raise ModelError(f"{folder}: holds an adapter of peft, which is not installed; pip install peft, {merge}")
     if not (folder / _ADAPTER_WEIGHTS).is_file():

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from transformers import TextStreamer
 
 from mmhall.answers import Answer
+from mmhall.words import decoded
 
 if TYPE_CHECKING:
     from transformers.generation import BaseStreamer
@@ -178,11 +180,21 @@ def _work(write: Write, said: _Pieces, turns: Turns, end: _End) -> None:
     turns.give_back()
 
 
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Decodes for a streamer as answers are decoded."""
+
+    tokenizer: Any
+
+    def decode(self, token_ids: int | Sequence[int]) -> str:
+        return decoded(self.tokenizer, [token_ids] if isinstance(token_ids, int) else token_ids)
+
+
 class _Pieces(TextStreamer):
     """Collects text as it becomes certain."""
 
     def __init__(self, tokenizer: Any) -> None:
-        super().__init__(tokenizer, skip_special_tokens=True)
+        super().__init__(_Reader(tokenizer))
         self._pieces = list[str]()
         self.begun = False
 

@@ -30,13 +30,13 @@ def digest(model: nn.Module) -> dict[str, str | None]:
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield all parameters; of a quantised model also the buffers it is saved with, which may hold its weights."""
+    """Yield all parameters; of quantised models and layers also the buffers they are saved with, and packed weights."""
     held = {id(tensor): name for name, tensor in model.named_parameters()}
     quantised = getattr(model, "hf_quantizer", None) is not None
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     for path, module in model.named_modules():
         stored = _on_disk(module)
-        saved = module._buffers.keys() - module._non_persistent_buffers_set if quantised else set()
+        saved = module._buffers.keys() - module._non_persistent_buffers_set if quantised or _holds_codes(module) else ()
         for name, tensor in (*module._parameters.items(), *((name, module._buffers[name]) for name in sorted(saved))):
             if tensor is None or (name in module._parameters and id(tensor) not in held):
                 continue
@@ -44,6 +44,14 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             full = f"{path}.{name}" if path else name
             if not (tensor.is_meta and full in tied):  # nor there, where it has become two
                 yield from _parts(full, _loaded(tensor, stored, name))
+        packed = getattr(module, "weight", None)
+        if callable(packed):  # torch's own quantised layers
+            yield f"{path}.weight", packed().dequantize()
+
+
+def _holds_codes(module: nn.Module) -> bool:
+    """Whether a layer has codes for weights, as GPTQ and AWQ do, whoever made it."""
+    return any(b is not None and b.dim() > 1 and not b.is_floating_point() for b in module._buffers.values())
 
 
 def _parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import lru_cache
+from itertools import accumulate, groupby
 from typing import Any
+
+from mmhall.thoughts import is_mark
 
 FUNCTION_WORDS = frozenset(
     re.findall(
@@ -54,6 +57,26 @@ class Word:
 def special_tokens(tokenizer: Any) -> dict[str, int]:
     """Return a tokenizer's special tokens and their ids."""
     return {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def decoded(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """Decode an answer; special tokens are left out, save the marks of thoughts, which tell what is no answer.
+
+    Args:
+        tokenizer: Decodes.
+        token_ids: The whole answer, or its beginning.
+    """
+    marks = _marks(tokenizer)
+    return "".join(
+        "".join(marks[token] for token in run) if is_one else tokenizer.decode(list(run), skip_special_tokens=True)
+        for is_one, run in groupby(token_ids, key=lambda token: token in marks)
+    )
+
+
+@lru_cache(maxsize=8)
+def _marks(tokenizer: Any) -> dict[int, str]:
+    """Return a tokenizer's special tokens that mark thoughts, by id."""
+    return {index: token for token, index in special_tokens(tokenizer).items() if is_mark(token)}
 
 
 def words_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:
@@ -104,12 +127,12 @@ def spans_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, tuple[Span,
         tokenizer: Decodes.
         token_ids: The whole answer.
     """
-    read = [len(tokenizer.decode(token_ids[: i + 1], skip_special_tokens=True)) for i in range(len(token_ids))]
+    read = [len(decoded(tokenizer, token_ids[: i + 1])) for i in range(len(token_ids))]
     ends = list(accumulate(reversed(read), min))[::-1]  # the bytes of half a letter may read as more than one
     starts = [min(low, high - 1) for low, high in zip([0, *ends], ends, strict=False)]  # more bytes of the same letter
     silent = set(special_tokens(tokenizer).values())
     spans = (Span(i, *span) for i, span in enumerate(zip(starts, ends, strict=True)) if token_ids[i] not in silent)
-    return tokenizer.decode(token_ids, skip_special_tokens=True), tuple(spans)
+    return decoded(tokenizer, token_ids), tuple(spans)
 
 
 def tokens_within(spans: Sequence[Span], start: int, end: int) -> tuple[int, ...]:

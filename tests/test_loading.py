@@ -8,11 +8,13 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import mmhall
 from mmhall.errors import DataError, ModelError, OptionError
 from mmhall.load_options import LoadOptions, keyed
 from mmhall.loading import reason_of
+from mmhall.weights import digest
 from tests.conftest import make_random_llava
 from tests.zoo import built
 
@@ -234,3 +236,22 @@ class TestIdentity:
         assert "weights_unread" not in first.identity()
         second.model.model.language_model.layers[0].mlp.up_proj.weight.scale.mul_(2)
         assert first.identity()["weights"] != second.identity()["weights"]
+
+    @pytest.mark.filterwarnings("ignore")  # torch's own, about its packages
+    def test_packed_weights_and_codes_in_buffers_count_whoever_quantised(self):
+        """The linear layers of torch's own way hold no parameters; GPTQ's hold codes as buffers."""
+
+        def packed(seed):
+            torch.manual_seed(seed)
+            layers = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+            return torch.ao.quantization.quantize_dynamic(layers, {nn.Linear})
+
+        def coded(code):
+            layer = nn.Module()
+            layer.register_buffer("qweight", torch.full((2, 2), code))
+            layer.register_buffer("scales", torch.ones(2))
+            return layer
+
+        for made in (packed, coded):
+            assert digest(made(0)) == digest(made(0))
+            assert digest(made(0)) != digest(made(1))

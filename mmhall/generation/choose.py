@@ -29,8 +29,8 @@ def combined(session: Session, logits: Sequence[Tensor]) -> Tensor:
         logits: (rows, vocabulary) each.
 
     Returns:
-        (rows, vocabulary); the main rows' own where the session combines nothing. A combination stands on the level
-        of logits, since a repetition penalty is not invariant to a constant: that of its `level`, which gets the logits'
+        (rows, vocabulary); the main rows' own where the session combines nothing. A combination stands on the level of
+        logits, since a repetition penalty is not invariant to a constant: that of its `level`, which gets the logits'
         log-sum-exps, (rows, 1) each, or that of the main logits where it has none.
 
     Raises:

@@ -24,6 +24,7 @@ from mmhall.generation.choose import Draws, choosable, combined, naming
 from mmhall.generation.prepare import Prepared, prepare
 from mmhall.generation.shared import Shared, beginnings
 from mmhall.strategies import Session, Strategy
+from mmhall.words import decoded
 
 
 def run(
@@ -175,7 +176,7 @@ class _Said(StoppingCriteria):
         self._stops, self._tokenizer, self._prompt = stops, tokenizer, prompt
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        texts = self._tokenizer.batch_decode(input_ids[:, self._prompt :], skip_special_tokens=True)
+        texts = [decoded(self._tokenizer, row) for row in input_ids[:, self._prompt :].tolist()]
         found = [any(stop in text for stop in self._stops) for text in texts]
         return torch.tensor(found, device=input_ids.device)
 

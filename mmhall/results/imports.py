@@ -1,14 +1,18 @@
 """Answers made elsewhere, read from a file.
 
-JSON Lines, one JSON array, or JSON objects one after the other: our export, sample logs of lm-evaluation-harness and
-lmms-eval, or as the official scripts of benchmarks take them: `question_id` with `answer` or `text`, `id` with
-`response`, `image_id` or `image` with `caption`, the question with `answer` or `model_prediction`. Or MME's own
-results: a folder with a text file for each category, or one of these, with lines of picture, question, label and
-answer, tabs between.
+JSON Lines, one JSON array, JSON objects one after the other, or a table (.csv, .tsv) whose first line names the fields:
+our export, sample logs of lm-evaluation-harness and lmms-eval, or as the official scripts of benchmarks take them:
+`question_id` with `answer` or `text`, `id` with `response`, `image_id` or `image` with `caption`, the question with
+`answer` or `prediction`. Or MME's own results: a folder with a text file for each category, or one of these, with
+lines of picture, question, label and answer, tabs between.
+
+Label    Beside a field that can only be the model's (`MODELS`), `answer` and the like may be the label: they are left.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,10 +27,18 @@ from mmhall.results.kinds import of_data, seems
 PICTURES = ("image_id", "image", "image_name", "image_path", "image_file", "file_name", "filename")
 IDS = ("item", "question_id", "id", *PICTURES)
 QUESTIONS = ("question", "prompt", "query")
-MODELS = ("model_prediction", "model_answer")
-TEXTS = (*MODELS, "resps", "filtered_resps", "answer", "text", "response", "caption", "prediction")
+MODELS = (
+    *("model_prediction", "model_answer", "model_response", "model_output", "llm_answer"),
+    *("prediction", "predict", "predicted", "predicted_answer", "pred", "pred_answer", "pred_response"),
+    *("generated_text", "generated_answer"),
+)
+TEXTS = (
+    *(*MODELS, "resps", "filtered_resps", "answer", "text", "response", "caption"),
+    *("output", "outputs", "text_output", "completion"),
+)
 _LIKE = '{"question_id": 1, "answer": "Yes"}'
 _COLUMNS = 4  # of MME's results
+_TABLES = (".csv", ".tsv")
 _BLANK = re.compile(r"\s*")
 
 
@@ -61,13 +73,14 @@ def read_answers(path: Path) -> list[Given]:
     Raises:
         DataError: It cannot be read, is of another kind or torn, or a record lacks its id and question, or text.
     """
-    what = "a file of answers, as JSON Lines or a JSON array"
+    what = "a file of answers, as JSON Lines, a JSON array, or a table (.csv, .tsv)"
     reason = files.no_file(path)
     if reason not in (None, "is a folder"):
         raise DataError(f"{path}: {reason}; give {what}")
     tables = sorted(path.glob("*.txt")) if reason is not None else [path] if path.suffix == ".txt" else []
-    rows = [row for table in tables for row in _lines_of_table(table)]
-    given = [_given(fields, where) for where, fields in rows or entries(path, what)]
+    rows: list[tuple[str, Any]] = [row for table in tables for row in _lines_of_table(table)]
+    rows = rows or (_rows_of_table(path, what) if path.suffix.lower() in _TABLES else entries(path, what))
+    given = [_given(fields, where) for where, fields in rows]
     if not given:
         raise DataError(f"{path}: holds no answers; give JSON Lines or a JSON array of records such as {_LIKE}")
     return given
@@ -80,7 +93,7 @@ def _lines_of_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         DataError: The file cannot be read, or a later line is of another kind.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = files.read_text(path).split("\n")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as text; it is {seems(path)}") from error
     for number, line in enumerate(lines, 1):
@@ -94,6 +107,31 @@ def _lines_of_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         image, question, _, answer = cells
         fields = {"category": path.stem, "image": image, "question": question, "answer": answer}
         yield f"{path}, line {number}", fields
+
+
+def _rows_of_table(path: Path, what: str) -> list[tuple[str, Any]]:
+    """Return the rows of a table by the fields that its first line names; an empty cell is an empty answer or none.
+
+    Raises:
+        DataError: The file cannot be read, or a row has other cells than the first line.
+    """
+    told: list[tuple[str, Any]] = []
+    with io.StringIO(_text_of(path, what), newline="") as file:
+        first = file.readline()
+        file.seek(0)
+        mark = next((mark for mark in "\t;" if mark in first and "," not in first), ",")
+        rows = csv.DictReader(file, strict=True, delimiter="\t" if path.suffix.lower() == ".tsv" else mark)
+        try:
+            for row in rows:
+                where = f"{path}, line {rows.line_num}"
+                if None in row or None in row.values():
+                    raise DataError(
+                        f"{where}: has other cells than the first line, {first.strip():.60}; mend the table"
+                    )
+                told.append((where, {name: cell for name, cell in row.items() if cell or name in TEXTS}))
+        except csv.Error as error:
+            raise DataError(f"{path}: is no table ({error}); give {what}") from error
+    return told
 
 
 def told(given: Sequence[Given]) -> str:
@@ -111,20 +149,29 @@ def entries(path: Path, what: str) -> list[tuple[str, Any]]:
     Raises:
         DataError: It cannot be read, or a record is no JSON.
     """
-    try:
-        text = files.read_text(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; give {what}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; it is {seems(path)}, give {what}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not UTF-8 text but {seems(path)}; give {what}") from error
+    text = _text_of(path, what)
     if text.lstrip().startswith("["):
         try:
             return [(f"{path}, record {i}", entry) for i, entry in enumerate(json.loads(text), start=1)]
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: is no JSON ({error}); the file is torn or of another kind") from error
     return [(f"{path}, line {line}", value) for line, value in values(text, str(path))]
+
+
+def _text_of(path: Path, what: str) -> str:
+    """Read a text file.
+
+    Raises:
+        DataError: It cannot be read, or is no text.
+    """
+    try:
+        return files.read_text(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; give {what}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; it is {seems(path)}, give {what}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not UTF-8 text but {seems(path)}; give {what}") from error
 
 
 def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
@@ -194,6 +241,8 @@ def _given(fields: Any, where: str) -> Given:
 
 def _id(value: Any, what: str) -> str | None:
     """Return an id as text; None where a field such as `image` holds something else, as sample logs have it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of numbers that lacks one is written so
     if isinstance(value, int | str) and not isinstance(value, bool):
         return str(value)
     if what.rpartition(" ")[2] in PICTURES:

@@ -110,6 +110,19 @@ class TestPeft:
         want = LVLM(wrapped, processor).score(pictures[0], ASKED, "a dog").logprobs
         assert mmhall.load(folder, device="cpu").score(pictures[0], ASKED, "a dog").logprobs == want
 
+    def test_an_adapter_that_lacks_weights_is_refused_and_may_be_merged(self, processor, tmp_path):
+        """Transformers finds no weights of DoRA's magnitudes by the names that peft saves them under."""
+        peft = pytest.importorskip("peft")
+        base, folder = tmp_path / "base", tmp_path / "adapter"
+        make_random_llava(processor).save_pretrained(base)
+        processor.save_pretrained(base)
+        config = peft.LoraConfig(r=4, target_modules=["q_proj"], use_dora=True)
+        wrapped = peft.get_peft_model(make_random_llava(processor), config)
+        wrapped.peft_config["default"].base_model_name_or_path = str(base)
+        wrapped.save_pretrained(folder)
+        with pytest.raises(ModelError, match=r"weights are missing .* or merge it with merge_and_unload\(\)"):
+            mmhall.load(folder, device="cpu")
+
     def test_learnt_prompts_are_refused(self, processor):
         peft = pytest.importorskip("peft")
         config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, num_layers=3, token_dim=48,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from mmhall.benchmarks import benchmark
@@ -44,6 +46,9 @@ def detection(folder, pictures, **synonyms):
         ("tree-merged", "Trees."),
         ("Shelves", "A shelf."),
         ("People", "Three people and a person."),
+        ("Dinning Table", "A dining table."),
+        ("Kitchen & dining room table", "A table."),
+        ("Other Shoes", "A shoe."),
     ],
 )
 def test_a_category_is_found_however_its_name_is_spelt(tmp_path, category, caption):
@@ -72,6 +77,29 @@ def test_spellings_of_one_category_are_one(tmp_path):
     got = totals(chair, items, answered(chair, items, ["A dog, two foxes.", "A puppy.", "A fox and a dog."]))
     assert got["CHAIR_i"] == (0, 5)
     assert got["recall"] == (5, 5)
+
+
+def test_a_woman_is_a_person_where_the_data_has_persons(tmp_path):
+    """Open Images and Visual Genome have both; where there is no person, "person" is not looked for."""
+    chair = benchmark("chair")
+    material = chair.material(Source(detection(tmp_path, [["Woman", "Girls"], ["Person"], ["Pitcher"]])))
+    assert [item.truth["objects"] for item in material.items] == [["person"], ["person"], ["Pitcher"]]
+    assert "'Girls', 'Woman' count as 'person', which the data has, too." in material.remarks
+    assert chair.count(material.items[0], "A person and a woman.")["absent"] == 0
+    alone = chair.material(Source(detection(tmp_path, [["Woman"], ["Man"]])))
+    assert chair.count(alone.items[0], "A person, a man.")["absent"] == 1
+    (tmp_path / "list.csv").write_text("file,objects\n0.jpg,woman;person\n")
+    assert "'woman' count as" in chair.material(Source(tmp_path / "list.csv")).remarks[0]
+
+
+@pytest.mark.parametrize("spec", ["pope", "chair"])
+def test_data_that_is_annotated_in_part_says_so(tmp_path, spec):
+    data = detection(tmp_path, [["dog", "cat", "fox"], ["cow"], ["sheep"], ["bird"]])
+    assert not any("neg_category_ids" in remark for remark in benchmark(spec).material(Source(data)).remarks)
+    told = json.loads(data.read_text())
+    told["images"][0]["neg_category_ids"] = [1]
+    write_json(data, told)
+    assert any("neg_category_ids, as in LVIS" in remark for remark in benchmark(spec).material(Source(data)).remarks)
 
 
 def test_synonyms_of_the_file_are_words_for_its_category(tmp_path):
@@ -125,6 +153,7 @@ def test_cocos_own_names_stay_as_they_are():
 
 
 def test_odd_names_are_kept():
+    assert names("cafe\u0301") == names("caf\xe9")
     assert names("/") == ("/",)
     assert names("(x)") == ("(x)",)
     assert forms("wall-brick") == ["wall-brick", "wall brick"]

@@ -109,7 +109,7 @@ def test_a_folder_without_the_file_and_a_file_that_is_no_text(tmp_path):
     (tmp_path / "HallusionBench.json").mkdir()
     with pytest.raises(DataError, match="is a folder"):
         Hallusion().material(Source(tmp_path))
-    (tmp_path / "torn").write_bytes(b"\xff\xfe\x00[")
+    (tmp_path / "torn").write_bytes(b"\xff\xfd\x00[")
     with pytest.raises(DataError, match="is no UTF-8 text"):
         Hallusion().material(Source(tmp_path / "torn"))
 

@@ -78,6 +78,9 @@ def test_captions_may_be_objects_over_several_lines_with_a_running_number_beside
     "name",
     [
         lambda i: {"image_id": f"COCO_val2014_{i:012d}.jpg"},
+        lambda i: {"image_id": f"{i:012d}"},
+        lambda i: {"image": f"val2017/{i:012d}.jpg"},
+        lambda i: {"image_id": float(i)},
         lambda i: {"image_id": f"COCO_val2014_{i:012d}"},
         lambda i: {"image_id": f"/data/val2014/COCO_val2014_{i:012d}.jpg"},
         lambda i: {"image": f"COCO_val2014_{i:012d}.jpg"},
@@ -155,12 +158,112 @@ def test_answers_without_ids_are_joined_in_order_if_each_question_is_that_of_its
 
 
 def test_answers_that_repeat_another_question_than_their_ids_are_told(pope_file):
-    """Numbers from 0 instead of 1: three of them are questions of the file, but others."""
-    records = [{"question_id": n, "question": q, "answer": "No"} for n, q in enumerate(QUESTIONS)]
+    """Asked in other words, they may still be the data's."""
+    records = [
+        {"question_id": n, "question": f"Do you see a {q[11:]}", "answer": "No"} for n, q in enumerate(QUESTIONS, 1)
+    ]
     found = scored("pope", pope_file, records)
-    assert any(remark.startswith("3 answers repeat another question") for remark in found.part.remarks)
-    right = [{**r, "question_id": r["question_id"] + 1} for r in records]
+    assert any(remark.startswith("4 answers repeat another question") for remark in found.part.remarks)
+    right = [{**r, "question": q} for r, q in zip(records, QUESTIONS, strict=True)]
     assert not any("another question" in remark for remark in scored("pope", pope_file, right).part.remarks)
+
+
+def test_numbers_from_0_are_never_taken_for_those_from_1(pope_file):
+    """With questions beside them the answers are joined by place or picture; alone they cannot be told apart."""
+    rows = list(zip(QUESTIONS, SAID, ("a.jpg", "a.jpg", "b.jpg", "b.jpg"), strict=True))
+    llava = [{"question_id": n, "prompt": q + SUFFIX, "text": a} for n, (q, a, _) in enumerate(rows)]
+    assert value(scored("pope", pope_file, llava), "random", "accuracy") == (3, 4)
+    with pytest.raises(DataError, match=r"line 1: counts from question_id 0, the data from 1"):
+        scored("pope", pope_file, [{"question_id": r["question_id"], "text": r["text"]} for r in llava])
+    vcd = [{**r, "image": i} for r, (_, _, i) in zip(llava, rows, strict=True)]
+    assert value(scored("pope", pope_file, vcd[::-1]), "random", "accuracy") == (3, 4)
+    with pytest.raises(
+        DataError, match=r"question_id '3' is 'Is there a dog .*, but the answer repeats 'Is there a car"
+    ):
+        scored("pope", pope_file, llava[:0:-1])
+
+
+def test_answers_of_another_setting_are_not_joined_by_their_numbers(pope_file):
+    """Half of the questions of two settings are the same; the figure would look right."""
+    records = [{"question_id": n, "text": s} for n, s in enumerate(SAID, 1)]
+    with pytest.raises(DataError, match=r"its name says popular, the data is of random"):
+        scored("pope", pope_file, records, "llava_coco_pope_popular.jsonl")
+    with pytest.raises(DataError, match=r"none of its 4 answers .* the file 'popular/1'"):
+        scored("pope", pope_file, [{**r, "category": "popular"} for r in records])
+    mixed = [{**r, "category": c} for r in records for c in ("popular", "random")]
+    assert value(scored("pope", pope_file, mixed), "random", "accuracy") == (3, 4)
+    asked = [{"category": "popular", "question": q, "answer": "Yes"} for q in QUESTIONS]
+    with pytest.raises(DataError, match="at place 1 the data has none"):
+        scored("pope", pope_file, asked)
+
+
+def test_an_answer_about_another_picture_is_not_joined_by_its_number(pope_file):
+    records = [{"question_id": n, "image": i, "text": "Yes"} for n, i in enumerate(("b.jpg", "a.jpg"), 2)]
+    with pytest.raises(DataError, match=r"line 1: names picture 'b\.jpg', but by its id it is about 'a\.jpg'"):
+        scored("pope", pope_file, records)
+
+
+def test_llava_asks_all_settings_in_one_file(tmp_path):
+    """Numbers from 0 through adversarial and random: in adversarial the first answer is wrong."""
+    lines, asked = {}, []
+    for setting, absent in (("adversarial", "cat"), ("random", "bus")):
+        questions = [(f"Is there a {name} in the image?", label) for name, label in (("dog", "yes"), (absent, "no"))]
+        lines[setting] = [
+            {"question_id": n, "image": "a.jpg", "text": q, "label": t} for n, (q, t) in enumerate(questions, 1)
+        ]
+        write_lines(tmp_path / f"coco_pope_{setting}.json", lines[setting])
+        asked += questions
+    said = ("No", "No", "Yes", "No")
+    rows = enumerate(zip(asked, said, strict=True))
+    records = [{"question_id": n, "prompt": q + SUFFIX, "text": s} for n, ((q, _), s) in rows]
+    write_lines(tmp_path / "answers.jsonl", records)
+    found = score(benchmark("pope"), Source(tmp_path), tmp_path / "answers.jsonl")
+    assert [value(found, s, "accuracy") for s in lines] == [(1, 2), (2, 2)]
+    write_lines(tmp_path / "answers.jsonl", records[:3])
+    with pytest.raises(DataError, match="question_id 1 is in random, adversarial; say which"):
+        score(benchmark("pope"), Source(tmp_path), tmp_path / "answers.jsonl")
+
+
+@pytest.mark.parametrize("field", ["prediction", "pred", "predict", "model_output", "generated_text", "llm_answer"])
+def test_the_label_beside_what_the_model_said_is_left(pope_file, field):
+    labels = ("yes", "no", "no", "yes")
+    records = [{"question_id": n, "answer": t, field: s} for n, (t, s) in enumerate(zip(labels, SAID, strict=True), 1)]
+    assert value(scored("pope", pope_file, records), "random", "accuracy") == (3, 4)
+
+
+def test_a_label_is_not_scored_where_an_unknown_field_has_the_answers(pope_file):
+    labels = ("yes", "no", "no", "yes")
+    rows = list(zip(labels, SAID, strict=True))
+    records = [{"question_id": n, "answer": t, "vcd_run": s} for n, (t, s) in enumerate(rows, 1)]
+    with pytest.raises(DataError, match="answer is the label of every item, and vcd_run may be what the model said"):
+        scored("pope", pope_file, records)
+    right = [{"question_id": n, "answer": t, "gt": t, "model_id": "m"} for n, (t, _) in enumerate(rows, 1)]
+    assert value(scored("pope", pope_file, right), "random", "accuracy") == (4, 4)
+    both = [{"question_id": n, "answer": t, "output": s} for n, (t, s) in enumerate(rows, 1)]
+    with pytest.raises(DataError, match="line 1: both answer and output could be the answer"):
+        scored("pope", pope_file, both)
+
+
+def test_answers_that_hold_their_prompt_are_refused(pope_file):
+    records = [{"question_id": n, "text": f"USER: {q} ASSISTANT: Yes"} for n, q in enumerate(QUESTIONS, 1)]
+    with pytest.raises(DataError, match="every answer holds its question; give what the model said"):
+        scored("pope", pope_file, records)
+    records[0]["text"] = "Yes"
+    scored("pope", pope_file, records)
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.tsv", "\t"), ("a.csv", ";")])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_answers_may_be_a_table(pope_file, name, mark, encoding):
+    """As VLMEvalKit writes them: the label in answer; and as spreadsheets save them."""
+    rows = [("question_id", "answer", "prediction")]
+    rows += [(str(n), t, s) for n, (t, s) in enumerate(zip(("Yes", "No", "No", "Yes"), SAID, strict=True), 1)]
+    path = pope_file.parent / name
+    path.write_text("\r\n".join(mark.join(row) for row in rows), encoding=encoding)
+    assert value(score(benchmark("pope"), Source(pope_file), path), "random", "accuracy") == (3, 4)
+    path.write_text(f"question_id{mark}answer\n1{mark}Yes{mark}2\n")
+    with pytest.raises(DataError, match="line 2: has other cells than the first line"):
+        score(benchmark("pope"), Source(pope_file), path)
 
 
 def test_pope_answers_may_name_picture_and_question(pope_file):

@@ -7,6 +7,7 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from mmhall.benchmarks import benchmark, hub
@@ -53,7 +54,21 @@ def questions(value):
     return [(item.truth["object"], item.truth["label"], item.groups) for item in material.items], data
 
 
-@pytest.mark.parametrize("layout", ["data/test-00000-of-00001.parquet", "test.parquet", "some.parquet"])
+@pytest.mark.parametrize("with_splits", [False, True])
+def test_a_dataset_saved_to_disk_is_read_as_the_hub_is(tmp_path, with_splits):
+    loaded = Dataset.from_parquet(str(pope_parquet(tmp_path / "p.parquet")), cache_dir=str(tmp_path / "c"))
+    saved = DatasetDict({"test": loaded, "train": loaded.select([0])}) if with_splits else loaded
+    saved.save_to_disk(str(tmp_path / "saved"))
+    assert questions(tmp_path / "saved")[0] == [("dog", "yes", ("random",)), ("cat", "no", ("random",))]
+    for file in (tmp_path / "saved").rglob("*.arrow"):
+        file.write_bytes(b"no")
+    with pytest.raises(DataError, match=r"cannot be read as Arrow: .*; copy it from the hub again"):
+        questions(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    "layout", ["data/test-00000-of-00001.parquet", "test.parquet", "some.parquet", "default/test/0000.parquet"]
+)
 def test_parquet_is_read_as_the_hub_is(tmp_path, layout):
     file = pope_parquet(tmp_path / "POPE" / layout, ("random", "popular"))
     wanted = [("dog", "yes", ("random", "popular")), ("cat", "no", ("random", "popular"))]

@@ -243,6 +243,7 @@ def test_sampled_answers_repeat_with_their_seed(llava, pictures):
         ("unicycle", "Is there an unicycle in the image?", "Is there a unicycle in the image?"),
         ("ukulele", "Is there an ukulele in the image?", "Is there a ukulele in the image?"),
         ("one-way sign", "Is there an one-way sign in the image?", "Is there a one-way sign in the image?"),
+        ("potted_plant ", "Is there a potted plant in the image?", "Is there a potted plant in the image?"),
         ("umbrella", "Is there an umbrella in the image?", "Is there an umbrella in the image?"),
         ("skis", "Is there a skis in the image?", "Are there any skis in the image?"),
         ("Sun glasses", "Is there a Sun glasses in the image?", "Are there any Sun glasses in the image?"),

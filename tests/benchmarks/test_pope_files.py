@@ -256,6 +256,19 @@ def test_files_must_say_their_setting(tmp_path):
         read_questions(tmp_path.parent)
 
 
+def test_one_file_may_have_all_settings(tmp_path):
+    """Each record says its own; numbers may go on through the file."""
+    rows = [{**records(s)[0], "question_id": n, "category": s.title()} for n, s in enumerate(("random", "popular"))]
+    path = tmp_path / "questions.jsonl"
+    path.write_text(lines(rows))
+    assert [(q.text, q.ids) for q in read_questions(path).questions] == [
+        (rows[0]["text"], {"random": (0,), "popular": (1,)})
+    ]
+    path.write_text(lines([*rows, records("random")[1]]))
+    with pytest.raises(DataError, match="or each record's category; it is JSON Lines, a list of 3 records"):
+        read_questions(path)
+
+
 def test_what_is_no_text_is_refused(tmp_path):
     path = tmp_path / "pope_random.jsonl"
     path.write_bytes(b"\xff\xfe\x00")

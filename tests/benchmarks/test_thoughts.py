@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+import mmhall
+from mmhall.answers import Said
 from mmhall.benchmarks import amber, benchmark, hallusion, mme, yesno
-from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.base import Item, Source
 from mmhall.benchmarks.report.table import as_data, remarks
+from mmhall.benchmarks.runner import _asked
 from mmhall.benchmarks.runs import Part
 from mmhall.benchmarks.thoughts import blanked, silent, spoken
-from tests.benchmarks.conftest import answered
+from mmhall.words import spans_of
+from tests.benchmarks.conftest import answered, picture, write_json
 
 QUESTION = {"label": "yes", "category": "count", "object": "bench", "visibility": None}
 THOUGHT = "<think>No dog is here, no cat; a car? No.</think>\n\n"
@@ -36,6 +40,15 @@ THOUGHT = "<think>No dog is here, no cat; a car? No.</think>\n\n"
         ("<think>Yes, or <answer>Yes</answer>? Look again", ""),
         ("<think>No, wait", ""),
         ("<think>Yes</think>", ""),
+        ("<reason>no</reason>Yes", "Yes"),
+        ("< think >no</ think >Yes", "Yes"),
+        ("<longcat_think>no</longcat_think>Yes", "Yes"),
+        ("<|START_THINKING|>no<|END_THINKING|><|START_RESPONSE|>Yes<|END_RESPONSE|>", "Yes"),
+        ("<|channel>thought\nno<channel|>Yes", "Yes"),
+        ("<unused94>thought\nno<unused95>Yes", "Yes"),
+        ("<|channel>thought\nYes, but", ""),
+        ("No dog at first, but then: \\boxed{\\text{Yes}}.", "\\text{Yes}"),
+        ("<think>no</think><answer> $\\boxed{Yes}$ </answer>", "Yes"),
         ("  Yes, <b>there</b> is. \n", "  Yes, <b>there</b> is. \n"),  # no marks: to the letter
     ],
 )
@@ -45,6 +58,22 @@ def test_only_what_stands_behind_the_thoughts_is_read(answer, said):
     kept = blanked(answer)
     assert len(kept) == len(answer)
     assert all(new in (" ", old) for new, old in zip(kept, answer, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Answer: Yes", "yes"),
+        ("**Final Answer:** No", "no"),
+        ("No cat is there, but a dog. The final answer is yes.", "yes"),
+        ("### Reasoning\nNo cat.\n### Answer\nYes", "yes"),
+        ("<think>The answer: no.</think>Answer: Yes", "yes"),
+        ("No. You asked to answer: yes or no", "no"),
+        ("The final answer is not clear", None),
+    ],
+)
+def test_what_is_called_the_answer_is_read(answer, said):
+    assert yesno.parse_strict(answer) == said
 
 
 @pytest.mark.parametrize("rule", list(yesno.RULES))
@@ -113,3 +142,40 @@ def test_answers_that_are_thoughts_alone_are_told():
     data = as_data(evaluated, {"strategies": ["greedy"]})
     assert data["items"][0]["thoughts_only"] == {"greedy": 2}
     assert told[0] in data["remarks"]
+
+
+@pytest.fixture
+def thinking():
+    """The embedded model with a template that opens thoughts."""
+    lvlm = mmhall.load(device="cpu")
+    lvlm.processor.chat_template = lvlm.processor.chat_template + "<think>\n"
+    return lvlm
+
+
+def test_thoughts_that_the_template_opens_and_nothing_ends_are_no_answer(thinking, tmp_path):
+    """A caption cut off by its length would else be read as one."""
+    picture(tmp_path / "1.png")
+    data = {"images": [{"id": 1, "file_name": "1.png"}], "annotations": [{"image_id": 1, "category_id": 1}]}
+    data["categories"] = [{"id": 1, "name": "elephant"}]
+    write_json(tmp_path / "data.json", data)
+    made = benchmark("chair(max_new_tokens=6)")
+    material = made.material(Source(tmp_path / "data.json"))
+    part = Part(made, list(material.items), material.pictures)
+    (row,) = _asked(thinking, part, part.items, mmhall.strategy("greedy"), 0)
+    assert row.text.startswith("<think>")
+    assert silent(row.text)
+
+
+def test_marks_of_thoughts_that_are_special_tokens_are_kept():
+    """Gemma 4's are; dropped with the end mark, they would leave thoughts and answer as one text."""
+    lvlm = mmhall.load(device="cpu")
+    tokenizer = lvlm.processor.tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|channel>", "<channel|>"]})
+    opened, closed = tokenizer.convert_tokens_to_ids(["<|channel>", "<channel|>"])
+    ids = [opened, *tokenizer("A dog", add_special_tokens=False)["input_ids"], closed]
+    ids += tokenizer("A cat", add_special_tokens=False)["input_ids"]
+    said = Said.of([*ids, tokenizer.eos_token_id], tokenizer, [tokenizer.eos_token_id], [])
+    assert spoken(said.text) == "A cat"
+    text, spans = spans_of(tokenizer, ids)
+    assert text.strip() == said.text
+    assert max(span.end for span in spans) == len(text)

@@ -144,6 +144,21 @@ class Store:
         return store
 
     @classmethod
+    def check(cls, folder: Path) -> None:
+        """Refuse a folder that no run can be written to, and leave it as it is.
+
+        Raises:
+            RunError: It cannot be made or written, or holds a run that is damaged or of another version.
+        """
+        base = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+        if not base.is_dir():
+            raise RunError(f"{folder}: cannot be a run folder: {base} is no folder; choose another --out")
+        if not os.access(base, os.W_OK | os.X_OK):
+            raise RunError(f"{folder}: cannot be a run folder: {base} cannot be written; choose another --out")
+        if (folder / FILE).exists():
+            cls._connected(folder)[0].close()
+
+    @classmethod
     def _connected(cls, folder: Path) -> tuple[Store, bool]:
         """Open the file, and say whether it holds a run already; one that is refused is left as it is."""
         store = cls._connect(folder)

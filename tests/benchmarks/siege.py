@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,15 +21,41 @@ from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pope import Pope
 from mmhall.benchmarks.runner import answer
 from mmhall.benchmarks.runs import reopen, start
+from mmhall.benchmarks.workers import Model
 from mmhall.strategies import strategy
+
+
+@dataclass(frozen=True)
+class Deadly(Model):
+    """A model at whose sight of one picture the process that asks is killed.
+
+    Attributes:
+        fatal: Content of the picture's file.
+    """
+
+    fatal: bytes = b""
+
+    def load(self, setup):
+        lvlm = super().load(setup)
+        ask = lvlm.generate_batch
+
+        def deadly(requests, *arguments, **options):
+            if any(path is not None and Path(path).read_bytes() == self.fatal for path, _ in requests):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return ask(requests, *arguments, **options)
+
+        lvlm.generate_batch = deadly
+        return lvlm
+
 
 STRATEGIES = [strategy("greedy"), strategy("vdd(beta=0.5)")]
 BATCH = 3
 
 
-def begin(lvlm, folder: Path, scenes: Path) -> None:
+def begin(lvlm, folder: Path, scenes: Path, *, questions: bool = True) -> None:
     source = Source(scenes / "annotations.json")
-    benchmarks = [(Pope(max_new_tokens=2), source), (Chair(max_new_tokens=4), source)]
+    benchmarks = [(Pope(max_new_tokens=2), source)] if questions else []
+    benchmarks.append((Chair(max_new_tokens=4), source))
     start(folder, lvlm, benchmarks=benchmarks, strategies=STRATEGIES, batch_size=BATCH)
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
 
+LONGEST = 2_000_000_000  # bytes of a file that is read as a whole; COCO's largest has 0.5 billion
 _KINDS = (
     (stat.S_ISDIR, "is a folder"),
     (stat.S_ISFIFO, "is a pipe"),
@@ -40,10 +41,13 @@ def read_text(path: Path) -> str:
     """Read UTF-8 text, with or without a byte order mark.
 
     Raises:
-        OSError: It cannot be read, or is a pipe or a device, which may never end.
+        OSError: It cannot be read, is a pipe or a device, which may never end, or is larger than `LONGEST`.
         UnicodeDecodeError: It is other text.
     """
     _check_file(path)
+    size = path.stat().st_size
+    if size > LONGEST:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than the limit of {LONGEST:,}", str(path))
     return path.read_text(encoding="utf-8-sig")
 
 

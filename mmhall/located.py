@@ -72,6 +72,6 @@ def _check_adapter(folder: Path) -> None:
 def _adapter_of(folder: Path) -> dict[str, object]:
     try:
         held = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{folder / _ADAPTER}: cannot be read ({error}); get an intact copy") from error
     return held if isinstance(held, dict) else {}

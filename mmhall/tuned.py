@@ -85,7 +85,7 @@ def read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read: {error.strerror}; {_WAYS}") from error
     except MmhallError as error:
         raise DataError(f"{path}: {error}; correct it, or {_WAYS}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path}: is no file of tuned options, or is damaged ({type(error).__name__}: {error}); {_WAYS}"
         ) from error

@@ -57,6 +57,7 @@ def demo(
         others = "whoever has its address" if share else f"every machine that can reach {host}"
         typer.echo(f"mmhall: the page is open to {others}; --auth user:password asks for a password", err=True)
     located(model)
+    options = tuned_option(tuned)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the uploads go as well
     loaded: Future[LVLM] = Future()
     address = Address(host, port, (user, password) if auth else None, share)
@@ -65,7 +66,7 @@ def demo(
         import mmhall
 
         try:
-            loaded.set_result(mmhall.load(model, tuned=tuned_option(tuned), **loading.arguments()))
+            loaded.set_result(mmhall.load(model, tuned=options, **loading.arguments()))
         except MmhallError as error:
             loaded.set_exception(error)
             raise

@@ -57,15 +57,17 @@ def generate(
     from mmhall.cli.console import tuned_option, writable_picture
     from mmhall.errors import ImageError
     from mmhall.files import whole
+    from mmhall.generation.settings import make_settings
     from mmhall.images import open_image
 
     if heatmap is not None:
         writable_picture(heatmap, force=force)
-    picture = open_image(image)
+    picture, options = open_image(image), tuned_option(tuned)
     chosen = mmhall.strategy(strategy)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
     settings |= {"do_sample": sample, "temperature": temperature, "seed": seed}
-    lvlm = mmhall.load(model, tuned=tuned_option(tuned), **loading.arguments())
+    make_settings(settings)
+    lvlm = mmhall.load(model, tuned=options, **loading.arguments())
     if heatmap is not None:
         trace = lvlm.trace(picture, prompt, chosen, **settings)
         try:

@@ -27,6 +27,7 @@ from mmhall.options import check_known, parse
 from mmhall.results.judgements import Judgements, with_judgements
 from mmhall.results.store import Row, Store
 from mmhall.strategies import Composed, Strategy, strategy
+from mmhall.text import without_home
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class Run:
 
     def _read(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark; failures do not name the item's own picture: alike ones are counted."""
-        pictures = {item.id: f"{part.picture(item)}: " for item in part.items}
+        pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items}
         return [
             row if row.error is None else replace(row, error=row.error.removeprefix(pictures[row.item]))
             for row in self.rows(part)
@@ -304,7 +305,9 @@ def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
 def _loading(lvlm: LVLM) -> list[str]:
     """Return how the model was loaded, as far as the set-up does not say it elsewhere; a list is compared whole."""
     elsewhere = ("device", "dtype", "revision", "chat_template")
-    return [f"{name}={json.dumps(value)}" for name, value in lvlm.loading.items() if name not in elsewhere]
+    return [
+        f"{name}={without_home(json.dumps(value))}" for name, value in lvlm.loading.items() if name not in elsewhere
+    ]
 
 
 def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
@@ -320,7 +323,7 @@ def _kept(material: Material, seen: Mapping[str, str], folder: Path) -> dict[str
 
     def noted(path: Path) -> str:
         path = path.resolve()
-        return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+        return str(path.relative_to(base)) if path.is_relative_to(base) else without_home(str(path))
 
     files = {name: noted(path) for name, path in material.pictures.items()}
     return {
@@ -337,7 +340,7 @@ def _part(store: Store, folder: Path, told: Mapping[str, Any]) -> Part:
         file, digest = content.pop("file"), content.pop("sha256", None)
         items.append(Item(**{**content, "groups": tuple(content["groups"])}))
         if file is not None:
-            pictures[content["picture"]] = folder / file
+            pictures[content["picture"]] = folder / (Path(file).expanduser() if file.startswith("~/") else file)
         if digest is not None:
             digests[content["picture"]] = digest
     return Part(benchmark, items, pictures, tuple(told["remarks"]), digests)

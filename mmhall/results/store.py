@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mmhall.errors import RunError
+from mmhall.text import without_home
 
 FILE = "run.sqlite"
 _VERSION = 2
@@ -241,8 +242,7 @@ class Store:
             RunError: They cannot be written (disk full, read-only); everything committed stays.
         """
         with self._saying("write"), self._connection:
-            told = [{**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)} for row in rows]
-            self._connection.executemany(_ADD, told)
+            self._connection.executemany(_ADD, map(_written, rows))
 
     def rows(self, benchmark: str) -> Iterator[Row]:
         """Yield a benchmark's answers and failures."""
@@ -324,6 +324,12 @@ class Store:
         except sqlite3.Error as error:
             intact = "; what was committed before is intact" if what == "write" else ""
             raise RunError(f"{self.path}: cannot {what} the run: {error}{intact}") from error
+
+
+def _written(row: Row) -> dict[str, Any]:
+    """Return a row as it is written; an error may name the user's files."""
+    error = None if row.error is None else without_home(row.error)
+    return {**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra), "error": error}
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:

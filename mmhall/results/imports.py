@@ -77,7 +77,7 @@ def _lines_of_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         DataError: The file cannot be read, or a later line is of another kind.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        lines = files.read_text(path).split("\n")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as text; it is {seems(path)}") from error
     for number, line in enumerate(lines, 1):

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmhall import files
+
 _STARTS = {
     b"PAR1": "a Parquet file",
     b"PK\x03\x04": "a zip archive or an Excel file",
@@ -38,7 +40,7 @@ def seems(path: Path) -> str:
         known = next((what for mark, what in _STARTS.items() if start.startswith(mark)), None)
         if known is not None or b"\0" in start:
             return known or "a binary file"
-        return _of_text(path.read_text(encoding="utf-8-sig"))
+        return _of_text(files.read_text(path))
     except UnicodeDecodeError:
         return "no UTF-8 text"
     except OSError as error:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,21 +43,22 @@ BAD = {
 }
 
 
+def install(folder, name, source, version="1.0"):
+    """Install a distribution with one strategy in a folder on the path: its name, and the source of its module."""
+    told = folder / f"dist_{name}-1.0.dist-info"
+    told.mkdir(exist_ok=True)
+    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dist-{name}\nVersion: {version}\n")
+    (told / "entry_points.txt").write_text(f"[mmhall.strategies]\n{name} = plugin_{name}:Own\n")
+    (folder / f"plugin_{name}.py").write_text(textwrap.dedent(source))
+    sys.modules.pop(f"plugin_{name}", None)  # of another test
+
+
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Install a distribution with one strategy: its name, and the source of its module."""
+    """Install what `install` takes in a folder of the test's own."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(STRATEGIES, "_unusable", {})
-
-    def install(name, source, version="1.0"):
-        told = tmp_path / f"dist_{name}-1.0.dist-info"
-        told.mkdir(exist_ok=True)
-        (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dist-{name}\nVersion: {version}\n")
-        (told / "entry_points.txt").write_text(f"[mmhall.strategies]\n{name} = plugin_{name}:Own\n")
-        (tmp_path / f"plugin_{name}.py").write_text(textwrap.dedent(source))
-        sys.modules.pop(f"plugin_{name}", None)  # of another test
-
-    return install
+    return partial(install, tmp_path)
 
 
 @pytest.mark.parametrize("name", BAD)

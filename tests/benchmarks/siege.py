@@ -36,16 +36,20 @@ class Deadly(Model):
     fatal: bytes = b""
 
     def load(self, setup):
-        lvlm = super().load(setup)
-        ask = lvlm.generate_batch
+        return deadly(super().load(setup), self.fatal)
 
-        def deadly(requests, *arguments, **options):
-            if any(path is not None and Path(path).read_bytes() == self.fatal for path, _ in requests):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return ask(requests, *arguments, **options)
 
-        lvlm.generate_batch = deadly
-        return lvlm
+def deadly(lvlm, fatal: bytes):
+    """Kill the process in which a model is asked about a picture with this content."""
+    ask = lvlm.generate_batch
+
+    def asked(requests, *arguments, **options):
+        if any(path is not None and Path(path).read_bytes() == fatal for path, _ in requests):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ask(requests, *arguments, **options)
+
+    lvlm.generate_batch = asked
+    return lvlm
 
 
 STRATEGIES = [strategy("greedy"), strategy("vdd(beta=0.5)")]

@@ -10,13 +10,12 @@ import pytest
 from PIL import Image
 
 from mmhall.demo.rendering import notice
-from mmhall.errors import ImageError, MmhallError, MmhallWarning, ModelError, OptionError, RunError
+from mmhall.errors import ImageError, MmhallError, MmhallWarning, OptionError
 from mmhall.images import open_image
-from mmhall.located import located
-from mmhall.results.export import safe
 from mmhall.results.store import Row, Store
 from mmhall.strategies import strategy
 from mmhall.text import printable
+from tests.faults import runs, serving
 
 
 def refuses(kind, told, work, *arguments):
@@ -99,27 +98,6 @@ def bad_options(folder):
     refuses(MmhallError, "did you mean", strategy, "vdc")
 
 
-def other_setup(folder):
-    Store.create(folder, {"model": "a"}).close()
-    refuses(RunError, 'model was "a", now "b"', Store.create, folder, {"model": "b"})
-
-
-def foreign_store(folder):
-    (folder / "run.sqlite").write_bytes(b"no database" * 100)
-    refuses(RunError, "run.sqlite", Store.open, folder)
-
-
-def pickled(folder):
-    (folder / "config.json").write_text("{}")
-    (folder / "pytorch_model.bin").touch()
-    refuses(ModelError, "loads no pickled weights", located, folder)
-
-
-def spreadsheet(folder):
-    for cell in ("=HYPERLINK(1)", "+1", "-cmd", "@SUM", "\tx"):
-        assert safe(cell) == f"'{cell}"
-
-
 def odd_text(folder):
     told = "a\0b\u202ec👩‍👩‍👧e" + "\u0301" * 50
     store = Store.create(folder, {})
@@ -150,10 +128,8 @@ TABLE = [
     (15, "characters that break texts", odd_text),
     (17, "markup in texts of the page", markup),
     (20, "options out of range", bad_options),
-    (29, "a file that is no run", foreign_store),
-    (30, "a run folder of another set-up", other_setup),
-    (35, "pickled weights", pickled),
-    (41, "formulas in cells", spreadsheet),
+    *runs.ROWS,
+    *serving.ROWS,
 ]
 
 

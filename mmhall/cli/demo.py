@@ -56,8 +56,8 @@ def demo(
     if not auth and (share or not _only_here(host)):
         others = "whoever has its address" if share else f"every machine that can reach {host}"
         typer.echo(f"mmhall: the page is open to {others}; --auth user:password asks for a password", err=True)
-    located(model)
     options = tuned_option(tuned)
+    located(model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the uploads go as well
     loaded: Future[LVLM] = Future()
     address = Address(host, port, (user, password) if auth else None, share)

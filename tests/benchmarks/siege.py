@@ -60,7 +60,8 @@ def begin(lvlm, folder: Path, scenes: Path, *, questions: bool = True) -> None:
     source = Source(scenes / "annotations.json")
     benchmarks = [(Pope(max_new_tokens=2), source)] if questions else []
     benchmarks.append((Chair(max_new_tokens=4), source))
-    start(folder, lvlm, benchmarks=benchmarks, strategies=STRATEGIES, batch_size=BATCH)
+    run = start(folder, lvlm, benchmarks=benchmarks, strategies=STRATEGIES, batch_size=BATCH)
+    run.store.close()  # SQLite's locks do not survive a fork: no process may fork with an open run
 
 
 def child(lvlm, folder: Path) -> int:

@@ -17,6 +17,7 @@ COMMANDS = {
     "generate": ("generate", "picture.png", "What?"),
     "choose": ("choose", "picture.png", "Is there a dog?"),
     "show": ("show", "vhr"),
+    "demo": ("demo", "--port", "0"),
 }
 
 

@@ -99,7 +99,7 @@ def told_by(*arguments):
 
 
 def killed(folder):
-    """A worker is killed after every commit, at a moment that no one chose, and another one goes on."""
+    """A worker is killed after each commit, wherever that finds it, and another one goes on."""
     begun(folder / "run")
     kills, code = 0, -signal.SIGKILL
     while code != 0:
@@ -193,10 +193,11 @@ def terminated(folder):
     assert code == 143, said
     assert "answers are kept in run, the same command goes on from there" in said
     run = reopen(folder / "run")
-    assert 0 < run.answered < run.expected
-    (part,) = run.parts
-    answer(model(), run, part, [mmhall.strategy("greedy")], batch_size=1)
-    assert run.answered == run.expected
+    with closing(run.store):
+        assert 0 < run.answered < run.expected
+        (part,) = run.parts
+        answer(model(), run, part, [mmhall.strategy("greedy")], batch_size=1)
+        assert run.answered == run.expected
 
 
 def unfit_rows(folder):

@@ -239,7 +239,7 @@ def bombs(folder):
     refuses(DataError, "nested too deeply", from_json, "[" * 9000, "embedded")
     (folder / "config.json").write_text(deep.read_text())
     (folder / "model.safetensors").touch()
-    assert "config.json is damaged" in told_by("show", "vhr", "--model", folder)
+    assert "config.json: is damaged" in told_by("show", "vhr", "--model", folder)
 
 
 def open_page(folder):

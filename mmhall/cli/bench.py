@@ -133,10 +133,13 @@ class _Team:
     def checked(self, out: Path) -> Iterator[None]:
         """Check all that can be checked before scenes are drawn and weights are read; keep the cluster connected."""
         from mmhall.benchmarks.cluster import connected
+        from mmhall.benchmarks.workers import environment
         from mmhall.model_check import check_model
         from mmhall.results.store import Store
 
         Store.check(out)
+        if self.cluster is None and self.workers > 1:
+            environment(0, self.workers, self.gpus)  # refuses more GPUs than there are
         with nullcontext() if self.cluster is None else connected(self.cluster):
             check_model(self.model, self.tuned, self.loading)
             yield
@@ -203,6 +206,8 @@ def _check(
         raise OptionError("bench", "max_errors", most, "an integer >= 0")
     if engine not in ("local", "ray"):
         raise OptionError("bench", "engine", engine, '"local" or "ray"')
+    if drawn[1] is not None and not 0 <= drawn[1] <= 1:
+        raise OptionError("bench", "conflict", drawn[1], "a number in [0, 1]")
     if data and drawn != (None, None):
         raise OptionError("bench", "scenes and conflict", drawn, "left out with --data")
     if not data and images:

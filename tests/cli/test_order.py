@@ -44,6 +44,7 @@ def spoiled(model_folder, tmp_path, picture_file):
         ((*BENCH, "--tuned", "gone.json"), "gone.json: does not exist; give a file written by `mmhall tune`"),
         ((*BENCH, "--chat-template", "gone.jinja"), "gone.jinja: the chat template cannot be read"),
         ((*BENCH, "--workers", "0"), "workers must be"),
+        ((*BENCH, "--conflict", "2"), "conflict must be a number in [0, 1], got 2.0"),
         ((*TUNE, "--data", "gone.json"), "gone.json: does not exist; give a COCO detection file"),
         ((*TUNE, "--data", "here.json", "--images", "gone"), "gone: no such folder"),
         ((*TUNE[:-1], "."), ".: cannot be written"),
@@ -110,6 +111,14 @@ def test_a_damaged_run_is_told_before_the_model(refused, spoiled):
     Path("run").mkdir()
     Path("run", "run.sqlite").write_bytes(b"no database" * 100)
     assert "run.sqlite: " in refused(*BENCH, "--model", spoiled("config.json"))
+
+
+def test_more_gpus_than_there_are_are_told_before_the_model(refused, spoiled, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    asked = (*BENCH, "--workers", "2", "--gpus-per-worker", "3", "--model", spoiled("config.json"))
+    assert "gpus_per_worker must be at most 1" in refused(*asked)
 
 
 def test_checking_a_folder_leaves_no_trace(tmp_path):

@@ -27,7 +27,7 @@ from mmhall.results.leases import Leases
 from mmhall.results.store import Row
 from mmhall.strategies import strategy
 
-PATIENCE = 30.0  # seconds until an address that does not answer is given up
+PATIENCE = 25.0  # seconds until an address that does not answer is given up: half a minute with the start
 _WAIT = 1.0  # seconds between two looks at what actors have done
 _PROBE = """
 import sys

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from mmhall.adapters import adapter_for
-from mmhall.adapters.base import Adapter, Batch, Request
+from mmhall.adapters.base import Adapter, Batch
+from mmhall.adapters.messages import Request
 from mmhall.benchmarks.speed import IMAGE_ID, IMAGE_TOKENS, Size, random_llava
 from mmhall.generation.run import run
 from mmhall.generation.settings import Settings

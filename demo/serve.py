@@ -39,6 +39,28 @@ class Address:
     auth: tuple[str, str] | None = None
     share: bool = False
 
+    @property
+    def interface(self) -> str:
+        """The host as sockets take it: a number of version 6 without its brackets."""
+        return self.host.removeprefix("[").removesuffix("]")
+
+    def check(self) -> None:
+        """Refuse an address that cannot be had.
+
+        Raises:
+            OptionError: The host is not of this machine, or the port is taken.
+        """
+        if not 0 <= self.port < 2**16:
+            raise OptionError("demo", "port", self.port, "an integer from 0 (any free one) to 65535")
+        try:
+            socket.getaddrinfo(self.interface, self.port)
+            _taken(self.interface, self.port).close()
+        except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                expected = "a name or number of this machine, such as 127.0.0.1 or ::1"
+                raise OptionError("demo", "host", self.interface, expected) from error
+            raise _busy(self.interface, self.port) from error
+
 
 @contextmanager
 def serving(
@@ -58,8 +80,8 @@ def serving(
         OptionError: The host or port cannot be had.
         MmhallError: A strategy of `owned` does not exist.
     """
-    host = address.host.removeprefix("[").removesuffix("]")
-    _check_free(host, address.port)
+    address.check()
+    host = address.interface
     if owned:
         from mmhall.strategies import strategy
 
@@ -115,24 +137,6 @@ def _settings(room: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _check_free(host: str, port: int) -> None:
-    """Refuse an address that cannot be had before anything is loaded.
-
-    Raises:
-        OptionError: The host is not of this machine, or the port is taken.
-    """
-    if not 0 <= port < 2**16:
-        raise OptionError("demo", "port", port, "an integer from 0 (any free one) to 65535")
-    try:
-        socket.getaddrinfo(host, port)
-        _taken(host, port).close()
-    except OSError as error:
-        if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-            expected = "a name or number of this machine, such as 127.0.0.1 or ::1"
-            raise OptionError("demo", "host", host, expected) from error
-        raise _busy(host, port) from error
 
 
 def _busy(host: str, port: int) -> OptionError:

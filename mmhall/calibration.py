@@ -31,6 +31,7 @@ from mmhall.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
+    from mmhall.requests import Images, Prompt
 
 MODES = ("diagonal", "identity")
 SMOOTHING = 1e-4
@@ -143,7 +144,7 @@ class Calibration:
     def fit(
         cls,
         lvlm: LVLM,
-        requests: Sequence[tuple[Any, str]],
+        requests: Sequence[tuple[Images, Prompt]],
         choices: Sequence[str] = ("yes", "no"),
         kinds: str = "none",
         *,

@@ -29,12 +29,14 @@ def named(adapter: Adapter, inputs: Inputs, query: Tensor, words: Sequence[str])
 
 
 def _marked(adapter: Adapter, inputs: Inputs, query: Tensor, counts: Callable[[Word], bool]) -> Tensor:
-    """Mark the tokens of the words that count, of those in a question, (B, T) bool."""
+    """Mark the tokens of the words that count, of those in a question, (B, T) bool; no word goes across a picture."""
     marked = torch.zeros_like(query)
     for row, ids, own in zip(marked, inputs["input_ids"], query, strict=True):
-        places = own.nonzero()[:, 0]
-        words = words_of(adapter.tokenizer, ids[places].tolist())
-        row[places[[token for word in words if counts(word) for token in word.tokens]]] = True
+        asked = own.nonzero()[:, 0]
+        gaps = (asked.diff() > 1).nonzero()[:, 0].cpu() + 1
+        for places in asked.tensor_split(gaps):
+            words = words_of(adapter.tokenizer, ids[places].tolist())
+            row[places[[token for word in words if counts(word) for token in word.tokens]]] = True
     return marked
 
 

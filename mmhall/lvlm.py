@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters import adapter_for
-from mmhall.adapters.base import Request
+from mmhall.adapters.messages import check_text
 from mmhall.answers import Answer, Choice, Said, Uncertainty, Usage
 from mmhall.balance import Balance, balance
 from mmhall.calibration import Calibration
@@ -26,7 +24,7 @@ from mmhall.generation.chain import Kept
 from mmhall.generation.run import run
 from mmhall.generation.score import score
 from mmhall.generation.settings import Settings, checked_seeds, make_settings
-from mmhall.images import ImageLike, open_image
+from mmhall.requests import Images, Prompt, make_request, make_requests
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
 from mmhall.streaming import Stream, Turns
@@ -39,8 +37,6 @@ from mmhall.words import words_of
 
 if TYPE_CHECKING:
     from transformers.generation import BaseStreamer
-
-Images = ImageLike | Sequence[ImageLike] | None
 
 
 class LVLM:
@@ -95,7 +91,7 @@ class LVLM:
     def generate(
         self,
         image: Images,
-        prompt: str,
+        prompt: Prompt,
         strategy: str | Strategy = "greedy",
         *,
         uncertainty: bool = False,
@@ -105,8 +101,11 @@ class LVLM:
         """Answer a prompt about a picture.
 
         Args:
-            image: Path or picture, or several, which the model sees before the prompt; None for a question without.
-            prompt: The user's text.
+            image: Path or picture, or several; None for a question without. The model sees them before a prompt that is
+                text, and where messages have parts of type image that bring no picture.
+            prompt: The user's text, or messages as chat templates take them: mappings with "role" (system, user or
+                assistant) and "content", a text or a list of parts such as {"type": "text", "text": "First:"} and
+                {"type": "image"}, which may bring its picture as "image" or "path". The last is the user's.
             strategy: Name such as "vcd(alpha=0.5)", or a strategy.
             uncertainty: Also read the answer once more with and once without the picture; see `Uncertainty`.
             scores: Keep the scores that tokens were chosen from (`Answer.scores`); not with beams or a search.
@@ -120,7 +119,7 @@ class LVLM:
 
     def generate_batch(
         self,
-        requests: Sequence[tuple[Images, str]],
+        requests: Sequence[tuple[Images, Prompt]],
         strategy: str | Strategy = "greedy",
         *,
         uncertainty: bool = False,
@@ -151,7 +150,7 @@ class LVLM:
         if (uncertainty or scores) and chosen.num_return_sequences > 1:
             wanted = "1 with uncertainty=True" if uncertainty else "1 with scores=True"
             raise OptionError("generate", "num_return_sequences", chosen.num_return_sequences, wanted)
-        opened = _requests(requests)
+        opened = make_requests(requests)
         drawn = chosen.seed if seeds is None else checked_seeds(seeds, len(opened))
         if not opened:
             return []
@@ -165,24 +164,24 @@ class LVLM:
             answers = [replace(answer, scores=part) for answer, part in zip(answers, told, strict=True)]
         return self._sure(inputs, answers) if uncertainty else answers
 
-    def score(self, image: Images, prompt: str, answer: str) -> Uncertainty:
+    def score(self, image: Images, prompt: Prompt, answer: str) -> Uncertainty:
         """Say how sure the plain model is of each token of a given answer, and what the picture has to do with it.
 
         Args:
             image: As in `generate`.
-            prompt: The user's text.
+            prompt: As in `generate`.
             answer: Any text.
 
         Raises:
             MmhallError: As in `generate`.
         """
-        inputs = self.adapter.inputs([_request(image, prompt)])
+        inputs = self.adapter.inputs([make_request(image, prompt)])
         return score(self.adapter, inputs, [self._tokens(answer)])[0]
 
     def choose(
         self,
         image: Images,
-        question: str,
+        question: Prompt,
         choices: Sequence[str] = ("yes", "no"),
         *,
         calibrate: str | Calibration | None = None,
@@ -198,7 +197,7 @@ class LVLM:
 
         Args:
             image: As in `generate`.
-            question: The user's text.
+            question: As `prompt` in `generate`.
             choices: At least two distinct texts.
             calibrate: Take out the prior that the model shows when it is shown nothing: picture-free inputs, such as
                 "none" or "none+unk" (see `mmhall.generation.free.free_inputs`), or a prior fitted over a data set.
@@ -217,7 +216,7 @@ class LVLM:
 
     def choose_batch(
         self,
-        requests: Sequence[tuple[Images, str]],
+        requests: Sequence[tuple[Images, Prompt]],
         choices: Sequence[str] = ("yes", "no"),
         *,
         calibrate: str | Calibration | None = None,
@@ -236,8 +235,8 @@ class LVLM:
         """
         choosing = make_choosing(choices, calibrate, options)
         for choice in choosing.choices:
-            _check_text("a choice", choice)
-        opened = _requests(requests)
+            check_text("a choice", choice)
+        opened = make_requests(requests)
         if not opened:
             return []
         with _measured(self.adapter.device) as measured:
@@ -250,7 +249,7 @@ class LVLM:
     def trace(
         self,
         image: Images,
-        prompt: str,
+        prompt: Prompt,
         strategy: str | Strategy = "greedy",
         *,
         layers: Sequence[int] | None = None,
@@ -261,7 +260,7 @@ class LVLM:
 
         Args:
             image: As in `generate`.
-            prompt: The user's text.
+            prompt: As in `generate`.
             strategy: As in `generate`; the trace shows attention as the strategy left it. What a search found is read
                 again for it, token by token.
             layers: 0-based decoder layers to look at; None: all that attend to image tokens.
@@ -279,7 +278,7 @@ class LVLM:
             )
         looking = [layer for layer, kind in enumerate(self.adapter.kinds) if kind in self.adapter.image_kinds]
         layers, heads = checked("layers", layers, looking), checked("heads", heads, range(self.adapter.heads))
-        request = _request(image, prompt)
+        request = make_request(image, prompt)
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs([request])
             config = chosen.resolved(self.adapter.generator, method.beams)
@@ -289,7 +288,7 @@ class LVLM:
         said = len(answer.token_ids)
         return Trace(
             answer=answer,
-            prompt=prompt,
+            prompt=str(request.conversation),
             image_attention=seen.attention[:said] if request.images else torch.zeros(said, len(layers), len(heads), 0),
             gaze=seen.shifts,
             layers=layers,
@@ -301,40 +300,40 @@ class LVLM:
             findings=seen.findings,
         )
 
-    def head_divergence(self, image: Images, prompt: str, answer: str) -> HeadDivergence:
+    def head_divergence(self, image: Images, prompt: Prompt, answer: str) -> HeadDivergence:
         """Measure how much each head's output depends on the picture while an answer is predicted, token by token.
 
         Args:
             image: As in `generate`; at least one picture.
-            prompt: The user's text.
+            prompt: As in `generate`.
             answer: What was said, by this model or anyone.
 
         Raises:
             PromptError: There is no picture or no answer, or they are too long together.
         """
-        request, tokens = _request(image, prompt), self._tokens(answer)
+        request, tokens = make_request(image, prompt), self._tokens(answer)
         if not request.images or not tokens:
             raise PromptError("head divergence compares an answer with and without a picture: give both")
         return head_divergence(self.adapter, self.adapter.inputs([request]), tokens)
 
-    def balance(self, image: Images, prompt: str, answer: str) -> Balance:
+    def balance(self, image: Images, prompt: Prompt, answer: str) -> Balance:
         """Measure how an answer's attention is shared between words and picture, layer by layer: MDI and AEI.
 
         Args:
             image: As in `generate`; at least one picture.
-            prompt: The user's text.
+            prompt: As in `generate`.
             answer: What was said, by this model or anyone.
 
         Raises:
             ModelError: The model attends to pictures in layers of their own (Mllama).
             PromptError: There is no picture or no answer, or they are too long together.
         """
-        return balance(self.adapter, self.adapter.inputs([_request(image, prompt)]), [self._tokens(answer)])[0]
+        return balance(self.adapter, self.adapter.inputs([make_request(image, prompt)]), [self._tokens(answer)])[0]
 
     def stream(
         self,
         image: Images,
-        prompt: str,
+        prompt: Prompt,
         strategy: str | Strategy = "greedy",
         *,
         uncertainty: bool = False,
@@ -365,7 +364,7 @@ class LVLM:
             )
         config = chosen.resolved(self.adapter.generator, method.beams)
         with _measured(self.adapter.device) as measured:
-            inputs = self.adapter.inputs([_request(image, prompt)])
+            inputs = self.adapter.inputs([make_request(image, prompt)])
             fitted = method.fitted(self.adapter)
 
         def write(streamer: BaseStreamer, turns: Turns) -> Answer:
@@ -403,7 +402,7 @@ class LVLM:
 
     def _tokens(self, answer: str) -> list[int]:
         """Tokenise an answer; special tokens typed in it stay text."""
-        _check_text("an answer", answer)
+        check_text("an answer", answer)
         read = self.adapter.tokenizer(answer, add_special_tokens=False, split_special_tokens=True)
         return list(read["input_ids"])
 
@@ -447,37 +446,6 @@ class LVLM:
             )
             answers.append(replace(first, others=tuple(others)))
         return answers
-
-
-def _check_text(what: str, text: Any) -> None:
-    if not isinstance(text, str):
-        raise PromptError(f"{what} must be text, got {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(f"{what} holds characters that are no valid Unicode, at position {error.start}") from error
-
-
-def _requests(pairs: Sequence[tuple[Images, str]]) -> list[Request]:
-    pairs = list(pairs)
-    for pair in pairs:
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise PromptError(f"a batch is made of pairs (picture, prompt), got {pair!r}")
-    opened: dict[Any, Image.Image] = {}
-
-    def once(image: ImageLike) -> Image.Image:
-        key = str(image) if isinstance(image, str | Path) else id(image)
-        if key not in opened:
-            opened[key] = open_image(image)
-        return opened[key]
-
-    return [_request(images, prompt, once) for images, prompt in pairs]
-
-
-def _request(images: Images, prompt: str, opening: Callable[[ImageLike], Image.Image] = open_image) -> Request:
-    _check_text("a prompt", prompt)
-    given = [] if images is None else images if isinstance(images, list | tuple) else [images]
-    return Request(prompt, tuple(map(opening, given)))
 
 
 @dataclass(slots=True)

@@ -86,7 +86,7 @@ class Trace:
 
     Attributes:
         answer: What was said.
-        prompt: What was asked.
+        prompt: What was asked: the user's text; of several messages, a line each, their pictures marked.
         image_attention: (S, L, H, N) float32, under the strategy that wrote the answer.
         gaze: How attention to each image token shifts at the informative words of the question, (L, N) float32; see
             `saliency`.

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
 from torch import BoolTensor, Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters import prompts
 from mmhall.adapters.anatomy import find_decoder, find_image_token, kinds_of
 from mmhall.adapters.grid import Boxes, Grid, Told, block_side, nowhere, raster, read_places, tell_places
+from mmhall.adapters.messages import Conversation, Request
 from mmhall.adapters.pixels import pixel_rows
 from mmhall.adapters.templates import ChatTemplate
 from mmhall.attention import SELF_ATTENTION, Call, Op, Plan, active, close_door, open_door
@@ -25,19 +24,6 @@ from mmhall.words import special_tokens
 Inputs = Mapping[str, Tensor]
 
 PER_POSITION = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask")
-
-
-@dataclass(frozen=True)
-class Request:
-    """One thing to answer.
-
-    Attributes:
-        prompt: The user's text.
-        images: RGB pictures, in the order the model sees them; none for a question without one.
-    """
-
-    prompt: str
-    images: tuple[Image.Image, ...] = ()
 
 
 def has_picture(inputs: Inputs) -> bool:
@@ -205,14 +191,15 @@ class Adapter:
         return self.model
 
     def render(self, request: Request) -> str:
-        """Write a request in the model's chat format, with one placeholder for each picture, pictures first.
+        """Write a request in the model's chat format, with one placeholder for each picture.
 
         Raises:
-            ModelError: There is no chat template, or it takes no pictures.
+            ModelError: There is no chat template, or it cannot write this.
+            PromptError: The family has no chat format, and this is not one message with pictures first.
         """
         chat = self.chat
         assert chat is not None
-        return chat.write(request.prompt, len(request.images))
+        return chat.write(request.conversation)
 
     def inputs(self, requests: Sequence[Request]) -> Batch:
         """Turn requests into one left-padded batch on the model's device.
@@ -284,9 +271,9 @@ class Adapter:
         asked = zip(inputs.requests, inputs.singles, mask, strict=True) if isinstance(inputs, Batch) else ()
         for request, single, row in asked:
             query = self._query(request, single["input_ids"][0])
-            if len(query):
+            if query:
                 row[:] = False
-                row[list(query)] = True
+                row[query] = True
         return mask
 
     def image_tokens(self, inputs: Inputs) -> int:
@@ -440,15 +427,16 @@ class Adapter:
 
     def _single(self, request: Request) -> dict[str, Tensor]:
         assert self.processor is not None
-        if not request.prompt.strip():
+        asked = request.conversation
+        if not any(map(str.strip, asked.texts)):
             raise PromptError("the prompt is empty; write a question or an instruction")
         if self.most_images is not None and len(request.images) > self.most_images:
             raise ImageError(
                 f"{self.model.config.model_type} reads at most {self.most_images} picture a prompt, "
                 f"got {len(request.images)}"
             )
-        marked = prompts.Marked.of(request.prompt, self.tokenizer)
-        text = self.render(Request(marked.text, request.images))
+        marked = prompts.Marked.of(asked.texts, self.tokenizer)
+        text = self.render(Request(asked.saying(marked.texts), request.images))
         try:
             read = self.read(request, text)
         except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
@@ -475,13 +463,24 @@ class Adapter:
             raise ModelError(f"{family}: pictures do not reach the model: {reason}; load it with mmhall.load")
         self.check_placeholders(read)
 
-    def _query(self, request: Request, ids: Tensor) -> range:
-        """Find the user's words among the tokens of a prompt, (position,)."""
-        marked = prompts.Marked.of(request.prompt, self.tokenizer)
-        rendered = [self.render(replace(request, prompt=prompt)) for prompt in (marked.text, "x", "1")]
-        own, *others = (self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered)
-        spelled = marked.spelled_out({"input_ids": torch.tensor([own])}, PER_POSITION, self.tokenizer)
-        return prompts.words_asked(spelled["input_ids"][0].tolist(), others, ids.tolist())
+    def _query(self, request: Request, ids: Tensor) -> list[int]:
+        """Find the words of the user's last message among the tokens of a prompt, (position,)."""
+        asked = request.conversation
+        texts, last = list(asked.texts), len(asked.turns[-1].texts)
+        worded = [at for at in range(len(texts) - last, len(texts)) if texts[at].strip()]
+        others = [
+            [self._rendered(asked.saying([*texts[:at], word, *texts[at + 1 :]]), request) for word in ("x", "1")]
+            for at in worded
+        ]
+        return prompts.parts_asked(self._rendered(asked, request), others, ids.tolist())
+
+    def _rendered(self, conversation: Conversation, request: Request) -> list[int]:
+        """Return the tokens of a conversation about a request's pictures, one placeholder a picture."""
+        marked = prompts.Marked.of(conversation.texts, self.tokenizer)
+        text = self.render(Request(conversation.saying(marked.texts), request.images))
+        ids = torch.tensor([self.tokenizer(text, add_special_tokens=False)["input_ids"]])
+        read = marked.spelled_out({"input_ids": ids}, PER_POSITION, self.tokenizer)
+        return list(read["input_ids"][0].tolist())
 
     @property
     def _nearly_zero(self) -> float:

@@ -7,9 +7,10 @@ from typing import ClassVar
 from mmhall.adapters.base import Adapter
 
 _PLAIN = (
-    "USER: {% for part in messages[0]['content'] %}"
+    "{% for message in messages %}{{ {'user': 'USER: ', 'assistant': ' ASSISTANT: '}[message['role']] }}"
+    "{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %} ASSISTANT:"
+    "{% endfor %}{{ {'system': ' ', 'assistant': eos_token}[message['role']] }}{% endfor %} ASSISTANT:"
 )
 
 

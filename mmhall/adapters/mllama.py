@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import BoolTensor, Tensor
 
-from mmhall.adapters.base import Adapter, Inputs, Request
+from mmhall.adapters.base import Adapter, Inputs
 from mmhall.adapters.grid import Boxes, raster
+from mmhall.adapters.messages import Request
 from mmhall.errors import PromptError
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters.base import Request
+from mmhall.adapters.messages import Request, only_text
 from mmhall.adapters.tiled import MergedAdapter
 
 
@@ -23,7 +23,7 @@ class PaliGemmaAdapter(MergedAdapter):
 
     def render(self, request: Request) -> str:
         """Return the prompt with a placeholder for each picture; the processor adds the rest of the format."""
-        return "<image>" * len(request.images) + request.prompt
+        return "<image>" * len(request.images) + only_text(request, self.model.config.model_type)
 
     def read(self, request: Request, text: str) -> dict[str, Tensor]:
         """Tokenise a prompt without pictures, which the processor refuses: start mark, prompt, line break."""

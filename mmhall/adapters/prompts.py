@@ -37,6 +37,30 @@ def words_asked(own: Sequence[int], others: Sequence[Sequence[int]], read: Seque
     return range(0)
 
 
+def parts_asked(own: Sequence[int], others: Sequence[Sequence[Sequence[int]]], read: Sequence[int]) -> list[int]:
+    """Find several texts of a user's in a prompt, with or without pictures between them.
+
+    Args:
+        own: Tokens of the rendered prompt, one placeholder a picture.
+        others: For each text, in order: the same with other words in its place.
+        read: The prompt as the model reads it, placeholders multiplied.
+
+    Returns:
+        Positions counted from the end, negative; none where the template rewrites one of the texts.
+    """
+    found: list[int] = []
+    own_end, read_end = len(own), len(read)
+    for variants in reversed(others):
+        behind = len(own) - own_end  # the end of the prompt, which is the same in the variants
+        cut = [other[: len(other) - behind] for other in variants]
+        at = words_asked(own[:own_end], cut, read[:read_end])
+        if not at:
+            return []
+        found += [position - len(read) + read_end for position in at]
+        own_end, read_end = min(_common(own[:own_end], other) for other in cut), read_end + at.start
+    return found
+
+
 def framed(ids: Tensor, image: Tensor, tokenizer: Any) -> Tensor:
     """Mark placeholders and what frames them: start and end marks, tile names, the spaces between.
 
@@ -67,35 +91,42 @@ def _common(one: Sequence[int], other: Sequence[int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A prompt whose typed special tokens are replaced by one marker, until it has been tokenised.
+    """Texts of a prompt whose typed special tokens are replaced by one marker, until it has been tokenised.
 
     Attributes:
-        text: The prompt with markers.
+        texts: The texts with markers.
         typed: What the markers stand for, in order.
         marker: A special token that nothing else in the prompt uses; None: nothing was typed.
     """
 
-    text: str
+    texts: tuple[str, ...]
     typed: tuple[str, ...] = ()
     marker: str | None = None
 
     @classmethod
-    def of(cls, prompt: str, tokenizer: Any) -> Marked:
-        """Mark a prompt.
+    def of(cls, texts: Sequence[str], tokenizer: Any) -> Marked:
+        """Mark the texts of a prompt, in their order.
 
         Raises:
-            PromptError: The tokenizer has no special token left to mark with.
+            PromptError: The tokenizer has no special token left to mark with, or the end of a text and the beginning
+                of the next make one up.
         """
         special = special_tokens(tokenizer)
         pattern = "|".join(re.escape(token) for token in sorted(special, key=len, reverse=True))
-        typed = re.findall(pattern, prompt) if special else []
+        typed = [token for text in texts for token in re.findall(pattern, text)] if special else []
+        across = re.findall(pattern, "".join(texts)) if special else []
+        if across != typed:
+            joint = next((token for token in across if token not in typed), across[0])
+            raise PromptError(
+                f"texts that follow each other make up {joint!r}, which means something to this model; join them"
+            )
         if not typed:
-            return cls(prompt)
+            return cls(tuple(texts))
         plain = (tokenizer.pad_token, tokenizer.unk_token)
         marker = next((token for token in plain if token in special and token not in typed), None)
         if marker is None:
             raise PromptError(f"the prompt contains {typed[0]!r}, which means something to this model; remove it")
-        return cls(re.sub(pattern, lambda _: marker, prompt), tuple(typed), marker)
+        return cls(tuple(re.sub(pattern, lambda _: marker, text) for text in texts), tuple(typed), marker)
 
     def spelled_out(self, read: Mapping[str, Tensor], per_position: Sequence[str], tokenizer: Any) -> dict[str, Tensor]:
         """Put the typed text where the markers are.

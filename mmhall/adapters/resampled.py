@@ -7,8 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mmhall.adapters.base import Adapter, Inputs, Request
+from mmhall.adapters.base import Adapter, Inputs
 from mmhall.adapters.grid import Boxes
+from mmhall.adapters.messages import Request, only_text
 
 
 class ResampledAdapter(Adapter):
@@ -49,7 +50,7 @@ class BlipAdapter(ResampledAdapter):
         if "qformer_input_ids" in read:
             assert self.processor is not None
             tokenizer = self.processor.qformer_tokenizer  # type: ignore[attr-defined]
-            own = tokenizer(request.prompt, split_special_tokens=True, return_tensors="pt")
+            own = tokenizer(request.conversation.question, split_special_tokens=True, return_tensors="pt")
             read |= {f"qformer_{key}": own[key] for key in ("input_ids", "attention_mask")}
         return read
 
@@ -59,4 +60,4 @@ class BlipAdapter(ResampledAdapter):
 
     def render(self, request: Request) -> str:
         """Return the prompt alone: these models have no chat format, and the processor puts the query tokens first."""
-        return request.prompt
+        return only_text(request, self.model.config.model_type)

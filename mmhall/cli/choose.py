@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmhall.cli.loading import loads_model
+from mmhall.cli.messages import MessagesFile
 from mmhall.load_options import LoadOptions
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 @loads_model
 def choose(
-    image: Annotated[Path, typer.Argument(help="Picture file.")],
-    question: Annotated[str, typer.Argument(help="What to ask.")],
+    image: Annotated[Path | None, typer.Argument(help="Picture file; of --messages, one that they leave out.")] = None,
+    question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
+    messages: MessagesFile = None,
     choice: Annotated[
         list[str] | None, typer.Option(help="An answer to choose from; repeat it. yes and no by default.")
     ] = None,
@@ -35,7 +37,7 @@ def choose(
     *,
     loading: LoadOptions,
 ) -> None:
-    """Choose among given answers to a question about a picture.
+    """Choose among given answers to a question about a picture, or to messages with pictures among them.
 
     Example: mmhall choose kitchen.png "Is there a cup in the image?" --choice yes --choice no --calibrate none+unk
     """
@@ -44,13 +46,13 @@ def choose(
 
     import mmhall
     from mmhall.choosing import make_choosing
-    from mmhall.images import open_image
+    from mmhall.cli.messages import asked
 
-    picture, choices = open_image(image), tuple(choice or ("yes", "no"))
+    (about, prompt), choices = asked(image, question, messages), tuple(choice or ("yes", "no"))
     options = {"mode": mode, "scoring": scoring, "temperature": temperature, "seed": seed}
     make_choosing(choices, calibrate, options)
     lvlm = mmhall.load(model, tuned=False, **loading.arguments())
-    found = lvlm.choose(picture, question, choices, calibrate=calibrate, **options)
+    found = lvlm.choose(about, prompt, choices, calibrate=calibrate, **options)
     print(json.dumps(asdict(found), ensure_ascii=False, indent=1) if as_json else _table(found))
 
 

@@ -53,14 +53,15 @@ def demo(
         raise OptionError("demo", "auth", "***", "written as user:password")
     if runs is not None and not runs.is_dir():
         raise RunError(f"{runs}: no such folder; give one that holds run folders of bench commands")
-    if not auth and (share or not _only_here(host)):
+    address = Address(host, port, (user, password) if auth else None, share)
+    address.check()
+    if not auth and (share or not _only_here(address.interface)):
         others = "whoever has its address" if share else f"every machine that can reach {host}"
         typer.echo(f"mmhall: the page is open to {others}; --auth user:password asks for a password", err=True)
     options = tuned_option(tuned)
     located(model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the uploads go as well
     loaded: Future[LVLM] = Future()
-    address = Address(host, port, (user, password) if auth else None, share)
     with serving(loaded, address, runs=runs or Path("runs"), owned=strategy) as url:
         print(f"mmhall demo: {url}", flush=True)
         import mmhall
@@ -79,6 +80,6 @@ def _only_here(host: str) -> bool:
     import ipaddress
 
     try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"

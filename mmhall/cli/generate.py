@@ -9,13 +9,17 @@ import typer
 
 from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_model
+from mmhall.cli.messages import MessagesFile
 from mmhall.load_options import LoadOptions
+
+_DESCRIBE = "Please describe this image in detail."
 
 
 @loads_model
 def generate(
-    image: Annotated[Path, typer.Argument(help="Picture file.")],
-    prompt: Annotated[str, typer.Argument(help="What to ask.")] = "Please describe this image in detail.",
+    image: Annotated[Path | None, typer.Argument(help="Picture file; of --messages, one that they leave out.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help=f"What to ask; by default: {_DESCRIBE}")] = None,
+    messages: MessagesFile = None,
     model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
     strategy: Annotated[
         str, typer.Option(help='Such as vcd or "vcd(alpha=0.5)"; see: mmhall list strategies.')
@@ -46,7 +50,7 @@ def generate(
     *,
     loading: LoadOptions,
 ) -> None:
-    """Answer a prompt about a picture.
+    """Answer a prompt about a picture, or messages with pictures among them.
 
     Example: mmhall generate kitchen.png "Is there a cup in the image?" --strategy vcd
     """
@@ -55,21 +59,24 @@ def generate(
 
     import mmhall
     from mmhall.cli.console import tuned_option, writable_picture
+    from mmhall.cli.messages import asked
     from mmhall.errors import ImageError
     from mmhall.files import whole
     from mmhall.generation.settings import make_settings
-    from mmhall.images import open_image
 
     if heatmap is not None:
         writable_picture(heatmap, force=force)
-    picture, options = open_image(image), tuned_option(tuned)
+    if prompt is None and messages is None:
+        prompt = _DESCRIBE
+    about, question = asked(image, prompt, messages)
+    options = tuned_option(tuned)
     chosen = mmhall.strategy(strategy)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
     settings |= {"do_sample": sample, "temperature": temperature, "seed": seed}
     make_settings(settings)
     lvlm = mmhall.load(model, tuned=options, **loading.arguments())
     if heatmap is not None:
-        trace = lvlm.trace(picture, prompt, chosen, **settings)
+        trace = lvlm.trace(about, question, chosen, **settings)
         try:
             with whole(heatmap) as scratch:
                 trace.contact_sheet().save(scratch)
@@ -77,8 +84,8 @@ def generate(
             raise ImageError(f"{heatmap}: cannot be written: {error.strerror or error}") from error
         print(json.dumps(asdict(trace.answer), ensure_ascii=False, indent=1) if as_json else trace.answer.text)
     elif as_json:
-        print(json.dumps(asdict(lvlm.generate(picture, prompt, chosen, **settings)), ensure_ascii=False, indent=1))
+        print(json.dumps(asdict(lvlm.generate(about, question, chosen, **settings)), ensure_ascii=False, indent=1))
     else:
-        for piece in lvlm.stream(picture, prompt, chosen, **settings):
+        for piece in lvlm.stream(about, question, chosen, **settings):
             print(piece, end="", flush=True)
         print()

@@ -19,8 +19,9 @@ def combined(session: Session, logits: Sequence[Tensor]) -> Tensor:
         logits: (rows, vocabulary) each.
 
     Returns:
-        (rows, vocabulary); the main rows' own where the session combines nothing. A combination stands on the
-        level of the main logits, since a repetition penalty is not invariant to a constant.
+        (rows, vocabulary); the main rows' own where the session combines nothing. A combination stands on the level
+        of logits, since a repetition penalty is not invariant to a constant: that of its `level`, which gets the logits'
+        log-sum-exps, (rows, 1) each, or that of the main logits where it has none.
 
     Raises:
         CompositionError: The combination has another shape: broadcast, it would be scores of something else.
@@ -28,11 +29,13 @@ def combined(session: Session, logits: Sequence[Tensor]) -> Tensor:
     main = logits[0]
     if session.combine is None:
         return main
-    scores = session.combine(*(part.log_softmax(dim=-1) for part in logits))
+    sums = [part.logsumexp(dim=-1, keepdim=True) for part in logits]
+    scores = session.combine(*(part - total for part, total in zip(logits, sums, strict=True)))
     if not isinstance(scores, Tensor) or scores.shape != main.shape:
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise CompositionError(f"`combine` must return scores of shape {tuple(main.shape)}, got {got}; correct it")
-    return scores + main.logsumexp(dim=-1, keepdim=True)
+    level = getattr(session.combine, "level", None)
+    return scores + (sums[0] if level is None else level(*sums))
 
 
 def choosable(scores: Tensor, step: int | None = None) -> Tensor:

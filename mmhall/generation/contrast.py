@@ -60,6 +60,11 @@ class Contrast:
         other = torch.stack(others).mean(dim=0) if others else main
         return contrast(main, other, self.alpha, self.beta)
 
+    def level(self, main: Tensor, *others: Tensor) -> Tensor:
+        """Return how much higher the contrast of logits is, (batch, 1), from the log-sum-exps of each branch."""
+        other = torch.stack(others).mean(dim=0) if others else main
+        return (1 + self.alpha) * main - self.alpha * other
+
 
 @dataclass(frozen=True)
 class ContrastStrategy(Strategy):

@@ -17,9 +17,18 @@ from PIL import Image
 from tqdm import tqdm
 
 import mmhall
+from mmhall.adapters.messages import Conversation, Request
 from mmhall.errors import MmhallError, OptionError, PromptError
 from mmhall.lmms_eval.arguments import OWNER, make_arguments, split_arguments, told
-from mmhall.lmms_eval.requests import PLACEHOLDER, batches, pictures_of, settings_of, unread, without_placeholders
+from mmhall.lmms_eval.requests import (
+    batches,
+    marks_within,
+    pictures_of,
+    placed,
+    settings_of,
+    unread,
+    without_placeholders,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +36,7 @@ class _Job:
     """A request whose document has not been opened yet.
 
     Attributes:
-        prompt: The task's text.
+        prompt: The task's text, with its marks of pictures.
         visuals: Makes the pictures from the document.
         document: Its number.
         task: The task's name.
@@ -47,7 +56,7 @@ class Mmhall(lmms):
     """Answers lmms-eval's requests with a strategy.
 
     Attributes:
-        is_simple: A request is one text and its pictures.
+        is_simple: A request is one text, with or without marks of pictures in it, and its pictures.
         arguments: What the command line asked for.
         batch_size: Requests answered together.
         device: Where the model is.
@@ -75,6 +84,7 @@ class Mmhall(lmms):
             tuned=asked.tuned,
         )
         self.device, self.batch_size = self._lvlm.adapter.device, asked.batch_size
+        self._warned: set[str] = set()  # tasks whose pictures are not shown where they are marked
         self._seed = torch.initial_seed()  # what lmms-eval's --seed set
         fitted, origins = asked.strategy.fitted(self._lvlm.adapter), asked.strategy.origins(self._lvlm.adapter)
         whence = "".join(f"; {option}: {why}" for option, why in origins.items())
@@ -107,7 +117,7 @@ class Mmhall(lmms):
             seed = (self._seed + times[id(request)]) % 2**63  # --repeats sends the same request several times
             times[id(request)] += 1
             settings = settings_of(asked, self.arguments.max_new_tokens, seed)
-            jobs.append(_Job(without_placeholders(prompt), visuals, document, task, split, settings))
+            jobs.append(_Job(prompt, visuals, document, task, split, settings))
         found: dict[int, GenerationResult] = {}
         with tqdm(total=len(jobs), desc="Answering", disable=self.rank != 0) as bar:
             for positions in batches([repr(job.settings) for job in jobs], self.batch_size):
@@ -145,13 +155,30 @@ class Mmhall(lmms):
         pictures = [self._pictures(job) for job in jobs]
         found: dict[int, GenerationResult] = {}
         for group in batches([not own for own in pictures], len(jobs)):
-            pairs = [(pictures[index] or None, jobs[index].prompt) for index in group]
+            pairs = [(pictures[index] or None, self._prompt(jobs[index], pictures[index])) for index in group]
             with _naming([jobs[index] for index in group]):
                 answers = self._lvlm.generate_batch(pairs, self.arguments.strategy, **jobs[0].settings)
             for index, answer in zip(group, answers, strict=True):
                 tokens = TokenCounts(answer.usage.prompt_tokens, answer.usage.new_tokens)
                 found[index] = GenerationResult(answer.text, tokens)
         return [found[index] for index in range(len(jobs))]
+
+    def _prompt(self, job: _Job, pictures: tuple[Image.Image, ...]) -> str | Conversation:
+        """Put pictures where the task's text marks them, or before it, with a warning if it marks other places."""
+        if not marks_within(job.prompt):
+            return without_placeholders(job.prompt)
+        conversation = placed(job.prompt)
+        reason = f"document {job.document}: marks {conversation.pictures}, pictures {len(pictures)}"
+        if conversation.pictures == len(pictures):
+            try:
+                self._lvlm.adapter.render(Request(conversation, pictures))
+                return conversation
+            except MmhallError as error:
+                reason = str(error)
+        if job.task not in self._warned:
+            self._warned.add(job.task)
+            logger.warning(f"{job.task}: places pictures within its text; mmhall shows them before it: {reason}")
+        return without_placeholders(job.prompt)
 
     def _pictures(self, job: _Job) -> tuple[Image.Image, ...]:
         with _naming([job]):
@@ -187,8 +214,3 @@ def _warn_of_ignored(requests: Sequence[Any]) -> None:
     ignored = sorted({(request.args[4], name) for request in requests for name in unread(request.args[1])})
     for task, name in ignored:
         logger.warning(f"{task}: mmhall has no use for its generation setting {name!r} and leaves it out")
-    marked = sorted(
-        {request.args[4] for request in requests if PLACEHOLDER in request.args[0].strip()[len(PLACEHOLDER) :]}
-    )
-    for task in marked:
-        logger.warning(f"{task}: places pictures within its text; mmhall shows them before it")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
+from mmhall.adapters.messages import Conversation, Turn
 from mmhall.errors import ImageError
 from mmhall.images import open_image
 
 MAX_NEW_TOKENS = 1024  # of a task that says nothing, as lmms-eval's own LLaVA models have it
 PLACEHOLDER = "<image>"
+_LEADING = re.compile(rf"(?:\s*{PLACEHOLDER})*")
 _PASSED_ON = ("repetition_penalty", "length_penalty")
 _SAMPLING = ("temperature", "top_p", "top_k")
 _LENGTHS = ("max_new_tokens", "max_gen_toks")
@@ -71,6 +74,25 @@ def pictures_of(visuals: Any) -> tuple[Image.Image, ...]:
         return (open_image(visuals),)
     except ImageError as error:
         raise ImageError(f"{error}; mmhall answers tasks with pictures or text, not with video or sound") from error
+
+
+def marks_within(prompt: str) -> bool:
+    r"""Whether a picture is marked behind words, where it is not shown if pictures are shown before the text.
+
+    >>> marks_within("<image>\nWhat is this?"), marks_within("First: <image>")
+    (False, True)
+    """
+    return PLACEHOLDER in _LEADING.sub("", prompt, count=1)
+
+
+def placed(prompt: str) -> Conversation:
+    r"""Put a picture where each "<image>" mark stands; what is written around the marks stays as it is.
+
+    >>> placed("First: <image> Second: <image>\n").turns[0].parts
+    ('First: ', None, ' Second: ', None)
+    """
+    parts = [part for text in prompt.strip().split(PLACEHOLDER) for part in (text, None)][:-1]
+    return Conversation((Turn("user", tuple(part for part in parts if part != "")),))
 
 
 def without_placeholders(prompt: str) -> str:

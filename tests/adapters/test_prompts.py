@@ -25,7 +25,7 @@ def read(tokenizer, text, **more):
 
 
 def spelled(tokenizer, marked, text=None, **more):
-    return marked.spelled_out(read(tokenizer, text or marked.text, **more), PER_POSITION, tokenizer)
+    return marked.spelled_out(read(tokenizer, text or marked.texts[0], **more), PER_POSITION, tokenizer)
 
 
 def test_special_tokens_are_the_added_ones_marked_special(tokenizer):
@@ -34,52 +34,52 @@ def test_special_tokens_are_the_added_ones_marked_special(tokenizer):
 
 
 def test_a_prompt_without_special_tokens_stays_as_it_is(tokenizer):
-    marked = Marked.of("Is a < b, and <imag> too?", tokenizer)
-    assert marked == Marked("Is a < b, and <imag> too?", (), None)
-    held = read(tokenizer, marked.text)
+    marked = Marked.of(["Is a < b, and <imag> too?"], tokenizer)
+    assert marked == Marked(("Is a < b, and <imag> too?",), (), None)
+    held = read(tokenizer, marked.texts[0])
     assert marked.spelled_out(held, PER_POSITION, tokenizer) == held
 
 
 def test_typed_tokens_are_remembered_in_order(tokenizer):
-    marked = Marked.of("<end> is not </s>, nor <end>.", tokenizer)
-    assert marked == Marked("<pad> is not <pad>, nor <pad>.", ("<end>", "</s>", "<end>"), "<pad>")
+    marked = Marked.of(["<end> is not </s>, nor <end>."], tokenizer)
+    assert marked == Marked(("<pad> is not <pad>, nor <pad>.",), ("<end>", "</s>", "<end>"), "<pad>")
 
 
 def test_a_token_whose_name_begins_another_is_told_apart(tokenizer):
     tokenizer = make_tokenizer(["TILE", *(f"TILE_{number}" for number in range(12))])
     prompt = " ".join(["TILE", *(f"TILE_{number}" for number in range(12)), "TILES"])
-    marked = Marked.of(prompt, tokenizer)
+    marked = Marked.of([prompt], tokenizer)
     assert marked.typed == (*prompt.split()[:-1], "TILE")
-    assert marked.text == "<pad> " * 13 + "<pad>S"
+    assert marked.texts[0] == "<pad> " * 13 + "<pad>S"
     assert tokenizer.decode(spelled(tokenizer, marked)["input_ids"][0]) == prompt
 
 
 def test_names_with_signs_of_regular_expressions_are_taken_literally(tokenizer):
-    assert Marked.of("X or [X] or .", tokenizer).typed == ("[X]",)
+    assert Marked.of(["X or [X] or ."], tokenizer).typed == ("[X]",)
 
 
 def test_the_other_plain_token_marks_where_one_is_typed(tokenizer):
-    assert Marked.of("<pad> and </s>", tokenizer) == Marked("<unk> and <unk>", ("<pad>", "</s>"), "<unk>")
-    assert Marked.of("<unk> and </s>", tokenizer) == Marked("<pad> and <pad>", ("<unk>", "</s>"), "<pad>")
+    assert Marked.of(["<pad> and </s>"], tokenizer) == Marked(("<unk> and <unk>",), ("<pad>", "</s>"), "<unk>")
+    assert Marked.of(["<unk> and </s>"], tokenizer) == Marked(("<pad> and <pad>",), ("<unk>", "</s>"), "<pad>")
 
 
 def test_a_prompt_that_types_both_plain_tokens_is_refused(tokenizer):
     with pytest.raises(PromptError, match="the prompt contains '<unk>', which means something to this model"):
-        Marked.of("<unk> and <pad>", tokenizer)
+        Marked.of(["<unk> and <pad>"], tokenizer)
 
 
 def test_a_tokenizer_without_plain_tokens_refuses_typed_ones():
     tokenizer = make_tokenizer(["<image>"])
     tokenizer.pad_token, tokenizer.unk_token = None, None
-    assert Marked.of("Hi", tokenizer).marker is None
+    assert Marked.of(["Hi"], tokenizer).marker is None
     with pytest.raises(PromptError, match="'<image>'"):
-        Marked.of("What is <image>?", tokenizer)
+        Marked.of(["What is <image>?"], tokenizer)
 
 
 @pytest.mark.parametrize("prompt", ["<image>", "a <image>", "<image> b", "<image><end_of_turn> c </s>", "é <s> 木"])
 def test_spelled_out_text_is_what_was_typed_and_no_special_token(tokenizer, prompt):
-    marked = Marked.of(prompt, tokenizer)
-    grown = spelled(tokenizer, marked, f"<s>{marked.text}</s>")
+    marked = Marked.of([prompt], tokenizer)
+    grown = spelled(tokenizer, marked, f"<s>{marked.texts[0]}</s>")
     ids = grown["input_ids"][0].tolist()
     assert (ids[0], ids[-1]) == (1, 2)
     assert min(ids[1:-1]) > 7
@@ -88,9 +88,9 @@ def test_spelled_out_text_is_what_was_typed_and_no_special_token(tokenizer, prom
 
 
 def test_what_holds_a_value_a_position_grows_with_the_text_and_nothing_else_does(tokenizer):
-    marked = Marked.of("ab<s>c", tokenizer)
+    marked = Marked.of(["ab<s>c"], tokenizer)
     types, crossed = torch.tensor([[5, 6, 7, 8]]), torch.arange(8).view(1, 4, 1, 2)
-    held = read(tokenizer, marked.text, types=types, cross=crossed, pixel_values=torch.ones(1, 3, 2, 2))
+    held = read(tokenizer, marked.texts[0], types=types, cross=crossed, pixel_values=torch.ones(1, 3, 2, 2))
     grown = marked.spelled_out(held, ("input_ids", "attention_mask", "types", "cross"), tokenizer)
     assert grown["types"].tolist() == [[5, 6, 7, 7, 7, 8]]
     assert grown["cross"][0, :, 0].tolist() == [[0, 1], [2, 3], [4, 5], [4, 5], [4, 5], [6, 7]]
@@ -101,6 +101,6 @@ def test_what_holds_a_value_a_position_grows_with_the_text_and_nothing_else_does
 
 @pytest.mark.parametrize("text", ["What is it?", "<pad> and <pad>?"])
 def test_a_reading_that_lost_or_gained_a_marker_is_refused(tokenizer, text):
-    marked = Marked.of("What is <image>?", tokenizer)
+    marked = Marked.of(["What is <image>?"], tokenizer)
     with pytest.raises(PromptError, match="'<image>'"):
         spelled(tokenizer, marked, text)

@@ -60,6 +60,58 @@ def test_requests_of_every_kind_are_answered_in_their_order(model, embedded, pic
     assert texts(model, asked) == [answer.text for answer in own]
 
 
+@pytest.fixture
+def warnings_of():
+    """What the plug-in warns of while a test runs."""
+    from loguru import logger
+
+    told = []
+    number = logger.add(lambda message: told.append(message.record["message"]), level="WARNING")
+    yield told
+    logger.remove(number)
+
+
+def test_pictures_are_shown_where_a_text_marks_them(model, embedded, pictures, warnings_of):
+    two = lambda picture: [picture, pictures[2]]  # noqa: E731
+    prompt = "First: <image> Second: <image> Which is red?"
+    messages = [{"role": "user", "content": [
+        {"type": "text", "text": "First: "}, {"type": "image"}, {"type": "text", "text": " Second: "},
+        {"type": "image"}, {"type": "text", "text": " Which is red?"},
+    ]}]  # fmt: skip
+    asked = [request(prompt, two), request("<image>\n<image> Which is red?", two)]
+    own = [
+        embedded.generate([pictures[0], pictures[2]], messages, "vdd", max_new_tokens=12),
+        embedded.generate([pictures[0], pictures[2]], "Which is red?", "vdd", max_new_tokens=12),
+    ]
+    assert own[0].usage.prompt_tokens > own[1].usage.prompt_tokens
+    got = model.generate_until(asked)
+    assert [one.text for one in got] == [answer.text for answer in own]
+    assert [one.token_counts.input_tokens for one in got] == [answer.usage.prompt_tokens for answer in own]
+    assert warnings_of == []
+
+
+def test_other_numbers_of_marks_show_pictures_first_and_say_so_once(model, embedded, pictures, warnings_of):
+    asked = [request("Is <image> or <image> red?", document=number) for number in (1, 2)]
+    own = [embedded.generate(pictures[n], "Is  or  red?", "vdd", max_new_tokens=12).text for n in (1, 2)]
+    assert texts(model, asked) == own
+    (told,) = warnings_of
+    assert told == (
+        "drawn: places pictures within its text; mmhall shows them before it: document 1: marks 2, pictures 1"
+    )
+
+
+def test_a_template_that_cannot_place_pictures_shows_them_first_and_says_why(model, pictures, warnings_of):
+    model._lvlm.processor.chat_template = (
+        "{% for m in messages %}{% for p in m.content if p.type == 'image' %}<image>{% endfor %}"
+        "{% for p in m.content if p.type == 'text' %}{{ p.text }}{% endfor %}{% endfor %} ASSISTANT:"
+    )
+    asked, first = (texts(model, [request(prompt)]) for prompt in ("Is <image> red?", "Is  red?"))
+    assert asked == first
+    (told,) = warnings_of
+    assert "drawn: places pictures within its text; mmhall shows them before it: llava: its chat template" in told
+    assert "puts texts and pictures in another order" in told
+
+
 def test_a_repeated_request_is_sampled_anew_and_can_be_repeated(model, embedded, pictures):
     sampled = [request(DESCRIBE, do_sample=True, temperature=1.5)] * 3
     got = texts(model, sampled)

@@ -10,7 +10,15 @@ from PIL import Image
 
 from mmhall.errors import ImageError
 from mmhall.generation.settings import Settings, make_settings
-from mmhall.lmms_eval.requests import batches, pictures_of, settings_of, unread, without_placeholders
+from mmhall.lmms_eval.requests import (
+    batches,
+    marks_within,
+    pictures_of,
+    placed,
+    settings_of,
+    unread,
+    without_placeholders,
+)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +100,26 @@ def test_videos_and_sounds_are_refused(tmp_path):
 )
 def test_marks_of_pictures_are_taken_out_and_nothing_else(prompt, text):
     assert without_placeholders(prompt) == text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parts"),
+    [
+        ("First: <image> second: <image>", ("First: ", None, " second: ", None)),
+        ("<image>\nIs it <image>?\n", (None, "\nIs it ", None, "?")),
+        ("a<image><image>b", ("a", None, None, "b")),
+        (" What is it?\n<image>", ("What is it?\n", None)),
+    ],
+)
+def test_marks_within_a_text_are_places_of_pictures(prompt, parts):
+    assert marks_within(prompt)
+    (turn,) = placed(prompt).turns
+    assert (turn.role, turn.parts) == ("user", parts)
+
+
+@pytest.mark.parametrize("prompt", ["Is it red?", "<image>\nIs it red?", " <image> <image>\nWhich is red?", "<image>"])
+def test_marks_before_a_text_are_within_none(prompt):
+    assert not marks_within(prompt)
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 7))

@@ -166,12 +166,14 @@ def llava_phi3() -> tuple[PreTrainedModel, ProcessorMixin]:
 
 def vipllava() -> tuple[PreTrainedModel, ProcessorMixin]:
     tokenizer = make_tokenizer(image_token="<image>")
+    names = ("vision_feature_layer", "vision_feature_layers")  # the second until transformers 5.18
+    taken = next(name for name in names if name in VipLlavaConfig().to_dict())
     config = VipLlavaConfig(
         vision_config=clip(),
         text_config=LlamaConfig(**text_config(tokenizer, initializer_range=SPREAD)),
         image_token_index=tokenizer.image_token_id,
         image_seq_length=16,
-        vision_feature_layer=[-1, -2, 0],
+        **{taken: [-1, -2, 0]},
     )
     start = "{{ {'user': '###Human: ', 'assistant': '###Assistant: ', 'system': ''}[message.role] }}"
     processor = clip_processor(tokenizer, chat(start, "", "###Assistant:"))

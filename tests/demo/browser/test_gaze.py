@@ -111,7 +111,7 @@ def test_screen_readers_hear_of_each_map(visit):
 
 
 def test_a_column_that_did_not_write_the_word_says_so(visit):
-    visitor = answered(visit)
+    visitor = answered(visit, "greedy", "vdd")
     visitor.words(0, "boat").click()
     _, without = visitor.looked(0, "boat")
     figure = visitor.page.locator("#gaze figure").nth(1)

@@ -1,0 +1,79 @@
+"""What a command asks: a picture and a text, or the messages of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mmhall.requests import Images, Prompt
+
+MessagesFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="JSON list of messages to ask instead of a prompt; paths of pictures in it are relative to it.",
+    ),
+]
+
+
+def asked(image: Path | None, prompt: str | None, messages: Path | None) -> tuple[Images, Prompt]:
+    """Open the pictures and read the messages, before a model is loaded.
+
+    Args:
+        image: The picture file; with messages, stands where a part of type image brings no picture.
+        prompt: The text.
+        messages: The file of messages.
+
+    Returns:
+        Pictures and prompt as `LVLM.generate` takes them.
+
+    Raises:
+        PromptError: Something is missing, given twice, or unusable.
+        DataError: The file cannot be read.
+        ImageError: A picture cannot be opened.
+    """
+    from mmhall.adapters.messages import read_messages
+    from mmhall.errors import PromptError
+    from mmhall.images import open_image
+    from mmhall.requests import filled
+
+    if messages is None:
+        if image is None or prompt is None:
+            missing = "a picture" if image is None else "a question"
+            raise PromptError(f"{missing} is missing; give a picture file and what to ask, or --messages FILE")
+        return open_image(image), prompt
+    if prompt is not None:
+        raise PromptError(f"{messages} holds what is asked, and a prompt is given too; leave one of them out")
+    held = _read(messages)
+    try:
+        conversation, sources = read_messages(held)
+        sources = [messages.parent / source if isinstance(source, str) else source for source in sources]
+        pictures = filled(sources, [] if image is None else [image])
+    except PromptError as error:
+        raise PromptError(f"{messages}: {error}") from error
+    return list(map(open_image, pictures)), conversation
+
+
+def _read(file: Path) -> list[Any]:
+    """Read a JSON list."""
+    import json
+
+    from mmhall.errors import DataError
+    from mmhall.files import no_file, read_text
+
+    expected = 'expected a JSON list of messages such as {"role": "user", "content": "What is this?"}'
+    reason = no_file(file)
+    if reason is not None:
+        raise DataError(f"{file}: {reason}; {expected}")
+    try:
+        held = json.loads(read_text(file))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}; {expected}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: is no JSON ({error}); {expected}") from error
+    if not isinstance(held, list):
+        raise DataError(f"{file}: holds no list; {expected}")
+    return held

@@ -1,22 +1,25 @@
 """A run on a Ray cluster: each worker is an actor with a model; the store is written by the driver alone.
 
 An actor gets a batch, pictures as bytes, and returns rows: nodes need mmhall and the model, but no shared disk. One
-that dies loses its batch, which goes to another, and is replaced, a few times. Nothing is gathered and nobody waits.
+that dies loses its batch, which goes to another, and is replaced, a few times; an item of which actors die each time
+is found and given up as `runner` says. Nothing is gathered and nobody waits.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.runner import Progress, answers, batches
+from mmhall.benchmarks.runner import Progress, answers, batches, pieces_of
 from mmhall.benchmarks.runs import Part, Run
 from mmhall.benchmarks.workers import STARTS, Model
 from mmhall.errors import MmhallError, RunError
@@ -24,7 +27,20 @@ from mmhall.results.leases import Leases
 from mmhall.results.store import Row
 from mmhall.strategies import strategy
 
+PATIENCE = 25.0  # seconds until an address that does not answer is given up: half a minute with the start
 _WAIT = 1.0  # seconds between two looks at what actors have done
+_PROBE = """
+import sys
+import ray
+
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+except Exception as error:
+    sys.exit((str(error).strip() or type(error).__name__).splitlines()[0])
+"""
+
+
+_DIED = object()  # in place of what a worker has done
 
 
 class Answerer:
@@ -106,7 +122,7 @@ def answer_on(address: str, run: Run, model: Model, workers: int, gpus: int, pro
         RunError: Ray is not installed, the cluster cannot be reached, or workers died too often.
         MmhallError: A worker cannot use the model.
     """
-    with _connected(address) as ray:
+    with connected(address) as ray:
         most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
         if 0 < most < gpus:
             raise RunError(f"{address}: no node has {gpus} GPUs, at most {most:g}; lower --gpus-per-worker")
@@ -118,21 +134,35 @@ def answer_on(address: str, run: Run, model: Model, workers: int, gpus: int, pro
             team.answer(part, progress)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """A batch at a worker.
+
+    Attributes:
+        number: Its number.
+        pieces: What is left to ask, each piece together; the first one is being asked.
+    """
+
+    number: int
+    pieces: list[list[Item]]
+
+
 class _Team:
     """The actors of one run."""
 
     def __init__(self, ray: Any, kind: Any, model: Model, run: Run, size: int) -> None:
         self._ray, self._kind, self._model, self._run = ray, kind, model, run
         self._setup = run.store.setup()
-        self._left = STARTS * size
+        self._strategies = [strategy(spec) for spec in run.strategies]
+        self._most, self._deaths = STARTS * size, 0  # without an answer between them
         self._idle: list[Any] = []
         self._loading: dict[Any, Any] = {}
+        self._working: dict[Any, tuple[Any, _Batch]] = {}
         for _ in range(size):
             self._hire()
 
     def _hire(self) -> None:
         """Start a worker; it gets no batch before its model is loaded, which it never is where room is missing."""
-        self._left -= 1
         actor = self._kind.remote(self._model, self._setup)
         self._loading[actor.load.remote()] = actor
 
@@ -140,28 +170,47 @@ class _Team:
         """Hand out the batches of a benchmark until all are done."""
         made = batches(part.items, self._setup["batch_size"])
         leases = Leases(self._run.store, part.benchmark.name, len(made))
-        working: dict[Any, tuple[Any, int]] = {}
-        while working or leases.free():
+        while self._working or leases.free():
             while self._idle and (number := leases.claim()) is not None:
-                actor = self._idle.pop()
-                working[self._send(actor, part, made[number], number)] = actor, number
+                done = self._run.store.done_in(part.benchmark.name, number)
+                pieces, given_up = pieces_of(leases, part, made[number], self._strategies, number, done)
+                self._run.store.add(given_up)
+                progress(len(given_up))
+                self._go_on(self._idle.pop(), part, _Batch(number, pieces), leases)
             leases.renew()
-            waited = [*working, *self._loading]
+            waited = [*self._working, *self._loading]
             if not waited:  # another process was quicker
                 continue
             ready, _ = self._ray.wait(waited, timeout=_WAIT)
             for reference in ready:
                 if reference in self._loading:
-                    self._receive(reference, self._loading.pop(reference))
-                    continue
-                actor, number = working.pop(reference)
-                rows = self._receive(reference, actor)
-                if rows is None:
-                    leases.drop(number)
-                    continue
-                self._run.store.add(rows)
-                leases.finish(number)
-                progress(len(rows))
+                    actor = self._loading.pop(reference)
+                    if self._receive(reference) is not _DIED:
+                        self._idle.append(actor)
+                else:
+                    self._settle(reference, part, leases, progress)
+
+    def _go_on(self, actor: Any, part: Part, batch: _Batch, leases: Leases) -> None:
+        """Give a worker the next piece of its batch; where none is left, it has finished."""
+        if batch.pieces:
+            self._working[self._send(actor, part, batch.pieces[0], batch.number)] = actor, batch
+        else:
+            leases.finish(batch.number)
+            self._idle.append(actor)
+
+    def _settle(self, reference: Any, part: Part, leases: Leases, progress: Progress) -> None:
+        """Store what a worker has answered; of one that has died, note what it was asked and give its batch back."""
+        actor, batch = self._working.pop(reference)
+        piece, rows = batch.pieces.pop(0), self._receive(reference)
+        if rows is _DIED:
+            leases.strike(batch.number, [item.id for item in piece])
+            leases.drop(batch.number)
+            return
+        self._run.store.add(rows)
+        if any(row.error is None for row in rows):
+            self._deaths = 0
+        progress(len(rows))
+        self._go_on(actor, part, batch, leases)
 
     def _send(self, actor: Any, part: Part, items: Sequence[Item], number: int) -> Any:
         names = {item.picture for item in items if item.picture is not None}
@@ -170,25 +219,24 @@ class _Team:
         told = [asdict(item) for item in items]
         return actor.answer.remote(str(part.benchmark), told, pictures, self._run.strategies, number, done)
 
-    def _receive(self, reference: Any, actor: Any) -> Any:
-        """Return what a worker has done, which is then free for more; None: it has died, and another one is started.
+    def _receive(self, reference: Any) -> Any:
+        """Return what a worker has done, or that it has died; then another one is started.
 
         Raises:
             RunError: It said why it cannot go on, or too many died.
         """
         try:
-            done = self._ray.get(reference)
+            return self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, MmhallError):
                 raise RunError(str(error.cause)) from None
             raise
         except self._ray.exceptions.RayActorError as error:
-            if not self._left:
+            self._deaths += 1
+            if self._deaths >= self._most:
                 raise RunError(f"workers died too often; the last one said: {str(error).splitlines()[0]}") from error
             self._hire()
-            return None
-        self._idle.append(actor)
-        return done
+            return _DIED
 
 
 def _content(file: Path) -> bytes | None:
@@ -200,11 +248,14 @@ def _content(file: Path) -> bytes | None:
 
 
 @contextmanager
-def _connected(address: str) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
     """Connect to a cluster, unless this process is connected already.
 
+    Args:
+        address: As `ray.init` takes it.
+
     Raises:
-        RunError: Ray is not installed, or there is no cluster.
+        RunError: Ray is not installed, or no cluster answers within half a minute.
     """
     try:
         import ray
@@ -212,13 +263,32 @@ def _connected(address: str) -> Iterator[Any]:
         raise RunError('engine "ray" needs Ray; install mmhall[ray]') from error
     own = not ray.is_initialized()
     if own:
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise RunError(f"{address}: no Ray cluster can be reached there: {reason}") from error
+        _check_answers(address)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     try:
         yield ray
     finally:
         if own:
             ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address at which no cluster answers.
+
+    A process of its own tries it: Ray may wait there for minutes, and may end the process that waits.
+
+    Raises:
+        RunError: None does, within half a minute.
+    """
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", _PROBE, address], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"there is no answer after {PATIENCE:g} seconds"
+    else:
+        if tried.returncode == 0:
+            return
+        said = tried.stderr.decode(errors="replace").strip().splitlines()
+        reason = said[-1] if tried.returncode == 1 and said else f"Ray ended with code {tried.returncode}"
+    raise RunError(f"{address}: no Ray cluster can be reached there: {reason}; start one, or correct --address")

@@ -77,9 +77,8 @@ def answer(
         if number is None:
             time.sleep(_POLL)  # others work on what is left, unless they die
             continue
-        left = _left(made[number], strategies, store.done_in(name, number))
-        pieces = leases.pieces(number, list(left))
-        for items in ([left[item] for item in piece] for piece in pieces):
+        pieces, given_up = pieces_of(leases, part, made[number], strategies, number, store.done_in(name, number))
+        for items in pieces:
             with leases.asking(number, [item.id for item in items]):
                 if not warm:
                     _warm(lvlm, part, items[0], strategies)
@@ -89,17 +88,36 @@ def answer(
                     leases.renew()
                     progress(len(rows))
                     answered += sum(row.error is None for row in rows)
-        fatal = [left[item] for item in set(left).difference(*pieces)]
-        store.add([_failure(part, item, strategy, number, _FATAL) for item in fatal for strategy in strategies])
-        progress(len(fatal) * len(strategies))
+        store.add(given_up)
+        progress(len(given_up))
         leases.finish(number)
         if not answered and not store.done(name):
             _refuse_hopeless(run, part)
 
 
-def _left(items: Sequence[Item], strategies: Sequence[Strategy], done: set[tuple[str, str]]) -> dict[str, Item]:
-    """Return the items of a batch that some strategy has not answered, by id."""
-    return {item.id: item for item in items if any((item.id, str(strategy)) not in done for strategy in strategies)}
+def pieces_of(
+    leases: Leases,
+    part: Part,
+    items: Sequence[Item],
+    strategies: Sequence[Strategy],
+    number: int,
+    done: set[tuple[str, str]],
+) -> tuple[list[list[Item]], list[Row]]:
+    """Return what is left of a batch, in pieces that are asked together, and failures for items that are given up.
+
+    Args:
+        leases: Of the benchmark, with the strikes of its items.
+        part: The benchmark.
+        items: Of the batch.
+        strategies: All of the run's.
+        number: Of the batch.
+        done: (item, strategy) pairs that are answered already.
+    """
+    left = {item.id: item for item in items if any((item.id, str(strategy)) not in done for strategy in strategies)}
+    pieces = leases.pieces(number, list(left))
+    fatal = [left[item] for item in left if not any(item in piece for piece in pieces)]
+    given_up = [_failure(part, item, strategy, number, _FATAL) for item in fatal for strategy in strategies]
+    return [[left[item] for item in piece] for piece in pieces], given_up
 
 
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:

@@ -27,6 +27,7 @@ from mmhall.options import check_known, parse
 from mmhall.results.judgements import Judgements, with_judgements
 from mmhall.results.store import Row, Store
 from mmhall.strategies import Composed, Strategy, strategy
+from mmhall.text import without_home
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class Run:
 
     def _read(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark; failures do not name the item's own picture: alike ones are counted."""
-        pictures = {item.id: f"{part.picture(item)}: " for item in part.items}
+        pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items}
         return [
             row if row.error is None else replace(row, error=row.error.removeprefix(pictures[row.item]))
             for row in self.rows(part)
@@ -166,6 +167,33 @@ def make_benchmarks(specs: Sequence[str]) -> list[Benchmark]:
     return made
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A benchmark, where its data is, and what is read there.
+
+    Attributes:
+        benchmark: With its options.
+        source: Where its data is.
+        material: What it asks.
+        pictures: Picture id to SHA-256 of its file.
+    """
+
+    benchmark: Benchmark
+    source: Source
+    material: Material
+    pictures: Mapping[str, str]
+
+
+def read(benchmarks: Sequence[tuple[Benchmark, Source]]) -> list[Asked]:
+    """Read what benchmarks ask; no model is needed.
+
+    Raises:
+        DataError: The data is missing, malformed, or does not suffice.
+    """
+    found = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
+    return [Asked(*one, one[2].picture_digests()) for one in found]
+
+
 def start(
     folder: Path,
     lvlm: LVLM,
@@ -174,7 +202,7 @@ def start(
     strategies: Sequence[Strategy],
     batch_size: int,
 ) -> Run:
-    """Start a run, or go on with the one of the same set-up.
+    """Start a run, or go on with the one of the same set-up: `read` and `begin` in one.
 
     Args:
         folder: Run folder.
@@ -187,15 +215,30 @@ def start(
         OptionError: Two strategies are the same on this model.
         MmhallError: The data is unfit, or the folder belongs to another set-up.
     """
-    read = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
-    made = [(*one, one[2].picture_digests()) for one in read]
+    return begin(folder, lvlm, asked=read(benchmarks), strategies=strategies, batch_size=batch_size)
+
+
+def begin(folder: Path, lvlm: LVLM, *, asked: Sequence[Asked], strategies: Sequence[Strategy], batch_size: int) -> Run:
+    """Start a run of what was read, or go on with the one of the same set-up.
+
+    Args:
+        folder: Run folder.
+        lvlm: The model.
+        asked: As `read` returned it.
+        strategies: The baseline first.
+        batch_size: Items decoded together.
+
+    Raises:
+        OptionError: Two strategies are the same on this model.
+        MmhallError: The folder cannot be written or belongs to another set-up.
+    """
     setup: dict[str, Any] = {
         **lvlm.identity(),
         "strategies": [str(s) for s in strategies],
         "fitted": _fitted(lvlm, strategies),
         "num_beams": {str(s): s.beams for s in strategies},
         "options": {str(s): s.options() for s in strategies},
-        "benchmarks": {b.name: _told(lvlm, b, source, material, seen) for b, source, material, seen in made},
+        "benchmarks": {one.benchmark.name: _told(lvlm, one) for one in asked},
         "batch_size": batch_size,
         "loading": _loading(lvlm),
         "chat_template": lvlm.chat_template,
@@ -204,8 +247,8 @@ def start(
     sources = {kind.name: source for kind in _kinds(strategies) if (source := STRATEGIES.source(kind)) is not None}
     setup |= {"sources": sources} if sources else {}
     with closing(Store.create(folder, setup)) as store:
-        for benchmark, _, material, seen in made:
-            store.keep_items(benchmark.name, _kept(material, seen, folder))
+        for one in asked:
+            store.keep_items(one.benchmark.name, _kept(one.material, one.pictures, folder))
     return reopen(folder)
 
 
@@ -233,16 +276,15 @@ def _once(what: str, names: Sequence[str]) -> None:
             raise OptionError("bench", what, name, "named once")
 
 
-def _told(
-    lvlm: LVLM, benchmark: Benchmark, source: Source, material: Material, seen: Mapping[str, str]
-) -> dict[str, Any]:
+def _told(lvlm: LVLM, asked: Asked) -> dict[str, Any]:
     """Describe a benchmark for the set-up: what must stay the same from call to call."""
+    benchmark, source, material = asked.benchmark, asked.source, asked.material
     items, _ = replace(material, pictures={}).digests()
     return {
         "spec": str(benchmark),
         "rule": benchmark.rule,
         "items": items,
-        "pictures": digest_of(seen),
+        "pictures": digest_of(asked.pictures),
         "count": len(material.items),
         "limit": source.limit,
         "seed": source.seed,
@@ -263,7 +305,9 @@ def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
 def _loading(lvlm: LVLM) -> list[str]:
     """Return how the model was loaded, as far as the set-up does not say it elsewhere; a list is compared whole."""
     elsewhere = ("device", "dtype", "revision", "chat_template")
-    return [f"{name}={json.dumps(value)}" for name, value in lvlm.loading.items() if name not in elsewhere]
+    return [
+        f"{name}={without_home(json.dumps(value))}" for name, value in lvlm.loading.items() if name not in elsewhere
+    ]
 
 
 def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
@@ -279,7 +323,7 @@ def _kept(material: Material, seen: Mapping[str, str], folder: Path) -> dict[str
 
     def noted(path: Path) -> str:
         path = path.resolve()
-        return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+        return str(path.relative_to(base)) if path.is_relative_to(base) else without_home(str(path))
 
     files = {name: noted(path) for name, path in material.pictures.items()}
     return {
@@ -296,7 +340,7 @@ def _part(store: Store, folder: Path, told: Mapping[str, Any]) -> Part:
         file, digest = content.pop("file"), content.pop("sha256", None)
         items.append(Item(**{**content, "groups": tuple(content["groups"])}))
         if file is not None:
-            pictures[content["picture"]] = folder / file
+            pictures[content["picture"]] = folder / (Path(file).expanduser() if file.startswith("~/") else file)
         if digest is not None:
             digests[content["picture"]] = digest
     return Part(benchmark, items, pictures, tuple(told["remarks"]), digests)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mmhall import files
 from mmhall.benchmarks.objective import Scored
-from mmhall.files import no_file
+from mmhall.errors import DataError
 
 
 class TuningLog:
@@ -25,16 +26,23 @@ class TuningLog:
 
         Raises:
             OSError: It cannot be read or written.
+            DataError: It is damaged otherwise than by a last line that was not finished.
         """
         self._path, self._known = path, dict[str, Scored]()
         head = json.dumps(about, sort_keys=True)
-        lines = path.read_text(encoding="utf-8").split("\n") if no_file(path) is None else []
+        try:
+            lines = files.read_text(path).split("\n") if files.no_file(path) is None else []
+        except UnicodeDecodeError as error:
+            raise self._damaged(error) from error
         if lines[:1] != [head]:
             path.write_text(f"{head}\n", encoding="utf-8")
             return
         for line in lines[1:-1]:  # the last is empty, or was being written when the process died
-            key, texts, counts = json.loads(line)
-            self._known[key] = Scored(tuple(texts), tuple(np.array(series, np.float64) for series in counts))
+            try:
+                key, texts, counts = json.loads(line)
+                self._known[key] = Scored(tuple(texts), tuple(np.array(series, np.float64) for series in counts))
+            except (ValueError, TypeError, RecursionError) as error:
+                raise self._damaged(error) from error
         path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
 
     def scored(self, key: str, ask: Callable[[], Scored]) -> tuple[Scored, bool]:
@@ -45,6 +53,9 @@ class TuningLog:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps([key, found.texts, [series.tolist() for series in found.counts]]) + "\n")
         return found, False
+
+    def _damaged(self, error: Exception) -> DataError:
+        return DataError(f"{self._path}: is damaged ({error}); delete it, and the search begins anew")
 
     def close(self) -> None:
         """Throw it away: the tuning is complete."""

@@ -25,6 +25,7 @@ from mmhall.errors import MmhallError, OptionError, RunError
 from mmhall.load_options import LoadOptions
 from mmhall.lvlm import LVLM
 from mmhall.strategies import strategy
+from mmhall.text import without_home
 
 STARTS = 6  # of one worker without an answer of anyone meanwhile, before the run is given up
 _POLL = 0.2
@@ -213,7 +214,7 @@ def main() -> None:
         options = LoadOptions(**json.loads(loading))
         work(Path(folder), Model(name, False if tuned == "none" else tuned or None, options))
     except MmhallError as error:
-        print(f"mmhall: {error}", file=sys.stderr)
+        print(f"mmhall: {without_home(str(error))}", file=sys.stderr)
         sys.exit(_REFUSED)
 
 

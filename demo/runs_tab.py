@@ -19,7 +19,7 @@ from mmhall.demo.rendering import notice
 from mmhall.demo.setups import setup
 from mmhall.demo.waiting import ready, when_loaded
 from mmhall.errors import DataError, MmhallError, OptionError
-from mmhall.text import printable
+from mmhall.text import printable, without_home
 
 ANY = "any"
 _HINT = notice("No run is open", "Choose one above; the list holds what lies under the folder given as --runs.")
@@ -117,7 +117,7 @@ def runs_tab(desk: Desk, board: Board, blocks: gr.Blocks, tabs: gr.Tabs) -> None
         wanted, _ = setup({**told, "max_new_tokens": loaded.max_new_tokens}, desk.owned)
         if refused:
             gr.Info(html.escape(printable(f"Left out, as it may not be asked for here: {', '.join(refused)}.")))
-        if loaded.model != lvlm.name:
+        if loaded.model != without_home(lvlm.name):
             gr.Info(html.escape(printable(f"This run asked {loaded.model}; here {lvlm.name} answers.")))
         return gr.Tabs(selected="compare"), loaded.picture, *filled(desk, board, wanted)
 

@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmhall import files
 from mmhall.errors import ModelError
 from mmhall.files import no_file
 from mmhall.loading import UNLOADABLE, reason_of
@@ -235,7 +236,7 @@ def _check_folder(folder: Path, *, described_on_hub: bool = False) -> None:
 def _told(file: Path) -> dict[str, Any]:
     """Read the configuration of a model."""
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))["model_cfg"]
+        config = json.loads(files.read_text(file))["model_cfg"]
         if all(isinstance(config[part], dict) for part in ("text_cfg", "vision_cfg")):
             return dict(config)
         raise TypeError("text_cfg and vision_cfg must be objects")
@@ -243,7 +244,7 @@ def _told(file: Path) -> dict[str, Any]:
         raise ModelError(f"{file.parent}: holds no {_CONFIG}; give a folder that holds an open_clip model") from error
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{file}: does not describe an open_clip model ({type(error).__name__}: {error})") from error
 
 

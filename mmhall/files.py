@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import codecs
 import errno
+import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
 
+LONGEST = 2_000_000_000  # bytes of a file that is read as a whole; COCO's largest has 0.5 billion
+_LONGEST_NAME = 150
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
 _KINDS = (
     (stat.S_ISDIR, "is a folder"),
     (stat.S_ISFIFO, "is a pipe"),
@@ -37,14 +42,30 @@ def no_file(path: Path) -> str | None:
     return next((told for test, told in _KINDS if test(mode)), None)
 
 
+def file_name(text: str) -> str:
+    """Return a text as the name of a file that every system takes; a digest tells apart what is cut or reserved.
+
+    >>> file_name("some/model-7b"), file_name("con")
+    ('some--model-7b', '1143da2b-con')
+    """
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "--", text).lstrip(".")
+    if kept and len(kept) <= _LONGEST_NAME and kept.partition(".")[0].upper() not in _RESERVED:
+        return kept
+    digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
+    return f"{digest}-{kept[:_LONGEST_NAME]}".rstrip("-")
+
+
 def read_text(path: Path) -> str:
     """Read UTF-8 text, with or without a byte order mark, or UTF-16 text that says so by its mark.
 
     Raises:
-        OSError: It cannot be read, or is a pipe or a device, which may never end.
+        OSError: It cannot be read, is a pipe or a device, which may never end, or is larger than `LONGEST`.
         UnicodeDecodeError: It is other text.
     """
     _check_file(path)
+    size = path.stat().st_size
+    if size > LONGEST:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than the limit of {LONGEST:,}", str(path))
     return path.read_text(encoding=encoding(path))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mmhall import files
 from mmhall.errors import DataError, OptionError
 
 OWNER = "load"
@@ -147,7 +148,7 @@ def _device_map(value: Any, owner: str) -> str | dict[str, Any] | None:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise OptionError(owner, "device_map", given, expected) from None
     if not isinstance(value, Mapping) or not value:
         raise OptionError(owner, "device_map", given, expected)
@@ -166,7 +167,7 @@ def _template(value: Any, owner: str) -> str | None:
     if not isinstance(value, str | Path) or not str(value):
         raise OptionError(owner, "chat_template", value, "a Jinja template, or a file that holds one")
     try:
-        return Path(value).read_text(encoding="utf-8")
+        return files.read_text(Path(value))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise DataError(f"{value}: the chat template cannot be read: {reason}; give a file, or a Jinja text") from error

@@ -85,12 +85,12 @@ def load(
     if file is not None:
         tuned_options.read(file)  # a damaged one is told before anything is loaded
     source = str(folder) if folder.is_dir() else str(name)
-    placed = _placement(asked, options)
+    placed = placement(asked, options)
     try:
+        reader = _processor(source, asked)  # before the weights: it is read in no time
         model = _model(source, asked, placed)
-        reader = _processor(source, asked)
     except UNLOADABLE as error:
-        raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{_hint(source)}") from error
+        raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{hint_for(source)}") from error
     lvlm = LVLM(model, reader, str(name))
     lvlm.loading = json.loads(json.dumps({**asked.given(), **options}, default=str))
     if asked.chat_template is not None and lvlm.adapter.chat is None:
@@ -112,7 +112,7 @@ def _dtype(dtype: str | torch.dtype | None, options: dict[str, Any]) -> str | No
     return None if wanted is None else str(wanted).removeprefix("torch.")
 
 
-def _placement(asked: LoadOptions, options: Mapping[str, Any]) -> dict[str, Any]:
+def placement(asked: LoadOptions, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `from_pretrained` takes to put the weights where they belong, in their dtype.
 
     Raises:
@@ -156,7 +156,7 @@ def _model(source: str, asked: LoadOptions, placed: Mapping[str, Any]) -> transf
         use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
-        **_from(base, asked),
+        **origin_of(base, asked),
         **placed,
     )
     _check_weights(base, model, found)
@@ -169,7 +169,7 @@ def _model(source: str, asked: LoadOptions, placed: Mapping[str, Any]) -> transf
     return model
 
 
-def _from(source: str, asked: LoadOptions) -> dict[str, Any]:
+def origin_of(source: str, asked: LoadOptions) -> dict[str, Any]:
     """Return what both model and processor are told of where they come from."""
     revision, trusted = asked.revision, asked.trust_remote_code
     return {"revision": revision, "trust_remote_code": trusted, "local_files_only": Path(source).is_dir()}
@@ -182,7 +182,7 @@ def _processor(source: str, asked: LoadOptions) -> transformers.ProcessorMixin:
         OptionError: It has no such option.
     """
     source = processor_of(source)
-    processor = transformers.AutoProcessor.from_pretrained(source, **_from(source, asked), **asked.processor)
+    processor = transformers.AutoProcessor.from_pretrained(source, **origin_of(source, asked), **asked.processor)
     parts = [processor, *(getattr(processor, part, None) for part in ("image_processor", "tokenizer"))]
     for option, value in asked.processor.items():
         if not any(_takes(part, option) for part in parts):
@@ -239,7 +239,7 @@ def _beyond(model: nn.Module, key: str) -> bool:
     return False
 
 
-def _hint(source: str) -> str:
+def hint_for(source: str) -> str:
     """Say what may be behind an error: a file that is no JSON, or a model that may not be fetched."""
     if not Path(source).is_dir():
         offline = "; HF_HUB_OFFLINE is set: if files are missing, run once without it"
@@ -247,7 +247,7 @@ def _hint(source: str) -> str:
     for file in sorted(Path(source).glob("*.json")):
         try:
             json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return f"; {file.name} is damaged: get an intact copy"
     return ""
 

@@ -6,6 +6,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+from mmhall import files
 from mmhall.errors import ModelError
 from mmhall.files import no_file
 
@@ -31,6 +32,8 @@ def located(name: str | Path) -> Path:
         _check_adapter(folder)
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
+    if (folder / "config.json").is_file():
+        _held(folder / "config.json")
     if folder.is_dir() and not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
     if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".") or str(name).count("/") > 1):
@@ -43,7 +46,7 @@ def base_of(source: str) -> str:
     folder = Path(source)
     if (folder / "config.json").is_file() or not (folder / _ADAPTER).is_file():
         return source
-    return str(_adapter_of(folder)["base_model_name_or_path"])
+    return str(_held(folder / _ADAPTER)["base_model_name_or_path"])
 
 
 def processor_of(source: str) -> str:
@@ -64,7 +67,7 @@ def _check_adapter(folder: Path) -> None:
         raise ModelError(
             f"{folder}: holds no {_ADAPTER_WEIGHTS}; save the adapter with peft's save_pretrained, {merge}"
         )
-    base = _adapter_of(folder).get("base_model_name_or_path")
+    base = _held(folder / _ADAPTER).get("base_model_name_or_path")
     if not (folder / "config.json").is_file() and not (isinstance(base, str) and base):
         raise ModelError(
             f"{folder / _ADAPTER}: names no base_model_name_or_path; name the adapter's model there, {merge}"
@@ -75,9 +78,18 @@ def _check_adapter(folder: Path) -> None:
         )
 
 
-def _adapter_of(folder: Path) -> dict[str, object]:
+def _held(file: Path) -> dict[str, object]:
+    """Return what a JSON file describes.
+
+    Raises:
+        ModelError: It cannot be read, or describes nothing.
+    """
     try:
-        held = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / _ADAPTER}: cannot be read ({error}); get an intact copy") from error
-    return held if isinstance(held, dict) else {}
+        held = json.loads(files.read_text(file))
+    except OSError as error:
+        raise ModelError(f"{file}: cannot be read: {error.strerror}; get an intact copy") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{file}: is damaged: it is no JSON ({error}); get an intact copy") from error
+    if not isinstance(held, dict):
+        raise ModelError(f"{file}: is damaged: it holds no object; get an intact copy")
+    return held

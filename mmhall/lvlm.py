@@ -28,6 +28,7 @@ from mmhall.requests import Images, Prompt, make_request, make_requests
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
 from mmhall.streaming import Stream, Turns
+from mmhall.text import without_home
 from mmhall.threads import Caller
 from mmhall.trace import Trace, checked, shown
 from mmhall.tracing import watched
@@ -81,7 +82,7 @@ class LVLM:
 
     def _named(self) -> dict[str, str | None]:
         return {
-            "model": self.name,
+            "model": without_home(self.name),
             "revision": self.revision,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": self.adapter.device.type,

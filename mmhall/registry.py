@@ -3,6 +3,10 @@
 A name maps to "module:attribute"; nothing of ours is imported before the name is used. Other packages add names
 through entry points of the registry's group. Those are imported once they are listed: what cannot be used is left out,
 with a warning that names it.
+
+The code of another package is imported in a thread, and given up after half a minute: an import cannot be broken off,
+but a thread that runs on ends with the process. A process of its own could be ended, but what it has imported would
+have to be imported once more here, unguarded. Nothing helps against code that never lets another thread run.
 """
 
 from __future__ import annotations
@@ -13,11 +17,17 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from threading import Thread
+from time import monotonic
 from typing import Any
 
 from mmhall.errors import MmhallError, MmhallWarning, PluginError, UnknownNameError
+
+PATIENCE = 30.0  # seconds that another package's import may take
 
 
 def load_target(target: str) -> Any:
@@ -37,6 +47,39 @@ def load_target(target: str) -> Any:
         raise PluginError(
             f"{target}: cannot be loaded: {type(error).__name__}: {told}; reinstall or repair the package it comes from"
         ) from error
+
+
+_begun: dict[str, tuple[Future[Any], float]] = {}  # imports of other packages that go on, and until when one waits
+
+
+def load_foreign(target: str) -> Any:
+    """Import "module:attribute" of another package, for half a minute at most.
+
+    Raises:
+        PluginError: It cannot be imported, or takes longer.
+        MmhallError: It refuses to be imported and says why.
+    """
+    if target not in _begun:
+        _begun[target] = Future(), monotonic() + PATIENCE
+        Thread(target=_fulfil, args=(_begun[target][0], target), name=f"import of {target}", daemon=True).start()
+    loaded, until = _begun[target]
+    try:
+        return loaded.result(max(0.0, until - monotonic()))
+    except FutureTimeoutError:
+        raise PluginError(
+            f"{target}: cannot be loaded: its import has not ended after {PATIENCE:g} seconds; repair or remove the "
+            "package it comes from"
+        ) from None
+    finally:
+        if loaded.done():
+            _begun.pop(target, None)
+
+
+def _fulfil(loaded: Future[Any], target: str) -> None:
+    try:
+        loaded.set_result(load_target(target))
+    except BaseException as error:  # raised where it is waited for
+        loaded.set_exception(error)
 
 
 class Registry:
@@ -60,13 +103,13 @@ class Registry:
             PluginError: It cannot be imported, or is something else.
         """
         target = self.target(name)
-        loaded = load_target(target)
-        if name not in self._own:
-            base = load_target(self._base)
-            if not (isinstance(loaded, type) and issubclass(loaded, base)):
-                raise PluginError(
-                    f"{target}: is no {self._kind}: it must be a class derived from {self._base.replace(':', '.')}"
-                )
+        if name in self._own:
+            return load_target(target)
+        loaded = load_foreign(target)
+        if not (isinstance(loaded, type) and issubclass(loaded, load_target(self._base))):
+            raise PluginError(
+                f"{target}: is no {self._kind}: it must be a class derived from {self._base.replace(':', '.')}"
+            )
         return loaded
 
     def target(self, name: str) -> str:

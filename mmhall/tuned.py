@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,10 +38,10 @@ def place(name: str | Path) -> Path:
     Args:
         name: As `mmhall.load` takes it.
     """
-    if name != "embedded" and Path(name).is_dir():
+    if name != "embedded" and files.no_file(Path(name)) == "is a folder":
         return Path(name) / FILE
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return settings / "mmhall" / "tuned" / f"{re.sub(r'[^A-Za-z0-9._-]+', '--', str(name)).lstrip('.')}.json"
+    return settings / "mmhall" / "tuned" / f"{files.file_name(str(name))}.json"
 
 
 def find(name: str | Path, where: Where) -> Path | None:
@@ -86,7 +85,7 @@ def read(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: cannot be read: {error.strerror}; {_WAYS}") from error
     except MmhallError as error:
         raise DataError(f"{path}: {error}; correct it, or {_WAYS}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path}: is no file of tuned options, or is damaged ({type(error).__name__}: {error}); {_WAYS}"
         ) from error

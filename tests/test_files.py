@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mmhall import load, tuned
+from mmhall import files, load, tuned
 from mmhall.benchmarks.base import Source
 from mmhall.errors import MmhallError
-from mmhall.files import no_file, read_text, whole
+from mmhall.files import file_name, no_file, read_text, whole
 from mmhall.images import open_image
 from mmhall.results.export import write_records
 from mmhall.results.imports import read_answers
@@ -70,3 +70,26 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
         scratch.write_text("new")
     assert path.read_text() == "new"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["link.html", "page.html"]
+
+
+def test_a_file_larger_than_any_data_is_not_read(tmp_path):
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(files.LONGEST + 1)  # takes no room
+    with pytest.raises(OSError, match=r"it has 2,000,000,001 bytes, more than the limit of 2,000,000,000"):
+        read_text(tmp_path / "huge")
+
+
+@pytest.mark.parametrize("text", ["", "..", "CON", "nul.txt", "x" * 300, "\0", "ü" * 200, "../../x", "C:\\x", "a\nb"])
+def test_any_text_becomes_a_name_that_every_system_takes(tmp_path, text):
+    name = file_name(text)
+    assert 0 < len(name) <= 160
+    assert name.isascii()
+    assert not {"/", "\\", "\0", "\n"} & set(name)
+    assert name.split(".")[0].upper() not in ("", "CON", "NUL")
+    (tmp_path / name).touch()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_long_names_that_end_otherwise_stay_apart():
+    assert file_name("x" * 300 + "a") != file_name("x" * 300 + "b")
+    assert file_name("some/model-7b") == "some--model-7b"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import textwrap
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from mmhall import registry
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.runs import start
@@ -15,6 +20,7 @@ from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError, GenerationError, MmhallWarning, PluginError, RunError
 from mmhall.strategies import strategy
 
+ROOT = Path(__file__).resolve().parents[1]
 GOOD = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -37,21 +43,22 @@ BAD = {
 }
 
 
+def install(folder, name, source, version="1.0"):
+    """Install a distribution with one strategy in a folder on the path: its name, and the source of its module."""
+    told = folder / f"dist_{name}-1.0.dist-info"
+    told.mkdir(exist_ok=True)
+    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dist-{name}\nVersion: {version}\n")
+    (told / "entry_points.txt").write_text(f"[mmhall.strategies]\n{name} = plugin_{name}:Own\n")
+    (folder / f"plugin_{name}.py").write_text(textwrap.dedent(source))
+    sys.modules.pop(f"plugin_{name}", None)  # of another test
+
+
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Install a distribution with one strategy: its name, and the source of its module."""
+    """Install what `install` takes in a folder of the test's own."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(STRATEGIES, "_unusable", {})
-
-    def install(name, source, version="1.0"):
-        told = tmp_path / f"dist_{name}-1.0.dist-info"
-        told.mkdir(exist_ok=True)
-        (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: dist-{name}\nVersion: {version}\n")
-        (told / "entry_points.txt").write_text(f"[mmhall.strategies]\n{name} = plugin_{name}:Own\n")
-        (tmp_path / f"plugin_{name}.py").write_text(textwrap.dedent(source))
-        sys.modules.pop(f"plugin_{name}", None)  # of another test
-
-    return install
+    return partial(install, tmp_path)
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -67,6 +74,48 @@ def test_a_plugin_that_cannot_be_used_is_named_and_left_out(installed, name):
     assert str(strategy("own")) == "own"
     with pytest.raises(PluginError, match=reason):
         strategy(name)
+
+
+@pytest.mark.parametrize("hangs", ["import time\ntime.sleep(3600)", "while True: pass"], ids=["sleeps", "works"])
+def test_a_plugin_whose_import_does_not_end_is_named_and_left_out(installed, tmp_path, hangs):
+    """In a process of its own, which ends as usual though the import goes on."""
+    installed("own", GOOD)
+    installed("endless", hangs)
+    program = """
+        import sys, time
+        from mmhall import registry
+        from mmhall.cli import main
+        registry.PATIENCE, sys.argv = 1.0, ["mmhall", "list", "strategies"]
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT)))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mmhall: strategy 'endless' is left out: plugin_endless:Own: cannot be loaded: its import has not ended" in (
+        done.stderr
+    )
+    assert {"own", "vcd"} <= {line.split()[0] for line in done.stdout.splitlines() if line}
+    assert "endless" not in done.stdout
+
+
+def test_a_plugin_that_takes_long_is_waited_for_once_and_taken_when_it_is_there(installed, tmp_path, monkeypatch):
+    """Who asks meanwhile is told at once."""
+    installed(
+        "slow",
+        f"import pathlib, time\nwhile not pathlib.Path({str(tmp_path / 'go')!r}).exists(): time.sleep(0.01)\n{GOOD}",
+    )
+    monkeypatch.setattr(registry, "PATIENCE", 0.2)
+    for _ in range(2):
+        with pytest.raises(PluginError, match=r"plugin_slow:Own: .* has not ended after 0\.2 seconds"):
+            STRATEGIES.load("slow")
+    (tmp_path / "go").touch()
+    registry._begun["plugin_slow:Own"][0].result(30)
+    assert STRATEGIES.load("slow").__module__ == "plugin_slow"
 
 
 def test_the_source_of_a_strategy_from_outside_is_told(installed, tmp_path):

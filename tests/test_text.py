@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmhall.text import printable
+from mmhall.text import printable, without_home
 
 
 @pytest.mark.parametrize("text", ["", "plain", "a\n\tb", "é 日本語 עברית 🐦", "a\u00a0b\u200b"])
@@ -14,3 +14,23 @@ def test_what_shows_stays(text):
 def test_what_hides_or_turns_is_written_out(letter):
     assert printable(f"a{letter}b") == f"a\\u{ord(letter):04x}b"
     assert printable(printable(letter)) == printable(letter)
+
+
+@pytest.mark.parametrize(
+    ("text", "given_away"),
+    [
+        ("/home/me/data/a.png: is torn", "~/data/a.png: is torn"),
+        ("see '/home/me' and /home/me/x", "see '~' and ~/x"),
+        ("/home/member/x", "/home/member/x"),
+        ("/data/home/me/x", "/data/home/me/x"),
+        ("some/model", "some/model"),
+    ],
+)
+def test_the_home_folder_is_not_given_away(monkeypatch, text, given_away):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert without_home(text) == given_away
+
+
+def test_where_home_is_all_nothing_changes(monkeypatch):
+    monkeypatch.setenv("HOME", "/")
+    assert without_home("/data/x") == "/data/x"

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_model
-from mmhall.errors import OptionError
+from mmhall.errors import DataError, OptionError
 from mmhall.load_options import LoadOptions
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.base import Benchmark, Source
     from mmhall.benchmarks.runs import Run
+    from mmhall.strategies import Strategy
 
 
 @loads_model
@@ -71,10 +73,8 @@ def bench(
 
     "mmhall bench speed" times reading, steering and every strategy on a random model against transformers.
     """
-    import mmhall
-    from mmhall.benchmarks.runner import answer
-    from mmhall.benchmarks.workers import Job, Model
-    from mmhall.cli.console import progress, tuned_option
+    from mmhall.benchmarks.runs import make_benchmarks, make_strategies
+    from mmhall.cli.console import tuned_option
     from mmhall.cli.report import show
     from mmhall.cli.speed import speed
 
@@ -93,32 +93,83 @@ def bench(
         given |= {"model": model if model != "embedded" else None, **loading.given()}
         speed(names, given, as_json=as_json)
         return
-    from mmhall.benchmarks.runs import make_benchmarks, make_strategies, start
-
     asked, chosen = make_benchmarks(names), make_strategies(strategy)
     if out is None:
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")
     numbers = {"batch_size": batch_size, "limit": limit, "scenes": scenes, "workers": workers}
     _check({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict), max_errors)
-    sources = _sources(asked, data, images, lambda: _scenes(out, scenes, seed, conflict), limit, seed)
-    loading = loading.over(gpus_per_worker)
-    lvlm = mmhall.load(model, tuned=tuned_option(tuned), **loading.arguments())
-    opened = start(out, lvlm, benchmarks=sources, strategies=chosen, batch_size=batch_size)
-    with _resumable(opened, out):
-        if workers == 1 and engine == "local":
-            for part in opened.parts:
-                with progress(part.benchmark.name, len(part.items) * len(chosen)) as advance:
-                    answer(lvlm, opened, part, chosen, batch_size=batch_size, progress=advance)
-        else:
-            lvlm.close()
-            del lvlm
-            _free_memory()
-            job = Job(opened, Model(model, tuned_option(tuned), loading), workers, gpus_per_worker)
-            with progress("answers", opened.expected) as advance:
-                job.by_ray(address, advance) if engine == "ray" else job.here(advance)
+    found, options = _found(asked, data, images), tuned_option(tuned)
+    cluster = address if engine == "ray" else None
+    team = _Team(model, options, loading.over(gpus_per_worker), workers, gpus_per_worker, cluster)
+    with team.checked(out):
+        sources = _sources(asked, found, lambda: _scenes(out, scenes, seed, conflict), limit, seed)
+        opened = team.answer(out, sources, chosen, batch_size)
     evaluated = opened.evaluate()
     show(opened, evaluated, as_json=as_json)
     _bound(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), max_errors)
+
+
+@dataclass(frozen=True, slots=True)
+class _Team:
+    """Who answers: a model and how it is loaded, in this process, in several, or on a Ray cluster.
+
+    Attributes:
+        model: As `mmhall.load` takes it.
+        tuned: As `mmhall.load` takes it.
+        loading: The other options that it takes.
+        workers: How many processes.
+        gpus: GPUs of each.
+        cluster: Address of the cluster; None: this machine.
+    """
+
+    model: str
+    tuned: str | Literal[False] | None
+    loading: LoadOptions
+    workers: int
+    gpus: int
+    cluster: str | None
+
+    @contextmanager
+    def checked(self, out: Path) -> Iterator[None]:
+        """Check all that can be checked before scenes are drawn and weights are read; keep the cluster connected."""
+        from mmhall.benchmarks.cluster import connected
+        from mmhall.benchmarks.workers import environment
+        from mmhall.model_check import check_model
+        from mmhall.results.store import Store
+
+        Store.check(out)
+        if self.cluster is None and self.workers > 1:
+            environment(0, self.workers, self.gpus)  # refuses more GPUs than there are
+        with nullcontext() if self.cluster is None else connected(self.cluster):
+            check_model(self.model, self.tuned, self.loading)
+            yield
+
+    def answer(
+        self, out: Path, sources: Sequence[tuple[Benchmark, Source]], chosen: Sequence[Strategy], batch_size: int
+    ) -> Run:
+        """Read the data, load the model, and answer what is left; return the run."""
+        import mmhall
+        from mmhall.benchmarks.runner import answer
+        from mmhall.benchmarks.runs import begin, read
+        from mmhall.benchmarks.workers import Job, Model
+        from mmhall.cli.console import progress
+
+        asked = read(sources)
+        lvlm = mmhall.load(self.model, tuned=self.tuned, **self.loading.arguments())
+        opened = begin(out, lvlm, asked=asked, strategies=chosen, batch_size=batch_size)
+        with _resumable(opened, out):
+            if self.workers == 1 and self.cluster is None:
+                for part in opened.parts:
+                    with progress(part.benchmark.name, len(part.items) * len(chosen)) as advance:
+                        answer(lvlm, opened, part, chosen, batch_size=batch_size, progress=advance)
+            else:
+                lvlm.close()
+                del lvlm
+                _free_memory()
+                job = Job(opened, Model(self.model, self.tuned, self.loading), self.workers, self.gpus)
+                with progress("answers", opened.expected) as advance:
+                    job.here(advance) if self.cluster is None else job.by_ray(self.cluster, advance)
+        return opened
 
 
 def _bound(failed: int, most: int | None) -> None:
@@ -155,16 +206,40 @@ def _check(
         raise OptionError("bench", "max_errors", most, "an integer >= 0")
     if engine not in ("local", "ray"):
         raise OptionError("bench", "engine", engine, '"local" or "ray"')
+    if drawn[1] is not None and not 0 <= drawn[1] <= 1:
+        raise OptionError("bench", "conflict", drawn[1], "a number in [0, 1]")
     if data and drawn != (None, None):
         raise OptionError("bench", "scenes and conflict", drawn, "left out with --data")
     if not data and images:
         raise OptionError("bench", "images", images[0], "given together with --data")
 
 
+def _found(
+    asked: Sequence[Benchmark], data: Sequence[str], images: Sequence[str]
+) -> list[tuple[str | None, Path | None]]:
+    """Return the data and the folder of pictures given for each benchmark, once all of them are there.
+
+    Raises:
+        DataError: Something is not there, or a benchmark needs data and was given none.
+    """
+    from mmhall.benchmarks.base import Source
+    from mmhall.benchmarks.hub import PREFIX
+
+    names = [benchmark.name for benchmark in asked]
+    files, folders = _by_name("data", data, names), _by_name("images", images, names)
+    for benchmark in asked:
+        file, drawn = files.get(benchmark.name), benchmark.drawn and not data
+        if not drawn and not (file or "").startswith(PREFIX):
+            Source(None if file is None else Path(file)).given(benchmark.name, benchmark.reads)
+    for folder in folders.values():
+        if not Path(folder).is_dir():
+            raise DataError(f"{folder}: no such folder; give the folder of the pictures with --images")
+    return [(files.get(name), Path(folders[name]) if name in folders else None) for name in names]
+
+
 def _sources(
     asked: Sequence[Benchmark],
-    data: Sequence[str],
-    images: Sequence[str],
+    found: Sequence[tuple[str | None, Path | None]],
     drawn: Callable[[], Path],
     limit: int | None,
     seed: int,
@@ -173,14 +248,10 @@ def _sources(
     from mmhall.benchmarks.base import Source
     from mmhall.benchmarks.hub import given
 
-    names = [benchmark.name for benchmark in asked]
-    files, folders = _by_name("data", data, names), _by_name("images", images, names)
-    own = {name: given(files[name], name) for name in names if name in files}
-    if not data and any(benchmark.drawn for benchmark in asked):
-        scenes = drawn()
-        own |= {benchmark.name: scenes for benchmark in asked if benchmark.drawn}
+    scenes = drawn() if all(file is None for file, _ in found) and any(one.drawn for one in asked) else None
     return [
-        (b, Source(own.get(b.name), Path(folders[b.name]) if b.name in folders else None, limit, seed)) for b in asked
+        (one, Source(scenes if file is None else given(file, one.name), images, limit, seed))
+        for one, (file, images) in zip(asked, found, strict=True)
     ]
 
 

@@ -93,8 +93,20 @@ def writable_picture(path: Path, *, force: bool) -> None:
 
 
 def tuned_option(text: str | None) -> str | Literal[False] | None:
-    """Read --tuned as `mmhall.load` takes it: a file, "none" for none, left out to look in the usual place."""
-    return False if text == "none" else text
+    """Read --tuned as `mmhall.load` takes it: a file, "none" for none, left out to look in the usual place.
+
+    Raises:
+        DataError: The file is not there.
+    """
+    from mmhall.errors import DataError
+    from mmhall.files import no_file
+
+    if text in (None, "none"):
+        return False if text else None
+    reason = no_file(Path(str(text)))
+    if reason is not None:
+        raise DataError(f"{text}: {reason}; give a file written by `mmhall tune`, or --tuned none")
+    return text
 
 
 def aligned(rows: list[tuple[str, ...]]) -> str:

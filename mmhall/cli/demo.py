@@ -58,6 +58,7 @@ def demo(
     if not auth and (share or not _only_here(address.interface)):
         others = "whoever has its address" if share else f"every machine that can reach {host}"
         typer.echo(f"mmhall: the page is open to {others}; --auth user:password asks for a password", err=True)
+    options = tuned_option(tuned)
     located(model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the uploads go as well
     loaded: Future[LVLM] = Future()
@@ -66,7 +67,7 @@ def demo(
         import mmhall
 
         try:
-            loaded.set_result(mmhall.load(model, tuned=tuned_option(tuned), **loading.arguments()))
+            loaded.set_result(mmhall.load(model, tuned=options, **loading.arguments()))
         except MmhallError as error:
             loaded.set_exception(error)
             raise

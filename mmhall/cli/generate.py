@@ -62,16 +62,19 @@ def generate(
     from mmhall.cli.messages import asked
     from mmhall.errors import ImageError
     from mmhall.files import whole
+    from mmhall.generation.settings import make_settings
 
     if heatmap is not None:
         writable_picture(heatmap, force=force)
     if prompt is None and messages is None:
         prompt = _DESCRIBE
     about, question = asked(image, prompt, messages)
+    options = tuned_option(tuned)
     chosen = mmhall.strategy(strategy)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
     settings |= {"do_sample": sample, "temperature": temperature, "seed": seed}
-    lvlm = mmhall.load(model, tuned=tuned_option(tuned), **loading.arguments())
+    make_settings(settings)
+    lvlm = mmhall.load(model, tuned=options, **loading.arguments())
     if heatmap is not None:
         trace = lvlm.trace(about, question, chosen, **settings)
         try:

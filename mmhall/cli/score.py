@@ -40,6 +40,7 @@ def score(
         if "rule" in parse(benchmark, "benchmark")[1]:
             raise OptionError("score", "rule", rule, f"left out where the benchmark says it: {benchmark}")
         made = replace(made, rule=rule)
+    _check_there(answers, data)
     found = scored(made, Source(given(str(data), made.name), seed=seed), answers)
     evaluated = [(found.part, found.evaluation)]
     if as_json:
@@ -56,3 +57,19 @@ def score(
     print_sections(sections(evaluated))
     for remark in remarks(evaluated, {strategy: strategy for strategy in found.strategies}):
         print(remark)
+
+
+def _check_there(answers: Path, data: Path) -> None:
+    """Refuse paths at which nothing is, before the hub is asked for the other one.
+
+    Raises:
+        DataError: Nothing is there.
+    """
+    from mmhall.benchmarks.hub import PREFIX
+    from mmhall.errors import DataError
+    from mmhall.files import no_file
+
+    for path, what in ((answers, "a file of answers"), (data, "what was asked")):
+        reason = no_file(path)
+        if reason not in (None, "is a folder") and not str(path).startswith(PREFIX):
+            raise DataError(f"{path}: {reason}; give {what}")

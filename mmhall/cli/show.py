@@ -37,6 +37,7 @@ def show(
     from mmhall.cli.console import tuned_option
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import OptionError
+    from mmhall.model_check import check_model
     from mmhall.options import parse, split
     from mmhall.strategies import strategy as make_strategy
 
@@ -47,14 +48,16 @@ def show(
     if parse(split(name)[0])[0] in set(BENCHMARKS.names()) - set(STRATEGIES.names()):
         print("\n".join(_benchmark(name, model)))
         return
-    method = make_strategy(name)
+    method, options = make_strategy(name), tuned_option(tuned)
+    if model is not None:
+        check_model(model, options, loading)
     for number, part in enumerate(parse(part)[0] for part in split(name)):
         shown = card(part)
         others = [card(other) for other in STRATEGIES.names() if other != part]
         print(*([""] if number else []), shown.title, "", sep="\n")
         print("\n".join([*_sections(shown), *_options(shown.options), *_use(shown, others)]))
     if model is not None:
-        print("\n".join(_on(model, method, tuned_option(tuned), loading)))
+        print("\n".join(_on(model, method, options, loading)))
 
 
 def _benchmark(name: str, model: str | None) -> list[str]:

@@ -49,18 +49,22 @@ def tune(
     from mmhall.benchmarks.report.tuning import entry
     from mmhall.benchmarks.tuning_log import TuningLog
     from mmhall.cli.console import progress
-    from mmhall.tuned import place, started, write
+    from mmhall.model_check import check_model
+    from mmhall.tuned import place, read, started, write
 
     method = mmhall.strategy(strategy)
     tuning.tries_of(method)
     _check(data, images, n=n, batch_size=batch_size, max_new_tokens=max_new_tokens)
     file = place(model) if apply else out
     _writable(file)
-    lvlm = mmhall.load(model, tuned=False, **loading.arguments())
-    identity = lvlm.identity()
-    started(file, lvlm.adapter, identity)
+    if file.exists():
+        read(file)
+    check_model(model, False, loading)
     with tempfile.TemporaryDirectory() as scratch:
         pictures, told = _pictures(data, images, n, seed, Path(scratch))
+        lvlm = mmhall.load(model, tuned=False, **loading.arguments())
+        identity = lvlm.identity()
+        started(file, lvlm.adapter, identity)
         told |= {"seed": seed, "n": len(pictures.pictures), "max_new_tokens": max_new_tokens}
         sheets = tuning.halves(pictures, seed, max_new_tokens)
         about = {"mmhall": mmhall.__version__, "strategy": str(method), **identity, **told}
@@ -104,13 +108,18 @@ def _pictures(
 
 def _check(data: Path | None, images: Path | None, **numbers: int) -> None:
     """Refuse options that do not fit, before anything expensive is done."""
-    from mmhall.errors import OptionError
+    from mmhall.errors import DataError, OptionError
+    from mmhall.files import no_file
 
     for option, value in numbers.items():
         if value < 1:
             raise OptionError("tune", option, value, "an integer >= 1")
     if data is None and images is not None:
         raise OptionError("tune", "images", str(images), "given together with --data")
+    if data is not None and (reason := no_file(data)) is not None:
+        raise DataError(f"{data}: {reason}; give a COCO detection file")
+    if images is not None and not images.is_dir():
+        raise DataError(f"{images}: no such folder; give the folder of the pictures with --images")
 
 
 def _writable(file: Path) -> None:

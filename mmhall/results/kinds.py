@@ -41,7 +41,7 @@ def seems(path: Path) -> str:
         text = files.encoding(path)
         if known is not None or (b"\0" in start and text != "utf-16"):
             return known or "a binary file"
-        return _of_text(path.read_text(encoding=text))
+        return _of_text(files.read_text(path))
     except UnicodeDecodeError:
         return "no UTF-8 text"
     except OSError as error:

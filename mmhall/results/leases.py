@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from mmhall.results import processes
 from mmhall.results.store import Store
 
 SILENCE = 600.0  # seconds after which a lease of another machine is free again
@@ -121,6 +122,12 @@ class Leases:
             with self._store.writing() as connection:
                 connection.execute(_ANSWERED, (self._benchmark, batch))
 
+    def strike(self, batch: int, items: Sequence[str]) -> None:
+        """Note that another process, which this one had ask these items of a batch together, has died of it."""
+        with self._store.writing() as connection:
+            connection.executemany(_ASK, [(self._benchmark, batch, item, len(items)) for item in items])
+            connection.execute(_STRUCK, (self._benchmark, batch))
+
     def drop(self, batch: int) -> None:
         """Give a batch back undone."""
         with self._store.writing() as connection:
@@ -160,7 +167,7 @@ class Leases:
 
 def me() -> str:
     """Name this process: machine, number, and when it was started, as numbers come again."""
-    return f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}"
+    return f"{socket.gethostname()}/{os.getpid()}/{processes.started(os.getpid())}"
 
 
 def alive(worker: str, renewed: float) -> bool:
@@ -169,20 +176,5 @@ def alive(worker: str, renewed: float) -> bool:
     if host != socket.gethostname():
         return time.time() - renewed < SILENCE
     if Path("/proc/self").exists():
-        return _started(int(number)) == started != ""
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _started(number: int) -> str:
-    """Return when a process was started, in the system's own ticks; "" if there is none or nobody can tell."""
-    try:
-        told = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if told[0] == "Z" else told[19]
+        return processes.started(int(number)) == started != ""
+    return processes.lives(int(number))

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mmhall.errors import RunError
+from mmhall.text import without_home
 
 FILE = "run.sqlite"
 _VERSION = 2
@@ -147,6 +148,21 @@ class Store:
         return store
 
     @classmethod
+    def check(cls, folder: Path) -> None:
+        """Refuse a folder that no run can be written to, and leave it as it is.
+
+        Raises:
+            RunError: It cannot be made or written, or holds a run that is damaged or of another version.
+        """
+        base = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+        if not base.is_dir():
+            raise RunError(f"{folder}: cannot be a run folder: {base} is no folder; choose another --out")
+        if not os.access(base, os.W_OK | os.X_OK):
+            raise RunError(f"{folder}: cannot be a run folder: {base} cannot be written; choose another --out")
+        if (folder / FILE).exists():
+            cls._connected(folder)[0].close()
+
+    @classmethod
     def _connected(cls, folder: Path) -> tuple[Store, bool]:
         """Open the file, and say whether it holds a run already; one that is refused is left as it is."""
         store = cls._connect(folder)
@@ -229,9 +245,7 @@ class Store:
             RunError: They cannot be written (disk full, read-only); everything committed stays.
         """
         with self._saying("write"), self._connection:
-            told = [{**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)} for row in rows]
-            told = [{**row, **{key: _held(row[key]) for key in _FREE}} for row in told]
-            self._connection.executemany(_ADD, told)
+            self._connection.executemany(_ADD, map(_written, rows))
 
     def rows(self, benchmark: str) -> Iterator[Row]:
         """Yield a benchmark's answers and failures."""
@@ -314,6 +328,13 @@ class Store:
         except sqlite3.Error as error:
             intact = "; what was committed before is intact" if what == "write" else ""
             raise RunError(f"{self.path}: cannot {what} the run: {error}{intact}") from error
+
+
+def _written(row: Row) -> dict[str, Any]:
+    """Return a row as it is written; an error may name the user's files."""
+    told = {**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)}
+    told["error"] = None if row.error is None else without_home(row.error)
+    return {**told, **{key: _held(told[key]) for key in _FREE}}
 
 
 def _held(text: str | None) -> str | bytes | None:

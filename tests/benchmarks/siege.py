@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,16 +21,47 @@ from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pope import Pope
 from mmhall.benchmarks.runner import answer
 from mmhall.benchmarks.runs import reopen, start
+from mmhall.benchmarks.workers import Model
 from mmhall.strategies import strategy
+
+
+@dataclass(frozen=True)
+class Deadly(Model):
+    """A model at whose sight of one picture the process that asks is killed.
+
+    Attributes:
+        fatal: Content of the picture's file.
+    """
+
+    fatal: bytes = b""
+
+    def load(self, setup):
+        return deadly(super().load(setup), self.fatal)
+
+
+def deadly(lvlm, fatal: bytes):
+    """Kill the process in which a model is asked about a picture with this content."""
+    ask = lvlm.generate_batch
+
+    def asked(requests, *arguments, **options):
+        if any(path is not None and Path(path).read_bytes() == fatal for path, _ in requests):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ask(requests, *arguments, **options)
+
+    lvlm.generate_batch = asked
+    return lvlm
+
 
 STRATEGIES = [strategy("greedy"), strategy("vdd(beta=0.5)")]
 BATCH = 3
 
 
-def begin(lvlm, folder: Path, scenes: Path) -> None:
+def begin(lvlm, folder: Path, scenes: Path, *, questions: bool = True) -> None:
     source = Source(scenes / "annotations.json")
-    benchmarks = [(Pope(max_new_tokens=2), source), (Chair(max_new_tokens=4), source)]
-    start(folder, lvlm, benchmarks=benchmarks, strategies=STRATEGIES, batch_size=BATCH)
+    benchmarks = [(Pope(max_new_tokens=2), source)] if questions else []
+    benchmarks.append((Chair(max_new_tokens=4), source))
+    run = start(folder, lvlm, benchmarks=benchmarks, strategies=STRATEGIES, batch_size=BATCH)
+    run.store.close()  # SQLite's locks do not survive a fork: no process may fork with an open run
 
 
 def child(lvlm, folder: Path) -> int:

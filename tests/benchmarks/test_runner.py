@@ -296,3 +296,22 @@ def test_a_run_folder_that_is_deleted_is_noticed_and_not_made_anew(llava, scenes
     with pytest.raises(RunError, match=r"run\.sqlite: was deleted or moved while the run was open"):
         answer_all(llava, scenes, tmp_path / "run", batch_size=2)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_data_in_the_home_folder_names_it_by_a_tilde_and_finds_it(llava, scenes, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "scenes").rename(tmp_path / "home")
+    llava.name = str(tmp_path / "home" / "model")
+    chair = [(Chair(max_new_tokens=2), Source(tmp_path / "home" / "annotations.json"))]
+    (tmp_path / "home" / "000002.png").write_bytes(b"torn")
+    run = start(tmp_path / "run", llava, benchmarks=chair, strategies=STRATEGIES[:1], batch_size=2)
+    (part,) = run.parts
+    assert part.pictures["1"] == tmp_path / "home" / "000001.png"
+    assert run.store.setup()["model"] == "~/model"
+    answer(llava, run, part, STRATEGIES[:1], batch_size=2)
+    assert run.answered == 4
+    ((_, evaluation),) = run.evaluate()
+    (reason,) = evaluation.reasons["greedy"]
+    assert reason.text.startswith("is not a picture")  # without its own path: alike ones are counted
+    run.store.close()
+    assert str(tmp_path / "home").encode() not in b"".join(file.read_bytes() for file in (tmp_path / "run").iterdir())

@@ -16,6 +16,7 @@ from mmhall.benchmarks.pope import Pope
 from mmhall.benchmarks.report.tuning import entry, held_lines, tried_lines
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.tuning import Candidate, _search, choose, expected, halves, tries_of, tune
+from mmhall.benchmarks.tuning_log import TuningLog
 from mmhall.errors import DataError, GenerationError, OptionError
 from mmhall.options import by_model, option
 from mmhall.results.store import Row
@@ -321,3 +322,16 @@ def test_pictures_that_cannot_be_asked_about_are_refused(scenes):
     bare = tuple(replace(p, objects=p.objects[: 3 if n == 0 else 1]) for n, p in enumerate(scenes.pictures[:4]))
     with pytest.raises(DataError, match="gives an item for pope"):
         halves(replace(scenes, pictures=bare), 0)
+
+
+def test_a_log_goes_on_after_its_last_whole_line_and_is_refused_if_damaged_before(tmp_path):
+    log = tmp_path / "tuned.json.part"
+    log.write_bytes(b'{}\n["a", ["yes"], [[1.0]]]\n["b", [')
+    kept, known = TuningLog(log, {}).scored("a", lambda: pytest.fail("asked again"))
+    assert (kept.texts, known) == (("yes",), True)
+    assert log.read_text() == '{}\n["a", ["yes"], [[1.0]]]\n'
+    for content in (b'{}\n["a", [\n["b", [], []]\n', b"\xff\n", b"{}\n" + b"[" * 100_000 + b"\n"):
+        log.write_bytes(content)
+        with pytest.raises(DataError, match=r"tuned\.json\.part: is damaged .*; delete it, and the search begins anew"):
+            TuningLog(log, {})
+        assert log.read_bytes() == content

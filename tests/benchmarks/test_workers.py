@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import mmhall
+from mmhall.benchmarks import cluster as cluster_module
 from mmhall.benchmarks.runner import answer
 from mmhall.benchmarks.runs import reopen
 from mmhall.benchmarks.scenes import write_scenes
@@ -94,9 +97,9 @@ def test_several_processes_share_a_run(undisturbed, scenes, model_folder, tmp_pa
     assert rows(tmp_path / "2") == rows(tmp_path / "4") == undisturbed
 
 
-def begun(scenes, model_folder, folder):
+def begun(scenes, model_folder, folder, *, questions=True):
     lvlm = mmhall.load(model_folder)
-    siege.begin(lvlm, folder, scenes)
+    siege.begin(lvlm, folder, scenes, questions=questions)
     return reopen(folder)
 
 
@@ -215,6 +218,81 @@ def test_ray_that_is_not_there_is_one_line(scenes, model_folder, tmp_path, monke
         Job(begun(scenes, model_folder, tmp_path / "run"), Model(str(model_folder)), 1).by_ray("auto")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_an_item_that_kills_ray_workers_is_given_up_and_the_others_are_answered(
+    undisturbed, scenes, model_folder, cluster, tmp_path
+):
+    """One worker dies with the whole batch, one with a half of it, three with the item alone."""
+    picture = scenes / "000002.png"
+    run = begun(scenes, model_folder, tmp_path / "run", questions=False)
+    Job(run, siege.Deadly(str(model_folder), fatal=picture.read_bytes()), 1).by_ray(cluster)
+    (part,) = run.parts
+    failed = [row for row in run.store.rows("chair") if row.error is not None]
+    assert run.settled == run.expected
+    assert {part.pictures[row.item].name for row in failed} == {picture.name}
+    assert {row.error for row in failed} == {
+        "the process died 3 times while it was asked this item alone; it is not asked again in this run"
+    }
+    whole = {row[1:4] for row in undisturbed if row[0] == "chair" and row[1] not in {row.item for row in failed}}
+    assert {row[1:4] for row in rows(tmp_path / "run") if row[3]} == whole
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_folder_that_is_deleted_ends_a_run_on_ray(scenes, model_folder, cluster, tmp_path):
+    run = begun(scenes, model_folder, tmp_path / "run")
+    with deleted(tmp_path / "run"), pytest.raises(RunError, match=GONE):
+        Job(run, Model(str(model_folder)), 1).by_ray(cluster)
+    assert not (tmp_path / "run" / "run.sqlite").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_deleted_ends_workers(scenes, model_folder, tmp_path):
+    run = begun(scenes, model_folder, tmp_path / "run")
+    with deleted(tmp_path / "run"), pytest.raises(RunError, match=GONE):
+        Job(run, Model(str(model_folder)), 2).here()
+    assert not (tmp_path / "run" / "run.sqlite").exists()
+    assert not [n for n in children_of(os.getpid()) if b"benchmarks.workers" in Path(f"/proc/{n}/cmdline").read_bytes()]
+
+
+GONE = r"run\.sqlite: was deleted or moved while the run was open"
+
+
+@contextmanager
+def deleted(folder):
+    """Meanwhile delete a run folder, as soon as it has answers."""
+
+    def wait():
+        with closing(Store.open(folder)) as store:
+            while not store.read("select count(*) from answers")[0][0]:
+                time.sleep(0.01)
+        shutil.rmtree(folder)
+
+    hand = threading.Thread(target=wait)
+    hand.start()
+    yield
+    hand.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("silent", [False, True], ids=["nobody listens", "somebody says nothing"])
+def test_an_address_at_which_no_cluster_answers_is_one_line(silent, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(cluster_module, "PATIENCE", 5.0)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        if not silent:
+            listening.close()
+        began = time.monotonic()
+        with (
+            pytest.raises(RunError, match=rf"^127\.0\.0\.1:{port}: no Ray cluster can be reached there: .*; start one"),
+            cluster_module.connected(f"127.0.0.1:{port}"),
+        ):
+            pass
+        assert time.monotonic() - began < 10
+
+
 class TestLeases:
     def test_a_batch_is_leased_once(self, tmp_path):
         one, two = (Leases(Store.create(tmp_path, {}), "pope", 3) for _ in range(2))
@@ -235,6 +313,17 @@ class TestLeases:
         first.worker = gone
         assert first.claim() == 0
         assert Leases(Store.create(tmp_path, {}), "pope", 1).claim() == 0
+
+    def test_a_strike_is_of_the_items_that_were_asked_and_puts_their_batch_last(self, tmp_path):
+        leases = Leases(Store.create(tmp_path, {}), "pope", 2)
+        assert leases.claim() == 0
+        leases.strike(0, ["a", "b"])
+        leases.drop(0)
+        assert (leases.claim(), leases.claim()) == (1, 0)
+        assert leases.pieces(0, ["a", "b", "c"]) == [["c"], ["a", "b"]]
+        for _ in range(3):
+            leases.strike(0, ["a"])
+        assert leases.pieces(0, ["a", "b", "c"]) == [["c"], ["b"]]
 
     def test_a_number_that_came_again_is_another_process(self):
         host, number, started = me().rsplit("/", 2)

@@ -349,7 +349,7 @@ class TestBadInput:
 
     def test_unwritable_folder(self, refused, tmp_path):
         (tmp_path / "file").write_text("")
-        assert "cannot write scenes" in refused("bench", "pope", "--out", "file/run")
+        assert "file is no folder; choose another --out" in refused("bench", "pope", "--out", "file/run")
 
     def test_unfit_data(self, refused, tmp_path, model_folder):
         (tmp_path / "a.json").write_text("[]")

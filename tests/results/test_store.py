@@ -95,3 +95,10 @@ def test_notes_may_change(tmp_path):
     Store.create(tmp_path, SETUP, {"images": "/old"})
     store = Store.create(tmp_path, SETUP, {"images": "/new"})
     assert store.notes() == {"images": "/new"}
+
+
+def test_an_error_does_not_give_the_home_folder_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    store = Store.create(tmp_path, SETUP)
+    store.add([Row("pope", "1", "greedy", "", "", 0, 0.0, 0, error="/home/me/data/a.png: is damaged")])
+    assert [r.error for r in store.rows("pope")] == ["~/data/a.png: is damaged"]

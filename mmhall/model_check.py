@@ -1,0 +1,46 @@
+"""What can be known of a model before its weights are read: where it lies, its options, and its config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import transformers
+
+from mmhall import tuned as tuned_options
+from mmhall.errors import ModelError
+from mmhall.load_options import LoadOptions
+from mmhall.loading import UNLOADABLE, hint_for, origin_of, placement, reason_of
+from mmhall.located import base_of, located
+
+_KIND = "AutoModelForImageTextToText"
+
+
+def check_model(name: str | Path, tuned: tuned_options.Where, loading: LoadOptions) -> None:
+    """Refuse a model that cannot be loaded, as far as that shows without its weights; only a hub id asks the hub.
+
+    Args:
+        name: As `mmhall.load` takes it.
+        tuned: As `mmhall.load` takes it.
+        loading: The other options that it takes.
+
+    Raises:
+        OptionError: An option has a value it cannot have.
+        ModelError: Nothing loadable is there, or a package is missing.
+        DataError: The file of tuned options is missing or damaged.
+    """
+    folder = located(name)
+    file = tuned_options.find(name, tuned)
+    if file is not None:
+        tuned_options.read(file)
+    placement(loading, {})
+    source = base_of(str(folder) if folder.is_dir() else str(name))
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **origin_of(source, loading))
+        known = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    except UNLOADABLE as error:
+        raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{hint_for(source)}") from error
+    if not known and _KIND not in (getattr(config, "auto_map", None) or {}):
+        raise ModelError(
+            f"cannot load model {str(name)!r}: a {config.model_type} model does not read pictures and text; give a "
+            "vision-language model, see `mmhall list models`"
+        )

@@ -1,0 +1,59 @@
+"""Processes of this machine: whether one lives, and when it was started. Asking changes nothing for the process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+_MAY_ASK = 0x1000  # PROCESS_QUERY_LIMITED_INFORMATION
+_DENIED = 5  # ERROR_ACCESS_DENIED
+_RUNNING = 259  # STILL_ACTIVE
+
+
+def lives(number: int) -> bool:
+    """Whether a process lives; one that may not be asked does.
+
+    Args:
+        number: Its process id.
+    """
+    if sys.platform == "win32":  # there os.kill(number, 0) sends Ctrl-C
+        return lives_on_windows(number, ctypes.WinDLL("kernel32", use_last_error=True), ctypes.get_last_error)
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def lives_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
+    """Ask Windows whether a process lives.
+
+    Args:
+        number: Its process id.
+        kernel: Functions of kernel32.
+        last_error: Returns the error code of the last call.
+    """
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = kernel.OpenProcess(_MAY_ASK, False, number)
+    if not handle:
+        return bool(last_error() == _DENIED)
+    code = ctypes.c_ulong()
+    try:
+        told = kernel.GetExitCodeProcess(ctypes.c_void_p(handle), ctypes.byref(code))
+    finally:
+        kernel.CloseHandle(ctypes.c_void_p(handle))
+    return not told or code.value == _RUNNING
+
+
+def started(number: int) -> str:
+    """Return when a process was started, in the system's own ticks; "" if there is none or nobody can tell."""
+    try:
+        told = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if told[0] == "Z" else told[19]

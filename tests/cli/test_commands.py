@@ -358,18 +358,6 @@ class TestBadInput:
         )
 
 
-@pytest.mark.parametrize("where", [("--host", "0.0.0.0"), ("--host", "::"), ("--share",)])
-def test_a_page_that_is_open_to_others_says_so(cli, where):
-    asked = ("demo", *where, "--port", "0", "--model", "/no/such/model")
-    assert "mmhall: the page is open to" in cli(*asked).stderr
-    assert "the page is open to" not in cli(*asked, "--auth", "me:secret").stderr
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "[::1]", "localhost"])
-def test_a_page_for_this_machine_alone_needs_no_word(cli, host):
-    assert "the page is open to" not in cli("demo", "--host", host, "--port", "0", "--model", "/no/such/model").stderr
-
-
 def test_what_would_steer_a_terminal_is_written_out(cli, refused, monkeypatch):
     line = refused("generate", "a\x1b[2J\u202eb.png")
     assert r"a\u001b[2J\u202eb.png: does not exist" in line

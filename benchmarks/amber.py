@@ -25,13 +25,12 @@ Differs  Plain ratios. The authors' script lets denominators start at 0.001 and 
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mmhall.benchmarks.amber_data import READS, Query, Words, read_queries, read_similarities, read_words
 from mmhall.benchmarks.amber_rules import (
@@ -46,6 +45,7 @@ from mmhall.benchmarks.amber_rules import (
 )
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
 from mmhall.benchmarks.plurals import plural
+from mmhall.benchmarks.tagging import using_nltk
 from mmhall.benchmarks.thoughts import blanked, spoken
 from mmhall.benchmarks.yesno import parse_strict
 from mmhall.errors import DataError
@@ -53,10 +53,6 @@ from mmhall.options import option
 from mmhall.results.store import Row
 
 Noun = tuple[str, int, int]
-INSTALL = (
-    "pip install nltk && python -m nltk.downloader punkt punkt_tab averaged_perceptron_tagger "
-    "averaged_perceptron_tagger_eng wordnet"
-)
 
 
 def parse_exact(answer: str) -> Said | None:
@@ -194,21 +190,14 @@ def find_official_nouns(text: str, vocabulary: Sequence[str]) -> list[Noun]:
     Raises:
         DataError: nltk or its data is not installed.
     """
-    try:
-        nltk: Any = importlib.import_module("nltk")
-        tagged = nltk.pos_tag(nltk.word_tokenize(text))
+    nouns, at = [], 0
+    with using_nltk("amber-g: rule 'official'", "rule='mmhall'") as nltk:
         lemma = nltk.stem.WordNetLemmatizer().lemmatize
-        nouns, at = [], 0
-        for token, tag in tagged:
+        for token, tag in nltk.pos_tag(nltk.word_tokenize(text)):
             start = text.find(token, at)
             at = start + len(token) if start >= 0 else at
             if tag.startswith("NN") and (word := lemma(token)) in vocabulary:
                 nouns.append((word, max(start, 0), at))
-    except (ImportError, LookupError) as error:
-        raise DataError(
-            f"amber-g: rule 'official' needs nltk with its data ({type(error).__name__}): {INSTALL}; or take "
-            "rule='mmhall'"
-        ) from error
     return nouns
 
 

@@ -7,7 +7,7 @@ Rule     "mmhall": objects are found with our own vocabulary (`mmhall.benchmarks
          eighty categories with synonyms and plurals. Words outside it are ignored, as in the original.
          "original" and "wordnet": the published word rules, with word lists you supply (`vocabulary`: the
          original's synonyms.txt, `lemmas`: a JSON table; see `mmhall.benchmarks.chair_rules`). "wordnet" goes
-         without a part-of-speech tagger: close to the published evaluator, not equal to it.
+         without a part-of-speech tagger, close to the published evaluator, or with that of nltk (`tagger='nltk'`).
          Data with other categories than COCO's: with "mmhall" its categories are what can be found, each by
          its names, singular and plural, however they are spelt ("Cabinet/shelf": `mmhall.benchmarks.categories`), by
          the `synonyms` that a detection file gives, and COCO's by ours, too; `vocabulary` may be a JSON file, object to
@@ -47,7 +47,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Metric
-from mmhall.benchmarks.chair_rules import RULES, word_rule
+from mmhall.benchmarks.chair_rules import RULES, TAGGERS, WordRule, word_rule
 from mmhall.benchmarks.coco_words import SYNONYMS
 from mmhall.benchmarks.pictures import Picture, PictureBenchmark, PictureSet, read_captions
 from mmhall.benchmarks.thoughts import blanked
@@ -79,6 +79,7 @@ class Chair(PictureBenchmark):
         drop_unfinished: Whether a last sentence without an end is dropped.
         vocabulary: Path of the original's synonyms.txt, for the rules that need it; with ours, of a JSON file.
         lemmas: Path of the table of lemmas, for the rules that need it.
+        tagger: What tells parts of speech, for rule "wordnet": "none", or "nltk" where that is installed.
         captions: Path of a COCO captions file, whose objects count as there.
     """
 
@@ -104,7 +105,9 @@ class Chair(PictureBenchmark):
         Metric("Len", {"tokens": 1}, {"split": 1}, percent=False, table="objects"),
     )
 
-    read_by: ClassVar[frozenset[str]] = frozenset({"rule", "words", "drop_unfinished", "vocabulary", "lemmas"})
+    read_by: ClassVar[frozenset[str]] = frozenset(
+        {"rule", "words", "drop_unfinished", "vocabulary", "lemmas", "tagger"}
+    )
 
     rule: str = option("mmhall", choices=("mmhall", *RULES))
     max_new_tokens: int = option(128, low=1)
@@ -112,6 +115,7 @@ class Chair(PictureBenchmark):
     drop_unfinished: bool = option(False)
     vocabulary: str = option("", expected="a path")
     lemmas: str = option("", expected="a path")
+    tagger: str = option("none", choices=TAGGERS)
     captions: str = option("", expected="a path")
 
     def __post_init__(self) -> None:
@@ -121,14 +125,16 @@ class Chair(PictureBenchmark):
         self.check("vocabulary", bool(self.vocabulary) or not reads, f"the path of the original's synonyms.txt {given}")
         what = "the path of a JSON table of lemmas" if reads else "left out"
         self.check("lemmas", bool(self.lemmas) == reads, f"{what} {given}")
+        self.check("tagger", self.tagger == "none" or self.rule == "wordnet", f"'none' {given}")
 
     def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
         """Add what reference captions name, and say by which vocabulary."""
         names = self._names(pictures.categories)
         remarks = [f"captions are read with {path}, SHA-256 {sha}..." for path, sha in self._files().items()]
-        if self.rule == "wordnet":
+        if self.rule == "wordnet" and self.tagger == "none":
             remarks.append(
-                "read without a part-of-speech tagger (fast mode): near the published evaluator, not equal to it."
+                "read without a part-of-speech tagger (fast mode): near the published evaluator, not equal to it; "
+                "tagger='nltk' has one."
             )
         if names:
             remarks.append(
@@ -238,7 +244,7 @@ class Chair(PictureBenchmark):
         if self.rule not in RULES:
             ours(self.vocabulary)
             return sorted(categories) if set(categories) - set(SYNONYMS) else []
-        unknown = sorted(set(categories) - set(word_rule(self.rule, self.vocabulary, self.lemmas).nodes.values()))
+        unknown = sorted(set(categories) - set(self._word_rule.nodes.values()))
         if unknown:
             told = f"{len(unknown)} such categories; rule 'mmhall' takes any"
             raise DataError(f"chair: {unknown[0]!r} is no object of {self.vocabulary} ({told})")
@@ -257,8 +263,12 @@ class Chair(PictureBenchmark):
                 raise DataError(f"{path}: {told}")
         if self.rule not in RULES:
             return looked_for(truth, self.vocabulary).mentions(text), 0
-        reading = word_rule(self.rule, self.vocabulary, self.lemmas).read(text)
+        reading = self._word_rule.read(text)
         return reading.mentions, reading.tokens
+
+    @property
+    def _word_rule(self) -> WordRule:
+        return word_rule(self.rule, self.vocabulary, self.lemmas, self.tagger)
 
     def _files(self) -> dict[str, str]:
         """Return SHA-256 of the rule's files, 16 hex digits each, by path."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 
@@ -162,13 +163,53 @@ def test_chair_reads_with_a_rule(paths):
     assert chair.mark(item, "A bus, dogs.") == [(2, 5, True), (7, 11, False)]
 
 
+@pytest.fixture
+def tagger(tmp_path, monkeypatch):
+    """The data of a tagger that nltk was taught two sentences."""
+    nltk = pytest.importorskip("nltk")
+    perceptron = importlib.import_module("nltk.tag.perceptron").PerceptronTagger(load=False)
+    sport, fun = "a/DT woman/NN is/VBZ skiing/VBG ./.", "the/DT skiing/NN is/VBZ fun/JJ ./."
+    taught = [[tuple(word.rsplit("/", 1)) for word in sentence.split()] for sentence in (sport, fun)]
+    perceptron.train(taught * 5)
+    folder = tmp_path / "nltk_data" / "taggers" / "averaged_perceptron_tagger_eng"
+    folder.mkdir(parents=True)
+    for part, name in zip(perceptron.encode_json_obj(), perceptron.param_files("eng"), strict=True):
+        (folder / name).write_text(json.dumps(part))
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "nltk_data")])
+    nltk.tag._get_tagger.cache_clear()
+    yield
+    nltk.tag._get_tagger.cache_clear()
+
+
+def test_a_tagger_tells_the_verb_from_the_noun(paths, tagger):
+    """Skiing, the verb, is an object of the published evaluator; skiing, the noun, is not."""
+    files = str(paths / "words.txt"), str(paths / "wordnet")
+    for text, named in (("A woman is skiing.", ["person", "skis"]), ("The skiing is fun.", [])):
+        assert [m.name for m in word_rule("wordnet", *files, "nltk").read(text).mentions] == named
+    assert [m.name for m in word_rule("wordnet", *files).read("The skiing is fun.").mentions] == ["skis"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nltk") is not None, reason="nltk is installed")
+def test_a_tagger_that_is_not_installed_is_named(paths):
+    chair = Chair(rule="wordnet", tagger="nltk", vocabulary=str(paths / "words.txt"), lemmas=str(paths / "wordnet"))
+    with pytest.raises(DataError, match=r"tagger 'nltk' needs nltk with its data .*pip install.*or take tagger='none'"):
+        chair.count(Item("1", "1", "", (), {"objects": ["bus"]}), "A bus.")
+
+
 def test_ours_counts_no_tokens():
     counts = Chair().count(Item("1", "1", "", (), {"objects": ["bus"]}), "A bus.")
     assert (counts["tokens"], counts["split"]) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    "options", [{"rule": "original"}, {"rule": "wordnet", "vocabulary": "a"}, {"lemmas": "a"}, {"rule": "none"}]
+    "options",
+    [
+        {"rule": "original"},
+        {"rule": "wordnet", "vocabulary": "a"},
+        {"lemmas": "a"},
+        {"rule": "none"},
+        {"tagger": "nltk"},
+    ],
 )
 def test_rules_and_files_go_together(options):
     with pytest.raises(OptionError):

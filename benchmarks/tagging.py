@@ -1,0 +1,35 @@
+"""Parts of speech by nltk, which is not installed with mmhall: some published word rules need it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmhall.errors import DataError
+
+INSTALL = (
+    "pip install nltk && python -m nltk.downloader punkt punkt_tab averaged_perceptron_tagger "
+    "averaged_perceptron_tagger_eng wordnet"
+)
+
+
+@contextmanager
+def using_nltk(who: str, instead: str) -> Iterator[Any]:
+    """Yield the package nltk for as long as the context lasts.
+
+    Args:
+        who: What needs it, for the refusal.
+        instead: What to ask for where it is not installed, for the refusal.
+
+    Raises:
+        DataError: nltk, or data that it looks for within the context, is not installed.
+    """
+    try:
+        yield importlib.import_module("nltk")
+    except (ImportError, LookupError) as error:
+        if isinstance(error, KeyError | IndexError):  # not what nltk raises for data
+            raise
+        told = f"{who} needs nltk with its data ({type(error).__name__}): {INSTALL}; or take {instead}"
+        raise DataError(told) from error

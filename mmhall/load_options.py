@@ -13,6 +13,7 @@ from mmhall import files
 from mmhall.errors import DataError, OptionError
 
 OWNER = "load"
+DTYPES = ("auto", "float32", "float", "bfloat16", "float16", "half", "float64", "double")  # as torch names them
 QUANTISED = ("4bit", "8bit")
 
 
@@ -23,7 +24,7 @@ class LoadOptions:
     Attributes:
         device: "cpu", "cuda", ...; by default a GPU when there is one.
         device_map: Spreads the model over devices: "auto", "balanced", or parts to devices, also as JSON text.
-        dtype: Of the weights, such as "float16".
+        dtype: Of the weights, one of `DTYPES`; "auto": the checkpoint's own.
         quantize: "4bit" or "8bit", by bitsandbytes.
         revision: Commit, tag or branch on the hub.
         processor: Options of the processor, such as max_pixels.
@@ -53,6 +54,8 @@ class LoadOptions:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):
                 raise OptionError(self.owner, name, value, "a text")
+        if self.dtype not in (None, *DTYPES):
+            raise OptionError(self.owner, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
         if self.quantize not in (None, *QUANTISED):
             raise OptionError(self.owner, "quantize", self.quantize, '"4bit" or "8bit"')
         if not isinstance(self.trust_remote_code, bool):

@@ -60,6 +60,8 @@ class TestOptions:
             ({"chat_template": ""}, "chat_template must be a Jinja template"),
             ({"trust_remote_code": "yes"}, "trust_remote_code must be True or False"),
             ({"dtype": ""}, "dtype must be a text"),
+            ({"dtype": "flot16"}, "dtype must be one of auto, float32, .*, got 'flot16'"),
+            ({"dtype": "int8"}, "dtype must be one of"),
         ],
     )
     def test_those_that_cannot_be_are_refused_before_anything_is_loaded(self, options, message):

@@ -89,16 +89,14 @@ def _opened(path: Path, max_pixels: int) -> ImageFile.ImageFile:
             raise _damaged(str(path), ValueError("its header cannot be read")) from error
         raise ImageError(f"{path}: {_seeming(start)}, whatever its name says; {_KNOWN}") from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, which comes first where ours is raised
-        found, limit = (int(number) for number in re.findall(r"\d+", str(error)))
-        raise ImageError(
-            f"{path}: {found:,} pixels is over the limit of {min(limit, max_pixels):,}; resize it first"
-        ) from error
+        found, limit = int(re.findall(r"\d+", str(error))[0]), min(2 * int(Image.MAX_IMAGE_PIXELS or 0), max_pixels)
+        raise ImageError(f"{path}: {found:,} pixels is over the limit of {limit:,}; resize it first") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise _damaged(str(path), error) from error
 
 
 def _check_sums(path: Path) -> None:
-    """Compare the checksums of a PNG file with its chunks: Pillow leaves out those of the pixels.
+    """Compare the checksums of a PNG file with the chunks that hold its picture: Pillow leaves out those of the pixels.
 
     Raises:
         ImageError: One is wrong, so that some pixels may be.
@@ -109,7 +107,8 @@ def _check_sums(path: Path) -> None:
             left, total = int.from_bytes(head[:4], "big"), zlib.crc32(head[4:])
             while left and (data := file.read(min(left, _PIECE))):
                 left, total = left - len(data), zlib.crc32(data, total)
-            if file.read(4) != total.to_bytes(4, "big"):
+            wrong = file.read(4) != total.to_bytes(4, "big")
+            if wrong and head[4:5].isupper():  # others hold texts, times and the like
                 name = head[4:].decode("latin-1")
                 raise _damaged(str(path), ValueError(f"the checksum of its {name} chunk is wrong"))
 

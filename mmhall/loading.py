@@ -17,6 +17,7 @@ from torch import nn
 
 from mmhall import tuned as tuned_options
 from mmhall.errors import ModelError, OptionError
+from mmhall.files import read_text
 from mmhall.load_options import OWNER, LoadOptions
 from mmhall.located import MERGE, base_of, located, processor_of
 from mmhall.lvlm import LVLM
@@ -246,7 +247,7 @@ def hint_for(source: str) -> str:
         return offline if is_offline_mode() else ""
     for file in sorted(Path(source).glob("*.json")):
         try:
-            json.loads(file.read_text(encoding="utf-8"))
+            json.loads(read_text(file))
         except (OSError, ValueError, RecursionError):
             return f"; {file.name} is damaged: get an intact copy"
     return ""

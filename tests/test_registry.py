@@ -85,7 +85,7 @@ def test_a_plugin_whose_import_does_not_end_is_named_and_left_out(installed, tmp
         import sys, time
         from mmhall import registry
         from mmhall.cli import main
-        registry.PATIENCE, sys.argv = 1.0, ["mmhall", "list", "strategies"]
+        registry.PATIENCE, sys.argv = 5.0, ["mmhall", "list", "strategies"]
         main()
     """
     done = subprocess.run(

@@ -82,7 +82,7 @@ class ChatTemplate:
         )
 
     def _forms(self, conversation: Conversation) -> Iterator[frozenset[str]]:
-        """Yield the roles whose messages are given as strings: none first, the user's last."""
+        """Yield the roles whose messages are given as strings: none first, later those of more roles."""
         roles = [role for role in ROLES if any(turn.role == role for turn in conversation.turns)]
         for chosen in product((False, True), repeat=len(roles)):
             strings = frozenset(role for role, is_string in zip(reversed(roles), chosen, strict=True) if is_string)

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mmhall.errors import RunError
+from mmhall.files import no_file
 from mmhall.text import without_home
 
 FILE = "run.sqlite"
@@ -155,11 +156,14 @@ class Store:
             RunError: It cannot be made or written, or holds a run that is damaged or of another version.
         """
         base = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+        reason = no_file(folder / FILE)
+        if reason not in (None, "does not exist"):
+            raise RunError(f"{folder}: cannot be a run folder: {FILE} in it {reason}; choose another --out")
         if not base.is_dir():
             raise RunError(f"{folder}: cannot be a run folder: {base} is no folder; choose another --out")
         if not os.access(base, os.W_OK | os.X_OK):
             raise RunError(f"{folder}: cannot be a run folder: {base} cannot be written; choose another --out")
-        if (folder / FILE).exists():
+        if reason is None:
             cls._connected(folder)[0].close()
 
     @classmethod
@@ -231,7 +235,8 @@ class Store:
     def setup(self) -> dict[str, Any]:
         """Return the set-up the run was started with."""
         with self._saying("read"):
-            return {key: json.loads(value) for key, value in self._connection.execute("select key, value from setup")}
+            held = self._connection.execute("select key, value from setup")
+            return {key: json.loads(without_home(value)) for key, value in held}  # earlier versions named the folder
 
     def notes(self) -> dict[str, str]:
         """Return what was noted."""

@@ -89,8 +89,8 @@ def test_spelled_out_text_is_what_was_typed_and_no_special_token(tokenizer, prom
 
 def test_a_token_typed_often_is_spelled_once(tokenizer):
     """A prompt of a megabyte of them would otherwise take half a minute."""
-    marked, asked = Marked.of("<s> </s> " * 50, tokenizer), []
-    held = read(tokenizer, marked.text)
+    marked, asked = Marked.of(["<s> </s> " * 50], tokenizer), []
+    held = read(tokenizer, marked.texts[0])
 
     class Counting:
         def __getattr__(self, name):

@@ -290,7 +290,7 @@ def test_an_address_at_which_no_cluster_answers_is_one_line(silent, monkeypatch)
             cluster_module.connected(f"127.0.0.1:{port}"),
         ):
             pass
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
 
 
 class TestLeases:

@@ -86,7 +86,7 @@ def test_a_file_that_is_none_is_told(refused, tmp_path):
     assert "is a folder" in refused("generate", "--messages", tmp_path)
     os.mkfifo(tmp_path / "pipe.json")
     assert "is a pipe" in refused("choose", "--messages", "pipe.json")
-    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfd\x00")
     assert "bytes.json: is no JSON ('utf-8' codec" in refused("choose", "--messages", "bytes.json")
 
 

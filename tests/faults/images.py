@@ -211,7 +211,7 @@ def animated(folder):
         began = time.perf_counter()
         with pytest.warns(MmhallWarning, match=name):
             assert open_image(folder / name).getpixel((0, 0))[0] > 250
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 10
 
 
 def many_gif(path, folder):

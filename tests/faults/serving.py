@@ -79,7 +79,7 @@ def plugins(folder):
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(folder)
         patched.setattr(STRATEGIES, "_unusable", {})
-        patched.setattr("mmhall.registry.PATIENCE", 0.3)
+        patched.setattr("mmhall.registry.PATIENCE", 2.0)
         sources = {"sound": GOOD, "raises": "raise OSError('on purpose')", "hangs": "import time\ntime.sleep(3600)"}
         for name, source in sources.items():
             install(folder, name, source)
@@ -234,7 +234,7 @@ def bombs(folder):
             with pytest.raises(MmhallError, match=rf"{file.name}.*{why}") as refusal:
                 read(file)
             assert len(str(refusal.value)) < 1000
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 30
     refuses(OptionError, "device_map must be", lambda: LoadOptions(device_map='{"a":' * 100_000))
     refuses(DataError, "nested too deeply", from_json, "[" * 9000, "embedded")
     (folder / "config.json").write_text(deep.read_text())
@@ -244,7 +244,7 @@ def bombs(folder):
 
 def open_page(folder):
     assert (Address().host, Address().share) == ("127.0.0.1", False)
-    nowhere = ("--model", folder / "no" / "such" / "model")
+    nowhere = ("--port", "0", "--model", folder / "no" / "such" / "model")
     for where in (("--host", "0.0.0.0"), ("--host", "::"), ("--share",)):
         assert "mmhall: the page is open to" in command("demo", *where, *nowhere)[2]
         assert "the page is open to" not in command("demo", *where, "--auth", "me:secret", *nowhere)[2]

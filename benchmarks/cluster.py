@@ -40,9 +40,6 @@ except Exception as error:
 """
 
 
-_DIED = object()  # in place of what a worker has done
-
-
 class Answerer:
     """One worker: a model, and whatever batch it is given."""
 
@@ -147,6 +144,17 @@ class _Batch:
     pieces: list[list[Item]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """What became of a worker, in place of what it should have done.
+
+    Attributes:
+        reason: What Ray says of it.
+    """
+
+    reason: Exception
+
+
 class _Team:
     """The actors of one run."""
 
@@ -175,6 +183,7 @@ class _Team:
                 done = self._run.store.done_in(part.benchmark.name, number)
                 pieces, given_up = pieces_of(leases, part, made[number], self._strategies, number, done)
                 self._run.store.add(given_up)
+                self._deaths = 0 if given_up else self._deaths  # they had a reason
                 progress(len(given_up))
                 self._go_on(self._idle.pop(), part, _Batch(number, pieces), leases)
             leases.renew()
@@ -185,7 +194,9 @@ class _Team:
             for reference in ready:
                 if reference in self._loading:
                     actor = self._loading.pop(reference)
-                    if self._receive(reference) is not _DIED:
+                    if isinstance(told := self._receive(reference), _Death):
+                        self._replace(told)
+                    else:
                         self._idle.append(actor)
                 else:
                     self._settle(reference, part, leases, progress)
@@ -202,9 +213,10 @@ class _Team:
         """Store what a worker has answered; of one that has died, note what it was asked and give its batch back."""
         actor, batch = self._working.pop(reference)
         piece, rows = batch.pieces.pop(0), self._receive(reference)
-        if rows is _DIED:
+        if isinstance(rows, _Death):
             leases.strike(batch.number, [item.id for item in piece])
             leases.drop(batch.number)
+            self._replace(rows)
             return
         self._run.store.add(rows)
         if any(row.error is None for row in rows):
@@ -220,10 +232,10 @@ class _Team:
         return actor.answer.remote(str(part.benchmark), told, pictures, self._run.strategies, number, done)
 
     def _receive(self, reference: Any) -> Any:
-        """Return what a worker has done, or that it has died; then another one is started.
+        """Return what a worker has done, or its death.
 
         Raises:
-            RunError: It said why it cannot go on, or too many died.
+            RunError: It said why it cannot go on.
         """
         try:
             return self._ray.get(reference)
@@ -232,11 +244,19 @@ class _Team:
                 raise RunError(str(error.cause)) from None
             raise
         except self._ray.exceptions.RayActorError as error:
-            self._deaths += 1
-            if self._deaths >= self._most:
-                raise RunError(f"workers died too often; the last one said: {str(error).splitlines()[0]}") from error
-            self._hire()
-            return _DIED
+            return _Death(error)
+
+    def _replace(self, death: _Death) -> None:
+        """Start another worker in the place of one that has died.
+
+        Raises:
+            RunError: Too many died.
+        """
+        self._deaths += 1
+        if self._deaths >= self._most:
+            last = str(death.reason).splitlines()[0]
+            raise RunError(f"workers died too often; the last one said: {last}") from death.reason
+        self._hire()
 
 
 def _content(file: Path) -> bytes | None:
@@ -264,7 +284,10 @@ def connected(address: str) -> Iterator[Any]:
     own = not ray.is_initialized()
     if own:
         _check_answers(address)
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError) as error:  # it went meanwhile
+            raise RunError(f"{address}: the Ray cluster no longer answers: {error}; start it again") from error
     try:
         yield ray
     finally:

@@ -68,7 +68,7 @@ class _Worker:
     environment: Mapping[str, str]
     log: Path
     starts: int = 0
-    answered: int = 0
+    settled: int = 0
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> None:
@@ -171,7 +171,7 @@ def environment(number: int, workers: int, gpus: int) -> dict[str, str]:
 def _goes_on(worker: _Worker, run: Run) -> bool:
     """Whether a worker still works, started again if it has died.
 
-    Deaths count as long as nothing is answered between them: an item that kills its worker costs a few.
+    Deaths count as long as nothing is settled between them: an item that kills its worker costs a few.
 
     Raises:
         RunError: It said why it cannot go on, or died too often.
@@ -182,8 +182,8 @@ def _goes_on(worker: _Worker, run: Run) -> bool:
     last = worker.last_words()
     if code == 0:
         return False
-    if (answered := run.answered) > worker.answered:
-        worker.starts, worker.answered = 1, answered
+    if (settled := run.settled) > worker.settled:
+        worker.starts, worker.settled = 1, settled
     if code == _REFUSED or worker.starts >= STARTS:
         died = "" if code == _REFUSED else f"a worker died {worker.starts} times; the last words were: "
         raise RunError(f"{died}{last.removeprefix('mmhall: ')}")

@@ -55,6 +55,9 @@ _begun: dict[str, tuple[Future[Any], float]] = {}  # imports of other packages t
 def load_foreign(target: str) -> Any:
     """Import "module:attribute" of another package, for half a minute at most.
 
+    The import goes on in a thread of its own, as nothing else can be left alone; what fails there is tried here, since
+    some code runs in the main thread only.
+
     Raises:
         PluginError: It cannot be imported, or takes longer.
         MmhallError: It refuses to be imported and says why.
@@ -65,6 +68,8 @@ def load_foreign(target: str) -> Any:
     loaded, until = _begun[target]
     try:
         return loaded.result(max(0.0, until - monotonic()))
+    except PluginError:
+        return load_target(target)
     except FutureTimeoutError:
         raise PluginError(
             f"{target}: cannot be loaded: its import has not ended after {PATIENCE:g} seconds; repair or remove the "

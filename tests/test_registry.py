@@ -167,3 +167,8 @@ def test_scores_that_are_no_numbers_name_strategy_prompt_and_step(llava, picture
     llava.model.lm_head.weight.data.fill_(float("nan"))
     with pytest.raises(GenerationError, match=rf"^vdd: {where}: the next-token scores hold NaN; try"):
         llava.generate_batch([(pictures[0], "What?"), (pictures[1], "Why?")], "vdd", max_new_tokens=2, num_beams=beams)
+
+
+def test_a_plugin_that_needs_the_main_thread_is_taken(installed):
+    installed("main", f"import signal\nsignal.signal(signal.SIGUSR2, signal.SIG_DFL)\n{textwrap.dedent(GOOD)}")
+    assert str(strategy("main")) == "own"

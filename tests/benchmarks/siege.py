@@ -27,24 +27,24 @@ from mmhall.strategies import strategy
 
 @dataclass(frozen=True)
 class Deadly(Model):
-    """A model at whose sight of one picture the process that asks is killed.
+    """A model at whose sight of some pictures the process that asks is killed.
 
     Attributes:
-        fatal: Content of the picture's file.
+        fatal: Contents of the pictures' files.
     """
 
-    fatal: bytes = b""
+    fatal: tuple[bytes, ...] = ()
 
     def load(self, setup):
-        return deadly(super().load(setup), self.fatal)
+        return deadly(super().load(setup), *self.fatal)
 
 
-def deadly(lvlm, fatal: bytes):
-    """Kill the process in which a model is asked about a picture with this content."""
+def deadly(lvlm, *fatal: bytes):
+    """Kill the process in which a model is asked about a picture with one of these contents."""
     ask = lvlm.generate_batch
 
     def asked(requests, *arguments, **options):
-        if any(path is not None and Path(path).read_bytes() == fatal for path, _ in requests):
+        if any(path is not None and Path(path).read_bytes() in fatal for path, _ in requests):
             os.kill(os.getpid(), signal.SIGKILL)
         return ask(requests, *arguments, **options)
 

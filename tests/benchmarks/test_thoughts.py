@@ -49,6 +49,9 @@ THOUGHT = "<think>No dog is here, no cat; a car? No.</think>\n\n"
         ("<|channel>thought\nYes, but", ""),
         ("No dog at first, but then: \\boxed{\\text{Yes}}.", "\\text{Yes}"),
         ("<think>no</think><answer> $\\boxed{Yes}$ </answer>", "Yes"),
+        ("Two: \\boxed{2}. So \\boxed{\\textbf{No}, none}, as \\boxed{2} is even.", "\\textbf{No}, none"),
+        ("No. The count is \\boxed{0}.", "No. The count is \\boxed{0}."),
+        ("A man at a \\boxed{\\text{note}}, \\boxed{} no", "A man at a \\boxed{\\text{note}}, \\boxed{} no"),
         ("  Yes, <b>there</b> is. \n", "  Yes, <b>there</b> is. \n"),  # no marks: to the letter
     ],
 )
@@ -93,6 +96,11 @@ def test_every_yes_no_rule_reads_behind_the_thoughts(rule):
     assert yesno.read(rule, "yes", "<think>No bench? no, not one.</think>\nYes") == "yes"
     assert yesno.read(rule, "yes", "<think>No, wait") is None
     assert yesno.tally(rule, "yes", "<think>Yes, it is there. Yes")["unparsed"] == 1
+
+
+@pytest.mark.parametrize("rule", ["strict", "official", "opera", "vcd"])
+def test_a_box_around_something_else_than_the_answer_is_text(rule):
+    assert yesno.read(rule, "no", "No. The count is \\boxed{0}.") == "no"
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,16 @@ import mmhall
 from mmhall.answers import Said
 from mmhall.benchmarks import amber, benchmark, hallusion, mme, yesno
 from mmhall.benchmarks.base import Item, Source
+from mmhall.benchmarks.objective import Sheet
+from mmhall.benchmarks.pictures import read_coco
 from mmhall.benchmarks.report.table import as_data, remarks
 from mmhall.benchmarks.runner import _asked
 from mmhall.benchmarks.runs import Part
+from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.thoughts import blanked, silent, spoken
+from mmhall.benchmarks.vocabulary import mentions
 from mmhall.words import spans_of
-from tests.benchmarks.conftest import answered, picture, write_json
+from tests.benchmarks.conftest import answered
 
 QUESTION = {"label": "yes", "category": "count", "object": "bench", "visibility": None}
 THOUGHT = "<think>No dog is here, no cat; a car? No.</think>\n\n"
@@ -172,18 +176,34 @@ def thinking():
     return lvlm
 
 
-def test_thoughts_that_the_template_opens_and_nothing_ends_are_no_answer(thinking, tmp_path):
-    """A caption cut off by its length would else be read as one."""
-    picture(tmp_path / "1.png")
-    data = {"images": [{"id": 1, "file_name": "1.png"}], "annotations": [{"image_id": 1, "category_id": 1}]}
-    data["categories"] = [{"id": 1, "name": "elephant"}]
-    write_json(tmp_path / "data.json", data)
-    made = benchmark("chair(max_new_tokens=6)")
-    material = made.material(Source(tmp_path / "data.json"))
+@pytest.fixture
+def scenes(tmp_path):
+    list(write_scenes(tmp_path / "scenes", 2, 0))
+    return tmp_path / "scenes" / "annotations.json"
+
+
+@pytest.mark.parametrize("name", ["chair", "clip", "detect"])
+def test_thoughts_that_the_template_opens_and_nothing_ends_are_no_answer(thinking, scenes, clip, name):
+    """A caption cut off by its length would else be read, measured and counted as one."""
+    made = benchmark(f"clip(model={str(clip)!r}, max_new_tokens=6)" if name == "clip" else f"{name}(max_new_tokens=6)")
+    material = made.material(Source(scenes))
     part = Part(made, list(material.items), material.pictures)
-    (row,) = _asked(thinking, part, part.items, mmhall.strategy("greedy"), 0)
-    assert row.text.startswith("<think>")
-    assert silent(row.text)
+    for item, row in zip(part.items, _asked(thinking, part, part.items, mmhall.strategy("greedy"), 0), strict=True):
+        assert row.text.startswith("<think>")
+        assert mentions(row.text)
+        assert silent(row.text)
+        if name == "clip":
+            assert (row.extra["similarity"], row.extra["caption"], made.count(item, row.text)["words"]) == ([], 0.0, 0)
+        if name == "detect":
+            assert len(row.extra["mentions"]) == made.count(item, row.text)["named"] == 0
+
+
+def test_tuning_counts_thoughts_as_a_benchmark_does(thinking, scenes):
+    pictures = read_coco(scenes, scenes.parent)
+    sheet = Sheet(pictures, [picture.id for picture in pictures.pictures], 0, max_new_tokens=6)
+    scored = sheet.answered(thinking, mmhall.strategy("greedy"), 8, lambda count: None)
+    assert all(map(silent, scored.texts))
+    assert sheet.figures(scored, scored).words == 0
 
 
 def test_marks_of_thoughts_that_are_special_tokens_are_kept():

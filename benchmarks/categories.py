@@ -1,10 +1,11 @@
 """Names of categories as detection data sets write them: which are one category, and the words each goes by.
 
 Case, underscores and hyphens do not count, nor does what stands in parentheses ("mouse_(computer_equipment)") or marks
-COCO's stuff ("-merged", "-other", "-stuff") or Objects365's rest ("Other Shoes"). "Cabinet/shelf" and "couch, sofa" are
-names of one category each; "Dogs" and "dog" are one, and so are "Person" and COCO's "person", "diningtable" and
-"dining table", "aeroplane" and "airplane". Where data has "person", its "Man", "Woman", "Boy" and "Girl" are persons,
-too: a picture of a woman would else be one without a person.
+COCO's stuff ("-merged", "-other", "-stuff"). "Cabinet/shelf" and "couch, sofa" are names of one category each; "Dogs"
+and "dog" are one, and so are "Person" and COCO's "person", "diningtable" and "dining table", "aeroplane" and
+"airplane". Where data has "person", its "Man", "Woman", "Boy" and "Girl" are persons, too: a picture of a woman would
+else be one without a person. Objects365's "Other Shoes" does not go by "shoes": "Sneakers", a category of its own, are
+shoes, too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def names(category: str) -> tuple[str, ...]:
     """
     category = unicodedata.normalize("NFC", category)
     plain = re.sub(r"\([^()]*\)", " ", category.lower().replace("_", " "))
-    plain = re.sub(r"(-(other|merged|stuff))+\s*$|^\s*other (?=\w)", "", plain)
+    plain = re.sub(r"(-(other|merged|stuff))+\s*$", "", plain)
     parts = [" ".join(part.split()) for part in re.split(r"[/,;|]", plain)]
     parts = [part for part in parts if part] or [" ".join(category.lower().split())]
     head = parts[-1].rpartition(" ")[2]

@@ -241,11 +241,14 @@ def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[
 
     Args:
         tokenizer: Decodes.
-        answer: Its text is the decoded one without the white space around it.
+        answer: Its text is the decoded one without the white space around it, behind a mark of thoughts if a run has
+            put one there.
         named: Mentions in its text.
     """
     text, spans = spans_of(tokenizer, answer.token_ids)
-    lead = len(text) - len(text.lstrip())
+    written = text.lstrip()
+    mark = next((at for at in range(len(answer.text)) if written.startswith(answer.text[at:])), 0)
+    lead = len(text) - len(written) - mark
     return [tokens_within(spans, lead + mention.start, lead + mention.end) for mention in named]
 
 

@@ -18,6 +18,7 @@ from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.pope import Pope
+from mmhall.benchmarks.runner import marked
 from mmhall.errors import DataError
 from mmhall.lvlm import LVLM
 from mmhall.results.statistics import Array, Resampler
@@ -131,7 +132,7 @@ class Sheet:
             for start in range(0, len(items), batch_size):
                 batch = items[start : start + batch_size]
                 requests = [(self._paths[item.picture], item.prompt) for item in batch]
-                answers = lvlm.generate_batch(requests, method, **benchmark.settings)
+                answers = marked(lvlm, batch, lvlm.generate_batch(requests, method, **benchmark.settings))
                 texts += [answer.text for answer in answers]
                 rows += [_counted(benchmark, item, a.text) for item, a in zip(batch, answers, strict=True)]
                 progress(len(batch))

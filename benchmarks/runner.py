@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -160,6 +161,21 @@ def answers(
             yield _answered(lvlm, part, left, strategy, number)
 
 
+def marked(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
+    """Put answers behind the mark of thoughts that the model's template opens, where they never end them.
+
+    Args:
+        lvlm: The model.
+        items: What was asked.
+        answers: To each item.
+    """
+    chat = lvlm.adapter.chat
+    if chat is None:
+        return list(answers)
+    prompts = [chat.write(Conversation.asking(item.prompt, int(item.picture is not None))) for item in items]
+    return [replace(a, text=reopened(prompt, a.text)) for prompt, a in zip(prompts, answers, strict=True)]
+
+
 def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
     """Group items by picture, pictures first; one without a picture is its own group."""
     groups: dict[tuple[bool, str], list[Item]] = {}
@@ -204,14 +220,15 @@ def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy,
 def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
     benchmark = part.benchmark
     asked = [part.request(item) for item in items]
-    found = lvlm.generate_batch(asked, strategy, seeds=_seeds(benchmark, items), **benchmark.settings)
+    written = lvlm.generate_batch(asked, strategy, seeds=_seeds(benchmark, items), **benchmark.settings)
+    found = marked(lvlm, items, written)
     extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], found)
     return [
         Row(
             benchmark.name,
             item.id,
             str(strategy),
-            _text(lvlm, item, answer),
+            answer.text,
             answer.stopped_by,
             answer.usage.new_tokens,
             answer.usage.seconds,
@@ -220,15 +237,6 @@ def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, nu
         )
         for item, answer, extra in zip(items, found, extras, strict=True)
     ]
-
-
-def _text(lvlm: LVLM, item: Item, answer: Answer) -> str:
-    """Return the text of an answer, behind the mark of thoughts that its template opens and it never ends."""
-    chat = lvlm.adapter.chat
-    if chat is None:
-        return answer.text
-    asked = Conversation.asking(item.prompt, int(item.picture is not None))
-    return reopened(chat.write(asked), answer.text)
 
 
 def _seeds(benchmark: Benchmark, items: Sequence[Item]) -> list[int] | None:

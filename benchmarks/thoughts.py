@@ -3,8 +3,8 @@ r"""Cut the thoughts out of a reasoning model's answer, before any rule reads it
 Marks    Those of `mmhall.thoughts`, such as <think>...</think>. Templates that write the opening mark into the prompt
          leave only the closing one in the answer: all before it is thought. A run puts the opening one before an
          answer that lacks the closing one, so that thoughts cut off by the length are told from an answer.
-Answer   What is left; where it holds <answer>...</answer> or another mark of answers, or \boxed{...}, only what stands
-         in the last of these.
+Answer   What is left; where it holds <answer>...</answer> or another mark of answers, or a \boxed{...} that begins with
+         yes or no, only what stands in the last of these. Any other box, such as that of a count, is text.
 Rule     All rules read the answer without its thoughts, those of other authors, too: their scripts are older than such
          models, and would read the thoughts. An answer without such marks is read as it is, to the letter.
          Thoughts that never end, or with nothing behind them, leave no answer: by every rule it is unparsed.
@@ -16,7 +16,10 @@ import re
 
 from mmhall.thoughts import ANSWER_CLOSE, ANSWER_OPEN, CLOSE, OPEN
 
-_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+_BOXED = re.compile(
+    r"\\boxed\s*\{(?=(?:\\[a-z]+|[^\w\\}])*(?:yes|no)\b)((?:[^{}]|\{[^{}]*\})*)\}",  # LaTeX commands before the word
+    re.IGNORECASE,
+)
 
 
 def spoken(text: str) -> str:

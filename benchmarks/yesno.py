@@ -4,9 +4,11 @@ The positive class is "yes". Five public scripts score POPE by five rules, and o
 answers they give very different figures, so a rule is named in every result. Each reads the answer without the
 thoughts of a reasoning model (`thoughts`); thoughts alone are unparsed by all of them.
 
-Rules    strict      ours: the word behind "answer:" or "final answer is" is yes or no, else the first word, markup
-                     aside (or yeah, yep, nope), else unparsed, and so is "Yes and no"; an unparsed answer is wrong
-                     whatever the label.
+Rules    strict      ours: the first word, markup aside, where it is yes or no (or yeah, yep, nope), so "No cat. Final
+                     answer: Yes" is no. Where it is another word, the last yes or no behind "answer:", "answer is:"
+                     or "final answer is" with which its clause ends. Else unparsed, and so is "Yes and no"; an
+                     unparsed answer is wrong whatever the label. A question or user that the model makes up
+                     ("Question:", "USER:") ends its answer.
          official    RUCAIBox/POPE: no, if a word of the first sentence is No, no or not; else yes.
          opera       shikiw/OPERA: no, if any word is No, NO, no, not or ends in "n't"; else yes.
          vcd         DAMO-NLP-SG/VCD: looks for the label inside the answer, in words as well ("know"):
@@ -38,11 +40,16 @@ METRICS = (
 )
 
 _WORDS: dict[str, Label] = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
-_JOINED = re.compile(r"[^\w.,:;!?\n]*(?:,?\s*(?:and|or)\b[^\w.,:;!?\n]*)?([^\W\d_]+)", re.IGNORECASE)  # to a first word
+_JOINED = re.compile(  # from a first word to one that may contradict it
+    r"(?:[^\w.,:;!?\n]*,?\s*(?:and|or)\b[^\w.,:;!?\n]*|[ \t/*_\"'`]*)(?!no\s+(?:doubt|more|one|other)\b)([^\W\d_]+)",
+    re.IGNORECASE,
+)
 _MARKUP = re.compile(r"<[^<>]*>|\\[A-Za-z]+")  # tags, LaTeX commands
+_BOTH = re.compile(r"^\W*(?:yes\s*(?:or|/)\s*no|no\s*(?:or|/)\s*yes)\s*\?", re.IGNORECASE)  # a question said again
+_FURTHER = re.compile(r"(?<=\w)\W+(?:Question|USER)[*_\s]*:")
 _LABELLED = re.compile(
-    r"\b(?:answer|(?P<final>final answer))[*_\"']*\s*(?(final)(?:is\b\s*:?|:|\n)|[:\n])[\s*_\"'`]*"
-    r"(?P<said>yes|no)\b(?!\s*(?:or\b|/))",
+    r"(?<!not\s)(?<!n['’]t\s)(?<!\bto\s)\b(?:answer[*_\"']*(?:\s+is)?\s*[:\n]|final\s+answer\s+is\b)[\s*_\"'`]*"
+    r"(?P<said>yes|no)(?![ \t*_\"'`]*(?:[^\W_]|/))",
     re.IGNORECASE,
 )
 _MARKS = ';/[]"{}()=+\\_-><@`,?!'
@@ -50,22 +57,24 @@ _LONE_DOT = re.compile(r"(?<!\d)\.(?!\d)")
 
 
 def parse_strict(answer: str) -> Label | None:
-    """Read yes or no behind a model's thoughts: what is called the answer, else the first word.
+    """Read yes or no behind a model's thoughts: the first word, else what is called the answer.
 
     None where it is neither, or both.
 
-    >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("No cat. Final answer: Yes")
+    >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("A dog. Final answer: Yes")
     ('yes', 'no', 'yes')
-    >>> parse_strict("None"), parse_strict("Yes and no")
-    (None, None)
+    >>> parse_strict("None"), parse_strict("Yes and no"), parse_strict("I cannot answer: no image was given.")
+    (None, None, None)
     """
-    text = _MARKUP.sub(" ", spoken(answer))
-    labelled = [found.span("said") for found in _LABELLED.finditer(text)]
+    text = _FURTHER.split(_BOTH.sub("", _MARKUP.sub(" ", spoken(answer))))[0]
     first = re.search(r"[^\W\d_]+", text)
-    if not labelled and first is None:
+    if first is None:
         return None
-    start, end = labelled[-1] if labelled else first.span()  # type: ignore[union-attr]
-    said, other = _WORDS.get(text[start:end].lower()), _JOINED.match(text, end)
+    spans = [first.span()] if first[0].lower() in _WORDS else [m.span("said") for m in _LABELLED.finditer(text)]
+    if not spans:
+        return None
+    start, end = spans[-1]
+    said, other = _WORDS[text[start:end].lower()], _JOINED.match(text, end)
     return said if other is None or _WORDS.get(other[1].lower(), said) == said else None
 
 

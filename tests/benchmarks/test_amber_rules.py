@@ -36,7 +36,7 @@ STATE, NUMBER, ACTION, EXISTENCE, IS, IS_NOT = (
         (" No", None, "No", "No"),
         ("No.", None, "No", "No"),
         ("", None, None, None),
-        ("Yes and no", None, "Yes", "Yes"),
+        ("Yes and no", None, "Yes", None),
         ("There is no cloud.", None, "No", None),
         ("I do not know", None, "No", None),
         ("Eyes", None, "Yes", None),

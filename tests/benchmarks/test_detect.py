@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from mmhall.benchmarks.report.table import as_data, sections
 from mmhall.benchmarks.runner import answer
 from mmhall.benchmarks.runs import Part, Run, reopen, start
 from mmhall.benchmarks.scenes import write_scenes
+from mmhall.benchmarks.thoughts import blanked
 from mmhall.benchmarks.vocabulary import mentions
 from mmhall.divergence import head_divergence
 from mmhall.errors import DataError, OptionError
@@ -84,6 +86,14 @@ def test_repeated_words_have_tokens_of_their_own(processor):
 def test_letters_of_several_bytes_shift_no_word(text, wanted):
     _, found, places = aligned(BARE, text)
     assert [(m.name, tokens[0]) for m, tokens in zip(found, places, strict=True)] == wanted
+
+
+def test_the_mark_of_thoughts_that_a_run_puts_before_an_answer_shifts_no_word():
+    """A template has opened the thoughts, which never end, but the answer is marked."""
+    written = answered(BARE, " A cup? <answer>A dog</answer>")
+    marked = replace(written, text=f"<think>{written.text}")
+    (dog,) = mentions(blanked(marked.text))
+    assert tokens_of(BARE, marked, [dog]) == [(18, 19, 20)]
 
 
 @settings(max_examples=200)

@@ -8,12 +8,16 @@ import mmhall
 from mmhall.answers import Said
 from mmhall.benchmarks import amber, benchmark, hallusion, mme, yesno
 from mmhall.benchmarks.base import Item, Source
+from mmhall.benchmarks.objective import Sheet
+from mmhall.benchmarks.pictures import read_coco
 from mmhall.benchmarks.report.table import as_data, remarks
 from mmhall.benchmarks.runner import _asked
 from mmhall.benchmarks.runs import Part
+from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.thoughts import blanked, silent, spoken
+from mmhall.benchmarks.vocabulary import mentions
 from mmhall.words import spans_of
-from tests.benchmarks.conftest import answered, picture, write_json
+from tests.benchmarks.conftest import answered
 
 QUESTION = {"label": "yes", "category": "count", "object": "bench", "visibility": None}
 THOUGHT = "<think>No dog is here, no cat; a car? No.</think>\n\n"
@@ -49,6 +53,9 @@ THOUGHT = "<think>No dog is here, no cat; a car? No.</think>\n\n"
         ("<|channel>thought\nYes, but", ""),
         ("No dog at first, but then: \\boxed{\\text{Yes}}.", "\\text{Yes}"),
         ("<think>no</think><answer> $\\boxed{Yes}$ </answer>", "Yes"),
+        ("Two: \\boxed{2}. So \\boxed{\\textbf{No}, none}, as \\boxed{2} is even.", "\\textbf{No}, none"),
+        ("No. The count is \\boxed{0}.", "No. The count is \\boxed{0}."),
+        ("A man at a \\boxed{\\text{note}}, \\boxed{} no", "A man at a \\boxed{\\text{note}}, \\boxed{} no"),
         ("  Yes, <b>there</b> is. \n", "  Yes, <b>there</b> is. \n"),  # no marks: to the letter
     ],
 )
@@ -65,8 +72,20 @@ def test_only_what_stands_behind_the_thoughts_is_read(answer, said):
     [
         ("Answer: Yes", "yes"),
         ("**Final Answer:** No", "no"),
-        ("No cat is there, but a dog. The final answer is yes.", "yes"),
+        ("There is a cat and a dog. The final answer is yes.", "yes"),
+        ("No cat. Final answer: Yes", "no"),  # the first word says it
         ("### Reasoning\nNo cat.\n### Answer\nYes", "yes"),
+        ("A cat. The answer is: **Yes**, on the mat.", "yes"),
+        ("Answer: Yes? I look again. Answer: No.", "no"),
+        ("No\n\nQuestion: Is there a cat in the image?\nAnswer: Yes", "no"),
+        ("A dog.\n\nQuestion: Is there a cat in the image?\nAnswer: Yes", None),
+        ("A dog, so the answer: No. USER: Is there a cat? Answer: Yes", "no"),
+        ("Question: Is there a cat?\nAnswer: Yes\n\nQuestion: Is there a dog?\nAnswer: No", "yes"),
+        ("I cannot answer: no image was given.", None),
+        ("I can't answer: no.", None),
+        ("I was asked to answer: yes or no", None),
+        ("The answer: yes/no", None),
+        ("The answer: yes, and no", None),
         ("<think>The answer: no.</think>Answer: Yes", "yes"),
         ("No. You asked to answer: yes or no", "no"),
         ("The final answer is not clear", None),
@@ -81,6 +100,11 @@ def test_every_yes_no_rule_reads_behind_the_thoughts(rule):
     assert yesno.read(rule, "yes", "<think>No bench? no, not one.</think>\nYes") == "yes"
     assert yesno.read(rule, "yes", "<think>No, wait") is None
     assert yesno.tally(rule, "yes", "<think>Yes, it is there. Yes")["unparsed"] == 1
+
+
+@pytest.mark.parametrize("rule", ["strict", "official", "opera", "vcd"])
+def test_a_box_around_something_else_than_the_answer_is_text(rule):
+    assert yesno.read(rule, "no", "No. The count is \\boxed{0}.") == "no"
 
 
 @pytest.mark.parametrize(
@@ -152,18 +176,34 @@ def thinking():
     return lvlm
 
 
-def test_thoughts_that_the_template_opens_and_nothing_ends_are_no_answer(thinking, tmp_path):
-    """A caption cut off by its length would else be read as one."""
-    picture(tmp_path / "1.png")
-    data = {"images": [{"id": 1, "file_name": "1.png"}], "annotations": [{"image_id": 1, "category_id": 1}]}
-    data["categories"] = [{"id": 1, "name": "elephant"}]
-    write_json(tmp_path / "data.json", data)
-    made = benchmark("chair(max_new_tokens=6)")
-    material = made.material(Source(tmp_path / "data.json"))
+@pytest.fixture
+def scenes(tmp_path):
+    list(write_scenes(tmp_path / "scenes", 2, 0))
+    return tmp_path / "scenes" / "annotations.json"
+
+
+@pytest.mark.parametrize("name", ["chair", "clip", "detect"])
+def test_thoughts_that_the_template_opens_and_nothing_ends_are_no_answer(thinking, scenes, clip, name):
+    """A caption cut off by its length would else be read, measured and counted as one."""
+    made = benchmark(f"clip(model={str(clip)!r}, max_new_tokens=6)" if name == "clip" else f"{name}(max_new_tokens=6)")
+    material = made.material(Source(scenes))
     part = Part(made, list(material.items), material.pictures)
-    (row,) = _asked(thinking, part, part.items, mmhall.strategy("greedy"), 0)
-    assert row.text.startswith("<think>")
-    assert silent(row.text)
+    for item, row in zip(part.items, _asked(thinking, part, part.items, mmhall.strategy("greedy"), 0), strict=True):
+        assert row.text.startswith("<think>")
+        assert mentions(row.text)
+        assert silent(row.text)
+        if name == "clip":
+            assert (row.extra["similarity"], row.extra["caption"], made.count(item, row.text)["words"]) == ([], 0.0, 0)
+        if name == "detect":
+            assert len(row.extra["mentions"]) == made.count(item, row.text)["named"] == 0
+
+
+def test_tuning_counts_thoughts_as_a_benchmark_does(thinking, scenes):
+    pictures = read_coco(scenes, scenes.parent)
+    sheet = Sheet(pictures, [picture.id for picture in pictures.pictures], 0, max_new_tokens=6)
+    scored = sheet.answered(thinking, mmhall.strategy("greedy"), 8, lambda count: None)
+    assert all(map(silent, scored.texts))
+    assert sheet.figures(scored, scored).words == 0
 
 
 def test_marks_of_thoughts_that_are_special_tokens_are_kept():

@@ -209,7 +209,7 @@ def slow_vlmevalkit(answer):
 
 
 def slow_strict(answer):
-    """Read the first word; one that stands right behind it, at most a stroke between them, must not contradict it."""
+    """Read the first word; one behind it, with white space, a stroke or quotes between, must not contradict it."""
     words, between = [""], [""]
     for c in answer:
         if c.isalpha():
@@ -221,7 +221,7 @@ def slow_strict(answer):
             between[-1] += c
     known = {"yes": "yes", "yeah": "yes", "yep": "yes", "no": "no", "nope": "no"}
     said = [known.get(word) for word in words]
-    joins = [not set(gap) & set(".,:;!?\n10_") for gap in between]
+    joins = [set(gap) <= set(" /*'\"") for gap in between]
     joined = len(words) > 1 and joins[1] and {said[0], said[1]} == {"yes", "no"}
     return None if joined else said[0]
 
@@ -283,6 +283,14 @@ def test_every_tally_equals_a_slow_confusion_table(pairs):
         ("yes, and no", None),
         ("Yes / No", None),
         ("Yes, no doubt", "yes"),
+        ("Yes - no doubt about it.", "yes"),
+        ("No (yes, I looked twice)", "no"),
+        ("Yes and no one else", "yes"),
+        ("Yes or no? Yes.", "yes"),
+        ("Yes or no? No.", "no"),
+        ("Yes or no?", None),
+        ("Yes/no", None),
+        ('"Yes" "no"', None),
         ("No. Yes, wait", "no"),
         ("No nope", "no"),
     ],

@@ -6,7 +6,8 @@ our export, sample logs of lm-evaluation-harness and lmms-eval, or as the offici
 `answer` or `prediction`. Or MME's own results: a folder with a text file for each category, or one of these, with
 lines of picture, question, label and answer, tabs between.
 
-Label    Beside a field that can only be the model's (`MODELS`), `answer` and the like may be the label: they are left.
+Label    Beside a field that can only be the model's (`resps`, else `MODELS`), `answer` and the like may be the label.
+         Which fields are read is decided once for the file, so that a record without them has no answer.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,9 @@ MODELS = (
     *("prediction", "predict", "predicted", "predicted_answer", "pred", "pred_answer", "pred_response"),
     *("generated_text", "generated_answer"),
 )
+LOGGED = ("resps",)  # what the model said, before anything was cut from it
 TEXTS = (
-    *(*MODELS, "resps", "filtered_resps", "answer", "text", "response", "caption"),
+    *(*MODELS, *LOGGED, "filtered_resps", "answer", "text", "response", "caption"),
     *("output", "outputs", "text_output", "completion"),
 )
 _LIKE = '{"question_id": 1, "answer": "Yes"}'
@@ -80,7 +83,8 @@ def read_answers(path: Path) -> list[Given]:
     tables = sorted(path.glob("*.txt")) if reason is not None else [path] if path.suffix == ".txt" else []
     rows: list[tuple[str, Any]] = [row for table in tables for row in _lines_of_table(table)]
     rows = rows or (_rows_of_table(path, what) if path.suffix.lower() in _TABLES else entries(path, what))
-    given = [_given(fields, where) for where, fields in rows]
+    names = _said_in([fields for _, fields in rows if isinstance(fields, dict)])
+    given = [_given(fields, where, names) for where, fields in rows]
     if not given:
         raise DataError(f"{path}: holds no answers; give JSON Lines or a JSON array of records such as {_LIKE}")
     return given
@@ -204,7 +208,16 @@ def _skipped(text: str, at: int) -> int:
     return blank.end() if blank else at
 
 
-def _given(fields: Any, where: str) -> Given:
+def _said_in(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the fields that hold the answers of a file: of the surest kind that has text, or nothing, in a record."""
+    for kind in (LOGGED, MODELS, TEXTS):
+        names = tuple(n for n in kind if any(n in record and _is_text(record[n]) for record in records))
+        if names:
+            return names
+    return TEXTS
+
+
+def _given(fields: Any, where: str, names: Sequence[str]) -> Given:
     """Check one record; what it answers may also stand in a sample log's `doc`."""
     if not isinstance(fields, dict):
         raise DataError(f"{where}: must be an object such as {_LIKE}, got {fields!r:.60}")
@@ -218,21 +231,18 @@ def _given(fields: Any, where: str) -> Given:
             f"{where}: does not say what it answers: it has the fields {', '.join(map(str, fields)) or 'of none'}; "
             f"give each answer one of {', '.join(IDS)}, or its question"
         )
-    texts = {name: _text(fields[name], f"{where}: {name}") for name in TEXTS if name in fields}
-    if not texts and not fields.get("error"):
+    texts = {name: _text(fields[name], f"{where}: {name}") for name in names if name in fields}
+    if not any(name in fields for name in TEXTS) and not fields.get("error"):
         raise DataError(
             f"{where}: has no answer among its fields {', '.join(map(str, fields))}; "
             f"give it as one of {', '.join(TEXTS)}"
         )
-    if "resps" in texts:
-        texts.pop("filtered_resps", None)  # what the model said, before anything was cut from it
-    own = {name: text for name, text in texts.items() if name in MODELS}  # beside them `answer` may be the label
     return Given(
         where,
         ids,
         questions,
         _said(known, "category"),
-        {name: text for name, text in (own or texts).items() if text is not None},
+        {name: text for name, text in texts.items() if text is not None},
         _said(fields, "benchmark"),
         _said(fields, "strategy"),
         known,
@@ -251,13 +261,23 @@ def _id(value: Any, what: str) -> str | None:
 
 
 def _text(value: Any, what: str) -> str | None:
-    """Return an answer's text, out of the lists that sample logs wrap it in; None: there is none."""
+    """Return an answer's text; None: there is none."""
+    if not _is_text(value):
+        raise DataError(f"{what} must be one text, got {_bare(value)!r:.60}")
+    text = _bare(value)
+    return text if isinstance(text, str) else None
+
+
+def _is_text(value: Any) -> bool:
+    """Tell whether a field has an answer's text, or nothing: null, an empty list, or pandas' NaN."""
+    bare = _bare(value)
+    return bare is None or bare == [] or isinstance(bare, str) or (isinstance(bare, float) and isnan(bare))
+
+
+def _bare(value: Any) -> Any:
+    """Take an answer out of the lists that sample logs wrap it in."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if value is None or value == []:
-        return None
-    if not isinstance(value, str):
-        raise DataError(f"{what} must be one text, got {value!r:.60}")
     return value
 
 

@@ -231,6 +231,29 @@ def test_the_label_beside_what_the_model_said_is_left(pope_file, field):
     assert value(scored("pope", pope_file, records), "random", "accuracy") == (3, 4)
 
 
+def test_which_field_is_the_models_is_decided_for_the_whole_file(pope_file):
+    """Records that lack it have no answer, and their label is none: none right of two, and two failures."""
+    labels = ("yes", "no", "no", "yes")
+    records = [{"question_id": n, "answer": t} for n, t in enumerate(labels, 1)]
+    for record in records[:2]:
+        record["prediction"] = "maybe"
+    for rest in ({}, {"prediction": None}, {"prediction": float("nan")}):
+        found = scored("pope", pope_file, [*records[:2], *({**record, **rest} for record in records[2:])])
+        assert value(found, "random", "accuracy") == (0, 2)
+        assert found.evaluation.failed == {"answers": 2}
+    log = [{"question_id": n, "resps": [[s]], "pred": "1", "filtered_resps": ["x"]} for n, s in enumerate(SAID, 1)]
+    assert value(scored("pope", pope_file, log), "random", "accuracy") == (3, 4)
+
+
+@pytest.mark.parametrize("more", [{"pred": 1}, {"outputs": {"n": 1}}, {"output": [0.5, 0.5]}])
+def test_fields_that_hold_no_text_are_left_where_another_does(pope_file, more):
+    records = [{"question_id": n, "text": s, **more} for n, s in enumerate(SAID, 1)]
+    assert value(scored("pope", pope_file, records), "random", "accuracy") == (3, 4)
+    records[1]["text"] = 1
+    with pytest.raises(DataError, match="line 2: text must be one text, got 1"):
+        scored("pope", pope_file, records)
+
+
 def test_a_label_is_not_scored_where_an_unknown_field_has_the_answers(pope_file):
     labels = ("yes", "no", "no", "yes")
     rows = list(zip(labels, SAID, strict=True))

@@ -260,8 +260,14 @@ def test_a_label_is_not_scored_where_an_unknown_field_has_the_answers(pope_file)
     records = [{"question_id": n, "answer": t, "vcd_run": s} for n, (t, s) in enumerate(rows, 1)]
     with pytest.raises(DataError, match="answer is the label of every item, and vcd_run may be what the model said"):
         scored("pope", pope_file, records)
-    right = [{"question_id": n, "answer": t, "gt": t, "model_id": "m"} for n, (t, _) in enumerate(rows, 1)]
+    more = {"gt": "", "model_id": "m", "correct": "yes", "pred": 1}
+    right = [{"question_id": n, "answer": t, **more, "gt": t} for n, (t, _) in enumerate(rows, 1)]
     assert value(scored("pope", pope_file, right), "random", "accuracy") == (4, 4)
+    numbers = [{**r, "pred": int(s == "Yes")} for r, s in zip(right, SAID, strict=True)]
+    with pytest.raises(DataError, match="answer is the label of every item, and pred may be what the model said"):
+        scored("pope", pope_file, numbers)
+    with pytest.raises(DataError, match="answer is the label of every item, and vcd_run may be what the model said"):
+        scored("pope", pope_file, [*records[:3], {**records[3], "answer": None}])
     both = [{"question_id": n, "answer": t, "output": s} for n, (t, s) in enumerate(rows, 1)]
     with pytest.raises(DataError, match="line 1: both answer and output could be the answer"):
         scored("pope", pope_file, both)

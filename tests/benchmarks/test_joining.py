@@ -95,6 +95,15 @@ def test_a_picture_goes_by_its_file_in_every_spelling(coco, name):
     assert value(found, "captions", "recall") == (2, 3)
 
 
+def test_a_coco_number_is_no_number_that_another_name_ends_in(tmp_path):
+    data = write_json(tmp_path / "o.json", {"n101.jpg": ["dog"], "n102.jpg": ["cat"]})
+    records = [{"image": f"COCO_val2014_{i:012d}.jpg", "caption": "A dog."} for i in (101, 102)]
+    with pytest.raises(DataError, match="none of its 2 answers is for an item of chair"):
+        scored("chair", data, records)
+    bare = write_json(tmp_path / "o.json", {"000000000101.jpg": ["dog"], "102.jpg": ["cat"]})
+    assert value(scored("chair", bare, records), "captions", "CHAIR_i") == (1, 2)
+
+
 def test_two_pictures_of_one_name_are_not_told_apart_by_it(tmp_path):
     data = write_json(tmp_path / "o.json", {"a/1.jpg": ["dog"], "b/1.jpg": ["cat"]})
     with pytest.raises(DataError, match=r"image '1\.jpg' may be 'a/1\.jpg', 'b/1\.jpg'"):
@@ -188,6 +197,9 @@ def test_answers_of_another_setting_are_not_joined_by_their_numbers(pope_file):
     records = [{"question_id": n, "text": s} for n, s in enumerate(SAID, 1)]
     with pytest.raises(DataError, match=r"its name says popular, the data is of random"):
         scored("pope", pope_file, records, "llava_coco_pope_popular.jsonl")
+    for name in ("pope_coco_popular.jsonl", "llava15_popular_pope.jsonl", "popular.jsonl"):
+        with pytest.raises(DataError, match=r"its name says popular, the data is of random"):
+            scored("pope", pope_file, records, name)
     with pytest.raises(DataError, match=r"none of its 4 answers .* the file 'popular/1'"):
         scored("pope", pope_file, [{**r, "category": "popular"} for r in records])
     mixed = [{**r, "category": c} for r in records for c in ("popular", "random")]
@@ -222,6 +234,26 @@ def test_llava_asks_all_settings_in_one_file(tmp_path):
     write_lines(tmp_path / "answers.jsonl", records[:3])
     with pytest.raises(DataError, match="question_id 1 is in random, adversarial; say which"):
         score(benchmark("pope"), Source(tmp_path), tmp_path / "answers.jsonl")
+
+
+def test_one_question_for_all_pictures_says_no_place(coco):
+    """Captions of other pictures, all asked for in the words of the data."""
+    asked = {"question": benchmark("chair").material(Source(coco, pictures=False)).items[0].prompt}
+    records = [{"image_id": i, **asked, "caption": "A dog."} for i in (901, 902)]
+    with pytest.raises(DataError, match="none of its 2 answers is for an item of chair"):
+        scored("chair", coco, records)
+    with pytest.raises(DataError, match=r"answers say no id, and the data asks only 'please describe .*; give each"):
+        scored("chair", coco, [{**asked, "caption": "A dog."} for _ in records])
+
+
+@pytest.mark.parametrize("more", [lambda n: {"image": "ba"[n] + ".jpg"}, lambda n: {"item": f"x{n}"}])
+def test_answers_that_name_another_picture_or_item_are_not_joined_by_place(tmp_path, more):
+    asked = [{"image": f"{'ab'[n]}.jpg", "text": QUESTIONS[n], "label": "yes", "question_id": n + 1} for n in range(2)]
+    data = write_lines(tmp_path / "coco_pope_random.json", asked)
+    records = [{"question_id": 90 + n, "question": QUESTIONS[n], "answer": "Yes"} for n in range(2)]
+    assert value(scored("pope", data, records), "random", "accuracy") == (2, 2)
+    with pytest.raises(DataError, match="none of its 2 answers|which is another"):
+        scored("pope", data, [{**record, **more(n)} for n, record in enumerate(records)])
 
 
 @pytest.mark.parametrize("field", ["prediction", "pred", "predict", "model_output", "generated_text", "llm_answer"])

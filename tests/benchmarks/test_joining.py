@@ -252,7 +252,7 @@ def test_answers_that_name_another_picture_or_item_are_not_joined_by_place(tmp_p
     data = write_lines(tmp_path / "coco_pope_random.json", asked)
     records = [{"question_id": 90 + n, "question": QUESTIONS[n], "answer": "Yes"} for n in range(2)]
     assert value(scored("pope", data, records), "random", "accuracy") == (2, 2)
-    with pytest.raises(DataError, match="none of its 2 answers|which is another"):
+    with pytest.raises(DataError, match=r"none of its 2 answers|which is another"):
         scored("pope", data, [{**record, **more(n)} for n, record in enumerate(records)])
 
 

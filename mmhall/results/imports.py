@@ -24,7 +24,7 @@ from typing import Any
 
 from mmhall import files
 from mmhall.errors import DataError
-from mmhall.results.kinds import of_data, seems
+from mmhall.results.kinds import NO_TEXT, of_data, seems
 
 PICTURES = ("image_id", "image", "image_name", "image_path", "image_file", "file_name", "filename")
 IDS = ("item", "question_id", "id", *PICTURES)
@@ -43,6 +43,7 @@ _LIKE = '{"question_id": 1, "answer": "Yes"}'
 _COLUMNS = 4  # of MME's results
 _TABLES = (".csv", ".tsv")
 _BLANK = re.compile(r"\s*")
+_WHOLE = re.compile(r"([0-9]+)\.0+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _rows_of_table(path: Path, what: str) -> list[tuple[str, Any]]:
     """Return the rows of a table by the fields that its first line names; an empty cell is an empty answer or none.
 
     Raises:
-        DataError: The file cannot be read, or a row has other cells than the first line.
+        DataError: The file cannot be read, the first line names a field twice, or a row has other cells than it.
     """
     told: list[tuple[str, Any]] = []
     with io.StringIO(_text_of(path, what), newline="") as file:
@@ -126,16 +127,26 @@ def _rows_of_table(path: Path, what: str) -> list[tuple[str, Any]]:
         mark = next((mark for mark in "\t;" if mark in first and "," not in first), ",")
         rows = csv.DictReader(file, strict=True, delimiter="\t" if path.suffix.lower() == ".tsv" else mark)
         try:
+            named = [name for name in rows.fieldnames or () if name]
+            twice = next((name for name in named if named.count(name) > 1), None)
+            if twice is not None:
+                raise DataError(f"{path}: has two columns {twice!r:.60}; keep one, or rename the other")
             for row in rows:
                 where = f"{path}, line {rows.line_num}"
                 if None in row or None in row.values():
                     raise DataError(
                         f"{where}: has other cells than the first line, {first.strip():.60}; mend the table"
                     )
-                told.append((where, {name: cell for name, cell in row.items() if cell or name in TEXTS}))
+                told.append((where, {n: _cell(n, cell) for n, cell in row.items() if cell or n in TEXTS}))
         except csv.Error as error:
             raise DataError(f"{path}: is no table ({error}); give {what}") from error
     return told
+
+
+def _cell(name: str, cell: str) -> str:
+    """Return a cell; a whole number that pandas wrote as 1.0, as it does in a column that lacks one, as 1."""
+    whole = _WHOLE.fullmatch(cell) if name not in TEXTS else None
+    return whole[1] if whole else cell
 
 
 def told(given: Sequence[Given]) -> str:
@@ -175,7 +186,9 @@ def _text_of(path: Path, what: str) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; it is {seems(path)}, give {what}") from error
     except ValueError as error:
-        raise DataError(f"{path}: is not UTF-8 text but {seems(path)}; give {what}") from error
+        kind = seems(path)
+        but = "" if kind == NO_TEXT else f" but {kind}"
+        raise DataError(f"{path}: is not UTF-8 text{but}; give {what}") from error
 
 
 def values(text: str, path: str) -> Iterator[tuple[int, Any]]:

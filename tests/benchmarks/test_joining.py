@@ -327,6 +327,16 @@ def test_answers_may_be_a_table(pope_file, name, mark, encoding):
         score(benchmark("pope"), Source(pope_file), path)
 
 
+def test_whole_numbers_of_a_table_are_numbers_and_no_column_is_there_twice(pope_file):
+    path = pope_file.parent / "a.csv"
+    rows = "".join(f"{n}.0,{s}\n" for n, s in enumerate(SAID, 1))
+    path.write_text(f"question_id,prediction\n{rows}")
+    assert value(score(benchmark("pope"), Source(pope_file), path), "random", "accuracy") == (3, 4)
+    path.write_text("question_id,prediction,prediction\n1,Yes,No\n")
+    with pytest.raises(DataError, match=r"a\.csv: has two columns 'prediction'; keep one"):
+        score(benchmark("pope"), Source(pope_file), path)
+
+
 def test_pope_answers_may_name_picture_and_question(pope_file):
     pictures = ("a.jpg", "a.jpg", "b.jpg", "b.jpg")
     records = [{"image": i, "question": q, "answer": a} for i, q, a in zip(pictures, QUESTIONS, SAID, strict=True)]
@@ -379,6 +389,7 @@ def test_answers_about_another_picture_of_the_name_do_not_count(coco):
         (b"PAR1\x00\x00\xff", "a Parquet file"),
         (b"PK\x03\x04\xff\xff", "a zip archive or an Excel file"),
         (b"question_id,answer\n1,Yes\n", "it has question_id,answer"),
+        (b"\xff\xfe\x00", "is not UTF-8 text; give a file of answers"),
         (b'{"results": [1]}', "it has the fields results"),
     ],
 )

@@ -113,8 +113,9 @@ def remarks(data: Path | None) -> tuple[str, ...]:
     note = (data if data.is_dir() else data.parent) / NOTE
     try:
         told = json.loads(note.read_text(encoding="utf-8"))
-        if "parquet" in told:
-            return (f"from Parquet files, SHA-256 {told['parquet'][:16]}...",)
+        for kind in (kind.removeprefix(".") for kind in _KINDS):
+            if kind in told:
+                return (f"from {kind.capitalize()} files, SHA-256 {told[kind][:16]}...",)
         pinned = f"{PREFIX}{told['dataset']}@{told['commit']}"
     except (OSError, ValueError, LookupError, TypeError):
         return ()
@@ -122,10 +123,14 @@ def remarks(data: Path | None) -> tuple[str, ...]:
 
 
 def _stored(path: Path) -> list[Path]:
-    """Return a dataset's Parquet or Arrow files, in the folder or below it, as the hub or `save_to_disk` has them."""
+    """Return a dataset's Parquet or Arrow files, in the folder or below it, as the hub or `save_to_disk` has them.
+
+    What `map` and `filter` leave beside them, cache-....arrow, is not of the dataset.
+    """
     if path.is_dir():
         found = (sorted(path.glob(f"{below}*{kind}")) for kind in _KINDS for below in ("", "*/", "*/*/"))
-        return next(filter(None, found), [])
+        own = ([file for file in files if not re.fullmatch(r"cache-.*\.arrow", file.name)] for files in found)
+        return next(filter(None, own), [])
     return [path] if path.suffix in _KINDS and path.is_file() else []
 
 
@@ -142,7 +147,7 @@ def _local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
     target = _cache() / "local" / digest.hexdigest() / benchmark
     if not (target / NOTE).is_file():
         with tempfile.TemporaryDirectory() as scratch:
-            told = {"parquet": digest.hexdigest()}
+            told = {files[0].suffix.removeprefix("."): digest.hexdigest()}
             _convert([_rows(path, split, scratch) for split in splits], known, target, told)
     return target / known.data
 

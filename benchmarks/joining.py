@@ -3,10 +3,12 @@
 By id       The item's own; POPE's question_id, a number in each setting; or the several fields that together name an
             item (`Benchmark.keys`). Where questions have numbers in several files, each file's question counts by
             itself: a run asks it once, but others may have got two different answers.
-By picture  A picture goes by its id, its file name with or without folder or ending, or the number that name ends in.
+By picture  A picture goes by its id, its file name with or without folder or ending, or the number that is COCO's name.
             Where several questions are asked about it, the answer must repeat its question.
-By place    Answers whose ids fit nothing, in the order of the question file, or of the files of several settings one
-            after the other, as LLaVA asks them: only if every answer repeats the question of its place.
+By place    Answers without ids, or whose ids fit nothing or contradict what stands beside them, in the order of the
+            question file, or of the files of several settings one after the other, as LLaVA asks them: only if every
+            answer repeats the question of its place, the data asks more than one, and no answer names the picture of
+            another place.
 Refused     Ids that say one thing where the question or picture beside them says another: numbers from 0 for those from
             1, of another set of questions, of other pictures.
 Question    Compared up to its last question mark: behind it stands how to answer, which differs from script to script.
@@ -27,7 +29,6 @@ from mmhall.benchmarks.pope_maker import SETTINGS
 from mmhall.errors import DataError
 from mmhall.results.imports import IDS, PICTURES, Given, told
 
-_POPE_FILE = re.compile(rf"pope[^a-z]*(?:seem[^a-z]*)?({'|'.join(SETTINGS)})")
 _NUMBERS = 3  # the last of the levels of a picture's names
 _COCO_NUMBER = re.compile(r"(?:COCO_[a-z]+20[0-9]{2}_)?0*([0-9]+)")  # of its files, in both years' spelling
 
@@ -106,9 +107,11 @@ def join(benchmark: Benchmark, material: Material, given: Sequence[Given], path:
             found = found or joined
         except DataError as error:
             refusal = refusal or error
-    if all(one.questions for one in given):
+    if kinds[0] != "item" and all(one.questions for one in given):
         with suppress(DataError):
-            return _by_place(numbered, given, path)
+            joined = _by_place(numbered, given, path)
+            _refuse_contradictions(joined, material, given, kinds[0])
+            return joined
     if refusal is not None:
         raise refusal
     assert found is not None
@@ -187,7 +190,7 @@ def _numbered(items: Sequence[Item], path: Path) -> _Numbered:
                 numbered[id_] = replace(item, id=id_, groups=(setting, *others), truth=truth)
     settings = tuple(dict.fromkeys(setting for item in items for setting in item.truth["ids"]))
     named = settings if len(settings) == 1 else [s for s in settings if s in path.name.lower()]
-    other = {found[1] for found in _POPE_FILE.finditer(path.name.lower())}
+    other = {setting for setting in SETTINGS if setting in path.stem.lower()}
     if settings and other and not other & set(settings):
         told = f"its name says {', '.join(sorted(other))}, the data is of {', '.join(settings)}"
         raise DataError(f"{path}: {told}; give the questions it answers, or rename it")
@@ -236,12 +239,12 @@ def _names(items: Iterable[Item], pictures: Mapping[str, Path]) -> list[dict[str
         if item.picture is None:
             continue
         file = pictures.get(item.picture, Path(item.picture))
-        number = re.search(r"[0-9]+$", file.stem)
+        number = _COCO_NUMBER.fullmatch(file.stem)
         named = (
             {item.picture, item.id.rpartition("/")[0]} - {""},
             {file.name},
             {file.stem},
-            {number.group().lstrip("0") or "0"} if number else set[str](),
+            {number[1]} if number else set[str](),
         )
         for level, names in zip(levels, named, strict=True):
             for name in names:
@@ -282,8 +285,14 @@ def _by_place(numbered: _Numbered, given: Sequence[Given], path: Path) -> Joined
     """Join answers that repeat their question, in order.
 
     Raises:
-        DataError: A question is not that of its place.
+        DataError: A question is not that of its place, or all are one, so that they say no place.
     """
+    asked = {_plain(_question(item)) for item in numbered.items.values()}
+    if len(asked) == 1:
+        raise DataError(
+            f"{given[0].where}: answers say no id, and the data asks only {asked.pop()!r:.80}, so that it does not "
+            f"say which item each is for; give each one of {', '.join(IDS)}"
+        )
     left: dict[str, list[Item]] = {}
     for item in sorted(numbered.items.values(), key=_number_of) if numbered.settings else numbered.items.values():
         left.setdefault(item.groups[0] if numbered.settings else "", []).append(item)

@@ -4,7 +4,7 @@ A set is up to three files, one for each setting, whose names say which: "coco_p
 Lines or one JSON array, with LF or CRLF, of {"question_id": 1, "image": "a.jpg", "text": "Is there ...",
 "label": "yes"}. Numbers start anew in every file, so a question is known by setting and number.
 
-A single file may have all settings: then each record says its own in a field `category`.
+A file may have several settings: then each record says its own in a field `category`, and its name no other one.
 
 POPEv2's annotations.json is a set of its own, with the setting "v2": {"image_name": "/images/a.jpg", "query": "Is
 there ...", "label": "Yes"}, pictures relative to --images, questions numbered from 1.
@@ -90,11 +90,10 @@ def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
         version: Of the text: "fixed" or "legacy_typo".
 
     Raises:
-        DataError: A file cannot be read, names no setting or another file's, or a record is unfit.
+        DataError: A file cannot be read, names no setting, another file's or another than its records, or a record
+            is unfit.
     """
-    records = _by_category(path)
-    files = dict.fromkeys(records, path) if records else _files(path)
-    records = records or {setting: _records(entries(file, _WHAT), file) for setting, file in files.items()}
+    files, records = _of_files(path)
     merged: dict[tuple[str, str, Label], dict[str, list[int | str]]] = {}
     for setting, listed in records.items():
         for record in listed:
@@ -207,35 +206,48 @@ def _named(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
-def _files(path: Path) -> dict[str, Path]:
-    """Return the file of each setting."""
+def _of_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
+    """Return the file of each setting, and its records of that setting."""
     if path.is_file() and _is_second(_start(path)):
-        return {SECOND: path}
+        return {SECOND: path}, {SECOND: _records(entries(path, _WHAT), path)}
     files: dict[str, Path] = {}
+    found: dict[str, list[_Record]] = {}
     for file in _named(path) if path.is_dir() else [path]:
-        said = _settings(file)
-        if len(said) != 1:
-            told = f"its name must say which setting it is, one of {', '.join(SETTINGS)}, or each record's category"
-            raise DataError(f"{file}: {told}; it is {seems(file)}")
-        if said[0] in files:
-            raise DataError(f"{path}: holds two files for {said[0]}, {files[said[0]].name} and {file.name}; keep one")
-        files[said[0]] = file
+        for setting, listed in _by_setting(file).items():
+            if setting in files:
+                both = f"{files[setting].name} and {file.name}"
+                raise DataError(f"{path}: holds two files for {setting}, {both}; keep one")
+            files[setting], found[setting] = file, _records(listed, file)
     if not files:
         raise DataError(f"{path}: holds no file whose name says {', '.join(SETTINGS)}; give POPE's question files")
-    return {setting: files[setting] for setting in SETTINGS if setting in files}
+    return files, {setting: found[setting] for setting in SETTINGS if setting in found}
 
 
-def _by_category(path: Path) -> dict[str, list[_Record]]:
-    """Read a file whose name says no setting and whose records all do, by setting; else nothing."""
-    if not path.is_file() or _settings(path) or _is_second(_start(path)):
-        return {}
-    found: dict[str, list[tuple[str, Any]]] = {setting: [] for setting in SETTINGS}
-    for where, entry in entries(path, _WHAT):
-        said = entry.get("category") if isinstance(entry, dict) else None
-        if not isinstance(said, str) or said.lower() not in found:
-            return {}
-        found[said.lower()].append((where, entry))
-    return {setting: _records(listed, path) for setting, listed in found.items() if listed}
+def _by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
+    """Return a file's records by the setting that each says, where all do; else by the one that its name says.
+
+    Raises:
+        DataError: Neither says one, or they say two.
+    """
+    listed, named = entries(file, _WHAT), _settings(file)
+    said = [_category(entry) for _, entry in listed]
+    if not said or None in said:
+        if len(named) != 1:
+            told = f"its name must say which setting it is, one of {', '.join(SETTINGS)}, or each record's category"
+            raise DataError(f"{file}: {told}; it is {seems(file)}")
+        return {named[0]: listed}
+    by_setting = {setting: [one for one, s in zip(listed, said, strict=True) if s == setting] for setting in SETTINGS}
+    by_setting = {setting: of_it for setting, of_it in by_setting.items() if of_it}
+    if len(named) == 1 and named != list(by_setting):
+        told = f"its name says {named[0]}, the category of its records {', '.join(by_setting)}"
+        raise DataError(f"{file}: {told}; rename it, or mend the records")
+    return by_setting
+
+
+def _category(entry: Any) -> str | None:
+    """Return the setting that a record says; None: none."""
+    said = entry.get("category") if isinstance(entry, dict) else None
+    return said.lower() if isinstance(said, str) and said.lower() in SETTINGS else None
 
 
 def _records(listed: Sequence[tuple[str, Any]], path: Path) -> list[_Record]:

@@ -22,6 +22,7 @@ from mmhall.results.imports import IDS, MODELS, QUESTIONS, TEXTS, Given, read_an
 from mmhall.results.store import Row
 
 DIGEST = "picture_sha256"  # as `mmhall export` writes it
+_NUMBERS = {"0": "no", "1": "yes", "0.0": "no", "1.0": "yes", "False": "no", "True": "yes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +150,19 @@ def _refuse_what_nobody_said(joined: Joined, given: Sequence[Given], rows: Seque
         DataError: They are there.
     """
     items = joined.items
-    pairs = [(items[id_].truth.get("label"), one) for id_, one in zip(joined.ids, given, strict=True) if id_ in items]
-    if all(set(map(_word, one.texts.values())) == {_word(str(label))} for label, one in pairs):
-        known = {*TEXTS, *IDS, *QUESTIONS, "category"}
-        for name in (name for name in given[0].fields if name not in known):
-            read = [(label, parse_strict(str(one.fields.get(name)))) for label, one in pairs]
-            if all(said for _, said in read) and any(said != _word(str(label)) for label, said in read):
+    answered = [(items[id_], one) for id_, one in zip(joined.ids, given, strict=True) if id_ in items and one.texts]
+    pairs = [(_word(str(item.truth.get("label"))), one) for item, one in answered]
+    if pairs and all(set(map(_word, one.texts.values())) == {label} for label, one in pairs):
+        first = pairs[0][1]
+        known = {*IDS, *QUESTIONS, "category", *(n for n in TEXTS if not isinstance(first.fields.get(n), int | float))}
+        for name in (name for name in first.fields if name not in known):
+            numbers = _NUMBERS if name in TEXTS else {}
+            read = [
+                numbers.get(str(one.fields.get(name))) or parse_strict(str(one.fields.get(name))) for _, one in pairs
+            ]
+            if all(read) and len(set(read)) > 1 and read != [label for label, _ in pairs]:  # one word for all: a flag
                 raise DataError(
-                    f"{path}: {' and '.join(given[0].texts)} is the label of every item, and {name} may be what the "
+                    f"{path}: {' and '.join(first.texts)} is the label of every item, and {name} may be what the "
                     f"model said; give that as one of {', '.join(MODELS[:3])}, and leave the other out"
                 )
     said = [(items[row.item].prompt.rpartition("?")[0], row.text) for row in rows if row.error is None]

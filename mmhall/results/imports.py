@@ -6,7 +6,8 @@ our export, sample logs of lm-evaluation-harness and lmms-eval, or as the offici
 `answer` or `prediction`. Or MME's own results: a folder with a text file for each category, or one of these, with
 lines of picture, question, label and answer, tabs between.
 
-Label    Beside a field that can only be the model's (`MODELS`), `answer` and the like may be the label: they are left.
+Label    Beside a field that can only be the model's (`resps`, else `MODELS`), `answer` and the like may be the label.
+         Which fields are read is decided once for the file, so that a record without them has no answer.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from mmhall import files
 from mmhall.errors import DataError
-from mmhall.results.kinds import of_data, seems
+from mmhall.results.kinds import NO_TEXT, of_data, seems
 
 PICTURES = ("image_id", "image", "image_name", "image_path", "image_file", "file_name", "filename")
 IDS = ("item", "question_id", "id", *PICTURES)
@@ -32,14 +34,16 @@ MODELS = (
     *("prediction", "predict", "predicted", "predicted_answer", "pred", "pred_answer", "pred_response"),
     *("generated_text", "generated_answer"),
 )
+LOGGED = ("resps",)  # what the model said, before anything was cut from it
 TEXTS = (
-    *(*MODELS, "resps", "filtered_resps", "answer", "text", "response", "caption"),
+    *(*MODELS, *LOGGED, "filtered_resps", "answer", "text", "response", "caption"),
     *("output", "outputs", "text_output", "completion"),
 )
 _LIKE = '{"question_id": 1, "answer": "Yes"}'
 _COLUMNS = 4  # of MME's results
 _TABLES = (".csv", ".tsv")
 _BLANK = re.compile(r"\s*")
+_WHOLE = re.compile(r"([0-9]+)\.0+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ def read_answers(path: Path) -> list[Given]:
     tables = sorted(path.glob("*.txt")) if reason is not None else [path] if path.suffix == ".txt" else []
     rows: list[tuple[str, Any]] = [row for table in tables for row in _lines_of_table(table)]
     rows = rows or (_rows_of_table(path, what) if path.suffix.lower() in _TABLES else entries(path, what))
-    given = [_given(fields, where) for where, fields in rows]
+    names = _said_in([fields for _, fields in rows if isinstance(fields, dict)])
+    given = [_given(fields, where, names) for where, fields in rows]
     if not given:
         raise DataError(f"{path}: holds no answers; give JSON Lines or a JSON array of records such as {_LIKE}")
     return given
@@ -113,7 +118,7 @@ def _rows_of_table(path: Path, what: str) -> list[tuple[str, Any]]:
     """Return the rows of a table by the fields that its first line names; an empty cell is an empty answer or none.
 
     Raises:
-        DataError: The file cannot be read, or a row has other cells than the first line.
+        DataError: The file cannot be read, the first line names a field twice, or a row has other cells than it.
     """
     told: list[tuple[str, Any]] = []
     with io.StringIO(_text_of(path, what), newline="") as file:
@@ -122,16 +127,26 @@ def _rows_of_table(path: Path, what: str) -> list[tuple[str, Any]]:
         mark = next((mark for mark in "\t;" if mark in first and "," not in first), ",")
         rows = csv.DictReader(file, strict=True, delimiter="\t" if path.suffix.lower() == ".tsv" else mark)
         try:
+            named = [name for name in rows.fieldnames or () if name]
+            twice = next((name for name in named if named.count(name) > 1), None)
+            if twice is not None:
+                raise DataError(f"{path}: has two columns {twice!r:.60}; keep one, or rename the other")
             for row in rows:
                 where = f"{path}, line {rows.line_num}"
                 if None in row or None in row.values():
                     raise DataError(
                         f"{where}: has other cells than the first line, {first.strip():.60}; mend the table"
                     )
-                told.append((where, {name: cell for name, cell in row.items() if cell or name in TEXTS}))
+                told.append((where, {n: _cell(n, cell) for n, cell in row.items() if cell or n in TEXTS}))
         except csv.Error as error:
             raise DataError(f"{path}: is no table ({error}); give {what}") from error
     return told
+
+
+def _cell(name: str, cell: str) -> str:
+    """Return a cell; a whole number that pandas wrote as 1.0, as it does in a column that lacks one, as 1."""
+    whole = _WHOLE.fullmatch(cell) if name not in TEXTS else None
+    return whole[1] if whole else cell
 
 
 def told(given: Sequence[Given]) -> str:
@@ -171,7 +186,9 @@ def _text_of(path: Path, what: str) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; it is {seems(path)}, give {what}") from error
     except ValueError as error:
-        raise DataError(f"{path}: is not UTF-8 text but {seems(path)}; give {what}") from error
+        kind = seems(path)
+        but = "" if kind == NO_TEXT else f" but {kind}"
+        raise DataError(f"{path}: is not UTF-8 text{but}; give {what}") from error
 
 
 def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
@@ -204,7 +221,16 @@ def _skipped(text: str, at: int) -> int:
     return blank.end() if blank else at
 
 
-def _given(fields: Any, where: str) -> Given:
+def _said_in(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return the fields that hold the answers of a file: of the surest kind that has text, or nothing, in a record."""
+    for kind in (LOGGED, MODELS, TEXTS):
+        names = tuple(n for n in kind if any(n in record and _is_text(record[n]) for record in records))
+        if names:
+            return names
+    return TEXTS
+
+
+def _given(fields: Any, where: str, names: Sequence[str]) -> Given:
     """Check one record; what it answers may also stand in a sample log's `doc`."""
     if not isinstance(fields, dict):
         raise DataError(f"{where}: must be an object such as {_LIKE}, got {fields!r:.60}")
@@ -218,21 +244,18 @@ def _given(fields: Any, where: str) -> Given:
             f"{where}: does not say what it answers: it has the fields {', '.join(map(str, fields)) or 'of none'}; "
             f"give each answer one of {', '.join(IDS)}, or its question"
         )
-    texts = {name: _text(fields[name], f"{where}: {name}") for name in TEXTS if name in fields}
-    if not texts and not fields.get("error"):
+    texts = {name: _text(fields[name], f"{where}: {name}") for name in names if name in fields}
+    if not any(name in fields for name in TEXTS) and not fields.get("error"):
         raise DataError(
             f"{where}: has no answer among its fields {', '.join(map(str, fields))}; "
             f"give it as one of {', '.join(TEXTS)}"
         )
-    if "resps" in texts:
-        texts.pop("filtered_resps", None)  # what the model said, before anything was cut from it
-    own = {name: text for name, text in texts.items() if name in MODELS}  # beside them `answer` may be the label
     return Given(
         where,
         ids,
         questions,
         _said(known, "category"),
-        {name: text for name, text in (own or texts).items() if text is not None},
+        {name: text for name, text in texts.items() if text is not None},
         _said(fields, "benchmark"),
         _said(fields, "strategy"),
         known,
@@ -251,13 +274,23 @@ def _id(value: Any, what: str) -> str | None:
 
 
 def _text(value: Any, what: str) -> str | None:
-    """Return an answer's text, out of the lists that sample logs wrap it in; None: there is none."""
+    """Return an answer's text; None: there is none."""
+    if not _is_text(value):
+        raise DataError(f"{what} must be one text, got {_bare(value)!r:.60}")
+    text = _bare(value)
+    return text if isinstance(text, str) else None
+
+
+def _is_text(value: Any) -> bool:
+    """Tell whether a field has an answer's text, or nothing: null, an empty list, or pandas' NaN."""
+    bare = _bare(value)
+    return bare is None or bare == [] or isinstance(bare, str) or (isinstance(bare, float) and isnan(bare))
+
+
+def _bare(value: Any) -> Any:
+    """Take an answer out of the lists that sample logs wrap it in."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if value is None or value == []:
-        return None
-    if not isinstance(value, str):
-        raise DataError(f"{what} must be one text, got {value!r:.60}")
     return value
 
 

@@ -23,6 +23,7 @@ _STARTS = {
     b"<html": "a web page",
 }
 _NAMES = 8
+NO_TEXT = "no UTF-8 text"
 
 
 def seems(path: Path) -> str:
@@ -43,7 +44,7 @@ def seems(path: Path) -> str:
             return known or "a binary file"
         return _of_text(files.read_text(path))
     except UnicodeDecodeError:
-        return "no UTF-8 text"
+        return NO_TEXT
     except OSError as error:
         return f"a file that cannot be read ({error.strerror})"
 

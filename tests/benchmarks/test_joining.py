@@ -95,6 +95,15 @@ def test_a_picture_goes_by_its_file_in_every_spelling(coco, name):
     assert value(found, "captions", "recall") == (2, 3)
 
 
+def test_a_coco_number_is_no_number_that_another_name_ends_in(tmp_path):
+    data = write_json(tmp_path / "o.json", {"n101.jpg": ["dog"], "n102.jpg": ["cat"]})
+    records = [{"image": f"COCO_val2014_{i:012d}.jpg", "caption": "A dog."} for i in (101, 102)]
+    with pytest.raises(DataError, match="none of its 2 answers is for an item of chair"):
+        scored("chair", data, records)
+    bare = write_json(tmp_path / "o.json", {"000000000101.jpg": ["dog"], "102.jpg": ["cat"]})
+    assert value(scored("chair", bare, records), "captions", "CHAIR_i") == (1, 2)
+
+
 def test_two_pictures_of_one_name_are_not_told_apart_by_it(tmp_path):
     data = write_json(tmp_path / "o.json", {"a/1.jpg": ["dog"], "b/1.jpg": ["cat"]})
     with pytest.raises(DataError, match=r"image '1\.jpg' may be 'a/1\.jpg', 'b/1\.jpg'"):
@@ -188,6 +197,9 @@ def test_answers_of_another_setting_are_not_joined_by_their_numbers(pope_file):
     records = [{"question_id": n, "text": s} for n, s in enumerate(SAID, 1)]
     with pytest.raises(DataError, match=r"its name says popular, the data is of random"):
         scored("pope", pope_file, records, "llava_coco_pope_popular.jsonl")
+    for name in ("pope_coco_popular.jsonl", "llava15_popular_pope.jsonl", "popular.jsonl"):
+        with pytest.raises(DataError, match=r"its name says popular, the data is of random"):
+            scored("pope", pope_file, records, name)
     with pytest.raises(DataError, match=r"none of its 4 answers .* the file 'popular/1'"):
         scored("pope", pope_file, [{**r, "category": "popular"} for r in records])
     mixed = [{**r, "category": c} for r in records for c in ("popular", "random")]
@@ -224,11 +236,54 @@ def test_llava_asks_all_settings_in_one_file(tmp_path):
         score(benchmark("pope"), Source(tmp_path), tmp_path / "answers.jsonl")
 
 
+def test_one_question_for_all_pictures_says_no_place(coco):
+    """Captions of other pictures, all asked for in the words of the data."""
+    asked = {"question": benchmark("chair").material(Source(coco, pictures=False)).items[0].prompt}
+    records = [{"image_id": i, **asked, "caption": "A dog."} for i in (901, 902)]
+    with pytest.raises(DataError, match="none of its 2 answers is for an item of chair"):
+        scored("chair", coco, records)
+    with pytest.raises(DataError, match=r"answers say no id, and the data asks only 'please describe .*; give each"):
+        scored("chair", coco, [{**asked, "caption": "A dog."} for _ in records])
+
+
+@pytest.mark.parametrize("more", [lambda n: {"image": "ba"[n] + ".jpg"}, lambda n: {"item": f"x{n}"}])
+def test_answers_that_name_another_picture_or_item_are_not_joined_by_place(tmp_path, more):
+    asked = [{"image": f"{'ab'[n]}.jpg", "text": QUESTIONS[n], "label": "yes", "question_id": n + 1} for n in range(2)]
+    data = write_lines(tmp_path / "coco_pope_random.json", asked)
+    records = [{"question_id": 90 + n, "question": QUESTIONS[n], "answer": "Yes"} for n in range(2)]
+    assert value(scored("pope", data, records), "random", "accuracy") == (2, 2)
+    with pytest.raises(DataError, match=r"none of its 2 answers|which is another"):
+        scored("pope", data, [{**record, **more(n)} for n, record in enumerate(records)])
+
+
 @pytest.mark.parametrize("field", ["prediction", "pred", "predict", "model_output", "generated_text", "llm_answer"])
 def test_the_label_beside_what_the_model_said_is_left(pope_file, field):
     labels = ("yes", "no", "no", "yes")
     records = [{"question_id": n, "answer": t, field: s} for n, (t, s) in enumerate(zip(labels, SAID, strict=True), 1)]
     assert value(scored("pope", pope_file, records), "random", "accuracy") == (3, 4)
+
+
+def test_which_field_is_the_models_is_decided_for_the_whole_file(pope_file):
+    """Records that lack it have no answer, and their label is none: none right of two, and two failures."""
+    labels = ("yes", "no", "no", "yes")
+    records = [{"question_id": n, "answer": t} for n, t in enumerate(labels, 1)]
+    for record in records[:2]:
+        record["prediction"] = "maybe"
+    for rest in ({}, {"prediction": None}, {"prediction": float("nan")}):
+        found = scored("pope", pope_file, [*records[:2], *({**record, **rest} for record in records[2:])])
+        assert value(found, "random", "accuracy") == (0, 2)
+        assert found.evaluation.failed == {"answers": 2}
+    log = [{"question_id": n, "resps": [[s]], "pred": "1", "filtered_resps": ["x"]} for n, s in enumerate(SAID, 1)]
+    assert value(scored("pope", pope_file, log), "random", "accuracy") == (3, 4)
+
+
+@pytest.mark.parametrize("more", [{"pred": 1}, {"outputs": {"n": 1}}, {"output": [0.5, 0.5]}])
+def test_fields_that_hold_no_text_are_left_where_another_does(pope_file, more):
+    records = [{"question_id": n, "text": s, **more} for n, s in enumerate(SAID, 1)]
+    assert value(scored("pope", pope_file, records), "random", "accuracy") == (3, 4)
+    records[1]["text"] = 1
+    with pytest.raises(DataError, match="line 2: text must be one text, got 1"):
+        scored("pope", pope_file, records)
 
 
 def test_a_label_is_not_scored_where_an_unknown_field_has_the_answers(pope_file):
@@ -237,8 +292,14 @@ def test_a_label_is_not_scored_where_an_unknown_field_has_the_answers(pope_file)
     records = [{"question_id": n, "answer": t, "vcd_run": s} for n, (t, s) in enumerate(rows, 1)]
     with pytest.raises(DataError, match="answer is the label of every item, and vcd_run may be what the model said"):
         scored("pope", pope_file, records)
-    right = [{"question_id": n, "answer": t, "gt": t, "model_id": "m"} for n, (t, _) in enumerate(rows, 1)]
+    more = {"gt": "", "model_id": "m", "correct": "yes", "pred": 1}
+    right = [{"question_id": n, "answer": t, **more, "gt": t} for n, (t, _) in enumerate(rows, 1)]
     assert value(scored("pope", pope_file, right), "random", "accuracy") == (4, 4)
+    numbers = [{**r, "pred": int(s == "Yes")} for r, s in zip(right, SAID, strict=True)]
+    with pytest.raises(DataError, match="answer is the label of every item, and pred may be what the model said"):
+        scored("pope", pope_file, numbers)
+    with pytest.raises(DataError, match="answer is the label of every item, and vcd_run may be what the model said"):
+        scored("pope", pope_file, [*records[:3], {**records[3], "answer": None}])
     both = [{"question_id": n, "answer": t, "output": s} for n, (t, s) in enumerate(rows, 1)]
     with pytest.raises(DataError, match="line 1: both answer and output could be the answer"):
         scored("pope", pope_file, both)
@@ -263,6 +324,16 @@ def test_answers_may_be_a_table(pope_file, name, mark, encoding):
     assert value(score(benchmark("pope"), Source(pope_file), path), "random", "accuracy") == (3, 4)
     path.write_text(f"question_id{mark}answer\n1{mark}Yes{mark}2\n")
     with pytest.raises(DataError, match="line 2: has other cells than the first line"):
+        score(benchmark("pope"), Source(pope_file), path)
+
+
+def test_whole_numbers_of_a_table_are_numbers_and_no_column_is_there_twice(pope_file):
+    path = pope_file.parent / "a.csv"
+    rows = "".join(f"{n}.0,{s}\n" for n, s in enumerate(SAID, 1))
+    path.write_text(f"question_id,prediction\n{rows}")
+    assert value(score(benchmark("pope"), Source(pope_file), path), "random", "accuracy") == (3, 4)
+    path.write_text("question_id,prediction,prediction\n1,Yes,No\n")
+    with pytest.raises(DataError, match=r"a\.csv: has two columns 'prediction'; keep one"):
         score(benchmark("pope"), Source(pope_file), path)
 
 
@@ -318,6 +389,7 @@ def test_answers_about_another_picture_of_the_name_do_not_count(coco):
         (b"PAR1\x00\x00\xff", "a Parquet file"),
         (b"PK\x03\x04\xff\xff", "a zip archive or an Excel file"),
         (b"question_id,answer\n1,Yes\n", "it has question_id,answer"),
+        (b"\xff\xfe\x00", "is not UTF-8 text; give a file of answers"),
         (b'{"results": [1]}', "it has the fields results"),
     ],
 )

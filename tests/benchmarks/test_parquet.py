@@ -7,7 +7,7 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, load_from_disk
 from PIL import Image
 
 from mmhall.benchmarks import benchmark, hub
@@ -59,7 +59,12 @@ def test_a_dataset_saved_to_disk_is_read_as_the_hub_is(tmp_path, with_splits):
     loaded = Dataset.from_parquet(str(pope_parquet(tmp_path / "p.parquet")), cache_dir=str(tmp_path / "c"))
     saved = DatasetDict({"test": loaded, "train": loaded.select([0])}) if with_splits else loaded
     saved.save_to_disk(str(tmp_path / "saved"))
-    assert questions(tmp_path / "saved")[0] == [("dog", "yes", ("random",)), ("cat", "no", ("random",))]
+    again = load_from_disk(str(tmp_path / "saved"))
+    (again["test"] if with_splits else again).map(lambda row: row)
+    assert list((tmp_path / "saved").rglob("cache-*.arrow"))
+    read, data = questions(tmp_path / "saved")
+    assert read == [("dog", "yes", ("random",)), ("cat", "no", ("random",))]
+    assert hub.remarks(data)[0].startswith("from Arrow files, SHA-256 ")
     for file in (tmp_path / "saved").rglob("*.arrow"):
         file.write_bytes(b"no")
     with pytest.raises(DataError, match=r"cannot be read as Arrow: .*; copy it from the hub again"):

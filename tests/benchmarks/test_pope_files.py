@@ -269,6 +269,22 @@ def test_one_file_may_have_all_settings(tmp_path):
         read_questions(path)
 
 
+def test_categories_count_more_than_a_name_of_several_settings_and_may_not_contradict_that_of_one(tmp_path):
+    rows = [{**records(s)[0], "question_id": n, "category": s} for n, s in enumerate(SETTINGS)]
+    (tmp_path / "one").mkdir()
+    path = tmp_path / "one" / "pope_random_popular_adversarial.json"
+    path.write_text(lines(rows))
+    for given in (path, path.parent):
+        (question,) = read_questions(given).questions
+        assert question.ids == {setting: (n,) for n, setting in enumerate(SETTINGS)}
+    path = path.rename(path.with_name("pope_adversarial.json"))
+    for given in (path, path.parent):
+        with pytest.raises(
+            DataError, match=r"its name says adversarial, the category of its records .*; rename it, or"
+        ):
+            read_questions(given)
+
+
 def test_what_is_no_text_is_refused(tmp_path):
     path = tmp_path / "pope_random.jsonl"
     path.write_bytes(b"\xff\xfe\x00")

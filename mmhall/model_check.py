@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import transformers
-
 from mmhall import tuned as tuned_options
+from mmhall._transformers.versions import check_version
 from mmhall.errors import ModelError
 from mmhall.load_options import LoadOptions
-from mmhall.loading import UNLOADABLE, hint_for, origin_of, placement, reason_of
 from mmhall.located import base_of, located
 
 _KIND = "AutoModelForImageTextToText"
@@ -27,7 +25,13 @@ def check_model(name: str | Path, tuned: tuned_options.Where, loading: LoadOptio
         OptionError: An option has a value it cannot have.
         ModelError: Nothing loadable is there, or a package is missing.
         DataError: The file of tuned options is missing or damaged.
+        VersionError: There is no transformers, or one that mmhall was not tested with.
     """
+    check_version()  # before anything is imported that another version lacks
+    import transformers
+
+    from mmhall.loading import UNLOADABLE, hint_for, origin_of, placement, reason_of
+
     folder = located(name)
     file = tuned_options.find(name, tuned)
     if file is not None:

@@ -53,11 +53,24 @@ def main() -> None:
             raise
         except MmhallError as error:
             _fail(str(error))
+        except (ImportError, AttributeError):  # another transformers may lack names
+            _check_transformers()
+            raise
         except BrokenPipeError:
             sys.stdout = None  # type: ignore[assignment]  # whoever read our output has left
         except OSError as error:
             where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
             _fail(f"{where}{error.strerror or error}; free some room, or give another path")
+
+
+def _check_transformers() -> None:
+    """End with the version that is needed, where that is the reason why something failed."""
+    from mmhall.errors import VersionError
+
+    try:
+        import mmhall._transformers  # noqa: F401 - it checks
+    except VersionError as error:
+        _fail(str(error))
 
 
 class _Printable:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from mmhall._transformers import versions
 from mmhall.errors import VersionError
@@ -67,6 +68,16 @@ def test_a_command_says_so_in_one_line(tmp_path, version, found):
     assert done.stderr.startswith(f"mmhall: mmhall needs transformers >= {versions.OLDEST}")
     assert found in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["generate a.png", "bench chair --out run", "tune vhr", "choose a.png What?", "report ."]
+)
+def test_every_command_that_needs_transformers_says_so(tmp_path, command):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    done = run(tmp_path, "9.0.0", "-m", "mmhall", *command.split())
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
+    assert "found 9.0.0" in done.stderr
 
 
 def test_the_public_names_say_so(tmp_path):

@@ -49,7 +49,7 @@ def test_bad_files_are_refused_in_plain_words_and_the_page_goes_on(visit, embedd
     bad = photo.with_name("holiday.png")
     for spoil, why in (
         (truncated, "picture"),
-        (vast, "25,000,000 pixels"),
+        (vast, "limit of 25,000,000"),
         (text, "not a picture"),
         (heavy, "size of 10"),
     ):

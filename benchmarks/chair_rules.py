@@ -15,14 +15,13 @@ Differs  Without the tagger "wordnet" is near the published evaluator (which fin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mmhall import files
+from mmhall.benchmarks.reading import read_json, read_text
 from mmhall.benchmarks.tagging import using_nltk
 from mmhall.benchmarks.tokens import Token, tokenize
 from mmhall.benchmarks.vocabulary import Mention
@@ -134,23 +133,9 @@ def word_rule(name: str, vocabulary: str, lemmas: str, tagger: str = "none") -> 
     return WordRule(name, _nodes(Path(vocabulary)), _lemmas(Path(lemmas), name), tagger)
 
 
-def text_of(path: Path, what: str) -> str:
-    """Return a file's text.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        return files.read_text(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; give {what}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is no UTF-8 text; give {what}") from error
-
-
 def _nodes(path: Path) -> dict[str, str]:
     what = 'a vocabulary with lines such as "person, girl, boy"'
-    lines = [line.strip().split(", ") for line in text_of(path, what).splitlines() if line.strip()]
+    lines = [line.strip().split(", ") for line in read_text(path, what).splitlines() if line.strip()]
     nodes = {word: words[0] for words in lines for word in words}  # a word with a space before it never matches
     if not any(len(words) > 1 for words in lines):
         raise DataError(f"{path}: no line names an object and a synonym; give {what}")
@@ -160,10 +145,7 @@ def _nodes(path: Path) -> dict[str, str]:
 def _lemmas(path: Path, name: str) -> dict[str, Any]:
     each = '"men": "man"' if name == "original" else '"children": ["child", "children", "children", "children"]'
     what = f"a JSON table such as {{{each}}}"
-    try:
-        table = json.loads(text_of(path, what))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is no JSON ({error}); give {what}") from error
+    table = read_json(path, what)
     if not isinstance(table, dict) or not table:
         raise DataError(f"{path}: is no table of words; give {what}")
     for word, lemma in table.items():

@@ -59,21 +59,11 @@ def asked(image: Path | None, prompt: str | None, messages: Path | None) -> tupl
 
 def _read(file: Path) -> list[Any]:
     """Read a JSON list."""
-    import json
-
+    from mmhall.benchmarks.reading import read_json
     from mmhall.errors import DataError
-    from mmhall.files import no_file, read_text
 
-    expected = 'expected a JSON list of messages such as {"role": "user", "content": "What is this?"}'
-    reason = no_file(file)
-    if reason is not None:
-        raise DataError(f"{file}: {reason}; {expected}")
-    try:
-        held = json.loads(read_text(file))
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}; {expected}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is no JSON ({error}); {expected}") from error
+    what = 'a JSON list of messages such as {"role": "user", "content": "What is this?"}'
+    held = read_json(file, what)
     if not isinstance(held, list):
-        raise DataError(f"{file}: holds no list; {expected}")
+        raise DataError(f"{file}: holds no list; expected {what}")
     return held

@@ -219,11 +219,11 @@ def test_rules_and_files_go_together(options):
 @pytest.mark.parametrize(
     ("words", "lemmas", "message"),
     [
-        (None, "{}", "words: cannot be read"),
+        (None, "{}", "words: does not exist"),
         ("", "{}", "no line names"),
         ("person\ndog\n", "{}", "no line names"),
         (b"\xff\xfe\x00", "{}", "no UTF-8 text"),
-        ("dog, pup", None, "lemmas: cannot be read"),
+        ("dog, pup", None, "lemmas: does not exist"),
         ("dog, pup", "{", "no JSON"),
         ("dog, pup", "[" * 100_000, "no JSON"),
         ("dog, pup", "[1]", "no table"),
@@ -242,5 +242,5 @@ def test_unfit_files_are_refused(tmp_path, words, lemmas, message):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="is a folder"):
         word_rule("original", str(tmp_path), str(tmp_path))

@@ -87,7 +87,7 @@ def test_a_file_that_is_none_is_told(refused, tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
     assert "is a pipe" in refused("choose", "--messages", "pipe.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfd\x00")
-    assert "bytes.json: is no JSON ('utf-8' codec" in refused("choose", "--messages", "bytes.json")
+    assert "bytes.json: is no UTF-8 text; expected a JSON list" in refused("choose", "--messages", "bytes.json")
 
 
 def test_a_prompt_beside_messages_and_neither_are_told(refused, asking, picture_file):

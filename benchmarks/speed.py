@@ -39,7 +39,8 @@ from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter
 from mmhall.attention import Call, Columns, Op
 from mmhall.decoders import STRATEGIES
-from mmhall.generation.run import decode, prepared, run
+from mmhall.generation.job import Job, Recipe
+from mmhall.generation.run import decode, run, source
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session, Strategy
 from mmhall.strategies import strategy as make_strategy
@@ -156,23 +157,27 @@ def _variants(
     shown.update(output_attentions=True, return_dict_in_generate=True)
 
     def planned(make: Callable[[], Op], streamer: BaseStreamer) -> None:
-        with torch.inference_mode():
-            decode(adapter, prepared(adapter, inputs, config), Session(ops=[make()]), config, [], streamer)
+        run(Job(adapter, inputs, Session(ops=[make()]), config, [], streamer=streamer))
+
+    def chained(method: Strategy, streamer: BaseStreamer) -> None:
+        recipe = Recipe(method.fitted(adapter), {}, Settings(max_new_tokens=new_tokens), config)
+        run(recipe.job(adapter, inputs, streamer=streamer))
 
     wide = copy.deepcopy(config)
     wide.update(num_beams=_WIDE, eos_token_id=[_VOCABULARY])  # it never ends
 
     def searched(method: Strategy, streamer: _Watch) -> None:
         with torch.inference_mode():
-            main = prepared(adapter, inputs, wide)
-            main.processors.append(streamer)
-            decode(adapter, main, method.fitted(adapter).prepare(adapter, inputs), wide, [])
+            session = method.fitted(adapter).prepare(adapter, inputs)
+            main = source(adapter, inputs, session.ops, wide)
+            main.prepared.processors.append(streamer)
+            decode(Job(adapter, inputs, session, wide, []), main)
 
     return {
         PLAIN: lambda streamer: own.generate(**asked, streamer=streamer),
         EAGER: lambda streamer: eager.generate(**inputs, generation_config=shown, streamer=streamer),
         **{name: partial(planned, make) for name, make in _ops(adapter, inputs).items()},
-        **{str(method): partial(run, adapter, inputs, method, config, 0) for method in methods if method.beams == 1},
+        **{str(method): partial(chained, method) for method in methods if method.beams == 1},
         BEAMS: lambda streamer: own.generate(
             **inputs, generation_config=wide, logits_processor=LogitsProcessorList([streamer])
         ),

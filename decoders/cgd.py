@@ -26,24 +26,24 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby, takewhile
+from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
-from transformers.generation import BaseStreamer
 
 from mmhall.adapters.base import Adapter, Batch, Inputs, has_picture
+from mmhall.attention import Memory
 from mmhall.clip import NAMED, Clip, load_clip, looks_named, says_something
 from mmhall.errors import CompositionError
-from mmhall.generation.beams import padded
 from mmhall.generation.branches import Rows
 from mmhall.generation.chain import chain
-from mmhall.generation.choose import Draws, choosable, combined
-from mmhall.generation.prepare import Prepared
+from mmhall.generation.choose import Draws, choosable
+from mmhall.generation.job import Decoding
+from mmhall.generation.beams import beginning
+from mmhall.generation.searching import PromptSearch, searched
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 
@@ -111,12 +111,14 @@ class Text:
         similarities: Of each sentence that says something.
         logprob: Sum over the tokens of these sentences.
         counted: How many these are.
+        memory: What its row remembered at its end.
     """
 
     said: tuple[int, ...] = ()
     similarities: tuple[float, ...] = ()
     logprob: float = 0.0
     counted: int = 0
+    memory: Memory = field(default_factory=Memory, compare=False)
 
     def score(self, options: CGD) -> float:
         """Return F; -inf as long as nothing is said."""
@@ -134,38 +136,23 @@ class Draft:
     tokens: tuple[int, ...]
     logprob: float
     ends: bool
+    memory: Memory
 
 
-def _greedy(
-    prepared: Prepared,
-    rows: Rows,
-    session: Session,
-    asked: GenerationConfig,
-    streamer: BaseStreamer | None = None,
-) -> Tensor:
+def _greedy(decoding: Decoding) -> Tensor:
     """Decode greedily, as `Session.search`; every answer to a prompt is the same."""
-    return chain(prepared, rows, session, None, 1, streamer).repeat_interleave(asked.num_return_sequences or 1, dim=0)
+    job = decoding.job
+    answers = chain(decoding.prepared, decoding.rows, None, 1, job.streamer)
+    return answers.repeat_interleave(job.config.num_return_sequences or 1, dim=0)
 
 
-def _search(
-    options: CGD,
-    tokenizer: Any,
-    clip: Clip,
-    looks: Sequence[Tensor],
-    prepared: Prepared,
-    rows: Rows,
-    session: Session,
-    asked: GenerationConfig,
-    streamer: BaseStreamer | None = None,
-) -> Tensor:
+def _search(options: CGD, tokenizer: Any, clip: Clip, looks: Sequence[Tensor], decoding: Decoding) -> Tensor:
     """Search for the answers to each prompt, as `Session.search`."""
-    answers = []
-    for prompt, look in enumerate(looks):
-        answers += Guided(options, tokenizer, clip, look, prepared, rows, session, asked, prompt, streamer).run()
-    return padded(answers, prepared)
+    pictures = enumerate(looks)
+    return searched(decoding, (Guided(options, tokenizer, clip, look, decoding, prompt) for prompt, look in pictures))
 
 
-class Guided:
+class Guided(PromptSearch):
     """The search for one prompt.
 
     Attributes:
@@ -175,37 +162,22 @@ class Guided:
     """
 
     def __init__(
-        self,
-        options: CGD,
-        tokenizer: Any,
-        clip: Clip,
-        look: Tensor,
-        prepared: Prepared,
-        prompts: Rows,
-        session: Session,
-        asked: GenerationConfig,
-        prompt: int,
-        streamer: BaseStreamer | None = None,
+        self, options: CGD, tokenizer: Any, clip: Clip, look: Tensor, decoding: Decoding, prompt: int
     ) -> None:
-        """Start at the end of a prompt, by its 0-based index; the rest as `Session.search` gets it.
+        """Start at the end of a prompt.
 
         Args:
             options: Of the search.
             tokenizer: The model's.
             clip: Reads sentences.
             look: Mean embedding of the prompt's pictures, (size,).
-            prepared: The batch.
-            prompts: The batch, read.
-            session: How the rows' scores combine.
-            asked: The generation settings.
-            prompt: Which prompt of the batch.
-            streamer: Gets what is settled.
+            decoding: The batch.
+            prompt: Which prompt of the batch, 0-based.
         """
+        super().__init__(decoding, prompt)
         self._options, self._tokenizer, self._clip, self._look = options, tokenizer, clip, look
-        self._prepared, self._prompts, self._session, self._prompt = prepared, prompts, session, prompt
-        self._keep, self._count, self._streamer = asked.num_beams, asked.num_return_sequences or 1, streamer
+        self._keep = decoding.job.config.num_beams
         self.running, self.finished, self.turns = [Text()], list[Text](), 0
-        self._device, self._told = prepared.input_ids.device, 0
 
     def run(self) -> list[Tensor]:
         """Return the best answers, best first, (length,) each; the best again where fewer were found."""
@@ -216,13 +188,11 @@ class Guided:
             going = [text for text, draft in zip(texts, drafts, strict=True) if not draft.ends]
             self.running = sorted(going, key=self._score, reverse=True)[: self._keep]
             self.turns += 1
-            self._stream(_beginning([text.said for text in (*self.running, *self.finished)]))
+            self.tell(beginning([text.said for text in (*self.running, *self.finished)]))
         best = sorted(self.finished, key=self._score, reverse=True)
-        self._stream(best[0].said)
-        if self._streamer is not None:
-            self._streamer.end()
-        best += [best[0]] * (self._count - len(best))
-        return [torch.tensor(text.said, device=self._device) for text in best[: self._count]]
+        self.end(best[0].said)
+        best += [best[0]] * (self.count - len(best))
+        return [torch.tensor(text.said, device=self.device) for text in best[: self.count]]
 
     def _score(self, text: Text) -> float:
         return text.score(self._options)
@@ -239,15 +209,19 @@ class Guided:
 
     def _drawn(self, places: Sequence[int]) -> list[list[Draft]]:
         """Draw the next sentences of texts of one length, by their places among those that run; a list for each."""
-        each, device = self._options.candidates, self._device
+        each, device = self._options.candidates, self.device
         texts = [self.running[place] for place in places]
-        rows = self._prompts.taken(torch.full((len(texts),), self._prompt, device=device))
+        rows = self.decoding.rows.taken(torch.full((len(texts),), self.prompt, device=device))
         said = torch.tensor([text.said for text in texts], dtype=torch.long, device=device)
+        memory = Memory.joined([text.memory for text in texts])
         if said.shape[1]:
-            rows.reread(said)
+            last = 1 if list(memory) else 0  # what reading its last token adds, a text does not yet remember
+            rows.reread(said[:, : said.shape[1] - last], memory)
+            if last:
+                rows.step(said[:, -1])
         rows.select(torch.arange(len(texts), device=device).repeat_interleave(each))
         seeds = [sentence_seed(self._options.seed, self.turns, place, one) for place in places for one in range(each)]
-        ids = self._prepared.input_ids[self._prompt].expand(len(seeds), -1)
+        ids = self.decoding.prepared.input_ids[self.prompt].expand(len(seeds), -1)
         ids = torch.cat([ids, said.repeat_interleave(each, dim=0)], dim=1)
         drafts = self._written(rows, ids, Draws(seeds, device), [text for text in texts for _ in range(each)])
         return [drafts[at : at + each] for at in range(0, len(drafts), each)]
@@ -261,20 +235,21 @@ class Guided:
             draws: A generator for each.
             texts: What each goes on with.
         """
-        drafts: dict[int, Draft] = {}
+        drafts, prepared = dict[int, Draft](), self.decoding.prepared
         start, sums = ids.shape[1], torch.zeros(len(ids), device=ids.device)
         while True:
-            logits = self._prepared.processed_alone(self._prompt, ids, combined(self._session, rows.logits))
-            prompts, length = self._prepared.input_ids.shape
-            choosable(logits, ids.shape[1] - length, prompts=prompts, prompt=self._prompt)
+            logits = prepared.processed_alone(self.prompt, ids, rows.scores())
+            prompts, length = prepared.input_ids.shape
+            choosable(logits, ids.shape[1] - length, prompts=prompts, prompt=self.prompt)
             chosen = draws(best_only(logits / self._options.temperature, self._options.top_k))
             sums = sums + logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
             ids = torch.cat([ids, chosen[:, None]], dim=1)
-            ended = self._prepared.criteria(ids, logits).tolist()
+            ended = prepared.criteria(ids, logits).tolist()
             for row, token in enumerate(chosen.tolist()):
                 if row not in drafts and (ended[row] or not _TERMINAL.isdisjoint(self._tokenizer.decode([token]))):
                     new = tuple(ids[row, start:].tolist())
-                    drafts[row] = Draft(texts[row], new, float(sums[row]), ended[row])
+                    memory = rows.memory.selected(torch.tensor([row]))
+                    drafts[row] = Draft(texts[row], new, float(sums[row]), ended[row], memory)
             if len(drafts) == len(ids):
                 return [drafts[row] for row in range(len(ids))]
             rows.step(chosen)
@@ -286,19 +261,18 @@ class Guided:
         found = dict(zip(saying, (self._clip.read(saying) @ self._look).tolist(), strict=True)) if saying else {}
         judged = []
         for draft, sentence in zip(drafts, texts, strict=True):
-            before = draft.text
-            said = before.said + draft.tokens
+            before = replace(draft.text, said=draft.text.said + draft.tokens, memory=draft.memory)
             if sentence not in found:
-                judged.append(Text(said, before.similarities, before.logprob, before.counted))
+                judged.append(before)
                 continue
-            similarities = (*before.similarities, found[sentence])
-            judged.append(Text(said, similarities, before.logprob + draft.logprob, before.counted + len(draft.tokens)))
+            text = replace(
+                before,
+                similarities=(*before.similarities, found[sentence]),
+                logprob=before.logprob + draft.logprob,
+                counted=before.counted + len(draft.tokens),
+            )
+            judged.append(text)
         return judged
-
-    def _stream(self, settled: Sequence[int]) -> None:
-        if len(settled) > self._told and self._streamer is not None:
-            self._streamer.put(torch.tensor(settled[self._told :]))
-            self._told = len(settled)
 
 
 def best_only(scores: Tensor, count: int) -> Tensor:
@@ -310,9 +284,3 @@ def best_only(scores: Tensor, count: int) -> Tensor:
 def sentence_seed(seed: int, turn: int, text: int, candidate: int) -> int:
     """Return the seed of one sentence's draws: of a candidate of the text in some place, in some turn of a search."""
     return random.Random(f"{seed} {turn} {text} {candidate}").getrandbits(63)
-
-
-def _beginning(texts: Sequence[tuple[int, ...]]) -> list[int]:
-    """Return the tokens that all texts begin with."""
-    least, most = min(texts), max(texts)  # in the order of words: what these two share, all share
-    return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))]

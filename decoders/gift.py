@@ -94,8 +94,8 @@ class GIFT(RowStrategy):
         looked = layers_named(adapter, self, "saliency", self.saliency, whole=True)
         enhanced = layers_named(adapter, self, "layers", self.layers)
         gaze = Gaze(looked, adapter.image_mask(inputs["input_ids"]), words)
-        again = max(looked) >= min(enhanced)
-        return Session(ops=[gaze, _Enhance(self, enhanced, gaze, query, again)], again=again)
+        reread = max(looked) >= min(enhanced)
+        return Session(ops=[gaze, _Enhance(self, enhanced, gaze, query, reread)], reread=reread)
 
     def _query(self, adapter: Adapter, inputs: Inputs) -> Tensor:
         """Mark the question, (batch, position) bool.
@@ -130,14 +130,14 @@ class GIFT(RowStrategy):
 
 
 class _Enhance(Steer):
-    def __init__(self, options: GIFT, layers: frozenset[int], gaze: Gaze, query: Tensor, again: bool) -> None:
+    def __init__(self, options: GIFT, layers: frozenset[int], gaze: Gaze, query: Tensor, reread: bool) -> None:
         super().__init__(layers)
-        self._options, self._gaze, self._query, self._again = options, gaze, query, again
+        self._options, self._gaze, self._query, self._reread = options, gaze, query, reread
         self._guided = gaze.words.any(dim=1)
         self._groups: Groups | None = None
 
     def rows(self, call: Call) -> LongTensor | None:
-        return None if self._again and call.step == 0 and not call.again else call.newest
+        return None if self._reread and call.step == 0 and not call.reread else call.newest
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
         if self._groups is None:

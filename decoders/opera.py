@@ -46,17 +46,14 @@ from typing import ClassVar
 
 import torch
 from torch import LongTensor, Tensor
-from transformers import GenerationConfig
-from transformers.generation import BaseStreamer
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.attention import SELF_ATTENTION, Call, Groups, Op
+from mmhall.attention import SELF_ATTENTION, Call, Groups, Memory, Op
 from mmhall.errors import CompositionError
-from mmhall.generation.beams import Beams, padded
-from mmhall.generation.branches import Rows
-from mmhall.generation.choose import combined
+from mmhall.generation.beams import Beams
 from mmhall.generation.hypotheses import LENGTH_RULES, prompt_lengths
-from mmhall.generation.prepare import Prepared
+from mmhall.generation.job import Decoding
+from mmhall.generation.searching import PromptSearch, searched
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 
@@ -276,27 +273,18 @@ class _State:
 
     beams: Beams
     sums: Tensor
+    memory: Memory
     rows: list[int]
     tokens: list[int]
 
 
-def _search(
-    options: Opera,
-    watch: Watch,
-    prepared: Prepared,
-    rows: Rows,
-    session: Session,
-    asked: GenerationConfig,
-    streamer: BaseStreamer | None = None,
-) -> Tensor:
+def _search(options: Opera, watch: Watch, decoding: Decoding) -> Tensor:
     """Search for the answers to each prompt, as `Session.search`."""
-    answers = []
-    for prompt in range(len(prepared.input_ids)):
-        answers += Retrospection(options, watch, prepared, rows, session, asked, prompt, streamer).run()
-    return padded(answers, prepared)
+    prompts = range(len(decoding.prepared.input_ids))
+    return searched(decoding, (Retrospection(options, watch, decoding, prompt) for prompt in prompts))
 
 
-class Retrospection:
+class Retrospection(PromptSearch):
     """The search for one prompt.
 
     Attributes:
@@ -305,26 +293,20 @@ class Retrospection:
         out: Pairs of beam and token ruled out at each of these steps.
     """
 
-    def __init__(
-        self,
-        options: Opera,
-        watch: Watch,
-        prepared: Prepared,
-        prompts: Rows,
-        session: Session,
-        asked: GenerationConfig,
-        prompt: int,
-        streamer: BaseStreamer | None = None,
-    ) -> None:
-        """Start at the end of a prompt, by its 0-based index; the rest as `Session.search` gets it."""
-        self._options, self._watch, self._prompts, self._session = options, watch, prompts, session
-        self._count, self._streamer = asked.num_return_sequences or 1, streamer
-        device = prepared.input_ids.device
+    def __init__(self, options: Opera, watch: Watch, decoding: Decoding, prompt: int) -> None:
+        """Start at the end of a prompt, by its 0-based index.
+
+        Raises:
+            CompositionError: The model's cache does not let tokens be tried side by side.
+        """
+        super().__init__(decoding, prompt)
+        self._options, self._watch = options, watch
+        prepared, asked, device = decoding.prepared, decoding.job.config, self.device
         self._from = torch.full((asked.num_beams,), prompt, device=device)
-        self._rows = prompts.taken(self._from[:1])  # at first all beams are the same
-        self.beams = Beams(prepared, asked, session.prompt_lengths, prompt)
-        self._sums = torch.zeros(1, 0, device=device)
-        self._longest = prepared.config.max_length - prepared.input_ids.shape[1]
+        self._rows = decoding.rows.taken(self._from[:1])  # at first all beams are the same
+        self.beams = Beams(prepared, asked, decoding.job.session.prompt_lengths, prompt)
+        self._sums, self._remembered = torch.zeros(1, 0, device=device), Memory()
+        self._longest = prepared.config.max_length - prepared.length
         self._turns = options.threshold + EARLY < self._longest  # else no location can ever agree so often
         weighs = options.penalty_weights > 0 and options.num_attn_candidates > 1
         self._looks = self._turns or weighs
@@ -333,14 +315,14 @@ class Retrospection:
         self.tries: dict[int, int] = {}
         self.out: dict[int, set[tuple[int, int]]] = {}
         self._latest: tuple[list[int], list[int]] = ([], [])
-        self._told = 0
-        if self._looks and not prompts.splittable:
+        if self._looks and not decoding.rows.splittable:
             raise CompositionError("this model's cache does not let tokens be tried side by side; use another strategy")
 
     def run(self) -> list[Tensor]:
         """Return the best answers, best first, (length,) each."""
         while True:
-            logits = combined(self._session, self._rows.logits)
+            self._remembered = self._rows.memory.copy()
+            logits = self._rows.scores()
             candidates = logits.topk(min(self._options.num_attn_candidates, logits.shape[1])).indices
             if not self._looks:
                 logprobs, kept = weighed(logits, candidates, torch.zeros_like(candidates, dtype=logits.dtype)), None
@@ -352,7 +334,7 @@ class Retrospection:
             if parents is None:
                 return self._finished()
             self._feed(parents.clamp(max=len(logits) - 1), candidates if self._looks and kept is None else None)
-            self._tell()
+            self._settle()
 
     def _look(self, logits: Tensor, candidates: Tensor) -> Tensor:
         """Read the candidates side by side; vote, save the step, and return their penalties, (rows, candidates)."""
@@ -368,7 +350,7 @@ class Retrospection:
             heard = [row[own].tolist() for row, own in zip(locations, possible, strict=True)]
             step, voted = len(self._history), vote(heard)
             self._history.append(voted if len(voted) == len(self._from) else voted * len(self._from))
-            self._states[step] = _State(self.beams.copy(), self._sums, *self._latest)
+            self._states[step] = _State(self.beams.copy(), self._sums, self._remembered, *self._latest)
         return penalty
 
     def _return(self, kept: int) -> Tensor:
@@ -382,9 +364,9 @@ class Retrospection:
             self._states.pop(later, None)
         del self._history[kept + 1 :]
         self.beams, self._sums = state.beams.copy(pools=not compat), state.sums
-        self._rows = self._prompts.taken(self._from)
-        self._rows.reread(self.beams.said[0])
-        logits = combined(self._session, self._rows.logits)
+        self._rows = self.decoding.rows.taken(self._from)
+        self._rows.reread(self.beams.said[0], state.memory)
+        logits = self._rows.scores()
         rows, tokens = torch.tensor(sorted(self.out[kept]), device=logits.device).unbind(dim=1)
         return without(logits, rows, tokens)
 
@@ -409,22 +391,15 @@ class Retrospection:
             answer = self._watch.answer.to(self._sums.device)
             self._sums = summed(self._sums[parents], answer, self._options.scale_factor)[:, 0]
 
-    def _tell(self) -> None:
+    def _settle(self) -> None:
         """Stream what no later step can take back."""
-        if self._streamer is None:
+        if self.decoding.job.streamer is None:
             return
         first = earliest(self._history, self.tries, self._options, self._longest) if self._turns else None
         state = None if first is None else self._states.get(first)
-        self._stream((state.beams if state is not None else self.beams).shared())
+        self.tell((state.beams if state is not None else self.beams).shared())
 
     def _finished(self) -> list[Tensor]:
-        answers = self.beams.best(self._count)
-        if self._streamer is not None:
-            self._stream(answers[0].tolist())
-            self._streamer.end()
+        answers = self.beams.best(self.count)
+        self.end(answers[0].tolist())
         return answers
-
-    def _stream(self, settled: Sequence[int]) -> None:
-        if len(settled) > self._told and self._streamer is not None:
-            self._streamer.put(torch.tensor(settled[self._told :]))
-            self._told = len(settled)

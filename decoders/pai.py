@@ -26,7 +26,7 @@ from mmhall.attention import Call, Columns, layers_named, layers_option
 from mmhall.generation.contrast import CONTRAST, Contrast
 from mmhall.options import by_model, option
 from mmhall.steering import RowStrategy, Steer
-from mmhall.strategies import Session
+from mmhall.strategies import Branch, Session
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class PAI(RowStrategy):
         ops = [_Lift(layers, self.alpha * image.float())] if self.alpha > 0 else []
         if self.gamma == 1:
             return Session(ops=ops)
-        return Session(ops=ops, branches=[adapter.without_image(inputs)], combine=Contrast(self.gamma - 1, self.beta))
+        bare = Branch(adapter.without_image(inputs))
+        return Session(ops=ops, branches=[bare], combine=Contrast(self.gamma - 1, self.beta))
 
 
 class _Lift(Steer):

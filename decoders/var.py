@@ -26,7 +26,7 @@ import torch
 from torch import LongTensor, Tensor, nn
 
 from mmhall.adapters.base import Adapter, Inputs, has_picture
-from mmhall.attention import Call, Groups, layers_named, layers_option, massive_dimensions, massiveness
+from mmhall.attention import Call, Groups, Visit, layers_named, layers_option, massive_dimensions, massiveness
 from mmhall.options import by_model, option
 from mmhall.steering import RowStrategy, Steer
 from mmhall.strategies import GENERAL, Session, Strategy
@@ -96,15 +96,15 @@ class _Redistribute(Steer):
         self._options, self._image = options, image
         self._groups: dict[int, Groups] = {}
 
-    def see_states(self, layer: int, step: int, states: Tensor) -> None:
-        if layer in self._groups:
+    def see_states(self, visit: Visit) -> None:
+        if visit.layer in self._groups:
             return
-        massive = massiveness(states)[..., list(self._options.sink_dims)].amax(dim=-1) >= self._options.tau
+        massive = massiveness(visit.states)[..., list(self._options.sink_dims)].amax(dim=-1) >= self._options.tau
         hidden = self._image.shape[1] - massive.shape[1]  # a layer may be given the end of the prompt only
         sinks = nn.functional.pad(massive, (hidden, 0)).to(self._image.device)
         seen = (self._image & sinks).any(dim=1, keepdim=True)
         rest = self._image & ~sinks & seen  # without a sink in the picture no head is chosen
-        self._groups[layer] = Groups(sinks, rest, self._image)
+        self._groups[visit.layer] = Groups(sinks, rest, self._image)
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
         groups = self._groups[call.layer]

@@ -24,7 +24,7 @@ from torch import Tensor
 from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Call, Op, layers_named, layers_option
 from mmhall.options import by_model, option
-from mmhall.strategies import Session, Strategy
+from mmhall.strategies import Branch, Session, Strategy
 
 _ROUNDING = 1e-4
 """Of a head's size: heads that are less far apart have not seen the picture, as behind a window that it has left."""
@@ -63,7 +63,9 @@ class VHR(Strategy):
         if not has_picture(inputs) or self.alpha == 1:
             return Session()
         layers = layers_named(adapter, self, "layers", self.layers, SELF_ATTENTION)
-        return Session(ops=[Reinforce(self, layers)], aside=adapter.without_image(inputs))
+        reinforce = Reinforce(self, layers)
+        bare = Branch(adapter.without_image(inputs), [Alike(reinforce)] if self.scale_text else (), lockstep=True)
+        return Session(ops=[reinforce], branches=[bare])
 
 
 class Reinforce(Op):
@@ -73,6 +75,8 @@ class Reinforce(Op):
         gains: By layer, (prompts, H).
     """
 
+    compares = True
+
     def __init__(self, options: VHR, layers: frozenset[int]) -> None:
         """Bind the options."""
         self.layers, self._options = layers, options
@@ -81,14 +85,10 @@ class Reinforce(Op):
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
         """Choose, then amplify."""
         if call.layer not in self.gains:
-            assert call.aside is not None
-            seen = seeing(output[:, -1], call.aside[:, -1], self._options.squared, self._options.ddof)
+            assert call.reference is not None
+            seen = seeing(output[:, -1], call.reference[:, -1], self._options.squared, self._options.ddof)
             self.gains[call.layer] = torch.where(seen, self._options.alpha, 1.0).to(output)
-        return self._amplified(call, output)
-
-    def edit_aside(self, call: Call, output: Tensor) -> Tensor:
-        """Amplify the same heads in the text-only pass, at the same positions."""
-        return self._amplified(call, output) if self._options.scale_text else output
+        return self.amplified(call, output)
 
     def findings(self, depth: int) -> dict[str, Tensor]:
         """Offer the gain of each head."""
@@ -96,11 +96,24 @@ class Reinforce(Op):
         empty = torch.full_like(next(iter(gains.values())), torch.nan) if gains else None
         return {} if empty is None else {"head gains": torch.stack([gains.get(i, empty) for i in range(depth)])}
 
-    def _amplified(self, call: Call, output: Tensor) -> Tensor:
+    def amplified(self, call: Call, output: Tensor) -> Tensor:
+        """Amplify the chosen heads of a layer, (B, Q, H, D)."""
         gains = call.each(self.gains[call.layer])[:, None, :, None]
         if call.prefill and self._options.positions == "last":
             return torch.cat([output[:, :-1], output[:, -1:] * gains], dim=1)
         return output * gains
+
+
+class Alike(Op):
+    """Amplifies the same heads in the text-only pass, at the same positions, once they have been chosen."""
+
+    def __init__(self, chosen: Reinforce) -> None:
+        """Follow what was chosen in the pass with the picture."""
+        self.layers, self._chosen = chosen.layers, chosen
+
+    def edit_output(self, call: Call, output: Tensor) -> Tensor:
+        """Amplify."""
+        return self._chosen.amplified(call, output)
 
 
 def seeing(pictured: Tensor, bare: Tensor, squared: bool = False, ddof: int = 0) -> Tensor:

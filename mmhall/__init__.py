@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmhall.lvlm import LVLM as LVLM
     from mmhall.options import by_model as by_model
     from mmhall.options import option as option
+    from mmhall.strategies import Branch as Branch
     from mmhall.strategies import Session as Session
     from mmhall.strategies import Strategy as Strategy
     from mmhall.strategies import strategy as strategy
@@ -31,6 +32,7 @@ if not (_here / "decoders").is_dir() and (_here.parent / "decoders" / "__init__.
 
 _PUBLIC = {
     "Answer": "mmhall.answers",
+    "Branch": "mmhall.strategies",
     "Calibration": "mmhall.calibration",
     "Choice": "mmhall.answers",
     "LVLM": "mmhall.lvlm",
@@ -49,6 +51,7 @@ _PUBLIC = {
 __all__ = [
     "LVLM",
     "Answer",
+    "Branch",
     "Calibration",
     "Choice",
     "Session",

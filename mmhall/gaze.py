@@ -64,7 +64,7 @@ class Gaze(Op):
 
     def rows(self, call: Call) -> LongTensor | None:
         """Name the words' rows and those before them."""
-        return call.rows_at(self._wanted) if call.prefill and not call.again else None
+        return call.rows_at(self._wanted) if call.prefill and not call.reread else None
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
         """Add up one layer's shifts."""

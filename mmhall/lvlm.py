@@ -20,10 +20,10 @@ from mmhall.calibration import Calibration
 from mmhall.choosing import make_choosing
 from mmhall.divergence import HeadDivergence, head_divergence
 from mmhall.errors import ModelError, OptionError, PromptError
-from mmhall.generation.chain import Kept
+from mmhall.generation.job import Kept, Recipe
 from mmhall.generation.run import run
 from mmhall.generation.score import score
-from mmhall.generation.settings import Settings, checked_seeds, make_settings
+from mmhall.generation.settings import checked_seeds, make_settings
 from mmhall.requests import Images, Prompt, make_request, make_requests
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
@@ -145,20 +145,20 @@ class LVLM:
         Raises:
             MmhallError: As in `generate`; also when pictures and prompts without pictures are mixed.
         """
-        method, chosen = make_strategy(strategy), make_settings(settings)
-        config = chosen.resolved(self.adapter.generator, method.beams)
-        if (uncertainty or scores) and chosen.num_return_sequences > 1:
+        recipe = self._recipe(strategy, settings)
+        sequences = recipe.settings.num_return_sequences
+        if (uncertainty or scores) and sequences > 1:
             wanted = "1 with uncertainty=True" if uncertainty else "1 with scores=True"
-            raise OptionError("generate", "num_return_sequences", chosen.num_return_sequences, wanted)
+            raise OptionError("generate", "num_return_sequences", sequences, wanted)
         opened = make_requests(requests)
-        drawn = chosen.seed if seeds is None else checked_seeds(seeds, len(opened))
+        drawn = None if seeds is None else checked_seeds(seeds, len(opened))
         if not opened:
             return []
         keep = Kept("scores", scores=[]) if scores else None
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
-            rows = run(self.adapter, inputs, method, config, drawn, share=shared_prefix, keep=keep)
-        answers = self._answers(inputs, rows, method, chosen, measured)
+            rows = run(recipe.job(self.adapter, inputs, drawn, share=shared_prefix, keep=keep))
+        answers = self._answers(inputs, rows, recipe, measured)
         if keep is not None:
             told = [keep.scores_of(row, len(answer.token_ids)) for row, answer in enumerate(answers)]
             answers = [replace(answer, scores=part) for answer, part in zip(answers, told, strict=True)]
@@ -271,20 +271,18 @@ class LVLM:
             OptionError: A layer or head does not exist or attends to no image token; several sequences.
             MmhallError: As in `generate`.
         """
-        method, chosen = make_strategy(strategy), make_settings(settings)
-        if chosen.num_return_sequences > 1:
-            raise OptionError(
-                "trace", "num_return_sequences", chosen.num_return_sequences, "1: a trace follows one sequence"
-            )
+        recipe = self._recipe(strategy, settings)
+        sequences = recipe.settings.num_return_sequences
+        if sequences > 1:
+            raise OptionError("trace", "num_return_sequences", sequences, "1: a trace follows one sequence")
         looking = [layer for layer, kind in enumerate(self.adapter.kinds) if kind in self.adapter.image_kinds]
         layers, heads = checked("layers", layers, looking), checked("heads", heads, range(self.adapter.heads))
         request = make_request(image, prompt)
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs([request])
-            config = chosen.resolved(self.adapter.generator, method.beams)
-            seen = watched(self.adapter, inputs, method, config, chosen.seed, layers, heads)
+            seen = watched(recipe.job(self.adapter, inputs), recipe.strategy, layers, heads)
         measured.seconds -= seen.again
-        answer = self._answers(inputs, seen.rows, method, chosen, measured)[0]
+        answer = self._answers(inputs, seen.rows, recipe, measured)[0]
         said = len(answer.token_ids)
         return Trace(
             answer=answer,
@@ -356,27 +354,25 @@ class LVLM:
         Raises:
             MmhallError: As in `generate`.
         """
-        method, chosen = make_strategy(strategy), make_settings(settings)
-        if chosen.num_return_sequences > 1:
+        recipe = self._recipe(strategy, settings)
+        sequences = recipe.settings.num_return_sequences
+        if sequences > 1:
             raise PromptError(
-                f"{chosen.num_return_sequences} answers cannot be streamed together; use generate or "
-                "num_return_sequences=1"
+                f"{sequences} answers cannot be streamed together; use generate or num_return_sequences=1"
             )
-        config = chosen.resolved(self.adapter.generator, method.beams)
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs([make_request(image, prompt)])
-            fitted = method.fitted(self.adapter)
 
         def write(streamer: BaseStreamer, turns: Turns) -> Answer:
-            rows = run(self.adapter, inputs, fitted, config, chosen.seed, streamer, turns.pause)
+            rows = run(recipe.job(self.adapter, inputs, streamer=streamer, pause=turns.pause))
             told = _Measured(measured.seconds + turns.seconds)
-            answer = self._answers(inputs, rows, method, chosen, told)[0]
+            answer = self._answers(inputs, rows, recipe, told)[0]
             if turns.left:
                 return replace(answer, stopped_by="stopped")
             return self._sure(inputs, [answer])[0] if uncertainty else answer
 
         write = Caller(self.adapter.device).wrap(write)
-        return Stream(write, self.adapter.tokenizer, config.stop_strings or (), measured.seconds)
+        return Stream(write, self.adapter.tokenizer, recipe.config.stop_strings or (), measured.seconds)
 
     def close(self) -> None:
         """Give the model its own attention back; the LVLM can no longer steer or trace it."""
@@ -411,11 +407,13 @@ class LVLM:
         scores = score(self.adapter, inputs, [answer.token_ids for answer in answers])
         return [replace(answer, uncertainty=scored) for answer, scored in zip(answers, scores, strict=True)]
 
+    def _recipe(self, strategy: str | Strategy, settings: Mapping[str, Any]) -> Recipe:
+        return Recipe.of(self.adapter, make_strategy(strategy), make_settings(dict(settings)))
+
     def _answers(
-        self, inputs: dict[str, Tensor], rows: Tensor, method: Strategy, settings: Settings, measured: _Measured
+        self, inputs: dict[str, Tensor], rows: Tensor, recipe: Recipe, measured: _Measured
     ) -> list[Answer]:
-        fitted, origins = str(method.fitted(self.adapter)), method.origins(self.adapter)
-        tokenizer, config = self.adapter.tokenizer, settings.resolved(self.adapter.generator, method.beams)
+        tokenizer, config = self.adapter.tokenizer, recipe.config
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         each = len(rows) // len(inputs["attention_mask"])
         chat = self.adapter.chat
@@ -432,9 +430,9 @@ class LVLM:
                     tokens=tuple(tokenizer.decode([token]) for token in one.token_ids),
                     token_ids=one.token_ids,
                     stopped_by=one.stopped_by,
-                    strategy=fitted,
-                    origins=origins,
-                    settings={**settings.record(config), **stand_in},
+                    strategy=str(recipe.strategy),
+                    origins=dict(recipe.origins),
+                    settings={**recipe.settings.record(config), **stand_in},
                     usage=Usage(
                         seconds=measured.seconds / len(rows),
                         prompt_tokens=int(mask.sum()),

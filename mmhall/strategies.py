@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from mmhall.adapters.base import Adapter, Inputs
     from mmhall.attention import Op
 
-    Combine = Callable[..., Tensor]
-    Search = Callable[..., Tensor]
+    from mmhall.attention.exits import Exit
+    from mmhall.generation.job import Decoding
+    from mmhall.generation.step import Step
+
+    Combine = Callable[[Step], Tensor]
+    Search = Callable[[Decoding], Tensor]
 
 SEARCH = "the search"  # claimed by whoever decides how to search
 TUNED = "tuned for this model"
@@ -34,36 +38,74 @@ GENERAL = "not tuned for this model: the general default"
 
 
 @dataclass(frozen=True)
+class Branch:
+    """A further input of a session.
+
+    Attributes:
+        inputs: A batch of the same size as the main one.
+        ops: What to read or steer in its own passes; they never see the main rows.
+        lockstep: Read it once, in lock step with the main prompt, and do not decode it: in every layer, ops of the main
+            rows find its head outputs in `Call.reference`. Otherwise it is decoded beside the main rows.
+    """
+
+    inputs: Inputs
+    ops: Sequence[Op] = ()
+    lockstep: bool = False
+
+
+@dataclass(frozen=True)
 class Session:
     """What one request wants from the decoding loop.
 
     Attributes:
-        ops: What to read or steer in attention.
-        branches: Further inputs decoded beside the main ones, each a batch of the same size; they need `combine`.
-        combine: Takes log-probabilities (batch, vocabulary) of the main inputs and of each branch;
-            returns next-token scores of the same shape, -inf where a token is out.
-        aside: A further input, a batch of the same size, read once in lock step with the main prompt: in every layer
-            ops find its head outputs in `Call.aside`.
-        again: Read the last token of the prompt a second time, once ops have seen the whole prompt.
-        search: Takes the place of greedy, sampling and beams: called with the prepared batch, its rows, this
-            session, the generation settings in force and a streamer or None, it returns what `mmhall.generation.run`'s
-            `run` does.
+        ops: What to read or steer in the main rows.
+        branches: Further inputs; those that are decoded need `combine`.
+        combine: Takes a `Step`; returns next-token scores, (rows, vocabulary), -inf where a token is out.
+        exits: Inner layers whose log-probabilities `combine` finds in the step.
+        reread: Read the last token of the prompt a second time, once ops have seen the whole prompt.
+        search: Takes the place of greedy, sampling and beams: it gets the batch that has been read, and returns what
+            `mmhall.generation.run.run` does.
         prompt_lengths: Of the main prompts, (batch,), where a search divides a score by the length of prompt and answer
             together; None: by that of the answer.
     """
 
     ops: Sequence[Op] = ()
-    branches: Sequence[Inputs] = ()
+    branches: Sequence[Branch] = ()
     combine: Combine | None = None
-    aside: Inputs | None = None
-    again: bool = False
+    exits: Sequence[Exit] = ()
+    reread: bool = False
     search: Search | None = None
     prompt_lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse branches nobody would read."""
-        if self.branches and self.combine is None:
-            raise CompositionError("a session has branches but no `combine` to read them with")
+        """Refuse branches nobody would read.
+
+        Raises:
+            CompositionError: There are such branches, two that are read in lock step, or inputs that are no `Branch`.
+        """
+        wrong = next((one for one in self.branches if not isinstance(one, Branch)), None)
+        if wrong is not None:
+            raise CompositionError(f"a session's branches are mmhall.Branch(inputs), got a {type(wrong).__name__}")
+        if (self.decoded or self.exits) and self.combine is None:
+            what = "branches" if self.decoded else "exits"
+            raise CompositionError(f"a session has {what} but no `combine` to read them with")
+        if sum(one.lockstep for one in self.branches) > 1:
+            raise CompositionError("two branches are to be read in lock step with the prompt, and a run has one")
+
+    @property
+    def decoded(self) -> list[Branch]:
+        """The branches that are decoded beside the main rows."""
+        return [one for one in self.branches if not one.lockstep]
+
+    @property
+    def reference(self) -> Branch | None:
+        """The branch that is read in lock step with the main prompt."""
+        return next((one for one in self.branches if one.lockstep), None)
+
+    @property
+    def steers(self) -> bool:
+        """Whether the main prompts are not read as the plain model reads them, or more is read than they need."""
+        return bool(self.ops or self.exits or self.reread or self.reference is not None)
 
 
 @dataclass(frozen=True)
@@ -189,22 +231,23 @@ class Composed(Strategy):
         """
         sessions = [part.prepare(adapter, inputs) for part in self.parts]
 
-        def only(wish: str) -> Any:
-            found = [(part.name, getattr(one, wish)) for part, one in zip(self.parts, sessions, strict=True)]
+        def only(what: str, wish: Callable[[Session], Any]) -> Any:
+            found = [(part.name, wish(one)) for part, one in zip(self.parts, sessions, strict=True)]
             wishing = [(name, value) for name, value in found if value is not None]
             if len(wishing) > 1:
                 names = "+".join(name for name, _ in wishing)
-                raise CompositionError(f"{names}: both set a session's `{wish}`, and a run has one; use one of them")
+                raise CompositionError(f"{names}: both set a session's {what}, and a run has one; use one of them")
             return wishing[0][1] if wishing else None
 
+        only("branch in lock step", lambda one: one.reference)
         return Session(
             ops=[op for one in sessions for op in one.ops],
             branches=[branch for one in sessions for branch in one.branches],
-            combine=only("combine"),
-            aside=only("aside"),
-            search=only("search"),
-            prompt_lengths=only("prompt_lengths"),
-            again=any(one.again for one in sessions),
+            combine=only("`combine`", lambda one: one.combine),
+            exits=[wanted for one in sessions for wanted in one.exits],
+            reread=any(one.reread for one in sessions),
+            search=only("`search`", lambda one: one.search),
+            prompt_lengths=only("`prompt_lengths`", lambda one: one.prompt_lengths),
         )
 
     @property

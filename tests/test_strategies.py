@@ -15,10 +15,11 @@ from mmhall.adapters.base import Request
 from mmhall.decoders import STRATEGIES
 from mmhall.decoders.vcd import VCD
 from mmhall.errors import CompositionError, OptionError, PluginError, UnknownNameError
-from mmhall.generation.run import decode, prepared, run
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.options import rules
 from mmhall.strategies import Composed, Session, Strategy, strategy
+from tests.jobs import decode, run
 
 
 @dataclass(frozen=True)
@@ -291,7 +292,7 @@ def test_a_composition_is_its_parts_sessions_put_together(llava, pictures, names
         again=names[0] == "gift" and sessions["gift"].again,
     )
     with torch.inference_mode():
-        wanted = decode(adapter, prepared(adapter, inputs, config), by_hand, config, [seed] * 2).tolist()
+        wanted = decode(adapter, inputs, by_hand, config, [seed] * 2).tolist()
     for order in (specs, specs[::-1]):
         assert run(adapter, inputs, strategy("+".join(order)), config, seed).tolist() == wanted
     if decoding.get("do_sample"):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.cache_utils import (
     CacheLayerMixin,
     DynamicLayer,
@@ -15,6 +15,47 @@ from transformers.cache_utils import (
     LinearAttentionCacheLayerMixin,
     LinearAttentionLayer,
 )
+
+from mmhall.errors import CompositionError, ModelError
+
+
+def check_readable(cache: Cache | None) -> None:
+    """Refuse a cache whose columns mmhall cannot tell the positions of.
+
+    Raises:
+        ModelError: It is of such a kind; the message names it.
+    """
+    if isinstance(cache, EncoderDecoderCache):
+        raise ModelError(f"{type(cache).__name__}: mmhall reads and steers decoders without an encoder of text only")
+
+
+def is_fixed(cache: Cache | None) -> bool:
+    """Whether a cache holds as many columns from the start as it ever will; those not yet written are masked."""
+    return isinstance(cache, StaticCache)
+
+
+def replace_newest(cache: Cache | None, layer: int, rows: slice, keys: Tensor, values: Tensor) -> None:
+    """Put other keys and values of the newest positions into a layer of a cache, in place.
+
+    Args:
+        cache: Which the positions were just written to.
+        layer: 0-based.
+        rows: Of the batch.
+        keys: (rows, KV, positions, D).
+        values: (rows, KV, positions, Dv).
+
+    Raises:
+        CompositionError: The layer does not keep single positions to go back to.
+    """
+    held = cache.layers[layer] if cache is not None else None
+    if type(held) is not DynamicLayer or cache is None or cache.offloading:
+        kind = type(cache).__name__ if type(cache) is not DynamicCache else type(held).__name__
+        raise CompositionError(
+            f"keys and values of layer {layer} cannot be replaced in a cache of kind {kind}: it needs a dynamic cache "
+            "that keeps every position; choose layers of full attention"
+        )
+    held.keys[rows, :, -keys.shape[2] :] = keys.to(held.keys)
+    held.values[rows, :, -values.shape[2] :] = values.to(held.values)
 
 
 def joinable(caches: Sequence[DynamicCache]) -> bool:

@@ -12,12 +12,13 @@ from torch import BoolTensor, Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters import prompts
-from mmhall.adapters.anatomy import find_decoder, find_image_token, kinds_of
+from mmhall.adapters.anatomy import Anatomy, find_decoder, find_image_token, kinds_of
 from mmhall.adapters.grid import Boxes, Grid, Told, block_side, nowhere, raster, read_places, tell_places
 from mmhall.adapters.messages import Conversation, Request
 from mmhall.adapters.pixels import pixel_rows
 from mmhall.adapters.templates import ChatTemplate
-from mmhall.attention import SELF_ATTENTION, Call, Op, Plan, active, close_door, open_door
+from mmhall.attention import SELF_ATTENTION, Call, Exit, Exits, Op, Plan, active, close_door, open_door
+from mmhall.attention.plan import at_site
 from mmhall.errors import ImageError, ModelError, PromptError
 from mmhall.words import special_tokens
 
@@ -117,6 +118,11 @@ class Adapter:
                 "transformers' attention interface exactly once; mmhall cannot read or steer them"
             )
 
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """The parts of the model: sites of its layers, final norm, vision tower, projector."""
+        return Anatomy(self.model)
+
     @property
     def chat(self) -> ChatTemplate | None:
         """The chat template that prompts are written with; None: the family has no chat format."""
@@ -171,15 +177,41 @@ class Adapter:
             spelled.setdefault(text.strip().lower(), []).append(index)
         return spelled
 
-    def plan(self, ops: Sequence[Op]) -> Plan | None:
-        """Sort ops into the decoder's layers; no ops: no plan.
+    def plan(self, ops: Sequence[Op], *, empty: bool = False) -> Plan | None:
+        """Sort ops into the decoder's layers; no ops: no plan, or with `empty` one that asks for nothing.
 
         Raises:
-            ModelError: The adapter was closed: ops would be ignored without a word.
+            ModelError: The adapter was closed: ops would be ignored without a word; or a layer lacks a site.
+            CompositionError: Two ops edit the same states.
         """
         if ops and not self._open:
             raise ModelError("the model was closed and has its own attention back; load it again to read or steer it")
-        return Plan(ops, self.kinds) if ops else None
+        if not ops and not empty:
+            return None
+        named = [
+            (layer, site)
+            for layer in range(len(self.kinds))
+            for site in ("in", "attn", "mlp", "out")
+            if any(at_site(op, self.kinds, layer, site) for op in ops)
+        ]
+        modules = {
+            (layer, site): self.layers[layer] if site == "in" else self.anatomy.decoder.site(layer, site)
+            for layer, site in named
+        }
+        return Plan(tuple(ops), self.kinds, modules)
+
+    def exits(self, wanted: Sequence[Exit]) -> Exits:
+        """Bind early exits to the model.
+
+        Raises:
+            ModelError: An exit's layer or the final norm is not there.
+        """
+        depth = len(self.layers)
+        wrong = next((one.layer for one in wanted if one.layer not in range(depth)), None)
+        if wrong is not None:
+            raise ModelError(f"there is no layer {wrong} to leave early: the model's are 0 to {depth - 1}")
+        norm = self.anatomy.final_norm if any(one.norm for one in wanted) else None
+        return Exits(wanted, self.layers, norm, self.model.get_output_embeddings())
 
     @property
     def generator(self) -> PreTrainedModel:

@@ -1,20 +1,33 @@
-"""Read and steer the decoder's attention through one registered function."""
+"""Read and steer a decoder's layers: attention through one registered function, states through hooks."""
 
 from mmhall.attention.columns import Columns, Groups
 from mmhall.attention.door import NAME, close_door, open_door
+from mmhall.attention.exits import Exit, Exits
 from mmhall.attention.layers import layers_named, layers_option
 from mmhall.attention.linears import few_rows
-from mmhall.attention.plan import SELF_ATTENTION, Call, Op, Plan, active
+from mmhall.attention.memory import Memory
+from mmhall.attention.ops import ATTENTION, EVERY, SELF_ATTENTION, Call, Op, Place, Visit
+from mmhall.attention.passes import Block, Frame
+from mmhall.attention.plan import Plan, active, reading
 from mmhall.attention.sinks import massive_dimensions, massiveness
 
 __all__ = [
+    "ATTENTION",
+    "EVERY",
     "NAME",
     "SELF_ATTENTION",
+    "Block",
     "Call",
     "Columns",
+    "Exit",
+    "Exits",
+    "Frame",
     "Groups",
+    "Memory",
     "Op",
+    "Place",
     "Plan",
+    "Visit",
     "active",
     "close_door",
     "few_rows",
@@ -23,4 +36,5 @@ __all__ = [
     "massive_dimensions",
     "massiveness",
     "open_door",
+    "reading",
 ]

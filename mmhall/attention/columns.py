@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mmhall.attention.plan import Call
+from mmhall.attention.ops import Call
 
 
 class Columns:

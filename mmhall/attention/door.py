@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,11 +19,12 @@ import torch
 from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel
 
+from mmhall._transformers import caches
 from mmhall._transformers.attention import attend_through, attention_of, register, sdpa
 from mmhall.attention.linears import close_linears, open_linears
-from mmhall.attention.plan import Call, Op, current
-from mmhall.attention.rows import causal, masked, output_of, scores_of
-from mmhall.attention.taps import close_taps, open_taps
+from mmhall.attention.ops import Call, Op, overrides
+from mmhall.attention.passes import Frame, close_passes, current, open_passes
+from mmhall.attention.rows import causal, masked, output_of, scores_of, uncast
 from mmhall.errors import MmhallWarning, ModelError
 
 NAME = "mmhall"
@@ -63,22 +64,58 @@ def attention(
     """
     if kwargs.get("output_attentions"):
         warnings.warn(_NO_WEIGHTS, MmhallWarning, stacklevel=2)
-    plan, copies = current()
+    passes = current()
     plain = partial(sdpa, module, dropout=dropout, scaling=scaling, **kwargs)
-    if plan is None:
+    if passes is None:
         return plain(query, key, value, attention_mask)[0], None
     layer = getattr(module, _LAYER)
-    place = plan.enter(layer, query.shape[2], key.shape[2])
-    mask, ops = plan.mask(layer, attention_mask, query, key), plan.for_layer(layer)
-    if not ops:
+    plans = [where.block.plan for where in passes.blocks]
+    own = [() if plan is None else plan.of_layer(layer) for plan in plans]
+    kind = next(plan.kinds[layer] for plan in plans if plan is not None)
+    mask = passes.mask(kind, attention_mask, query.shape[2], key.shape[2], key.device)
+    if not any(own):
         return plain(query, key, value, mask)[0], None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if copies == 1:
-        return _planned(plan.call(layer, place, query, key, value, mask, scale), ops, plain), None
-    size = len(query) // copies
-    main, rest = ((query[rows], key[rows], value[rows], _rows(mask, rows)) for rows in (slice(size), slice(size, None)))
-    output = _planned(plan.call(layer, place, *main, scale), ops, plain)
-    return torch.cat([output, plain(*rest)[0]]), None
+    size, outputs = len(query) // len(own), []
+    for first, count in _runs(own):
+        rows = slice(first * size, (first + count) * size)
+        part = query[rows], key[rows], value[rows], _rows(mask, rows)
+        if not own[first]:
+            outputs.append(plain(*part)[0])
+            continue
+        where = passes.blocks[first]
+        offset = where.first_column(kind, key.shape[2])
+        reference = _reference(passes.frame, layer, own[first])
+        call = Call(layer, kind, where, offset, *part, scale, reference)
+        outputs.append(_planned(call, own[first], plain))
+        _keep(call, own[first], rows)
+    return torch.cat(outputs) if len(outputs) > 1 else outputs[0], None
+
+
+def _runs(own: Sequence[Sequence[Op]]) -> Iterator[tuple[int, int]]:
+    """Give the first and the number of blocks that are attended together: each with ops alone, others in one call."""
+    first = 0
+    for planned, group in groupby(own, key=bool):
+        count = len(list(group))
+        yield from ((first + one, 1) for one in range(count)) if planned else [(first, count)]
+        first += count
+
+
+def _reference(frame: Frame, layer: int, ops: Sequence[Op]) -> Tensor | None:
+    """Return a layer's head outputs in the pass in lock step, if one is on and an op compares with it there."""
+    wanted = frame.reference is not None and any(op.compares for op in ops)
+    return frame.reference(layer) if wanted and frame.reference is not None else None
+
+
+def _keep(call: Call, ops: Sequence[Op], rows: slice) -> None:
+    """Put what ops want later passes to find into the cache."""
+    for op in ops:
+        if not overrides(op, "keep"):
+            continue
+        newest = [part[:, :, -call.count :] for part in (call.key, call.value)]
+        kept = op.keep(call, *newest)
+        if kept is not None:
+            caches.replace_newest(call.where.cache, call.layer, rows, *kept)
 
 
 def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Module) -> None:
@@ -108,7 +145,7 @@ def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Mo
                 for part in layer.modules():
                     setattr(part, _LAYER, index)
             open_linears([*decoder.modules(), head])
-            open_taps(layers)
+            open_passes(decoder)
         _OPEN[decoder] = count + 1, before
 
 
@@ -121,7 +158,7 @@ def close_door(decoder: PreTrainedModel, head: nn.Module) -> None:
         else:
             attend_through(decoder, before)
             close_linears([*decoder.modules(), head])
-            close_taps(decoder)
+            close_passes(decoder)
             for part in decoder.modules():
                 vars(part).pop(_LAYER, None)
 
@@ -135,7 +172,7 @@ def _planned(call: Call, ops: Sequence[Op], plain: Callable[..., Any]) -> Tensor
 
     Rows that are only looked at are computed beside it and change nothing, to the last bit.
     """
-    with _uncast(call):
+    with uncast(call.query):
         biases = [bias for op in ops if (bias := op.bias(call)) is not None]
         asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and rows.numel()]
         writes = any(op.writes for op, _ in asked)
@@ -143,22 +180,16 @@ def _planned(call: Call, ops: Sequence[Op], plain: Callable[..., Any]) -> Tensor
         probs = _newest_by_hand(call, [op for op, _ in asked], biases, asked[0][1]) if asked and step else None
         mask = _biased_mask(call, biases)
     if probs is not None and writes:  # the edited rows are the whole attention: SDPA would compute it twice
-        with _uncast(call):
+        with uncast(call.query):
             output = output_of(call, probs)
     else:
         output = plain(call.query, call.key, call.value, mask)[0]
-    with _uncast(call):
+    with uncast(call.query):
         if asked and not step:
             output = _edit_prompt_rows(output, call, asked, biases)
         for op in ops:
             output = op.edit_output(call, output)
     return output
-
-
-def _uncast(call: Call) -> AbstractContextManager[Any]:
-    """Compute in the dtypes that tensors have, also where autocast is on for the model."""
-    kind = call.query.device.type
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _newest_by_hand(call: Call, ops: Sequence[Op], biases: Sequence[Tensor], rows: LongTensor) -> Tensor:

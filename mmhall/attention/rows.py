@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.attention.plan import Call
+from mmhall.attention.ops import Call
+
+
+def uncast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Compute in the dtypes that tensors have, also where autocast is on for the model."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def scores_of(call: Call, rows: LongTensor | None = None) -> Tensor:
@@ -52,7 +61,6 @@ def row_mask(call: Call, rows: LongTensor | None) -> Tensor | None:
 
 
 def causal(call: Call, rows: Tensor) -> Tensor:
-    """Return the causal mask of some of the call's queries, which end at its last key, (1, 1, R, K) bool."""
-    queries, keys = call.query.shape[2], call.key.shape[2]
-    columns = torch.arange(keys, device=call.query.device)
-    return (columns[None, :] <= rows[:, None] + (keys - queries))[None, None]
+    """Return the causal mask of some of the call's query rows, (1, 1, R, K) bool."""
+    columns = torch.arange(call.key.shape[2], device=call.query.device) + call.offset
+    return (columns[None, :] <= rows[:, None] + call.start)[None, None]

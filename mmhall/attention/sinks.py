@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mmhall.attention.plan import Op, active
+from mmhall.attention.ops import Op, Visit
+from mmhall.attention.plan import active
 
 if TYPE_CHECKING:
     from mmhall.adapters.base import Adapter
@@ -50,5 +51,5 @@ class _States(Op):
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
 
-    def see_states(self, layer: int, step: int, states: Tensor) -> None:
-        self.seen.append(massiveness(states[0, 0]).cpu())
+    def see_states(self, visit: Visit) -> None:
+        self.seen.append(massiveness(visit.states[0, 0]).cpu())

@@ -14,10 +14,9 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from mmhall.generation.branches import Rows
-from mmhall.generation.choose import choosable, combined
+from mmhall.generation.choose import choosable
 from mmhall.generation.hypotheses import RULED_OUT, Pool, Stopping, WholePool
 from mmhall.generation.prepare import Prepared
-from mmhall.strategies import Session
 
 _DEAD = -1e9  # a finite floor: -inf would kill a hypothesis whose every continuation is out
 
@@ -102,9 +101,7 @@ class Beams:
 
     def shared(self, prompt: int = 0) -> list[int]:
         """Return the tokens that every beam of a prompt, running or finished, begins with."""
-        answers = [*self.said[prompt].tolist(), *(answer for _, answer in self.finished(prompt))]
-        least, most = min(answers), max(answers)  # in the order of words: what these two share, all share
-        return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))]
+        return beginning([*self.said[prompt].tolist(), *(answer for _, answer in self.finished(prompt))])
 
     def _processed(self, logprobs: Tensor) -> Tensor:
         ids = self._read(self.said)
@@ -117,13 +114,13 @@ class Beams:
         return torch.cat([self._ids[:, None].expand(-1, said.shape[1], -1), said], dim=2).flatten(0, 1)
 
 
-def search(prepared: Prepared, rows: Rows, session: Session, asked: GenerationConfig) -> Tensor:
+def search(prepared: Prepared, rows: Rows, lengths: Tensor | None, asked: GenerationConfig) -> Tensor:
     """Search for the most probable continuations.
 
     Args:
         prepared: The main batch, P prompts.
         rows: The same, read, with its branches.
-        session: How the rows' scores combine.
+        lengths: As in `Beams`.
         asked: num_beams, num_return_sequences, length_penalty and early_stopping, as transformers defines them.
 
     Returns:
@@ -131,11 +128,17 @@ def search(prepared: Prepared, rows: Rows, session: Session, asked: GenerationCo
     """
     prompts, device = len(prepared.input_ids), prepared.input_ids.device
     rows.select(torch.arange(prompts, device=device).repeat_interleave(asked.num_beams))
-    beams = Beams(prepared, asked, session.prompt_lengths)
-    while (parents := beams.advance(combined(session, rows.logits).log_softmax(dim=-1))) is not None:
+    beams = Beams(prepared, asked, lengths)
+    while (parents := beams.advance(rows.scores().log_softmax(dim=-1))) is not None:
         rows.select(parents)
         rows.step(beams.said[:, :, -1].flatten())
     return padded(beams.best(asked.num_return_sequences or 1), prepared)
+
+
+def beginning(texts: Sequence[Sequence[int]]) -> list[int]:
+    """Return the tokens that all texts begin with."""
+    least, most = min(texts), max(texts)  # in the order of words: what these two share, all share
+    return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))]
 
 
 def padded(answers: Sequence[Tensor], prepared: Prepared) -> Tensor:

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers.generation import BaseStreamer
 
 from mmhall.generation.branches import Rows
-from mmhall.generation.choose import Draws, choosable, combined
+from mmhall.generation.choose import Draws, choosable
 from mmhall.generation.prepare import Prepared
-from mmhall.strategies import Session
 
-
-@dataclass(slots=True)
-class Kept:
-    """What the steps of a chain chose from, (rows, vocabulary) float32 each, kept for who asks.
-
-    Attributes:
-        option: The option that asks for it, for a refusal.
-        scores: The scores that each token was chosen from: combined, and edited by the processors; None: not asked for.
-        logits: The main rows' logits; None: not asked for.
-    """
-
-    option: str
-    scores: list[Tensor] | None = None
-    logits: list[Tensor] | None = None
-
-    def add(self, scores: Tensor, logits: Tensor) -> None:
-        """Keep those of one step."""
-        if self.scores is not None:
-            self.scores.append(scores)
-        if self.logits is not None:
-            self.logits.append(logits.clone())
-
-    def scores_of(self, row: int, length: int) -> Tensor:
-        """Return the scores of a row's first `length` tokens, (length, vocabulary) on the CPU."""
-        assert self.scores is not None
-        return torch.stack([step[row] for step in self.scores])[:length].cpu()
+if TYPE_CHECKING:
+    from mmhall.generation.job import Kept
 
 
 def chain(
     prepared: Prepared,
     rows: Rows,
-    session: Session,
     draws: Draws | None,
     sequences: int = 1,
     streamer: BaseStreamer | None = None,
@@ -55,7 +29,6 @@ def chain(
     Args:
         prepared: The main batch, P prompts.
         rows: The same, read, with its branches.
-        session: How the rows' scores combine.
         draws: None: take the best token.
         sequences: Drawn for each prompt.
         streamer: Gets new tokens as they are chosen.
@@ -70,11 +43,10 @@ def chain(
     length, pad = ids.shape[1], prepared.pad
     going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     while True:
-        logits = rows.logits
-        scores = prepared.processed(ids, combined(session, logits))
+        scores = prepared.processed(ids, rows.scores())
         choosable(scores, ids.shape[1] - length, prompts=len(prepared.input_ids))
         if keep is not None:
-            keep.add(scores, logits[0])
+            keep.add(scores, rows.logits[0])
         chosen = scores.argmax(dim=-1) if draws is None else draws(scores)
         if pad is not None:
             chosen = torch.where(going, chosen, pad)

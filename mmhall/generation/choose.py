@@ -4,48 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mmhall.errors import CompositionError, GenerationError
-from mmhall.strategies import Session, Strategy
+from mmhall.generation.step import Step
+
+if TYPE_CHECKING:
+    from mmhall.strategies import Combine
 
 
 @contextmanager
-def naming(method: Strategy | None = None) -> Iterator[None]:
+def naming(name: str = "the model") -> Iterator[None]:
     """Name the strategy, or the model where none is at work, in what goes wrong while tokens are chosen."""
     try:
         yield
     except (GenerationError, CompositionError) as error:
-        raise type(error)(f"{getattr(method, 'name', 'the model')}: {error}") from error
+        raise type(error)(f"{name}: {error}") from error
 
 
-def combined(session: Session, logits: Sequence[Tensor]) -> Tensor:
-    """Combine the logits of the main rows and of each branch.
+def combined(combine: Combine, step: Step) -> Tensor:
+    """Combine the log-probabilities of the main rows and of each branch.
 
     Args:
-        session: Says how.
-        logits: (rows, vocabulary) each.
+        combine: Of a session.
+        step: What there is to combine.
 
     Returns:
-        (rows, vocabulary); the main rows' own where the session combines nothing. A combination stands on the level of
-        logits, since a repetition penalty is not invariant to a constant: that of its `level`, which gets the logits'
-        log-sum-exps, (rows, 1) each, or that of the main logits where it has none.
+        (rows, vocabulary), on the level of logits, since a repetition penalty is not invariant to a constant: on that
+        of the combination's `level`, which gets the step, or of the main logits where it has none.
 
     Raises:
         CompositionError: The combination has another shape: broadcast, it would be scores of something else.
     """
-    main = logits[0]
-    if session.combine is None:
-        return main
-    sums = [part.logsumexp(dim=-1, keepdim=True) for part in logits]
-    scores = session.combine(*(part - total for part, total in zip(logits, sums, strict=True)))
-    if not isinstance(scores, Tensor) or scores.shape != main.shape:
+    scores, shape = combine(step), step.main.shape
+    if not isinstance(scores, Tensor) or scores.shape != shape:
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-        raise CompositionError(f"`combine` must return scores of shape {tuple(main.shape)}, got {got}; correct it")
-    level = getattr(session.combine, "level", None)
-    return scores + (sums[0] if level is None else level(*sums))
+        raise CompositionError(f"`combine` must return scores of shape {tuple(shape)}, got {got}; correct it")
+    level = getattr(combine, "level", None)
+    scores = scores + (step.levels[0] if level is None else level(step))
+    return scores
 
 
 def choosable(scores: Tensor, step: int | None = None, *, prompts: int = 1, prompt: int | None = None) -> Tensor:

@@ -7,6 +7,7 @@ contrast, a token nobody would say can outrank every sensible one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from mmhall.adapters.base import Adapter, Inputs, has_picture
+from mmhall.generation.step import Step
 from mmhall.options import by_model, option
-from mmhall.strategies import Session, Strategy
+from mmhall.strategies import Branch, Session, Strategy
 
 CONTRAST = "the contrast of two distributions"  # claimed by whoever combines branches
 _IMPOSSIBLE = -1e4  # stands for log 0 in a contrast branch; -inf would turn into +inf or NaN
@@ -38,6 +40,11 @@ def contrast(main: Tensor, other: Tensor, alpha: float, beta: float) -> Tensor:
     return ((1 + alpha) * main - alpha * other.clamp_min(_IMPOSSIBLE)).masked_fill(out, -math.inf)
 
 
+def mean(main: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Return the mean of some tensors of one shape; `main` where there are none."""
+    return torch.stack(list(others)).mean(dim=0) if others else main
+
+
 @dataclass(frozen=True, slots=True)
 class Contrast:
     """Contrast the main branch with the mean of the others, as a session's `combine`.
@@ -55,15 +62,14 @@ class Contrast:
         """Whether it changes nothing at all."""
         return self.alpha == 0 and self.beta == 0
 
-    def __call__(self, main: Tensor, *others: Tensor) -> Tensor:
-        """Return scores, (batch, vocabulary)."""
-        other = torch.stack(others).mean(dim=0) if others else main
-        return contrast(main, other, self.alpha, self.beta)
+    def __call__(self, step: Step) -> Tensor:
+        """Return scores, (rows, vocabulary)."""
+        return contrast(step.main, mean(step.main, step.branches), self.alpha, self.beta)
 
-    def level(self, main: Tensor, *others: Tensor) -> Tensor:
-        """Return how much higher the contrast of logits is, (batch, 1), from the log-sum-exps of each branch."""
-        other = torch.stack(others).mean(dim=0) if others else main
-        return (1 + self.alpha) * main - self.alpha * other
+    def level(self, step: Step) -> Tensor:
+        """Return how much higher the contrast of logits is, (rows, 1)."""
+        main, *others = step.levels
+        return (1 + self.alpha) * main - self.alpha * mean(main, others)
 
 
 @dataclass(frozen=True)
@@ -89,4 +95,5 @@ class ContrastStrategy(Strategy):
         combine = Contrast(self.alpha, self.beta)
         if not has_picture(inputs) or combine.neutral:
             return Session()
-        return Session(branches=self.variants(adapter, inputs) if self.alpha > 0 else (), combine=combine)
+        variants = self.variants(adapter, inputs) if self.alpha > 0 else []
+        return Session(branches=[Branch(variant) for variant in variants], combine=combine)

@@ -23,9 +23,8 @@ from mmhall._transformers.settings import Resolved
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import PER_POSITION, Adapter, Inputs
 from mmhall.errors import ModelError, OptionError, PromptError
-from mmhall.generation.chain import Kept
-from mmhall.generation.choose import naming
-from mmhall.generation.prepare import Prepared
+from mmhall.generation.job import Job, Kept
+from mmhall.generation.prepare import Prepared, Source
 from mmhall.generation.run import decode, prepared
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
@@ -97,11 +96,22 @@ class CustomGenerate:
         try:
             adapter.check_placeholders(inputs)
             session = self._method.fitted(adapter).prepare(adapter, inputs)
+            seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []
+            job = Job(
+                adapter,
+                inputs,
+                session,
+                config,
+                seeds,
+                self._method.name,
+                streamer=self._streamer,
+                keep=keep,
+                share=False,
+            )
             main = replace(_prepared(adapter, inputs, config), copies=sequences)
             main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
-            seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []
-            with kept_notes(model, adapter.request_notes), naming(self._method):
-                new = decode(adapter, main, session, config, seeds, self._streamer, keep=keep)
+            with kept_notes(model, adapter.request_notes):
+                new = decode(job, Source(main, adapter.plan(session.ops)))
         finally:
             adapter.close()
         rows = torch.cat([input_ids, new], dim=1)

@@ -13,10 +13,10 @@ from torch import Tensor
 from mmhall._transformers.settings import bare_settings, own_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.errors import OptionError, PromptError
-from mmhall.generation.branches import State, prefill
 from mmhall.generation.choose import choosable, naming
-from mmhall.generation.prepare import prepare
+from mmhall.generation.prepare import Source, prepare
 from mmhall.generation.run import first
+from mmhall.generation.state import State, prefill
 from mmhall.strategies import Strategy
 
 SCORINGS = ("auto", "labels", "strings", "compat")
@@ -110,7 +110,7 @@ class Strings:
                 if self.ends:
                     total += logprobs[:, list(self.ends)].logsumexp(dim=-1).cpu().where(lengths == step, 0)
                 if step + 1 < steps:
-                    state.step(tokens[:, step])
+                    state.read(tokens[:, step : step + 1])
             parts = total.view(prompts, -1).split([len(spellings) for spellings in self.tokens], dim=1)
             return torch.stack([part.logsumexp(dim=1) for part in parts], dim=1) / self.temperature
 
@@ -175,7 +175,7 @@ def _start(adapter: Adapter, inputs: Inputs, new: int) -> State:
     prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
     if prompt + new > limit:
         raise PromptError(f"{prompt} prompt tokens and {new} of the choices exceed the model's context of {limit}")
-    return prefill(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, new)))
+    return prefill(Source(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, new))))
 
 
 def _next(state: State, step: int, prompts: int) -> Tensor:

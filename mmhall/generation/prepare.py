@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from mmhall._transformers.calls import captured
+from mmhall._transformers.calls import captured, first_inputs, is_about_pictures
 from mmhall._transformers.settings import Resolved
+from mmhall.attention import Plan
+from mmhall.errors import PromptError
+from mmhall.attention.exits import Exit, Exits
 from mmhall.generation.shared import Shared
 
 
@@ -46,6 +49,11 @@ class Prepared:
     copies: int = 1
 
     @property
+    def length(self) -> int:
+        """Positions of the prompts, padding included."""
+        return int(self.input_ids.shape[1])
+
+    @property
     def ends(self) -> list[int]:
         """Ids of the tokens that end a text."""
         ends = self.config.eos_token_id
@@ -56,6 +64,20 @@ class Prepared:
         """Id that fills rows which have ended."""
         pad = self.config.pad_token_id
         return pad if pad is not None else next(iter(self.ends), None)
+
+    def read(self, exits: Exits | None = None) -> tuple[Tensor, dict[Exit, Tensor]]:
+        """Run the model over the prompts; arguments and result as in `forward`.
+
+        Raises:
+            PromptError: There are more or fewer pictures than placeholders.
+        """
+        inputs = first_inputs(self.model, self.input_ids, self.kwargs, self.cache)
+        try:
+            return forward(self.model, inputs, exits, len(self.input_ids), 1, prompt=True)
+        except ValueError as error:
+            if not is_about_pictures(error):
+                raise
+            raise PromptError(f"pictures and their placeholders in the prompt do not match: {error}") from error
 
     def processed(self, ids: Tensor, scores: Tensor) -> Tensor:
         """Let the processors edit next-token scores; several rows of a prompt follow each other.
@@ -74,6 +96,19 @@ class Prepared:
         return self.processed(ids.repeat(prompts, 1), scores.repeat(prompts, 1))[prompt * rows : (prompt + 1) * rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A batch on the verge of decoding, and what is asked of the passes that read it.
+
+    Attributes:
+        prepared: The batch.
+        plan: None: nothing is asked.
+    """
+
+    prepared: Prepared
+    plan: Plan | None = None
+
+
 def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolved) -> Prepared:
     """Prepare a batch as `generate` would.
 
@@ -83,3 +118,25 @@ def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolv
         config: One beam and one sequence a row; searching widely is up to the caller.
     """
     return Prepared(*captured(model, inputs, config))
+
+
+def forward(
+    model: PreTrainedModel, inputs: Mapping[str, Any], exits: Exits | None, rows: int, count: int, *, prompt: bool = False
+) -> tuple[Tensor, dict[Exit, Tensor]]:
+    """Run a model once, and read exits on the way.
+
+    Args:
+        model: What decodes.
+        inputs: What it takes.
+        exits: The exits; None: none.
+        rows: The first so many rows of the batch have exits.
+        count: Newest tokens of each row that exits are read at.
+        prompt: Whether a whole prompt is read.
+
+    Returns:
+        Logits, (batch, tokens, V), and those of each exit, (rows, tokens, V) float32.
+    """
+    if exits is None:
+        return model(**inputs, return_dict=True).logits, {}
+    with exits.reading(rows, count, prompt=prompt) as read:
+        return read.split(model(**inputs, return_dict=True).logits)

@@ -13,7 +13,6 @@ from mmhall._transformers.settings import bare_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Op, active
 from mmhall.errors import PromptError
-from mmhall.generation.branches import read
 from mmhall.generation.prepare import prepare
 
 
@@ -53,5 +52,5 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
     kept = torch.arange(length - width - 1, length, device=main.input_ids.device)
     main = replace(main, kwargs=keeping_logits(main.kwargs, kept))
     with active(adapter.plan(ops)):
-        logits: Tensor = read(main).logits
+        logits, _ = main.read()
     return logits[:, -(width + 1) : -1].float()

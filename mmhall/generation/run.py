@@ -5,113 +5,69 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
-from transformers.generation import BaseStreamer
 
 from mmhall._transformers import caches
 from mmhall._transformers.settings import Resolved, bare_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Op
-from mmhall.errors import OptionError, PromptError
+from mmhall.errors import OptionError
 from mmhall.generation.beams import search
 from mmhall.generation.branches import Rows
-from mmhall.generation.chain import Kept, chain
-from mmhall.generation.choose import Draws, choosable, combined, naming
-from mmhall.generation.prepare import Prepared, prepare
+from mmhall.generation.chain import chain
+from mmhall.generation.choose import Draws, choosable, naming
+from mmhall.generation.job import Decoding, Job
+from mmhall.generation.prepare import Prepared, Source, prepare
 from mmhall.generation.shared import Shared, beginnings
 from mmhall.strategies import Session, Strategy
 from mmhall.words import decoded
 
 
-def run(
-    adapter: Adapter,
-    inputs: Inputs,
-    method: Strategy,
-    config: Resolved,
-    seed: int | Sequence[int],
-    streamer: BaseStreamer | None = None,
-    pause: Callable[[], bool] | None = None,
-    watch: tuple[Op, ...] = (),
-    *,
-    share: bool = True,
-    session: Session | None = None,
-    keep: Kept | None = None,
-) -> Tensor:
+def run(job: Job) -> Tensor:
     """Decode a batch.
-
-    Args:
-        adapter: The model.
-        inputs: A batch as the adapter makes it.
-        method: The strategy.
-        config: The generation settings in force.
-        seed: Of each prompt's draws, or one for each.
-        streamer: Gets tokens as they are chosen; without beams, or with a search of the strategy's own, only.
-        pause: Called between steps; True: stop.
-        watch: Ops that look at attention besides what the strategy asks for.
-        share: Read what prompts about one picture begin with once.
-        session: What the strategy wishes, where it was asked already.
-        keep: Gets what tokens are chosen from.
 
     Returns:
         New tokens, (batch x num_return_sequences, length); finished rows are padded.
 
     Raises:
-        PromptError: Prompt and answer exceed the model's context.
+        PromptError: Pictures and placeholders do not match.
         GenerationError: No token can be chosen; it names the strategy and the step.
         CompositionError: The strategy combines scores into another shape.
         OptionError: Tokens are to be drawn, or scores kept, but the strategy searches.
     """
-    _check_length(adapter, inputs, config)
+    adapter, config = job.adapter, job.config
     with torch.inference_mode():
-        session = session or method.fitted(adapter).prepare(adapter, inputs)
-        steered = session.ops or session.again or session.aside is not None or watch
-        main = prepared(adapter, inputs, config, share=share and not steered)
-        if pause is not None:
-            main.criteria.append(_Paused(pause))
+        share = job.share and not (job.session.steers or job.watch)
+        main = source(adapter, job.inputs, (*job.session.ops, *job.watch), config, share=share)
+        criteria = main.prepared.criteria
+        if job.pause is not None:
+            criteria.append(_Paused(job.pause))
         if config.stop_strings:
-            main.criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.input_ids.shape[1]))
-        seeds = [seed] * len(main.input_ids) if isinstance(seed, int) else seed
-        with naming(method):
-            return decode(adapter, main, session, config, seeds, streamer, watch, share=share, keep=keep)
+            criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.prepared.length))
+        return decode(job, main)
 
 
-def _check_length(adapter: Adapter, inputs: Inputs, config: Resolved) -> None:
-    prompt, limit, new = inputs["input_ids"].shape[1], adapter.context_length, config.max_new_tokens
-    if prompt + new > limit:
-        raise PromptError(
-            f"{prompt} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
-        )
-
-
-def decode(
-    adapter: Adapter,
-    main: Prepared,
-    session: Session,
-    config: Resolved,
-    seeds: Sequence[int],
-    streamer: BaseStreamer | None = None,
-    watch: tuple[Op, ...] = (),
-    *,
-    share: bool = False,
-    keep: Kept | None = None,
-) -> Tensor:
-    """Decode a prepared batch with a session, a seed for each prompt; else arguments and result as in `run`."""
+def decode(job: Job, main: Source) -> Tensor:
+    """Decode a job whose main batch is ready to be read; result and errors as in `run`."""
+    session, config, keep = job.session, job.config, job.keep
     if session.search is not None and config.do_sample:
         raise OptionError("generation", "do_sample", True, "False with a strategy that searches")
     if keep is not None and (session.search is not None or config.num_beams > 1):
         told = "left out with beams or a search: its steps follow several answers, and go back"
         raise OptionError("generate", keep.option, True, told)
-    rows = _read(adapter, main, session, config, watch, share=share)
-    if session.search is not None:
-        return session.search(main, rows, session, config, streamer)
-    if config.num_beams > 1:
-        return search(main, rows, session, config)
-    draws = Draws(seeds, main.input_ids.device) if config.do_sample else None
-    return chain(main, rows, session, draws, config.num_return_sequences or 1, streamer, keep)
+    with naming(job.name):
+        rows = opened(job.adapter, main, session, config, share=job.share)
+        if session.search is not None:
+            return session.search(Decoding(job, main.prepared, rows, partial(_other, job)))
+        if config.num_beams > 1:
+            return search(main.prepared, rows, session.prompt_lengths, config)
+        draws = Draws(job.seeds, main.prepared.input_ids.device) if config.do_sample else None
+        return chain(main.prepared, rows, draws, config.num_return_sequences or 1, job.streamer, keep)
 
 
 def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
@@ -126,27 +82,50 @@ def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
         GenerationError: No token can be chosen.
     """
     config = bare_settings(adapter.generator, 1)
-    with torch.inference_mode():
+    with torch.inference_mode(), naming(method.name):
         session = method.fitted(adapter).prepare(adapter, inputs)
-        rows = _read(adapter, prepared(adapter, inputs, config), session, config)
-        with naming(method):
-            return choosable(combined(session, rows.logits), 0, prompts=len(inputs["input_ids"]))
+        rows = opened(adapter, source(adapter, inputs, session.ops, config), session, config)
+        return choosable(rows.scores(), 0, prompts=len(inputs["input_ids"]))
 
 
-def _read(
+def opened(adapter: Adapter, main: Source, session: Session, config: Resolved, *, share: bool = False) -> Rows:
+    """Read the prompts of a batch and of its branches.
+
+    Args:
+        adapter: The model.
+        main: The batch, with a plan of the session's ops.
+        session: The rest of it.
+        config: The generation settings in force.
+        share: Read what prompts about one picture begin with once, in branches without ops.
+    """
+    branches = [
+        source(adapter, branch.inputs, branch.ops, config, share=share and not branch.ops) for branch in session.decoded
+    ]
+    if session.search is not None:  # it may try tokens side by side, which needs a plan everywhere
+        main, *branches = (replace(one, plan=one.plan or adapter.plan((), empty=True)) for one in (main, *branches))
+    beside = session.reference
+    reference = None if beside is None else source(adapter, beside.inputs, beside.ops, config, empty=True)
+    again = None if not session.reread else 1 if adapter.forgets else main.prepared.length
+    exits = adapter.exits(session.exits) if session.exits else None
+    return Rows(main, branches, session.combine, exits=exits, reference=reference, reread=again)
+
+
+def _other(job: Job, session: Session, inputs: Inputs) -> Rows:
+    """Read other inputs for the prompts of a job; `opened` says how."""
+    return opened(job.adapter, source(job.adapter, inputs, session.ops, job.config), session, job.config)
+
+
+def source(
     adapter: Adapter,
-    main: Prepared,
-    session: Session,
+    inputs: Inputs,
+    ops: Sequence[Op],
     config: Resolved,
-    watch: tuple[Op, ...] = (),
     *,
     share: bool = False,
-) -> Rows:
-    """Read the prompts of a batch and of its branches."""
-    branches = [prepared(adapter, branch, config, share=share) for branch in session.branches]
-    aside = prepared(adapter, session.aside, config) if session.aside is not None else None
-    again = None if not session.again else 1 if adapter.forgets else main.input_ids.shape[1]
-    return Rows(main, branches, adapter.plan((*session.ops, *watch)), aside, again)
+    empty: bool = False,
+) -> Source:
+    """Prepare a batch with the plan of its ops; arguments as in `prepared`, `empty` as in `Adapter.plan`."""
+    return Source(prepared(adapter, inputs, config, share=share), adapter.plan(ops, empty=empty))
 
 
 def prepared(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool = False) -> Prepared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mmhall.adapters.base import Request
-from mmhall.generation.branches import prefill
+from mmhall.generation.state import prefill
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from tests.generation.reference import QUIET, ours, picture

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mmhall.adapters.base import PER_POSITION, Request
-from mmhall.generation.branches import prefill
+from mmhall.generation.state import prefill
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.words import special_tokens

@@ -17,10 +17,10 @@ from mmhall._transformers.calls import CACHE
 from mmhall.adapters.base import Adapter
 from mmhall.attention import Op, active
 from mmhall.attention.plan import SELF_ATTENTION
-from mmhall.generation.run import run
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import strategy
+from tests.jobs import run
 
 PROMPTS = ("Is there a dog in the image?", "What is on the left of it, and what is behind that? Tell me.")
 SIZES = ((40, 24), (30, 56))

@@ -25,7 +25,7 @@ from transformers import (
 from mmhall.adapters.base import Adapter, Request
 from mmhall.attention import Op, active
 from mmhall.errors import ModelError
-from mmhall.generation.run import decode, prepared, run
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Session, Strategy
@@ -48,6 +48,7 @@ from tests.attention.reference import (
     real,
     reweighed,
 )
+from tests.jobs import decode, run
 from tests.zoo import ZOO
 
 # transformers' own, of the processors of GLM-4V and PaliGemma

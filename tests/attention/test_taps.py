@@ -10,11 +10,12 @@ from torch.nn import ModuleList
 
 from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
-from mmhall.generation.run import decode, prepared, run
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Session, strategy
 from tests.attention.reference import EVERY, PROMPTS, pictures, real
+from tests.jobs import decode, run
 from tests.zoo import ZOO
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -136,7 +137,7 @@ def test_only_the_main_rows_are_shown(llava):
     config = Settings(max_new_tokens=3).resolved(llava.adapter.generator)
     config.min_new_tokens = 3
     with torch.inference_mode():
-        decode(adapter, prepared(adapter, inputs, config), session, config, [0, 0])
+        decode(adapter, inputs, session, config, [0, 0])
     assert {states.shape[0] for _, _, states in tap.seen} == {2}
     alone = Tap()
     run(adapter, inputs, strategy("greedy"), config, 0, watch=(alone,))

@@ -13,10 +13,11 @@ from torch import Tensor
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter, Inputs, Request
-from mmhall.generation.run import decode, prepared, run
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from tests.attention.reference import Eager, Edit
 from tests.generation.reference import picture
+from tests.jobs import decode, run
 from tests.zoo import ZOO
 
 FAMILIES = tuple(ZOO)

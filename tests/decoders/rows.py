@@ -21,11 +21,12 @@ import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter, Inputs, Request
 from mmhall.generation.branches import Rows
-from mmhall.generation.run import prepared, run
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session
 from tests.attention.reference import Eager
 from tests.generation.reference import FAMILIES, REQUESTS, built
+from tests.jobs import run
 
 IN_SEQUENCE = tuple(name for name in FAMILIES if name != "mllama")
 SINKS = "sink_dims=(3, 7), tau=1.3, mass=0.05, rho=0.35"  # random models have no massive dimensions: any two do

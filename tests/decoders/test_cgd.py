@@ -18,12 +18,13 @@ from mmhall.clip import load_clip, says_something
 from mmhall.decoders.cgd import CGD, Guided, Text, best_only, sentence_seed
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.branches import Rows
-from mmhall.generation.run import prepared, run
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.options import parse
 from mmhall.strategies import Session, strategy
 from tests.clip import CLIP
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, anew, built, cut, ends
+from tests.jobs import run
 
 pytestmark = [QUIET, pytest.mark.usefixtures("clip")]
 

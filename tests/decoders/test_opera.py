@@ -17,7 +17,7 @@ from mmhall.attention.plan import current
 from mmhall.decoders.opera import Opera, Retrospection, back, without
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.branches import Rows
-from mmhall.generation.run import decode, prepared
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager
@@ -25,6 +25,7 @@ from tests.conftest import make_random_llava
 from tests.decoders.opera_reference import Reference
 from tests.generation.official import Official
 from tests.generation.reference import QUIET, REQUESTS, ours, said
+from tests.jobs import decode
 
 pytestmark = QUIET
 
@@ -348,7 +349,7 @@ def test_what_is_streamed_is_never_taken_back(spec):
         config = Settings(max_new_tokens=20, num_beams=3).resolved(adapter.generator)
         with torch.inference_mode():
             session = mmhall.strategy(spec).prepare(adapter, inputs)
-            rows = decode(adapter, prepared(adapter, inputs, config), session, config, [], heard)
+            rows = decode(adapter, inputs, session, config, [], heard)
         assert heard.pieces.pop() == "end"
         assert [token for piece in heard.pieces for token in piece] == rows[0].tolist()
         counts.append(len(heard.pieces))

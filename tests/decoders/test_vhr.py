@@ -17,7 +17,7 @@ from mmhall.adapters.base import Request
 from mmhall.attention import Op
 from mmhall.decoders.vhr import seeing
 from mmhall.errors import OptionError
-from mmhall.generation.run import decode, prepared
+from mmhall.generation.run import prepared
 from tests.decoders.reference import (
     FAMILIES,
     NEW,
@@ -31,6 +31,7 @@ from tests.decoders.reference import (
     settings,
     slow,
 )
+from tests.jobs import decode
 from tests.zoo import ZOO
 
 pytestmark = QUIET
@@ -140,7 +141,7 @@ def gains_of(model: Slow, requests, spec: str, **more) -> dict[int, Tensor]:
     with torch.inference_mode():
         session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs)
         config = settings(adapter, **more)
-        decode(adapter, prepared(adapter, inputs, config), session, config, [0] * len(requests))
+        decode(adapter, inputs, session, config, [0] * len(requests))
     return session.ops[0].gains
 
 
@@ -267,7 +268,7 @@ def noted(model: Slow, spec: str, **more) -> tuple[Note, dict[int, Tensor]]:
         session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs)
         gains = session.ops[0].gains if session.ops else {}
         note, config = Note(gains), settings(adapter, **more)
-        decode(adapter, prepared(adapter, inputs, config), session, config, [0, 0], watch=(note,))
+        decode(adapter, inputs, session, config, [0, 0], watch=(note,))
     return note, gains
 
 

@@ -15,9 +15,9 @@ from transformers import DynamicLayer, PreTrainedModel, ProcessorMixin, cache_ut
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter, Inputs, Request
-from mmhall.generation.run import run
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session
+from tests.jobs import run
 from tests.zoo import ZOO
 
 FAMILIES = tuple(ZOO)

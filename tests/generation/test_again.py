@@ -9,10 +9,11 @@ import torch
 
 import mmhall
 from mmhall.attention import Op
-from mmhall.generation.run import decode, prepared
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours
+from tests.jobs import decode
 
 pytestmark = QUIET
 
@@ -35,7 +36,7 @@ class Note(Op):
 def decoded(adapter, inputs, session, **options):
     config = Settings(max_new_tokens=5, **options).resolved(adapter.generator)
     with torch.inference_mode():
-        return decode(adapter, prepared(adapter, inputs, config), session, config, [0] * len(inputs["input_ids"]))
+        return decode(adapter, inputs, session, config, [0] * len(inputs["input_ids"]))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -48,7 +49,7 @@ def test_reading_twice_changes_nothing_by_itself(family, options):
         session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs)
         once = decoded(adapter, inputs, session, **options)
         session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs)
-        twice = decoded(adapter, inputs, dataclasses.replace(session, again=True), **options)
+        twice = decoded(adapter, inputs, dataclasses.replace(session, reread=True), **options)
         assert once.tolist() == twice.tolist(), spec
 
 
@@ -57,7 +58,7 @@ def test_a_prompt_that_looks_ahead_or_recurs_is_read_again_as_a_whole(family):
     adapter = ours(family)
     inputs = adapter.inputs(REQUESTS[:2])
     length, note = inputs["input_ids"].shape[1], Note(len(adapter.layers) - 1, adapter.image_kinds)
-    decoded(adapter, inputs, Session(ops=[note], again=True))
+    decoded(adapter, inputs, Session(ops=[note], reread=True))
     assert note.noted[:2] == [(0, 0, length, True), (0, 0, length, True)]
     assert note.noted[2:] == [(step, length + step - 1, 1, False) for step in range(1, len(note.noted) - 1)]
 
@@ -68,7 +69,7 @@ def test_ops_see_the_second_reading_as_the_first_step(family):
     inputs = adapter.inputs(REQUESTS[:2])
     length, notes = inputs["input_ids"].shape[1], [Note(0, adapter.image_kinds) for _ in range(2)]
     for again, note in zip((False, True), notes, strict=True):
-        decoded(adapter, inputs, Session(ops=[note], again=again))
+        decoded(adapter, inputs, Session(ops=[note], reread=again))
     once, twice = notes
     assert twice.noted[:3] == [(0, 0, length, True), (0, length - 1, 1, False), (1, length, 1, False)]
     assert [(step, start) for step, start, *_ in twice.noted[1:]] == [

@@ -11,10 +11,11 @@ import torch
 import mmhall
 from mmhall.adapters.base import Request
 from mmhall.attention import SELF_ATTENTION, Op
-from mmhall.generation.run import decode, prepared, run
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, picture, said
+from tests.jobs import decode, run
 from tests.threads import own_threads
 
 pytestmark = QUIET
@@ -43,10 +44,10 @@ class Compare(Scale):
 
     def edit_output(self, call, output):
         self.order.append(("main", call.layer, call.step))
-        assert (call.aside is None) == (call.step > 0)
+        assert (call.reference is None) == (call.step > 0)
         if call.step == 0:
-            self.asides[call.layer] = call.aside.clone()
-            share = (output[:, -1] - call.aside[:, -1]).norm(dim=-1) / output[:, -1].norm(dim=-1)
+            self.asides[call.layer] = call.reference.clone()
+            share = (output[:, -1] - call.reference[:, -1]).norm(dim=-1) / output[:, -1].norm(dim=-1)
             self.factors[call.layer] = (0.5 + share / (1 + share))[:, None, :, None]
         return super().edit_output(call, output)
 
@@ -87,7 +88,7 @@ class Meet(Op):
 def decoded(adapter, inputs, ops, aside=None, **more):
     config = Settings(**{"max_new_tokens": 4, **more}).resolved(adapter.generator)
     with torch.inference_mode():
-        return decode(adapter, prepared(adapter, inputs, config), Session(ops=ops, aside=aside), config, [0, 0])
+        return decode(adapter, inputs, Session(ops=ops, aside=aside), config, [0, 0])
 
 
 @pytest.fixture(params=FAMILIES)
@@ -141,7 +142,7 @@ def test_what_the_other_pass_lacks_is_none_aside():
 
         def edit_output(self, call, output):
             if call.step == 0:
-                self.seen[call.layer] = call.aside
+                self.seen[call.layer] = call.reference
             return output
 
         def edit_aside(self, call, output):

@@ -9,10 +9,10 @@ import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
 import mmhall
-from mmhall.generation.run import run
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session
 from tests.generation.reference import (
+from tests.jobs import run
     FAMILIES,
     LENGTH,
     QUIET,

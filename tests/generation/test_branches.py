@@ -11,7 +11,8 @@ import mmhall
 from mmhall._transformers import caches
 from mmhall.adapters.base import Request
 from mmhall.errors import CompositionError
-from mmhall.generation.branches import Rows, join, prefill
+from mmhall.generation.branches import Rows
+from mmhall.generation.state import join, prefill
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session

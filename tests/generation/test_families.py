@@ -7,9 +7,9 @@ import torch
 
 import mmhall
 from mmhall.adapters.base import Request
-from mmhall.generation.run import run
 from mmhall.generation.settings import Settings
 from tests.generation.reference import FAMILIES, LENGTH, QUIET, REQUESTS, cut, ends, generated, ours, picture, said
+from tests.jobs import run
 
 pytestmark = QUIET
 

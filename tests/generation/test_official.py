@@ -10,13 +10,13 @@ import torch
 import mmhall
 from mmhall.errors import OptionError
 from mmhall.generation.hypotheses import Stopping, WholePool
-from mmhall.generation.run import run
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Session
 from tests.conftest import make_random_llava
 from tests.generation.official import Official, Search
 from tests.generation.reference import QUIET, REQUESTS, cut
+from tests.jobs import run
 
 pytestmark = QUIET
 

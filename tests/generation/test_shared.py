@@ -8,12 +8,13 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from mmhall.adapters.base import Adapter, Request
 from mmhall.adapters.paligemma import PaliGemmaAdapter
-from mmhall.generation.branches import prefill_shared
-from mmhall.generation.run import prepared, run
+from mmhall.generation.state import prefill_shared
+from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.generation.shared import beginnings
 from mmhall.strategies import strategy
 from tests.generation.reference import FAMILIES, QUIET, ours, picture
+from tests.jobs import run
 from tests.zoo import ZOO
 
 FIRST, SECOND = picture(40, 40, 4), picture(64, 32, 8)

@@ -8,14 +8,15 @@ two ever computes. What is compared in a layer may therefore depend on what was 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from mmhall.attention import Call, Op, Plan, active
-from mmhall.generation.prepare import Prepared
+from mmhall.attention import ATTENTION, Call, Op, Plan, active
+from mmhall.generation.prepare import Source
 from mmhall.threads import Caller
 
 
@@ -26,27 +27,27 @@ class _Left(BaseException):
 class _Offer(Op):
     """Hands a layer's head outputs to the main pass and waits for it to get there."""
 
-    def __init__(self, main: Plan, turns: _Turns) -> None:
-        self.layers, self._main, self._turns = main.compared, main, turns
+    kinds = ATTENTION
+
+    def __init__(self, layers: frozenset[int], turns: _Turns) -> None:
+        self.layers, self._turns = layers, turns
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
         self._turns.offer(call.layer, output)
-        for op in self._main.for_layer(call.layer):
-            output = op.edit_aside(call, output)
         return output
 
 
 class _Turns:
     """A pass in a thread, resumed from one compared layer to the next."""
 
-    def __init__(self, prepared: Prepared, plan: Plan) -> None:
-        self._prepared, self._main = prepared, plan
+    def __init__(self, source: Source, main: Plan) -> None:
+        self._source, self._compared = source, main.compared
         self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
         self._held: Tensor | BaseException | None = None
         self._layer = -1  # where the pass has come to
         self._left = False
-        work = Caller(prepared.input_ids.device).wrap(self._work)
-        self._thread = threading.Thread(target=work, name="mmhall aside", daemon=True)
+        work = Caller(source.prepared.input_ids.device).wrap(self._work)
+        self._thread = threading.Thread(target=work, name="mmhall lockstep", daemon=True)
 
     def at(self, layer: int) -> Tensor | None:
         """Let the pass go on to a layer; return its head outputs there, (B, Q, H, Dv), None if it leaves that out."""
@@ -76,13 +77,13 @@ class _Turns:
             self._thread.join()
 
     def _work(self) -> None:
-        from mmhall.generation.branches import read
-
-        own = Plan([_Offer(self._main, self)], self._main.kinds)
+        own = self._source.plan
+        assert own is not None
+        plan = replace(own, ops=(_Offer(self._compared, self), *own.ops))
         try:
-            with torch.inference_mode(), active(own):
-                read(self._prepared)
-            self._layer = len(self._main.kinds)
+            with torch.inference_mode(), active(plan, self._source.prepared.length):
+                self._source.prepared.read()
+            self._layer = len(plan.kinds)
         except _Left:
             pass
         except BaseException as error:
@@ -92,15 +93,22 @@ class _Turns:
 
 
 @contextmanager
-def beside(plan: Plan | None, prepared: Prepared | None) -> Iterator[None]:
-    """Let the ops of a plan compare with a pass over another prompt, while the main one is read."""
-    if plan is None or prepared is None or not plan.compared:
-        yield
+def beside(main: Plan | None, source: Source | None) -> Iterator[Callable[[int], Tensor | None] | None]:
+    """Let the ops of a plan compare with a pass over another prompt, while the main one is read.
+
+    Args:
+        main: The plan of the main pass.
+        source: The other prompt, with a plan of its own; None: there is none.
+
+    Yields:
+        What gives its head outputs by layer, (B, Q', H, Dv), None in layers that it leaves out; None: nothing to
+        compare with.
+    """
+    if main is None or source is None or not main.compared:
+        yield None
         return
-    turns = _Turns(prepared, plan)
-    plan.aside = turns.at
+    turns = _Turns(source, main)
     try:
-        yield
+        yield turns.at
     finally:
-        plan.aside = None
         turns.close()

@@ -1,0 +1,148 @@
+"""One batch to be decoded, with everything decided that decides what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers.generation import BaseStreamer
+
+from mmhall._transformers.settings import Resolved
+from mmhall.adapters.base import Adapter, Inputs
+from mmhall.attention import Op
+from mmhall.errors import PromptError
+from mmhall.generation.branches import Rows
+from mmhall.generation.prepare import Prepared
+from mmhall.generation.settings import Settings
+
+if TYPE_CHECKING:
+    from mmhall.strategies import Session, Strategy
+
+
+@dataclass(slots=True)
+class Kept:
+    """What the steps of a chain chose from, (rows, vocabulary) float32 each, kept for who asks.
+
+    Attributes:
+        option: The option that asks for it, for a refusal.
+        scores: The scores that each token was chosen from: combined, and edited by the processors; None: not asked for.
+        logits: The main rows' logits; None: not asked for.
+    """
+
+    option: str
+    scores: list[Tensor] | None = None
+    logits: list[Tensor] | None = None
+
+    def add(self, scores: Tensor, logits: Tensor) -> None:
+        """Keep those of one step."""
+        if self.scores is not None:
+            self.scores.append(scores)
+        if self.logits is not None:
+            self.logits.append(logits.clone())
+
+    def scores_of(self, row: int, length: int) -> Tensor:
+        """Return the scores of a row's first `length` tokens, (length, vocabulary) on the CPU."""
+        assert self.scores is not None
+        return torch.stack([step[row] for step in self.scores])[:length].cpu()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A batch to be decoded.
+
+    Attributes:
+        adapter: The model.
+        inputs: A batch as the adapter makes it.
+        session: What the strategy wishes for this batch.
+        config: The generation settings in force.
+        seeds: Of each prompt's draws.
+        name: Of the strategy, for what goes wrong.
+        streamer: Gets tokens as they are chosen; without beams, or with a search of the strategy's own, only.
+        pause: Called between steps; True: stop.
+        watch: Ops that look on besides what the strategy asks for.
+        keep: Gets what tokens are chosen from.
+        share: Read what prompts about one picture begin with once.
+    """
+
+    adapter: Adapter
+    inputs: Inputs
+    session: Session
+    config: Resolved
+    seeds: Sequence[int]
+    name: str = "the model"
+    streamer: BaseStreamer | None = None
+    pause: Callable[[], bool] | None = None
+    watch: tuple[Op, ...] = ()
+    keep: Kept | None = None
+    share: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a model is to answer: strategy and settings, fitted to the model once.
+
+    Attributes:
+        strategy: With a value for every option.
+        origins: Where each option that was left open got its value from.
+        settings: The generation settings that were asked for.
+        config: Those in force.
+    """
+
+    strategy: Strategy
+    origins: Mapping[str, str]
+    settings: Settings
+    config: Resolved
+
+    @classmethod
+    def of(cls, adapter: Adapter, strategy: Strategy, settings: Settings) -> Recipe:
+        """Fit a strategy and settings to a model.
+
+        Raises:
+            CompositionError: The model cannot carry the strategy.
+            OptionError: An option or a setting does not fit the model.
+        """
+        config = settings.resolved(adapter.generator, strategy.beams)
+        return cls(strategy.fitted(adapter), strategy.origins(adapter), settings, config)
+
+    def job(self, adapter: Adapter, inputs: Inputs, seeds: Sequence[int] | None = None, **more: Any) -> Job:
+        """Ask the strategy what it wishes for a batch.
+
+        Args:
+            adapter: The model.
+            inputs: A batch as the adapter makes it.
+            seeds: Of each prompt's draws; None: that of the settings.
+            **more: The rest of a `Job`.
+
+        Raises:
+            PromptError: Prompt and answer exceed the model's context.
+        """
+        count, length = inputs["input_ids"].shape
+        limit, new = adapter.context_length, self.config.max_new_tokens
+        if length + new > limit:
+            raise PromptError(
+                f"{length} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
+            )
+        with torch.inference_mode():
+            session = self.strategy.prepare(adapter, inputs)
+        drawn = [self.settings.seed] * count if seeds is None else seeds
+        return Job(adapter, inputs, session, self.config, drawn, self.strategy.name, **more)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """A batch that has been read, handed to a strategy's own search.
+
+    Attributes:
+        job: The batch.
+        prepared: The same, as `generate` prepared it.
+        rows: The same, read, with its branches.
+        open: Reads other inputs for the same prompts, such as other pictures, and what was said to them.
+    """
+
+    job: Job
+    prepared: Prepared
+    rows: Rows
+    open: Callable[[Session, Inputs], Rows]

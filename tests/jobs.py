@@ -1,0 +1,48 @@
+"""Decode batches in tests, from a strategy or a session and settings in force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmhall._transformers.settings import Resolved
+from mmhall.adapters.base import Adapter, Inputs
+from mmhall.attention import Op
+from mmhall.generation import run as running
+from mmhall.generation.branches import Rows
+from mmhall.generation.job import Decoding, Job
+from mmhall.strategies import Session, Strategy
+
+
+def run(
+    adapter: Adapter,
+    inputs: Inputs,
+    method: Strategy,
+    config: Resolved,
+    seed: int | Sequence[int] = 0,
+    streamer=None,
+    **more,
+) -> Tensor:
+    """Decode a batch with a strategy, as an `LVLM` does."""
+    with torch.inference_mode():
+        session = method.fitted(adapter).prepare(adapter, inputs)
+    seeds = [seed] * len(inputs["input_ids"]) if isinstance(seed, int) else seed
+    return running.run(Job(adapter, inputs, session, config, seeds, method.name, streamer=streamer, **more))
+
+
+def decode(
+    adapter: Adapter, inputs: Inputs, session: Session, config: Resolved, seeds: Sequence[int] = (), **more
+) -> Tensor:
+    """Decode a batch with a session; what its prompts have in common is not shared."""
+    return running.run(Job(adapter, inputs, session, config, seeds, share=False, **more))
+
+
+def opened(
+    adapter: Adapter, inputs: Inputs, session: Session, config: Resolved, watch: Sequence[Op] = ()
+) -> tuple[Decoding, Rows]:
+    """Read a batch and its branches, ready for a search."""
+    main = running.source(adapter, inputs, (*watch, *session.ops), config)
+    rows = running.opened(adapter, main, session, config)
+    return Decoding(Job(adapter, inputs, session, config, []), main.prepared, rows, None), rows

@@ -2,14 +2,177 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
-from mmhall.errors import ModelError
+from mmhall.errors import ModelError, UnknownNameError
+
+SITES = ("attn", "mlp", "out")
 
 _KINDS = {"full_attention": "full", "sliding_attention": "sliding", "chunked_attention": "chunked"}
+# What transformers calls the parts; fc2 is the last of the two matrices that are OPT's MLP.
+_UPDATES = {
+    "attn": ("self_attn", "cross_attn", "linear_attn", "attention", "attn", "self_attention", "mamba", "conv"),
+    "mlp": ("mlp", "feed_forward", "fc2", "experts", "block_sparse_moe", "shared_mlp"),
+}
+_NORMS = ("norm", "final_layer_norm", "final_layernorm", "ln_f")
+_PROJECTORS = ("merger", "vision_adapter", "multi_modal_projector", "connector", "embed_vision", "qformer")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers that follow each other, and the sites of each where states can be read and written.
+
+    Attributes:
+        family: Of the model, for messages.
+        module: What owns the layers.
+        layers: The layers, in the order they run.
+    """
+
+    family: str
+    module: nn.Module
+    layers: tuple[nn.Module, ...]
+
+    def site(self, index: int, name: str) -> nn.Module:
+        """Return the module at a site of a layer; see `site`.
+
+        Args:
+            index: 0-based layer.
+            name: "attn", "mlp" or "out".
+
+        Raises:
+            ModelError: The layer has no such module, or several.
+        """
+        return site(self.layers[index], name, self.family)
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of one model, each looked for when it is asked for.
+
+    Attributes:
+        model: The model.
+    """
+
+    model: PreTrainedModel
+
+    @property
+    def family(self) -> str:
+        """What transformers calls the family."""
+        return str(self.model.config.model_type)
+
+    @cached_property
+    def decoder(self) -> Stack:
+        """The decoder's layers.
+
+        Raises:
+            ModelError: No stack of layers was found.
+        """
+        module, layers = find_decoder(self.model)
+        return Stack(self.family, module, tuple(layers))
+
+    @cached_property
+    def final_norm(self) -> nn.Module:
+        """What stands between the last decoder layer and the head; the identity where nothing does.
+
+        Raises:
+            ModelError: It was not found.
+        """
+        decoder = self.decoder.module
+        name = next((name for name in _NORMS if hasattr(decoder, name)), None)
+        if name is None:
+            raise ModelError(f"{self.family}: no norm was found between the last decoder layer and the head")
+        between: tuple[nn.Module | None, ...] = (getattr(decoder, name), getattr(decoder, "project_out", None))
+        steps = [step for step in between if step is not None]
+        return steps[0] if len(steps) == 1 else nn.Sequential(*steps)
+
+    @cached_property
+    def vision(self) -> Stack:
+        """The vision tower and its encoder layers; where it has two encoders, the layers of both.
+
+        Raises:
+            ModelError: There is no vision tower, or it has no stack of layers with attention and MLP.
+        """
+        tower = self.model.get_encoder(modality="image")
+        if tower is self.model or self.decoder.module in tower.modules():
+            raise ModelError(f"{self.family}: no vision tower was found")
+        layers = tuple(_encoder_layers(tower))
+        if not layers:
+            raise ModelError(f"{self.family}: no stack of encoder layers was found in its {type(tower).__name__}")
+        return Stack(self.family, tower, layers)
+
+    @cached_property
+    def projector(self) -> nn.Module:
+        """The first module behind the vision tower: what makes image tokens of features.
+
+        Its argument `features_argument` takes the features, (..., patches, width), in the order the tower has them,
+        which need not be that of the image tokens. It may be a part of what transformers calls the vision tower.
+
+        Raises:
+            ModelError: It was not found.
+        """
+        named = [(path.rpartition(".")[2], part) for path, part in self.model.named_modules()]
+        found: nn.Module | None = next((part for name in _PROJECTORS for own, part in named if own == name), None)
+        if found is None:
+            raise ModelError(f"{self.family}: no module was found that takes the features of the vision tower")
+        return found
+
+    @cached_property
+    def features_argument(self) -> str:
+        """The parameter of the projector's forward that takes the features.
+
+        It is the first, and may be passed by position; a Q-Former is always handed it by keyword.
+
+        Raises:
+            ModelError: The projector was not found.
+        """
+        parameters = list(inspect.signature(self.projector.forward).parameters)
+        return next((name for name in parameters if name == "encoder_hidden_states"), parameters[0])
+
+
+def site(layer: nn.Module, name: str, family: str) -> nn.Module:
+    """Return the module whose output stands at a site of a layer.
+
+    The output is a tensor or a tuple that begins with one, (batch, rows, width), of some MLPs (batch * rows, width).
+
+    Args:
+        layer: A layer of a decoder or a vision tower.
+        name: "attn", what attention adds (before a norm of its own, a gate, and the sum); "mlp", what the MLP or the
+            experts add (likewise); "out", the layer's own output.
+        family: Of the model, for messages.
+
+    Raises:
+        ModelError: The layer has no such module, or several that share the work.
+        UnknownNameError: There is no such site.
+    """
+    if name not in SITES:
+        raise UnknownNameError("site", name, SITES)
+    if name == "out":
+        return layer
+    found = _updates(layer, name)
+    if len(found) == 1:
+        return found[0][1]
+    names = " and ".join(child for child, _ in found)
+    what = f"its {names} share what is added there" if found else f"it has none of {', '.join(_UPDATES[name])}"
+    raise ModelError(f"{family}: no single module is the site {name!r} of a {type(layer).__name__}: {what}")
+
+
+def _updates(layer: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+    """Return the parts of a layer that write at a site, by name."""
+    return [(child, module) for child, module in layer.named_children() if child in _UPDATES[name]]
+
+
+def _encoder_layers(tower: nn.Module) -> Iterator[nn.Module]:
+    """Yield the layers of a tower: what stands in a list and has one attention and one MLP."""
+    for part in tower.modules():
+        if isinstance(part, nn.ModuleList):
+            yield from (layer for layer in part if all(len(_updates(layer, name)) == 1 for name in _UPDATES))
 
 
 def find_decoder(model: PreTrainedModel) -> tuple[PreTrainedModel, list[nn.Module]]:

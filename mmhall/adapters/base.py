@@ -12,7 +12,7 @@ from torch import BoolTensor, Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters import prompts
-from mmhall.adapters.anatomy import find_decoder, find_image_token, kinds_of
+from mmhall.adapters.anatomy import Anatomy, find_decoder, find_image_token, kinds_of
 from mmhall.adapters.grid import Boxes, Grid, Told, block_side, nowhere, raster, read_places, tell_places
 from mmhall.adapters.messages import Conversation, Request
 from mmhall.adapters.pixels import pixel_rows
@@ -116,6 +116,11 @@ class Adapter:
                 f"{self.model.config.model_type}: layers {sorted(set(wanted) ^ set(seen))} do not attend through "
                 "transformers' attention interface exactly once; mmhall cannot read or steer them"
             )
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """The parts of the model: sites of its layers, final norm, vision tower, projector."""
+        return Anatomy(self.model)
 
     @property
     def chat(self) -> ChatTemplate | None:

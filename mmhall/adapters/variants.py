@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from mmhall.adapters import prompts
-from mmhall.adapters.batch import PER_POSITION, Batch, Inputs
+from mmhall.adapters.batch import PER_POSITION, Batch, Inputs, has_picture
+from mmhall.adapters.messages import Request
 from mmhall.adapters.pixels import pixel_rows
 from mmhall.adapters.reader import Reader
+from mmhall.errors import ImageError, ModelError
+from mmhall.images import open_image
+
+ChangePicture = Callable[[Image.Image, int, int], Image.Image]
 
 
 class Variants(Reader):
@@ -70,6 +76,34 @@ class Variants(Reader):
         parts = pixels.split(pixel_rows(len(pixels), self.placeholders(inputs["input_ids"])))
         return {**inputs, "pixel_values": torch.cat([change(part) for part in parts])}
 
+    def with_pictures(self, inputs: Inputs, change: ChangePicture) -> Batch:
+        """Return the same prompts with other pictures, such as crops, read by the family's own processor.
+
+        All is read anew: a picture of another size may take more or fewer image tokens, and what was done to the
+        pixels of these inputs before is gone.
+
+        Args:
+            inputs: A batch as `inputs` makes it.
+            change: Gets a copy of a picture, the 0-based number of its request in the batch and its own in the
+                request; returns the picture to read instead, of any size.
+
+        Raises:
+            ModelError: The inputs hold no pictures: some other processor made them, or they were taken out.
+            ImageError: `change` returns something else than a picture, or the model cannot read one.
+        """
+        if not isinstance(inputs, Batch):
+            raise ModelError(
+                "these inputs hold tensors alone, as some other processor makes them, and no pictures to change; make "
+                "them with adapter.inputs(requests)"
+            )
+        if not has_picture(inputs) and any(request.images for request in inputs.requests):
+            raise ModelError("the pictures were taken out of these inputs; give the inputs they were made of")
+        requests = []
+        for index, request in enumerate(inputs.requests):
+            images = [_changed(image, index, number, change) for number, image in enumerate(request.images)]
+            requests.append(Request(request.prompt, tuple(images)))
+        return self.inputs(requests)
+
     def constant_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
         """Return the same prompts with every picture of one grey: 0.0 black, 0.5 grey, 1.0 white."""
         assert self.processor is not None
@@ -101,3 +135,14 @@ class Variants(Reader):
     def _nearly_zero(self) -> float:
         """A pixel as good as zero: some families take a picture of zeros for padding."""
         return min(torch.finfo(self.model.dtype).smallest_normal, 1e-7)  # float16 can hold that, if not normalised
+
+
+def _changed(image: Image.Image, request: int, number: int, change: ChangePicture) -> Image.Image:
+    """Return what a change makes of a picture, as RGB."""
+    changed = change(image.copy(), request, number)
+    if not isinstance(changed, Image.Image):
+        raise ImageError(
+            f"a change of pictures must return a PIL image, got {type(changed).__name__} for picture {number + 1} of "
+            f"request {request + 1}"
+        )
+    return open_image(changed)

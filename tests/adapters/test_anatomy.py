@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
@@ -256,6 +257,19 @@ def test_a_layer_without_a_site_is_refused_by_name():
     assert stack.site(1, "out") is stack.layers[1]
     with pytest.raises(UnknownNameError, match="unknown site 'atn'; did you mean 'attn'"):
         site(stack.layers[1], "atn", "odd")
+
+
+@pytest.mark.parametrize("name", ["gemma4"])
+def test_experts_beside_an_mlp_are_refused_as_its_site(adapter):
+    """The larger Gemma 4 adds up the two before their common norm."""
+    config = copy.deepcopy(adapter.decoder.config)
+    for option, value in {"num_experts": 2, "top_k_experts": 1, "moe_intermediate_size": 8}.items():
+        setattr(config, option, value)
+    config.enable_moe_block = True
+    layer = type(adapter.layers[0])(config, 0)
+    assert site(layer, "attn", "gemma4") is layer.self_attn
+    with pytest.raises(ModelError, match="site 'mlp' of a Gemma4TextDecoderLayer: its mlp and experts share"):
+        site(layer, "mlp", "gemma4")
 
 
 @pytest.mark.parametrize("name", ["llava"])

@@ -88,7 +88,8 @@ class Anatomy:
         name = next((name for name in _NORMS if hasattr(decoder, name)), None)
         if name is None:
             raise ModelError(f"{self.family}: no norm was found between the last decoder layer and the head")
-        steps = [step for step in (getattr(decoder, name), getattr(decoder, "project_out", None)) if step is not None]
+        between: tuple[nn.Module | None, ...] = (getattr(decoder, name), getattr(decoder, "project_out", None))
+        steps = [step for step in between if step is not None]
         return steps[0] if len(steps) == 1 else nn.Sequential(*steps)
 
     @cached_property
@@ -110,14 +111,14 @@ class Anatomy:
     def projector(self) -> nn.Module:
         """The first module behind the vision tower: what makes image tokens of features.
 
-        Its argument `features_argument` are the features, (..., patches, width); it may be a part of the module that
-        transformers calls the vision tower.
+        Its argument `features_argument` takes the features, (..., patches, width), in the order the tower has them,
+        which need not be that of the image tokens. It may be a part of what transformers calls the vision tower.
 
         Raises:
             ModelError: It was not found.
         """
         named = [(path.rpartition(".")[2], part) for path, part in self.model.named_modules()]
-        found = next((part for name in _PROJECTORS for own, part in named if own == name), None)
+        found: nn.Module | None = next((part for name in _PROJECTORS for own, part in named if own == name), None)
         if found is None:
             raise ModelError(f"{self.family}: no module was found that takes the features of the vision tower")
         return found

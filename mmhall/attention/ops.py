@@ -20,7 +20,6 @@ from mmhall.attention.passes import Pass
 SELF_ATTENTION = frozenset({"full", "sliding", "chunked"})
 ATTENTION = SELF_ATTENTION | {"cross"}
 EVERY = ATTENTION | {"linear"}
-SITES = frozenset({"attn", "mlp", "out"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,177 @@
+"""A model bound to mmhall's attention: its parts, and what it can do."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
+
+from mmhall.adapters.anatomy import SITES, Anatomy, find_decoder, find_image_token, kinds_of
+from mmhall.adapters.batch import Inputs
+from mmhall.attention import Call, Exit, Exits, Op, Plan, active, close_door, open_door
+from mmhall.attention.plan import at_site
+from mmhall.errors import ModelError
+
+
+class BoundModel:
+    """Holds one loaded model whose attention can be read and steered.
+
+    Attributes:
+        model: The loaded model.
+        processor: Its processor; None where only tensors are at hand.
+        decoder: The language model inside it.
+        layers: The decoder's layers.
+        kinds: What each layer attends to: "full", "sliding", "chunked", "cross" (the picture), or "linear" (nothing).
+        heads: Query heads of a layer.
+        tuned: Options found best for this very model, by strategy; empty unless `mmhall tune` was run for it.
+        image_token_id: Id that marks image positions in `input_ids`.
+    """
+
+    request_notes: ClassVar[tuple[str, ...]] = ()  # attributes in which the model notes something of the last request
+    causal: ClassVar[bool] = False  # whether no row of a prompt's text sees what follows it; a family says so itself
+
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None) -> None:
+        """Bind the decoder's attention to mmhall's door; plain SDPA as long as no plan is active.
+
+        Raises:
+            ModelError: The model lacks what mmhall needs, or attends in a way mmhall would get wrong.
+        """
+        self.model, self.processor = model, processor
+        self.tokenizer: Any = getattr(processor, "tokenizer", None)
+        self.decoder, self.layers = find_decoder(model)
+        config = self.decoder.config
+        self.kinds = kinds_of(config, len(self.layers))
+        self.heads: int = config.num_attention_heads
+        self.tuned: Mapping[str, Mapping[str, Any]] = {}
+        self.image_token_id: int = find_image_token(model)
+        self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
+        open_door(self.decoder, self.layers, model.get_output_embeddings())
+        self._open = True
+
+    def close(self) -> None:
+        """Give the model its own attention back, unless someone else still needs mmhall's."""
+        if self._open:
+            self._open = False
+            close_door(self.decoder, self.model.get_output_embeddings())
+
+    def prove(self) -> None:
+        """Check that every attention layer of an untested family really goes through the door.
+
+        Raises:
+            ModelError: Some layer attends by itself, so that plans would be ignored without a word.
+        """
+        seen: list[int] = []
+
+        class Count(Op):
+            def edit_output(self, call: Call, output: Tensor) -> Tensor:
+                seen.append(call.layer)
+                return output
+
+        ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
+        with torch.inference_mode(), active(self.plan([Count()])):
+            self.decoder(input_ids=ids, use_cache=False)
+        wanted = [layer for layer, kind in enumerate(self.kinds) if kind in Count.kinds]
+        if seen != wanted:
+            raise ModelError(
+                f"{self.model.config.model_type}: layers {sorted(set(wanted) ^ set(seen))} do not attend through "
+                "transformers' attention interface exactly once; mmhall cannot read or steer them"
+            )
+
+    def plan(self, ops: Sequence[Op], *, empty: bool = False) -> Plan | None:
+        """Sort ops into the decoder's layers; no ops: no plan, or with `empty` one that asks for nothing.
+
+        Raises:
+            ModelError: The adapter was closed: ops would be ignored without a word; or a layer lacks a site.
+            CompositionError: Two ops edit the same states.
+        """
+        if ops and not self._open:
+            raise ModelError("the model was closed and has its own attention back; load it again to read or steer it")
+        if not ops and not empty:
+            return None
+        named = [
+            (layer, site)
+            for layer in range(len(self.kinds))
+            for site in ("in", *SITES)
+            if any(at_site(op, self.kinds, layer, site) for op in ops)
+        ]
+        modules = {
+            (layer, site): self.layers[layer] if site == "in" else self.anatomy.decoder.site(layer, site)
+            for layer, site in named
+        }
+        return Plan(tuple(ops), self.kinds, modules)
+
+    def exits(self, wanted: Sequence[Exit]) -> Exits:
+        """Bind early exits to the model.
+
+        Raises:
+            ModelError: An exit's layer or the final norm is not there.
+        """
+        depth = len(self.layers)
+        wrong = next((one.layer for one in wanted if one.layer not in range(depth)), None)
+        if wrong is not None:
+            raise ModelError(f"there is no layer {wrong} to leave early: the model's are 0 to {depth - 1}")
+        norm = self.anatomy.final_norm if any(one.norm for one in wanted) else None
+        return Exits(wanted, self.layers, norm, self.model.get_output_embeddings())
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        """The parts of the model: sites of its layers, final norm, vision tower, projector."""
+        return Anatomy(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong; of a model whose first weights lie on disk, where accelerate computes."""
+        device: torch.device = self.model.device
+        if device.type != "meta":
+            return device
+        places = getattr(self.model, "hf_device_map", {}).values()
+        return torch.device(next((place for place in places if place not in ("cpu", "disk")), "cpu"))
+
+    @property
+    def context_length(self) -> int:
+        """Longest sequence the decoder can hold, in positions."""
+        return int(self.decoder.config.max_position_embeddings)
+
+    @property
+    def newest_only(self) -> frozenset[int]:
+        """Layers that are given the newest row of a prompt only, as they reuse the keys of earlier ones."""
+        return frozenset()
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the last token of a prompt can be dropped, and nothing of it is left behind."""
+        return self.causal and "linear" not in self.kinds
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a prompt's beginning, the picture in it, can be read by itself, and what follows later."""
+        return self.causal
+
+    @property
+    def generator(self) -> PreTrainedModel:
+        """The model whose loop decodes, and whose own generation settings hold."""
+        return self.model
+
+    def entry(self, inputs: Inputs) -> PreTrainedModel:
+        """Return the module whose `generate` reads these inputs."""
+        return self.model
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id that fills rows; never read."""
+        given = self.tokenizer if self.tokenizer is not None else self.generator.generation_config
+        return int(given.pad_token_id or 0)
+
+    @cached_property
+    def spellings(self) -> dict[str, list[int]]:
+        """Ids of the tokens that say each text by themselves; in lower case, without white space around it."""
+        ids = range(min(len(self.tokenizer), self.decoder.config.vocab_size))
+        spelled: dict[str, list[int]] = {}
+        for index, text in enumerate(self.tokenizer.batch_decode([[i] for i in ids], skip_special_tokens=True)):
+            spelled.setdefault(text.strip().lower(), []).append(index)
+        return spelled

@@ -38,11 +38,11 @@ from mmhall.adapters.base import Adapter, Batch, Inputs, has_picture
 from mmhall.attention import Memory
 from mmhall.clip import NAMED, Clip, load_clip, looks_named, says_something
 from mmhall.errors import CompositionError
+from mmhall.generation.beams import beginning
 from mmhall.generation.branches import Rows
 from mmhall.generation.chain import chain
 from mmhall.generation.choose import Draws, choosable
 from mmhall.generation.job import Decoding
-from mmhall.generation.beams import beginning
 from mmhall.generation.searching import PromptSearch, searched
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
@@ -161,9 +161,7 @@ class Guided(PromptSearch):
         turns: How many sentences deep the search is.
     """
 
-    def __init__(
-        self, options: CGD, tokenizer: Any, clip: Clip, look: Tensor, decoding: Decoding, prompt: int
-    ) -> None:
+    def __init__(self, options: CGD, tokenizer: Any, clip: Clip, look: Tensor, decoding: Decoding, prompt: int) -> None:
         """Start at the end of a prompt.
 
         Args:

@@ -410,9 +410,7 @@ class LVLM:
     def _recipe(self, strategy: str | Strategy, settings: Mapping[str, Any]) -> Recipe:
         return Recipe.of(self.adapter, make_strategy(strategy), make_settings(dict(settings)))
 
-    def _answers(
-        self, inputs: dict[str, Tensor], rows: Tensor, recipe: Recipe, measured: _Measured
-    ) -> list[Answer]:
+    def _answers(self, inputs: dict[str, Tensor], rows: Tensor, recipe: Recipe, measured: _Measured) -> list[Answer]:
         tokenizer, config = self.adapter.tokenizer, recipe.config
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         each = len(rows) // len(inputs["attention_mask"])

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from mmhall.adapters.base import Adapter, Inputs
     from mmhall.attention import Op
-
     from mmhall.attention.exits import Exit
     from mmhall.generation.job import Decoding
     from mmhall.generation.step import Step

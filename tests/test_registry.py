@@ -130,7 +130,7 @@ def test_the_source_of_a_strategy_from_outside_is_told(installed, tmp_path):
 
 WRONG = GOOD.replace(
     "return Session()",
-    "return Session(combine=lambda main: main[:, :1] if self.narrow else None)",
+    "return Session(combine=lambda step: step.main[:, :1] if self.narrow else None)",
 ).replace(
     'ClassVar[str] = "own"',
     'ClassVar[str] = "wrong"\n    narrow: bool = True',

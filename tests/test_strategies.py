@@ -15,7 +15,6 @@ from mmhall.adapters.base import Request
 from mmhall.decoders import STRATEGIES
 from mmhall.decoders.vcd import VCD
 from mmhall.errors import CompositionError, OptionError, PluginError, UnknownNameError
-from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.options import rules
 from mmhall.strategies import Composed, Session, Strategy, strategy
@@ -246,7 +245,7 @@ class Blind(Strategy):
     name: ClassVar[str] = "blind"
 
     def prepare(self, adapter, inputs):
-        return Session(branches=[adapter.without_image(inputs)], combine=lambda main, other: main - other)
+        return Session([], [Branch(adapter.without_image(inputs))], lambda step: step.main - step.branches[0])
 
 
 @dataclass(frozen=True)

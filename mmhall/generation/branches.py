@@ -22,8 +22,8 @@ from torch import Tensor
 
 from mmhall._transformers import caches
 from mmhall.attention import Block, Frame, Memory, few_rows, reading
-from mmhall.generation.choose import combined
 from mmhall.attention.exits import Exits
+from mmhall.generation.choose import combined
 from mmhall.generation.lockstep import beside
 from mmhall.generation.prepare import Source
 from mmhall.generation.state import State, join, prefill, prefill_shared

@@ -17,8 +17,8 @@ from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTraine
 from mmhall._transformers.calls import captured, first_inputs, is_about_pictures
 from mmhall._transformers.settings import Resolved
 from mmhall.attention import Plan
-from mmhall.errors import PromptError
 from mmhall.attention.exits import Exit, Exits
+from mmhall.errors import PromptError
 from mmhall.generation.shared import Shared
 
 
@@ -121,7 +121,13 @@ def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolv
 
 
 def forward(
-    model: PreTrainedModel, inputs: Mapping[str, Any], exits: Exits | None, rows: int, count: int, *, prompt: bool = False
+    model: PreTrainedModel,
+    inputs: Mapping[str, Any],
+    exits: Exits | None,
+    rows: int,
+    count: int,
+    *,
+    prompt: bool = False,
 ) -> tuple[Tensor, dict[Exit, Tensor]]:
     """Run a model once, and read exits on the way.
 

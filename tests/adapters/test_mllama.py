@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from mmhall.adapters.base import Request
-from mmhall.generation.state import prefill
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
+from mmhall.generation.state import prefill
 from tests.generation.reference import QUIET, ours, picture
 
 pytestmark = QUIET

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from mmhall.adapters.base import PER_POSITION, Request
-from mmhall.generation.state import prefill
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
+from mmhall.generation.state import prefill
 from mmhall.words import special_tokens
 from tests.adapters.conftest import noise
 from tests.zoo import ZOO

@@ -10,7 +10,6 @@ from torch.nn import ModuleList
 
 from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
-from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Session, strategy

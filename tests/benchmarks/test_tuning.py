@@ -43,7 +43,8 @@ class Muddle(Strategy):
     kept: float = option(0.5)
 
     def prepare(self, adapter, inputs):
-        def combine(main):
+        def combine(step):
+            main = step.main
             return main + self.strength * ((7 * self.way * main.new_ones(main.shape[-1]).cumsum(0)) % 5 > 2)
 
         return Session(combine=combine) if self.strength else Session()
@@ -288,7 +289,7 @@ class Broken(Muddle):
     bad: float = option(3.0)
 
     def prepare(self, adapter, inputs):
-        return Session(combine=lambda main: main * float("nan")) if self.strength == self.bad else Session()
+        return Session(combine=lambda step: step.main * float("nan")) if self.strength == self.bad else Session()
 
 
 def test_a_candidate_that_cannot_be_decoded_with_is_told_and_left_out(llava, scenes):

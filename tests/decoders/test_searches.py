@@ -50,7 +50,7 @@ def asked(request, monkeypatch):
         if gamma is not None:
             session = Session(
                 branches=[ours(name).without_image(inputs)],
-                combine=lambda main, other: guided(main[0], other[0], gamma, 0.05)[None],
+                combine=lambda step: guided(step.main[0], step.branches[0][0], gamma, 0.05)[None],
             )
         return Instead(reader(name), inputs, **edits), session
 

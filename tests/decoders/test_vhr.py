@@ -17,7 +17,6 @@ from mmhall.adapters.base import Request
 from mmhall.attention import Op
 from mmhall.decoders.vhr import seeing
 from mmhall.errors import OptionError
-from mmhall.generation.run import prepared
 from tests.decoders.reference import (
     FAMILIES,
     NEW,

@@ -140,7 +140,8 @@ class Failing(mmhall.Strategy):
     def prepare(self, adapter, inputs):
         steps = iter(range(100))
 
-        def combine(main):
+        def combine(step):
+            main = step.main
             if next(steps):
                 raise self.error("on purpose")
             return main

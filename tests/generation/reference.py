@@ -16,6 +16,7 @@ import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter, Inputs, Request
 from mmhall.generation.settings import Settings
+from mmhall.generation.step import Step
 from mmhall.strategies import Session
 from tests.jobs import run
 from tests.zoo import ZOO
@@ -105,12 +106,14 @@ def cut(row: Sequence[int], stop: Sequence[int]) -> tuple[int, ...]:
 def anew(adapter: Adapter, session: Session, inputs: Inputs, answer: Sequence[int]) -> Tensor:
     """Next-token scores after an answer: every branch's whole sequence read by itself, with no cache, (vocabulary,)."""
     read = []
-    for branch in (inputs, *session.branches):
+    for branch in (inputs, *(branch.inputs for branch in session.branches)):
         longer = adapter.extended(branch, torch.tensor([answer], dtype=torch.long)) if len(answer) else dict(branch)
         with torch.inference_mode():
             logits = adapter.entry(longer)(**longer, use_cache=False).logits[:, -1].float()
         read.append(logits.log_softmax(dim=-1))
-    return (session.combine(*read) if session.combine else read[0])[0]
+    if session.combine is None:
+        return read[0][0]
+    return session.combine(Step(read[0], tuple(read[1:]), torch.tensor([answer], dtype=torch.long)))[0]
 
 
 def separately(

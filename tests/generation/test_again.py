@@ -9,7 +9,6 @@ import torch
 
 import mmhall
 from mmhall.attention import Op
-from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours

@@ -11,7 +11,6 @@ import torch
 import mmhall
 from mmhall.adapters.base import Request
 from mmhall.attention import SELF_ATTENTION, Op
-from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, picture, said

@@ -12,9 +12,9 @@ from mmhall._transformers import caches
 from mmhall.adapters.base import Request
 from mmhall.errors import CompositionError
 from mmhall.generation.branches import Rows
-from mmhall.generation.state import join, prefill
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
+from mmhall.generation.state import join, prefill
 from mmhall.strategies import Session
 from tests.generation.reference import EMPTY, FAMILIES, QUIET, REQUESTS, ours, said, separately
 

@@ -160,7 +160,7 @@ def test_logits_of_nothing_but_minus_infinity_are_an_error(way):
 @pytest.mark.parametrize("settings", [{}, {"num_beams": 2}, {"do_sample": True}], ids=str)
 def test_a_strategy_that_rules_everything_out_is_an_error(settings, monkeypatch):
     method = mmhall.strategy("greedy")
-    nothing = Session(combine=lambda main: torch.full_like(main, -torch.inf))
+    nothing = Session(combine=lambda step: torch.full_like(step.main, -torch.inf))
     monkeypatch.setattr(type(method), "prepare", lambda *_: nothing)
     adapter = ours("llava")
     with pytest.raises(GenerationError, match=r"scores hold (NaN|nothing above -inf)"):

@@ -11,10 +11,10 @@ from PIL import Image
 from mmhall.adapters.base import Request
 from mmhall.benchmarks.scenes.dataset import make_scene
 from mmhall.errors import OptionError, PromptError
-from mmhall.generation.state import prefill
 from mmhall.generation.run import prepared
 from mmhall.generation.score import jensen_shannon, score
 from mmhall.generation.settings import Settings
+from mmhall.generation.state import prefill
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
 

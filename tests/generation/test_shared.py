@@ -8,10 +8,10 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from mmhall.adapters.base import Adapter, Request
 from mmhall.adapters.paligemma import PaliGemmaAdapter
-from mmhall.generation.state import prefill_shared
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.generation.shared import beginnings
+from mmhall.generation.state import prefill_shared
 from mmhall.strategies import strategy
 from tests.generation.reference import FAMILIES, QUIET, ours, picture
 from tests.jobs import run

@@ -42,17 +42,17 @@ def _visit(frame: Frame, layer: int, site: str, module: nn.Module, args: tuple[A
     if passes is None or passes.frame is not frame:
         return None
     if site == "in":
-        _edited(passes, layer, site, *[_entering(args, rest[0])] * 2)
+        _edited(passes, layer, site, *[entering(args, rest[0])] * 2)
         return None
     kwargs, output = rest
     states = output[0] if isinstance(output, tuple) else output
-    edited = _edited(passes, layer, site, states, _entering(args, kwargs))
+    edited = _edited(passes, layer, site, states, entering(args, kwargs))
     if edited is states:
         return None
     return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
 
-def _entering(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+def entering(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
     """Return the states that a module was given."""
     states: Tensor = args[0] if args else kwargs["hidden_states"]
     return states

@@ -19,6 +19,7 @@ STRATEGIES = Registry(
         "pai": "mmhall.decoders.pai:PAI",
         "vaf": "mmhall.decoders.vaf:VAF",
         "cgd": "mmhall.decoders.cgd:CGD",
+        "dola": "mmhall.decoders.dola:DoLa",
         "m3id": "mmhall.decoders.m3id:M3ID",
     },
     group="mmhall.strategies",

@@ -21,6 +21,7 @@ STRATEGIES = Registry(
         "cgd": "mmhall.decoders.cgd:CGD",
         "dola": "mmhall.decoders.dola:DoLa",
         "m3id": "mmhall.decoders.m3id:M3ID",
+        "sid": "mmhall.decoders.sid:SID",
     },
     group="mmhall.strategies",
     base="mmhall.strategies:Strategy",

@@ -22,6 +22,7 @@ STRATEGIES = Registry(
         "dola": "mmhall.decoders.dola:DoLa",
         "m3id": "mmhall.decoders.m3id:M3ID",
         "sid": "mmhall.decoders.sid:SID",
+        "rudder": "mmhall.decoders.rudder:RUDDER",
     },
     group="mmhall.strategies",
     base="mmhall.strategies:Strategy",

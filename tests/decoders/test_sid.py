@@ -1,4 +1,4 @@
-"""SID against its formula written out, in every family with image tokens; what its branch hides, and what is neutral."""
+"""SID against its formula written out, in every family with image tokens; what its branch hides; what is neutral."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_pictures_that_are_no_tokens_are_refused():
 def test_several_layers_are_refused():
     adapter = ours("llava")
     method = mmhall.strategy("sid(layer='0:2')").fitted(adapter)
-    with pytest.raises(OptionError, match="^sid: layer must be one layer of this model, got '0:2'"):
+    with pytest.raises(OptionError, match=r"^sid: layer must be one layer of this model, got '0:2'"):
         method.prepare(adapter, adapter.inputs(REQUESTS[:2]))
 
 

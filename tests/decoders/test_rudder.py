@@ -1,4 +1,4 @@
-"""RUDDER against its formula written out, in every family; its gate, its pool, what it leaves alone, what is neutral."""
+"""RUDDER against its formula written out, in every family; its gate, its pool, what it leaves alone; neutral options."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_layers_that_are_given_no_whole_prompt_are_refused():
     adapter = ours("gemma4")
     layer = max(adapter.newest_only)
     method = mmhall.strategy(f"rudder(layers='{layer}')").fitted(adapter)
-    with pytest.raises(OptionError, match="^rudder: layers must be among layers of this model"):
+    with pytest.raises(OptionError, match=r"^rudder: layers must be among layers of this model"):
         method.prepare(adapter, adapter.inputs(REQUESTS[:2]))
 
 

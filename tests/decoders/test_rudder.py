@@ -1,4 +1,4 @@
-"""RUDDER against its formula written out, in every family; its gate, its pool, what it leaves alone; neutral options."""
+"""RUDDER against its formula written out, in every family; its gate, its pool, what it leaves alone, and neutral."""
 
 from __future__ import annotations
 

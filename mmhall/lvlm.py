@@ -277,9 +277,8 @@ class LVLM:
             raise OptionError("trace", "num_return_sequences", sequences, "1: a trace follows one sequence")
         looking = [layer for layer, kind in enumerate(self.adapter.kinds) if kind in self.adapter.image_kinds]
         layers, heads = checked("layers", layers, looking), checked("heads", heads, range(self.adapter.heads))
-        request = make_request(image, prompt)
         with _measured(self.adapter.device) as measured:
-            inputs = self.adapter.inputs([request])
+            inputs = self.adapter.inputs([request := make_request(image, prompt)])
             seen = watched(recipe.job(self.adapter, inputs), recipe.strategy, layers, heads)
         measured.seconds -= seen.again
         answer = self._answers(inputs, seen.rows, recipe, measured)[0]

@@ -24,11 +24,15 @@ class Plan:
         ops: In the order they act.
         kinds: Of each decoder layer.
         modules: What holds each site that an op edits or sees, by layer and site.
+        compared: Layers in which an op compares with a pass in lock step.
     """
 
     ops: tuple[Op, ...]
     kinds: tuple[str, ...]
     modules: Mapping[tuple[int, str], nn.Module] = field(default_factory=dict)
+    compared: frozenset[int] = field(init=False)
+    _attending: tuple[tuple[Op, ...], ...] = field(init=False, repr=False)
+    _sites: Mapping[tuple[int, str], tuple[Op, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Sort the ops.
@@ -57,13 +61,11 @@ class Plan:
 
     def of_layer(self, layer: int) -> tuple[Op, ...]:
         """Return the ops that a layer's attention calls, in the order they act."""
-        found: tuple[Op, ...] = self._attending[layer]  # type: ignore[attr-defined]
-        return found
+        return self._attending[layer]
 
     def at_site(self, layer: int, site: str) -> tuple[Op, ...]:
         """Return the ops that edit or see a site, in the order they act."""
-        found: tuple[Op, ...] = self._sites.get((layer, site), ())  # type: ignore[attr-defined]
-        return found
+        return self._sites.get((layer, site), ())
 
 
 def concerns(op: Op, kinds: Sequence[str], layer: int) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmhall.attention.ops import Visit
-from mmhall.attention.passes import Frame, Passes, current
+from mmhall.attention.passes import Frame, Pass, Passes, current
 from mmhall.attention.rows import uncast
 from mmhall.errors import CompositionError
 
@@ -63,23 +63,30 @@ def _edited(passes: Passes, layer: int, site: str, states: Tensor, source: Tenso
     queries, size = passes.blocks[0].queries, states.shape[-1]
     flat = states.ndim == 2  # OPT's MLP reads all tokens of a batch as one list
     whole, entering = (part.view(-1, queries, part.shape[-1]) if flat else part for part in (states, source))
-    parts, changed = list(whole.chunk(len(passes.blocks))), False
-    entered = entering.chunk(len(passes.blocks))
+    blocks = len(passes.blocks)
     with uncast(states):
-        for index, where in enumerate(passes.blocks):
-            plan, own = where.block.plan, parts[index]
-            for op in plan.at_site(layer, site) if plan is not None else ():
-                visit = Visit(layer, plan.kinds[layer], where, site, parts[index], entered[index])
-                if site == "in":
-                    op.see_states(visit)
-                    continue
-                own = _checked(op.edit_states(visit, own), own)
-            changed |= own is not parts[index]
-            parts[index] = own
-    if not changed:
+        parts = [
+            _visited(where, layer, site, own, source)
+            for where, own, source in zip(passes.blocks, whole.chunk(blocks), entering.chunk(blocks), strict=True)
+        ]
+    if not any(changed for _, changed in parts):
         return states
-    edited = torch.cat(parts) if len(parts) > 1 else parts[0]
+    edited = torch.cat([part for part, _ in parts]) if blocks > 1 else parts[0][0]
     return edited.reshape(-1, size) if flat else edited
+
+
+def _visited(where: Pass, layer: int, site: str, states: Tensor, source: Tensor) -> tuple[Tensor, bool]:
+    """Let the ops of one block visit a site; return its states, and whether they changed."""
+    plan, edited = where.block.plan, states
+    if plan is None or not plan.at_site(layer, site):
+        return states, False
+    visit = Visit(layer, plan.kinds[layer], where, site, states, source)
+    for op in plan.at_site(layer, site):
+        if site == "in":
+            op.see_states(visit)
+        else:
+            edited = _checked(op.edit_states(visit, edited), edited)
+    return edited, edited is not states
 
 
 def _checked(edited: Tensor, before: Tensor) -> Tensor:

@@ -76,14 +76,7 @@ class CustomGenerate:
     ) -> Tensor | GenerateDecoderOnlyOutput:
         self._check(model, generation_config, kwargs)
         sequences = generation_config.num_return_sequences or 1
-        prompts = input_ids[::sequences]  # `generate` has repeated them; one reading is enough
-        raw = {key: kwargs[key] for key in _RAW if kwargs.get(key) is not None}
-        mask = kwargs.get("attention_mask")
-        inputs = {
-            "input_ids": prompts,
-            "attention_mask": torch.ones_like(prompts) if mask is None else mask[::sequences],
-            **raw,
-        }
+        inputs = _inputs(input_ids, kwargs, sequences)
         asked = {
             **generation_config.to_dict(),
             "num_beams": self._num_beams,
@@ -96,18 +89,8 @@ class CustomGenerate:
         try:
             adapter.check_placeholders(inputs)
             session = self._method.fitted(adapter).prepare(adapter, inputs)
-            seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []
-            job = Job(
-                adapter,
-                inputs,
-                session,
-                config,
-                seeds,
-                self._method.name,
-                streamer=self._streamer,
-                keep=keep,
-                share=False,
-            )
+            seeds = torch.randint(2**62, (len(inputs["input_ids"]),)).tolist() if config.do_sample else []
+            job = Job(adapter, inputs, session, config, seeds, self._method.name, self._streamer, keep=keep, share=False)
             main = replace(_prepared(adapter, inputs, config), copies=sequences)
             main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
             with kept_notes(model, adapter.request_notes):
@@ -140,6 +123,14 @@ class CustomGenerate:
             )
         if config.do_sample and self._num_beams > 1:
             raise OptionError("generate", "do_sample", True, f"False with {self._num_beams} beams")
+
+
+def _inputs(input_ids: Tensor, given: Mapping[str, Any], sequences: int) -> dict[str, Tensor]:
+    """Return the prompts and pictures that `generate` was called with; it has repeated prompts, once is enough."""
+    prompts, mask = input_ids[::sequences], given.get("attention_mask")
+    attended = torch.ones_like(prompts) if mask is None else mask[::sequences]
+    raw = {key: given[key] for key in _RAW if given.get(key) is not None}
+    return {"input_ids": prompts, "attention_mask": attended, **raw}
 
 
 def _kept(asked: GenerationConfig) -> Kept | None:

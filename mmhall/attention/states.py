@@ -62,12 +62,12 @@ def _edited(passes: Passes, layer: int, site: str, states: Tensor, source: Tenso
     """Return states as the ops of each block leave them; the same tensor where none changed them."""
     queries, size = passes.blocks[0].queries, states.shape[-1]
     flat = states.ndim == 2  # OPT's MLP reads all tokens of a batch as one list
-    whole, entering = (part.view(-1, queries, part.shape[-1]) if flat else part for part in (states, source))
+    whole, entered = (part.view(-1, queries, part.shape[-1]) if flat else part for part in (states, source))
     blocks = len(passes.blocks)
     with uncast(states):
         parts = [
             _visited(where, layer, site, own, source)
-            for where, own, source in zip(passes.blocks, whole.chunk(blocks), entering.chunk(blocks), strict=True)
+            for where, own, source in zip(passes.blocks, whole.chunk(blocks), entered.chunk(blocks), strict=True)
         ]
     if not any(changed for _, changed in parts):
         return states

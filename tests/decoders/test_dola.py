@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -13,9 +14,11 @@ from mmhall.adapters.base import Request
 from mmhall.decoders.dola import divergence
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.contrast import CONTRAST
+from mmhall.generation.settings import Settings
 from mmhall.generation.step import Step
 from tests.decoders.rows import check
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
+from tests.jobs import opened
 
 pytestmark = QUIET
 
@@ -164,6 +167,22 @@ def test_with_other_strategies_a_batch_equals_single_runs(spec):
     together = said(adapter, adapter.inputs(REQUESTS[:2]), spec)
     assert together == [said(adapter, adapter.inputs([one]), spec)[0] for one in REQUESTS[:2]]
     assert together != said(adapter, adapter.inputs(REQUESTS[:2]), "dola(beta=0.05)")
+
+
+def test_candidates_follow_a_token_that_was_tried_among_others():
+    """A search goes on from one of the tokens that it read side by side as if it had read no other."""
+    adapter = ours("llava")
+    batch = adapter.inputs(REQUESTS[:2])
+    session = mmhall.strategy("dola(beta=0)").fitted(adapter).prepare(adapter, batch)
+    config = Settings(max_new_tokens=4).resolved(adapter.generator)
+    with torch.inference_mode():
+        _, rows = opened(adapter, batch, dataclasses.replace(session, search=lambda decoding: None), config)
+        tokens, chosen = rows.scores().topk(3).indices, torch.tensor([2, 1])
+        alone = rows.taken(torch.arange(2))
+        alone.step(tokens[torch.arange(2), chosen])
+        rows.split(tokens)
+        rows.keep(torch.arange(2), chosen)
+        torch.testing.assert_close(rows.scores(), alone.scores(), rtol=1e-5, atol=1e-4)
 
 
 def test_what_it_claims():

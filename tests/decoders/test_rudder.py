@@ -11,6 +11,7 @@ import mmhall
 from mmhall.adapters.anatomy import Anatomy
 from mmhall.adapters.base import Request
 from mmhall.attention import Op, active
+from mmhall.attention.layers import named
 from mmhall.decoders.rudder import RUDDER, pooled
 from mmhall.errors import CompositionError, OptionError
 from tests.decoders.rows import check
@@ -175,6 +176,7 @@ def test_what_papers_give_is_filled_in():
     assert RUDDER.published["llava", 32] == {"alpha": 20.0, "k": 5.0, "layers": "30"}
     fitted = mmhall.strategy("rudder").fitted(ours("llava"))
     assert (fitted.alpha, fitted.k, fitted.layers) == (8.0, 5.0, "95%")
+    assert named("95%", ["full"] * 32, {"full"}, "rudder", "layers") == {30}
 
 
 def test_layers_that_are_given_no_whole_prompt_are_refused():

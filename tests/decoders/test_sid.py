@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import defaultdict
 
@@ -11,6 +12,7 @@ import torch
 import mmhall
 from mmhall.adapters.base import Request
 from mmhall.attention import Op
+from mmhall.attention.layers import named
 from mmhall.decoders.sid import LeastAttended, hidden
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.contrast import CONTRAST
@@ -135,7 +137,9 @@ def test_what_is_hidden():
     assert hidden(attended, image, everything).tolist() == [image[0].tolist(), [[False] * 5]]
 
 
-def test_the_published_number_of_tokens_is_kept_of_576():
+def test_the_published_number_of_tokens_is_kept_of_576_and_the_second_layer_ranks():
+    for depth in (28, 32, 40):
+        assert named("4%", ["full"] * depth, {"full"}, "sid", "layer") == {1}
     for keep, count in ((0.1736, 100), (0.0868, 50)):
         assert LeastAttended(1, 32, torch.ones(1, 576, dtype=torch.bool), keep)._count.tolist() == [count]
 
@@ -173,12 +177,23 @@ def test_what_it_claims():
         mmhall.strategy("sid+vcd")
 
 
-def test_a_search_that_tries_tokens_side_by_side_ranks_for_each_of_them():
-    """A contrasting search of candidates reads them as siblings; it says what it says where each is read alone."""
-    adapter = ours("llava")
-    spec = "opera(num_attn_candidates=3, penalty_weights=20.0, threshold=2, scale_factor=400.0)+sid(alpha=3, keep=0.25)"
-    together = said(adapter, adapter.inputs(REQUESTS[:2]), spec, max_new_tokens=6)
-    assert together == [said(adapter, adapter.inputs([one]), spec, max_new_tokens=6)[0] for one in REQUESTS[:2]]
+@pytest.mark.parametrize("name", ["llava", "gemma3"])
+def test_tokens_tried_side_by_side_rank_for_themselves(name):
+    """As a search does: each of them is predicted from as where it is the only one."""
+    adapter, _ = family(name)
+    batch = adapter.inputs(REQUESTS[:2])
+    session = mmhall.strategy("sid(keep=0.25, layer='0')").fitted(adapter).prepare(adapter, batch)
+    config = Settings(max_new_tokens=4).resolved(adapter.generator)
+    with torch.inference_mode():
+        _, rows = opened(adapter, batch, dataclasses.replace(session, search=lambda decoding: None), config)
+        rows.step(rows.scores().argmax(dim=-1))
+        tokens, alone = rows.scores().topk(3).indices, []
+        for tried in tokens.T:
+            one = rows.taken(torch.arange(2))
+            one.step(tried)
+            alone.append(one.logits[1])
+        rows.split(tokens)
+        torch.testing.assert_close(rows.logits[1], torch.stack(alone, dim=1), rtol=1e-5, atol=1e-4)
 
 
 def test_pictures_that_are_no_tokens_are_refused():

@@ -109,12 +109,18 @@ class BoundModel:
         """Bind early exits to the model.
 
         Raises:
-            ModelError: An exit's layer or the final norm is not there.
+            ModelError: An exit's layer or the final norm is not there, or the layer is not given the whole prompt.
         """
         depth = len(self.layers)
         wrong = next((one.layer for one in wanted if one.layer not in range(depth)), None)
         if wrong is not None:
             raise ModelError(f"there is no layer {wrong} to leave early: the model's are 0 to {depth - 1}")
+        placed = {one.layer for one in wanted if one.positions is not None} & self.newest_only
+        if placed:
+            raise ModelError(
+                f"layer {min(placed)} is given the newest row of a prompt only, as it reuses the keys of earlier ones; "
+                "read positions at an earlier layer"
+            )
         norm = self.anatomy.final_norm if any(one.norm for one in wanted) else None
         return Exits(wanted, self.layers, norm, self.model.get_output_embeddings())
 

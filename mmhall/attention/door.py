@@ -25,7 +25,7 @@ from mmhall.attention.linears import close_linears, open_linears
 from mmhall.attention.ops import Call, Op, overrides
 from mmhall.attention.passes import Frame, close_passes, current, open_passes
 from mmhall.attention.rows import causal, masked, output_of, scores_of, uncast
-from mmhall.errors import MmhallWarning, ModelError
+from mmhall.errors import CompositionError, MmhallWarning, ModelError
 
 NAME = "mmhall"
 _LAYER = "_mmhall_layer"
@@ -108,10 +108,19 @@ def _reference(frame: Frame, layer: int, ops: Sequence[Op]) -> Tensor | None:
 
 
 def _keep(call: Call, ops: Sequence[Op], rows: slice) -> None:
-    """Put what ops want later passes to find into the cache."""
+    """Put what ops want later passes to find into the cache.
+
+    Raises:
+        CompositionError: The layer's columns are not those of this pass's tokens, or its cache cannot be written to.
+    """
     for op in ops:
         if not overrides(op, "keep"):
             continue
+        if call.kind == "cross":
+            raise CompositionError(
+                f"keys and values of layer {call.layer} cannot be replaced: its columns are positions of the picture, "
+                "not tokens; choose layers of full attention"
+            )
         newest = [part[:, :, -call.count :] for part in (call.key, call.value)]
         kept = op.keep(call, *newest)
         if kept is not None:

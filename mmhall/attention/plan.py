@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import nn
 
@@ -41,6 +42,7 @@ class Plan:
             CompositionError: Two ops edit the states of one site of one layer.
         """
         set_once = object.__setattr__
+        set_once(self, "modules", MappingProxyType(dict(self.modules)))
         layers = range(len(self.kinds))
         sites = {key: tuple(op for op in self.ops if at_site(op, self.kinds, *key)) for key in self.modules}
         for (layer, site), own in sites.items():

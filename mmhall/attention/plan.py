@@ -51,6 +51,11 @@ class Plan:
         compared = (i for i in layers if any(op.compares for op in self.of_layer(i)))
         set_once(self, "compared", frozenset(compared))
 
+    @property
+    def remembers(self) -> bool:
+        """Whether an op uses what rows remember."""
+        return any(op.remembers for op in self.ops)
+
     def _of(self, layer: int) -> tuple[Op, ...]:
         own = (op for op in self.ops if concerns(op, self.kinds, layer) and self.kinds[layer] in ATTENTION)
         return tuple(op for op in own if any(overrides(op, method) for method in _IN_ATTENTION))

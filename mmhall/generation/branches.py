@@ -106,6 +106,12 @@ class Rows:
         return combined(self._combine, Step(main, tuple(branches), self.said, self.memory, exits, levels))
 
     @property
+    def remembers(self) -> bool:
+        """Whether an op uses what the rows remember."""
+        blocks = (block for state in self._states for block in state.blocks)
+        return any(block.plan is not None and block.plan.remembers for block in blocks)
+
+    @property
     def splittable(self) -> bool:
         """Whether `split` can be asked for."""
         return all(caches.splittable(state.cache) for state in self._states)
@@ -117,15 +123,22 @@ class Rows:
                 state.read(tokens.repeat(copies)[:, None])
 
     def reread(self, tokens: Tensor, memory: Memory) -> None:
-        """Feed each main row the next tokens of an answer in one pass, (N, tokens), and its branches the same.
+        """Feed each main row the next tokens of an answer once more, and its branches the same.
+
+        It takes one pass, unless an op remembers: what it does to a token follows from what was remembered then.
 
         Args:
-            tokens: (N, tokens).
-            memory: What the rows remembered when they had said these tokens, and no score had been asked for yet.
+            tokens: (N, tokens); there may be none.
+            memory: What the rows are to remember afterwards.
         """
-        for state, copies in self._blocks():
-            with reading(self._frame(state, answer=True, memory=self.memory.copy())):
-                state.read(tokens.repeat(copies, 1))
+        if self.remembers:
+            for token in tokens.T:
+                self.scores()
+                self.step(token)
+        elif tokens.shape[1]:
+            for state, copies in self._blocks():
+                with reading(self._frame(state, answer=True)):
+                    state.read(tokens.repeat(copies, 1))
         self.memory = memory.copy()
 
     def split(self, tokens: Tensor) -> None:

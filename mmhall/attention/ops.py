@@ -187,8 +187,8 @@ class Op:
         kinds: Kinds of layers it concerns; linear layers hold no attention, and only their sites can be edited.
         writes: Whether it edits scores or weights of rows, rather than only seeing them.
         compares: Whether it reads `Call.reference`.
-        remembers: Whether it uses `Place.memory`. A search that goes back then feeds an answer again token by token, each
-            scored before the next, so that the memory is at each token what it was; without, it does so in one pass.
+        remembers: Whether it uses `Place.memory`. A search that reads an answer anew then does so token by token, and
+            scores each before the next, so that the memory is at each token what it was; otherwise in one pass.
         sites: Where in a layer it edits states: of "attn" (what attention adds to the stream), "mlp" (what the MLP
             adds) and "out" (what leaves the layer).
         projection: Whether its edit of states is a projection, which may follow another op's edit of the same site.

@@ -122,16 +122,17 @@ class Rows:
             with reading(self._frame(state)), few_rows(copies > 1):
                 state.read(tokens.repeat(copies)[:, None])
 
-    def reread(self, tokens: Tensor, memory: Memory) -> None:
-        """Feed each main row the next tokens of an answer once more, and its branches the same.
+    def reread(self, tokens: Tensor, memory: Memory | None = None) -> None:
+        """Feed each main row the next tokens of an answer, and its branches the same.
 
-        It takes one pass, unless an op remembers: what it does to a token follows from what was remembered then.
+        It takes one pass, unless something has to be remembered on the way: an op remembers, or there is a combination
+        and `memory` is not known. Then tokens are fed one after the other, and each is scored before it is fed.
 
         Args:
             tokens: (N, tokens); there may be none.
-            memory: What the rows are to remember afterwards.
+            memory: What the rows are to remember afterwards; None: what follows from the tokens.
         """
-        if self.remembers:
+        if self.remembers or (memory is None and self._combine is not None):
             for token in tokens.T:
                 self.scores()
                 self.step(token)
@@ -139,7 +140,8 @@ class Rows:
             for state, copies in self._blocks():
                 with reading(self._frame(state, answer=True)):
                     state.read(tokens.repeat(copies, 1))
-        self.memory = memory.copy()
+        if memory is not None:
+            self.memory = memory.copy()
 
     def split(self, tokens: Tensor) -> None:
         """Try several next tokens of each main row in one pass, (N, siblings), and the same in its branches.

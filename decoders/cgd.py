@@ -99,7 +99,8 @@ class CGD(Strategy):
             )
         clip = load_clip(self.clip, adapter.device)
         looks = [clip.see(request.images).mean(dim=0) for request in inputs.requests]
-        return Session(search=partial(_search, self, adapter.tokenizer, clip, looks))
+        search = partial(_search, self, adapter.tokenizer, clip, looks)
+        return Session(search=search, rows_a_beam=self.candidates)
 
 
 @dataclass(frozen=True, slots=True)

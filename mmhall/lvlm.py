@@ -20,6 +20,7 @@ from mmhall.calibration import Calibration
 from mmhall.choosing import make_choosing
 from mmhall.divergence import HeadDivergence, head_divergence
 from mmhall.errors import ModelError, OptionError, PromptError
+from mmhall.explanation import Explanation, explained
 from mmhall.generation.job import Kept, Recipe
 from mmhall.generation.run import run
 from mmhall.generation.score import score
@@ -163,6 +164,16 @@ class LVLM:
             told = [keep.scores_of(row, len(answer.token_ids)) for row, answer in enumerate(answers)]
             answers = [replace(answer, scores=part) for answer, part in zip(answers, told, strict=True)]
         return self._sure(inputs, answers) if uncertainty else answers
+
+    def explain(
+        self, strategy: str | Strategy, image: Images = None, prompt: Prompt | None = None, **settings: Any
+    ) -> Explanation:
+        """Say what a strategy reads and writes where, its branches, and what a token costs, before anything runs.
+
+        Arguments and errors as in `generate`; without a prompt a short question is asked, of a grey picture if none is
+        given.
+        """
+        return explained(self.adapter, self._recipe(strategy, settings), image, prompt)
 
     def score(self, image: Images, prompt: Prompt, answer: str) -> Uncertainty:
         """Say how sure the plain model is of each token of a given answer, and what the picture has to do with it.

@@ -16,6 +16,7 @@ from torch import LongTensor, Tensor
 
 from mmhall.attention.memory import Memory
 from mmhall.attention.passes import Pass
+from mmhall.errors import CompositionError
 
 SELF_ATTENTION = frozenset({"full", "sliding", "chunked"})
 ATTENTION = SELF_ATTENTION | {"cross"}
@@ -76,7 +77,17 @@ class Place:
 
     @property
     def memory(self) -> Memory:
-        """What the rows remember."""
+        """What the rows remember; only for ops with `remembers`.
+
+        Raises:
+            CompositionError: No op of these rows says that it remembers.
+        """
+        plan = self.where.block.plan
+        if plan is None or not plan.remembers:
+            raise CompositionError(
+                "an op asks for `memory` and does not say so, and a search could not bring it back; set "
+                "`remembers = True` in its class"
+            )
         return self.where.frame.memory
 
     @property
@@ -176,6 +187,8 @@ class Op:
         kinds: Kinds of layers it concerns; linear layers hold no attention, and only their sites can be edited.
         writes: Whether it edits scores or weights of rows, rather than only seeing them.
         compares: Whether it reads `Call.reference`.
+        remembers: Whether it uses `Place.memory`. A search that reads an answer anew then does so token by token, and
+            scores each before the next, so that the memory is at each token what it was; otherwise in one pass.
         sites: Where in a layer it edits states: of "attn" (what attention adds to the stream), "mlp" (what the MLP
             adds) and "out" (what leaves the layer).
         projection: Whether its edit of states is a projection, which may follow another op's edit of the same site.
@@ -185,6 +198,7 @@ class Op:
     kinds: frozenset[str] = SELF_ATTENTION
     writes: bool = False
     compares: bool = False
+    remembers: bool = False
     sites: frozenset[str] = frozenset()
     projection: bool = False
 

@@ -25,7 +25,7 @@ class Plan:
         ops: In the order they act.
         kinds: Of each decoder layer.
         modules: What holds each site that an op edits or sees, by layer and site.
-        compared: Layers in which an op compares with a pass in lock step.
+        compared: Layers whose head outputs an op compares with those of a pass in lock step.
     """
 
     ops: tuple[Op, ...]
@@ -56,6 +56,11 @@ class Plan:
         set_once(self, "_sites", sites)
         compared = (i for i in layers if any(op.compares for op in self.of_layer(i)))
         set_once(self, "compared", frozenset(compared))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether an op uses what rows remember."""
+        return any(op.remembers for op in self.ops)
 
     def _of(self, layer: int) -> tuple[Op, ...]:
         own = (op for op in self.ops if concerns(op, self.kinds, layer) and self.kinds[layer] in ATTENTION)

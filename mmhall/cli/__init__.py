@@ -11,7 +11,22 @@ from typing import Any, TextIO
 
 import typer
 
-from mmhall.cli import bench, choose, compare, demo, export, generate, judge, listing, report, scenes, score, show, tune
+from mmhall.cli import (
+    bench,
+    choose,
+    compare,
+    demo,
+    explain,
+    export,
+    generate,
+    judge,
+    listing,
+    report,
+    scenes,
+    score,
+    show,
+    tune,
+)
 from mmhall.errors import MmhallError, MmhallWarning
 from mmhall.text import printable
 
@@ -37,6 +52,7 @@ app.command("tune")(tune.tune)
 app.command("demo")(demo.demo)
 app.command("list")(listing.list_names)
 app.command("show")(show.show)
+app.command("explain")(explain.explain)
 
 
 def main() -> None:

@@ -111,8 +111,8 @@ def opened(adapter: Adapter, main: Source, session: Session, config: Resolved, *
 
 
 def _other(job: Job, session: Session, inputs: Inputs) -> Rows:
-    """Read other inputs for the prompts of a job; `opened` says how."""
-    return opened(job.adapter, source(job.adapter, inputs, session.ops, job.config), session, job.config)
+    """Read other inputs than those of a job; `opened` says how."""
+    return opened(job.adapter, source(job.adapter, inputs, session.ops, job.config, empty=True), session, job.config)
 
 
 def source(

@@ -112,9 +112,11 @@ class BoundModel:
             ModelError: An exit's layer or the final norm is not there, or the layer is not given the whole prompt.
         """
         depth = len(self.layers)
-        wrong = next((one.layer for one in wanted if one.layer not in range(depth)), None)
+        wrong = next((one.layer for one in wanted if one.layer not in range(-1, depth)), None)
         if wrong is not None:
-            raise ModelError(f"there is no layer {wrong} to leave early: the model's are 0 to {depth - 1}")
+            raise ModelError(
+                f"there is no layer {wrong} to leave early: the model's are 0 to {depth - 1}, and its embeddings are -1"
+            )
         placed = {one.layer for one in wanted if one.positions is not None} & self.newest_only
         if placed:
             raise ModelError(

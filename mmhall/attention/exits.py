@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmhall.attention.states import entering
 from mmhall.errors import ModelError
 
 
@@ -24,7 +25,7 @@ class Exit:
     """An inner layer whose logits are wanted; hand the same object to a session and to `Step.exits`.
 
     Attributes:
-        layer: 0-based decoder layer; what leaves it is read.
+        layer: 0-based decoder layer; what leaves it is read. -1: the embeddings, which enter the first.
         norm: Whether the states pass the model's final norm, as those of the last layer do.
         positions: Prompt positions to read, (prompts, N) 0-based, once, when the prompt is read; None: the newest
             token's, at every step.
@@ -65,7 +66,10 @@ class Exits:
         try:
             for one in reading.wanted:
                 taken = partial(reading.take, one, self._norm if one.norm else None)
-                hooks.append(self._layers[one.layer].register_forward_hook(taken))
+                if one.layer < 0:
+                    hooks.append(self._layers[0].register_forward_pre_hook(taken, with_kwargs=True))
+                else:
+                    hooks.append(self._layers[one.layer].register_forward_hook(taken))
             hooks.append(self._head.register_forward_pre_hook(reading.append))
             yield reading
         finally:
@@ -89,10 +93,11 @@ class Reading:
         self._held: dict[Exit, Tensor] = {}  # (rows, tokens, hidden size), once a layer has been passed
         self._shape = torch.Size()
 
-    def take(self, one: Exit, norm: nn.Module | None, layer: nn.Module, args: Any, output: Any) -> None:
-        """Keep the rows that are wanted of what leaves a layer."""
+    def take(self, one: Exit, norm: nn.Module | None, layer: nn.Module, args: Any, *rest: Any) -> None:
+        """Keep the rows that are wanted of what leaves a layer, or enters the first."""
         if _reading.get() is not self:
             return
+        output = rest[-1] if one.layer >= 0 else entering(args, rest[0] if rest else {})
         states: Tensor = (output[0] if isinstance(output, tuple) else output)[: self._rows]
         taken = states[:, -self._count :] if one.positions is None else _at(one, one.positions, states)
         self._held[one] = taken if norm is None else norm(taken)

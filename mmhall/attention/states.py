@@ -42,17 +42,17 @@ def _visit(frame: Frame, layer: int, site: str, module: nn.Module, args: tuple[A
     if passes is None or passes.frame is not frame:
         return None
     if site == "in":
-        _edited(passes, layer, site, *[_entering(args, rest[0])] * 2)
+        _edited(passes, layer, site, *[entering(args, rest[0])] * 2)
         return None
     kwargs, output = rest
     states = output[0] if isinstance(output, tuple) else output
-    edited = _edited(passes, layer, site, states, _entering(args, kwargs))
+    edited = _edited(passes, layer, site, states, entering(args, kwargs))
     if edited is states:
         return None
     return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
 
-def _entering(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+def entering(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
     """Return the states that a module was given."""
     states: Tensor = args[0] if args else kwargs["hidden_states"]
     return states
@@ -62,12 +62,12 @@ def _edited(passes: Passes, layer: int, site: str, states: Tensor, source: Tenso
     """Return states as the ops of each block leave them; the same tensor where none changed them."""
     queries, size = passes.blocks[0].queries, states.shape[-1]
     flat = states.ndim == 2  # OPT's MLP reads all tokens of a batch as one list
-    whole, entering = (part.view(-1, queries, part.shape[-1]) if flat else part for part in (states, source))
+    whole, entered = (part.view(-1, queries, part.shape[-1]) if flat else part for part in (states, source))
     blocks = len(passes.blocks)
     with uncast(states):
         parts = [
             _visited(where, layer, site, own, source)
-            for where, own, source in zip(passes.blocks, whole.chunk(blocks), entering.chunk(blocks), strict=True)
+            for where, own, source in zip(passes.blocks, whole.chunk(blocks), entered.chunk(blocks), strict=True)
         ]
     if not any(changed for _, changed in parts):
         return states

@@ -90,7 +90,9 @@ class CustomGenerate:
             adapter.check_placeholders(inputs)
             session = self._method.fitted(adapter).prepare(adapter, inputs)
             seeds = torch.randint(2**62, (len(inputs["input_ids"]),)).tolist() if config.do_sample else []
-            job = Job(adapter, inputs, session, config, seeds, self._method.name, self._streamer, keep=keep, share=False)
+            job = Job(
+                adapter, inputs, session, config, seeds, self._method.name, self._streamer, keep=keep, share=False
+            )
             main = replace(_prepared(adapter, inputs, config), copies=sequences)
             main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
             with kept_notes(model, adapter.request_notes):

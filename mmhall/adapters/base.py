@@ -17,6 +17,7 @@ from mmhall.adapters.grid import Boxes, Grid, Told, block_side, nowhere, raster,
 from mmhall.adapters.messages import Conversation, Request
 from mmhall.adapters.pixels import pixel_rows
 from mmhall.adapters.templates import ChatTemplate
+from mmhall.artifacts import Artifact
 from mmhall.attention import SELF_ATTENTION, Call, Op, Plan, active, close_door, open_door
 from mmhall.errors import ImageError, ModelError, PromptError
 from mmhall.words import special_tokens
@@ -59,6 +60,7 @@ class Adapter:
         kinds: What each layer attends to: "full", "sliding", "chunked", "cross" (the picture), or "linear" (nothing).
         heads: Query heads of a layer.
         tuned: Options found best for this very model, by strategy; empty unless `mmhall tune` was run for it.
+        artifacts: What strategies have learnt about this very model, by strategy; empty unless `mmhall fit` was run.
         image_token_id: Id that marks image positions in `input_ids`.
     """
 
@@ -83,6 +85,7 @@ class Adapter:
         self.kinds = kinds_of(config, len(self.layers))
         self.heads: int = config.num_attention_heads
         self.tuned: Mapping[str, Mapping[str, Any]] = {}
+        self.artifacts: Mapping[str, Artifact] = {}
         self.image_token_id: int = find_image_token(model)
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
         open_door(self.decoder, self.layers, model.get_output_embeddings())

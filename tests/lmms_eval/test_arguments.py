@@ -82,7 +82,11 @@ def test_values_of_the_right_type_are_taken_too():
     [
         ("strategy=vdc", UnknownNameError, "did you mean 'vdd'|did you mean 'vcd'"),
         ("strategy=vcd,alhpa=1", UnknownNameError, "unknown model argument 'alhpa'; did you mean 'alpha'"),
-        ("strategy=vcd,layers=2", UnknownNameError, r"'layers'.*Known: alpha, batch_size, beta, chat_template, device"),
+        (
+            "strategy=vcd,layers=2",
+            UnknownNameError,
+            r"'layers'.*Known: alpha, artifacts, batch_size, beta, chat_template, device",
+        ),
         ("strategy=vhr+vcd,beta=1", UnknownNameError, "did you mean 'vcd.beta'"),
         ("strategy=vcd,alpha=much", OptionError, "vcd: alpha must be a number .*got 'much'"),
         ("strategy=vcd,noise_step=1.5", OptionError, "vcd: noise_step must be an integer .*got 1.5"),

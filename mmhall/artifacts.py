@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -61,7 +62,10 @@ class Artifact:
         Raises:
             DataError: There are none, or one holds NaN or infinity.
         """
-        kept = {name: tensor.detach().to("cpu").contiguous() for name, tensor in self.tensors.items()}
+        kept = {  # copies: a file holds no two views of one memory
+            name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
+            for name, tensor in self.tensors.items()
+        }
         if not kept:
             raise DataError(f"{self._named}: an artifact without tensors holds nothing; {_WAYS}")
         for name, tensor in kept.items():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -13,15 +15,18 @@ import torch
 
 import mmhall
 from mmhall import artifacts
+from mmhall.adapters import adapter_for
 from mmhall.errors import CompositionError, DataError, FitError, ModelError, OptionError, PromptError
-from mmhall.fitting import fit
+from mmhall.fitting import fit, read_text
 from mmhall.lvlm import LVLM
 from mmhall.pairs import Pair, PairSet
 from mmhall.requests import make_request
 from mmhall.strategies import Composed
 from tests.conftest import make_random_llava
-from tests.lean import Lean
+from tests.lean import Last, Lean
+from tests.zoo import ZOO, built
 
+ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "Describe this image."
 
 
@@ -243,6 +248,15 @@ def test_a_damaged_one_is_refused_before_the_model_is_read(folder, fitted, tmp_p
     assert "\n" not in str(caught.value)
 
 
+def test_views_of_one_memory_are_written_apart(fitted, tmp_path):
+    whole = torch.arange(6.0).reshape(2, 3)
+    replace(fitted, tensors={"whole": whole, "turned": whole.T, "row": whole[1]}).write(tmp_path / "lean.json")
+    whole += 1
+    held = artifacts.read(tmp_path / "lean.json").tensors
+    assert held["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert held["row"].tolist() == [3, 4, 5]
+
+
 def test_nothing_useless_is_made(fitted):
     with pytest.raises(DataError, match="lean: tensor 'direction' holds NaN or infinity"):
         replace(fitted, tensors={"direction": torch.tensor([1.0, float("nan")])})
@@ -343,3 +357,34 @@ def test_nothing_is_left_behind(llava, pairs, pictures):
     with pytest.raises(FitError):
         fit(llava, Lean(), PairSet(pairs.pairs[:1], "one"))
     assert ask(llava, pictures).token_ids == before.token_ids
+
+
+def test_the_strategy_of_the_docs_learns_the_same(llava, pairs, fitted):
+    page = (ROOT / "docs" / "fitting.md").read_text(encoding="utf-8")
+    (program,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Lean" in block)
+    names = {"__name__": __name__}
+    exec(program, names)
+    again = fit(llava, names["Lean"](layer=2), pairs, seed=7)
+    assert (again.sha256, again.facts["numbers"]) == (fitted.sha256, fitted.facts["numbers"])
+
+
+def test_generate_of_transformers_is_refused(llava, pictures):
+    inputs = llava.adapter.inputs([make_request(pictures[0], PROMPT)])
+    with pytest.raises(CompositionError, match=r"lean: needs an artifact .* mmhall\.load"):
+        llava.model.generate(**inputs, max_new_tokens=2, custom_generate=mmhall.custom_generate(Lean()))
+
+
+@pytest.mark.parametrize("family", ZOO)
+def test_texts_are_read_behind_the_prompts_of_every_family(family, pictures):
+    adapter = adapter_for(*built(family))
+    layer = next(layer for layer, kind in enumerate(adapter.kinds) if layer and kind in Last.kinds)
+    last, text = Last(layer), "The image shows a dog."
+    width = read_text(adapter, pictures[0], PROMPT, text, [last])
+    ids = adapter.tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert width == len(ids)
+    asked = adapter.extended(adapter.inputs([make_request(pictures[0], PROMPT)]), torch.tensor([ids]))
+    with torch.inference_mode():
+        outputs = adapter.entry(asked)(**asked, output_hidden_states=True)
+    states = getattr(outputs, "language_model_outputs", outputs).hidden_states[layer]
+    torch.testing.assert_close(last.state, states[0, -1].float(), rtol=1e-3, atol=1e-4)
+    adapter.close()

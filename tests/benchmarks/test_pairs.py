@@ -100,6 +100,15 @@ def test_names_of_two_words_and_plurals_are_replaced_by_their_like():
     assert names("Cabinet/shelf")[0] == "cabinet"
 
 
+def test_nothing_is_made_up_twice():
+    """Two of six are to be replaced, and one category is absent: one of them stays."""
+    six = ("dog", "cat", "bird", "horse", "sheep", "cow")
+    (pair,) = make_pairs(pictured(six, categories=("bear",)), "mine", 0).pairs
+    false = named(pair.hallucinated)
+    assert len(set(false)) == 6
+    assert len({*false, *named(pair.faithful)}) == 7
+
+
 def test_pictures_that_allow_none_are_left_out():
     pictures = pictured((), ("dog",), ("stop sign", "dog"), categories=("cat",))
     assert [pair.id for pair in make_pairs(pictures, "mine", 0).pairs] == ["1", "2"]

@@ -63,11 +63,12 @@ def test_every_option_of_every_strategy_can_be_given_alone_and_as_a_part(name):
 
 def test_where_to_load_from_stays_text():
     arguments = read(
-        "pretrained=llava-hf/llava-1.5-7b-hf,revision=12345678,dtype=bfloat16,device=cuda:1,tuned=none,"
+        "pretrained=llava-hf/llava-1.5-7b-hf,revision=12345678,dtype=bfloat16,device=cuda:1,tuned=none,artifacts=none,"
         "batch_size=8,max_new_tokens=64"
     )
     assert (arguments.pretrained, arguments.revision) == ("llava-hf/llava-1.5-7b-hf", "12345678")
     assert (arguments.dtype, arguments.device, arguments.tuned) == ("bfloat16", "cuda:1", False)
+    assert (arguments.artifacts, arguments.arguments()["artifacts"]) == (False, False)
     assert (arguments.batch_size, arguments.max_new_tokens) == (8, 64)
 
 

@@ -5,6 +5,8 @@ Changed  In the hallucinated one a third of the objects, at least one, is replac
          not show, drawn by how often they stand beside the other objects in the same data. Objects are replaced, not
          added: both texts have as many words and the same end, so that a difference between their states is not one of
          length.
+Captions Where people's captions are given, each picture's first one that allows it takes the sentence's place, and one
+         object of it is another one in the hallucinated text.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from mmhall.benchmarks.caption_swaps import ended, swapped
 from mmhall.benchmarks.categories import names
 from mmhall.benchmarks.pictures import Picture, PictureSet
 from mmhall.benchmarks.pope_wording import is_plural, with_article
 from mmhall.benchmarks.reading import find_pictures, read_records
+from mmhall.benchmarks.vocabulary import Vocabulary, ours
 from mmhall.errors import DataError
 from mmhall.pairs import Pair, PairSet
 
@@ -50,7 +54,13 @@ def read_pairs(path: Path, images: Path, limit: int | None = None) -> PairSet:
     return PairSet(tuple(pairs), path.name)
 
 
-def make_pairs(pictures: PictureSet, source: str, seed: int, limit: int | None = None) -> PairSet:
+def make_pairs(
+    pictures: PictureSet,
+    source: str,
+    seed: int,
+    limit: int | None = None,
+    captions: Mapping[str, Sequence[str]] | None = None,
+) -> PairSet:
     """Make a pair for each picture that allows one, the same for the same pictures and seed.
 
     Args:
@@ -58,13 +68,21 @@ def make_pairs(pictures: PictureSet, source: str, seed: int, limit: int | None =
         source: What they are called.
         seed: Of what is replaced, and by what.
         limit: Make only so many.
+        captions: Of people, by picture; None: a sentence names the objects.
 
     Raises:
         DataError: No picture allows one.
     """
-    counts = _together(pictures.pictures)
-    made = (_pair(picture, pictures.categories, counts, seed) for picture in pictures.pictures)
-    pairs = tuple(islice((pair for pair in made if pair is not None), limit))
+    counts, vocabulary = _together(pictures.pictures), ours("", pictures.categories, tuple(pictures.words.items()))
+
+    def made(picture: Picture) -> Pair | None:
+        rng = random.Random(f"pairs/{seed}/{picture.id}")
+        absent = _absent(picture, pictures.categories)
+        if captions is None:
+            return _named(picture, absent, counts, rng)
+        return _captioned(picture, captions.get(picture.id, ()), vocabulary, absent, counts, rng)
+
+    pairs = tuple(islice((pair for pair in map(made, pictures.pictures) if pair is not None), limit))
     if not pairs:
         raise DataError(
             f"{source}: no picture has an object that another category of the data could stand for; give more pictures"
@@ -81,11 +99,40 @@ def _together(pictures: Sequence[Picture]) -> Counts:
     return counts
 
 
-def _pair(picture: Picture, categories: Sequence[str], counts: Counts, seed: int) -> Pair | None:
-    """Make the pair of a picture; None: nothing in it can be replaced."""
-    rng = random.Random(f"pairs/{seed}/{picture.id}")
+def _absent(picture: Picture, categories: Sequence[str]) -> list[str]:
+    """List the categories that a picture does not show under any name."""
     shown = {_phrase(name) for name in picture.objects}
-    absent = [name for name in categories if name not in picture.objects and _phrase(name) not in shown]
+    return [name for name in categories if name not in picture.objects and _phrase(name) not in shown]
+
+
+def _drawn(names_left: Sequence[str], rest: Sequence[str], counts: Counts, rng: random.Random) -> str:
+    """Draw a category by how often it stands beside others; where it never does, any is as good."""
+    weights = [sum(counts.get(name, {}).get(other, 0) for other in rest) for name in names_left]
+    return rng.choices(names_left, weights if any(weights) else None)[0]
+
+
+def _captioned(
+    picture: Picture,
+    captions: Sequence[str],
+    vocabulary: Vocabulary,
+    absent: Sequence[str],
+    counts: Counts,
+    rng: random.Random,
+) -> Pair | None:
+    """Make the pair of a picture from a person's caption; None: no caption allows one."""
+
+    def draw(left: Sequence[str], gone: str) -> str:
+        return _drawn(left, [name for name in picture.objects if name != gone], counts, rng)
+
+    for caption in map(ended, captions):
+        hallucinated = swapped(caption, vocabulary, absent, draw, rng)
+        if hallucinated is not None:
+            return Pair(picture.id, picture.path, PROMPT, caption, hallucinated)
+    return None
+
+
+def _named(picture: Picture, absent: Sequence[str], counts: Counts, rng: random.Random) -> Pair | None:
+    """Make the pair of a picture from a sentence that names its objects; None: none of them can be replaced."""
     choices = {at: [name for name in absent if _length(name) == _length(own)] for at, own in enumerate(picture.objects)}
     open_places = [at for at, names_there in choices.items() if names_there]
     if not open_places:
@@ -96,8 +143,7 @@ def _pair(picture: Picture, categories: Sequence[str], counts: Counts, seed: int
     for at in chosen:
         left = [name for name in choices[at] if _phrase(name) not in map(_phrase, told)]
         if left:
-            weights = [sum(counts.get(name, {}).get(other, 0) for other in rest) for name in left]
-            told[at] = rng.choices(left, weights if any(weights) else None)[0]
+            told[at] = _drawn(left, rest, counts, rng)
     return Pair(picture.id, picture.path, PROMPT, _sentence(picture.objects), _sentence(told))
 
 

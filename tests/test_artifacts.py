@@ -326,8 +326,9 @@ def test_what_shows_no_direction_is_not_written(llava, pairs):
 
 def test_uneven_texts_are_remarked(llava, pairs):
     first = replace(pairs.pairs[0], hallucinated="The image shows a very old cat")
-    remarks = fit(llava, Lean(), PairSet((first, *pairs.pairs[1:]), "mixed")).facts["remarks"]
-    assert [line.split(":")[0] for line in remarks[:2]] == [
+    remarks = fit(llava, Lean(), PairSet((first, *pairs.pairs[1:]), "mixed", ("of the data",))).facts["remarks"]
+    assert [line.split(":")[0] for line in remarks[:3]] == [
+        "of the data",
         "the two texts of 1 of 12 pairs have different numbers of words",
         "the two texts of 1 of 12 pairs end in different tokens",
     ]

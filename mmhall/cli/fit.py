@@ -30,6 +30,9 @@ def fit(
         typer.Option(help="COCO detection file, or JSON Lines of pairs (.jsonl); by default scenes are drawn."),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of its pictures; by default the file's own.")] = None,
+    captions: Annotated[
+        Path | None, typer.Option(help="COCO captions of the pictures, to be used instead of a made sentence.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -65,13 +68,14 @@ def fit(
     if apply and out is not None:
         raise OptionError("fit", "out", str(out), "left out with --apply, which says where to write")
     check_data("fit", data, images, "a COCO detection file, or JSON Lines of pairs", n=n)
+    _check_captions(data, captions)
     file = place(model) / f"{method.name}.safetensors" if apply else out or Path(f"{method.name}.safetensors")
     for one in pair_of(file):
         check_writable(one)
     check_target(file, method.name)
     check_model(model, False, loading)
     with tempfile.TemporaryDirectory() as scratch:
-        pairs = _pairs(data, images, n, seed, Path(scratch))
+        pairs = _pairs(data, images, captions, n, seed, Path(scratch))
         lvlm = mmhall.load(model, tuned=False, **loading.arguments())
         typer.echo(f"fitting {method} on {len(pairs.pairs)} pairs", err=True)
         artifact = fit_strategy(lvlm, method, pairs, seed)
@@ -82,15 +86,41 @@ def fit(
     print(_use(model, method.name, file, usual=apply))
 
 
-def _pairs(data: Path | None, images: Path | None, n: int, seed: int, scratch: Path) -> PairSet:
+def _is_of_pairs(data: Path | None) -> bool:
+    return data is not None and data.suffix.lower() == ".jsonl"
+
+
+def _check_captions(data: Path | None, captions: Path | None) -> None:
+    """Refuse captions that are not there, or that nothing could be done with.
+
+    Raises:
+        OptionError: There are no pictures that they could be of.
+        DataError: They are not there.
+    """
+    from mmhall.errors import DataError, OptionError
+    from mmhall.files import no_file
+
+    if captions is None:
+        return
+    if data is None or _is_of_pairs(data):
+        raise OptionError("fit", "captions", str(captions), "given together with pictures and their objects as --data")
+    reason = no_file(captions)
+    if reason is not None:
+        raise DataError(f"{captions}: {reason}; give a COCO captions file")
+
+
+def _pairs(data: Path | None, images: Path | None, captions: Path | None, n: int, seed: int, scratch: Path) -> PairSet:
     """Read pairs, or make them from pictures that are read or drawn."""
     from mmhall.benchmarks.pairs import make_pairs, read_pairs
+    from mmhall.benchmarks.pictures import read_captions
     from mmhall.cli.picture_data import read_or_draw
 
-    if data is not None and data.suffix.lower() == ".jsonl":
+    if data is not None and _is_of_pairs(data):
         return read_pairs(data, images or data.parent, n)
     pictures, source = read_or_draw(data, images, n, seed, scratch, limit=None)
-    return make_pairs(pictures, source, seed, n)
+    if captions is None:
+        return make_pairs(pictures, source, seed, n)
+    return make_pairs(pictures, f"{source} with {captions.name}", seed, n, read_captions(captions))
 
 
 def _show(artifact: Artifact) -> None:

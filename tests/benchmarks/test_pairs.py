@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -167,3 +169,50 @@ def test_lines_that_are_no_pairs_are_refused(tmp_path, line, told):
     (tmp_path / "mine.jsonl").write_text(json.dumps(line) + "\n")
     with pytest.raises(DataError, match=told):
         read_pairs(tmp_path / "mine.jsonl", tmp_path)
+
+
+CAPTIONED = pictured(
+    ("dog", "bench"), ("person", "dog"), ("traffic light",), ("cat",), categories=("apple", "bear", "stop sign", "skis")
+)
+
+
+@pytest.mark.parametrize(
+    ("caption", "false"),
+    [
+        ("A dog sits still", r"(An apple|A bear|A cat|A person) sits still\."),
+        ("Dogs sit still !", r"(Apples|Bears|Cats|People|Skis) sit still\."),
+        ("an old man and a dog", r"an old (apple|bear|cat) and a dog\.|an old man and (an apple|a bear|a cat)\."),
+        (
+            "The dog looks at another dog beside a cat.",
+            r"The dog looks at another dog beside (an apple|a bear|a person)\.",
+        ),
+    ],
+)
+def test_one_object_of_a_persons_caption_is_another(caption, false):
+    """The same number, as many words, an article that fits; one that is named twice stays."""
+    pictures = replace(CAPTIONED, pictures=tuple(replace(one, objects=("dog", "bench")) for one in CAPTIONED.pictures))
+    seen = set()
+    for seed in range(12):
+        for pair in make_pairs(pictures, "mine", seed, captions={one.id: [caption] for one in pictures.pictures}).pairs:
+            assert re.fullmatch(false, pair.hallucinated), pair.hallucinated
+            assert pair.faithful == caption.rstrip(" !.") + "."
+            assert len(pair.faithful.split()) == len(pair.hallucinated.split())
+            seen.add(pair.hallucinated)
+    assert len(seen) > 2
+
+
+def test_the_first_caption_that_names_an_object_is_taken():
+    captions = {"0": ["A quiet day.", "A dog in the sun."], "2": ["A traffic light."], "3": ["Nothing here."]}
+    pairs = make_pairs(CAPTIONED, "mine", 0, captions=captions).pairs
+    assert [pair.faithful for pair in pairs] == ["A dog in the sun.", "A traffic light."]
+    assert pairs[1].hallucinated == "A stop sign."
+    assert not {"dog", "bench"} & set(pairs[0].hallucinated.split())
+
+
+def test_what_a_caption_names_stands_beside_the_rest():
+    """A fork stands beside a plate, a whale never, a cup only beside the spoon that goes."""
+    others = [("plate", "fork")] * 6, [("whale", "ship")] * 6, [("spoon", "cup")] * 6
+    pictures = pictured(*others[0], *others[1], *others[2], *[("plate", "spoon")] * 9)
+    captions = {str(number): ["A spoon lies there."] for number in range(18, 27)}
+    pairs = make_pairs(pictures, "mine", 0, captions=captions).pairs
+    assert {pair.hallucinated for pair in pairs} == {"A fork lies there."}

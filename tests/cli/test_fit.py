@@ -122,6 +122,22 @@ def test_pictures_with_objects_do_as_well(cli, own_model, monkeypatch):
     assert (held.facts["data"]["source"], held.facts["data"]["ids"]) == ("annotations.json", ["1", "2", "3"])
 
 
+def test_captions_of_people_may_be_given(cli, refused, own_model, monkeypatch):
+    monkeypatch.setattr("mmhall.directions.ShuffledRange.check", lambda self, what: None)
+    assert cli("scenes", "--n", "3", "--seed", "2", "--out", "drawn").returncode == 0
+    data = json.loads(Path("drawn/annotations.json").read_text())
+    names = {entry["id"]: entry["name"] for entry in data["categories"]}
+    first = {entry["image_id"]: names[entry["category_id"]] for entry in reversed(data["annotations"])}
+    told = [{"image_id": image, "caption": f"Look at the {name} there"} for image, name in first.items()]
+    Path("captions.json").write_text(json.dumps({"annotations": told}))
+    asked = ("fit", "lean", "--model", own_model, "--data", "drawn/annotations.json", "--captions")
+    done = cli(*asked, "captions.json")
+    assert done.returncode == 0, done.stderr
+    held = artifacts.read("lean.safetensors")
+    assert held.facts["data"]["source"] == "annotations.json with captions.json"
+    assert "gone.json: does not exist; give a COCO captions file" in refused(*asked, "gone.json")
+
+
 def test_a_run_names_the_artifact_and_is_not_gone_on_with_under_another(cli, refused, own_model, pairs):
     assert cli("fit", "lean", "--model", own_model, "--data", pairs, "--apply").returncode == 0
     asked = ("bench", "chair", "--model", own_model, "--scenes", "2", "--out", "run", "--strategy", "lean")
@@ -153,6 +169,7 @@ def test_a_run_names_the_artifact_and_is_not_gone_on_with_under_another(cli, ref
         (("lean(layer=-1)",), "lean: layer must be"),
         (("lean", "--n", "0"), "n must be an integer >= 1, got 0"),
         (("lean", "--images", "x"), "images must be given together with --data"),
+        (("lean", "--captions", "x"), "captions must be given together with pictures and their objects as --data"),
         (("lean", "--data", "gone.json"), "gone.json: does not exist; give a COCO detection file, or JSON Lines"),
         (("lean", "--out", "lean"), "lean: an artifact's name ends in .safetensors or .json"),
         (("lean", "--out", f"{__file__}/a.json"), "cannot be written"),

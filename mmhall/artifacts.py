@@ -303,4 +303,6 @@ def check_target(path: Path, strategy: str) -> None:
         return
     held = _facts(facts)["strategy"] if there[0] == facts else "something else"
     if held != strategy:
-        raise DataError(f"{there[0]}: is there already and is no artifact of {strategy}; choose another with --out")
+        raise DataError(
+            f"{there[0]}: is there already and is no artifact of {strategy}; choose another with --out, or delete it"
+        )

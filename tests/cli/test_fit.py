@@ -138,6 +138,19 @@ def test_captions_of_people_may_be_given(cli, refused, own_model, monkeypatch):
     assert "gone.json: does not exist; give a COCO captions file" in refused(*asked, "gone.json")
 
 
+@pytest.mark.slow
+def test_the_embedded_model_is_fitted_to_on_drawn_scenes(cli, picture_file):
+    done = cli("fit", "lean(layer=3)", "--out", "lean.json")
+    assert done.returncode == 0, done.stderr
+    held = artifacts.read("lean.json")
+    found = held.facts["numbers"]["layer 3"]
+    assert found["norm"] > found["high"] > found["low"] > 0
+    assert (held.facts["data"]["pairs"], held.facts["remarks"]) == (60, [])
+    asked = ("generate", picture_file, "--artifacts", "lean.json", "--max-new-tokens", "24", "--strategy")
+    leaning, neutral, plain = (cli(*asked, one).stdout for one in ("lean(alpha=40)", "lean(alpha=0)", "greedy"))
+    assert leaning != plain == neutral
+
+
 def test_a_run_names_the_artifact_and_is_not_gone_on_with_under_another(cli, refused, own_model, pairs):
     assert cli("fit", "lean", "--model", own_model, "--data", pairs, "--apply").returncode == 0
     asked = ("bench", "chair", "--model", own_model, "--scenes", "2", "--out", "run", "--strategy", "lean")

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters.anatomy import SITES, Anatomy, find_decoder, find_image_token, kinds_of
 from mmhall.adapters.batch import Inputs
+from mmhall.artifacts import Artifact
 from mmhall.attention import Call, Exit, Exits, Op, Plan, active, close_door, open_door
 from mmhall.attention.plan import at_site
 from mmhall.errors import ModelError
@@ -29,6 +30,7 @@ class BoundModel:
         kinds: What each layer attends to: "full", "sliding", "chunked", "cross" (the picture), or "linear" (nothing).
         heads: Query heads of a layer.
         tuned: Options found best for this very model, by strategy; empty unless `mmhall tune` was run for it.
+        artifacts: What strategies have learnt about this very model, by strategy; empty unless `mmhall fit` was run.
         image_token_id: Id that marks image positions in `input_ids`.
     """
 
@@ -48,6 +50,7 @@ class BoundModel:
         self.kinds = kinds_of(config, len(self.layers))
         self.heads: int = config.num_attention_heads
         self.tuned: Mapping[str, Mapping[str, Any]] = {}
+        self.artifacts: Mapping[str, Artifact] = {}
         self.image_token_id: int = find_image_token(model)
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
         open_door(self.decoder, self.layers, model.get_output_embeddings())

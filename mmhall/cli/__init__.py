@@ -18,6 +18,7 @@ from mmhall.cli import (
     demo,
     explain,
     export,
+    fit,
     generate,
     judge,
     listing,
@@ -49,6 +50,7 @@ app.command("export")(export.export)
 app.command("score")(score.score)
 app.command("scenes")(scenes.scenes)
 app.command("tune")(tune.tune)
+app.command("fit")(fit.fit)
 app.command("demo")(demo.demo)
 app.command("list")(listing.list_names)
 app.command("show")(show.show)

@@ -63,7 +63,8 @@ def hooked(
 
     if site == "in":
         return module.register_forward_pre_hook(visit, with_kwargs=True)
-    return module.register_forward_hook(visit, with_kwargs=True)
+    # before the hooks by which transformers collects hidden states: LLaVA projects those of an inner layer
+    return module.register_forward_hook(visit, with_kwargs=True, prepend=True)
 
 
 def _entering(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:

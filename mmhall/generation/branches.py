@@ -60,7 +60,7 @@ class Rows:
             reference: Read in lock step with the main prompts, for ops to compare with.
             reread: Read so many last tokens of the main prompts once more: one, or all; None: none.
         """
-        self.memory = Memory()
+        self.memory = main.memory
         self._combine, self._copies = combine, 1 + len(branches)
         self._owners: Tensor | None = None
         with beside(main.plan, reference) as compared:

@@ -21,8 +21,8 @@ class Last(Op):
     def __init__(self, layer):
         self.layers, self.state = frozenset({layer}), None
 
-    def see_states(self, layer, step, states):
-        self.state = states[0, -1].float().clone()
+    def see_states(self, visit):
+        self.state = visit.states[0, -1].float().clone()
 
 
 @dataclass(frozen=True)
@@ -59,4 +59,4 @@ class Lean(LearnedStrategy):
         if self.alpha == 0:
             return Session()
         leaning = adapter.model.get_output_embeddings().weight.float() @ (direction / direction.norm())
-        return Session(combine=lambda main: main + self.alpha * leaning)
+        return Session(combine=lambda step: step.main + self.alpha * leaning)

@@ -6,7 +6,7 @@ pass of their own is made, and a family's scale of logits and its soft cap hold 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from mmhall.attention.states import entering
+from mmhall.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,65 +61,61 @@ class Exits:
             count: Newest tokens of each row that are read.
             prompt: Whether the pass reads a whole prompt.
         """
-        wanted = [one for one in self._wanted if one.positions is None or prompt]
-        held: dict[Exit, Tensor] = {}
-        reading, hooks = Reading(held, count), []
-        token = _current.set(reading)
+        reading = Reading([one for one in self._wanted if one.positions is None or prompt], rows, count)
+        token, hooks = _reading.set(reading), []
         try:
-            for one in wanted:
-                hooks.append(self._hooked(one.layer, partial(self._take, reading, one, held, rows)))
+            for one in reading.wanted:
+                taken = partial(reading.take, one, self._norm if one.norm else None)
+                if one.layer < 0:
+                    hooks.append(self._layers[0].register_forward_pre_hook(taken, with_kwargs=True))
+                else:
+                    hooks.append(self._layers[one.layer].register_forward_hook(taken))
             hooks.append(self._head.register_forward_pre_hook(reading.append))
             yield reading
         finally:
-            _current.reset(token)
+            _reading.reset(token)
             for hook in hooks:
                 hook.remove()
-
-    def _hooked(self, layer: int, take: Callable[..., None]) -> RemovableHandle:
-        """Hand over what leaves a layer, or what enters the first, when it has been passed."""
-        if layer < 0:
-            return self._layers[0].register_forward_pre_hook(take, with_kwargs=True)
-        return self._layers[layer].register_forward_hook(take)
-
-    def _take(
-        self, reading: Reading, one: Exit, held: dict[Exit, Tensor], rows: int, module: nn.Module, args: Any, *rest: Any
-    ) -> None:
-        """Keep the rows that are wanted of what leaves a layer, or enters the first."""
-        if _current.get() is not reading:  # the pass of another thread
-            return
-        (output,) = rest
-        if one.layer < 0:
-            output = entering(args, output)
-        states: Tensor = (output[0] if isinstance(output, tuple) else output)[:rows]
-        if one.positions is None:
-            taken = states[:, -reading.count :]
-        else:
-            at = one.positions.to(states.device)[:, :, None].expand(-1, -1, states.shape[-1])
-            taken = states.gather(1, at)
-        held[one] = self._norm(taken) if one.norm and self._norm is not None else taken
 
 
 class Reading:
     """What one pass gives: the rows of inner layers are put behind those of the last one, and taken apart again.
 
+    Its hooks stand on modules that other threads may be calling too: it takes part in the pass of its own context only.
+
     Attributes:
-        count: Newest tokens of each row that are read.
+        wanted: The exits to read.
     """
 
-    def __init__(self, held: Mapping[Exit, Tensor], count: int) -> None:
-        """Get ready.
-
-        Args:
-            held: States of each exit, (rows, tokens, hidden size), once its layer has been passed.
-            count: Newest tokens of each row.
-        """
-        self._held, self.count = held, count
+    def __init__(self, wanted: Sequence[Exit], rows: int, count: int) -> None:
+        """Get ready; arguments as in `Exits.reading`."""
+        self.wanted, self._rows, self._count = wanted, rows, count
+        self._held: dict[Exit, Tensor] = {}  # (rows, tokens, hidden size), once a layer has been passed
         self._shape = torch.Size()
 
+    def take(self, one: Exit, norm: nn.Module | None, layer: nn.Module, args: Any, *rest: Any) -> None:
+        """Keep the rows that are wanted of what leaves a layer, or enters the first."""
+        if _reading.get() is not self:
+            return
+        output = rest[-1] if one.layer >= 0 else entering(args, rest[0] if rest else {})
+        states: Tensor = (output[0] if isinstance(output, tuple) else output)[: self._rows]
+        taken = states[:, -self._count :] if one.positions is None else _at(one, one.positions, states)
+        self._held[one] = taken if norm is None else norm(taken)
+
     def append(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Put the exits' rows behind the states that the head is given, all in one list of rows."""
-        if _current.get() is not self:  # the pass of another thread
+        """Put the exits' rows behind the states that the head is given, all in one list of rows.
+
+        Raises:
+            ModelError: The pass has left out a layer.
+        """
+        if _reading.get() is not self:
             return None
+        missing = next((one.layer for one in self.wanted if one not in self._held), None)
+        if missing is not None:
+            raise ModelError(
+                f"layer {missing} was not passed, so nothing leaves it: prompts without a picture skip layers that "
+                "attend to pictures; choose another layer"
+            )
         states = args[0]
         self._shape, size = states.shape[:-1], states.shape[-1]
         parts = (states, *self._held.values())
@@ -144,4 +140,20 @@ class Reading:
         return main.view(*self._shape, -1), early
 
 
-_current: ContextVar[Reading | None] = ContextVar("mmhall_exits", default=None)
+_reading: ContextVar[Reading | None] = ContextVar("mmhall_reading", default=None)
+
+
+def _at(one: Exit, positions: Tensor, states: Tensor) -> Tensor:
+    """Pick positions of each prompt, (prompts, N), of states, (prompts, T, D).
+
+    Raises:
+        ModelError: There are none such.
+    """
+    prompts, length, size = states.shape
+    fit = positions.ndim == 2 and len(positions) == prompts and bool(((positions >= 0) & (positions < length)).all())
+    if not fit:
+        raise ModelError(
+            f"the positions of an exit of layer {one.layer} must be ({prompts}, N) numbers from 0 to {length - 1}, got "
+            f"shape {tuple(positions.shape)} from {int(positions.min())} to {int(positions.max())}"
+        )
+    return states.gather(1, positions.to(states.device)[:, :, None].expand(-1, -1, size))

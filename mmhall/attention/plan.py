@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import nn
 
-from mmhall.attention.ops import ATTENTION, Op, overrides
+from mmhall.attention.ops import FEATURES, VISION, Op, overrides
 from mmhall.attention.passes import Block, Frame, announced
 from mmhall.attention.states import standing
+from mmhall.attention.tower import Tower, encoding
 from mmhall.errors import CompositionError
 
 _IN_ATTENTION = ("bias", "rows", "edit_output", "keep")
@@ -24,12 +26,14 @@ class Plan:
         ops: In the order they act.
         kinds: Of each decoder layer.
         modules: What holds each site that an op edits or sees, by layer and site.
-        compared: Layers in which an op compares with a pass in lock step.
+        tower: What is asked of the vision tower; None: nothing.
+        compared: Layers whose head outputs an op compares with those of a pass in lock step.
     """
 
     ops: tuple[Op, ...]
     kinds: tuple[str, ...]
     modules: Mapping[tuple[int, str], nn.Module] = field(default_factory=dict)
+    tower: Tower | None = None
     compared: frozenset[int] = field(init=False)
     _attending: tuple[tuple[Op, ...], ...] = field(init=False, repr=False)
     _sites: Mapping[tuple[int, str], tuple[Op, ...]] = field(init=False, repr=False)
@@ -41,22 +45,35 @@ class Plan:
             CompositionError: Two ops edit the states of one site of one layer.
         """
         set_once = object.__setattr__
+        set_once(self, "modules", MappingProxyType(dict(self.modules)))
         layers = range(len(self.kinds))
         sites = {key: tuple(op for op in self.ops if at_site(op, self.kinds, *key)) for key in self.modules}
         for (layer, site), own in sites.items():
             writers = [op for op in own if site in op.sites]
             if any(not op.projection for op in writers[1:]):
                 raise CompositionError(
-                    f"two strategies edit the states at {site!r} of layer {layer}, and their edits do not add up; use "
-                    "one of them, or give them different layers"
+                    f"two strategies edit {self._named(layer, site)}, and their edits do not add up; use one of them, "
+                    "or give them different layers"
                 )
         set_once(self, "_attending", tuple(self._of(layer) for layer in layers))
         set_once(self, "_sites", sites)
         compared = (i for i in layers if any(op.compares for op in self.of_layer(i)))
         set_once(self, "compared", frozenset(compared))
 
+    @property
+    def remembers(self) -> bool:
+        """Whether an op uses what rows remember."""
+        return any(op.remembers for op in self.ops)
+
+    def _named(self, layer: int, site: str) -> str:
+        """Name a site in words."""
+        if site == FEATURES:
+            return "the features of the vision tower"
+        vision = " of the vision tower" if VISION.issuperset(self.kinds) else ""
+        return f"the states at {site!r} of layer {layer}{vision}"
+
     def _of(self, layer: int) -> tuple[Op, ...]:
-        own = (op for op in self.ops if concerns(op, self.kinds, layer) and self.kinds[layer] in ATTENTION)
+        own = (op for op in self.ops if concerns(op, self.kinds, layer) and self.kinds[layer] != "linear")
         return tuple(op for op in own if any(overrides(op, method) for method in _IN_ATTENTION))
 
     def of_layer(self, layer: int) -> tuple[Op, ...]:
@@ -75,6 +92,8 @@ def concerns(op: Op, kinds: Sequence[str], layer: int) -> bool:
 
 def at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
     """Whether an op edits the states of a site, or sees what enters the layer ("in")."""
+    if site == FEATURES:
+        return site in op.sites and bool(VISION & op.kinds)
     return concerns(op, kinds, layer) and (overrides(op, "see_states") if site == "in" else site in op.sites)
 
 
@@ -83,6 +102,7 @@ def reading(frame: Frame) -> Iterator[None]:
     """Let the forward passes inside this context follow the plans of a frame."""
     with ExitStack() as stack:
         stack.enter_context(announced(frame))
+        stack.enter_context(encoding(frame))
         modules = {key: held for plan in frame.plans for key, held in plan.modules.items()}
         if modules:
             stack.enter_context(standing(frame, modules))

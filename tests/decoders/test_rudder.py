@@ -14,8 +14,11 @@ from mmhall.attention import Op, active
 from mmhall.attention.layers import named
 from mmhall.decoders.rudder import RUDDER, pooled
 from mmhall.errors import CompositionError, OptionError
-from tests.decoders.rows import check
+from mmhall.generation.settings import Settings
+from tests.decoders.reference import searched
+from tests.decoders.rows import check, family
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
+from tests.jobs import run
 
 pytestmark = QUIET
 
@@ -56,14 +59,11 @@ def layers_of(name):
     return sorted({attending[0], attending[-1]})
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(
-    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
-)
-def test_a_batch_is_the_formula_of_each_prompt(name, variant):
-    """Two layers, by hooks on the attention of an eager copy that reads prompt and answer in one pass."""
-    given, options = VARIANTS[variant]
-    layers, alpha = layers_of(name), 12.0
+def hooked(layers, alpha, **options):
+    """Return what gives the scores of every step of a given answer, (NEW, V).
+
+    The attention of an eager copy that reads prompt and answer in one pass is edited by hooks.
+    """
 
     def reference(adapter, reader, request, answer):
         stack, hooks = Anatomy(reader.eager.model).decoder, []
@@ -81,7 +81,29 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
             hook.remove()
         return logits.log_softmax(-1)
 
-    check(name, f"rudder({given.format(alpha)}, layers='{', '.join(map(str, layers))}')", reference)
+    return reference
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
+def test_a_batch_is_the_formula_of_each_prompt(name, variant):
+    given, options = VARIANTS[variant]
+    layers = layers_of(name)
+    spec = f"rudder({given.format(12)}, layers='{', '.join(map(str, layers))}')"
+    check(name, spec, hooked(layers, 12.0, **options))
+
+
+@pytest.mark.parametrize("name", ["llava", pytest.param("gemma3", marks=pytest.mark.slow)])
+def test_beams_are_those_of_a_naive_search_over_the_formula(name):
+    adapter, reader = family(name)
+    reference, found = hooked([1], 12.0), []
+    for request in REQUESTS[:2]:
+        found.append(searched(lambda answer, one=request: reference(adapter, reader, one, [*answer, 0])[-1], 3)[0])
+    config = Settings(max_new_tokens=4, num_beams=3).resolved(adapter.generator)
+    method = mmhall.strategy("rudder(alpha=12, layers='1')")
+    assert list(map(tuple, run(adapter, adapter.inputs(REQUESTS[:2]), method, config).tolist())) == found
 
 
 def test_trust_grows_with_agreement():

@@ -17,9 +17,10 @@ from mmhall.decoders.sid import LeastAttended, hidden
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.contrast import CONTRAST
 from mmhall.generation.settings import Settings
+from tests.decoders.reference import searched
 from tests.decoders.rows import IN_SEQUENCE, check, family
 from tests.generation.reference import QUIET, REQUESTS, ours, said
-from tests.jobs import opened
+from tests.jobs import opened, run
 
 pytestmark = QUIET
 
@@ -58,33 +59,44 @@ class Pruned:
         return edited
 
 
+def pruning(layer, *, keep, alpha, beta):
+    """Return what gives the scores of every step of a given answer, (NEW, V)."""
+
+    def reference(adapter, reader, request, answer):
+        inputs = adapter.inputs([request])
+        main = reader.logits(inputs, answer[:-1])
+        pruned = Pruned(reader, layer, keep)
+        other = reader.logits(inputs, answer[:-1], probs=pruned.probs, scores=pruned.scores)
+        pairs = zip(main, other, strict=True)
+        return torch.stack([introspective(*logits, alpha=alpha, beta=beta) for logits in pairs])
+
+    return reference
+
+
 @pytest.mark.parametrize(
     "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in IN_SEQUENCE]
 )
 def test_a_batch_is_the_formula_of_each_prompt(name):
     """The layer is the first that attends to text and picture, so that all others behind it are pruned."""
     first = next(layer for layer, kind in enumerate(ours(name).kinds) if kind != "linear")
-
-    def reference(adapter, reader, request, answer):
-        inputs = adapter.inputs([request])
-        main = reader.logits(inputs, answer[:-1])
-        pruned = Pruned(reader, first, 0.25)
-        other = reader.logits(inputs, answer[:-1], probs=pruned.probs, scores=pruned.scores)
-        pairs = zip(main, other, strict=True)
-        return torch.stack([introspective(*logits, alpha=3.0, beta=0.05) for logits in pairs])
-
+    reference = pruning(first, keep=0.25, alpha=3.0, beta=0.05)
     check(name, f"sid(alpha=3, beta=0.05, keep=0.25, layer='{first}')", reference)
 
 
 def test_a_later_layer_ranks_as_well():
-    def reference(adapter, reader, request, answer):
-        inputs = adapter.inputs([request])
-        pruned = Pruned(reader, 1, 0.5)
-        other = reader.logits(inputs, answer[:-1], probs=pruned.probs, scores=pruned.scores)
-        pairs = zip(reader.logits(inputs, answer[:-1]), other, strict=True)
-        return torch.stack([introspective(*logits, alpha=6.0, beta=0.02) for logits in pairs])
-
+    reference = pruning(1, keep=0.5, alpha=6.0, beta=0.02)
     check("qwen2_5_vl", "sid(alpha=6, beta=0.02, keep=0.5, layer='1')", reference)
+
+
+@pytest.mark.parametrize("name", ["llava", pytest.param("gemma3", marks=pytest.mark.slow)])
+def test_beams_are_those_of_a_naive_search_over_the_formula(name):
+    adapter, reader = family(name)
+    reference, found = pruning(0, keep=0.25, alpha=3.0, beta=0.3), []
+    for request in REQUESTS[:2]:
+        found.append(searched(lambda answer, one=request: reference(adapter, reader, one, [*answer, 0])[-1], 3)[0])
+    config = Settings(max_new_tokens=4, num_beams=3).resolved(adapter.generator)
+    method = mmhall.strategy("sid(alpha=3, beta=0.3, keep=0.25, layer='0')")
+    assert list(map(tuple, run(adapter, adapter.inputs(REQUESTS[:2]), method, config).tolist())) == found
 
 
 class Watch(Op):

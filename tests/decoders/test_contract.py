@@ -34,6 +34,9 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "pai": "pai(alpha=2, gamma=1.5)",
     "vaf": "vaf(alpha=3)",
     "cgd": f"cgd(clip={str(CLIP)!r}, temperature=1.0)",
+    "m3id": "m3id(decay=0.5, start=1, gate=1)",
+    "sid": "sid(alpha=3, keep=0.25)",
+    "rudder": "rudder(alpha=15)",
 }
 NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
@@ -44,6 +47,10 @@ NEUTRAL = {
     "var": "var(keep=1)",
     "pai": "pai(alpha=0, gamma=1)",
     "vaf": "vaf(alpha=0, beta=0)",
+    "dola": "dola(alpha=0, beta=0)",
+    "m3id": "m3id(decay=0)",
+    "sid": "sid(alpha=0, beta=0)",
+    "rudder": "rudder(alpha=0)",
 }
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (
@@ -51,11 +58,13 @@ COMPOSED = (
     "gift+vdd",
     "vhr(alpha=3)+pai(gamma=1, alpha=1)+vdd",
     "vaf(alpha=1)+vhr",
+    "rudder(alpha=15)+sid(alpha=3, keep=0.25)",
+    "vhr(alpha=3)+dola",
     "opera+pai(alpha=1)+vhr(alpha=3)",
     f"vcd+cgd(clip={str(CLIP)!r}, temperature=1.0)",
 )
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
-COLUMNS = {"gift", "var", "pai", "vaf"}  # weigh image columns beside text
+COLUMNS = {"gift", "var", "pai", "vaf", "sid"}  # weigh image columns beside text
 
 
 def ids(answers):

@@ -18,7 +18,7 @@ from PIL import Image
 from mmhall.adapters.base import Adapter, Inputs, has_picture
 from mmhall.attention import Op
 from mmhall.attention.layers import written
-from mmhall.attention.ops import overrides
+from mmhall.attention.ops import FEATURES, overrides
 from mmhall.attention.plan import concerns
 from mmhall.generation.job import Job, Recipe
 from mmhall.options import rules
@@ -63,12 +63,14 @@ class OpNote:
         does: What it reads and writes, such as "edits attention weights".
         layers: 0-based decoder layers it concerns.
         kinds: Kinds of these layers, such as "full" or "cross".
+        vision_layers: 0-based encoder layers of the vision tower it concerns.
     """
 
     says: str
     does: tuple[str, ...]
     layers: tuple[int, ...]
     kinds: tuple[str, ...]
+    vision_layers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +169,14 @@ def explained(adapter: Adapter, recipe: Recipe, image: Images, prompt: Prompt | 
         tokens=_tokens(inputs),
         image_tokens=adapter.image_tokens(inputs),
         options=tuple(_options(recipe)),
-        ops=_notes(adapter, session.ops),
+        ops=_notes(adapter, session.ops, inputs),
         branches=tuple(
-            BranchNote(_tokens(one.inputs), adapter.image_tokens(one.inputs), one.lockstep, _notes(adapter, one.ops))
+            BranchNote(
+                _tokens(one.inputs),
+                adapter.image_tokens(one.inputs),
+                one.lockstep,
+                _notes(adapter, one.ops, one.inputs),
+            )
             for one in session.branches
         ),
         exits=tuple(
@@ -209,13 +216,23 @@ def _options(recipe: Recipe) -> Iterator[OptionValue]:
             yield OptionValue(name, value, recipe.origins.get(name, "the default" if default else "given"))
 
 
-def _notes(adapter: Adapter, ops: Sequence[Op]) -> tuple[OpNote, ...]:
-    notes = []
+def _notes(adapter: Adapter, ops: Sequence[Op], inputs: Inputs) -> tuple[OpNote, ...]:
+    """Say what ops do, once the model has been asked whether it has what they want."""
+    plan, notes = adapter.plan(ops, inputs), []
+    vision = () if plan is None or plan.tower is None else plan.tower.plan.kinds
     for op in ops:
-        layers = tuple(layer for layer in range(len(adapter.kinds)) if concerns(op, adapter.kinds, layer))
+        layers = _reached(op, adapter.kinds)
         kinds = dict.fromkeys(adapter.kinds[layer] for layer in layers)
-        notes.append(OpNote(_says(op), tuple(_does(op)), layers, tuple(kinds)))
+        notes.append(OpNote(_says(op), tuple(_does(op)), layers, tuple(kinds), _reached(op, vision)))
     return tuple(notes)
+
+
+def _reached(op: Op, kinds: Sequence[str]) -> tuple[int, ...]:
+    """Return the layers of some kinds in which an op does something; linear ones hold states and no attention."""
+    states = bool(op.sites - {FEATURES}) or overrides(op, "see_states")
+    attends = any(overrides(op, method) for method in _DOES if method != "see_states")
+    own = (layer for layer in range(len(kinds)) if concerns(op, kinds, layer))
+    return tuple(layer for layer in own if states or (attends and kinds[layer] != "linear"))
 
 
 def _says(op: Op) -> str:
@@ -229,8 +246,10 @@ def _says(op: Op) -> str:
 def _does(op: Op) -> Iterator[str]:
     """Say what an op reads and writes, by the methods it has."""
     yield from (told for method, told in _DOES.items() if overrides(op, method))
-    if op.sites:
-        yield f"edits states at {', '.join(sorted(op.sites))}"
+    if op.sites - {FEATURES}:
+        yield f"edits states at {', '.join(sorted(op.sites - {FEATURES}))}"
+    if FEATURES in op.sites:
+        yield "edits the features that the vision tower hands to the projector"
     if op.compares:
         yield "compares head outputs with those of the branch in lock step"
     if op.remembers:
@@ -249,7 +268,7 @@ def _chooses(job: Job) -> str:
 def _cost(job: Job) -> Cost:
     """Count passes and rows as `mmhall.generation` makes them."""
     session, config = job.session, job.config
-    plan = job.adapter.plan(session.ops)
+    plan = job.adapter.plan(session.ops, job.inputs)
     compared = session.reference is not None and plan is not None and bool(plan.compared)
     prompts = 1 + session.reread + compared + len(session.decoded)
     copies = 1 + len(session.decoded)
@@ -291,9 +310,13 @@ def _lines(told: Explanation) -> Iterator[str]:
 
 
 def _of_op(op: OpNote) -> str:
-    layers = f"{'layer' if len(op.layers) == 1 else 'layers'} {written(op.layers)} ({', '.join(op.kinds)})"
-    where = layers if op.layers else "no layer of this model"
-    return f"{'; '.join(op.does)}; in {where}. {op.says}".strip()
+    where = [f"{_layers(op.layers)} ({', '.join(op.kinds)})"] if op.layers else []
+    where += [f"{_layers(op.vision_layers)} of the vision tower"] if op.vision_layers else []
+    return f"{'; '.join([*op.does, *(f'in {one}' for one in where)])}. {op.says}".strip()
+
+
+def _layers(layers: Sequence[int]) -> str:
+    return f"{'layer' if len(layers) == 1 else 'layers'} {written(layers)}"
 
 
 def _length(tokens: int, image_tokens: int) -> str:

@@ -75,11 +75,16 @@ def _read_again(job: Job, found: Tensor) -> None:
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     said = Said.of(found.tolist(), job.adapter.tokenizer, ends, config.stop_strings or ()).token_ids or (ends[0],)
 
+    remembers = any(op.remembers for op in job.session.ops) and job.session.combine is not None
+
     def told(step: Step) -> Tensor:
+        if remembers and job.session.combine is not None:
+            job.session.combine(step)  # an op may use what the combination remembers
         scores = torch.full_like(step.main, -torch.inf)
         scores[:, said[step.t]] = 0
         return scores
 
-    branches = [branch for branch in job.session.branches if branch.lockstep]
-    session = replace(job.session, search=None, branches=branches, combine=told, exits=())
+    branches = [branch for branch in job.session.branches if branch.lockstep or remembers]
+    exits = job.session.exits if remembers else ()
+    session = replace(job.session, search=None, branches=branches, combine=told, exits=exits)
     run(replace(job, session=session, config=bare_settings(job.adapter.generator, len(said))))

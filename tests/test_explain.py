@@ -6,9 +6,11 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.attention import EVERY, Exit, Op
+from mmhall.artifacts import Artifact
+from mmhall.attention import EVERY, VISION, Exit, Op
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError
 from mmhall.generation.step import Step
@@ -17,6 +19,7 @@ from mmhall.strategies import Branch, Session, Strategy
 from tests.clip import CLIP
 from tests.decoders.reference import QUIET, slow
 from tests.generation.reference import picture
+from tests.lean import Lean
 
 pytestmark = [QUIET, pytest.mark.usefixtures("clip")]
 
@@ -161,6 +164,42 @@ def test_a_strategy_of_somebody_else_is_explained_by_its_session():
     assert "in it: adds to attention scores; reads attention weights" in text
     assert "in layer 1 (full). Does a bit of everything." in text
     assert "This is not told" not in text
+
+
+class Pictured(Op):
+    """Edits what the vision tower sees."""
+
+    layers, kinds, sites = frozenset({1}), VISION, frozenset({"features", "out"})
+
+    def edit_states(self, visit, states):
+        return states
+
+
+@dataclasses.dataclass(frozen=True)
+class Looking(Strategy):
+    """Looks with the vision tower."""
+
+    name = "looking"
+
+    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
+        return Session([Pictured()])
+
+
+def test_what_is_done_in_the_vision_tower_is_told():
+    told = lvlm("llava").explain(Looking())
+    (op,) = told.ops
+    assert op.does == ("edits states at out", "edits the features that the vision tower hands to the projector")
+    assert (op.layers, op.vision_layers) == ((), (1,))
+    assert "in layer 1 of the vision tower. Edits what the vision tower sees." in " ".join(str(told).split())
+
+
+def test_what_was_fitted_is_told():
+    """A strategy that learns names what it has learnt in its option `artifact`."""
+    facts = {"data": {"pairs": 3, "source": "scenes", "digest": "abc"}, "seed": 1}
+    model, held = lvlm("llava"), Artifact("lean", {"direction": torch.ones(64)}, facts)
+    model.adapter.artifacts = {"lean": held}
+    told = {one.name: (one.value, one.origin) for one in model.explain(Lean(layer=2)).options}
+    assert told["artifact"] == (held.digest, held.origin)
 
 
 @pytest.mark.parametrize("spec", [*SPECS, *COMPOSED])

@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmhall.attention import ATTENTION, Call, Op, Plan, active
+from mmhall.attention import ATTENTION, Block, Call, Frame, Op, Plan, reading
 from mmhall.generation.prepare import Source
 from mmhall.threads import Caller
 
@@ -80,8 +80,9 @@ class _Turns:
         own = self._source.plan
         assert own is not None
         plan = replace(own, ops=(_Offer(self._compared, self), *own.ops))
+        frame = Frame((Block(plan, self._source.prepared.length),), memory=self._source.memory)
         try:
-            with torch.inference_mode(), active(plan, self._source.prepared.length):
+            with torch.inference_mode(), reading(frame):
                 self._source.prepared.read()
             self._layer = len(plan.kinds)
         except _Left:

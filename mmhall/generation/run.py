@@ -105,7 +105,9 @@ def opened(adapter: Adapter, main: Source, session: Session, config: Resolved, *
     if session.search is not None:  # it may try tokens side by side, which needs a plan everywhere
         main, *branches = (replace(one, plan=one.plan or adapter.plan((), empty=True)) for one in (main, *branches))
     beside = session.reference
-    reference = None if beside is None else source(adapter, beside.inputs, beside.ops, config, empty=True)
+    reference = (
+        None if beside is None else source(adapter, beside.inputs, beside.ops, config, empty=True, memory=main.memory)
+    )
     again = None if not session.reread else 1 if adapter.forgets else main.prepared.length
     exits = adapter.exits(session.exits) if session.exits else None
     return Rows(main, branches, session.combine, exits=exits, reference=reference, reread=again)

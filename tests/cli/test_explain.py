@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from mmhall.load_options import LoadOptions
+
 
 def test_explain_tells_what_a_strategy_does_and_costs(cli, model_folder):
     done = cli("explain", "vhr+vcd", "--model", model_folder)
@@ -24,3 +26,10 @@ def test_explain_takes_a_request_and_beams_and_writes_json(cli, model_folder, pi
 def test_explain_refuses_in_one_line(refused, model_folder):
     assert "unknown strategy 'vdc'" in refused("explain", "vdc")
     assert "no_such.png" in refused("explain", "vcd", "no_such.png", "What?", "--model", model_folder)
+
+
+def test_explain_loads_a_model_as_other_commands_do(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    told = cli("explain", "--help").stdout
+    for flag in LoadOptions().arguments():
+        assert f"--{flag.replace('_', '-')}" in told

@@ -356,3 +356,78 @@ def test_an_op_remembers_nothing_of_tokens_that_are_only_tried():
     config = settings(adapter, max_new_tokens=4, num_beams=2)
     with pytest.raises(CompositionError, match="'drift' cannot be remembered while a search tries several tokens"):
         run(adapter, adapter.inputs(REQUESTS[:1]), Composed((Drifting(), strategy("opera"))), config)
+
+
+class Seen(Op):
+    """Turns the heads of the last layer up or down by what the combination remembers."""
+
+    layers, remembers = frozenset({2}), True
+
+    def __init__(self):
+        self.steps = []
+
+    def edit_output(self, call, output):
+        count = call.memory.get("count")
+        if call.step == 0:
+            return output
+        assert (count == call.step).all(), "the combination has not scored each token before it is read"
+        self.steps.append(call.step)
+        return output * (1 + 0.2 * count[:, :, None, None])
+
+
+@dataclass(frozen=True)
+class Seeing(Strategy):
+    """Contrasts, and steers by what is remembered of it."""
+
+    name: ClassVar[str] = "seeing"
+
+    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
+        branches = [Branch(adapter.without_image(inputs))]
+        return Session(ops=[Seen()], branches=branches, combine=Remembering.counted)
+
+
+@pytest.mark.usefixtures("clip")
+def test_an_op_finds_what_the_combination_remembers_however_tokens_are_read():
+    """Also where CGD reads a text anew, and where a trace reads what beams have found."""
+    model, request = slow("llava"), REQUESTS[0]
+    config = Settings(max_new_tokens=LENGTH).resolved(model.adapter.generator, 2)
+    run(guided("llava").adapter, model.adapter.inputs(REQUESTS), Composed((Seeing(), strategy(WILD))), config)
+    with LVLM(model.adapter.model, model.adapter.processor) as lvlm:
+        trace = lvlm.trace(request.images[0], request.prompt, Seeing(), max_new_tokens=5, num_beams=2)
+    assert len(trace.answer.token_ids) == 5
+
+
+class Bare(Op):
+    """Remembers what the first heads of the prompt without its picture say, in lock step with the prompt."""
+
+    layers, remembers = frozenset({0}), True
+
+    def edit_output(self, call, output):
+        call.memory["bare"] = output[:, -1].clone()
+        return output
+
+
+class Compared(Op):
+    """Keeps what it finds of that in the passes of the main rows."""
+
+    layers, compares, remembers = frozenset({1}), True, True
+
+    def __init__(self):
+        self.found = []
+
+    def edit_output(self, call, output):
+        self.found.append(call.memory["bare"])
+        return output
+
+
+@torch.inference_mode()
+def test_a_branch_in_lock_step_remembers_with_the_main_rows():
+    adapter = slow("llava").adapter
+    inputs, op = adapter.inputs(REQUESTS), Compared()
+    branch = Branch(adapter.without_image(inputs), [Bare()], lockstep=True)
+    config = settings(adapter, max_new_tokens=3)
+    session = Session(ops=[op], branches=[branch])
+    decode(adapter, inputs, session, config)
+    assert len(op.found) == 3
+    assert all(torch.equal(found, op.found[0]) for found in op.found)
+    assert not torch.equal(op.found[0][0], op.found[0][1])

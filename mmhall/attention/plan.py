@@ -25,11 +25,13 @@ class Plan:
         ops: In the order they act.
         kinds: Of each decoder layer.
         modules: What holds each site that an op edits or sees, by layer and site.
+        compared: Layers in which an op compares with a pass in lock step.
     """
 
     ops: tuple[Op, ...]
     kinds: tuple[str, ...]
     modules: Mapping[tuple[int, str], nn.Module] = field(default_factory=dict)
+    compared: frozenset[int] = field(init=False)
 
     def __post_init__(self) -> None:
         """Sort the ops.

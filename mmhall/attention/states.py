@@ -68,7 +68,9 @@ def _edited(passes: Passes, layer: int, site: str, states: Tensor, source: Tenso
     with uncast(states):
         for index, where in enumerate(passes.blocks):
             plan, own = where.block.plan, parts[index]
-            for op in plan.at_site(layer, site) if plan is not None else ():
+            if plan is None:
+                continue
+            for op in plan.at_site(layer, site):
                 visit = Visit(layer, plan.kinds[layer], where, site, parts[index], entered[index])
                 if site == "in":
                     op.see_states(visit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,8 +48,8 @@ def replace_newest(cache: Cache | None, layer: int, rows: slice, keys: Tensor, v
     Raises:
         CompositionError: The layer does not keep single positions to go back to.
     """
-    held = cache.layers[layer] if cache is not None else None
-    if not isinstance(held, DynamicLayer) or type(held) is not DynamicLayer or cache is None or cache.offloading:
+    held: Any = cache.layers[layer] if cache is not None else None
+    if type(held) is not DynamicLayer or cache is None or cache.offloading:
         kind = type(held if type(cache) is DynamicCache else cache).__name__
         kind = f"{type(cache).__name__}, offloaded" if cache is not None and cache.offloading else kind
         raise CompositionError(

@@ -13,7 +13,7 @@ from transformers.generation import BaseStreamer
 import mmhall
 from mmhall.adapters.base import Request
 from mmhall.attention import Op
-from mmhall.attention.plan import current
+from mmhall.attention.passes import current
 from mmhall.decoders.opera import Opera, Retrospection, back, without
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.settings import Settings
@@ -42,8 +42,8 @@ class Pull(Op):
 
     def bias(self, call):
         positions = torch.arange(call.key.shape[2]) + call.offset
-        plan, _ = current()
-        return self._pull[positions.clamp(max=call.start) if plan.siblings else positions][None, None, None]
+        siblings = current().frame.siblings
+        return self._pull[positions.clamp(max=call.start) if siblings else positions][None, None, None]
 
     def edit(self, layer, scores):
         return scores + self._pull[: scores.shape[-1]] if layer in self.layers else scores
@@ -58,7 +58,8 @@ def searched(
     config.eos_token_id = list(stop) or [10**6]  # None would be the model's own
     with torch.inference_mode():
         own = options.prepare(adapter, inputs)
-        session = own if session is None else replace(session, ops=own.ops)
+        given = {} if session is None else {"branches": session.branches, "combine": session.combine}
+        session = replace(own, **given)
         decoding, _ = opened(adapter, inputs, session, config, extra)
         search = kind(options, own.ops[0], decoding, 0)
         search.run()

@@ -258,6 +258,16 @@ def test_beams_with_a_contrast_of_an_inner_layer_are_the_naive_search(name):
     assert [cut(row, ends(name)) for row in found.tolist()] == wanted
 
 
+@pytest.mark.parametrize("name", ["llava", "mllama"])
+def test_beams_of_a_batch_are_those_of_each_prompt_alone(name):
+    adapter, inner = ours(name), Exit(INNER)
+    session = Session(combine=contrast(inner), exits=[inner])
+    together = decode(adapter, adapter.inputs(REQUESTS[:2]), session, beams_of(adapter)).tolist()
+    alone = [decode(adapter, adapter.inputs([request]), session, beams_of(adapter)) for request in REQUESTS[:2]]
+    wanted = [cut(row, ends(name)) for rows in alone for row in rows.tolist()]
+    assert [cut(row, ends(name)) for row in together] == wanted
+
+
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "mllama", "gemma3", "blip_2"])
 def test_exits_are_of_the_main_rows_where_branches_are_stacked(name):
     adapter, inner = ours(name), Exit(INNER)

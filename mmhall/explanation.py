@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from mmhall.adapters.base import Adapter, Inputs, has_picture
-from mmhall.attention import Op
+from mmhall.attention import FEATURES, VISION, Op
 from mmhall.attention.layers import written
 from mmhall.attention.ops import overrides
 from mmhall.attention.plan import concerns
@@ -62,13 +62,15 @@ class OpNote:
         says: What it says of itself, in one sentence; "" where it says nothing.
         does: What it reads and writes, such as "edits attention weights".
         layers: 0-based decoder layers it concerns.
-        kinds: Kinds of these layers, such as "full" or "cross".
+        kinds: Kinds of these layers, such as "full" or "cross"; "vision" if it concerns the vision tower.
+        encoder_layers: 0-based layers of the vision tower it concerns; none where it edits the features alone.
     """
 
     says: str
     does: tuple[str, ...]
     layers: tuple[int, ...]
     kinds: tuple[str, ...]
+    encoder_layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +215,18 @@ def _notes(adapter: Adapter, ops: Sequence[Op]) -> tuple[OpNote, ...]:
     notes = []
     for op in ops:
         layers = tuple(layer for layer in range(len(adapter.kinds)) if concerns(op, adapter.kinds, layer))
-        kinds = dict.fromkeys(adapter.kinds[layer] for layer in layers)
-        notes.append(OpNote(_says(op), tuple(_does(op)), layers, tuple(kinds)))
+        kinds = dict.fromkeys([*(adapter.kinds[layer] for layer in layers), *sorted(VISION & op.kinds)])
+        notes.append(OpNote(_says(op), tuple(_does(op)), layers, tuple(kinds), _encoder_layers(adapter, op)))
     return tuple(notes)
+
+
+def _encoder_layers(adapter: Adapter, op: Op) -> tuple[int, ...]:
+    """Return the layers of the vision tower that an op concerns."""
+    features_alone = op.sites == {FEATURES} and not any(overrides(op, method) for method in _DOES)
+    if not VISION & op.kinds or features_alone:
+        return ()
+    kinds = ("vision",) * len(adapter.anatomy.vision.layers)
+    return tuple(layer for layer in range(len(kinds)) if concerns(op, kinds, layer))
 
 
 def _says(op: Op) -> str:
@@ -291,9 +302,15 @@ def _lines(told: Explanation) -> Iterator[str]:
 
 
 def _of_op(op: OpNote) -> str:
-    layers = f"{'layer' if len(op.layers) == 1 else 'layers'} {written(op.layers)} ({', '.join(op.kinds)})"
-    where = layers if op.layers else "no layer of this model"
-    return f"{'; '.join(op.does)}; in {where}. {op.says}".strip()
+    kinds = ", ".join(kind for kind in op.kinds if kind != "vision")
+    where = [f"{_layers(op.layers)} ({kinds})"] if op.layers else []
+    if "vision" in op.kinds:
+        where.append(f"{_layers(op.encoder_layers)} of the vision tower" if op.encoder_layers else "the vision tower")
+    return f"{'; '.join(op.does)}; in {' and '.join(where) or 'no layer of this model'}. {op.says}".strip()
+
+
+def _layers(layers: Sequence[int]) -> str:
+    return f"{'layer' if len(layers) == 1 else 'layers'} {written(layers)}"
 
 
 def _length(tokens: int, image_tokens: int) -> str:

@@ -51,9 +51,10 @@ class Plan:
         for (layer, site), own in sites.items():
             writers = [op for op in own if site in op.sites]
             if any(not op.projection for op in writers[1:]):
+                way_out = "" if site == FEATURES else ", or give them different layers"
                 raise CompositionError(
-                    f"two strategies edit {self._named(layer, site)}, and their edits do not add up; use one of them, "
-                    "or give them different layers"
+                    f"two strategies edit {self._named(layer, site)}, and their edits do not add up; use one of them"
+                    f"{way_out}"
                 )
         set_once(self, "_attending", tuple(self._of(layer) for layer in layers))
         set_once(self, "_sites", sites)

@@ -128,7 +128,7 @@ def test_an_edit_of_strength_0_is_greedy_to_the_last_bit(name):
 class Remember(Op):
     """Remembers the mean features of each prompt."""
 
-    kinds, sites = VISION, frozenset({"features"})
+    kinds, sites, remembers = VISION, frozenset({"features"}), True
 
     def __init__(self, name):
         self._name = name

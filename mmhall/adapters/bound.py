@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, ProcessorMixin
 from mmhall.adapters.anatomy import SITES, Anatomy, find_decoder, find_image_token, kinds_of
 from mmhall.adapters.batch import Inputs
 from mmhall.attention import Call, Exit, Exits, Op, Plan, active, close_door, open_door
-from mmhall.attention.plan import at_site
+from mmhall.attention.dropping import Drop, check_layers
+from mmhall.attention.plan import ROWS, at_site
 from mmhall.errors import ModelError
 
 
@@ -86,21 +87,26 @@ class BoundModel:
         """Sort ops into the decoder's layers; no ops: no plan, or with `empty` one that asks for nothing.
 
         Raises:
-            ModelError: The adapter was closed: ops would be ignored without a word; or a layer lacks a site.
-            CompositionError: Two ops edit the same states.
+            ModelError: The adapter was closed: ops would be ignored without a word; or a layer lacks a site, or cannot
+                do without tokens that are to be dropped.
+            CompositionError: Two ops edit the same states, or one acts where tokens are missing.
         """
         if ops and not self._open:
             raise ModelError("the model was closed and has its own attention back; load it again to read or steer it")
         if not ops and not empty:
             return None
+        for op in ops:
+            if isinstance(op, Drop):
+                check_layers(op, self.decoder.config, self.kinds, self.newest_only)
+        whole = "in", ROWS
         named = [
             (layer, site)
             for layer in range(len(self.kinds))
-            for site in ("in", *SITES)
+            for site in (*whole, *SITES)
             if any(at_site(op, self.kinds, layer, site) for op in ops)
         ]
         modules = {
-            (layer, site): self.layers[layer] if site == "in" else self.anatomy.decoder.site(layer, site)
+            (layer, site): self.layers[layer] if site in whole else self.anatomy.decoder.site(layer, site)
             for layer, site in named
         }
         return Plan(tuple(ops), self.kinds, modules)

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from mmhall.attention.dropping import Drop, dropping
 from mmhall.attention.ops import ATTENTION, Op, overrides
 from mmhall.attention.passes import Block, Frame, announced
 from mmhall.attention.states import standing
 from mmhall.errors import CompositionError
 
+ROWS = "rows"  # the site at which tokens are dropped
 _IN_ATTENTION = ("bias", "rows", "edit_output", "keep")
 
 
@@ -24,17 +26,21 @@ class Plan:
         ops: In the order they act.
         kinds: Of each decoder layer.
         modules: What holds each site that an op edits or sees, by layer and site.
+        compared: Layers in which some op compares with a pass in lock step.
+        drop: What drops tokens of the prompts; None: nothing does.
     """
 
     ops: tuple[Op, ...]
     kinds: tuple[str, ...]
     modules: Mapping[tuple[int, str], nn.Module] = field(default_factory=dict)
+    compared: frozenset[int] = field(init=False)
+    drop: Drop | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Sort the ops.
 
         Raises:
-            CompositionError: Two ops edit the states of one site of one layer.
+            CompositionError: Two ops edit the states of one site of one layer, or one acts where tokens are missing.
         """
         set_once = object.__setattr__
         layers = range(len(self.kinds))
@@ -50,10 +56,25 @@ class Plan:
         set_once(self, "_sites", sites)
         compared = (i for i in layers if any(op.compares for op in self.of_layer(i)))
         set_once(self, "compared", frozenset(compared))
+        set_once(self, "drop", self._dropping())
 
     def _of(self, layer: int) -> tuple[Op, ...]:
         own = (op for op in self.ops if concerns(op, self.kinds, layer) and self.kinds[layer] in ATTENTION)
         return tuple(op for op in own if any(overrides(op, method) for method in _IN_ATTENTION))
+
+    def _dropping(self) -> Drop | None:
+        """Return the op that drops tokens, if there is one, and refuse what would mistake the rows that are left."""
+        drops = [op for op in self.ops if isinstance(op, Drop) and not op.empty]
+        if len(drops) > 1:
+            raise CompositionError("two strategies drop tokens of the prompt, and a run can do that once; use one")
+        for layer in range(drops[0].layer, len(self.kinds)) if drops else ():
+            acting = (*self.of_layer(layer), *self.at_site(layer, "attn"), *self.at_site(layer, "mlp"))
+            if acting:
+                raise CompositionError(
+                    f"{type(acting[0]).__name__} acts inside layer {layer}, where tokens of the prompt are missing: "
+                    f"they are dropped from layer {drops[0].layer} on; give it earlier layers, or use one of the two"
+                )
+        return drops[0] if drops else None
 
     def of_layer(self, layer: int) -> tuple[Op, ...]:
         """Return the ops that a layer's attention calls, in the order they act."""
@@ -72,7 +93,9 @@ def concerns(op: Op, kinds: Sequence[str], layer: int) -> bool:
 
 
 def at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
-    """Whether an op edits the states of a site, or sees what enters the layer ("in")."""
+    """Whether an op edits the states of a site, sees what enters the layer ("in"), or drops tokens before ("rows")."""
+    if site == ROWS:
+        return isinstance(op, Drop) and op.acts(layer)
     return concerns(op, kinds, layer) and (overrides(op, "see_states") if site == "in" else site in op.sites)
 
 
@@ -82,8 +105,12 @@ def reading(frame: Frame) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(announced(frame))
         modules = {key: held for plan in frame.plans for key, held in plan.modules.items()}
-        if modules:
-            stack.enter_context(standing(frame, modules))
+        sites = {key: held for key, held in modules.items() if key[1] != ROWS}
+        if sites:
+            stack.enter_context(standing(frame, sites))
+        whole = {layer: held for (layer, site), held in modules.items() if site == ROWS}
+        if whole:
+            stack.enter_context(dropping(frame, whole))
         yield
 
 

@@ -118,7 +118,7 @@ def replace_newest(cache: Cache | None, layer: int, rows: slice, keys: Tensor, v
         CompositionError: The layer does not keep single positions to go back to.
     """
     held = cache.layers[layer] if cache is not None else None
-    if type(held) not in (DynamicLayer, ShortLayer) or cache is None or cache.offloading:
+    if held is None or cache is None or cache.offloading or type(held) not in (DynamicLayer, ShortLayer):
         kind = type(cache).__name__ if type(cache) is not DynamicCache else type(held).__name__
         raise CompositionError(
             f"keys and values of layer {layer} cannot be replaced in a cache of kind {kind}: it needs a dynamic cache "

@@ -258,7 +258,7 @@ def test_the_readmes_strategy_runs_without_a_rule(llava, pictures):
         def prepare(self, adapter, inputs):
             if "pixel_values" not in inputs:
                 return mmhall.Session()
-            blind = adapter.without_image(inputs)
+            blind = mmhall.Branch(adapter.without_image(inputs))
             return mmhall.Session(branches=[blind], combine=lambda step: step.main - self.strength * step.branches[0])
 
     asked = (pictures[1], "What is on the left of the picture?")

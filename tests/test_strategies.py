@@ -17,7 +17,7 @@ from mmhall.decoders.vcd import VCD
 from mmhall.errors import CompositionError, OptionError, PluginError, UnknownNameError
 from mmhall.generation.settings import Settings
 from mmhall.options import rules
-from mmhall.strategies import Composed, Session, Strategy, strategy
+from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
 from tests.jobs import decode, run
 
 
@@ -253,11 +253,11 @@ class Beside(Strategy):
     name: ClassVar[str] = "beside"
 
     def prepare(self, adapter, inputs):
-        return Session(aside=adapter.without_image(inputs))
+        return Session(branches=[Branch(adapter.without_image(inputs), lockstep=True)])
 
 
 @pytest.mark.parametrize(
-    ("parts", "wish"), [((Blind(), "vcd"), "combine"), (("vdd", Blind()), "combine"), (("vhr", Beside()), "aside")]
+    ("parts", "wish"), [((Blind(), "vcd"), "combine"), (("vdd", Blind()), "combine"), (("vhr", Beside()), "lock step")]
 )
 def test_two_parts_that_claim_nothing_are_refused_where_only_one_would_be_heard(llava, pictures, parts, wish):
     made = Composed(tuple(map(strategy, parts)))
@@ -285,10 +285,9 @@ def test_a_composition_is_its_parts_sessions_put_together(llava, pictures, names
     contrast = sessions[names[-1]]
     by_hand = Session(
         ops=[op for session in sessions.values() for op in session.ops],
-        branches=contrast.branches,
+        branches=[*(sessions["vhr"].branches if "vhr" in sessions else ()), *contrast.branches],
         combine=contrast.combine,
-        aside=sessions["vhr"].aside if "vhr" in sessions else None,
-        again=names[0] == "gift" and sessions["gift"].again,
+        reread=names[0] == "gift" and sessions["gift"].reread,
     )
     with torch.inference_mode():
         wanted = decode(adapter, inputs, by_hand, config, [seed] * 2).tolist()

@@ -44,8 +44,7 @@ def combined(combine: Combine, step: Step) -> Tensor:
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
         raise CompositionError(f"`combine` must return scores of shape {tuple(shape)}, got {got}; correct it")
     level = getattr(combine, "level", None)
-    scores = scores + (step.levels[0] if level is None else level(step))
-    return scores
+    return scores + (step.levels[0] if level is None else level(step))
 
 
 def choosable(scores: Tensor, step: int | None = None, *, prompts: int = 1, prompt: int | None = None) -> Tensor:

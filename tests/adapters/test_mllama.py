@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from mmhall.adapters.base import Request
+from mmhall.generation.prepare import Source
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.generation.state import prefill
@@ -18,7 +19,7 @@ def logits(*requests):
     adapter = ours("mllama")
     with torch.inference_mode():
         config = Settings(max_new_tokens=2).resolved(adapter.generator)
-        return prefill(prepared(adapter, adapter.inputs(requests), config)).logits
+        return prefill(Source(prepared(adapter, adapter.inputs(requests), config))).logits
 
 
 def test_prompts_with_fewer_pictures_than_others_are_slightly_off():

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from mmhall.adapters.base import PER_POSITION, Request
+from mmhall.generation.prepare import Source
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.generation.state import prefill
@@ -203,10 +204,11 @@ def teacher_forced(adapter, inputs, answer):
 
 def step_by_step(adapter, inputs, answer):
     """The same, token by token."""
-    state = prefill(prepared(adapter, inputs, Settings(max_new_tokens=answer.shape[1] + 1).resolved(adapter.generator)))
+    new = Settings(max_new_tokens=answer.shape[1] + 1).resolved(adapter.generator)
+    state = prefill(Source(prepared(adapter, inputs, new)))
     seen = [state.logits]
     for token in answer.T:
-        state.step(token)
+        state.read(token[:, None])
         seen.append(state.logits)
     return torch.stack(seen, dim=1)
 

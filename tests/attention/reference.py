@@ -15,8 +15,7 @@ from transformers.masking_utils import eager_mask
 
 from mmhall._transformers.calls import CACHE
 from mmhall.adapters.base import Adapter
-from mmhall.attention import Op, active
-from mmhall.attention.plan import SELF_ATTENTION
+from mmhall.attention import SELF_ATTENTION, Op, active
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import strategy

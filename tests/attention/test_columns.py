@@ -7,13 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmhall.attention import Call, Columns, Groups
+from mmhall.attention import Block, Call, Columns, Frame, Groups
+from mmhall.attention.passes import Pass
 
 
 def call(offset, width, rows=1):
     empty = torch.zeros(rows, 1, width, 2)
     owners = torch.arange(2).repeat_interleave(rows // 2) if rows > 1 else None
-    return Call(0, "full", 0, 0, offset, empty[:, :, :1], empty, empty, None, 1.0, owners=owners)
+    block = Block(None)
+    where = Pass(Frame((block,), owners=owners), block, width + offset, 1, None)
+    return Call(0, "full", where, offset, empty[:, :, :1], empty, empty, None, 1.0)
 
 
 @pytest.mark.parametrize(

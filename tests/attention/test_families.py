@@ -25,10 +25,9 @@ from transformers import (
 from mmhall.adapters.base import Adapter, Request
 from mmhall.attention import Op, active
 from mmhall.errors import ModelError
-from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
-from mmhall.strategies import Session, Strategy
+from mmhall.strategies import Branch, Session, Strategy
 from mmhall.strategies import strategy as make_strategy
 from tests.attention.reference import (
     EVERY,
@@ -195,10 +194,9 @@ def test_a_bias_counts_columns_alike_beside_a_longer_branch(case):
         Request(f"Say it in many words. {prompt}", (image,)) for prompt, image in zip(PROMPTS, pictures(), strict=True)
     ]
     branch = case.adapter.inputs(longer[: len(case.inputs["input_ids"])])
-    session = Session((Weigh(case.weights),), (branch,), lambda main, other: main)
+    session = Session((Weigh(case.weights),), (Branch(branch),), lambda step: step.main)
     with torch.inference_mode():
-        main = prepared(case.adapter, case.inputs, case.config(4))
-        got = decode(case.adapter, main, session, case.config(4), [0, 0])
+        got = decode(case.adapter, case.inputs, session, case.config(4), [0, 0])
     assert torch.equal(got, case.generate(Weigh(case.weights), new=4))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mmhall.generation.step import Step
 from mmhall.strategies import Session
 from tests.generation.official import Official
 
@@ -62,14 +63,16 @@ class Reference:
         """Next-token logits and the last self-attention layer's maps of answers of one length, each from scratch."""
         layer = max(i for i, kind in enumerate(self.adapter.kinds) if kind in ("full", "sliding", "chunked"))
         logits = []
-        for branch in (*self.session.branches, self.inputs):
+        for branch in (*(branch.inputs for branch in self.session.branches), self.inputs):
             batch = self.adapter.stack([branch] * len(answers))
             if len(answers[0]):
                 batch = self.adapter.extended(batch, torch.tensor(answers))
             logits.append(self.eager.logits(batch, **self.edits)[:, -1])
         *others, main = logits
         if self.session.combine is not None:
-            combined = self.session.combine(*(one.log_softmax(-1) for one in (main, *others)))
+            said = torch.tensor(answers, dtype=torch.long).view(len(answers), -1)
+            read = tuple(one.log_softmax(-1) for one in others)
+            combined = self.session.combine(Step(main.log_softmax(-1), read, said))
             main = combined + main.logsumexp(-1, keepdim=True)
         return main.double(), self.eager.maps[layer][-1].double()
 

@@ -13,8 +13,8 @@ from torch import Tensor
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter, Inputs, Request
-from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
+from mmhall.generation.step import Step
 from tests.attention.reference import Eager, Edit
 from tests.generation.reference import picture
 from tests.jobs import decode, run
@@ -110,16 +110,14 @@ def scored(adapter: Adapter, inputs: Inputs, spec: str, answers: Sequence[Sequen
     """The scores by which mmhall would choose each token of given answers, (batch, length, vocabulary)."""
     seen, wanted = [], torch.tensor(answers)
 
-    def force(main: Tensor) -> Tensor:
-        token = wanted[:, len(seen)]
-        seen.append(main)
-        return torch.nn.functional.one_hot(token, main.shape[-1]).float()
+    def force(step: Step) -> Tensor:
+        seen.append(step.main)
+        return torch.nn.functional.one_hot(wanted[:, step.t], step.main.shape[-1]).float()
 
     with torch.inference_mode():
         session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs)
         config = settings(adapter, max_new_tokens=wanted.shape[1])
-        main = prepared(adapter, inputs, config)
-        got = decode(adapter, main, dataclasses.replace(session, combine=force), config, [0] * len(wanted))
+        got = decode(adapter, inputs, dataclasses.replace(session, combine=force), config, [0] * len(wanted))
     assert torch.equal(got, wanted)
     return torch.stack(seen, dim=1)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from types import SimpleNamespace
@@ -20,13 +21,12 @@ from torch import Tensor
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter, Inputs, Request
-from mmhall.generation.branches import Rows
-from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
+from mmhall.generation.step import Step
 from mmhall.strategies import Session
 from tests.attention.reference import Eager
 from tests.generation.reference import FAMILIES, REQUESTS, built
-from tests.jobs import run
+from tests.jobs import opened, run
 
 IN_SEQUENCE = tuple(name for name in FAMILIES if name != "mllama")
 SINKS = "sink_dims=(3, 7), tau=1.3, mass=0.05, rho=0.35"  # random models have no massive dimensions: any two do
@@ -178,13 +178,15 @@ def written(adapter: Adapter, inputs: Inputs, spec: str) -> Tensor:
 def scored(adapter: Adapter, inputs: Inputs, session: Session, answers: Tensor) -> Tensor:
     """The scores from which mmhall chooses each token of given answers, (B, NEW, V)."""
     config, steps = Settings(max_new_tokens=NEW).resolved(adapter.generator), []
+
+    def note(step: Step) -> Tensor:
+        steps.append(step.main if session.combine is None else session.combine(step))
+        return step.main
+
     with torch.inference_mode():
-        branches = [prepared(adapter, branch, config) for branch in session.branches]
-        rows = Rows(prepared(adapter, inputs, config), branches, adapter.plan(session.ops))
+        _, rows = opened(adapter, inputs, replace(session, combine=note), config)
         for tokens in answers.T:
-            steps.append(rows.logits[0].log_softmax(-1))
-            if session.combine:
-                steps[-1] = session.combine(*(logits.log_softmax(-1) for logits in rows.logits))
+            rows.scores()
             rows.step(tokens)
     return torch.stack(steps, dim=1)
 

@@ -17,14 +17,12 @@ from mmhall.adapters.base import Request
 from mmhall.clip import load_clip, says_something
 from mmhall.decoders.cgd import CGD, Guided, Text, best_only, sentence_seed
 from mmhall.errors import CompositionError, OptionError
-from mmhall.generation.branches import Rows
-from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.options import parse
 from mmhall.strategies import Session, strategy
 from tests.clip import CLIP
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, anew, built, cut, ends
-from tests.jobs import run
+from tests.jobs import opened, run
 
 pytestmark = [QUIET, pytest.mark.usefixtures("clip")]
 
@@ -128,13 +126,11 @@ def searches(adapter, requests, spec, **settings):
     method = strategy(spec).fitted(adapter)
     with torch.inference_mode():
         session = method.prepare(adapter, inputs)
-        main = prepared(adapter, inputs, config)
-        branches = [prepared(adapter, branch, config) for branch in session.branches]
-        rows = Rows(main, branches, adapter.plan(session.ops))
+        decoding, _ = opened(adapter, inputs, session, config)
         options, tokenizer, clip, looks = session.search.args
         found = []
         for prompt, look in enumerate(looks):
-            found.append(Guided(options, tokenizer, clip, look, main, rows, session, config, prompt))
+            found.append(Guided(options, tokenizer, clip, look, decoding, prompt))
             found[-1].run()
     return found
 

@@ -16,8 +16,6 @@ from mmhall.attention import Op
 from mmhall.attention.plan import current
 from mmhall.decoders.opera import Opera, Retrospection, back, without
 from mmhall.errors import CompositionError, OptionError
-from mmhall.generation.branches import Rows
-from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager
@@ -25,7 +23,7 @@ from tests.conftest import make_random_llava
 from tests.decoders.opera_reference import Reference
 from tests.generation.official import Official
 from tests.generation.reference import QUIET, REQUESTS, ours, said
-from tests.jobs import decode
+from tests.jobs import decode, opened
 
 pytestmark = QUIET
 
@@ -61,10 +59,8 @@ def searched(
     with torch.inference_mode():
         own = options.prepare(adapter, inputs)
         session = own if session is None else replace(session, ops=own.ops)
-        main = prepared(adapter, inputs, config)
-        branches = [prepared(adapter, branch, config) for branch in session.branches]
-        rows = Rows(main, branches, adapter.plan([*extra, *own.ops]))
-        search = kind(options, own.ops[0], main, rows, session, config, 0)
+        decoding, _ = opened(adapter, inputs, session, config, extra)
+        search = kind(options, own.ops[0], decoding, 0)
         search.run()
     return search
 
@@ -349,7 +345,7 @@ def test_what_is_streamed_is_never_taken_back(spec):
         config = Settings(max_new_tokens=20, num_beams=3).resolved(adapter.generator)
         with torch.inference_mode():
             session = mmhall.strategy(spec).prepare(adapter, inputs)
-            rows = decode(adapter, inputs, session, config, [], heard)
+            rows = decode(adapter, inputs, session, config, streamer=heard)
         assert heard.pieces.pop() == "end"
         assert [token for piece in heard.pieces for token in piece] == rows[0].tolist()
         counts.append(len(heard.pieces))

@@ -156,12 +156,13 @@ def test_the_branch_is_not_steered(llava, inputs):
     session = mmhall.strategy("pai(alpha=3, gamma=1.5)").fitted(llava.adapter).prepare(llava.adapter, inputs)
     (branch,) = session.branches
     with torch.no_grad():
-        bare = [branch["input_ids"][i : i + 1, -n:] for i, n in enumerate(branch["attention_mask"].sum(1).tolist())]
+        held = branch.inputs
+        bare = [held["input_ids"][i : i + 1, -n:] for i, n in enumerate(held["attention_mask"].sum(1).tolist())]
         wanted = torch.cat([llava.model(input_ids=ids).logits[:, -1].log_softmax(-1) for ids in bare])
 
-    def note(main, other):
-        noted.append(other)
-        return main
+    def note(step):
+        noted.append(step.branches[0])
+        return step.main
 
     watched = mmhall.Session(ops=session.ops, branches=session.branches, combine=note)
     scored(llava.adapter, inputs, watched, torch.zeros(2, 1, dtype=torch.long))

@@ -11,7 +11,7 @@ import mmhall
 from mmhall.adapters.base import Request
 from mmhall.errors import CompositionError
 from mmhall.lvlm import LVLM
-from mmhall.strategies import Session
+from mmhall.strategies import Branch, Session
 from tests.decoders.rows import SINKS, Instead, Reader, check, guided, pai, vaf, var
 from tests.generation.reference import QUIET, REQUESTS, ours, said, searched, separately
 from tests.zoo import ZOO
@@ -49,7 +49,7 @@ def asked(request, monkeypatch):
         session = Session()
         if gamma is not None:
             session = Session(
-                branches=[ours(name).without_image(inputs)],
+                branches=[Branch(ours(name).without_image(inputs))],
                 combine=lambda step: guided(step.main[0], step.branches[0][0], gamma, 0.05)[None],
             )
         return Instead(reader(name), inputs, **edits), session

@@ -9,7 +9,7 @@ import torch
 
 import mmhall
 from mmhall.errors import OptionError
-from mmhall.strategies import Session
+from mmhall.strategies import Branch, Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, anew, ours, said, searched, separately
 
 pytestmark = QUIET
@@ -39,7 +39,7 @@ def by_hand(name, adapter, inputs):
     else:
         noise = torch.randn(pixels.shape, generator=random)
     noised = math.sqrt(left) * pixels + math.sqrt(1 - left) * noise
-    return Session(branches=[{**inputs, "pixel_values": noised}], combine=contrasted)
+    return Session(branches=[Branch({**inputs, "pixel_values": noised})], combine=contrasted)
 
 
 def drawing(seed):

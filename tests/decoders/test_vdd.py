@@ -10,7 +10,7 @@ from mmhall.adapters.base import Request
 from mmhall.errors import OptionError
 from mmhall.generation.contrast import Contrast
 from mmhall.generation.free import FREE, free_inputs
-from mmhall.strategies import Session
+from mmhall.strategies import Branch, Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said, searched, separately
 
 pytestmark = QUIET
@@ -25,15 +25,18 @@ def free(llava, picture, kind):
     return inputs, session.branches
 
 
-def of_raw_logits(main, *others):
+def of_raw_logits(step):
     """The authors' form: 3.5 z - 2.5 mean z_free, out below 5 % of the top probability of z."""
+    main, others = step.main, step.branches
     probabilities = main.softmax(dim=-1)
     scores = 3.5 * main - 2.5 * sum(others) / len(others)
     return torch.where(probabilities >= 0.05 * probabilities.amax(dim=-1, keepdim=True), scores, -math.inf)
 
 
 def by_hand(adapter, inputs, kinds):
-    return Session(branches=[free_inputs(adapter, inputs, kind, seed=2) for kind in kinds], combine=of_raw_logits)
+    return Session(
+        branches=[Branch(free_inputs(adapter, inputs, kind, seed=2)) for kind in kinds], combine=of_raw_logits
+    )
 
 
 def test_none_is_the_prompt_without_its_picture(llava, pictures):

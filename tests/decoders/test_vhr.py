@@ -323,7 +323,7 @@ def test_neutral_strength_and_no_picture_are_plain_decoding(name):
         ("vhr(layers=':')", [Request(request.prompt) for request in REQUESTS]),
     ):
         session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs(requests))
-        assert (session.ops, session.aside) == ((), None)
+        assert (session.ops, session.branches) == ((), ())
 
 
 def test_a_second_request_chooses_anew():

@@ -12,7 +12,6 @@ import mmhall
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session
 from tests.generation.reference import (
-from tests.jobs import run
     FAMILIES,
     LENGTH,
     QUIET,
@@ -24,6 +23,7 @@ from tests.jobs import run
     searched,
     theirs,
 )
+from tests.jobs import run
 
 pytestmark = QUIET
 

@@ -12,10 +12,11 @@ from mmhall._transformers import caches
 from mmhall.adapters.base import Request
 from mmhall.errors import CompositionError
 from mmhall.generation.branches import Rows
-from mmhall.generation.run import prepared
+from mmhall.generation.prepare import Source
+from mmhall.generation.run import prepared, source
 from mmhall.generation.settings import Settings
 from mmhall.generation.state import join, prefill
-from mmhall.strategies import Session
+from mmhall.strategies import Branch, Session
 from tests.generation.reference import EMPTY, FAMILIES, QUIET, REQUESTS, ours, said, separately
 
 pytestmark = QUIET
@@ -44,7 +45,7 @@ def tail(adapter, prompt, length):
 
 
 def read(adapter, batch):
-    return prefill(prepared(adapter, batch, Settings(max_new_tokens=4).resolved(adapter.generator)))
+    return prefill(Source(prepared(adapter, batch, Settings(max_new_tokens=4).resolved(adapter.generator))))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -86,9 +87,9 @@ def test_joined_states_step_as_each_does_alone(name):
         torch.testing.assert_close(together.logits, torch.cat([state.logits for state in alone]))
         for step in range(18):
             tokens = torch.arange(100, 104) + 7 * step
-            together.step(tokens)
+            together.read(tokens[:, None])
             for state, own in zip(alone, tokens.split([1, 2, 1]), strict=True):
-                state.step(own)
+                state.read(own[:, None])
             wanted = torch.cat([state.logits for state in alone])
             torch.testing.assert_close(together.logits, wanted, rtol=0, atol=2e-4, msg=f"{name}, step {step}")
 
@@ -102,8 +103,8 @@ def test_rows_are_repeated_and_reordered_with_their_caches(name):
         moved.select(order)
         for step in range(3):
             tokens = torch.tensor([90, 91]) + step
-            plain.step(tokens)
-            moved.step(tokens[order])
+            plain.read(tokens[:, None])
+            moved.read(tokens[order][:, None])
         torch.testing.assert_close(moved.logits, plain.logits[order], rtol=0, atol=2e-4)
         assert moved.ids.tolist() == plain.ids[order].tolist()
 
@@ -117,7 +118,7 @@ def test_selecting_main_rows_takes_their_branches_along(name):
     with torch.inference_mode():
         branches = [adapter.without_image(inputs), adapter.with_pixels(inputs, lambda pixels: pixels * 0.5)]
         plain, moved = (
-            Rows(prepared(adapter, inputs, config), [prepared(adapter, branch, config) for branch in branches])
+            Rows(source(adapter, inputs, (), config), [source(adapter, branch, (), config) for branch in branches])
             for _ in range(2)
         )
         moved.select(order)
@@ -178,4 +179,4 @@ def test_one_state_stays_as_it_is():
 
 def test_branches_nobody_combines_are_refused():
     with pytest.raises(CompositionError, match="no `combine` to read them with"):
-        Session(branches=[{}])
+        Session(branches=[Branch({})])

@@ -11,6 +11,7 @@ from PIL import Image
 from mmhall.adapters.base import Request
 from mmhall.benchmarks.scenes.dataset import make_scene
 from mmhall.errors import OptionError, PromptError
+from mmhall.generation.prepare import Source
 from mmhall.generation.run import prepared
 from mmhall.generation.score import jensen_shannon, score
 from mmhall.generation.settings import Settings
@@ -35,13 +36,14 @@ def pictures():
 
 def decoded(lvlm, inputs, ids):
     """Log-probabilities that decoding meets when it is made to say `ids`, and the entropies on the way."""
-    state = prefill(prepared(lvlm.adapter, inputs, Settings(max_new_tokens=9).resolved(lvlm.adapter.generator)))
+    config = Settings(max_new_tokens=9).resolved(lvlm.adapter.generator)
+    state = prefill(Source(prepared(lvlm.adapter, inputs, config)))
     said, entropies = [], []
     for token in ids:
         logprobs = state.logits[0].log_softmax(-1)
         said.append(float(logprobs[token]))
         entropies.append(float(torch.distributions.Categorical(logits=logprobs).entropy()))
-        state.step(torch.tensor([token]))
+        state.read(torch.tensor([[token]]))
     return said, entropies
 
 
@@ -99,14 +101,15 @@ def test_the_divergence_is_that_of_the_distributions(name, pictures):
     (scored,) = score(lvlm.adapter, inputs, [ids])
     config = Settings(max_new_tokens=9).resolved(lvlm.adapter.generator)
     with torch.inference_mode():
-        states = [prefill(prepared(lvlm.adapter, i, config)) for i in (inputs, lvlm.adapter.without_image(inputs))]
+        both = (inputs, lvlm.adapter.without_image(inputs))
+        states = [prefill(Source(prepared(lvlm.adapter, one, config))) for one in both]
         for token, found in zip(ids, scored.image_divergences, strict=True):
             one, other = (state.logits[0].double().softmax(-1) for state in states)
             entropy = [float(torch.distributions.Categorical(p).entropy()) for p in ((one + other) / 2, one, other)]
             assert found == pytest.approx(entropy[0] - (entropy[1] + entropy[2]) / 2, abs=1e-5)
             assert 0 <= found <= math.log(2)
             for state in states:
-                state.step(torch.tensor([token]))
+                state.read(torch.tensor([[token]]))
 
 
 def test_divergences_by_hand():

@@ -8,6 +8,7 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from mmhall.adapters.base import Adapter, Request
 from mmhall.adapters.paligemma import PaliGemmaAdapter
+from mmhall.generation.prepare import Source
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.generation.shared import beginnings
@@ -38,7 +39,7 @@ def answers(adapter, spec, *, share, **settings):
 def state(adapter, *, share):
     config = Settings(max_new_tokens=6).resolved(adapter.generator)
     with torch.inference_mode():
-        return prefill_shared(prepared(adapter, adapter.inputs(ASKED), config, share=share))
+        return prefill_shared(Source(prepared(adapter, adapter.inputs(ASKED), config, share=share)))
 
 
 @QUIET

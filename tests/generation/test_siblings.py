@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from mmhall.attention import Op, Plan
-from mmhall.attention.plan import apart
+from mmhall.attention import Op
+from mmhall.attention.passes import apart
 from mmhall.generation.branches import Rows
+from mmhall.generation.prepare import Source
 from mmhall.generation.run import prepared
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Session
@@ -34,8 +37,8 @@ def read(adapter, requests=BATCH, ops=(), branches=False):
     inputs = adapter.inputs(requests)
     others = [adapter.without_image(inputs)] if branches else []
     config = settings(adapter)
-    plan = Plan(ops, adapter.kinds)
-    return Rows(prepared(adapter, inputs, config), [prepared(adapter, other, config) for other in others], plan)
+    main, *beside = (Source(prepared(adapter, one, config), adapter.plan((), empty=True)) for one in (inputs, *others))
+    return Rows(replace(main, plan=adapter.plan(ops, empty=True)), beside)
 
 
 def wanted(adapter, requests, answers, branch=False):

@@ -12,7 +12,7 @@ import mmhall
 from mmhall.adapters.base import Request
 from mmhall.attention import SELF_ATTENTION, Op
 from mmhall.generation.settings import Settings
-from mmhall.strategies import Session
+from mmhall.strategies import Branch, Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, picture, said
 from tests.jobs import decode, run
 from tests.threads import own_threads
@@ -34,8 +34,22 @@ class Scale(Op):
         return output * call.each(self.factors[call.layer])
 
 
+class Beside(Op):
+    """Edits the pass aside as another op says."""
+
+    kinds = SELF_ATTENTION | {"cross"}
+
+    def __init__(self, op):
+        self._op, self.layers = op, op.layers
+
+    def edit_output(self, call, output):
+        return self._op.edit_beside(call, output)
+
+
 class Compare(Scale):
     """Finds its factors by comparing with the pass aside, where it takes their roots."""
+
+    compares = True
 
     def __init__(self):
         super().__init__({})
@@ -50,13 +64,15 @@ class Compare(Scale):
             self.factors[call.layer] = (0.5 + share / (1 + share))[:, None, :, None]
         return super().edit_output(call, output)
 
-    def edit_aside(self, call, output):
+    def edit_beside(self, call, output):
         self.order.append(("aside", call.layer, call.step))
         return output * self.factors[call.layer].sqrt()
 
 
 class Hurt(Op):
     """Raises in a layer of the main pass or of the one aside."""
+
+    compares = True
 
     def __init__(self, error, layer, aside):
         self._error, self._layer, self._aside = error, layer, aside
@@ -66,7 +82,7 @@ class Hurt(Op):
             raise self._error
         return output
 
-    def edit_aside(self, call, output):
+    def edit_beside(self, call, output):
         if call.layer == self._layer and self._aside:
             raise self._error
         return output
@@ -87,7 +103,9 @@ class Meet(Op):
 def decoded(adapter, inputs, ops, aside=None, **more):
     config = Settings(**{"max_new_tokens": 4, **more}).resolved(adapter.generator)
     with torch.inference_mode():
-        return decode(adapter, inputs, Session(ops=ops, aside=aside), config, [0, 0])
+        beside = [Beside(op) for op in ops if hasattr(op, "edit_beside")]
+        branches = () if aside is None else [Branch(aside, beside, lockstep=True)]
+        return decode(adapter, inputs, Session(ops=ops, branches=branches), config, [0, 0])
 
 
 @pytest.fixture(params=FAMILIES)
@@ -135,6 +153,7 @@ def test_what_the_other_pass_lacks_is_none_aside():
 
     class Note(Op):
         kinds = SELF_ATTENTION | {"cross"}
+        compares = True
 
         def __init__(self):
             self.seen = {}
@@ -142,9 +161,6 @@ def test_what_the_other_pass_lacks_is_none_aside():
         def edit_output(self, call, output):
             if call.step == 0:
                 self.seen[call.layer] = call.reference
-            return output
-
-        def edit_aside(self, call, output):
             return output
 
     op, plain = Note(), Scale(dict.fromkeys(range(4), torch.ones(1)))

@@ -82,10 +82,11 @@ class Layout:
             CompositionError: The pass reads other prompts.
         """
         owners, more = where.frame.owners, where.end - self.prompt
-        if more < 0 or (len(self.order) if owners is None else len(owners)) != rows:
+        other = where.block.prompt not in (None, self.prompt)
+        if other or more < 0 or (len(self.order) if owners is None else len(owners)) != rows:
             raise CompositionError(
                 f"which tokens to drop was told of {len(self.order)} prompts of {self.prompt} positions, and the model "
-                f"reads {rows} rows of {where.end}"
+                f"reads {rows} rows of {where.block.prompt or where.end}"
             )
         order, kept = (part if owners is None else part[owners.to(part.device)] for part in (self.order, self.kept))
         later = torch.arange(self.prompt, where.end, device=order.device).expand(rows, -1)

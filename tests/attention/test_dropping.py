@@ -236,7 +236,7 @@ def test_beside_a_picture_free_branch(name, beams):
     """Its prompt is shorter: all layers are padded to one length each, and stepped together."""
     adapter = bound(name)
     inputs, config = adapter.inputs(BATCH), settings(adapter, num_beams=beams)
-    vdd = mmhall.strategy("vdd").prepare(adapter, inputs)
+    vdd = mmhall.strategy("vdd").fitted(adapter).prepare(adapter, inputs)
     sessions = [Session([op], vdd.branches, vdd.combine) for op in ways(name, inputs)]
     got, rows = stepped(adapter, inputs, sessions[0])
     assert len(rows._states) == 1
@@ -387,7 +387,7 @@ def test_siblings_are_tried_and_kept_as_where_columns_are_masked(name):
     """Beside a picture-free branch; kept rows change places and repeat, all siblings may be dropped."""
     adapter = bound(name)
     inputs = adapter.inputs(BATCH[:2])
-    vdd = mmhall.strategy("vdd").prepare(adapter, inputs)
+    vdd = mmhall.strategy("vdd").fitted(adapter).prepare(adapter, inputs)
     found = []
     for op in ways(name, inputs):
         session = Session([op], vdd.branches, vdd.combine, search=lambda decoding: None)

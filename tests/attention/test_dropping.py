@@ -15,6 +15,7 @@ from mmhall._transformers.calls import CACHE
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter
 from mmhall.attention import Columns, Drop, Exit, Op, active
+from mmhall.attention.dropping import _cut_mask
 from mmhall.errors import CompositionError, ModelError
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Branch, Session
@@ -330,7 +331,7 @@ def test_dropping_nothing_is_greedy_to_the_last_bit_and_asks_for_nothing():
 def test_a_layer_reads_only_the_rows_that_are_kept():
     """The states of a dropped token stay what they were; those who look on at layers see all rows."""
     adapter = bound("llava")
-    inputs = adapter.inputs(BATCH[:1])
+    inputs = adapter.inputs(BATCH)
     dropped, sizes, left = some(adapter, inputs), [], {}
     hooks = [
         layer.mlp.register_forward_hook(lambda _, args, out: sizes.append(out.shape[1])) for layer in adapter.layers
@@ -345,11 +346,36 @@ def test_a_layer_reads_only_the_rows_that_are_kept():
     finally:
         for hook in hooks:
             hook.remove()
-    length, short = dropped.shape[1], dropped.shape[1] - int(dropped.sum())
+    length, short = dropped.shape[1], dropped.shape[1] - int(dropped.sum(dim=1).min())
     assert sizes == [length, short, short]
     assert torch.equal(left[2][dropped], left[0][dropped])
-    assert not torch.equal(left[2][~dropped], left[0][~dropped])
+    assert (left[2] != left[0])[inputs["attention_mask"].bool() & ~dropped].any(dim=-1).all()
     assert torch.equal(states[2], left[1])
+
+
+@pytest.mark.parametrize("kind", [None, torch.bool, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [False, True])
+def test_masks_are_cut_element_by_element(kind, rows):
+    """Also where a mask begins later than the sequence, and where some columns are hidden."""
+    random = torch.Generator().manual_seed(0)
+    batch, end, width, queries = 2, 9, 9 if kind is None else 7, 9 if rows else 1
+    at = torch.tensor([[4, 1, 3, 5, 8], [0, 2, 6, 7, 8]]) - end
+    seen = torch.tensor([[False, True, True, True, True], [True] * 5])
+    before = torch.arange(end)[:, None] >= torch.arange(end) if rows else torch.ones(1, end, dtype=torch.bool)
+    mask = (torch.rand(batch, 1, queries, width, generator=random) < 0.7) & before[:, end - width :]
+    lowest = 0 if kind in (None, torch.bool) else torch.finfo(kind).min
+    given = mask if lowest == 0 else torch.zeros(mask.shape, dtype=kind).masked_fill(~mask, lowest)
+    left = at + end if rows else torch.zeros(batch, 1, dtype=torch.long)
+    got = _cut_mask(None if kind is None else given, at, seen, left if rows else None)
+    whole = before.expand(batch, 1, -1, -1) if kind is None else mask
+    for row in range(batch):
+        for i, query in enumerate(left[row].tolist()):
+            for j, column in enumerate((at[row] + width).tolist()):
+                if kind is None and rows and not seen[row, i]:
+                    continue  # a row that nobody reads
+                wanted = column >= 0 and bool(seen[row, j]) and bool(whole[row, 0, query, column])
+                value = got[row, 0, i, j]
+                assert bool(value) == wanted if lowest == 0 else float(value) == (0 if wanted else lowest)
 
 
 def test_ops_at_the_output_of_a_layer_find_all_rows_at_their_positions():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,83 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from mmhall._transformers import caches
+from mmhall._transformers.calls import LAYER_AXES
+from mmhall.attention.layout import Layout, cut_mask, picked
 from mmhall.attention.ops import Op
 from mmhall.attention.passes import Frame, Pass, Passes, current
 from mmhall.errors import CompositionError, ModelError
 
-# Axes of rows and of positions in what a layer is given beside states and mask; M-RoPE may put another one before them.
-_AXES = {"position_embeddings": (-3, -2), "position_ids": (-2, -1)}
 _OURS = ("attention_mask", "hidden_states")
 _CARRIED = ("full", "sliding")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layout:
-    """Which positions of prompts have columns, the batch being rectangular.
-
-    Attributes:
-        order: Positions of each prompt, those dropped first, then those kept, (prompts, positions) 0-based.
-        kept: Whether each of them is kept, (prompts, positions) bool.
-        width: Columns of a prompt: the last so many of `order`.
-        ragged: Whether some prompt keeps fewer; its first columns are then masked.
-    """
-
-    order: Tensor
-    kept: Tensor
-    width: int
-    ragged: bool
-
-    @classmethod
-    def of(cls, dropped: Tensor) -> Layout:
-        """Lay out prompts.
-
-        Args:
-            dropped: (prompts, positions) bool.
-
-        Raises:
-            CompositionError: It is no such tensor, or it drops the last token of a prompt.
-        """
-        if dropped.dtype != torch.bool or dropped.ndim != 2:
-            got = f"{dropped.dtype} of shape {tuple(dropped.shape)}"
-            raise CompositionError(f"which tokens to drop is told as (prompts, positions) of torch.bool, got {got}")
-        if bool(dropped[:, -1].any()):
-            raise CompositionError("the last token of a prompt cannot be dropped: the answer is predicted from it")
-        order = (~dropped).to(torch.uint8).argsort(dim=1, stable=True)
-        counts = (~dropped).sum(dim=1).tolist()
-        return cls(order, ~dropped.gather(1, order), max(counts), min(counts) < max(counts))
-
-    @property
-    def prompt(self) -> int:
-        """Positions of a prompt, padding included."""
-        return self.order.shape[1]
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing is dropped."""
-        return self.width == self.prompt and not self.ragged
-
-    def columns(self, where: Pass, count: int, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return what the last `count` columns hold once a pass is made.
-
-        Returns:
-            Their positions counted from the end, which is 0, (rows, count); whether they may be seen, (rows, count).
-
-        Raises:
-            CompositionError: The pass reads other prompts.
-        """
-        owners, more = where.frame.owners, where.end - self.prompt
-        other = where.block.prompt not in (None, self.prompt)
-        if other or more < 0 or (len(self.order) if owners is None else len(owners)) != rows:
-            raise CompositionError(
-                f"which tokens to drop was told of {len(self.order)} prompts of {self.prompt} positions, and the model "
-                f"reads {rows} rows of {where.block.prompt or where.end}"
-            )
-        order, kept = (part if owners is None else part[owners.to(part.device)] for part in (self.order, self.kept))
-        later = torch.arange(self.prompt, where.end, device=order.device).expand(rows, -1)
-        at = torch.cat([order, later], dim=1)[:, -count:] - where.end
-        seen = nn.functional.pad(kept, (0, more), value=True)[:, -count:]
-        before = max(0, count - where.end)  # columns of longer prompts that these rows were joined with
-        return nn.functional.pad(at, (before, 0)).to(device), nn.functional.pad(seen, (before, 0)).to(device)
 
 
 class Drop(Op):
@@ -108,8 +38,9 @@ class Drop(Op):
 
         Args:
             layer: 0-based.
-            dropped: Which, (prompts, positions) bool, padding counted; or what returns that: it is called when a
-                prompt's reading has come to the layer, so that ops can see the layers before it.
+            dropped: Which, (prompts, positions) bool, padding counted; it may be dropped too: a batch becomes as short
+                as the prompt that keeps most. Or what returns that: it is called when the reading of a prompt has come
+                to the layer, so that ops can see the layers before it.
 
         Raises:
             CompositionError: As in `Layout.of`.
@@ -222,8 +153,8 @@ class _Dropping:
         kwargs = {name: self._along(name, value, rows) for name, value in rest[0].items() if name not in _OURS}
         mask = rest[0].get("attention_mask")
         hidden = seen if layout.ragged else None
-        kwargs["attention_mask"] = self._once(mask, lambda: _cut_mask(mask, at, hidden, rows))
-        fewer = _picked(states, rows, -3, -2)
+        kwargs["attention_mask"] = self._once(mask, lambda: cut_mask(mask, at, hidden, rows))
+        fewer = picked(states, rows, -3, -2)
         if not args:
             return args, {**kwargs, "hidden_states": fewer}
         return (fewer, *(self._along("a positional argument", value, rows) for value in args[1:])), kwargs
@@ -252,7 +183,7 @@ class _Dropping:
             parts = [_columns(*pair, count, rows, states.device) for pair in pairs]
             at, seen = (torch.cat(part) for part in zip(*parts, strict=True))
             every = all(_all_seen(*pair, count) for pair in pairs)
-            return _cut_mask(mask, at, None if every else seen, queries=queries)
+            return cut_mask(mask, at, None if every else seen, queries=queries)
 
         return {**kwargs, "attention_mask": self._once(mask, cut, count, *map(bool, layouts))}
 
@@ -265,12 +196,12 @@ class _Dropping:
         parts = value if isinstance(value, tuple | list) else (value,)
         if not any(isinstance(part, Tensor) and part.ndim for part in parts):
             return value
-        if name not in _AXES:
+        if name not in LAYER_AXES:
             raise ModelError(f"tokens cannot be dropped: layers of this model are given {name}, which may hold theirs")
-        axes = _AXES[name]
+        axes = LAYER_AXES[name]
         if isinstance(value, Tensor):
-            return self._once(value, lambda: _picked(value, rows, *axes))
-        return self._once(value, lambda: tuple(_picked(part, rows, *axes) for part in value))
+            return self._once(value, lambda: picked(value, rows, *axes))
+        return self._once(value, lambda: tuple(picked(part, rows, *axes) for part in value))
 
     def _once(self, value: Any, make: Callable[[], Any], *more: Hashable) -> Any:
         """Make something of a value that other layers of the pass are given, too."""
@@ -316,50 +247,3 @@ def _columns(where: Pass, layout: Layout | None, count: int, rows: int, device: 
 def _all_seen(where: Pass, layout: Layout | None, count: int) -> bool:
     """Whether all of the last columns may be seen, but those in the padding of the batch."""
     return layout is None or (not layout.ragged and count == layout.width + where.end - layout.prompt)
-
-
-def _cut_mask(
-    mask: Tensor | None, at: Tensor, seen: Tensor | None, rows: Tensor | None = None, queries: int = 1
-) -> Tensor | None:
-    """Cut a mask.
-
-    Args:
-        mask: None (causal), or bool or additive float, (B|1, 1|H, Q, K).
-        at: Positions of the columns that are left, counted from the end, (B, C).
-        seen: Whether they may be seen, (B, C); None: all.
-        rows: Which rows are left, (B, R); None: all.
-        queries: Q.
-
-    Returns:
-        The same for these rows and columns.
-    """
-    count = at.shape[1]
-    if mask is None:
-        if seen is None:
-            return None
-        left = queries if rows is None else rows.shape[1]
-        before = torch.ones(left, count, dtype=torch.bool, device=seen.device).tril(count - left)
-        return (before & seen[:, None])[:, None]
-    columns = at + mask.shape[-1]
-    inside = columns >= 0 if seen is None else (columns >= 0) & seen  # a sliding layer's mask begins later
-    mask = mask if rows is None else _picked(mask, rows, -4, -2)
-    mask = _picked(mask, columns.clamp_min(0), -4, -1)
-    inside = inside[:, None, None].to(mask.device)
-    return mask & inside if mask.dtype == torch.bool else mask.masked_fill(~inside, torch.finfo(mask.dtype).min)
-
-
-def _picked(tensor: Tensor, index: Tensor, rows: int, along: int) -> Tensor:
-    """Pick places along an axis, for each row others.
-
-    Args:
-        tensor: Whatever has an axis of rows, B or 1, and one to pick from.
-        index: (B, N) 0-based.
-        rows: The axis of rows.
-        along: The axis to pick from.
-    """
-    shape = list(tensor.shape)
-    shape[rows] = len(index)
-    whole = tensor.expand(shape)
-    shape[along] = index.shape[1]
-    places = [len(index) if axis == rows else index.shape[1] if axis == along else 1 for axis in range(-tensor.ndim, 0)]
-    return whole.gather(along, index.to(tensor.device).view(places).expand(shape))

@@ -15,7 +15,7 @@ from mmhall._transformers.calls import CACHE
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter
 from mmhall.attention import Columns, Drop, Exit, Op, active
-from mmhall.attention.dropping import _cut_mask
+from mmhall.attention.layout import cut_mask
 from mmhall.errors import CompositionError, ModelError
 from mmhall.generation.settings import Settings
 from mmhall.strategies import Branch, Session
@@ -282,6 +282,37 @@ def test_main_rows_and_a_branch_may_drop_other_tokens_from_other_layers():
     assert torch.equal(*(decode(adapter, inputs, session, config) for session in sessions))
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_layers_are_as_long_as_the_branch_that_keeps_most(first):
+    adapter = bound("llava")
+    inputs = adapter.inputs(BATCH)
+    drop, mask = ways("llava", inputs, first)
+    branch = contrasted(inputs)
+    sessions = [Session([op], branch.branches, branch.combine) for op in (drop, mask)]
+    got, rows = stepped(adapter, inputs, sessions[0])
+    close(got, stepped(adapter, inputs, sessions[1])[0])
+    assert held(rows) == [inputs["input_ids"].shape[1] + 4] * 3
+    assert rows._states[0].cache.get_seq_length() == inputs["input_ids"].shape[1] + 4
+
+
+def test_a_prompt_that_keeps_all_leaves_the_others_their_masks():
+    adapter = bound("llava")
+    inputs = adapter.inputs(BATCH)
+    dropped = some(adapter, inputs)
+    dropped[1] = False
+    got, _ = stepped(adapter, inputs, Session([Drop(1, dropped)]))
+    close(got, stepped(adapter, inputs, Session([Mask(range(1, 3), dropped)]))[0])
+
+
+def test_padding_may_be_dropped_as_well():
+    adapter = bound("llava")
+    inputs = adapter.inputs(BATCH)
+    image, padding = adapter.image_mask(inputs["input_ids"]), inputs["attention_mask"] == 0
+    got, rows = stepped(adapter, inputs, Session([Drop(1, image | padding)]))
+    close(got, stepped(adapter, inputs, Session([Mask(range(1, 3), image)]))[0])
+    assert held(rows)[1:] == [int((~image & ~padding).sum(dim=1).max()) + 4] * 2
+
+
 def test_all_layers_of_all_branches_are_short_where_all_drop():
     adapter = bound("llava")
     inputs = adapter.inputs(BATCH[:1])
@@ -366,7 +397,7 @@ def test_masks_are_cut_element_by_element(kind, rows):
     lowest = 0 if kind in (None, torch.bool) else torch.finfo(kind).min
     given = mask if lowest == 0 else torch.zeros(mask.shape, dtype=kind).masked_fill(~mask, lowest)
     left = at + end if rows else torch.zeros(batch, 1, dtype=torch.long)
-    got = _cut_mask(None if kind is None else given, at, seen, left if rows else None)
+    got = cut_mask(None if kind is None else given, at, seen, left if rows else None)
     whole = before.expand(batch, 1, -1, -1) if kind is None else mask
     for row in range(batch):
         for i, query in enumerate(left[row].tolist()):
@@ -435,8 +466,8 @@ def test_siblings_are_tried_and_kept_as_where_columns_are_masked(name):
         close(got.log_softmax(-1), wanted.log_softmax(-1))
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3"])
-def test_the_last_token_is_reread(name):
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "qwen3_5", "paligemma"])
+def test_prompts_are_reread(name):
     adapter = bound(name)
     inputs = adapter.inputs(BATCH)
     got, wanted = (stepped(adapter, inputs, Session([op], reread=True))[0] for op in ways(name, inputs))

@@ -19,6 +19,7 @@ from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter, Batch
 from mmhall.adapters.messages import Request
 from mmhall.benchmarks.speed import IMAGE_ID, IMAGE_TOKENS, Size, random_llava
+from mmhall.generation.job import Recipe
 from mmhall.generation.run import run
 from mmhall.generation.settings import Settings
 from mmhall.strategies import strategy
@@ -116,9 +117,9 @@ def table(gains: Sequence[Gain]) -> list[tuple[str, ...]]:
 
 
 def _answered(adapter: Adapter, inputs: Batch, spec: str, *, share: bool) -> list[list[int]]:
-    config = Settings(max_new_tokens=_NEW).resolved(adapter.model)
-    config.eos_token_id = None
-    answers: list[list[int]] = run(adapter, inputs, strategy(spec), config, 0, share=share).tolist()
+    recipe = Recipe.of(adapter, strategy(spec), Settings(max_new_tokens=_NEW))
+    recipe.config.eos_token_id = None
+    answers: list[list[int]] = run(recipe.job(adapter, inputs, share=share)).tolist()
     return answers
 
 

@@ -22,6 +22,7 @@ from mmhall.benchmarks.hub import remarks as hub_remarks
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
 from mmhall.generation.settings import Settings
+from mmhall.learned import LearnedStrategy
 from mmhall.lvlm import LVLM
 from mmhall.options import check_known, parse
 from mmhall.results.judgements import Judgements, with_judgements
@@ -244,8 +245,11 @@ def begin(folder: Path, lvlm: LVLM, *, asked: Sequence[Asked], strategies: Seque
         "chat_template": lvlm.chat_template,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
-    sources = {kind.name: source for kind in _kinds(strategies) if (source := STRATEGIES.source(kind)) is not None}
+    singles = _singles(strategies)
+    sources = {one.name: source for one in singles if (source := STRATEGIES.source(type(one))) is not None}
     setup |= {"sources": sources} if sources else {}
+    learned = {one.name: one.learned(lvlm.adapter).summary() for one in singles if isinstance(one, LearnedStrategy)}
+    setup |= {"artifacts": learned} if learned else {}
     with closing(Store.create(folder, setup)) as store:
         for one in asked:
             store.keep_items(one.benchmark.name, _kept(one.material, one.pictures, folder))
@@ -264,10 +268,10 @@ def reopen(folder: Path) -> Run:
     return Run(store, parts, tuple(setup["strategies"]))
 
 
-def _kinds(strategies: Sequence[Strategy]) -> list[type[Strategy]]:
-    """Return what strategies are made of."""
+def _singles(strategies: Sequence[Strategy]) -> list[Strategy]:
+    """Return what strategies are made of, once each by name."""
     parts = [part for one in strategies for part in (one.parts if isinstance(one, Composed) else (one,))]
-    return list(dict.fromkeys(map(type, parts)))
+    return list({part.name: part for part in parts}.values())
 
 
 def _once(what: str, names: Sequence[str]) -> None:
@@ -304,7 +308,7 @@ def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
 
 def _loading(lvlm: LVLM) -> list[str]:
     """Return how the model was loaded, as far as the set-up does not say it elsewhere; a list is compared whole."""
-    elsewhere = ("device", "dtype", "revision", "chat_template")
+    elsewhere = ("device", "dtype", "revision", "chat_template", "artifacts")
     return [
         f"{name}={without_home(json.dumps(value))}" for name, value in lvlm.loading.items() if name not in elsewhere
     ]

@@ -150,7 +150,8 @@ def _variants(
         new_tokens: Tokens of an answer.
     """
     inputs = _inputs(adapter.model)
-    config = Settings(max_new_tokens=new_tokens).resolved(adapter.model)
+    settings = Settings(max_new_tokens=new_tokens)
+    config = settings.resolved(adapter.model)
     config.eos_token_id = None
     asked = {**inputs, "generation_config": config}
     shown = copy.deepcopy(config)
@@ -160,7 +161,7 @@ def _variants(
         run(Job(adapter, inputs, Session(ops=[make()]), config, [], streamer=streamer))
 
     def chained(method: Strategy, streamer: BaseStreamer) -> None:
-        recipe = Recipe(method.fitted(adapter), {}, Settings(max_new_tokens=new_tokens), config)
+        recipe = Recipe(method.fitted(adapter), {}, settings, config)
         run(recipe.job(adapter, inputs, streamer=streamer))
 
     wide = copy.deepcopy(config)

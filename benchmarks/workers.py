@@ -57,6 +57,11 @@ class Model:
         for what, value in lvlm.identity().items():
             if what != "device" and setup.get(what) != value:
                 raise RunError(f"the run was started with {what} {setup.get(what)!r}, a worker has {value!r}")
+        for name, told in setup.get("artifacts", {}).items():
+            held = lvlm.adapter.artifacts.get(name)
+            if held is None or held.sha256 != told["sha256"]:
+                own = None if held is None else held.sha256
+                raise RunError(f"the run was started with {name}'s artifact {told['sha256']!r}, a worker has {own!r}")
         return lvlm
 
 

@@ -99,7 +99,8 @@ class CGD(Strategy):
             )
         clip = load_clip(self.clip, adapter.device)
         looks = [clip.see(request.images).mean(dim=0) for request in inputs.requests]
-        return Session(search=partial(_search, self, adapter.tokenizer, clip, looks))
+        search = partial(_search, self, adapter.tokenizer, clip, looks)
+        return Session(search=search, rows_a_beam=self.candidates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,7 @@ class Guided(PromptSearch):
         said = torch.tensor([text.said for text in texts], dtype=torch.long, device=device)
         memory = Memory.joined([text.memory for text in texts])
         if said.shape[1]:
-            last = 1 if list(memory) else 0  # what reading its last token adds, a text does not yet remember
+            last = 1 if rows.remembers or list(memory) else 0  # what reading it adds, a text does not yet remember
             rows.reread(said[:, : said.shape[1] - last], memory)
             if last:
                 rows.step(said[:, -1])

@@ -130,6 +130,8 @@ class GIFT(RowStrategy):
 
 
 class _Enhance(Steer):
+    """Lifts the newest row's weights on the map of the picture, and on the question in proportion."""
+
     def __init__(self, options: GIFT, layers: frozenset[int], gaze: Gaze, query: Tensor, reread: bool) -> None:
         super().__init__(layers)
         self._options, self._gaze, self._query, self._reread = options, gaze, query, reread

@@ -69,6 +69,8 @@ class PAI(RowStrategy):
 
 
 class _Lift(Steer):
+    """Lifts the newest row's scores of image columns."""
+
     def __init__(self, layers: frozenset[int], strength: Tensor) -> None:
         super().__init__(layers)
         self._strength = Columns(strength)

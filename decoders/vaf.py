@@ -57,6 +57,8 @@ class VAF(RowStrategy):
 
 
 class _Amplify(Steer):
+    """Scales scores of image columns, and of the columns before the picture."""
+
     def __init__(self, layers: frozenset[int], behind: Tensor, gain: Tensor, image: Tensor | None) -> None:
         super().__init__(layers, behind)
         self._gain = Columns(gain)

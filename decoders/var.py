@@ -91,6 +91,8 @@ class VAR(RowStrategy):
 
 
 class _Redistribute(Steer):
+    """Gives the weight of visual sinks to the other image columns."""
+
     def __init__(self, options: VAR, layers: frozenset[int], behind: Tensor | None, image: Tensor) -> None:
         super().__init__(layers, behind)
         self._options, self._image = options, image

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmhall.decoders import STRATEGIES
+from mmhall.learned import LearnedStrategy
 from mmhall.options import Rule, rules
 from mmhall.registry import Registry
 
@@ -196,10 +197,12 @@ def _claims(kind: type) -> frozenset[str]:
 
 
 def _refusal(kind: type) -> str:
-    """Return what the first class that overrides `refusal` says of it."""
-    for base in kind.__mro__:
-        told = vars(base).get("refusal")
-        if told is not None:
-            first = inspect.cleandoc(told.__doc__ or "").partition("\n")[0]
-            return "" if base.__module__ == "mmhall.strategies" else first.removeprefix("Refuse ").removesuffix(".")
-    return ""
+    """Return what the first class that overrides `refusal` says of it, and whether models must be fitted to."""
+    own = next((base for base in kind.__mro__ if "refusal" in vars(base)), None)
+    refused = []
+    if own is not None and own.__module__ != "mmhall.strategies":
+        first = inspect.cleandoc(vars(own)["refusal"].__doc__ or "").partition("\n")[0]
+        refused.append(first.removeprefix("Refuse ").removesuffix("."))
+    if issubclass(kind, LearnedStrategy):
+        refused.append(f"a model that `mmhall fit {kind.name}` was not run for")
+    return "; ".join(filter(None, refused))

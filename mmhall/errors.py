@@ -74,6 +74,10 @@ class DataError(MmhallError):
     """Benchmark data is missing, malformed, or unfit for the benchmark."""
 
 
+class FitError(MmhallError):
+    """A strategy cannot be fitted: the data shows nothing to learn."""
+
+
 class RunError(MmhallError):
     """A run folder is missing, torn, or belongs to another set-up."""
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mmhall import files
 from mmhall.errors import DataError, OptionError
@@ -30,6 +30,8 @@ class LoadOptions:
         processor: Options of the processor, such as max_pixels.
         chat_template: The template to write prompts with, instead of the processor's: its text, or a file.
         trust_remote_code: Whether code that comes with the model may run.
+        artifacts: What strategies have learnt about the model: a file that `mmhall fit` wrote, or a folder of such
+            files; False, written "none": none.
     """
 
     owner: ClassVar[str] = OWNER  # whom an error names
@@ -42,6 +44,7 @@ class LoadOptions:
     processor: Mapping[str, Any] = field(default_factory=dict)
     chat_template: str | None = None
     trust_remote_code: bool = False
+    artifacts: str | Literal[False] | None = None
 
     def __post_init__(self) -> None:
         """Check the values, and read what is given as a file or as text.
@@ -52,7 +55,7 @@ class LoadOptions:
         """
         for name in ("device", "dtype", "quantize", "revision"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, str) and value):
+            if value is not None and not _is_text(value):
                 raise OptionError(self.owner, name, value, "a text")
         if self.dtype not in (None, *DTYPES):
             raise OptionError(self.owner, "dtype", self.dtype, f"one of {', '.join(DTYPES)}")
@@ -68,6 +71,11 @@ class LoadOptions:
             raise OptionError(
                 self.owner, "device", self.device, "left out with a device_map, which says where parts go"
             )
+        if self.artifacts is not None and not (self.artifacts is False or _is_text(self.artifacts)):
+            raise OptionError(
+                self.owner, "artifacts", self.artifacts, "a file or folder written by `mmhall fit`, or False for none"
+            )
+        object.__setattr__(self, "artifacts", False if self.artifacts == "none" else self.artifacts)
         object.__setattr__(self, "device_map", _device_map(self.device_map, self.owner))
         object.__setattr__(self, "chat_template", _template(self.chat_template, self.owner))
 
@@ -125,9 +133,15 @@ def as_flags(given: Mapping[str, Any]) -> list[str]:
             flags += [word for key, one in value.items() for word in (flag, f"{key}={one}")]
         elif value is True:
             flags.append(flag)
+        elif value is False:
+            flags += [flag, "none"]
         else:
             flags += [flag, value if isinstance(value, str) else json.dumps(value)]
     return flags
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def literal(text: str) -> Any:

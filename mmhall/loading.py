@@ -15,6 +15,7 @@ from huggingface_hub import is_offline_mode
 from safetensors import SafetensorError
 from torch import nn
 
+from mmhall import artifacts as fitted_artifacts
 from mmhall import tuned as tuned_options
 from mmhall.errors import ModelError, OptionError
 from mmhall.files import read_text
@@ -43,6 +44,7 @@ def load(
     chat_template: str | Path | None = None,
     trust_remote_code: bool = False,
     tuned: tuned_options.Where = None,
+    artifacts: fitted_artifacts.Where = None,
     **options: Any,
 ) -> LVLM:
     """Load a model.
@@ -64,12 +66,16 @@ def load(
         tuned: File of options that `mmhall tune` found for this model; False: none. By default "mmhall.json" in the
             model's folder, of other models a file named after them in mmhall/tuned among the user's settings
             ($XDG_CONFIG_HOME, else ~/.config), if there is one.
+        artifacts: What strategies have learnt about this model: a file that `mmhall fit` wrote, or a folder of such
+            files; False: none. By default what is in the folder "mmhall" of the model's, of other models in one named
+            after them in mmhall/artifacts among the user's settings.
         **options: Passed on to transformers' `from_pretrained` (quantization_config, attn_implementation, ...).
 
     Raises:
         OptionError: An option has a value it cannot have, or two contradict each other.
-        ModelError: Nothing loadable is there, mmhall cannot drive it, or the options were tuned for other weights.
-        DataError: The file of tuned options or of the chat template is missing or damaged.
+        ModelError: Nothing loadable is there, mmhall cannot drive it, the options were tuned for other weights, or an
+            artifact was fitted on another model.
+        DataError: The file of tuned options, of an artifact or of the chat template is missing or damaged.
     """
     asked = LoadOptions(
         device=None if device is None else str(device),
@@ -80,11 +86,13 @@ def load(
         processor=processor or {},
         chat_template=chat_template,  # type: ignore[arg-type]  # a file is read there
         trust_remote_code=trust_remote_code,
+        artifacts=str(artifacts) if isinstance(artifacts, Path) else artifacts,
     )
     folder = located(name)
     file = tuned_options.find(name, tuned)
     if file is not None:
         tuned_options.read(file)  # a damaged one is told before anything is loaded
+    learned = fitted_artifacts.find(name, asked.artifacts)
     source = str(folder) if folder.is_dir() else str(name)
     placed = placement(asked, options)
     try:
@@ -97,6 +105,7 @@ def load(
     if asked.chat_template is not None and lvlm.adapter.chat is None:
         raise OptionError(OWNER, "chat_template", "a template", "left out: this family has no chat format")
     lvlm.adapter.tuned = tuned_options.options_of(file, lvlm.adapter)
+    lvlm.adapter.artifacts = fitted_artifacts.checked(learned, lvlm.adapter)
     return lvlm
 
 

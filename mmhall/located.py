@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def base_of(source: str) -> str:
 def processor_of(source: str) -> str:
     """Return where the processor is: in the folder, or with the model that its adapter was trained on."""
     return source if list(Path(source).glob("*processor_config.json")) else base_of(source)
+
+
+def learned_at(name: str | Path, inside: str, outside: str) -> Path:
+    """Return where what mmhall has learnt about a model is looked for: in its folder, else among the user's settings.
+
+    Args:
+        name: As `mmhall.load` takes it.
+        inside: Its name in a model's folder.
+        outside: Its name below mmhall's settings ($XDG_CONFIG_HOME, else ~/.config), "{}" for the model's.
+    """
+    if name != "embedded" and no_file(Path(name)) == "is a folder":
+        return Path(name) / inside
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return settings / "mmhall" / outside.format(files.file_name(str(name)))
 
 
 def _check_adapter(folder: Path) -> None:

@@ -20,10 +20,12 @@ from mmhall.calibration import Calibration
 from mmhall.choosing import make_choosing
 from mmhall.divergence import HeadDivergence, head_divergence
 from mmhall.errors import ModelError, OptionError, PromptError
+from mmhall.explanation import Explanation, explained
 from mmhall.generation.job import Kept, Recipe
 from mmhall.generation.run import run
 from mmhall.generation.score import score
 from mmhall.generation.settings import checked_seeds, make_settings
+from mmhall.model_facts import chat_template
 from mmhall.requests import Images, Prompt, make_request, make_requests
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
@@ -33,7 +35,7 @@ from mmhall.threads import Caller
 from mmhall.trace import Trace, checked, shown
 from mmhall.tracing import watched
 from mmhall.weights import digest
-from mmhall.words import words_of
+from mmhall.words import text_tokens, words_of
 
 if TYPE_CHECKING:
     from transformers.generation import BaseStreamer
@@ -78,7 +80,7 @@ class LVLM:
     @property
     def chat_template(self) -> str:
         """Which chat template writes prompts; an answer's settings tell it where it is not the processor's."""
-        return "none: the family has no chat format" if self.adapter.chat is None else self.adapter.chat.told
+        return chat_template(self.adapter)
 
     def _named(self) -> dict[str, str | None]:
         return {
@@ -163,6 +165,16 @@ class LVLM:
             told = [keep.scores_of(row, len(answer.token_ids)) for row, answer in enumerate(answers)]
             answers = [replace(answer, scores=part) for answer, part in zip(answers, told, strict=True)]
         return self._sure(inputs, answers) if uncertainty else answers
+
+    def explain(
+        self, strategy: str | Strategy, image: Images = None, prompt: Prompt | None = None, **settings: Any
+    ) -> Explanation:
+        """Say what a strategy reads and writes where, its branches, and what a token costs, before anything runs.
+
+        Arguments and errors as in `generate`; without a prompt a short question is asked, of a grey picture if none is
+        given.
+        """
+        return explained(self.adapter, self._recipe(strategy, settings), image, prompt)
 
     def score(self, image: Images, prompt: Prompt, answer: str) -> Uncertainty:
         """Say how sure the plain model is of each token of a given answer, and what the picture has to do with it.
@@ -277,9 +289,8 @@ class LVLM:
             raise OptionError("trace", "num_return_sequences", sequences, "1: a trace follows one sequence")
         looking = [layer for layer, kind in enumerate(self.adapter.kinds) if kind in self.adapter.image_kinds]
         layers, heads = checked("layers", layers, looking), checked("heads", heads, range(self.adapter.heads))
-        request = make_request(image, prompt)
         with _measured(self.adapter.device) as measured:
-            inputs = self.adapter.inputs([request])
+            inputs = self.adapter.inputs([request := make_request(image, prompt)])
             seen = watched(recipe.job(self.adapter, inputs), recipe.strategy, layers, heads)
         measured.seconds -= seen.again
         answer = self._answers(inputs, seen.rows, recipe, measured)[0]
@@ -399,8 +410,7 @@ class LVLM:
     def _tokens(self, answer: str) -> list[int]:
         """Tokenise an answer; special tokens typed in it stay text."""
         check_text("an answer", answer)
-        read = self.adapter.tokenizer(answer, add_special_tokens=False, split_special_tokens=True)
-        return list(read["input_ids"])
+        return text_tokens(self.adapter.tokenizer, answer)
 
     def _sure(self, inputs: dict[str, Tensor], answers: Sequence[Answer]) -> list[Answer]:
         """Add to each answer how sure the plain model is of it."""

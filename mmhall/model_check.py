@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mmhall import artifacts
 from mmhall import tuned as tuned_options
 from mmhall._transformers.versions import check_version
 from mmhall.errors import ModelError
@@ -24,7 +25,7 @@ def check_model(name: str | Path, tuned: tuned_options.Where, loading: LoadOptio
     Raises:
         OptionError: An option has a value it cannot have.
         ModelError: Nothing loadable is there, or a package is missing.
-        DataError: The file of tuned options is missing or damaged.
+        DataError: The file of tuned options, or an artifact, is missing or damaged.
         VersionError: There is no transformers, or one that mmhall was not tested with.
     """
     check_version()  # before anything is imported that another version lacks
@@ -36,6 +37,7 @@ def check_model(name: str | Path, tuned: tuned_options.Where, loading: LoadOptio
     file = tuned_options.find(name, tuned)
     if file is not None:
         tuned_options.read(file)
+    artifacts.find(name, loading.artifacts)
     placement(loading, {})
     source = base_of(str(folder) if folder.is_dir() else str(name))
     try:

@@ -64,6 +64,7 @@ class Session:
         reread: Read the last token of the prompt a second time, once ops have seen the whole prompt.
         search: Takes the place of greedy, sampling and beams: it gets the batch that has been read, and returns what
             `mmhall.generation.run.run` does.
+        rows_a_beam: Rows that a search of its own decodes at most for each beam; what it costs is told by it.
         prompt_lengths: Of the main prompts, (batch,), where a search divides a score by the length of prompt and answer
             together; None: by that of the answer.
     """
@@ -74,6 +75,7 @@ class Session:
     exits: Sequence[Exit] = ()
     reread: bool = False
     search: Search | None = None
+    rows_a_beam: int = 1
     prompt_lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -246,6 +248,7 @@ class Composed(Strategy):
             exits=[wanted for one in sessions for wanted in one.exits],
             reread=any(one.reread for one in sessions),
             search=only("`search`", lambda one: one.search),
+            rows_a_beam=max(one.rows_a_beam for one in sessions),
             prompt_lengths=only("`prompt_lengths`", lambda one: one.prompt_lengths),
         )
 

@@ -1,24 +1,20 @@
 """Options tuned for one model: a small JSON file beside it, written by `mmhall tune` and read by `mmhall.load`.
 
-The file says for which weights its values were found. Digesting every weight would make loading a large model
-slow, so the file holds a few facts as well: the family, the decoder's size, and a digest of eight values of each
-tensor. These are compared when a model is loaded; values found for other weights are refused, never used silently.
+The file says for which weights its values were found, see `mmhall.model_facts`. This is compared when a model is
+loaded; values found for other weights are refused, never used silently.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
-
 from mmhall import files
 from mmhall.errors import DataError, MmhallError, ModelError, OptionError, UnknownNameError
+from mmhall.located import learned_at
+from mmhall.model_facts import contrasted, described, differing, facts
 from mmhall.options import rules
 from mmhall.strategies import Strategy, strategy
 
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
 
 FILE = "mmhall.json"
 FORMAT = "mmhall tuned options, 1"
-_SAMPLED = 8
 Where = str | Path | Literal[False] | None
 Options = dict[str, dict[str, Any]]
 
@@ -38,10 +33,7 @@ def place(name: str | Path) -> Path:
     Args:
         name: As `mmhall.load` takes it.
     """
-    if name != "embedded" and files.no_file(Path(name)) == "is a folder":
-        return Path(name) / FILE
-    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    return settings / "mmhall" / "tuned" / f"{files.file_name(str(name))}.json"
+    return learned_at(name, FILE, "tuned/{}.json")
 
 
 def find(name: str | Path, where: Where) -> Path | None:
@@ -150,48 +142,12 @@ def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
         ModelError: They were, naming what differs.
     """
     model, own = held["model"], facts(adapter)
-    differing = [key for key in _SIZES if model.get(key) != own[key]]
-    if not differing and _comparable(model, own) and model.get("sample") != own["sample"]:
-        differing = ["sample"]
-    if differing:
-        told = ", ".join(f"{key} {model.get(key)!r} there, {own[key]!r} here" for key in differing)
+    differ = differing(model, own)
+    if differ:
+        told = contrasted(differ, model, own)
         raise ModelError(
             f"{path}: was tuned for {model['name']!r} with other weights than this model's ({told}); {_WAYS}"
         )
-
-
-_SIZES = ("model_type", "layers", "hidden_size", "heads")
-
-
-def facts(adapter: Adapter) -> dict[str, Any]:
-    """Return what tells a model from others at no cost worth naming; JSON can write it."""
-    config, weights = adapter.decoder.config, dict(sorted(adapter.model.named_parameters()))
-    parts = [_sampled(weight) for weight in weights.values() if not weight.is_meta]
-    digest = hashlib.sha256("\n".join(weights).encode())
-    digest.update(torch.cat([part.to("cpu") for part in parts]).view(torch.uint8).numpy().tobytes() if parts else b"")
-    return {
-        "model_type": adapter.model.config.model_type,
-        "layers": len(adapter.layers),
-        "hidden_size": config.hidden_size,
-        "heads": adapter.heads,
-        "dtype": str(adapter.model.dtype).removeprefix("torch."),
-        "sample": digest.hexdigest()[:16] if len(parts) == len(weights) else None,
-    }
-
-
-def _sampled(weight: Tensor) -> Tensor:
-    """Return a few values spread over a tensor, rounded to bfloat16, which most weights survive in any dtype."""
-    flat = weight.detach().reshape(-1)
-    return flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED].to(torch.bfloat16)
-
-
-def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether the samples of two models must agree if their weights do.
-
-    A model partly kept on disk shows no values, and float16 loses some that the other dtypes keep.
-    """
-    half = {one.get("dtype") == "float16", other.get("dtype") == "float16"}
-    return None not in (one.get("sample"), other.get("sample")) and len(half) == 1
 
 
 def write(path: Path, held: Mapping[str, Any]) -> None:
@@ -229,7 +185,7 @@ def started(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[s
         DataError: The file is damaged.
         ModelError: It is another model's.
     """
-    own = {"name": identity["model"], **{k: v for k, v in identity.items() if k != "model"}, **facts(adapter)}
+    own = described(adapter, identity)
     if files.no_file(path) == "does not exist":
         return {"format": FORMAT, "model": own, "strategies": {}}
     held = read(path)

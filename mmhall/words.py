@@ -59,6 +59,11 @@ def special_tokens(tokenizer: Any) -> dict[str, int]:
     return {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
+def text_tokens(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of a text as an answer holds them; special tokens typed in it stay text."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+
 def decoded(tokenizer: Any, token_ids: Sequence[int]) -> str:
     """Decode an answer; special tokens are left out, save the marks of thoughts, which tell what is no answer.
 

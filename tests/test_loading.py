@@ -12,7 +12,7 @@ from torch import nn
 
 import mmhall
 from mmhall.errors import DataError, ModelError, OptionError
-from mmhall.load_options import LoadOptions, keyed
+from mmhall.load_options import LoadOptions, as_flags, keyed
 from mmhall.loading import reason_of
 from mmhall.weights import digest
 from tests.conftest import make_random_llava
@@ -59,6 +59,7 @@ class TestOptions:
             ({"processor": "max_pixels=3"}, "processor must be options by name"),
             ({"chat_template": ""}, "chat_template must be a Jinja template"),
             ({"trust_remote_code": "yes"}, "trust_remote_code must be True or False"),
+            ({"artifacts": True}, "artifacts must be a file or folder written by `mmhall fit`, or False"),
             ({"dtype": ""}, "dtype must be a text"),
             ({"dtype": "flot16"}, "dtype must be one of auto, float32, .*, got 'flot16'"),
             ({"dtype": "int8"}, "dtype must be one of"),
@@ -89,6 +90,12 @@ class TestOptions:
         options = {"processor": {"do_rescale": True}, "device_map": {"": "cpu"}, "attn_implementation": "sdpa"}
         assert mmhall.load(folder, **options).loading == options
         assert mmhall.load(folder).loading == {}
+
+    def test_those_given_are_written_as_flags(self):
+        given = LoadOptions(artifacts="none", dtype="float16", trust_remote_code=True).given()
+        assert given["artifacts"] is False
+        assert as_flags(given) == ["--dtype", "float16", "--trust-remote-code", "--artifacts", "none"]
+        assert as_flags(LoadOptions(artifacts="a b").given()) == ["--artifacts", "a b"]
 
     @pytest.mark.parametrize("texts", [["max_pixels"], ["=3"], ["a=1", "a=2"]], ids=str)
     def test_a_processors_options_are_keys_and_values(self, texts):

@@ -13,6 +13,7 @@ from mmhall.adapters import adapter_for
 from mmhall.errors import CompositionError, DataError, MmhallError, ModelError, OptionError
 from mmhall.located import EMBEDDED
 from mmhall.lvlm import LVLM
+from mmhall.model_facts import facts
 from tests.conftest import make_random_llava
 from tests.zoo import ZOO, built
 
@@ -149,7 +150,7 @@ def test_the_same_weights_in_another_dtype_are_the_same(folder, llava):
 @pytest.mark.parametrize("family", ZOO)
 def test_every_family_tells_its_facts(family):
     adapter = adapter_for(*built(family))
-    told = tuned.facts(adapter)
+    told = facts(adapter)
     assert json.loads(json.dumps(told)) == told
     assert told["layers"] == len(adapter.layers)
     assert len(told["sample"]) == 16

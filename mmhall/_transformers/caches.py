@@ -119,7 +119,8 @@ def replace_newest(cache: Cache | None, layer: int, rows: slice, keys: Tensor, v
     """
     held = cache.layers[layer] if cache is not None else None
     if held is None or cache is None or cache.offloading or type(held) not in (DynamicLayer, ShortLayer):
-        kind = type(cache).__name__ if type(cache) is not DynamicCache else type(held).__name__
+        kind = type(held if type(cache) is DynamicCache else cache).__name__
+        kind = f"{type(cache).__name__}, offloaded" if cache is not None and cache.offloading else kind
         raise CompositionError(
             f"keys and values of layer {layer} cannot be replaced in a cache of kind {kind}: it needs a dynamic cache "
             "that keeps every position; choose layers of full attention"

@@ -27,7 +27,7 @@ FAMILIES = {
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": _QWEN,
     "qwen3_5": _QWEN,
-    "glm4v": _QWEN,
+    "glm4v": "mmhall.adapters.flat:Glm4vAdapter",
     "internvl": _MERGED,
     "gemma3": "mmhall.adapters.tiled:Gemma3Adapter",
     "gemma4": "mmhall.adapters.flat:Gemma4Adapter",

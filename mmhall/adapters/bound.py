@@ -12,8 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters.anatomy import SITES, Anatomy, find_decoder, find_image_token, kinds_of
-from mmhall.adapters.batch import Inputs
-from mmhall.attention import Call, Exit, Exits, Op, Plan, active, close_door, open_door
+from mmhall.adapters.batch import Batch, Inputs, has_picture
+from mmhall.adapters.tower import tower_of
+from mmhall.artifacts import Artifact
+from mmhall.attention import Call, Exit, Exits, Op, OpenTower, PictureRows, Plan, active, close_door, open_door
 from mmhall.attention.dropping import Drop, check_layers
 from mmhall.attention.plan import ROWS, at_site
 from mmhall.errors import ModelError
@@ -30,6 +32,7 @@ class BoundModel:
         kinds: What each layer attends to: "full", "sliding", "chunked", "cross" (the picture), or "linear" (nothing).
         heads: Query heads of a layer.
         tuned: Options found best for this very model, by strategy; empty unless `mmhall tune` was run for it.
+        artifacts: What strategies have learnt about this very model, by strategy; empty unless `mmhall fit` was run.
         image_token_id: Id that marks image positions in `input_ids`.
     """
 
@@ -49,16 +52,19 @@ class BoundModel:
         self.kinds = kinds_of(config, len(self.layers))
         self.heads: int = config.num_attention_heads
         self.tuned: Mapping[str, Mapping[str, Any]] = {}
+        self.artifacts: Mapping[str, Artifact] = {}
         self.image_token_id: int = find_image_token(model)
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
         open_door(self.decoder, self.layers, model.get_output_embeddings())
         self._open = True
+        self._tower = OpenTower()
 
     def close(self) -> None:
         """Give the model its own attention back, unless someone else still needs mmhall's."""
         if self._open:
             self._open = False
             close_door(self.decoder, self.model.get_output_embeddings())
+            self._tower.close()
 
     def prove(self) -> None:
         """Check that every attention layer of an untested family really goes through the door.
@@ -83,13 +89,19 @@ class BoundModel:
                 "transformers' attention interface exactly once; mmhall cannot read or steer them"
             )
 
-    def plan(self, ops: Sequence[Op], *, empty: bool = False) -> Plan | None:
-        """Sort ops into the decoder's layers; no ops: no plan, or with `empty` one that asks for nothing.
+    def plan(self, ops: Sequence[Op], inputs: Inputs | None = None, *, empty: bool = False) -> Plan | None:
+        """Sort ops into the layers of the decoder and the vision tower.
+
+        Args:
+            ops: No ops: no plan.
+            inputs: The batch to be read: tells ops which patches of the vision tower belong to which prompt.
+            empty: Without ops, return a plan that asks for nothing.
 
         Raises:
-            ModelError: The adapter was closed: ops would be ignored without a word; or a layer lacks a site, or cannot
-                do without tokens that are to be dropped.
-            CompositionError: Two ops edit the same states, or one acts where tokens are missing.
+            ModelError: The adapter was closed: ops would be ignored without a word; or the model lacks a part or site,
+                or its layers cannot do without tokens that are to be dropped.
+            CompositionError: Two ops edit the same states, or one asks for what the vision tower does not have, or acts
+                where tokens are missing.
         """
         if ops and not self._open:
             raise ModelError("the model was closed and has its own attention back; load it again to read or steer it")
@@ -109,18 +121,55 @@ class BoundModel:
             (layer, site): self.layers[layer] if site in whole else self.anatomy.decoder.site(layer, site)
             for layer, site in named
         }
-        return Plan(tuple(ops), self.kinds, modules)
+        tower = tower_of(self.anatomy, ops, None if inputs is None else self.pictures(inputs))
+        if tower is not None:
+            self._tower.open(tower)
+        return Plan(tuple(ops), self.kinds, modules, tower)
+
+    def tower_rows(self, single: Inputs) -> tuple[int, int]:
+        """Count the rows of the vision tower that hold the pictures of one request; see `PictureRows`.
+
+        Args:
+            single: Inputs of that request, with pictures.
+
+        Returns:
+            Those of its layers and those of its features; 0: not known.
+        """
+        pixels = single["pixel_values"]
+        rows = pixels.shape[:-3].numel() if pixels.ndim > 3 else 0  # pictures, or tiles of pictures
+        return rows, rows
+
+    def pictures(self, inputs: Inputs) -> PictureRows | None:
+        """Tell which rows of the vision tower belong to which prompt of a batch; None: there are no pictures.
+
+        Of inputs that some other processor made it is not known, unless there is one prompt.
+        """
+        if not has_picture(inputs):
+            return None
+        if isinstance(inputs, Batch):
+            layers, features = zip(*map(self.tower_rows, inputs.singles), strict=True)
+            return PictureRows(layers, features)
+        unknown = (0,) * len(inputs["input_ids"])
+        return PictureRows(unknown, unknown)
 
     def exits(self, wanted: Sequence[Exit]) -> Exits:
         """Bind early exits to the model.
 
         Raises:
-            ModelError: An exit's layer or the final norm is not there.
+            ModelError: An exit's layer or the final norm is not there, or the layer is not given the whole prompt.
         """
         depth = len(self.layers)
-        wrong = next((one.layer for one in wanted if one.layer not in range(depth)), None)
+        wrong = next((one.layer for one in wanted if one.layer not in range(-1, depth)), None)
         if wrong is not None:
-            raise ModelError(f"there is no layer {wrong} to leave early: the model's are 0 to {depth - 1}")
+            raise ModelError(
+                f"there is no layer {wrong} to leave early: the model's are 0 to {depth - 1}, and its embeddings are -1"
+            )
+        placed = {one.layer for one in wanted if one.positions is not None} & self.newest_only
+        if placed:
+            raise ModelError(
+                f"layer {min(placed)} is given the newest row of a prompt only, as it reuses the keys of earlier ones; "
+                "read positions at an earlier layer"
+            )
         norm = self.anatomy.final_norm if any(one.norm for one in wanted) else None
         return Exits(wanted, self.layers, norm, self.model.get_output_embeddings())
 

@@ -25,7 +25,7 @@ def joined(parts: list[Boxes]) -> Boxes:
 
 
 class QwenAdapter(Adapter):
-    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and GLM-4V: patches of (channel, time, row, column)."""
+    """Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5; with more of its own GLM-4V: patches of (channel, time, row, column)."""
 
     request_notes: ClassVar[tuple[str, ...]] = ("rope_deltas",)  # where M-RoPE goes on after the picture
 
@@ -45,6 +45,11 @@ class QwenAdapter(Adapter):
         first, last = self.tokenizer.convert_ids_to_tokens(marks)
         return f"{first}{inner}{last}"
 
+    def tower_rows(self, single: Inputs) -> tuple[int, int]:
+        """Count patches: the tower reads those of all pictures as one list."""
+        patches = len(single["pixel_values"])
+        return patches, patches
+
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
         """Read the raster from `image_grid_thw`, after merging."""
         merge = self.model.config.vision_config.spatial_merge_size
@@ -62,6 +67,15 @@ class QwenAdapter(Adapter):
         return once.expand_as(patches).reshape(pixels.shape)
 
 
+class Glm4vAdapter(QwenAdapter):
+    """GLM-4V: its tower merges patches itself, before the projector."""
+
+    def tower_rows(self, single: Inputs) -> tuple[int, int]:
+        """Count patches, and what they are merged to."""
+        patches, _ = super().tower_rows(single)
+        return patches, patches // self.model.config.vision_config.spatial_merge_size**2
+
+
 class Gemma4Adapter(Adapter):
     """Gemma 4: patches of (row, column, channel), padded to one count, pooled to soft tokens."""
 
@@ -73,6 +87,10 @@ class Gemma4Adapter(Adapter):
         """Its last layers share keys."""
         shared = self.decoder.config.num_kv_shared_layers
         return frozenset(range(len(self.layers) - shared, len(self.layers)))
+
+    def tower_rows(self, single: Inputs) -> tuple[int, int]:
+        """Count pictures, padded to one count of patches; of the features image tokens, without the padding."""
+        return len(single["pixel_values"]), self.image_tokens(single)
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
         """Read the raster from the (column, row) positions of the patches, after pooling."""

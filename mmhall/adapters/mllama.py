@@ -10,6 +10,7 @@ from torch import BoolTensor, Tensor
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.adapters.grid import Boxes, raster
 from mmhall.adapters.messages import Request
+from mmhall.attention import PictureRows
 from mmhall.errors import PromptError
 
 
@@ -53,6 +54,13 @@ class MllamaAdapter(Adapter):
         _, pictures, tiles, _, height, width = inputs["pixel_values"].shape
         patch = self.model.config.vision_config.patch_size
         return int(pictures * tiles * (height // patch * (width // patch) + 1))
+
+    def pictures(self, inputs: Inputs) -> PictureRows | None:
+        """Count pictures, filled up to the most of any prompt; the features have a row a prompt."""
+        if "pixel_values" not in inputs:
+            return None
+        batch, pictures = inputs["pixel_values"].shape[:2]
+        return PictureRows((pictures,) * batch, (1,) * batch)
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
         """Cut the tiles into patches and put a placeless class token before each tile's."""

@@ -61,6 +61,11 @@ class Mistral3Adapter(MergedAdapter):
         if (self._sizes(inputs).prod(dim=1) == 1).any():
             raise ImageError("mistral3 cannot read a picture so small that it is a single token; enlarge it")
 
+    def tower_rows(self, single: Inputs) -> tuple[int, int]:
+        """Count patches: the tower reads those of all pictures as one list, without the padding."""
+        patches = int((single["image_sizes"] // self.model.config.vision_config.patch_size).prod(dim=1).sum())
+        return patches, patches
+
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
         """Cut the pictures into blocks and leave out those in the padding."""
         told, side = self.told(request), self._side()
@@ -84,6 +89,11 @@ class PackedAdapter(Adapter):
 
     causal: ClassVar[bool] = True
     grid: ClassVar[str] = "the whole picture, then its tiles as one raster, a line break a row"
+
+    def tower_rows(self, single: Inputs) -> tuple[int, int]:
+        """Count tiles, without those that only fill up."""
+        tiles = sum(self.tiles(single))
+        return tiles, tiles
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
         """Send boxes instead of features through the model's packing and read where they land."""

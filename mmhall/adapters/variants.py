@@ -104,6 +104,24 @@ class Variants(Reader):
             requests.append(Request(request.prompt, tuple(images)))
         return self.inputs(requests)
 
+    def picked(self, inputs: Inputs, rows: Sequence[int]) -> Batch:
+        """Return the batch of some requests of another one.
+
+        Args:
+            inputs: A batch as `inputs` makes it.
+            rows: Which requests, 0-based; one may be there several times.
+
+        Raises:
+            ModelError: The inputs do not tell its requests apart: some other processor made them.
+        """
+        if not isinstance(inputs, Batch):
+            raise ModelError(
+                "these inputs hold tensors alone, as some other processor makes them, which cannot be taken apart; "
+                "make them with adapter.inputs(requests)"
+            )
+        singles = [inputs.singles[row] for row in rows]
+        return Batch(self.stack(singles), singles, [inputs.requests[row] for row in rows])
+
     def constant_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
         """Return the same prompts with every picture of one grey: 0.0 black, 0.5 grey, 1.0 white."""
         assert self.processor is not None

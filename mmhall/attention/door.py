@@ -25,7 +25,7 @@ from mmhall.attention.linears import close_linears, open_linears
 from mmhall.attention.ops import Call, Op, overrides
 from mmhall.attention.passes import Frame, close_passes, current, open_passes
 from mmhall.attention.rows import causal, masked, output_of, scores_of, uncast
-from mmhall.errors import MmhallWarning, ModelError
+from mmhall.errors import CompositionError, MmhallWarning, ModelError
 
 NAME = "mmhall"
 _LAYER = "_mmhall_layer"
@@ -87,7 +87,7 @@ def attention(
         offset = where.first_column(kind, key.shape[2])
         reference = _reference(passes.frame, layer, own[first])
         call = Call(layer, kind, where, offset, *part, scale, reference)
-        outputs.append(_planned(call, own[first], plain))
+        outputs.append(planned(call, own[first], plain))
         _keep(call, own[first], rows)
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0], None
 
@@ -108,10 +108,19 @@ def _reference(frame: Frame, layer: int, ops: Sequence[Op]) -> Tensor | None:
 
 
 def _keep(call: Call, ops: Sequence[Op], rows: slice) -> None:
-    """Put what ops want later passes to find into the cache."""
+    """Put what ops want later passes to find into the cache.
+
+    Raises:
+        CompositionError: The layer's columns are not those of this pass's tokens, or its cache cannot be written to.
+    """
     for op in ops:
         if not overrides(op, "keep"):
             continue
+        if call.kind == "cross":
+            raise CompositionError(
+                f"keys and values of layer {call.layer} cannot be replaced: its columns are positions of the picture, "
+                "not tokens; choose layers of full attention"
+            )
         newest = [part[:, :, -call.count :] for part in (call.key, call.value)]
         kept = op.keep(call, *newest)
         if kept is not None:
@@ -134,40 +143,72 @@ def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Mo
         raise ModelError(f"{family}: soft-capped attention cannot be computed by SDPA; mmhall refuses it")
     if any(hasattr(part, "sinks") for layer in layers for part in layer.modules()):
         raise ModelError(f"{family}: attention sinks cannot be computed by SDPA; mmhall refuses them")
-    with _LOCK:
-        own = attention_of(decoder)
-        count, before = _OPEN.get(decoder, (0, "sdpa" if own == NAME else own))  # NAME: a copy of an open decoder
-        if count == 0:
-            register(NAME, attention)
-            if not attend_through(decoder, NAME):
-                raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
-            for index, layer in enumerate(layers):
-                for part in layer.modules():
-                    setattr(part, _LAYER, index)
-            open_linears([*decoder.modules(), head])
-            open_passes(decoder)
-        _OPEN[decoder] = count + 1, before
+
+    def opened() -> None:
+        for index, layer in enumerate(layers):
+            for part in layer.modules():
+                setattr(part, _LAYER, index)
+        open_linears([*decoder.modules(), head])
+        open_passes(decoder)
+
+    if not bind(decoder, NAME, attention, opened):
+        raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
 
 
 def close_door(decoder: PreTrainedModel, head: nn.Module) -> None:
     """Undo one `open_door`; the last one gives the decoder back the attention it had."""
+
+    def closed() -> None:
+        close_linears([*decoder.modules(), head])
+        close_passes(decoder)
+        for part in decoder.modules():
+            vars(part).pop(_LAYER, None)
+
+    unbind(decoder, closed)
+
+
+def bind(
+    part: PreTrainedModel, name: str, function: Callable[..., Any], opened: Callable[[], None] = lambda: None
+) -> bool:
+    """Let a part of a model attend through a function, until it was unbound as often as bound.
+
+    Args:
+        part: The decoder, or the vision tower.
+        name: To register the function under.
+        function: An attention function as transformers calls it.
+        opened: Called the first time.
+
+    Returns:
+        Whether it attends through the function now; if not, nothing was changed.
+    """
     with _LOCK:
-        count, before = _OPEN.pop(decoder)
+        own = attention_of(part)
+        count, before = _OPEN.get(part, (0, "sdpa" if own == name else own))  # the name: a copy of an open part
+        if count == 0:
+            register(name, function)
+            if not attend_through(part, name):
+                return False
+            opened()
+        _OPEN[part] = count + 1, before
+        return True
+
+
+def unbind(part: PreTrainedModel, closed: Callable[[], None]) -> None:
+    """Undo one `bind`; the last one gives the part back the attention it had, and calls `closed`."""
+    with _LOCK:
+        count, before = _OPEN.pop(part)
         if count > 1:
-            _OPEN[decoder] = count - 1, before
+            _OPEN[part] = count - 1, before
         else:
-            attend_through(decoder, before)
-            close_linears([*decoder.modules(), head])
-            close_passes(decoder)
-            for part in decoder.modules():
-                vars(part).pop(_LAYER, None)
+            attend_through(part, before)
+            closed()
 
 
 def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:
     return mask if mask is None or len(mask) == 1 else mask[rows]
 
 
-def _planned(call: Call, ops: Sequence[Op], plain: Callable[..., Any]) -> Tensor:
+def planned(call: Call, ops: Sequence[Op], plain: Callable[..., Any]) -> Tensor:
     """Attend with ops: SDPA, `plain`, with their biases for all rows, and over it by hand the rows that ops edit.
 
     Rows that are only looked at are computed beside it and change nothing, to the last bit.
@@ -265,7 +306,7 @@ def _biased_mask(call: Call, biases: Sequence[Tensor]) -> Tensor | None:
         return call.mask
     total = sum(biases[1:], start=biases[0])
     mask = call.mask
-    if mask is None and call.prefill and call.kind != "cross":
+    if mask is None and call.causal:
         mask = causal(call, torch.arange(call.query.shape[2], device=call.query.device))
     if mask is None:
         return total.to(call.query.dtype)

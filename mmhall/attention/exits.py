@@ -6,8 +6,9 @@ pass of their own is made, and a family's scale of logits and its soft cap hold 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,13 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmhall.attention.states import entering
+from mmhall.errors import ModelError
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exit:
     """An inner layer whose logits are wanted; hand the same object to a session and to `Step.exits`.
 
     Attributes:
-        layer: 0-based decoder layer; what leaves it is read.
+        layer: 0-based decoder layer; what leaves it is read. -1: the embeddings, which enter the first.
         norm: Whether the states pass the model's final norm, as those of the last layer do.
         positions: Prompt positions to read, (prompts, N) 0-based, once, when the prompt is read; None: the newest
             token's, at every step.
@@ -57,47 +61,61 @@ class Exits:
             count: Newest tokens of each row that are read.
             prompt: Whether the pass reads a whole prompt.
         """
-        wanted = [one for one in self._wanted if one.positions is None or prompt]
-        held: dict[Exit, Tensor] = {}
-        reading, hooks = Reading(held, count), []
+        reading = Reading([one for one in self._wanted if one.positions is None or prompt], rows, count)
+        token, hooks = _reading.set(reading), []
         try:
-            for one in wanted:
-                taken = partial(self._take, one, held, rows, count)
-                hooks.append(self._layers[one.layer].register_forward_hook(taken))
+            for one in reading.wanted:
+                taken = partial(reading.take, one, self._norm if one.norm else None)
+                if one.layer < 0:
+                    hooks.append(self._layers[0].register_forward_pre_hook(taken, with_kwargs=True))
+                else:
+                    hooks.append(self._layers[one.layer].register_forward_hook(taken))
             hooks.append(self._head.register_forward_pre_hook(reading.append))
             yield reading
         finally:
+            _reading.reset(token)
             for hook in hooks:
                 hook.remove()
 
-    def _take(
-        self, one: Exit, held: dict[Exit, Tensor], rows: int, count: int, module: nn.Module, args: Any, output: Any
-    ) -> None:
-        """Keep the rows that are wanted of what leaves a layer."""
-        states: Tensor = (output[0] if isinstance(output, tuple) else output)[:rows]
-        if one.positions is None:
-            taken = states[:, -count:]
-        else:
-            at = one.positions.to(states.device)[:, :, None].expand(-1, -1, states.shape[-1])
-            taken = states.gather(1, at)
-        held[one] = self._norm(taken) if one.norm and self._norm is not None else taken
-
 
 class Reading:
-    """What one pass gives: the rows of inner layers are put behind those of the last one, and taken apart again."""
+    """What one pass gives: the rows of inner layers are put behind those of the last one, and taken apart again.
 
-    def __init__(self, held: Mapping[Exit, Tensor], count: int) -> None:
-        """Get ready.
+    Its hooks stand on modules that other threads may be calling too: it takes part in the pass of its own context only.
 
-        Args:
-            held: States of each exit, (rows, tokens, hidden size), once its layer has been passed.
-            count: Newest tokens of each row.
-        """
-        self._held, self._count = held, count
+    Attributes:
+        wanted: The exits to read.
+    """
+
+    def __init__(self, wanted: Sequence[Exit], rows: int, count: int) -> None:
+        """Get ready; arguments as in `Exits.reading`."""
+        self.wanted, self._rows, self._count = wanted, rows, count
+        self._held: dict[Exit, Tensor] = {}  # (rows, tokens, hidden size), once a layer has been passed
         self._shape = torch.Size()
 
-    def append(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Put the exits' rows behind the states that the head is given, all in one list of rows."""
+    def take(self, one: Exit, norm: nn.Module | None, layer: nn.Module, args: Any, *rest: Any) -> None:
+        """Keep the rows that are wanted of what leaves a layer, or enters the first."""
+        if _reading.get() is not self:
+            return
+        output = rest[-1] if one.layer >= 0 else entering(args, rest[0] if rest else {})
+        states: Tensor = (output[0] if isinstance(output, tuple) else output)[: self._rows]
+        taken = states[:, -self._count :] if one.positions is None else _at(one, one.positions, states)
+        self._held[one] = taken if norm is None else norm(taken)
+
+    def append(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Put the exits' rows behind the states that the head is given, all in one list of rows.
+
+        Raises:
+            ModelError: The pass has left out a layer.
+        """
+        if _reading.get() is not self:
+            return None
+        missing = next((one.layer for one in self.wanted if one not in self._held), None)
+        if missing is not None:
+            raise ModelError(
+                f"layer {missing} was not passed, so nothing leaves it: prompts without a picture skip layers that "
+                "attend to pictures; choose another layer"
+            )
         states = args[0]
         self._shape, size = states.shape[:-1], states.shape[-1]
         parts = (states, *self._held.values())
@@ -120,3 +138,22 @@ class Reading:
             for (one, states), part in zip(self._held.items(), parts, strict=True)
         }
         return main.view(*self._shape, -1), early
+
+
+_reading: ContextVar[Reading | None] = ContextVar("mmhall_reading", default=None)
+
+
+def _at(one: Exit, positions: Tensor, states: Tensor) -> Tensor:
+    """Pick positions of each prompt, (prompts, N), of states, (prompts, T, D).
+
+    Raises:
+        ModelError: There are none such.
+    """
+    prompts, length, size = states.shape
+    fit = positions.ndim == 2 and len(positions) == prompts and bool(((positions >= 0) & (positions < length)).all())
+    if not fit:
+        raise ModelError(
+            f"the positions of an exit of layer {one.layer} must be ({prompts}, N) numbers from 0 to {length - 1}, got "
+            f"shape {tuple(positions.shape)} from {int(positions.min())} to {int(positions.max())}"
+        )
+    return states.gather(1, positions.to(states.device)[:, :, None].expand(-1, -1, size))

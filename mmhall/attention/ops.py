@@ -16,10 +16,13 @@ from torch import LongTensor, Tensor
 
 from mmhall.attention.memory import Memory
 from mmhall.attention.passes import Pass
+from mmhall.errors import CompositionError, ModelError
 
 SELF_ATTENTION = frozenset({"full", "sliding", "chunked"})
 ATTENTION = SELF_ATTENTION | {"cross"}
-EVERY = ATTENTION | {"linear"}
+EVERY = ATTENTION | {"linear"}  # of the decoder
+VISION = frozenset({"vision"})
+FEATURES = "features"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,8 +30,9 @@ class Place:
     """A layer in one forward pass, for the rows of one block.
 
     Attributes:
-        layer: 0-based decoder layer.
-        kind: "full", "sliding", "chunked", "cross" or "linear".
+        layer: 0-based decoder layer; of kind "vision", encoder layer of the vision tower, or their number for the
+            features that leave it.
+        kind: "full", "sliding", "chunked", "cross", "linear" or "vision".
         where: The pass.
     """
 
@@ -71,12 +75,26 @@ class Place:
 
     @property
     def owners(self) -> Tensor | None:
-        """Which prompt of the request each row belongs to, (B,) 0-based; None: each to its own."""
+        """Which prompt of the request each row belongs to, (B,) 0-based; None: each to its own.
+
+        In the vision tower that of each patch, in the shape of the states without their width, as a picture may take
+        several rows, or a row may hold several pictures; None: it is not known.
+        """
         return self.where.frame.owners
 
     @property
     def memory(self) -> Memory:
-        """What the rows remember."""
+        """What the rows remember; only for ops with `remembers`.
+
+        Raises:
+            CompositionError: No op of these rows says that it remembers.
+        """
+        plan = self.where.block.plan
+        if plan is None or not plan.remembers:
+            raise CompositionError(
+                "an op asks for `memory` and does not say so, and a search could not bring it back; set "
+                "`remembers = True` in its class"
+            )
         return self.where.frame.memory
 
     @property
@@ -103,7 +121,16 @@ class Place:
         return rows[(rows >= 0) & (rows < self.count)]  # type: ignore[return-value]
 
     def each(self, values: Tensor) -> Tensor:
-        """Give every row what is known of its prompt, (prompts, ...)."""
+        """Give every row, in the vision tower every patch, what is known of its prompt, (prompts, ...).
+
+        Raises:
+            ModelError: Which patches of the vision tower belong to which prompt is not known.
+        """
+        if self.owners is None and self.kind == "vision":
+            raise ModelError(
+                "which patches of the vision tower belong to which prompt is not known of these inputs; make them with "
+                "adapter.inputs(requests), or read one prompt at a time"
+            )
         return values if self.owners is None else values[self.owners.to(values.device)]
 
 
@@ -112,7 +139,8 @@ class Call(Place):
     """One attention call: one layer in one forward pass.
 
     Attributes:
-        offset: Position of key column 0. A sliding layer has dropped the columns before it; it is
+        offset: Position of key column 0; in a vision tower that attends from picture after picture, the patches of
+            those before. A sliding layer has dropped the columns before it; it is
             negative where rows were padded on the left to be joined with longer ones. In a cross layer
             columns are image positions, and it is 0.
         query: (B, H, Q, D), after rotary embedding.
@@ -142,14 +170,20 @@ class Call(Place):
         """Where the layer computes."""
         return self.query.device
 
+    @property
+    def causal(self) -> bool:
+        """Whether rows do not see the columns that follow them, where no mask says what they see."""
+        return self.prefill and self.kind not in ("cross", "vision")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Visit(Place):
     """One site of a layer in one forward pass.
 
     Attributes:
-        site: "attn", "mlp", "out", or "in" for what enters the layer.
-        states: What the site holds before any op has edited it, (B, Q, hidden size).
+        site: "attn", "mlp", "out", or "in" for what enters the layer; of the vision tower also "features".
+        states: What the site holds before any op has edited it, (B, Q, hidden size); where a vision tower reads all
+            patches as one list, B is 1. Features are as the family holds them, (..., hidden size).
         source: What enters the site's module, (B, Q, hidden size): of "attn" and "mlp" after the norm before it.
     """
 
@@ -160,7 +194,7 @@ class Visit(Place):
     @property
     def count(self) -> int:
         """Rows of the sequence, Q."""
-        return self.states.shape[1]
+        return self.states.shape[-2]
 
     @property
     def device(self) -> torch.device:
@@ -172,12 +206,16 @@ class Op:
     """One wish of a strategy; the base class wishes nothing.
 
     Attributes:
-        layers: 0-based decoder layers it concerns; None: all.
+        layers: 0-based layers it concerns, of the decoder or, with `kinds` VISION, the vision tower; None: all.
         kinds: Kinds of layers it concerns; linear layers hold no attention, and only their sites can be edited.
+            VISION: encoder layers of the vision tower, which sees all at once and keeps nothing.
         writes: Whether it edits scores or weights of rows, rather than only seeing them.
         compares: Whether it reads `Call.reference`.
+        remembers: Whether it uses `Place.memory`. A search that reads an answer anew then does so token by token, and
+            scores each before the next, so that the memory is at each token what it was; otherwise in one pass.
         sites: Where in a layer it edits states: of "attn" (what attention adds to the stream), "mlp" (what the MLP
-            adds) and "out" (what leaves the layer).
+            adds) and "out" (what leaves the layer). With `kinds` VISION also "features": what the projector behind the
+            vision tower is given, whatever `layers` says.
         projection: Whether its edit of states is a projection, which may follow another op's edit of the same site.
     """
 
@@ -185,6 +223,7 @@ class Op:
     kinds: frozenset[str] = SELF_ATTENTION
     writes: bool = False
     compares: bool = False
+    remembers: bool = False
     sites: frozenset[str] = frozenset()
     projection: bool = False
 
@@ -230,7 +269,7 @@ class Op:
         """Look at what enters a layer, before its norm: `visit.states`; keep nothing large."""
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
-        """Return edited states of one of `sites`, (B, Q, hidden size); the same tensor to leave them alone.
+        """Return edited states of one of `sites`, of the shape they have; the same tensor to leave them alone.
 
         Args:
             visit: The site.

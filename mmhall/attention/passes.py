@@ -152,13 +152,19 @@ def current() -> Passes | None:
     return _passes.get()
 
 
+def announced_frame() -> Frame | None:
+    """Return what was announced of the forward passes of this context; None: nothing."""
+    return _frame.get()
+
+
 @contextmanager
 def announced(frame: Frame) -> Iterator[None]:
     """Announce the forward passes that are made inside this context."""
-    token = _frame.set(frame)
+    token, before = _frame.set(frame), _passes.set(None)
     try:
         yield
     finally:
+        _passes.reset(before)  # torch calls no hook behind a pass that a user has interrupted
         _frame.reset(token)
 
 

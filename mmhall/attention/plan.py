@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torch import nn
 
 from mmhall.attention.dropping import Drop, dropping
-from mmhall.attention.ops import ATTENTION, Op, overrides
+from mmhall.attention.ops import FEATURES, VISION, Op, overrides
 from mmhall.attention.passes import Block, Frame, announced
 from mmhall.attention.states import standing
+from mmhall.attention.tower import Tower, encoding
 from mmhall.errors import CompositionError
 
 ROWS = "rows"  # the site at which tokens are dropped
@@ -26,15 +28,19 @@ class Plan:
         ops: In the order they act.
         kinds: Of each decoder layer.
         modules: What holds each site that an op edits or sees, by layer and site.
-        compared: Layers in which some op compares with a pass in lock step.
+        tower: What is asked of the vision tower; None: nothing.
+        compared: Layers whose head outputs an op compares with those of a pass in lock step.
         drop: What drops tokens of the prompts; None: nothing does.
     """
 
     ops: tuple[Op, ...]
     kinds: tuple[str, ...]
     modules: Mapping[tuple[int, str], nn.Module] = field(default_factory=dict)
+    tower: Tower | None = None
     compared: frozenset[int] = field(init=False)
     drop: Drop | None = field(init=False)
+    _attending: tuple[tuple[Op, ...], ...] = field(init=False, repr=False)
+    _sites: Mapping[tuple[int, str], tuple[Op, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Sort the ops.
@@ -43,14 +49,15 @@ class Plan:
             CompositionError: Two ops edit the states of one site of one layer, or one acts where tokens are missing.
         """
         set_once = object.__setattr__
+        set_once(self, "modules", MappingProxyType(dict(self.modules)))
         layers = range(len(self.kinds))
         sites = {key: tuple(op for op in self.ops if at_site(op, self.kinds, *key)) for key in self.modules}
         for (layer, site), own in sites.items():
             writers = [op for op in own if site in op.sites]
             if any(not op.projection for op in writers[1:]):
                 raise CompositionError(
-                    f"two strategies edit the states at {site!r} of layer {layer}, and their edits do not add up; use "
-                    "one of them, or give them different layers"
+                    f"two strategies edit {self._named(layer, site)}, and their edits do not add up; use one of them, "
+                    "or give them different layers"
                 )
         set_once(self, "_attending", tuple(self._of(layer) for layer in layers))
         set_once(self, "_sites", sites)
@@ -58,8 +65,20 @@ class Plan:
         set_once(self, "compared", frozenset(compared))
         set_once(self, "drop", self._dropping())
 
+    @property
+    def remembers(self) -> bool:
+        """Whether an op uses what rows remember."""
+        return any(op.remembers for op in self.ops)
+
+    def _named(self, layer: int, site: str) -> str:
+        """Name a site in words."""
+        if site == FEATURES:
+            return "the features of the vision tower"
+        vision = " of the vision tower" if VISION.issuperset(self.kinds) else ""
+        return f"the states at {site!r} of layer {layer}{vision}"
+
     def _of(self, layer: int) -> tuple[Op, ...]:
-        own = (op for op in self.ops if concerns(op, self.kinds, layer) and self.kinds[layer] in ATTENTION)
+        own = (op for op in self.ops if concerns(op, self.kinds, layer) and self.kinds[layer] != "linear")
         return tuple(op for op in own if any(overrides(op, method) for method in _IN_ATTENTION))
 
     def _dropping(self) -> Drop | None:
@@ -78,13 +97,11 @@ class Plan:
 
     def of_layer(self, layer: int) -> tuple[Op, ...]:
         """Return the ops that a layer's attention calls, in the order they act."""
-        found: tuple[Op, ...] = self._attending[layer]  # type: ignore[attr-defined]
-        return found
+        return self._attending[layer]
 
     def at_site(self, layer: int, site: str) -> tuple[Op, ...]:
         """Return the ops that edit or see a site, in the order they act."""
-        found: tuple[Op, ...] = self._sites.get((layer, site), ())  # type: ignore[attr-defined]
-        return found
+        return self._sites.get((layer, site), ())
 
 
 def concerns(op: Op, kinds: Sequence[str], layer: int) -> bool:
@@ -96,6 +113,8 @@ def at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
     """Whether an op edits the states of a site, sees what enters the layer ("in"), or drops tokens before ("rows")."""
     if site == ROWS:
         return isinstance(op, Drop) and op.acts(layer)
+    if site == FEATURES:
+        return site in op.sites and bool(VISION & op.kinds)
     return concerns(op, kinds, layer) and (overrides(op, "see_states") if site == "in" else site in op.sites)
 
 
@@ -104,6 +123,7 @@ def reading(frame: Frame) -> Iterator[None]:
     """Let the forward passes inside this context follow the plans of a frame."""
     with ExitStack() as stack:
         stack.enter_context(announced(frame))
+        stack.enter_context(encoding(frame))
         modules = {key: held for plan in frame.plans for key, held in plan.modules.items()}
         sites = {key: held for key, held in modules.items() if key[1] != ROWS}
         if sites:

@@ -55,7 +55,7 @@ def row_mask(call: Call, rows: LongTensor | None) -> Tensor | None:
     """Return the mask of some rows, None: of all, (B|1, 1|H, R, K); None: they see every column."""
     if call.mask is not None:
         return call.mask if rows is None else call.mask[..., rows, :]
-    if call.kind == "cross" or not call.prefill:
+    if not call.causal:
         return None
     return causal(call, torch.arange(call.query.shape[2], device=call.query.device) if rows is None else rows)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from mmhall.attention.ops import Visit
-from mmhall.attention.passes import Frame, Passes, current
+from mmhall.attention.ops import Op, Visit
+from mmhall.attention.passes import Frame, current
 from mmhall.attention.rows import uncast
 from mmhall.errors import CompositionError
 
@@ -19,63 +20,87 @@ from mmhall.errors import CompositionError
 @contextmanager
 def standing(frame: Frame, modules: Mapping[tuple[int, str], nn.Module]) -> Iterator[None]:
     """Let ops visit sites, in passes that this frame announces, as long as this context lasts."""
+
+    def live() -> bool:
+        passes = current()
+        return passes is not None and passes.frame is frame
+
     hooks = []
     try:
         for (layer, site), module in modules.items():
-            visit = partial(_visit, frame, layer, site)
-            if site == "in":
-                hooks.append(module.register_forward_pre_hook(visit, with_kwargs=True))
-            else:
-                hooks.append(module.register_forward_hook(visit, with_kwargs=True))
+            hooks.append(hooked(module, site, live, partial(_edited, layer, site)))
         yield
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _visit(frame: Frame, layer: int, site: str, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
-    """Show a site's states to the ops that named it; return the module's output with what they wrote.
+def hooked(
+    module: nn.Module, site: str, live: Callable[[], bool], edit: Callable[[Tensor, Tensor], Tensor]
+) -> RemovableHandle:
+    """Hook a function to a site of a layer.
 
-    Where another thread takes its hooks away at this moment, torch calls without the keyword arguments.
+    Args:
+        module: What holds the site.
+        site: "in" for what enters the module, else for what leaves it.
+        live: Whether the pass that calls the module is concerned.
+        edit: Takes the states and what enters the module; returns edited states, or the same tensor.
     """
-    passes = current()
-    if passes is None or passes.frame is not frame:
-        return None
+
+    def visit(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
+        if not live():  # where another thread takes its hooks away just now, torch calls without keyword arguments
+            return None
+        source = entering(args, rest[0])
+        if site == "in":
+            edit(source, source)
+            return None
+        output = rest[1]
+        states = output[0] if isinstance(output, tuple) else output
+        edited = edit(states, source)
+        if edited is states:
+            return None
+        return (edited, *output[1:]) if isinstance(output, tuple) else edited
+
     if site == "in":
-        _edited(passes, layer, site, *[_entering(args, rest[0])] * 2)
-        return None
-    kwargs, output = rest
-    states = output[0] if isinstance(output, tuple) else output
-    edited = _edited(passes, layer, site, states, _entering(args, kwargs))
-    if edited is states:
-        return None
-    return (edited, *output[1:]) if isinstance(output, tuple) else edited
+        return module.register_forward_pre_hook(visit, with_kwargs=True)
+    # before the hooks by which transformers collects hidden states: LLaVA projects those of an inner layer
+    return module.register_forward_hook(visit, with_kwargs=True, prepend=True)
 
 
-def _entering(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+def entering(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
     """Return the states that a module was given."""
-    states: Tensor = args[0] if args else kwargs["hidden_states"]
+    named = (kwargs[name] for name in ("hidden_states", "hidden_state") if name in kwargs)
+    states: Tensor = args[0] if args else next(named)
     return states
 
 
-def _edited(passes: Passes, layer: int, site: str, states: Tensor, source: Tensor) -> Tensor:
+def visited(visit: Visit, ops: Sequence[Op]) -> Tensor:
+    """Show a site to ops; return its states as they leave them, the same tensor where none changed them."""
+    states = visit.states
+    with uncast(states):
+        for op in ops:
+            if visit.site == "in":
+                op.see_states(visit)
+            else:
+                states = _checked(op.edit_states(visit, states), states)
+    return states
+
+
+def _edited(layer: int, site: str, states: Tensor, source: Tensor) -> Tensor:
     """Return states as the ops of each block leave them; the same tensor where none changed them."""
+    passes = current()
+    assert passes is not None
     queries, size = passes.blocks[0].queries, states.shape[-1]
     flat = states.ndim == 2  # OPT's MLP reads all tokens of a batch as one list
-    whole, entering = (part.view(-1, queries, part.shape[-1]) if flat else part for part in (states, source))
+    whole, given = (part.view(-1, queries, part.shape[-1]) if flat else part for part in (states, source))
     parts, changed = list(whole.chunk(len(passes.blocks))), False
-    entered = entering.chunk(len(passes.blocks))
-    with uncast(states):
-        for index, where in enumerate(passes.blocks):
-            plan, own = where.block.plan, parts[index]
-            for op in plan.at_site(layer, site) if plan is not None else ():
-                visit = Visit(layer, plan.kinds[layer], where, site, parts[index], entered[index])
-                if site == "in":
-                    op.see_states(visit)
-                    continue
-                own = _checked(op.edit_states(visit, own), own)
-            changed |= own is not parts[index]
-            parts[index] = own
+    entered = given.chunk(len(passes.blocks))
+    for index, where in enumerate(passes.blocks):
+        plan, own = where.block.plan, parts[index]
+        if plan is not None and plan.at_site(layer, site):
+            visit = Visit(layer, plan.kinds[layer], where, site, own, entered[index])
+            parts[index] = visited(visit, plan.at_site(layer, site))
+        changed |= parts[index] is not own
     if not changed:
         return states
     edited = torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -11,7 +11,23 @@ from typing import Any, TextIO
 
 import typer
 
-from mmhall.cli import bench, choose, compare, demo, export, generate, judge, listing, report, scenes, score, show, tune
+from mmhall.cli import (
+    bench,
+    choose,
+    compare,
+    demo,
+    explain,
+    export,
+    fit,
+    generate,
+    judge,
+    listing,
+    report,
+    scenes,
+    score,
+    show,
+    tune,
+)
 from mmhall.errors import MmhallError, MmhallWarning
 from mmhall.text import printable
 
@@ -34,9 +50,11 @@ app.command("export")(export.export)
 app.command("score")(score.score)
 app.command("scenes")(scenes.scenes)
 app.command("tune")(tune.tune)
+app.command("fit")(fit.fit)
 app.command("demo")(demo.demo)
 app.command("list")(listing.list_names)
 app.command("show")(show.show)
+app.command("explain")(explain.explain)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmhall.cli.loading import loads_model
+from mmhall.cli.loading import loads_plain_model
 from mmhall.cli.messages import MessagesFile
 from mmhall.load_options import LoadOptions
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import mmhall
 
 
-@loads_model
+@loads_plain_model
 def choose(
     image: Annotated[Path | None, typer.Argument(help="Picture file; of --messages, one that they leave out.")] = None,
     question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,

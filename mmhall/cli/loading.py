@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any
 
@@ -22,18 +22,34 @@ _FLAGS: dict[str, tuple[Any, Any, str]] = {
     "chat_template": (str | None, None, "Template to write prompts with: a Jinja text, or a file."),
     "trust_remote_code": (bool, False, "Let code that comes with the model run."),
 }
+_ARTIFACTS = (
+    str | None,
+    None,
+    'File or folder that `mmhall fit` wrote, or "none"; by default where it puts them with --apply.',
+)
 
 
 def loads_model(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command these flags; it gets what they say as its argument `loading`."""
+    return _with_flags(command, {**_FLAGS, "artifacts": _ARTIFACTS})
+
+
+def loads_plain_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Give these flags to a command that uses no strategy: no artifact is looked for."""
+    return _with_flags(command, _FLAGS, artifacts=False)
+
+
+def _with_flags(
+    command: Callable[..., None], declared: Mapping[str, tuple[Any, Any, str]], **fixed: Any
+) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "loading"]
-    flags = [_flag(name, *declared) for name, declared in _FLAGS.items()]
+    flags = [_flag(name, *told) for name, told in declared.items()]
 
     @wraps(command)
     def run(**given: Any) -> None:
-        said = {name: given.pop(name) for name in _FLAGS}
-        command(**given, loading=LoadOptions(**{**said, "processor": keyed(said["processor"])}))
+        said = {name: given.pop(name) for name in declared}
+        command(**given, loading=LoadOptions(**{**said, **fixed, "processor": keyed(said["processor"])}))
 
     run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}

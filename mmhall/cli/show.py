@@ -92,7 +92,8 @@ def _sections(card: Card) -> list[str]:
 def _options(options: Sequence[OptionHelp]) -> list[str]:
     lines = ["", "Options" if options else "Options   none"]
     for option in options:
-        value = f"depends on the model, else {option.general!r}" if option.by_model else f"default {option.default!r}"
+        general = f", else {option.general!r}" if option.general != "" else ""
+        value = f"depends on the model{general}" if option.by_model else f"default {option.default!r}"
         lines.append(f"  {option.name}: {option.told}; {value}")
         by_value: dict[str, list[str]] = {}
         for (family, depth), published in option.published.items():
@@ -108,7 +109,8 @@ def _use(card: Card, others: Sequence[Card]) -> list[str]:
     """Say how the strategy is written, and what it does not go with."""
     written = [card.name]
     if card.options:
-        written.append(f'"{card.name}({card.options[0].example})"')
+        shown = next((option for option in card.options if option.general != ""), card.options[0])
+        written.append(f'"{card.name}({shown.example})"')
     partner = next(
         (
             other.name

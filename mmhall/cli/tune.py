@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,6 @@ from mmhall.cli.loading import loads_model
 from mmhall.load_options import LoadOptions
 
 if TYPE_CHECKING:
-    from mmhall.benchmarks.pictures import PictureSet
     from mmhall.benchmarks.tuning import Tuned
 
 
@@ -49,23 +48,26 @@ def tune(
     from mmhall.benchmarks.report.tuning import entry
     from mmhall.benchmarks.tuning_log import TuningLog
     from mmhall.cli.console import progress
+    from mmhall.cli.picture_data import check_data, check_writable, read_or_draw
     from mmhall.model_check import check_model
     from mmhall.tuned import place, read, started, write
 
     method = mmhall.strategy(strategy)
     tuning.tries_of(method)
-    _check(data, images, n=n, batch_size=batch_size, max_new_tokens=max_new_tokens)
+    numbers = {"n": n, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    check_data("tune", data, images, "a COCO detection file", **numbers)
     file = place(model) if apply else out
-    _writable(file)
+    check_writable(file)
     if file.exists():
         read(file)
     check_model(model, False, loading)
     with tempfile.TemporaryDirectory() as scratch:
-        pictures, told = _pictures(data, images, n, seed, Path(scratch))
+        pictures, source = read_or_draw(data, images, n, seed, Path(scratch), limit=n)
         lvlm = mmhall.load(model, tuned=False, **loading.arguments())
         identity = lvlm.identity()
         started(file, lvlm.adapter, identity)
-        told |= {"seed": seed, "n": len(pictures.pictures), "max_new_tokens": max_new_tokens}
+        told = {"source": source, "digest": pictures.digest, "seed": seed}
+        told |= {"n": len(pictures.pictures), "max_new_tokens": max_new_tokens}
         sheets = tuning.halves(pictures, seed, max_new_tokens)
         about = {"mmhall": mmhall.__version__, "strategy": str(method), **identity, **told}
         log = TuningLog(file.with_name(f"{file.name}.part"), about)
@@ -86,60 +88,6 @@ def _wanted(found: Tuned, model: str) -> bool:
 
     asked = found.over_greedy.low > 0 and sys.stdin.isatty()
     return asked and typer.confirm(f"\nUse these values for {model} from now on, unless told otherwise?")
-
-
-def _pictures(
-    data: Path | None, images: Path | None, n: int, seed: int, scratch: Path
-) -> tuple[PictureSet, dict[str, Any]]:
-    """Read the first pictures of a data set, or draw some; also say which they are."""
-    from mmhall.benchmarks.pictures import read_coco, read_pictures
-    from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
-    from mmhall.cli.console import progress
-
-    if data is not None:
-        pictures = read_pictures(data, images or data.parent, n)
-        return pictures, {"source": data.name, "digest": pictures.digest}
-    with progress("drawing scenes", n) as advance:
-        for _ in write_scenes(scratch, n, seed):
-            advance(1)
-    pictures = read_coco(scratch / ANNOTATIONS, scratch)
-    return pictures, {"source": "drawn scenes", "digest": pictures.digest}
-
-
-def _check(data: Path | None, images: Path | None, **numbers: int) -> None:
-    """Refuse options that do not fit, before anything expensive is done."""
-    from mmhall.errors import DataError, OptionError
-    from mmhall.files import no_file
-
-    for option, value in numbers.items():
-        if value < 1:
-            raise OptionError("tune", option, value, "an integer >= 1")
-    if data is None and images is not None:
-        raise OptionError("tune", "images", str(images), "given together with --data")
-    if data is not None and (reason := no_file(data)) is not None:
-        raise DataError(f"{data}: {reason}; give a COCO detection file")
-    if images is not None and not images.is_dir():
-        raise DataError(f"{images}: no such folder; give the folder of the pictures with --images")
-
-
-def _writable(file: Path) -> None:
-    """Refuse a file that cannot be written, before anything expensive is done.
-
-    Raises:
-        DataError: It is a folder, or lies where none can be made.
-    """
-    import tempfile
-
-    from mmhall.errors import DataError
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=file.parent).close()
-        written = not file.is_dir()
-    except OSError:
-        written = False
-    if not written:
-        raise DataError(f"{file}: cannot be written; choose another file with --out")
 
 
 def _show(found: Tuned) -> None:

@@ -135,7 +135,7 @@ def search(prepared: Prepared, rows: Rows, lengths: Tensor | None, asked: Genera
     return padded(beams.best(asked.num_return_sequences or 1), prepared)
 
 
-def beginning(texts: Sequence[Sequence[int]]) -> list[int]:
+def beginning(texts: Sequence[list[int]] | Sequence[tuple[int, ...]]) -> list[int]:
     """Return the tokens that all texts begin with."""
     least, most = min(texts), max(texts)  # in the order of words: what these two share, all share
     return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))]

@@ -60,7 +60,7 @@ class Rows:
             reference: Read in lock step with the main prompts, for ops to compare with.
             reread: Read so many last tokens of the main prompts once more: one, or all; None: none.
         """
-        self.memory = Memory()
+        self.memory = main.memory
         self._combine, self._copies = combine, 1 + len(branches)
         self._owners: Tensor | None = None
         with beside(main.plan, reference) as compared:
@@ -106,6 +106,12 @@ class Rows:
         return combined(self._combine, Step(main, tuple(branches), self.said, self.memory, exits, levels))
 
     @property
+    def remembers(self) -> bool:
+        """Whether an op uses what the rows remember."""
+        blocks = (block for state in self._states for block in state.blocks)
+        return any(block.plan is not None and block.plan.remembers for block in blocks)
+
+    @property
     def splittable(self) -> bool:
         """Whether `split` can be asked for."""
         return all(caches.splittable(state.cache) for state in self._states)
@@ -116,17 +122,26 @@ class Rows:
             with reading(self._frame(state)), few_rows(copies > 1):
                 state.read(tokens.repeat(copies)[:, None])
 
-    def reread(self, tokens: Tensor, memory: Memory) -> None:
-        """Feed each main row the next tokens of an answer in one pass, (N, tokens), and its branches the same.
+    def reread(self, tokens: Tensor, memory: Memory | None = None) -> None:
+        """Feed each main row the next tokens of an answer, and its branches the same.
+
+        It takes one pass, unless something has to be remembered on the way: an op remembers, or there is a combination
+        and `memory` is not known. Then tokens are fed one after the other, and each is scored before it is fed.
 
         Args:
-            tokens: (N, tokens).
-            memory: What the rows remembered when they had said these tokens, and no score had been asked for yet.
+            tokens: (N, tokens); there may be none.
+            memory: What the rows are to remember afterwards; None: what follows from the tokens.
         """
-        for state, copies in self._blocks():
-            with reading(self._frame(state, answer=True, memory=self.memory.copy())):
-                state.read(tokens.repeat(copies, 1))
-        self.memory = memory.copy()
+        if self.remembers or (memory is None and self._combine is not None):
+            for token in tokens.T:
+                self.scores()
+                self.step(token)
+        elif tokens.shape[1]:
+            for state, copies in self._blocks():
+                with reading(self._frame(state, answer=True)):
+                    state.read(tokens.repeat(copies, 1))
+        if memory is not None:
+            self.memory = memory.copy()
 
     def split(self, tokens: Tensor) -> None:
         """Try several next tokens of each main row in one pass, (N, siblings), and the same in its branches.

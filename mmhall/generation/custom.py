@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +22,11 @@ from mmhall._transformers.calls import CACHE, given_by_caller, kept_notes
 from mmhall._transformers.settings import Resolved
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import PER_POSITION, Adapter, Inputs
+from mmhall.attention import Op
 from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.generation.job import Job, Kept
-from mmhall.generation.prepare import Prepared, Source
-from mmhall.generation.run import decode, prepared
+from mmhall.generation.prepare import Source
+from mmhall.generation.run import decode, source
 from mmhall.strategies import Strategy
 from mmhall.strategies import strategy as make_strategy
 
@@ -76,14 +77,7 @@ class CustomGenerate:
     ) -> Tensor | GenerateDecoderOnlyOutput:
         self._check(model, generation_config, kwargs)
         sequences = generation_config.num_return_sequences or 1
-        prompts = input_ids[::sequences]  # `generate` has repeated them; one reading is enough
-        raw = {key: kwargs[key] for key in _RAW if kwargs.get(key) is not None}
-        mask = kwargs.get("attention_mask")
-        inputs = {
-            "input_ids": prompts,
-            "attention_mask": torch.ones_like(prompts) if mask is None else mask[::sequences],
-            **raw,
-        }
+        inputs = _inputs(input_ids, kwargs, sequences)
         asked = {
             **generation_config.to_dict(),
             "num_beams": self._num_beams,
@@ -96,22 +90,15 @@ class CustomGenerate:
         try:
             adapter.check_placeholders(inputs)
             session = self._method.fitted(adapter).prepare(adapter, inputs)
-            seeds = torch.randint(2**62, (len(prompts),)).tolist() if config.do_sample else []
+            seeds = torch.randint(2**62, (len(inputs["input_ids"]),)).tolist() if config.do_sample else []
             job = Job(
-                adapter,
-                inputs,
-                session,
-                config,
-                seeds,
-                self._method.name,
-                streamer=self._streamer,
-                keep=keep,
-                share=False,
+                adapter, inputs, session, config, seeds, self._method.name, self._streamer, keep=keep, share=False
             )
-            main = replace(_prepared(adapter, inputs, config), copies=sequences)
-            main.processors[:], main.criteria[:] = logits_processor, stopping_criteria
+            main = _source(adapter, inputs, session.ops, config)
+            main = replace(main, prepared=replace(main.prepared, copies=sequences))
+            main.prepared.processors[:], main.prepared.criteria[:] = logits_processor, stopping_criteria
             with kept_notes(model, adapter.request_notes):
-                new = decode(job, Source(main, adapter.plan(session.ops)))
+                new = decode(job, main)
         finally:
             adapter.close()
         rows = torch.cat([input_ids, new], dim=1)
@@ -142,6 +129,14 @@ class CustomGenerate:
             raise OptionError("generate", "do_sample", True, f"False with {self._num_beams} beams")
 
 
+def _inputs(input_ids: Tensor, given: Mapping[str, Any], sequences: int) -> dict[str, Tensor]:
+    """Return the prompts and pictures that `generate` was called with; it has repeated prompts, once is enough."""
+    prompts, mask = input_ids[::sequences], given.get("attention_mask")
+    attended = torch.ones_like(prompts) if mask is None else mask[::sequences]
+    raw = {key: given[key] for key in _RAW if given.get(key) is not None}
+    return {"input_ids": prompts, "attention_mask": attended, **raw}
+
+
 def _kept(asked: GenerationConfig) -> Kept | None:
     """Return what is to hold scores and logits; None: `generate` would return none of them."""
     if not asked.return_dict_in_generate or not (asked.output_scores or asked.output_logits):
@@ -150,9 +145,9 @@ def _kept(asked: GenerationConfig) -> Kept | None:
     return Kept(option, [] if asked.output_scores else None, [] if asked.output_logits else None)
 
 
-def _prepared(adapter: Adapter, inputs: Inputs, config: GenerationConfig) -> Prepared:
+def _source(adapter: Adapter, inputs: Inputs, ops: Sequence[Op], config: Resolved) -> Source:
     try:
-        return prepared(adapter, inputs, config)
+        return source(adapter, inputs, ops, config)
     except StopIteration as error:  # M-RoPE counts pictures by their placeholders
         raise PromptError("pictures and their placeholders in the prompt do not match") from error
 

@@ -13,13 +13,14 @@ from transformers.generation import BaseStreamer
 from mmhall._transformers.settings import Resolved
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Op
-from mmhall.errors import PromptError
+from mmhall.errors import CompositionError, PromptError
 from mmhall.generation.branches import Rows
 from mmhall.generation.prepare import Prepared
 from mmhall.generation.settings import Settings
+from mmhall.strategies import Session
 
 if TYPE_CHECKING:
-    from mmhall.strategies import Session, Strategy
+    from mmhall.strategies import Strategy
 
 
 @dataclass(slots=True)
@@ -119,16 +120,25 @@ class Recipe:
         Raises:
             PromptError: Prompt and answer exceed the model's context.
         """
-        count, length = inputs["input_ids"].shape
-        limit, new = adapter.context_length, self.config.max_new_tokens
-        if length + new > limit:
-            raise PromptError(
-                f"{length} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
-            )
+        count = len(inputs["input_ids"])
+        check_room(adapter, inputs, self.config)
         with torch.inference_mode():
             session = self.strategy.prepare(adapter, inputs)
         drawn = [self.settings.seed] * count if seeds is None else seeds
         return Job(adapter, inputs, session, self.config, drawn, self.strategy.name, **more)
+
+
+def check_room(adapter: Adapter, inputs: Inputs, config: Resolved) -> None:
+    """Refuse prompts that leave no room for an answer.
+
+    Raises:
+        PromptError: Prompt and answer exceed the model's context.
+    """
+    length, limit, new = inputs["input_ids"].shape[1], adapter.context_length, config.max_new_tokens
+    if length + new > limit:
+        raise PromptError(
+            f"{length} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +149,39 @@ class Decoding:
         job: The batch.
         prepared: The same, as `generate` prepared it.
         rows: The same, read, with its branches.
-        open: Reads other inputs for the same prompts, such as other pictures, and what was said to them.
+        reads: Reads the prompts of other inputs, with their branches, for a session.
     """
 
     job: Job
     prepared: Prepared
     rows: Rows
-    open: Callable[[Session, Inputs], Rows]
+    reads: Callable[[Session, Inputs], Rows]
+
+    def open(self, inputs: Inputs, said: Tensor | None = None, session: Session | None = None) -> Rows:
+        """Read other inputs while the search runs, such as crops of a picture, and what was said so far after them.
+
+        The rows go on like any others: `scores` scores the next token, `step` feeds one. They have nothing to do with
+        the rows of the batch: take those of one prompt with `adapter.picked(job.inputs, [prompt, prompt])`, and give
+        each its picture with `adapter.with_pictures`. Another picture may take another number of tokens.
+
+        Args:
+            inputs: M of them, as the adapter makes them.
+            said: The tokens that each goes on with, (M, tokens), read in one pass; None: none.
+            session: What steers and contrasts these rows, prepared for `inputs`; None: the model alone. With a
+                combination the tokens are read one after the other, since it may remember each.
+
+        Returns:
+            M rows that stand at the end of what was said.
+
+        Raises:
+            PromptError: Prompt and answer exceed the model's context.
+            CompositionError: There are more or fewer rows of tokens than inputs.
+        """
+        count = len(inputs["input_ids"])
+        if said is not None and len(said) != count:
+            raise CompositionError(f"{count} inputs are opened with {len(said)} rows of tokens; give a row for each")
+        check_room(self.job.adapter, inputs, self.job.config)
+        rows = self.reads(Session() if session is None else session, inputs)
+        if said is not None:
+            rows.reread(said)
+        return rows

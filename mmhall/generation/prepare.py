@@ -7,7 +7,7 @@ Position ids, masks, type ids, the cache and the encoded picture differ from fam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTraine
 
 from mmhall._transformers.calls import captured, first_inputs, is_about_pictures
 from mmhall._transformers.settings import Resolved
-from mmhall.attention import Plan
+from mmhall.attention import Memory, Plan
 from mmhall.attention.exits import Exit, Exits
 from mmhall.errors import PromptError
 from mmhall.generation.shared import Shared
@@ -103,10 +103,12 @@ class Source:
     Attributes:
         prepared: The batch.
         plan: None: nothing is asked.
+        memory: What its rows remember; pictures may have been encoded already.
     """
 
     prepared: Prepared
     plan: Plan | None = None
+    memory: Memory = field(default_factory=Memory)
 
 
 def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolved) -> Prepared:

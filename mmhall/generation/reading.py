@@ -47,10 +47,9 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
     Returns:
         The logits from which each token of the answer was predicted, (batch, width, V) float32.
     """
-    main = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, 1))
-    length = main.input_ids.shape[1]
-    kept = torch.arange(length - width - 1, length, device=main.input_ids.device)
-    main = replace(main, kwargs=keeping_logits(main.kwargs, kept))
-    with active(adapter.plan(ops)):
-        logits, _ = main.read()
+    with active(adapter.plan(ops, inputs)):  # pictures may be encoded while the batch is prepared
+        main = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, 1))
+        length = main.input_ids.shape[1]
+        kept = torch.arange(length - width - 1, length, device=main.input_ids.device)
+        logits, _ = replace(main, kwargs=keeping_logits(main.kwargs, kept)).read()
     return logits[:, -(width + 1) : -1].float()

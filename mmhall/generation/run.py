@@ -15,7 +15,7 @@ from transformers import StoppingCriteria
 from mmhall._transformers import caches
 from mmhall._transformers.settings import Resolved, bare_settings
 from mmhall.adapters.base import Adapter, Inputs
-from mmhall.attention import Op
+from mmhall.attention import Block, Frame, Memory, Op, reading
 from mmhall.errors import OptionError
 from mmhall.generation.beams import search
 from mmhall.generation.branches import Rows
@@ -99,7 +99,8 @@ def opened(adapter: Adapter, main: Source, session: Session, config: Resolved, *
         share: Read what prompts about one picture begin with once, in branches without ops.
     """
     branches = [
-        source(adapter, branch.inputs, branch.ops, config, share=share and not branch.ops) for branch in session.decoded
+        source(adapter, one.inputs, one.ops, config, share=share and not one.ops, memory=main.memory)
+        for one in session.decoded
     ]
     if session.search is not None:  # it may try tokens side by side, which needs a plan everywhere
         main, *branches = (replace(one, plan=one.plan or adapter.plan((), empty=True)) for one in (main, *branches))
@@ -111,8 +112,8 @@ def opened(adapter: Adapter, main: Source, session: Session, config: Resolved, *
 
 
 def _other(job: Job, session: Session, inputs: Inputs) -> Rows:
-    """Read other inputs for the prompts of a job; `opened` says how."""
-    return opened(job.adapter, source(job.adapter, inputs, session.ops, job.config), session, job.config)
+    """Read other inputs than those of a job; `opened` says how."""
+    return opened(job.adapter, source(job.adapter, inputs, session.ops, job.config, empty=True), session, job.config)
 
 
 def source(
@@ -123,9 +124,22 @@ def source(
     *,
     share: bool = False,
     empty: bool = False,
+    memory: Memory | None = None,
 ) -> Source:
-    """Prepare a batch with the plan of its ops; arguments as in `prepared`, `empty` as in `Adapter.plan`."""
-    return Source(prepared(adapter, inputs, config, share=share), adapter.plan(ops, empty=empty))
+    """Prepare a batch with the plan of its ops, which may concern the pictures that are encoded here.
+
+    Args:
+        adapter: The model.
+        inputs: The batch.
+        ops: Of the plan.
+        config: The generation settings in force.
+        share: As in `prepared`.
+        empty: As in `Adapter.plan`.
+        memory: What its rows remember, as far as others have filled it; None: nothing yet.
+    """
+    plan, memory = adapter.plan(ops, inputs, empty=empty), Memory() if memory is None else memory
+    with reading(Frame((Block(plan),), memory=memory)):
+        return Source(prepared(adapter, inputs, config, share=share), plan, memory)
 
 
 def prepared(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool = False) -> Prepared:

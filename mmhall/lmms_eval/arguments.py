@@ -13,7 +13,7 @@ from mmhall.strategies import Composed, Strategy, strategy
 
 OWNER = "lmms-eval"
 _TEXTS = ("pretrained", "strategy", "tuned")
-_LOADING = ("device", "device_map", "dtype", "quantize", "revision", "chat_template", "trust_remote_code")
+_LOADING = ("device", "device_map", "dtype", "quantize", "revision", "chat_template", "trust_remote_code", "artifacts")
 _PROCESSOR = "processor."
 _COUNTS = ("batch_size", "max_new_tokens")
 _NAMES = (*_TEXTS, *_LOADING, *_COUNTS)

@@ -9,7 +9,7 @@ import torch
 
 from mmhall._transformers.calls import CACHE
 from mmhall.adapters.base import Request
-from mmhall.attention import Op, active
+from mmhall.attention import Block, Frame, Op, active, reading
 from mmhall.errors import MmhallWarning, ModelError
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager, Override, Scale, See, Weigh, planned, real, reweighed
@@ -120,7 +120,7 @@ def read_and_step(lvlm, inputs, *ops):
     """Return the logits of a prompt's pass and of a step after it, both with ops."""
     mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
     token = {"input_ids": torch.tensor([[9], [11]]), "position_ids": mask.sum(1, keepdim=True) - 1}
-    with torch.no_grad(), active(lvlm.adapter.plan(ops)):
+    with torch.no_grad(), active(lvlm.adapter.plan(ops), inputs["input_ids"].shape[1]):
         read = lvlm.model(**inputs, use_cache=True)
         step = lvlm.model(**token, attention_mask=mask, **{CACHE: read[CACHE]})
     return read.logits, step.logits
@@ -233,7 +233,7 @@ def test_plans_of_two_threads_do_not_mix(llava, inputs):
 
 
 def test_a_plan_acts_on_the_first_of_several_copies_only(llava, inputs):
-    with torch.no_grad(), active(llava.adapter.plan([Mute()]), copies=2):
+    with torch.no_grad(), reading(Frame((Block(llava.adapter.plan([Mute()])), Block(None)))):
         first, second = llava.model(**inputs).logits
     muted, plain = planned(llava, inputs, Mute()), planned(llava, inputs)
     torch.testing.assert_close(first, muted[0], rtol=0, atol=1e-5)

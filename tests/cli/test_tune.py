@@ -39,7 +39,7 @@ def tuned_model(own_model):
         (own_model / FILE).write_text(json.dumps(held))
 
     import mmhall
-    from mmhall.tuned import facts as facts_of
+    from mmhall.model_facts import facts as facts_of
 
     facts = facts_of(mmhall.load(own_model, device="cpu").adapter)
     write(0.5)

@@ -104,7 +104,7 @@ def test_an_answer_read_anew_is_what_it_was(name):
         rows.keep(torch.tensor([2, 1, 0]), torch.tensor([0, 1, 2]))
     rows = prompts.taken(order)
     answers = torch.arange(90, 141).view(3, 17)
-    rows.reread(answers)
+    rows.reread(answers, rows.memory)
     requests = [BATCH[row] for row in order.tolist()]
     close(rows.logits[0], wanted(adapter, requests, answers.tolist()))
     rows.split(SIBLINGS[:1].expand(3, -1))
@@ -170,11 +170,11 @@ def test_ops_act_on_every_sibling_and_on_every_row_read_anew(name):
         steered.split(torch.stack([tokens - 5, tokens, tokens + 3], dim=1))
         steered.keep(torch.tensor([0, 1]), torch.tensor([1, 1]))
     anew = prompts.taken(torch.tensor([0, 1]))
-    anew.reread(answers)
+    anew.reread(answers, anew.memory)
     for rows in (steered, anew):
         close(rows.logits[0], stepped.logits[0].log_softmax(-1))
     plain = read(adapter)
-    plain.reread(answers)
+    plain.reread(answers, plain.memory)
     assert (plain.logits[0] - stepped.logits[0]).abs().max() > 0.01
     length = adapter.inputs(BATCH)["input_ids"].shape[1]
     for op, rows in zip(ops, ([0, 1, 2], [0, 1]), strict=True):

@@ -63,11 +63,12 @@ def test_every_option_of_every_strategy_can_be_given_alone_and_as_a_part(name):
 
 def test_where_to_load_from_stays_text():
     arguments = read(
-        "pretrained=llava-hf/llava-1.5-7b-hf,revision=12345678,dtype=bfloat16,device=cuda:1,tuned=none,"
+        "pretrained=llava-hf/llava-1.5-7b-hf,revision=12345678,dtype=bfloat16,device=cuda:1,tuned=none,artifacts=none,"
         "batch_size=8,max_new_tokens=64"
     )
     assert (arguments.pretrained, arguments.revision) == ("llava-hf/llava-1.5-7b-hf", "12345678")
     assert (arguments.dtype, arguments.device, arguments.tuned) == ("bfloat16", "cuda:1", False)
+    assert (arguments.artifacts, arguments.arguments()["artifacts"]) == (False, False)
     assert (arguments.batch_size, arguments.max_new_tokens) == (8, 64)
 
 
@@ -82,7 +83,11 @@ def test_values_of_the_right_type_are_taken_too():
     [
         ("strategy=vdc", UnknownNameError, "did you mean 'vdd'|did you mean 'vcd'"),
         ("strategy=vcd,alhpa=1", UnknownNameError, "unknown model argument 'alhpa'; did you mean 'alpha'"),
-        ("strategy=vcd,layers=2", UnknownNameError, r"'layers'.*Known: alpha, batch_size, beta, chat_template, device"),
+        (
+            "strategy=vcd,layers=2",
+            UnknownNameError,
+            r"'layers'.*Known: alpha, artifacts, batch_size, beta, chat_template, device",
+        ),
         ("strategy=vhr+vcd,beta=1", UnknownNameError, "did you mean 'vcd.beta'"),
         ("strategy=vcd,alpha=much", OptionError, "vcd: alpha must be a number .*got 'much'"),
         ("strategy=vcd,noise_step=1.5", OptionError, "vcd: noise_step must be an integer .*got 1.5"),

@@ -1,0 +1,105 @@
+"""Decoding by contrasting layers (DoLa).
+
+Paper     Chuang et al., ICLR 2024, arXiv:2309.03883; voidism/DoLa.
+Idea      What a model knows enters its prediction in the later layers; subtract what an early layer predicts, the
+          one whose prediction differs most.
+Formula   candidates: states after 0, 2, 4, ... layers, in the chosen half of the model, through the head without the
+          final norm; q their distributions, p the last layer's, M = (p + q) / 2
+          the candidate with the largest (KL(M || p) + KL(M || q)) / 2 is subtracted
+          s = log p - alpha log q, kept where log p >= max log p + log beta
+Defaults  alpha 1, beta 0.1, bucket "all", which is how vision-language comparisons run it (the authors choose the
+          "low" or the "high" half for each task; "high" of 32 layers are the states after 16 to 30).
+Cost      The head of each candidate once a token: 16 more rows of its product in a model of 32 layers.
+Differs   alpha is theirs at 1. The layer is chosen for each row of a batch by itself (theirs: for all at once). The
+          paper names the Jensen-Shannon divergence, with the other order in each KL: divergence="jensen-shannon".
+          early_norm=True sends candidates through the final norm too, as some other implementations do. Embeddings
+          that are also the head's weights are no candidate: they predict the token that was read. Without a picture
+          nothing is changed, as with every strategy here, though the method needs none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mmhall.adapters.base import Adapter, Inputs, has_picture
+from mmhall.attention import Exit
+from mmhall.generation.contrast import CONTRAST, contrast
+from mmhall.generation.step import Step
+from mmhall.options import by_model, option
+from mmhall.strategies import Session, Strategy
+
+
+@dataclass(frozen=True)
+class DoLa(Strategy):
+    """Subtract the prediction of the layer that differs most from the last.
+
+    Attributes:
+        alpha: Strength of the subtraction, >= 0; 0 keeps the plain scores.
+        beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
+        bucket: Candidates: every second layer of the "low" half of the model, of the "high" half, or of "all".
+        early_norm: Whether candidates pass the model's final norm.
+        divergence: How predictions are compared: "released", or "jensen-shannon".
+    """
+
+    name: ClassVar[str] = "dola"
+    claims: ClassVar[frozenset[str]] = frozenset({CONTRAST})
+
+    alpha: float = option(1.0, low=0)
+    beta: float = option(0.1, low=0, high=1)
+    bucket: str = by_model("all", choices=("low", "high", "all"), tries=("low", "high", "all"))
+    early_norm: bool = option(False)
+    divergence: str = option("released", choices=("released", "jensen-shannon"))
+
+    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
+        """Read the candidates' predictions."""
+        if not has_picture(inputs) or self.alpha == self.beta == 0:
+            return Session()
+        exits = [Exit(after - 1, norm=self.early_norm) for after in self.candidates(adapter)] if self.alpha > 0 else []
+        return Session(exits=exits, combine=_Contrasted(self, exits))
+
+    def candidates(self, adapter: Adapter) -> list[int]:
+        """Return after how many layers candidates are read."""
+        depth, model = len(adapter.layers), adapter.model
+        tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+        low, high = {"low": (0, depth / 2), "high": (depth / 2, depth), "all": (0, depth)}[self.bucket]
+        return [after for after in range(2 if tied else 0, depth, 2) if low <= after < high] or [depth // 2]
+
+
+@dataclass(frozen=True, slots=True)
+class _Contrasted:
+    """Subtracts, in each row, the candidate that differs most."""
+
+    options: DoLa
+    exits: Sequence[Exit]
+
+    def __call__(self, step: Step) -> Tensor:
+        options, main = self.options, step.main
+        scores = contrast(main, main, 0.0, options.beta)
+        if not self.exits:
+            return scores
+        early = torch.stack([step.exits[one].to(main.device) for one in self.exits])
+        apart = torch.stack([divergence(main, one, options.divergence) for one in early])
+        chosen = early[apart.argmax(dim=0), torch.arange(len(main), device=main.device)]
+        return torch.where(scores == -math.inf, scores, scores - options.alpha * chosen)
+
+
+def divergence(main: Tensor, early: Tensor, kind: str = "released") -> Tensor:
+    """Return how far two predictions are apart, (N,), >= 0.
+
+    Args:
+        main: Log-probabilities of the last layer, (N, V); tokens at -inf, which no layer can say, do not count.
+        early: Those of an early layer, (N, V).
+        kind: "released": (KL(M || p) + KL(M || q)) / 2 with M = (p + q) / 2; "jensen-shannon": both the other way.
+    """
+    mixed = torch.logaddexp(main, early) - math.log(2)
+    if kind == "released":
+        each = mixed.exp() * (mixed - (main + early) / 2)
+    else:
+        each = (main.exp() * (main - mixed) + early.exp() * (early - mixed)) / 2
+    return each.masked_fill(main == -math.inf, 0.0).sum(dim=-1)

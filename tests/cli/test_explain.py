@@ -1,0 +1,26 @@
+"""mmhall explain."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_explain_tells_what_a_strategy_does_and_costs(cli, model_folder):
+    done = cli("explain", "vhr+vcd", "--model", model_folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Strategy  vhr(")
+    assert "Branches " in done.stdout
+    assert "each further token: 1 pass of 2 rows" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_explain_takes_a_request_and_beams_and_writes_json(cli, model_folder, picture_file):
+    asked = ("explain", "vdd", picture_file, "Is there a dog?", "--model", model_folder)
+    told = json.loads(cli(*asked, "--num-beams", "3", "--json").stdout)
+    assert told["cost"] == {"prompt_passes": 2, "token_passes": 1, "token_rows": 6, "exact": True}
+    assert told["image_tokens"] == 64
+
+
+def test_explain_refuses_in_one_line(refused, model_folder):
+    assert "unknown strategy 'vdc'" in refused("explain", "vdc")
+    assert "no_such.png" in refused("explain", "vcd", "no_such.png", "What?", "--model", model_folder)

@@ -1,0 +1,180 @@
+"""DoLa against its formula written out, in every family; its candidates, its divergences, and what is neutral."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import mmhall
+from mmhall.adapters.anatomy import Anatomy
+from mmhall.adapters.base import Request
+from mmhall.decoders.dola import divergence
+from mmhall.errors import CompositionError, OptionError
+from mmhall.generation.contrast import CONTRAST
+from mmhall.generation.step import Step
+from tests.decoders.rows import check
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
+
+pytestmark = QUIET
+
+VARIANTS = {
+    "released": ("beta=0.05", {"beta": 0.05}),
+    "weak": ("beta=0.05, alpha=0.1", {"beta": 0.05, "alpha": 0.1}),  # rounding counts a tenth of it as well
+    "normed": (
+        "beta=0.02, early_norm=True, divergence='jensen-shannon', alpha=0.7",
+        {"beta": 0.02, "reverse": True, "alpha": 0.7},
+    ),
+}
+FEW = ("llava", "qwen2_5_vl", "gemma3", "mllama", "qwen3_5", "blip_2", "llama4", "gemma4")
+RUNS = [(name, variant) for name in FEW for variant in ("released", "normed")] + [
+    pytest.param(name, variant, marks=pytest.mark.slow)
+    for name in FAMILIES
+    for variant in ("weak", "normed")
+    if name not in FEW
+]
+
+
+def kl(one, other):
+    """Of two rows of log-probabilities."""
+    return sum(math.exp(p) * (p - q) for p, q in zip(one.tolist(), other.tolist(), strict=True) if math.exp(p) > 0)
+
+
+def contrasted(main, earlies, *, beta, alpha=1.0, reverse=False):
+    """The scores of one step, (V,), from logits of the last layer and of each candidate."""
+    main, apart = main.double().log_softmax(-1), []
+    earlies = [early.double().log_softmax(-1) for early in earlies]
+    for early in earlies:
+        mixed = ((main.exp() + early.exp()) / 2).log()
+        pairs = ((main, mixed), (early, mixed)) if reverse else ((mixed, main), (mixed, early))
+        apart.append(sum(kl(*pair) for pair in pairs) / 2)
+    scores = main - alpha * earlies[apart.index(max(apart))]
+    return torch.where(main.exp() < beta * main.exp().max(), -math.inf, scores).float()
+
+
+@pytest.mark.parametrize(("name", "variant"), RUNS)
+def test_a_batch_is_the_formula_of_each_prompt(name, variant):
+    """Candidates are read by running the eager copy anew, with what enters a layer handed to its head instead."""
+    given, options = VARIANTS[variant]
+
+    def reference(adapter, reader, request, answer):
+        inputs = adapter.inputs([request])
+        main, states = reader.logits(inputs, answer[:-1]), dict(reader.states)
+        model, earlies = reader.eager.model, []
+        head, last = model.get_output_embeddings(), Anatomy(model).final_norm
+        tied = head.weight is model.get_input_embeddings().weight
+        for after in range(2 if tied else 0, len(adapter.layers), 2):
+            instead = last(states[after][None]) if variant == "normed" else states[after][None]
+            hook = head.register_forward_pre_hook(lambda module, args, instead=instead: (instead, *args[1:]))
+            earlies.append(reader.logits(inputs, answer[:-1]))
+            hook.remove()
+        return torch.stack([contrasted(main[at], [one[at] for one in earlies], **options) for at in range(len(answer))])
+
+    with torch.no_grad():
+        check(name, f"dola({given})", reference)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "depth", "wanted"),
+    [
+        ("low", 32, range(0, 16, 2)),
+        ("high", 32, range(16, 32, 2)),
+        ("all", 32, range(0, 32, 2)),
+        ("high", 5, [4]),
+        ("low", 1, [0]),
+        ("high", 1, [0]),
+    ],
+)
+def test_buckets_are_every_second_layer(bucket, depth, wanted, monkeypatch):
+    adapter = ours("llava")
+    monkeypatch.setattr(adapter, "layers", [adapter.layers[0]] * depth)
+    assert mmhall.strategy("dola", bucket=bucket).candidates(adapter) == list(wanted)
+
+
+def test_embeddings_that_are_the_head_are_no_candidate(monkeypatch):
+    for name, first in (("llava", 0), ("internvl", 2)):
+        adapter = ours(name)
+        monkeypatch.setattr(adapter, "layers", [adapter.layers[0]] * 8)
+        assert mmhall.strategy("dola(bucket='all')").candidates(adapter) == list(range(first, 8, 2))
+
+
+def test_the_released_divergence_is_not_jensen_shannons():
+    main = torch.tensor([[2.0, 1.0, -2.0]]).log_softmax(-1)
+    early = torch.tensor([[2.0, 0.0, 0.0]]).log_softmax(-1)
+    assert divergence(main, early).item() == pytest.approx(0.0474, abs=5e-5)
+    assert divergence(main, early, "jensen-shannon").item() == pytest.approx(0.0389, abs=5e-5)
+
+
+def test_tokens_that_no_layer_can_say_do_not_count():
+    logits = torch.tensor([[2.0, 1.0, -2.0, -math.inf], [2.0, 0.0, 0.0, -math.inf]]).log_softmax(-1)
+    got = divergence(logits[:1], logits[1:])
+    torch.testing.assert_close(got, divergence(logits[:1, :3], logits[1:, :3]))
+
+
+def combined(spec, main, *earlies):
+    """What mmhall makes of rows of logits of the last layer, and of some candidates."""
+    adapter = ours("llava")
+    session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs(REQUESTS[:2]))
+    exits = {one: early.log_softmax(-1) for one, early in zip(session.exits, earlies, strict=True)}
+    return session.combine(Step(main.log_softmax(-1), (), torch.zeros(len(main), 0, dtype=torch.long), exits=exits))
+
+
+def test_the_scores_of_a_toy():
+    main, early = torch.tensor([[2.0, 1.0, -2.0]]), torch.tensor([[2.0, 0.0, 0.0]])
+    got = combined("dola", main, early, main)
+    torch.testing.assert_close(got, torch.tensor([[-0.087, 0.913, -math.inf]]), rtol=0, atol=5e-4)
+
+
+def test_each_row_subtracts_the_layer_that_differs_most():
+    main = torch.tensor([[2.0, 1.0, 0.5], [2.0, 1.0, 0.5]])
+    far, near = torch.tensor([-2.0, 3.0, 0.0]), torch.tensor([2.0, 0.8, 0.5])
+    got = combined("dola(beta=0)", main, torch.stack([far, near]), torch.stack([near, far]))
+    torch.testing.assert_close(got, main.log_softmax(-1) - far.log_softmax(-1))
+
+
+def test_impossible_tokens_stay_impossible():
+    main, early = torch.tensor([[2.0, 1.0, -math.inf]]), torch.tensor([[1.0, 2.0, -math.inf]])
+    got = combined("dola(beta=0, alpha=2)", main, early, early)
+    assert got[0, 2] == -math.inf
+    assert got[0, :2].isfinite().all()
+
+
+@pytest.mark.parametrize("decoding", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 3}], ids=str)
+def test_neutral_options_ask_for_nothing(decoding):
+    adapter, spec = ours("llava"), "dola(alpha=0, beta=0)"
+    batch = adapter.inputs(REQUESTS[:2])
+    session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch)
+    assert not session.exits
+    assert session.combine is None
+    assert said(adapter, batch, spec, **decoding) == said(adapter, batch, **decoding)
+
+
+def test_without_a_picture_nothing_is_asked():
+    adapter = ours("llava")
+    session = mmhall.strategy("dola").fitted(adapter).prepare(adapter, adapter.inputs([Request("What?")]))
+    assert not session.exits
+    assert session.combine is None
+
+
+@pytest.mark.parametrize("spec", ["dola(beta=0.05)+vhr(alpha=4)", "dola(beta=0.05)+pai(gamma=1, alpha=2)"])
+def test_with_other_strategies_a_batch_equals_single_runs(spec):
+    """VHR reads another prompt in lock step, whose layers and head are no exits."""
+    adapter = ours("llava")
+    together = said(adapter, adapter.inputs(REQUESTS[:2]), spec)
+    assert together == [said(adapter, adapter.inputs([one]), spec)[0] for one in REQUESTS[:2]]
+    assert together != said(adapter, adapter.inputs(REQUESTS[:2]), "dola(beta=0.05)")
+
+
+def test_what_it_claims():
+    assert mmhall.strategy("dola").claims == {CONTRAST}
+    with pytest.raises(CompositionError, match="both want the contrast"):
+        mmhall.strategy("dola+vdd")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("alpha", -0.1), ("beta", 1.1), ("bucket", "middle"), ("divergence", "kl"), ("early_norm", 1)]
+)
+def test_what_it_cannot_do_is_refused(option, value):
+    with pytest.raises(OptionError, match=rf"^dola: {option} must be .*, got"):
+        mmhall.strategy("dola", **{option: value})

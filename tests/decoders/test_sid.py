@@ -1,0 +1,199 @@
+"""SID against its formula written out, in every family with image tokens; what its branch hides; what is neutral."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+import pytest
+import torch
+
+import mmhall
+from mmhall.adapters.base import Request
+from mmhall.attention import Op
+from mmhall.decoders.sid import LeastAttended, hidden
+from mmhall.errors import CompositionError, OptionError
+from mmhall.generation.contrast import CONTRAST
+from mmhall.generation.settings import Settings
+from tests.decoders.rows import IN_SEQUENCE, check, family
+from tests.generation.reference import QUIET, REQUESTS, ours, said
+from tests.jobs import opened
+
+pytestmark = QUIET
+
+FEW = ("llava", "qwen2_5_vl", "gemma3", "qwen3_5", "blip_2", "instructblip", "llama4", "gemma4")
+
+
+def introspective(main, other, *, alpha, beta):
+    main, other = main.log_softmax(-1), other.log_softmax(-1)
+    return torch.where(main.exp() < beta * main.exp().max(), -math.inf, (1 + alpha) * main - alpha * other)
+
+
+class Pruned:
+    """Edits of an eager pass: behind a layer, each row sees the image columns that its own row attended to least."""
+
+    def __init__(self, reader, layer, keep):
+        self.reader, self.layer, self.keep = reader, layer, keep
+        self.shares = torch.empty(0)
+
+    def row(self, row):
+        """The row whose attention decides what a row sees: of the prompt always the last."""
+        return max(row, self.reader.length - 1)
+
+    def probs(self, reader, layer, probs):
+        if layer == self.layer:
+            self.shares = probs[0].mean(dim=0)
+        return probs
+
+    def scores(self, reader, layer, scores):
+        if layer <= self.layer:
+            return scores
+        edited, image = scores.clone(), reader.image
+        for row in range(scores.shape[2]):
+            shares = self.shares[self.row(row)].tolist()
+            ranked = sorted(image, key=lambda column: shares[column])
+            edited[:, :, row, ranked[round(self.keep * len(image)) :]] -= 1e9
+        return edited
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in IN_SEQUENCE]
+)
+def test_a_batch_is_the_formula_of_each_prompt(name):
+    """The layer is the first that attends to text and picture, so that all others behind it are pruned."""
+    first = next(layer for layer, kind in enumerate(ours(name).kinds) if kind != "linear")
+
+    def reference(adapter, reader, request, answer):
+        inputs = adapter.inputs([request])
+        main = reader.logits(inputs, answer[:-1])
+        pruned = Pruned(reader, first, 0.25)
+        other = reader.logits(inputs, answer[:-1], probs=pruned.probs, scores=pruned.scores)
+        pairs = zip(main, other, strict=True)
+        return torch.stack([introspective(*logits, alpha=3.0, beta=0.05) for logits in pairs])
+
+    check(name, f"sid(alpha=3, beta=0.05, keep=0.25, layer='{first}')", reference)
+
+
+def test_a_later_layer_ranks_as_well():
+    def reference(adapter, reader, request, answer):
+        inputs = adapter.inputs([request])
+        pruned = Pruned(reader, 1, 0.5)
+        other = reader.logits(inputs, answer[:-1], probs=pruned.probs, scores=pruned.scores)
+        pairs = zip(reader.logits(inputs, answer[:-1]), other, strict=True)
+        return torch.stack([introspective(*logits, alpha=6.0, beta=0.02) for logits in pairs])
+
+    check("qwen2_5_vl", "sid(alpha=6, beta=0.02, keep=0.5, layer='1')", reference)
+
+
+class Watch(Op):
+    """Notes the newest row's weights by layer, (B, H, K) of each pass."""
+
+    def __init__(self):
+        self.seen = defaultdict(list)
+
+    def rows(self, call):
+        return call.newest
+
+    def see(self, call, rows, probs):
+        self.seen[call.layer].append(probs[:, :, -1])
+
+
+def test_the_branch_sees_the_least_attended_image_tokens_newly_chosen_at_each_step():
+    adapter, _ = family("llava")
+    batch = adapter.inputs(REQUESTS[:2])
+    session = mmhall.strategy("sid(keep=0.25, layer='0')").fitted(adapter).prepare(adapter, batch)
+    (branch,) = session.branches
+    main, other = Watch(), Watch()
+    watched = mmhall.Session(branches=[mmhall.Branch(branch.inputs, [*branch.ops, other])], combine=session.combine)
+    config = Settings(max_new_tokens=3).resolved(adapter.generator)
+    with torch.inference_mode():
+        _, rows = opened(adapter, batch, watched, config, watch=[main])
+        for _ in range(2):
+            rows.step(rows.scores().argmax(dim=-1))
+    image = adapter.image_mask(batch["input_ids"])
+    chosen = []
+    for step in range(3):
+        ranking = other.seen[0][step].mean(dim=1)
+        torch.testing.assert_close(ranking, main.seen[0][step].mean(dim=1))  # up to there both are the same
+        for row, own in enumerate(image):
+            columns = own.nonzero()[:, 0]
+            least = columns[ranking[row, columns].argsort()[: round(0.25 * len(columns))]].sort().values
+            for layer in (1, 2):
+                weights = other.seen[layer][step][row]
+                assert torch.equal(columns[(weights[:, columns] > 0).any(dim=0)], least)
+                assert (main.seen[layer][step][row][:, columns] > 0).all()
+            chosen.append((row, tuple(least.tolist())))
+    assert len(set(chosen)) > 2, "the choice never changes"
+
+
+def test_what_is_hidden():
+    attended = torch.tensor([[[0.4, 0.1, 0.3, 0.1, 0.1]], [[0.1, 0.2, 0.3, 0.4, 0.0]]])
+    image = torch.tensor([[[False, True, True, True, True]], [[True, True, True, False, False]]])
+    wanted = [[[False, False, True, False, True]], [[False, True, True, False, False]]]
+    assert hidden(attended, image, torch.tensor([2, 1])[:, None, None]).tolist() == wanted
+    everything = torch.tensor([0, 9])[:, None, None]
+    assert hidden(attended, image, everything).tolist() == [image[0].tolist(), [[False] * 5]]
+
+
+def test_the_published_number_of_tokens_is_kept_of_576():
+    for keep, count in ((0.1736, 100), (0.0868, 50)):
+        assert LeastAttended(1, 32, torch.ones(1, 576, dtype=torch.bool), keep)._count.tolist() == [count]
+
+
+@pytest.mark.parametrize("decoding", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 3}], ids=str)
+@pytest.mark.parametrize("spec", ["sid(alpha=0, beta=0)", "sid(keep=1, beta=0)"])
+def test_neutral_options_ask_for_nothing(spec, decoding):
+    adapter = ours("llava")
+    batch = adapter.inputs(REQUESTS[:2])
+    session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch)
+    assert not session.branches
+    assert session.combine is None
+    assert said(adapter, batch, spec, **decoding) == said(adapter, batch, **decoding)
+
+
+@pytest.mark.parametrize("spec", ["sid(alpha=0)", "sid(keep=1)"])
+def test_with_nothing_to_subtract_there_is_no_branch(spec):
+    adapter = ours("llava")
+    session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs(REQUESTS[:2]))
+    assert not session.branches
+    assert session.combine.alpha == 0
+
+
+def test_without_a_picture_nothing_is_asked():
+    adapter = ours("llava")
+    session = mmhall.strategy("sid").fitted(adapter).prepare(adapter, adapter.inputs([Request("What?")]))
+    assert not session.branches
+    assert session.combine is None
+
+
+def test_what_it_claims():
+    assert mmhall.strategy("sid").claims == {CONTRAST}
+    mmhall.strategy("sid+vhr")
+    with pytest.raises(CompositionError, match="both want the contrast"):
+        mmhall.strategy("sid+vcd")
+
+
+def test_a_search_that_tries_tokens_side_by_side_ranks_for_each_of_them():
+    """A contrasting search of candidates reads them as siblings; it says what it says where each is read alone."""
+    adapter = ours("llava")
+    spec = "opera(num_attn_candidates=3, penalty_weights=20.0, threshold=2, scale_factor=400.0)+sid(alpha=3, keep=0.25)"
+    together = said(adapter, adapter.inputs(REQUESTS[:2]), spec, max_new_tokens=6)
+    assert together == [said(adapter, adapter.inputs([one]), spec, max_new_tokens=6)[0] for one in REQUESTS[:2]]
+
+
+def test_pictures_that_are_no_tokens_are_refused():
+    with pytest.raises(CompositionError, match=r"^sid: mllama cannot carry it: .*cross-attention.*no image tokens"):
+        mmhall.strategy("sid").fitted(ours("mllama"))
+
+
+def test_several_layers_are_refused():
+    adapter = ours("llava")
+    method = mmhall.strategy("sid(layer='0:2')").fitted(adapter)
+    with pytest.raises(OptionError, match=r"^sid: layer must be one layer of this model, got '0:2'"):
+        method.prepare(adapter, adapter.inputs(REQUESTS[:2]))
+
+
+@pytest.mark.parametrize(("option", "value"), [("alpha", -0.1), ("beta", 1.1), ("keep", 1.1), ("keep", -0.1)])
+def test_what_it_cannot_do_is_refused(option, value):
+    with pytest.raises(OptionError, match=rf"^sid: {option} must be a number (>= 0|in \[0, 1\]), got"):
+        mmhall.strategy("sid", **{option: value})

@@ -56,8 +56,8 @@ class ShortLayer(DynamicLayer):
 
     def reset(self) -> None:
         """Be empty, and hold all positions from now on."""
-        super().reset()
-        self.missing = 0
+        self.keys = self.values = None  # older versions of transformers keep them, as zeros
+        self.is_initialized, self.missing = False, 0
 
 
 _BY_POSITION = {DynamicLayer, DynamicSlidingWindowLayer, ShortLayer}  # they hold a column for each position, or most

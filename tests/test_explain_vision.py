@@ -37,10 +37,10 @@ def told():
 
 
 def test_layers_of_the_tower_are_told_from_those_of_the_decoder(told):
-    assert [(op.layers, op.kinds, op.encoder_layers) for op in told.ops] == [
-        ((), ("vision",), ()),
-        ((), ("vision",), (1,)),
-        ((0, 1), ("full", "vision"), (0, 1)),
+    assert [(op.layers, op.kinds, op.vision_layers) for op in told.ops] == [
+        ((), (), ()),
+        ((), (), (1,)),
+        ((0, 1), ("full",), (0, 1)),
     ]
 
 

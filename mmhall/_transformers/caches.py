@@ -35,6 +35,76 @@ def is_fixed(cache: Cache | None) -> bool:
     return isinstance(cache, StaticCache)
 
 
+class ShortLayer(DynamicLayer):
+    """Keys and values of a layer that was not given all positions of a prompt.
+
+    Its length is that of the sequence, so that positions and masks are those of the whole model; its columns are
+    fewer, the newest last.
+
+    Attributes:
+        missing: Positions that have no column.
+    """
+
+    def __init__(self, missing: int) -> None:
+        """Be empty, and get ready for a sequence with so many positions left out."""
+        super().__init__()
+        self.missing = missing
+
+    def get_seq_length(self) -> int:
+        """Return how many positions were seen."""
+        held = int(super().get_seq_length())
+        return held + self.missing if held else 0
+
+    def reset(self) -> None:
+        """Be empty, and hold all positions from now on."""
+        self.keys = self.values = None  # older versions of transformers keep them, as zeros
+        self.is_initialized, self.missing = False, 0
+
+
+_BY_POSITION = {DynamicLayer, DynamicSlidingWindowLayer, ShortLayer}  # they hold a column for each position, or most
+
+
+def shorten(cache: Cache | None, layer: int, missing: int) -> None:
+    """Let a layer of an empty cache hold fewer columns than there are positions; it must be given them in this pass.
+
+    A sliding layer then keeps also what leaves its window; the mask leaves it out.
+
+    Args:
+        cache: None: nothing is kept anyway.
+        layer: 0-based.
+        missing: Positions that have no column.
+
+    Raises:
+        ModelError: The layer's cache is of another kind than dynamic.
+    """
+    if cache is None:
+        return
+    if type(cache) is DynamicCache and not cache.offloading:
+        while len(cache.layers) <= layer:  # made without a config, it adds layers as they are written
+            cache.layers.append(DynamicLayer())
+        if type(cache.layers[layer]) in _BY_POSITION:
+            cache.layers[layer] = ShortLayer(missing)
+            return
+        kind = type(cache.layers[layer]).__name__
+    else:
+        kind = "offloaded DynamicCache" if type(cache) is DynamicCache else type(cache).__name__
+    raise ModelError(f"tokens cannot be dropped from layer {layer} of a cache of kind {kind}; use a dynamic cache")
+
+
+def columns(cache: Cache | None, layer: int) -> int:
+    """Return how many key columns a layer holds that dropped tokens.
+
+    Raises:
+        ModelError: It did not.
+    """
+    held = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
+    if type(held) is not ShortLayer or held.keys is None:
+        raise ModelError(
+            f"layer {layer} has read this prompt without dropping tokens; read it anew with the ops that drop them"
+        )
+    return int(held.keys.shape[2])
+
+
 def replace_newest(cache: Cache | None, layer: int, rows: slice, keys: Tensor, values: Tensor) -> None:
     """Put other keys and values of the newest positions into a layer of a cache, in place.
 
@@ -49,7 +119,7 @@ def replace_newest(cache: Cache | None, layer: int, rows: slice, keys: Tensor, v
         CompositionError: The layer does not keep single positions to go back to.
     """
     held: Any = cache.layers[layer] if cache is not None else None
-    if type(held) is not DynamicLayer or cache is None or cache.offloading:
+    if type(held) not in (DynamicLayer, ShortLayer) or cache is None or cache.offloading:
         kind = type(held if type(cache) is DynamicCache else cache).__name__
         kind = f"{type(cache).__name__}, offloaded" if cache is not None and cache.offloading else kind
         raise CompositionError(
@@ -71,11 +141,10 @@ def joinable(caches: Sequence[DynamicCache]) -> bool:
         return False
     lengths = [cache.get_seq_length() for cache in caches]
     for layers in zip(*stacks, strict=True):
-        if len({type(layer) for layer in layers}) > 1:
-            return False
-        if type(layers[0]) is LinearAttentionLayer or _holds_nothing(layers[0]):
+        kinds = {type(layer) for layer in layers}
+        if kinds == {LinearAttentionLayer} or all(_holds_nothing(layer) for layer in layers):
             continue
-        if type(layers[0]) not in (DynamicLayer, DynamicSlidingWindowLayer):
+        if not kinds <= _BY_POSITION or len(kinds - {ShortLayer}) > 1 or any(_holds_nothing(layer) for layer in layers):
             return False
         held = [layer.get_seq_length() for layer in layers]
         if held != lengths and len(set(held)) > 1:
@@ -88,8 +157,8 @@ def join(caches: Sequence[DynamicCache]) -> DynamicCache:
 
     A position in the padding must be masked from then on. The other caches are used up.
     """
-    for layers in zip(*(cache.layers for cache in caches), strict=True):
-        _join_layers(layers)
+    stacks = zip(*(cache.layers for cache in caches), strict=True)
+    caches[0].layers = [_joined_layer(layers) for layers in stacks]
     return caches[0]
 
 
@@ -106,11 +175,10 @@ def taken(cache: DynamicCache, rows: Tensor) -> DynamicCache:
 
 def splittable(cache: DynamicCache) -> bool:
     """Whether tokens can be tried side by side: every layer holds a key for each position, or none at all."""
-    kinds = DynamicLayer, DynamicSlidingWindowLayer
     recurrent = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers)
     if type(cache) is not DynamicCache or recurrent:
         return False
-    return all(type(layer) in kinds or _holds_nothing(layer) for layer in cache.layers)
+    return all(type(layer) in _BY_POSITION or _holds_nothing(layer) for layer in cache.layers)
 
 
 def lengths(cache: DynamicCache) -> list[int]:
@@ -179,7 +247,7 @@ def _kept(states: Tensor, first: int, held: int, rows: Tensor, siblings: Tensor 
     return states[:, :, : held + 1]
 
 
-def _join_layers(layers: Sequence[CacheLayerMixin]) -> None:
+def _joined_layer(layers: Sequence[CacheLayerMixin]) -> CacheLayerMixin:
     first = layers[0]
     if isinstance(first, LinearAttentionCacheLayerMixin):
         for states in (first.conv_states, first.recurrent_states):
@@ -187,14 +255,19 @@ def _join_layers(layers: Sequence[CacheLayerMixin]) -> None:
                 if state is not None:
                     held = "conv_states" if states is first.conv_states else "recurrent_states"
                     states[index] = torch.cat([getattr(layer, held)[index] for layer in layers])
-        return
+        return first
     if _holds_nothing(first) or not first.is_initialized:
-        return
-    length = max(layer.keys.shape[2] for layer in layers)
-    first.keys = torch.cat([_padded(layer.keys, length) for layer in layers])
-    first.values = torch.cat([_padded(layer.values, length) for layer in layers])
-    if isinstance(first, DynamicSlidingWindowLayer):
-        first.cumulative_length = max(layer.cumulative_length for layer in layers)
+        return first
+    seen, length = max(layer.get_seq_length() for layer in layers), max(layer.keys.shape[2] for layer in layers)
+    joined = next((layer for layer in layers if isinstance(layer, ShortLayer)), first)
+    joined.keys, joined.values = (
+        torch.cat([_padded(getattr(layer, part), length) for layer in layers]) for part in ("keys", "values")
+    )
+    if isinstance(joined, ShortLayer):
+        joined.missing = seen - length
+    elif isinstance(joined, DynamicSlidingWindowLayer):
+        joined.cumulative_length = seen
+    return joined
 
 
 def _holds_nothing(layer: CacheLayerMixin) -> bool:

@@ -27,6 +27,10 @@ BATCH_AXIS = {  # of what grows by a position a token; the axis of positions fol
     "cross_attention_mask": 0,
     "position_ids": -2,  # M-RoPE puts an axis of (time, row, column) before it
 }
+LAYER_AXES = {  # of rows and of positions, in what a decoder layer is given beside states and mask
+    "position_embeddings": (-3, -2),
+    "position_ids": (-2, -1),  # M-RoPE puts an axis before them
+}
 # Mllama of transformers 5.17 warns of its own calls, which no user can change.
 warnings.filterwarnings("ignore", "`hidden_state` is deprecated", FutureWarning)
 

@@ -16,7 +16,8 @@ from mmhall.adapters.batch import Batch, Inputs, has_picture
 from mmhall.adapters.tower import tower_of
 from mmhall.artifacts import Artifact
 from mmhall.attention import Call, Exit, Exits, Op, OpenTower, PictureRows, Plan, active, close_door, open_door
-from mmhall.attention.plan import at_site
+from mmhall.attention.dropping import Drop, check_layers
+from mmhall.attention.plan import ROWS, at_site
 from mmhall.errors import ModelError
 
 
@@ -97,21 +98,27 @@ class BoundModel:
             empty: Without ops, return a plan that asks for nothing.
 
         Raises:
-            ModelError: The adapter was closed: ops would be ignored without a word; or the model lacks a part or site.
-            CompositionError: Two ops edit the same states, or one asks for what the vision tower does not have.
+            ModelError: The adapter was closed: ops would be ignored without a word; or the model lacks a part or site,
+                or its layers cannot do without tokens that are to be dropped.
+            CompositionError: Two ops edit the same states, or one asks for what the vision tower does not have, or acts
+                where tokens are missing.
         """
         if ops and not self._open:
             raise ModelError("the model was closed and has its own attention back; load it again to read or steer it")
         if not ops and not empty:
             return None
+        for op in ops:
+            if isinstance(op, Drop):
+                check_layers(op, self.decoder.config, self.kinds, self.newest_only)
+        whole = "in", ROWS
         named = [
             (layer, site)
             for layer in range(len(self.kinds))
-            for site in ("in", *SITES)
+            for site in (*whole, *SITES)
             if any(at_site(op, self.kinds, layer, site) for op in ops)
         ]
         modules = {
-            (layer, site): self.layers[layer] if site == "in" else self.anatomy.decoder.site(layer, site)
+            (layer, site): self.layers[layer] if site in whole else self.anatomy.decoder.site(layer, site)
             for layer, site in named
         }
         tower = tower_of(self.anatomy, ops, None if inputs is None else self.pictures(inputs))

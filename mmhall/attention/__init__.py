@@ -2,6 +2,7 @@
 
 from mmhall.attention.columns import Columns, Groups
 from mmhall.attention.door import NAME, close_door, open_door
+from mmhall.attention.dropping import Drop
 from mmhall.attention.exits import Exit, Exits
 from mmhall.attention.layers import layers_named, layers_option
 from mmhall.attention.linears import few_rows
@@ -22,6 +23,7 @@ __all__ = [
     "Block",
     "Call",
     "Columns",
+    "Drop",
     "Exit",
     "Exits",
     "Frame",

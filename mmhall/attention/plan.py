@@ -9,12 +9,14 @@ from types import MappingProxyType
 
 from torch import nn
 
+from mmhall.attention.dropping import Drop, dropping
 from mmhall.attention.ops import FEATURES, VISION, Op, overrides
 from mmhall.attention.passes import Block, Frame, announced
 from mmhall.attention.states import standing
 from mmhall.attention.tower import Tower, encoding
 from mmhall.errors import CompositionError
 
+ROWS = "rows"  # the site at which tokens are dropped
 _IN_ATTENTION = ("bias", "rows", "edit_output", "keep")
 
 
@@ -28,6 +30,7 @@ class Plan:
         modules: What holds each site that an op edits or sees, by layer and site.
         tower: What is asked of the vision tower; None: nothing.
         compared: Layers whose head outputs an op compares with those of a pass in lock step.
+        drop: What drops tokens of the prompts; None: nothing does.
     """
 
     ops: tuple[Op, ...]
@@ -35,6 +38,7 @@ class Plan:
     modules: Mapping[tuple[int, str], nn.Module] = field(default_factory=dict)
     tower: Tower | None = None
     compared: frozenset[int] = field(init=False)
+    drop: Drop | None = field(init=False)
     _attending: tuple[tuple[Op, ...], ...] = field(init=False, repr=False)
     _sites: Mapping[tuple[int, str], tuple[Op, ...]] = field(init=False, repr=False)
 
@@ -42,7 +46,7 @@ class Plan:
         """Sort the ops.
 
         Raises:
-            CompositionError: Two ops edit the states of one site of one layer.
+            CompositionError: Two ops edit the states of one site of one layer, or one acts where tokens are missing.
         """
         set_once = object.__setattr__
         set_once(self, "modules", MappingProxyType(dict(self.modules)))
@@ -60,6 +64,7 @@ class Plan:
         set_once(self, "_sites", sites)
         compared = (i for i in layers if any(op.compares for op in self.of_layer(i)))
         set_once(self, "compared", frozenset(compared))
+        set_once(self, "drop", self._dropping())
 
     @property
     def remembers(self) -> bool:
@@ -77,6 +82,20 @@ class Plan:
         own = (op for op in self.ops if concerns(op, self.kinds, layer) and self.kinds[layer] != "linear")
         return tuple(op for op in own if any(overrides(op, method) for method in _IN_ATTENTION))
 
+    def _dropping(self) -> Drop | None:
+        """Return the op that drops tokens, if there is one, and refuse what would mistake the rows that are left."""
+        drops = [op for op in self.ops if isinstance(op, Drop) and not op.empty]
+        if len(drops) > 1:
+            raise CompositionError("two strategies drop tokens of the prompt, and a run can do that once; use one")
+        for layer in range(drops[0].layer, len(self.kinds)) if drops else ():
+            acting = (*self.of_layer(layer), *self.at_site(layer, "attn"), *self.at_site(layer, "mlp"))
+            if acting:
+                raise CompositionError(
+                    f"{type(acting[0]).__name__} acts inside layer {layer}, where tokens of the prompt are missing: "
+                    f"they are dropped from layer {drops[0].layer} on; give it earlier layers, or use one of the two"
+                )
+        return drops[0] if drops else None
+
     def of_layer(self, layer: int) -> tuple[Op, ...]:
         """Return the ops that a layer's attention calls, in the order they act."""
         return self._attending[layer]
@@ -92,7 +111,9 @@ def concerns(op: Op, kinds: Sequence[str], layer: int) -> bool:
 
 
 def at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
-    """Whether an op edits the states of a site, or sees what enters the layer ("in")."""
+    """Whether an op edits the states of a site, sees what enters the layer ("in"), or drops tokens before ("rows")."""
+    if site == ROWS:
+        return isinstance(op, Drop) and op.acts(layer)
     if site == FEATURES:
         return site in op.sites and bool(VISION & op.kinds)
     return concerns(op, kinds, layer) and (overrides(op, "see_states") if site == "in" else site in op.sites)
@@ -105,8 +126,12 @@ def reading(frame: Frame) -> Iterator[None]:
         stack.enter_context(announced(frame))
         stack.enter_context(encoding(frame))
         modules = {key: held for plan in frame.plans for key, held in plan.modules.items()}
-        if modules:
-            stack.enter_context(standing(frame, modules))
+        sites = {key: held for key, held in modules.items() if key[1] != ROWS}
+        if sites:
+            stack.enter_context(standing(frame, sites))
+        whole = {layer: held for (layer, site), held in modules.items() if site == ROWS}
+        if whole:
+            stack.enter_context(dropping(frame, whole))
         yield
 
 

@@ -214,7 +214,7 @@ class Guided(PromptSearch):
         said = torch.tensor([text.said for text in texts], dtype=torch.long, device=device)
         memory = Memory.joined([text.memory for text in texts])
         if said.shape[1]:
-            last = 1 if rows.remembers or list(memory) else 0  # what reading it adds, a text does not yet remember
+            last = 1 if rows.one_by_one or list(memory) else 0  # what reading it adds, a text does not yet remember
             rows.reread(said[:, : said.shape[1] - last], memory)
             if last:
                 rows.step(said[:, -1])

@@ -116,6 +116,11 @@ def _keep(call: Call, ops: Sequence[Op], rows: slice) -> None:
     for op in ops:
         if not overrides(op, "keep"):
             continue
+        if call.where.frame.siblings:
+            raise CompositionError(
+                "keys and values cannot be replaced while a search tries several tokens after each row; use this "
+                "strategy with greedy decoding, sampling, beams or another search"
+            )
         if call.kind == "cross":
             raise CompositionError(
                 f"keys and values of layer {call.layer} cannot be replaced: its columns are positions of the picture, "

@@ -67,6 +67,11 @@ class Plan:
         set_once(self, "drop", self._dropping())
 
     @property
+    def one_by_one(self) -> bool:
+        """Whether tokens must be read one after the other: an op remembers, or replaces keys that later ones see."""
+        return any(op.remembers or overrides(op, "keep") for op in self.ops)
+
+    @property
     def remembers(self) -> bool:
         """Whether an op uses what rows remember."""
         return any(op.remembers for op in self.ops)

@@ -106,10 +106,10 @@ class Rows:
         return combined(self._combine, Step(main, tuple(branches), self.said, self.memory, exits, levels))
 
     @property
-    def remembers(self) -> bool:
-        """Whether an op uses what the rows remember."""
+    def one_by_one(self) -> bool:
+        """Whether tokens must be read one after the other, because of what an op does on the way."""
         blocks = (block for state in self._states for block in state.blocks)
-        return any(block.plan is not None and block.plan.remembers for block in blocks)
+        return any(block.plan is not None and block.plan.one_by_one for block in blocks)
 
     @property
     def splittable(self) -> bool:
@@ -125,14 +125,14 @@ class Rows:
     def reread(self, tokens: Tensor, memory: Memory | None = None) -> None:
         """Feed each main row the next tokens of an answer, and its branches the same.
 
-        It takes one pass, unless something has to be remembered on the way: an op remembers, or there is a combination
-        and `memory` is not known. Then tokens are fed one after the other, and each is scored before it is fed.
+        It takes one pass, unless tokens must be read one by one: for an op, or because there is a combination and
+        `memory` is not known. Then tokens are fed one after the other, and each is scored before it is fed.
 
         Args:
             tokens: (N, tokens); there may be none.
             memory: What the rows are to remember afterwards; None: what follows from the tokens.
         """
-        if self.remembers or (memory is None and self._combine is not None):
+        if self.one_by_one or (memory is None and self._combine is not None):
             for token in tokens.T:
                 self.scores()
                 self.step(token)

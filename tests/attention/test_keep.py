@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
@@ -12,9 +14,9 @@ from mmhall.attention import ATTENTION, Op, active
 from mmhall.errors import CompositionError
 from mmhall.generation.job import Kept
 from mmhall.generation.settings import Settings
-from mmhall.strategies import Branch, Session
+from mmhall.strategies import Branch, Session, strategy
 from tests.generation.reference import QUIET, REQUESTS, cut, ends, ours, theirs
-from tests.jobs import decode
+from tests.jobs import decode, opened
 
 pytestmark = QUIET
 
@@ -30,6 +32,8 @@ def smoothed(columns, strength):
 
 class Smooth(Op):
     """Keeps the newest column of each pass smoothed; where the last three stand, `source` says."""
+
+    remembers = True
 
     def __init__(self, strength=STRENGTH, layers=None, source="call", kinds=None):
         self._strength, self._source, self.calls = strength, source, []
@@ -244,3 +248,25 @@ def quantised(adapter):
         return QuantizedCache("fp8", adapter.model.config)
     except ValueError:
         pytest.skip("this transformers has no such cache without a further package")
+
+
+@torch.inference_mode()
+def test_an_answer_read_anew_is_smoothed_token_by_token():
+    adapter, answers = ours("llava"), torch.tensor([[90, 97, 111], [110, 91, 102]])
+    stepped, anew = (
+        opened(adapter, adapter.inputs(REQUESTS[:2]), Session([Smooth(source="memory")]), config(adapter))[1]
+        for _ in range(2)
+    )
+    for tokens in answers.T:
+        stepped.step(tokens)
+    anew.reread(answers)
+    assert torch.equal(anew.logits[0], stepped.logits[0])
+
+
+def test_tokens_tried_side_by_side_are_refused():
+    adapter = ours("llava")
+    inputs = adapter.inputs(REQUESTS[:1])
+    session = strategy("opera").fitted(adapter).prepare(adapter, inputs)
+    session = replace(session, ops=[*session.ops, Smooth()])
+    with pytest.raises(CompositionError, match="while a search tries several tokens"):
+        decode(adapter, inputs, session, config(adapter, num_beams=2, max_new_tokens=30))

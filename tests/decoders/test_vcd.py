@@ -19,8 +19,9 @@ MIXED = ("llava", "llava_next", "qwen2_5_vl", "gemma3", "gemma4", "idefics3", "q
 REPEATED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v")
 
 
-def contrasted(clean, noised):
+def contrasted(step):
     """Score token by token: 3.5 z - 2.5 z', out below 2 % of the top probability."""
+    clean, (noised,) = step.main, step.branches
     probabilities = clean.softmax(dim=-1)
     scores = 3.5 * clean - 2.5 * noised
     return torch.where(probabilities >= 0.02 * probabilities.amax(dim=-1, keepdim=True), scores, -math.inf)

@@ -10,6 +10,7 @@ from mmhall.adapters.base import Request
 from mmhall.errors import OptionError
 from mmhall.generation.contrast import Contrast
 from mmhall.generation.free import FREE, free_inputs
+from mmhall.generation.step import Step
 from mmhall.strategies import Branch, Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said, searched, separately
 
@@ -22,7 +23,7 @@ MIXED = ("llava", "qwen2_5_vl", "gemma4", "idefics3", "blip_2", "mllama")
 def free(llava, picture, kind):
     inputs = llava.adapter.inputs([Request("Is there a dog?", (picture,))])
     session = mmhall.strategy("vdd", free=kind).fitted(llava.adapter).prepare(llava.adapter, inputs)
-    return inputs, session.branches
+    return inputs, [branch.inputs for branch in session.branches]
 
 
 def of_raw_logits(step):
@@ -78,8 +79,10 @@ def test_the_mean_of_log_probabilities_is_that_of_logits_to_a_constant():
     torch.manual_seed(0)
     main, one, other = torch.randn(3, 4, 50) * 3
     main[:, 7] = one[:, 7] = other[:, 7] = -math.inf
-    got = Contrast(2.5, 0.05)(*(part.log_softmax(dim=-1) for part in (main, one + 3, other - 7)))
-    theirs = of_raw_logits(main, one, other)
+    said = torch.zeros(4, 0)
+    first, *rest = (part.log_softmax(dim=-1) for part in (main, one + 3, other - 7))
+    got = Contrast(2.5, 0.05)(Step(first, tuple(rest), said))
+    theirs = of_raw_logits(Step(main, (one, other), said))
     kept = theirs > -math.inf
     assert torch.equal(got > -math.inf, kept)
     assert not kept.all()

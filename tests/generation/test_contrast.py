@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmhall.generation.contrast import Contrast, contrast
+from mmhall.generation.step import Step
 
 INF = math.inf
 
@@ -41,7 +42,8 @@ def test_a_token_only_the_other_branch_rules_out_is_favoured_but_finite():
 
 def test_several_branches_are_averaged():
     main, a, b = torch.tensor([[-1.0]]), torch.tensor([[-2.0]]), torch.tensor([[-4.0]])
-    torch.testing.assert_close(Contrast(1.0, 0.0)(main, a, b), torch.tensor([[-2.0 + 3.0]]))
+    got = Contrast(1.0, 0.0)(Step(main, (a, b), torch.zeros(1, 0)))
+    torch.testing.assert_close(got, torch.tensor([[-2.0 + 3.0]]))
 
 
 rows = st.lists(st.floats(-20, 20), min_size=2, max_size=6)

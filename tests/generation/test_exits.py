@@ -374,7 +374,7 @@ def test_threads_read_exits_of_one_model_each_by_itself():
 
 def test_a_layer_that_is_not_there_is_refused():
     adapter = ours("llava")
-    for layer in 3, -1:
+    for layer in 3, -2:
         with pytest.raises(ModelError, match=f"no layer {layer} to leave early: the model's are 0 to 2"):
             recorded(adapter, adapter.inputs(REQUESTS[:1]), [Exit(layer)])
 

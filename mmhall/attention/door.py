@@ -23,7 +23,7 @@ from mmhall._transformers import caches
 from mmhall._transformers.attention import attend_through, attention_of, register, sdpa
 from mmhall.attention.linears import close_linears, open_linears
 from mmhall.attention.ops import Call, Op, overrides
-from mmhall.attention.passes import Frame, close_passes, current, open_passes
+from mmhall.attention.passes import Frame, Pass, close_passes, current, open_passes
 from mmhall.attention.rows import causal, masked, output_of, scores_of, uncast
 from mmhall.errors import CompositionError, MmhallWarning, ModelError
 
@@ -80,16 +80,29 @@ def attention(
     for first, count in _runs(own):
         rows = slice(first * size, (first + count) * size)
         part = query[rows], key[rows], value[rows], _rows(mask, rows)
-        if not own[first]:
+        if own[first]:
+            outputs.append(_block(passes.blocks[first], layer, kind, part, scale, own[first], plain, rows))
+        else:
             outputs.append(plain(*part)[0])
-            continue
-        where = passes.blocks[first]
-        offset = where.first_column(kind, key.shape[2])
-        reference = _reference(passes.frame, layer, own[first])
-        call = Call(layer, kind, where, offset, *part, scale, reference)
-        outputs.append(planned(call, own[first], plain))
-        _keep(call, own[first], rows)
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0], None
+
+
+def _block(
+    where: Pass,
+    layer: int,
+    kind: str,
+    part: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    scale: float,
+    ops: Sequence[Op],
+    plain: Callable[..., Any],
+    rows: slice,
+) -> Tensor:
+    """Attend in the rows of one block, with its ops; `part` is its queries, keys, values and mask."""
+    offset = where.first_column(kind, part[1].shape[2])
+    call = Call(layer, kind, where, offset, *part, scale, _reference(where.frame, layer, ops))
+    output = planned(call, ops, plain)
+    _keep(call, ops, rows)
+    return output
 
 
 def _runs(own: Sequence[Sequence[Op]]) -> Iterator[tuple[int, int]]:

@@ -37,11 +37,12 @@ from transformers.generation import BaseStreamer
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Adapter
-from mmhall.attention import Call, Columns, Op
+from mmhall.attention import Call, Columns, Exit, Op, Visit
 from mmhall.decoders import STRATEGIES
 from mmhall.generation.job import Job, Recipe
 from mmhall.generation.run import decode, run, source
 from mmhall.generation.settings import Settings
+from mmhall.generation.step import Step
 from mmhall.strategies import Session, Strategy
 from mmhall.strategies import strategy as make_strategy
 from mmhall.trace import Probe
@@ -157,8 +158,8 @@ def _variants(
     shown = copy.deepcopy(config)
     shown.update(output_attentions=True, return_dict_in_generate=True)
 
-    def planned(make: Callable[[], Op], streamer: BaseStreamer) -> None:
-        run(Job(adapter, inputs, Session(ops=[make()]), config, [], streamer=streamer))
+    def asked_for(make: Callable[[], Session], streamer: BaseStreamer) -> None:
+        run(Job(adapter, inputs, make(), config, [], streamer=streamer))
 
     def chained(method: Strategy, streamer: BaseStreamer) -> None:
         recipe = Recipe(method.fitted(adapter), {}, settings, config)
@@ -177,7 +178,7 @@ def _variants(
     return {
         PLAIN: lambda streamer: own.generate(**asked, streamer=streamer),
         EAGER: lambda streamer: eager.generate(**inputs, generation_config=shown, streamer=streamer),
-        **{name: partial(planned, make) for name, make in _ops(adapter, inputs).items()},
+        **{name: partial(asked_for, make) for name, make in _sessions(adapter, inputs).items()},
         **{str(method): partial(chained, method) for method in methods if method.beams == 1},
         BEAMS: lambda streamer: own.generate(
             **inputs, generation_config=wide, logits_processor=LogitsProcessorList([streamer])
@@ -257,8 +258,8 @@ def _twin(model: PreTrainedModel, attention: str) -> PreTrainedModel:
     return twin
 
 
-def _ops(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Op]]:
-    """Return an op of every kind, each for all layers and heads, on the image columns."""
+def _sessions(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Session]]:
+    """Return sessions by what they ask for: an op of every kind, in all layers and heads, on the image columns."""
     image = adapter.image_mask(inputs["input_ids"])
     places = image[0].nonzero()[:, 0]
     layers, heads = range(len(adapter.layers)), range(adapter.heads)
@@ -292,12 +293,25 @@ def _ops(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable[[], 
         def edit_output(self, call: Call, output: Tensor) -> Tensor:
             return output * 0.9
 
+    class Outputs(Op):
+        sites = frozenset({"out"})
+
+        def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
+            return states * 0.99
+
+    exits = [Exit(layer) for layer in list(layers)[-5:-1]]
+
+    def lean(step: Step) -> Tensor:
+        return step.main - 0.1 * step.exits[exits[0]]
+
     return {
-        "probe of the newest row": lambda: Probe(adapter, places, layers, heads),
-        "bias on image columns": Bias,
-        "edited scores of the newest row": Scores,
-        "edited weights of the newest row": Weights,
-        "scaled heads": Heads,
+        "probe of the newest row": lambda: Session([Probe(adapter, places, layers, heads)]),
+        "bias on image columns": lambda: Session([Bias()]),
+        "edited scores of the newest row": lambda: Session([Scores()]),
+        "edited weights of the newest row": lambda: Session([Weights()]),
+        "scaled heads": lambda: Session([Heads()]),
+        "scaled states that leave a layer": lambda: Session([Outputs()]),
+        "exits of four layers": lambda: Session(exits=exits, combine=lean),
     }
 
 

@@ -247,7 +247,7 @@ class Guided(PromptSearch):
             for row, token in enumerate(chosen.tolist()):
                 if row not in drafts and (ended[row] or not _TERMINAL.isdisjoint(self._tokenizer.decode([token]))):
                     new = tuple(ids[row, start:].tolist())
-                    memory = rows.memory.selected(torch.tensor([row]))
+                    memory = rows.memory.selected(torch.tensor([row]), len(ids))
                     drafts[row] = Draft(texts[row], new, float(sums[row]), ended[row], memory)
             if len(drafts) == len(ids):
                 return [drafts[row] for row in range(len(ids))]

@@ -12,6 +12,7 @@ model, else with what its paper published for it, else with a rule of thumb rela
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -87,9 +88,17 @@ class Session:
         wrong = next((one for one in self.branches if not isinstance(one, Branch)), None)
         if wrong is not None:
             raise CompositionError(f"a session's branches are mmhall.Branch(inputs), got a {type(wrong).__name__}")
-        if (self.decoded or self.exits) and self.combine is None:
-            what = "branches" if self.decoded else "exits"
-            raise CompositionError(f"a session has {what} but no `combine` to read them with")
+        if self.decoded and self.combine is None:
+            raise CompositionError("a session has branches but no `combine` to read them with")
+        if self.exits and self.combine is None and self.search is None:
+            raise CompositionError("a session has exits but no `combine` to read them with")
+        if self.reference is not None and not any(op.compares for op in self.ops):
+            raise CompositionError(
+                "a branch is to be read in lock step, and no op of the main rows compares with it; set "
+                "`compares = True` in the op's class"
+            )
+        if self.combine is not None and not _takes_one(self.combine):
+            raise CompositionError("a session's `combine` takes one argument, a step with `main` and `branches`")
         if sum(one.lockstep for one in self.branches) > 1:
             raise CompositionError("two branches are to be read in lock step with the prompt, and a run has one")
 
@@ -107,6 +116,17 @@ class Session:
     def steers(self) -> bool:
         """Whether the main prompts are not read as the plain model reads them, or more is read than they need."""
         return bool(self.ops or self.exits or self.reread or self.reference is not None)
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called with one argument."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature to look at
+        return True
+    return True
 
 
 @dataclass(frozen=True)

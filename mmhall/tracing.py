@@ -12,6 +12,8 @@ from torch import Tensor
 from mmhall._transformers.settings import bare_settings
 from mmhall.adapters.base import has_picture
 from mmhall.answers import Said
+from mmhall.attention import Drop
+from mmhall.errors import CompositionError
 from mmhall.gaze import Gaze, informative
 from mmhall.generation.job import Job
 from mmhall.generation.run import run
@@ -51,6 +53,11 @@ def watched(job: Job, strategy: Strategy, layers: Sequence[int], heads: Sequence
         heads: 0-based heads to watch.
     """
     adapter, inputs, session = job.adapter, job.inputs, job.session
+    if any(isinstance(op, Drop) and not op.empty for op in session.ops):
+        raise CompositionError(
+            f"{strategy.name}: drops tokens of the prompt, and a trace shows attention to all of them; trace another "
+            "strategy"
+        )
     mask = adapter.image_mask(inputs["input_ids"])
     probe = Probe(adapter, mask[0].nonzero()[:, 0], layers, heads)
     words = informative(adapter, inputs, adapter.query_mask(inputs))

@@ -12,6 +12,7 @@ import mmhall
 from mmhall import registry
 from mmhall.adapters import adapter_for
 from mmhall.adapters.base import Request
+from mmhall.attention import Op
 from mmhall.decoders import STRATEGIES
 from mmhall.decoders.vcd import VCD
 from mmhall.errors import CompositionError, OptionError, PluginError, UnknownNameError
@@ -253,7 +254,9 @@ class Beside(Strategy):
     name: ClassVar[str] = "beside"
 
     def prepare(self, adapter, inputs):
-        return Session(branches=[Branch(adapter.without_image(inputs), lockstep=True)])
+        op = Op()
+        op.compares = True
+        return Session([op], [Branch(adapter.without_image(inputs), lockstep=True)])
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from mmhall.adapters.tower import tower_of
 from mmhall.artifacts import Artifact
 from mmhall.attention import Call, Exit, Exits, Op, OpenTower, PictureRows, Plan, active, close_door, open_door
 from mmhall.attention.dropping import Drop, check_layers
+from mmhall.attention.ops import FEATURES, VISION, overrides
 from mmhall.attention.plan import ROWS, at_site
-from mmhall.errors import ModelError
+from mmhall.errors import CompositionError, ModelError
 
 
 class BoundModel:
@@ -108,6 +109,8 @@ class BoundModel:
         if not ops and not empty:
             return None
         for op in ops:
+            self._check_op(op)
+        for op in ops:
             if isinstance(op, Drop):
                 check_layers(op, self.decoder.config, self.kinds, self.newest_only)
         whole = "in", ROWS
@@ -125,6 +128,27 @@ class BoundModel:
         if tower is not None:
             self._tower.open(tower)
         return Plan(tuple(ops), self.kinds, modules, tower)
+
+    def _check_op(self, op: Op) -> None:
+        """Refuse an op that would be ignored without a word.
+
+        Raises:
+            CompositionError: It names a site or a layer that is not there, or edits states at no site.
+        """
+        name, sites, depth = type(op).__name__, {*SITES, FEATURES}, len(self.layers)
+        if op.sites - sites:
+            known = ", ".join(sorted(sites))
+            raise CompositionError(f"{name}: there is no site {min(op.sites - sites)!r}; the sites are {known}")
+        if overrides(op, "edit_states") and not op.sites:
+            raise CompositionError(f"{name} edits states and says at no site where: set `sites` in its class")
+        beyond = sorted(layer for layer in op.layers or () if layer not in range(depth))
+        if beyond and not op.kinds & VISION:
+            raise CompositionError(f"{name}: the model has no layer {beyond[0]}; its layers are 0 to {depth - 1}")
+        if overrides(op, "keep") and self.newest_only:
+            raise CompositionError(
+                f"{name} replaces keys and values, and some layers of this model reuse those of earlier ones in the "
+                "same pass; use another model or strategy"
+            )
 
     def tower_rows(self, single: Inputs) -> tuple[int, int]:
         """Count the rows of the vision tower that hold the pictures of one request; see `PictureRows`.

@@ -11,7 +11,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import groupby
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,7 +22,7 @@ from mmhall._transformers import caches
 from mmhall._transformers.attention import attend_through, attention_of, register, sdpa
 from mmhall.attention.linears import close_linears, open_linears
 from mmhall.attention.ops import Call, Op, overrides
-from mmhall.attention.passes import Frame, Pass, close_passes, current, open_passes
+from mmhall.attention.passes import Pass, close_passes, current, open_passes, suspended
 from mmhall.attention.rows import causal, masked, output_of, scores_of, uncast
 from mmhall.errors import CompositionError, MmhallWarning, ModelError
 
@@ -69,9 +68,7 @@ def attention(
     if passes is None:
         return plain(query, key, value, attention_mask)[0], None
     layer = getattr(module, _LAYER)
-    plans = [where.block.plan for where in passes.blocks]
-    own = [() if plan is None else plan.of_layer(layer) for plan in plans]
-    kind = next(plan.kinds[layer] for plan in plans if plan is not None)
+    own, kind = passes.asked(layer)
     mask = passes.mask(kind, attention_mask, query.shape[2], key.shape[2], key.device)
     if not any(own):
         return plain(query, key, value, mask)[0], None
@@ -99,25 +96,38 @@ def _block(
 ) -> Tensor:
     """Attend in the rows of one block, with its ops; `part` is its queries, keys, values and mask."""
     offset = where.first_column(kind, part[1].shape[2])
-    call = Call(layer, kind, where, offset, *part, scale, _reference(where.frame, layer, ops))
-    output = planned(call, ops, plain)
-    _keep(call, ops, rows)
+    plan, compared = where.block.plan, where.frame.reference
+    assert plan is not None
+    reference = compared(layer) if compared is not None and layer in plan.compared else None
+    call = Call(layer, kind, where, offset, *part, scale, reference)
+    with suspended():
+        output = planned(call, ops, plain)
+        if layer in plan.keeping:
+            _keep(call, ops, rows)
     return output
 
 
 def _runs(own: Sequence[Sequence[Op]]) -> Iterator[tuple[int, int]]:
     """Give the first and the number of blocks that are attended together: each with ops alone, others in one call."""
     first = 0
-    for planned, group in groupby(own, key=bool):
-        count = len(list(group))
-        yield from ((first + one, 1) for one in range(count)) if planned else [(first, count)]
-        first += count
+    while first < len(own):
+        last = first + 1
+        while not own[first] and last < len(own) and not own[last]:
+            last += 1
+        yield first, last - first
+        first = last
 
 
-def _reference(frame: Frame, layer: int, ops: Sequence[Op]) -> Tensor | None:
-    """Return a layer's head outputs in the pass in lock step, if one is on and an op compares with it there."""
-    wanted = frame.reference is not None and any(op.compares for op in ops)
-    return frame.reference(layer) if wanted and frame.reference is not None else None
+def _check_kept(kept: object, newest: Sequence[Tensor]) -> None:
+    """Refuse keys and values of other shapes: broadcast, they would be those of something else.
+
+    Raises:
+        CompositionError: They have others.
+    """
+    wanted = [tuple(part.shape) for part in newest]
+    got = [tuple(part.shape) for part in kept] if isinstance(kept, tuple) else type(kept).__name__
+    if got != wanted:
+        raise CompositionError(f"`keep` must return keys and values of shapes {wanted}, got {got}; correct it")
 
 
 def _keep(call: Call, ops: Sequence[Op], rows: slice) -> None:
@@ -142,6 +152,7 @@ def _keep(call: Call, ops: Sequence[Op], rows: slice) -> None:
         newest = [part[:, :, -call.count :] for part in (call.key, call.value)]
         kept = op.keep(call, *newest)
         if kept is not None:
+            _check_kept(kept, newest)
             caches.replace_newest(call.where.cache, call.layer, rows, *kept)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmhall.attention.passes import exits_read
 from mmhall.attention.states import entering
 from mmhall.errors import ModelError
 
@@ -62,7 +62,7 @@ class Exits:
             prompt: Whether the pass reads a whole prompt.
         """
         reading = Reading([one for one in self._wanted if one.positions is None or prompt], rows, count)
-        token, hooks = _reading.set(reading), []
+        token, hooks = exits_read.set(reading), []
         try:
             for one in reading.wanted:
                 taken = partial(reading.take, one, self._norm if one.norm else None)
@@ -73,7 +73,7 @@ class Exits:
             hooks.append(self._head.register_forward_pre_hook(reading.append))
             yield reading
         finally:
-            _reading.reset(token)
+            exits_read.reset(token)
             for hook in hooks:
                 hook.remove()
 
@@ -95,7 +95,7 @@ class Reading:
 
     def take(self, one: Exit, norm: nn.Module | None, layer: nn.Module, args: Any, *rest: Any) -> None:
         """Keep the rows that are wanted of what leaves a layer, or enters the first."""
-        if _reading.get() is not self:
+        if exits_read.get() is not self:
             return
         output = rest[-1] if one.layer >= 0 else entering(args, rest[0] if rest else {})
         states: Tensor = (output[0] if isinstance(output, tuple) else output)[: self._rows]
@@ -108,7 +108,7 @@ class Reading:
         Raises:
             ModelError: The pass has left out a layer.
         """
-        if _reading.get() is not self:
+        if exits_read.get() is not self:
             return None
         missing = next((one.layer for one in self.wanted if one not in self._held), None)
         if missing is not None:
@@ -138,9 +138,6 @@ class Reading:
             for (one, states), part in zip(self._held.items(), parts, strict=True)
         }
         return main.view(*self._shape, -1), early
-
-
-_reading: ContextVar[Reading | None] = ContextVar("mmhall_reading", default=None)
 
 
 def _at(one: Exit, positions: Tensor, states: Tensor) -> Tensor:

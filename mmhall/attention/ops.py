@@ -95,7 +95,7 @@ class Place:
                 "an op asks for `memory` and does not say so, and a search could not bring it back; set "
                 "`remembers = True` in its class"
             )
-        return self.where.frame.memory
+        return self.where.frame.memory.part(self.where.block.number)
 
     @property
     def prefill(self) -> bool:
@@ -148,8 +148,8 @@ class Call(Place):
         value: (B, KV, K, Dv), cache included.
         mask: None (causal), or bool (True may be seen) or additive float, (B|1, 1|H, Q, K).
         scaling: Factor of the scores, usually D ** -0.5.
-        reference: Head outputs of this layer, (B, Q', H, Dv), in a pass that is read in lock step, before its own ops
-            have edited them; None where there is none. Only for ops with `compares`.
+        reference: Head outputs of this layer, (B, Q', H, Dv), in a pass that is read in lock step, before the
+            `edit_output` of its own ops; None where there is none. Only for ops with `compares`.
     """
 
     offset: int

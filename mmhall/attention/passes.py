@@ -23,6 +23,7 @@ from mmhall.attention.memory import Memory
 from mmhall.errors import ModelError
 
 if TYPE_CHECKING:
+    from mmhall.attention.ops import Op
     from mmhall.attention.plan import Plan
 
 _HOOKS = "_mmhall_pass"  # a copy of an open decoder carries hooks and mark alike
@@ -36,11 +37,13 @@ class Block:
         plan: What is asked of the pass in these rows; None: nothing.
         prompt: Positions of their prompts, from which steps are counted; None: not known.
         padding: Columns on their left that were added when they were joined with longer prompts.
+        number: 0: the main rows; else that of the branch, from 1.
     """
 
     plan: Plan | None
     prompt: int | None = None
     padding: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +102,10 @@ class Pass:
         if self.block.prompt is None:
             if self.end == self.queries:
                 return 0
-            raise ModelError("steps cannot be told: the model was called without saying how long the prompt is")
+            raise ModelError(
+                "an op asks for the step, and how long the prompt is was not said: give `active(plan, prompt=...)` its "
+                "number of positions, padding included"
+            )
         read = self.end - self.queries + 1 if self.frame.siblings else self.end
         return max(0, read - self.block.prompt)
 
@@ -133,6 +139,12 @@ class Passes:
     blocks: tuple[Pass, ...]
     masks: dict[str, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
 
+    def asked(self, layer: int) -> tuple[list[tuple[Op, ...]], str]:
+        """Return the ops that a layer's attention calls, of each block, and the kind of the layer."""
+        plans = [where.block.plan for where in self.blocks]
+        kind = next(plan.kinds[layer] for plan in plans if plan is not None)
+        return [() if plan is None else plan.of_layer(layer) for plan in plans], kind
+
     def mask(self, kind: str, mask: Tensor | None, queries: int, columns: int, device: torch.device) -> Tensor | None:
         """Return a layer's mask, where siblings are read with each seeing what the first sees, and itself."""
         if not self.frame.siblings or queries == 1 or kind == "cross":
@@ -144,12 +156,27 @@ class Passes:
 
 
 _frame: ContextVar[Frame | None] = ContextVar("mmhall_frame", default=None)
-_passes: ContextVar[Passes | None] = ContextVar("mmhall_passes", default=None)
+_passes: ContextVar[tuple[Passes | None, ...]] = ContextVar("mmhall_passes", default=())  # one inside the other
+
+exits_read: ContextVar[Any] = ContextVar("mmhall_exits", default=None)  # the early exits that a pass is to read
 
 
 def current() -> Passes | None:
     """Return the forward pass of this context in which something is asked for; None: there is none."""
-    return _passes.get()
+    passes = _passes.get()
+    return passes[-1] if passes else None
+
+
+@contextmanager
+def suspended() -> Iterator[None]:
+    """Follow no plan inside this context: an op may call parts of the model there, and they do what they always do."""
+    frame, passes, exits = _frame.set(None), _passes.set((None,)), exits_read.set(None)
+    try:
+        yield
+    finally:
+        exits_read.reset(exits)
+        _passes.reset(passes)
+        _frame.reset(frame)
 
 
 def announced_frame() -> Frame | None:
@@ -160,7 +187,7 @@ def announced_frame() -> Frame | None:
 @contextmanager
 def announced(frame: Frame) -> Iterator[None]:
     """Announce the forward passes that are made inside this context."""
-    token, before = _frame.set(frame), _passes.set(None)
+    token, before = _frame.set(frame), _passes.set(())
     try:
         yield
     finally:
@@ -182,8 +209,9 @@ def close_passes(decoder: nn.Module) -> None:
 
 
 def _begin(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    frame = _frame.get()
-    if frame is None or not (frame.plans or frame.siblings):
+    frame, outer = _frame.get(), _passes.get()
+    if frame is None or outer or not (frame.plans or frame.siblings):
+        _passes.set((*outer, None))
         return
     given = kwargs.get("inputs_embeds")
     given = kwargs.get("input_ids") if given is None else given
@@ -192,11 +220,11 @@ def _begin(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     caches.check_readable(cache)
     end = queries + (0 if cache is None else int(cache.get_seq_length()))
     stands = partial(Pass, frame, queries=queries, cache=cache)
-    _passes.set(Passes(frame, tuple(stands(block, end=end - block.padding) for block in frame.blocks)))
+    _passes.set((Passes(frame, tuple(stands(block, end=end - block.padding) for block in frame.blocks)),))
 
 
 def _end(decoder: nn.Module, args: Any, output: Any) -> None:
-    _passes.set(None)
+    _passes.set(_passes.get()[:-1])
 
 
 def apart(mask: Tensor | None, queries: int, columns: int, device: torch.device) -> Tensor:

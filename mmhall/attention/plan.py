@@ -30,6 +30,7 @@ class Plan:
         modules: What holds each site that an op edits or sees, by layer and site.
         tower: What is asked of the vision tower; None: nothing.
         compared: Layers whose head outputs an op compares with those of a pass in lock step.
+        keeping: Layers in which an op replaces keys and values.
         drop: What drops tokens of the prompts; None: nothing does.
     """
 
@@ -38,6 +39,7 @@ class Plan:
     modules: Mapping[tuple[int, str], nn.Module] = field(default_factory=dict)
     tower: Tower | None = None
     compared: frozenset[int] = field(init=False)
+    keeping: frozenset[int] = field(init=False)
     drop: Drop | None = field(init=False)
     _attending: tuple[tuple[Op, ...], ...] = field(init=False, repr=False)
     _sites: Mapping[tuple[int, str], tuple[Op, ...]] = field(init=False, repr=False)
@@ -62,6 +64,7 @@ class Plan:
                 )
         set_once(self, "_attending", tuple(self._of(layer) for layer in layers))
         set_once(self, "_sites", sites)
+        set_once(self, "keeping", frozenset(i for i in layers if any(overrides(op, "keep") for op in self.of_layer(i))))
         compared = (i for i in layers if any(op.compares for op in self.of_layer(i)))
         set_once(self, "compared", frozenset(compared))
         set_once(self, "drop", self._dropping())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mmhall.attention.ops import Op, Visit
-from mmhall.attention.passes import Frame, current
+from mmhall.attention.passes import Frame, current, suspended
 from mmhall.attention.rows import uncast
 from mmhall.errors import CompositionError
 
@@ -52,11 +52,13 @@ def hooked(
             return None
         source = entering(args, rest[0])
         if site == "in":
+            moved = getattr(getattr(module, "_hf_hook", None), "execution_device", None)  # by accelerate, after this
+            source = source if moved is None else source.to(moved)
             edit(source, source)
             return None
         output = rest[1]
         states = output[0] if isinstance(output, tuple) else output
-        edited = edit(states, source)
+        edited = edit(states, source.to(states.device))
         if edited is states:
             return None
         return (edited, *output[1:]) if isinstance(output, tuple) else edited
@@ -77,7 +79,7 @@ def entering(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
 def visited(visit: Visit, ops: Sequence[Op]) -> Tensor:
     """Show a site to ops; return its states as they leave them, the same tensor where none changed them."""
     states = visit.states
-    with uncast(states):
+    with suspended(), uncast(states):
         for op in ops:
             if visit.site == "in":
                 op.see_states(visit)

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers import caches
-from mmhall.attention import Block, Frame, Memory, few_rows, reading
-from mmhall.attention.exits import Exits
+from mmhall.attention import Frame, Memory, few_rows, reading
+from mmhall.attention.exits import Exit, Exits
 from mmhall.generation.choose import combined
 from mmhall.generation.lockstep import beside
 from mmhall.generation.prepare import Source
@@ -64,11 +64,11 @@ class Rows:
         self._combine, self._copies = combine, 1 + len(branches)
         self._owners: Tensor | None = None
         with beside(main.plan, reference) as compared:
-            first = Frame((Block(main.plan, main.prepared.length),), memory=self.memory, reference=compared)
+            first = replace(main.frame, reference=compared)
             with reading(first):
                 states = [prefill_shared(main, exits) if reread is None else _read_twice(main, exits, first, reread)]
         for branch in branches:
-            with reading(Frame((Block(branch.plan, branch.prepared.length),), memory=self.memory)):
+            with reading(branch.frame):
                 states.append(prefill_shared(branch))
         self._states = join(states)
 
@@ -102,8 +102,12 @@ class Rows:
             return logits[0]
         levels = tuple(part.logsumexp(dim=-1, keepdim=True) for part in logits)
         main, *branches = (part - level for part, level in zip(logits, levels, strict=True))
-        exits = {one: early.log_softmax(dim=-1) for one, early in self._states[0].early.items()}
-        return combined(self._combine, Step(main, tuple(branches), self.said, self.memory, exits, levels))
+        return combined(self._combine, Step(main, tuple(branches), self.said, self.memory, self.exits, levels))
+
+    @property
+    def exits(self) -> dict[Exit, Tensor]:
+        """Log-probabilities of the session's exits, (N, vocabulary) each; see `Step.exits`."""
+        return {one: early.log_softmax(dim=-1) for one, early in self._states[0].early.items()}
 
     @property
     def one_by_one(self) -> bool:
@@ -188,7 +192,7 @@ class Rows:
         """Note which prompts the rows belong to that are picked from `size` rows, and what they remember."""
         owners = torch.arange(size, device=rows.device) if self._owners is None else self._owners
         self._owners = owners[rows]
-        self.memory = self.memory.selected(rows)
+        self.memory = self.memory.selected(rows, size)
 
     def _frame(
         self, state: State, *, answer: bool = False, siblings: bool = False, memory: Memory | None = None
@@ -203,7 +207,7 @@ class Rows:
 
 def _read_twice(main: Source, exits: Exits | None, frame: Frame, count: int) -> State:
     """Read a batch of prompts, and so many of their last tokens again: one, or all."""
-    again = replace(frame, reread=True)
+    again = replace(frame, reread=True, reference=None)
     if count == main.prepared.length:
         first = replace(main.prepared, cache=copy.deepcopy(main.prepared.cache))
         prefill(replace(main, prepared=first))

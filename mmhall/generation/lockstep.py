@@ -15,7 +15,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmhall.attention import ATTENTION, Block, Call, Frame, Op, Plan, reading
+from mmhall.attention import ATTENTION, Call, Op, Plan, reading
+from mmhall.errors import CompositionError
 from mmhall.generation.prepare import Source
 from mmhall.threads import Caller
 
@@ -41,7 +42,13 @@ class _Turns:
     """A pass in a thread, resumed from one compared layer to the next."""
 
     def __init__(self, source: Source, main: Plan) -> None:
-        self._source, self._compared = source, main.compared
+        own = source.plan
+        assert own is not None
+        if own.drop is not None:
+            raise CompositionError(
+                "a branch in lock step cannot drop tokens: its head outputs are compared layer by layer"
+            )
+        self._source, self._plan = source, replace(own, ops=(_Offer(main.compared, self), *own.ops))
         self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
         self._held: Tensor | BaseException | None = None
         self._layer = -1  # where the pass has come to
@@ -77,14 +84,10 @@ class _Turns:
             self._thread.join()
 
     def _work(self) -> None:
-        own = self._source.plan
-        assert own is not None
-        plan = replace(own, ops=(_Offer(self._compared, self), *own.ops))
-        frame = Frame((Block(plan, self._source.prepared.length),), memory=self._source.memory)
         try:
-            with torch.inference_mode(), reading(frame):
+            with torch.inference_mode(), reading(replace(self._source, plan=self._plan).frame):
                 self._source.prepared.read()
-            self._layer = len(plan.kinds)
+            self._layer = len(self._plan.kinds)
         except _Left:
             pass
         except BaseException as error:

@@ -16,7 +16,7 @@ from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTraine
 
 from mmhall._transformers.calls import captured, first_inputs, is_about_pictures
 from mmhall._transformers.settings import Resolved
-from mmhall.attention import Memory, Plan
+from mmhall.attention import Block, Frame, Memory, Plan
 from mmhall.attention.exits import Exit, Exits
 from mmhall.errors import PromptError
 from mmhall.generation.shared import Shared
@@ -104,11 +104,18 @@ class Source:
         prepared: The batch.
         plan: None: nothing is asked.
         memory: What its rows remember; pictures may have been encoded already.
+        number: 0: the main batch, or one in lock step with it; else that of the branch, from 1.
     """
 
     prepared: Prepared
     plan: Plan | None = None
     memory: Memory = field(default_factory=Memory)
+    number: int = 0
+
+    @property
+    def frame(self) -> Frame:
+        """What is announced of the passes that read it."""
+        return Frame((Block(self.plan, self.prepared.length, number=self.number),), memory=self.memory)
 
 
 def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolved) -> Prepared:

@@ -16,7 +16,7 @@ from mmhall._transformers import caches
 from mmhall._transformers.settings import Resolved, bare_settings
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.attention import Block, Frame, Memory, Op, reading
-from mmhall.errors import OptionError
+from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.beams import search
 from mmhall.generation.branches import Rows
 from mmhall.generation.chain import chain
@@ -88,7 +88,9 @@ def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
         return choosable(rows.scores(), 0, prompts=len(inputs["input_ids"]))
 
 
-def opened(adapter: Adapter, main: Source, session: Session, config: Resolved, *, share: bool = False) -> Rows:
+def opened(
+    adapter: Adapter, main: Source, session: Session, config: Resolved, *, share: bool = False, splits: bool = False
+) -> Rows:
     """Read the prompts of a batch and of its branches.
 
     Args:
@@ -97,12 +99,20 @@ def opened(adapter: Adapter, main: Source, session: Session, config: Resolved, *
         session: The rest of it.
         config: The generation settings in force.
         share: Read what prompts about one picture begin with once, in branches without ops.
+        splits: Whether tokens may be tried side by side, which needs a plan everywhere; a session that searches may.
+
+    Raises:
+        CompositionError: A branch is of another size.
     """
+    size = len(main.prepared.input_ids)
+    others = {len(one.inputs["input_ids"]) for one in session.branches} - {size}
+    if others:
+        raise CompositionError(f"a branch has {min(others)} prompts beside {size} main ones; give each main prompt one")
     branches = [
-        source(adapter, one.inputs, one.ops, config, share=share and not one.ops, memory=main.memory)
-        for one in session.decoded
+        source(adapter, one.inputs, one.ops, config, share=share and not one.ops, memory=main.memory, number=number)
+        for number, one in enumerate(session.decoded, start=1)
     ]
-    if session.search is not None:  # it may try tokens side by side, which needs a plan everywhere
+    if splits or session.search is not None:
         main, *branches = (replace(one, plan=one.plan or adapter.plan((), empty=True)) for one in (main, *branches))
     beside = session.reference
     reference = (
@@ -115,7 +125,8 @@ def opened(adapter: Adapter, main: Source, session: Session, config: Resolved, *
 
 def _other(job: Job, session: Session, inputs: Inputs) -> Rows:
     """Read other inputs than those of a job; `opened` says how."""
-    return opened(job.adapter, source(job.adapter, inputs, session.ops, job.config, empty=True), session, job.config)
+    main = source(job.adapter, inputs, session.ops, job.config)
+    return opened(job.adapter, main, session, job.config, splits=True)
 
 
 def source(
@@ -127,6 +138,7 @@ def source(
     share: bool = False,
     empty: bool = False,
     memory: Memory | None = None,
+    number: int = 0,
 ) -> Source:
     """Prepare a batch with the plan of its ops, which may concern the pictures that are encoded here.
 
@@ -138,10 +150,11 @@ def source(
         share: As in `prepared`.
         empty: As in `Adapter.plan`.
         memory: What its rows remember, as far as others have filled it; None: nothing yet.
+        number: As in `Source`.
     """
     plan, memory = adapter.plan(ops, inputs, empty=empty), Memory() if memory is None else memory
-    with reading(Frame((Block(plan),), memory=memory)):
-        return Source(prepared(adapter, inputs, config, share=share), plan, memory)
+    with reading(Frame((Block(plan, number=number),), memory=memory)):
+        return Source(prepared(adapter, inputs, config, share=share), plan, memory, number)
 
 
 def prepared(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool = False) -> Prepared:

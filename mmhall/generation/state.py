@@ -30,6 +30,7 @@ class State:
         blocks: What the rows are: so many blocks of equal size, and what is asked of each.
         exits: Inner layers whose logits are wanted of the first block's rows; None: none.
         early: These logits, (rows, vocabulary) float32 each.
+        whole: Both as they were before tokens were tried side by side.
     """
 
     model: PreTrainedModel
@@ -40,6 +41,7 @@ class State:
     blocks: tuple[Block, ...]
     exits: Exits | None = None
     early: dict[Exit, Tensor] = field(default_factory=dict)
+    whole: tuple[Tensor, dict[Exit, Tensor]] = field(init=False)
 
     @property
     def prompt(self) -> int:
@@ -60,6 +62,7 @@ class State:
             What `keep` needs to know of the cache before.
         """
         before, count = caches.lengths(self.cache), tokens.shape[1]
+        self.whole = self.logits, self.early
         logits, self.early = self._passed(with_siblings(self._next(tokens[:, :1]), tokens), count)
         self.logits = logits[:, -count:].to(self.ids.device, torch.float32)
         return before
@@ -69,6 +72,8 @@ class State:
     ) -> None:
         """Go on with one sibling, `tokens` (N,), of each of some rows; without siblings all that was fed is dropped."""
         caches.keep(self.cache, before, rows, siblings, own)
+        if siblings is None:
+            self.logits, self.early = self.whole
         self._pick(rows)
         if siblings is None:
             self._shorten()
@@ -133,8 +138,7 @@ def prefill(source: Source, exits: Exits | None = None, *, past: bool = False) -
         key: value for key, value in prepared.kwargs.items() if key in BATCH_AXIS or isinstance(value, bool | int | str)
     }
     last = {one: part[:, 0] if one.positions is None else part for one, part in early.items()}
-    block = Block(source.plan, prepared.length)
-    return State(prepared.model, ids, kept, prepared.cache, _last(logits, ids), (block,), exits, last)
+    return State(prepared.model, ids, kept, prepared.cache, _last(logits, ids), source.frame.blocks, exits, last)
 
 
 def prefill_shared(source: Source, exits: Exits | None = None) -> State:
@@ -147,7 +151,7 @@ def prefill_shared(source: Source, exits: Exits | None = None) -> State:
     for state, (_, tokens) in zip(states, parts, strict=True):
         state.read(tokens)
     (state,) = join(states)
-    state.blocks = (Block(source.plan, state.ids.shape[1]),)
+    state.blocks = (replace(source.frame.blocks[0], prompt=state.ids.shape[1]),)
     order = torch.cat([rows for rows, _ in parts])
     if not torch.equal(order, torch.arange(len(order), device=order.device)):
         state.select(order.argsort())

@@ -208,7 +208,7 @@ def test_layers_that_read_the_keys_of_others_are_refused():
     adapter = ours("gemma4")
     layer = max(index for index, kind in enumerate(adapter.kinds) if kind == "full")
     assert layer in adapter.newest_only
-    with pytest.raises(CompositionError, match=f"layer {layer} cannot be replaced in a cache of kind"):
+    with pytest.raises(CompositionError, match="some layers of this model reuse those of earlier ones"):
         steps(adapter, adapter.inputs(REQUESTS[:1]), Smooth(layers={layer}))
 
 
@@ -270,3 +270,22 @@ def test_tokens_tried_side_by_side_are_refused():
     session = replace(session, ops=[*session.ops, Smooth()])
     with pytest.raises(CompositionError, match="while a search tries several tokens"):
         decode(adapter, inputs, session, config(adapter, num_beams=2, max_new_tokens=30))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda keys, values: (keys[:1], values[:1]),
+        lambda keys, values: (keys[:, :1], values[:, :1]),
+        lambda keys, values: (keys[:, :, -1:], values[:, :, -1:]),
+        lambda keys, values: keys,
+    ],
+)
+def test_kept_columns_of_another_shape_are_refused(wrong):
+    class Wrong(Op):
+        def keep(self, call, keys, values):
+            return wrong(keys, values)
+
+    adapter = ours("llava")
+    with pytest.raises(CompositionError, match="`keep` must return keys and values of shapes"):
+        decode(adapter, adapter.inputs(REQUESTS[:2]), Session([Wrong()]), config(adapter))

@@ -13,7 +13,6 @@ from transformers.generation import BaseStreamer
 import mmhall
 from mmhall.adapters.base import Request
 from mmhall.attention import Op
-from mmhall.attention.passes import current
 from mmhall.decoders.opera import Opera, Retrospection, back, without
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.settings import Settings
@@ -42,7 +41,7 @@ class Pull(Op):
 
     def bias(self, call):
         positions = torch.arange(call.key.shape[2]) + call.offset
-        siblings = current().frame.siblings
+        siblings = call.where.frame.siblings
         return self._pull[positions.clamp(max=call.start) if siblings else positions][None, None, None]
 
     def edit(self, layer, scores):

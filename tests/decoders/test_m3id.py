@@ -18,7 +18,7 @@ from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
 pytestmark = QUIET
 
 VARIANTS = {
-    "gate": ("decay=0.4, start=1, gate=0.5", {"decay": 0.4, "start": 1, "gate": 0.5}),
+    "gate": ("decay=0.1, start=1, gate=0.5", {"decay": 0.1, "start": 1, "gate": 0.5}),
     "cut": ("decay=0.4, start=2, gate=1, beta=0.05", {"decay": 0.4, "start": 2, "beta": 0.05}),
 }
 FEW = ("llava", "qwen2_5_vl", "gemma3", "mllama", "qwen3_5", "blip_2", "llama4", "gemma4")

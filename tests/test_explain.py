@@ -166,6 +166,72 @@ def test_a_strategy_of_somebody_else_is_explained_by_its_session():
     assert "This is not told" not in text
 
 
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("dola(alpha=0.0)", "the main rows"),
+        ("m3id(gate=0.0, beta=0.1)", "the main rows"),
+        ("dola(bucket='low')", "the main rows, 1 inner layer"),
+        ("vdd(free='none+black')", "the main rows, 2 branches"),
+        (Trial(), "the main rows, 1 branch, 2 inner layers"),
+    ],
+)
+def test_what_scores_are_made_from_is_told(spec, told):
+    explained = lvlm("llava").explain(spec)
+    assert explained.scores == told
+    assert f"Scores    made from {told}" in str(explained).splitlines()
+    assert "nothing" not in str(explained)
+
+
+@pytest.mark.parametrize("spec", ["greedy", "beam", "dola(alpha=0, beta=0)"])
+def test_nothing_is_said_where_the_plain_model_is_decoded(spec):
+    told = lvlm("llava").explain(spec)
+    assert told.scores == ""
+    assert "Steers    nothing: the plain model is decoded" in str(told).splitlines()
+
+
+def test_a_cut_off_beside_ops_leaves_their_branch_in_lock_step_out():
+    """VHR's branch is read and not decoded; the scores have nothing of it."""
+    told = lvlm("llava").explain("vhr+dola(alpha=0.0)")
+    assert len(told.branches) == 1
+    assert told.scores == "the main rows"
+
+
+def test_embeddings_are_called_so():
+    told = lvlm("llava").explain("dola")
+    assert told.exits[0] == "the embeddings, without the final norm, at every token"
+    assert "layer -1" not in str(told)
+
+
+def test_pictures_beside_the_tokens_are_not_counted_among_them():
+    model = lvlm("mllama")
+    told = model.explain("vdd", *ASKED)
+    assert not told.image_in_sequence
+    lines = str(told).splitlines()
+    assert f"Prompt    {told.tokens} tokens, beside them {told.image_tokens} of the picture's" in lines
+    assert "tokens, beside them 0 of the picture's; decoded beside the main rows" in str(told)
+    assert "of them the picture's" in str(lvlm("llava").explain("vdd", *ASKED))
+
+
+@pytest.mark.parametrize(("spec", "own"), [("beam", 5), ("opera", 5), (GUIDED.replace("keep=1", "keep=2"), 2)])
+def test_a_setting_that_wins_over_the_strategys_beams_is_told(spec, own):
+    model = lvlm("llava")
+    assert "wins" not in model.explain(spec).chooses
+    assert "wins" not in model.explain(spec, num_beams=own).chooses
+    told = model.explain(spec, num_beams=3).chooses
+    assert told.endswith(f"with 3 beams; the setting num_beams wins over the strategy's own {own}")
+    assert "wins" in model.explain(spec, num_beams=1).chooses
+    assert "wins" not in model.explain("greedy", num_beams=3).chooses
+
+
+def test_the_strategy_is_written_as_it_is_read():
+    model = lvlm("llava")
+    told = model.explain("vhr(alpha=2.0)+vdd")
+    assert model.explain(told.strategy).strategy == told.strategy
+    assert "beta" not in told.strategy
+    assert "alpha=" in told.strategy.split("+")[1]
+
+
 class Pictured(Op):
     """Edits what the vision tower sees."""
 

@@ -5,9 +5,9 @@ Idea      A branch that keeps only the image tokens which the model attends to l
 Formula   at every step the branch ranks the image tokens by the newest row's attention in one layer, averaged over
           heads; layers behind it see only the share `keep` of them with the least
           s = (1 + alpha) z - alpha z', kept where z >= max z + log beta
-Defaults  alpha 0.5 (their nominal one is 1, and their scripts do not pass it), beta 0.1, the second of 32 layers; of other
-          models the layer at 4% of the depth, which is the second of 25 to 49 layers, the first of fewer; keep 0.1736,
-          100 of 576 image tokens, as for yes/no questions (for captions 50: 0.0868).
+Defaults  alpha 0.5 (their nominal one is 1, and their scripts do not pass it), beta 0.1, the second of 32 layers; of
+          other models the layer at 4% of the depth, which is the second of 25 to 49 layers, the first of fewer;
+          keep 0.1736, 100 of 576 image tokens, as for yes/no questions (for captions 50: 0.0868).
 Cost      2 rows per token instead of 1, in one pass; one more prefill of full length. Image tokens are hidden, not
           dropped, which says the same and costs as much as if they were seen.
 Differs   A share instead of a number, as other models have other numbers of image tokens. The argmax is taken after the

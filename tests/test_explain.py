@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
 
+import mmhall
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.artifacts import Artifact
 from mmhall.attention import EVERY, VISION, Exit, Op
@@ -15,6 +19,7 @@ from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError
 from mmhall.generation.step import Step
 from mmhall.lvlm import LVLM
+from mmhall.requests import make_request
 from mmhall.strategies import Branch, Session, Strategy
 from tests.clip import CLIP
 from tests.decoders.reference import QUIET, slow
@@ -230,6 +235,19 @@ def test_the_strategy_is_written_as_it_is_read():
     assert model.explain(told.strategy).strategy == told.strategy
     assert "beta" not in told.strategy
     assert "alpha=" in told.strategy.split("+")[1]
+
+
+def test_the_guide_names_the_strategies_that_use_each_part_of_a_session():
+    guide = (Path(__file__).parents[1] / "docs" / "strategies.md").read_text(encoding="utf-8")
+    adapter, used = slow("llava").adapter, defaultdict(set)
+    inputs = adapter.inputs([make_request(*ASKED)])
+    for name in STRATEGIES.names():
+        spec = "pai(gamma=1.5)" if name == "pai" else WRITTEN.get(name, name)  # without gamma, PAI only steers
+        session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs)
+        for part in ("ops", "branches", "combine", "exits", "reread", "search"):
+            used[part] |= {name} if getattr(session, part) else set()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", guide.split("## Ops")[0], re.MULTILINE)
+    assert {part: set(re.findall(r"`(\w+)`", names)) for part, names in rows} == used
 
 
 class Pictured(Op):

@@ -49,7 +49,7 @@ from mmhall.trace import Probe
 
 PLAIN, EAGER, BEAMS = "plain generate", "eager, output_attentions", "beam search, 5 beams"
 IMAGE_TOKENS, _TEXT_TOKENS, IMAGE_ID, _VOCABULARY = 576, 44, 3, 32000
-_KINDS, _WIDE = 5, 5
+_KINDS, _WIDE = 7, 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ from mmhall.trace import Probe
 
 PLAIN, EAGER, BEAMS = "plain generate", "eager, output_attentions", "beam search, 5 beams"
 IMAGE_TOKENS, _TEXT_TOKENS, IMAGE_ID, _VOCABULARY = 576, 44, 3, 32000
-_KINDS, _WIDE = 5, 5
+_KINDS, _WIDE = 7, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,59 +258,71 @@ def _twin(model: PreTrainedModel, attention: str) -> PreTrainedModel:
     return twin
 
 
+class _Bias(Op):
+    """Adds to the scores of image columns, in all rows."""
+
+    def __init__(self, strength: Columns) -> None:
+        self.strength = strength
+
+    def bias(self, call: Call) -> Tensor:
+        return self.strength(call)
+
+
+class _Newest(Op):
+    """Edits the newest row, by so much in each column."""
+
+    writes = True
+
+    def __init__(self, strength: Columns) -> None:
+        self.strength = strength
+
+    def rows(self, call: Call) -> LongTensor:
+        return call.newest
+
+
+class _Scores(_Newest):
+    def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
+        return torch.addcmul(scores, scores.abs(), self.strength(call))
+
+
+class _Weights(_Newest):
+    def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
+        edited = torch.addcmul(probs, probs, self.strength(call))
+        return edited / edited.sum(dim=-1, keepdim=True)
+
+
+class _Heads(Op):
+    def edit_output(self, call: Call, output: Tensor) -> Tensor:
+        return output * 0.9
+
+
+class _Outputs(Op):
+    sites = frozenset({"out"})
+
+    def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
+        return states * 0.99
+
+
 def _sessions(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Session]]:
     """Return sessions by what they ask for: an op of every kind, in all layers and heads, on the image columns."""
     image = adapter.image_mask(inputs["input_ids"])
     places = image[0].nonzero()[:, 0]
     layers, heads = range(len(adapter.layers)), range(adapter.heads)
-
-    class Newest(Op):
-        writes = True
-
-        def __init__(self) -> None:
-            self.strength = Columns(0.2 * image.float())
-
-        def rows(self, call: Call) -> LongTensor:
-            return call.newest
-
-    class Bias(Op):
-        def __init__(self) -> None:
-            self.strength = Columns(0.2 * image.float())
-
-        def bias(self, call: Call) -> Tensor:
-            return self.strength(call)
-
-    class Scores(Newest):
-        def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
-            return torch.addcmul(scores, scores.abs(), self.strength(call))
-
-    class Weights(Newest):
-        def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
-            edited = torch.addcmul(probs, probs, self.strength(call))
-            return edited / edited.sum(dim=-1, keepdim=True)
-
-    class Heads(Op):
-        def edit_output(self, call: Call, output: Tensor) -> Tensor:
-            return output * 0.9
-
-    class Outputs(Op):
-        sites = frozenset({"out"})
-
-        def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
-            return states * 0.99
-
     exits = [Exit(layer) for layer in list(layers)[-5:-1]]
+
+    def strength() -> Columns:
+        return Columns(0.2 * image.float())
 
     def lean(step: Step) -> Tensor:
         return step.main - 0.1 * step.exits[exits[0]]
 
     return {
         "probe of the newest row": lambda: Session([Probe(adapter, places, layers, heads)]),
-        "bias on image columns": lambda: Session([Bias()]),
-        "edited scores of the newest row": lambda: Session([Scores()]),
-        "edited weights of the newest row": lambda: Session([Weights()]),
-        "scaled heads": lambda: Session([Heads()]),
-        "scaled states that leave a layer": lambda: Session([Outputs()]),
+        "bias on image columns": lambda: Session([_Bias(strength())]),
+        "edited scores of the newest row": lambda: Session([_Scores(strength())]),
+        "edited weights of the newest row": lambda: Session([_Weights(strength())]),
+        "scaled heads": lambda: Session([_Heads()]),
+        "scaled states that leave a layer": lambda: Session([_Outputs()]),
         "exits of four layers": lambda: Session(exits=exits, combine=lean),
     }
 

@@ -8,7 +8,8 @@ Formula   candidates: states after 0, 2, 4, ... layers, in the chosen half of th
           the candidate with the largest (KL(M || p) + KL(M || q)) / 2 is subtracted
           s = log p - alpha log q, kept where log p >= max log p + log beta
 Defaults  alpha 1, beta 0.1, bucket "all", which is how vision-language comparisons run it (the authors choose the
-          "low" or the "high" half for each task; "high" of 32 layers are the states after 16 to 30).
+          "low" or the "high" half for each task; "high" of 32 layers are the states after 16 to 30). A bucket that
+          holds no candidate, as in a model of one or two layers, is refused.
 Cost      The head of each candidate once a token: 16 more rows of its product in a model of 32 layers.
 Differs   alpha is theirs at 1. The layer is chosen for each row of a batch by itself (theirs: for all at once). The
           paper names the Jensen-Shannon divergence, with the other order in each KL: divergence="jensen-shannon".
@@ -64,11 +65,20 @@ class DoLa(Strategy):
         return Session(exits=exits, combine=_Contrasted(self, exits))
 
     def candidates(self, adapter: Adapter) -> list[int]:
-        """Return after how many layers candidates are read."""
+        """Return after how many layers candidates are read.
+
+        Raises:
+            OptionError: The bucket holds none.
+        """
         depth, model = len(adapter.layers), adapter.model
         tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
         low, high = {"low": (0, depth / 2), "high": (depth / 2, depth), "all": (0, depth)}[self.bucket]
-        return [after for after in range(2 if tied else 0, depth, 2) if low <= after < high] or [depth // 2]
+        every = range(2 if tied else 0, depth, 2)
+        found = [after for after in every if low <= after < high]
+        told = " or ".join(map(str, every)) or "no number"
+        expected = f"one with a candidate: in this model they stand after {told} of {depth} layers"
+        self.check("bucket", bool(found), expected)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ Idea      The longer an answer, the less the picture weighs in the next token: t
 Formula   l, l_u log-probabilities with and without the picture, t tokens written so far, g = exp(-decay (t + start))
           s = l + (1 - g) / g (l - l_u) where max l < log gate, else s = l
           with beta > 0 only tokens are kept with l >= max l + log beta
-Defaults  decay 0.02, gate 0.3, beta 0, start 0 (captions; 10 for yes/no questions). Decay and gate are reported by
-          others. What tables of later papers call M3ID is mostly another method: gate=1, beta=0.1, with sampling.
+Defaults  decay 0.02, gate 0.3, beta 0, start 0 (captions; 10 for yes/no questions). With start 0 nothing is
+          subtracted from the first token: where it alone counts, as in `choose` and answers of one token, give
+          start=10. Decay and gate are reported by others. What tables of later papers call M3ID is mostly another
+          method: gate=1, beta=0.1, with sampling.
 Cost      2 rows per token instead of 1, in one pass; one more prefill, a short one.
 Differs   The gate opens for each row of a batch by itself. cap bounds the weight (1 - g) / g: it grows exponentially,
           to 6.4 after 100 tokens and to 10^6, the default cap, after 691. gate=1 is no gate.
@@ -36,7 +38,7 @@ class M3ID(Strategy):
     Attributes:
         decay: How fast the picture is forgotten, per token, >= 0; 0 subtracts nothing.
         gate: Nothing is subtracted where the top token's probability reaches this, in [0, 1]; 1: no gate.
-        start: Tokens to count as written before the answer, >= 0.
+        start: Tokens to count as written before the answer, >= 0; 0: nothing is subtracted from the first token.
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
         cap: Largest weight of the subtraction, >= 0.
     """

@@ -5,8 +5,9 @@ Idea      A branch that keeps only the image tokens which the model attends to l
 Formula   at every step the branch ranks the image tokens by the newest row's attention in one layer, averaged over
           heads; layers behind it see only the share `keep` of them with the least
           s = (1 + alpha) z - alpha z', kept where z >= max z + log beta
-Defaults  alpha 0.5 (their nominal one is 1, and their scripts do not pass it), beta 0.1, the second layer; keep 0.1736,
-          100 of 576 image tokens, as for yes/no questions (for captions 50: 0.0868).
+Defaults  alpha 0.5 (their nominal one is 1, and their scripts do not pass it), beta 0.1, the second of 32 layers; of
+          other models the layer at 4% of the depth, which is the second of 25 to 49 layers, the first of fewer;
+          keep 0.1736, 100 of 576 image tokens, as for yes/no questions (for captions 50: 0.0868).
 Cost      2 rows per token instead of 1, in one pass; one more prefill of full length. Image tokens are hidden, not
           dropped, which says the same and costs as much as if they were seen.
 Differs   A share instead of a number, as other models have other numbers of image tokens. The argmax is taken after the
@@ -40,7 +41,8 @@ class SID(ContrastStrategy):
         alpha: Contrast strength, >= 0; 0 keeps the plain scores.
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
         keep: Share of the image tokens that the branch keeps, in [0, 1]; 1: all, and nothing is subtracted.
-        layer: The layer whose attention ranks the image tokens; the layers behind it see those that are kept.
+        layer: The layer whose attention ranks the image tokens; the layers behind it see those that are kept, and there
+            must be one.
     """
 
     name: ClassVar[str] = "sid"
@@ -65,6 +67,9 @@ class SID(ContrastStrategy):
             return Session(combine=combine)
         layers = layers_named(adapter, self, "layer", self.layer)
         self.check("layer", len(layers) == 1, "one layer of this model")
+        behind = adapter.kinds[min(layers) + 1 :]
+        attend = any(kind in adapter.image_kinds for kind in behind)
+        self.check("layer", attend, "one with layers behind it that attend to image tokens: only they are changed")
         image = adapter.image_mask(inputs["input_ids"])
         least = LeastAttended(min(layers), len(adapter.layers), image, self.keep)
         return Session(branches=[Branch(dict(inputs), [least])], combine=combine)

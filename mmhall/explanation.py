@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from mmhall.adapters.base import Adapter, Inputs, has_picture
-from mmhall.attention import Op
+from mmhall.attention import Exit, Op
 from mmhall.attention.layers import written
 from mmhall.attention.ops import FEATURES, overrides
 from mmhall.attention.plan import concerns
@@ -79,7 +79,7 @@ class BranchNote:
 
     Attributes:
         tokens: Of its prompt.
-        image_tokens: Of these, those of pictures.
+        image_tokens: Those of pictures, among or beside these as in the main prompt.
         lockstep: Whether it is read once, in lock step with the prompt, and not decoded.
         ops: What is read and written in its passes.
     """
@@ -113,14 +113,18 @@ class Explanation:
     """What a strategy does to one request on one model; `str` writes it in lines of at most 100 columns.
 
     Attributes:
-        strategy: As it is written, with a value for every option.
+        strategy: As it is written: the options that differ from their defaults, and those that depend on the model with
+            its values.
         model: The model's family and depth.
         tokens: Of the prompt.
-        image_tokens: Of these, those of pictures.
+        image_tokens: Those of pictures; `image_in_sequence` says where.
+        image_in_sequence: Whether they are among the tokens of the prompt; otherwise they are beside them, and layers
+            of their own attend to them (cross-attention).
         options: Each option's value, and where it comes from.
         ops: What is read and written in the main rows.
         branches: Further inputs.
         exits: Inner layers whose predictions are read.
+        scores: What the strategy makes the scores of a token from; "": they are the model's own.
         reread: What of the prompt is read twice: "nothing", "its last token" or "all of it".
         chooses: How tokens are chosen.
         cost: Passes and rows.
@@ -130,10 +134,12 @@ class Explanation:
     model: str
     tokens: int
     image_tokens: int
+    image_in_sequence: bool
     options: tuple[OptionValue, ...]
     ops: tuple[OpNote, ...]
     branches: tuple[BranchNote, ...]
     exits: tuple[str, ...]
+    scores: str
     reread: str
     chooses: str
     cost: Cost
@@ -168,6 +174,7 @@ def explained(adapter: Adapter, recipe: Recipe, image: Images, prompt: Prompt | 
         model=f"{adapter.model.config.model_type} with {len(adapter.layers)} layers",
         tokens=_tokens(inputs),
         image_tokens=adapter.image_tokens(inputs),
+        image_in_sequence=adapter.image_in_sequence,
         options=tuple(_options(recipe)),
         ops=_notes(adapter, session.ops, inputs),
         branches=tuple(
@@ -179,13 +186,10 @@ def explained(adapter: Adapter, recipe: Recipe, image: Images, prompt: Prompt | 
             )
             for one in session.branches
         ),
-        exits=tuple(
-            f"layer {one.layer}, {'with' if one.norm else 'without'} the final norm, at "
-            f"{'every token' if one.positions is None else f'{one.positions.shape[1]} positions of the prompt'}"
-            for one in session.exits
-        ),
+        exits=tuple(map(_of_exit, session.exits)),
+        scores=_scores(session),
         reread="nothing" if not session.reread else "its last token" if adapter.forgets else "all of it",
-        chooses=_chooses(job),
+        chooses=_chooses(recipe, session),
         cost=_cost(job),
     )
 
@@ -256,13 +260,33 @@ def _does(op: Op) -> Iterator[str]:
         yield "remembers what it found from token to token"
 
 
-def _chooses(job: Job) -> str:
-    config = job.config
-    if job.session.search is not None:
-        return f"by a search of the strategy's own, with {config.num_beams} beams"
+def _of_exit(early: Exit) -> str:
+    """Say where the predictions of an inner layer are read; layer -1 is what enters the first one."""
+    where = "the embeddings" if early.layer == -1 else f"layer {early.layer}"
+    at = "every token" if early.positions is None else f"{early.positions.shape[1]} positions of the prompt"
+    return f"{where}, {'with' if early.norm else 'without'} the final norm, at {at}"
+
+
+def _scores(session: Session) -> str:
+    """Say what scores are made from."""
+    if session.combine is None:
+        return ""
+    parts = ["the main rows"]
+    parts += [_counted(len(session.decoded), "branch", "branches")] if session.decoded else []
+    parts += [_counted(len(session.exits), "inner layer", "inner layers")] if session.exits else []
+    return ", ".join(parts)
+
+
+def _chooses(recipe: Recipe, session: Session) -> str:
+    """Say how tokens are chosen, and whether the setting names other beams than the strategy does."""
+    config, own = recipe.config, recipe.strategy.beams
+    wins = "" if own in (1, config.num_beams) else f"; the setting num_beams wins over the strategy's own {own}"
+    beams = f"with {_counted(config.num_beams, 'beam', 'beams')}{wins}"
+    if session.search is not None:
+        return f"by a search of the strategy's own, {beams}"
     if config.num_beams > 1:
-        return f"by beam search, with {config.num_beams} beams"
-    return "drawn at random" if config.do_sample else "the best one each time"
+        return f"by beam search, {beams}"
+    return "drawn at random" if config.do_sample else f"the best one each time{wins}"
 
 
 def _cost(job: Job) -> Cost:
@@ -287,19 +311,21 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield from _line("Strategy", told.strategy)
     yield from _line("Model", told.model)
     again = "" if told.reread == "nothing" else f"; {told.reread} is read twice"
-    yield from _line("Prompt", f"{_length(told.tokens, told.image_tokens)}{again}")
+    yield from _line("Prompt", f"{_length(told, told)}{again}")
     for number, one in enumerate(told.options):
         yield from _line("" if number else "Options", f"{one.name}={one.value!r}: {one.origin}")
     for number, op in enumerate(told.ops):
         yield from _line("" if number else "Steers", _of_op(op))
     for number, branch in enumerate(told.branches):
         how = "read in lock step with the prompt, not decoded" if branch.lockstep else "decoded beside the main rows"
-        yield from _line("" if number else "Branches", f"{_length(branch.tokens, branch.image_tokens)}; {how}")
+        yield from _line("" if number else "Branches", f"{_length(branch, told)}; {how}")
         for op in branch.ops:
             yield from _line("", f"in it: {_of_op(op)}")
     for number, early in enumerate(told.exits):
         yield from _line("" if number else "Exits", early)
-    if not (told.ops or told.branches or told.exits):
+    if told.scores:
+        yield from _line("Scores", f"made from {told.scores}")
+    if not (told.ops or told.branches or told.exits or told.scores):
         yield from _line("Steers", "nothing: the plain model is decoded")
     yield from _line("Tokens", told.chooses)
     cost = told.cost
@@ -319,8 +345,10 @@ def _layers(layers: Sequence[int]) -> str:
     return f"{'layer' if len(layers) == 1 else 'layers'} {written(layers)}"
 
 
-def _length(tokens: int, image_tokens: int) -> str:
-    return f"{_counted(tokens, 'token', 'tokens')}, {image_tokens} of them the picture's"
+def _length(prompt: Explanation | BranchNote, told: Explanation) -> str:
+    count = prompt.image_tokens
+    pictures = f"{count} of them the picture's" if told.image_in_sequence else f"beside them {count} of the picture's"
+    return f"{_counted(prompt.tokens, 'token', 'tokens')}, {pictures}"
 
 
 def _counted(count: int, one: str, several: str) -> str:

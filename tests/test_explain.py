@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
 
+import mmhall
 from mmhall.adapters.base import Adapter, Inputs
 from mmhall.artifacts import Artifact
 from mmhall.attention import EVERY, VISION, Exit, Op
@@ -15,6 +19,7 @@ from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError
 from mmhall.generation.step import Step
 from mmhall.lvlm import LVLM
+from mmhall.requests import make_request
 from mmhall.strategies import Branch, Session, Strategy
 from tests.clip import CLIP
 from tests.decoders.reference import QUIET, slow
@@ -164,6 +169,85 @@ def test_a_strategy_of_somebody_else_is_explained_by_its_session():
     assert "in it: adds to attention scores; reads attention weights" in text
     assert "in layer 1 (full). Does a bit of everything." in text
     assert "This is not told" not in text
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("dola(alpha=0.0)", "the main rows"),
+        ("m3id(gate=0.0, beta=0.1)", "the main rows"),
+        ("dola(bucket='low')", "the main rows, 1 inner layer"),
+        ("vdd(free='none+black')", "the main rows, 2 branches"),
+        (Trial(), "the main rows, 1 branch, 2 inner layers"),
+    ],
+)
+def test_what_scores_are_made_from_is_told(spec, told):
+    explained = lvlm("llava").explain(spec)
+    assert explained.scores == told
+    assert f"Scores    made from {told}" in str(explained).splitlines()
+    assert "nothing" not in str(explained)
+
+
+@pytest.mark.parametrize("spec", ["greedy", "beam", "dola(alpha=0, beta=0)"])
+def test_nothing_is_said_where_the_plain_model_is_decoded(spec):
+    told = lvlm("llava").explain(spec)
+    assert told.scores == ""
+    assert "Steers    nothing: the plain model is decoded" in str(told).splitlines()
+
+
+def test_a_cut_off_beside_ops_leaves_their_branch_in_lock_step_out():
+    """VHR's branch is read and not decoded; the scores have nothing of it."""
+    told = lvlm("llava").explain("vhr+dola(alpha=0.0)")
+    assert len(told.branches) == 1
+    assert told.scores == "the main rows"
+
+
+def test_embeddings_are_called_so():
+    told = lvlm("llava").explain("dola")
+    assert told.exits[0] == "the embeddings, without the final norm, at every token"
+    assert "layer -1" not in str(told)
+
+
+def test_pictures_beside_the_tokens_are_not_counted_among_them():
+    model = lvlm("mllama")
+    told = model.explain("vdd", *ASKED)
+    assert not told.image_in_sequence
+    lines = str(told).splitlines()
+    assert f"Prompt    {told.tokens} tokens, beside them {told.image_tokens} of the picture's" in lines
+    assert "tokens, beside them 0 of the picture's; decoded beside the main rows" in str(told)
+    assert "of them the picture's" in str(lvlm("llava").explain("vdd", *ASKED))
+
+
+@pytest.mark.parametrize(("spec", "own"), [("beam", 5), ("opera", 5), (GUIDED.replace("keep=1", "keep=2"), 2)])
+def test_a_setting_that_wins_over_the_strategys_beams_is_told(spec, own):
+    model = lvlm("llava")
+    assert "wins" not in model.explain(spec).chooses
+    assert "wins" not in model.explain(spec, num_beams=own).chooses
+    told = model.explain(spec, num_beams=3).chooses
+    assert told.endswith(f"with 3 beams; the setting num_beams wins over the strategy's own {own}")
+    assert "wins" in model.explain(spec, num_beams=1).chooses
+    assert "wins" not in model.explain("greedy", num_beams=3).chooses
+
+
+def test_the_strategy_is_written_as_it_is_read():
+    model = lvlm("llava")
+    told = model.explain("vhr(alpha=2.0)+vdd")
+    assert model.explain(told.strategy).strategy == told.strategy
+    assert "beta" not in told.strategy
+    assert "alpha=" in told.strategy.split("+")[1]
+
+
+def test_the_guide_names_the_strategies_that_use_each_part_of_a_session():
+    guide = (Path(__file__).parents[1] / "docs" / "strategies.md").read_text(encoding="utf-8")
+    adapter, used = slow("llava").adapter, defaultdict(set)
+    inputs = adapter.inputs([make_request(*ASKED)])
+    for name in STRATEGIES.names():
+        spec = "pai(gamma=1.5)" if name == "pai" else WRITTEN.get(name, name)  # without gamma, PAI only steers
+        session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs)
+        for part in ("ops", "branches", "combine", "exits", "reread", "search"):
+            used[part] |= {name} if getattr(session, part) else set()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", guide.split("## Ops")[0], re.MULTILINE)
+    assert {part: set(re.findall(r"`(\w+)`", names)) for part, names in rows} == used
 
 
 class Pictured(Op):

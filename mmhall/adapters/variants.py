@@ -13,7 +13,7 @@ from mmhall.adapters.batch import PER_POSITION, Batch, Inputs, has_picture
 from mmhall.adapters.messages import Request
 from mmhall.adapters.pixels import pixel_rows
 from mmhall.adapters.reader import Reader
-from mmhall.errors import ImageError, ModelError
+from mmhall.errors import ImageError, ModelError, OptionError
 from mmhall.images import open_image
 
 ChangePicture = Callable[[Image.Image, int, int], Image.Image]
@@ -109,16 +109,20 @@ class Variants(Reader):
 
         Args:
             inputs: A batch as `inputs` makes it.
-            rows: Which requests, 0-based; one may be there several times.
+            rows: Which requests, 0-based; at least one, and one may be there several times.
 
         Raises:
             ModelError: The inputs do not tell its requests apart: some other processor made them.
+            OptionError: There is no such request, or none is picked.
         """
         if not isinstance(inputs, Batch):
             raise ModelError(
                 "these inputs hold tensors alone, as some other processor makes them, which cannot be taken apart; "
                 "make them with adapter.inputs(requests)"
             )
+        known = range(len(inputs.singles))
+        if not len(rows) or not all(row in known for row in rows):
+            raise OptionError("picked", "rows", rows, f"at least one request, each a number from 0 to {len(known) - 1}")
         singles = [inputs.singles[row] for row in rows]
         return Batch(self.stack(singles), singles, [inputs.requests[row] for row in rows])
 

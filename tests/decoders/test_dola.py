@@ -86,7 +86,7 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
         ("all", 32, range(0, 32, 2)),
         ("high", 5, [4]),
         ("low", 1, [0]),
-        ("high", 1, [0]),
+        ("all", 1, [0]),
     ],
 )
 def test_buckets_are_every_second_layer(bucket, depth, wanted, monkeypatch):
@@ -100,6 +100,24 @@ def test_embeddings_that_are_the_head_are_no_candidate(monkeypatch):
         adapter = ours(name)
         monkeypatch.setattr(adapter, "layers", [adapter.layers[0]] * 8)
         assert mmhall.strategy("dola(bucket='all')").candidates(adapter) == list(range(first, 8, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "bucket", "depth", "there"),
+    [
+        ("llava", "high", 1, "after 0 of 1 layers"),
+        ("llava", "high", 2, "after 0 of 2 layers"),
+        ("internvl", "low", 4, "after 2 of 4 layers"),
+        ("internvl", "all", 2, "after no number of 2 layers"),
+    ],
+)
+def test_a_bucket_without_a_candidate_is_refused(name, bucket, depth, there, monkeypatch):
+    """No layer outside the chosen half is taken instead, nor embeddings that are the head."""
+    adapter = ours(name)
+    batch = adapter.inputs(REQUESTS[:1])
+    monkeypatch.setattr(adapter, "layers", [adapter.layers[0]] * depth)
+    with pytest.raises(OptionError, match=rf"^dola: bucket must be one with a candidate.* {there}, got '{bucket}'"):
+        mmhall.strategy("dola", bucket=bucket).prepare(adapter, batch)
 
 
 def test_the_released_divergence_is_not_jensen_shannons():

@@ -9,8 +9,10 @@ import torch
 
 import mmhall
 from mmhall.adapters.base import Request
+from mmhall.cards import card
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.contrast import CONTRAST
+from mmhall.generation.run import first
 from mmhall.generation.step import Step
 from tests.decoders.rows import check
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
@@ -66,6 +68,20 @@ def test_the_weight_grows_with_the_answer():
     assert method.weight(690) < 1e6
     assert method.weight(10**6) == pytest.approx(1e6)
     assert mmhall.strategy("m3id(decay=0.02, cap=3)").weight(400) == pytest.approx(3)
+
+
+def test_a_first_token_is_the_plain_models_unless_some_count_as_written():
+    """As the card says: where the first token alone counts, as among given answers, start decides."""
+    adapter = ours("llava")
+    batch = adapter.inputs(REQUESTS[:2])
+
+    def scores(spec):
+        return first(adapter, batch, mmhall.strategy(spec)).log_softmax(dim=-1)
+
+    torch.testing.assert_close(scores("m3id(gate=1)"), scores("greedy"))
+    assert not torch.allclose(scores("m3id(gate=1, start=10)"), scores("greedy"), atol=1e-3)
+    told = " ".join(card("m3id").sections["Defaults"].split())
+    assert "where it alone counts, as in `choose` and answers of one token, give start=10" in told
 
 
 def test_the_gate_opens_for_each_row_by_itself():

@@ -13,10 +13,12 @@ import mmhall
 from mmhall.adapters.base import Request
 from mmhall.attention import Op
 from mmhall.attention.layers import named
-from mmhall.decoders.sid import LeastAttended, hidden
+from mmhall.cards import card
+from mmhall.decoders.sid import SID, LeastAttended, hidden
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.contrast import CONTRAST
 from mmhall.generation.settings import Settings
+from mmhall.options import rules
 from tests.decoders.reference import searched
 from tests.decoders.rows import IN_SEQUENCE, check, family
 from tests.generation.reference import QUIET, REQUESTS, ours, said
@@ -149,9 +151,12 @@ def test_what_is_hidden():
     assert hidden(attended, image, everything).tolist() == [image[0].tolist(), [[False] * 5]]
 
 
-def test_the_published_number_of_tokens_is_kept_of_576_and_the_second_layer_ranks():
-    for depth in (28, 32, 40):
-        assert named("4%", ["full"] * depth, {"full"}, "sid", "layer") == {1}
+def test_the_published_number_of_tokens_is_kept_of_576_and_the_layer_is_as_the_card_says():
+    default = rules(SID)["layer"].general
+    for depth, layer in ((6, 0), (24, 0), (25, 1), (28, 1), (32, 1), (40, 1), (49, 1), (64, 2), (80, 3)):
+        assert named(default, ["full"] * depth, {"full"}, "sid", "layer") == {layer}
+    assert SID.published["llava", 32]["layer"] == "1"
+    assert "the second of 25 to 49 layers, the first of fewer" in " ".join(card("sid").sections["Defaults"].split())
     for keep, count in ((0.1736, 100), (0.0868, 50)):
         assert LeastAttended(1, 32, torch.ones(1, 576, dtype=torch.bool), keep)._count.tolist() == [count]
 
@@ -218,6 +223,19 @@ def test_several_layers_are_refused():
     method = mmhall.strategy("sid(layer='0:2')").fitted(adapter)
     with pytest.raises(OptionError, match=r"^sid: layer must be one layer of this model, got '0:2'"):
         method.prepare(adapter, adapter.inputs(REQUESTS[:2]))
+
+
+def test_a_layer_with_none_behind_it_is_refused(monkeypatch):
+    """It would change nothing, at the price of a branch; nor would one with linear layers alone behind it."""
+    adapter = ours("llava")
+    batch, last = adapter.inputs(REQUESTS[:2]), mmhall.strategy("sid(layer='-1')").fitted(adapter)
+    with pytest.raises(OptionError, match=r"^sid: layer must be one with layers behind it .*, got '-1'"):
+        last.prepare(adapter, batch)
+    assert mmhall.strategy("sid(layer='-1', alpha=0)").fitted(adapter).prepare(adapter, batch).combine is not None
+    assert mmhall.strategy("sid(layer='-2')").fitted(adapter).prepare(adapter, batch).branches
+    monkeypatch.setattr(adapter, "kinds", [*adapter.kinds[:-1], "linear"])
+    with pytest.raises(OptionError, match="layers behind it"):
+        mmhall.strategy("sid(layer='-2')").fitted(adapter).prepare(adapter, batch)
 
 
 @pytest.mark.parametrize(("option", "value"), [("alpha", -0.1), ("beta", 1.1), ("keep", 1.1), ("keep", -0.1)])

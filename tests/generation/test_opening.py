@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from mmhall.adapters.base import Request
-from mmhall.errors import CompositionError, ModelError, PromptError
+from mmhall.errors import CompositionError, ModelError, OptionError, PromptError
 from mmhall.generation.beams import padded
 from mmhall.strategies import Session
 from tests.decoders.reference import QUIET, Slow, greedily, settings, slow
@@ -209,3 +211,12 @@ def test_picked_requests_are_read_as_if_asked_alone():
     assert picked.keys() == wanted.keys()
     assert all(torch.equal(picked[key], wanted[key]) for key in wanted)
     assert picked.requests == [REQUESTS[0]] * 2
+
+
+@pytest.mark.parametrize("rows", [[], [-1], [len(REQUESTS)], [0, len(REQUESTS)]], ids=str)
+def test_requests_that_are_not_there_are_not_picked(rows):
+    adapter = slow("llava").adapter
+    with pytest.raises(
+        OptionError, match=rf"rows must be .* from 0 to {len(REQUESTS) - 1}, got {re.escape(str(rows))}"
+    ):
+        adapter.picked(adapter.inputs(REQUESTS), rows)

@@ -25,6 +25,7 @@ from mmhall import files
 from mmhall.errors import DataError, ModelError, OptionError
 from mmhall.located import learned_at
 from mmhall.model_facts import chat_template, contrasted, differing, facts
+from mmhall.options import parse
 
 if TYPE_CHECKING:
     from mmhall.adapters.base import Adapter
@@ -93,6 +94,11 @@ class Artifact:
         return self.sha256[:_DIGITS]
 
     @property
+    def fitted_with(self) -> dict[str, Any]:
+        """The strategy's options when it was fitted, by name; those that had their defaults are left out."""
+        return parse(self.facts["options"])[1]
+
+    @property
     def origin(self) -> str:
         """Say on what it was fitted, in a line."""
         data = self.facts["data"]
@@ -109,7 +115,7 @@ class Artifact:
     def summary(self) -> dict[str, Any]:
         """Return what a run's record holds: which artifact it is, and on what it was fitted."""
         data = {key: value for key, value in self.facts["data"].items() if key != "ids"}
-        return {"sha256": self.sha256, "options": self.facts.get("options"), "seed": self.facts["seed"], "data": data}
+        return {"sha256": self.sha256, "options": self.facts["options"], "seed": self.facts["seed"], "data": data}
 
     def write(self, path: Path) -> None:
         """Write both files, each whole or not at all; the JSON comes last.
@@ -212,6 +218,7 @@ def _facts(path: Path) -> dict[str, Any]:
         held = json.loads(files.read_text(path))
         if held["format"] != FORMAT:
             raise ValueError(f"its format is {held['format']!r}, expected {FORMAT!r}")
+        parse(held["options"])
         texts = (held["strategy"], held["sha256"], held["model"]["name"], held["data"]["source"])
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("strategy, sha256 and the names of model and data must be texts")
@@ -220,7 +227,7 @@ def _facts(path: Path) -> dict[str, Any]:
                 raise TypeError("tensors, seed and data must be told")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; {_WAYS}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OptionError) as error:
         raise DataError(f"{path}: is no artifact, or is damaged ({type(error).__name__}: {error}); {_WAYS}") from error
     return dict(held)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -57,7 +56,7 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
         MmhallError: The model cannot carry the strategy, or a picture or text is unusable.
     """
     adapter = lvlm.adapter
-    method = replace(Strategy.fitted(learner(strategy), adapter), artifact=None)  # type: ignore[call-arg]
+    method = Strategy.fitted(learner(strategy), adapter)  # whatever was fitted before
     assert isinstance(method, LearnedStrategy)
     remarks = [*pairs.remarks, *uneven(pairs, adapter.tokenizer)]
     if len(pairs.pairs) < USUAL:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmhall import files
 from mmhall.errors import DataError, MmhallError, ModelError, OptionError, UnknownNameError
+from mmhall.learned import LearnedStrategy
 from mmhall.located import learned_at
 from mmhall.model_facts import contrasted, described, differing, facts
 from mmhall.options import rules
@@ -165,11 +166,15 @@ def write(path: Path, held: Mapping[str, Any]) -> None:
 
 
 def open_options(method: Strategy) -> dict[str, tuple[Any, ...]]:
-    """Return a strategy's options that are left open and worth trying, with the values to try."""
+    """Return a strategy's options that are left open and worth trying, with the values to try.
+
+    What a strategy that learns was fitted with is not: its artifact says it.
+    """
+    fixed = rules(type(method)).keys() - method.adjustable if isinstance(method, LearnedStrategy) else ()
     return {
         option: rule.tries
         for option, rule in rules(type(method)).items()
-        if rule.by_model and rule.tries and getattr(method, option) is None
+        if rule.by_model and rule.tries and option not in fixed and getattr(method, option) is None
     }
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,12 @@ import safetensors.torch
 import torch
 
 import mmhall
-from mmhall import artifacts
+from mmhall import artifacts, tuned
 from mmhall.adapters import adapter_for
 from mmhall.errors import CompositionError, DataError, FitError, ModelError, OptionError, PromptError
 from mmhall.fitting import fit, read_text
 from mmhall.lvlm import LVLM
+from mmhall.options import by_model
 from mmhall.pairs import Pair, PairSet
 from mmhall.requests import make_request
 from mmhall.strategies import Composed
@@ -146,10 +147,49 @@ def test_an_answers_strategy_names_the_artifact_and_refuses_another(llava, fitte
     answer = ask(llava, pictures, Lean())
     again = Lean(artifact=fitted.digest)
     assert str(again.fitted(llava.adapter)) == answer.strategy
-    assert again.origins(llava.adapter) == {"layer": "not tuned for this model: the general default"}
+    assert again.origins(llava.adapter) == {"layer": "as its artifact was fitted"}
     llava.adapter.artifacts = {"lean": replace(fitted, tensors={"direction": torch.ones(48)})}
     with pytest.raises(OptionError, match=rf"lean: artifact must be left out, or '[0-9a-f]+'.* got '{fitted.digest}'"):
         ask(llava, pictures, again)
+
+
+def test_options_of_the_fit_are_those_of_the_artifact(llava, pairs, pictures):
+    """What layer 1 taught is not used at another layer, whether that is a default, tuned, or asked for."""
+    llava.adapter.artifacts = {"lean": fit(llava, Lean(layer=1), pairs, seed=7)}
+    llava.adapter.tuned = {"lean": {"layer": 2}}
+    answer = ask(llava, pictures, Lean(alpha=3.0))
+    assert answer.strategy == f"lean(artifact='{llava.adapter.artifacts['lean'].digest}', alpha=3.0, layer=1)"
+    assert answer.origins["layer"] == "as its artifact was fitted"
+    assert ask(llava, pictures, Lean(alpha=3.0, layer=1)).token_ids == answer.token_ids
+    with pytest.raises(OptionError, match=r"lean: layer must be left out, or 1, with which .* fitted; .*, got 2"):
+        ask(llava, pictures, Lean(layer=2))
+    again = fit(llava, Lean(), pairs, seed=7)  # what was fitted before says nothing of it
+    assert again.facts["options"] == "lean(layer=2)"
+
+
+def test_a_strategy_says_what_may_be_changed_after_the_fit(llava, fitted):
+    class Free(Lean):
+        adjustable = frozenset({"layer"})
+
+    llava.adapter.artifacts = {"lean": fitted}
+    assert Free(layer=1).fitted(llava.adapter).layer == 1
+    assert Free().origins(llava.adapter)["layer"] == "not tuned for this model: the general default"
+
+
+def test_options_of_the_fit_are_not_tuned():
+    @dataclass(frozen=True)
+    class Several(Lean):
+        adjustable = frozenset({"strength"})
+        layer: int = by_model(2, low=0, tries=(1, 2))
+        strength: float = by_model(1.0, tries=(0.5, 1.0))
+
+    assert tuned.open_options(Several()) == {"strength": (0.5, 1.0)}
+
+
+@pytest.mark.parametrize("digest", ["", "12", "1a2b3c4d5e6", "1a2b3c4d5e6f7", "1A2B3C4D5E6F"])
+def test_an_artifact_is_named_by_all_of_its_digits(digest):
+    with pytest.raises(OptionError, match="artifact must be the first 12 digits of an artifact's sha256"):
+        Lean(artifact=digest)
 
 
 def test_it_goes_into_a_composition(llava, fitted, pictures):
@@ -199,6 +239,7 @@ def damaged(file, what):
         "list": [],
         "format": {**held, "format": "1"},
         "no model": {**held, "model": None},
+        "no options": {**held, "options": "lean(layer"},
         "no data": {key: value for key, value in held.items() if key != "data"},
         "shape": {**held, "tensors": {"direction": {"shape": [49], "dtype": "float32"}}},
         "missing": {**held, "tensors": {**held["tensors"], "other": {"shape": [1], "dtype": "float32"}}},
@@ -226,6 +267,7 @@ def damaged(file, what):
         ("list", r"lean\.json: is no artifact"),
         ("format", "its format is '1'"),
         ("no model", "is damaged"),
+        ("no options", "is no artifact, or is damaged"),
         ("no data", "KeyError: 'data'"),
         ("shape", r"tells of tensors .*49.* holds .*48"),
         ("missing", r"tells of tensors .*other"),
@@ -339,7 +381,7 @@ def test_what_cannot_be_fitted_is_refused(llava, pairs):
         with pytest.raises(OptionError, match="strategy must be a single strategy that learns from pairs"):
             fit(llava, method, pairs)
     with pytest.raises(OptionError, match=r"written without artifact="):
-        fit(llava, Lean(artifact="12"), pairs)
+        fit(llava, Lean(artifact="12" * 6), pairs)
     long = replace(pairs.pairs[0], faithful="dog " * 600)
     with pytest.raises(PromptError, match="exceed the model's context"):
         fit(llava, Lean(), PairSet((long,), "long"))

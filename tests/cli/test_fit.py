@@ -177,7 +177,7 @@ def test_a_run_names_the_artifact_and_is_not_gone_on_with_under_another(cli, ref
     [
         (("greedy",), "strategy must be a single strategy that learns from pairs of texts, got 'greedy'"),
         (("lean+vcd",), "strategy must be a single strategy that learns"),
-        (("lean(artifact='12')",), "written without artifact="),
+        (("lean(artifact='1a2b3c4d5e6f')",), "written without artifact="),
         (("lena",), "unknown strategy 'lena'; did you mean 'lean'"),
         (("lean(layer=-1)",), "lean: layer must be"),
         (("lean", "--n", "0"), "n must be an integer >= 1, got 0"),

@@ -70,7 +70,9 @@ class Artifact:
         if not kept:
             raise DataError(f"{self._named}: an artifact without tensors holds nothing; {_WAYS}")
         for name, tensor in kept.items():
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            if tensor.is_floating_point() and not bool(
+                tensor.double().isfinite().all()
+            ):  # which float8 does not tell itself
                 raise DataError(f"{self._named}: tensor {name!r} holds NaN or infinity; {_WAYS}")
         object.__setattr__(self, "tensors", kept)
 

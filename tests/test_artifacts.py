@@ -299,6 +299,15 @@ def test_views_of_one_memory_are_written_apart(fitted, tmp_path):
     assert held["row"].tolist() == [3, 4, 5]
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.float64])
+def test_every_dtype_is_kept(fitted, tmp_path, dtype):
+    replace(fitted, tensors={"direction": torch.tensor([1.0, -2.0]).to(dtype)}).write(tmp_path / "lean.json")
+    held = artifacts.read(tmp_path / "lean.json").tensors["direction"]
+    assert (held.dtype, held.double().tolist()) == (dtype, [1.0, -2.0])
+    with pytest.raises(DataError, match="holds NaN"):
+        replace(fitted, tensors={"direction": torch.tensor([float("nan")]).to(dtype)})
+
+
 def test_nothing_useless_is_made(fitted):
     with pytest.raises(DataError, match="lean: tensor 'direction' holds NaN or infinity"):
         replace(fitted, tensors={"direction": torch.tensor([1.0, float("nan")])})

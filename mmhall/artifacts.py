@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,7 @@ from torch import Tensor
 from mmhall import files
 from mmhall.errors import DataError, ModelError, OptionError
 from mmhall.located import learned_at
-from mmhall.model_facts import chat_template, contrasted, differing, facts
+from mmhall.model_facts import chat_template, contrasted, differing, facts, warn_if_unknown
 from mmhall.options import parse
 
 if TYPE_CHECKING:
@@ -46,16 +46,18 @@ class Artifact:
     Attributes:
         strategy: Its name.
         tensors: By name, on the CPU; finite.
-        facts: How it was made, as JSON can write it: "model" (what it is called, its facts, "chat_template"), "data"
-            (source, digest, pairs, ids, prompts), "seed", "options", "date", "mmhall", "numbers" (the strategy's own)
-            and "remarks".
+        facts: How it was made, as JSON can write it: "model" (what it is called, its facts, "chat_template",
+            "processor"), "data" (source, digest, pairs, ids, prompts), "seed", "options", "date", "mmhall", "numbers"
+            (the strategy's own) and "remarks".
         path: The JSON file it was read from; None: it was just made.
+        refused: Why the model it was loaded with cannot use it; None: it can.
     """
 
     strategy: str
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
     path: Path | None = field(default=None, compare=False)
+    refused: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Keep tensors as a file does, and refuse what nobody could use.
@@ -138,28 +140,33 @@ class Artifact:
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from error
 
-    def check(self, adapter: Adapter) -> None:
-        """Refuse to be used with another model than it was fitted on.
+    def check(self, adapter: Adapter, processor: Mapping[str, Any] | None = None) -> None:
+        """Refuse to be used with another model than it was fitted on; warn where weights cannot be compared.
+
+        Args:
+            adapter: The model.
+            processor: The options of its processor that were given.
 
         Raises:
             ModelError: It is another, naming what differs.
         """
-        kept = self.facts["model"]
+        kept = {"processor": {}, **self.facts["model"]}
         own = {
             **facts(adapter),
             "revision": getattr(adapter.model.config, "_commit_hash", None),
             "chat_template": chat_template(adapter),
+            "processor": dict(processor or {}),
         }
         differ = differing(kept, own)
         if None not in (kept.get("revision"), own["revision"]) and kept["revision"] != own["revision"]:
             differ.append("revision")
-        if kept.get("chat_template") != own["chat_template"]:
-            differ.append("chat_template")
+        differ += [key for key in ("chat_template", "processor") if kept.get(key) != own[key]]
         if differ:
             raise ModelError(
                 f"{self._named}: was fitted on {kept['name']!r}, which differs from this model "
                 f"({contrasted(differ, kept, own)}); {_WAYS}"
             )
+        warn_if_unknown(self._named, kept, own)
 
 
 def pair_of(path: str | Path) -> tuple[Path, Path]:
@@ -285,15 +292,32 @@ def _once(found: Sequence[Artifact]) -> None:
                 )
 
 
-def checked(found: Sequence[Artifact], adapter: Adapter) -> dict[str, Artifact]:
+def checked(
+    found: Sequence[Artifact], adapter: Adapter, processor: Mapping[str, Any], *, given: bool
+) -> dict[str, Artifact]:
     """Return artifacts by strategy, if they were fitted on this model.
 
+    One that nobody named and that is another model's is kept, refused: only a strategy that needs it is in its way.
+
+    Args:
+        found: As `find` returns them.
+        adapter: The model.
+        processor: The options of its processor that were given.
+        given: Whether somebody named them.
+
     Raises:
-        ModelError: One was fitted on another.
+        ModelError: One that was given was fitted on another model.
     """
+    kept = {}
     for artifact in found:
-        artifact.check(adapter)
-    return {artifact.strategy: artifact for artifact in found}
+        try:
+            artifact.check(adapter, processor)
+            kept[artifact.strategy] = artifact
+        except ModelError as error:
+            if given:
+                raise
+            kept[artifact.strategy] = replace(artifact, refused=str(error))
+    return kept
 
 
 def check_target(path: Path, strategy: str) -> None:

@@ -65,7 +65,11 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
         tensors, numbers = method.fit(adapter, pairs.pairs, seed)
     facts = {
         "options": str(method),
-        "model": {**described(adapter, lvlm.identity()), "chat_template": chat_template(adapter)},
+        "model": {
+            **described(adapter, lvlm.identity()),
+            "chat_template": chat_template(adapter),
+            "processor": lvlm.loading.get("processor", {}),
+        },
         "data": pairs.record(),
         "seed": seed,
         "date": str(datetime.now(timezone.utc).date()),

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from mmhall.errors import CompositionError, OptionError
+from mmhall.errors import CompositionError, ModelError, OptionError
 from mmhall.options import by_model, rules
 from mmhall.strategies import Strategy
 
@@ -75,6 +75,7 @@ class LearnedStrategy(Strategy):
 
         Raises:
             CompositionError: Nothing yet.
+            ModelError: What was found beside the model was fitted on another one.
             OptionError: Something else than the option `artifact` names, or it was fitted with other options.
         """
         held = adapter.artifacts.get(self.name)
@@ -84,6 +85,8 @@ class LearnedStrategy(Strategy):
                 f"`mmhall fit {self.name} --model MODEL --apply`, or give its file to mmhall.load as artifacts=FILE "
                 "(--artifacts FILE)"
             )
+        if held.refused is not None:
+            raise ModelError(held.refused)
         if self.artifact not in (None, held.digest):
             raise OptionError(self.name, "artifact", self.artifact, f"left out, or {held.digest!r}: that one is loaded")
         for option, fitted in self._fixed(held).items():

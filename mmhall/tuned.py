@@ -15,7 +15,7 @@ from mmhall import files
 from mmhall.errors import DataError, MmhallError, ModelError, OptionError, UnknownNameError
 from mmhall.learned import LearnedStrategy
 from mmhall.located import learned_at
-from mmhall.model_facts import contrasted, described, differing, facts
+from mmhall.model_facts import contrasted, described, differing, facts, warn_if_unknown
 from mmhall.options import rules
 from mmhall.strategies import Strategy, strategy
 
@@ -137,7 +137,7 @@ def _known(name: str) -> bool:
 
 
 def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
-    """Refuse values found for another model.
+    """Refuse values found for another model, and warn where that cannot be told.
 
     Raises:
         ModelError: They were, naming what differs.
@@ -149,6 +149,7 @@ def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
         raise ModelError(
             f"{path}: was tuned for {model['name']!r} with other weights than this model's ({told}); {_WAYS}"
         )
+    warn_if_unknown(str(path), model, own)
 
 
 def write(path: Path, held: Mapping[str, Any]) -> None:

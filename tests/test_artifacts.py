@@ -16,7 +16,7 @@ import torch
 import mmhall
 from mmhall import artifacts, tuned
 from mmhall.adapters import adapter_for
-from mmhall.errors import CompositionError, DataError, FitError, ModelError, OptionError, PromptError
+from mmhall.errors import CompositionError, DataError, FitError, MmhallWarning, ModelError, OptionError, PromptError
 from mmhall.fitting import fit, read_text
 from mmhall.lvlm import LVLM
 from mmhall.options import by_model
@@ -219,16 +219,46 @@ def test_another_models_is_refused_by_name_of_what_differs(llava, fitted, tmp_pa
         read.check(llava.adapter)
 
 
-def test_a_model_with_other_weights_is_not_loaded_with_it(folder, processor, pairs):
+def test_a_model_with_other_weights_is_not_used_with_it(folder, processor, pairs, pictures):
     other = LVLM(make_random_llava(processor, seed=1), processor, "other")
     fit(other, Lean(), pairs).write(artifacts.place(folder) / "lean.safetensors")
-    with pytest.raises(ModelError, match=r"was fitted on 'other', which differs from this model \(sample"):
-        load(folder)
+    told = r"was fitted on 'other', which differs from this model \(sample"
+    with pytest.raises(ModelError, match=told):
+        load(folder, artifacts=artifacts.place(folder))
+    lvlm = load(folder)  # where nobody named it, only who needs it is refused
+    assert ask(lvlm, pictures).text
+    with pytest.raises(ModelError, match=told):
+        ask(lvlm, pictures, Lean())
 
 
-def test_the_same_weights_in_another_dtype_are_the_same(folder, fitted, pictures):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_same_weights_in_another_dtype_are_the_same(folder, fitted, pictures, dtype):
     fitted.write(artifacts.place(folder) / "lean.safetensors")
-    assert ask(load(folder, dtype="bfloat16"), pictures, Lean()).text
+    assert ask(load(folder, dtype=dtype), pictures, Lean()).text
+
+
+def test_other_options_of_the_processor_are_another_model(folder, pairs):
+    lvlm = load(folder, processor={"do_resize": True})
+    file = folder / "mmhall" / "lean.json"
+    fit(lvlm, Lean(), pairs).write(file)
+    assert load(folder, processor={"do_resize": True}, artifacts=file).adapter.artifacts
+    with pytest.raises(ModelError, match=r"processor \{'do_resize': True\} there, \{\} here"):
+        load(folder, artifacts=file)
+
+
+def test_where_weights_cannot_be_compared_a_warning_names_the_file(folder, llava, fitted, tmp_path):
+    """A file without values, as older ones, and a model of which a part lies on disk."""
+    half = load(folder, dtype="float16")
+    fitted.check(half.adapter)
+    fitted.facts["model"]["values"] = None
+    fitted.write(tmp_path / "lean.json")
+    held = artifacts.read(tmp_path / "lean.json")
+    held.check(llava.adapter)
+    with pytest.warns(MmhallWarning, match=r"lean\.json: nothing tells .* it keeps no values of weights"):
+        held.check(half.adapter)
+    held.facts["model"]["sample"] = None
+    with pytest.warns(MmhallWarning, match=r"lean\.json: nothing tells .* weights"):
+        held.check(llava.adapter)
 
 
 def damaged(file, what):

@@ -37,6 +37,7 @@ Where = str | Path | Literal[False] | None
 _WAYS = "run `mmhall fit` again, give another file, or use artifacts=False (--artifacts none)"
 _OWN = ("format", "strategy", "tensors", "sha256")  # fields of the JSON that are no facts
 _DIGITS = 12
+_CLAIM, _BEGINNING = b'"mmhall fitted artifact', 4096  # what a file's first bytes hold
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,10 @@ class Artifact:
             path: Either file's name.
 
         Raises:
-            DataError: The name ends otherwise, or something cannot be written.
+            DataError: The name ends otherwise, something cannot be written, or something else is there; see
+                `check_target`.
         """
+        check_target(path, self.strategy)
         tensors, facts = pair_of(path)
         told = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
         try:
@@ -267,14 +270,31 @@ def find(name: str | Path, where: Where) -> list[Artifact]:
         raise OptionError("load", "artifacts", where, "a file or folder written by `mmhall fit`, or False for none")
     folder = place(name) if where is None else Path(where)
     reason = files.no_file(folder)
+    if where is not None and reason not in (None, "is a folder") and folder.suffix not in (TENSORS, FACTS):
+        raise DataError(f"{where}: {reason}; {_WAYS}")
     if reason == "is a folder":
-        found = [read(file) for file in sorted(folder.glob(f"*{FACTS}"))]
+        found = [read(file) for file in sorted(folder.glob(f"*{FACTS}")) if _claims(file)]
     else:
         found = [] if where is None else [read(folder)]
     if where is not None and not found:
         raise DataError(f"{where}: holds no artifact; {_WAYS}")
     _once(found)
     return found
+
+
+def _claims(file: Path) -> bool:
+    """Whether a file begins as an artifact's JSON does, of whatever version and however damaged.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if files.no_file(file) is not None:
+        return False
+    try:
+        with file.open("rb") as opened:
+            return _CLAIM in opened.read(_BEGINNING)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}; {_WAYS}") from error
 
 
 def _once(found: Sequence[Artifact]) -> None:

@@ -18,6 +18,7 @@ from mmhall import artifacts, tuned
 from mmhall.adapters import adapter_for
 from mmhall.errors import CompositionError, DataError, FitError, MmhallWarning, ModelError, OptionError, PromptError
 from mmhall.fitting import fit, read_text
+from mmhall.learned import Fit
 from mmhall.lvlm import LVLM
 from mmhall.options import by_model
 from mmhall.pairs import Pair, PairSet
@@ -354,11 +355,27 @@ def test_what_is_no_file_is_refused(folder, where):
 def test_a_file_or_folder_without_one_is_refused(folder, tmp_path):
     with pytest.raises(DataError, match=r"gone\.json: does not exist"):
         load(folder, artifacts=tmp_path / "gone.json")
-    with pytest.raises(DataError, match="gone: an artifact's name ends in"):
+    with pytest.raises(DataError, match="gone: does not exist; run `mmhall fit` again"):
         load(folder, artifacts=tmp_path / "gone")
+    (tmp_path / "there").write_text("")
+    with pytest.raises(DataError, match="there: an artifact's name ends in"):
+        load(folder, artifacts=tmp_path / "there")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: holds no artifact"):
         load(folder, artifacts=tmp_path / "empty")
+
+
+def test_what_else_lies_in_a_folder_is_left_alone(folder, fitted):
+    """A model's own folder holds other JSON; what says that it is an artifact is read, damaged or not."""
+    (folder / "note.json").write_text("no JSON")
+    fitted.write(folder / "lean.safetensors")
+    assert load(folder, artifacts=folder).adapter.artifacts["lean"].sha256 == fitted.sha256
+    for what in ("no tensors", "cut facts"):
+        damaged(folder / "lean.json", what)
+        with pytest.raises(
+            DataError, match=r"lean\.(json|safetensors): (is no artifact, or is damaged|does not exist)"
+        ):
+            load(folder, artifacts=folder)
 
 
 def test_two_of_one_strategy_are_refused(folder, fitted, tmp_path):
@@ -377,6 +394,11 @@ def test_only_an_older_one_of_the_same_strategy_is_written_over(folder, fitted, 
         artifacts.check_target(file, "other")
     with pytest.raises(DataError, match=r"model\.safetensors: is there already and is no artifact"):
         artifacts.check_target(folder / "model.safetensors", "lean")
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(DataError, match=r"model\.safetensors: is there already and is no artifact"):
+        fitted.write(folder / "model.safetensors")
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert not (folder / "model.json").exists()
     shutil.copy(folder / "config.json", tmp_path / "config.json")
     with pytest.raises(DataError, match=r"config\.json: is no artifact"):
         artifacts.check_target(tmp_path / "config.json", "lean")
@@ -405,6 +427,27 @@ def test_what_shows_no_direction_is_not_written(llava, pairs):
         fit(llava, Lean(), PairSet(tuple(mixed), "mixed"))
 
 
+@pytest.mark.parametrize("number", [torch.tensor(1.0), float("nan"), {"norm": float("inf")}, object()])
+def test_numbers_that_cannot_be_written_are_refused_by_name(llava, pairs, number):
+    class Telling(Lean):
+        def fit(self, adapter, pairs, seed):
+            return Fit({"direction": torch.ones(48)}, {"good": (1, 2.0), "layer 2": number})
+
+    with pytest.raises(FitError, match=r"lean: its number 'layer 2' cannot be written as JSON \(.*\); return finite"):
+        fit(llava, Telling(), pairs)
+
+
+def test_numbers_are_as_the_file_gives_them_back(llava, pairs, tmp_path):
+    class Telling(Lean):
+        def fit(self, adapter, pairs, seed):
+            return Fit({"direction": torch.ones(48)}, {"layers": {2: (1, 2.0)}})
+
+    made = fit(llava, Telling(), PairSet(pairs.pairs[:1], "one"))
+    assert made.facts["remarks"] == ["1 pair is few: what is found on less than 50 may be chance."]
+    made.write(tmp_path / "lean.json")
+    assert artifacts.read(tmp_path / "lean.json").facts == made.facts
+
+
 def test_uneven_texts_are_remarked(llava, pairs):
     first = replace(pairs.pairs[0], hallucinated="The image shows a very old cat")
     remarks = fit(llava, Lean(), PairSet((first, *pairs.pairs[1:]), "mixed", ("of the data",))).facts["remarks"]
@@ -417,7 +460,7 @@ def test_uneven_texts_are_remarked(llava, pairs):
 
 def test_what_cannot_be_fitted_is_refused(llava, pairs):
     for method in ("greedy", "vhr+vcd"):
-        with pytest.raises(OptionError, match="strategy must be a single strategy that learns from pairs"):
+        with pytest.raises(OptionError, match=r"must be a single strategy that learns .*\(installed: none, see docs"):
             fit(llava, method, pairs)
     with pytest.raises(OptionError, match=r"written without artifact="):
         fit(llava, Lean(artifact="12" * 6), pairs)

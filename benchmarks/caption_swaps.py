@@ -12,7 +12,8 @@ from mmhall.benchmarks.plurals import plural, singulars
 from mmhall.benchmarks.pope_wording import is_plural, with_article
 from mmhall.benchmarks.vocabulary import Mention, Vocabulary
 
-_ARTICLE = re.compile(r"\b([Aa]n?) $")
+_ARTICLE = re.compile(r"\b(an?) $", re.IGNORECASE)
+_ACRONYM = 3  # letters of the longest one: TV, DVD
 
 
 def ended(caption: str) -> str:
@@ -33,7 +34,8 @@ def swapped(
 ) -> str | None:
     """Return a caption in which one object is another one; None: there is none that could be.
 
-    Only an object that is named once is taken; the other is one that the caption does not name, of as many words.
+    Only an object that is named once is taken, by a word that tells its number; the other is one that the caption does
+    not name, of as many words.
 
     Args:
         caption: As a person wrote it.
@@ -46,16 +48,24 @@ def swapped(
     named = Counter(mention.name for mention in found)
     for mention in rng.sample(found, len(found)):
         old = caption[mention.start : mention.end]
-        words = {name: _written(name, old) for name in absent if name not in named}
+        many = _many(old, caption[: mention.start])
+        words = {name: _written(name, old, many) for name in absent if name not in named and many is not None}
         fitting = [name for name, word in words.items() if word is not None]
         if named[mention.name] == 1 and fitting:
             return _put(caption, mention, words[draw(fitting, mention.name)] or "")
     return None
 
 
-def _written(name: str, old: str) -> str | None:
+def _many(word: str, before: str) -> bool | None:
+    """Whether a word stands for several; None: it does not say, as "sheep" without an article right before it."""
+    if singulars(word.lower()) or is_plural(word):
+        return True
+    return None if plural(word.lower()) == word.lower() and not _ARTICLE.search(before) else False
+
+
+def _written(name: str, old: str, many: bool | None) -> str | None:
     """Write a category in the number of the word that it replaces; None: it cannot be, or has more or fewer parts."""
-    word, many = names(name)[0], bool(singulars(old.lower())) or is_plural(old)
+    word = names(name)[0]
     if is_plural(word) and not many:
         return None
     written = plural(word) if many and not is_plural(word) else word
@@ -65,8 +75,11 @@ def _written(name: str, old: str) -> str | None:
 def _put(caption: str, mention: Mention, word: str) -> str:
     """Put a word in a mention's place, in its case, and make the article fit."""
     before, old, behind = caption[: mention.start], caption[mention.start : mention.end], caption[mention.end :]
+    loud = old.isupper() and (caption.isupper() or len(old) > _ACRONYM)
     article = _ARTICLE.search(before)
     if article is not None:
         fitting = with_article(word, "proper").split()[0]
-        before = before[: article.start()] + (fitting.capitalize() if article[1][0] == "A" else fitting) + " "
-    return before + (word[0].upper() + word[1:] if old[0].isupper() else word) + behind
+        fitting = fitting.capitalize() if article[1][0] == "A" else fitting
+        before = f"{before[: article.start()]}{fitting.upper() if loud and article[1].isupper() else fitting} "
+    word = word[0].upper() + word[1:] if old[0].isupper() else word
+    return before + (word.upper() if loud else word) + behind

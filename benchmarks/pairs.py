@@ -6,7 +6,7 @@ Changed  In the hallucinated one a third of the objects, at least one, is replac
          added: both texts have as many words and the same end, so that a difference between their states is not one of
          length.
 Captions Where people's captions are given, each picture's first one that allows it takes the sentence's place, and one
-         object of it is another one in the hallucinated text.
+         object of it is another one in the hallucinated text. What any caption of the picture names is not made up.
 """
 
 from __future__ import annotations
@@ -71,16 +71,23 @@ def make_pairs(
         captions: Of people, by picture; None: a sentence names the objects.
 
     Raises:
-        DataError: No picture allows one.
+        DataError: No picture allows one, or the captions are of other pictures.
     """
+    if captions is not None and not any(picture.id in captions for picture in pictures.pictures):
+        raise DataError(
+            f"{source}: the captions are of other pictures, such as {next(iter(captions), None)!r}, and none is of "
+            f"{pictures.pictures[0].id!r} or another one here; give the captions of these pictures"
+        )
     counts, vocabulary = _together(pictures.pictures), ours("", pictures.categories, tuple(pictures.words.items()))
 
     def made(picture: Picture) -> Pair | None:
         rng = random.Random(f"pairs/{seed}/{picture.id}")
-        absent = _absent(picture, pictures.categories)
         if captions is None:
-            return _named(picture, absent, counts, rng)
-        return _captioned(picture, captions.get(picture.id, ()), vocabulary, absent, counts, rng)
+            return _named(picture, _absent(picture.objects, pictures.categories), counts, rng)
+        own = captions.get(picture.id, ())
+        told = [mention.name for caption in own for mention in vocabulary.mentions(caption)]
+        absent = _absent([*picture.objects, *told], pictures.categories)
+        return _captioned(picture, own, vocabulary, absent, counts, rng)
 
     pairs = tuple(islice((pair for pair in map(made, pictures.pictures) if pair is not None), limit))
     if not pairs:
@@ -99,10 +106,10 @@ def _together(pictures: Sequence[Picture]) -> Counts:
     return counts
 
 
-def _absent(picture: Picture, categories: Sequence[str]) -> list[str]:
+def _absent(shown: Sequence[str], categories: Sequence[str]) -> list[str]:
     """List the categories that a picture does not show under any name."""
-    shown = {_phrase(name) for name in picture.objects}
-    return [name for name in categories if name not in picture.objects and _phrase(name) not in shown]
+    phrases = {_phrase(name) for name in shown}
+    return [name for name in categories if name not in shown and _phrase(name) not in phrases]
 
 
 def _drawn(names_left: Sequence[str], rest: Sequence[str], counts: Counts, rng: random.Random) -> str:

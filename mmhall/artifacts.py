@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +24,8 @@ from torch import Tensor
 from mmhall import files
 from mmhall.errors import DataError, ModelError, OptionError
 from mmhall.located import learned_at
-from mmhall.model_facts import chat_template, contrasted, differing, facts
+from mmhall.model_facts import chat_template, contrasted, differing, facts, warn_if_unknown
+from mmhall.options import parse
 
 if TYPE_CHECKING:
     from mmhall.adapters.base import Adapter
@@ -36,6 +37,7 @@ Where = str | Path | Literal[False] | None
 _WAYS = "run `mmhall fit` again, give another file, or use artifacts=False (--artifacts none)"
 _OWN = ("format", "strategy", "tensors", "sha256")  # fields of the JSON that are no facts
 _DIGITS = 12
+_CLAIM, _BEGINNING = b'"mmhall fitted artifact', 4096  # what a file's first bytes hold
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,18 @@ class Artifact:
     Attributes:
         strategy: Its name.
         tensors: By name, on the CPU; finite.
-        facts: How it was made, as JSON can write it: "model" (what it is called, its facts, "chat_template"), "data"
-            (source, digest, pairs, ids, prompts), "seed", "options", "date", "mmhall", "numbers" (the strategy's own)
-            and "remarks".
+        facts: How it was made, as JSON can write it: "model" (what it is called, its facts, "chat_template",
+            "processor"), "data" (source, digest, pairs, ids, prompts), "seed", "options", "date", "mmhall", "numbers"
+            (the strategy's own) and "remarks".
         path: The JSON file it was read from; None: it was just made.
+        refused: Why the model it was loaded with cannot use it; None: it can.
     """
 
     strategy: str
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, Any]
     path: Path | None = field(default=None, compare=False)
+    refused: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Keep tensors as a file does, and refuse what nobody could use.
@@ -69,7 +73,9 @@ class Artifact:
         if not kept:
             raise DataError(f"{self._named}: an artifact without tensors holds nothing; {_WAYS}")
         for name, tensor in kept.items():
-            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            if tensor.is_floating_point() and not bool(
+                tensor.double().isfinite().all()
+            ):  # which float8 does not tell itself
                 raise DataError(f"{self._named}: tensor {name!r} holds NaN or infinity; {_WAYS}")
         object.__setattr__(self, "tensors", kept)
 
@@ -93,6 +99,11 @@ class Artifact:
         return self.sha256[:_DIGITS]
 
     @property
+    def fitted_with(self) -> dict[str, Any]:
+        """The strategy's options when it was fitted, by name; those that had their defaults are left out."""
+        return parse(self.facts["options"])[1]
+
+    @property
     def origin(self) -> str:
         """Say on what it was fitted, in a line."""
         data = self.facts["data"]
@@ -109,7 +120,7 @@ class Artifact:
     def summary(self) -> dict[str, Any]:
         """Return what a run's record holds: which artifact it is, and on what it was fitted."""
         data = {key: value for key, value in self.facts["data"].items() if key != "ids"}
-        return {"sha256": self.sha256, "options": self.facts.get("options"), "seed": self.facts["seed"], "data": data}
+        return {"sha256": self.sha256, "options": self.facts["options"], "seed": self.facts["seed"], "data": data}
 
     def write(self, path: Path) -> None:
         """Write both files, each whole or not at all; the JSON comes last.
@@ -118,8 +129,10 @@ class Artifact:
             path: Either file's name.
 
         Raises:
-            DataError: The name ends otherwise, or something cannot be written.
+            DataError: The name ends otherwise, something cannot be written, or something else is there; see
+                `check_target`.
         """
+        check_target(path, self.strategy)
         tensors, facts = pair_of(path)
         told = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
         try:
@@ -130,28 +143,33 @@ class Artifact:
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from error
 
-    def check(self, adapter: Adapter) -> None:
-        """Refuse to be used with another model than it was fitted on.
+    def check(self, adapter: Adapter, processor: Mapping[str, Any] | None = None) -> None:
+        """Refuse to be used with another model than it was fitted on; warn where weights cannot be compared.
+
+        Args:
+            adapter: The model.
+            processor: The options of its processor that were given.
 
         Raises:
             ModelError: It is another, naming what differs.
         """
-        kept = self.facts["model"]
+        kept = {"processor": {}, **self.facts["model"]}
         own = {
             **facts(adapter),
             "revision": getattr(adapter.model.config, "_commit_hash", None),
             "chat_template": chat_template(adapter),
+            "processor": dict(processor or {}),
         }
         differ = differing(kept, own)
         if None not in (kept.get("revision"), own["revision"]) and kept["revision"] != own["revision"]:
             differ.append("revision")
-        if kept.get("chat_template") != own["chat_template"]:
-            differ.append("chat_template")
+        differ += [key for key in ("chat_template", "processor") if kept.get(key) != own[key]]
         if differ:
             raise ModelError(
                 f"{self._named}: was fitted on {kept['name']!r}, which differs from this model "
                 f"({contrasted(differ, kept, own)}); {_WAYS}"
             )
+        warn_if_unknown(self._named, kept, own)
 
 
 def pair_of(path: str | Path) -> tuple[Path, Path]:
@@ -212,6 +230,7 @@ def _facts(path: Path) -> dict[str, Any]:
         held = json.loads(files.read_text(path))
         if held["format"] != FORMAT:
             raise ValueError(f"its format is {held['format']!r}, expected {FORMAT!r}")
+        parse(held["options"])
         texts = (held["strategy"], held["sha256"], held["model"]["name"], held["data"]["source"])
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("strategy, sha256 and the names of model and data must be texts")
@@ -220,7 +239,7 @@ def _facts(path: Path) -> dict[str, Any]:
                 raise TypeError("tensors, seed and data must be told")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; {_WAYS}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OptionError) as error:
         raise DataError(f"{path}: is no artifact, or is damaged ({type(error).__name__}: {error}); {_WAYS}") from error
     return dict(held)
 
@@ -251,14 +270,31 @@ def find(name: str | Path, where: Where) -> list[Artifact]:
         raise OptionError("load", "artifacts", where, "a file or folder written by `mmhall fit`, or False for none")
     folder = place(name) if where is None else Path(where)
     reason = files.no_file(folder)
+    if where is not None and reason not in (None, "is a folder") and folder.suffix not in (TENSORS, FACTS):
+        raise DataError(f"{where}: {reason}; {_WAYS}")
     if reason == "is a folder":
-        found = [read(file) for file in sorted(folder.glob(f"*{FACTS}"))]
+        found = [read(file) for file in sorted(folder.glob(f"*{FACTS}")) if _claims(file)]
     else:
         found = [] if where is None else [read(folder)]
     if where is not None and not found:
         raise DataError(f"{where}: holds no artifact; {_WAYS}")
     _once(found)
     return found
+
+
+def _claims(file: Path) -> bool:
+    """Whether a file begins as an artifact's JSON does, of whatever version and however damaged.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    if files.no_file(file) is not None:
+        return False
+    try:
+        with file.open("rb") as opened:
+            return _CLAIM in opened.read(_BEGINNING)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}; {_WAYS}") from error
 
 
 def _once(found: Sequence[Artifact]) -> None:
@@ -276,15 +312,32 @@ def _once(found: Sequence[Artifact]) -> None:
                 )
 
 
-def checked(found: Sequence[Artifact], adapter: Adapter) -> dict[str, Artifact]:
+def checked(
+    found: Sequence[Artifact], adapter: Adapter, processor: Mapping[str, Any], *, given: bool
+) -> dict[str, Artifact]:
     """Return artifacts by strategy, if they were fitted on this model.
 
+    One that nobody named and that is another model's is kept, refused: only a strategy that needs it is in its way.
+
+    Args:
+        found: As `find` returns them.
+        adapter: The model.
+        processor: The options of its processor that were given.
+        given: Whether somebody named them.
+
     Raises:
-        ModelError: One was fitted on another.
+        ModelError: One that was given was fitted on another model.
     """
+    kept = {}
     for artifact in found:
-        artifact.check(adapter)
-    return {artifact.strategy: artifact for artifact in found}
+        try:
+            artifact.check(adapter, processor)
+            kept[artifact.strategy] = artifact
+        except ModelError as error:
+            if given:
+                raise
+            kept[artifact.strategy] = replace(artifact, refused=str(error))
+    return kept
 
 
 def check_target(path: Path, strategy: str) -> None:

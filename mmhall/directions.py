@@ -20,14 +20,34 @@ LEAST_COSINE = 0.05
 _DRAWS = 20
 
 
+def _usable(samples: Tensor) -> Tensor:
+    """Return samples in float64.
+
+    Raises:
+        FitError: There are none, or one is not finite.
+    """
+    raw = samples.double()
+    if not len(raw):
+        raise FitError("there are no samples; give at least one pair")
+    lost = int((~raw.flatten(1).isfinite()).any(dim=1).sum())
+    if lost:
+        raise FitError(f"{lost} of {len(raw)} samples hold NaN or infinity; load the model with another dtype")
+    return raw
+
+
 def mean_difference(ones: Tensor, others: Tensor) -> Tensor:
     """Return the mean of `ones` minus `others`, sample by sample, (...) float32.
 
     Args:
         ones: (samples, ...).
         others: The same; sample j is the partner of sample j.
+
+    Raises:
+        FitError: They are not of one shape, there are none, or they hold NaN or infinity.
     """
-    return (ones.double() - others.double()).mean(dim=0).float()
+    if ones.shape != others.shape:
+        raise FitError(f"samples of shape {tuple(ones.shape)} have no partners in {tuple(others.shape)}; give pairs")
+    return _usable(ones.double() - others.double()).mean(dim=0).float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +72,18 @@ def sign_aligned_component(samples: Tensor) -> Component:
         samples: (samples, D), not centred.
 
     Raises:
-        FitError: The samples do not vary, or the component has nothing to do with their mean.
+        FitError: The samples do not vary, there are none, they hold NaN or infinity, or the component has nothing to do
+            with their mean.
     """
-    raw = samples.double()
+    raw = _usable(samples)
     mean = raw.mean(dim=0)
     _, spectrum, rows = torch.linalg.svd(raw - mean, full_matrices=False)
     variance = float(spectrum.square().sum())
     if not variance > 1e-12 * float(raw.square().sum()):
-        raise FitError(f"{len(raw)} samples do not differ from each other, so that they have no principal component")
+        raise FitError(
+            f"samples that do not differ from each other have no principal component, and there are {len(raw)} like "
+            "that; give more pairs, or texts that differ more"
+        )
     cosine = float(rows[0] @ mean / mean.norm().clamp_min(torch.finfo(torch.float64).tiny))
     if abs(cosine) < LEAST_COSINE:
         raise FitError(
@@ -130,8 +154,11 @@ def shuffled_range(differences: Tensor, seed: int, draws: int = _DRAWS) -> Shuff
         differences: Of each pair, (pairs, ...).
         seed: Of the signs.
         draws: How often signs are drawn.
+
+    Raises:
+        FitError: There are none, or they hold NaN or infinity.
     """
-    raw = differences.double().flatten(1).cpu()
+    raw = _usable(differences).flatten(1).cpu()
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(0, 2, (draws, len(raw)), generator=generator).double() * 2 - 1
     labels = torch.cat([torch.ones(1, len(raw), dtype=torch.float64), signs])  # the true ones first

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 import mmhall
 from mmhall.artifacts import Artifact
 from mmhall.attention import Op
-from mmhall.errors import OptionError
+from mmhall.errors import FitError, OptionError
 from mmhall.generation.reading import check_room, read_answer
 from mmhall.learned import LearnedStrategy
 from mmhall.model_facts import chat_template, described
@@ -36,10 +36,18 @@ def learner(strategy: str | Strategy) -> LearnedStrategy:
     """
     method = make_strategy(strategy)
     if not isinstance(method, LearnedStrategy):
-        raise OptionError("fit", "strategy", str(method), "a single strategy that learns from pairs of texts")
+        told = f"(installed: {', '.join(_learning()) or 'none, see docs/fitting.md'})"
+        raise OptionError("fit", "strategy", str(method), f"a single strategy that learns from pairs of texts {told}")
     if method.artifact is not None:
         raise OptionError("fit", "strategy", str(method), "written without artifact=..., which is made here")
     return method
+
+
+def _learning() -> list[str]:
+    """Name the strategies that can be fitted."""
+    from mmhall.decoders import STRATEGIES
+
+    return [name for name in STRATEGIES.names() if issubclass(STRATEGIES.load(name), LearnedStrategy)]
 
 
 def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> Artifact:
@@ -53,28 +61,48 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
 
     Raises:
         OptionError: It learns nothing.
-        FitError: The pairs show nothing to learn.
+        FitError: The pairs show nothing to learn, or what the strategy says of it cannot be written.
         MmhallError: The model cannot carry the strategy, or a picture or text is unusable.
     """
     adapter = lvlm.adapter
-    method = replace(Strategy.fitted(learner(strategy), adapter), artifact=None)  # type: ignore[call-arg]
+    method = Strategy.fitted(learner(strategy), adapter)  # whatever was fitted before
     assert isinstance(method, LearnedStrategy)
     remarks = [*pairs.remarks, *uneven(pairs, adapter.tokenizer)]
     if len(pairs.pairs) < USUAL:
-        remarks.append(f"{len(pairs.pairs)} pairs are few: what is found on less than {USUAL} may be chance.")
+        some = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
+        remarks.append(f"{some} few: what is found on less than {USUAL} may be chance.")
     with torch.inference_mode():
         tensors, numbers = method.fit(adapter, pairs.pairs, seed)
     facts = {
         "options": str(method),
-        "model": {**described(adapter, lvlm.identity()), "chat_template": chat_template(adapter)},
+        "model": {
+            **described(adapter, lvlm.identity()),
+            "chat_template": chat_template(adapter),
+            "processor": lvlm.loading.get("processor", {}),
+        },
         "data": pairs.record(),
         "seed": seed,
         "date": str(datetime.now(timezone.utc).date()),
         "mmhall": mmhall.__version__,
-        "numbers": dict(numbers),
+        "numbers": {key: _writable(method.name, key, value) for key, value in numbers.items()},
         "remarks": remarks,
     }
     return Artifact(method.name, tensors, facts)
+
+
+def _writable(strategy: str, key: str, value: Any) -> Any:
+    """Return what a strategy says of its fit as JSON gives it back.
+
+    Raises:
+        FitError: JSON cannot write it.
+    """
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FitError(
+            f"{strategy}: its number {key!r} cannot be written as JSON ({error}); return finite numbers, texts, lists "
+            "and mappings from `fit`"
+        ) from error
 
 
 def read_text(adapter: Adapter, image: Images, prompt: Prompt, text: str, ops: Sequence[Op]) -> int:

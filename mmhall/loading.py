@@ -74,7 +74,7 @@ def load(
     Raises:
         OptionError: An option has a value it cannot have, or two contradict each other.
         ModelError: Nothing loadable is there, mmhall cannot drive it, the options were tuned for other weights, or an
-            artifact was fitted on another model.
+            artifact that was given was fitted on another model.
         DataError: The file of tuned options, of an artifact or of the chat template is missing or damaged.
     """
     asked = LoadOptions(
@@ -105,7 +105,9 @@ def load(
     if asked.chat_template is not None and lvlm.adapter.chat is None:
         raise OptionError(OWNER, "chat_template", "a template", "left out: this family has no chat format")
     lvlm.adapter.tuned = tuned_options.options_of(file, lvlm.adapter)
-    lvlm.adapter.artifacts = fitted_artifacts.checked(learned, lvlm.adapter)
+    lvlm.adapter.artifacts = fitted_artifacts.checked(
+        learned, lvlm.adapter, lvlm.loading.get("processor", {}), given=asked.artifacts is not None
+    )
     return lvlm
 
 

@@ -1,22 +1,28 @@
 """Facts that tell a model from others, to know whose weights something was tuned or fitted on.
 
 Digesting every weight would make loading a large model slow. What is compared instead: the family, the decoder's size,
-and a digest of eight values of each tensor.
+and eight values of each tensor. They are rounded to bfloat16, which most weights survive in any dtype: their digests
+agree. float16 loses some that the other dtypes keep: against it the values themselves are compared, up to its rounding.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from mmhall.errors import MmhallWarning
+
 if TYPE_CHECKING:
     from mmhall.adapters.base import Adapter
 
 _SAMPLED = 8
+_HALF = torch.finfo(torch.float16)
 _SIZES = ("model_type", "layers", "hidden_size", "heads")
 
 
@@ -24,15 +30,17 @@ def facts(adapter: Adapter) -> dict[str, Any]:
     """Return what tells a model from others at no cost worth naming; JSON can write it."""
     config, weights = adapter.decoder.config, dict(sorted(adapter.model.named_parameters()))
     parts = [_sampled(weight) for weight in weights.values() if not weight.is_meta]
-    digest = hashlib.sha256("\n".join(weights).encode())
-    digest.update(torch.cat([part.to("cpu") for part in parts]).view(torch.uint8).numpy().tobytes() if parts else b"")
+    values = torch.cat([part.to("cpu") for part in parts]).view(torch.uint8).numpy().tobytes() if parts else b""
+    digest = hashlib.sha256("\n".join(weights).encode() + values).hexdigest()[:16]
+    whole = len(parts) == len(weights)
     return {
         "model_type": adapter.model.config.model_type,
         "layers": len(adapter.layers),
         "hidden_size": config.hidden_size,
         "heads": adapter.heads,
         "dtype": str(adapter.model.dtype).removeprefix("torch."),
-        "sample": digest.hexdigest()[:16] if len(parts) == len(weights) else None,
+        "sample": digest if whole else None,
+        "values": base64.b64encode(values).decode() if whole else None,
     }
 
 
@@ -54,9 +62,21 @@ def differing(kept: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
         own: Those of the model at hand.
     """
     sizes = [key for key in _SIZES if kept.get(key) != own[key]]
-    if not sizes and _comparable(kept, own) and kept.get("sample") != own["sample"]:
-        return ["sample"]
-    return sizes
+    return ["sample"] if not sizes and _same_weights(kept, own) is False else sizes
+
+
+def warn_if_unknown(file: str, kept: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Warn where nothing tells whether a file was made for this model's weights.
+
+    Args:
+        file: What it is called.
+        kept: As in `differing`.
+        own: As in `differing`.
+    """
+    if _same_weights(kept, own) is None:
+        told = f"{file}: nothing tells whether it was made for this model's weights"
+        why = "it keeps no values of weights that could be compared" if own["sample"] else "some of these lie on disk"
+        warnings.warn(f"{told}: {why}; make sure of it, or make it again", MmhallWarning, stacklevel=3)
 
 
 def contrasted(keys: list[str], kept: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -70,15 +90,40 @@ def chat_template(adapter: Adapter) -> str:
 
 
 def _sampled(weight: Tensor) -> Tensor:
-    """Return a few values spread over a tensor, rounded to bfloat16, which most weights survive in any dtype."""
+    """Return a few values spread over a tensor, in bfloat16."""
     flat = weight.detach().reshape(-1)
     return flat[:: max(1, len(flat) // _SAMPLED)][:_SAMPLED].to(torch.bfloat16)
 
 
-def _comparable(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether the samples of two models must agree if their weights do.
+def _same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:
+    """Whether two models have the same weights, as far as their samples show; None: nothing tells."""
+    if None in (one.get("sample"), other.get("sample")):
+        return None
+    if (one.get("dtype") == "float16") == (other.get("dtype") == "float16"):
+        return bool(one["sample"] == other["sample"])
+    values = [_decoded(side.get("values")) for side in (one, other)]
+    return None if values[0] is None or values[1] is None else _near(values[0], values[1])
 
-    A model partly kept on disk shows no values, and float16 loses some that the other dtypes keep.
+
+def _decoded(text: Any) -> Tensor | None:
+    """Return the values that facts hold as text, (values,) float32; None: they hold none."""
+    try:
+        held = bytearray(base64.b64decode(text, validate=True))
+        return torch.frombuffer(held, dtype=torch.bfloat16).float()
+    except (TypeError, ValueError):  # of an older file, or damaged
+        return None
+
+
+def _near(one: Tensor, other: Tensor) -> bool:
+    """Whether values of bfloat16 agree if one side went through float16: up to its range, and to rounding twice.
+
+    Args:
+        one: (values,) float32.
+        other: The same, of the other model.
     """
-    half = {one.get("dtype") == "float16", other.get("dtype") == "float16"}
-    return None not in (one.get("sample"), other.get("sample")) and len(half) == 1
+    if len(one) != len(other):
+        return False
+    one, other = (torch.nan_to_num(side).clamp(-_HALF.max, _HALF.max) for side in (one, other))
+    _, exponent = torch.frexp(torch.maximum(one.abs(), other.abs()))
+    step = torch.exp2((exponent - 8).float())  # between neighbours: 8 bits of precision
+    return bool(((one - other).abs() <= step + _HALF.smallest_normal * _HALF.eps).all())

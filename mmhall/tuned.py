@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmhall import files
 from mmhall.errors import DataError, MmhallError, ModelError, OptionError, UnknownNameError
+from mmhall.learned import LearnedStrategy
 from mmhall.located import learned_at
-from mmhall.model_facts import contrasted, described, differing, facts
+from mmhall.model_facts import contrasted, described, differing, facts, warn_if_unknown
 from mmhall.options import rules
 from mmhall.strategies import Strategy, strategy
 
@@ -136,7 +137,7 @@ def _known(name: str) -> bool:
 
 
 def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
-    """Refuse values found for another model.
+    """Refuse values found for another model, and warn where that cannot be told.
 
     Raises:
         ModelError: They were, naming what differs.
@@ -148,6 +149,7 @@ def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
         raise ModelError(
             f"{path}: was tuned for {model['name']!r} with other weights than this model's ({told}); {_WAYS}"
         )
+    warn_if_unknown(str(path), model, own)
 
 
 def write(path: Path, held: Mapping[str, Any]) -> None:
@@ -165,11 +167,15 @@ def write(path: Path, held: Mapping[str, Any]) -> None:
 
 
 def open_options(method: Strategy) -> dict[str, tuple[Any, ...]]:
-    """Return a strategy's options that are left open and worth trying, with the values to try."""
+    """Return a strategy's options that are left open and worth trying, with the values to try.
+
+    What a strategy that learns was fitted with is not: its artifact says it.
+    """
+    fixed = rules(type(method)).keys() - method.adjustable if isinstance(method, LearnedStrategy) else ()
     return {
         option: rule.tries
         for option, rule in rules(type(method)).items()
-        if rule.by_model and rule.tries and getattr(method, option) is None
+        if rule.by_model and rule.tries and option not in fixed and getattr(method, option) is None
     }
 
 

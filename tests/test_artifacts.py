@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,13 @@ import safetensors.torch
 import torch
 
 import mmhall
-from mmhall import artifacts
+from mmhall import artifacts, tuned
 from mmhall.adapters import adapter_for
-from mmhall.errors import CompositionError, DataError, FitError, ModelError, OptionError, PromptError
+from mmhall.errors import CompositionError, DataError, FitError, MmhallWarning, ModelError, OptionError, PromptError
 from mmhall.fitting import fit, read_text
+from mmhall.learned import Fit
 from mmhall.lvlm import LVLM
+from mmhall.options import by_model
 from mmhall.pairs import Pair, PairSet
 from mmhall.requests import make_request
 from mmhall.strategies import Composed
@@ -146,10 +148,49 @@ def test_an_answers_strategy_names_the_artifact_and_refuses_another(llava, fitte
     answer = ask(llava, pictures, Lean())
     again = Lean(artifact=fitted.digest)
     assert str(again.fitted(llava.adapter)) == answer.strategy
-    assert again.origins(llava.adapter) == {"layer": "not tuned for this model: the general default"}
+    assert again.origins(llava.adapter) == {"layer": "as its artifact was fitted"}
     llava.adapter.artifacts = {"lean": replace(fitted, tensors={"direction": torch.ones(48)})}
     with pytest.raises(OptionError, match=rf"lean: artifact must be left out, or '[0-9a-f]+'.* got '{fitted.digest}'"):
         ask(llava, pictures, again)
+
+
+def test_options_of_the_fit_are_those_of_the_artifact(llava, pairs, pictures):
+    """What layer 1 taught is not used at another layer, whether that is a default, tuned, or asked for."""
+    llava.adapter.artifacts = {"lean": fit(llava, Lean(layer=1), pairs, seed=7)}
+    llava.adapter.tuned = {"lean": {"layer": 2}}
+    answer = ask(llava, pictures, Lean(alpha=3.0))
+    assert answer.strategy == f"lean(artifact='{llava.adapter.artifacts['lean'].digest}', alpha=3.0, layer=1)"
+    assert answer.origins["layer"] == "as its artifact was fitted"
+    assert ask(llava, pictures, Lean(alpha=3.0, layer=1)).token_ids == answer.token_ids
+    with pytest.raises(OptionError, match=r"lean: layer must be left out, or 1, with which .* fitted; .*, got 2"):
+        ask(llava, pictures, Lean(layer=2))
+    again = fit(llava, Lean(), pairs, seed=7)  # what was fitted before says nothing of it
+    assert again.facts["options"] == "lean(layer=2)"
+
+
+def test_a_strategy_says_what_may_be_changed_after_the_fit(llava, fitted):
+    class Free(Lean):
+        adjustable = frozenset({"layer"})
+
+    llava.adapter.artifacts = {"lean": fitted}
+    assert Free(layer=1).fitted(llava.adapter).layer == 1
+    assert Free().origins(llava.adapter)["layer"] == "not tuned for this model: the general default"
+
+
+def test_options_of_the_fit_are_not_tuned():
+    @dataclass(frozen=True)
+    class Several(Lean):
+        adjustable = frozenset({"strength"})
+        layer: int = by_model(2, low=0, tries=(1, 2))
+        strength: float = by_model(1.0, tries=(0.5, 1.0))
+
+    assert tuned.open_options(Several()) == {"strength": (0.5, 1.0)}
+
+
+@pytest.mark.parametrize("digest", ["", "12", "1a2b3c4d5e6", "1a2b3c4d5e6f7", "1A2B3C4D5E6F"])
+def test_an_artifact_is_named_by_all_of_its_digits(digest):
+    with pytest.raises(OptionError, match="artifact must be the first 12 digits of an artifact's sha256"):
+        Lean(artifact=digest)
 
 
 def test_it_goes_into_a_composition(llava, fitted, pictures):
@@ -179,16 +220,46 @@ def test_another_models_is_refused_by_name_of_what_differs(llava, fitted, tmp_pa
         read.check(llava.adapter)
 
 
-def test_a_model_with_other_weights_is_not_loaded_with_it(folder, processor, pairs):
+def test_a_model_with_other_weights_is_not_used_with_it(folder, processor, pairs, pictures):
     other = LVLM(make_random_llava(processor, seed=1), processor, "other")
     fit(other, Lean(), pairs).write(artifacts.place(folder) / "lean.safetensors")
-    with pytest.raises(ModelError, match=r"was fitted on 'other', which differs from this model \(sample"):
-        load(folder)
+    told = r"was fitted on 'other', which differs from this model \(sample"
+    with pytest.raises(ModelError, match=told):
+        load(folder, artifacts=artifacts.place(folder))
+    lvlm = load(folder)  # where nobody named it, only who needs it is refused
+    assert ask(lvlm, pictures).text
+    with pytest.raises(ModelError, match=told):
+        ask(lvlm, pictures, Lean())
 
 
-def test_the_same_weights_in_another_dtype_are_the_same(folder, fitted, pictures):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_same_weights_in_another_dtype_are_the_same(folder, fitted, pictures, dtype):
     fitted.write(artifacts.place(folder) / "lean.safetensors")
-    assert ask(load(folder, dtype="bfloat16"), pictures, Lean()).text
+    assert ask(load(folder, dtype=dtype), pictures, Lean()).text
+
+
+def test_other_options_of_the_processor_are_another_model(folder, pairs):
+    lvlm = load(folder, processor={"do_resize": True})
+    file = folder / "mmhall" / "lean.json"
+    fit(lvlm, Lean(), pairs).write(file)
+    assert load(folder, processor={"do_resize": True}, artifacts=file).adapter.artifacts
+    with pytest.raises(ModelError, match=r"processor \{'do_resize': True\} there, \{\} here"):
+        load(folder, artifacts=file)
+
+
+def test_where_weights_cannot_be_compared_a_warning_names_the_file(folder, llava, fitted, tmp_path):
+    """A file without values, as older ones, and a model of which a part lies on disk."""
+    half = load(folder, dtype="float16")
+    fitted.check(half.adapter)
+    fitted.facts["model"]["values"] = None
+    fitted.write(tmp_path / "lean.json")
+    held = artifacts.read(tmp_path / "lean.json")
+    held.check(llava.adapter)
+    with pytest.warns(MmhallWarning, match=r"lean\.json: nothing tells .* it keeps no values of weights"):
+        held.check(half.adapter)
+    held.facts["model"]["sample"] = None
+    with pytest.warns(MmhallWarning, match=r"lean\.json: nothing tells .* weights"):
+        held.check(llava.adapter)
 
 
 def damaged(file, what):
@@ -199,6 +270,7 @@ def damaged(file, what):
         "list": [],
         "format": {**held, "format": "1"},
         "no model": {**held, "model": None},
+        "no options": {**held, "options": "lean(layer"},
         "no data": {key: value for key, value in held.items() if key != "data"},
         "shape": {**held, "tensors": {"direction": {"shape": [49], "dtype": "float32"}}},
         "missing": {**held, "tensors": {**held["tensors"], "other": {"shape": [1], "dtype": "float32"}}},
@@ -226,6 +298,7 @@ def damaged(file, what):
         ("list", r"lean\.json: is no artifact"),
         ("format", "its format is '1'"),
         ("no model", "is damaged"),
+        ("no options", "is no artifact, or is damaged"),
         ("no data", "KeyError: 'data'"),
         ("shape", r"tells of tensors .*49.* holds .*48"),
         ("missing", r"tells of tensors .*other"),
@@ -257,6 +330,15 @@ def test_views_of_one_memory_are_written_apart(fitted, tmp_path):
     assert held["row"].tolist() == [3, 4, 5]
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.float64])
+def test_every_dtype_is_kept(fitted, tmp_path, dtype):
+    replace(fitted, tensors={"direction": torch.tensor([1.0, -2.0]).to(dtype)}).write(tmp_path / "lean.json")
+    held = artifacts.read(tmp_path / "lean.json").tensors["direction"]
+    assert (held.dtype, held.double().tolist()) == (dtype, [1.0, -2.0])
+    with pytest.raises(DataError, match="holds NaN"):
+        replace(fitted, tensors={"direction": torch.tensor([float("nan")]).to(dtype)})
+
+
 def test_nothing_useless_is_made(fitted):
     with pytest.raises(DataError, match="lean: tensor 'direction' holds NaN or infinity"):
         replace(fitted, tensors={"direction": torch.tensor([1.0, float("nan")])})
@@ -273,11 +355,27 @@ def test_what_is_no_file_is_refused(folder, where):
 def test_a_file_or_folder_without_one_is_refused(folder, tmp_path):
     with pytest.raises(DataError, match=r"gone\.json: does not exist"):
         load(folder, artifacts=tmp_path / "gone.json")
-    with pytest.raises(DataError, match="gone: an artifact's name ends in"):
+    with pytest.raises(DataError, match="gone: does not exist; run `mmhall fit` again"):
         load(folder, artifacts=tmp_path / "gone")
+    (tmp_path / "there").write_text("")
+    with pytest.raises(DataError, match="there: an artifact's name ends in"):
+        load(folder, artifacts=tmp_path / "there")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="empty: holds no artifact"):
         load(folder, artifacts=tmp_path / "empty")
+
+
+def test_what_else_lies_in_a_folder_is_left_alone(folder, fitted):
+    """A model's own folder holds other JSON; what says that it is an artifact is read, damaged or not."""
+    (folder / "note.json").write_text("no JSON")
+    fitted.write(folder / "lean.safetensors")
+    assert load(folder, artifacts=folder).adapter.artifacts["lean"].sha256 == fitted.sha256
+    for what in ("no tensors", "cut facts"):
+        damaged(folder / "lean.json", what)
+        with pytest.raises(
+            DataError, match=r"lean\.(json|safetensors): (is no artifact, or is damaged|does not exist)"
+        ):
+            load(folder, artifacts=folder)
 
 
 def test_two_of_one_strategy_are_refused(folder, fitted, tmp_path):
@@ -296,6 +394,11 @@ def test_only_an_older_one_of_the_same_strategy_is_written_over(folder, fitted, 
         artifacts.check_target(file, "other")
     with pytest.raises(DataError, match=r"model\.safetensors: is there already and is no artifact"):
         artifacts.check_target(folder / "model.safetensors", "lean")
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(DataError, match=r"model\.safetensors: is there already and is no artifact"):
+        fitted.write(folder / "model.safetensors")
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert not (folder / "model.json").exists()
     shutil.copy(folder / "config.json", tmp_path / "config.json")
     with pytest.raises(DataError, match=r"config\.json: is no artifact"):
         artifacts.check_target(tmp_path / "config.json", "lean")
@@ -324,6 +427,27 @@ def test_what_shows_no_direction_is_not_written(llava, pairs):
         fit(llava, Lean(), PairSet(tuple(mixed), "mixed"))
 
 
+@pytest.mark.parametrize("number", [torch.tensor(1.0), float("nan"), {"norm": float("inf")}, object()])
+def test_numbers_that_cannot_be_written_are_refused_by_name(llava, pairs, number):
+    class Telling(Lean):
+        def fit(self, adapter, pairs, seed):
+            return Fit({"direction": torch.ones(48)}, {"good": (1, 2.0), "layer 2": number})
+
+    with pytest.raises(FitError, match=r"lean: its number 'layer 2' cannot be written as JSON \(.*\); return finite"):
+        fit(llava, Telling(), pairs)
+
+
+def test_numbers_are_as_the_file_gives_them_back(llava, pairs, tmp_path):
+    class Telling(Lean):
+        def fit(self, adapter, pairs, seed):
+            return Fit({"direction": torch.ones(48)}, {"layers": {2: (1, 2.0)}})
+
+    made = fit(llava, Telling(), PairSet(pairs.pairs[:1], "one"))
+    assert made.facts["remarks"] == ["1 pair is few: what is found on less than 50 may be chance."]
+    made.write(tmp_path / "lean.json")
+    assert artifacts.read(tmp_path / "lean.json").facts == made.facts
+
+
 def test_uneven_texts_are_remarked(llava, pairs):
     first = replace(pairs.pairs[0], hallucinated="The image shows a very old cat")
     remarks = fit(llava, Lean(), PairSet((first, *pairs.pairs[1:]), "mixed", ("of the data",))).facts["remarks"]
@@ -336,10 +460,10 @@ def test_uneven_texts_are_remarked(llava, pairs):
 
 def test_what_cannot_be_fitted_is_refused(llava, pairs):
     for method in ("greedy", "vhr+vcd"):
-        with pytest.raises(OptionError, match="strategy must be a single strategy that learns from pairs"):
+        with pytest.raises(OptionError, match=r"must be a single strategy that learns .*\(installed: none, see docs"):
             fit(llava, method, pairs)
     with pytest.raises(OptionError, match=r"written without artifact="):
-        fit(llava, Lean(artifact="12"), pairs)
+        fit(llava, Lean(artifact="12" * 6), pairs)
     long = replace(pairs.pairs[0], faithful="dog " * 600)
     with pytest.raises(PromptError, match="exceed the model's context"):
         fit(llava, Lean(), PairSet((long,), "long"))

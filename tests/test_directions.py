@@ -103,3 +103,25 @@ def test_noise_is_no_direction_and_seeds_repeat():
     assert not shuffled_range(noise, seed=0).outside
     assert shuffled_range(noise, seed=4) == shuffled_range(noise, seed=4)
     assert shuffled_range(noise, seed=4) != shuffled_range(noise, seed=5)
+
+
+def test_samples_without_partners_have_no_difference():
+    with pytest.raises(FitError, match=r"samples of shape \(3, 2\) have no partners in \(1, 2\)"):
+        mean_difference(SAMPLES, SAMPLES[:1])
+
+
+def difference_to_zero(samples):
+    return mean_difference(samples, torch.zeros_like(samples))
+
+
+def range_of(samples):
+    return shuffled_range(samples, seed=0)
+
+
+@pytest.mark.parametrize("measure", [difference_to_zero, range_of, sign_aligned_component])
+def test_no_samples_and_samples_that_are_no_numbers_are_refused(measure):
+    with pytest.raises(FitError, match="there are no samples"):
+        measure(SAMPLES[:0])
+    for lost in (math.nan, math.inf):
+        with pytest.raises(FitError, match="1 of 3 samples hold NaN or infinity"):
+            measure(torch.cat([SAMPLES[:2], torch.tensor([[lost, 0.0]])]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 
 import pytest
 import torch
@@ -10,10 +12,10 @@ import torch
 import mmhall
 from mmhall import tuned
 from mmhall.adapters import adapter_for
-from mmhall.errors import CompositionError, DataError, MmhallError, ModelError, OptionError
+from mmhall.errors import CompositionError, DataError, MmhallError, MmhallWarning, ModelError, OptionError
 from mmhall.located import EMBEDDED
 from mmhall.lvlm import LVLM
-from mmhall.model_facts import facts
+from mmhall.model_facts import differing, facts
 from tests.conftest import make_random_llava
 from tests.zoo import ZOO, built
 
@@ -133,6 +135,42 @@ def test_values_found_for_other_weights_are_refused(folder, llava, change):
     ):
         load(folder)
     assert load(folder, tuned=False).adapter.tuned == {}
+
+
+@pytest.mark.parametrize("change", ["lm_head.weight", "model.language_model.layers.1.mlp.down_proj.weight"])
+def test_other_weights_show_in_float16_too(folder, llava, change):
+    with torch.no_grad():
+        llava.model.get_parameter(change).mul_(1.02)
+    write(folder / tuned.FILE, llava, vcd={"alpha": 0.5})
+    with pytest.raises(ModelError, match=r"with other weights .*sample"):
+        load(folder, dtype="float16")
+
+
+def test_a_file_without_values_of_weights_is_used_with_a_warning(folder, llava):
+    """As the older ones: they are compared but for float16."""
+    path = write(folder / tuned.FILE, llava, vcd={"alpha": 0.5})
+    held = tuned.read(path)
+    del held["model"]["values"]
+    tuned.write(path, held)
+    assert load(folder, dtype="bfloat16").adapter.tuned == {"vcd": {"alpha": 0.5}}
+    with pytest.warns(MmhallWarning, match=r"mmhall\.json: nothing tells whether it was made for this model's weights"):
+        assert load(folder, dtype="float16").adapter.tuned == {"vcd": {"alpha": 0.5}}
+
+
+def test_what_float16_cannot_hold_is_not_compared():
+    """Beyond its range, below its smallest number, and one bfloat16 step beside: the same; two steps: others."""
+
+    def told(dtype, *values):
+        held = torch.tensor(values).to(torch.bfloat16).view(torch.uint8).numpy().tobytes()
+        sizes = {"model_type": "a", "layers": 1, "hidden_size": 1, "heads": 1}
+        return {**sizes, "dtype": dtype, "sample": str(values), "values": base64.b64encode(held).decode()}
+
+    half = told("float16", math.inf, 0.0, 1.0, -1.0)
+    assert differing(half, told("float32", 1e6, 1e-9, 1.0 + 2**-7, -1.0)) == []
+    assert differing(half, told("float32", 1e6, 1e-9, 1.0 + 2**-6, -1.0)) == ["sample"]
+    assert differing(half, told("bfloat16", 1e6, 1e-9, 1.0, 1.0)) == ["sample"]
+    assert differing(half, told("bfloat16", 1e6, 1e-6, 1.0, -1.0)) == ["sample"]
+    assert differing(half, told("bfloat16", 1e6, 1e-9, 1.0)) == ["sample"]
 
 
 def test_values_found_for_a_model_of_another_size_are_refused(folder, embedded):

@@ -27,7 +27,10 @@ def fit(
     seed: Annotated[int, typer.Option(help="Seeds scenes, what is replaced in a text, and shuffled labels.")] = 1000,
     data: Annotated[
         Path | None,
-        typer.Option(help="COCO detection file, or JSON Lines of pairs (.jsonl); by default scenes are drawn."),
+        typer.Option(
+            help="COCO detection file, CSV picture list, JSON lists of objects, or JSON Lines of pairs (.jsonl); by "
+            "default scenes are drawn."
+        ),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of its pictures; by default the file's own.")] = None,
     captions: Annotated[
@@ -67,7 +70,13 @@ def fit(
     method = learner(strategy)
     if apply and out is not None:
         raise OptionError("fit", "out", str(out), "left out with --apply, which says where to write")
-    check_data("fit", data, images, "a COCO detection file, or JSON Lines of pairs", n=n)
+    check_data(
+        "fit",
+        data,
+        images,
+        "a COCO detection file, a CSV picture list, JSON lists of objects, or JSON Lines of pairs",
+        n=n,
+    )
     _check_captions(data, captions)
     file = place(model) / f"{method.name}.safetensors" if apply else out or Path(f"{method.name}.safetensors")
     for one in pair_of(file):

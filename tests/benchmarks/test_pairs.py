@@ -216,3 +216,44 @@ def test_what_a_caption_names_stands_beside_the_rest():
     captions = {str(number): ["A spoon lies there."] for number in range(18, 27)}
     pairs = make_pairs(pictures, "mine", 0, captions=captions).pairs
     assert {pair.hallucinated for pair in pairs} == {"A fork lies there."}
+
+
+def test_what_another_caption_names_is_not_made_up():
+    """The data lists a dog alone; people also see a bear, and apples."""
+    pictures = pictured(("dog",), categories=("apple", "bear", "cat"))
+    captions = {"0": ["A dog sits still.", "A bear and some apples."]}
+    made = {make_pairs(pictures, "mine", seed, captions=captions).pairs[0].hallucinated for seed in range(12)}
+    assert made == {"A cat sits still."}
+
+
+@pytest.mark.parametrize(
+    ("caption", "false"),
+    [
+        ("Two sheep stand", None),
+        ("The broccoli is green", None),
+        ("A sheep stands", "A frisbee stands."),
+        ("AN ORANGE ON A PLATE", "A FRISBEE ON A PLATE."),
+        ("AN ORANGE on a plate", "A FRISBEE on a plate."),
+        ("A TV on a wall", "A Frisbee on a wall."),
+        ("An Orange on a plate", "A Frisbee on a plate."),
+    ],
+)
+def test_number_and_case_of_a_caption_are_kept(caption, false):
+    """A word that does not tell its number stays, as nobody could write the other one in it."""
+    pictures = pictured(("sheep", "broccoli", "orange", "tv"), ("bench",), categories=("frisbee",))
+    pictures = replace(pictures, categories=tuple(name for name in pictures.categories if name != "bench"))
+    captions = {"0": [caption], "1": ["A bench."]}
+    made = {pair.id: pair.hallucinated for seed in range(4) for pair in pairs_of(pictures, seed, captions)}
+    assert made.get("0") == false
+
+
+def pairs_of(pictures, seed, captions):
+    try:
+        return make_pairs(pictures, "mine", seed, captions=captions).pairs
+    except DataError:
+        return ()
+
+
+def test_captions_of_other_pictures_are_refused_as_such():
+    with pytest.raises(DataError, match=r"mine: the captions are of other pictures, such as '9', and none is of '0'"):
+        make_pairs(CAPTIONED, "mine", 0, captions={"9": ["A dog in the sun."]})

@@ -175,15 +175,15 @@ def test_a_run_names_the_artifact_and_is_not_gone_on_with_under_another(cli, ref
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("greedy",), "strategy must be a single strategy that learns from pairs of texts, got 'greedy'"),
+        (("greedy",), "a single strategy that learns from pairs of texts (installed: lean), got 'greedy'"),
         (("lean+vcd",), "strategy must be a single strategy that learns"),
-        (("lean(artifact='12')",), "written without artifact="),
+        (("lean(artifact='1a2b3c4d5e6f')",), "written without artifact="),
         (("lena",), "unknown strategy 'lena'; did you mean 'lean'"),
         (("lean(layer=-1)",), "lean: layer must be"),
         (("lean", "--n", "0"), "n must be an integer >= 1, got 0"),
         (("lean", "--images", "x"), "images must be given together with --data"),
         (("lean", "--captions", "x"), "captions must be given together with pictures and their objects as --data"),
-        (("lean", "--data", "gone.json"), "gone.json: does not exist; give a COCO detection file, or JSON Lines"),
+        (("lean", "--data", "gone.json"), "gone.json: does not exist; give a COCO detection file, a CSV"),
         (("lean", "--out", "lean"), "lean: an artifact's name ends in .safetensors or .json"),
         (("lean", "--out", f"{__file__}/a.json"), "cannot be written"),
         (("lean", "--out", "a.json", "--apply"), "out must be left out with --apply"),

@@ -89,7 +89,7 @@ def kills(lvlm, base: Path, scenes: Path, wanted: int) -> int:
     while count < wanted:
         folder = base / f"run-{runs}"
         begin(lvlm, folder, scenes)
-        runs, longest = runs + 1, 0.2
+        runs, longest = runs + 1, 0.4
         while True:
             pid = child(lvlm, folder)
             time.sleep(moment.uniform(0.0, longest))

@@ -18,7 +18,7 @@ from mmhall.learned import LearnedStrategy
 from mmhall.model_facts import chat_template, described
 from mmhall.pairs import USUAL, PairSet, uneven
 from mmhall.requests import Images, Prompt, make_request
-from mmhall.strategies import Strategy
+from mmhall.strategies import Strategy, registered
 from mmhall.strategies import strategy as make_strategy
 from mmhall.words import text_tokens
 
@@ -45,9 +45,8 @@ def learner(strategy: str | Strategy) -> LearnedStrategy:
 
 def _learning() -> list[str]:
     """Name the strategies that can be fitted."""
-    from mmhall.decoders import STRATEGIES
-
-    return [name for name in STRATEGIES.names() if issubclass(STRATEGIES.load(name), LearnedStrategy)]
+    strategies = registered()
+    return [name for name in strategies.names() if issubclass(strategies.load(name), LearnedStrategy)]
 
 
 def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> Artifact:

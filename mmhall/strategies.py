@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mmhall.attention.exits import Exit
     from mmhall.generation.job import Decoding
     from mmhall.generation.step import Step
+    from mmhall.registry import Registry
 
     Combine = Callable[[Step], Tensor]
     Search = Callable[[Decoding], Tensor]
@@ -330,6 +331,13 @@ def strategy(spec: str | Strategy, **options: Any) -> Strategy:
             raise OptionError("strategy", "options", options, f"written into the parts of {str(spec)!r}")
         return spec if isinstance(spec, Composed) else Composed(tuple(_single(part, {}) for part in split(spec)))
     return _single(spec, options)
+
+
+def registered() -> Registry:
+    """Return the strategies that can be named, plug-ins included."""
+    from mmhall.decoders import STRATEGIES
+
+    return STRATEGIES
 
 
 def _single(spec: str | Strategy, options: Mapping[str, Any]) -> Strategy:

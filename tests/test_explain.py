@@ -279,7 +279,7 @@ def test_what_is_done_in_the_vision_tower_is_told():
 
 def test_what_was_fitted_is_told():
     """A strategy that learns names what it has learnt in its option `artifact`."""
-    facts = {"data": {"pairs": 3, "source": "scenes", "digest": "abc"}, "seed": 1}
+    facts = {"data": {"pairs": 3, "source": "scenes", "digest": "abc"}, "seed": 1, "options": "lean(layer=2)"}
     model, held = lvlm("llava"), Artifact("lean", {"direction": torch.ones(64)}, facts)
     model.adapter.artifacts = {"lean": held}
     told = {one.name: (one.value, one.origin) for one in model.explain(Lean(layer=2)).options}

@@ -299,7 +299,7 @@ def test_steps_need_the_length_of_the_prompt():
         adapter.model(**inputs, **{CACHE: cache})
         assert {call.step for call in note.calls} == {0}
         adapter.model(input_ids=torch.tensor([[90]]), **{CACHE: cache})
-        with pytest.raises(ModelError, match="without saying how long the prompt is"):
+        with pytest.raises(ModelError, match="how long the prompt is was not said"):
             _ = note.calls[-1].step
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 import mmhall
 from mmhall.adapters.base import Adapter, Inputs, Request
 from mmhall.attention import Op
-from mmhall.attention.passes import current
 from mmhall.decoders.opera import Opera, Retrospection, Watch
 from mmhall.errors import CompositionError
 from mmhall.generation.settings import Settings
@@ -180,7 +179,7 @@ class Pull(Op):
 
     def bias(self, call):
         positions = torch.arange(call.key.shape[2]) + call.offset
-        siblings = current().frame.siblings
+        siblings = call.where.frame.siblings
         return self._pull[positions.clamp(max=call.start) if siblings else positions][None, None, None]
 
     def edit(self, layer, scores):

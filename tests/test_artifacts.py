@@ -15,9 +15,8 @@ import torch
 
 import mmhall
 from mmhall import artifacts, tuned
-from mmhall.adapters import adapter_for
 from mmhall.errors import CompositionError, DataError, FitError, MmhallWarning, ModelError, OptionError, PromptError
-from mmhall.fitting import fit, read_text
+from mmhall.fitting import fit
 from mmhall.learned import Fit
 from mmhall.lvlm import LVLM
 from mmhall.options import by_model
@@ -25,8 +24,7 @@ from mmhall.pairs import Pair, PairSet
 from mmhall.requests import make_request
 from mmhall.strategies import Composed
 from tests.conftest import make_random_llava
-from tests.lean import Last, Lean
-from tests.zoo import ZOO, built
+from tests.lean import Lean
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPT = "Describe this image."
@@ -497,19 +495,3 @@ def test_generate_of_transformers_is_refused(llava, pictures):
     inputs = llava.adapter.inputs([make_request(pictures[0], PROMPT)])
     with pytest.raises(CompositionError, match=r"lean: needs an artifact .* mmhall\.load"):
         llava.model.generate(**inputs, max_new_tokens=2, custom_generate=mmhall.custom_generate(Lean()))
-
-
-@pytest.mark.parametrize("family", ZOO)
-def test_texts_are_read_behind_the_prompts_of_every_family(family, pictures):
-    adapter = adapter_for(*built(family))
-    layer = next(layer for layer, kind in enumerate(adapter.kinds) if layer and kind in Last.kinds)
-    last, text = Last(layer), "The image shows a dog."
-    width = read_text(adapter, pictures[0], PROMPT, text, [last])
-    ids = adapter.tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert width == len(ids)
-    asked = adapter.extended(adapter.inputs([make_request(pictures[0], PROMPT)]), torch.tensor([ids]))
-    with torch.inference_mode():
-        outputs = adapter.entry(asked)(**asked, output_hidden_states=True)
-    states = getattr(outputs, "language_model_outputs", outputs).hidden_states[layer]
-    torch.testing.assert_close(last.state, states[0, -1].float(), rtol=1e-3, atol=1e-4)
-    adapter.close()

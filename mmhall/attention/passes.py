@@ -159,6 +159,7 @@ _frame: ContextVar[Frame | None] = ContextVar("mmhall_frame", default=None)
 _passes: ContextVar[tuple[Passes | None, ...]] = ContextVar("mmhall_passes", default=())  # one inside the other
 
 exits_read: ContextVar[Any] = ContextVar("mmhall_exits", default=None)  # the early exits that a pass is to read
+tower_pass: ContextVar[Any] = ContextVar("mmhall_tower", default=None)  # the pass of a vision tower at hand
 
 
 def current() -> Passes | None:
@@ -170,13 +171,14 @@ def current() -> Passes | None:
 @contextmanager
 def suspended() -> Iterator[None]:
     """Follow no plan inside this context: an op may call parts of the model there, and they do what they always do."""
-    frame, passes, exits = _frame.set(None), _passes.set((None,)), exits_read.set(None)
+    held = [(part, part.set(None)) for part in (_frame, exits_read, tower_pass)]
+    passes = _passes.set((None,))
     try:
         yield
     finally:
-        exits_read.reset(exits)
         _passes.reset(passes)
-        _frame.reset(frame)
+        for part, token in held:
+            part.reset(token)
 
 
 def announced_frame() -> Frame | None:

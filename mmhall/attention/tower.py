@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from transformers import PreTrainedModel
 from mmhall._transformers.attention import sdpa
 from mmhall.attention.door import NAME, bind, planned, unbind
 from mmhall.attention.ops import FEATURES, Call, Visit
-from mmhall.attention.passes import Block, Frame, Pass, announced_frame
+from mmhall.attention.passes import Block, Frame, Pass, announced_frame, suspended, tower_pass
 from mmhall.attention.states import hooked, visited
 from mmhall.errors import ModelError
 
@@ -131,9 +130,6 @@ class TowerPass:
     hooks: ExitStack = field(default_factory=ExitStack)
 
 
-_pass: ContextVar[TowerPass | None] = ContextVar("mmhall_tower", default=None)
-
-
 class OpenTower:
     """What an adapter has opened of a vision tower: each part when an op first needs it, until the adapter is closed.
 
@@ -222,7 +218,7 @@ def attention(
 ) -> tuple[Tensor, None]:
     """Attend as SDPA does, except where ops concern this encoder layer; arguments and result as in the decoder."""
     plain = partial(sdpa, module, dropout=dropout, scaling=scaling, **kwargs)
-    here = _pass.get()
+    here = tower_pass.get()
     ops = () if here is None else here.tower.plan.of_layer(getattr(module, _LAYER))
     if here is None or not ops:
         return plain(query, key, value, attention_mask)[0], None
@@ -232,7 +228,8 @@ def attention(
     where = here.tower.stands(here.frame, "attn", (len(query), query.shape[2]), query.device, start)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     call = Call(layer, "vision", where, start, query, key, value, attention_mask, scale)
-    return planned(call, ops, plain), None
+    with suspended():
+        return planned(call, ops, plain), None
 
 
 @contextmanager
@@ -242,17 +239,17 @@ def encoding(frame: Frame) -> Iterator[None]:
     Raises:
         ModelError: It encoded pictures, but some op was never called: it would be ignored without a word.
     """
-    token = _pass.set(None)
+    token = tower_pass.set(None)
     try:
         yield
-        here = _pass.get()
+        here = tower_pass.get()
         if here is not None:
             _check(here)
     finally:
-        here = _pass.get()
+        here = tower_pass.get()
         if here is not None:
             here.hooks.close()  # torch calls no hook behind a pass that a user has interrupted
-        _pass.reset(token)
+        tower_pass.reset(token)
 
 
 def _check(here: TowerPass) -> None:
@@ -274,15 +271,15 @@ def _begin(module: nn.Module, args: Any) -> None:
     if asked is None:
         return
     here = TowerPass(*asked)
-    _pass.set(here)
+    tower_pass.set(here)
     for (layer, site), part in here.tower.plan.modules.items():
         if site != FEATURES:
             edit = partial(_edited, here, layer, site)
-            here.hooks.callback(hooked(part, site, lambda: _pass.get() is here, edit).remove)
+            here.hooks.callback(hooked(part, site, lambda: tower_pass.get() is here, edit).remove)
 
 
 def _end(module: nn.Module, args: Any, output: Any) -> None:
-    here = _pass.get()
+    here = tower_pass.get()
     if here is not None and here.tower.module is module:
         here.hooks.close()
 
@@ -325,7 +322,7 @@ def _features(projector: nn.Module, args: tuple[Any, ...], *rest: dict[str, Any]
     (frame, tower), (kwargs,) = asked, rest
     named = tower.argument in kwargs
     states: Tensor = kwargs[tower.argument] if named else args[0]
-    here = _pass.get()
+    here = tower_pass.get()
     if here is not None:
         here.attended[tower.depth] += states.shape[-2]
     where = tower.stands(frame, FEATURES, states.shape[:-1], states.device)

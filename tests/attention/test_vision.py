@@ -355,3 +355,23 @@ def test_an_op_that_would_be_ignored_is_refused(llava, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ModelError, match="LlavaMultiModalProjector was given no features"), active(plan):
         llava.anatomy.vision.module(inputs["pixel_values"])
+
+
+def test_an_op_of_the_tower_may_call_parts_of_it():
+    """The MLP that it edits does what it always does."""
+    adapter = adapter_for(*ZOO["llava"]())
+    inputs, again = adapter.inputs(REQUESTS[:1]), []
+
+    class Calls(Op):
+        kinds = VISION
+        layers = frozenset({1})
+        sites = frozenset({"mlp"})
+
+        def edit_states(self, visit, states):
+            again.append(torch.equal(adapter.anatomy.vision.site(1, "mlp")(visit.source), states))
+            return states
+
+    with torch.no_grad(), active(adapter.plan([Calls()], inputs)):
+        adapter.model(**inputs)
+    assert again == [True]
+    adapter.close()

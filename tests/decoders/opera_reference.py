@@ -9,11 +9,29 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mmhall.attention import Op
 from mmhall.generation.step import Step
 from mmhall.strategies import Session
 from tests.generation.official import Official
 
 DEAD = -1e9
+
+
+class Pull(Op):
+    """Adds to the scores of some positions in one layer, wherever a token that is only tried will stand."""
+
+    kinds = frozenset({"full"})
+
+    def __init__(self, layer, pull):
+        self.layers, self._pull = frozenset({layer}), torch.nn.functional.pad(pull, (0, 200))
+
+    def bias(self, call):
+        positions = torch.arange(call.key.shape[2]) + call.offset
+        siblings = call.where.frame.siblings
+        return self._pull[positions.clamp(max=call.start) if siblings else positions][None, None, None]
+
+    def edit(self, layer, scores):
+        return scores + self._pull[: scores.shape[-1]] if layer in self.layers else scores
 
 
 @dataclass

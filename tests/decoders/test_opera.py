@@ -12,14 +12,13 @@ from transformers.generation import BaseStreamer
 
 import mmhall
 from mmhall.adapters.base import Request
-from mmhall.attention import Op
 from mmhall.decoders.opera import Opera, Retrospection, back, without
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation.settings import Settings
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager
 from tests.conftest import make_random_llava
-from tests.decoders.opera_reference import Reference
+from tests.decoders.opera_reference import Pull, Reference
 from tests.generation.official import Official
 from tests.generation.reference import QUIET, REQUESTS, ours, said
 from tests.jobs import decode, opened
@@ -29,23 +28,6 @@ pytestmark = QUIET
 NEUTRAL = "opera(penalty_weights=0, num_attn_candidates=100000, threshold=100000)"
 GREEDY = "opera(num_attn_candidates=1, threshold=100000)"
 LENGTH = 24
-
-
-class Pull(Op):
-    """Adds to the scores of some positions in one layer."""
-
-    kinds = frozenset({"full"})
-
-    def __init__(self, layer, pull):
-        self.layers, self._pull = frozenset({layer}), torch.nn.functional.pad(pull, (0, 200))
-
-    def bias(self, call):
-        positions = torch.arange(call.key.shape[2]) + call.offset
-        siblings = call.where.frame.siblings
-        return self._pull[positions.clamp(max=call.start) if siblings else positions][None, None, None]
-
-    def edit(self, layer, scores):
-        return scores + self._pull[: scores.shape[-1]] if layer in self.layers else scores
 
 
 def searched(

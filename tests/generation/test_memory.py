@@ -23,7 +23,7 @@ from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
 from tests.attention.reference import Eager
 from tests.clip import CLIP
 from tests.conftest import make_random_llava
-from tests.decoders.opera_reference import Reference
+from tests.decoders.opera_reference import Pull, Reference
 from tests.decoders.reference import QUIET, REQUESTS, Slow, greedily, searched, settings, slow
 from tests.decoders.test_cgd import LENGTH, Naive, dotted
 from tests.jobs import decode, opened, run
@@ -167,23 +167,6 @@ def test_rows_permuted_by_hand_give_permuted_scores(name, kind):
         rows.step(tokens + step)
         other.step((tokens + step)[order])
         torch.testing.assert_close(other.scores(), rows.scores()[order], rtol=1e-5, atol=1e-4)
-
-
-class Pull(Op):
-    """Adds to the scores of some positions in one layer, wherever a token that is only tried will stand."""
-
-    kinds = frozenset({"full"})
-
-    def __init__(self, layer: int, pull: Tensor) -> None:
-        self.layers, self._pull = frozenset({layer}), torch.nn.functional.pad(pull, (0, 200))
-
-    def bias(self, call):
-        positions = torch.arange(call.key.shape[2]) + call.offset
-        siblings = call.where.frame.siblings
-        return self._pull[positions.clamp(max=call.start) if siblings else positions][None, None, None]
-
-    def edit(self, layer, scores):
-        return scores + self._pull[: scores.shape[-1]] if layer in self.layers else scores
 
 
 class Kept(Reference):

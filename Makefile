@@ -12,12 +12,13 @@ SPECS := greedy vcd vdd beam opera vhr "vhr(alpha=1.2)" gift "gift(alpha=1.0)" v
 	pai "pai(gamma=2.0,layers='50%:')" vaf
 TWO := -n 2 --dist loadfile --no-loadscope-reorder  # models are built once a file; the light files come last
 
-.PHONY: help bench test check compat lint types clean
+.PHONY: help bench test check families compat lint types clean
 
 help:
 	@echo "make bench    compare strategies on the model and pictures that ship with mmhall"
 	@echo "make test     lint, types and every test"
 	@echo "make check    lint, types and the quick tests"
+	@echo "make families every test on every model family"
 	@echo "make compat   the quick tests on the oldest and the newest transformers (VERSIONS=5.25.0: on another one)"
 
 # An installation that was stopped goes on: packages that pip has not finished are removed first (the RECORD it writes
@@ -54,6 +55,10 @@ test: lint types
 check: lint types
 	@echo "== the quick tests, 3 to 6 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
+
+families: $(READY_TO_TEST)
+	@echo "== every test on every model family, 25 minutes on two cores"
+	@$(PYTHON) -m pytest -q $(TWO) --families=all
 
 compat: $(READY_TO_TEST)
 	@$(PYTHON) -m tests.compat $(VERSIONS)

@@ -21,7 +21,7 @@ import mmhall
 from mmhall.located import EMBEDDED
 from mmhall.lvlm import LVLM
 from tests.clip import ensure_clip
-from tests.zoo import ZOO
+from tests.zoo import REPRESENTATIVES, ZOO
 
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
@@ -67,7 +67,10 @@ def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaFo
 
 
 QUICK = {"llava", "qwen2_5_vl", "mllama"}
-OTHERS = set(ZOO) - QUICK
+
+
+def pytest_addoption(parser):
+    parser.addoption("--families", choices=("representative", "all"), default="representative")
 
 
 def pytest_unconfigure():
@@ -75,12 +78,25 @@ def pytest_unconfigure():
     shutil.rmtree(os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items):
-    """Leave most families to the long lane: the quick one runs those that differ most."""
+def pytest_collection_modifyitems(config, items):
+    """Run representatives of the ways in which families behave, but the adapter contract on every family.
+
+    The quick lane runs the three that differ most.
+    """
+    every, kept, left = config.getoption("--families") == "all", [], []
     for item in items:
-        given = getattr(getattr(item, "callspec", None), "params", {}).values()
-        if any(isinstance(value, str) and value in OTHERS for value in given):
+        families = set(ZOO) & {value for value in parameters(item) if isinstance(value, str)}
+        wanted = every or families <= set(REPRESENTATIVES) or item.get_closest_marker("contract")
+        (kept if wanted else left).append(item)
+        if not families <= QUICK:
             item.add_marker(pytest.mark.slow)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left)
+
+
+def parameters(item):
+    """Values that a test was parametrised with."""
+    return getattr(getattr(item, "callspec", None), "params", {}).values()
 
 
 @pytest.fixture(scope="session")

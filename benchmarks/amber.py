@@ -32,8 +32,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
-from mmhall.benchmarks.amber_data import READS, Query, Words, read_queries, read_similarities, read_words
-from mmhall.benchmarks.amber_rules import (
+from mmhall.benchmarks.data.amber import READS, Query, Words, read_queries, read_similarities, read_words
+from mmhall.benchmarks.rules.amber import (
     DIMENSIONS,
     SIMILAR,
     Marked,
@@ -44,10 +44,10 @@ from mmhall.benchmarks.amber_rules import (
     official_figures,
 )
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
-from mmhall.benchmarks.plurals import plural
-from mmhall.benchmarks.tagging import using_nltk
-from mmhall.benchmarks.thoughts import blanked, spoken
-from mmhall.benchmarks.yesno import parse_strict
+from mmhall.benchmarks.data.plurals import plural
+from mmhall.benchmarks.rules.tagging import using_nltk
+from mmhall.benchmarks.rules.thoughts import blanked, spoken
+from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.errors import DataError
 from mmhall.options import option
 from mmhall.results.store import Row

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
-from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.thoughts import spoken
+from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
+from mmhall.benchmarks.rules.thoughts import spoken
 from mmhall.clip import NAMED, Clip, check_clip, load_clip, looks_named, sentences
 from mmhall.errors import DataError
 from mmhall.images import open_image

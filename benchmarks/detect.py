@@ -15,8 +15,8 @@ Signals  Read off the unsteered model for the caption that a strategy wrote, whe
            a low *image gain* (log-probability minus that without the picture) and a low *image divergence*
              (Jensen-Shannon, between the distributions with and without it);
            a low *image share* of attention, mean over layers and heads;
-           a high *MDI* and *AEI* of the text in the token's row, of early, middle and late layers (`mmhall.balance`);
-           a low *T-VHD*: the k largest head divergences of each layer, summed (`mmhall.divergence`; all heads where a
+           a high *MDI* and *AEI* of the text in the token's row, of early, middle and late layers (`mmhall.analysis._modality_dominance`);
+           a low *T-VHD*: the k largest head divergences of each layer, summed (`mmhall.analysis._head_divergence`; all heads where a
              model has fewer than k).
          Where a model has no such figure (attention to the picture in layers of its own), the signal is left empty.
 Metrics  One table a signal. AUROC: how often, of one hallucinated and one supported mention, the former has the more
@@ -41,16 +41,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mmhall.adapters.messages import Request
-from mmhall.balance import GROUPS
+from mmhall.adapters._messages import Request
+from mmhall.analysis._modality_dominance import GROUPS
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.evaluation import Cell, Evaluation
-from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.thoughts import blanked
-from mmhall.benchmarks.vocabulary import Mention, looked_for
+from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
+from mmhall.benchmarks.rules.thoughts import blanked
+from mmhall.benchmarks.data.vocabulary import Mention, looked_for
 from mmhall.errors import DataError
-from mmhall.generation.score import Scored, scored_answers
+from mmhall.analysis._score import Scored, scored_answers
 from mmhall.images import open_image
 from mmhall.options import option
 from mmhall.results.separation import Flags, Labels, Separation, quantile_strata

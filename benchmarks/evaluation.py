@@ -9,7 +9,7 @@ from statistics import mean, median
 import numpy as np
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
-from mmhall.benchmarks.thoughts import silent
+from mmhall.benchmarks.rules.thoughts import silent
 from mmhall.results.statistics import Array, Difference, Estimate, Resampler, holm, mcnemar, turned
 from mmhall.results.store import Row
 

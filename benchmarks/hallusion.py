@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
-from mmhall.benchmarks.judged import Judged, judgement
-from mmhall.benchmarks.reading import Record, find_pictures, only_once, read_records
-from mmhall.benchmarks.thoughts import silent, spoken
-from mmhall.benchmarks.yesno import Label, parse_strict, parse_vlmevalkit
+from mmhall.benchmarks.rules.judged import Judged, judgement
+from mmhall.benchmarks.data.reading import Record, find_pictures, only_once, read_records
+from mmhall.benchmarks.rules.thoughts import silent, spoken
+from mmhall.benchmarks.rules.yesno import Label, parse_strict, parse_vlmevalkit
 from mmhall.errors import DataError
 from mmhall.options import option
 from mmhall.results.store import Row

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
-from mmhall.benchmarks.reading import Record, find_pictures, only_once, read_records, read_text
-from mmhall.benchmarks.thoughts import spoken
-from mmhall.benchmarks.yesno import Label
+from mmhall.benchmarks.data.reading import Record, find_pictures, only_once, read_records, read_text
+from mmhall.benchmarks.rules.thoughts import spoken
+from mmhall.benchmarks.rules.yesno import Label
 from mmhall.errors import DataError
 from mmhall.options import option
 from mmhall.results.store import Row

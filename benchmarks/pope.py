@@ -31,11 +31,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmhall.benchmarks import yes_bias, yesno
+from mmhall.benchmarks.rules import yes_bias
+from mmhall.benchmarks.rules import yesno
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
-from mmhall.benchmarks.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.pope_files import SECOND, find_pictures, is_questions, read_questions
-from mmhall.benchmarks.pope_maker import (
+from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
+from mmhall.benchmarks.data.pope_files import SECOND, find_pictures, is_questions, read_questions
+from mmhall.benchmarks.data.pope_maker import (
     FREQUENCIES,
     PER_PICTURE,
     POSITIVES,
@@ -45,8 +46,8 @@ from mmhall.benchmarks.pope_maker import (
     crowded,
     make_questions,
 )
-from mmhall.benchmarks.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
-from mmhall.benchmarks.yesno import RULES, parse_official, parse_strict, read, score, tally
+from mmhall.benchmarks.data.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
+from mmhall.benchmarks.rules.yesno import RULES, parse_official, parse_strict, read, score, tally
 from mmhall.options import option
 
 __all__ = ["SETTINGS", "SUFFIX", "Pope", "parse_official", "parse_strict", "question_about", "score"]

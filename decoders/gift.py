@@ -31,12 +31,12 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.adapters.base import Adapter, Inputs, has_picture
+from mmhall.adapters._base import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Groups, layers_named, layers_option
 from mmhall.errors import ModelError
-from mmhall.gaze import Gaze, informative, named
+from mmhall.analysis._saliency import Gaze, informative, named
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer, top_half
+from mmhall.strategies._image_lift import RowStrategy, Steer, top_half
 from mmhall.strategies import Session
 
 _SPAN = re.compile(r"[1-9]\d{0,5}:-[1-9]\d{0,5}")

@@ -24,9 +24,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters.base import Adapter, Inputs, has_picture
-from mmhall.generation.contrast import CONTRAST, contrast
-from mmhall.generation.step import Step
+from mmhall.adapters._base import Adapter, Inputs, has_picture
+from mmhall.strategies._contrast import CONTRAST, contrast
+from mmhall.strategies._step import Step
 from mmhall.options import by_model, option
 from mmhall.strategies import Branch, Session, Strategy
 

@@ -21,11 +21,11 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.adapters.base import Adapter, Inputs, has_picture
+from mmhall.adapters._base import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns, layers_named, layers_option
-from mmhall.generation.contrast import CONTRAST, Contrast
+from mmhall.strategies._contrast import CONTRAST, Contrast
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer
+from mmhall.strategies._image_lift import RowStrategy, Steer
 from mmhall.strategies import Branch, Session
 
 

@@ -22,7 +22,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize, softplus
 
-from mmhall.adapters.base import Adapter, Inputs, has_picture
+from mmhall.adapters._base import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Op, Visit, layers_named, layers_option
 from mmhall.options import by_model, option
 from mmhall.strategies import Session, Strategy

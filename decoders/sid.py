@@ -23,9 +23,9 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor, nn
 
-from mmhall.adapters.base import Adapter, Inputs, has_picture
+from mmhall.adapters._base import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Op, layers_named, layers_option
-from mmhall.generation.contrast import Contrast, ContrastStrategy
+from mmhall.strategies._contrast import Contrast, ContrastStrategy
 from mmhall.options import by_model
 from mmhall.strategies import Branch, Session
 

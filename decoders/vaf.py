@@ -19,10 +19,10 @@ from typing import ClassVar
 
 from torch import LongTensor, Tensor
 
-from mmhall.adapters.base import Adapter, Inputs, has_picture
+from mmhall.adapters._base import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns, Groups, layers_named, layers_option
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer, top_half
+from mmhall.strategies._image_lift import RowStrategy, Steer, top_half
 from mmhall.strategies import Session
 
 

@@ -25,10 +25,10 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor, nn
 
-from mmhall.adapters.base import Adapter, Inputs, has_picture
+from mmhall.adapters._base import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Groups, Visit, layers_named, layers_option, massive_dimensions, massiveness
 from mmhall.options import by_model, option
-from mmhall.steering import RowStrategy, Steer
+from mmhall.strategies._image_lift import RowStrategy, Steer
 from mmhall.strategies import GENERAL, Session, Strategy
 
 

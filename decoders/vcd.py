@@ -25,9 +25,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
-from mmhall.generation.contrast import ContrastStrategy
-from mmhall.generation.noise import DRAWS, NOISE_STEPS, noised
+from mmhall.adapters._base import Adapter, Inputs
+from mmhall.strategies._contrast import ContrastStrategy
+from mmhall.strategies._noise import DRAWS, NOISE_STEPS, noised
 from mmhall.options import option
 
 

@@ -25,10 +25,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
-from mmhall.generation.contrast import ContrastStrategy
-from mmhall.generation.free import EXPECTED, free_inputs, free_kinds
-from mmhall.generation.noise import DRAWS
+from mmhall.adapters._base import Adapter, Inputs
+from mmhall.strategies._contrast import ContrastStrategy
+from mmhall.strategies._picture_free import EXPECTED, free_inputs, free_kinds
+from mmhall.strategies._noise import DRAWS
 from mmhall.options import option
 
 

@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters.base import Adapter, Inputs, has_picture
+from mmhall.adapters._base import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Call, Op, layers_named, layers_option
 from mmhall.options import by_model, option
 from mmhall.strategies import Branch, Session, Strategy

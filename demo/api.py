@@ -9,7 +9,7 @@ import gradio as gr
 
 from mmhall.demo import limits
 from mmhall.demo.compare import Column, compare, ratio
-from mmhall.demo.desk import Desk
+from mmhall.demo.state import Desk
 from mmhall.demo.events import MODEL
 from mmhall.demo.guard import telling, uploads_only
 from mmhall.demo.probe import as_data, probe

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mmhall.answers import Answer
     from mmhall.lvlm import LVLM
     from mmhall.strategies import Strategy
-    from mmhall.streaming import Stream
+    from mmhall.generation._streaming import Stream
 
 _TOLD_EVERY = 0.08  # seconds
 

@@ -10,9 +10,10 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from mmhall.demo import gaze_panel, share_panel
+from mmhall.demo import share_panel
+from mmhall.demo import saliency_panel as gaze_panel
 from mmhall.demo.compare import Column, compare
-from mmhall.demo.desk import Desk, Shown
+from mmhall.demo.state import Desk, Shown
 from mmhall.demo.events import LIGHT, ORDERLY, heavy, script
 from mmhall.demo.guard import telling, uploads_only
 from mmhall.demo.limits import PROMPT, STRATEGIES, TOKENS

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.cards import card
+from mmhall.strategies._docs import card
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import MmhallError
 from mmhall.options import Rule, parse, rules, split
 from mmhall.strategies import strategy
 
 if TYPE_CHECKING:
-    from mmhall.adapters.base import Adapter
+    from mmhall.adapters._base import Adapter
 
 _SLIDER_STEPS = 100
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmhall.demo.desk import Desk
+from mmhall.demo.state import Desk
 from mmhall.demo.pickers import redrawing, redrawn
 from mmhall.demo.setups import Setup
 

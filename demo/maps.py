@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmhall.demo.view import data_url
-from mmhall.trace import Trace
+from mmhall.analysis._trace import Trace
 
 _HINTS = {
     "saliency": "What the question is about: where the gaze shifts while its words are read. The strategy lifts it.",

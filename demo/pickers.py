@@ -9,9 +9,9 @@ from typing import Any
 
 import gradio as gr
 
-from mmhall.cards import card
+from mmhall.strategies._docs import card
 from mmhall.demo import limits
-from mmhall.demo.desk import Desk
+from mmhall.demo.state import Desk
 from mmhall.demo.events import ORDERLY
 from mmhall.demo.forms import component, fields, offered, values_of, written
 from mmhall.demo.guard import telling

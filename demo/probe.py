@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmhall.benchmarks.pope_wording import question_about
+from mmhall.benchmarks.data.pope_wording import question_about
 from mmhall.benchmarks.scenes.world import PARTNERS
-from mmhall.benchmarks.yesno import Label, parse_strict
+from mmhall.benchmarks.rules.yesno import Label, parse_strict
 from mmhall.demo.failures import plainly
 from mmhall.demo.rendering import render
 from mmhall.demo.words import canonical

@@ -20,7 +20,7 @@ from mmhall.benchmarks.pope import SETTINGS
 from mmhall.benchmarks.report.examples import Piece, embedded, pieces
 from mmhall.benchmarks.report.plots import against_cost
 from mmhall.benchmarks.report.table import COST, cost_lines, remarks, sections
-from mmhall.benchmarks.runs import Part, Run, reopen
+from mmhall.benchmarks.run.runs import Part, Run, reopen
 from mmhall.demo.limits import STRATEGIES
 from mmhall.demo.rendering import notice, render
 from mmhall.errors import ImageError, MmhallError, RunError

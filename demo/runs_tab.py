@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from mmhall.demo.compare_tab import Board
-from mmhall.demo.desk import Desk
+from mmhall.demo.state import Desk
 from mmhall.demo.events import ORDERLY, WORK, script, waited
 from mmhall.demo.guard import telling
 from mmhall.demo.limits import strategies

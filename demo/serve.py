@@ -91,7 +91,7 @@ def serving(
         from starlette.middleware import Middleware
 
         from mmhall.demo import limits
-        from mmhall.demo.door import NotFound
+        from mmhall.demo.wire import NotFound
         from mmhall.demo.guard import Closed
         from mmhall.demo.page import page
 

@@ -21,7 +21,7 @@ from mmhall.demo.setups import Setup
 from mmhall.demo.setups import setup as checked
 from mmhall.demo.words import named, split_by_truth
 from mmhall.errors import DataError, MmhallError, PromptError
-from mmhall.load_options import as_flags
+from mmhall.models._options import as_flags
 from mmhall.results.export import safe
 from mmhall.text import printable
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.desk import Desk, Shown, scene_number
+from mmhall.demo.state import Desk, Shown, scene_number
 from mmhall.demo.events import ORDERLY, TELLING, WORK
 from mmhall.demo.guard import telling
 from mmhall.demo.loading import filled, filling

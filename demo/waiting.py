@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.desk import Desk
+from mmhall.demo.state import Desk
 from mmhall.demo.events import LIGHT
 from mmhall.errors import ModelError
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from mmhall.benchmarks.coco_words import SYNONYMS
-from mmhall.benchmarks.vocabulary import Mention, mentions, ours
+from mmhall.benchmarks.data.coco_words import SYNONYMS
+from mmhall.benchmarks.data.vocabulary import Mention, mentions, ours
 from mmhall.words import Word, placed_words
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from mmhall.answers import Answer as Answer
     from mmhall.answers import Choice as Choice
     from mmhall.answers import Uncertainty as Uncertainty
-    from mmhall.calibration import Calibration as Calibration
-    from mmhall.calibration import calibrate as calibrate
-    from mmhall.generation.custom import custom_generate as custom_generate
+    from mmhall.closed._calibration import Calibration as Calibration
+    from mmhall.closed._calibration import calibrate as calibrate
+    from mmhall.generation._custom import custom_generate as custom_generate
     from mmhall.loading import load as load
     from mmhall.lvlm import LVLM as LVLM
     from mmhall.options import by_model as by_model
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mmhall.strategies import Session as Session
     from mmhall.strategies import Strategy as Strategy
     from mmhall.strategies import strategy as strategy
-    from mmhall.trace import Trace as Trace
+    from mmhall.analysis._trace import Trace as Trace
 
 _here = Path(__file__).resolve().parent
 if not (_here / "decoders").is_dir() and (_here.parent / "decoders" / "__init__.py").is_file():
@@ -33,14 +33,14 @@ if not (_here / "decoders").is_dir() and (_here.parent / "decoders" / "__init__.
 _PUBLIC = {
     "Answer": "mmhall.answers",
     "Branch": "mmhall.strategies",
-    "Calibration": "mmhall.calibration",
+    "Calibration": "mmhall.closed._calibration",
     "Choice": "mmhall.answers",
     "LVLM": "mmhall.lvlm",
-    "Trace": "mmhall.trace",
+    "Trace": "mmhall.analysis._trace",
     "Uncertainty": "mmhall.answers",
     "by_model": "mmhall.options",
-    "calibrate": "mmhall.calibration",
-    "custom_generate": "mmhall.generation.custom",
+    "calibrate": "mmhall.closed._calibration",
+    "custom_generate": "mmhall.generation._custom",
     "load": "mmhall.loading",
     "option": "mmhall.options",
     "Session": "mmhall.strategies",

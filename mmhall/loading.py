@@ -15,12 +15,12 @@ from huggingface_hub import is_offline_mode
 from safetensors import SafetensorError
 from torch import nn
 
-from mmhall import artifacts as fitted_artifacts
-from mmhall import tuned as tuned_options
+from mmhall.strategies import artifacts as fitted_artifacts
+from mmhall.strategies import tuned as tuned_options
 from mmhall.errors import ModelError, OptionError
 from mmhall.files import read_text
-from mmhall.load_options import OWNER, LoadOptions
-from mmhall.located import MERGE, base_of, located, processor_of
+from mmhall.models._options import OWNER, LoadOptions
+from mmhall.models._path import MERGE, base_of, located, processor_of
 from mmhall.lvlm import LVLM
 
 UNLOADABLE = (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmhall import artifacts
-from mmhall import tuned as tuned_options
+from mmhall.strategies import artifacts
+from mmhall.strategies import tuned as tuned_options
 from mmhall._transformers.versions import check_version
 from mmhall.errors import ModelError
-from mmhall.load_options import LoadOptions
-from mmhall.located import base_of, located
+from mmhall.models._options import LoadOptions
+from mmhall.models._path import base_of, located
 
 _KIND = "AutoModelForImageTextToText"
 

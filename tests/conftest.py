@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import mmhall
-from mmhall.located import EMBEDDED
+from mmhall.models._path import EMBEDDED
 from mmhall.lvlm import LVLM
 from tests.clip import ensure_clip
 from tests.zoo import REPRESENTATIVES, ZOO

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers.settings import Resolved
-from mmhall.adapters.base import Adapter, Inputs
+from mmhall.adapters._base import Adapter, Inputs
 from mmhall.attention import Op
-from mmhall.generation import run as running
-from mmhall.generation.branches import Rows
-from mmhall.generation.job import Decoding, Job
+from mmhall.generation import _run as running
+from mmhall.generation._branches import Rows
+from mmhall.generation._job import Decoding, Job
 from mmhall.strategies import Session, Strategy
 
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from mmhall.attention import Op
-from mmhall.directions import mean_difference, shuffled_range
-from mmhall.fitting import read_text
-from mmhall.learned import Fit, LearnedStrategy
+from mmhall.strategies._directions import mean_difference, shuffled_range
+from mmhall.analysis._fitting import read_text
+from mmhall.strategies._learned import Fit, LearnedStrategy
 from mmhall.options import by_model, option
 from mmhall.strategies import Session
 

@@ -14,7 +14,7 @@ from mmhall.benchmarks.chair import PROMPT, score
 from mmhall.benchmarks.pope import SUFFIX, parse_strict, question_about
 from mmhall.benchmarks.scenes import make_scene
 from mmhall.benchmarks.scenes.world import NAMES
-from mmhall.located import EMBEDDED
+from mmhall.models._path import EMBEDDED
 
 SCENES = 48
 SEED = 4242

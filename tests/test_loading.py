@@ -12,9 +12,9 @@ from torch import nn
 
 import mmhall
 from mmhall.errors import DataError, ModelError, OptionError
-from mmhall.load_options import LoadOptions, as_flags, keyed
+from mmhall.models._options import LoadOptions, as_flags, keyed
 from mmhall.loading import reason_of
-from mmhall.weights import digest
+from mmhall.models._weights import digest
 from tests.conftest import make_random_llava
 from tests.zoo import built
 
@@ -125,7 +125,7 @@ class TestChatTemplate:
         (tmp_path / "own.jinja").write_text(TEMPLATE)
         for given in (TEMPLATE, tmp_path / "own.jinja", str(tmp_path / "own.jinja")):
             lvlm = mmhall.load(folder, chat_template=given)
-            assert lvlm.adapter.render(mmhall.adapters.base.Request("Why?", tuple(pictures[:1]))) == "Q <image>Why? A"
+            assert lvlm.adapter.render(mmhall.adapters._base.Request("Why?", tuple(pictures[:1]))) == "Q <image>Why? A"
             assert lvlm.loading["chat_template"] == TEMPLATE
 
     def test_a_file_that_is_not_there_is_told(self, folder, tmp_path):

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import mmhall
-from mmhall.adapters.base import Adapter, Request
+from mmhall.adapters._base import Adapter, Request
 from mmhall.errors import ImageError, MmhallError, ModelError, OptionError, PromptError, UnknownNameError
-from mmhall.located import EMBEDDED
+from mmhall.models._path import EMBEDDED
 from mmhall.lvlm import LVLM
 from tests.conftest import make_random_llava
 from tests.zoo import built

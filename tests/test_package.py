@@ -90,7 +90,7 @@ def test_imports_point_one_way():
 
     allowed = {
         ("mmhall.strategies", "mmhall.decoders"),
-        ("mmhall.cards", "mmhall.decoders"),
+        ("mmhall.strategies._docs", "mmhall.decoders"),
         ("mmhall.__main__", "mmhall.cli"),
     }
     for name, path in modules():
@@ -138,7 +138,7 @@ def test_nothing_unpickles_or_reaches_for_the_network():
         assert "import pickle" not in text
         assert "torch.load" not in text
         assert "import requests" not in text
-        assert "urllib" not in text or name == "mmhall.benchmarks.endpoint"  # judges, where a user names one
+        assert "urllib" not in text or name == "mmhall.benchmarks.run.endpoint"  # judges, where a user names one
 
 
 def test_the_version_stands_in_one_place():

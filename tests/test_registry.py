@@ -14,7 +14,7 @@ import pytest
 from mmhall import registry
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.chair import Chair
-from mmhall.benchmarks.runs import start
+from mmhall.benchmarks.run.runs import start
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError, GenerationError, MmhallWarning, PluginError, RunError

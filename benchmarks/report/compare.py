@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.report.table import Evaluated, Section, sections
-from mmhall.benchmarks.runs import Part, Run
+from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.results.store import differences
 from mmhall.strategies import strategy
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmhall.benchmarks.base import Benchmark, Item
-from mmhall.benchmarks.runs import Part, Run
+from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.errors import ImageError
 from mmhall.images import open_image
 

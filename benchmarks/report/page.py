@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mmhall.benchmarks.report.examples import examples
 from mmhall.benchmarks.report.plots import against_cost, drawn
 from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
-from mmhall.benchmarks.runs import Run
+from mmhall.benchmarks.run.runs import Run
 from mmhall.files import whole
 from mmhall.text import printable
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
-from mmhall.benchmarks.runs import Part
+from mmhall.benchmarks.run.runs import Part
 
 _REASONS = 3  # shown of each strategy
 Evaluated = Sequence[tuple[Part, Evaluation]]

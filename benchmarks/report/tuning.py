@@ -7,8 +7,8 @@ from datetime import datetime, timezone
 from typing import Any
 
 import mmhall
-from mmhall.benchmarks.objective import OBJECTIVE, Figures, Gain, Sheet
-from mmhall.benchmarks.tuning import Tuned
+from mmhall.benchmarks.tune.objective import OBJECTIVE, Figures, Gain, Sheet
+from mmhall.benchmarks.tune.tuning import Tuned
 
 COLUMNS = ("", "strategy", "objective", "accuracy", "F1", "CHAIR_i", "recall", "words", "changed", "behind the best")
 

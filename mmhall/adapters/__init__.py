@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmhall.adapters.wrappers import unwrapped
+from mmhall.adapters._wrappers import unwrapped
 from mmhall.errors import ModelError
 from mmhall.registry import load_target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
-    from mmhall.adapters.base import Adapter
+    from mmhall.adapters._base import Adapter
 
 _MERGED, _QWEN, _BLIP = (
     "mmhall.adapters.tiled:MergedAdapter",
@@ -43,7 +43,7 @@ FAMILIES = {
     "cohere2_vision": _MERGED,
     "llama4": "mmhall.adapters.tiled:Llama4Adapter",
 }
-_GENERIC = "mmhall.adapters.base:Adapter"
+_GENERIC = "mmhall.adapters._base:Adapter"
 
 
 def adapter_for(model: PreTrainedModel, processor: ProcessorMixin | None = None) -> Adapter:

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
-from mmhall.adapters.grid import Boxes
-from mmhall.adapters.messages import Request
+from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters._grid import Boxes
+from mmhall.adapters._messages import Request
 
 
 def whole(picture: int, rows: int, columns: int) -> Boxes:

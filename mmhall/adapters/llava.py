@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mmhall.adapters.base import Adapter
+from mmhall.adapters._base import Adapter
 
 _PLAIN = (
     "{% for message in messages %}{{ {'user': 'USER: ', 'assistant': ' ASSISTANT: '}[message['role']] }}"

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import BoolTensor, Tensor
 
-from mmhall.adapters.base import Adapter, Inputs
-from mmhall.adapters.grid import Boxes, raster
-from mmhall.adapters.messages import Request
+from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters._grid import Boxes, raster
+from mmhall.adapters._messages import Request
 from mmhall.attention import PictureRows
 from mmhall.errors import PromptError
 

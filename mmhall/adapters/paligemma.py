@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters.messages import Request, only_text
+from mmhall.adapters._messages import Request, only_text
 from mmhall.adapters.tiled import MergedAdapter
 
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mmhall.adapters.base import Adapter, Inputs
-from mmhall.adapters.grid import Boxes
-from mmhall.adapters.messages import Request, only_text
+from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters._grid import Boxes
+from mmhall.adapters._messages import Request, only_text
 
 
 class ResampledAdapter(Adapter):

@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall._transformers.pictures import completed_outputs, packed, tiles_of
-from mmhall.adapters.base import Adapter, Inputs
-from mmhall.adapters.grid import Boxes, block_side, raster
-from mmhall.adapters.messages import Request
+from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters._grid import Boxes, block_side, raster
+from mmhall.adapters._messages import Request
 from mmhall.errors import ImageError
 
 

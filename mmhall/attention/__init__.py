@@ -1,17 +1,17 @@
 """Read and steer decoder and vision tower: attention through registered functions, states through hooks."""
 
-from mmhall.attention.columns import Columns, Groups
-from mmhall.attention.door import NAME, close_door, open_door
-from mmhall.attention.dropping import Drop
-from mmhall.attention.exits import Exit, Exits
-from mmhall.attention.layers import layers_named, layers_option
-from mmhall.attention.linears import few_rows
-from mmhall.attention.memory import Memory
-from mmhall.attention.ops import ATTENTION, EVERY, FEATURES, SELF_ATTENTION, VISION, Call, Op, Place, Visit
-from mmhall.attention.passes import Block, Frame
-from mmhall.attention.plan import Plan, active, reading
-from mmhall.attention.sinks import massive_dimensions, massiveness
-from mmhall.attention.tower import OpenTower, PictureRows, Tower
+from mmhall.attention._columns import Columns, Groups
+from mmhall.attention._hook import NAME, close_door, open_door
+from mmhall.attention._dropping import Drop
+from mmhall.attention._exits import Exit, Exits
+from mmhall.strategies._layers import layers_named, layers_option
+from mmhall.attention._linears import few_rows
+from mmhall.attention._memory import Memory
+from mmhall.attention._ops import ATTENTION, EVERY, FEATURES, SELF_ATTENTION, VISION, Call, Op, Place, Visit
+from mmhall.attention._passes import Block, Frame
+from mmhall.attention._plan import Plan, active, reading
+from mmhall.strategies._massive import massive_dimensions, massiveness
+from mmhall.attention._tower import OpenTower, PictureRows, Tower
 
 __all__ = [
     "ATTENTION",

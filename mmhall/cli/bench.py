@@ -14,11 +14,11 @@ import typer
 from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_model
 from mmhall.errors import DataError, OptionError
-from mmhall.load_options import LoadOptions
+from mmhall.models._options import LoadOptions
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.base import Benchmark, Source
-    from mmhall.benchmarks.runs import Run
+    from mmhall.benchmarks.run.runs import Run
     from mmhall.strategies import Strategy
 
 
@@ -73,7 +73,7 @@ def bench(
 
     "mmhall bench speed" times reading, steering and every strategy on a random model against transformers.
     """
-    from mmhall.benchmarks.runs import make_benchmarks, make_strategies
+    from mmhall.benchmarks.run.runs import make_benchmarks, make_strategies
     from mmhall.cli.console import tuned_option
     from mmhall.cli.report import show
     from mmhall.cli.speed import speed
@@ -132,8 +132,8 @@ class _Team:
     @contextmanager
     def checked(self, out: Path) -> Iterator[None]:
         """Check all that can be checked before scenes are drawn and weights are read; keep the cluster connected."""
-        from mmhall.benchmarks.cluster import connected
-        from mmhall.benchmarks.workers import environment
+        from mmhall.benchmarks.run.cluster import connected
+        from mmhall.benchmarks.run.workers import environment
         from mmhall.model_check import check_model
         from mmhall.results.store import Store
 
@@ -149,9 +149,9 @@ class _Team:
     ) -> Run:
         """Read the data, load the model, and answer what is left; return the run."""
         import mmhall
-        from mmhall.benchmarks.runner import answer
-        from mmhall.benchmarks.runs import begin, read
-        from mmhall.benchmarks.workers import Job, Model
+        from mmhall.benchmarks.run.runner import answer
+        from mmhall.benchmarks.run.runs import begin, read
+        from mmhall.benchmarks.run.workers import Job, Model
         from mmhall.cli.console import progress
 
         asked = read(sources)
@@ -223,7 +223,7 @@ def _found(
         DataError: Something is not there, or a benchmark needs data and was given none.
     """
     from mmhall.benchmarks.base import Source
-    from mmhall.benchmarks.hub import PREFIX
+    from mmhall.benchmarks.data.hub import PREFIX
 
     names = [benchmark.name for benchmark in asked]
     files, folders = _by_name("data", data, names), _by_name("images", images, names)
@@ -246,7 +246,7 @@ def _sources(
 ) -> list[tuple[Benchmark, Source]]:
     """Say where each benchmark's data is; scenes are drawn for those that can do with them and were given none."""
     from mmhall.benchmarks.base import Source
-    from mmhall.benchmarks.hub import given
+    from mmhall.benchmarks.data.hub import given
 
     scenes = drawn() if all(file is None for file, _ in found) and any(one.drawn for one in asked) else None
     return [

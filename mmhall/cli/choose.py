@@ -9,7 +9,7 @@ import typer
 
 from mmhall.cli.loading import loads_plain_model
 from mmhall.cli.messages import MessagesFile
-from mmhall.load_options import LoadOptions
+from mmhall.models._options import LoadOptions
 
 if TYPE_CHECKING:
     import mmhall
@@ -45,7 +45,7 @@ def choose(
     from dataclasses import asdict
 
     import mmhall
-    from mmhall.choosing import make_choosing
+    from mmhall.closed._choosing import make_choosing
     from mmhall.cli.messages import asked
 
     (about, prompt), choices = asked(image, question, messages), tuple(choice or ("yes", "no"))

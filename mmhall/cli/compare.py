@@ -19,7 +19,7 @@ def compare(
     Example: mmhall compare runs/first runs/second
     """
     from mmhall.benchmarks.report.compare import compare as compared
-    from mmhall.benchmarks.runs import reopen
+    from mmhall.benchmarks.run.runs import reopen
     from mmhall.cli.console import aligned
     from mmhall.cli.report import print_sections
 

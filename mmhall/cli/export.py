@@ -25,8 +25,8 @@ def export(
 
     Example: mmhall export runs/first --to answers.jsonl
     """
-    from mmhall.benchmarks.runs import reopen
-    from mmhall.benchmarks.samples import COLUMNS, flat, samples
+    from mmhall.benchmarks.run.runs import reopen
+    from mmhall.benchmarks.run.samples import COLUMNS, flat, samples
     from mmhall.results.export import write_records, writer
 
     writer(to, force=force)

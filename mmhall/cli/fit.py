@@ -10,11 +10,11 @@ import typer
 
 from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_plain_model
-from mmhall.load_options import LoadOptions
+from mmhall.models._options import LoadOptions
 
 if TYPE_CHECKING:
-    from mmhall.artifacts import Artifact
-    from mmhall.pairs import PairSet
+    from mmhall.strategies.artifacts import Artifact
+    from mmhall.strategies._pairs import PairSet
 
 _SHOWN = 8  # numbers of a list
 
@@ -60,11 +60,11 @@ def fit(
     import tempfile
 
     import mmhall
-    from mmhall.artifacts import check_target, pair_of, place
+    from mmhall.strategies.artifacts import check_target, pair_of, place
     from mmhall.cli.picture_data import check_data, check_writable
     from mmhall.errors import OptionError
-    from mmhall.fitting import fit as fit_strategy
-    from mmhall.fitting import learner
+    from mmhall.analysis._fitting import fit as fit_strategy
+    from mmhall.analysis._fitting import learner
     from mmhall.model_check import check_model
 
     method = learner(strategy)
@@ -120,8 +120,8 @@ def _check_captions(data: Path | None, captions: Path | None) -> None:
 
 def _pairs(data: Path | None, images: Path | None, captions: Path | None, n: int, seed: int, scratch: Path) -> PairSet:
     """Read pairs, or make them from pictures that are read or drawn."""
-    from mmhall.benchmarks.pairs import make_pairs, read_pairs
-    from mmhall.benchmarks.pictures import read_captions
+    from mmhall.benchmarks.data.pairs import make_pairs, read_pairs
+    from mmhall.benchmarks.data.pictures import read_captions
     from mmhall.cli.picture_data import read_or_draw
 
     if data is not None and _is_of_pairs(data):

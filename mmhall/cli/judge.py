@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mmhall.benchmarks.judge import Outcome
-    from mmhall.benchmarks.runs import Part, Run
+    from mmhall.benchmarks.run.judge import Outcome
+    from mmhall.benchmarks.run.runs import Part, Run
 
 KEY = "MMHALL_JUDGE_KEY"
 
@@ -30,8 +30,8 @@ def judge(
 
     Example: mmhall judge runs/first --endpoint http://localhost:8000/v1 --model my-judge
     """
-    from mmhall.benchmarks import judge as judging
-    from mmhall.benchmarks.runs import reopen
+    from mmhall.benchmarks.run import judge as judging
+    from mmhall.benchmarks.run.runs import reopen
     from mmhall.errors import OptionError
 
     sources = {"replies": replies, "requests": requests, "endpoint": endpoint}
@@ -61,8 +61,8 @@ def judge(
 def _ask(run: Run, part: Part, template: str, judge: tuple[str, str], key_from: str, timeout: float) -> Outcome:
     import os
 
-    from mmhall.benchmarks import judge as judging
-    from mmhall.benchmarks.endpoint import Endpoint
+    from mmhall.benchmarks.run import judge as judging
+    from mmhall.benchmarks.run.endpoint import Endpoint
     from mmhall.cli.console import progress
 
     asked = Endpoint(*judge, key=os.environ.get(key_from, ""), timeout=timeout)

@@ -15,7 +15,7 @@ def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks 
     import re
 
     from mmhall.benchmarks import BENCHMARKS
-    from mmhall.cards import heading
+    from mmhall.strategies._docs import heading
     from mmhall.cli.console import aligned
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import UnknownNameError

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from mmhall.requests import Images, Prompt
+    from mmhall.generation._requests import Images, Prompt
 
 MessagesFile = Annotated[
     Path | None,
@@ -35,10 +35,10 @@ def asked(image: Path | None, prompt: str | None, messages: Path | None) -> tupl
         DataError: The file cannot be read.
         ImageError: A picture cannot be opened.
     """
-    from mmhall.adapters.messages import read_messages
+    from mmhall.adapters._messages import read_messages
     from mmhall.errors import PromptError
     from mmhall.images import open_image
-    from mmhall.requests import filled
+    from mmhall.generation._requests import filled
 
     if messages is None:
         if image is None or prompt is None:
@@ -59,7 +59,7 @@ def asked(image: Path | None, prompt: str | None, messages: Path | None) -> tupl
 
 def _read(file: Path) -> list[Any]:
     """Read a JSON list."""
-    from mmhall.benchmarks.reading import read_json
+    from mmhall.benchmarks.data.reading import read_json
     from mmhall.errors import DataError
 
     what = 'a JSON list of messages such as {"role": "user", "content": "What is this?"}'

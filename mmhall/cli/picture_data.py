@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmhall.benchmarks.pictures import PictureSet
+    from mmhall.benchmarks.data.pictures import PictureSet
 
 DRAWN = "drawn scenes"
 
@@ -27,7 +27,7 @@ def read_or_draw(
     Raises:
         DataError: The data or a picture is missing or malformed.
     """
-    from mmhall.benchmarks.pictures import read_coco, read_pictures
+    from mmhall.benchmarks.data.pictures import read_coco, read_pictures
     from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
     from mmhall.cli.console import progress
 

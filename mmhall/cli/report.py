@@ -12,7 +12,7 @@ from mmhall.cli.console import some_path
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.report.table import Evaluated, Section
-    from mmhall.benchmarks.runs import Run
+    from mmhall.benchmarks.run.runs import Run
 
 
 def report(
@@ -31,7 +31,7 @@ def report(
     Example: mmhall report runs/first --html first.html
     """
     from mmhall.benchmarks.report.page import write_page
-    from mmhall.benchmarks.runs import reopen
+    from mmhall.benchmarks.run.runs import reopen
     from mmhall.errors import RunError
 
     opened = [reopen(run).read_as(read_as) for run in runs]

@@ -28,9 +28,9 @@ def score(
 
     from mmhall.benchmarks import benchmark as make_benchmark
     from mmhall.benchmarks.base import Source
-    from mmhall.benchmarks.hub import given
+    from mmhall.benchmarks.data.hub import given
     from mmhall.benchmarks.report.table import as_data, remarks, sections
-    from mmhall.benchmarks.scoring import score as scored
+    from mmhall.benchmarks.run.scoring import score as scored
     from mmhall.cli.report import print_sections
     from mmhall.errors import OptionError
     from mmhall.options import parse
@@ -65,7 +65,7 @@ def _check_there(answers: Path, data: Path) -> None:
     Raises:
         DataError: Nothing is there.
     """
-    from mmhall.benchmarks.hub import PREFIX
+    from mmhall.benchmarks.data.hub import PREFIX
     from mmhall.errors import DataError
     from mmhall.files import no_file
 

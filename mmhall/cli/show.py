@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmhall.cli.loading import loads_model
-from mmhall.load_options import LoadOptions
+from mmhall.models._options import LoadOptions
 
 if TYPE_CHECKING:
-    from mmhall.cards import Card, OptionHelp
+    from mmhall.strategies._docs import Card, OptionHelp
     from mmhall.strategies import Strategy
 
 _WIDTH, _HEAD = 110, 10
@@ -33,7 +33,7 @@ def show(
     Example: mmhall show vhr
     """
     from mmhall.benchmarks import BENCHMARKS
-    from mmhall.cards import card
+    from mmhall.strategies._docs import card
     from mmhall.cli.console import tuned_option
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import OptionError
@@ -63,7 +63,7 @@ def show(
 def _benchmark(name: str, model: str | None) -> list[str]:
     """Tell all of a benchmark."""
     from mmhall.benchmarks import BENCHMARKS, benchmark
-    from mmhall.cards import card
+    from mmhall.strategies._docs import card
     from mmhall.errors import OptionError
 
     if model is not None:

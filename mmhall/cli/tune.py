@@ -9,10 +9,10 @@ import typer
 
 from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_model
-from mmhall.load_options import LoadOptions
+from mmhall.models._options import LoadOptions
 
 if TYPE_CHECKING:
-    from mmhall.benchmarks.tuning import Tuned
+    from mmhall.benchmarks.tune.tuning import Tuned
 
 
 @loads_model
@@ -44,13 +44,13 @@ def tune(
     import tempfile
 
     import mmhall
-    from mmhall.benchmarks import tuning
+    from mmhall.benchmarks.tune import tuning
     from mmhall.benchmarks.report.tuning import entry
-    from mmhall.benchmarks.tuning_log import TuningLog
+    from mmhall.benchmarks.tune.log import TuningLog
     from mmhall.cli.console import progress
     from mmhall.cli.picture_data import check_data, check_writable, read_or_draw
     from mmhall.model_check import check_model
-    from mmhall.tuned import place, read, started, write
+    from mmhall.strategies.tuned import place, read, started, write
 
     method = mmhall.strategy(strategy)
     tuning.tries_of(method)
@@ -92,7 +92,7 @@ def _wanted(found: Tuned, model: str) -> bool:
 
 def _show(found: Tuned) -> None:
     """Print every candidate, the comparison on the other half, and the verdict."""
-    from mmhall.benchmarks.objective import OBJECTIVE
+    from mmhall.benchmarks.tune.objective import OBJECTIVE
     from mmhall.benchmarks.report.tuning import COLUMNS, gain_text, held_lines, sheet_text, tried_lines
     from mmhall.cli.console import aligned
 

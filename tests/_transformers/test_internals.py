@@ -16,7 +16,7 @@ from transformers.cache_utils import (
 
 from mmhall._transformers.calls import CACHE, captured, first_inputs, grown, next_inputs
 from mmhall._transformers.settings import Resolved
-from mmhall.attention.door import NAME
+from mmhall.attention._hook import NAME
 from tests.generation.reference import EMPTY, FAMILIES, QUIET, REQUESTS, built, ours, theirs
 
 pytestmark = QUIET

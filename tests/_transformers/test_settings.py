@@ -7,8 +7,8 @@ from transformers import GenerationConfig
 
 from mmhall._transformers.settings import Resolved, bare_settings, own_settings
 from mmhall.errors import OptionError
-from mmhall.generation.prepare import prepare
-from mmhall.generation.settings import Settings
+from mmhall.generation._prepare import prepare
+from mmhall.generation._settings import Settings
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours
 
 pytestmark = QUIET

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmhall.adapters.base import Adapter
+from mmhall.adapters._base import Adapter
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
 

@@ -14,8 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from mmhall.adapters.anatomy import SITES, Anatomy, Stack, site
-from mmhall.adapters.base import Request
+from mmhall.adapters._anatomy import SITES, Anatomy, Stack, site
+from mmhall.adapters._base import Request
 from mmhall.errors import ModelError, UnknownNameError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mmhall.adapters.base import PER_POSITION, Request
+from mmhall.adapters._base import PER_POSITION, Request
 from mmhall.errors import ImageError, PromptError
 from mmhall.lvlm import LVLM
 from mmhall.words import special_tokens

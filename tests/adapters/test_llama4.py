@@ -6,7 +6,7 @@ import pytest
 import transformers
 from PIL import Image
 
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO
 

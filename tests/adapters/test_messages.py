@@ -7,10 +7,10 @@ import copy
 import pytest
 
 import mmhall
-from mmhall.adapters.messages import Conversation, Request, Turn, read_messages
+from mmhall.adapters._messages import Conversation, Request, Turn, read_messages
 from mmhall.errors import ModelError, PromptError
-from mmhall.gaze import informative
-from mmhall.generation.shared import beginnings
+from mmhall.analysis._saliency import informative
+from mmhall.generation._shared_prefix import beginnings
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from mmhall.adapters.base import Request
-from mmhall.generation.prepare import Source
-from mmhall.generation.run import prepared
-from mmhall.generation.settings import Settings
-from mmhall.generation.state import prefill
+from mmhall.adapters._base import Request
+from mmhall.generation._prepare import Source
+from mmhall.generation._run import prepared
+from mmhall.generation._settings import Settings
+from mmhall.generation._state import prefill
 from tests.generation.reference import QUIET, ours, picture
 
 pytestmark = QUIET

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from mmhall.adapters.base import Batch, Request
+from mmhall.adapters._base import Batch, Request
 from mmhall.errors import ImageError, ModelError
 from tests.adapters.conftest import noise
 from tests.zoo import ZOO

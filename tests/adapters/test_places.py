@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmhall.adapters.base import Adapter, Request
-from mmhall.adapters.grid import Grid
+from mmhall.adapters._base import Adapter, Request
+from mmhall.adapters._grid import Grid
 from tests.zoo import ZOO
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

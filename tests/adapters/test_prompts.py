@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmhall.adapters.prompts import Marked
+from mmhall.adapters._prompts import Marked
 from mmhall.errors import PromptError
 from mmhall.words import special_tokens
 from tests.zoo.common import make_tokenizer

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmhall.adapters.base import Request
-from mmhall.adapters.prompts import words_asked
+from mmhall.adapters._base import Request
+from mmhall.adapters._prompts import words_asked
 from tests.zoo import ZOO
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.errors import ModelError
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from mmhall.adapters.base import PER_POSITION, Request
-from mmhall.generation.prepare import Source
-from mmhall.generation.run import prepared
-from mmhall.generation.settings import Settings
-from mmhall.generation.state import prefill
+from mmhall.adapters._base import PER_POSITION, Request
+from mmhall.generation._prepare import Source
+from mmhall.generation._run import prepared
+from mmhall.generation._settings import Settings
+from mmhall.generation._state import prefill
 from mmhall.words import special_tokens
 from tests.adapters.conftest import noise
 from tests.zoo import ZOO

@@ -133,6 +133,6 @@ class TestPeft:
 
 def test_a_saved_adapter_without_peft_says_to_merge_it(tmp_path, monkeypatch):
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody/nothing"}')
-    monkeypatch.setattr("mmhall.located.find_spec", lambda name: None)
+    monkeypatch.setattr("mmhall.models._path.find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"holds an adapter of peft, which is not installed; .*merge_and_unload"):
         mmhall.load(tmp_path)

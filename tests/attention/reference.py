@@ -14,9 +14,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.masking_utils import eager_mask
 
 from mmhall._transformers.calls import CACHE
-from mmhall.adapters.base import Adapter
+from mmhall.adapters._base import Adapter
 from mmhall.attention import SELF_ATTENTION, Op, active
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import strategy
 from tests.jobs import run

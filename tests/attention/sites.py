@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from mmhall.adapters.anatomy import SITES, Anatomy
+from mmhall.adapters._anatomy import SITES, Anatomy
 from mmhall.attention import EVERY, Op
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmhall.attention import Block, Call, Columns, Frame, Groups
-from mmhall.attention.passes import Pass
+from mmhall.attention._passes import Pass
 
 
 def call(offset, width, rows=1):

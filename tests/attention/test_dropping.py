@@ -10,10 +10,10 @@ from torch import Tensor
 
 import mmhall
 from mmhall.adapters import adapter_for
-from mmhall.adapters.base import Adapter
+from mmhall.adapters._base import Adapter
 from mmhall.attention import Columns, Drop, Exit, Op, active
-from mmhall.attention.layout import cut_mask
-from mmhall.generation.settings import Settings
+from mmhall.attention._layout import cut_mask
+from mmhall.generation._settings import Settings
 from mmhall.strategies import Branch, Session
 from tests.attention.reference import Eager
 from tests.generation.reference import QUIET, REQUESTS

@@ -22,10 +22,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from mmhall.adapters.base import Adapter, Request
+from mmhall.adapters._base import Adapter, Request
 from mmhall.attention import Op, active
 from mmhall.errors import ModelError
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Branch, Session, Strategy
 from mmhall.strategies import strategy as make_strategy

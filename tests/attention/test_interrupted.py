@@ -7,7 +7,7 @@ import torch
 
 from mmhall.adapters import adapter_for
 from mmhall.attention import Op, active
-from mmhall.attention.passes import current
+from mmhall.attention._passes import current
 from tests.attention.tower import REQUESTS
 from tests.zoo import ZOO
 

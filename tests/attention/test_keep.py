@@ -12,8 +12,8 @@ from mmhall._transformers import caches
 from mmhall._transformers.calls import CACHE
 from mmhall.attention import ATTENTION, Op, active
 from mmhall.errors import CompositionError
-from mmhall.generation.job import Kept
-from mmhall.generation.settings import Settings
+from mmhall.generation._job import Kept
+from mmhall.generation._settings import Settings
 from mmhall.strategies import Branch, Session, strategy
 from tests.generation.reference import QUIET, REQUESTS, cut, ends, ours, theirs
 from tests.jobs import decode, opened

@@ -11,7 +11,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from mmhall._transformers.calls import CACHE
 from mmhall.attention import ATTENTION, SELF_ATTENTION, Block, Frame, Op, active
 from mmhall.errors import ModelError
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.strategies import Branch, Session, strategy
 from tests.attention.sites import Write
 from tests.generation.reference import QUIET, REQUESTS, ours, theirs

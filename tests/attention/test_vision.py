@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from mmhall.adapters import adapter_for
-from mmhall.adapters.anatomy import Anatomy
-from mmhall.adapters.base import Request
+from mmhall.adapters._anatomy import Anatomy
+from mmhall.adapters._base import Request
 from mmhall.attention import ATTENTION, EVERY, VISION, Op, active
-from mmhall.attention.passes import Frame
-from mmhall.attention.plan import Block, reading
+from mmhall.attention._passes import Frame
+from mmhall.attention._plan import Block, reading
 from mmhall.errors import CompositionError, ModelError
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.strategies import Session
 from tests.adapters.conftest import noise
 from tests.attention.tower import REQUESTS, SITES, Edit, doubled, hooked, traces, waved

@@ -12,7 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from mmhall.adapters import adapter_for
-from mmhall.adapters.anatomy import Anatomy
+from mmhall.adapters._anatomy import Anatomy
 from mmhall.attention import VISION, Op, active
 from tests.attention.tower import REQUESTS
 from tests.zoo import ZOO

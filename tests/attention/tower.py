@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from mmhall.adapters.anatomy import Anatomy
-from mmhall.adapters.base import Request
+from mmhall.adapters._anatomy import Anatomy
+from mmhall.adapters._base import Request
 from mmhall.attention import VISION, Op
 from tests.adapters.conftest import noise
 

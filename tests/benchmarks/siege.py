@@ -19,9 +19,9 @@ import mmhall
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pope import Pope
-from mmhall.benchmarks.runner import answer
-from mmhall.benchmarks.runs import reopen, start
-from mmhall.benchmarks.workers import Model
+from mmhall.benchmarks.run.runner import answer
+from mmhall.benchmarks.run.runs import reopen, start
+from mmhall.benchmarks.run.workers import Model
 from mmhall.strategies import strategy
 
 

@@ -17,8 +17,8 @@ from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Item, Source
 from mmhall.benchmarks.clip import ClipAgreement, clip_score, measured
 from mmhall.benchmarks.evaluation import evaluate
-from mmhall.benchmarks.runner import answer
-from mmhall.benchmarks.runs import reopen, start
+from mmhall.benchmarks.run.runner import answer
+from mmhall.benchmarks.run.runs import reopen, start
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.clip import load_clip, sentences
 from mmhall.errors import DataError, ModelError, OptionError

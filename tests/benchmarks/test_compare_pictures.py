@@ -7,7 +7,7 @@ import pytest
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Source, digest_of
 from mmhall.benchmarks.report.compare import compare
-from mmhall.benchmarks.runs import _kept, reopen
+from mmhall.benchmarks.run.runs import _kept, reopen
 from mmhall.results.store import Store
 from tests.benchmarks.conftest import answered, picture, write_json
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.pictures import Picture, PictureSet
+from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.pope import SETTINGS, Pope, question_about
-from mmhall.benchmarks.yesno import METRICS, parse_official, parse_strict, score
+from mmhall.benchmarks.rules.yesno import METRICS, parse_official, parse_strict, score
 from mmhall.errors import DataError, OptionError
 from mmhall.results.store import Row
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmhall.benchmarks.pictures import read_coco
+from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.benchmarks.scenes import make_scene, write_scenes
 from mmhall.benchmarks.scenes.plan import Placed, Plan, plan_random_scene
 from mmhall.benchmarks.scenes.render import render

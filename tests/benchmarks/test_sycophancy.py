@@ -13,10 +13,10 @@ from PIL import Image
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Item, Source
 from mmhall.benchmarks.evaluation import series
-from mmhall.benchmarks.pictures import Picture, PictureSet
+from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.pope import SETTINGS, Pope
 from mmhall.benchmarks.sycophancy import LEADS, VERSIONS, Sycophancy, f1_drop
-from mmhall.benchmarks.yesno import RULES
+from mmhall.benchmarks.rules.yesno import RULES
 from mmhall.errors import DataError
 from mmhall.results.store import Row
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mmhall.benchmarks.coco_words import SYNONYMS
-from mmhall.benchmarks.plurals import plural
-from mmhall.benchmarks.vocabulary import mentions, synonyms
+from mmhall.benchmarks.data.coco_words import SYNONYMS
+from mmhall.benchmarks.data.plurals import plural
+from mmhall.benchmarks.data.vocabulary import mentions, synonyms
 
 
 def named(text):

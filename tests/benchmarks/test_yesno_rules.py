@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from mmhall.benchmarks.yes_bias import criterion, d_prime
-from mmhall.benchmarks.yesno import METRICS, RULES, tally
+from mmhall.benchmarks.rules.yes_bias import criterion, d_prime
+from mmhall.benchmarks.rules.yesno import METRICS, RULES, tally
 
 # The label, the answer, and how it is read (y, n, or - for neither) by official, opera, vcd where the label is
 # yes, vcd where it is no, lmms-eval, vlmevalkit, strict. Derived from the rules' descriptions, not from the code.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmhall.adapters import FAMILIES
 from mmhall.benchmarks import BENCHMARKS
-from mmhall.benchmarks.runs import Run
+from mmhall.benchmarks.run.runs import Run
 from mmhall.decoders import STRATEGIES
 from mmhall.lvlm import LVLM
 from mmhall.registry import load_target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from mmhall.load_options import LoadOptions
+from mmhall.models._options import LoadOptions
 
 
 def test_explain_tells_what_a_strategy_does_and_costs(cli, model_folder):

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mmhall import artifacts
-from mmhall.benchmarks.runs import reopen
-from mmhall.benchmarks.workers import Model
+from mmhall.strategies import artifacts
+from mmhall.benchmarks.run.runs import reopen
+from mmhall.benchmarks.run.workers import Model
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import RunError
-from mmhall.load_options import LoadOptions
+from mmhall.models._options import LoadOptions
 from tests.test_registry import install
 
 
@@ -115,7 +115,7 @@ def test_pictures_with_objects_do_as_well(cli, own_model, monkeypatch):
     assert "drawing scenes" in done.stderr
     assert not Path("lean.safetensors").exists()
     assert cli("scenes", "--n", "4", "--seed", "2", "--out", "drawn").returncode == 0
-    monkeypatch.setattr("mmhall.directions.ShuffledRange.check", lambda self, what: None)
+    monkeypatch.setattr("mmhall.strategies._directions.ShuffledRange.check", lambda self, what: None)
     done = cli("fit", "lean", "--model", own_model, "--data", "drawn/annotations.json", "--n", "3")
     assert done.returncode == 0, done.stderr
     held = artifacts.read("lean.safetensors")
@@ -123,7 +123,7 @@ def test_pictures_with_objects_do_as_well(cli, own_model, monkeypatch):
 
 
 def test_captions_of_people_may_be_given(cli, refused, own_model, monkeypatch):
-    monkeypatch.setattr("mmhall.directions.ShuffledRange.check", lambda self, what: None)
+    monkeypatch.setattr("mmhall.strategies._directions.ShuffledRange.check", lambda self, what: None)
     assert cli("scenes", "--n", "3", "--seed", "2", "--out", "drawn").returncode == 0
     data = json.loads(Path("drawn/annotations.json").read_text())
     names = {entry["id"]: entry["name"] for entry in data["categories"]}

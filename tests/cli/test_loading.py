@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from mmhall.load_options import LoadOptions
+from mmhall.models._options import LoadOptions
 
 TEMPLATE = "{% for m in messages %}Q {% for p in m.content %}{% if p.type == 'image' %}<image>{% else %}{{ p.text }}{% endif %}{% endfor %}{% endfor %} A"  # noqa: E501
 

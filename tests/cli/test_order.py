@@ -135,7 +135,7 @@ def test_answers_are_looked_for_before_the_hub_is_asked(refused):
 def test_a_cluster_that_does_not_answer_is_told_before_the_model(refused, spoiled, monkeypatch):
     """The address is of a port that nobody listens at."""
     pytest.importorskip("ray")
-    monkeypatch.setattr("mmhall.benchmarks.cluster.PATIENCE", 4.0)
+    monkeypatch.setattr("mmhall.benchmarks.run.cluster.PATIENCE", 4.0)
     asked = (*BENCH, "--engine", "ray", "--address", "127.0.0.1:1", "--model", spoiled("config.json"))
     assert "127.0.0.1:1: no Ray cluster can be reached there" in refused(*asked)
     assert not Path("run").exists()

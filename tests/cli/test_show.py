@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from mmhall.benchmarks import BENCHMARKS
-from mmhall.cards import SECTIONS
+from mmhall.strategies._docs import SECTIONS
 from mmhall.cli import app
 from mmhall.decoders import STRATEGIES
 from mmhall.options import rules

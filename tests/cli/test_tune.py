@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmhall.benchmarks.objective import Sheet
-from mmhall.tuned import FILE
+from mmhall.benchmarks.tune.objective import Sheet
+from mmhall.strategies.tuned import FILE
 from tests.cli.test_commands import interrupted
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def tuned_model(own_model):
         (own_model / FILE).write_text(json.dumps(held))
 
     import mmhall
-    from mmhall.model_facts import facts as facts_of
+    from mmhall.models._facts import facts as facts_of
 
     facts = facts_of(mmhall.load(own_model, device="cpu").adapter)
     write(0.5)

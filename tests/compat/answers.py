@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.benchmarks.scenes.dataset import write_scenes
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError

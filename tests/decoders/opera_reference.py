@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from mmhall.attention import Op
-from mmhall.generation.step import Step
+from mmhall.strategies._step import Step
 from mmhall.strategies import Session
 from tests.generation.official import Official
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 import mmhall
 from mmhall.adapters import adapter_for
-from mmhall.adapters.base import Adapter, Inputs, Request
-from mmhall.generation.settings import Settings
-from mmhall.generation.step import Step
+from mmhall.adapters._base import Adapter, Inputs, Request
+from mmhall.generation._settings import Settings
+from mmhall.strategies._step import Step
 from tests.attention.reference import Eager, Edit
 from tests.generation.reference import picture
 from tests.jobs import decode, run

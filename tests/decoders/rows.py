@@ -20,9 +20,9 @@ from torch import Tensor
 
 import mmhall
 from mmhall.adapters import adapter_for
-from mmhall.adapters.base import Adapter, Inputs, Request
-from mmhall.generation.settings import Settings
-from mmhall.generation.step import Step
+from mmhall.adapters._base import Adapter, Inputs, Request
+from mmhall.generation._settings import Settings
+from mmhall.strategies._step import Step
 from mmhall.strategies import Session
 from tests.attention.reference import Eager
 from tests.generation.reference import FAMILIES, REQUESTS, built

@@ -13,11 +13,11 @@ from transformers.generation import BaseStreamer
 
 import mmhall
 from mmhall.adapters import adapter_for
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.clip import load_clip, says_something
 from mmhall.decoders.cgd import CGD, Guided, Text, best_only, sentence_seed
 from mmhall.errors import CompositionError, OptionError
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.options import parse
 from mmhall.strategies import Session, strategy
 from tests.clip import CLIP

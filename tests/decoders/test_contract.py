@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError, OptionError
 from mmhall.options import rules

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters.anatomy import Anatomy
-from mmhall.adapters.base import Request
+from mmhall.adapters._anatomy import Anatomy
+from mmhall.adapters._base import Request
 from mmhall.decoders.dola import divergence
 from mmhall.errors import CompositionError, OptionError
-from mmhall.generation.contrast import CONTRAST
-from mmhall.generation.settings import Settings
-from mmhall.generation.step import Step
+from mmhall.strategies._contrast import CONTRAST
+from mmhall.generation._settings import Settings
+from mmhall.strategies._step import Step
 from tests.decoders.rows import check
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
 from tests.jobs import opened

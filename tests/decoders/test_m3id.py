@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters.base import Request
-from mmhall.cards import card
+from mmhall.adapters._base import Request
+from mmhall.strategies._docs import card
 from mmhall.errors import CompositionError, OptionError
-from mmhall.generation.contrast import CONTRAST
-from mmhall.generation.run import first
-from mmhall.generation.step import Step
+from mmhall.strategies._contrast import CONTRAST
+from mmhall.generation._run import first
+from mmhall.strategies._step import Step
 from tests.decoders.rows import check
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
 

@@ -11,10 +11,10 @@ import torch
 from transformers.generation import BaseStreamer
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.decoders.opera import Opera, Retrospection, back, without
 from mmhall.errors import CompositionError, OptionError
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager
 from tests.conftest import make_random_llava

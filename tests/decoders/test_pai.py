@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.attention import Op, active
 from mmhall.errors import CompositionError, OptionError
-from mmhall.generation.contrast import CONTRAST
+from mmhall.strategies._contrast import CONTRAST
 from tests.attention.reference import See, planned
 from tests.decoders.rows import IN_SEQUENCE, check, guided, pai, scored, written
 from tests.generation.reference import QUIET, REQUESTS, ours, said

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters.anatomy import Anatomy
-from mmhall.adapters.base import Request
+from mmhall.adapters._anatomy import Anatomy
+from mmhall.adapters._base import Request
 from mmhall.attention import Op, active
-from mmhall.attention.layers import named
+from mmhall.strategies._layers import named
 from mmhall.decoders.rudder import RUDDER, pooled
 from mmhall.errors import CompositionError, OptionError
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from tests.decoders.reference import searched
 from tests.decoders.rows import check, family
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.errors import CompositionError
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Branch, Session

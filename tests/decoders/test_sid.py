@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.attention import Op
-from mmhall.attention.layers import named
-from mmhall.cards import card
+from mmhall.strategies._layers import named
+from mmhall.strategies._docs import card
 from mmhall.decoders.sid import SID, LeastAttended, hidden
 from mmhall.errors import CompositionError, OptionError
-from mmhall.generation.contrast import CONTRAST
-from mmhall.generation.settings import Settings
+from mmhall.strategies._contrast import CONTRAST
+from mmhall.generation._settings import Settings
 from mmhall.options import rules
 from tests.decoders.reference import searched
 from tests.decoders.rows import IN_SEQUENCE, check, family

@@ -7,7 +7,7 @@ import torch
 
 import mmhall
 from mmhall._transformers.calls import CACHE
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.attention import Op, active
 from mmhall.errors import OptionError
 from tests.attention.reference import planned

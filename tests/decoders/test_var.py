@@ -7,7 +7,7 @@ import torch
 
 import mmhall
 from mmhall.adapters import adapter_for
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.attention import Op, massive_dimensions
 from mmhall.errors import OptionError
 from mmhall.options import rules

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.errors import OptionError
-from mmhall.generation.contrast import Contrast
-from mmhall.generation.free import FREE, free_inputs
-from mmhall.generation.step import Step
+from mmhall.strategies._contrast import Contrast
+from mmhall.strategies._picture_free import FREE, free_inputs
+from mmhall.strategies._step import Step
 from mmhall.strategies import Branch, Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said, searched, separately
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.attention import Op
 from mmhall.decoders.vhr import seeing
 from mmhall.errors import OptionError

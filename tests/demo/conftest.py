@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mmhall.benchmarks.base import Source
-from mmhall.benchmarks.runner import answer
-from mmhall.benchmarks.runs import Run, make_benchmarks, make_strategies, reopen, start
+from mmhall.benchmarks.run.runner import answer
+from mmhall.benchmarks.run.runs import Run, make_benchmarks, make_strategies, reopen, start
 from mmhall.benchmarks.scenes import make_scene, write_scenes
 from mmhall.demo.compare import compare
 from mmhall.demo.serve import Address, serving

@@ -10,7 +10,7 @@ import pytest
 from mmhall.demo.compare import Column, compare, ratio
 from mmhall.errors import MmhallError
 from mmhall.strategies import strategy
-from mmhall.streaming import Stream
+from mmhall.generation._streaming import Stream
 from tests.threads import own_threads
 
 PROMPT = "Please describe this image in detail."

@@ -176,7 +176,7 @@ def test_the_owner_sees_what_was_told_as_not_found(room_kept, caplog):
     with serving(Future(), Address(port=0)) as url:
         join = {"fn_index": 99999, "data": [], "session_hash": "x"}
         assert post(url + "gradio_api/queue/join", json=join).status_code == 404
-    (record,) = [record for record in caplog.records if record.name == "mmhall.demo.door"]
+    (record,) = [record for record in caplog.records if record.name == "mmhall.demo.wire"]
     assert record.exc_info
     assert record.levelname == "ERROR"
 

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.report.table import remarks
-from mmhall.benchmarks.runner import answer
-from mmhall.benchmarks.runs import start
+from mmhall.benchmarks.run.runner import answer
+from mmhall.benchmarks.run.runs import start
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import GenerationError, MmhallError, MmhallWarning, ModelError, OptionError
 from mmhall.strategies import strategy

@@ -20,11 +20,11 @@ import pytest
 import mmhall
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Source
-from mmhall.benchmarks.hub import fetch
-from mmhall.benchmarks.runner import answer
-from mmhall.benchmarks.runs import reopen
+from mmhall.benchmarks.data.hub import fetch
+from mmhall.benchmarks.run.runner import answer
+from mmhall.benchmarks.run.runs import reopen
 from mmhall.benchmarks.scenes import write_scenes
-from mmhall.benchmarks.tuning_log import TuningLog
+from mmhall.benchmarks.tune.log import TuningLog
 from mmhall.errors import DataError, ModelError, RunError
 from mmhall.results.imports import read_answers
 from mmhall.results.leases import alive

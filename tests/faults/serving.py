@@ -26,13 +26,13 @@ from mmhall.demo import limits
 from mmhall.demo.serve import Address, serving
 from mmhall.demo.share import from_json
 from mmhall.errors import DataError, MmhallError, MmhallWarning, ModelError, OptionError, PluginError
-from mmhall.load_options import LoadOptions
-from mmhall.located import EMBEDDED, located
+from mmhall.models._options import LoadOptions
+from mmhall.models._path import EMBEDDED, located
 from mmhall.results.export import safe
 from mmhall.results.imports import read_answers
 from mmhall.strategies import strategy
-from mmhall.tuned import place
-from mmhall.tuned import read as read_tuned
+from mmhall.strategies.tuned import place
+from mmhall.strategies.tuned import read as read_tuned
 from tests.demo import test_limits, test_safety
 from tests.demo.visitor import Visitor, as_file
 from tests.faults.support import command, embedded, refuses, told_by

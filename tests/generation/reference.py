@@ -14,9 +14,9 @@ from transformers import DynamicLayer, PreTrainedModel, ProcessorMixin, cache_ut
 
 import mmhall
 from mmhall.adapters import adapter_for
-from mmhall.adapters.base import Adapter, Inputs, Request
-from mmhall.generation.settings import Settings
-from mmhall.generation.step import Step
+from mmhall.adapters._base import Adapter, Inputs, Request
+from mmhall.generation._settings import Settings
+from mmhall.strategies._step import Step
 from mmhall.strategies import Session
 from tests.jobs import run
 from tests.zoo import ZOO

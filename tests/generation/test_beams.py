@@ -9,7 +9,7 @@ import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
 import mmhall
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.strategies import Session
 from tests.generation.reference import (
     FAMILIES,

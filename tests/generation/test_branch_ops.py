@@ -15,9 +15,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from mmhall._transformers import caches
-from mmhall.adapters.anatomy import Anatomy
+from mmhall.adapters._anatomy import Anatomy
 from mmhall.attention import SELF_ATTENTION, Op
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
 from tests.generation.reference import FAMILIES, LENGTH, QUIET, REQUESTS, built, cut, ends, ours, searched
 from tests.jobs import decode, run

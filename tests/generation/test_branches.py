@@ -9,13 +9,13 @@ from transformers.cache_utils import DynamicSlidingWindowLayer, LinearAttentionL
 
 import mmhall
 from mmhall._transformers import caches
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.errors import CompositionError
-from mmhall.generation.branches import Rows
-from mmhall.generation.prepare import Source
-from mmhall.generation.run import prepared, source
-from mmhall.generation.settings import Settings
-from mmhall.generation.state import join, prefill
+from mmhall.generation._branches import Rows
+from mmhall.generation._prepare import Source
+from mmhall.generation._run import prepared, source
+from mmhall.generation._settings import Settings
+from mmhall.generation._state import join, prefill
 from mmhall.strategies import Branch, Session
 from tests.generation.reference import EMPTY, FAMILIES, QUIET, REQUESTS, ours, said, separately
 

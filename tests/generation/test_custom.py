@@ -11,7 +11,7 @@ from transformers import DynamicCache, StaticCache, StoppingCriteriaList, StopSt
 
 import mmhall
 from mmhall._transformers.calls import CACHE
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.errors import CompositionError, GenerationError, ModelError, OptionError, PromptError, UnknownNameError
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from mmhall.adapters.anatomy import Anatomy
-from mmhall.adapters.base import Request
+from mmhall.adapters._anatomy import Anatomy
+from mmhall.adapters._base import Request
 from mmhall.attention import Op
-from mmhall.attention.exits import Exit
+from mmhall.attention._exits import Exit
 from mmhall.errors import ModelError
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
 from tests.generation.reference import FAMILIES, LENGTH, QUIET, REQUESTS, cut, ends, ours, searched, theirs
 from tests.jobs import decode, run

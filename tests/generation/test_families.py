@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters.base import Request
-from mmhall.generation.settings import Settings
+from mmhall.adapters._base import Request
+from mmhall.generation._settings import Settings
 from tests.generation.reference import FAMILIES, LENGTH, QUIET, REQUESTS, cut, ends, generated, ours, picture, said
 from tests.jobs import run
 

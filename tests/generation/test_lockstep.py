@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.attention import SELF_ATTENTION, Op
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.strategies import Branch, Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, picture, said
 from tests.jobs import decode, run

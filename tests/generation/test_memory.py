@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 import mmhall
-from mmhall.adapters.base import Adapter, Inputs, Request
+from mmhall.adapters._base import Adapter, Inputs, Request
 from mmhall.attention import Op
 from mmhall.decoders.opera import Opera, Retrospection, Watch
 from mmhall.errors import CompositionError
-from mmhall.generation.settings import Settings
-from mmhall.generation.step import Step
+from mmhall.generation._settings import Settings
+from mmhall.strategies._step import Step
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
 from tests.attention.reference import Eager

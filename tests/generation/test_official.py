@@ -9,8 +9,8 @@ import torch
 
 import mmhall
 from mmhall.errors import OptionError
-from mmhall.generation.hypotheses import Stopping, WholePool
-from mmhall.generation.settings import Settings
+from mmhall.generation._hypotheses import Stopping, WholePool
+from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Session
 from tests.conftest import make_random_llava

@@ -7,9 +7,9 @@ import re
 import pytest
 import torch
 
-from mmhall.adapters.base import Request
+from mmhall.adapters._base import Request
 from mmhall.errors import CompositionError, ModelError, OptionError, PromptError
-from mmhall.generation.beams import padded
+from mmhall.generation._beams import padded
 from mmhall.strategies import Session
 from tests.decoders.reference import QUIET, Slow, greedily, settings, slow
 from tests.generation.reference import picture

@@ -9,7 +9,7 @@ import torch
 
 import mmhall
 from mmhall.attention import Op
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.strategies import Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours
 from tests.jobs import decode

@@ -7,7 +7,7 @@ import torch
 
 from mmhall.attention import Drop, Exit, Op
 from mmhall.errors import CompositionError
-from mmhall.generation.settings import Settings
+from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Branch, Session, Strategy
 from tests.generation.reference import QUIET, REQUESTS, ours

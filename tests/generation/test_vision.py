@@ -11,9 +11,9 @@ import torch
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.attention import VISION, Op
-from mmhall.generation.reading import read_answer
-from mmhall.generation.settings import Settings
-from mmhall.generation.step import Step
+from mmhall.analysis._teacher_forcing import read_answer
+from mmhall.generation._settings import Settings
+from mmhall.strategies._step import Step
 from mmhall.strategies import Branch, Session, Strategy
 from tests.attention.tower import Edit, doubled, hooked, traces, waved
 from tests.generation import reference

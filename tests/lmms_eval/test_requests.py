@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmhall.errors import ImageError
-from mmhall.generation.settings import Settings, make_settings
+from mmhall.generation._settings import Settings, make_settings
 from mmhall.lmms_eval.requests import (
     batches,
     marks_within,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmhall.benchmarks.report.table import sections
-from mmhall.benchmarks.runs import reopen
+from mmhall.benchmarks.run.runs import reopen
 from mmhall.benchmarks.scenes.world import NAMES
 from mmhall.demo.probe import default_objects
 from mmhall.demo.runs import disagreements, filters, load

@@ -1,0 +1,1 @@
+"""Data of benchmarks: files read and written, pictures with known objects, names of objects."""

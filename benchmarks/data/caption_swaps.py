@@ -1,0 +1,85 @@
+"""Swap one object of a caption that a person wrote for another: the word changes, its number and article with it."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from mmhall.benchmarks.data.categories import names
+from mmhall.benchmarks.data.plurals import plural, singulars
+from mmhall.benchmarks.data.pope_wording import is_plural, with_article
+from mmhall.benchmarks.data.vocabulary import Mention, Vocabulary
+
+_ARTICLE = re.compile(r"\b(an?) $", re.IGNORECASE)
+_ACRONYM = 3  # letters of the longest one: TV, DVD
+
+
+def ended(caption: str) -> str:
+    """Return a caption with a full stop at its end, whatever was there.
+
+    >>> ended(" A dog on a bench ."), ended("Two cats!")
+    ('A dog on a bench.', 'Two cats.')
+    """
+    return f"{caption.strip().rstrip('.!? ')}."
+
+
+def swapped(
+    caption: str,
+    vocabulary: Vocabulary,
+    absent: Sequence[str],
+    draw: Callable[[Sequence[str], str], str],
+    rng: random.Random,
+) -> str | None:
+    """Return a caption in which one object is another one; None: there is none that could be.
+
+    Only an object that is named once is taken, by a word that tells its number; the other is one that the caption does
+    not name, of as many words.
+
+    Args:
+        caption: As a person wrote it.
+        vocabulary: Finds objects.
+        absent: Categories that the picture does not show.
+        draw: Chooses among categories, given the one that goes.
+        rng: Chooses the object.
+    """
+    found = vocabulary.mentions(caption)
+    named = Counter(mention.name for mention in found)
+    for mention in rng.sample(found, len(found)):
+        old = caption[mention.start : mention.end]
+        many = _many(old, caption[: mention.start])
+        words = {name: _written(name, old, many) for name in absent if name not in named and many is not None}
+        fitting = [name for name, word in words.items() if word is not None]
+        if named[mention.name] == 1 and fitting:
+            return _put(caption, mention, words[draw(fitting, mention.name)] or "")
+    return None
+
+
+def _many(word: str, before: str) -> bool | None:
+    """Whether a word stands for several; None: it does not say, as "sheep" without an article right before it."""
+    if singulars(word.lower()) or is_plural(word):
+        return True
+    return None if plural(word.lower()) == word.lower() and not _ARTICLE.search(before) else False
+
+
+def _written(name: str, old: str, many: bool | None) -> str | None:
+    """Write a category in the number of the word that it replaces; None: it cannot be, or has more or fewer parts."""
+    word = names(name)[0]
+    if is_plural(word) and not many:
+        return None
+    written = plural(word) if many and not is_plural(word) else word
+    return written if len(written.split()) == len(old.split()) else None
+
+
+def _put(caption: str, mention: Mention, word: str) -> str:
+    """Put a word in a mention's place, in its case, and make the article fit."""
+    before, old, behind = caption[: mention.start], caption[mention.start : mention.end], caption[mention.end :]
+    loud = old.isupper() and (caption.isupper() or len(old) > _ACRONYM)
+    article = _ARTICLE.search(before)
+    if article is not None:
+        fitting = with_article(word, "proper").split()[0]
+        fitting = fitting.capitalize() if article[1][0] == "A" else fitting
+        before = f"{before[: article.start()]}{fitting.upper() if loud and article[1].isupper() else fitting} "
+    word = word[0].upper() + word[1:] if old[0].isupper() else word
+    return before + (word.upper() if loud else word) + behind

@@ -1,0 +1,174 @@
+"""Make pairs of a faithful and a hallucinated text, from pictures with known objects or from a file of them.
+
+Text     One sentence that names every object of a picture: "The image shows a dog, a bench and a person."
+Changed  In the hallucinated one a third of the objects, at least one, is replaced by categories that the picture does
+         not show, drawn by how often they stand beside the other objects in the same data. Objects are replaced, not
+         added: both texts have as many words and the same end, so that a difference between their states is not one of
+         length.
+Captions Where people's captions are given, each picture's first one that allows it takes the sentence's place, and one
+         object of it is another one in the hallucinated text. What any caption of the picture names is not made up.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from mmhall.benchmarks.data.caption_swaps import ended, swapped
+from mmhall.benchmarks.data.categories import names
+from mmhall.benchmarks.data.pictures import Picture, PictureSet
+from mmhall.benchmarks.data.pope_wording import is_plural, with_article
+from mmhall.benchmarks.data.reading import find_pictures, read_records
+from mmhall.benchmarks.data.vocabulary import Vocabulary, ours
+from mmhall.errors import DataError
+from mmhall.strategies._pairs import Pair, PairSet
+
+PROMPT = "Describe this image in detail."
+LINES = 'JSON Lines such as {"picture": "a.jpg", "faithful": "...", "hallucinated": "..."}'
+_SHARE = 3  # one in so many objects is replaced
+
+Counts = Mapping[str, Mapping[str, int]]
+
+
+def read_pairs(path: Path, images: Path, limit: int | None = None) -> PairSet:
+    """Read pairs from JSON Lines; a line may bring a prompt of its own.
+
+    Args:
+        path: The file.
+        images: Folder that picture names are relative to.
+        limit: Keep only the first so many.
+
+    Raises:
+        DataError: The file or a picture is missing or malformed.
+    """
+    records = read_records(path, LINES)[:limit]
+    files = find_pictures((record.text("picture", "image") for record in records), [images])
+    pairs = []
+    for record in records:
+        picture = record.text("picture", "image")
+        prompt = record.text("prompt") if "prompt" in record.fields else PROMPT
+        pairs.append(Pair(picture, files[picture], prompt, record.text("faithful"), record.text("hallucinated")))
+    return PairSet(tuple(pairs), path.name)
+
+
+def make_pairs(
+    pictures: PictureSet,
+    source: str,
+    seed: int,
+    limit: int | None = None,
+    captions: Mapping[str, Sequence[str]] | None = None,
+) -> PairSet:
+    """Make a pair for each picture that allows one, the same for the same pictures and seed.
+
+    Args:
+        pictures: With known objects.
+        source: What they are called.
+        seed: Of what is replaced, and by what.
+        limit: Make only so many.
+        captions: Of people, by picture; None: a sentence names the objects.
+
+    Raises:
+        DataError: No picture allows one, or the captions are of other pictures.
+    """
+    if captions is not None and not any(picture.id in captions for picture in pictures.pictures):
+        raise DataError(
+            f"{source}: the captions are of other pictures, such as {next(iter(captions), None)!r}, and none is of "
+            f"{pictures.pictures[0].id!r} or another one here; give the captions of these pictures"
+        )
+    counts, vocabulary = _together(pictures.pictures), ours("", pictures.categories, tuple(pictures.words.items()))
+
+    def made(picture: Picture) -> Pair | None:
+        rng = random.Random(f"pairs/{seed}/{picture.id}")
+        if captions is None:
+            return _named(picture, _absent(picture.objects, pictures.categories), counts, rng)
+        own = captions.get(picture.id, ())
+        told = [mention.name for caption in own for mention in vocabulary.mentions(caption)]
+        absent = _absent([*picture.objects, *told], pictures.categories)
+        return _captioned(picture, own, vocabulary, absent, counts, rng)
+
+    pairs = tuple(islice((pair for pair in map(made, pictures.pictures) if pair is not None), limit))
+    if not pairs:
+        raise DataError(
+            f"{source}: no picture has an object that another category of the data could stand for; give more pictures"
+        )
+    return PairSet(pairs, source, pictures.remarks)
+
+
+def _together(pictures: Sequence[Picture]) -> Counts:
+    """Count in how many pictures each category stands beside each other one."""
+    counts: dict[str, Counter[str]] = {}
+    for picture in pictures:
+        for name in picture.objects:
+            counts.setdefault(name, Counter()).update(other for other in picture.objects if other != name)
+    return counts
+
+
+def _absent(shown: Sequence[str], categories: Sequence[str]) -> list[str]:
+    """List the categories that a picture does not show under any name."""
+    phrases = {_phrase(name) for name in shown}
+    return [name for name in categories if name not in shown and _phrase(name) not in phrases]
+
+
+def _drawn(names_left: Sequence[str], rest: Sequence[str], counts: Counts, rng: random.Random) -> str:
+    """Draw a category by how often it stands beside others; where it never does, any is as good."""
+    weights = [sum(counts.get(name, {}).get(other, 0) for other in rest) for name in names_left]
+    return rng.choices(names_left, weights if any(weights) else None)[0]
+
+
+def _captioned(
+    picture: Picture,
+    captions: Sequence[str],
+    vocabulary: Vocabulary,
+    absent: Sequence[str],
+    counts: Counts,
+    rng: random.Random,
+) -> Pair | None:
+    """Make the pair of a picture from a person's caption; None: no caption allows one."""
+
+    def draw(left: Sequence[str], gone: str) -> str:
+        return _drawn(left, [name for name in picture.objects if name != gone], counts, rng)
+
+    for caption in map(ended, captions):
+        hallucinated = swapped(caption, vocabulary, absent, draw, rng)
+        if hallucinated is not None:
+            return Pair(picture.id, picture.path, PROMPT, caption, hallucinated)
+    return None
+
+
+def _named(picture: Picture, absent: Sequence[str], counts: Counts, rng: random.Random) -> Pair | None:
+    """Make the pair of a picture from a sentence that names its objects; None: none of them can be replaced."""
+    choices = {at: [name for name in absent if _length(name) == _length(own)] for at, own in enumerate(picture.objects)}
+    open_places = [at for at, names_there in choices.items() if names_there]
+    if not open_places:
+        return None
+    chosen = sorted(rng.sample(open_places, min(len(open_places), max(1, len(picture.objects) // _SHARE))))
+    rest = [name for at, name in enumerate(picture.objects) if at not in chosen]
+    told = list(picture.objects)
+    for at in chosen:
+        left = [name for name in choices[at] if _phrase(name) not in map(_phrase, told)]
+        if left:
+            told[at] = _drawn(left, rest, counts, rng)
+    return Pair(picture.id, picture.path, PROMPT, _sentence(picture.objects), _sentence(told))
+
+
+def _sentence(objects: Sequence[str]) -> str:
+    """Name objects in a sentence.
+
+    >>> _sentence(["dog", "Cabinet/shelf", "skis"])
+    'The image shows a dog, a cabinet and skis.'
+    """
+    phrases = [_phrase(name) for name in objects]
+    listed = phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    return f"The image shows {listed}."
+
+
+def _phrase(category: str) -> str:
+    name = names(category)[0]
+    return name if is_plural(name) else with_article(name, "proper")
+
+
+def _length(category: str) -> int:
+    return len(_phrase(category).split())

@@ -1,0 +1,282 @@
+"""Pictures with known objects, read from a COCO detection file, a CSV picture list, or lists of objects in JSON.
+
+The drawn scenes come through here like anybody's own data: nothing else reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmhall import files
+from mmhall.benchmarks.base import Benchmark, Item, Material, Source
+from mmhall.benchmarks.data.categories import coco_name, forms, unified
+from mmhall.benchmarks.data.picture_lists import files_of, read_csv, read_sets, seen
+from mmhall.errors import DataError
+from mmhall.results.kinds import of_data, seems
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One annotated picture.
+
+    Attributes:
+        id: Its id, as text.
+        path: Its file.
+        objects: Distinct category names in the order they are first listed.
+        visibility: Category to how well it shows, where the file says so (drawn scenes do).
+    """
+
+    id: str
+    path: Path
+    objects: tuple[str, ...]
+    visibility: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSet:
+    """Annotated pictures and the categories their file knows.
+
+    Attributes:
+        pictures: In ascending order of id.
+        categories: Every category name, sorted.
+        words: Category to the synonyms that the file gives for it, where it gives some.
+        remarks: What a reader of any figure should know of the file.
+    """
+
+    pictures: tuple[Picture, ...]
+    categories: tuple[str, ...]
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    _by_id: dict[str, Picture] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find pictures by id at once."""
+        object.__setattr__(self, "_by_id", {picture.id: picture for picture in self.pictures})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of ids, objects and files, 16 hex digits: two sets with one digest are the same."""
+        told = hashlib.sha256()
+        for picture in self.pictures:
+            told.update(json.dumps([picture.id, *picture.objects]).encode())
+            told.update(hashlib.sha256(picture.path.read_bytes()).digest())
+        return told.hexdigest()[:16]
+
+    def __getitem__(self, picture: str) -> Picture:
+        """Return a picture by id."""
+        return self._by_id[picture]
+
+
+def read_pictures(path: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
+    """Read a CSV picture list where the name ends in ".csv", else a COCO detection file or a JSON of object lists.
+
+    Args:
+        path: The file.
+        images: Folder that picture names are relative to.
+        limit: Keep only the first so many pictures, by id.
+        required: Whether the pictures must be there.
+
+    Raises:
+        DataError: The file or a picture is missing or malformed.
+    """
+    if path.suffix.lower() == ".csv":
+        found = read_csv(path)
+        files = {name: images / name for name in found}
+    else:
+        data = read_json(path, "a COCO detection file")
+        sets = read_sets(path, data)
+        if sets is None:
+            return _coco(data, path, images, limit, required)
+        found, files = sets, files_of(sets, images)
+    names = sorted(found, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))[:limit]
+    known = unified(name for objects in found.values() for name in objects)
+    told = {name: _told(found[name], known) for name in names}
+    pictures = [Picture(name, files[name], tuple(told[name]), told[name]) for name in names]
+    return replace(_existing(path, pictures, set(known.values()), required), remarks=_people(known))
+
+
+def read_coco(annotations: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
+    """Read a COCO detection file; ids may be numbers or text.
+
+    Args:
+        annotations: JSON with `images`, `annotations` and `categories`.
+        images: Folder that `file_name` is relative to.
+        limit: Keep only the first so many pictures, by id.
+        required: Whether the pictures must be there.
+
+    Raises:
+        DataError: The file or a picture is missing, or it is no COCO detection file.
+    """
+    return _coco(read_json(annotations, "a COCO detection file"), annotations, images, limit, required)
+
+
+def _coco(data: Any, annotations: Path, images: Path, limit: int | None, required: bool) -> PictureSet:
+    try:
+        known = unified(str(entry["name"]) for entry in data["categories"])
+        names = {str(entry["id"]): known[str(entry["name"])] for entry in data["categories"]}
+        found: dict[str, dict[str, str]] = {str(entry["id"]): {} for entry in data["images"]}
+        for entry in data["annotations"]:
+            objects, name = found[str(entry["image_id"])], names[str(entry["category_id"])]
+            seen(objects, name, str(entry.get("visibility", "")))
+        pictures = [
+            Picture(name, _file(entry, images), tuple(found[name]), found[name])
+            for name, entry in sorted(
+                ((str(entry["id"]), entry) for entry in data["images"]), key=lambda e: (len(e[0]), e[0])
+            )
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{annotations}: is no COCO detection file ({type(error).__name__}: {error}), but {of_data(data)}"
+        ) from error
+    for one, other in pairwise(pictures):
+        if one.id == other.id:
+            raise DataError(f"{annotations}: lists picture {one.id} twice; give every picture an id of its own")
+    made = _existing(annotations, pictures[:limit], set(names.values()), required)
+    words = _words(data["categories"], known, annotations)
+    return replace(made, words=words, remarks=_people(known) + _in_part(data["images"]))
+
+
+def _people(known: Mapping[str, str]) -> tuple[str, ...]:
+    """Say which categories count as persons; see `unified`."""
+    other = sorted(name for name, one in known.items() if one == "person" and coco_name(name) != "person")
+    return (f"{', '.join(map(repr, other))} count as 'person', which the data has, too.",) if other else ()
+
+
+def _in_part(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Say that not every object is annotated, where a file tells of which it was looked for, as LVIS does."""
+    if not any("neg_category_ids" in entry for entry in images):
+        return ()
+    return (
+        "the file lists only objects that were looked for in each picture (neg_category_ids, as in LVIS): one that it "
+        "does not list may be there, so that a question labelled no or an object counted as absent may be wrong.",
+    )
+
+
+def _file(entry: Mapping[str, Any], images: Path) -> Path:
+    """Return a picture's file: its `file_name`; else, as in LVIS, what `coco_url` ends in, in its folder or not."""
+    if "file_name" in entry or "coco_url" not in entry:
+        return images / str(entry["file_name"])
+    folder, name = str(entry["coco_url"]).split("/")[-2:]
+    return images / folder / name if (images / folder / name).is_file() else images / name
+
+
+def _told(objects: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """Return a picture's objects by the name that each category goes by."""
+    told: dict[str, str] = {}
+    for name, visibility in objects.items():
+        seen(told, known[name], visibility)
+    return told
+
+
+def _words(categories: Sequence[Mapping[str, Any]], known: Mapping[str, str], path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the synonyms of categories, as LVIS has them; a name of another category is none.
+
+    Raises:
+        DataError: A category has something else than a list of words.
+    """
+    words: dict[str, tuple[str, ...]] = {}
+    for entry in categories:
+        listed = entry.get("synonyms") or []
+        if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
+            raise DataError(f"{path}: category {entry['name']!r} has synonyms {listed!r:.60}; expected a list of words")
+        own = known[str(entry["name"])]
+        spelt = [form for word in listed for form in forms(word) if known.get(word, own) == own]
+        if spelt:
+            words[own] = (*words.get(own, ()), *spelt)
+    return words
+
+
+def read_captions(path: Path) -> dict[str, list[str]]:
+    """Read a COCO captions file: picture id to its captions.
+
+    Raises:
+        DataError: The file is missing, or it is no COCO captions file.
+    """
+    what = "a COCO captions file"
+    captions: dict[str, list[str]] = {}
+    try:
+        for entry in read_json(path, what)["annotations"]:
+            captions.setdefault(str(entry["image_id"]), []).append(str(entry["caption"]))
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}: is no COCO captions file ({type(error).__name__}: {error}); give {what}") from error
+    if not captions:
+        raise DataError(f"{path}: holds no captions; give {what}")
+    return captions
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: It is missing, cannot be read, or is no JSON.
+    """
+    try:
+        text = files.read_text(path)
+        data = json.loads(text)
+        if "\\ud" in text.lower():  # an escape that may be half of a character, which nothing can be written with
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; give {what}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; it is {seems(path)}, give {what}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path}: is no {what.removeprefix('a ')} ({type(error).__name__}: {error}), but {seems(path)}"
+        ) from error
+
+
+def _existing(source: Path, pictures: Sequence[Picture], categories: Collection[str], required: bool) -> PictureSet:
+    """Make a set of pictures that are all there, if they must be."""
+    if not pictures:
+        raise DataError(f"{source}: lists no pictures")
+    missing = [p.path for p in pictures if required and not p.path.is_file()]
+    if missing:
+        raise DataError(
+            f"{missing[0]}: does not exist ({len(missing)} of {len(pictures)} pictures are missing); check --images"
+        )
+    return PictureSet(tuple(pictures), tuple(sorted(categories)))
+
+
+@dataclass(frozen=True)
+class PictureBenchmark(Benchmark):
+    """A benchmark made of pictures with known objects."""
+
+    reads: ClassVar[str] = (
+        'a COCO detection file, a CSV picture list ("file,objects" or "file,category"), '
+        "or JSON of picture to list of objects"
+    )
+    drawn: ClassVar[bool] = True
+
+    def material(self, source: Source) -> Material:
+        """Read the pictures and make the items."""
+        given = source.given(self.name, self.reads)
+        pictures, remarks = self.told(
+            read_pictures(given, source.folder or given.parent, source.limit, source.pictures)
+        )
+        items = self.items(pictures, source.seed)
+        files = {i.picture: pictures[i.picture].path for i in items if i.picture is not None}
+        return Material(tuple(items), files, (*pictures.remarks, *remarks))
+
+    def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
+        """Return pictures with what else is known of them, and what a reader should know of that.
+
+        Raises:
+            DataError: What is to be added cannot be read.
+        """
+        return pictures, []
+
+    @abstractmethod
+    def items(self, pictures: PictureSet, seed: int) -> list[Item]:
+        """Make the items, the same for the same pictures and seed.
+
+        Raises:
+            DataError: The pictures do not suffice.
+        """

@@ -1,0 +1,302 @@
+"""POPE's question files, read in every shape they go around in, and written in the authors'.
+
+A set is up to three files, one for each setting, whose names say which: "coco_pope_popular.json". Each is JSON
+Lines or one JSON array, with LF or CRLF, of {"question_id": 1, "image": "a.jpg", "text": "Is there ...",
+"label": "yes"}. Numbers start anew in every file, so a question is known by setting and number.
+
+A file may have several settings: then each record says its own in a field `category`, and its name no other one.
+
+POPEv2's annotations.json is a set of its own, with the setting "v2": {"image_name": "/images/a.jpg", "query": "Is
+there ...", "label": "Yes"}, pictures relative to --images, questions numbered from 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.data.pope_maker import SETTINGS, Question
+from mmhall.benchmarks.data.pope_wording import in_version, object_of
+from mmhall.benchmarks.rules.yesno import Label
+from mmhall.errors import DataError
+from mmhall.files import encoding, no_file
+from mmhall.results.imports import entries
+from mmhall.results.kinds import seems
+
+MANIFEST = "manifest.json"
+SECOND = "v2"
+_WHAT = "POPE's question files"
+_ENDINGS = (".json", ".jsonl")
+_SUBFOLDERS = ("", "val2014", "train2014", "val2017", "train2017", "images")
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSet:
+    """The questions of up to three files.
+
+    Attributes:
+        questions: By picture, in the order of their first mention; asked in several files, one question.
+        remarks: What was read: counts and hashes.
+    """
+
+    questions: tuple[Question, ...]
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One line of a file."""
+
+    number: int | str
+    image: str
+    text: str
+    label: Label
+
+
+def is_questions(path: Path) -> bool:
+    """Tell whether a file, or a folder's files, look like POPE questions rather than anything else."""
+    if path.is_dir():
+        return any(is_questions(file) for file in _named(path))
+    if no_file(path) is not None or path.suffix == ".jsonl":
+        return no_file(path) is None
+    start = _start(path)
+    return '"question_id"' in start or _is_second(start)
+
+
+def _start(path: Path) -> str:
+    try:
+        with path.open(encoding=encoding(path), errors="replace") as file:
+            return file.read(4096)
+    except OSError:
+        return ""
+
+
+def _is_second(start: str) -> bool:
+    """Tell whether a file begins as POPEv2's does."""
+    return '"image_name"' in start and '"query"' in start
+
+
+def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
+    """Read one question file, or the files of a set in a folder.
+
+    Args:
+        path: File or folder.
+        version: Of the text: "fixed" or "legacy_typo".
+
+    Raises:
+        DataError: A file cannot be read, names no setting, another file's or another than its records, or a record
+            is unfit.
+    """
+    files, records = _of_files(path)
+    merged: dict[tuple[str, str, Label], dict[str, list[int | str]]] = {}
+    for setting, listed in records.items():
+        for record in listed:
+            key = record.image, in_version(record.text, version), record.label
+            merged.setdefault(key, {}).setdefault(setting, []).append(record.number)
+    order = {image: i for i, image in enumerate(dict.fromkeys(image for image, _, _ in merged))}
+    questions = tuple(
+        Question(image, object_of(text), text, label, {s: tuple(n) for s, n in ids.items()})
+        for (image, text, label), ids in sorted(merged.items(), key=lambda pair: order[pair[0][0]])
+    )
+    return QuestionSet(questions, tuple(_remarks(files, records, questions)))
+
+
+def find_pictures(names: Iterable[str], folder: Path, required: bool = True) -> dict[str, Path]:
+    """Return each picture's file, in a folder or in COCO's subfolders of it; unless required, where it would be.
+
+    Raises:
+        DataError: Some are missing.
+    """
+    found: dict[str, Path | None] = {
+        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if _is_file(p) or not required), None)
+        for name in names
+    }
+    missing = [name for name, path in found.items() if path is None]
+    if missing:
+        raise DataError(
+            f"{folder / missing[0]}: does not exist ({len(missing)} of {len(found)} pictures are missing); "
+            "give their folder with --images"
+        )
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def write_questions(
+    items: Sequence[Item],
+    folder: Path,
+    source_hash: str,
+    seed: int,
+    pictures: Mapping[str, Path] | None = None,
+) -> Path:
+    """Write POPE's items as the authors' three JSON Lines files, with a manifest of counts and hashes.
+
+    Args:
+        items: Made by `Pope`.
+        folder: Made if need be; files of the same names are overwritten.
+        source_hash: Of the annotations they were made from.
+        seed: They were made with.
+        pictures: Picture id to file: files are then named, below the folder they share; by default ids are.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: The folder cannot be written, or the items are not POPE's.
+    """
+    names = _names(pictures or {})
+    listed: dict[str, list[dict[str, Any]]] = {setting: [] for setting in (*SETTINGS, SECOND)}
+    for item in items:
+        if "ids" not in item.truth or "question" not in item.truth:
+            raise DataError(f"item {item.id!r} has no question to write; give items made by pope")
+        picture = str(item.picture)
+        asked = {"image": names.get(picture, picture), "text": item.truth["question"], "label": item.truth["label"]}
+        for setting, numbers in item.truth["ids"].items():
+            listed[setting] += [{"question_id": number, **asked} for number in numbers]
+    manifest: dict[str, Any] = {"source": source_hash, "seed": seed, "files": {}}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for setting, records in listed.items():
+            if not records:
+                continue
+            records.sort(key=lambda r: (isinstance(r["question_id"], str), r["question_id"]))
+            content = "".join(json.dumps(record) + "\n" for record in records).encode()
+            name = f"pope_{setting}.json"
+            (folder / name).write_bytes(content)
+            manifest["files"][name] = {
+                "questions": len(records),
+                "yes": sum(r["label"] == "yes" for r in records),
+                "pictures": len({r["image"] for r in records}),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{folder}: cannot write questions: {error.strerror or error}") from error
+    return folder / MANIFEST
+
+
+def _names(pictures: Mapping[str, Path]) -> dict[str, str]:
+    """Name each picture's file relative to the folder they share."""
+    if not pictures:
+        return {}
+    base = os.path.commonpath([path.resolve().parent for path in pictures.values()])
+    return {name: path.resolve().relative_to(base).as_posix() for name, path in pictures.items()}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a folder that must not be looked into
+        return False
+
+
+def _settings(path: Path) -> list[str]:
+    return [setting for setting in SETTINGS if setting in path.name.lower()]
+
+
+def _named(folder: Path) -> list[Path]:
+    """Return a folder's files whose names say a setting."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and _is_file(p) and _settings(p))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _of_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
+    """Return the file of each setting, and its records of that setting."""
+    if path.is_file() and _is_second(_start(path)):
+        return {SECOND: path}, {SECOND: _records(entries(path, _WHAT), path)}
+    files: dict[str, Path] = {}
+    found: dict[str, list[_Record]] = {}
+    for file in _named(path) if path.is_dir() else [path]:
+        for setting, listed in _by_setting(file).items():
+            if setting in files:
+                both = f"{files[setting].name} and {file.name}"
+                raise DataError(f"{path}: holds two files for {setting}, {both}; keep one")
+            files[setting], found[setting] = file, _records(listed, file)
+    if not files:
+        raise DataError(f"{path}: holds no file whose name says {', '.join(SETTINGS)}; give POPE's question files")
+    return files, {setting: found[setting] for setting in SETTINGS if setting in found}
+
+
+def _by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
+    """Return a file's records by the setting that each says, where all do; else by the one that its name says.
+
+    Raises:
+        DataError: Neither says one, or they say two.
+    """
+    listed, named = entries(file, _WHAT), _settings(file)
+    said = [_category(entry) for _, entry in listed]
+    if not said or None in said:
+        if len(named) != 1:
+            told = f"its name must say which setting it is, one of {', '.join(SETTINGS)}, or each record's category"
+            raise DataError(f"{file}: {told}; it is {seems(file)}")
+        return {named[0]: listed}
+    by_setting = {setting: [one for one, s in zip(listed, said, strict=True) if s == setting] for setting in SETTINGS}
+    by_setting = {setting: of_it for setting, of_it in by_setting.items() if of_it}
+    if len(named) == 1 and named != list(by_setting):
+        told = f"its name says {named[0]}, the category of its records {', '.join(by_setting)}"
+        raise DataError(f"{file}: {told}; rename it, or mend the records")
+    return by_setting
+
+
+def _category(entry: Any) -> str | None:
+    """Return the setting that a record says; None: none."""
+    said = entry.get("category") if isinstance(entry, dict) else None
+    return said.lower() if isinstance(said, str) and said.lower() in SETTINGS else None
+
+
+def _records(listed: Sequence[tuple[str, Any]], path: Path) -> list[_Record]:
+    """Check the records of one setting."""
+    records: dict[str, _Record] = {}
+    for place, (where, entry) in enumerate(listed, 1):
+        record = _record(_as_first(entry, place), where)
+        if str(record.number) in records:
+            raise DataError(f"{where}: question_id {record.number!r} is there twice; a file must number each once")
+        records[str(record.number)] = record
+    if not records:
+        raise DataError(f"{path}: holds no questions")
+    return list(records.values())
+
+
+def _as_first(entry: Any, place: int) -> Any:
+    """Return a record of POPEv2 with the fields of POPE's, any other as it is."""
+    if not isinstance(entry, dict) or not {"image_name", "query"} <= set(entry) or "question_id" in entry:
+        return entry
+    image = entry["image_name"]
+    image = image.lstrip("/") if isinstance(image, str) else image
+    return {"question_id": place, "image": image, "text": entry["query"], "label": entry.get("label")}
+
+
+def _record(entry: Any, where: str) -> _Record:
+    """Check one record."""
+    if not isinstance(entry, dict):
+        raise DataError(f"{where}: must be an object with question_id, image, text and label, got {entry!r:.60}")
+    number, image, text, label = (entry.get(field) for field in ("question_id", "image", "text", "label"))
+    if isinstance(number, bool) or not isinstance(number, int | str):
+        raise DataError(f"{where}: question_id must be a number or text, got {number!r}")
+    for field, value in (("image", image), ("text", text)):
+        if not isinstance(value, str) or not value.strip() or value.encode(errors="replace").decode() != value:
+            raise DataError(f"{where}: {field} must be a text that is not empty, got {value!r:.60}")
+    said = label.strip().lower() if isinstance(label, str) else ""
+    if said not in ("yes", "no"):
+        raise DataError(f'{where}: label must be "yes" or "no", got {label!r}')
+    return _Record(number, str(image), str(text), "yes" if said == "yes" else "no")
+
+
+def _remarks(
+    files: Mapping[str, Path], records: Mapping[str, Sequence[_Record]], questions: Sequence[Question]
+) -> Iterable[str]:
+    for setting, listed in records.items():
+        digest = hashlib.sha256(files[setting].read_bytes()).hexdigest()[:16]
+        yes = sum(record.label == "yes" for record in listed)
+        yield f"{setting}: {len(listed)} questions ({yes} yes) from {files[setting].name}, sha256 {digest}"
+    total = sum(map(len, records.values()))
+    yield f"{len(questions)} distinct questions stand for {total}"
+    both = len(questions) - len({(q.picture, q.text) for q in questions})
+    if both:
+        yield f"{both} questions carry both labels and are scored under each"

@@ -1,0 +1,1 @@
+"""Run benchmarks: runner, run folders, processes, clusters, judges, answers made elsewhere."""

@@ -1,0 +1,317 @@
+"""A run on a Ray cluster: each worker is an actor with a model; the store is written by the driver alone.
+
+An actor gets a batch, pictures as bytes, and returns rows: nodes need mmhall and the model, but no shared disk. One
+that dies loses its batch, which goes to another, and is replaced, a few times; an item of which actors die each time
+is found and given up as `runner` says. Nothing is gathered and nobody waits.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from mmhall.benchmarks import benchmark as make_benchmark
+from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.run.runner import Progress, answers, batches, pieces_of
+from mmhall.benchmarks.run.runs import Part, Run
+from mmhall.benchmarks.run.workers import STARTS, Model
+from mmhall.errors import MmhallError, RunError
+from mmhall.results.leases import Leases
+from mmhall.results.store import Row
+from mmhall.strategies import strategy
+
+PATIENCE = 25.0  # seconds until an address that does not answer is given up: half a minute with the start
+_WAIT = 1.0  # seconds between two looks at what actors have done
+_PROBE = """
+import sys
+import ray
+
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+except Exception as error:
+    sys.exit((str(error).strip() or type(error).__name__).splitlines()[0])
+"""
+
+
+class Answerer:
+    """One worker: a model, and whatever batch it is given."""
+
+    def __init__(self, model: Model, setup: Mapping[str, Any]) -> None:
+        """Say what to load."""
+        self._model, self._setup = model, setup
+
+    def load(self) -> None:
+        """Load the model.
+
+        Raises:
+            RunError: It cannot be loaded, or is not the one the run was started with.
+        """
+        try:
+            self._lvlm = self._model.load(self._setup)
+        except MmhallError as error:
+            raise RunError(str(error)) from None  # of one argument: it travels
+
+    def answer(
+        self,
+        spec: str,
+        items: Sequence[Mapping[str, Any]],
+        pictures: Mapping[str, tuple[str, bytes | None]],
+        strategies: Sequence[str],
+        number: int,
+        done: set[tuple[str, str]],
+    ) -> list[Row]:
+        """Answer a batch.
+
+        Args:
+            spec: The benchmark.
+            items: Fields of each item.
+            pictures: Picture id to the file's name where it comes from and its content, None where there is none.
+            strategies: All of the run's.
+            number: Of the batch.
+            done: (item, strategy) pairs that are answered already.
+
+        Raises:
+            RunError: The model cannot carry a strategy.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            files, names = {}, {}
+            for at, (name, (file, content)) in enumerate(pictures.items()):
+                files[name] = Path(folder) / f"{at}{Path(file).suffix}"
+                names[str(files[name])] = file
+                if content is not None:
+                    files[name].write_bytes(content)
+            asked = [Item(**item) for item in items]
+            part = Part(make_benchmark(spec), asked, files)
+            made = [strategy(text) for text in strategies]
+            try:
+                rows = list(chain.from_iterable(answers(self._lvlm, part, asked, made, number, done)))
+            except MmhallError as error:
+                raise RunError(str(error)) from None
+        return [row if row.error is None else replace(row, error=_renamed(row.error, names)) for row in rows]
+
+
+def _renamed(text: str, names: Mapping[str, str]) -> str:
+    """Name pictures by where they come from, not by where a worker has put them."""
+    for here, there in names.items():
+        text = text.replace(here, there)
+    return text
+
+
+def answer_on(address: str, run: Run, model: Model, workers: int, gpus: int, progress: Progress) -> None:
+    """Answer what a run still lacks on a Ray cluster.
+
+    Args:
+        address: Of the cluster, as `ray.init` takes it.
+        run: As `start` returned it.
+        model: What each worker loads; a folder must exist on every node.
+        workers: How many actors.
+        gpus: GPUs of each; none where the cluster has none.
+        progress: Called with the number of answers just settled, stored ones included.
+
+    Raises:
+        RunError: Ray is not installed, the cluster cannot be reached, or workers died too often.
+        MmhallError: A worker cannot use the model.
+    """
+    with connected(address) as ray:
+        most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
+        if 0 < most < gpus:
+            raise RunError(f"{address}: no node has {gpus} GPUs, at most {most:g}; lower --gpus-per-worker")
+        share = gpus if most else 0
+        kind = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0)(Answerer)
+        team = _Team(ray, kind, model, run, workers)
+        progress(run.answered)
+        for part in run.parts:
+            team.answer(part, progress)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch at a worker.
+
+    Attributes:
+        number: Its number.
+        pieces: What is left to ask, each piece together; the first one is being asked.
+    """
+
+    number: int
+    pieces: list[list[Item]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """What became of a worker, in place of what it should have done.
+
+    Attributes:
+        reason: What Ray says of it.
+    """
+
+    reason: Exception
+
+
+class _Team:
+    """The actors of one run."""
+
+    def __init__(self, ray: Any, kind: Any, model: Model, run: Run, size: int) -> None:
+        self._ray, self._kind, self._model, self._run = ray, kind, model, run
+        self._setup = run.store.setup()
+        self._strategies = [strategy(spec) for spec in run.strategies]
+        self._most, self._deaths = STARTS * size, 0  # without an answer between them
+        self._idle: list[Any] = []
+        self._loading: dict[Any, Any] = {}
+        self._working: dict[Any, tuple[Any, _Batch]] = {}
+        for _ in range(size):
+            self._hire()
+
+    def _hire(self) -> None:
+        """Start a worker; it gets no batch before its model is loaded, which it never is where room is missing."""
+        actor = self._kind.remote(self._model, self._setup)
+        self._loading[actor.load.remote()] = actor
+
+    def answer(self, part: Part, progress: Progress) -> None:
+        """Hand out the batches of a benchmark until all are done."""
+        made = batches(part.items, self._setup["batch_size"])
+        leases = Leases(self._run.store, part.benchmark.name, len(made))
+        while self._working or leases.free():
+            while self._idle and (number := leases.claim()) is not None:
+                done = self._run.store.done_in(part.benchmark.name, number)
+                pieces, given_up = pieces_of(leases, part, made[number], self._strategies, number, done)
+                self._run.store.add(given_up)
+                self._deaths = 0 if given_up else self._deaths  # they had a reason
+                progress(len(given_up))
+                self._go_on(self._idle.pop(), part, _Batch(number, pieces), leases)
+            leases.renew()
+            waited = [*self._working, *self._loading]
+            if not waited:  # another process was quicker
+                continue
+            ready, _ = self._ray.wait(waited, timeout=_WAIT)
+            for reference in ready:
+                if reference in self._loading:
+                    actor = self._loading.pop(reference)
+                    if isinstance(told := self._receive(reference), _Death):
+                        self._replace(told)
+                    else:
+                        self._idle.append(actor)
+                else:
+                    self._settle(reference, part, leases, progress)
+
+    def _go_on(self, actor: Any, part: Part, batch: _Batch, leases: Leases) -> None:
+        """Give a worker the next piece of its batch; where none is left, it has finished."""
+        if batch.pieces:
+            self._working[self._send(actor, part, batch.pieces[0], batch.number)] = actor, batch
+        else:
+            leases.finish(batch.number)
+            self._idle.append(actor)
+
+    def _settle(self, reference: Any, part: Part, leases: Leases, progress: Progress) -> None:
+        """Store what a worker has answered; of one that has died, note what it was asked and give its batch back."""
+        actor, batch = self._working.pop(reference)
+        piece, rows = batch.pieces.pop(0), self._receive(reference)
+        if isinstance(rows, _Death):
+            leases.strike(batch.number, [item.id for item in piece])
+            leases.drop(batch.number)
+            self._replace(rows)
+            return
+        self._run.store.add(rows)
+        if any(row.error is None for row in rows):
+            self._deaths = 0
+        progress(len(rows))
+        self._go_on(actor, part, batch, leases)
+
+    def _send(self, actor: Any, part: Part, items: Sequence[Item], number: int) -> Any:
+        names = {item.picture for item in items if item.picture is not None}
+        pictures = {name: (str(part.pictures[name]), _content(part.pictures[name])) for name in sorted(names)}
+        done = self._run.store.done_in(part.benchmark.name, number)
+        told = [asdict(item) for item in items]
+        return actor.answer.remote(str(part.benchmark), told, pictures, self._run.strategies, number, done)
+
+    def _receive(self, reference: Any) -> Any:
+        """Return what a worker has done, or its death.
+
+        Raises:
+            RunError: It said why it cannot go on.
+        """
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, MmhallError):
+                raise RunError(str(error.cause)) from None
+            raise
+        except self._ray.exceptions.RayActorError as error:
+            return _Death(error)
+
+    def _replace(self, death: _Death) -> None:
+        """Start another worker in the place of one that has died.
+
+        Raises:
+            RunError: Too many died.
+        """
+        self._deaths += 1
+        if self._deaths >= self._most:
+            last = str(death.reason).splitlines()[0]
+            raise RunError(f"workers died too often; the last one said: {last}") from death.reason
+        self._hire()
+
+
+def _content(file: Path) -> bytes | None:
+    """Return what is in a file, None if it cannot be read: whoever opens it says why."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Connect to a cluster, unless this process is connected already.
+
+    Args:
+        address: As `ray.init` takes it.
+
+    Raises:
+        RunError: Ray is not installed, or no cluster answers within half a minute.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise RunError('engine "ray" needs Ray; install mmhall[ray]') from error
+    own = not ray.is_initialized()
+    if own:
+        _check_answers(address)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError) as error:  # it went meanwhile
+            raise RunError(f"{address}: the Ray cluster no longer answers: {error}; start it again") from error
+    try:
+        yield ray
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address at which no cluster answers.
+
+    A process of its own tries it: Ray may wait there for minutes, and may end the process that waits.
+
+    Raises:
+        RunError: None does, within half a minute.
+    """
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", _PROBE, address], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"there is no answer after {PATIENCE:g} seconds"
+    else:
+        if tried.returncode == 0:
+            return
+        said = tried.stderr.decode(errors="replace").strip().splitlines()
+        reason = said[-1] if tried.returncode == 1 and said else f"Ray ended with code {tried.returncode}"
+    raise RunError(f"{address}: no Ray cluster can be reached there: {reason}; start one, or correct --address")

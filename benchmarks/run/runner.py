@@ -1,0 +1,279 @@
+"""Ask every item with every strategy and store the answers as they come.
+
+Batches    the same for the same run, whoever works on it and however often it is stopped: questions about one picture
+           stay together (what they begin with alike is read once), items with and without a picture apart, and
+           batches hold prompts of similar length.
+Turns      strategies take turns batch by batch, each starting in its turn, so that they are paired on items and
+           their times are measured under the same conditions.
+Leases     a worker claims a batch from the store before it answers it, so that several may work on one run. One
+           that dies loses its lease, and nothing it had committed.
+Failures   an item that cannot be answered is recorded with its error and asked again when the run is gone on with;
+           memory that does not suffice halves the batch.
+Deaths     an item whose worker dies each time it is asked is found by asking its batch last and in pieces; after three
+           deaths, when it was asked alone, it is recorded with that as its error and not asked again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import torch
+
+from mmhall.adapters._messages import Conversation
+from mmhall.answers import Answer
+from mmhall.benchmarks.base import Benchmark, Item
+from mmhall.benchmarks.run.runs import Part, Run
+from mmhall.benchmarks.rules.thoughts import reopened
+from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
+from mmhall.lvlm import LVLM
+from mmhall.results.leases import STRIKES, Leases
+from mmhall.results.store import Row
+from mmhall.strategies import Strategy
+
+Progress = Callable[[int], None]
+OF_AN_ITEM = ImageError, PromptError, GenerationError, DataError
+"""Errors that are an item's own: others are not in that picture or prompt, and end the run."""
+
+_WINDOW = 32  # batches within which items are sorted by length
+_HOPELESS = 3  # pictures about which nothing can be answered, before anything is
+_NO_MEMORY = "out of memory", "can't allocate memory", "status_alloc_failed"  # CUDA's, the CPU's, cuBLAS's
+_FATAL = f"the process died {STRIKES} times while it was asked this item alone; it is not asked again in this run"
+_POLL = 0.2  # seconds between two looks at batches that others have claimed
+
+
+def answer(
+    lvlm: LVLM,
+    run: Run,
+    part: Part,
+    strategies: Sequence[Strategy],
+    *,
+    batch_size: int = 16,
+    progress: Progress = lambda answers: None,
+) -> None:
+    """Answer what a run still lacks of one benchmark.
+
+    Args:
+        lvlm: The model.
+        run: The run; answers go to its store, committed after every batch of one strategy.
+        part: The benchmark and its items.
+        strategies: Each item is asked once with each.
+        batch_size: Items decoded together, at most.
+        progress: Called with the number of answers just settled, stored ones included.
+
+    Raises:
+        RunError: The store cannot be written, or nothing can be answered at all.
+        MmhallError: The model cannot carry a strategy.
+    """
+    store, name = run.store, part.benchmark.name
+    made = batches(part.items, batch_size)
+    leases = Leases(store, name, len(made))
+    answered, warm = len(store.done(name)), False
+    progress(answered)
+    while not leases.finished():
+        number = leases.claim()
+        if number is None:
+            time.sleep(_POLL)  # others work on what is left, unless they die
+            continue
+        pieces, given_up = pieces_of(leases, part, made[number], strategies, number, store.done_in(name, number))
+        for items in pieces:
+            with leases.asking(number, [item.id for item in items]):
+                if not warm:
+                    _warm(lvlm, part, items[0], strategies)
+                    warm = True
+                for rows in answers(lvlm, part, items, strategies, number, store.done_in(name, number)):
+                    store.add(rows)
+                    leases.renew()
+                    progress(len(rows))
+                    answered += sum(row.error is None for row in rows)
+        store.add(given_up)
+        progress(len(given_up))
+        leases.finish(number)
+        if not answered and not store.done(name):
+            _refuse_hopeless(run, part)
+
+
+def pieces_of(
+    leases: Leases,
+    part: Part,
+    items: Sequence[Item],
+    strategies: Sequence[Strategy],
+    number: int,
+    done: set[tuple[str, str]],
+) -> tuple[list[list[Item]], list[Row]]:
+    """Return what is left of a batch, in pieces that are asked together, and failures for items that are given up.
+
+    Args:
+        leases: Of the benchmark, with the strikes of its items.
+        part: The benchmark.
+        items: Of the batch.
+        strategies: All of the run's.
+        number: Of the batch.
+        done: (item, strategy) pairs that are answered already.
+    """
+    left = {item.id: item for item in items if any((item.id, str(strategy)) not in done for strategy in strategies)}
+    pieces = leases.pieces(number, list(left))
+    fatal = [left[item] for item in left if not any(item in piece for piece in pieces)]
+    given_up = [_failure(part, item, strategy, number, _FATAL) for item in fatal for strategy in strategies]
+    return [[left[item] for item in piece] for piece in pieces], given_up
+
+
+def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
+    """Put items into batches of at most `size`; the same items always make the same batches.
+
+    Items of a picture stay together, unless they are more than a batch holds.
+    """
+    made: list[list[Item]] = []
+    for _, part in groupby(_by_picture(items), key=lambda group: group[0].picture is None):
+        groups = list(part)
+        for start in range(0, len(groups), _WINDOW * size):
+            window = groups[start : start + _WINDOW * size]
+            window.sort(key=lambda group: max(len(item.prompt) for item in group))
+            made += _filled(window, size)
+    return made
+
+
+def answers(
+    lvlm: LVLM,
+    part: Part,
+    items: Sequence[Item],
+    strategies: Sequence[Strategy],
+    number: int,
+    done: set[tuple[str, str]],
+) -> Iterator[list[Row]]:
+    """Answer a batch with one strategy after the other, beginning with another one in each batch.
+
+    Args:
+        lvlm: The model.
+        part: The benchmark.
+        items: Of the batch.
+        strategies: All of the run's.
+        number: Of the batch.
+        done: (item, strategy) pairs that are answered already.
+    """
+    first = number % len(strategies)
+    for strategy in (*strategies[first:], *strategies[:first]):
+        left = [item for item in items if (item.id, str(strategy)) not in done]
+        if left:
+            yield _answered(lvlm, part, left, strategy, number)
+
+
+def marked(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
+    """Put answers behind the mark of thoughts that the model's template opens, where they never end them.
+
+    Args:
+        lvlm: The model.
+        items: What was asked.
+        answers: To each item.
+    """
+    chat = lvlm.adapter.chat
+    if chat is None:
+        return list(answers)
+    prompts = [chat.write(Conversation.asking(item.prompt, int(item.picture is not None))) for item in items]
+    return [replace(a, text=reopened(prompt, a.text)) for prompt, a in zip(prompts, answers, strict=True)]
+
+
+def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
+    """Group items by picture, pictures first; one without a picture is its own group."""
+    groups: dict[tuple[bool, str], list[Item]] = {}
+    for item in items:
+        key = (False, item.picture) if item.picture is not None else (True, item.id)
+        groups.setdefault(key, []).append(item)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
+
+
+def _filled(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
+    made: list[list[Item]] = [[]]
+    for group in groups:
+        if made[-1] and len(made[-1]) + len(group) > size:
+            made.append([])
+        for start in range(0, len(group), size):
+            piece = group[start : start + size]
+            if len(made[-1]) + len(piece) > size:
+                made.append([])
+            made[-1] += piece
+    return made if made[-1] else made[:-1]
+
+
+def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
+    """Answer some items with one strategy: together, else in halves, else with the reason why not."""
+    try:
+        return _asked(lvlm, part, items, strategy, number)
+    except OF_AN_ITEM as error:
+        reason: str = str(error)
+        pieces = [[item] for item in items]
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        pieces = [list(items[: len(items) // 2]), list(items[len(items) // 2 :])]
+    if len(items) == 1:
+        return [_failure(part, items[0], strategy, number, reason)]
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return [row for piece in pieces for row in _answered(lvlm, part, piece, strategy, number)]
+
+
+def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
+    benchmark = part.benchmark
+    asked = [part.request(item) for item in items]
+    written = lvlm.generate_batch(asked, strategy, seeds=_seeds(benchmark, items), **benchmark.settings)
+    found = marked(lvlm, items, written)
+    extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], found)
+    return [
+        Row(
+            benchmark.name,
+            item.id,
+            str(strategy),
+            answer.text,
+            answer.stopped_by,
+            answer.usage.new_tokens,
+            answer.usage.seconds,
+            number,
+            extra,
+        )
+        for item, answer, extra in zip(items, found, extras, strict=True)
+    ]
+
+
+def _seeds(benchmark: Benchmark, items: Sequence[Item]) -> list[int] | None:
+    """Give every item draws of its own, the same for all strategies; None: nothing is drawn."""
+    if not benchmark.settings.get("do_sample"):
+        return None
+    base = benchmark.settings.get("seed", 0)
+    return [int.from_bytes(hashlib.sha256(f"{base}/{item.id}".encode()).digest()[:4], "big") for item in items]
+
+
+def _failure(part: Part, item: Item, strategy: Strategy, number: int, reason: str) -> Row:
+    return Row(part.benchmark.name, item.id, str(strategy), "", "", 0, 0.0, number, error=reason)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    told = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in told for words in _NO_MEMORY)
+
+
+def _warm(lvlm: LVLM, part: Part, item: Item, strategies: Sequence[Strategy]) -> None:
+    """Let each strategy's first call pay for caches and kernels: that is not an answer's cost."""
+    for strategy in strategies:
+        try:
+            lvlm.generate_batch([part.request(item)], strategy, max_new_tokens=2)
+        except OF_AN_ITEM:
+            continue
+
+
+def _refuse_hopeless(run: Run, part: Part) -> None:
+    """Stop a run that has no answer yet, but failures about several pictures: one torn picture is no reason.
+
+    Raises:
+        RunError: With the first reason.
+    """
+    reasons = {row.item: row.error for row in run.store.rows(part.benchmark.name) if row.error is not None}
+    failed = [item for item in part.items if item.id in reasons]
+    several = min(_HOPELESS, len({item.cluster for item in part.items}))
+    if failed and len({item.cluster for item in failed}) >= several:
+        name = part.benchmark.name
+        raise RunError(f"{name}: none of the first {len(failed)} items can be answered: {reasons[failed[0].id]}")

@@ -1,0 +1,350 @@
+"""A run: a store, the items it is about, and the strategies compared in it.
+
+A run folder stands alone: it holds the items as they were made, so that a report needs neither the data nor
+the pictures, and several processes can work on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mmhall
+from mmhall.benchmarks import benchmark as make_benchmark
+from mmhall.benchmarks.base import Benchmark, Item, Material, Source, digest_of
+from mmhall.benchmarks.evaluation import Evaluation
+from mmhall.benchmarks.data.hub import remarks as hub_remarks
+from mmhall.decoders import STRATEGIES
+from mmhall.errors import OptionError, RunError
+from mmhall.generation._settings import Settings
+from mmhall.strategies._learned import LearnedStrategy
+from mmhall.lvlm import LVLM
+from mmhall.options import check_known, parse
+from mmhall.results.judgements import Judgements, with_judgements
+from mmhall.results.store import Row, Store
+from mmhall.strategies import Composed, Strategy, strategy
+from mmhall.text import without_home
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One benchmark of a run.
+
+    Attributes:
+        benchmark: With its options.
+        items: What it asks.
+        pictures: Picture id to file.
+        remarks: What a reader should know of how the items were made.
+        digests: Picture id to SHA-256 of its file; runs of older versions have none.
+    """
+
+    benchmark: Benchmark
+    items: list[Item]
+    pictures: Mapping[str, Path]
+    remarks: tuple[str, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def picture(self, item: Item) -> Path | None:
+        """Return an item's picture file, None where it has none."""
+        return None if item.picture is None else self.pictures[item.picture]
+
+    def request(self, item: Item) -> tuple[Path | None, str]:
+        """Return an item as `LVLM.generate_batch` takes it."""
+        return self.picture(item), item.prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An open run.
+
+    Attributes:
+        store: Its answers.
+        parts: Its benchmarks.
+        strategies: As written for the run, the baseline first.
+    """
+
+    store: Store
+    parts: tuple[Part, ...]
+    strategies: tuple[str, ...]
+
+    @property
+    def fitted(self) -> dict[str, str]:
+        """Each strategy with every option that was in force, by how it was written for the run."""
+        known = self.store.setup().get("fitted", {})
+        return {written: known.get(written, written) for written in self.strategies}
+
+    @property
+    def expected(self) -> int:
+        """Number of answers a finished run has."""
+        return len(self.strategies) * sum(len(part.items) for part in self.parts)
+
+    @property
+    def answered(self) -> int:
+        """Number of answers there are."""
+        return sum(len(self.store.done(part.benchmark.name)) for part in self.parts)
+
+    @property
+    def settled(self) -> int:
+        """Number of answers and failures there are."""
+        return int(self.store.read("select count(*) from answers")[0][0])
+
+    def read_as(self, specs: Sequence[str]) -> Run:
+        """Return this run with its answers read another way; nothing is asked again.
+
+        Args:
+            specs: Such as "pope(rule='official')".
+
+        Raises:
+            RunError: The run has no such benchmark.
+            OptionError: An option says more than how answers are read.
+        """
+        ways: dict[str, Benchmark] = {}
+        for name, options in map(parse, specs):
+            part = next((part for part in self.parts if part.benchmark.name == name), None)
+            if part is None:
+                known = ", ".join(part.benchmark.name for part in self.parts)
+                raise RunError(f"{self.store.path.parent}: has no {name}, only {known}")
+            check_known(type(part.benchmark), options)
+            for option, value in options.items():
+                if option not in part.benchmark.read_by:
+                    able = ", ".join(sorted(part.benchmark.read_by))
+                    raise OptionError(name, option, value, f"left out: answers are stored already; {able} can change")
+            ways[name] = replace(part.benchmark, **options)
+        parts = tuple(replace(part, benchmark=ways.get(part.benchmark.name, part.benchmark)) for part in self.parts)
+        return replace(self, parts=parts)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The set-up, with the rules that answers are read by now."""
+        setup = self.store.setup()
+        for part in self.parts:
+            setup["benchmarks"][part.benchmark.name] |= {"spec": str(part.benchmark), "rule": part.benchmark.rule}
+        return setup
+
+    def evaluate(self) -> list[tuple[Part, Evaluation]]:
+        """Evaluate every benchmark on the items all strategies have answered."""
+        return [(part, part.benchmark.evaluate(part.items, self._read(part), self.strategies)) for part in self.parts]
+
+    def _read(self, part: Part) -> list[Row]:
+        """Return the answers to a benchmark; failures do not name the item's own picture: alike ones are counted."""
+        pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items}
+        return [
+            row if row.error is None else replace(row, error=row.error.removeprefix(pictures[row.item]))
+            for row in self.rows(part)
+        ]
+
+    def rows(self, part: Part) -> list[Row]:
+        """Return the answers to a benchmark, and what judges said of them."""
+        name = part.benchmark.name
+        return with_judgements(list(self.store.rows(name)), Judgements(self.store.path).all(name))
+
+
+def make_strategies(specs: Sequence[str]) -> list[Strategy]:
+    """Build a run's strategies; the first one is the baseline.
+
+    Raises:
+        OptionError: One is named twice.
+        MmhallError: One does not exist or has an option out of range.
+    """
+    made = [strategy(spec) for spec in specs]
+    _once("strategy", [str(s) for s in made])
+    return made
+
+
+def make_benchmarks(specs: Sequence[str]) -> list[Benchmark]:
+    """Build a run's benchmarks.
+
+    Raises:
+        OptionError: One is named twice.
+        MmhallError: One does not exist or has an option out of range.
+    """
+    made = [make_benchmark(spec) for spec in specs]
+    _once("benchmark", [b.name for b in made])
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A benchmark, where its data is, and what is read there.
+
+    Attributes:
+        benchmark: With its options.
+        source: Where its data is.
+        material: What it asks.
+        pictures: Picture id to SHA-256 of its file.
+    """
+
+    benchmark: Benchmark
+    source: Source
+    material: Material
+    pictures: Mapping[str, str]
+
+
+def read(benchmarks: Sequence[tuple[Benchmark, Source]]) -> list[Asked]:
+    """Read what benchmarks ask; no model is needed.
+
+    Raises:
+        DataError: The data is missing, malformed, or does not suffice.
+    """
+    found = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
+    return [Asked(*one, one[2].picture_digests()) for one in found]
+
+
+def start(
+    folder: Path,
+    lvlm: LVLM,
+    *,
+    benchmarks: Sequence[tuple[Benchmark, Source]],
+    strategies: Sequence[Strategy],
+    batch_size: int,
+) -> Run:
+    """Start a run, or go on with the one of the same set-up: `read` and `begin` in one.
+
+    Args:
+        folder: Run folder.
+        lvlm: The model.
+        benchmarks: Each with where its data is.
+        strategies: The baseline first.
+        batch_size: Items decoded together.
+
+    Raises:
+        OptionError: Two strategies are the same on this model.
+        MmhallError: The data is unfit, or the folder belongs to another set-up.
+    """
+    return begin(folder, lvlm, asked=read(benchmarks), strategies=strategies, batch_size=batch_size)
+
+
+def begin(folder: Path, lvlm: LVLM, *, asked: Sequence[Asked], strategies: Sequence[Strategy], batch_size: int) -> Run:
+    """Start a run of what was read, or go on with the one of the same set-up.
+
+    Args:
+        folder: Run folder.
+        lvlm: The model.
+        asked: As `read` returned it.
+        strategies: The baseline first.
+        batch_size: Items decoded together.
+
+    Raises:
+        OptionError: Two strategies are the same on this model.
+        MmhallError: The folder cannot be written or belongs to another set-up.
+    """
+    setup: dict[str, Any] = {
+        **lvlm.identity(),
+        "strategies": [str(s) for s in strategies],
+        "fitted": _fitted(lvlm, strategies),
+        "num_beams": {str(s): s.beams for s in strategies},
+        "options": {str(s): s.options() for s in strategies},
+        "benchmarks": {one.benchmark.name: _told(lvlm, one) for one in asked},
+        "batch_size": batch_size,
+        "loading": _loading(lvlm),
+        "chat_template": lvlm.chat_template,
+        "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
+    }
+    singles = _singles(strategies)
+    sources = {one.name: source for one in singles if (source := STRATEGIES.source(type(one))) is not None}
+    setup |= {"sources": sources} if sources else {}
+    learned = {one.name: one.learned(lvlm.adapter).summary() for one in singles if isinstance(one, LearnedStrategy)}
+    setup |= {"artifacts": learned} if learned else {}
+    with closing(Store.create(folder, setup)) as store:
+        for one in asked:
+            store.keep_items(one.benchmark.name, _kept(one.material, one.pictures, folder))
+    return reopen(folder)
+
+
+def reopen(folder: Path) -> Run:
+    """Open a run to report on it, or to go on with it.
+
+    Raises:
+        MmhallError: The folder holds no run, or one that cannot be read.
+    """
+    store = Store.open(folder)
+    setup = store.setup()
+    parts = tuple(_part(store, folder, told) for told in setup["benchmarks"].values())
+    return Run(store, parts, tuple(setup["strategies"]))
+
+
+def _singles(strategies: Sequence[Strategy]) -> list[Strategy]:
+    """Return what strategies are made of, once each by name."""
+    parts = [part for one in strategies for part in (one.parts if isinstance(one, Composed) else (one,))]
+    return list({part.name: part for part in parts}.values())
+
+
+def _once(what: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise OptionError("bench", what, name, "named once")
+
+
+def _told(lvlm: LVLM, asked: Asked) -> dict[str, Any]:
+    """Describe a benchmark for the set-up: what must stay the same from call to call."""
+    benchmark, source, material = asked.benchmark, asked.source, asked.material
+    items, _ = replace(material, pictures={}).digests()
+    return {
+        "spec": str(benchmark),
+        "rule": benchmark.rule,
+        "items": items,
+        "pictures": digest_of(asked.pictures),
+        "count": len(material.items),
+        "limit": source.limit,
+        "seed": source.seed,
+        "settings": _settings(lvlm, benchmark),
+        "remarks": [*material.remarks, *hub_remarks(source.data)],
+    }
+
+
+def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
+    """Return each strategy with every option that is in force on this model."""
+    fitted = {str(s): str(s.fitted(lvlm.adapter)) for s in strategies}
+    for written, text in fitted.items():
+        if list(fitted.values()).count(text) > 1:
+            raise OptionError("bench", "strategy", written, f"named once; another one is {text} on this model, too")
+    return fitted
+
+
+def _loading(lvlm: LVLM) -> list[str]:
+    """Return how the model was loaded, as far as the set-up does not say it elsewhere; a list is compared whole."""
+    elsewhere = ("device", "dtype", "revision", "chat_template", "artifacts")
+    return [
+        f"{name}={without_home(json.dumps(value))}" for name, value in lvlm.loading.items() if name not in elsewhere
+    ]
+
+
+def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
+    settings = Settings(**benchmark.settings)
+    shared = settings.record(settings.resolved(lvlm.model))
+    del shared["num_beams"]  # each strategy has its own
+    return shared
+
+
+def _kept(material: Material, seen: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
+    """Write items as the store keeps them; a picture in the run folder may move with it."""
+    base = folder.resolve()
+
+    def noted(path: Path) -> str:
+        path = path.resolve()
+        return str(path.relative_to(base)) if path.is_relative_to(base) else without_home(str(path))
+
+    files = {name: noted(path) for name, path in material.pictures.items()}
+    return {
+        i.id: {**asdict(i)}
+        | ({"file": None} if i.picture is None else {"file": files[i.picture], "sha256": seen[i.picture]})
+        for i in material.items
+    }
+
+
+def _part(store: Store, folder: Path, told: Mapping[str, Any]) -> Part:
+    benchmark = make_benchmark(told["spec"])
+    items, pictures, digests = [], {}, {}
+    for content in store.items(benchmark.name).values():
+        file, digest = content.pop("file"), content.pop("sha256", None)
+        items.append(Item(**{**content, "groups": tuple(content["groups"])}))
+        if file is not None:
+            pictures[content["picture"]] = folder / (Path(file).expanduser() if file.startswith("~/") else file)
+        if digest is not None:
+            digests[content["picture"]] = digest
+    return Part(benchmark, items, pictures, tuple(told["remarks"]), digests)

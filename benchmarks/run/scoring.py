@@ -1,0 +1,236 @@
+"""Score answers made elsewhere: join them with a benchmark's items, and read them as those of a run.
+
+Answers are joined as `mmhall.benchmarks.run.joining` says: by id, by picture and question, or by place where each question
+is that of its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import nan
+from pathlib import Path
+from typing import Any
+
+from mmhall.benchmarks.base import Benchmark, Item, Material, Source, file_digest
+from mmhall.benchmarks.evaluation import Evaluation
+from mmhall.benchmarks.run.joining import Joined, join, repeats_another
+from mmhall.benchmarks.run.runs import Part
+from mmhall.benchmarks.rules.yesno import parse_strict
+from mmhall.errors import DataError
+from mmhall.results.imports import IDS, MODELS, QUESTIONS, TEXTS, Given, read_answers, told
+from mmhall.results.store import Row
+
+DIGEST = "picture_sha256"  # as `mmhall export` writes it
+_NUMBERS = {"0": "no", "1": "yes", "0.0": "no", "1.0": "yes", "False": "no", "True": "yes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a file of answers shows.
+
+    Attributes:
+        part: The benchmark and the items that were joined.
+        evaluation: Of the answers; costs nothing, as nobody knows.
+        strategies: As the file names them, else the file's own name.
+        items: Hash of the items, 16 hex digits.
+    """
+
+    part: Part
+    evaluation: Evaluation
+    strategies: tuple[str, ...]
+    items: str
+
+
+def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
+    """Score a file of answers.
+
+    Args:
+        benchmark: Reads them.
+        source: Of the items; pictures need not be there.
+        path: The answers; see `mmhall.results.imports`.
+
+    Raises:
+        DataError: The data or the file is unfit, an item has two answers, or none has any.
+    """
+    material = benchmark.material(replace(source, pictures=False))
+    given = read_answers(path)
+    mine = [one for one in given if one.benchmark in (None, benchmark.name)]
+    if not mine:
+        raise DataError(f"{path}: holds answers of {given[0].benchmark!r} alone, none of {benchmark.name!r}")
+    joined = join(benchmark, material, mine, path)
+    about = _pictures(joined, material, mine)
+    rows, unknown = _rows(benchmark, joined, mine, path)
+    if not rows:
+        raise DataError(
+            f"{path}: none of its {len(mine)} answers is for an item of {benchmark.name}: it has ids such as "
+            f"{_examples(joined.items)}, the file {_examples(unknown)}; it is {told(mine)}; check --data"
+        )
+    rows = [row for row in rows if about.get(row.item, True)]
+    if not rows:
+        raise DataError(f"{path}: its {len(mine)} answers are all about other pictures than --data has by these names")
+    _refuse_unmeasured(benchmark, rows, path)
+    _refuse_what_nobody_said(joined, mine, rows, path)
+    strategies = tuple(dict.fromkeys(row.strategy for row in rows))
+    items = list(joined.items.values())
+    remarks = [
+        *material.remarks,
+        *_remarks(items, rows, strategies, unknown),
+        *_other_questions(joined, mine),
+        *_other_pictures(about, mine),
+    ]
+    if len(mine) < len(given):
+        remarks.append(f"{len(given) - len(mine)} answers are of other benchmarks")
+    evaluation = replace(benchmark.evaluate(items, rows, strategies), costs=())
+    digest, _ = replace(material, pictures={}).digests()
+    return Scored(Part(benchmark, items, {}, tuple(remarks)), evaluation, strategies, digest)
+
+
+def _rows(benchmark: Benchmark, joined: Joined, given: Sequence[Given], path: Path) -> tuple[list[Row], list[str]]:
+    """Return the answers that are for an item, and the ids of those that are not."""
+    rows: list[Row] = []
+    unknown: list[str] = []
+    seen: dict[tuple[str, str], str] = {}
+    for id_, one in zip(joined.ids, given, strict=True):
+        strategy = one.strategy or path.stem
+        if (id_, strategy) in seen:
+            raise DataError(f"{one.where}: answers {id_!r} again, after {seen[id_, strategy]}; keep one")
+        seen[id_, strategy] = one.where
+        if id_ in joined.items:
+            rows.append(_row(benchmark.name, joined.items[id_], strategy, one))
+        else:
+            unknown.append(id_)
+    return rows, unknown
+
+
+def _row(benchmark: str, item: Item, strategy: str, given: Given) -> Row:
+    fields = given.fields
+    error = fields.get("error")
+    if error or not given.texts:
+        return Row(benchmark, item.id, strategy, "", "", 0, nan, 0, error=str(error or "the file has no answer"))
+    stopped_by, tokens, extra = (fields.get(name) for name in ("stopped_by", "new_tokens", "extra"))
+    return Row(
+        benchmark,
+        item.id,
+        strategy,
+        _answer(item, given),
+        stopped_by if isinstance(stopped_by, str) else "",
+        tokens if isinstance(tokens, int) else 0,
+        nan,
+        0,
+        extra if isinstance(extra, dict) else None,
+    )
+
+
+def _answer(item: Item, given: Given) -> str:
+    """Return an answer's text; a field that repeats the question is none."""
+    questions = {item.prompt.strip(), str(item.truth.get("question", "")).strip()} - {""}
+    said = {name: text for name, text in given.texts.items() if text.strip() not in questions}
+    if not said:
+        raise DataError(f"{given.where}: {', '.join(given.texts)} is the question itself; give a file of answers")
+    if len(set(said.values())) > 1:
+        raise DataError(f"{given.where}: both {' and '.join(said)} could be the answer; keep one")
+    return next(iter(said.values()))
+
+
+def _refuse_unmeasured(benchmark: Benchmark, rows: Sequence[Row], path: Path) -> None:
+    measures = type(benchmark).measure is not Benchmark.measure
+    lacking = [row for row in rows if row.error is None and row.extra is None]
+    if measures and lacking:
+        raise DataError(
+            f"{path}: {benchmark.name} needs what it measures while a model answers, and {len(lacking)} answers "
+            "lack that (field extra); only exports of its own runs can be scored"
+        )
+
+
+def _refuse_what_nobody_said(joined: Joined, given: Sequence[Given], rows: Sequence[Row], path: Path) -> None:
+    """Refuse labels where another field looks like the answers, and answers that all hold their question.
+
+    Raises:
+        DataError: They are there.
+    """
+    items = joined.items
+    answered = [(items[id_], one) for id_, one in zip(joined.ids, given, strict=True) if id_ in items and one.texts]
+    pairs = [(_word(str(item.truth.get("label"))), one) for item, one in answered]
+    if pairs and all(set(map(_word, one.texts.values())) == {label} for label, one in pairs):
+        first = pairs[0][1]
+        known = {*IDS, *QUESTIONS, "category", *(n for n in TEXTS if not isinstance(first.fields.get(n), int | float))}
+        for name in (name for name in first.fields if name not in known):
+            numbers = _NUMBERS if name in TEXTS else {}
+            read = [
+                numbers.get(str(one.fields.get(name))) or parse_strict(str(one.fields.get(name))) for _, one in pairs
+            ]
+            if all(read) and len(set(read)) > 1 and read != [label for label, _ in pairs]:  # one word for all: a flag
+                raise DataError(
+                    f"{path}: {' and '.join(first.texts)} is the label of every item, and {name} may be what the "
+                    f"model said; give that as one of {', '.join(MODELS[:3])}, and leave the other out"
+                )
+    said = [(items[row.item].prompt.rpartition("?")[0], row.text) for row in rows if row.error is None]
+    if said and all(question and question in text for question, text in said):
+        raise DataError(f"{path}: every answer holds its question; give what the model said, without its prompt")
+
+
+def _word(text: str) -> str:
+    """Return an answer of one word as labels are compared."""
+    return text.strip().rstrip(".").lower()
+
+
+def _remarks(
+    items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str], unknown: Sequence[str]
+) -> list[str]:
+    said = []
+    if unknown:
+        said.append(f"{len(unknown)} answers are for no item, such as {_examples(unknown)}, and do not count")
+    for strategy in strategies:
+        there = {row.item for row in rows if row.strategy == strategy}
+        missing = [item.id for item in items if item.id not in there]
+        if missing:
+            said.append(
+                f"{strategy} has no answer to {len(missing)} of {len(items)} items, such as {_examples(missing)}"
+            )
+    return said
+
+
+def _pictures(joined: Joined, material: Material, given: Sequence[Given]) -> dict[str, bool]:
+    """Tell of items whose answers say SHA-256 of their picture whether it is that of the data, where that is there."""
+    seen: dict[Path, str] = {}
+    same: dict[str, bool] = {}
+    for id_, one in zip(joined.ids, given, strict=True):
+        item, digest = joined.items.get(id_), one.fields.get(DIGEST)
+        path = material.pictures.get(item.picture or "") if item is not None else None
+        if isinstance(digest, str) and path is not None and path.is_file():
+            if path not in seen:
+                seen[path] = file_digest(path)
+            same[id_] = same.get(id_, True) and seen[path] == digest
+    return same
+
+
+def _other_pictures(about: Mapping[str, bool], given: Sequence[Given]) -> list[str]:
+    """Say how many items are about other pictures, and where an export does not tell."""
+    other = [id_ for id_, same in about.items() if not same]
+    said = []
+    if other:
+        said.append(
+            f"the answers to {len(other)} items, such as {_examples(other)}, are about other pictures than --data has "
+            "by these names, and do not count"
+        )
+    if any(one.benchmark is not None and one.fields.get(DIGEST) is None and one.fields.get("picture") for one in given):
+        said.append("the file has no digests of its pictures, so that these are taken to be those of --data by name")
+    return said
+
+
+def _other_questions(joined: Joined, given: Sequence[Given]) -> list[str]:
+    """Say how many answers repeat a question that is not their item's."""
+    pairs = [(joined.items[id_], one) for id_, one in zip(joined.ids, given, strict=True) if id_ in joined.items]
+    other = [(item, one) for item, one in pairs if repeats_another(item, one)]
+    if not other:
+        return []
+    item, one = other[0]
+    return [
+        f"{len(other)} answers repeat another question than the one they are scored by: {one.where} has "
+        f"{one.questions[0]!r:.80}, the data {item.prompt!r:.80}; check that the ids are those of --data"
+    ]
+
+
+def _examples(ids: Any) -> str:
+    return ", ".join(repr(id_) for id_ in list(ids)[:3])

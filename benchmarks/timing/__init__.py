@@ -1,0 +1,1 @@
+"""Time strategies against plain `generate`, and the runner against bare calls."""

@@ -1,0 +1,174 @@
+"""What the runner costs beside generation: python -m mmhall.benchmarks.timing.overhead.
+
+The embedded model answers POPE and CHAIR on drawn scenes, once through the runner (batches, leases, commits,
+progress) and once by bare `generate_batch` calls on the same batches, in turns. Two figures come of it: the ratio of
+both times, which holds the noise of two runs, and within the runner's own run the time outside `generate_batch`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import mmhall
+from mmhall.answers import Answer
+from mmhall.benchmarks.base import Source
+from mmhall.benchmarks.run.runner import answer, batches
+from mmhall.benchmarks.run.runs import Part, make_benchmarks, make_strategies, start
+from mmhall.lvlm import LVLM
+from mmhall.strategies import Strategy
+
+BENCHMARKS = ("pope", "chair")
+BATCH, SCENES, TURNS = 8, 40, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """What the runner costs with one benchmark; each list holds one value a turn.
+
+    Attributes:
+        benchmark: Its name.
+        items: Items answered a turn.
+        seconds: Of the bare calls.
+        ratios: The runner's time over theirs.
+        outside: The runner's time over that of the calls it made itself.
+    """
+
+    benchmark: str
+    items: int
+    seconds: tuple[float, ...]
+    ratios: tuple[float, ...]
+    outside: tuple[float, ...]
+
+
+class Clocked:
+    """A model that notes how long it generates."""
+
+    def __init__(self, lvlm: LVLM) -> None:
+        self._lvlm, self.seconds = lvlm, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lvlm, name)
+
+    def generate_batch(self, *arguments: Any, **settings: Any) -> list[Answer]:
+        """Do what the model does."""
+        began = time.perf_counter()
+        try:
+            return self._lvlm.generate_batch(*arguments, **settings)
+        finally:
+            self.seconds += time.perf_counter() - began
+
+
+def measure(
+    lvlm: LVLM,
+    *,
+    scenes: int = SCENES,
+    turns: int = TURNS,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[Overhead]:
+    """Time the runner and the bare calls in turns, greedily, the first to go changing from turn to turn.
+
+    Args:
+        lvlm: The model.
+        scenes: Drawn scenes.
+        turns: How often both are timed.
+        progress: Called with a line after each turn.
+    """
+    from mmhall.benchmarks.scenes import write_scenes
+
+    strategies = make_strategies(["greedy"])
+    found = []
+    with TemporaryDirectory() as folder:
+        list(write_scenes(Path(folder) / "scenes", scenes, 0))
+        source = Source(Path(folder) / "scenes" / "annotations.json")
+        for name in BENCHMARKS:
+            timed = []
+            for turn in range(-1, turns):  # the first one is for caches and kernels
+                out = Path(folder) / f"{name}-{turn}"
+                timed.append(_turn(lvlm, name, source, out, strategies, runner_first=turn % 2 == 0))
+                progress(f"{name}, turn {turn + 1} of {turns}")
+            found.append(_overhead(name, timed[1:]))
+    return found
+
+
+def table(found: Sequence[Overhead]) -> list[tuple[str, ...]]:
+    """Lay out the figures: medians, and the range in brackets."""
+
+    def told(values: Sequence[float]) -> str:
+        return f"{median(values):.4f} [{min(values):.4f}, {max(values):.4f}]"
+
+    header = ("benchmark", "items", "generation, s", "runner / bare calls", "runner / its own calls")
+    lines = [(o.benchmark, str(o.items), f"{median(o.seconds):.2f}", told(o.ratios), told(o.outside)) for o in found]
+    return [header, *lines]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    items: int
+    bare: float
+    runner: float
+    own: float
+
+
+def _turn(
+    lvlm: LVLM, name: str, source: Source, out: Path, strategies: Sequence[Strategy], *, runner_first: bool
+) -> _Turn:
+    run = start(out, lvlm, benchmarks=[(make_benchmarks([name])[0], source)], strategies=strategies, batch_size=BATCH)
+    (part,) = run.parts
+    clocked = Clocked(lvlm)
+    steps: dict[str, Callable[[], None]] = {
+        "bare": lambda: _bare(lvlm, part, strategies[0]),
+        "runner": lambda: answer(cast(LVLM, clocked), run, part, strategies, batch_size=BATCH),
+    }
+    seconds = {}
+    for step in sorted(steps, reverse=runner_first):
+        began = time.perf_counter()
+        steps[step]()
+        seconds[step] = time.perf_counter() - began
+    run.store.close()
+    return _Turn(len(part.items), seconds["bare"], seconds["runner"], clocked.seconds)
+
+
+def _bare(lvlm: LVLM, part: Part, strategy: Strategy) -> None:
+    for items in batches(part.items, BATCH):
+        lvlm.generate_batch([part.request(item) for item in items], strategy, **part.benchmark.settings)
+
+
+def _overhead(name: str, turns: Sequence[_Turn]) -> Overhead:
+    return Overhead(
+        name,
+        turns[0].items,
+        tuple(t.bare for t in turns),
+        tuple(t.runner / t.bare for t in turns),
+        tuple(t.runner / t.own for t in turns),
+    )
+
+
+def main() -> None:
+    """Measure on this machine and print the table."""
+    import sys
+
+    from mmhall.benchmarks.timing.speed import machine
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scenes", type=int, default=SCENES, help="scenes to draw")
+    parser.add_argument("--turns", type=int, default=TURNS, help="how often both are timed")
+    options = parser.parse_args()
+    lvlm = mmhall.load("embedded")
+    found = measure(
+        lvlm, scenes=options.scenes, turns=options.turns, progress=lambda line: print(line, file=sys.stderr)
+    )
+    for row in table(found):
+        print("  ".join(f"{cell:<25}" for cell in row).rstrip())
+    print(f"\nMedian and range of {options.turns} turns, batch {BATCH}, greedy, embedded model.")
+    print(machine(lvlm.model.device.type))
+
+
+if __name__ == "__main__":
+    main()

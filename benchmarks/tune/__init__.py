@@ -1,0 +1,1 @@
+"""Choose options of strategies on pictures with known objects."""

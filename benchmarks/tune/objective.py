@@ -1,0 +1,184 @@
+"""What `mmhall tune` maximises: quality in both ways a strategy is used, on pictures with known objects.
+
+Objective  mean of the accuracy of yes/no answers (POPE's popular and adversarial questions; one asked in both
+           settings counts twice) and the F1 of objects in captions, the harmonic mean of precision (1 - CHAIR_i,
+           repeats counted) and recall. F1 keeps a strategy from winning by naming less.
+Intervals  paired bootstrap: pictures are drawn with replacement, with all their questions and their caption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmhall.benchmarks.base import Benchmark, Item
+from mmhall.benchmarks.chair import Chair
+from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
+from mmhall.benchmarks.pope import Pope
+from mmhall.benchmarks.run.runner import marked
+from mmhall.errors import DataError
+from mmhall.lvlm import LVLM
+from mmhall.results.statistics import Array, Resampler
+from mmhall.strategies import Strategy
+
+OBJECTIVE = (
+    "mean of the accuracy of yes/no answers (POPE popular and adversarial) and the object F1 of captions "
+    "(precision 1 - CHAIR_i, recall)"
+)
+SETTINGS = ("popular", "adversarial")
+Progress = Callable[[int], None]
+Sums = tuple[Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a strategy reached; shares in [0, 1].
+
+    Attributes:
+        objective: The mean of accuracy and F1.
+        accuracy: Of yes/no answers.
+        f1: Of the objects in captions.
+        precision: Share of named objects that are there, 1 - CHAIR_i.
+        recall: Share of present objects that are named.
+        words: Words a caption.
+        changed: Share of answers that differ from greedy's.
+    """
+
+    objective: float
+    accuracy: float
+    f1: float
+    precision: float
+    recall: float
+    words: float
+    changed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """How much better one strategy's objective is than another's, on the same pictures.
+
+    Attributes:
+        value: The difference.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        error: Its standard error.
+    """
+
+    value: float
+    low: float
+    high: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One strategy's answers to a sheet, counted.
+
+    Attributes:
+        texts: The answers.
+        counts: By what is summed, a value for each item.
+    """
+
+    texts: tuple[str, ...]
+    counts: tuple[Array, ...]
+
+
+class Sheet:
+    """Questions and captions about some pictures, and what answers to them are worth.
+
+    Attributes:
+        pictures: Ids of the pictures, in order.
+        questions: How many yes/no questions there are.
+        captions: How many captions.
+    """
+
+    def __init__(self, pictures: PictureSet, ids: Sequence[str], seed: int, max_new_tokens: int | None = None) -> None:
+        """Make the items.
+
+        Args:
+            pictures: The whole set; popular and adversarial objects are counted over it.
+            ids: The pictures of this sheet.
+            seed: Seeds the questions.
+            max_new_tokens: Most tokens of a caption; by default as in `mmhall bench`.
+
+        Raises:
+            DataError: No questions or no captions can be made of them.
+        """
+        chosen, self.pictures = set(ids), tuple(ids)
+        self._paths: dict[str | None, Path] = {p.id: p.path for p in pictures.pictures}
+        self._parts: list[tuple[Benchmark, list[Item]]] = []
+        caption = Chair(max_new_tokens=max_new_tokens or Chair.max_new_tokens)
+        parts: tuple[PictureBenchmark, ...] = Pope(), caption
+        for benchmark in parts:
+            items = [item for item in benchmark.items(pictures, seed) if item.picture in chosen and _wanted(item)]
+            if not items:
+                raise DataError(f"tune: none of {len(chosen)} pictures gives an item for {benchmark.name}; use more")
+            self._parts.append((benchmark, items))
+        self.questions, self.captions = (len(items) for _, items in self._parts)
+        self._resampler = Resampler([item.cluster for _, items in self._parts for item in items])
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return self.questions + self.captions
+
+    def answered(self, lvlm: LVLM, method: Strategy, batch_size: int, progress: Progress) -> Scored:
+        """Answer every item with a strategy, in batches, and count."""
+        texts: list[str] = []
+        rows: list[tuple[float, ...]] = []
+        for benchmark, items in self._parts:
+            for start in range(0, len(items), batch_size):
+                batch = items[start : start + batch_size]
+                requests = [(self._paths[item.picture], item.prompt) for item in batch]
+                answers = marked(lvlm, batch, lvlm.generate_batch(requests, method, **benchmark.settings))
+                texts += [answer.text for answer in answers]
+                rows += [_counted(benchmark, item, a.text) for item, a in zip(batch, answers, strict=True)]
+                progress(len(batch))
+        return Scored(tuple(texts), tuple(np.array(rows, np.float64).T))
+
+    def figures(self, scored: Scored, greedy: Scored) -> Figures:
+        """Sum a strategy's counts up."""
+        sums = tuple(np.array([series.sum()]) for series in scored.counts)
+        accuracy, precision, recall, f1 = (float(value[0]) for value in _shares(sums))
+        changed = sum(a != b for a, b in zip(scored.texts, greedy.texts, strict=True)) / len(self)
+        words = float(scored.counts[-1].sum()) / self.captions
+        return Figures((accuracy + f1) / 2, accuracy, f1, precision, recall, words, changed)
+
+    def gain(self, scored: Scored, base: Scored) -> Gain:
+        """Compare two strategies' objectives on the same pictures and the same draws."""
+        value = float((self._objective(scored, drawn=False) - self._objective(base, drawn=False))[0])
+        drawn = self._objective(scored) - self._objective(base)
+        drawn = drawn[np.isfinite(drawn)]
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        return Gain(value, float(low), float(high), float(drawn.std()))
+
+    def _objective(self, scored: Scored, *, drawn: bool = True) -> Array:
+        add = self._resampler.sums if drawn else lambda series: np.array([series.sum()])
+        accuracy, _, _, f1 = _shares(tuple(add(series) for series in scored.counts))
+        objective: Array = (accuracy + f1) / 2
+        return objective
+
+
+def _wanted(item: Item) -> bool:
+    return "captions" in item.groups or bool(set(SETTINGS) & set(item.groups))
+
+
+def _counted(benchmark: Benchmark, item: Item, text: str) -> tuple[float, ...]:
+    """Count one answer: asked, right, named, absent, present, found, words."""
+    counts = benchmark.count(item, text)
+    if "right" in counts:
+        times = len(set(SETTINGS) & set(item.groups))
+        return times, times * counts["right"], 0, 0, 0, 0, 0
+    return 0, 0, *(counts[name] for name in ("named", "absent", "present", "found", "words"))
+
+
+def _shares(sums: Sums) -> tuple[Array, Array, Array, Array]:
+    """Return accuracy, precision, recall and F1; captions that name nothing have precision and F1 0."""
+    asked, right, named, absent, present, found, _ = sums
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(named > 0, (named - absent) / named, 0.0)
+        recall = found / present
+        f1 = np.where(precision + recall > 0, 2 * precision * recall / (precision + recall), 0.0)
+        return right / asked, precision, recall, f1

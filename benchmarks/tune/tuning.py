@@ -1,0 +1,290 @@
+"""Choose a strategy's open options for a model, on pictures with known objects.
+
+Pictures   split by chance in two halves: options are chosen on one, and judged on the other.
+Search     from the published or general defaults, one option after the other: every value of its `tries` with the
+           others held, the best kept; all options twice. Parts of a composition are tuned together. Greedy is
+           always answered too.
+Choice     candidates within one standard error of the best are alike (paired bootstrap of the difference to the
+           best). Of these, as far as they are better than greedy, the one with the fewest options away from the
+           defaults; then the weakest, which changes the fewest of greedy's answers; then the one tried first. Where
+           even the best is no better than greedy, the weakest of those alike: the least harmful.
+Judgement  chosen against greedy and against the defaults on the other half, with a 95 % interval.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mmhall.benchmarks.tune.objective import Figures, Gain, Progress, Scored, Sheet
+from mmhall.benchmarks.data.pictures import PictureSet
+from mmhall.benchmarks.tune.log import TuningLog
+from mmhall.errors import DataError, GenerationError, OptionError
+from mmhall.lvlm import LVLM
+from mmhall.options import rules
+from mmhall.strategies import Composed, Strategy, strategy
+from mmhall.strategies.tuned import open_options
+
+ROUNDS = 2
+LEAST = 4  # pictures
+Key = tuple[int, str]  # number of the part, option
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A strategy tried.
+
+    Attributes:
+        method: With all its options.
+        moved: How many options are away from the defaults.
+        figures: What it reached on the search half.
+        behind: How far it is behind the best candidate there.
+    """
+
+    method: Strategy
+    moved: int
+    figures: Figures
+    behind: Gain
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What tuning found.
+
+    Attributes:
+        asked: The strategy as given.
+        origin: Where its defaults come from, by option.
+        searched: The half that options were chosen on.
+        held: The half that they were judged on.
+        greedy: What greedy reached on both.
+        tried: Every candidate, in the order they were tried; the defaults first.
+        failed: What else was tried and could not be decoded with, and why.
+        chosen: One of those tried.
+        judged: What the chosen one reached on the other half.
+        default: What the defaults reached there.
+        over_greedy: Chosen minus greedy, there.
+        over_default: Chosen minus defaults, there.
+    """
+
+    asked: Strategy
+    origin: Mapping[str, str]
+    searched: Sheet
+    held: Sheet
+    greedy: tuple[Figures, Figures]
+    tried: tuple[Candidate, ...]
+    failed: Mapping[Strategy, str]
+    chosen: Candidate
+    judged: Figures
+    default: Figures
+    over_greedy: Gain
+    over_default: Gain
+
+    @property
+    def promising(self) -> bool:
+        """Whether any candidate was better than greedy on the half it was chosen on."""
+        return max(c.figures.objective for c in self.tried) > self.greedy[0].objective
+
+    @property
+    def verdict(self) -> str:
+        """Say whether it helps, from the half it was not chosen on."""
+        if self.chosen.figures.changed == self.judged.changed == 0:
+            return "does not help on this model: it changes no answer"
+        if not self.promising:
+            return "does not help on this model: no values tried beat greedy; these are the least harmful ones"
+        if self.over_greedy.value <= 0:
+            return "does not help on this model: no better than greedy on pictures it was not tuned on"
+        if self.over_greedy.low <= 0:
+            return (
+                "not shown to help on this model: better than greedy, but the interval includes no difference; "
+                "more pictures narrow it"
+            )
+        return "helps on this model"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options chosen, and those given that depend on the model; of several strategies as "vhr.layers"."""
+        asked, chosen = parts_of(self.asked), parts_of(self.chosen.method)
+        found = {}
+        for before, after in zip(asked, chosen, strict=True):
+            for option, rule in rules(type(after)).items():
+                if rule.by_model and (option in open_options(before) or getattr(before, option) is not None):
+                    found[f"{after.name}.{option}" if len(asked) > 1 else option] = getattr(after, option)
+        return found
+
+
+def tune(
+    lvlm: LVLM,
+    method: Strategy,
+    sheets: tuple[Sheet, Sheet],
+    *,
+    batch_size: int = 16,
+    progress: Progress = lambda answers: None,
+    log: TuningLog | None = None,
+) -> Tuned:
+    """Choose the open options of a strategy.
+
+    Args:
+        lvlm: The model, loaded with tuned=False.
+        method: The strategy; options it gives stay as they are.
+        sheets: What to search on and what to judge on; see `halves`.
+        batch_size: Items decoded together.
+        progress: Called with the number of answers just settled, of `expected` in all.
+        log: Keeps answers, so that what it holds already is not asked again.
+
+    Raises:
+        OptionError: The strategy has nothing to tune, or the model has tuned options in force already.
+        GenerationError: The model cannot be decoded with the defaults.
+        MmhallError: The model cannot carry the strategy.
+    """
+    tries = tries_of(method)
+    if lvlm.adapter.tuned:
+        raise OptionError("tune", "model", lvlm.name, "loaded with tuned=False, so that its defaults are in force")
+    default, (searched, held) = method.fitted(lvlm.adapter), sheets
+
+    def answered(sheet: Sheet, one: Strategy) -> Scored:
+        if log is None:
+            return sheet.answered(lvlm, one, batch_size, progress)
+        key = f"{'searched' if sheet is searched else 'held'} {one}"
+        found, kept = log.scored(key, lambda: sheet.answered(lvlm, one, batch_size, progress))
+        progress(len(sheet) if kept else 0)
+        return found
+
+    greedy, unseen = (answered(sheet, strategy("greedy")) for sheet in sheets)
+    trials = _Trials(searched, default, greedy, lambda one: answered(searched, one), progress)
+    _search(default, tries, trials.reached)
+    candidates = _compared(searched, trials.tried, greedy, tries)
+    chosen = choose(candidates, searched.figures(greedy, greedy).objective)
+    judged, usual = (answered(held, one) for one in (chosen.method, default))
+    return Tuned(
+        asked=method,
+        origin=method.origins(lvlm.adapter),
+        searched=searched,
+        held=held,
+        greedy=(searched.figures(greedy, greedy), held.figures(unseen, unseen)),
+        tried=candidates,
+        failed=trials.failed,
+        chosen=chosen,
+        judged=held.figures(judged, unseen),
+        default=held.figures(usual, unseen),
+        over_greedy=held.gain(judged, unseen),
+        over_default=held.gain(judged, usual),
+    )
+
+
+def halves(pictures: PictureSet, seed: int, max_new_tokens: int | None = None) -> tuple[Sheet, Sheet]:
+    """Split pictures by chance: a half to search on, a half to judge on.
+
+    Args:
+        pictures: At least four, with known objects.
+        seed: Splits the pictures and seeds the questions.
+        max_new_tokens: Most tokens of a caption; by default as in `mmhall bench`.
+
+    Raises:
+        DataError: The pictures do not suffice.
+    """
+    ids = [p.id for p in pictures.pictures]
+    if len(ids) < LEAST:
+        raise DataError(f"tune: {len(ids)} pictures are too few; it needs at least {LEAST}, and 60 to say much")
+    random.Random(f"tune/{seed}").shuffle(ids)
+    half = (len(ids) + 1) // 2
+    return Sheet(pictures, ids[:half], seed, max_new_tokens), Sheet(pictures, ids[half:], seed, max_new_tokens)
+
+
+def expected(method: Strategy, sheets: tuple[Sheet, Sheet]) -> int:
+    """Return how many answers tuning settles, those given already counted too.
+
+    Raises:
+        OptionError: The strategy has nothing to tune.
+    """
+    turns = 1 + ROUNDS * sum(map(len, tries_of(method).values()))
+    return (1 + turns) * len(sheets[0]) + 3 * len(sheets[1])
+
+
+def tries_of(method: Strategy) -> dict[Key, tuple[Any, ...]]:
+    """Return the options left to tune, by part, with the values to try.
+
+    Raises:
+        OptionError: There are none.
+    """
+    tries = {(n, o): values for n, part in enumerate(parts_of(method)) for o, values in open_options(part).items()}
+    if not tries:
+        raise OptionError("tune", "strategy", str(method), "one with an option left open for the model, such as vhr")
+    return tries
+
+
+def parts_of(method: Strategy) -> tuple[Strategy, ...]:
+    """Return the strategies a composition is made of, or the strategy itself."""
+    return method.parts if isinstance(method, Composed) else (method,)
+
+
+class _Trials:
+    """What has been tried on the search half: each strategy is answered with once."""
+
+    def __init__(
+        self, sheet: Sheet, default: Strategy, greedy: Scored, ask: Callable[[Strategy], Scored], progress: Progress
+    ) -> None:
+        self._sheet, self._default, self._greedy, self._ask, self._progress = sheet, default, greedy, ask, progress
+        self.tried: dict[Strategy, Scored] = {}
+        self.failed: dict[Strategy, str] = {}
+
+    def reached(self, one: Strategy) -> float:
+        """Return a strategy's objective; the worst of all where it cannot be decoded with."""
+        if one in self.tried or one in self.failed:
+            self._progress(len(self._sheet))
+        else:
+            self._try(one)
+        return self._sheet.figures(self.tried[one], self._greedy).objective if one in self.tried else -math.inf
+
+    def _try(self, one: Strategy) -> None:
+        try:
+            self.tried[one] = self._ask(one)
+        except GenerationError as error:
+            if one == self._default:
+                raise
+            self.failed[one] = str(error)
+
+
+def _search(start: Strategy, tries: Mapping[Key, tuple[Any, ...]], reached: Callable[[Strategy], float]) -> None:
+    """Try values option after option, going on from the best; one that is no better is not moved to."""
+    best, most = start, reached(start)
+    for _ in range(ROUNDS):
+        for key, values in tries.items():
+            base = best
+            for value in values:
+                candidate = _moved(base, key, value)
+                if (objective := reached(candidate)) > most:
+                    best, most = candidate, objective
+
+
+def _moved(method: Strategy, key: Key, value: Any) -> Strategy:
+    number, option = key
+    parts = list(parts_of(method))
+    parts[number] = replace(parts[number], **{option: value})
+    return Composed(tuple(parts)) if isinstance(method, Composed) else parts[0]
+
+
+def _compared(
+    sheet: Sheet, tried: Mapping[Strategy, Scored], greedy: Scored, tries: Mapping[Key, tuple[Any, ...]]
+) -> tuple[Candidate, ...]:
+    """Set candidates beside the best of them; the first one is the defaults."""
+    figures = {method: sheet.figures(scored, greedy) for method, scored in tried.items()}
+    best = tried[max(tried, key=lambda method: figures[method].objective)]
+    default = next(iter(tried))
+
+    def moves(method: Strategy) -> int:
+        own, usual = parts_of(method), parts_of(default)
+        return sum(getattr(own[n], option) != getattr(usual[n], option) for n, option in tries)
+
+    return tuple(Candidate(m, moves(m), figures[m], sheet.gain(best, scored)) for m, scored in tried.items())
+
+
+def choose(candidates: tuple[Candidate, ...], greedy: float) -> Candidate:
+    """Choose among candidates as the head of this file says; the first of equals."""
+    alike = [c for c in candidates if c.behind.value <= c.behind.error]
+    better = [c for c in alike if c.figures.objective > greedy]
+    if better:
+        return min(better, key=lambda c: (c.moved, c.figures.changed))
+    return min(alike, key=lambda c: c.figures.changed)

@@ -1,0 +1,129 @@
+"""Fit a strategy: let it learn from pairs of texts, and say in an artifact how that was done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import mmhall
+from mmhall.strategies.artifacts import Artifact
+from mmhall.attention import Op
+from mmhall.errors import FitError, OptionError
+from mmhall.analysis._teacher_forcing import check_room, read_answer
+from mmhall.strategies._learned import LearnedStrategy
+from mmhall.models._facts import chat_template, described
+from mmhall.strategies._pairs import USUAL, PairSet, uneven
+from mmhall.generation._requests import Images, Prompt, make_request
+from mmhall.strategies import Strategy, registered
+from mmhall.strategies import strategy as make_strategy
+from mmhall.words import text_tokens
+
+if TYPE_CHECKING:
+    from mmhall.adapters._base import Adapter
+    from mmhall.lvlm import LVLM
+
+
+def learner(strategy: str | Strategy) -> LearnedStrategy:
+    """Build a strategy that can be fitted.
+
+    Raises:
+        OptionError: It learns nothing, or is of several parts, or names an artifact already.
+        MmhallError: It does not exist, or an option is out of range.
+    """
+    method = make_strategy(strategy)
+    if not isinstance(method, LearnedStrategy):
+        told = f"(installed: {', '.join(_learning()) or 'none, see docs/fitting.md'})"
+        raise OptionError("fit", "strategy", str(method), f"a single strategy that learns from pairs of texts {told}")
+    if method.artifact is not None:
+        raise OptionError("fit", "strategy", str(method), "written without artifact=..., which is made here")
+    return method
+
+
+def _learning() -> list[str]:
+    """Name the strategies that can be fitted."""
+    strategies = registered()
+    return [name for name in strategies.names() if issubclass(strategies.load(name), LearnedStrategy)]
+
+
+def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> Artifact:
+    """Fit a strategy to a model.
+
+    Args:
+        lvlm: The model.
+        strategy: As in `LVLM.generate`; one that learns.
+        pairs: What to learn from.
+        seed: Of whatever is drawn.
+
+    Raises:
+        OptionError: It learns nothing.
+        FitError: The pairs show nothing to learn, or what the strategy says of it cannot be written.
+        MmhallError: The model cannot carry the strategy, or a picture or text is unusable.
+    """
+    adapter = lvlm.adapter
+    method = Strategy.fitted(learner(strategy), adapter)  # whatever was fitted before
+    assert isinstance(method, LearnedStrategy)
+    remarks = [*pairs.remarks, *uneven(pairs, adapter.tokenizer)]
+    if len(pairs.pairs) < USUAL:
+        some = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
+        remarks.append(f"{some} few: what is found on less than {USUAL} may be chance.")
+    with torch.inference_mode():
+        tensors, numbers = method.fit(adapter, pairs.pairs, seed)
+    facts = {
+        "options": str(method),
+        "model": {
+            **described(adapter, lvlm.identity()),
+            "chat_template": chat_template(adapter),
+            "processor": lvlm.loading.get("processor", {}),
+        },
+        "data": pairs.record(),
+        "seed": seed,
+        "date": str(datetime.now(timezone.utc).date()),
+        "mmhall": mmhall.__version__,
+        "numbers": {key: _writable(method.name, key, value) for key, value in numbers.items()},
+        "remarks": remarks,
+    }
+    return Artifact(method.name, tensors, facts)
+
+
+def _writable(strategy: str, key: str, value: Any) -> Any:
+    """Return what a strategy says of its fit as JSON gives it back.
+
+    Raises:
+        FitError: JSON cannot write it.
+    """
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FitError(
+            f"{strategy}: its number {key!r} cannot be written as JSON ({error}); return finite numbers, texts, lists "
+            "and mappings from `fit`"
+        ) from error
+
+
+def read_text(adapter: Adapter, image: Images, prompt: Prompt, text: str, ops: Sequence[Op]) -> int:
+    """Read a prompt and a text as its answer in one pass, ops watching.
+
+    Args:
+        adapter: The model.
+        image: As in `LVLM.generate`.
+        prompt: As in `LVLM.generate`.
+        text: What is taken for the answer.
+        ops: What to see on the way.
+
+    Returns:
+        How many tokens the text has: the last rows of the pass.
+
+    Raises:
+        PromptError: Prompt or text are unusable, or too long together.
+        ImageError: The picture is.
+    """
+    inputs = adapter.inputs([make_request(image, prompt)])
+    tokens = torch.tensor([text_tokens(adapter.tokenizer, text)], device=inputs["input_ids"].device)
+    width = tokens.shape[1]
+    check_room(adapter, inputs, width)
+    read_answer(adapter, adapter.extended(inputs, tokens), width, ops)
+    return width

@@ -1,0 +1,126 @@
+"""Where a model's gaze goes while it reads the words of a question.
+
+Attention to the picture shifts from word to word; the shifts at informative words, added up, say which part of
+the picture the question is about (arXiv:2510.22067).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import LongTensor, Tensor, nn
+
+from mmhall.adapters._base import Adapter, Inputs
+from mmhall.attention import Call, Op
+from mmhall.strategies._image_lift import top_half
+from mmhall.words import Word, words_of
+
+
+def informative(adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
+    """Mark the tokens of informative words in a question, (B, T) bool; without a tokenizer, all of it."""
+    return query if adapter.tokenizer is None else _marked(adapter, inputs, query, lambda word: word.is_informative)
+
+
+def named(adapter: Adapter, inputs: Inputs, query: Tensor, words: Sequence[str]) -> Tensor:
+    """Mark the tokens of some words in a question, whatever their case, (B, T) bool; the adapter has a tokenizer."""
+    wanted = {word.lower() for word in words}
+    return _marked(adapter, inputs, query, lambda word: word.text.lower() in wanted)
+
+
+def _marked(adapter: Adapter, inputs: Inputs, query: Tensor, counts: Callable[[Word], bool]) -> Tensor:
+    """Mark the tokens of the words that count, of those in a question, (B, T) bool; no word goes across a picture."""
+    marked = torch.zeros_like(query)
+    for row, ids, own in zip(marked, inputs["input_ids"], query, strict=True):
+        asked = own.nonzero()[:, 0]
+        gaps = (asked.diff() > 1).nonzero()[:, 0].cpu() + 1
+        for places in asked.tensor_split(gaps):
+            words = words_of(adapter.tokenizer, ids[places].tolist())
+            row[places[[token for word in words if counts(word) for token in word.tokens]]] = True
+    return marked
+
+
+class Gaze(Op):
+    """Follows how attention to the picture shifts from word to word while a prompt is read.
+
+    Attributes:
+        shifts: By layer, mean shift to each column over words and over the half of the heads that shift most, (B, T);
+            in a cross layer (B, K).
+    """
+
+    def __init__(self, layers: frozenset[int], image: Tensor, words: Tensor, kinds: frozenset[str] = Op.kinds) -> None:
+        """Choose rows.
+
+        Args:
+            layers: 0-based decoder layers.
+            image: Image positions, (B, T) bool.
+            words: Positions of the words that count, (B, T) bool; not the first.
+            kinds: Kinds of layers that hold image columns.
+        """
+        self.layers, self.kinds, self.image, self.words = layers, kinds, image, words
+        self.shifts: dict[int, Tensor] = {}
+        self._at = words.any(dim=0).nonzero()[:, 0]
+        self._wanted = torch.unique(torch.cat([self._at - 1, self._at]))
+
+    def rows(self, call: Call) -> LongTensor | None:
+        """Name the words' rows and those before them."""
+        return call.rows_at(self._wanted) if call.prefill and not call.reread else None
+
+    def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
+        """Add up one layer's shifts."""
+        positions = rows + call.start
+        if len(positions) < len(self._wanted):
+            return  # a layer that is not given these rows
+        at, words, marks = (part.to(probs.device) for part in (self._at, self.words, self.image))
+        now, before = torch.searchsorted(positions, at), torch.searchsorted(positions, at - 1)
+        shift = (probs[:, :, now] - probs[:, :, before]).clamp_min(0)
+        shift = (shift * words[:, at][:, None, :, None]).sum(dim=2)  # (B, H, K)
+        length, width = self.image.shape[1], probs.shape[-1]
+        if call.kind != "cross":
+            shift = shift * marks[:, None, call.offset : call.offset + width]
+            shift = nn.functional.pad(shift, (call.offset, length - call.offset - width))
+        heads = top_half(shift.sum(dim=-1)[:, :, None, None])[:, :, 0]
+        count = heads.sum(dim=1).clamp_min(1) * words.sum(dim=1, keepdim=True).clamp_min(1)
+        self.shifts[call.layer] = ((shift * heads).sum(dim=1) / count).to(self.image.device)
+
+    def of(self, layers: Sequence[int], count: int) -> Tensor:
+        """Return the shifts of a single request, (layers, image tokens) float32 on the CPU; 0 where none were seen."""
+        kept = torch.zeros(len(layers), count)
+        for row, layer in zip(kept, layers, strict=True):
+            if layer in self.shifts:
+                own = self.shifts[layer][0]
+                row[:] = own[self.image[0]] if self.image.any() else own
+        return kept
+
+    def findings(self, depth: int) -> dict[str, Tensor]:
+        """Offer the map of a single request."""
+        layers, own = sorted(self.shifts), self.image[0]
+        if not layers:
+            return {}
+        count = int(own.sum()) if own.any() else len(self.shifts[layers[0]][0])
+        return {"saliency": scale(self.of(layers, count).mean(dim=0))}
+
+    def map(self) -> Tensor:
+        """Return the map of the picture, (B, T) in [0, 1] at image positions, 0 elsewhere; a mean over layers."""
+        maps = torch.zeros_like(self.image, dtype=torch.float32)
+        if self.shifts:
+            mean = torch.stack(list(self.shifts.values())).mean(dim=0)
+            for row, own, scaled in zip(mean, self.image, maps, strict=True):
+                scaled[own] = scale(row[own])
+        return maps
+
+
+def scale(shifts: Tensor) -> Tensor:
+    """Clip shifts at three deviations from their mean and scale them to [0, 1]; constant ones become 0.
+
+    Of 0, 1, 3 the mean is 1.33 and the deviation 1.53: nothing is clipped, and they become 0, 0.33, 1.
+
+    Args:
+        shifts: Of the image tokens, (N,).
+    """
+    if len(shifts) < 2:
+        return torch.zeros_like(shifts)
+    mean, spread = shifts.mean(), 3 * shifts.std()
+    clipped = shifts.clamp(mean - spread, mean + spread)
+    width = clipped.max() - clipped.min()
+    return (clipped - clipped.min()) / width if width > 0 else torch.zeros_like(shifts)

@@ -1,0 +1,125 @@
+"""Read a written answer in one pass: how probable was each of its tokens, with and without the picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmhall.adapters._base import Adapter, Inputs, has_picture
+from mmhall.answers import Uncertainty
+from mmhall.attention import Op
+from mmhall.analysis._modality_dominance import Balance, Masses
+from mmhall.analysis._head_divergence import Compared, HeadDivergence, Kept
+from mmhall.generation._candidates import choosable, naming
+from mmhall.analysis._teacher_forcing import check_room, padded, read_answer
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the plain model makes of an answer.
+
+    Attributes:
+        uncertainty: How sure it is of each token.
+        balance: How attention is shared between text and picture; None where `Uncertainty.image_shares` is.
+        divergence: How much each head's output depends on the picture; None without one, and unless asked for.
+    """
+
+    uncertainty: Uncertainty
+    balance: Balance | None
+    divergence: HeadDivergence | None
+
+
+def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) -> list[Uncertainty]:
+    """Score one answer for each prompt of a batch by the plain model.
+
+    Args:
+        adapter: The model.
+        inputs: A batch as the adapter makes it.
+        answers: Token ids; may be empty.
+
+    Raises:
+        PromptError: Prompt and answer exceed the model's context.
+        GenerationError: The model's scores are not finite.
+    """
+    if not any(answers):
+        check_room(adapter, inputs, 0)
+        pictured = () if has_picture(inputs) else None
+        in_sequence = pictured if adapter.image_mask(inputs["input_ids"]).any() else None
+        return [Uncertainty((), (), pictured, in_sequence, pictured) for _ in answers]
+    return [scored.uncertainty for scored in scored_answers(adapter, inputs, answers)]
+
+
+def scored_answers(
+    adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]], *, heads: bool = False
+) -> list[Scored]:
+    """Score answers as `score` does, not all of them empty, and keep what the same passes tell beside it.
+
+    Args:
+        adapter: The model.
+        inputs: A batch as the adapter makes it.
+        answers: Token ids.
+        heads: Also compare head outputs; between the two passes, those of every layer are held for all answers.
+
+    Raises:
+        PromptError: As in `score`.
+        GenerationError: As in `score`.
+    """
+    tokens = padded(answers, inputs["input_ids"].device)
+    width = tokens.shape[1]
+    check_room(adapter, inputs, width)
+    image = adapter.image_mask(inputs["input_ids"])
+    masses = Masses(inputs["attention_mask"].bool(), image, width) if image.any() else None
+    kept = Kept(width) if heads and has_picture(inputs) else None
+    compared = Compared(kept) if kept is not None else None
+    gain = divergence = None
+    with torch.inference_mode():
+        logprobs = _logprobs(adapter, adapter.extended(inputs, tokens), width, masses, kept)
+        said = _picked(logprobs, tokens)
+        entropy = -(logprobs.exp() * logprobs).nan_to_num(0).sum(dim=-1)
+        if has_picture(inputs):
+            bare = _logprobs(adapter, adapter.extended(adapter.without_image(inputs), tokens), width, compared)
+            gain = said - _picked(bare, tokens)
+            divergence = torch.stack([jensen_shannon(*pair) for pair in zip(logprobs, bare, strict=True)])
+    shares = masses.image.mean(dim=-1) if masses is not None else None
+
+    def sure(row: int) -> Uncertainty:
+        parts = (said, entropy, gain, shares, divergence)
+        told = [None if part is None else tuple(part[row, : len(answers[row])].tolist()) for part in parts]
+        return Uncertainty(*told)  # type: ignore[arg-type]
+
+    return [
+        Scored(
+            sure(row),
+            masses.of(row, len(answer)) if masses is not None else None,
+            compared.of(row, len(answer)) if compared is not None else None,
+        )
+        for row, answer in enumerate(answers)
+    ]
+
+
+def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:
+    """Return the Jensen-Shannon divergence of two distributions, in nats: 0 where they are equal, at most ln 2.
+
+    Args:
+        one: Log-probabilities, (..., V).
+        other: The same.
+    """
+    middle = torch.logaddexp(one, other) - math.log(2)
+    parts = [(part.exp() * (part - middle)).nan_to_num(0).sum(dim=-1) for part in (one, other)]
+    return (0.5 * (parts[0] + parts[1])).clamp_min(0)
+
+
+def _picked(logprobs: Tensor, tokens: Tensor) -> Tensor:
+    return logprobs.gather(2, tokens[:, :, None])[:, :, 0]
+
+
+def _logprobs(adapter: Adapter, inputs: Inputs, width: int, *watch: Op | None) -> Tensor:
+    """Return the log-probabilities from which each of the last `width` tokens was predicted, (batch, width, V)."""
+    last = read_answer(adapter, inputs, width, [op for op in watch if op is not None])
+    with naming():
+        choosable(last.flatten(0, 1), prompts=len(last))
+    return last.log_softmax(dim=-1)

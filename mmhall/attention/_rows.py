@@ -1,0 +1,66 @@
+"""Attention of a few query rows, by hand, and nothing of size (Q, K) more than asked."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import LongTensor, Tensor
+
+from mmhall.attention._ops import Call
+
+
+def uncast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Compute in the dtypes that tensors have, also where autocast is on for the model."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def scores_of(call: Call, rows: LongTensor | None = None) -> Tensor:
+    """Return masked pre-softmax scores of some query rows, by default all, (B, H, R, K) float32.
+
+    Masked columns hold float32's minimum, never -inf: a fully masked row would turn to NaN.
+    """
+    query = (call.query if rows is None else call.query[:, :, rows]).float()
+    batch, heads, count, size = query.shape
+    groups = call.key.shape[1]
+    grouped = query.reshape(batch, groups, heads // groups * count, size)
+    scores = (grouped @ call.key.float().transpose(-1, -2)).view(batch, heads, count, -1) * call.scaling
+    mask = row_mask(call, rows)
+    if mask is not None and mask.dtype != torch.bool:
+        scores = scores + mask.float()
+    return masked(call, scores, rows)
+
+
+def masked(call: Call, scores: Tensor, rows: LongTensor | None) -> Tensor:
+    """Put float32's minimum into the masked columns of some rows, whatever an edit has made of them."""
+    mask = row_mask(call, rows)
+    if mask is None:
+        return scores
+    lowest = torch.finfo(torch.float32).min
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return scores.masked_fill(~seen, lowest)
+
+
+def output_of(call: Call, probs: Tensor) -> Tensor:
+    """Weight the values with attention rows: (B, H, R, K) to head outputs (B, R, H, Dv)."""
+    batch, heads, count, columns = probs.shape
+    groups = call.value.shape[1]
+    grouped = probs.to(call.value.dtype).reshape(batch, groups, heads // groups * count, columns)
+    return (grouped @ call.value).view(batch, heads, count, -1).transpose(1, 2)
+
+
+def row_mask(call: Call, rows: LongTensor | None) -> Tensor | None:
+    """Return the mask of some rows, None: of all, (B|1, 1|H, R, K); None: they see every column."""
+    if call.mask is not None:
+        return call.mask if rows is None else call.mask[..., rows, :]
+    if not call.causal:
+        return None
+    return causal(call, torch.arange(call.query.shape[2], device=call.query.device) if rows is None else rows)
+
+
+def causal(call: Call, rows: Tensor) -> Tensor:
+    """Return the causal mask of some of the call's query rows, (1, 1, R, K) bool."""
+    columns = torch.arange(call.key.shape[2], device=call.query.device) + call.offset
+    return (columns[None, :] <= rows[:, None] + call.start)[None, None]

@@ -1,0 +1,184 @@
+"""How probable the plain model finds each of a few given answers to a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mmhall._transformers.settings import bare_settings, own_settings
+from mmhall.adapters._base import Adapter, Inputs
+from mmhall.errors import OptionError, PromptError
+from mmhall.generation._candidates import choosable, naming
+from mmhall.generation._prepare import Source, prepare
+from mmhall.generation._run import first
+from mmhall.generation._state import State, prefill
+from mmhall.strategies import Strategy
+
+SCORINGS = ("auto", "labels", "strings", "compat")
+YES_NO_TOP, TOP = 10, 100
+COMPAT_TEMPERATURE = 0.2  # of the authors' scripts
+
+
+class Scorer(Protocol):
+    """Scores the same choices for prompt after prompt."""
+
+    @property
+    def method(self) -> str:
+        """Say how, in a word."""
+
+    def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
+        """Return log-probabilities in nats over the temperature, (batch, choices) float64; -inf: not what counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Each choice is a single token, whatever its case and the white space around it: one row tells all.
+
+    Attributes:
+        tokens: Ids of each choice's spellings.
+        top: Count only spellings among so many likeliest tokens, and only the likeliest of a choice; None: add all.
+        strategy: Takes the token from scores of its own; None: the plain model.
+        temperature: Divides log-probabilities; with `top`, those of all tokens, which are then normalised anew.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+    top: int | None = None
+    strategy: Strategy | None = None
+    temperature: float = 1.0
+
+    @property
+    def method(self) -> str:
+        """Say how, in a word."""
+        return "labels" if self.top is None else "compat"
+
+    def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
+        """Return log-probabilities over the temperature, (batch, choices) float64 on the CPU; -inf: not in the top."""
+        with torch.inference_mode():
+            if self.strategy is None:
+                logprobs = _next(_start(adapter, inputs, 1), 0, len(inputs["input_ids"]))
+            else:
+                logprobs = first(adapter, inputs, self.strategy).log_softmax(dim=-1)
+            if self.top is not None:
+                logprobs = (logprobs / self.temperature).log_softmax(dim=-1)
+                best = logprobs.topk(min(self.top, logprobs.shape[-1]))
+                logprobs = torch.full_like(logprobs, -torch.inf).scatter(-1, best.indices, best.values)
+            spelled = [logprobs[:, list(ids)].cpu().double() for ids in self.tokens]
+            if self.top is not None:
+                return torch.stack([part.amax(dim=-1) for part in spelled], dim=-1)
+            return torch.stack([part.logsumexp(dim=-1) for part in spelled], dim=-1) / self.temperature
+
+
+@dataclass(frozen=True, slots=True)
+class Strings:
+    """Each choice is a text, read after the prompt token by token; the prompt is read once for all of them.
+
+    Attributes:
+        tokens: Ids of each spelling of each choice.
+        ends: Ids that end an answer; empty: a choice may go on.
+        temperature: Divides log-probabilities.
+    """
+
+    tokens: tuple[tuple[tuple[int, ...], ...], ...]
+    ends: tuple[int, ...] = ()
+    temperature: float = 1.0
+
+    @property
+    def method(self) -> str:
+        """Say how, in a word."""
+        return "strings" if not self.ends else "strings to their end"
+
+    def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
+        """Return log-probabilities in nats over the temperature, (batch, choices) float64 on the CPU."""
+        spelled = [ids for spellings in self.tokens for ids in spellings]
+        prompts, device = len(inputs["input_ids"]), adapter.device
+        lengths = torch.tensor([len(ids) for ids in spelled]).repeat(prompts)
+        steps = int(lengths.max()) + bool(self.ends)
+        padded = [[*ids, *[adapter.pad_token_id] * (steps - len(ids))] for ids in spelled]
+        tokens = torch.tensor(padded, device=device).repeat(prompts, 1)  # (prompts x spellings, steps)
+        with torch.inference_mode():
+            state = _start(adapter, inputs, steps)
+            state.select(torch.arange(prompts, device=device).repeat_interleave(len(spelled)))
+            total = torch.zeros(len(tokens), dtype=torch.float64)
+            for step in range(steps):
+                logprobs = _next(state, step, prompts)
+                total += logprobs.gather(1, tokens[:, step : step + 1])[:, 0].cpu().where(lengths > step, 0)
+                if self.ends:
+                    total += logprobs[:, list(self.ends)].logsumexp(dim=-1).cpu().where(lengths == step, 0)
+                if step + 1 < steps:
+                    state.read(tokens[:, step : step + 1])
+            parts = total.view(prompts, -1).split([len(spellings) for spellings in self.tokens], dim=1)
+            return torch.stack([part.logsumexp(dim=1) for part in parts], dim=1) / self.temperature
+
+
+def scorer_of(adapter: Adapter, choices: Sequence[str], scoring: str, temperature: float = 1.0) -> Scorer:
+    """Decide how to score choices.
+
+    Args:
+        adapter: The model.
+        choices: Distinct texts.
+        scoring: "labels", "strings", "compat", or "auto": labels where they can be told apart by their first token.
+        temperature: Divides log-probabilities, > 0.
+
+    Raises:
+        OptionError: The choices are no labels, but `scoring` asks for that.
+        PromptError: The tokenizer cannot write a choice.
+    """
+    if scoring != "strings":
+        spelled = [tuple(adapter.spellings.get(choice.strip().lower(), ())) for choice in choices]
+        if all(spelled) and len(set(spelled)) == len(choices):
+            if scoring != "compat":
+                return Labels(tuple(spelled), temperature=temperature)
+            top = YES_NO_TOP if _are_yes_and_no(choices) else TOP
+            return Labels(tuple(spelled), top, temperature=temperature)
+        if scoring != "auto":
+            unfit = [choice for choice, ids in zip(choices, spelled, strict=True) if not ids]
+            what = f"no token of this model spells {unfit[0]!r}" if unfit else "some differ in nothing but case"
+            raise OptionError("choose", "scoring", scoring, f'"strings" or "auto" for these choices ({what})')
+    written = tuple(_written(adapter, choice.strip()) for choice in choices)
+    begun = any(
+        longer[: len(shorter)] == shorter
+        for one, other in permutations(written, 2)
+        for shorter, longer in product(one, other)
+    )
+    return Strings(written, _ends(adapter) if begun else (), temperature)
+
+
+def _are_yes_and_no(choices: Sequence[str]) -> bool:
+    return {choice.strip().lower() for choice in choices} == {"yes", "no"}
+
+
+def _written(adapter: Adapter, choice: str) -> tuple[tuple[int, ...], ...]:
+    """Write a text with a small and a capital first letter, with and without a space before it."""
+    tokenizer, found = adapter.tokenizer, dict[tuple[int, ...], None]()
+    for text in (choice, choice[0].upper() + choice[1:], choice[0].lower() + choice[1:]):
+        for before in ("", " "):
+            ids = tokenizer(before + text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+            if ids and tokenizer.unk_token_id not in ids:
+                found[tuple(ids)] = None
+    if not found:
+        raise PromptError(f"the model's tokenizer has no tokens for all of the choice {choice!r}; write it differently")
+    return tuple(found)
+
+
+def _ends(adapter: Adapter) -> tuple[int, ...]:
+    ends = own_settings(adapter.generator).get("eos_token_id")
+    return () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
+
+
+def _start(adapter: Adapter, inputs: Inputs, new: int) -> State:
+    """Read a batch of prompts to which so many tokens will be added."""
+    prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
+    if prompt + new > limit:
+        raise PromptError(f"{prompt} prompt tokens and {new} of the choices exceed the model's context of {limit}")
+    return prefill(Source(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, new))))
+
+
+def _next(state: State, step: int, prompts: int) -> Tensor:
+    """Return next-token log-probabilities, (rows, vocabulary) float32; step and prompts as `choosable` tells them."""
+    with naming():
+        return choosable(state.logits, step, prompts=prompts).log_softmax(dim=-1)

@@ -1,0 +1,157 @@
+"""Let transformers' `generate` prepare a request, and take over where it would start to decode.
+
+Position ids, masks, type ids, the cache and the encoded picture differ from family to family;
+`generate` knows all of it and hands it to a `custom_generate` callable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+
+from mmhall._transformers.calls import captured, first_inputs, is_about_pictures
+from mmhall._transformers.settings import Resolved
+from mmhall.attention import Block, Frame, Memory, Plan
+from mmhall.attention._exits import Exit, Exits
+from mmhall.errors import PromptError
+from mmhall.generation._shared_prefix import Shared
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch on the verge of decoding.
+
+    Attributes:
+        model: What decodes; of a BLIP, its inner language model.
+        input_ids: (batch, position).
+        kwargs: What the model's forward takes beside them.
+        cache: Empty, to be filled by reading.
+        processors: Edit next-token scores: penalties, and what sampling cuts off.
+        criteria: Say which rows have ended.
+        config: The generation settings, completed.
+        copies: Rows of each prompt that the processors were made for.
+        shared: What prompts about one picture begin with, to be read once; None: each is read by itself.
+    """
+
+    model: PreTrainedModel
+    input_ids: Tensor
+    kwargs: dict[str, Any]
+    cache: Cache
+    processors: LogitsProcessorList
+    criteria: StoppingCriteriaList
+    config: GenerationConfig
+    shared: Shared | None = None
+    copies: int = 1
+
+    @property
+    def length(self) -> int:
+        """Positions of the prompts, padding included."""
+        return int(self.input_ids.shape[1])
+
+    @property
+    def ends(self) -> list[int]:
+        """Ids of the tokens that end a text."""
+        ends = self.config.eos_token_id
+        return [] if ends is None else ends if isinstance(ends, list) else [ends]
+
+    @property
+    def pad(self) -> int | None:
+        """Id that fills rows which have ended."""
+        pad = self.config.pad_token_id
+        return pad if pad is not None else next(iter(self.ends), None)
+
+    def read(self, exits: Exits | None = None) -> tuple[Tensor, dict[Exit, Tensor]]:
+        """Run the model over the prompts; arguments and result as in `forward`.
+
+        Raises:
+            PromptError: There are more or fewer pictures than placeholders.
+        """
+        inputs = first_inputs(self.model, self.input_ids, self.kwargs, self.cache)
+        try:
+            return forward(self.model, inputs, exits, len(self.input_ids), 1, prompt=True)
+        except ValueError as error:
+            if not is_about_pictures(error):
+                raise
+            raise PromptError(f"pictures and their placeholders in the prompt do not match: {error}") from error
+
+    def processed(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """Let the processors edit next-token scores; several rows of a prompt follow each other.
+
+        Some processors hold one value for each row they were made for, so they see so many at a time.
+        """
+        each = len(ids) // (len(self.input_ids) * self.copies)
+        edited = torch.empty_like(scores)
+        for row in range(each):
+            edited[row::each] = self.processors(ids[row::each], scores[row::each])
+        return edited
+
+    def processed_alone(self, prompt: int, ids: Tensor, scores: Tensor) -> Tensor:
+        """Let the processors edit next-token scores of rows that all belong to one prompt, by its 0-based index."""
+        prompts, rows = len(self.input_ids), len(ids)
+        return self.processed(ids.repeat(prompts, 1), scores.repeat(prompts, 1))[prompt * rows : (prompt + 1) * rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A batch on the verge of decoding, and what is asked of the passes that read it.
+
+    Attributes:
+        prepared: The batch.
+        plan: None: nothing is asked.
+        memory: What its rows remember; pictures may have been encoded already.
+        number: 0: the main batch, or one in lock step with it; else that of the branch, from 1.
+    """
+
+    prepared: Prepared
+    plan: Plan | None = None
+    memory: Memory = field(default_factory=Memory)
+    number: int = 0
+
+    @property
+    def frame(self) -> Frame:
+        """What is announced of the passes that read it."""
+        return Frame((Block(self.plan, self.prepared.length, number=self.number),), memory=self.memory)
+
+
+def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolved) -> Prepared:
+    """Prepare a batch as `generate` would.
+
+    Args:
+        model: The whole vision-language model.
+        inputs: What its processor made.
+        config: One beam and one sequence a row; searching widely is up to the caller.
+    """
+    return Prepared(*captured(model, inputs, config))
+
+
+def forward(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Any],
+    exits: Exits | None,
+    rows: int,
+    count: int,
+    *,
+    prompt: bool = False,
+) -> tuple[Tensor, dict[Exit, Tensor]]:
+    """Run a model once, and read exits on the way.
+
+    Args:
+        model: What decodes.
+        inputs: What it takes.
+        exits: The exits; None: none.
+        rows: The first so many rows of the batch have exits.
+        count: Newest tokens of each row that exits are read at.
+        prompt: Whether a whole prompt is read.
+
+    Returns:
+        Logits, (batch, tokens, V), and those of each exit, (rows, tokens, V) float32.
+    """
+    if exits is None:
+        return model(**inputs, return_dict=True).logits, {}
+    with exits.reading(rows, count, prompt=prompt) as read:
+        return read.split(model(**inputs, return_dict=True).logits)

@@ -1,0 +1,199 @@
+"""Decode one batch with one strategy: the place where session, plan and the searches meet."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria
+
+from mmhall._transformers import caches
+from mmhall._transformers.settings import Resolved, bare_settings
+from mmhall.adapters._base import Adapter, Inputs
+from mmhall.attention import Block, Frame, Memory, Op, reading
+from mmhall.errors import CompositionError, OptionError
+from mmhall.generation._beams import search
+from mmhall.generation._branches import Rows
+from mmhall.generation._sampling import chain
+from mmhall.generation._candidates import Draws, choosable, naming
+from mmhall.generation._job import Decoding, Job
+from mmhall.generation._prepare import Prepared, Source, prepare
+from mmhall.generation._shared_prefix import Shared, beginnings
+from mmhall.strategies import Session, Strategy
+from mmhall.words import decoded
+
+
+def run(job: Job) -> Tensor:
+    """Decode a batch.
+
+    Returns:
+        New tokens, (batch x num_return_sequences, length); finished rows are padded.
+
+    Raises:
+        PromptError: Pictures and placeholders do not match.
+        GenerationError: No token can be chosen; it names the strategy and the step.
+        CompositionError: The strategy combines scores into another shape.
+        OptionError: Tokens are to be drawn, or scores kept, but the strategy searches.
+    """
+    adapter, config = job.adapter, job.config
+    with torch.inference_mode():
+        share = job.share and not (job.session.steers or job.watch)
+        main = source(adapter, job.inputs, (*job.session.ops, *job.watch), config, share=share)
+        criteria = main.prepared.criteria
+        if job.pause is not None:
+            criteria.append(_Paused(job.pause))
+        if config.stop_strings:
+            criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.prepared.length))
+        return decode(job, main)
+
+
+def decode(job: Job, main: Source) -> Tensor:
+    """Decode a job whose main batch is ready to be read; result and errors as in `run`."""
+    session, config, keep = job.session, job.config, job.keep
+    if session.search is not None and config.do_sample:
+        raise OptionError("generation", "do_sample", True, "False with a strategy that searches")
+    if keep is not None and (session.search is not None or config.num_beams > 1):
+        told = "left out with beams or a search: its steps follow several answers, and go back"
+        raise OptionError("generate", keep.option, True, told)
+    with naming(job.name):
+        rows = opened(job.adapter, main, session, config, share=job.share)
+        if session.search is not None:
+            return session.search(Decoding(job, main.prepared, rows, partial(_other, job)))
+        if config.num_beams > 1:
+            return search(main.prepared, rows, session.prompt_lengths, config)
+        draws = Draws(job.seeds, main.prepared.input_ids.device) if config.do_sample else None
+        return chain(main.prepared, rows, draws, config.num_return_sequences or 1, job.streamer, keep)
+
+
+def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
+    """Return the scores from which a strategy takes the first token, before any search, (batch, vocabulary).
+
+    Args:
+        adapter: The model.
+        inputs: A batch as the adapter makes it.
+        method: The strategy.
+
+    Raises:
+        GenerationError: No token can be chosen.
+    """
+    config = bare_settings(adapter.generator, 1)
+    with torch.inference_mode(), naming(method.name):
+        session = method.fitted(adapter).prepare(adapter, inputs)
+        rows = opened(adapter, source(adapter, inputs, session.ops, config), session, config)
+        return choosable(rows.scores(), 0, prompts=len(inputs["input_ids"]))
+
+
+def opened(
+    adapter: Adapter, main: Source, session: Session, config: Resolved, *, share: bool = False, splits: bool = False
+) -> Rows:
+    """Read the prompts of a batch and of its branches.
+
+    Args:
+        adapter: The model.
+        main: The batch, with a plan of the session's ops.
+        session: The rest of it.
+        config: The generation settings in force.
+        share: Read what prompts about one picture begin with once, in branches without ops.
+        splits: Whether tokens may be tried side by side, which needs a plan everywhere; a session that searches may.
+
+    Raises:
+        CompositionError: A branch is of another size.
+    """
+    size = len(main.prepared.input_ids)
+    others = {len(one.inputs["input_ids"]) for one in session.branches} - {size}
+    if others:
+        raise CompositionError(f"a branch has {min(others)} prompts beside {size} main ones; give each main prompt one")
+    branches = [
+        source(adapter, one.inputs, one.ops, config, share=share and not one.ops, memory=main.memory, number=number)
+        for number, one in enumerate(session.decoded, start=1)
+    ]
+    if splits or session.search is not None:
+        main, *branches = (replace(one, plan=one.plan or adapter.plan((), empty=True)) for one in (main, *branches))
+    beside = session.reference
+    reference = (
+        None if beside is None else source(adapter, beside.inputs, beside.ops, config, empty=True, memory=main.memory)
+    )
+    again = None if not session.reread else 1 if adapter.forgets else main.prepared.length
+    exits = adapter.exits(session.exits) if session.exits else None
+    return Rows(main, branches, session.combine, exits=exits, reference=reference, reread=again)
+
+
+def _other(job: Job, session: Session, inputs: Inputs) -> Rows:
+    """Read other inputs than those of a job; `opened` says how."""
+    main = source(job.adapter, inputs, session.ops, job.config)
+    return opened(job.adapter, main, session, job.config, splits=True)
+
+
+def source(
+    adapter: Adapter,
+    inputs: Inputs,
+    ops: Sequence[Op],
+    config: Resolved,
+    *,
+    share: bool = False,
+    empty: bool = False,
+    memory: Memory | None = None,
+    number: int = 0,
+) -> Source:
+    """Prepare a batch with the plan of its ops, which may concern the pictures that are encoded here.
+
+    Args:
+        adapter: The model.
+        inputs: The batch.
+        ops: Of the plan.
+        config: The generation settings in force.
+        share: As in `prepared`.
+        empty: As in `Adapter.plan`.
+        memory: What its rows remember, as far as others have filled it; None: nothing yet.
+        number: As in `Source`.
+    """
+    plan, memory = adapter.plan(ops, inputs, empty=empty), Memory() if memory is None else memory
+    with reading(Frame((Block(plan, number=number),), memory=memory)):
+        return Source(prepared(adapter, inputs, config, share=share), plan, memory, number)
+
+
+def prepared(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool = False) -> Prepared:
+    """Prepare a batch for decoding, one row a prompt; with `share`, also what its prompts begin with alike."""
+    single = copy.deepcopy(config)
+    single.update(num_beams=1, num_return_sequences=1, early_stopping=False, length_penalty=None, max_length=None)
+    single.stop_strings = None  # `generate` needs a tokenizer for them, and hands none to a callable
+    return (_shared(adapter, inputs, single) if share else None) or prepare(adapter.entry(inputs), inputs, single)
+
+
+def _shared(adapter: Adapter, inputs: Inputs, single: Resolved) -> Prepared | None:
+    """Prepare what prompts about one picture begin with; of the whole prompts the text alone."""
+    cut = beginnings(adapter, inputs)
+    first = None if cut is None else prepare(adapter.model, cut.inputs, single)
+    if cut is None or first is None or not caches.joinable([first.cache] * 2):
+        return None
+    ids = inputs["input_ids"]
+    blind = {"input_ids": ids.masked_fill(adapter.placeholders(ids), adapter.pad_token_id)}
+    text = prepare(adapter.model, {**blind, "attention_mask": inputs["attention_mask"]}, single)
+    return replace(text, input_ids=ids, shared=Shared(first, cut.of, cut.rest))
+
+
+class _Said(StoppingCriteria):
+    """Stops a row whose text holds a stop string, as it is read back afterwards, whatever the tokenizer."""
+
+    def __init__(self, stops: Sequence[str], tokenizer: Any, prompt: int) -> None:
+        self._stops, self._tokenizer, self._prompt = stops, tokenizer, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        texts = [decoded(self._tokenizer, row) for row in input_ids[:, self._prompt :].tolist()]
+        found = [any(stop in text for stop in self._stops) for text in texts]
+        return torch.tensor(found, device=input_ids.device)
+
+
+class _Paused(StoppingCriteria):
+    """Asks between steps whether to go on."""
+
+    def __init__(self, pause: Callable[[], bool]) -> None:
+        self._pause = pause
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        return torch.full((len(input_ids),), self._pause(), device=input_ids.device)

@@ -1,0 +1,99 @@
+"""Contrast of two next-token distributions under a plausibility constraint.
+
+The constraint (Li et al., arXiv:2210.15097) looks at the plain distribution only: after the
+contrast, a token nobody would say can outrank every sensible one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mmhall.adapters._base import Adapter, Inputs, has_picture
+from mmhall.strategies._step import Step
+from mmhall.options import by_model, option
+from mmhall.strategies import Branch, Session, Strategy
+
+CONTRAST = "the contrast of two distributions"  # claimed by whoever combines branches
+_IMPOSSIBLE = -1e4  # stands for log 0 in a contrast branch; -inf would turn into +inf or NaN
+
+
+def contrast(main: Tensor, other: Tensor, alpha: float, beta: float) -> Tensor:
+    """Prefer what `main` says more than `other` does.
+
+    Args:
+        main: Log-probabilities, (batch, vocabulary).
+        other: Log-probabilities of the branch to subtract, same shape.
+        alpha: Strength, >= 0.
+        beta: Tokens with less than beta times the top probability of `main` are out.
+
+    Returns:
+        (1 + alpha) main - alpha other, -inf for tokens that are out; same shape.
+    """
+    cut = main.amax(dim=-1, keepdim=True) + (math.log(beta) if beta > 0 else -math.inf)
+    out = (main < cut) | (main == -math.inf)
+    return ((1 + alpha) * main - alpha * other.clamp_min(_IMPOSSIBLE)).masked_fill(out, -math.inf)
+
+
+def mean(main: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Return the mean of some tensors of one shape; `main` where there are none."""
+    return torch.stack(list(others)).mean(dim=0) if others else main
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Contrast the main branch with the mean of the others, as a session's `combine`.
+
+    Attributes:
+        alpha: Strength, >= 0.
+        beta: Plausibility cut-off in [0, 1].
+    """
+
+    alpha: float
+    beta: float
+
+    @property
+    def neutral(self) -> bool:
+        """Whether it changes nothing at all."""
+        return self.alpha == 0 and self.beta == 0
+
+    def __call__(self, step: Step) -> Tensor:
+        """Return scores, (rows, vocabulary)."""
+        return contrast(step.main, mean(step.main, step.branches), self.alpha, self.beta)
+
+    def level(self, step: Step) -> Tensor:
+        """Return how much higher the contrast of logits is, (rows, 1)."""
+        main, *others = step.levels
+        return (1 + self.alpha) * main - self.alpha * mean(main, others)
+
+
+@dataclass(frozen=True)
+class ContrastStrategy(Strategy):
+    """A strategy that contrasts the picture with variants of it.
+
+    Attributes:
+        alpha: Contrast strength, >= 0; 0 keeps the plain scores.
+        beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
+    """
+
+    claims: ClassVar[frozenset[str]] = frozenset({CONTRAST})
+
+    alpha: float = by_model(1.0, low=0, tries=(0.25, 0.5, 1.0, 2.0, 4.0))
+    beta: float = option(0.1, low=0, high=1)
+
+    def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Return the inputs to subtract."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what to contrast with")
+
+    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
+        """Add a branch per variant; without a picture there is nothing to contrast."""
+        combine = Contrast(self.alpha, self.beta)
+        if not has_picture(inputs) or combine.neutral:
+            return Session()
+        variants = self.variants(adapter, inputs) if self.alpha > 0 else []
+        return Session(branches=[Branch(variant) for variant in variants], combine=combine)

@@ -1,0 +1,208 @@
+"""Cards: what the head of a strategy's file says of it, and its options from the code.
+
+A card is the module's docstring: a title, then sections such as "Formula", each named at the start of a line and
+indented below. Titles are read from the source, so that listing strategies imports none of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmhall.decoders import STRATEGIES
+from mmhall.strategies._learned import LearnedStrategy
+from mmhall.options import Rule, rules
+from mmhall.registry import Registry
+
+SECTIONS = ("Paper", "Idea", "Formula", "Defaults", "Cost", "Differs")
+_HEAD = re.compile(r"([A-Z]\w+) {2,}(?=\S)")
+_ARGUMENT = re.compile(r"( *)(\w+): (.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class OptionHelp:
+    """One option.
+
+    Attributes:
+        name: Its name.
+        help: What it does; "" where its class does not say.
+        told: What it may be.
+        default: Its value unless given; None where it depends on the model.
+        general: Of one that depends on the model, its value for models it is neither tuned nor published for.
+        published: Of such a one, values its paper gives, by (model_type, decoder layers).
+        tries: Of such a one, values that `mmhall tune` tries.
+    """
+
+    name: str
+    help: str
+    told: str
+    default: Any
+    general: Any
+    published: Mapping[tuple[str, int], Any]
+    tries: tuple[Any, ...]
+
+    @property
+    def by_model(self) -> bool:
+        """Whether it has a value of its own for every model."""
+        return self.default is None
+
+    @property
+    def example(self) -> str:
+        """How it is written."""
+        return f"{self.name}={self.general!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What there is to say of a strategy or a benchmark.
+
+    Attributes:
+        name: Its name.
+        title: One line.
+        sections: The card's sections by name, in order; lines are kept.
+        options: Its options, in order.
+        claims: What only one strategy of a composition can do, and this one does.
+        refuses: What it says of models that it cannot work with; "" if it works with all.
+    """
+
+    name: str
+    title: str
+    sections: Mapping[str, str]
+    options: tuple[OptionHelp, ...]
+    claims: frozenset[str]
+    refuses: str
+
+
+def card(name: str, registry: Registry = STRATEGIES) -> Card:
+    """Return the card of a strategy or benchmark; of one without a card, what its class says.
+
+    Raises:
+        UnknownNameError: Nothing has that name.
+        PluginError: It cannot be imported.
+    """
+    kind = registry.load(name)
+    title, sections = _titled(sys.modules[kind.__module__].__doc__, kind.__doc__ if "__doc__" in vars(kind) else None)
+    helps = _helps(kind)
+    options = tuple(_option(kind, option, rule, helps.get(option, "")) for option, rule in rules(kind).items())
+    return Card(name, title, sections, options, _claims(kind), _refusal(kind))
+
+
+def heading(registry: Registry, name: str) -> tuple[str, dict[str, str]]:
+    """Return title and sections of what a name stands for, read from its source: nothing is imported for it.
+
+    Raises:
+        UnknownNameError: Nothing has that name.
+        PluginError: It had to be imported, and cannot be.
+    """
+    module, _, attribute = registry.target(name).partition(":")
+    tree = _source(module)
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef) and node.name == attribute:
+            return _titled(ast.get_docstring(tree), ast.get_docstring(node))
+    kind = registry.load(name)
+    return _titled(sys.modules[kind.__module__].__doc__, kind.__doc__)
+
+
+def parsed(text: str) -> tuple[str, dict[str, str]]:
+    """Split a card into title and sections; lines are kept.
+
+    >>> parsed('''A method (AM).
+    ...
+    ... Idea      Look twice.
+    ... Cost      Two passes.
+    ... ''')
+    ('A method (AM).', {'Idea': 'Look twice.', 'Cost': 'Two passes.'})
+    """
+    title, _, rest = inspect.cleandoc(text).partition("\n")
+    sections: dict[str, list[str]] = {}
+    lines: list[str] = []
+    width = 0
+    for line in rest.splitlines():
+        head = _HEAD.match(line)
+        if head is not None:
+            width = head.end()
+            lines = sections.setdefault(head.group(1), [])
+        elif line and not line.startswith(" "):
+            lines = []  # plain text between sections belongs to none
+        lines.append(line[width:] if not line[:width].strip() or head else line.strip())
+    return title, {name: "\n".join(lines).strip() for name, lines in sections.items()}
+
+
+def _titled(module: str | None, own: str | None) -> tuple[str, dict[str, str]]:
+    """Read the module's card; where it has none, the class's docstring gives the title."""
+    title, sections = parsed(module or "")
+    return (title, sections) if sections or not own else (parsed(own)[0], {})
+
+
+def _source(module: str) -> ast.Module:
+    """Return a module's source; an empty one where it cannot be read."""
+    try:
+        spec = importlib.util.find_spec(module)
+        origin = None if spec is None else spec.origin
+        return ast.parse("" if origin is None else Path(origin).read_text(encoding="utf-8"))
+    except (ImportError, OSError, ValueError, SyntaxError):
+        return ast.parse("")
+
+
+def _option(kind: type, option: str, rule: Rule, text: str) -> OptionHelp:
+    found = kind.published if rule.by_model else {}  # type: ignore[attr-defined]
+    return OptionHelp(
+        name=option,
+        help=text,
+        told=rule.told(),
+        default=None if rule.by_model else rule.general,
+        general=rule.general,
+        published={model: values[option] for model, values in found.items() if option in values},
+        tries=rule.tries,
+    )
+
+
+def _helps(kind: type) -> dict[str, str]:
+    """Read the "Attributes:" of a class and of those it inherits from; the nearest wins."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        found |= dict(_attributes(inspect.cleandoc(vars(base).get("__doc__") or "")))
+    return found
+
+
+def _attributes(text: str) -> Iterator[tuple[str, str]]:
+    name, told, inside = "", list[str](), False
+    for line in [*text.splitlines(), "end"]:
+        match = _ARGUMENT.fullmatch(line) if inside else None
+        starts = match is not None and len(match.group(1)) == 4
+        if name and (starts or not line.startswith(" " * 5)):
+            yield name, " ".join(told)
+            name = ""
+        if starts and match is not None:
+            name, told = match.group(2), [match.group(3)]
+        elif name:
+            told.append(line.strip())
+        inside = line == "Attributes:" or (inside and (line.startswith(" ") or not line))
+
+
+def _claims(kind: type) -> frozenset[str]:
+    """Return what a strategy claims as it is built by default; a class that cannot be, what it says itself."""
+    try:
+        return frozenset(kind().claims)
+    except Exception:  # a plugin's required options
+        said: Any = getattr(kind, "claims", None)
+        return said if isinstance(said, frozenset) else frozenset()
+
+
+def _refusal(kind: type) -> str:
+    """Return what the first class that overrides `refusal` says of it, and whether models must be fitted to."""
+    own = next((base for base in kind.__mro__ if "refusal" in vars(base)), None)
+    refused = []
+    if own is not None and own.__module__ != "mmhall.strategies":
+        first = inspect.cleandoc(vars(own)["refusal"].__doc__ or "").partition("\n")[0]
+        refused.append(first.removeprefix("Refuse ").removesuffix("."))
+    if issubclass(kind, LearnedStrategy):
+        refused.append(f"a model that `mmhall fit {kind.name}` was not run for")
+    return "; ".join(filter(None, refused))

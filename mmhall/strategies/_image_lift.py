@@ -1,0 +1,62 @@
+"""What strategies share that edit the attention of rows behind a picture, by columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import LongTensor, Tensor
+
+from mmhall.adapters._base import Adapter
+from mmhall.attention import Call, Op
+from mmhall.strategies import Strategy
+
+
+@dataclass(frozen=True)
+class RowStrategy(Strategy):
+    """A strategy that edits attention rows so that the picture weighs more."""
+
+    claims: ClassVar[frozenset[str]] = frozenset({"the rows of attention"})
+
+    def refusal(self, adapter: Adapter) -> str | None:
+        """Refuse models whose pictures are no columns beside the text's."""
+        if adapter.image_in_sequence:
+            return None
+        return "layers of their own attend to its pictures (cross-attention), so there are no image columns to weigh"
+
+
+class Steer(Op):
+    """Edits the newest row, or all rows behind the picture; the base of the strategies' ops."""
+
+    writes = True
+
+    def __init__(self, layers: frozenset[int], behind: Tensor | None = None) -> None:
+        """Choose rows.
+
+        Args:
+            layers: 0-based decoder layers.
+            behind: Prompt positions to edit besides the newest one, (B, T) bool; None: no others.
+        """
+        self.layers = layers
+        self._behind = behind
+        self._positions = behind.any(dim=0).nonzero()[:, 0] if behind is not None else None
+
+    def rows(self, call: Call) -> LongTensor | None:
+        """Name the newest row, at prefill also those behind the picture."""
+        if self._positions is None or not call.prefill:
+            return call.newest
+        return call.rows_at(self._positions)
+
+    def edited(self, call: Call, rows: LongTensor) -> Tensor | None:
+        """Tell which of these rows each prompt wants edited, (B, 1, R, 1) float32; None: all."""
+        if self._behind is None or not call.prefill:
+            return None
+        behind = call.each(self._behind[:, (rows + call.start).to(self._behind.device)])
+        return behind[:, None, :, None].to(call.query.device, torch.float32)
+
+
+def top_half(values: Tensor) -> Tensor:
+    """Mark the heads with the larger values, (B, H, R, 1) to the same shape, float32; of an odd number the fewer."""
+    chosen = values.topk(values.shape[1] // 2, dim=1).indices
+    return torch.zeros_like(values).scatter(1, chosen, 1.0)

@@ -1,0 +1,128 @@
+"""Which layers to steer, written so that it means the same in models of different depth.
+
+"1, 18:32" names layers as Python slices do: the second, and those from the nineteenth to the thirty-second.
+"2:-1" leaves the last one out. Percentages stand for depth: "50%:" is the later half, "37%:71%" of 32 layers
+is 12 to 22 (layers that begin in that part of the model), and "35%" the layer that lies there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from mmhall.errors import OptionError
+from mmhall.options import by_model
+
+if TYPE_CHECKING:
+    from mmhall.adapters._base import Adapter
+    from mmhall.strategies import Strategy
+
+_END = r"-?\d{1,4}|\d{1,2}(?:\.\d{1,4})?%|100%"
+_PART = re.compile(rf"\s*(?:(?P<one>{_END})|(?P<low>{_END})?:(?P<high>{_END})?)\s*")
+EXPECTED = 'layers such as "1, 18:32", "2:-1" or "50%:"'
+
+
+def readable(spec: str) -> bool:
+    """Whether a text names layers; no part of a model's depth ends before it begins."""
+    for part in spec.split(","):
+        match = _PART.fullmatch(part)
+        low, high = match.group("low", "high") if match else (None, None)
+        if match is None or (low and high and low[-1] == high[-1] == "%" and _share(low) > _share(high)):
+            return False
+    return True
+
+
+def named(spec: str, kinds: Sequence[str], usable: Collection[str], owner: str, option: str) -> frozenset[int]:
+    """Return the layers a text names.
+
+    Args:
+        spec: The text.
+        kinds: What each layer of the model attends to.
+        usable: Kinds that can be steered; layers of other kinds drop out.
+        owner: Whose option it is.
+        option: Its name.
+
+    Raises:
+        OptionError: The model has no such layer, or none that can be steered.
+    """
+    depth, chosen = len(kinds), set[int]()
+    for part in spec.split(","):
+        chosen |= _of_part(part, depth, owner, option)
+    attending = [layer for layer, kind in enumerate(kinds) if kind in usable]
+    left = chosen & set(attending)
+    if not left and "%" in spec and attending and chosen:
+        left = {min(attending, key=lambda layer: abs(layer - min(chosen)))}
+    if not left:
+        raise OptionError(owner, option, spec, f"among layers of this model that attend so: {written(attending)}")
+    return frozenset(left)
+
+
+def written(layers: Collection[int]) -> str:
+    """Write layers as `named` reads them: {1, 4, 5, 6} as "1, 4:7"."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}:{run[-1] + 1}" for run in runs)
+
+
+def _of_part(part: str, depth: int, owner: str, option: str) -> set[int]:
+    match = _PART.fullmatch(part)
+    if match is None:
+        raise OptionError(owner, option, part, EXPECTED)
+    one, low, high = match.group("one", "low", "high")
+    if one is not None:
+        at = math.floor(_share(one) * depth) if "%" in one else int(one)
+        at = min(at, depth - 1) if "%" in one else at
+        if not -depth <= at < depth:
+            raise OptionError(owner, option, part.strip(), f"a layer from 0 to {depth - 1} of this model")
+        return {at % depth}
+    ends = [math.ceil(_share(end) * depth) if "%" in (end or "") else end for end in (low, high)]
+    for end in (low, high):
+        if end and "%" not in end and not -depth <= int(end) <= depth:
+            raise OptionError(owner, option, part.strip(), f"within the {depth} layers of this model")
+    start, stop = (None if end is None else int(end) for end in ends)
+    found = set(range(depth)[start:stop])
+    if not found and "%" in part and all(end is None or end[0] == "-" or end[-1] == "%" for end in (low, high)):
+        return {min(start or 0, depth - 1)}  # of a shallow model a part may hold no layer's beginning
+    return found
+
+
+def _share(percent: str) -> Fraction:
+    return Fraction(percent.rstrip("%")) / 100
+
+
+def layers_option(general: str, **rule: Any) -> Any:
+    """Declare an option that names layers and has a value of its own for every model."""
+    return by_model(general, holds=readable, expected=EXPECTED, **rule)
+
+
+def layers_named(
+    adapter: Adapter,
+    owner: Strategy,
+    option: str,
+    spec: str,
+    kinds: Collection[str] | None = None,
+    *,
+    whole: bool = False,
+) -> frozenset[int]:
+    """Return the layers that a strategy's option names, of those that attend to picture and text together.
+
+    Args:
+        adapter: The model.
+        owner: The strategy.
+        option: The option.
+        spec: Its value.
+        kinds: Kinds of layers that can be steered; None: those that hold image columns.
+        whole: Leave out layers that are given the newest row of a prompt only.
+
+    Raises:
+        OptionError: The model has no such layer, or none that can be steered.
+    """
+    given = ["newest" if whole and i in adapter.newest_only else kind for i, kind in enumerate(adapter.kinds)]
+    return named(spec, given, adapter.image_kinds if kinds is None else kinds, owner.name, option)

@@ -1,0 +1,55 @@
+"""Massive activations: a few hidden dimensions that are huge at tokens which draw attention without meaning anything.
+
+Sun et al., arXiv:2402.17762. The first token of a text has them in every model that has them at all, and what
+enters a layer at the first position depends on nothing but that token: one pass over one token finds them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from mmhall.attention._ops import Op, Visit
+from mmhall.attention._plan import active
+
+if TYPE_CHECKING:
+    from mmhall.adapters._base import Adapter
+
+_FOUND: WeakKeyDictionary[PreTrainedModel, Tensor] = WeakKeyDictionary()
+
+
+def massiveness(states: Tensor) -> Tensor:
+    """Return hidden states in units of their root mean square, absolute, (..., hidden size) float32."""
+    x = states.float()
+    return (x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-6)).abs()
+
+
+def massive_dimensions(adapter: Adapter, threshold: float) -> tuple[int, ...]:
+    """Return the dimensions in which the first token is massive.
+
+    Args:
+        adapter: The model; looked at once and remembered as long as it lives, also if its weights change.
+        threshold: Least mean over the middle half of the layers, in root mean squares.
+    """
+    decoder = adapter.decoder
+    if decoder not in _FOUND:
+        watch = _States()
+        first = getattr(decoder.config, "bos_token_id", None) or 0
+        ids = torch.tensor([[first]], device=adapter.device)
+        with torch.inference_mode(), active(adapter.plan([watch])):
+            decoder(input_ids=ids, use_cache=False)
+        depth = len(watch.seen)
+        _FOUND[decoder] = torch.stack(watch.seen[depth // 4 : max(depth // 4 + 1, depth * 3 // 4)]).mean(dim=0)
+    return tuple((_FOUND[decoder] >= threshold).nonzero()[:, 0].tolist())
+
+
+class _States(Op):
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def see_states(self, visit: Visit) -> None:
+        self.seen.append(massiveness(visit.states[0, 0]).cpu())

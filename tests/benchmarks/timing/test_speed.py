@@ -1,0 +1,53 @@
+"""The speed benchmark runs, and every variant it times says what it must say."""
+
+from __future__ import annotations
+
+import gc
+from statistics import median
+
+import pytest
+import torch
+
+from mmhall.benchmarks.timing import speed
+from mmhall.decoders import STRATEGIES
+
+TINY = speed.Size(2, 128, torch.float32)
+
+
+@pytest.fixture
+def small_heap():
+    """Garbage is collected before every run: what all tests have imported need not be looked through each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.slow
+def test_every_variant_is_timed_against_plain_generate(small_heap):
+    reported = []
+    costs = speed.measure(TINY, "cpu", turns=2, new_tokens=3, progress=reported.append)
+    names = [cost.name for cost in costs]
+    assert names[0] == speed.PLAIN
+    assert {"probe of the newest row", "bias on image columns", "vcd", "vdd", speed.BEAMS, "opera"} <= set(names)
+    assert len(reported) * (speed.TURNS + 1) == speed.runs() * 3
+    for cost in costs:
+        assert len(cost.first) == len(cost.step) == 2
+        assert all(ratio > 0 for ratio in (*cost.first, *cost.step))
+        assert all(seconds > 0 for seconds in cost.seconds)
+    first, later = zip(*(cost.seconds for cost in costs), strict=True)
+    assert median(first) > median(later)
+    assert set(costs[0].first) == set(costs[0].step) == {1.0}
+    assert {cost.name for cost in costs if cost.over == speed.BEAMS} == {"beam", "opera"}
+    assert set(STRATEGIES.names()) - speed.UNTIMED <= {name.split("(")[0] for name in names}
+    _, *rows = speed.table(costs)
+    assert [row[0] for row in rows] == names
+    assert rows[0][1] == "1.00 (1.00-1.00)"
+
+
+def test_the_model_has_the_size_that_is_told():
+    model = speed.random_llava(TINY, "cpu")
+    assert len(model.get_decoder().layers) == 2
+    assert model.config.text_config.hidden_size == 128
+    assert (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2 == 576
+    assert "576 image" in speed.told(TINY)

@@ -1,0 +1,170 @@
+"""What prompts about one picture have in common is read once, and nobody can tell from the answers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
+
+from mmhall.adapters._base import Adapter, Request
+from mmhall.adapters.paligemma import PaliGemmaAdapter
+from mmhall.generation._prepare import Source
+from mmhall.generation._run import prepared
+from mmhall.generation._settings import Settings
+from mmhall.generation._shared_prefix import beginnings
+from mmhall.generation._state import prefill_shared
+from mmhall.strategies import strategy
+from tests.generation.reference import FAMILIES, QUIET, ours, picture
+from tests.jobs import run
+from tests.zoo import ZOO
+
+FIRST, SECOND = picture(40, 40, 4), picture(64, 32, 8)
+ASKED = [
+    Request("Is there a dog?", (FIRST,)),
+    Request("Is there a cat on the table, or behind it?", (SECOND,)),
+    Request("Is there a traffic light?", (FIRST,)),
+    Request("Is there a dog?", (SECOND,)),
+    Request("Is there?", (FIRST,)),
+    Request("Is there a cup?", (FIRST,)),
+]
+ALONE = {"paligemma", "blip_2", "instructblip"}  # prompts look ahead; `generate` itself reads the picture
+
+
+def answers(adapter, spec, *, share, **settings):
+    method, chosen = strategy(spec), Settings(max_new_tokens=6, **settings)
+    config = chosen.resolved(adapter.generator, method.beams)
+    return run(adapter, adapter.inputs(ASKED), method, config, chosen.seed, share=share)
+
+
+def state(adapter, *, share):
+    config = Settings(max_new_tokens=6).resolved(adapter.generator)
+    with torch.inference_mode():
+        return prefill_shared(Source(prepared(adapter, adapter.inputs(ASKED), config, share=share)))
+
+
+@QUIET
+@pytest.mark.parametrize("name", FAMILIES)
+class TestEveryFamily:
+    def test_next_token_scores_are_those_of_whole_prompts(self, name):
+        adapter = ours(name)
+        torch.testing.assert_close(
+            state(adapter, share=True).logits, state(adapter, share=False).logits, atol=2e-4, rtol=2e-4
+        )
+
+    @pytest.mark.parametrize("spec", ["greedy", "vcd", "vdd", "beam", "vhr(layers='50%:')+vcd"])
+    def test_answers_are_the_same(self, name, spec):
+        adapter = ours(name)
+        if strategy(spec).parts[0].refusal(adapter) if "+" in spec else None:
+            pytest.skip("the model cannot carry it")
+        assert answers(adapter, spec, share=True).tolist() == answers(adapter, spec, share=False).tolist()
+
+    def test_samples_are_the_same(self, name):
+        drawn = [answers(ours(name), "vcd", share=s, do_sample=True, num_return_sequences=2) for s in (True, False)]
+        assert drawn[0].tolist() == drawn[1].tolist()
+
+    def test_each_picture_is_read_once(self, name):
+        adapter = ours(name)
+        config = Settings(max_new_tokens=6).resolved(adapter.generator)
+        with torch.inference_mode():
+            shared = prepared(adapter, adapter.inputs(ASKED), config, share=True).shared
+        if name in ALONE:
+            assert shared is None
+            return
+        assert shared.of.tolist() == [0, 1, 0, 1, 0, 0]
+        assert len(shared.prepared.input_ids) == 2
+        whole = [single["input_ids"][0].tolist() for single in adapter.inputs(ASKED).singles]
+        pads = shared.prepared.kwargs["attention_mask"].logical_not().sum(dim=1)
+        begun = [row[pad:].tolist() for row, pad in zip(shared.prepared.input_ids, pads, strict=True)]
+        cut = [begun[g] + rest.tolist() for g, rest in zip(shared.of.tolist(), shared.rest, strict=True)]
+        assert cut == whole
+        assert not any(adapter.placeholders(rest).any() for rest in shared.rest)
+
+
+def cut_of(requests, name="llava"):
+    adapter = ours(name)
+    return beginnings(adapter, adapter.inputs(requests))
+
+
+def test_prompts_about_different_pictures_share_nothing():
+    same = FIRST.copy()
+    assert cut_of([Request("Is there a dog?", (FIRST,)), Request("Is there a cat?", (same,))]) is None
+
+
+def test_prompts_without_a_picture_share_nothing():
+    assert cut_of([Request("Is there a dog?"), Request("Is there a cat?")]) is None
+
+
+def test_the_same_question_twice_keeps_one_token_to_read():
+    cut = cut_of([Request("Is there a dog?", (FIRST,))] * 2)
+    assert [len(rest) for rest in cut.rest] == [1, 1]
+
+
+def test_pictures_in_another_order_are_others():
+    both = [Request("Which?", (FIRST, SECOND)), Request("Which?", (SECOND, FIRST))]
+    assert cut_of(both) is None
+    assert cut_of([both[0], both[0]]) is not None
+
+
+def test_a_variant_that_differs_from_row_to_row_is_not_shared():
+    """Noise drawn anew for every request, as some strategy might."""
+    adapter = ours("llava")
+    inputs, random = adapter.inputs(ASKED), torch.Generator().manual_seed(0)
+    varied = adapter.with_pixels(inputs, lambda pixels: pixels + torch.randn(pixels.shape, generator=random))
+    assert beginnings(adapter, varied) is None
+    assert beginnings(adapter, adapter.with_pixels(inputs, torch.zeros_like)) is not None
+
+
+def test_what_steers_the_reading_of_a_prompt_reads_it_whole(llava, pictures):
+    """VHR compares whole prompts; its answers must not depend on who is asked together."""
+    requests = [(pictures[0], f"Is there a {name}?") for name in ("dog", "cat", "traffic light")]
+    together = llava.generate_batch(requests, "vhr", max_new_tokens=6)
+    alone = [llava.generate(*request, "vhr", max_new_tokens=6) for request in requests]
+    assert [a.text for a in together] == [a.text for a in alone]
+
+
+def test_a_path_given_twice_is_one_picture(llava, picture_file):
+    seen = []
+    tower = next(m for n, m in llava.model.named_modules() if n.endswith("vision_tower"))
+    tower.register_forward_pre_hook(
+        lambda _, given, named: seen.append(len([*given, *named.values()][0])), with_kwargs=True
+    )
+    requests = [(str(picture_file), "Is there a dog?"), (picture_file, "Is there a cat in it?")]
+    shared = llava.generate_batch(requests, max_new_tokens=4)
+    assert seen == [1]
+    whole = llava.generate_batch(requests, max_new_tokens=4, shared_prefix=False)
+    assert seen == [1, 2]
+    assert [a.token_ids for a in shared] == [a.token_ids for a in whole]
+
+
+class LooksAheadConfig(PaliGemmaConfig):
+    model_type = "looks_ahead"
+
+
+class LooksAhead(PaliGemmaForConditionalGeneration):
+    config: LooksAheadConfig
+
+
+class LooksAheadAdapter(PaliGemmaAdapter):
+    """Its family has no entry: all but how prompts are written is the generic adapter's."""
+
+    causal = Adapter.causal
+
+
+@QUIET
+@pytest.mark.parametrize("spec", ["greedy", "gift"])
+def test_an_unknown_family_is_not_taken_for_causal(spec):
+    """A beginning read by itself, or a last token dropped, would be wrong where rows see what follows them."""
+    model, processor = ZOO["paligemma"]()
+    told = {key: value for key, value in model.config.to_dict().items() if key != "model_type"}
+    stranger = LooksAhead(LooksAheadConfig(**told)).eval()
+    stranger.load_state_dict(model.state_dict())
+    stranger.generation_config = model.generation_config
+    assert not Adapter(stranger, processor).divisible
+    assert not Adapter(stranger, processor).forgets
+    adapter, known = LooksAheadAdapter(stranger, processor), PaliGemmaAdapter(model, processor)
+    assert answers(adapter, spec, share=True).tolist() == answers(known, spec, share=False).tolist()
+
+
+def test_every_known_family_says_whether_it_is_causal():
+    said = {name: ours(name).causal for name in FAMILIES}
+    assert said == {name: name != "paligemma" for name in FAMILIES}

@@ -1,0 +1,125 @@
+"""Picture-free inputs of every family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from mmhall.adapters import adapter_for
+from mmhall.adapters._base import PER_POSITION, Request
+from mmhall.errors import ModelError
+from mmhall.strategies._picture_free import FREE, free_inputs, free_kinds
+from mmhall.strategies._noise import noised
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours
+from tests.zoo import built
+
+pytestmark = QUIET
+
+FULL = ("noise", "zero", "one", "black")
+PADDED = ("idefics2", "idefics3", "smolvlm")
+"""They take a picture of zeros for padding."""
+
+
+def logits(adapter, inputs):
+    with torch.inference_mode():
+        return adapter.entry(inputs)(**inputs).logits[:, -1]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("kind", FREE)
+def test_it_does_not_depend_on_what_a_picture_shows(name, kind):
+    adapter = ours(name)
+    other = Request(
+        REQUESTS[0].prompt, tuple(image.transpose(Image.Transpose.ROTATE_90) for image in REQUESTS[0].images)
+    )
+    one, two = (free_inputs(adapter, adapter.inputs([request]), kind) for request in (REQUESTS[0], other))
+    assert one.keys() == two.keys()
+    assert torch.equal(one["input_ids"], two["input_ids"])
+    if "pixel_values" in one:
+        gap = (one["pixel_values"] - two["pixel_values"]).abs().max()
+        assert gap == 0 if kind != "noise" else gap > 0
+    answers = [logits(adapter, inputs) for inputs in (one, two)]
+    assert answers[0].isfinite().all()
+    if kind != "noise":
+        torch.testing.assert_close(*answers, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("kind", FREE)
+def test_a_batch_is_told_what_its_prompts_are_told_alone(name, kind):
+    adapter = ours(name)
+    batch = free_inputs(adapter, adapter.inputs(REQUESTS[:3]), kind)
+    alone = adapter.stack([free_inputs(adapter, adapter.inputs([request]), kind) for request in REQUESTS[:3]])
+    assert batch.keys() == alone.keys()
+    assert all(torch.equal(batch[key], alone[key]) for key in batch)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("kind", FULL)
+def test_pictures_that_show_nothing_keep_the_prompt(name, kind):
+    adapter = ours(name)
+    inputs = adapter.inputs(REQUESTS[:2])
+    built = free_inputs(adapter, inputs, kind)
+    assert built.keys() == inputs.keys()
+    assert all(torch.equal(built[key], inputs[key]) for key in PER_POSITION if key in inputs)
+    assert built["pixel_values"].shape == inputs["pixel_values"].shape
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_zero_is_a_picture_and_no_padding(name):
+    adapter = ours(name)
+    inputs = adapter.inputs([Request("What?", REQUESTS[0].images)])
+    zero, one = (free_inputs(adapter, inputs, kind) for kind in ("zero", "one"))
+    pixels = zero["pixel_values"]
+    assert (pixels != 0).all()
+    torch.testing.assert_close(pixels, torch.zeros_like(pixels), rtol=0, atol=1e-5)
+    assert torch.equal(one["pixel_values"], torch.ones_like(pixels))
+    level = 1e-30 if name in PADDED else 0.0
+    exact = adapter.with_pixels(inputs, lambda pixels: torch.full_like(pixels, level))
+    torch.testing.assert_close(logits(adapter, zero), logits(adapter, exact), rtol=0, atol=0.01)
+    assert (logits(adapter, zero) - logits(adapter, one)).abs().max() > 0.05
+
+
+def test_noise_is_that_of_the_last_step_and_of_its_seed():
+    adapter = ours("llava")
+    inputs = adapter.inputs(REQUESTS[:1])
+    made = free_inputs(adapter, inputs, "noise", seed=4)["pixel_values"]
+    assert torch.equal(made, noised(adapter, inputs, 999, 4)["pixel_values"])
+    assert not torch.equal(made, free_inputs(adapter, inputs, "noise", seed=5)["pixel_values"])
+
+
+def test_black_is_what_a_black_picture_is():
+    adapter = ours("llava")
+    black = adapter.inputs([Request("What?", (Image.new("RGB", (40, 40)),))])
+    made = free_inputs(adapter, adapter.inputs([Request("What?", REQUESTS[0].images)]), "black")
+    torch.testing.assert_close(made["pixel_values"], black["pixel_values"])
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "llava"])
+def test_tokenizers_without_an_unknown_token_use_padding(name, monkeypatch):
+    adapter = ours(name)
+    monkeypatch.setattr(type(adapter.tokenizer), "unk_token_id", None, raising=False)
+    inputs = adapter.inputs(REQUESTS[:1])
+    ids, bare = (free_inputs(adapter, inputs, kind)["input_ids"][0].tolist() for kind in ("unk", "none"))
+    assert ids.count(adapter.pad_token_id) == bare.count(adapter.pad_token_id) + 1
+    assert len(ids) == len(bare) + 1
+
+
+@pytest.mark.parametrize("kind", FREE)
+def test_a_model_without_its_processor_says_what_it_needs(kind):
+    inputs = ours("llava").inputs(REQUESTS[:1])
+    adapter = adapter_for(built("llava")[0])
+    try:
+        if kind in ("unk", "black"):
+            with pytest.raises(ModelError, match=f"of kind '{kind}' need the model's processor"):
+                free_inputs(adapter, inputs, kind)
+        else:
+            assert "input_ids" in free_inputs(adapter, inputs, kind)
+    finally:
+        adapter.close()
+
+
+@pytest.mark.parametrize("free", ["", "none+", "none+none", "white", "none unk", "None"])
+def test_what_is_no_combination_has_no_kinds(free):
+    assert free_kinds(free) == ()

@@ -13,22 +13,20 @@ if TYPE_CHECKING:
 if not __name__.startswith("mmhall."):
     raise ImportError("import mmhall.benchmarks, not benchmarks: a second name would make a second copy of every class")
 
+BUILT_IN = {
+    "pope": "mmhall.benchmarks.pope:Pope",
+    "chair": "mmhall.benchmarks.chair:Chair",
+    "sycophancy": "mmhall.benchmarks.sycophancy:Sycophancy",
+    "amber-g": "mmhall.benchmarks.amber:AmberG",
+    "amber-d": "mmhall.benchmarks.amber:AmberD",
+    "mme": "mmhall.benchmarks.mme:Mme",
+    "hallusion": "mmhall.benchmarks.hallusion:Hallusion",
+    "mmhal": "mmhall.benchmarks.mmhal:MmHal",
+    "detect": "mmhall.benchmarks.detect:Detect",
+    "clip": "mmhall.benchmarks.clip:ClipAgreement",
+}
 BENCHMARKS = Registry(
-    "benchmark",
-    {
-        "pope": "mmhall.benchmarks.pope:Pope",
-        "chair": "mmhall.benchmarks.chair:Chair",
-        "sycophancy": "mmhall.benchmarks.sycophancy:Sycophancy",
-        "amber-g": "mmhall.benchmarks.amber:AmberG",
-        "amber-d": "mmhall.benchmarks.amber:AmberD",
-        "mme": "mmhall.benchmarks.mme:Mme",
-        "hallusion": "mmhall.benchmarks.hallusion:Hallusion",
-        "mmhal": "mmhall.benchmarks.mmhal:MmHal",
-        "detect": "mmhall.benchmarks.detect:Detect",
-        "clip": "mmhall.benchmarks.clip:ClipAgreement",
-    },
-    group="mmhall.benchmarks",
-    base="mmhall.benchmarks.base:Benchmark",
+    "benchmark", "mmhall.benchmarks:BUILT_IN", group="mmhall.benchmarks", base="mmhall.benchmarks.base:Benchmark"
 )
 
 

@@ -32,7 +32,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
 from mmhall.benchmarks.data.amber import READS, Query, Words, read_queries, read_similarities, read_words
+from mmhall.benchmarks.data.plurals import plural
 from mmhall.benchmarks.rules.amber import (
     DIMENSIONS,
     SIMILAR,
@@ -43,8 +45,6 @@ from mmhall.benchmarks.rules.amber import (
     official_caption_figures,
     official_figures,
 )
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
-from mmhall.benchmarks.data.plurals import plural
 from mmhall.benchmarks.rules.tagging import using_nltk
 from mmhall.benchmarks.rules.thoughts import blanked, spoken
 from mmhall.benchmarks.rules.yesno import parse_strict

@@ -9,7 +9,7 @@ Rule     "mmhall": objects are found with our own vocabulary (`mmhall.benchmarks
          original's synonyms.txt, `lemmas`: a JSON table; see `mmhall.benchmarks.rules.chair`). "wordnet" goes
          without a part-of-speech tagger, close to the published evaluator, or with that of nltk (`tagger='nltk'`).
          Data with other categories than COCO's: with "mmhall" its categories are what can be found, each by
-         its names, singular and plural, however they are spelt ("Cabinet/shelf": `mmhall.benchmarks.data.categories`), by
+         its names, singular and plural, however they are spelt ("Cabinet/shelf": `benchmarks/data/categories.py`), by
          the `synonyms` that a detection file gives, and COCO's by ours, too; `vocabulary` may be a JSON file, object to
          words, with phrases that are to name nothing under "suppress". Names found in no caption are told.
          Files are part of a run: it is read with the same ones, or not at all. All rules read what stands behind a
@@ -31,7 +31,7 @@ Metrics  CHAIR_i, the share of named objects (repeats counted) that are absent; 
 Options  `words` cuts every caption to its first so many words, `drop_unfinished` then drops a last sentence
          that has no end; both before anything is counted, and for every strategy alike.
 Differs  "mmhall" is not the original word list or lemmatiser (98 % of captions agree with one published rule or
-         the other, see `mmhall.benchmarks.data.vocabulary`), so figures do not compare with published tables to the digit.
+         the other, see `benchmarks/data/vocabulary.py`), so figures do not compare with published tables to the digit.
          Words are counted without punctuation.
 """
 
@@ -47,11 +47,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Metric
-from mmhall.benchmarks.rules.chair import RULES, TAGGERS, WordRule, word_rule
 from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.data.pictures import Picture, PictureBenchmark, PictureSet, read_captions
-from mmhall.benchmarks.rules.thoughts import blanked
 from mmhall.benchmarks.data.vocabulary import Mention, looked_for, mentions, ours
+from mmhall.benchmarks.rules.chair import RULES, TAGGERS, WordRule, word_rule
+from mmhall.benchmarks.rules.thoughts import blanked
 from mmhall.errors import DataError
 from mmhall.options import option
 

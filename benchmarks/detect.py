@@ -15,9 +15,9 @@ Signals  Read off the unsteered model for the caption that a strategy wrote, whe
            a low *image gain* (log-probability minus that without the picture) and a low *image divergence*
              (Jensen-Shannon, between the distributions with and without it);
            a low *image share* of attention, mean over layers and heads;
-           a high *MDI* and *AEI* of the text in the token's row, of early, middle and late layers (`mmhall.analysis._modality_dominance`);
-           a low *T-VHD*: the k largest head divergences of each layer, summed (`mmhall.analysis._head_divergence`; all heads where a
-             model has fewer than k).
+           a high *MDI* and *AEI* of the text in the token's row, of early, middle and late layers
+             (`mmhall.analysis`);
+           a low *T-VHD*: the k largest head divergences of each layer, summed (all heads where there are fewer than k).
          Where a model has no such figure (attention to the picture in layers of its own), the signal is left empty.
 Metrics  One table a signal. AUROC: how often, of one hallucinated and one supported mention, the former has the more
          suspect value; ties count half (numerator Mann-Whitney's U, denominator the pairs; 50 is chance). Minus
@@ -41,16 +41,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mmhall.adapters._messages import Request
-from mmhall.analysis._modality_dominance import GROUPS
+from mmhall.adapters import Request
+from mmhall.analysis import GROUPS, Scored, scored_answers
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.chair import Chair
-from mmhall.benchmarks.evaluation import Cell, Evaluation
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.rules.thoughts import blanked
 from mmhall.benchmarks.data.vocabulary import Mention, looked_for
+from mmhall.benchmarks.evaluation import Cell, Evaluation
+from mmhall.benchmarks.rules.thoughts import blanked
 from mmhall.errors import DataError
-from mmhall.analysis._score import Scored, scored_answers
 from mmhall.images import open_image
 from mmhall.options import option
 from mmhall.results.separation import Flags, Labels, Separation, quantile_strata

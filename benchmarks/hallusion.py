@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
-from mmhall.benchmarks.rules.judged import Judged, judgement
 from mmhall.benchmarks.data.reading import Record, find_pictures, only_once, read_records
+from mmhall.benchmarks.rules.judged import Judged, judgement
 from mmhall.benchmarks.rules.thoughts import silent, spoken
 from mmhall.benchmarks.rules.yesno import Label, parse_strict, parse_vlmevalkit
 from mmhall.errors import DataError

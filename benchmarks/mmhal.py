@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
-from mmhall.benchmarks.rules.judged import Judged, judgement
 from mmhall.benchmarks.data.reading import Record, find_pictures, read_records
+from mmhall.benchmarks.rules.judged import Judged, judgement
 from mmhall.benchmarks.rules.thoughts import spoken
 from mmhall.errors import DataError
 from mmhall.options import option

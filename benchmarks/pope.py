@@ -31,8 +31,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mmhall.benchmarks.rules import yes_bias
-from mmhall.benchmarks.rules import yesno
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.data.pope_files import SECOND, find_pictures, is_questions, read_questions
@@ -47,6 +45,7 @@ from mmhall.benchmarks.data.pope_maker import (
     make_questions,
 )
 from mmhall.benchmarks.data.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
+from mmhall.benchmarks.rules import yes_bias, yesno
 from mmhall.benchmarks.rules.yesno import RULES, parse_official, parse_strict, read, score, tally
 from mmhall.options import option
 

@@ -26,11 +26,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmhall.benchmarks.rules import yesno
 from mmhall.benchmarks.base import Counts, Item, Metric
-from mmhall.benchmarks.pope import ObjectQuestions, item_ids
 from mmhall.benchmarks.data.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.data.pope_wording import PROMPTS, is_plural, with_article
+from mmhall.benchmarks.pope import ObjectQuestions, item_ids
+from mmhall.benchmarks.rules import yesno
 from mmhall.benchmarks.rules.yesno import Label, read, tally
 from mmhall.errors import DataError
 from mmhall.options import option

@@ -18,8 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmhall.adapters._base import Adapter, Inputs
-from mmhall.generation._hypotheses import LENGTH_RULES, prompt_lengths
+from mmhall.adapters import Adapter, Inputs
+from mmhall.generation import LENGTH_RULES, prompt_lengths
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 

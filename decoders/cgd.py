@@ -34,16 +34,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Batch, Inputs, has_picture
+from mmhall.adapters import Adapter, Batch, Inputs, has_picture
 from mmhall.attention import Memory
 from mmhall.clip import NAMED, Clip, load_clip, looks_named, says_something
 from mmhall.errors import CompositionError
-from mmhall.generation._beams import beginning
-from mmhall.generation._branches import Rows
-from mmhall.generation._sampling import chain
-from mmhall.generation._candidates import Draws, choosable
-from mmhall.generation._job import Decoding
-from mmhall.generation._prompt_search import PromptSearch, searched
+from mmhall.generation import Decoding, Draws, PromptSearch, Rows, beginning, chain, choosable, searched
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 

@@ -28,12 +28,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
+from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Exit
-from mmhall.strategies._contrast import CONTRAST, contrast
-from mmhall.strategies._step import Step
 from mmhall.options import by_model, option
-from mmhall.strategies import Session, Strategy
+from mmhall.strategies import CONTRAST, Session, Step, Strategy, contrast
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,12 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
-from mmhall.attention import Call, Groups, layers_named, layers_option
+from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.analysis import Gaze, informative, named
+from mmhall.attention import Call, Groups
 from mmhall.errors import ModelError
-from mmhall.analysis._saliency import Gaze, informative, named
 from mmhall.options import by_model, option
-from mmhall.strategies._image_lift import RowStrategy, Steer, top_half
-from mmhall.strategies import Session
+from mmhall.strategies import RowStrategy, Session, Steer, layers_named, layers_option, top_half
 
 _SPAN = re.compile(r"[1-9]\d{0,5}:-[1-9]\d{0,5}")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")

@@ -24,11 +24,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
-from mmhall.strategies._contrast import CONTRAST, contrast
-from mmhall.strategies._step import Step
+from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.options import by_model, option
-from mmhall.strategies import Branch, Session, Strategy
+from mmhall.strategies import CONTRAST, Branch, Session, Step, Strategy, contrast
 
 
 @dataclass(frozen=True)

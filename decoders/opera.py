@@ -47,13 +47,10 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import SELF_ATTENTION, Call, Groups, Memory, Op
 from mmhall.errors import CompositionError
-from mmhall.generation._beams import Beams
-from mmhall.generation._hypotheses import LENGTH_RULES, prompt_lengths
-from mmhall.generation._job import Decoding
-from mmhall.generation._prompt_search import PromptSearch, searched
+from mmhall.generation import LENGTH_RULES, Beams, Decoding, PromptSearch, prompt_lengths, searched
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 

@@ -21,12 +21,10 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
-from mmhall.attention import Call, Columns, layers_named, layers_option
-from mmhall.strategies._contrast import CONTRAST, Contrast
+from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.attention import Call, Columns
 from mmhall.options import by_model, option
-from mmhall.strategies._image_lift import RowStrategy, Steer
-from mmhall.strategies import Branch, Session
+from mmhall.strategies import CONTRAST, Branch, Contrast, RowStrategy, Session, Steer, layers_named, layers_option
 
 
 @dataclass(frozen=True)

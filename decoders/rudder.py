@@ -22,10 +22,10 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize, softplus
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
-from mmhall.attention import SELF_ATTENTION, Op, Visit, layers_named, layers_option
+from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.attention import SELF_ATTENTION, Op, Visit
 from mmhall.options import by_model, option
-from mmhall.strategies import Session, Strategy
+from mmhall.strategies import Session, Strategy, layers_named, layers_option
 
 
 @dataclass(frozen=True)

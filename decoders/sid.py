@@ -23,11 +23,10 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor, nn
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
-from mmhall.attention import Call, Op, layers_named, layers_option
-from mmhall.strategies._contrast import Contrast, ContrastStrategy
+from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.attention import Call, Op
 from mmhall.options import by_model
-from mmhall.strategies import Branch, Session
+from mmhall.strategies import Branch, Contrast, ContrastStrategy, Session, layers_named, layers_option
 
 _HIDDEN = -1e9
 """Bias of a hidden column: exp(-1e9) is 0. With -inf, rows of hidden tokens that see nothing else would hold NaN."""

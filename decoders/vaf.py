@@ -19,11 +19,10 @@ from typing import ClassVar
 
 from torch import LongTensor, Tensor
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
-from mmhall.attention import Call, Columns, Groups, layers_named, layers_option
+from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.attention import Call, Columns, Groups
 from mmhall.options import by_model, option
-from mmhall.strategies._image_lift import RowStrategy, Steer, top_half
-from mmhall.strategies import Session
+from mmhall.strategies import RowStrategy, Session, Steer, layers_named, layers_option, top_half
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,20 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor, nn
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
-from mmhall.attention import Call, Groups, Visit, layers_named, layers_option, massive_dimensions, massiveness
+from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.attention import Call, Groups, Visit
 from mmhall.options import by_model, option
-from mmhall.strategies._image_lift import RowStrategy, Steer
-from mmhall.strategies import GENERAL, Session, Strategy
+from mmhall.strategies import (
+    GENERAL,
+    RowStrategy,
+    Session,
+    Steer,
+    Strategy,
+    layers_named,
+    layers_option,
+    massive_dimensions,
+    massiveness,
+)
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs
-from mmhall.strategies._contrast import ContrastStrategy
-from mmhall.strategies._noise import DRAWS, NOISE_STEPS, noised
+from mmhall.adapters import Adapter, Inputs
 from mmhall.options import option
+from mmhall.strategies import DRAWS, NOISE_STEPS, ContrastStrategy, noised
 
 
 @dataclass(frozen=True)

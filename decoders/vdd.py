@@ -25,11 +25,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs
-from mmhall.strategies._contrast import ContrastStrategy
-from mmhall.strategies._picture_free import EXPECTED, free_inputs, free_kinds
-from mmhall.strategies._noise import DRAWS
+from mmhall.adapters import Adapter, Inputs
 from mmhall.options import option
+from mmhall.strategies import DRAWS, EXPECTED, ContrastStrategy, free_inputs, free_kinds
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
-from mmhall.attention import SELF_ATTENTION, Call, Op, layers_named, layers_option
+from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.attention import SELF_ATTENTION, Call, Op
 from mmhall.options import by_model, option
-from mmhall.strategies import Branch, Session, Strategy
+from mmhall.strategies import Branch, Session, Strategy, layers_named, layers_option
 
 _ROUNDING = 1e-4
 """Of a head's size: heads that are less far apart have not seen the picture, as behind a window that it has left."""

@@ -9,11 +9,11 @@ import gradio as gr
 
 from mmhall.demo import limits
 from mmhall.demo.compare import Column, compare, ratio
-from mmhall.demo.state import Desk
 from mmhall.demo.events import MODEL
 from mmhall.demo.guard import telling, uploads_only
 from mmhall.demo.probe import as_data, probe
 from mmhall.demo.setups import setup
+from mmhall.demo.state import Desk
 from mmhall.demo.words import named, split_by_truth
 from mmhall.errors import OptionError
 

@@ -18,9 +18,9 @@ from mmhall.errors import MmhallError
 
 if TYPE_CHECKING:
     from mmhall.answers import Answer
+    from mmhall.generation import Stream
     from mmhall.lvlm import LVLM
     from mmhall.strategies import Strategy
-    from mmhall.generation._streaming import Stream
 
 _TOLD_EVERY = 0.08  # seconds
 

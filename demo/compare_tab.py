@@ -10,10 +10,8 @@ from typing import Any
 import gradio as gr
 from gradio.events import Dependency
 
-from mmhall.demo import share_panel
-from mmhall.demo import saliency_panel as gaze_panel
+from mmhall.demo import saliency_panel as gaze_panel, share_panel
 from mmhall.demo.compare import Column, compare
-from mmhall.demo.state import Desk, Shown
 from mmhall.demo.events import LIGHT, ORDERLY, heavy, script
 from mmhall.demo.guard import telling, uploads_only
 from mmhall.demo.limits import PROMPT, STRATEGIES, TOKENS
@@ -21,6 +19,7 @@ from mmhall.demo.pickers import FIRST_COUNT, Picker, parts_of, pickers
 from mmhall.demo.rendering import notice
 from mmhall.demo.scenes import bundled
 from mmhall.demo.setups import TEMPERATURE, Setup, setup, truth
+from mmhall.demo.state import Desk, Shown
 from mmhall.demo.view import columns_html, legend_html, scenes_html
 from mmhall.demo.words import SIGNALS, TRUTH, named
 from mmhall.errors import ImageError

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.strategies._docs import card
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import MmhallError
 from mmhall.options import Rule, parse, rules, split
-from mmhall.strategies import strategy
+from mmhall.strategies import card, strategy
 
 if TYPE_CHECKING:
-    from mmhall.adapters._base import Adapter
+    from mmhall.adapters import Adapter
 
 _SLIDER_STEPS = 100
 

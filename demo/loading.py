@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmhall.demo.state import Desk
 from mmhall.demo.pickers import redrawing, redrawn
 from mmhall.demo.setups import Setup
+from mmhall.demo.state import Desk
 
 if TYPE_CHECKING:
     from mmhall.demo.compare_tab import Board

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from mmhall.analysis import Trace
 from mmhall.demo.view import data_url
-from mmhall.analysis._trace import Trace
 
 _HINTS = {
     "saliency": "What the question is about: where the gaze shifts while its words are read. The strategy lifts it.",

@@ -11,12 +11,12 @@ import gradio as gr
 
 from mmhall.demo.api import endpoints
 from mmhall.demo.compare_tab import compare_tab
-from mmhall.demo.state import Desk
-from mmhall.demo.wire import guarded
 from mmhall.demo.probe_tab import probe_tab
 from mmhall.demo.rendering import render
 from mmhall.demo.runs_tab import runs_tab
+from mmhall.demo.state import Desk
 from mmhall.demo.waiting import failed, when_loaded
+from mmhall.demo.wire import guarded
 
 if TYPE_CHECKING:
     from mmhall.lvlm import LVLM

@@ -9,18 +9,17 @@ from typing import Any
 
 import gradio as gr
 
-from mmhall.strategies._docs import card
 from mmhall.demo import limits
-from mmhall.demo.state import Desk
 from mmhall.demo.events import ORDERLY
 from mmhall.demo.forms import component, fields, offered, values_of, written
 from mmhall.demo.guard import telling
 from mmhall.demo.limits import SPEC, STRATEGIES
 from mmhall.demo.rendering import render
+from mmhall.demo.state import Desk
 from mmhall.demo.waiting import ready, when_loaded
 from mmhall.errors import MmhallError
 from mmhall.options import parse, split
-from mmhall.strategies import strategy
+from mmhall.strategies import card, strategy
 
 _FIRST = ("greedy", "vcd", "vdd", "vhr")
 _PARTS = 3

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from mmhall.benchmarks.data.pope_wording import question_about
-from mmhall.benchmarks.scenes.world import PARTNERS
 from mmhall.benchmarks.rules.yesno import Label, parse_strict
+from mmhall.benchmarks.scenes.world import PARTNERS
 from mmhall.demo.failures import plainly
 from mmhall.demo.rendering import render
 from mmhall.demo.words import canonical

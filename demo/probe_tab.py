@@ -9,12 +9,12 @@ import gradio as gr
 
 from mmhall.demo import limits
 from mmhall.demo.compare_tab import Board
-from mmhall.demo.state import Desk, Shown
 from mmhall.demo.events import LIGHT, ORDERLY, heavy
 from mmhall.demo.guard import telling
 from mmhall.demo.probe import default_objects, probe, probe_html
 from mmhall.demo.rendering import notice
 from mmhall.demo.setups import truth
+from mmhall.demo.state import Desk, Shown
 from mmhall.demo.words import named
 from mmhall.errors import ImageError
 

@@ -10,13 +10,13 @@ from typing import Any
 import gradio as gr
 
 from mmhall.demo.compare_tab import Board
-from mmhall.demo.state import Desk
 from mmhall.demo.events import ORDERLY, WORK, script, waited
 from mmhall.demo.guard import telling
 from mmhall.demo.limits import strategies
 from mmhall.demo.loading import filled, filling
 from mmhall.demo.rendering import notice
 from mmhall.demo.setups import setup
+from mmhall.demo.state import Desk
 from mmhall.demo.waiting import ready, when_loaded
 from mmhall.errors import DataError, MmhallError, OptionError
 from mmhall.text import printable, without_home
@@ -66,8 +66,7 @@ def runs_tab(desk: Desk, board: Board, blocks: gr.Blocks, tabs: gr.Tabs) -> None
 
     @telling
     def show(name: str | None) -> Iterator[tuple[Any, ...]]:
-        from mmhall.demo.runs import found, nothing_found, open_run
-        from mmhall.demo.runs import overview as told
+        from mmhall.demo.runs import found, nothing_found, open_run, overview as told
 
         if not name:
             yield _HINT if found(desk.runs) else nothing_found(), gr.Dropdown([], value=None)

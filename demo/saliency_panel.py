@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.state import Desk, Shown
 from mmhall.demo.events import LIGHT, TELLING, heavy
 from mmhall.demo.guard import telling
-from mmhall.demo.trace_cache import look, same_word
 from mmhall.demo.rendering import render
+from mmhall.demo.state import Desk, Shown
+from mmhall.demo.trace_cache import look, same_word
 from mmhall.demo.view import data_url
 from mmhall.errors import MmhallError, OptionError
 
 if TYPE_CHECKING:
+    from mmhall.analysis import Trace
     from mmhall.demo.compare import Column
     from mmhall.demo.compare_tab import Board
-    from mmhall.analysis._trace import Trace
     from mmhall.words import Word
 
 _ANEW = "another answer came out when it was decoded again: this can happen in low precision"

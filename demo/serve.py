@@ -91,9 +91,9 @@ def serving(
         from starlette.middleware import Middleware
 
         from mmhall.demo import limits
-        from mmhall.demo.wire import NotFound
         from mmhall.demo.guard import Closed
         from mmhall.demo.page import page
+        from mmhall.demo.wire import NotFound
 
         blocks = page(model, runs=runs, owned=owned, delete_cache=(_OFTEN, _OLDEST))
         blocks.queue(max_size=limits.QUEUE, default_concurrency_limit=4, api_open=False)

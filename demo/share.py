@@ -17,11 +17,10 @@ from typing import Any, NoReturn
 
 from mmhall import __version__
 from mmhall.demo.compare import Column, ratio
-from mmhall.demo.setups import Setup
-from mmhall.demo.setups import setup as checked
+from mmhall.demo.setups import Setup, setup as checked
 from mmhall.demo.words import named, split_by_truth
 from mmhall.errors import DataError, MmhallError, PromptError
-from mmhall.models._options import as_flags
+from mmhall.models import as_flags
 from mmhall.results.export import safe
 from mmhall.text import printable
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.state import Desk, Shown, scene_number
 from mmhall.demo.events import ORDERLY, TELLING, WORK
 from mmhall.demo.guard import telling
 from mmhall.demo.loading import filled, filling
@@ -19,6 +18,7 @@ from mmhall.demo.rendering import notice, render
 from mmhall.demo.scenes import SEED, bundled
 from mmhall.demo.setups import Setup, truth
 from mmhall.demo.share import Picture, as_json, command_line, csv_text, from_json, python_code
+from mmhall.demo.state import Desk, Shown, scene_number
 from mmhall.demo.waiting import ready
 from mmhall.text import printable
 

@@ -18,8 +18,8 @@ from PIL import Image
 from mmhall.demo.failures import plainly
 
 if TYPE_CHECKING:
+    from mmhall.analysis import Trace
     from mmhall.lvlm import LVLM
-    from mmhall.analysis._trace import Trace
     from mmhall.words import Word
 
 

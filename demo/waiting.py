@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.state import Desk
 from mmhall.demo.events import LIGHT
+from mmhall.demo.state import Desk
 from mmhall.errors import ModelError
 
 if TYPE_CHECKING:

@@ -10,21 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmhall.answers import Answer as Answer
-    from mmhall.answers import Choice as Choice
-    from mmhall.answers import Uncertainty as Uncertainty
-    from mmhall.closed._calibration import Calibration as Calibration
-    from mmhall.closed._calibration import calibrate as calibrate
-    from mmhall.generation._custom import custom_generate as custom_generate
+    from mmhall.analysis import Trace as Trace
+    from mmhall.answers import Answer as Answer, Choice as Choice, Uncertainty as Uncertainty
+    from mmhall.closed import Calibration as Calibration, calibrate as calibrate
+    from mmhall.generation import custom_generate as custom_generate
     from mmhall.loading import load as load
     from mmhall.lvlm import LVLM as LVLM
-    from mmhall.options import by_model as by_model
-    from mmhall.options import option as option
-    from mmhall.strategies import Branch as Branch
-    from mmhall.strategies import Session as Session
-    from mmhall.strategies import Strategy as Strategy
-    from mmhall.strategies import strategy as strategy
-    from mmhall.analysis._trace import Trace as Trace
+    from mmhall.options import by_model as by_model, option as option
+    from mmhall.strategies import Branch as Branch, Session as Session, Strategy as Strategy, strategy as strategy
 
 _here = Path(__file__).resolve().parent
 if not (_here / "decoders").is_dir() and (_here.parent / "decoders" / "__init__.py").is_file():
@@ -33,14 +26,14 @@ if not (_here / "decoders").is_dir() and (_here.parent / "decoders" / "__init__.
 _PUBLIC = {
     "Answer": "mmhall.answers",
     "Branch": "mmhall.strategies",
-    "Calibration": "mmhall.closed._calibration",
+    "Calibration": "mmhall.closed",
     "Choice": "mmhall.answers",
     "LVLM": "mmhall.lvlm",
-    "Trace": "mmhall.analysis._trace",
+    "Trace": "mmhall.analysis",
     "Uncertainty": "mmhall.answers",
     "by_model": "mmhall.options",
-    "calibrate": "mmhall.closed._calibration",
-    "custom_generate": "mmhall.generation._custom",
+    "calibrate": "mmhall.closed",
+    "custom_generate": "mmhall.generation",
     "load": "mmhall.loading",
     "option": "mmhall.options",
     "Session": "mmhall.strategies",

@@ -26,7 +26,7 @@ from torch import Tensor
 from mmhall import files
 from mmhall.errors import ModelError
 from mmhall.files import no_file
-from mmhall.loading import UNLOADABLE, reason_of
+from mmhall.models import UNLOADABLE, reason_of
 
 NAMED = (
     'a folder that holds an open_clip model, an architecture with its weights as in "ViT-B-32/laion2b_s34b_b79k", or '

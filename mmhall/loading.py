@@ -5,30 +5,30 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers  # names are looked up when needed: an old version, which lacks some, is refused by its number
-from huggingface_hub import is_offline_mode
-from safetensors import SafetensorError
 from torch import nn
 
-from mmhall.strategies import artifacts as fitted_artifacts
-from mmhall.strategies import tuned as tuned_options
 from mmhall.errors import ModelError, OptionError
-from mmhall.files import read_text
-from mmhall.models._options import OWNER, LoadOptions
-from mmhall.models._path import MERGE, base_of, located, processor_of
 from mmhall.lvlm import LVLM
+from mmhall.models import (
+    MERGE,
+    OWNER,
+    UNLOADABLE,
+    LoadOptions,
+    base_of,
+    hint_for,
+    located,
+    origin_of,
+    placement,
+    processor_of,
+    reason_of,
+)
+from mmhall.strategies import artifacts as fitted_artifacts, tuned as tuned_options
 
-UNLOADABLE = (
-    OSError, ValueError, RuntimeError, TypeError, AttributeError, ImportError, KeyError, AssertionError,
-    ArithmeticError, SafetensorError,
-)  # fmt: skip
-_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
-_LONGEST = 600
 _REMEDY = "get files that belong together"
 
 
@@ -124,38 +124,6 @@ def _dtype(dtype: str | torch.dtype | None, options: dict[str, Any]) -> str | No
     return None if wanted is None else str(wanted).removeprefix("torch.")
 
 
-def placement(asked: LoadOptions, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `from_pretrained` takes to put the weights where they belong, in their dtype.
-
-    Raises:
-        OptionError: Two ways to quantise are given.
-        ModelError: A package is missing.
-    """
-    target = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    quantised = asked.quantize is not None or options.get("quantization_config") is not None
-    if asked.quantize is not None and options.get("quantization_config") is not None:
-        raise OptionError(OWNER, "quantize", asked.quantize, "left out beside a quantization_config")
-    device_map = target if quantised and asked.device_map is None else asked.device_map
-    if device_map is not None and find_spec("accelerate") is None:
-        what = "a device_map" if asked.device_map is not None else "quantising"
-        raise ModelError(f'{what} needs accelerate, and it is not installed; pip install "mmhall[accelerate]"')
-    if asked.quantize is not None and find_spec("bitsandbytes") is None:
-        raise ModelError("quantize needs bitsandbytes, and it is not installed; pip install bitsandbytes")
-    dtype = asked.dtype or ("float32" if _on_cpu(device_map or target) else "bfloat16")
-    placed = {**options, "dtype": dtype, "device_map": device_map}
-    if asked.quantize is not None:
-        bits = {f"load_in_{asked.quantize}": True}
-        placed["quantization_config"] = transformers.BitsAndBytesConfig(**bits, bnb_4bit_compute_dtype=dtype)
-    return placed
-
-
-def _on_cpu(where: str | Mapping[str, Any]) -> bool:
-    """Whether a device, or every one of a device map, is the CPU or its disk."""
-    if isinstance(where, str):
-        return not torch.accelerator.is_available() if where in _SPREAD else where.startswith("cpu")
-    return all(str(place).startswith(("cpu", "disk")) for place in where.values())
-
-
 def _model(source: str, asked: LoadOptions, placed: Mapping[str, Any]) -> transformers.PreTrainedModel:
     """Load a model, or peft's adapter on top of its base.
 
@@ -179,12 +147,6 @@ def _model(source: str, asked: LoadOptions, placed: Mapping[str, Any]) -> transf
     if base != source:
         _check_weights(source, model, model.load_adapter(source).to_dict(), f"{_REMEDY}, or merge it with {MERGE}")
     return model
-
-
-def origin_of(source: str, asked: LoadOptions) -> dict[str, Any]:
-    """Return what both model and processor are told of where they come from."""
-    revision, trusted = asked.revision, asked.trust_remote_code
-    return {"revision": revision, "trust_remote_code": trusted, "local_files_only": Path(source).is_dir()}
 
 
 def _processor(source: str, asked: LoadOptions) -> transformers.ProcessorMixin:
@@ -249,24 +211,3 @@ def _beyond(model: nn.Module, key: str) -> bool:
             if isinstance(stack, nn.ModuleList) and int(part) >= len(stack):
                 return True
     return False
-
-
-def hint_for(source: str) -> str:
-    """Say what may be behind an error: a file that is no JSON, or a model that may not be fetched."""
-    if not Path(source).is_dir():
-        offline = "; HF_HUB_OFFLINE is set: if files are missing, run once without it"
-        return offline if is_offline_mode() else ""
-    for file in sorted(Path(source).glob("*.json")):
-        try:
-            json.loads(read_text(file))
-        except (OSError, ValueError, RecursionError):
-            return f"; {file.name} is damaged: get an intact copy"
-    return ""
-
-
-def reason_of(error: Exception) -> str:
-    """Return what an error says, on one line; of a very long text the beginning and the end."""
-    told = " ".join(str(error).split())
-    if not told or isinstance(error, KeyError):
-        told = f"{type(error).__name__} {told}".strip()
-    return told if len(told) <= _LONGEST else f"{told[: _LONGEST // 2]} ... {told[-_LONGEST // 2 :]}"

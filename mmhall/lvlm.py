@@ -12,29 +12,40 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from mmhall.adapters import adapter_for
-from mmhall.adapters._messages import check_text
+from mmhall.adapters import adapter_for, check_text
+from mmhall.analysis import (
+    Balance,
+    Explanation,
+    HeadDivergence,
+    Trace,
+    balance,
+    checked,
+    explained,
+    head_divergence,
+    score,
+    shown,
+    watched,
+)
 from mmhall.answers import Answer, Choice, Said, Uncertainty, Usage
-from mmhall.analysis._modality_dominance import Balance, balance
-from mmhall.closed._calibration import Calibration
-from mmhall.closed._choosing import make_choosing
-from mmhall.analysis._head_divergence import HeadDivergence, head_divergence
+from mmhall.closed import Calibration, make_choosing
 from mmhall.errors import ModelError, OptionError, PromptError
-from mmhall.analysis._explanation import Explanation, explained
-from mmhall.generation._job import Kept, Recipe
-from mmhall.generation._run import run
-from mmhall.analysis._score import score
-from mmhall.generation._settings import checked_seeds, make_settings
-from mmhall.models._facts import chat_template
-from mmhall.generation._requests import Images, Prompt, make_request, make_requests
-from mmhall.strategies import Strategy
-from mmhall.strategies import strategy as make_strategy
-from mmhall.generation._streaming import Stream, Turns
+from mmhall.generation import (
+    Caller,
+    Images,
+    Kept,
+    Prompt,
+    Recipe,
+    Stream,
+    Turns,
+    checked_seeds,
+    make_request,
+    make_requests,
+    make_settings,
+    run,
+)
+from mmhall.models import chat_template, digest
+from mmhall.strategies import Strategy, strategy as make_strategy
 from mmhall.text import without_home
-from mmhall.generation._threads import Caller
-from mmhall.analysis._trace import Trace, checked, shown
-from mmhall.analysis._tracing import watched
-from mmhall.models._weights import digest
 from mmhall.words import text_tokens, words_of
 
 if TYPE_CHECKING:
@@ -111,7 +122,7 @@ class LVLM:
             strategy: Name such as "vcd(alpha=0.5)", or a strategy.
             uncertainty: Also read the answer once more with and once without the picture; see `Uncertainty`.
             scores: Keep the scores that tokens were chosen from (`Answer.scores`); not with beams or a search.
-            **settings: See `mmhall.generation._settings.Settings`.
+            **settings: See `mmhall.generation.Settings`.
 
         Raises:
             MmhallError: The picture, the prompt, the strategy or a setting is unusable.
@@ -212,7 +223,7 @@ class LVLM:
             question: As `prompt` in `generate`.
             choices: At least two distinct texts.
             calibrate: Take out the prior that the model shows when it is shown nothing: picture-free inputs, such as
-                "none" or "none+unk" (see `mmhall.strategies._picture_free.free_inputs`), or a prior fitted over a data set.
+                "none" or "none+unk" (see `mmhall.strategies.free_inputs`), or a prior fitted over a data set.
                 Without a picture there is nothing to take out.
             **options: mode, "diagonal" (divide by the prior) or "identity" (subtract it); smoothing, added to each
                 probability of the prior, 1e-4; scoring, "auto", "labels", "strings" or "compat" (as the authors of

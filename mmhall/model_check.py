@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmhall.strategies import artifacts
-from mmhall.strategies import tuned as tuned_options
 from mmhall._transformers.versions import check_version
 from mmhall.errors import ModelError
-from mmhall.models._options import LoadOptions
-from mmhall.models._path import base_of, located
+from mmhall.models import LoadOptions, base_of, located
+from mmhall.strategies import artifacts, tuned as tuned_options
 
 _KIND = "AutoModelForImageTextToText"
 
@@ -31,7 +29,7 @@ def check_model(name: str | Path, tuned: tuned_options.Where, loading: LoadOptio
     check_version()  # before anything is imported that another version lacks
     import transformers
 
-    from mmhall.loading import UNLOADABLE, hint_for, origin_of, placement, reason_of
+    from mmhall.models import UNLOADABLE, hint_for, origin_of, placement, reason_of
 
     folder = located(name)
     file = tuned_options.find(name, tuned)

@@ -16,9 +16,7 @@ import importlib
 import re
 import sys
 import warnings
-from collections.abc import Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, TimeoutError as FutureTimeoutError
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from threading import Thread
@@ -90,10 +88,22 @@ def _fulfil(loaded: Future[Any], target: str) -> None:
 class Registry:
     """A table of names, completed by entry points."""
 
-    def __init__(self, kind: str, own: Mapping[str, str], group: str, base: str) -> None:
-        """Say what kind of thing it names, our own names, the entry point group, and what all inherit from."""
-        self._kind, self._own, self._group, self._base = kind, dict(own), group, base
+    def __init__(self, kind: str, own: str, group: str, base: str) -> None:
+        """Describe the table; nothing is imported before a name is asked for.
+
+        Args:
+            kind: What it names, such as "strategy".
+            own: "module:attribute" of mmhall's own table of names to "module:attribute".
+            group: The entry point group of other packages' names.
+            base: "module:attribute" of the class that all of them derive from.
+        """
+        self._kind, self._table, self._group, self._base = kind, own, group, base
         self._unusable: dict[str, str] = {}
+
+    @property
+    def _own(self) -> dict[str, str]:
+        own: dict[str, str] = load_target(self._table)
+        return own
 
     def names(self) -> list[str]:
         """List every name that can be used, ours first."""

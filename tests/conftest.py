@@ -18,8 +18,8 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import mmhall
-from mmhall.models._path import EMBEDDED
 from mmhall.lvlm import LVLM
+from mmhall.models._path import EMBEDDED
 from tests.clip import ensure_clip
 from tests.zoo import REPRESENTATIVES, ZOO
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 
 from mmhall.attention import Op
-from mmhall.strategies._directions import mean_difference, shuffled_range
-from mmhall.analysis._fitting import read_text
-from mmhall.strategies._learned import Fit, LearnedStrategy
+from mmhall.fitting import read_text
 from mmhall.options import by_model, option
 from mmhall.strategies import Session
+from mmhall.strategies._directions import mean_difference, shuffled_range
+from mmhall.strategies._learned import Fit, LearnedStrategy
 
 
 class Last(Op):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mmhall import files, load
-from mmhall.strategies import tuned
+from mmhall.analysis._trace import Trace
 from mmhall.benchmarks.base import Source
 from mmhall.errors import MmhallError
 from mmhall.files import file_name, no_file, read_text, whole
@@ -14,7 +14,7 @@ from mmhall.images import open_image
 from mmhall.results.export import write_records
 from mmhall.results.imports import read_answers
 from mmhall.results.store import Store
-from mmhall.analysis._trace import Trace
+from mmhall.strategies import tuned
 
 
 def test_what_a_path_stands_for_is_told(tmp_path):

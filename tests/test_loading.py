@@ -12,8 +12,8 @@ from torch import nn
 
 import mmhall
 from mmhall.errors import DataError, ModelError, OptionError
-from mmhall.models._options import LoadOptions, as_flags, keyed
 from mmhall.loading import reason_of
+from mmhall.models._options import LoadOptions, as_flags, keyed
 from mmhall.models._weights import digest
 from tests.conftest import make_random_llava
 from tests.zoo import built

@@ -14,8 +14,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import mmhall
 from mmhall.adapters._base import Adapter, Request
 from mmhall.errors import ImageError, MmhallError, ModelError, OptionError, PromptError, UnknownNameError
-from mmhall.models._path import EMBEDDED
 from mmhall.lvlm import LVLM
+from mmhall.models._path import EMBEDDED
 from tests.conftest import make_random_llava
 from tests.zoo import built
 

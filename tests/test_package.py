@@ -75,28 +75,79 @@ def imported(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_"))
             if node.module == "mmhall":
                 yield from (f"mmhall.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
 
+FLOORS = (  # each imports from those before it only; modules of mmhall that are named nowhere here stand on the ground
+    ("_transformers",),
+    ("attention",),
+    ("adapters",),
+    ("models",),
+    ("strategies",),
+    ("generation",),
+    ("analysis", "closed"),
+    ("lvlm", "clip"),
+    ("loading", "model_check", "fitting", "results"),
+    ("decoders",),
+    ("benchmarks", "lmms_eval"),
+    ("demo",),
+    ("cli",),
+    ("__main__",),
+)
+
+
+def room(name):
+    """The module or package right under `mmhall` that a module belongs to."""
+    return [*name.split("."), ""][1]
+
+
 def test_imports_point_one_way():
-    """demo and cli use benchmarks and decoders, which use the rest; nobody else looks up."""
-    upper = {"mmhall.benchmarks": 2, "mmhall.decoders": 1, "mmhall.demo": 3, "mmhall.cli": 3}
+    """Also those inside functions, and those for types only."""
+    floor = {one: height for height, rooms in enumerate(FLOORS, 1) for one in rooms}
+    upward = [
+        f"{name} imports {other}"
+        for name, path in modules()
+        for other in imported(path)
+        if other.startswith("mmhall.")
+        and room(name) != room(other)
+        and name != "mmhall"
+        and floor.get(room(other), 0) >= max(floor.get(room(name), 0), 1)
+    ]
+    assert not upward, upward
 
-    def level(name):
-        return next((value for prefix, value in upper.items() if name == prefix or name.startswith(prefix + ".")), 0)
 
-    allowed = {
-        ("mmhall.strategies", "mmhall.decoders"),
-        ("mmhall.strategies._docs", "mmhall.decoders"),
-        ("mmhall.__main__", "mmhall.cli"),
-    }
-    for name, path in modules():
-        for other in imported(path):
-            if other.startswith("mmhall") and (name, other) not in allowed:
-                assert level(other) <= level(name), f"{name} imports {other}"
+def test_modules_with_an_underscore_are_imported_by_their_own_package_only():
+    private = [
+        f"{name} imports {other}"
+        for name, path in modules()
+        for other in imported(path)
+        if other.startswith("mmhall.")
+        and any(part.startswith("_") for part in other.split(".")[2:])
+        and not (name + ".").startswith(other.rpartition("._")[0] + ".")
+        and not other.startswith("mmhall._")
+    ]
+    assert not private, private
+
+
+def test_every_public_name_of_a_package_exists():
+    for package in ("attention", "adapters", "models", "strategies", "generation", "analysis", "closed"):
+        module = importlib.import_module(f"mmhall.{package}")
+        tree = ast.parse((ROOT / "mmhall" / package / "__init__.py").read_text())
+        typed = {
+            alias.name
+            for block in tree.body
+            if isinstance(block, ast.If)
+            for node in block.body
+            for alias in node.names
+        }
+        assert typed == set(module.__all__), package
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+        assert not hasattr(module, "nothing")
 
 
 def test_no_strategy_names_a_family_and_no_adapter_a_strategy():

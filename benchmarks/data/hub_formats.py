@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mmhall.benchmarks.pope import SETTINGS
 from mmhall.benchmarks.data.reading import Record
+from mmhall.benchmarks.pope import SETTINGS
 from mmhall.errors import DataError
 
 Converter = Callable[[Sequence[Any], Path], None]

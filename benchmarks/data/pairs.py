@@ -24,7 +24,7 @@ from mmhall.benchmarks.data.pope_wording import is_plural, with_article
 from mmhall.benchmarks.data.reading import find_pictures, read_records
 from mmhall.benchmarks.data.vocabulary import Vocabulary, ours
 from mmhall.errors import DataError
-from mmhall.strategies._pairs import Pair, PairSet
+from mmhall.strategies import Pair, PairSet
 
 PROMPT = "Describe this image in detail."
 LINES = 'JSON Lines such as {"picture": "a.jpg", "faithful": "...", "hallucinated": "..."}'

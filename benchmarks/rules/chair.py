@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from mmhall.benchmarks.data.reading import read_json, read_text
+from mmhall.benchmarks.data.vocabulary import Mention
 from mmhall.benchmarks.rules.tagging import using_nltk
 from mmhall.benchmarks.rules.tokens import Token, tokenize
-from mmhall.benchmarks.data.vocabulary import Mention
 from mmhall.errors import DataError
 
 RULES = ("original", "wordnet")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmhall.benchmarks.base import Benchmark
-from mmhall.benchmarks.run.endpoint import Endpoint
-from mmhall.benchmarks.rules.judged import Judged, fill
 from mmhall.benchmarks.data.reading import only_once, read_records, read_text
+from mmhall.benchmarks.rules.judged import Judged, fill
+from mmhall.benchmarks.run.endpoint import Endpoint
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.errors import DataError, EndpointError, OptionError, RunError
 from mmhall.results.judgements import Judgement, Judgements

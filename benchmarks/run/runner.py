@@ -23,11 +23,11 @@ from itertools import groupby
 
 import torch
 
-from mmhall.adapters._messages import Conversation
+from mmhall.adapters import Conversation
 from mmhall.answers import Answer
 from mmhall.benchmarks.base import Benchmark, Item
-from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.benchmarks.rules.thoughts import reopened
+from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
 from mmhall.lvlm import LVLM
 from mmhall.results.leases import STRIKES, Leases

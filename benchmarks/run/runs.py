@@ -17,17 +17,16 @@ from typing import Any
 import mmhall
 from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source, digest_of
-from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.data.hub import remarks as hub_remarks
+from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
-from mmhall.generation._settings import Settings
-from mmhall.strategies._learned import LearnedStrategy
+from mmhall.generation import Settings
 from mmhall.lvlm import LVLM
 from mmhall.options import check_known, parse
 from mmhall.results.judgements import Judgements, with_judgements
 from mmhall.results.store import Row, Store
-from mmhall.strategies import Composed, Strategy, strategy
+from mmhall.strategies import Composed, LearnedStrategy, Strategy, strategy
 from mmhall.text import without_home
 
 

@@ -1,7 +1,7 @@
 """Score answers made elsewhere: join them with a benchmark's items, and read them as those of a run.
 
-Answers are joined as `mmhall.benchmarks.run.joining` says: by id, by picture and question, or by place where each question
-is that of its place.
+Answers are joined as `mmhall.benchmarks.run.joining` says: by id, by picture and question, or by place where each
+question is that of its place.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source, file_digest
 from mmhall.benchmarks.evaluation import Evaluation
+from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.benchmarks.run.joining import Joined, join, repeats_another
 from mmhall.benchmarks.run.runs import Part
-from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.errors import DataError
 from mmhall.results.imports import IDS, MODELS, QUESTIONS, TEXTS, Given, read_answers, told
 from mmhall.results.store import Row

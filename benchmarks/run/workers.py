@@ -22,8 +22,8 @@ import mmhall
 from mmhall.benchmarks.run.runner import Progress, answer
 from mmhall.benchmarks.run.runs import Run, reopen
 from mmhall.errors import MmhallError, OptionError, RunError
-from mmhall.models._options import LoadOptions
 from mmhall.lvlm import LVLM
+from mmhall.models import LoadOptions
 from mmhall.strategies import strategy
 from mmhall.text import without_home
 

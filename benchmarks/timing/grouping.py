@@ -15,13 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmhall.adapters import adapter_for
-from mmhall.adapters._base import Adapter, Batch
-from mmhall.adapters._messages import Request
+from mmhall.adapters import Adapter, Batch, Request, adapter_for
 from mmhall.benchmarks.timing.speed import IMAGE_ID, IMAGE_TOKENS, Size, random_llava
-from mmhall.generation._job import Recipe
-from mmhall.generation._run import run
-from mmhall.generation._settings import Settings
+from mmhall.generation import Recipe, Settings, run
 from mmhall.strategies import strategy
 
 STRATEGIES = ("greedy", "vcd", "vdd")

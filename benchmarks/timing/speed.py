@@ -35,17 +35,12 @@ from transformers import (
 )
 from transformers.generation import BaseStreamer
 
-from mmhall.adapters import adapter_for
-from mmhall.adapters._base import Adapter
+from mmhall.adapters import Adapter, adapter_for
+from mmhall.analysis import Probe
 from mmhall.attention import Call, Columns, Exit, Op, Visit
 from mmhall.decoders import STRATEGIES
-from mmhall.generation._job import Job, Recipe
-from mmhall.generation._run import decode, run, source
-from mmhall.generation._settings import Settings
-from mmhall.strategies._step import Step
-from mmhall.strategies import Session, Strategy
-from mmhall.strategies import strategy as make_strategy
-from mmhall.analysis._trace import Probe
+from mmhall.generation import Job, Recipe, Settings, decode, run, source
+from mmhall.strategies import Session, Step, Strategy, strategy as make_strategy
 
 PLAIN, EAGER, BEAMS = "plain generate", "eager, output_attentions", "beam search, 5 beams"
 IMAGE_TOKENS, _TEXT_TOKENS, IMAGE_ID, _VOCABULARY = 576, 44, 3, 32000

@@ -19,9 +19,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mmhall.benchmarks.tune.objective import Figures, Gain, Progress, Scored, Sheet
 from mmhall.benchmarks.data.pictures import PictureSet
 from mmhall.benchmarks.tune.log import TuningLog
+from mmhall.benchmarks.tune.objective import Figures, Gain, Progress, Scored, Sheet
 from mmhall.errors import DataError, GenerationError, OptionError
 from mmhall.lvlm import LVLM
 from mmhall.options import rules

@@ -1,73 +1,39 @@
-"""What differs between model families, one file a way of reading pictures."""
+"""Adapters: what differs between model families, one file for each way of reading pictures.
+
+The names below, and modules without a leading underscore, are what other packages may rely on.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmhall.adapters._wrappers import unwrapped
-from mmhall.errors import ModelError
-from mmhall.registry import load_target
+from mmhall._lazy import exports
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from mmhall.adapters._base import (
+        PER_POSITION as PER_POSITION,
+        Adapter as Adapter,
+        Batch as Batch,
+        Inputs as Inputs,
+        has_picture as has_picture,
+    )
+    from mmhall.adapters._families import FAMILIES as FAMILIES, adapter_for as adapter_for
+    from mmhall.adapters._grid import Grid as Grid
+    from mmhall.adapters._messages import (
+        Conversation as Conversation,
+        Messages as Messages,
+        Request as Request,
+        Turn as Turn,
+        check_text as check_text,
+        read_messages as read_messages,
+    )
 
-    from mmhall.adapters._base import Adapter
-
-_MERGED, _QWEN, _BLIP = (
-    "mmhall.adapters.tiled:MergedAdapter",
-    "mmhall.adapters.flat:QwenAdapter",
-    "mmhall.adapters.resampled:BlipAdapter",
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "_base": "Adapter Batch Inputs PER_POSITION has_picture",
+        "_families": "FAMILIES adapter_for",
+        "_grid": "Grid",
+        "_messages": "Conversation Messages Request Turn check_text read_messages",
+    },
 )
-FAMILIES = {
-    "llava": "mmhall.adapters.llava:LlavaAdapter",
-    "vipllava": "mmhall.adapters.llava:LlavaAdapter",
-    "llava_next": "mmhall.adapters.tiled:PackedAdapter",
-    "llava_onevision": "mmhall.adapters.tiled:OneVisionAdapter",
-    "qwen2_vl": _QWEN,
-    "qwen2_5_vl": _QWEN,
-    "qwen3_vl": _QWEN,
-    "qwen3_5": _QWEN,
-    "glm4v": "mmhall.adapters.flat:Glm4vAdapter",
-    "internvl": _MERGED,
-    "gemma3": "mmhall.adapters.tiled:Gemma3Adapter",
-    "gemma4": "mmhall.adapters.flat:Gemma4Adapter",
-    "idefics2": "mmhall.adapters.resampled:ResampledAdapter",
-    "idefics3": _MERGED,
-    "smolvlm": _MERGED,
-    "paligemma": "mmhall.adapters.paligemma:PaliGemmaAdapter",
-    "blip-2": _BLIP,
-    "instructblip": _BLIP,
-    "mllama": "mmhall.adapters.mllama:MllamaAdapter",
-    "mistral3": "mmhall.adapters.tiled:Mistral3Adapter",
-    "aya_vision": _MERGED,
-    "cohere2_vision": _MERGED,
-    "llama4": "mmhall.adapters.tiled:Llama4Adapter",
-}
-_GENERIC = "mmhall.adapters._base:Adapter"
-
-
-def adapter_for(model: PreTrainedModel, processor: ProcessorMixin | None = None) -> Adapter:
-    """Return the adapter of a loaded model's family; of an unknown one, the generic adapter if that can drive it.
-
-    Args:
-        model: The model, or a wrapper around it, as peft and torch.compile make them.
-        processor: Its processor, if it is at hand.
-
-    Raises:
-        ModelError: The model lacks what mmhall needs.
-    """
-    model = unwrapped(model)
-    family = model.config.model_type
-    if family in FAMILIES:
-        known: Adapter = load_target(FAMILIES[family])(model, processor)
-        return known
-    try:
-        adapter: Adapter = load_target(_GENERIC)(model, processor)
-    except (AttributeError, NotImplementedError) as error:  # what an unknown model may lack is not known beforehand
-        raise ModelError(f"{family}: mmhall does not know this family, and it lacks what is needed: {error}") from error
-    try:
-        adapter.prove()
-    except BaseException:
-        adapter.close()
-        raise
-    return adapter

@@ -14,11 +14,25 @@ from transformers import PreTrainedModel, ProcessorMixin
 from mmhall.adapters._anatomy import SITES, Anatomy, find_decoder, find_image_token, kinds_of
 from mmhall.adapters._batch import Batch, Inputs, has_picture
 from mmhall.adapters._tower import tower_of
-from mmhall.strategies.artifacts import Artifact
-from mmhall.attention import Call, Exit, Exits, Op, OpenTower, PictureRows, Plan, active, close_door, open_door
-from mmhall.attention._dropping import Drop, check_layers
-from mmhall.attention._ops import FEATURES, VISION, overrides
-from mmhall.attention._plan import ROWS, at_site
+from mmhall.attention import (
+    FEATURES,
+    ROWS,
+    VISION,
+    Call,
+    Drop,
+    Exit,
+    Exits,
+    Op,
+    OpenTower,
+    PictureRows,
+    Plan,
+    active,
+    at_site,
+    check_layers,
+    close_door,
+    open_door,
+    overrides,
+)
 from mmhall.errors import CompositionError, ModelError
 
 
@@ -53,7 +67,7 @@ class BoundModel:
         self.kinds = kinds_of(config, len(self.layers))
         self.heads: int = config.num_attention_heads
         self.tuned: Mapping[str, Mapping[str, Any]] = {}
-        self.artifacts: Mapping[str, Artifact] = {}
+        self.artifacts: Mapping[str, Any] = {}
         self.image_token_id: int = find_image_token(model)
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
         open_door(self.decoder, self.layers, model.get_output_embeddings())

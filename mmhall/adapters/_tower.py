@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmhall.adapters._anatomy import SITES, Anatomy
-from mmhall.attention import FEATURES, VISION, Op, PictureRows, Plan, Tower
-from mmhall.attention._ops import overrides
-from mmhall.attention._plan import at_site
+from mmhall.attention import FEATURES, VISION, Op, PictureRows, Plan, Tower, at_site, overrides
 from mmhall.errors import CompositionError, ModelError
 
 

@@ -15,15 +15,11 @@ from typing import Any
 
 from PIL import Image
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
-from mmhall.attention import Exit, Op
-from mmhall.strategies._layers import written
-from mmhall.attention._ops import FEATURES, overrides
-from mmhall.attention._plan import concerns
-from mmhall.generation._job import Job, Recipe
+from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.attention import FEATURES, Exit, Op, concerns, overrides
+from mmhall.generation import Images, Job, Prompt, Recipe, make_request
 from mmhall.options import rules
-from mmhall.generation._requests import Images, Prompt, make_request
-from mmhall.strategies import Composed, Session, Strategy
+from mmhall.strategies import Composed, Session, Strategy, written
 
 QUESTION = "What is in the image?"
 _WIDTH, _HEAD = 100, 10

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
+from mmhall.analysis._teacher_forcing import check_room, read_answer
 from mmhall.attention import Call, Op
 from mmhall.errors import OptionError
-from mmhall.analysis._teacher_forcing import check_room, read_answer
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mmhall.adapters._grid import Grid
+from mmhall.adapters import Grid
 
 _ANCHORS = np.array([(20, 11, 52), (106, 23, 110), (188, 55, 84), (243, 121, 24), (252, 255, 164)], dtype=np.float32)
 _VEIL, _STRONGEST = 0.35, 0.55  # how opaque the coldest and, on top of that, the hottest spot is

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import LongTensor, Tensor, nn
 
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
+from mmhall.analysis._teacher_forcing import check_room, padded, read_answer
 from mmhall.attention import Call, Op
 from mmhall.errors import ModelError, PromptError
-from mmhall.analysis._teacher_forcing import check_room, padded, read_answer
 
 GROUPS = ("early", "middle", "late")
 

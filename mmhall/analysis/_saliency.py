@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import LongTensor, Tensor, nn
 
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Call, Op
-from mmhall.strategies._image_lift import top_half
+from mmhall.strategies import top_half
 from mmhall.words import Word, words_of
 
 

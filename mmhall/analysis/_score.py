@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
+from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.analysis._head_divergence import Compared, HeadDivergence, Kept
+from mmhall.analysis._modality_dominance import Balance, Masses
+from mmhall.analysis._teacher_forcing import check_room, padded, read_answer
 from mmhall.answers import Uncertainty
 from mmhall.attention import Op
-from mmhall.analysis._modality_dominance import Balance, Masses
-from mmhall.analysis._head_divergence import Compared, HeadDivergence, Kept
-from mmhall.generation._candidates import choosable, naming
-from mmhall.analysis._teacher_forcing import check_room, padded, read_answer
+from mmhall.generation import choosable, naming
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from mmhall._transformers.calls import keeping_logits
 from mmhall._transformers.settings import bare_settings
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Op, active
 from mmhall.errors import PromptError
-from mmhall.generation._prepare import prepare
+from mmhall.generation import prepare
 
 
 def check_room(adapter: Adapter, inputs: Inputs, width: int) -> None:

@@ -16,13 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import LongTensor, Tensor
 
+from mmhall.adapters import Adapter, Grid
 from mmhall.analysis import _heat_map as heat
-from mmhall.adapters._base import Adapter
-from mmhall.adapters._grid import Grid
+from mmhall.analysis._saliency import scale
 from mmhall.answers import Answer, Uncertainty, Usage
 from mmhall.attention import Call, Op
 from mmhall.errors import DataError, ModelError, OptionError
-from mmhall.analysis._saliency import scale
 from mmhall.words import Word
 
 _FORMAT = "mmhall trace 2"

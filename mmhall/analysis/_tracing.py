@@ -10,16 +10,14 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers.settings import bare_settings
-from mmhall.adapters._base import has_picture
+from mmhall.adapters import has_picture
+from mmhall.analysis._saliency import Gaze, informative
+from mmhall.analysis._trace import Probe
 from mmhall.answers import Said
 from mmhall.attention import Drop
 from mmhall.errors import CompositionError
-from mmhall.analysis._saliency import Gaze, informative
-from mmhall.generation._job import Job
-from mmhall.generation._run import run
-from mmhall.strategies._step import Step
-from mmhall.strategies import Strategy
-from mmhall.analysis._trace import Probe
+from mmhall.generation import Job, run
+from mmhall.strategies import Step, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class Seen:
     """What a watched request showed.
 
     Attributes:
-        rows: New tokens, (1, length), as `mmhall.generation._run.run` returns them.
+        rows: New tokens, (1, length), as `mmhall.generation.run` returns them.
         attention: (S, layers, heads, N) float32.
         shifts: Of the gaze, (layers, N) float32; see `Gaze`.
         findings: Of the strategy's ops, by name; see `Op.findings`.

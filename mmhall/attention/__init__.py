@@ -1,48 +1,56 @@
-"""Read and steer decoder and vision tower: attention through registered functions, states through hooks."""
+"""Read and edit attention and hidden states of decoder and vision tower.
 
-from mmhall.attention._columns import Columns, Groups
-from mmhall.attention._hook import NAME, close_door, open_door
-from mmhall.attention._dropping import Drop
-from mmhall.attention._exits import Exit, Exits
-from mmhall.strategies._layers import layers_named, layers_option
-from mmhall.attention._linears import few_rows
-from mmhall.attention._memory import Memory
-from mmhall.attention._ops import ATTENTION, EVERY, FEATURES, SELF_ATTENTION, VISION, Call, Op, Place, Visit
-from mmhall.attention._passes import Block, Frame
-from mmhall.attention._plan import Plan, active, reading
-from mmhall.strategies._massive import massive_dimensions, massiveness
-from mmhall.attention._tower import OpenTower, PictureRows, Tower
+The names below, and modules without a leading underscore, are what other packages may rely on.
+"""
 
-__all__ = [
-    "ATTENTION",
-    "EVERY",
-    "FEATURES",
-    "NAME",
-    "SELF_ATTENTION",
-    "VISION",
-    "Block",
-    "Call",
-    "Columns",
-    "Drop",
-    "Exit",
-    "Exits",
-    "Frame",
-    "Groups",
-    "Memory",
-    "Op",
-    "OpenTower",
-    "PictureRows",
-    "Place",
-    "Plan",
-    "Tower",
-    "Visit",
-    "active",
-    "close_door",
-    "few_rows",
-    "layers_named",
-    "layers_option",
-    "massive_dimensions",
-    "massiveness",
-    "open_door",
-    "reading",
-]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmhall._lazy import exports
+
+if TYPE_CHECKING:
+    from mmhall.attention._columns import Columns as Columns, Groups as Groups
+    from mmhall.attention._dropping import Drop as Drop, check_layers as check_layers
+    from mmhall.attention._exits import Exit as Exit, Exits as Exits
+    from mmhall.attention._hook import NAME as NAME, close_door as close_door, open_door as open_door
+    from mmhall.attention._linears import few_rows as few_rows
+    from mmhall.attention._memory import Memory as Memory
+    from mmhall.attention._ops import (
+        ATTENTION as ATTENTION,
+        EVERY as EVERY,
+        FEATURES as FEATURES,
+        SELF_ATTENTION as SELF_ATTENTION,
+        VISION as VISION,
+        Call as Call,
+        Op as Op,
+        Place as Place,
+        Visit as Visit,
+        overrides as overrides,
+    )
+    from mmhall.attention._passes import Block as Block, Frame as Frame
+    from mmhall.attention._plan import (
+        ROWS as ROWS,
+        Plan as Plan,
+        active as active,
+        at_site as at_site,
+        concerns as concerns,
+        reading as reading,
+    )
+    from mmhall.attention._tower import OpenTower as OpenTower, PictureRows as PictureRows, Tower as Tower
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "_columns": "Columns Groups",
+        "_dropping": "Drop check_layers",
+        "_exits": "Exit Exits",
+        "_hook": "NAME close_door open_door",
+        "_linears": "few_rows",
+        "_memory": "Memory",
+        "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
+        "_passes": "Block Frame",
+        "_plan": "Plan ROWS active at_site concerns reading",
+        "_tower": "OpenTower PictureRows Tower",
+    },
+)

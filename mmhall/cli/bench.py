@@ -14,7 +14,7 @@ import typer
 from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_model
 from mmhall.errors import DataError, OptionError
-from mmhall.models._options import LoadOptions
+from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.base import Benchmark, Source

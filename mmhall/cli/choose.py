@@ -9,7 +9,7 @@ import typer
 
 from mmhall.cli.loading import loads_plain_model
 from mmhall.cli.messages import MessagesFile
-from mmhall.models._options import LoadOptions
+from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
     import mmhall
@@ -45,8 +45,8 @@ def choose(
     from dataclasses import asdict
 
     import mmhall
-    from mmhall.closed._choosing import make_choosing
     from mmhall.cli.messages import asked
+    from mmhall.closed import make_choosing
 
     (about, prompt), choices = asked(image, question, messages), tuple(choice or ("yes", "no"))
     options = {"mode": mode, "scoring": scoring, "temperature": temperature, "seed": seed}

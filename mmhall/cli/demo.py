@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmhall.cli.loading import loads_model
-from mmhall.models._options import LoadOptions
+from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
@@ -46,7 +46,7 @@ def demo(
     from mmhall.cli.console import tuned_option
     from mmhall.demo.serve import Address, serving
     from mmhall.errors import MmhallError, OptionError, RunError
-    from mmhall.models._path import located
+    from mmhall.models import located
 
     user, _, password = (auth or "").partition(":")
     if auth is not None and not (user and password):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mmhall.cli.loading import loads_model
-from mmhall.models._options import LoadOptions
+from mmhall.models import LoadOptions
 
 
 @loads_model
@@ -31,7 +31,7 @@ def explain(
 
     import mmhall
     from mmhall.cli.console import tuned_option
-    from mmhall.generation._settings import make_settings
+    from mmhall.generation import make_settings
 
     options, chosen = tuned_option(tuned), mmhall.strategy(strategy)
     settings: dict[str, Any] = {"num_beams": num_beams}

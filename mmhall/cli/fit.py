@@ -10,11 +10,11 @@ import typer
 
 from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_plain_model
-from mmhall.models._options import LoadOptions
+from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
+    from mmhall.strategies import PairSet
     from mmhall.strategies.artifacts import Artifact
-    from mmhall.strategies._pairs import PairSet
 
 _SHOWN = 8  # numbers of a list
 
@@ -60,12 +60,11 @@ def fit(
     import tempfile
 
     import mmhall
-    from mmhall.strategies.artifacts import check_target, pair_of, place
     from mmhall.cli.picture_data import check_data, check_writable
     from mmhall.errors import OptionError
-    from mmhall.analysis._fitting import fit as fit_strategy
-    from mmhall.analysis._fitting import learner
+    from mmhall.fitting import fit as fit_strategy, learner
     from mmhall.model_check import check_model
+    from mmhall.strategies.artifacts import check_target, pair_of, place
 
     method = learner(strategy)
     if apply and out is not None:

@@ -10,7 +10,7 @@ import typer
 from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_model
 from mmhall.cli.messages import MessagesFile
-from mmhall.models._options import LoadOptions
+from mmhall.models import LoadOptions
 
 _DESCRIBE = "Please describe this image in detail."
 
@@ -62,7 +62,7 @@ def generate(
     from mmhall.cli.messages import asked
     from mmhall.errors import ImageError
     from mmhall.files import whole
-    from mmhall.generation._settings import make_settings
+    from mmhall.generation import make_settings
 
     if heatmap is not None:
         writable_picture(heatmap, force=force)

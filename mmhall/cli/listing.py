@@ -15,10 +15,10 @@ def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks 
     import re
 
     from mmhall.benchmarks import BENCHMARKS
-    from mmhall.strategies._docs import heading
     from mmhall.cli.console import aligned
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import UnknownNameError
+    from mmhall.strategies import heading
 
     if what == "models":
         print(_models())

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmhall.models._options import LoadOptions, keyed
+from mmhall.models import LoadOptions, keyed
 
 _PANEL = "How the model is loaded"
 _FLAGS: dict[str, tuple[Any, Any, str]] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from mmhall.generation._requests import Images, Prompt
+    from mmhall.generation import Images, Prompt
 
 MessagesFile = Annotated[
     Path | None,
@@ -35,10 +35,10 @@ def asked(image: Path | None, prompt: str | None, messages: Path | None) -> tupl
         DataError: The file cannot be read.
         ImageError: A picture cannot be opened.
     """
-    from mmhall.adapters._messages import read_messages
+    from mmhall.adapters import read_messages
     from mmhall.errors import PromptError
+    from mmhall.generation import filled
     from mmhall.images import open_image
-    from mmhall.generation._requests import filled
 
     if messages is None:
         if image is None or prompt is None:

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmhall.cli.loading import loads_model
-from mmhall.models._options import LoadOptions
+from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
-    from mmhall.strategies._docs import Card, OptionHelp
-    from mmhall.strategies import Strategy
+    from mmhall.strategies import Card, OptionHelp, Strategy
 
 _WIDTH, _HEAD = 110, 10
 
@@ -33,13 +32,12 @@ def show(
     Example: mmhall show vhr
     """
     from mmhall.benchmarks import BENCHMARKS
-    from mmhall.strategies._docs import card
     from mmhall.cli.console import tuned_option
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import OptionError
     from mmhall.model_check import check_model
     from mmhall.options import parse, split
-    from mmhall.strategies import strategy as make_strategy
+    from mmhall.strategies import card, strategy as make_strategy
 
     if model is None and tuned is not None:
         raise OptionError("show", "tuned", tuned, "given together with --model")
@@ -63,8 +61,8 @@ def show(
 def _benchmark(name: str, model: str | None) -> list[str]:
     """Tell all of a benchmark."""
     from mmhall.benchmarks import BENCHMARKS, benchmark
-    from mmhall.strategies._docs import card
     from mmhall.errors import OptionError
+    from mmhall.strategies import card
 
     if model is not None:
         raise OptionError("show", "model", model, "left out: a benchmark is the same for every model")

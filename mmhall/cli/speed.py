@@ -22,8 +22,7 @@ def speed(names: Sequence[str], given: Mapping[str, object], *, as_json: bool) -
 
     import torch
 
-    from mmhall.benchmarks.timing import grouping
-    from mmhall.benchmarks.timing import speed as timing
+    from mmhall.benchmarks.timing import grouping, speed as timing
     from mmhall.cli.console import aligned, progress
     from mmhall.errors import OptionError
 

@@ -9,7 +9,7 @@ import typer
 
 from mmhall.cli.console import some_path
 from mmhall.cli.loading import loads_model
-from mmhall.models._options import LoadOptions
+from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.tune.tuning import Tuned
@@ -44,8 +44,8 @@ def tune(
     import tempfile
 
     import mmhall
-    from mmhall.benchmarks.tune import tuning
     from mmhall.benchmarks.report.tuning import entry
+    from mmhall.benchmarks.tune import tuning
     from mmhall.benchmarks.tune.log import TuningLog
     from mmhall.cli.console import progress
     from mmhall.cli.picture_data import check_data, check_writable, read_or_draw
@@ -92,8 +92,8 @@ def _wanted(found: Tuned, model: str) -> bool:
 
 def _show(found: Tuned) -> None:
     """Print every candidate, the comparison on the other half, and the verdict."""
-    from mmhall.benchmarks.tune.objective import OBJECTIVE
     from mmhall.benchmarks.report.tuning import COLUMNS, gain_text, held_lines, sheet_text, tried_lines
+    from mmhall.benchmarks.tune.objective import OBJECTIVE
     from mmhall.cli.console import aligned
 
     print(f"objective: {OBJECTIVE}; percent\n")

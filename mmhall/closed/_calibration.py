@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,8 +30,20 @@ from torch import Tensor
 from mmhall.errors import OptionError, PromptError
 
 if TYPE_CHECKING:
-    from mmhall.lvlm import LVLM
-    from mmhall.generation._requests import Images, Prompt
+    from mmhall.answers import Choice
+    from mmhall.generation import Images, Prompt
+
+
+
+class Chooser(Protocol):
+    """What answers with one of given texts: an `mmhall.LVLM`."""
+
+    def choose_batch(
+        self, requests: Sequence[tuple[Images, Prompt]], choices: Sequence[str], calibrate: str, **options: Any
+    ) -> list[Choice]:
+        """As `mmhall.LVLM.choose_batch`."""
+        ...
+
 
 MODES = ("diagonal", "identity")
 SMOOTHING = 1e-4
@@ -143,7 +155,7 @@ class Calibration:
     @classmethod
     def fit(
         cls,
-        lvlm: LVLM,
+        lvlm: Chooser,
         requests: Sequence[tuple[Images, Prompt]],
         choices: Sequence[str] = ("yes", "no"),
         kinds: str = "none",
@@ -157,7 +169,7 @@ class Calibration:
         """Average what picture-free inputs of many questions say.
 
         Args:
-            lvlm: The model.
+            lvlm: The model, an `mmhall.LVLM`.
             requests: Pairs of picture and question, as in `LVLM.choose_batch`.
             choices: As there.
             kinds: As `calibrate` there.

@@ -9,15 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
+from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.answers import Choice, Usage
 from mmhall.closed._calibration import MODES, SMOOTHING, Calibration, calibrate, smoothed
-from mmhall.errors import OptionError, UnknownNameError
-from mmhall.strategies._picture_free import EXPECTED, free_inputs, free_kinds
 from mmhall.closed._likelihood import COMPAT_TEMPERATURE, SCORINGS, TOP, Labels, Scorer, scorer_of
-from mmhall.strategies._noise import DRAWS
-from mmhall.strategies import Strategy
-from mmhall.strategies import strategy as make_strategy
+from mmhall.errors import OptionError, UnknownNameError
+from mmhall.strategies import DRAWS, EXPECTED, Strategy, free_inputs, free_kinds, strategy as make_strategy
 
 OPTIONS = ("mode", "smoothing", "scoring", "temperature", "seed", "draw", "strategy")
 

@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers.settings import bare_settings, own_settings
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
 from mmhall.errors import OptionError, PromptError
-from mmhall.generation._candidates import choosable, naming
-from mmhall.generation._prepare import Source, prepare
-from mmhall.generation._run import first
-from mmhall.generation._state import State, prefill
+from mmhall.generation import Source, State, choosable, first, naming, prefill, prepare
 from mmhall.strategies import Strategy
 
 SCORINGS = ("auto", "labels", "strings", "compat")

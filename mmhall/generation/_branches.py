@@ -21,13 +21,12 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers import caches
-from mmhall.attention import Frame, Memory, few_rows, reading
-from mmhall.attention._exits import Exit, Exits
+from mmhall.attention import Exit, Exits, Frame, Memory, few_rows, reading
 from mmhall.generation._candidates import combined
 from mmhall.generation._lockstep import beside
 from mmhall.generation._prepare import Source
 from mmhall.generation._state import State, join, prefill, prefill_shared
-from mmhall.strategies._step import Step
+from mmhall.strategies import Step
 
 if TYPE_CHECKING:
     from mmhall.strategies import Combine

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmhall.errors import CompositionError, GenerationError
-from mmhall.strategies._step import Step
+from mmhall.strategies import Step
 
 if TYPE_CHECKING:
     from mmhall.strategies import Combine

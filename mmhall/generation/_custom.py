@@ -20,15 +20,13 @@ from transformers.generation import BaseStreamer, GenerateDecoderOnlyOutput
 
 from mmhall._transformers.calls import CACHE, given_by_caller, kept_notes
 from mmhall._transformers.settings import Resolved
-from mmhall.adapters import adapter_for
-from mmhall.adapters._base import PER_POSITION, Adapter, Inputs
+from mmhall.adapters import PER_POSITION, Adapter, Inputs, adapter_for
 from mmhall.attention import Op
 from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.generation._job import Job, Kept
 from mmhall.generation._prepare import Source
 from mmhall.generation._run import decode, source
-from mmhall.strategies import Strategy
-from mmhall.strategies import strategy as make_strategy
+from mmhall.strategies import Strategy, strategy as make_strategy
 
 # `generate` hands a callable what its signature names beyond the usual, unread: that is how it gets raw pictures.
 _RAW = (

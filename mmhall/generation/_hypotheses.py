@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
 
 RULED_OUT = -5e8  # what a strategy rules out scores less than this, and everything else more
 LENGTH_RULES = ("answer", "official")

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.generation import BaseStreamer
 
 from mmhall._transformers.settings import Resolved
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Op
 from mmhall.errors import CompositionError, PromptError
 from mmhall.generation._branches import Rows

@@ -16,8 +16,7 @@ from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTraine
 
 from mmhall._transformers.calls import captured, first_inputs, is_about_pictures
 from mmhall._transformers.settings import Resolved
-from mmhall.attention import Block, Frame, Memory, Plan
-from mmhall.attention._exits import Exit, Exits
+from mmhall.attention import Block, Exit, Exits, Frame, Memory, Plan
 from mmhall.errors import PromptError
 from mmhall.generation._shared_prefix import Shared
 

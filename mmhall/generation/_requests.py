@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmhall.adapters._messages import Conversation, Messages, Request, check_text, read_messages
+from mmhall.adapters import Conversation, Messages, Request, check_text, read_messages
 from mmhall.errors import PromptError
 from mmhall.images import ImageLike, open_image
 

@@ -14,15 +14,15 @@ from transformers import StoppingCriteria
 
 from mmhall._transformers import caches
 from mmhall._transformers.settings import Resolved, bare_settings
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Block, Frame, Memory, Op, reading
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._beams import search
 from mmhall.generation._branches import Rows
-from mmhall.generation._sampling import chain
 from mmhall.generation._candidates import Draws, choosable, naming
 from mmhall.generation._job import Decoding, Job
 from mmhall.generation._prepare import Prepared, Source, prepare
+from mmhall.generation._sampling import chain
 from mmhall.generation._shared_prefix import Shared, beginnings
 from mmhall.strategies import Session, Strategy
 from mmhall.words import decoded

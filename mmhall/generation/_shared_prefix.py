@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmhall.adapters._base import PER_POSITION, Adapter, Batch, Inputs, has_picture
+from mmhall.adapters import PER_POSITION, Adapter, Batch, Inputs, has_picture
 
 if TYPE_CHECKING:
     from mmhall.generation._prepare import Prepared

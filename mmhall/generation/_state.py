@@ -12,8 +12,7 @@ from transformers import Cache, PreTrainedModel
 
 from mmhall._transformers import caches
 from mmhall._transformers.calls import BATCH_AXIS, grown, next_inputs, with_siblings
-from mmhall.attention import Block
-from mmhall.attention._exits import Exit, Exits
+from mmhall.attention import Block, Exit, Exits
 from mmhall.generation._prepare import Source, forward
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from mmhall.errors import OptionError, UnknownNameError
-from mmhall.models._options import LoadOptions, literal
+from mmhall.models import LoadOptions, literal
 from mmhall.options import Rule, rules, split
 from mmhall.strategies import Composed, Strategy, strategy
 

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import mmhall
-from mmhall.adapters._messages import Conversation, Request
+from mmhall.adapters import Conversation, Request
 from mmhall.errors import MmhallError, OptionError, PromptError
 from mmhall.lmms_eval.arguments import OWNER, make_arguments, split_arguments, told
 from mmhall.lmms_eval.requests import (

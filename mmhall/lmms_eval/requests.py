@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmhall.adapters._messages import Conversation, Turn
+from mmhall.adapters import Conversation, Turn
 from mmhall.errors import ImageError
 from mmhall.images import open_image
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from mmhall.errors import MmhallWarning
 
 if TYPE_CHECKING:
-    from mmhall.adapters._base import Adapter
+    from mmhall.adapters import Adapter
 
 _SAMPLED = 8
 _HALF = torch.finfo(torch.float16)

@@ -1,26 +1,70 @@
-"""What a decoding strategy may be made of."""
+"""What a decoding strategy may be made of: its base classes, and the parts that strategies share.
 
-from mmhall.strategies._base import (
-    GENERAL as GENERAL,
-)
-from mmhall.strategies._base import (
-    SEARCH as SEARCH,
-)
-from mmhall.strategies._base import (
-    Branch as Branch,
-)
-from mmhall.strategies._base import (
-    Composed as Composed,
-)
-from mmhall.strategies._base import (
-    Session as Session,
-)
-from mmhall.strategies._base import (
-    Strategy as Strategy,
-)
-from mmhall.strategies._base import (
-    registered as registered,
-)
-from mmhall.strategies._base import (
-    strategy as strategy,
+The names below, and modules without a leading underscore, are what other packages may rely on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mmhall._lazy import exports
+
+if TYPE_CHECKING:
+    from mmhall.strategies._base import (
+        GENERAL as GENERAL,
+        SEARCH as SEARCH,
+        Branch as Branch,
+        Combine as Combine,
+        Composed as Composed,
+        Session as Session,
+        Strategy as Strategy,
+        strategy as strategy,
+    )
+    from mmhall.strategies._contrast import (
+        CONTRAST as CONTRAST,
+        Contrast as Contrast,
+        ContrastStrategy as ContrastStrategy,
+        contrast as contrast,
+    )
+    from mmhall.strategies._directions import (
+        mean_difference as mean_difference,
+        shuffled_range as shuffled_range,
+        sign_aligned_component as sign_aligned_component,
+    )
+    from mmhall.strategies._docs import Card as Card, OptionHelp as OptionHelp, card as card, heading as heading
+    from mmhall.strategies._image_lift import RowStrategy as RowStrategy, Steer as Steer, top_half as top_half
+    from mmhall.strategies._layers import (
+        layers_named as layers_named,
+        layers_option as layers_option,
+        written as written,
+    )
+    from mmhall.strategies._learned import Fit as Fit, LearnedStrategy as LearnedStrategy
+    from mmhall.strategies._massive import massive_dimensions as massive_dimensions, massiveness as massiveness
+    from mmhall.strategies._noise import DRAWS as DRAWS, NOISE_STEPS as NOISE_STEPS, noised as noised
+    from mmhall.strategies._pairs import USUAL as USUAL, Pair as Pair, PairSet as PairSet, uneven as uneven
+    from mmhall.strategies._picture_free import (
+        EXPECTED as EXPECTED,
+        free_inputs as free_inputs,
+        free_kinds as free_kinds,
+    )
+    from mmhall.strategies._registry import STRATEGIES as STRATEGIES
+    from mmhall.strategies._step import Step as Step
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy strategy",
+        "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
+        "_directions": "mean_difference shuffled_range sign_aligned_component",
+        "_docs": "Card OptionHelp card heading",
+        "_image_lift": "RowStrategy Steer top_half",
+        "_layers": "layers_named layers_option written",
+        "_learned": "Fit LearnedStrategy",
+        "_massive": "massive_dimensions massiveness",
+        "_noise": "DRAWS NOISE_STEPS noised",
+        "_pairs": "Pair PairSet USUAL uneven",
+        "_picture_free": "EXPECTED free_inputs free_kinds",
+        "_registry": "STRATEGIES",
+        "_step": "Step",
+    },
 )

@@ -15,24 +15,21 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from mmhall.errors import CompositionError, OptionError
 from mmhall.options import Configured, check_known, make, parse, rules, split
+from mmhall.strategies._registry import STRATEGIES
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmhall.adapters._base import Adapter, Inputs
-    from mmhall.attention import Op
-    from mmhall.attention._exits import Exit
-    from mmhall.generation._job import Decoding
+    from mmhall.adapters import Adapter, Inputs
+    from mmhall.attention import Exit, Op
     from mmhall.strategies._step import Step
-    from mmhall.registry import Registry
 
-    Combine = Callable[[Step], Tensor]
-    Search = Callable[[Decoding], Tensor]
-
+Combine: TypeAlias = "Callable[[Step], Tensor]"
+Search: TypeAlias = "Callable[[Any], Tensor]"  # of a `mmhall.generation.Decoding`
 SEARCH = "the search"  # claimed by whoever decides how to search
 TUNED = "tuned for this model"
 GENERAL = "not tuned for this model: the general default"
@@ -65,7 +62,7 @@ class Session:
         exits: Inner layers whose log-probabilities `combine` finds in the step.
         reread: Read the last token of the prompt a second time, once ops have seen the whole prompt.
         search: Takes the place of greedy, sampling and beams: it gets the batch that has been read, and returns what
-            `mmhall.generation._run.run` does.
+            `mmhall.generation.run` does.
         rows_a_beam: Rows that a search of its own decodes at most for each beam; what it costs is told by it.
         prompt_lengths: Of the main prompts, (batch,), where a search divides a score by the length of prompt and answer
             together; None: by that of the answer.
@@ -333,16 +330,7 @@ def strategy(spec: str | Strategy, **options: Any) -> Strategy:
     return _single(spec, options)
 
 
-def registered() -> Registry:
-    """Return the strategies that can be named, plug-ins included."""
-    from mmhall.decoders import STRATEGIES
-
-    return STRATEGIES
-
-
 def _single(spec: str | Strategy, options: Mapping[str, Any]) -> Strategy:
-    from mmhall.decoders import STRATEGIES
-
     if not isinstance(spec, Strategy | str):
         raise OptionError("strategy", "strategy", spec, 'a name such as "vcd", or a strategy')
     if isinstance(spec, Strategy):

@@ -14,10 +14,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs, has_picture
-from mmhall.strategies._step import Step
+from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.options import by_model, option
 from mmhall.strategies import Branch, Session, Strategy
+from mmhall.strategies._step import Step
 
 CONTRAST = "the contrast of two distributions"  # claimed by whoever combines branches
 _IMPOSSIBLE = -1e4  # stands for log 0 in a contrast branch; -inf would turn into +inf or NaN

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmhall.decoders import STRATEGIES
-from mmhall.strategies._learned import LearnedStrategy
 from mmhall.options import Rule, rules
 from mmhall.registry import Registry
+from mmhall.strategies._learned import LearnedStrategy
+from mmhall.strategies._registry import STRATEGIES
 
 SECTIONS = ("Paper", "Idea", "Formula", "Defaults", "Cost", "Differs")
 _HEAD = re.compile(r"([A-Z]\w+) {2,}(?=\S)")
@@ -200,7 +200,7 @@ def _refusal(kind: type) -> str:
     """Return what the first class that overrides `refusal` says of it, and whether models must be fitted to."""
     own = next((base for base in kind.__mro__ if "refusal" in vars(base)), None)
     refused = []
-    if own is not None and own.__module__ != "mmhall.strategies":
+    if own is not None and own.__module__ != "mmhall.strategies._base":
         first = inspect.cleandoc(vars(own)["refusal"].__doc__ or "").partition("\n")[0]
         refused.append(first.removeprefix("Refuse ").removesuffix("."))
     if issubclass(kind, LearnedStrategy):

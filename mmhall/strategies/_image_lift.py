@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.adapters._base import Adapter
+from mmhall.adapters import Adapter
 from mmhall.attention import Call, Op
 from mmhall.strategies import Strategy
 

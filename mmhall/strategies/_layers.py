@@ -17,7 +17,7 @@ from mmhall.errors import OptionError
 from mmhall.options import by_model
 
 if TYPE_CHECKING:
-    from mmhall.adapters._base import Adapter
+    from mmhall.adapters import Adapter
     from mmhall.strategies import Strategy
 
 _END = r"-?\d{1,4}|\d{1,2}(?:\.\d{1,4})?%|100%"

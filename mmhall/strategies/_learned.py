@@ -20,9 +20,9 @@ from mmhall.strategies import Strategy
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmhall.adapters._base import Adapter
-    from mmhall.strategies.artifacts import Artifact
+    from mmhall.adapters import Adapter
     from mmhall.strategies._pairs import Pair
+    from mmhall.strategies.artifacts import Artifact
 
 AS_FITTED = "as its artifact was fitted"
 

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from mmhall.attention._ops import Op, Visit
-from mmhall.attention._plan import active
+from mmhall.attention import Op, Visit, active
 
 if TYPE_CHECKING:
-    from mmhall.adapters._base import Adapter
+    from mmhall.adapters import Adapter
 
 _FOUND: WeakKeyDictionary[PreTrainedModel, Tensor] = WeakKeyDictionary()
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
 
 NOISE_STEPS = 1000
 DRAWS = ("picture", "seed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mmhall.adapters._base import Adapter, Inputs
+from mmhall.adapters import Adapter, Inputs
 from mmhall.errors import ModelError
 from mmhall.strategies._noise import DRAWS, NOISE_STEPS, noised
 
@@ -32,7 +32,7 @@ def free_inputs(adapter: Adapter, inputs: Inputs, kind: str, seed: int = 0, draw
             tokenizer has none); and, as long as with the picture, "noise": the picture at the last step of
             diffusion, "zero" and "one": normalised pixels of that value (zero is the mean colour), "black".
         seed: Of "noise".
-        draw: As in `mmhall.strategies._noise.noised`.
+        draw: As in `mmhall.strategies.noised`.
 
     Raises:
         ModelError: "unk" and "black" need the model's processor, and there is none.

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from mmhall.attention import Memory
-from mmhall.attention._exits import Exit
+from mmhall.attention import Exit, Memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,18 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load as load_tensors, save as save_tensors
 from torch import Tensor
 
 from mmhall import files
 from mmhall.errors import DataError, ModelError, OptionError
-from mmhall.models._path import learned_at
-from mmhall.models._facts import chat_template, contrasted, differing, facts, warn_if_unknown
+from mmhall.models import chat_template, contrasted, differing, facts, learned_at, warn_if_unknown
 from mmhall.options import parse
 
 if TYPE_CHECKING:
-    from mmhall.adapters._base import Adapter
+    from mmhall.adapters import Adapter
 
 FORMAT = "mmhall fitted artifact, 1"
 TENSORS, FACTS = ".safetensors", ".json"

@@ -1,6 +1,6 @@
 """Options tuned for one model: a small JSON file beside it, written by `mmhall tune` and read by `mmhall.load`.
 
-The file says for which weights its values were found, see `mmhall.models._facts`. This is compared when a model is
+The file says for which weights its values were found, see `mmhall/models/_facts.py`. This is compared when a model is
 loaded; values found for other weights are refused, never used silently.
 """
 
@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmhall import files
 from mmhall.errors import DataError, MmhallError, ModelError, OptionError, UnknownNameError
-from mmhall.strategies._learned import LearnedStrategy
-from mmhall.models._path import learned_at
-from mmhall.models._facts import contrasted, described, differing, facts, warn_if_unknown
+from mmhall.models import contrasted, described, differing, facts, learned_at, warn_if_unknown
 from mmhall.options import rules
 from mmhall.strategies import Strategy, strategy
+from mmhall.strategies._learned import LearnedStrategy
 
 if TYPE_CHECKING:
-    from mmhall.adapters._base import Adapter
+    from mmhall.adapters import Adapter
 
 FILE = "mmhall.json"
 FORMAT = "mmhall tuned options, 1"

@@ -8,8 +8,8 @@ import pytest
 
 import mmhall
 from mmhall.adapters._messages import Conversation, Request, Turn, read_messages
-from mmhall.errors import ModelError, PromptError
 from mmhall.analysis._saliency import informative
+from mmhall.errors import ModelError, PromptError
 from mmhall.generation._shared_prefix import beginnings
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built

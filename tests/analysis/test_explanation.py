@@ -13,14 +13,14 @@ import torch
 
 import mmhall
 from mmhall.adapters._base import Adapter, Inputs
-from mmhall.strategies.artifacts import Artifact
 from mmhall.attention import EVERY, VISION, Exit, Op
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError
-from mmhall.strategies._step import Step
-from mmhall.lvlm import LVLM
 from mmhall.generation._requests import make_request
+from mmhall.lvlm import LVLM
 from mmhall.strategies import Branch, Session, Strategy
+from mmhall.strategies._step import Step
+from mmhall.strategies.artifacts import Artifact
 from tests.clip import CLIP
 from tests.decoders.reference import QUIET, slow
 from tests.generation.reference import picture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mmhall.analysis import _heat_map as heat
 from mmhall.adapters._grid import Boxes, Grid
+from mmhall.analysis import _heat_map as heat
 
 
 def grid_of(*views):

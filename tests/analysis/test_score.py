@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from mmhall.adapters._base import Request
+from mmhall.analysis._score import jensen_shannon, score
 from mmhall.benchmarks.scenes.dataset import make_scene
 from mmhall.errors import OptionError, PromptError
 from mmhall.generation._prepare import Source
 from mmhall.generation._run import prepared
-from mmhall.analysis._score import jensen_shannon, score
 from mmhall.generation._settings import Settings
 from mmhall.generation._state import prefill
 from mmhall.lvlm import LVLM

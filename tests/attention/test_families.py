@@ -27,8 +27,7 @@ from mmhall.attention import Op, active
 from mmhall.errors import ModelError
 from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
-from mmhall.strategies import Branch, Session, Strategy
-from mmhall.strategies import strategy as make_strategy
+from mmhall.strategies import Branch, Session, Strategy, strategy as make_strategy
 from tests.attention.reference import (
     EVERY,
     NEW,

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmhall.attention import few_rows
-from mmhall.attention import _linears as linears
+from mmhall.attention import _linears as linears, few_rows
 from mmhall.attention._linears import close_linears, open_linears
 
 

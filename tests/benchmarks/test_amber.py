@@ -8,8 +8,8 @@ import pytest
 
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.amber import AmberD, AmberG, find_nouns, find_official_nouns
-from mmhall.benchmarks.data.amber import read_similarities
 from mmhall.benchmarks.base import Source
+from mmhall.benchmarks.data.amber import read_similarities
 from mmhall.errors import DataError, OptionError
 from tests.benchmarks.conftest import answered, totals, write_json
 

@@ -3,17 +3,16 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.chair import CAUSES, VISIBILITIES, Chair, Likely, cut, finished, score
 from mmhall.benchmarks.data.coco_words import SYNONYMS
-from mmhall.benchmarks.evaluation import evaluate
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.data.plurals import plural
-from mmhall.benchmarks.scenes.language import surface_forms
 from mmhall.benchmarks.data.vocabulary import mentions
+from mmhall.benchmarks.evaluation import evaluate
+from mmhall.benchmarks.scenes.language import surface_forms
 from mmhall.results.store import Row
 
 

@@ -9,26 +9,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mmhall.adapters._base import Request
-from mmhall.answers import Answer, Usage
+from mmhall.analysis._head_divergence import head_divergence
 from mmhall.analysis._modality_dominance import balance
+from mmhall.analysis._score import score
+from mmhall.answers import Answer, Usage
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Item, Source
-from mmhall.benchmarks.detect import SIGNALS, STRATA, Detect, tokens_of
 from mmhall.benchmarks.data.pictures import read_coco
+from mmhall.benchmarks.data.vocabulary import mentions
+from mmhall.benchmarks.detect import SIGNALS, STRATA, Detect, tokens_of
 from mmhall.benchmarks.report.page import write_page
 from mmhall.benchmarks.report.table import as_data, sections
+from mmhall.benchmarks.rules.thoughts import blanked
 from mmhall.benchmarks.run.runner import answer
 from mmhall.benchmarks.run.runs import Part, Run, reopen, start
 from mmhall.benchmarks.scenes import write_scenes
-from mmhall.benchmarks.rules.thoughts import blanked
-from mmhall.benchmarks.data.vocabulary import mentions
-from mmhall.analysis._head_divergence import head_divergence
 from mmhall.errors import DataError, OptionError
-from mmhall.analysis._score import score
 from mmhall.lvlm import LVLM
 from mmhall.results.store import Row, Store
 from mmhall.strategies import strategy

@@ -11,8 +11,8 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from PIL import Image
 
 from mmhall.benchmarks import benchmark
-from mmhall.benchmarks.data import hub
 from mmhall.benchmarks.base import Source
+from mmhall.benchmarks.data import hub
 from mmhall.benchmarks.data.pictures import read_pictures
 from mmhall.errors import DataError
 from tests.benchmarks.conftest import picture, write_json

@@ -5,8 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.data.pictures import Picture, PictureSet

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image
 
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Item, Source
-from mmhall.benchmarks.evaluation import series
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
+from mmhall.benchmarks.evaluation import series
 from mmhall.benchmarks.pope import SETTINGS, Pope
-from mmhall.benchmarks.sycophancy import LEADS, VERSIONS, Sycophancy, f1_drop
 from mmhall.benchmarks.rules.yesno import RULES
+from mmhall.benchmarks.sycophancy import LEADS, VERSIONS, Sycophancy, f1_drop
 from mmhall.errors import DataError
 from mmhall.results.store import Row
 

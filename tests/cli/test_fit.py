@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mmhall.strategies import artifacts
 from mmhall.benchmarks.run.runs import reopen
 from mmhall.benchmarks.run.workers import Model
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import RunError
 from mmhall.models._options import LoadOptions
+from mmhall.strategies import artifacts
 from tests.test_registry import install
 
 

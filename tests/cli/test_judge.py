@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.benchmarks.conftest import write_lines
-from tests.benchmarks.test_judge import TEMPLATE, replies_of, run, serving
+from tests.benchmarks.run.test_judge import TEMPLATE, replies_of, run, serving
 
 __all__ = ["run"]
 

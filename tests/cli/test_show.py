@@ -9,10 +9,10 @@ import pytest
 import typer
 
 from mmhall.benchmarks import BENCHMARKS
-from mmhall.strategies._docs import SECTIONS
 from mmhall.cli import app
 from mmhall.decoders import STRATEGIES
 from mmhall.options import rules
+from mmhall.strategies._docs import SECTIONS
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

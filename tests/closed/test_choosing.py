@@ -11,8 +11,8 @@ import torch
 import mmhall
 from mmhall.adapters._base import Request
 from mmhall.errors import GenerationError, OptionError, PromptError, UnknownNameError
-from mmhall.strategies._picture_free import FREE, free_inputs
 from mmhall.lvlm import LVLM
+from mmhall.strategies._picture_free import FREE, free_inputs
 from tests.generation.reference import QUIET, picture
 from tests.zoo import ZOO, built
 

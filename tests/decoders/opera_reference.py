@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 
 from mmhall.attention import Op
-from mmhall.strategies._step import Step
 from mmhall.strategies import Session
+from mmhall.strategies._step import Step
 from tests.generation.official import Official
 
 DEAD = -1e9

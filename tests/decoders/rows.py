@@ -22,8 +22,8 @@ import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Adapter, Inputs, Request
 from mmhall.generation._settings import Settings
-from mmhall.strategies._step import Step
 from mmhall.strategies import Session
+from mmhall.strategies._step import Step
 from tests.attention.reference import Eager
 from tests.generation.reference import FAMILIES, REQUESTS, built
 from tests.jobs import opened, run

@@ -13,8 +13,8 @@ from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
 from mmhall.decoders.dola import divergence
 from mmhall.errors import CompositionError, OptionError
-from mmhall.strategies._contrast import CONTRAST
 from mmhall.generation._settings import Settings
+from mmhall.strategies._contrast import CONTRAST
 from mmhall.strategies._step import Step
 from tests.decoders.rows import check
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said

@@ -15,9 +15,9 @@ from torch import Tensor
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
+from mmhall.analysis._saliency import Gaze, informative
 from mmhall.attention import Op, active
 from mmhall.errors import CompositionError, ModelError, OptionError
-from mmhall.analysis._saliency import Gaze, informative
 from tests.decoders.reference import FAMILIES, QUIET, REQUESTS, Slow, check, drawn, said, scored, searched, slow
 from tests.generation.reference import picture
 from tests.zoo import ZOO, llavas

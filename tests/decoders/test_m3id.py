@@ -9,10 +9,10 @@ import torch
 
 import mmhall
 from mmhall.adapters._base import Request
-from mmhall.strategies._docs import card
 from mmhall.errors import CompositionError, OptionError
-from mmhall.strategies._contrast import CONTRAST
 from mmhall.generation._run import first
+from mmhall.strategies._contrast import CONTRAST
+from mmhall.strategies._docs import card
 from mmhall.strategies._step import Step
 from tests.decoders.rows import check
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said

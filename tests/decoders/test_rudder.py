@@ -11,10 +11,10 @@ import mmhall
 from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
 from mmhall.attention import Op, active
-from mmhall.strategies._layers import named
 from mmhall.decoders.rudder import RUDDER, pooled
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
+from mmhall.strategies._layers import named
 from tests.decoders.reference import searched
 from tests.decoders.rows import check, family
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said

@@ -12,13 +12,13 @@ import torch
 import mmhall
 from mmhall.adapters._base import Request
 from mmhall.attention import Op
-from mmhall.strategies._layers import named
-from mmhall.strategies._docs import card
 from mmhall.decoders.sid import SID, LeastAttended, hidden
 from mmhall.errors import CompositionError, OptionError
-from mmhall.strategies._contrast import CONTRAST
 from mmhall.generation._settings import Settings
 from mmhall.options import rules
+from mmhall.strategies._contrast import CONTRAST
+from mmhall.strategies._docs import card
+from mmhall.strategies._layers import named
 from tests.decoders.reference import searched
 from tests.decoders.rows import IN_SEQUENCE, check, family
 from tests.generation.reference import QUIET, REQUESTS, ours, said

@@ -8,9 +8,10 @@ import torch
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
-from mmhall.attention import Op, massive_dimensions
+from mmhall.attention import Op
 from mmhall.errors import OptionError
 from mmhall.options import rules
+from mmhall.strategies import massive_dimensions
 from tests.attention.reference import See, planned
 from tests.decoders.rows import IN_SEQUENCE, SINKS, check, family, massive, var
 from tests.generation.reference import FAMILIES, QUIET

@@ -8,10 +8,10 @@ import torch
 import mmhall
 from mmhall.adapters._base import Request
 from mmhall.errors import OptionError
+from mmhall.strategies import Branch, Session
 from mmhall.strategies._contrast import Contrast
 from mmhall.strategies._picture_free import FREE, free_inputs
 from mmhall.strategies._step import Step
-from mmhall.strategies import Branch, Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said, searched, separately
 
 pytestmark = QUIET

@@ -9,8 +9,8 @@ import pytest
 
 from mmhall.demo.compare import Column, compare, ratio
 from mmhall.errors import MmhallError
-from mmhall.strategies import strategy
 from mmhall.generation._streaming import Stream
+from mmhall.strategies import strategy
 from tests.threads import own_threads
 
 PROMPT = "Please describe this image in detail."

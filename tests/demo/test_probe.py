@@ -11,9 +11,9 @@ from PIL import ImageOps
 
 import mmhall
 from mmhall.benchmarks.data.pope_wording import question_about
+from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.benchmarks.scenes import make_scene
 from mmhall.benchmarks.scenes.world import NAMES, are_partners
-from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.demo.probe import COMMON, MOST, as_data, default_objects, percent, probe, probe_html
 from mmhall.demo.scenes import bundled
 from tests.demo.visitor import as_file

@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mmhall.benchmarks.report.table import cost_lines, remarks, sections
-from mmhall.benchmarks.run.runs import reopen
 from mmhall.benchmarks.data.vocabulary import mentions
+from mmhall.benchmarks.report.table import cost_lines, remarks, sections
 from mmhall.benchmarks.rules.yesno import parse_strict
+from mmhall.benchmarks.run.runs import reopen
 from mmhall.demo.runs import (
     CAUSES,
     disagreements,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mmhall.benchmarks.scenes import make_scene
-from mmhall.demo.state import Desk, scene_number
 from mmhall.demo.setups import truth
+from mmhall.demo.state import Desk, scene_number
 
 
 @pytest.fixture

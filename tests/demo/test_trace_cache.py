@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 import mmhall
-from mmhall.demo.state import Desk, Shown
 from mmhall.demo.saliency_panel import gaze_html, traced
+from mmhall.demo.state import Desk, Shown
 from mmhall.demo.trace_cache import Traces, look, same_word, size_of
 from mmhall.errors import MmhallError, OptionError
 from mmhall.words import Word, words_of

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageColor, ImageDraw
 
 from mmhall.demo.typeset import BLUE, TINT, VERMILLION, Fragment, Paragraph, font, fragments, plain, tag, wrapped

@@ -30,8 +30,8 @@ from mmhall.results.imports import read_answers
 from mmhall.results.leases import alive
 from mmhall.results.store import FILE, Store
 from tests.benchmarks import siege
-from tests.benchmarks.test_pope_files import lines, question, write_set
-from tests.benchmarks.test_workers import rows
+from tests.benchmarks.data.test_pope_files import lines, question, write_set
+from tests.benchmarks.run.test_workers import rows
 from tests.cli.test_commands import interrupted
 from tests.faults.support import embedded, refuses, told_by
 from tests.results.test_damage import TestFullDisk, in_a_process

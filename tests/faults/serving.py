@@ -31,8 +31,7 @@ from mmhall.models._path import EMBEDDED, located
 from mmhall.results.export import safe
 from mmhall.results.imports import read_answers
 from mmhall.strategies import strategy
-from mmhall.strategies.tuned import place
-from mmhall.strategies.tuned import read as read_tuned
+from mmhall.strategies.tuned import place, read as read_tuned
 from tests.demo import test_limits, test_safety
 from tests.demo.visitor import Visitor, as_file
 from tests.faults.support import command, embedded, refuses, told_by

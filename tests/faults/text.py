@@ -16,10 +16,10 @@ from mmhall.adapters._base import Request
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.pope import Pope
 from mmhall.benchmarks.report.page import write_page
+from mmhall.benchmarks.rules.yesno import tally
 from mmhall.benchmarks.run.runs import reopen, start
 from mmhall.benchmarks.run.samples import COLUMNS, flat, samples
 from mmhall.benchmarks.scenes import write_scenes
-from mmhall.benchmarks.rules.yesno import tally
 from mmhall.demo.compare import Column
 from mmhall.demo.rendering import notice
 from mmhall.demo.runs import disagreements, disagreements_html, overview

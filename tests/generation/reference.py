@@ -16,8 +16,8 @@ import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Adapter, Inputs, Request
 from mmhall.generation._settings import Settings
-from mmhall.strategies._step import Step
 from mmhall.strategies import Session
+from mmhall.strategies._step import Step
 from tests.jobs import run
 from tests.zoo import ZOO
 

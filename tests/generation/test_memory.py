@@ -17,9 +17,9 @@ from mmhall.attention import Op
 from mmhall.decoders.opera import Opera, Retrospection, Watch
 from mmhall.errors import CompositionError
 from mmhall.generation._settings import Settings
-from mmhall.strategies._step import Step
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
+from mmhall.strategies._step import Step
 from tests.attention.reference import Eager
 from tests.clip import CLIP
 from tests.conftest import make_random_llava

@@ -10,11 +10,11 @@ import torch
 
 import mmhall
 from mmhall.adapters import adapter_for
-from mmhall.attention import VISION, Op
 from mmhall.analysis._teacher_forcing import read_answer
+from mmhall.attention import VISION, Op
 from mmhall.generation._settings import Settings
-from mmhall.strategies._step import Step
 from mmhall.strategies import Branch, Session, Strategy
+from mmhall.strategies._step import Step
 from tests.attention.tower import Edit, doubled, hooked, traces, waved
 from tests.generation import reference
 from tests.generation.reference import LENGTH, QUIET, REQUESTS, cut, ours, separately, theirs

@@ -4,8 +4,7 @@ import csv
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from pyarrow import parquet
 
 from mmhall.errors import OptionError, RunError

@@ -14,16 +14,14 @@ import safetensors.torch
 import torch
 
 import mmhall
-from mmhall.strategies import artifacts
-from mmhall.strategies import tuned
 from mmhall.errors import CompositionError, DataError, FitError, MmhallWarning, ModelError, OptionError, PromptError
-from mmhall.analysis._fitting import fit
-from mmhall.strategies._learned import Fit
+from mmhall.fitting import fit
+from mmhall.generation._requests import make_request
 from mmhall.lvlm import LVLM
 from mmhall.options import by_model
+from mmhall.strategies import Composed, artifacts, tuned
+from mmhall.strategies._learned import Fit
 from mmhall.strategies._pairs import Pair, PairSet
-from mmhall.generation._requests import make_request
-from mmhall.strategies import Composed
 from tests.conftest import make_random_llava
 from tests.lean import Lean
 

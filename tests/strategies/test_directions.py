@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 
+from mmhall.errors import FitError
 from mmhall.strategies._directions import (
     mean_difference,
     projected_out,
     shuffled_range,
     sign_aligned_component,
 )
-from mmhall.errors import FitError
 
 CLOSE = {"rtol": 0.0, "atol": 1e-4}
 SAMPLES = torch.tensor([[1.0, 0.0], [3.0, 2.0], [8.0, 7.0]])

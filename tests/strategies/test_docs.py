@@ -14,11 +14,11 @@ import pytest
 import mmhall
 from mmhall import registry
 from mmhall.benchmarks import BENCHMARKS
-from mmhall.strategies._docs import SECTIONS, card, heading, parsed
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import PluginError, UnknownNameError
 from mmhall.options import by_model, rules
 from mmhall.strategies import Session, Strategy
+from mmhall.strategies._docs import SECTIONS, card, heading, parsed
 
 NAMES = STRATEGIES.names()
 

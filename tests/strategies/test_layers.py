@@ -6,14 +6,13 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import mmhall
-from mmhall.strategies._layers import layers_named, named, readable, written
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError
 from mmhall.options import rules
+from mmhall.strategies._layers import layers_named, named, readable, written
 from tests.generation.reference import ours
 
 depths = st.integers(1, 80)

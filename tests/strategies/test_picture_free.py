@@ -9,8 +9,8 @@ from PIL import Image
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import PER_POSITION, Request
 from mmhall.errors import ModelError
-from mmhall.strategies._picture_free import FREE, free_inputs, free_kinds
 from mmhall.strategies._noise import noised
+from mmhall.strategies._picture_free import FREE, free_inputs, free_kinds
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours
 from tests.zoo import built
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.strategies import tuned
 from mmhall.adapters import adapter_for
 from mmhall.errors import CompositionError, DataError, MmhallError, MmhallWarning, ModelError, OptionError
-from mmhall.models._path import EMBEDDED
 from mmhall.lvlm import LVLM
 from mmhall.models._facts import differing, facts
+from mmhall.models._path import EMBEDDED
+from mmhall.strategies import tuned
 from tests.conftest import make_random_llava
 from tests.zoo import ZOO, built
 

@@ -14,13 +14,12 @@ import pytest
 from datasets import Dataset, Features, Image, Sequence, Value, load_dataset
 from PIL import Image as Pil
 
-from mmhall.benchmarks.data import hub
-from mmhall.benchmarks.data import hub_formats
 from mmhall.benchmarks.amber import AmberG
 from mmhall.benchmarks.base import Source
+from mmhall.benchmarks.data import hub, hub_formats
+from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.benchmarks.hallusion import Hallusion
 from mmhall.benchmarks.mme import Mme
-from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.errors import DataError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -10,8 +10,8 @@ from PIL import Image
 
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
-from mmhall.benchmarks.pope import SETTINGS, Pope
 from mmhall.benchmarks.data.pope_files import read_questions, write_questions
+from mmhall.benchmarks.pope import SETTINGS, Pope
 from mmhall.benchmarks.rules.yesno import tally
 from mmhall.errors import DataError
 from mmhall.results.store import Row

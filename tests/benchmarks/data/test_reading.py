@@ -4,15 +4,14 @@ import json
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from mmhall.benchmarks.amber import AmberD, AmberG
 from mmhall.benchmarks.base import Source
+from mmhall.benchmarks.data.reading import Record, find_pictures, read_records, read_text
 from mmhall.benchmarks.hallusion import Hallusion
 from mmhall.benchmarks.mme import Mme
 from mmhall.benchmarks.mmhal import MmHal
-from mmhall.benchmarks.data.reading import Record, find_pictures, read_records, read_text
 from mmhall.errors import DataError
 from tests.benchmarks.conftest import picture, write_json, write_lines
 from tests.benchmarks.test_hallusion import RECORDS

@@ -5,8 +5,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.chair import Chair

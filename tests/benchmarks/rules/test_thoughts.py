@@ -7,16 +7,16 @@ import pytest
 import mmhall
 from mmhall.answers import Said
 from mmhall.benchmarks import amber, benchmark, hallusion, mme
-from mmhall.benchmarks.rules import yesno
 from mmhall.benchmarks.base import Item, Source
-from mmhall.benchmarks.tune.objective import Sheet
 from mmhall.benchmarks.data.pictures import read_coco
+from mmhall.benchmarks.data.vocabulary import mentions
 from mmhall.benchmarks.report.table import as_data, remarks
+from mmhall.benchmarks.rules import yesno
+from mmhall.benchmarks.rules.thoughts import blanked, silent, spoken
 from mmhall.benchmarks.run.runner import _asked
 from mmhall.benchmarks.run.runs import Part
 from mmhall.benchmarks.scenes import write_scenes
-from mmhall.benchmarks.rules.thoughts import blanked, silent, spoken
-from mmhall.benchmarks.data.vocabulary import mentions
+from mmhall.benchmarks.tune.objective import Sheet
 from mmhall.words import spans_of
 from tests.benchmarks.conftest import answered
 

@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.run.endpoint import Endpoint
 from mmhall.benchmarks.hallusion import Hallusion
-from mmhall.benchmarks.run.judge import import_judgements, judge, part_to_judge, requests, template_of, write_requests
-from mmhall.benchmarks.rules.judged import fill
 from mmhall.benchmarks.mmhal import MmHal
+from mmhall.benchmarks.rules.judged import fill
+from mmhall.benchmarks.run.endpoint import Endpoint
+from mmhall.benchmarks.run.judge import import_judgements, judge, part_to_judge, requests, template_of, write_requests
 from mmhall.benchmarks.run.runs import Run, reopen
 from mmhall.errors import DataError, EndpointError, OptionError, RunError
 from mmhall.results.judgements import Judgement, Judgements, with_judgements

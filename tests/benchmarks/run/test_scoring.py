@@ -3,15 +3,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pope import Pope
+from mmhall.benchmarks.rules.yesno import tally
 from mmhall.benchmarks.run.scoring import score
 from mmhall.benchmarks.sycophancy import Sycophancy
-from mmhall.benchmarks.rules.yesno import tally
 from mmhall.errors import DataError
 
 NAMES = {"random": ("dog", "cup", "car", "tv"), "popular": ("dog", "bed", "car", "tv")}

@@ -19,8 +19,8 @@ import mmhall
 from mmhall.benchmarks.run import cluster as cluster_module
 from mmhall.benchmarks.run.runner import answer
 from mmhall.benchmarks.run.runs import reopen
-from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.run.workers import Job, Model, _Worker
+from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import RunError
 from mmhall.models._options import LoadOptions
 from mmhall.results.leases import Leases, alive, me

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from mmhall.adapters import adapter_for
-from mmhall.benchmarks.timing import grouping
-from mmhall.benchmarks.timing import speed
+from mmhall.benchmarks.timing import grouping, speed
 from mmhall.generation._shared_prefix import beginnings
 
 TINY = speed.Size(2, 128, torch.float32)

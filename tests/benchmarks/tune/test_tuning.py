@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from mmhall.benchmarks.chair import Chair
-from mmhall.benchmarks.evaluation import evaluate
-from mmhall.benchmarks.tune.objective import Figures, Gain, Scored, Sheet
 from mmhall.benchmarks.data.pictures import read_coco
+from mmhall.benchmarks.evaluation import evaluate
 from mmhall.benchmarks.pope import Pope
 from mmhall.benchmarks.report.tuning import entry, held_lines, tried_lines
 from mmhall.benchmarks.scenes import write_scenes
-from mmhall.benchmarks.tune.tuning import Candidate, _search, choose, expected, halves, tries_of, tune
 from mmhall.benchmarks.tune.log import TuningLog
+from mmhall.benchmarks.tune.objective import Figures, Gain, Scored, Sheet
+from mmhall.benchmarks.tune.tuning import Candidate, _search, choose, expected, halves, tries_of, tune
 from mmhall.errors import DataError, GenerationError, OptionError
 from mmhall.options import by_model, option
 from mmhall.results.store import Row

@@ -10,20 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import mmhall
-from mmhall.strategies.artifacts import Artifact
+from mmhall.analysis import check_room, read_answer
 from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
-from mmhall.analysis._teacher_forcing import check_room, read_answer
-from mmhall.strategies._learned import LearnedStrategy
-from mmhall.models._facts import chat_template, described
-from mmhall.strategies._pairs import USUAL, PairSet, uneven
-from mmhall.generation._requests import Images, Prompt, make_request
-from mmhall.strategies import Strategy, registered
-from mmhall.strategies import strategy as make_strategy
+from mmhall.generation import Images, Prompt, make_request
+from mmhall.models import chat_template, described
+from mmhall.strategies import STRATEGIES, USUAL, LearnedStrategy, PairSet, Strategy, strategy as make_strategy, uneven
+from mmhall.strategies.artifacts import Artifact
 from mmhall.words import text_tokens
 
 if TYPE_CHECKING:
-    from mmhall.adapters._base import Adapter
+    from mmhall.adapters import Adapter
     from mmhall.lvlm import LVLM
 
 
@@ -45,7 +42,7 @@ def learner(strategy: str | Strategy) -> LearnedStrategy:
 
 def _learning() -> list[str]:
     """Name the strategies that can be fitted."""
-    strategies = registered()
+    strategies = STRATEGIES
     return [name for name in strategies.names() if issubclass(strategies.load(name), LearnedStrategy)]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmhall.adapters import adapter_for
-from mmhall.analysis._fitting import read_text
+from mmhall.fitting import read_text
 from mmhall.generation._requests import make_request
 from tests.lean import Last
 from tests.zoo import ZOO, built

@@ -1,0 +1,54 @@
+"""What transformers is told when it loads a model: where the weights go, in which precision, from which revision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from mmhall.errors import ModelError, OptionError
+from mmhall.models._options import OWNER, LoadOptions
+
+_SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def placement(asked: LoadOptions, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `from_pretrained` takes to put the weights where they belong, in their dtype.
+
+    Raises:
+        OptionError: Two ways to quantise are given.
+        ModelError: A package is missing.
+    """
+    target = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    quantised = asked.quantize is not None or options.get("quantization_config") is not None
+    if asked.quantize is not None and options.get("quantization_config") is not None:
+        raise OptionError(OWNER, "quantize", asked.quantize, "left out beside a quantization_config")
+    device_map = target if quantised and asked.device_map is None else asked.device_map
+    if device_map is not None and find_spec("accelerate") is None:
+        what = "a device_map" if asked.device_map is not None else "quantising"
+        raise ModelError(f'{what} needs accelerate, and it is not installed; pip install "mmhall[accelerate]"')
+    if asked.quantize is not None and find_spec("bitsandbytes") is None:
+        raise ModelError("quantize needs bitsandbytes, and it is not installed; pip install bitsandbytes")
+    dtype = asked.dtype or ("float32" if _on_cpu(device_map or target) else "bfloat16")
+    placed = {**options, "dtype": dtype, "device_map": device_map}
+    if asked.quantize is not None:
+        bits = {f"load_in_{asked.quantize}": True}
+        placed["quantization_config"] = transformers.BitsAndBytesConfig(**bits, bnb_4bit_compute_dtype=dtype)
+    return placed
+
+
+def _on_cpu(where: str | Mapping[str, Any]) -> bool:
+    """Whether a device, or every one of a device map, is the CPU or its disk."""
+    if isinstance(where, str):
+        return not torch.accelerator.is_available() if where in _SPREAD else where.startswith("cpu")
+    return all(str(place).startswith(("cpu", "disk")) for place in where.values())
+
+
+def origin_of(source: str, asked: LoadOptions) -> dict[str, Any]:
+    """Return what both model and processor are told of where they come from."""
+    revision, trusted = asked.revision, asked.trust_remote_code
+    return {"revision": revision, "trust_remote_code": trusted, "local_files_only": Path(source).is_dir()}

@@ -1,0 +1,9 @@
+"""Every strategy that can be named: those of `mmhall.decoders`, and those of other packages."""
+
+from __future__ import annotations
+
+from mmhall.registry import Registry
+
+STRATEGIES = Registry(
+    "strategy", "mmhall.decoders:BUILT_IN", group="mmhall.strategies", base="mmhall.strategies:Strategy"
+)

@@ -25,7 +25,7 @@ _KINDS = (
 )
 
 
-def no_file(path: Path) -> str | None:
+def why_not_a_file(path: Path) -> str | None:
     """Say why a path is no file, such as "does not exist" or "is a folder"; None: it is one.
 
     Args:
@@ -66,10 +66,10 @@ def read_text(path: Path) -> str:
     size = path.stat().st_size
     if size > LONGEST:
         raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than the limit of {LONGEST:,}", str(path))
-    return path.read_text(encoding=encoding(path))
+    return path.read_text(encoding=detect_encoding(path))
 
 
-def encoding(path: Path) -> str:
+def detect_encoding(path: Path) -> str:
     """Return the encoding that a text file's first bytes tell: UTF-16, which Windows writes, or else UTF-8.
 
     Raises:
@@ -80,7 +80,7 @@ def encoding(path: Path) -> str:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a name to write a file under; it takes its place when it is complete, else the old one stays.
 
     Raises:
@@ -97,6 +97,6 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _check_file(path: Path) -> None:
-    told = no_file(path)
+    told = why_not_a_file(path)
     if told in ("is a pipe", "is a device", "is a socket"):
         raise OSError(errno.EINVAL, f"it {told}", str(path))

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from mmhall.errors import ImageError, MmhallWarning
-from mmhall.files import no_file
+from mmhall.files import why_not_a_file
 
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 * 1024**2  # of a file: its metadata is read into memory, however large
@@ -64,7 +64,7 @@ def open_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
     if not isinstance(source, str | Path):
         raise ImageError(f"a picture must be a path or a PIL image, got {type(source).__name__}")
     path = Path(source)
-    reason = no_file(path)
+    reason = why_not_a_file(path)
     if reason is not None:
         raise ImageError(f"{path}: {reason}; give the path of a picture file")
     if path.stat().st_size > MAX_BYTES:

@@ -32,10 +32,10 @@ ANSWER_CLOSE = re.compile(rf"</{_ANSWER}>|<\|end{_BARRED_ANSWER}", re.IGNORECASE
 _CHANNEL = ("<|channel|>", "<|message|>")  # two tokens and a word between them are one mark
 
 
-def is_mark(token: str) -> bool:
+def is_thought_mark(token: str) -> bool:
     """Tell whether a special token marks thoughts or an answer, or belongs to such a mark.
 
-    >>> is_mark("</think>"), is_mark("<|channel|>"), is_mark("<|im_end|>")
+    >>> is_thought_mark("</think>"), is_thought_mark("<|channel|>"), is_thought_mark("<|im_end|>")
     (True, True, False)
     """
     return token in _CHANNEL or any(kind.fullmatch(token) for kind in (OPEN, CLOSE, ANSWER_OPEN, ANSWER_CLOSE))

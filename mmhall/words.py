@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Any
 
-from mmhall.thoughts import is_mark
+from mmhall.thoughts import is_thought_mark
 
 FUNCTION_WORDS = frozenset(
     re.findall(
@@ -59,12 +59,12 @@ def special_tokens(tokenizer: Any) -> dict[str, int]:
     return {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
-def text_tokens(tokenizer: Any, text: str) -> list[int]:
+def tokenize_answer(tokenizer: Any, text: str) -> list[int]:
     """Return the tokens of a text as an answer holds them; special tokens typed in it stay text."""
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
-def decoded(tokenizer: Any, token_ids: Sequence[int]) -> str:
+def decode_answer(tokenizer: Any, token_ids: Sequence[int]) -> str:
     """Decode an answer; special tokens are left out, save the marks of thoughts, which tell what is no answer.
 
     Args:
@@ -81,30 +81,30 @@ def decoded(tokenizer: Any, token_ids: Sequence[int]) -> str:
 @lru_cache(maxsize=8)
 def _marks(tokenizer: Any) -> dict[int, str]:
     """Return a tokenizer's special tokens that mark thoughts, by id."""
-    return {index: token for token, index in special_tokens(tokenizer).items() if is_mark(token)}
+    return {index: token for token, index in special_tokens(tokenizer).items() if is_thought_mark(token)}
 
 
-def words_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:
+def split_words(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:
     """Split a decoded text into words.
 
     Args:
         tokenizer: Decodes; special tokens are left out.
         token_ids: The whole answer.
     """
-    return tuple(word for word, _ in placed_words(tokenizer, token_ids)[1])
+    return tuple(word for word, _ in locate_words(tokenizer, token_ids)[1])
 
 
-def placed_words(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tuple[Word, int]]]:
+def locate_words(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tuple[Word, int]]]:
     """Return a decoded text, special tokens left out, and each word of it with its first character.
 
     Args:
         tokenizer: Decodes.
         token_ids: The whole answer.
     """
-    text, spans = spans_of(tokenizer, token_ids)
+    text, spans = token_spans(tokenizer, token_ids)
     found = []
     for match in re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", text):
-        tokens = tokens_within(spans, *match.span())
+        tokens = tokens_in_span(spans, *match.span())
         if tokens:
             found.append((Word(match.group(), tokens), match.start()))
     return text, found
@@ -125,21 +125,21 @@ class Span:
     end: int
 
 
-def spans_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, tuple[Span, ...]]:
+def token_spans(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, tuple[Span, ...]]:
     """Return a decoded text, and which token wrote what of it; special tokens are left out.
 
     Args:
         tokenizer: Decodes.
         token_ids: The whole answer.
     """
-    read = [len(decoded(tokenizer, token_ids[: i + 1])) for i in range(len(token_ids))]
+    read = [len(decode_answer(tokenizer, token_ids[: i + 1])) for i in range(len(token_ids))]
     ends = list(accumulate(reversed(read), min))[::-1]  # the bytes of half a letter may read as more than one
     starts = [min(low, high - 1) for low, high in zip([0, *ends], ends, strict=False)]  # more bytes of the same letter
     silent = set(special_tokens(tokenizer).values())
     spans = (Span(i, *span) for i, span in enumerate(zip(starts, ends, strict=True)) if token_ids[i] not in silent)
-    return decoded(tokenizer, token_ids), tuple(spans)
+    return decode_answer(tokenizer, token_ids), tuple(spans)
 
 
-def tokens_within(spans: Sequence[Span], start: int, end: int) -> tuple[int, ...]:
+def tokens_in_span(spans: Sequence[Span], start: int, end: int) -> tuple[int, ...]:
     """Return the tokens that wrote any of the characters from `start` up to `end`, in order."""
     return tuple(span.token for span in spans if span.start < end and span.end > start)

@@ -91,7 +91,7 @@ def shorten(cache: Cache | None, layer: int, missing: int) -> None:
     raise ModelError(f"tokens cannot be dropped from layer {layer} of a cache of kind {kind}; use a dynamic cache")
 
 
-def columns(cache: Cache | None, layer: int) -> int:
+def count_columns(cache: Cache | None, layer: int) -> int:
     """Return how many key columns a layer holds that dropped tokens.
 
     Raises:
@@ -130,7 +130,7 @@ def replace_newest(cache: Cache | None, layer: int, rows: slice, keys: Tensor, v
     held.values[rows, :, -values.shape[2] :] = values.to(held.values)
 
 
-def joinable(caches: Sequence[DynamicCache]) -> bool:
+def can_join(caches: Sequence[DynamicCache]) -> bool:
     """Whether every layer of every cache holds keys that can be padded on the left, or a state without positions.
 
     A layer of cross-attention holds as many keys as there are image positions: it can be joined where
@@ -153,7 +153,7 @@ def joinable(caches: Sequence[DynamicCache]) -> bool:
 
 
 def join(caches: Sequence[DynamicCache]) -> DynamicCache:
-    """Put the rows of all caches into the first, padding shorter ones on the left; they must be `joinable`.
+    """Put the rows of all caches into the first, padding shorter ones on the left; they must be `can_join`.
 
     A position in the padding must be masked from then on. The other caches are used up.
     """
@@ -162,7 +162,7 @@ def join(caches: Sequence[DynamicCache]) -> DynamicCache:
     return caches[0]
 
 
-def taken(cache: DynamicCache, rows: Tensor) -> DynamicCache:
+def copy_rows(cache: DynamicCache, rows: Tensor) -> DynamicCache:
     """Copy some rows of a cache, repeated or not; the cache itself stays as it is."""
     copied = copy.copy(cache)
     copied.layers = [copy.copy(layer) for layer in cache.layers]
@@ -173,7 +173,7 @@ def taken(cache: DynamicCache, rows: Tensor) -> DynamicCache:
     return copied
 
 
-def splittable(cache: DynamicCache) -> bool:
+def can_split(cache: DynamicCache) -> bool:
     """Whether tokens can be tried side by side: every layer holds a key for each position, or none at all."""
     recurrent = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers)
     if type(cache) is not DynamicCache or recurrent:
@@ -181,22 +181,22 @@ def splittable(cache: DynamicCache) -> bool:
     return all(type(layer) in _BY_POSITION or _holds_nothing(layer) for layer in cache.layers)
 
 
-def lengths(cache: DynamicCache) -> list[int]:
+def record_lengths(cache: DynamicCache) -> list[int]:
     """Return how many positions each layer has seen, and have sliding layers hold on to what the next pass drops."""
     cache.activate_past_recording()
     return [0 if _holds_nothing(layer) else layer.get_seq_length() for layer in cache.layers]
 
 
-def keep(
-    cache: DynamicCache, before: Sequence[int], rows: Tensor, siblings: Tensor | None, own: int | None = None
+def keep_rows(
+    cache: DynamicCache, before: Sequence[int], rows: Tensor, candidates: Tensor | None, own: int | None = None
 ) -> None:
     """Make new rows, each of an old one and one of the tokens it was fed side by side.
 
     Args:
-        cache: Fed tokens since `lengths` was asked.
-        before: What `lengths` said.
+        cache: Fed tokens since `record_lengths` was asked.
+        before: What `record_lengths` said.
         rows: 0-based, of each new row, (N,).
-        siblings: 0-based, of each new row, (N,); None: the tokens are all dropped.
+        candidates: 0-based, of each new row, (N,); None: the tokens are all dropped.
         own: Only so many of the newest positions, siblings apart, differ between a row and the one it replaces, and
             there are as many rows as before; None: any may.
     """
@@ -210,16 +210,16 @@ def keep(
             continue
         held = layer.keys.shape[2] - grown
         first = 0 if own is None else max(0, held - own)
-        layer.keys = _kept(layer.keys, first, held, rows, siblings)
-        layer.values = _kept(layer.values, first, held, rows, siblings)
+        layer.keys = _kept(layer.keys, first, held, rows, candidates)
+        layer.values = _kept(layer.values, first, held, rows, candidates)
         if isinstance(layer, DynamicSlidingWindowLayer):
-            layer.cumulative_length, layer.record_past = length + (siblings is not None), False
+            layer.cumulative_length, layer.record_past = length + (candidates is not None), False
             layer.keys = layer.keys[:, :, -layer.sliding_window + 1 :]
             layer.values = layer.values[:, :, -layer.sliding_window + 1 :]
 
 
 def drop_last(cache: DynamicCache, length: int) -> None:
-    """Drop the last of `length` positions; `lengths` must have been asked before they were read."""
+    """Drop the last of `length` positions; `record_lengths` must have been asked before they were read."""
     for layer in cache.layers:
         if _holds_nothing(layer) or layer.get_seq_length() != length:
             continue  # across: it holds the picture
@@ -230,13 +230,13 @@ def drop_last(cache: DynamicCache, length: int) -> None:
             layer.values = layer.values[:, :, -layer.sliding_window + 1 :]
 
 
-def _kept(states: Tensor, first: int, held: int, rows: Tensor, siblings: Tensor | None) -> Tensor:
+def _kept(states: Tensor, first: int, held: int, rows: Tensor, candidates: Tensor | None) -> Tensor:
     """Keep columns up to `held` of some rows, and one sibling of each: (R, heads, K, size) to (N, ...).
 
     Columns before `first`, most of them the prompt's, stay where they are: to copy them would take as long as to read
     all weights.
     """
-    newest = None if siblings is None else states[rows, :, held + siblings]
+    newest = None if candidates is None else states[rows, :, held + candidates]
     if first == 0:
         states = states.index_select(0, rows)
     else:

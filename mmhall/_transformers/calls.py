@@ -43,7 +43,7 @@ warnings.filterwarnings("ignore", "`hidden_state` is deprecated", FutureWarning)
 _NOTHING_READ = CausalLMOutputWithPast()  # the cache is ours and grows in place: outputs need not bring it back
 
 
-def captured(
+def capture_generate(
     model: Model, inputs: Mapping[str, Tensor], config: GenerationConfig
 ) -> tuple[Model, Tensor, dict[str, Any], Cache, LogitsProcessorList, StoppingCriteriaList, GenerationConfig]:
     """Return what `generate` would decode with.
@@ -51,7 +51,7 @@ def captured(
     Args:
         model: The whole vision-language model.
         inputs: What its processor made.
-        config: A `Resolved`, so that nothing else decides.
+        config: A `ResolvedSettings`, so that nothing else decides.
 
     Returns:
         The model that decodes (of a BLIP, its inner language model); token ids, (batch, position); what its forward
@@ -84,7 +84,7 @@ def first_inputs(model: Model, ids: Tensor, kwargs: Mapping[str, Any], cache: Ca
     return inputs
 
 
-def grown(model: Model, kwargs: Mapping[str, Any], count: int) -> dict[str, Any]:
+def extend_inputs(model: Model, kwargs: Mapping[str, Any], count: int) -> dict[str, Any]:
     """Return masks, position ids and the like for so many more tokens."""
     longer = dict(kwargs)
     for _ in range(count):
@@ -99,7 +99,7 @@ def next_inputs(model: Model, ids: Tensor, kwargs: Mapping[str, Any], cache: Cac
     return inputs
 
 
-def with_siblings(inputs: Mapping[str, Any], tokens: Tensor) -> dict[str, Any]:
+def with_candidates(inputs: Mapping[str, Any], tokens: Tensor) -> dict[str, Any]:
     """Widen a model's inputs for one token a row to several that stand at the same position, (batch, siblings)."""
     more = tokens.shape[1]
     wide = {**inputs, "input_ids": tokens.contiguous()}
@@ -115,7 +115,7 @@ def with_siblings(inputs: Mapping[str, Any], tokens: Tensor) -> dict[str, Any]:
     return wide
 
 
-def keeping_logits(kwargs: Mapping[str, Any], positions: Tensor) -> dict[str, Any]:
+def request_logits(kwargs: Mapping[str, Any], positions: Tensor) -> dict[str, Any]:
     """Ask for the logits at some positions of a prompt, 0-based, where a model can give only those.
 
     As positions: a number would make transformers drop rows of Gemma 4's last layers without a mask for it.
@@ -128,13 +128,13 @@ def is_about_pictures(error: ValueError) -> bool:
     return "image tokens" in str(error)
 
 
-def given_by_caller(cache: Cache | None) -> bool:
+def is_given_by_caller(cache: Cache | None) -> bool:
     """Whether a cache that `generate` hands over is one that its caller gave it."""
     return bool(getattr(cache, "_is_user_defined", False))
 
 
 @contextmanager
-def kept_notes(model: Model, names: Sequence[str]) -> Iterator[None]:
+def preserve_notes(model: Model, names: Sequence[str]) -> Iterator[None]:
     """Let a model keep what it has noted about the request at hand, whatever else it reads meanwhile.
 
     Args:

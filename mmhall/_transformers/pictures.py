@@ -11,16 +11,16 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-__all__ = ["completed_outputs", "packed", "tiles_of"]
+__all__ = ["add_missing_outputs", "count_tiles", "pack_tiles"]
 
 
-def tiles_of(size: Sequence[int], config: Any) -> int:
+def count_tiles(size: Sequence[int], config: Any) -> int:
     """Count the tiles of a picture of some (height, width), its whole view included."""
     count: int = image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size)
     return count
 
 
-def packed(owner: Any, features: list[Tensor], sizes: Tensor, **how: Any) -> Any:
+def pack_tiles(owner: Any, features: list[Tensor], sizes: Tensor, **how: Any) -> Any:
     """Pack features of each picture, (tiles, patches, values); line breaks are NaN.
 
     Args:
@@ -33,7 +33,7 @@ def packed(owner: Any, features: list[Tensor], sizes: Tensor, **how: Any) -> Any
     return owner.pack_image_features(features, sizes, image_newline=line_break, **how)[0]
 
 
-def completed_outputs(model: PreTrainedModel) -> RemovableHandle:
+def add_missing_outputs(model: PreTrainedModel) -> RemovableHandle:
     """Give the outputs of a model's inner language model an empty `image_outputs`, where they have none.
 
     In transformers 5.24.0 Llama 4 asks for that field, which its own inner model does not return.

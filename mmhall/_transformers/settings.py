@@ -44,7 +44,7 @@ _REFUSED: dict[str, tuple[Any, str]] = {
 }
 
 
-class Resolved(GenerationConfig):
+class ResolvedSettings(GenerationConfig):
     """Generation settings in force: what is open here stays open, whatever the model's own say."""
 
     def __init__(self, **values: Any) -> None:
@@ -69,7 +69,7 @@ class Resolved(GenerationConfig):
         return unused
 
 
-def own_settings(model: PreTrainedModel) -> dict[str, Any]:
+def checkpoint_settings(model: PreTrainedModel) -> dict[str, Any]:
     """Return the generation settings that a checkpoint brings with it.
 
     Args:
@@ -84,15 +84,15 @@ def own_settings(model: PreTrainedModel) -> dict[str, Any]:
     return {**own, "stop_strings": [stops] if isinstance(stops, str) else list(stops)}
 
 
-def bare_settings(model: PreTrainedModel, new: int) -> Resolved:
+def minimal_settings(model: PreTrainedModel, new: int) -> ResolvedSettings:
     """Return settings that choose nothing: so many tokens may follow, and the ids that fill and end a text.
 
     Args:
-        model: As in `own_settings`.
+        model: As in `checkpoint_settings`.
         new: >= 1.
     """
-    own = own_settings(model)
-    return Resolved(max_new_tokens=new, **{key: own.get(key) for key in ("pad_token_id", "eos_token_id")})
+    own = checkpoint_settings(model)
+    return ResolvedSettings(max_new_tokens=new, **{key: own.get(key) for key in ("pad_token_id", "eos_token_id")})
 
 
 def _check(values: dict[str, Any]) -> None:

@@ -27,11 +27,11 @@ from mmhall.attention import (
     PictureRows,
     Plan,
     active,
-    at_site,
+    acts_at_site,
     check_layers,
-    close_door,
-    open_door,
+    install_attention_hook,
     overrides,
+    remove_attention_hook,
 )
 from mmhall.errors import CompositionError, ModelError
 
@@ -70,7 +70,7 @@ class BoundModel:
         self.artifacts: Mapping[str, Any] = {}
         self.image_token_id: int = find_image_token(model)
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
-        open_door(self.decoder, self.layers, model.get_output_embeddings())
+        install_attention_hook(self.decoder, self.layers, model.get_output_embeddings())
         self._open = True
         self._tower = OpenTower()
 
@@ -78,10 +78,10 @@ class BoundModel:
         """Give the model its own attention back, unless someone else still needs mmhall's."""
         if self._open:
             self._open = False
-            close_door(self.decoder, self.model.get_output_embeddings())
+            remove_attention_hook(self.decoder, self.model.get_output_embeddings())
             self._tower.close()
 
-    def prove(self) -> None:
+    def check_attention_hook(self) -> None:
         """Check that every attention layer of an untested family really goes through the door.
 
         Raises:
@@ -132,7 +132,7 @@ class BoundModel:
             (layer, site)
             for layer in range(len(self.kinds))
             for site in (*whole, *SITES)
-            if any(at_site(op, self.kinds, layer, site) for op in ops)
+            if any(acts_at_site(op, self.kinds, layer, site) for op in ops)
         ]
         modules = {
             (layer, site): self.layers[layer] if site in whole else self.anatomy.decoder.site(layer, site)
@@ -236,12 +236,12 @@ class BoundModel:
         return frozenset()
 
     @property
-    def forgets(self) -> bool:
+    def can_drop_last_token(self) -> bool:
         """Whether the last token of a prompt can be dropped, and nothing of it is left behind."""
         return self.causal and "linear" not in self.kinds
 
     @property
-    def divisible(self) -> bool:
+    def can_split_prompt(self) -> bool:
         """Whether a prompt's beginning, the picture in it, can be read by itself, and what follows later."""
         return self.causal
 
@@ -250,7 +250,7 @@ class BoundModel:
         """The model whose loop decodes, and whose own generation settings hold."""
         return self.model
 
-    def entry(self, inputs: Inputs) -> PreTrainedModel:
+    def model_for(self, inputs: Inputs) -> PreTrainedModel:
         """Return the module whose `generate` reads these inputs."""
         return self.model
 

@@ -66,7 +66,7 @@ def adapter_for(model: PreTrainedModel, processor: ProcessorMixin | None = None)
     except (AttributeError, NotImplementedError) as error:  # what an unknown model may lack is not known beforehand
         raise ModelError(f"{family}: mmhall does not know this family, and it lacks what is needed: {error}") from error
     try:
-        adapter.prove()
+        adapter.check_attention_hook()
     except BaseException:
         adapter.close()
         raise

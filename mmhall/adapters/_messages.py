@@ -49,7 +49,7 @@ class Conversation:
     turns: tuple[Turn, ...]
 
     @classmethod
-    def asking(cls, prompt: str, pictures: int) -> Conversation:
+    def from_prompt(cls, prompt: str, pictures: int) -> Conversation:
         """Return a single message of the user's: pictures, then a text."""
         return cls((Turn("user", (*[None] * pictures, prompt)),))
 
@@ -64,7 +64,7 @@ class Conversation:
         return sum(part is None for turn in self.turns for part in turn.parts)
 
     @property
-    def plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether it is a single message of the user's, every picture before its texts."""
         if len(self.turns) > 1 or self.turns[0].role != "user":
             return False
@@ -75,7 +75,7 @@ class Conversation:
         """The texts of the last message in one."""
         return "".join(self.turns[-1].texts)
 
-    def saying(self, texts: Sequence[str]) -> Conversation:
+    def with_texts(self, texts: Sequence[str]) -> Conversation:
         """Return the same messages with other texts, as many as it has."""
         left = iter(texts)
         turns = [
@@ -86,7 +86,7 @@ class Conversation:
 
     def __str__(self) -> str:
         """Write it for people to read: the text where it is plain, else a line a message, its pictures marked."""
-        if self.plain:
+        if self.is_plain:
             return self.question
         return "\n".join(
             f"{turn.role}: {' '.join('[picture]' if part is None else part.strip() for part in turn.parts)}"
@@ -111,7 +111,7 @@ class Request:
         """What is asked, as a conversation."""
         if isinstance(self.prompt, Conversation):
             return self.prompt
-        return Conversation.asking(self.prompt, len(self.images))
+        return Conversation.from_prompt(self.prompt, len(self.images))
 
 
 def only_text(request: Request, family: str) -> str:
@@ -120,7 +120,7 @@ def only_text(request: Request, family: str) -> str:
     Raises:
         PromptError: There is more than that.
     """
-    if not request.conversation.plain:
+    if not request.conversation.is_plain:
         raise PromptError(f"{family} has no chat format; ask in a single message of the user's, pictures before text")
     return request.conversation.question
 

@@ -174,7 +174,7 @@ class Reader(BoundModel):
                 f"got {len(request.images)}"
             )
         marked = prompts.Marked.of(asked.texts, self.tokenizer)
-        text = self.render(Request(asked.saying(marked.texts), request.images))
+        text = self.render(Request(asked.with_texts(marked.texts), request.images))
         try:
             read = self.read(request, text)
         except (ValueError, IndexError, ZeroDivisionError, RuntimeError) as error:
@@ -207,7 +207,7 @@ class Reader(BoundModel):
         texts, last = list(asked.texts), len(asked.turns[-1].texts)
         worded = [at for at in range(len(texts) - last, len(texts)) if texts[at].strip()]
         others = [
-            [self._rendered(asked.saying([*texts[:at], word, *texts[at + 1 :]]), request) for word in ("x", "1")]
+            [self._rendered(asked.with_texts([*texts[:at], word, *texts[at + 1 :]]), request) for word in ("x", "1")]
             for at in worded
         ]
         return prompts.parts_asked(self._rendered(asked, request), others, ids.tolist())
@@ -215,7 +215,7 @@ class Reader(BoundModel):
     def _rendered(self, conversation: Conversation, request: Request) -> list[int]:
         """Return the tokens of a conversation about a request's pictures, one placeholder a picture."""
         marked = prompts.Marked.of(conversation.texts, self.tokenizer)
-        text = self.render(Request(conversation.saying(marked.texts), request.images))
+        text = self.render(Request(conversation.with_texts(marked.texts), request.images))
         ids = torch.tensor([self.tokenizer(text, add_special_tokens=False)["input_ids"]])
         read = marked.spelled_out({"input_ids": ids}, PER_POSITION, self.tokenizer)
         return list(read["input_ids"][0].tolist())

@@ -71,7 +71,7 @@ class ChatTemplate:
                     return written
                 fault = "it changes the texts it is given"
             faults.append(fault)
-        if conversation.plain:
+        if conversation.is_plain:
             raise ModelError(
                 f"{self.family}: its chat template cannot be used: {faults[0]}; give another with {_WAY} that writes "
                 "content as a list of parts of type image and text"
@@ -96,18 +96,20 @@ class ChatTemplate:
         It is asked to write the same messages with other texts, which occur nowhere else.
         """
         texts = [f"mmhall-{number}-text" for number in range(len(conversation.texts))]
-        asked = conversation.saying(texts)
+        asked = conversation.with_texts(texts)
         written = self._applied(asked, strings)
         if _PRINTED_PARTS.search(written):
             return "it prints the list of parts"
         for number, turn in enumerate(asked.turns, start=1):
             if not all(text in written for text in turn.texts):
-                return "it leaves the prompt out" if asked.plain else f"it leaves message {number} ({turn.role}) out"
+                return "it leaves the prompt out" if asked.is_plain else f"it leaves message {number} ({turn.role}) out"
         bare = Conversation(tuple(replace(turn, parts=turn.texts or ("",)) for turn in asked.turns))
         if asked.pictures and written == self._applied(bare, strings):
             return "it leaves pictures out"
         return (
-            None if asked.plain else self._moved(asked, written) or self._taken_for_the_users(asked, written, strings)
+            None
+            if asked.is_plain
+            else self._moved(asked, written) or self._taken_for_the_users(asked, written, strings)
         )
 
     def _moved(self, asked: Conversation, written: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmhall.adapters._anatomy import SITES, Anatomy
-from mmhall.attention import FEATURES, VISION, Op, PictureRows, Plan, Tower, at_site, overrides
+from mmhall.attention import FEATURES, VISION, Op, PictureRows, Plan, Tower, acts_at_site, overrides
 from mmhall.errors import CompositionError, ModelError
 
 
@@ -34,7 +34,7 @@ def tower_of(anatomy: Anatomy, ops: Sequence[Op], pictures: PictureRows | None) 
     modules = {
         (layer, site): vision.layers[layer] if site == "in" else vision.site(layer, site)
         for layer, site in sites
-        if any(at_site(op, kinds, layer, site) for op in own)
+        if any(acts_at_site(op, kinds, layer, site) for op in own)
     }
     projector, argument = None, ""
     if any(FEATURES in op.sites for op in own):

@@ -42,7 +42,7 @@ class Variants(Reader):
         rows = [{key: value[index, keep][None] for key, value in rest.items()} for index, keep in enumerate(kept)]
         return self._batched(rows, inputs)
 
-    def extended(self, inputs: Inputs, answer: Tensor) -> dict[str, Tensor]:
+    def append_answer(self, inputs: Inputs, answer: Tensor) -> dict[str, Tensor]:
         """Return the prompts of a batch with an answer written after them, (batch, length) token ids.
 
         A placeholder that the model wrote itself is read as padding: it holds no picture.
@@ -104,7 +104,7 @@ class Variants(Reader):
             requests.append(Request(request.prompt, tuple(images)))
         return self.inputs(requests)
 
-    def picked(self, inputs: Inputs, rows: Sequence[int]) -> Batch:
+    def select(self, inputs: Inputs, rows: Sequence[int]) -> Batch:
         """Return the batch of some requests of another one.
 
         Args:
@@ -122,7 +122,7 @@ class Variants(Reader):
             )
         known = range(len(inputs.singles))
         if not len(rows) or not all(row in known for row in rows):
-            raise OptionError("picked", "rows", rows, f"at least one request, each a number from 0 to {len(known) - 1}")
+            raise OptionError("select", "rows", rows, f"at least one request, each a number from 0 to {len(known) - 1}")
         singles = [inputs.singles[row] for row in rows]
         return Batch(self.stack(singles), singles, [inputs.requests[row] for row in rows])
 

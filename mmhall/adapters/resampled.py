@@ -30,7 +30,7 @@ class BlipAdapter(ResampledAdapter):
     most_images: ClassVar[int | None] = 1
 
     @property
-    def divisible(self) -> bool:
+    def can_split_prompt(self) -> bool:
         """Not: its `generate` reads picture and prompt at once."""
         return False
 
@@ -40,7 +40,7 @@ class BlipAdapter(ResampledAdapter):
         language_model: PreTrainedModel = self.model.language_model
         return language_model
 
-    def entry(self, inputs: Inputs) -> PreTrainedModel:
+    def model_for(self, inputs: Inputs) -> PreTrainedModel:
         """Return the language model for inputs without a picture: the outer model refuses them."""
         return self.model if "pixel_values" in inputs else self.generator
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from mmhall._transformers.pictures import completed_outputs, packed, tiles_of
+from mmhall._transformers.pictures import add_missing_outputs, count_tiles, pack_tiles
 from mmhall.adapters._base import Adapter, Inputs
 from mmhall.adapters._grid import Boxes, block_side, raster
 from mmhall.adapters._messages import Request
@@ -41,9 +41,9 @@ class Llama4Adapter(MergedAdapter):
     """Llama 4."""
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin | None = None) -> None:
-        """Also let it run on transformers 5.24.0; see `completed_outputs`."""
+        """Also let it run on transformers 5.24.0; see `add_missing_outputs`."""
         super().__init__(model, processor)
-        self._completed = completed_outputs(model)
+        self._completed = add_missing_outputs(model)
 
     def close(self) -> None:
         """Also take that away."""
@@ -111,12 +111,12 @@ class PackedAdapter(Adapter):
 
     def tiles(self, inputs: Inputs) -> list[int]:
         """Count each picture's tiles, its whole view included."""
-        return [tiles_of(size, self.model.config) for size in inputs["image_sizes"].tolist()]
+        return [count_tiles(size, self.model.config) for size in inputs["image_sizes"].tolist()]
 
     def pack(self, features: list[torch.Tensor], inputs: Inputs) -> list[torch.Tensor]:
         """Pack features of each picture, (tiles, patches, values) to (tokens, values); line breaks are NaN."""
         chosen = self.model.config.vision_feature_select_strategy
-        return list(packed(self.model, features, inputs["image_sizes"], vision_feature_select_strategy=chosen))
+        return list(pack_tiles(self.model, features, inputs["image_sizes"], vision_feature_select_strategy=chosen))
 
 
 class OneVisionAdapter(PackedAdapter):
@@ -148,4 +148,4 @@ class OneVisionAdapter(PackedAdapter):
     def pack(self, features: list[torch.Tensor], inputs: Inputs) -> list[torch.Tensor]:
         """Pack features of each picture, (tiles, patches, values) to (tokens, values); line breaks are NaN."""
         ratio = self.model.config.vision_aspect_ratio
-        return list(packed(self.model.model, features, inputs["image_sizes"], vision_aspect_ratio=ratio))
+        return list(pack_tiles(self.model.model, features, inputs["image_sizes"], vision_aspect_ratio=ratio))

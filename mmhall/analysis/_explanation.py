@@ -184,7 +184,7 @@ def explained(adapter: Adapter, recipe: Recipe, image: Images, prompt: Prompt | 
         ),
         exits=tuple(map(_of_exit, session.exits)),
         scores=_scores(session),
-        reread="nothing" if not session.reread else "its last token" if adapter.forgets else "all of it",
+        reread="nothing" if not session.reread else "its last token" if adapter.can_drop_last_token else "all of it",
         chooses=_chooses(recipe, session),
         cost=_cost(job),
     )

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from mmhall.attention._columns import Columns as Columns, Groups as Groups
     from mmhall.attention._dropping import Drop as Drop, check_layers as check_layers
     from mmhall.attention._exits import Exit as Exit, Exits as Exits
-    from mmhall.attention._hook import NAME as NAME, close_door as close_door, open_door as open_door
+    from mmhall.attention._hook import (
+        NAME as NAME,
+        install_attention_hook as install_attention_hook,
+        remove_attention_hook as remove_attention_hook,
+    )
     from mmhall.attention._linears import few_rows as few_rows
     from mmhall.attention._memory import Memory as Memory
     from mmhall.attention._ops import (
@@ -33,9 +37,9 @@ if TYPE_CHECKING:
         ROWS as ROWS,
         Plan as Plan,
         active as active,
-        at_site as at_site,
+        acts_at_site as acts_at_site,
         concerns as concerns,
-        reading as reading,
+        follow_frame as follow_frame,
     )
     from mmhall.attention._tower import OpenTower as OpenTower, PictureRows as PictureRows, Tower as Tower
 
@@ -45,12 +49,12 @@ __getattr__, __dir__, __all__ = exports(
         "_columns": "Columns Groups",
         "_dropping": "Drop check_layers",
         "_exits": "Exit Exits",
-        "_hook": "NAME close_door open_door",
+        "_hook": "NAME install_attention_hook remove_attention_hook",
         "_linears": "few_rows",
         "_memory": "Memory",
         "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
         "_passes": "Block Frame",
-        "_plan": "Plan ROWS active at_site concerns reading",
+        "_plan": "Plan ROWS active acts_at_site concerns follow_frame",
         "_tower": "OpenTower PictureRows Tower",
     },
 )

@@ -176,7 +176,7 @@ class _Dropping:
         if not any(layouts):
             return kwargs
         mask, queries = kwargs.get("attention_mask"), passes.blocks[0].queries
-        count, rows = caches.columns(passes.blocks[0].cache, layer) + queries, len(states) // len(layouts)
+        count, rows = caches.count_columns(passes.blocks[0].cache, layer) + queries, len(states) // len(layouts)
         pairs = list(zip(passes.blocks, layouts, strict=True))
 
         def cut() -> Tensor | None:

@@ -19,7 +19,7 @@ from torch import LongTensor, Tensor, nn
 from transformers import PreTrainedModel
 
 from mmhall._transformers import caches
-from mmhall._transformers.attention import attend_through, attention_of, register, sdpa
+from mmhall._transformers.attention import attention_name, register_attention, sdpa, set_attention
 from mmhall.attention._linears import close_linears, open_linears
 from mmhall.attention._ops import Call, Op, overrides
 from mmhall.attention._passes import Pass, close_passes, current, open_passes, suspended
@@ -139,7 +139,7 @@ def _keep(call: Call, ops: Sequence[Op], rows: slice) -> None:
     for op in ops:
         if not overrides(op, "keep"):
             continue
-        if call.where.frame.siblings:
+        if call.where.frame.candidates:
             raise CompositionError(
                 "keys and values cannot be replaced while a search tries several tokens after each row; use this "
                 "strategy with greedy decoding, sampling, beams or another search"
@@ -156,7 +156,7 @@ def _keep(call: Call, ops: Sequence[Op], rows: slice) -> None:
             caches.replace_newest(call.where.cache, call.layer, rows, *kept)
 
 
-def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Module) -> None:
+def install_attention_hook(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Module) -> None:
     """Let a decoder attend through the registered function, until it was closed as often as opened.
 
     Args:
@@ -184,8 +184,8 @@ def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Mo
         raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
 
 
-def close_door(decoder: PreTrainedModel, head: nn.Module) -> None:
-    """Undo one `open_door`; the last one gives the decoder back the attention it had."""
+def remove_attention_hook(decoder: PreTrainedModel, head: nn.Module) -> None:
+    """Undo one `install_attention_hook`; the last one gives the decoder back the attention it had."""
 
     def closed() -> None:
         close_linears([*decoder.modules(), head])
@@ -211,11 +211,11 @@ def bind(
         Whether it attends through the function now; if not, nothing was changed.
     """
     with _LOCK:
-        own = attention_of(part)
+        own = attention_name(part)
         count, before = _OPEN.get(part, (0, "sdpa" if own == name else own))  # the name: a copy of an open part
         if count == 0:
-            register(name, function)
-            if not attend_through(part, name):
+            register_attention(name, function)
+            if not set_attention(part, name):
                 return False
             opened()
         _OPEN[part] = count + 1, before
@@ -229,7 +229,7 @@ def unbind(part: PreTrainedModel, closed: Callable[[], None]) -> None:
         if count > 1:
             _OPEN[part] = count - 1, before
         else:
-            attend_through(part, before)
+            set_attention(part, before)
             closed()
 
 

@@ -65,7 +65,7 @@ class Memory:
             )
         self._held[self._prefix + name] = value
 
-    def selected(self, rows: Tensor, size: int) -> Memory:
+    def select(self, rows: Tensor, size: int) -> Memory:
         """Return the memory of some of `size` rows, by 0-based index, (N,); repeated or not.
 
         Raises:
@@ -86,7 +86,7 @@ class Memory:
         return Memory(self._held, locked=True)
 
     @staticmethod
-    def joined(parts: Sequence[Memory]) -> Memory:
+    def join(parts: Sequence[Memory]) -> Memory:
         """Put the rows of several memories under each other.
 
         Raises:

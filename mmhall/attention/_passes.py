@@ -62,7 +62,7 @@ class Frame:
 
     blocks: tuple[Block, ...]
     answer: bool = False
-    siblings: bool = False
+    candidates: bool = False
     reread: bool = False
     owners: Tensor | None = None
     memory: Memory = field(default_factory=Memory)
@@ -106,7 +106,7 @@ class Pass:
                 "an op asks for the step, and how long the prompt is was not said: give `active(plan, prompt=...)` its "
                 "number of positions, padding included"
             )
-        read = self.end - self.queries + 1 if self.frame.siblings else self.end
+        read = self.end - self.queries + 1 if self.frame.candidates else self.end
         return max(0, read - self.block.prompt)
 
     def first_column(self, kind: str, columns: int) -> int:
@@ -147,7 +147,7 @@ class Passes:
 
     def mask(self, kind: str, mask: Tensor | None, queries: int, columns: int, device: torch.device) -> Tensor | None:
         """Return a layer's mask, where siblings are read with each seeing what the first sees, and itself."""
-        if not self.frame.siblings or queries == 1 or kind == "cross":
+        if not self.frame.candidates or queries == 1 or kind == "cross":
             return mask
         held = self.masks.get(kind)
         if held is None or held[0] is not mask:
@@ -212,7 +212,7 @@ def close_passes(decoder: nn.Module) -> None:
 
 def _begin(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     frame, outer = _frame.get(), _passes.get()
-    if frame is None or outer or not (frame.plans or frame.siblings):
+    if frame is None or outer or not (frame.plans or frame.candidates):
         _passes.set((*outer, None))
         return
     given = kwargs.get("inputs_embeds")

@@ -13,7 +13,7 @@ from mmhall.attention._dropping import Drop, dropping
 from mmhall.attention._ops import FEATURES, VISION, Op, overrides
 from mmhall.attention._passes import Block, Frame, announced
 from mmhall.attention._state_hooks import standing
-from mmhall.attention._tower import Tower, encoding
+from mmhall.attention._tower import Tower, follow_tower
 from mmhall.errors import CompositionError
 
 ROWS = "rows"  # the site at which tokens are dropped
@@ -53,7 +53,7 @@ class Plan:
         set_once = object.__setattr__
         set_once(self, "modules", MappingProxyType(dict(self.modules)))
         layers = range(len(self.kinds))
-        sites = {key: tuple(op for op in self.ops if at_site(op, self.kinds, *key)) for key in self.modules}
+        sites = {key: tuple(op for op in self.ops if acts_at_site(op, self.kinds, *key)) for key in self.modules}
         for (layer, site), own in sites.items():
             writers = [op for op in own if site in op.sites]
             if any(not op.projection for op in writers[1:]):
@@ -96,7 +96,7 @@ class Plan:
         if len(drops) > 1:
             raise CompositionError("two strategies drop tokens of the prompt, and a run can do that once; use one")
         for layer in range(drops[0].layer, len(self.kinds)) if drops else ():
-            acting = (*self.of_layer(layer), *self.at_site(layer, "attn"), *self.at_site(layer, "mlp"))
+            acting = (*self.of_layer(layer), *self.acts_at_site(layer, "attn"), *self.acts_at_site(layer, "mlp"))
             if acting:
                 raise CompositionError(
                     f"{type(acting[0]).__name__} acts inside layer {layer}, where tokens of the prompt are missing: "
@@ -108,7 +108,7 @@ class Plan:
         """Return the ops that a layer's attention calls, in the order they act."""
         return self._attending[layer]
 
-    def at_site(self, layer: int, site: str) -> tuple[Op, ...]:
+    def acts_at_site(self, layer: int, site: str) -> tuple[Op, ...]:
         """Return the ops that edit or see a site, in the order they act."""
         return self._sites.get((layer, site), ())
 
@@ -118,7 +118,7 @@ def concerns(op: Op, kinds: Sequence[str], layer: int) -> bool:
     return kinds[layer] in op.kinds and (op.layers is None or layer in op.layers)
 
 
-def at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
+def acts_at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
     """Whether an op edits the states of a site, sees what enters the layer ("in"), or drops tokens before ("rows")."""
     if site == ROWS:
         return isinstance(op, Drop) and op.acts(layer)
@@ -128,11 +128,11 @@ def at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
 
 
 @contextmanager
-def reading(frame: Frame) -> Iterator[None]:
+def follow_frame(frame: Frame) -> Iterator[None]:
     """Let the forward passes inside this context follow the plans of a frame."""
     with ExitStack() as stack:
         stack.enter_context(announced(frame))
-        stack.enter_context(encoding(frame))
+        stack.enter_context(follow_tower(frame))
         modules = {key: held for plan in frame.plans for key, held in plan.modules.items()}
         sites = {key: held for key, held in modules.items() if key[1] != ROWS}
         if sites:
@@ -151,5 +151,5 @@ def active(plan: Plan | None, prompt: int | None = None) -> Iterator[None]:
         plan: None: plain attention, whatever is active around this context.
         prompt: Positions of the prompts, from which steps are counted; not needed to read prompts only.
     """
-    with reading(Frame((Block(plan, prompt),))):
+    with follow_frame(Frame((Block(plan, prompt),))):
         yield

@@ -99,9 +99,9 @@ def _edited(layer: int, site: str, states: Tensor, source: Tensor) -> Tensor:
     entered = given.chunk(len(passes.blocks))
     for index, where in enumerate(passes.blocks):
         plan, own = where.block.plan, parts[index]
-        if plan is not None and plan.at_site(layer, site):
+        if plan is not None and plan.acts_at_site(layer, site):
             visit = Visit(layer, plan.kinds[layer], where, site, own, entered[index])
-            parts[index] = visited(visit, plan.at_site(layer, site))
+            parts[index] = visited(visit, plan.acts_at_site(layer, site))
         changed |= parts[index] is not own
     if not changed:
         return states

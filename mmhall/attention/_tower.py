@@ -233,7 +233,7 @@ def attention(
 
 
 @contextmanager
-def encoding(frame: Frame) -> Iterator[None]:
+def follow_tower(frame: Frame) -> Iterator[None]:
     """Let a vision tower follow a frame that is announced inside this context, and check that it did.
 
     Raises:
@@ -305,7 +305,7 @@ def _edited(here: TowerPass, layer: int, site: str, states: Tensor, source: Tens
     flat = states.ndim == 2  # one list of patches
     held, entering = (part[None] if flat else part for part in (states, source))
     where = here.tower.stands(here.frame, site, held.shape[:2], held.device)
-    edited = visited(Visit(layer, "vision", where, site, held, entering), here.tower.plan.at_site(layer, site))
+    edited = visited(Visit(layer, "vision", where, site, held, entering), here.tower.plan.acts_at_site(layer, site))
     if edited is held:
         return states
     return edited[0] if flat else edited
@@ -327,7 +327,7 @@ def _features(projector: nn.Module, args: tuple[Any, ...], *rest: dict[str, Any]
         here.attended[tower.depth] += states.shape[-2]
     where = tower.stands(frame, FEATURES, states.shape[:-1], states.device)
     visit = Visit(tower.depth, "vision", where, FEATURES, states, states)
-    edited = visited(visit, tower.plan.at_site(tower.depth, FEATURES))
+    edited = visited(visit, tower.plan.acts_at_site(tower.depth, FEATURES))
     if edited is states:
         return None
     return (args, {**kwargs, tower.argument: edited}) if named else ((edited, *args[1:]), kwargs)

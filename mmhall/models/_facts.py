@@ -44,7 +44,7 @@ def facts(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def described(adapter: Adapter, identity: Mapping[str, Any]) -> dict[str, Any]:
+def describe_model(adapter: Adapter, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return a model's facts and what it is called, as a file about it keeps them.
 
     Args:
@@ -54,7 +54,7 @@ def described(adapter: Adapter, identity: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": identity["model"], **{k: v for k, v in identity.items() if k != "model"}, **facts(adapter)}
 
 
-def differing(kept: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+def differing_facts(kept: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     """Name the facts in which two models differ; none: they have the same weights, as far as that can be told.
 
     Args:
@@ -70,8 +70,8 @@ def warn_if_unknown(file: str, kept: Mapping[str, Any], own: Mapping[str, Any]) 
 
     Args:
         file: What it is called.
-        kept: As in `differing`.
-        own: As in `differing`.
+        kept: As in `differing_facts`.
+        own: As in `differing_facts`.
     """
     if _same_weights(kept, own) is None:
         told = f"{file}: nothing tells whether it was made for this model's weights"
@@ -79,7 +79,7 @@ def warn_if_unknown(file: str, kept: Mapping[str, Any], own: Mapping[str, Any]) 
         warnings.warn(f"{told}: {why}; make sure of it, or make it again", MmhallWarning, stacklevel=3)
 
 
-def contrasted(keys: list[str], kept: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+def format_differences(keys: list[str], kept: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """Write differing facts for a refusal: "layers 3 there, 6 here, heads 4 there, 8 here"."""
     return ", ".join(f"{key} {kept.get(key)!r} there, {own.get(key)!r} here" for key in keys)
 

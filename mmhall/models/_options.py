@@ -83,7 +83,7 @@ class LoadOptions:
         """Return all options, as `mmhall.load` takes them."""
         return {option.name: getattr(self, option.name) for option in fields(LoadOptions)}
 
-    def over(self, gpus: int) -> LoadOptions:
+    def for_gpus(self, gpus: int) -> LoadOptions:
         """Return the options of a process with so many GPUs: over several, the model is spread unless told where.
 
         Raises:
@@ -93,16 +93,16 @@ class LoadOptions:
             return self
         return replace(self, device_map="auto")
 
-    def given(self) -> dict[str, Any]:
+    def non_defaults(self) -> dict[str, Any]:
         """Return the options that were given, as JSON can write them."""
         usual = LoadOptions()
         return {name: value for name, value in self.arguments().items() if value != getattr(usual, name)}
 
 
-def keyed(texts: Iterable[str], owner: str = OWNER) -> dict[str, Any]:
+def parse_assignments(texts: Iterable[str], owner: str = OWNER) -> dict[str, Any]:
     """Read options of the processor, written as KEY=VALUE; a value that is no Python literal is text.
 
-    >>> keyed(["max_pixels=200704", "do_pan_and_scan=true", "padding_side=left"])
+    >>> parse_assignments(["max_pixels=200704", "do_pan_and_scan=true", "padding_side=left"])
     {'max_pixels': 200704, 'do_pan_and_scan': True, 'padding_side': 'left'}
 
     Raises:
@@ -117,14 +117,14 @@ def keyed(texts: Iterable[str], owner: str = OWNER) -> dict[str, Any]:
     return read
 
 
-def as_flags(given: Mapping[str, Any]) -> list[str]:
+def to_flags(given: Mapping[str, Any]) -> list[str]:
     """Write options as the flags of a command.
 
-    >>> as_flags({"dtype": "float16", "processor": {"max_pixels": 200704}, "trust_remote_code": True})
+    >>> to_flags({"dtype": "float16", "processor": {"max_pixels": 200704}, "trust_remote_code": True})
     ['--dtype', 'float16', '--processor', 'max_pixels=200704', '--trust-remote-code']
 
     Args:
-        given: As `LoadOptions.given` returns them.
+        given: As `LoadOptions.non_defaults` returns them.
     """
     flags: list[str] = []
     for name, value in given.items():

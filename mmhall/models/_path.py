@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmhall import files
 from mmhall.errors import ModelError
-from mmhall.files import no_file
+from mmhall.files import why_not_a_file
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -17,7 +17,7 @@ _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MERGE = "merge_and_unload(), save that and give its folder"
 
 
-def located(name: str | Path) -> Path:
+def find_model_path(name: str | Path) -> Path:
     """Return the folder of a local model, or the path that a hub id would be.
 
     Raises:
@@ -26,7 +26,7 @@ def located(name: str | Path) -> Path:
     if not isinstance(name, str | Path) or not str(name):
         raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
     folder = EMBEDDED if name == "embedded" else Path(name)
-    reason = no_file(folder / _ADAPTER)
+    reason = why_not_a_file(folder / _ADAPTER)
     if reason not in (None, "does not exist"):
         raise ModelError(f"{folder / _ADAPTER}: {reason}; give the folder of a saved transformers model, or a hub id")
     if (folder / _ADAPTER).is_file():
@@ -55,7 +55,7 @@ def processor_of(source: str) -> str:
     return source if list(Path(source).glob("*processor_config.json")) else base_of(source)
 
 
-def learned_at(name: str | Path, inside: str, outside: str) -> Path:
+def find_learned_path(name: str | Path, inside: str, outside: str) -> Path:
     """Return where what mmhall has learnt about a model is looked for: in its folder, else among the user's settings.
 
     Args:
@@ -63,7 +63,7 @@ def learned_at(name: str | Path, inside: str, outside: str) -> Path:
         inside: Its name in a model's folder.
         outside: Its name below mmhall's settings ($XDG_CONFIG_HOME, else ~/.config), "{}" for the model's.
     """
-    if name != "embedded" and no_file(Path(name)) == "is a folder":
+    if name != "embedded" and why_not_a_file(Path(name)) == "is a folder":
         return Path(name) / inside
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return settings / "mmhall" / outside.format(files.file_name(str(name)))

@@ -16,7 +16,7 @@ from mmhall.models._options import OWNER, LoadOptions
 _SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
-def placement(asked: LoadOptions, options: Mapping[str, Any]) -> dict[str, Any]:
+def placement_arguments(asked: LoadOptions, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `from_pretrained` takes to put the weights where they belong, in their dtype.
 
     Raises:
@@ -48,7 +48,7 @@ def _on_cpu(where: str | Mapping[str, Any]) -> bool:
     return all(str(place).startswith(("cpu", "disk")) for place in where.values())
 
 
-def origin_of(source: str, asked: LoadOptions) -> dict[str, Any]:
+def source_arguments(source: str, asked: LoadOptions) -> dict[str, Any]:
     """Return what both model and processor are told of where they come from."""
     revision, trusted = asked.revision, asked.trust_remote_code
     return {"revision": revision, "trust_remote_code": trusted, "local_files_only": Path(source).is_dir()}

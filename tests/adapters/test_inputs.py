@@ -115,7 +115,7 @@ def test_a_prompt_needs_no_picture(adapter):
     assert inputs.keys() <= set(PER_POSITION)
     assert not adapter.placeholders(inputs["input_ids"]).any()
     assert adapter.image_tokens(adapter.inputs([Request(SHORT)])) == 0
-    written = adapter.entry(inputs).generate(**inputs, max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    written = adapter.model_for(inputs).generate(**inputs, max_new_tokens=2, min_new_tokens=2, do_sample=False)
     assert written.shape == (2, inputs["input_ids"].shape[1] + 2)
 
 

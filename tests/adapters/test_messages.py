@@ -221,8 +221,8 @@ def test_a_conversation_is_written_for_people_to_read():
 
 def test_equal_messages_are_equal_conversations():
     read = read_messages([{"role": "user", "content": "Hi"}])[0]
-    assert read == Conversation.asking("Hi", 0) == Conversation((Turn("user", ("Hi",)),))
-    assert len({read, Conversation.asking("Hi", 0)}) == 1
+    assert read == Conversation.from_prompt("Hi", 0) == Conversation((Turn("user", ("Hi",)),))
+    assert len({read, Conversation.from_prompt("Hi", 0)}) == 1
 
 
 # What a template may do to messages. Each writes a user's single message as it should.

@@ -64,9 +64,9 @@ def test_siblings_are_what_each_would_be_alone_and_what_is_kept_goes_on(name):
                 said = [[*answer, int(tokens[row, sibling])] for row, answer in enumerate(answers)]
                 close(rows.logits[0][:, sibling], wanted(adapter, requests, said))
         parents = torch.tensor([1, 0, 1][: 3 if step == 0 else len(answers)])
-        siblings = torch.tensor([2, 0, 1])[: len(parents)]
-        rows.keep(parents, siblings)
-        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), siblings.tolist(), strict=True)]
+        candidates = torch.tensor([2, 0, 1])[: len(parents)]
+        rows.keep(parents, candidates)
+        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), candidates.tolist(), strict=True)]
         requests = [requests[parent] for parent in parents.tolist()]
     rows.step(torch.tensor([95, 96, 97]))
     answers = [[*answer, token] for answer, token in zip(answers, (95, 96, 97), strict=True)]
@@ -80,15 +80,15 @@ def test_beams_of_a_prompt_change_places_without_moving_the_prompt(name):
     adapter, requests = ours(name), [BATCH[1]] * 3
     rows, answers = read(adapter, requests[:1]).taken(torch.zeros(3, dtype=torch.long)), [[], [], []]
     for step in range(22):
-        parents, siblings = torch.tensor([2, 0, 2]), torch.tensor([1, 0, 2])
+        parents, candidates = torch.tensor([2, 0, 2]), torch.tensor([1, 0, 2])
         tokens = (SIBLINGS[torch.tensor([0, 1, 0])] + 3 * step) % 50 + 90
         rows.split(tokens)
         if step % 5 == 4:
             rows.keep(parents, None, own=step)
-            rows.step(tokens[parents, siblings])
+            rows.step(tokens[parents, candidates])
         else:
-            rows.keep(parents, siblings, own=step)
-        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), siblings.tolist(), strict=True)]
+            rows.keep(parents, candidates, own=step)
+        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), candidates.tolist(), strict=True)]
     close(rows.logits[0], wanted(adapter, requests, answers))
 
 

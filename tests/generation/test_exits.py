@@ -188,7 +188,7 @@ def contrast(inner, other=0.0):
 
 def eager_scores(name, adapter, inputs, answer, inner):
     """The contrast after an answer, the whole sequence read anew by a plain model with its hidden states, (V,)."""
-    longer = adapter.extended(inputs, torch.tensor([list(answer)], dtype=torch.long))
+    longer = adapter.append_answer(inputs, torch.tensor([list(answer)], dtype=torch.long))
     model = theirs(name)
     with torch.no_grad():
         outputs = model(**longer, output_hidden_states=True, use_cache=False)
@@ -208,8 +208,8 @@ class Reads:
         name, adapter, inputs = self._read
         scores = eager_scores(name, adapter, inputs, answer, self._inner)
         if self._branch is not None:
-            longer = adapter.extended(self._branch, torch.tensor([list(answer)], dtype=torch.long))
-            model = theirs(name) if adapter.entry(longer) is adapter.model else theirs(name).language_model
+            longer = adapter.append_answer(self._branch, torch.tensor([list(answer)], dtype=torch.long))
+            model = theirs(name) if adapter.model_for(longer) is adapter.model else theirs(name).language_model
             with torch.no_grad():
                 scores = scores + self._other * model(**longer, use_cache=False).logits[0, -1].float().log_softmax(-1)
         return scores.log_softmax(dim=-1)

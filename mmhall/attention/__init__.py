@@ -1,6 +1,6 @@
 """Read and edit attention and hidden states of decoder and vision tower.
 
-The names below, and modules without a leading underscore, are what other packages may rely on.
+Public: the names below, and modules without a leading underscore.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         Plan as Plan,
         active as active,
         acts_at_site as acts_at_site,
-        concerns as concerns,
+        acts_in_layer as acts_in_layer,
         follow_frame as follow_frame,
     )
     from mmhall.attention._tower import OpenTower as OpenTower, PictureRows as PictureRows, Tower as Tower
@@ -54,7 +54,7 @@ __getattr__, __dir__, __all__ = exports(
         "_memory": "Memory",
         "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
         "_passes": "Block Frame",
-        "_plan": "Plan ROWS active acts_at_site concerns follow_frame",
+        "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
         "_tower": "OpenTower PictureRows Tower",
     },
 )

@@ -268,7 +268,7 @@ def test_tokens_tried_side_by_side_are_refused():
     inputs = adapter.inputs(REQUESTS[:1])
     session = strategy("opera").fitted(adapter).prepare(adapter, inputs)
     session = replace(session, ops=[*session.ops, Smooth()])
-    with pytest.raises(CompositionError, match="while a search tries several tokens"):
+    with pytest.raises(CompositionError, match="while a search tries candidate tokens"):
         decode(adapter, inputs, session, config(adapter, num_beams=2, max_new_tokens=30))
 
 

@@ -96,7 +96,7 @@ def test_a_static_cache_is_read_and_steered_as_a_dynamic_one(name):
 
 def test_sliding_layers_of_a_static_cache_are_refused_where_columns_are_asked_for():
     """Full layers are not, nor are states, whose rows stand where they stand."""
-    with pytest.raises(ModelError, match="static cache does not tell which positions a sliding layer holds"):
+    with pytest.raises(ModelError, match="the positions in a sliding layer are unknown with a static cache"):
         generate("gemma3", [Note()], cache_implementation="static")
     full = Note(kinds=frozenset({"full"}))
     write = Write("out", layers={0})
@@ -303,7 +303,7 @@ def test_steps_need_the_length_of_the_prompt():
         adapter.model(**inputs, **{CACHE: cache})
         assert {call.step for call in note.calls} == {0}
         adapter.model(input_ids=torch.tensor([[90]]), **{CACHE: cache})
-        with pytest.raises(ModelError, match="how long the prompt is was not said"):
+        with pytest.raises(ModelError, match="the length of the prompt is unknown"):
             _ = note.calls[-1].step
 
 

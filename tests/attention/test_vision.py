@@ -328,7 +328,7 @@ def test_whose_patches_they_are_is_not_guessed(llava):
     inputs = llava.inputs(REQUESTS)
     gains = torch.tensor([0.5, 1.5])
     for known in (None, dict(inputs)):
-        with pytest.raises(ModelError, match="which patches of the vision tower belong to which prompt is not known"):
+        with pytest.raises(ModelError, match="unknown which patches of the vision tower belong to which prompt"):
             read_by(llava, inputs, llava.plan([Turned(gains)], known))
     alone = llava.inputs(REQUESTS[:1])
     assert torch.equal(read(llava, dict(alone), Turned(gains[:1])), read(llava, alone, Turned(gains[:1])))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmhall.attention import Op
-from mmhall.attention._passes import apart
+from mmhall.attention._passes import mask_candidates
 from mmhall.generation._branches import Rows
 from mmhall.generation._prepare import Source
 from mmhall.generation._run import prepared
@@ -185,12 +185,15 @@ def test_ops_act_on_every_sibling_and_on_every_row_read_anew(name):
 def test_siblings_see_what_the_first_sees_and_themselves():
     seen = torch.tensor([[[[False, True, True, True, False], [False, True, True, True, True]]]])
     mine = [[False, True, True, True, False], [False, True, True, False, True]]
-    assert apart(seen, 2, 5, seen.device)[0, 0].tolist() == mine
+    assert mask_candidates(seen, 2, 5, seen.device)[0, 0].tolist() == mine
     low = torch.finfo(torch.float32).min
     added = torch.where(seen, 0.5, low)
     own = [[low, 0.5, 0.5, 0.0, low], [low, 0.5, 0.5, low, 0.0]]
-    assert apart(added, 2, 5, seen.device)[0, 0].tolist() == own
-    assert apart(None, 2, 4, seen.device)[0, 0].tolist() == [[True, True, True, False], [True, True, False, True]]
+    assert mask_candidates(added, 2, 5, seen.device)[0, 0].tolist() == own
+    assert mask_candidates(None, 2, 4, seen.device)[0, 0].tolist() == [
+        [True, True, True, False],
+        [True, True, False, True],
+    ]
 
 
 @torch.inference_mode()

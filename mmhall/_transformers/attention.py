@@ -28,7 +28,7 @@ def attention_name(decoder: PreTrainedModel) -> str:
 
 
 def set_attention(decoder: PreTrainedModel, name: str) -> bool:
-    """Set a decoder's attention function; return whether the decoder uses it. Other parts of the model do not change."""
+    """Set a decoder's attention function; return whether the decoder uses it. Other parts stay the same."""
     try:
         decoder.set_attn_implementation(name)
     except ValueError:  # the decoder has no replaceable attention

@@ -1,6 +1,6 @@
-"""Where a model lies, how it is loaded, and what tells it from others.
+"""Models: their paths, options for loading them, and facts that identify them.
 
-The names below, and modules without a leading underscore, are what other packages may rely on.
+Public: the names below, and modules without a leading underscore.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def test_a_file_without_values_of_weights_is_used_with_a_warning(folder, llava):
     del held["model"]["values"]
     tuned.write(path, held)
     assert load(folder, dtype="bfloat16").adapter.tuned == {"vcd": {"alpha": 0.5}}
-    with pytest.warns(MmhallWarning, match=r"mmhall\.json: nothing tells whether it was made for this model's weights"):
+    with pytest.warns(MmhallWarning, match=r"mmhall\.json: cannot check that it was made for this model's weights"):
         assert load(folder, dtype="float16").adapter.tuned == {"vcd": {"alpha": 0.5}}
 
 

@@ -179,7 +179,7 @@ def test_the_q_former_reads_typed_special_tokens_as_text_too(adapter, wide):
 
 def test_a_prompt_that_types_every_possible_marker_is_refused(adapter, wide):
     for images in ((), (wide,)):
-        with pytest.raises(PromptError, match="contains '<pad>', which means something to this model"):
+        with pytest.raises(PromptError, match="contains '<pad>', which is a special token of this model"):
             adapter.inputs([Request("What are <pad> and <unk>?", images)])
 
 

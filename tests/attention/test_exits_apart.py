@@ -69,5 +69,7 @@ def test_the_pass_of_another_thread_is_left_alone():
 def test_a_layer_that_is_not_there_is_refused():
     adapter = ours("llava")
     for layer in (-2, len(adapter.layers)):
-        with pytest.raises(ModelError, match=rf"no layer {layer} to leave early: .* 0 to 2, and its embeddings are -1"):
+        with pytest.raises(
+            ModelError, match=rf"no layer {layer} for an early exit: .* 0 to 2, and the embeddings are -1"
+        ):
             adapter.exits([Exit(layer)])

@@ -254,7 +254,9 @@ def test_a_plan_that_raises_leaves_nothing_behind(llava, inputs):
 
 
 def test_who_asks_for_attention_weights_is_told_that_there_are_none(llava, inputs):
-    with pytest.warns(MmhallWarning, match=r"mmhall's attention returns none; use LVLM\.trace, or close the LVLM"):
+    with pytest.warns(
+        MmhallWarning, match=r"the attention of mmhall returns no attention weights; use LVLM\.trace, or close the LVLM"
+    ):
         llava.model(**inputs, output_attentions=True)
 
 

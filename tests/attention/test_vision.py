@@ -292,8 +292,8 @@ def test_ops_that_make_no_sense_are_refused_by_name(llava):
     compares = Op()
     compares.kinds, compares.compares = VISION, True
     for op, error, message in (
-        (Keeps(), CompositionError, "Keeps asks for keys and values to be kept, and a vision tower has none"),
-        (compares, CompositionError, "Op asks for head outputs of another prompt, and a vision tower has none"),
+        (Keeps(), CompositionError, "Keeps needs a key-value cache, but a vision tower has none"),
+        (compares, CompositionError, "Op needs a lockstep reference pass, but a vision tower has none"),
         (
             Blind(),
             CompositionError,

@@ -375,7 +375,7 @@ def test_threads_read_exits_of_one_model_each_by_itself():
 def test_a_layer_that_is_not_there_is_refused():
     adapter = ours("llava")
     for layer in 3, -2:
-        with pytest.raises(ModelError, match=f"no layer {layer} to leave early: the model's are 0 to 2"):
+        with pytest.raises(ModelError, match=f"no layer {layer} for an early exit: layers are 0 to 2"):
             recorded(adapter, adapter.inputs(REQUESTS[:1]), [Exit(layer)])
 
 
@@ -391,7 +391,7 @@ def test_positions_in_layers_that_are_given_the_newest_row_only_are_refused():
     adapter = ours("gemma4")
     inputs = adapter.inputs(REQUESTS[:1])
     assert adapter.newest_only == {2, 3}
-    with pytest.raises(ModelError, match="layer 2 is given the newest row of a prompt only"):
+    with pytest.raises(ModelError, match="layer 2 reads only the newest row of a prompt"):
         recorded(adapter, inputs, [Exit(2, positions=torch.tensor([[0]]))])
 
 

@@ -146,7 +146,7 @@ class Beyond(Op):
 @pytest.mark.parametrize(
     ("op", "said"),
     [
-        (Wrong(), "Wrong edits states and says at no site where"),
+        (Wrong(), "Wrong edits states, but its .sites. is empty"),
         (Misspelt(), "Misspelt: there is no site 'output'"),
         (Beyond(), "Beyond: the model has no layer 99; its layers are 0 to 2"),
     ],

@@ -436,7 +436,7 @@ class LVLM:
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         each = len(rows) // len(inputs["attention_mask"])
         chat = self.adapter.chat
-        stand_in = {} if chat is None or chat.own else {"chat_template": self.chat_template}
+        stand_in = {} if chat is None or chat.from_processor else {"chat_template": self.chat_template}
         answers = []
         for number, mask in enumerate(inputs["attention_mask"]):
             said = [

@@ -188,7 +188,7 @@ def record_lengths(cache: DynamicCache) -> list[int]:
 
 
 def keep_rows(
-    cache: DynamicCache, before: Sequence[int], rows: Tensor, candidates: Tensor | None, own: int | None = None
+    cache: DynamicCache, before: Sequence[int], rows: Tensor, candidates: Tensor | None, recent: int | None = None
 ) -> None:
     """Build new rows, each from an old row and one of its candidate tokens.
 
@@ -197,7 +197,7 @@ def keep_rows(
         before: Result of `record_lengths` before that pass.
         rows: 0-based old row of each new row, (N,).
         candidates: 0-based candidate token of each new row, (N,); None: all candidate tokens are dropped.
-        own: Number of newest positions, without candidate tokens, in which a new row may differ from the old row with
+        recent: Number of newest positions, without candidate tokens, in which a new row may differ from the old row with
             the same index; the number of rows must not change. None: all positions may differ.
     """
     for layer, length in zip(cache.layers, before, strict=True):
@@ -205,11 +205,11 @@ def keep_rows(
             continue
         added = layer.get_seq_length() - length
         if added == 0:  # a cross layer, which holds the picture
-            if own is None:
+            if recent is None:
                 layer.reorder_cache(rows)
             continue
         columns = layer.keys.shape[2] - added
-        first = 0 if own is None else max(0, columns - own)
+        first = 0 if recent is None else max(0, columns - recent)
         layer.keys = _select_rows(layer.keys, first, columns, rows, candidates)
         layer.values = _select_rows(layer.values, first, columns, rows, candidates)
         if isinstance(layer, DynamicSlidingWindowLayer):

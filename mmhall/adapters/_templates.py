@@ -34,14 +34,14 @@ class ChatTemplate:
     placeholder: str | None
 
     @property
-    def own(self) -> bool:
+    def from_processor(self) -> bool:
         """Whether the processor contains the template."""
         return self.processor.chat_template is not None
 
     @property
     def description(self) -> str:
         """Description of the template: its source, and a digest of the processor's template."""
-        if self.own:
+        if self.from_processor:
             return f"the processor's, sha256 {_digest(self.processor.chat_template)}"
         return "none: the processor has none" if self.default is None else f"{self.default[0]}: the processor has none"
 
@@ -54,7 +54,7 @@ class ChatTemplate:
         Raises:
             ModelError: There is no template, or it renders the conversation in neither form.
         """
-        if self.default is None and not self.own:
+        if self.default is None and not self.from_processor:
             raise ModelError(
                 f"{self.family}: its chat template cannot be used: the processor has none; set one with {_HOW_TO_SET}"
             )
@@ -138,7 +138,7 @@ class ChatTemplate:
             {"role": turn.role, "content": self._string(turn) if turn.role in strings else _parts(turn)}
             for turn in conversation.turns
         ]
-        default = None if self.default is None or self.own else self.default[1]
+        default = None if self.default is None or self.from_processor else self.default[1]
         written: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, chat_template=default)
         return written
 

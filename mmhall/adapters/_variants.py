@@ -110,7 +110,7 @@ class Variants(Reader):
             requests.append(Request(request.prompt, tuple(images)))
         return self.inputs(requests)
 
-    def select(self, inputs: Inputs, rows: Sequence[int]) -> Batch:
+    def picked(self, inputs: Inputs, rows: Sequence[int]) -> Batch:
         """Return a batch of some requests of a batch.
 
         Args:
@@ -128,7 +128,7 @@ class Variants(Reader):
             )
         known = range(len(inputs.singles))
         if not len(rows) or not all(row in known for row in rows):
-            raise OptionError("select", "rows", rows, f"at least one request, each a number from 0 to {len(known) - 1}")
+            raise OptionError("picked", "rows", rows, f"at least one request, each a number from 0 to {len(known) - 1}")
         singles = [inputs.singles[row] for row in rows]
         return Batch(self.stack(singles), singles, [inputs.requests[row] for row in rows])
 

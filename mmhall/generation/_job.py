@@ -161,7 +161,7 @@ class Decoding:
         """Read other inputs while the search runs, such as crops of a picture, and what was said so far after them.
 
         The rows go on like any others: `scores` scores the next token, `step` feeds one. They have nothing to do with
-        the rows of the batch: take those of one prompt with `adapter.select(job.inputs, [prompt, prompt])`, and give
+        the rows of the batch: take those of one prompt with `adapter.picked(job.inputs, [prompt, prompt])`, and give
         each its picture with `adapter.with_pictures`. Another picture may take another number of tokens.
 
         Args:

@@ -65,7 +65,7 @@ class Zooming:
     def look(self, decoding, prompt, said):
         """What two crops would say next, (2, V)."""
         adapter = decoding.job.adapter
-        crops = adapter.with_pictures(adapter.select(decoding.job.inputs, [prompt, prompt]), crop)
+        crops = adapter.with_pictures(adapter.picked(decoding.job.inputs, [prompt, prompt]), crop)
         self.opened[prompt, said.shape[1]] = adapter.image_mask(crops["input_ids"]).sum(dim=1).tolist()
         rows = decoding.open(crops, said, self.session(adapter, crops))
         assert torch.equal(rows.said, said)
@@ -202,12 +202,12 @@ def test_what_cannot_be_opened_is_refused():
     with pytest.raises(PromptError, match="1023 prompt tokens and 7 new ones exceed the model's context of 1024"):
         said(model, REQUESTS, opening(lambda inputs: adapter.inputs([long])))
     with pytest.raises(ModelError, match=r"cannot be separated; make them with adapter\.inputs"):
-        adapter.select(dict(adapter.inputs(REQUESTS)), [0])
+        adapter.picked(dict(adapter.inputs(REQUESTS)), [0])
 
 
 def test_picked_requests_are_read_as_if_asked_alone():
     adapter = slow("qwen2_5_vl").adapter
-    picked, wanted = adapter.select(adapter.inputs(REQUESTS), [0, 0]), adapter.inputs([REQUESTS[0]] * 2)
+    picked, wanted = adapter.picked(adapter.inputs(REQUESTS), [0, 0]), adapter.inputs([REQUESTS[0]] * 2)
     assert picked.keys() == wanted.keys()
     assert all(torch.equal(picked[key], wanted[key]) for key in wanted)
     assert picked.requests == [REQUESTS[0]] * 2
@@ -219,4 +219,4 @@ def test_requests_that_are_not_there_are_not_picked(rows):
     with pytest.raises(
         OptionError, match=rf"rows must be .* from 0 to {len(REQUESTS) - 1}, got {re.escape(str(rows))}"
     ):
-        adapter.select(adapter.inputs(REQUESTS), rows)
+        adapter.picked(adapter.inputs(REQUESTS), rows)

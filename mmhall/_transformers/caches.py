@@ -131,7 +131,7 @@ def replace_newest(cache: Cache | None, layer: int, rows: slice, keys: Tensor, v
 
 
 def can_join(caches: Sequence[DynamicCache]) -> bool:
-    """Whether caches can be joined: each layer has keys that can be padded on the left, or a state without positions.
+    """Whether caches can be joined: all layers have keys, which can be padded, or a state without positions.
 
     A cross-attention layer has one key for each image position: it can be joined where all caches have the same
     number of keys, not with a prompt without a picture.
@@ -197,8 +197,8 @@ def keep_rows(
         before: Result of `record_lengths` before that pass.
         rows: 0-based old row of each new row, (N,).
         candidates: 0-based candidate token of each new row, (N,); None: all candidate tokens are dropped.
-        recent: Number of newest positions, without candidate tokens, in which a new row may differ from the old row with
-            the same index; the number of rows must not change. None: all positions may differ.
+        recent: Number of newest positions, without candidate tokens, in which a new row may differ from the old row
+            with the same index; the number of rows must not change. None: all positions may differ.
     """
     for layer, length in zip(cache.layers, before, strict=True):
         if _shares_keys(layer):

@@ -138,7 +138,7 @@ def decode_origins(black: Tensor, white: Tensor, coordinates: Tensor, pictures: 
 
 
 def block_side(origins: PixelOrigins, count: int) -> int | None:
-    """Return the side of the square pixel blocks that divide all tiles into `count` blocks, or None."""
+    """Return the side, in pixels, of square blocks that divide all tiles into `count` blocks, or None."""
     tiles, height, width = origins.x.shape
     side = round((tiles * height * width / max(1, count)) ** 0.5)
     fits = side > 0 and height % side == 0 and width % side == 0

@@ -89,7 +89,7 @@ class Mistral3Adapter(MergedAdapter):
 
 
 class PackedAdapter(Adapter):
-    """LLaVA-NeXT: a whole view and unpadded tiles, packed by the model's own function with a token after each row."""
+    """LLaVA-NeXT: a view of the whole picture and unpadded tiles, packed by the model with a token after each row."""
 
     causal: ClassVar[bool] = True
     grid: ClassVar[str] = "the whole picture, then its tiles as one grid with a line break after each row"

@@ -27,7 +27,7 @@ _SUPPORTED = ("full", "sliding")  # kinds of layers in which tokens can be dropp
 
 
 class Drop(Op):
-    """Op that drops prompt tokens from a layer on; other ops of the same rows act on attention before that layer only.
+    """Op that drops prompt tokens from a layer on; attention ops of the same rows may act only before that layer.
 
     Attributes:
         layer: 0-based; first layer without the tokens.

@@ -1,4 +1,4 @@
-"""The attention hook: the attention function that mmhall registers with transformers, and its binding to a decoder.
+"""Attention hook: the attention function that mmhall registers with transformers, and its binding to a decoder.
 
 The function computes transformers' own SDPA, except in layers and passes in which the active plan has ops.
 A mask function is registered under the same name: without it transformers would build no mask for an unknown

@@ -1,4 +1,4 @@
-"""Options for loading a model, shared by Python, the command line, workers and lmms-eval; nothing is loaded here."""
+"""Options for loading a model, shared by Python, the command line, workers and lmms-eval; loads nothing."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def digest(model: nn.Module) -> dict[str, str | None]:
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield all parameters; for quantised models and layers also saved buffers and packed weights."""
+    """Yield names and values of all parameters, and of saved buffers and packed weights if quantised."""
     remaining = {id(tensor): name for name, tensor in model.named_parameters()}
     quantised = getattr(model, "hf_quantizer", None) is not None
     tied = getattr(model, "all_tied_weights_keys", None) or {}

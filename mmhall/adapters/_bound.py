@@ -23,9 +23,9 @@ from mmhall.attention import (
     Exit,
     Exits,
     Op,
-    OpenTower,
     PictureRows,
     Plan,
+    TowerHooks,
     active,
     acts_at_site,
     check_layers,
@@ -36,7 +36,7 @@ from mmhall.attention import (
 from mmhall.errors import CompositionError, ModelError
 
 
-class BoundModel:
+class HookedModel:
     """Loaded model whose attention and states can be read and edited.
 
     Attributes:
@@ -75,7 +75,7 @@ class BoundModel:
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
         install_attention_hook(self.decoder, self.layers, model.get_output_embeddings())
         self._open = True
-        self._tower = OpenTower()
+        self._tower = TowerHooks()
 
     def close(self) -> None:
         """Restore the model's own attention, unless another adapter still uses the hook."""

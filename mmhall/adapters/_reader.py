@@ -10,7 +10,7 @@ from torch import BoolTensor, Tensor, nn
 
 from mmhall.adapters import _prompts as prompts
 from mmhall.adapters._batch import PER_POSITION, Batch, Inputs
-from mmhall.adapters._bound import BoundModel
+from mmhall.adapters._bound import HookedModel
 from mmhall.adapters._messages import Conversation, Request
 from mmhall.adapters._templates import ChatTemplate
 from mmhall.attention import SELF_ATTENTION
@@ -18,7 +18,7 @@ from mmhall.errors import ImageError, ModelError, PromptError
 from mmhall.words import special_tokens
 
 
-class Reader(BoundModel):
+class Reader(HookedModel):
     """Part of the adapter that converts prompts and pictures into inputs, as in the training of the model.
 
     Attributes:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         acts_in_layer as acts_in_layer,
         follow_frame as follow_frame,
     )
-    from mmhall.attention._tower import OpenTower as OpenTower, PictureRows as PictureRows, Tower as Tower
+    from mmhall.attention._tower import PictureRows as PictureRows, Tower as Tower, TowerHooks as TowerHooks
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
@@ -55,6 +55,6 @@ __getattr__, __dir__, __all__ = exports(
         "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
         "_passes": "Block Frame",
         "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
-        "_tower": "OpenTower PictureRows Tower",
+        "_tower": "PictureRows Tower TowerHooks",
     },
 )

@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 
 from mmhall._transformers import caches
 from mmhall._transformers.attention import attention_name, register_attention, sdpa, set_attention
-from mmhall.attention._linears import close_linears, open_linears
+from mmhall.attention._linears import patch_linears, restore_linears
 from mmhall.attention._ops import Call, Op, overrides
-from mmhall.attention._passes import Pass, close_passes, current_passes, open_passes, suspended
+from mmhall.attention._passes import Pass, current_passes, hook_passes, suspended, unhook_passes
 from mmhall.attention._rows import apply_mask, causal_mask, output_of, scores_of, uncast
 from mmhall.errors import CompositionError, MmhallWarning, ModelError
 
@@ -177,8 +177,8 @@ def install_attention_hook(decoder: PreTrainedModel, layers: Sequence[nn.Module]
         for index, layer in enumerate(layers):
             for part in layer.modules():
                 setattr(part, _LAYER, index)
-        open_linears([*decoder.modules(), head])
-        open_passes(decoder)
+        patch_linears([*decoder.modules(), head])
+        hook_passes(decoder)
 
     if not bind_attention(decoder, NAME, attention, prepare):
         raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
@@ -188,8 +188,8 @@ def remove_attention_hook(decoder: PreTrainedModel, head: nn.Module) -> None:
     """Undo one `install_attention_hook`; the last call restores the decoder's own attention."""
 
     def restore() -> None:
-        close_linears([*decoder.modules(), head])
-        close_passes(decoder)
+        restore_linears([*decoder.modules(), head])
+        unhook_passes(decoder)
         for part in decoder.modules():
             vars(part).pop(_LAYER, None)
 

@@ -32,18 +32,23 @@ def few_rows(stacked: bool) -> Iterator[None]:
         _few.reset(token)
 
 
-def open_linears(modules: Iterable[nn.Module]) -> None:
+def patch_linears(modules: Iterable[nn.Module]) -> None:
     """Let linear layers choose the order of the product by the number of rows.
 
     Only plain float32 weights on a CPU where W x^T is faster; a layer whose forward was replaced keeps that forward.
     """
     for module in modules:
-        if type(module) is nn.Linear and "forward" not in vars(module) and _is_plain(module.weight) and pays_off():
+        if (
+            type(module) is nn.Linear
+            and "forward" not in vars(module)
+            and _is_plain(module.weight)
+            and is_swapped_faster()
+        ):
             module.forward = partial(_linear, module)  # type: ignore[method-assign]
 
 
 @cache
-def pays_off() -> bool:
+def is_swapped_faster() -> bool:
     """Measure whether W x^T is faster than x W^T for two rows on this CPU; some milliseconds, once a process."""
     weight, rows = torch.ones(1024, 1024), torch.ones(2, 1024)
     usual, swapped = (
@@ -58,7 +63,7 @@ def _is_plain(weight: Tensor) -> bool:
     return type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
-def close_linears(modules: Iterable[nn.Module]) -> None:
+def restore_linears(modules: Iterable[nn.Module]) -> None:
     """Restore the original forward of linear layers."""
     for module in modules:
         forward = vars(module).get("forward")

@@ -199,15 +199,15 @@ def use_frame(frame: Frame) -> Iterator[None]:
         _frame.reset(token)
 
 
-def open_passes(decoder: nn.Module) -> None:
+def hook_passes(decoder: nn.Module) -> None:
     """Hook a decoder, so that the positions of each of its passes are known."""
     if not hasattr(decoder, _HOOKS):
         before = decoder.register_forward_pre_hook(_begin, with_kwargs=True)
         setattr(decoder, _HOOKS, (before, decoder.register_forward_hook(_end, always_call=True)))
 
 
-def close_passes(decoder: nn.Module) -> None:
-    """Remove the hooks of `open_passes`."""
+def unhook_passes(decoder: nn.Module) -> None:
+    """Remove the hooks of `hook_passes`."""
     for hook in vars(decoder).pop(_HOOKS, ()):
         hook.remove()
 

@@ -130,7 +130,7 @@ class TowerPass:
     hooks: ExitStack = field(default_factory=ExitStack)
 
 
-class OpenTower:
+class TowerHooks:
     """Hooks of one adapter on a vision tower, installed when an op first needs them, removed with the adapter.
 
     Without ops for it, a tower has no hooks.

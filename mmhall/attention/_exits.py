@@ -65,11 +65,11 @@ class Exits:
         token, hooks = current_exits.set(reader), []
         try:
             for each in reader.exits:
-                hook = partial(reader.take, each, self._norm if each.norm else None)
+                take = partial(reader.take, each, self._norm if each.norm else None)
                 if each.layer < 0:
-                    hooks.append(self._layers[0].register_forward_pre_hook(hook, with_kwargs=True))
+                    hooks.append(self._layers[0].register_forward_pre_hook(take, with_kwargs=True))
                 else:
-                    hooks.append(self._layers[each.layer].register_forward_hook(hook))
+                    hooks.append(self._layers[each.layer].register_forward_hook(take))
             hooks.append(self._head.register_forward_pre_hook(reader.append))
             yield reader
         finally:

@@ -93,7 +93,7 @@ class Place:
         if plan is None or not plan.remembers:
             raise CompositionError(
                 "an op uses `memory` without declaring it, so a search could not restore the memory; set "
-                "`remembers = True` in the class of the op"
+                "`remembers = True` in its class"
             )
         return self.where.frame.memory.part(self.where.block.number)
 

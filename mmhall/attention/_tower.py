@@ -22,7 +22,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from mmhall._transformers.attention import sdpa
-from mmhall.attention._hook import NAME, attend_with_ops, bind_attention, unbind_attention
+from mmhall.attention._attend import attend_with_ops
+from mmhall.attention._hook import NAME, bind_attention, unbind_attention
 from mmhall.attention._ops import FEATURES, Call, Visit
 from mmhall.attention._passes import Block, Frame, Pass, current_frame, suspended, tower_pass
 from mmhall.attention._state_hooks import hook_site, run_ops

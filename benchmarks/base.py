@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mmhall.errors import DataError
-from mmhall.files import no_file
+from mmhall.files import why_not_a_file
 from mmhall.options import Configured
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Source:
             DataError: A name is too long for a file, or no path at all, or may not be read.
         """
         for option, path in (("--data", self.data), ("--images", self.images)):
-            reason = None if path is None else no_file(path)
+            reason = None if path is None else why_not_a_file(path)
             if reason is not None and reason.startswith(("cannot be read", "is no path")):
                 raise DataError(f"{path}: {reason}; give another {option}")
 
@@ -96,7 +96,7 @@ class Source:
         """
         if self.data is None:
             raise DataError(f"{name}: its data does not ship with mmhall; give --data {reads}")
-        reason = no_file(self.data)
+        reason = why_not_a_file(self.data)
         if reason not in (None, "is a folder"):
             raise DataError(f"{self.data}: {reason}; {name} reads {reads}")
         return self.data

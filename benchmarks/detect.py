@@ -55,7 +55,7 @@ from mmhall.options import option
 from mmhall.results.separation import Flags, Labels, Separation, quantile_strata
 from mmhall.results.statistics import Array, Estimate, Resampler
 from mmhall.results.store import Row
-from mmhall.words import spans_of, tokens_within
+from mmhall.words import token_spans, tokens_in_span
 
 if TYPE_CHECKING:
     from mmhall.answers import Answer
@@ -244,11 +244,11 @@ def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[
             put one there.
         named: Mentions in its text.
     """
-    text, spans = spans_of(tokenizer, answer.token_ids)
+    text, spans = token_spans(tokenizer, answer.token_ids)
     written = text.lstrip()
     mark = next((at for at in range(len(answer.text)) if written.startswith(answer.text[at:])), 0)
     lead = len(text) - len(written) - mark
-    return [tokens_within(spans, lead + mention.start, lead + mention.end) for mention in named]
+    return [tokens_in_span(spans, lead + mention.start, lead + mention.end) for mention in named]
 
 
 def _values(scored: Scored, k: int, token: int) -> Values:

@@ -207,7 +207,7 @@ class Guided(PromptSearch):
         texts = [self.running[place] for place in places]
         rows = self.decoding.rows.taken(torch.full((len(texts),), self.prompt, device=device))
         said = torch.tensor([text.said for text in texts], dtype=torch.long, device=device)
-        memory = Memory.joined([text.memory for text in texts])
+        memory = Memory.join([text.memory for text in texts])
         if said.shape[1]:
             last = 1 if rows.one_by_one or list(memory) else 0  # what reading it adds, a text does not yet remember
             rows.reread(said[:, : said.shape[1] - last], memory)
@@ -242,7 +242,7 @@ class Guided(PromptSearch):
             for row, token in enumerate(chosen.tolist()):
                 if row not in drafts and (ended[row] or not _TERMINAL.isdisjoint(self._tokenizer.decode([token]))):
                     new = tuple(ids[row, start:].tolist())
-                    memory = rows.memory.selected(torch.tensor([row]), len(ids))
+                    memory = rows.memory.select(torch.tensor([row]), len(ids))
                     drafts[row] = Draft(texts[row], new, float(sums[row]), ended[row], memory)
             if len(drafts) == len(ids):
                 return [drafts[row] for row in range(len(ids))]

@@ -373,9 +373,9 @@ class Retrospection(PromptSearch):
         self._latest = parents.tolist(), tokens.tolist()
         matches = None if tried is None else tried[parents] == tokens[:, None]
         if matches is not None and matches.any(dim=1).all():
-            siblings = matches.int().argmax(dim=1)
-            self._rows.keep(parents, siblings, own=self.beams.said.shape[2] - 1)
-            self._sums = self._grown[parents, siblings]
+            candidates = matches.int().argmax(dim=1)
+            self._rows.keep(parents, candidates, own=self.beams.said.shape[2] - 1)
+            self._sums = self._grown[parents, candidates]
             return
         if tried is None:
             self._rows.select(parents)

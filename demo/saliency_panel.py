@@ -120,10 +120,10 @@ def _asked(shown: Shown, index: int) -> tuple[Any, ...]:
 
 def _words(desk: Desk, shown: Shown, column: int, word: int) -> tuple[Word, ...]:
     """Return the words of an answer, of which one was chosen."""
-    from mmhall.words import words_of
+    from mmhall.words import split_words
 
     answer = shown.columns[column].answer
-    words = words_of(desk.lvlm.adapter.tokenizer, answer.token_ids) if answer is not None else ()
+    words = split_words(desk.lvlm.adapter.tokenizer, answer.token_ids) if answer is not None else ()
     if word >= len(words):
         raise OptionError("demo", "word", word, f"one of the {len(words)} words of the answer")
     return words

@@ -20,7 +20,7 @@ from mmhall.demo.compare import Column, ratio
 from mmhall.demo.setups import Setup, setup as checked
 from mmhall.demo.words import named, split_by_truth
 from mmhall.errors import DataError, MmhallError, PromptError
-from mmhall.models import as_flags
+from mmhall.models import to_flags
 from mmhall.results.export import safe
 from mmhall.text import printable
 
@@ -151,7 +151,7 @@ def command_line(setup: Setup, model: str, picture: Picture, loading: Mapping[st
         file = f"scenes-{seed}/{index + 1:06d}.png"
     asked = [f"./{file}" if file.startswith("-") else file, setup.prompt]
     shared = [] if model == "embedded" else ["--model", model]
-    shared += as_flags(loading)
+    shared += to_flags(loading)
     shared += ["--max-new-tokens", str(setup.max_new_tokens)]
     if setup.temperature:
         shared += ["--sample", "--temperature", repr(setup.temperature), "--seed", str(setup.seed)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.data.vocabulary import Mention, mentions, ours
-from mmhall.words import Word, placed_words
+from mmhall.words import Word, locate_words
 
 if TYPE_CHECKING:
     from mmhall.answers import Answer, Uncertainty
@@ -177,7 +177,7 @@ def scale(columns: Sequence[Sequence[Piece]], signal: int) -> tuple[float, float
 
 @lru_cache(maxsize=64)  # columns that have ended are shown again while others are written
 def _placed(tokenizer: Any, token_ids: tuple[int, ...]) -> tuple[str, list[tuple[Word, int]]]:
-    return placed_words(tokenizer, token_ids)
+    return locate_words(tokenizer, token_ids)
 
 
 def _mentions(text: str, present: Collection[str]) -> list[Mention]:

@@ -1,4 +1,4 @@
-"""Public names of a package, imported from its modules when they are first used."""
+"""Lazy imports: public names of a package, imported from its modules on first use."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def exports(
     """Make a package's `__getattr__`, `__dir__` and `__all__`, so that importing it imports none of its modules.
 
     Args:
-        package: Its `__name__`.
-        modules: The public names of each of its modules, separated by blanks.
+        package: `__name__` of the package.
+        modules: Public names of each module, separated by spaces.
     """
-    where = {name: f"{package}.{module}" for module, names in modules.items() for name in names.split()}
+    module_of = {name: f"{package}.{module}" for module, names in modules.items() for name in names.split()}
 
     def load(name: str) -> Any:
-        if name not in where:
+        if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(where[name]), name)
+        return getattr(importlib.import_module(module_of[name]), name)
 
-    return load, lambda: sorted(where), sorted(where)
+    return load, lambda: sorted(module_of), sorted(module_of)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mmhall.words import decoded
+from mmhall.words import decode_answer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -138,7 +138,7 @@ class Said:
         marks = set(ends)
         end = next((i for i, token in enumerate(row) if token in marks), len(row))
         ids = tuple(row[:end])
-        text = decoded(tokenizer, ids)
+        text = decode_answer(tokenizer, ids)
         cuts = [text.index(stop) for stop in stops if stop in text]
         if cuts:
             ids = _until(ids, tokenizer, stops)
@@ -149,7 +149,7 @@ class Said:
 def _until(ids: tuple[int, ...], tokenizer: Any, stops: Sequence[str]) -> tuple[int, ...]:
     """Leave out the padding after the token that completed a stop string."""
     for length in range(1, len(ids) + 1):
-        text = decoded(tokenizer, ids[:length])
+        text = decode_answer(tokenizer, ids[:length])
         if any(stop in text for stop in stops):
             return ids[:length]
     return ids

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mmhall import files
 from mmhall.errors import ModelError
-from mmhall.files import no_file
+from mmhall.files import why_not_a_file
 from mmhall.models import UNLOADABLE, reason_of
 
 NAMED = (
@@ -117,7 +117,7 @@ def check_clip(name: str) -> None:
     Raises:
         ModelError: Nothing loadable has that name.
     """
-    if name and no_file(Path(name)) in (None, "is a folder"):
+    if name and why_not_a_file(Path(name)) in (None, "is a folder"):
         _check_folder(Path(name))
     elif not name.startswith(_HUB):
         _published(name)

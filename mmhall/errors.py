@@ -1,4 +1,4 @@
-"""Every error mmhall raises on purpose: what is wrong, what was expected, what to do."""
+"""Exceptions of mmhall; each message says what is wrong, what was expected and what to do."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ class MmhallError(Exception):
 
 
 class MmhallWarning(UserWarning):
-    """Something was done otherwise than one might expect; the command line prints the message on one line."""
+    """Warning about unexpected behaviour; the command line prints the message on one line."""
 
 
 class OptionError(MmhallError):
-    """An option of a strategy or command has a value it cannot have."""
+    """An option of a strategy or command has an invalid value."""
 
     def __init__(self, owner: str, option: str, value: object, expected: str) -> None:
-        """Say whose option it is, its value, and what was expected ("a number >= 0")."""
+        """Build the message from the option, its value, and a description of valid values ("a number >= 0")."""
         super().__init__(f"{owner}: {option} must be {expected}, got {value!r}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel between processes as the message alone."""
+        """Pickle only the message."""
         return MmhallError, (str(self),)
 
 
 class UnknownNameError(MmhallError):
-    """A name is not registered; the message suggests the nearest one."""
+    """A name is not registered; the message suggests the nearest name."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        """Say what kind of name it is ("strategy"), and which names exist."""
+        """Build the message from the kind of name ("strategy"), the name, and the known names."""
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        told = f"Known: {', '.join(names)}" if names else "There is none."
-        super().__init__(f"unknown {kind} {name!r}{hint} {told}")
+        listing = f"Known: {', '.join(names)}" if names else "There is none."
+        super().__init__(f"unknown {kind} {name!r}{hint} {listing}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel between processes as the message alone."""
+        """Pickle only the message."""
         return MmhallError, (str(self),)
 
 
 class PluginError(MmhallError):
-    """A registered name stands for something that cannot be imported."""
+    """The object of a registered name cannot be imported."""
 
 
 class CompositionError(MmhallError):
-    """Strategies cannot be combined, or a model cannot carry a strategy."""
+    """Strategies cannot be combined, or a model does not support a strategy."""
 
 
 class ImageError(MmhallError):
-    """A picture cannot be opened or is not acceptable."""
+    """A picture cannot be opened or used."""
 
 
 class PromptError(MmhallError):
@@ -59,37 +59,37 @@ class PromptError(MmhallError):
 
 
 class VersionError(MmhallError):
-    """A package is there in a version that mmhall was not tested with."""
+    """The installed version of a package was not tested with mmhall."""
 
 
 class ModelError(MmhallError):
-    """A model cannot be loaded or is of a kind mmhall cannot drive."""
+    """A model cannot be loaded, or mmhall does not support it."""
 
 
 class GenerationError(MmhallError):
-    """Decoding produced something no token can be chosen from, such as NaN logits."""
+    """No token can be chosen, for example because logits are NaN."""
 
 
 class DataError(MmhallError):
-    """Benchmark data is missing, malformed, or unfit for the benchmark."""
+    """Benchmark data is missing, malformed, or unsuitable for the benchmark."""
 
 
 class FitError(MmhallError):
-    """A strategy cannot be fitted: the data shows nothing to learn."""
+    """A strategy cannot be fitted to the data."""
 
 
 class RunError(MmhallError):
-    """A run folder is missing, torn, or belongs to another set-up."""
+    """A run folder is missing, damaged, or belongs to another set-up."""
 
 
 class EndpointError(MmhallError):
-    """A judge's endpoint gives no usable reply.
+    """The endpoint of a judge model gives no usable reply.
 
     Attributes:
-        final: Whether asking anything else is in vain, too: the key or the model is refused.
+        final: Whether all other requests would fail, too, because the key or the model is refused.
     """
 
     def __init__(self, message: str, *, final: bool = False) -> None:
-        """Say what happened."""
+        """Store the message and whether the error is final."""
         super().__init__(message)
         self.final = final

@@ -1,4 +1,4 @@
-"""Files by path: what is none is told without opening it, what is written is whole or not there."""
+"""Files: checks without opening, text encodings, and atomic writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
 
-LONGEST = 2_000_000_000  # bytes of a file that is read as a whole; COCO's largest has 0.5 billion
+LONGEST = 2_000_000_000  # bytes; limit for a file that is read as a whole. The largest file of COCO has 0.5 billion
 _LONGEST_NAME = 150
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(10))}
 _KINDS = (
@@ -25,11 +25,11 @@ _KINDS = (
 )
 
 
-def no_file(path: Path) -> str | None:
-    """Say why a path is no file, such as "does not exist" or "is a folder"; None: it is one.
+def why_not_a_file(path: Path) -> str | None:
+    """Return the reason why a path is not a regular file, such as "does not exist" or "is a folder", or None.
 
     Args:
-        path: Of whatever length and characters.
+        path: Path of any length, with any characters.
     """
     try:
         mode = path.stat().st_mode
@@ -38,55 +38,55 @@ def no_file(path: Path) -> str | None:
     except OSError as error:
         return f"cannot be read: {(error.strerror or str(error)).lower()}"
     except (ValueError, RuntimeError) as error:
-        return f"is no path: {error}"
-    return next((told for test, told in _KINDS if test(mode)), None)
+        return f"is not a valid path: {error}"
+    return next((description for test, description in _KINDS if test(mode)), None)
 
 
 def file_name(text: str) -> str:
-    """Return a text as the name of a file that every system takes; a digest tells apart what is cut or reserved.
+    """Convert a text to a file name that is valid on every system; a digest keeps cut or reserved names distinct.
 
     >>> file_name("some/model-7b"), file_name("con")
     ('some--model-7b', '1143da2b-con')
     """
-    kept = re.sub(r"[^A-Za-z0-9._-]+", "--", text).lstrip(".")
-    if kept and len(kept) <= _LONGEST_NAME and kept.partition(".")[0].upper() not in _RESERVED:
-        return kept
+    name = re.sub(r"[^A-Za-z0-9._-]+", "--", text).lstrip(".")
+    if name and len(name) <= _LONGEST_NAME and name.partition(".")[0].upper() not in _RESERVED:
+        return name
     digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
-    return f"{digest}-{kept[:_LONGEST_NAME]}".rstrip("-")
+    return f"{digest}-{name[:_LONGEST_NAME]}".rstrip("-")
 
 
 def read_text(path: Path) -> str:
-    """Read UTF-8 text, with or without a byte order mark, or UTF-16 text that says so by its mark.
+    """Read UTF-8 text, with or without a byte order mark, or UTF-16 text with a byte order mark.
 
     Raises:
-        OSError: It cannot be read, is a pipe or a device, which may never end, or is larger than `LONGEST`.
-        UnicodeDecodeError: It is other text.
+        OSError: The file cannot be read, is a pipe or a device, which may never end, or is larger than `LONGEST`.
+        UnicodeDecodeError: The text has another encoding.
     """
     _check_file(path)
     size = path.stat().st_size
     if size > LONGEST:
         raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than the limit of {LONGEST:,}", str(path))
-    return path.read_text(encoding=encoding(path))
+    return path.read_text(encoding=detect_encoding(path))
 
 
-def encoding(path: Path) -> str:
-    """Return the encoding that a text file's first bytes tell: UTF-16, which Windows writes, or else UTF-8.
+def detect_encoding(path: Path) -> str:
+    """Return the encoding of a text file: UTF-16 if it begins with that byte order mark (Windows), otherwise UTF-8.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a name to write a file under; it takes its place when it is complete, else the old one stays.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; the file written there replaces `path` at the end, but not after an error.
 
     Raises:
-        OSError: It cannot be written, or is a pipe or a device.
+        OSError: The file cannot be written, or `path` is a pipe or a device.
     """
-    path = path.resolve()  # where a link leads to
+    path = path.resolve()  # follow links
     _check_file(path)
     scratch = path.with_name(f".mmhall-{os.getpid()}-{get_ident()}{path.suffix}")
     try:
@@ -97,6 +97,6 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _check_file(path: Path) -> None:
-    told = no_file(path)
-    if told in ("is a pipe", "is a device", "is a socket"):
-        raise OSError(errno.EINVAL, f"it {told}", str(path))
+    reason = why_not_a_file(path)
+    if reason in ("is a pipe", "is a device", "is a socket"):
+        raise OSError(errno.EINVAL, f"it {reason}", str(path))

@@ -14,10 +14,10 @@ from mmhall.analysis import check_room, read_answer
 from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
 from mmhall.generation import Images, Prompt, make_request
-from mmhall.models import chat_template, described
+from mmhall.models import chat_template, describe_model
 from mmhall.strategies import STRATEGIES, USUAL, LearnedStrategy, PairSet, Strategy, strategy as make_strategy, uneven
 from mmhall.strategies.artifacts import Artifact
-from mmhall.words import text_tokens
+from mmhall.words import tokenize_answer
 
 if TYPE_CHECKING:
     from mmhall.adapters import Adapter
@@ -72,7 +72,7 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
     facts = {
         "options": str(method),
         "model": {
-            **described(adapter, lvlm.identity()),
+            **describe_model(adapter, lvlm.identity()),
             "chat_template": chat_template(adapter),
             "processor": lvlm.loading.get("processor", {}),
         },
@@ -119,8 +119,8 @@ def read_text(adapter: Adapter, image: Images, prompt: Prompt, text: str, ops: S
         ImageError: The picture is.
     """
     inputs = adapter.inputs([make_request(image, prompt)])
-    tokens = torch.tensor([text_tokens(adapter.tokenizer, text)], device=inputs["input_ids"].device)
+    tokens = torch.tensor([tokenize_answer(adapter.tokenizer, text)], device=inputs["input_ids"].device)
     width = tokens.shape[1]
     check_room(adapter, inputs, width)
-    read_answer(adapter, adapter.extended(inputs, tokens), width, ops)
+    read_answer(adapter, adapter.append_answer(inputs, tokens), width, ops)
     return width

@@ -20,12 +20,12 @@ from mmhall.models import (
     UNLOADABLE,
     LoadOptions,
     base_of,
+    find_model_path,
     hint_for,
-    located,
-    origin_of,
-    placement,
+    placement_arguments,
     processor_of,
     reason_of,
+    source_arguments,
 )
 from mmhall.strategies import artifacts as fitted_artifacts, tuned as tuned_options
 
@@ -88,20 +88,20 @@ def load(
         trust_remote_code=trust_remote_code,
         artifacts=str(artifacts) if isinstance(artifacts, Path) else artifacts,
     )
-    folder = located(name)
+    folder = find_model_path(name)
     file = tuned_options.find(name, tuned)
     if file is not None:
         tuned_options.read(file)  # a damaged one is told before anything is loaded
     learned = fitted_artifacts.find(name, asked.artifacts)
     source = str(folder) if folder.is_dir() else str(name)
-    placed = placement(asked, options)
+    placed = placement_arguments(asked, options)
     try:
         reader = _processor(source, asked)  # before the weights: it is read in no time
         model = _model(source, asked, placed)
     except UNLOADABLE as error:
         raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{hint_for(source)}") from error
     lvlm = LVLM(model, reader, str(name))
-    lvlm.loading = json.loads(json.dumps({**asked.given(), **options}, default=str))
+    lvlm.loading = json.loads(json.dumps({**asked.non_defaults(), **options}, default=str))
     if asked.chat_template is not None and lvlm.adapter.chat is None:
         raise OptionError(OWNER, "chat_template", "a template", "left out: this family has no chat format")
     lvlm.adapter.tuned = tuned_options.options_of(file, lvlm.adapter)
@@ -136,7 +136,7 @@ def _model(source: str, asked: LoadOptions, placed: Mapping[str, Any]) -> transf
         use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
-        **origin_of(base, asked),
+        **source_arguments(base, asked),
         **placed,
     )
     _check_weights(base, model, found)
@@ -156,7 +156,7 @@ def _processor(source: str, asked: LoadOptions) -> transformers.ProcessorMixin:
         OptionError: It has no such option.
     """
     source = processor_of(source)
-    processor = transformers.AutoProcessor.from_pretrained(source, **origin_of(source, asked), **asked.processor)
+    processor = transformers.AutoProcessor.from_pretrained(source, **source_arguments(source, asked), **asked.processor)
     parts = [processor, *(getattr(processor, part, None) for part in ("image_processor", "tokenizer"))]
     for option, value in asked.processor.items():
         if not any(_takes(part, option) for part in parts):

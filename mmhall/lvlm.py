@@ -46,7 +46,7 @@ from mmhall.generation import (
 from mmhall.models import chat_template, digest
 from mmhall.strategies import Strategy, strategy as make_strategy
 from mmhall.text import without_home
-from mmhall.words import text_tokens, words_of
+from mmhall.words import split_words, tokenize_answer
 
 if TYPE_CHECKING:
     from transformers.generation import BaseStreamer
@@ -314,7 +314,7 @@ class LVLM:
             layers=layers,
             heads=heads,
             grid=self.adapter.places(request, inputs),
-            words=words_of(self.adapter.tokenizer, answer.token_ids),
+            words=split_words(self.adapter.tokenizer, answer.token_ids),
             pictures=tuple(map(shown, request.images)),
             model=self._named(),
             findings=seen.findings,
@@ -421,7 +421,7 @@ class LVLM:
     def _tokens(self, answer: str) -> list[int]:
         """Tokenise an answer; special tokens typed in it stay text."""
         check_text("an answer", answer)
-        return text_tokens(self.adapter.tokenizer, answer)
+        return tokenize_answer(self.adapter.tokenizer, answer)
 
     def _sure(self, inputs: dict[str, Tensor], answers: Sequence[Answer]) -> list[Answer]:
         """Add to each answer how sure the plain model is of it."""
@@ -436,7 +436,7 @@ class LVLM:
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
         each = len(rows) // len(inputs["attention_mask"])
         chat = self.adapter.chat
-        stand_in = {} if chat is None or chat.own else {"chat_template": self.chat_template}
+        stand_in = {} if chat is None or chat.from_processor else {"chat_template": self.chat_template}
         answers = []
         for number, mask in enumerate(inputs["attention_mask"]):
             said = [

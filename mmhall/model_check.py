@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmhall._transformers.versions import check_version
 from mmhall.errors import ModelError
-from mmhall.models import LoadOptions, base_of, located
+from mmhall.models import LoadOptions, base_of, find_model_path
 from mmhall.strategies import artifacts, tuned as tuned_options
 
 _KIND = "AutoModelForImageTextToText"
@@ -29,17 +29,17 @@ def check_model(name: str | Path, tuned: tuned_options.Where, loading: LoadOptio
     check_version()  # before anything is imported that another version lacks
     import transformers
 
-    from mmhall.models import UNLOADABLE, hint_for, origin_of, placement, reason_of
+    from mmhall.models import UNLOADABLE, hint_for, placement_arguments, reason_of, source_arguments
 
-    folder = located(name)
+    folder = find_model_path(name)
     file = tuned_options.find(name, tuned)
     if file is not None:
         tuned_options.read(file)
     artifacts.find(name, loading.artifacts)
-    placement(loading, {})
+    placement_arguments(loading, {})
     source = base_of(str(folder) if folder.is_dir() else str(name))
     try:
-        config = transformers.AutoConfig.from_pretrained(source, **origin_of(source, loading))
+        config = transformers.AutoConfig.from_pretrained(source, **source_arguments(source, loading))
         known = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     except UNLOADABLE as error:
         raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{hint_for(source)}") from error

@@ -1,12 +1,12 @@
-"""Names to lazily imported objects: strategies, benchmarks, model families.
+"""Registries: names of strategies, benchmarks and model families, mapped to lazily imported objects.
 
-A name maps to "module:attribute"; nothing of ours is imported before the name is used. Other packages add names
-through entry points of the registry's group. Those are imported once they are listed: what cannot be used is left out,
-with a warning that names it.
+A name maps to "module:attribute"; mmhall's own modules are imported when the name is used. Other packages add names
+through entry points of the registry's group. Their modules are imported when names are listed: a name that cannot be
+used is left out, with a warning.
 
-The code of another package is imported in a thread, and given up after half a minute: an import cannot be broken off,
-but a thread that runs on ends with the process. A process of its own could be ended, but what it has imported would
-have to be imported once more here, unguarded. Nothing helps against code that never lets another thread run.
+Modules of other packages are imported in a thread, with a timeout of half a minute. An import cannot be interrupted,
+but the thread ends with the process. An import in a separate process could be ended, but would have to be repeated
+here without a timeout. Code that never releases the GIL can still block.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from typing import Any
 
 from mmhall.errors import MmhallError, MmhallWarning, PluginError, UnknownNameError
 
-PATIENCE = 30.0  # seconds that another package's import may take
+PATIENCE = 30.0  # seconds; timeout for the import of another package
 
 
 def load_target(target: str) -> Any:
     """Import "module:attribute".
 
     Raises:
-        PluginError: It cannot be imported, whatever happens instead: the code is a stranger's.
-        MmhallError: It refuses to be imported and says why.
+        PluginError: The import fails with any exception.
+        MmhallError: The imported module raises it.
     """
     module, _, attribute = target.partition(":")
     try:
@@ -41,31 +41,32 @@ def load_target(target: str) -> Any:
     except MmhallError:
         raise
     except (Exception, SystemExit) as error:
-        told = " ".join(str(error).split()) or "no reason given"
+        reason = " ".join(str(error).split()) or "no reason given"
         raise PluginError(
-            f"{target}: cannot be loaded: {type(error).__name__}: {told}; reinstall or repair the package it comes from"
+            f"{target}: cannot be loaded: {type(error).__name__}: {reason}; "
+            "reinstall or repair the package it comes from"
         ) from error
 
 
-_begun: dict[str, tuple[Future[Any], float]] = {}  # imports of other packages that go on, and until when one waits
+_pending: dict[str, tuple[Future[Any], float]] = {}  # running imports of other packages, with their deadlines
 
 
 def load_foreign(target: str) -> Any:
-    """Import "module:attribute" of another package, for half a minute at most.
+    """Import "module:attribute" of another package, with a timeout of half a minute.
 
-    The import goes on in a thread of its own, as nothing else can be left alone; what fails there is tried here, since
-    some code runs in the main thread only.
+    The import runs in its own thread. If it fails there, it is repeated in this thread, as some code runs in the main
+    thread only.
 
     Raises:
-        PluginError: It cannot be imported, or takes longer.
-        MmhallError: It refuses to be imported and says why.
+        PluginError: The import fails or takes too long.
+        MmhallError: The imported module raises it.
     """
-    if target not in _begun:
-        _begun[target] = Future(), monotonic() + PATIENCE
-        Thread(target=_fulfil, args=(_begun[target][0], target), name=f"import of {target}", daemon=True).start()
-    loaded, until = _begun[target]
+    if target not in _pending:
+        _pending[target] = Future(), monotonic() + PATIENCE
+        Thread(target=_import_into, args=(_pending[target][0], target), name=f"import of {target}", daemon=True).start()
+    loaded, deadline = _pending[target]
     try:
-        return loaded.result(max(0.0, until - monotonic()))
+        return loaded.result(max(0.0, deadline - monotonic()))
     except PluginError:
         return load_target(target)
     except FutureTimeoutError:
@@ -75,27 +76,27 @@ def load_foreign(target: str) -> Any:
         ) from None
     finally:
         if loaded.done():
-            _begun.pop(target, None)
+            _pending.pop(target, None)
 
 
-def _fulfil(loaded: Future[Any], target: str) -> None:
+def _import_into(loaded: Future[Any], target: str) -> None:
     try:
         loaded.set_result(load_target(target))
-    except BaseException as error:  # raised where it is waited for
+    except BaseException as error:  # raised by `loaded.result`
         loaded.set_exception(error)
 
 
 class Registry:
-    """A table of names, completed by entry points."""
+    """A table of names, extended by entry points of other packages."""
 
     def __init__(self, kind: str, own: str, group: str, base: str) -> None:
-        """Describe the table; nothing is imported before a name is asked for.
+        """Create the registry; nothing is imported before a name is used.
 
         Args:
-            kind: What it names, such as "strategy".
-            own: "module:attribute" of mmhall's own table of names to "module:attribute".
-            group: The entry point group of other packages' names.
-            base: "module:attribute" of the class that all of them derive from.
+            kind: Kind of the names, such as "strategy".
+            own: "module:attribute" of mmhall's own table, which maps names to "module:attribute".
+            group: Entry point group for names of other packages.
+            base: "module:attribute" of the base class of all objects of other packages.
         """
         self._kind, self._table, self._group, self._base = kind, own, group, base
         self._unusable: dict[str, str] = {}
@@ -106,16 +107,16 @@ class Registry:
         return own
 
     def names(self) -> list[str]:
-        """List every name that can be used, ours first."""
+        """List all usable names, mmhall's own first."""
         others = sorted(set(self._others()) - set(self._own))
         return [*self._own, *(name for name in others if self._usable(name))]
 
     def load(self, name: str) -> Any:
-        """Import what a name stands for.
+        """Import the object of a name.
 
         Raises:
-            UnknownNameError: Nothing has that name.
-            PluginError: It cannot be imported, or is something else.
+            UnknownNameError: The name is not registered.
+            PluginError: The object cannot be imported, or is not a subclass of the base class.
         """
         target = self.target(name)
         if name in self._own:
@@ -123,7 +124,7 @@ class Registry:
         loaded = load_foreign(target)
         if not (isinstance(loaded, type) and issubclass(loaded, load_target(self._base))):
             raise PluginError(
-                f"{target}: is no {self._kind}: it must be a class derived from {self._base.replace(':', '.')}"
+                f"{target}: is not a {self._kind}: it must be a class derived from {self._base.replace(':', '.')}"
             )
         return loaded
 
@@ -131,7 +132,7 @@ class Registry:
         """Return "module:attribute" of a name.
 
         Raises:
-            UnknownNameError: Nothing has that name.
+            UnknownNameError: The name is not registered.
         """
         point = self._others().get(name)
         target = self._own.get(name) or (point and point.value)
@@ -140,18 +141,19 @@ class Registry:
         return target
 
     def source(self, kind: type) -> dict[str, str] | None:
-        """Say which code of another package a class is: module, digest of its file, distribution; None: it is ours."""
+        """Return module, file digest and distribution of a class of another package; None for mmhall's own classes."""
         name = kind.__module__
         if name.partition(".")[0] == "mmhall":
             return None
-        told, file = {"module": name}, getattr(sys.modules.get(name), "__file__", None)
+        source, file = {"module": name}, getattr(sys.modules.get(name), "__file__", None)
         if file is not None:
-            told["digest"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+            source["digest"] = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
         package = name.partition(".")[0]
-        point = next((one for one in self._others().values() if re.split(r"[.:]", one.value)[0] == package), None)
+        points = (point for point in self._others().values() if re.split(r"[.:]", point.value)[0] == package)
+        point = next(points, None)
         if point is not None and point.dist is not None:
-            told["distribution"] = f"{point.dist.name} {point.dist.version}"
-        return told
+            source["distribution"] = f"{point.dist.name} {point.dist.version}"
+        return source
 
     def _usable(self, name: str) -> bool:
         target = self._others()[name].value

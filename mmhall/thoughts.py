@@ -1,4 +1,4 @@
-"""Marks by which a reasoning model tells its thoughts from its answer.
+"""Marks that separate the thoughts of a reasoning model from its answer.
 
 Thoughts   <think>...</think>, <thinking>, <thought>, <reason>, <reasoning>, <rationale>, <reflection>, <analysis> or
            <scratchpad>, also with a prefix (<seed:think>); [THINK], ◁think▷; <|begin_of_thought|>, <|START_THINKING|>
@@ -29,13 +29,13 @@ _ANSWER = r"(?:answer|final_answer|conclusion)"
 _BARRED_ANSWER = r"_(?:of_)?(?:solution|box|response)\|>"
 ANSWER_OPEN = re.compile(rf"<{_ANSWER}>|<\|(?:begin|start){_BARRED_ANSWER}", re.IGNORECASE)
 ANSWER_CLOSE = re.compile(rf"</{_ANSWER}>|<\|end{_BARRED_ANSWER}", re.IGNORECASE)
-_CHANNEL = ("<|channel|>", "<|message|>")  # two tokens and a word between them are one mark
+_CHANNEL = ("<|channel|>", "<|message|>")  # with a word between them, these two tokens are one mark
 
 
-def is_mark(token: str) -> bool:
-    """Tell whether a special token marks thoughts or an answer, or belongs to such a mark.
+def is_thought_mark(token: str) -> bool:
+    """Whether a special token marks thoughts or an answer, or is a part of such a mark.
 
-    >>> is_mark("</think>"), is_mark("<|channel|>"), is_mark("<|im_end|>")
+    >>> is_thought_mark("</think>"), is_thought_mark("<|channel|>"), is_thought_mark("<|im_end|>")
     (True, True, False)
     """
     return token in _CHANNEL or any(kind.fullmatch(token) for kind in (OPEN, CLOSE, ANSWER_OPEN, ANSWER_CLOSE))

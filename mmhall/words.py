@@ -1,4 +1,4 @@
-"""Words of a decoded text, and which tokens wrote them."""
+"""Words of a decoded text, and the tokens of each word."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Any
 
-from mmhall.thoughts import is_mark
+from mmhall.thoughts import is_thought_mark
 
 FUNCTION_WORDS = frozenset(
     re.findall(
@@ -35,8 +35,8 @@ class Word:
     """A word of an answer.
 
     Attributes:
-        text: As written.
-        tokens: 0-based indices of the tokens that wrote it.
+        text: The word as written.
+        tokens: 0-based indices of its tokens.
     """
 
     text: str
@@ -44,13 +44,16 @@ class Word:
 
     @property
     def is_content(self) -> bool:
-        """Whether it may name something in the picture: informative, no bare number or letter, not "picture" itself."""
-        talks = self.text.lower() in _ABOUT_PICTURES
-        return len(self.text) > 1 and not self.text.isdigit() and self.is_informative and not talks
+        """Whether the word may name something in the picture.
+
+        It is informative, neither a number nor a single letter, and not a word such as "picture" itself.
+        """
+        about_pictures = self.text.lower() in _ABOUT_PICTURES
+        return len(self.text) > 1 and not self.text.isdigit() and self.is_informative and not about_pictures
 
     @property
     def is_informative(self) -> bool:
-        """Whether it is of an open class (noun, verb, adjective, adverb, number): anything but a function word."""
+        """Whether the word is not a function word: a noun, verb, adjective, adverb or number."""
         return self.text.lower() not in FUNCTION_WORDS
 
 
@@ -59,65 +62,65 @@ def special_tokens(tokenizer: Any) -> dict[str, int]:
     return {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
-def text_tokens(tokenizer: Any, text: str) -> list[int]:
-    """Return the tokens of a text as an answer holds them; special tokens typed in it stay text."""
+def tokenize_answer(tokenizer: Any, text: str) -> list[int]:
+    """Tokenise a text as part of an answer: no special tokens are added, and typed special tokens stay text."""
     return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
-def decoded(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    """Decode an answer; special tokens are left out, save the marks of thoughts, which tell what is no answer.
+def decode_answer(tokenizer: Any, token_ids: Sequence[int]) -> str:
+    """Decode an answer without special tokens, except marks of thoughts, which separate thoughts from the answer.
 
     Args:
-        tokenizer: Decodes.
+        tokenizer: Tokenizer of the model.
         token_ids: The whole answer, or its beginning.
     """
-    marks = _marks(tokenizer)
+    marks = _thought_marks(tokenizer)
     return "".join(
-        "".join(marks[token] for token in run) if is_one else tokenizer.decode(list(run), skip_special_tokens=True)
-        for is_one, run in groupby(token_ids, key=lambda token: token in marks)
+        "".join(marks[token] for token in run) if are_marks else tokenizer.decode(list(run), skip_special_tokens=True)
+        for are_marks, run in groupby(token_ids, key=lambda token: token in marks)
     )
 
 
 @lru_cache(maxsize=8)
-def _marks(tokenizer: Any) -> dict[int, str]:
+def _thought_marks(tokenizer: Any) -> dict[int, str]:
     """Return a tokenizer's special tokens that mark thoughts, by id."""
-    return {index: token for token, index in special_tokens(tokenizer).items() if is_mark(token)}
+    return {index: token for token, index in special_tokens(tokenizer).items() if is_thought_mark(token)}
 
 
-def words_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:
-    """Split a decoded text into words.
-
-    Args:
-        tokenizer: Decodes; special tokens are left out.
-        token_ids: The whole answer.
-    """
-    return tuple(word for word, _ in placed_words(tokenizer, token_ids)[1])
-
-
-def placed_words(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tuple[Word, int]]]:
-    """Return a decoded text, special tokens left out, and each word of it with its first character.
+def split_words(tokenizer: Any, token_ids: Sequence[int]) -> tuple[Word, ...]:
+    """Split an answer into words, without special tokens.
 
     Args:
-        tokenizer: Decodes.
+        tokenizer: Tokenizer of the model.
         token_ids: The whole answer.
     """
-    text, spans = spans_of(tokenizer, token_ids)
-    found = []
+    return tuple(word for word, _ in locate_words(tokenizer, token_ids)[1])
+
+
+def locate_words(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tuple[Word, int]]]:
+    """Return the decoded answer, without special tokens, and its words, each with the index of its first character.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        token_ids: The whole answer.
+    """
+    text, spans = token_spans(tokenizer, token_ids)
+    words = []
     for match in re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", text):
-        tokens = tokens_within(spans, *match.span())
+        tokens = tokens_in_span(spans, *match.span())
         if tokens:
-            found.append((Word(match.group(), tokens), match.start()))
-    return text, found
+            words.append((Word(match.group(), tokens), match.start()))
+    return text, words
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What one token wrote.
+    """Characters of one token in a decoded text.
 
     Attributes:
-        token: Its 0-based index.
-        start: Its first character in the decoded text.
-        end: One past its last; tokens that write one letter together share it.
+        token: 0-based index of the token.
+        start: Index of its first character.
+        end: Index after its last character; tokens that together encode one character share that character.
     """
 
     token: int
@@ -125,21 +128,21 @@ class Span:
     end: int
 
 
-def spans_of(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, tuple[Span, ...]]:
-    """Return a decoded text, and which token wrote what of it; special tokens are left out.
+def token_spans(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, tuple[Span, ...]]:
+    """Return the decoded answer and the span of each token, without special tokens.
 
     Args:
-        tokenizer: Decodes.
+        tokenizer: Tokenizer of the model.
         token_ids: The whole answer.
     """
-    read = [len(decoded(tokenizer, token_ids[: i + 1])) for i in range(len(token_ids))]
-    ends = list(accumulate(reversed(read), min))[::-1]  # the bytes of half a letter may read as more than one
-    starts = [min(low, high - 1) for low, high in zip([0, *ends], ends, strict=False)]  # more bytes of the same letter
-    silent = set(special_tokens(tokenizer).values())
-    spans = (Span(i, *span) for i, span in enumerate(zip(starts, ends, strict=True)) if token_ids[i] not in silent)
-    return decoded(tokenizer, token_ids), tuple(spans)
+    lengths = [len(decode_answer(tokenizer, token_ids[: i + 1])) for i in range(len(token_ids))]
+    ends = list(accumulate(reversed(lengths), min))[::-1]  # an incomplete character may decode to several characters
+    starts = [min(low, high - 1) for low, high in zip([0, *ends], ends, strict=False)]  # bytes of the same character
+    special = set(special_tokens(tokenizer).values())
+    spans = (Span(i, *span) for i, span in enumerate(zip(starts, ends, strict=True)) if token_ids[i] not in special)
+    return decode_answer(tokenizer, token_ids), tuple(spans)
 
 
-def tokens_within(spans: Sequence[Span], start: int, end: int) -> tuple[int, ...]:
-    """Return the tokens that wrote any of the characters from `start` up to `end`, in order."""
+def tokens_in_span(spans: Sequence[Span], start: int, end: int) -> tuple[int, ...]:
+    """Return the tokens with any character from `start` up to `end`, excluded, in order."""
     return tuple(span.token for span in spans if span.start < end and span.end > start)

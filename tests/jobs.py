@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmhall._transformers.settings import Resolved
+from mmhall._transformers.settings import ResolvedSettings
 from mmhall.adapters._base import Adapter, Inputs
 from mmhall.attention import Op
 from mmhall.generation import _run as running
@@ -20,7 +20,7 @@ def run(
     adapter: Adapter,
     inputs: Inputs,
     method: Strategy,
-    config: Resolved,
+    config: ResolvedSettings,
     seed: int | Sequence[int] = 0,
     streamer=None,
     **more,
@@ -33,14 +33,14 @@ def run(
 
 
 def decode(
-    adapter: Adapter, inputs: Inputs, session: Session, config: Resolved, seeds: Sequence[int] = (), **more
+    adapter: Adapter, inputs: Inputs, session: Session, config: ResolvedSettings, seeds: Sequence[int] = (), **more
 ) -> Tensor:
     """Decode a batch with a session; what its prompts have in common is not shared."""
     return running.run(Job(adapter, inputs, session, config, seeds, share=False, **more))
 
 
 def opened(
-    adapter: Adapter, inputs: Inputs, session: Session, config: Resolved, watch: Sequence[Op] = ()
+    adapter: Adapter, inputs: Inputs, session: Session, config: ResolvedSettings, watch: Sequence[Op] = ()
 ) -> tuple[Decoding, Rows]:
     """Read a batch and its branches, ready for a search."""
     main = running.source(adapter, inputs, (*watch, *session.ops), config)

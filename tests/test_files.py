@@ -9,7 +9,7 @@ from mmhall import files, load
 from mmhall.analysis._trace import Trace
 from mmhall.benchmarks.base import Source
 from mmhall.errors import MmhallError
-from mmhall.files import file_name, no_file, read_text, whole
+from mmhall.files import atomic_path, file_name, read_text, why_not_a_file
 from mmhall.images import open_image
 from mmhall.results.export import write_records
 from mmhall.results.imports import read_answers
@@ -20,11 +20,11 @@ from mmhall.strategies import tuned
 def test_what_a_path_stands_for_is_told(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").touch()
-    assert no_file(tmp_path / "file") is None
-    assert no_file(tmp_path) == "is a folder"
-    assert no_file(tmp_path / "pipe") == "is a pipe"
-    assert no_file(tmp_path / "gone") == no_file(tmp_path / "file" / "gone") == "does not exist"
-    assert no_file(tmp_path / ("x" * 300)) == "cannot be read: file name too long"
+    assert why_not_a_file(tmp_path / "file") is None
+    assert why_not_a_file(tmp_path) == "is a folder"
+    assert why_not_a_file(tmp_path / "pipe") == "is a pipe"
+    assert why_not_a_file(tmp_path / "gone") == why_not_a_file(tmp_path / "file" / "gone") == "does not exist"
+    assert why_not_a_file(tmp_path / ("x" * 300)) == "cannot be read: file name too long"
 
 
 LONG = Path("x" * 300)
@@ -56,7 +56,7 @@ def test_a_pipe_is_neither_read_nor_written(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="it is a pipe"):
         read_text(tmp_path / "pipe")
-    with pytest.raises(OSError, match="it is a pipe"), whole(tmp_path / "pipe"):
+    with pytest.raises(OSError, match="it is a pipe"), atomic_path(tmp_path / "pipe"):
         pytest.fail("it was opened")
 
 
@@ -64,10 +64,10 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     path = tmp_path / "page.html"
     path.write_text("old")
     (tmp_path / "link.html").symlink_to(path)
-    with pytest.raises(FileNotFoundError), whole(path):
+    with pytest.raises(FileNotFoundError), atomic_path(path):
         pass  # nothing was written
     assert path.read_text() == "old"
-    with whole(tmp_path / "link.html") as scratch:
+    with atomic_path(tmp_path / "link.html") as scratch:
         scratch.write_text("new")
     assert path.read_text() == "new"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["link.html", "page.html"]

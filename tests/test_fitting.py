@@ -20,9 +20,11 @@ def test_texts_are_read_behind_the_prompts_of_every_family(family, pictures):
     width = read_text(adapter, pictures[0], "Describe this image.", text, [last])
     ids = adapter.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert width == len(ids)
-    asked = adapter.extended(adapter.inputs([make_request(pictures[0], "Describe this image.")]), torch.tensor([ids]))
+    asked = adapter.append_answer(
+        adapter.inputs([make_request(pictures[0], "Describe this image.")]), torch.tensor([ids])
+    )
     with torch.inference_mode():
-        outputs = adapter.entry(asked)(**asked, output_hidden_states=True)
+        outputs = adapter.model_for(asked)(**asked, output_hidden_states=True)
     states = getattr(outputs, "language_model_outputs", outputs).hidden_states[layer]
     torch.testing.assert_close(last.state, states[0, -1].float(), rtol=1e-3, atol=1e-4)
     adapter.close()

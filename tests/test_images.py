@@ -101,7 +101,7 @@ def test_a_missing_file_and_a_folder_say_so(tmp_path):
 def test_a_text_file_is_no_picture(tmp_path):
     path = tmp_path / "a.png"
     path.write_text("hello")
-    with pytest.raises(ImageError, match=r"a\.png: is not a picture, whatever its name says"):
+    with pytest.raises(ImageError, match=r"a\.png: is not a picture, despite its name"):
         open_image(path)
 
 
@@ -174,9 +174,9 @@ def test_postscript_is_refused_and_handed_to_no_other_program(tmp_path, monkeypa
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
     path = tmp_path / name
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
-    with pytest.raises(ImageError, match=rf"{name}: is PostScript, whatever its name says; expected PNG"):
+    with pytest.raises(ImageError, match=rf"{name}: is PostScript, despite its name; expected PNG"):
         open_image(path)
-    with Image.open(path) as opened, pytest.raises(ImageError, match="is of format EPS, which is not read"):
+    with Image.open(path) as opened, pytest.raises(ImageError, match="is of format EPS, which is not supported"):
         open_image(opened)
     assert not called.exists()
 
@@ -195,7 +195,7 @@ def test_postscript_is_refused_and_handed_to_no_other_program(tmp_path, monkeypa
 def test_what_is_refused_is_named_as_what_it_seems(tmp_path, content, seems):
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(ImageError, match=rf"a\.png: {seems}, whatever its name says"):
+    with pytest.raises(ImageError, match=rf"a\.png: {seems}, despite its name"):
         open_image(path)
 
 
@@ -283,7 +283,7 @@ def test_what_is_no_file_is_named_and_never_opened(tmp_path):
         ("/dev/zero", "is a device"),
         (tmp_path / "loop.png", "cannot be read: too many levels of symbolic links"),
         (tmp_path / ("x" * 300), "cannot be read: file name too long"),
-        ("a\0.png", "is no path"),
+        ("a\0.png", "is not a valid path"),
     ):
         with pytest.raises(ImageError, match=reason):
             open_image(path)

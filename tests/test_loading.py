@@ -13,7 +13,7 @@ from torch import nn
 import mmhall
 from mmhall.errors import DataError, ModelError, OptionError
 from mmhall.loading import reason_of
-from mmhall.models._options import LoadOptions, as_flags, keyed
+from mmhall.models._options import LoadOptions, parse_assignments, to_flags
 from mmhall.models._weights import digest
 from tests.conftest import make_random_llava
 from tests.zoo import built
@@ -73,11 +73,11 @@ class TestOptions:
         assert LoadOptions(device_map='{"model": 0, "lm_head": "cpu"}').device_map == {"model": 0, "lm_head": "cpu"}
 
     def test_several_gpus_are_spread_over(self):
-        assert LoadOptions().over(1).device_map is None
-        assert LoadOptions().over(2).device_map == "auto"
-        assert LoadOptions(device_map="balanced").over(2).device_map == "balanced"
+        assert LoadOptions().for_gpus(1).device_map is None
+        assert LoadOptions().for_gpus(2).device_map == "auto"
+        assert LoadOptions(device_map="balanced").for_gpus(2).device_map == "balanced"
         with pytest.raises(OptionError, match="device must be left out"):
-            LoadOptions(device="cuda:0").over(2)
+            LoadOptions(device="cuda:0").for_gpus(2)
 
     def test_quantising_says_what_it_needs(self, folder, monkeypatch):
         monkeypatch.setattr("mmhall.models._placement.find_spec", lambda name: None if name == "bitsandbytes" else name)
@@ -92,15 +92,15 @@ class TestOptions:
         assert mmhall.load(folder).loading == {}
 
     def test_those_given_are_written_as_flags(self):
-        given = LoadOptions(artifacts="none", dtype="float16", trust_remote_code=True).given()
+        given = LoadOptions(artifacts="none", dtype="float16", trust_remote_code=True).non_defaults()
         assert given["artifacts"] is False
-        assert as_flags(given) == ["--dtype", "float16", "--trust-remote-code", "--artifacts", "none"]
-        assert as_flags(LoadOptions(artifacts="a b").given()) == ["--artifacts", "a b"]
+        assert to_flags(given) == ["--dtype", "float16", "--trust-remote-code", "--artifacts", "none"]
+        assert to_flags(LoadOptions(artifacts="a b").non_defaults()) == ["--artifacts", "a b"]
 
     @pytest.mark.parametrize("texts", [["max_pixels"], ["=3"], ["a=1", "a=2"]], ids=str)
     def test_a_processors_options_are_keys_and_values(self, texts):
         with pytest.raises(OptionError, match="KEY=VALUE"):
-            keyed(texts)
+            parse_assignments(texts)
 
 
 class TestProcessor:

@@ -197,7 +197,7 @@ def test_an_unknown_family_is_driven_if_it_attends_as_all_do(llava, pictures, mo
 
 def test_a_model_that_knows_no_pictures_is_refused(processor):
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    with pytest.raises(ModelError, match="llama: its config names no image_token_id"):
+    with pytest.raises(ModelError, match="llama: its config has no image_token_id"):
         LVLM(LlamaForCausalLM(LlamaConfig(vocab_size=len(processor.tokenizer), **small)), processor)
 
 

@@ -38,8 +38,8 @@ BAD = {
     "exits": ("raise SystemExit(3)", "SystemExit: 3"),
     "torn": ("class Own(", "SyntaxError"),
     "lacks": ("", "AttributeError"),
-    "function": ("def Own(): ...", "is no strategy: it must be a class derived from mmhall.strategies.Strategy"),
-    "other": ("class Own: ...", "is no strategy: it must be a class derived from mmhall.strategies.Strategy"),
+    "function": ("def Own(): ...", "is not a strategy: it must be a class derived from mmhall.strategies.Strategy"),
+    "other": ("class Own: ...", "is not a strategy: it must be a class derived from mmhall.strategies.Strategy"),
 }
 
 
@@ -114,7 +114,7 @@ def test_a_plugin_that_takes_long_is_waited_for_once_and_taken_when_it_is_there(
         with pytest.raises(PluginError, match=r"plugin_slow:Own: .* has not ended after 0\.2 seconds"):
             STRATEGIES.load("slow")
     (tmp_path / "go").touch()
-    registry._begun["plugin_slow:Own"][0].result(30)
+    registry._pending["plugin_slow:Own"][0].result(30)
     assert STRATEGIES.load("slow").__module__ == "plugin_slow"
 
 

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from mmhall.words import Word, words_of
+from mmhall.words import Word, split_words
 from tests.zoo.common import make_tokenizer
 
 
@@ -22,12 +22,12 @@ from tests.zoo.common import make_tokenizer
 )
 def test_words_know_their_tokens(text, words):
     tokenizer = make_tokenizer()
-    assert words_of(tokenizer, tokenizer(text).input_ids) == tuple(Word(*word) for word in words)
+    assert split_words(tokenizer, tokenizer(text).input_ids) == tuple(Word(*word) for word in words)
 
 
 def test_a_letter_of_several_bytes_belongs_to_one_word():
     tokenizer = make_tokenizer()
-    (word,) = words_of(tokenizer, tokenizer("épée").input_ids)
+    (word,) = split_words(tokenizer, tokenizer("épée").input_ids)
     assert word.text == "épée"
     assert word.tokens[-1] == 5
 
@@ -48,20 +48,20 @@ def fallback():
 def test_a_words_last_letter_may_be_of_several_bytes(make, text):
     tokenizer = make()
     ids = tokenizer(text).input_ids
-    words = words_of(tokenizer, ids)
+    words = split_words(tokenizer, ids)
     assert [tokenizer.decode([ids[at] for at in word.tokens]) for word in words] == [word.text for word in words]
 
 
 def test_special_tokens_write_no_words():
     tokenizer = make_tokenizer()
-    (word,) = words_of(tokenizer, tokenizer("dog</s>cat").input_ids)
+    (word,) = split_words(tokenizer, tokenizer("dog</s>cat").input_ids)
     assert word == Word("dogcat", (0, 1, 2, 4, 5, 6))
 
 
 def test_words_of_the_embedded_model(embedded):
     """Its tokens are whole words."""
     tokenizer = embedded.adapter.tokenizer
-    words = words_of(tokenizer, tokenizer("There is a dog near the car .", add_special_tokens=False).input_ids)
+    words = split_words(tokenizer, tokenizer("There is a dog near the car .", add_special_tokens=False).input_ids)
     assert [word.text for word in words if word.is_content] == ["dog", "car"]
 
 

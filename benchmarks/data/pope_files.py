@@ -25,7 +25,7 @@ from mmhall.benchmarks.data.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.data.pope_wording import in_version, object_of
 from mmhall.benchmarks.rules.yesno import Label
 from mmhall.errors import DataError
-from mmhall.files import encoding, no_file
+from mmhall.files import detect_encoding, why_not_a_file
 from mmhall.results.imports import entries
 from mmhall.results.kinds import seems
 
@@ -63,15 +63,15 @@ def is_questions(path: Path) -> bool:
     """Tell whether a file, or a folder's files, look like POPE questions rather than anything else."""
     if path.is_dir():
         return any(is_questions(file) for file in _named(path))
-    if no_file(path) is not None or path.suffix == ".jsonl":
-        return no_file(path) is None
+    if why_not_a_file(path) is not None or path.suffix == ".jsonl":
+        return why_not_a_file(path) is None
     start = _start(path)
     return '"question_id"' in start or _is_second(start)
 
 
 def _start(path: Path) -> str:
     try:
-        with path.open(encoding=encoding(path), errors="replace") as file:
+        with path.open(encoding=detect_encoding(path), errors="replace") as file:
             return file.read(4096)
     except OSError:
         return ""

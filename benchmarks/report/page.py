@@ -12,7 +12,7 @@ from mmhall.benchmarks.report.examples import examples
 from mmhall.benchmarks.report.plots import against_cost, drawn
 from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
 from mmhall.benchmarks.run.runs import Run
-from mmhall.files import whole
+from mmhall.files import atomic_path
 from mmhall.text import printable
 
 
@@ -30,7 +30,7 @@ def write_page(runs: Sequence[tuple[Run, Evaluated]], path: Path) -> None:
     )
     shown = [_shown(run, evaluated) for run, evaluated in runs]
     page = environment.get_template("page.html").render(runs=shown, cost_columns=COST)
-    with whole(path) as scratch:
+    with atomic_path(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
 
 

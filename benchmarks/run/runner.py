@@ -172,7 +172,7 @@ def marked(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list
     chat = lvlm.adapter.chat
     if chat is None:
         return list(answers)
-    prompts = [chat.write(Conversation.asking(item.prompt, int(item.picture is not None))) for item in items]
+    prompts = [chat.write(Conversation.from_prompt(item.prompt, int(item.picture is not None))) for item in items]
     return [replace(a, text=reopened(prompt, a.text)) for prompt, a in zip(prompts, answers, strict=True)]
 
 

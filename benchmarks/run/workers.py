@@ -126,7 +126,7 @@ class Job:
         """
         tuned = "none" if self.model.tuned is False else str(self.model.tuned or "")
         folder = str(self.run.store.path.parent)
-        loading = json.dumps(self.model.loading.given())
+        loading = json.dumps(self.model.loading.non_defaults())
         command = [sys.executable, "-m", "mmhall.benchmarks.run.workers", folder, self.model.name, tuned, loading]
         team = [
             _Worker(command, environment(n, self.workers, self.gpus), Path(folder) / f"worker-{n}.log")

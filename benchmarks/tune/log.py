@@ -31,7 +31,7 @@ class TuningLog:
         self._path, self._known = path, dict[str, Scored]()
         head = json.dumps(about, sort_keys=True)
         try:
-            lines = files.read_text(path).split("\n") if files.no_file(path) is None else []
+            lines = files.read_text(path).split("\n") if files.why_not_a_file(path) is None else []
         except UnicodeDecodeError as error:
             raise self._damaged(error) from error
         if lines[:1] != [head]:

@@ -1,14 +1,14 @@
-"""All that mmhall uses of transformers without a promise that it stays.
+"""All uses of transformers' internals, which may change without notice.
 
-    calls       what `generate` hands over, and the inputs of one pass; the name of the cache argument
-    settings    generation settings that `generate` fills with nothing
-    caches      the layers of a cache: joined, copied, cut
-    attention   SDPA, its mask, and how a decoder is told to attend
+    calls       arguments that `generate` passes on, and the inputs of one pass; the name of the cache argument
+    settings    complete generation settings, which `generate` does not change
+    caches      layers of a cache: joined, copied, cut
+    attention   SDPA, its mask, and how to set the attention function of a decoder
     pictures    how some models pack the tiles of a picture
-    versions    which versions this was tested with
+    versions    versions of transformers that were tested
 
-The rest of mmhall imports what transformers documents, from the top of that package. Importing this package checks the
-version. `make compat` runs the tests on the oldest and the newest one.
+The rest of mmhall imports only what transformers documents, from the top of that package. Importing this package checks
+the version. `make compat` runs the tests on the oldest and the newest version.
 """
 
 from mmhall._transformers.versions import check_version

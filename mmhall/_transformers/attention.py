@@ -1,4 +1,4 @@
-"""SDPA as transformers calls it, and how a decoder is told which attention to use."""
+"""SDPA as transformers calls it, and the attention function of a decoder."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward as sdpa
 from transformers.masking_utils import sdpa_mask
 
-__all__ = ["attend_through", "attention_of", "register", "sdpa"]
+__all__ = ["attention_name", "register_attention", "sdpa", "set_attention"]
 
 
-def register(name: str, attention: Callable[..., Any]) -> None:
-    """Make an attention function known; its mask is SDPA's.
+def register_attention(name: str, attention: Callable[..., Any]) -> None:
+    """Register an attention function, with the mask function of SDPA.
 
-    A name without a mask function would get no mask at all: padding and causality would vanish without an error.
+    Without a mask function transformers would build no mask: padding and causality would be lost without an error.
     """
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, sdpa_mask)
 
 
-def attention_of(decoder: PreTrainedModel) -> str:
-    """Return the name of the attention that a decoder uses."""
+def attention_name(decoder: PreTrainedModel) -> str:
+    """Return the name of a decoder's attention function."""
     name: str = decoder.config._attn_implementation
     return name
 
 
-def attend_through(decoder: PreTrainedModel, name: str) -> bool:
-    """Let a decoder use a registered attention; return whether it does. Parts outside the decoder keep theirs."""
+def set_attention(decoder: PreTrainedModel, name: str) -> bool:
+    """Set a decoder's attention function; return whether the decoder uses it. Other parts stay the same."""
     try:
         decoder.set_attn_implementation(name)
-    except ValueError:  # it attends in a way of its own
+    except ValueError:  # the decoder has no replaceable attention
         return False
-    return attention_of(decoder) == name
+    return attention_name(decoder) == name

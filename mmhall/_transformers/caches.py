@@ -1,4 +1,4 @@
-"""Caches joined, copied, and rid of tokens that were only tried."""
+"""Operations on key-value caches: join, copy, shorten, and remove candidate tokens."""
 
 from __future__ import annotations
 
@@ -21,66 +21,66 @@ from mmhall.errors import CompositionError, ModelError
 
 
 def check_readable(cache: Cache | None) -> None:
-    """Refuse a cache whose columns mmhall cannot tell the positions of.
+    """Check that the positions of a cache's columns can be known.
 
     Raises:
-        ModelError: It is of such a kind; the message names it.
+        ModelError: The cache is of an unsupported kind.
     """
     if isinstance(cache, EncoderDecoderCache):
-        raise ModelError(f"{type(cache).__name__}: mmhall reads and steers decoders without an encoder of text only")
+        raise ModelError(f"{type(cache).__name__}: mmhall supports only models without a text encoder")
 
 
 def is_fixed(cache: Cache | None) -> bool:
-    """Whether a cache holds as many columns from the start as it ever will; those not yet written are masked."""
+    """Whether a cache is static: it has all its columns from the start, and those not yet written are masked."""
     return isinstance(cache, StaticCache)
 
 
 class ShortLayer(DynamicLayer):
-    """Keys and values of a layer that was not given all positions of a prompt.
+    """Keys and values of a layer in which prompt tokens were dropped.
 
-    Its length is that of the sequence, so that positions and masks are those of the whole model; its columns are
-    fewer, the newest last.
+    Its reported length is that of the full sequence, so that positions and masks agree with the other layers; it has
+    fewer columns, the newest last.
 
     Attributes:
-        missing: Positions that have no column.
+        missing: Number of positions without a column.
     """
 
     def __init__(self, missing: int) -> None:
-        """Be empty, and get ready for a sequence with so many positions left out."""
+        """Create an empty layer for a sequence with `missing` positions left out."""
         super().__init__()
         self.missing = missing
 
     def get_seq_length(self) -> int:
-        """Return how many positions were seen."""
-        held = int(super().get_seq_length())
-        return held + self.missing if held else 0
+        """Return the number of positions so far, dropped ones included."""
+        columns = int(super().get_seq_length())
+        return columns + self.missing if columns else 0
 
     def reset(self) -> None:
-        """Be empty, and hold all positions from now on."""
-        self.keys = self.values = None  # older versions of transformers keep them, as zeros
+        """Empty the layer; no positions are missing any more."""
+        self.keys = self.values = None  # older versions of transformers keep them as zeros
         self.is_initialized, self.missing = False, 0
 
 
-_BY_POSITION = {DynamicLayer, DynamicSlidingWindowLayer, ShortLayer}  # they hold a column for each position, or most
+_BY_POSITION = {DynamicLayer, DynamicSlidingWindowLayer, ShortLayer}  # one column for each position, or most of them
 
 
 def shorten(cache: Cache | None, layer: int, missing: int) -> None:
-    """Let a layer of an empty cache hold fewer columns than there are positions; it must be given them in this pass.
+    """Replace a layer of an empty cache by one with fewer columns than positions, before this pass fills it.
 
-    A sliding layer then keeps also what leaves its window; the mask leaves it out.
+    A sliding layer then also keeps columns outside its window; the mask hides them.
 
     Args:
-        cache: None: nothing is kept anyway.
+        cache: The cache; None: no cache.
         layer: 0-based.
-        missing: Positions that have no column.
+        missing: Number of positions without a column.
 
     Raises:
-        ModelError: The layer's cache is of another kind than dynamic.
+        ModelError: The cache of the layer is not dynamic.
     """
     if cache is None:
         return
     if type(cache) is DynamicCache and not cache.offloading:
-        while len(cache.layers) <= layer:  # made without a config, it adds layers as they are written
+        while len(cache.layers) <= layer:  # a cache without a config adds layers when they are written
             cache.layers.append(DynamicLayer())
         if type(cache.layers[layer]) in _BY_POSITION:
             cache.layers[layer] = ShortLayer(missing)
@@ -91,50 +91,50 @@ def shorten(cache: Cache | None, layer: int, missing: int) -> None:
     raise ModelError(f"tokens cannot be dropped from layer {layer} of a cache of kind {kind}; use a dynamic cache")
 
 
-def columns(cache: Cache | None, layer: int) -> int:
-    """Return how many key columns a layer holds that dropped tokens.
+def count_columns(cache: Cache | None, layer: int) -> int:
+    """Return the number of key columns of a layer in which tokens were dropped.
 
     Raises:
-        ModelError: It did not.
+        ModelError: No tokens were dropped in the layer.
     """
-    held = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
-    if type(held) is not ShortLayer or held.keys is None:
+    stored = cache.layers[layer] if cache is not None and layer < len(cache.layers) else None
+    if type(stored) is not ShortLayer or stored.keys is None:
         raise ModelError(
-            f"layer {layer} has read this prompt without dropping tokens; read it anew with the ops that drop them"
+            f"layer {layer} has read this prompt without dropping tokens; read it again with the ops that drop them"
         )
-    return int(held.keys.shape[2])
+    return int(stored.keys.shape[2])
 
 
 def replace_newest(cache: Cache | None, layer: int, rows: slice, keys: Tensor, values: Tensor) -> None:
-    """Put other keys and values of the newest positions into a layer of a cache, in place.
+    """Replace keys and values of the newest positions in a layer of a cache, in place.
 
     Args:
-        cache: Which the positions were just written to.
+        cache: Cache to which the positions were just written.
         layer: 0-based.
-        rows: Of the batch.
+        rows: Rows of the batch.
         keys: (rows, KV, positions, D).
         values: (rows, KV, positions, Dv).
 
     Raises:
-        CompositionError: The layer does not keep single positions to go back to.
+        CompositionError: The layer does not store every position as a column.
     """
-    held: Any = cache.layers[layer] if cache is not None else None
-    if type(held) not in (DynamicLayer, ShortLayer) or cache is None or cache.offloading:
-        kind = type(held if type(cache) is DynamicCache else cache).__name__
+    stored: Any = cache.layers[layer] if cache is not None else None
+    if type(stored) not in (DynamicLayer, ShortLayer) or cache is None or cache.offloading:
+        kind = type(stored if type(cache) is DynamicCache else cache).__name__
         kind = f"{type(cache).__name__}, offloaded" if cache is not None and cache.offloading else kind
         raise CompositionError(
             f"keys and values of layer {layer} cannot be replaced in a cache of kind {kind}: it needs a dynamic cache "
             "that keeps every position; choose layers of full attention"
         )
-    held.keys[rows, :, -keys.shape[2] :] = keys.to(held.keys)
-    held.values[rows, :, -values.shape[2] :] = values.to(held.values)
+    stored.keys[rows, :, -keys.shape[2] :] = keys.to(stored.keys)
+    stored.values[rows, :, -values.shape[2] :] = values.to(stored.values)
 
 
-def joinable(caches: Sequence[DynamicCache]) -> bool:
-    """Whether every layer of every cache holds keys that can be padded on the left, or a state without positions.
+def can_join(caches: Sequence[DynamicCache]) -> bool:
+    """Whether caches can be joined: all layers have keys, which can be padded, or a state without positions.
 
-    A layer of cross-attention holds as many keys as there are image positions: it can be joined where
-    all caches have equally many, not with a prompt that has no picture.
+    A cross-attention layer has one key for each image position: it can be joined where all caches have the same
+    number of keys, not with a prompt without a picture.
     """
     stacks = [cache.layers for cache in caches]
     if any(type(cache) is not DynamicCache for cache in caches) or len({len(layers) for layers in stacks}) > 1:
@@ -142,28 +142,28 @@ def joinable(caches: Sequence[DynamicCache]) -> bool:
     lengths = [cache.get_seq_length() for cache in caches]
     for layers in zip(*stacks, strict=True):
         kinds = {type(layer) for layer in layers}
-        if kinds == {LinearAttentionLayer} or all(_holds_nothing(layer) for layer in layers):
+        if kinds == {LinearAttentionLayer} or all(_shares_keys(layer) for layer in layers):
             continue
-        if not kinds <= _BY_POSITION or len(kinds - {ShortLayer}) > 1 or any(_holds_nothing(layer) for layer in layers):
+        if not kinds <= _BY_POSITION or len(kinds - {ShortLayer}) > 1 or any(_shares_keys(layer) for layer in layers):
             return False
-        held = [layer.get_seq_length() for layer in layers]
-        if held != lengths and len(set(held)) > 1:
+        counts = [layer.get_seq_length() for layer in layers]
+        if counts != lengths and len(set(counts)) > 1:
             return False
     return True
 
 
 def join(caches: Sequence[DynamicCache]) -> DynamicCache:
-    """Put the rows of all caches into the first, padding shorter ones on the left; they must be `joinable`.
+    """Concatenate the rows of all caches in the first one, padding shorter ones on the left; see `can_join`.
 
-    A position in the padding must be masked from then on. The other caches are used up.
+    Positions in the padding must be masked from then on. The other caches cannot be used any more.
     """
     stacks = zip(*(cache.layers for cache in caches), strict=True)
-    caches[0].layers = [_joined_layer(layers) for layers in stacks]
+    caches[0].layers = [_join_layers(layers) for layers in stacks]
     return caches[0]
 
 
-def taken(cache: DynamicCache, rows: Tensor) -> DynamicCache:
-    """Copy some rows of a cache, repeated or not; the cache itself stays as it is."""
+def copy_rows(cache: DynamicCache, rows: Tensor) -> DynamicCache:
+    """Copy some rows of a cache, which may repeat; the cache itself does not change."""
     copied = copy.copy(cache)
     copied.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in copied.layers:
@@ -173,56 +173,56 @@ def taken(cache: DynamicCache, rows: Tensor) -> DynamicCache:
     return copied
 
 
-def splittable(cache: DynamicCache) -> bool:
-    """Whether tokens can be tried side by side: every layer holds a key for each position, or none at all."""
+def can_split(cache: DynamicCache) -> bool:
+    """Whether candidate tokens can be read in one pass: each layer has a key for each position, or no keys."""
     recurrent = any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers)
     if type(cache) is not DynamicCache or recurrent:
         return False
-    return all(type(layer) in _BY_POSITION or _holds_nothing(layer) for layer in cache.layers)
+    return all(type(layer) in _BY_POSITION or _shares_keys(layer) for layer in cache.layers)
 
 
-def lengths(cache: DynamicCache) -> list[int]:
-    """Return how many positions each layer has seen, and have sliding layers hold on to what the next pass drops."""
+def record_lengths(cache: DynamicCache) -> list[int]:
+    """Return the number of positions of each layer; sliding layers then keep what the next pass would drop."""
     cache.activate_past_recording()
-    return [0 if _holds_nothing(layer) else layer.get_seq_length() for layer in cache.layers]
+    return [0 if _shares_keys(layer) else layer.get_seq_length() for layer in cache.layers]
 
 
-def keep(
-    cache: DynamicCache, before: Sequence[int], rows: Tensor, siblings: Tensor | None, own: int | None = None
+def keep_rows(
+    cache: DynamicCache, before: Sequence[int], rows: Tensor, candidates: Tensor | None, recent: int | None = None
 ) -> None:
-    """Make new rows, each of an old one and one of the tokens it was fed side by side.
+    """Build new rows, each from an old row and one of its candidate tokens.
 
     Args:
-        cache: Fed tokens since `lengths` was asked.
-        before: What `lengths` said.
-        rows: 0-based, of each new row, (N,).
-        siblings: 0-based, of each new row, (N,); None: the tokens are all dropped.
-        own: Only so many of the newest positions, siblings apart, differ between a row and the one it replaces, and
-            there are as many rows as before; None: any may.
+        cache: The cache, after a pass over candidate tokens.
+        before: Result of `record_lengths` before that pass.
+        rows: 0-based old row of each new row, (N,).
+        candidates: 0-based candidate token of each new row, (N,); None: all candidate tokens are dropped.
+        recent: Number of newest positions, without candidate tokens, in which a new row may differ from the old row
+            with the same index; the number of rows must not change. None: all positions may differ.
     """
     for layer, length in zip(cache.layers, before, strict=True):
-        if _holds_nothing(layer):
+        if _shares_keys(layer):
             continue
-        grown = layer.get_seq_length() - length
-        if grown == 0:  # across: it holds the picture
-            if own is None:
+        added = layer.get_seq_length() - length
+        if added == 0:  # a cross layer, which holds the picture
+            if recent is None:
                 layer.reorder_cache(rows)
             continue
-        held = layer.keys.shape[2] - grown
-        first = 0 if own is None else max(0, held - own)
-        layer.keys = _kept(layer.keys, first, held, rows, siblings)
-        layer.values = _kept(layer.values, first, held, rows, siblings)
+        columns = layer.keys.shape[2] - added
+        first = 0 if recent is None else max(0, columns - recent)
+        layer.keys = _select_rows(layer.keys, first, columns, rows, candidates)
+        layer.values = _select_rows(layer.values, first, columns, rows, candidates)
         if isinstance(layer, DynamicSlidingWindowLayer):
-            layer.cumulative_length, layer.record_past = length + (siblings is not None), False
+            layer.cumulative_length, layer.record_past = length + (candidates is not None), False
             layer.keys = layer.keys[:, :, -layer.sliding_window + 1 :]
             layer.values = layer.values[:, :, -layer.sliding_window + 1 :]
 
 
 def drop_last(cache: DynamicCache, length: int) -> None:
-    """Drop the last of `length` positions; `lengths` must have been asked before they were read."""
+    """Drop the last of `length` positions; `record_lengths` must have been called before the pass that wrote it."""
     for layer in cache.layers:
-        if _holds_nothing(layer) or layer.get_seq_length() != length:
-            continue  # across: it holds the picture
+        if _shares_keys(layer) or layer.get_seq_length() != length:
+            continue  # a cross layer, which holds the picture
         layer.keys, layer.values = layer.keys[:, :, :-1], layer.values[:, :, :-1]
         if isinstance(layer, DynamicSlidingWindowLayer):
             layer.cumulative_length, layer.record_past = length - 1, False
@@ -230,51 +230,51 @@ def drop_last(cache: DynamicCache, length: int) -> None:
             layer.values = layer.values[:, :, -layer.sliding_window + 1 :]
 
 
-def _kept(states: Tensor, first: int, held: int, rows: Tensor, siblings: Tensor | None) -> Tensor:
-    """Keep columns up to `held` of some rows, and one sibling of each: (R, heads, K, size) to (N, ...).
+def _select_rows(states: Tensor, first: int, columns: int, rows: Tensor, candidates: Tensor | None) -> Tensor:
+    """Select `columns` columns of some rows, and one candidate token of each: (R, heads, K, size) to (N, ...).
 
-    Columns before `first`, most of them the prompt's, stay where they are: to copy them would take as long as to read
-    all weights.
+    Columns before `first`, mostly those of the prompt, are not copied: copying them would take as long as reading all
+    weights.
     """
-    newest = None if siblings is None else states[rows, :, held + siblings]
+    newest = None if candidates is None else states[rows, :, columns + candidates]
     if first == 0:
         states = states.index_select(0, rows)
     else:
-        states[:, :, first:held] = states[:, :, first:held].index_select(0, rows)
+        states[:, :, first:columns] = states[:, :, first:columns].index_select(0, rows)
     if newest is None:
-        return states[:, :, :held]
-    states[:, :, held] = newest
-    return states[:, :, : held + 1]
+        return states[:, :, :columns]
+    states[:, :, columns] = newest
+    return states[:, :, : columns + 1]
 
 
-def _joined_layer(layers: Sequence[CacheLayerMixin]) -> CacheLayerMixin:
+def _join_layers(layers: Sequence[CacheLayerMixin]) -> CacheLayerMixin:
     first = layers[0]
     if isinstance(first, LinearAttentionCacheLayerMixin):
         for states in (first.conv_states, first.recurrent_states):
             for index, state in states.items():
                 if state is not None:
-                    held = "conv_states" if states is first.conv_states else "recurrent_states"
-                    states[index] = torch.cat([getattr(layer, held)[index] for layer in layers])
+                    name = "conv_states" if states is first.conv_states else "recurrent_states"
+                    states[index] = torch.cat([getattr(layer, name)[index] for layer in layers])
         return first
-    if _holds_nothing(first) or not first.is_initialized:
+    if _shares_keys(first) or not first.is_initialized:
         return first
-    seen, length = max(layer.get_seq_length() for layer in layers), max(layer.keys.shape[2] for layer in layers)
+    positions, length = max(layer.get_seq_length() for layer in layers), max(layer.keys.shape[2] for layer in layers)
     joined = next((layer for layer in layers if isinstance(layer, ShortLayer)), first)
     joined.keys, joined.values = (
-        torch.cat([_padded(getattr(layer, part), length) for layer in layers]) for part in ("keys", "values")
+        torch.cat([_pad_left(getattr(layer, part), length) for layer in layers]) for part in ("keys", "values")
     )
     if isinstance(joined, ShortLayer):
-        joined.missing = seen - length
+        joined.missing = positions - length
     elif isinstance(joined, DynamicSlidingWindowLayer):
-        joined.cumulative_length = seen
+        joined.cumulative_length = positions
     return joined
 
 
-def _holds_nothing(layer: CacheLayerMixin) -> bool:
-    """Whether it stands for a layer that reads the keys of another one."""
+def _shares_keys(layer: CacheLayerMixin) -> bool:
+    """Whether a cache layer belongs to a decoder layer that reads the keys of another layer."""
     return getattr(layer, "is_initialized", False) and layer.keys is None
 
 
-def _padded(states: Tensor, length: int) -> Tensor:
+def _pad_left(states: Tensor, length: int) -> Tensor:
     missing = length - states.shape[2]
     return torch.nn.functional.pad(states, (0, 0, missing, 0)) if missing else states

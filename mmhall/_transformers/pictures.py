@@ -1,4 +1,4 @@
-"""How LLaVA-NeXT and LLaVA-OneVision put the tiles of a picture together, by functions of their own models."""
+"""Tiles of LLaVA-NeXT and LLaVA-OneVision, counted and packed with the functions of these models."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-__all__ = ["completed_outputs", "packed", "tiles_of"]
+__all__ = ["add_missing_outputs", "count_tiles", "pack_tiles"]
 
 
-def tiles_of(size: Sequence[int], config: Any) -> int:
-    """Count the tiles of a picture of some (height, width), its whole view included."""
+def count_tiles(size: Sequence[int], config: Any) -> int:
+    """Count the tiles of a picture of size (height, width), the view of the whole picture included."""
     count: int = image_size_to_num_patches(size, config.image_grid_pinpoints, config.vision_config.image_size)
     return count
 
 
-def packed(owner: Any, features: list[Tensor], sizes: Tensor, **how: Any) -> Any:
+def pack_tiles(owner: Any, features: list[Tensor], sizes: Tensor, **how: Any) -> Any:
     """Pack features of each picture, (tiles, patches, values); line breaks are NaN.
 
     Args:
-        owner: The part of the model that packs.
-        features: Of each picture.
-        sizes: (height, width) of each.
-        **how: What the family's own function takes besides.
+        owner: Module with `pack_image_features`.
+        features: Features of each picture.
+        sizes: (height, width) of each picture.
+        **how: Other arguments of the family's `pack_image_features`.
     """
     line_break = torch.full((features[0].shape[-1],), torch.nan)
     return owner.pack_image_features(features, sizes, image_newline=line_break, **how)[0]
 
 
-def completed_outputs(model: PreTrainedModel) -> RemovableHandle:
-    """Give the outputs of a model's inner language model an empty `image_outputs`, where they have none.
+def add_missing_outputs(model: PreTrainedModel) -> RemovableHandle:
+    """Add an empty `image_outputs` to the outputs of a model's inner language model, where it is missing.
 
-    In transformers 5.24.0 Llama 4 asks for that field, which its own inner model does not return.
+    In transformers 5.24.0 Llama 4 reads that field, but its inner model does not return it.
     """
     handle: RemovableHandle = model.language_model.register_forward_hook(_complete)
     return handle

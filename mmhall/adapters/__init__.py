@@ -1,6 +1,6 @@
-"""Adapters: what differs between model families, one file for each way of reading pictures.
+"""Adapters: differences between model families, one file for each way of reading pictures.
 
-The names below, and modules without a leading underscore, are what other packages may rely on.
+Public: the names below, and modules without a leading underscore.
 """
 
 from __future__ import annotations

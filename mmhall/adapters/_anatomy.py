@@ -1,4 +1,4 @@
-"""Find a model's parts by what transformers says of every model, not of this family."""
+"""Parts of a model, found through names and interfaces that transformers uses for all families."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmhall.errors import ModelError, UnknownNameError
 SITES = ("attn", "mlp", "out")
 
 _KINDS = {"full_attention": "full", "sliding_attention": "sliding", "chunked_attention": "chunked"}
-# What transformers calls the parts; fc2 is the last of the two matrices that are OPT's MLP.
+# Attribute names of transformers; fc2 is the second matrix of OPT's MLP.
 _UPDATES = {
     "attn": ("self_attn", "cross_attn", "linear_attn", "attention", "attn", "self_attention", "mamba", "conv"),
     "mlp": ("mlp", "feed_forward", "fc2", "experts", "block_sparse_moe", "shared_mlp"),
@@ -27,12 +27,12 @@ _PROJECTORS = ("merger", "vision_adapter", "multi_modal_projector", "connector",
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers that follow each other, and the sites of each where states can be read and written.
+    """Stack of consecutive layers, each with sites at which states can be read and edited.
 
     Attributes:
-        family: Of the model, for messages.
-        module: What owns the layers.
-        layers: The layers, in the order they run.
+        family: Model family, for messages.
+        module: Module that contains the layers.
+        layers: The layers in the order in which they run.
     """
 
     family: str
@@ -54,7 +54,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The parts of one model, each looked for when it is asked for.
+    """Parts of one model, each found on first use.
 
     Attributes:
         model: The model.
@@ -64,12 +64,12 @@ class Anatomy:
 
     @property
     def family(self) -> str:
-        """What transformers calls the family."""
+        """Model family: the `model_type` of transformers."""
         return str(self.model.config.model_type)
 
     @cached_property
     def decoder(self) -> Stack:
-        """The decoder's layers.
+        """Layers of the decoder.
 
         Raises:
             ModelError: No stack of layers was found.
@@ -79,10 +79,10 @@ class Anatomy:
 
     @cached_property
     def final_norm(self) -> nn.Module:
-        """What stands between the last decoder layer and the head; the identity where nothing does.
+        """Module between the last decoder layer and the head; the identity where there is none.
 
         Raises:
-            ModelError: It was not found.
+            ModelError: No norm was found.
         """
         decoder = self.decoder.module
         name = next((name for name in _NORMS if hasattr(decoder, name)), None)
@@ -94,7 +94,7 @@ class Anatomy:
 
     @cached_property
     def vision(self) -> Stack:
-        """The vision tower and its encoder layers; where it has two encoders, the layers of both.
+        """Vision tower and its encoder layers, those of both encoders where it has two.
 
         Raises:
             ModelError: There is no vision tower, or it has no stack of layers with attention and MLP.
@@ -109,25 +109,26 @@ class Anatomy:
 
     @cached_property
     def projector(self) -> nn.Module:
-        """The first module behind the vision tower: what makes image tokens of features.
+        """First module after the vision tower, which turns features into image tokens.
 
-        Its argument `features_argument` takes the features, (..., patches, width), in the order the tower has them,
-        which need not be that of the image tokens. It may be a part of what transformers calls the vision tower.
+        Its argument `features_argument` takes the features, (..., patches, width), in the order of the tower, which
+        may differ from the order of the image tokens. It may be a part of what transformers calls the vision tower.
 
         Raises:
-            ModelError: It was not found.
+            ModelError: No projector was found.
         """
         named = [(path.rpartition(".")[2], part) for path, part in self.model.named_modules()]
-        found: nn.Module | None = next((part for name in _PROJECTORS for own, part in named if own == name), None)
-        if found is None:
+        matches = (part for name in _PROJECTORS for part_name, part in named if part_name == name)
+        projector: nn.Module | None = next(matches, None)
+        if projector is None:
             raise ModelError(f"{self.family}: no module was found that takes the features of the vision tower")
-        return found
+        return projector
 
     @cached_property
     def features_argument(self) -> str:
-        """The parameter of the projector's forward that takes the features.
+        """Parameter of the projector's forward that takes the features.
 
-        It is the first, and may be passed by position; a Q-Former is always handed it by keyword.
+        The first parameter, possibly passed by position; a Q-Former receives the features by keyword.
 
         Raises:
             ModelError: The projector was not found.
@@ -137,46 +138,50 @@ class Anatomy:
 
 
 def site(layer: nn.Module, name: str, family: str) -> nn.Module:
-    """Return the module whose output stands at a site of a layer.
+    """Return the module whose output is the state at a site of a layer.
 
-    The output is a tensor or a tuple that begins with one, (batch, rows, width), of some MLPs (batch * rows, width).
+    The output is a tensor or a tuple that begins with one, (batch, rows, width); for some MLPs (batch * rows, width).
 
     Args:
         layer: A layer of a decoder or a vision tower.
-        name: "attn", what attention adds (before a norm of its own, a gate, and the sum); "mlp", what the MLP or the
-            experts add (likewise); "out", the layer's own output.
-        family: Of the model, for messages.
+        name: "attn", the output of attention (before its own norm, gate, and the residual sum); "mlp", the output of
+            the MLP or the experts (before the same); "out", the output of the layer.
+        family: Model family, for messages.
 
     Raises:
-        ModelError: The layer has no such module, or several that share the work.
+        ModelError: The layer has no such module, or several.
         UnknownNameError: There is no such site.
     """
     if name not in SITES:
         raise UnknownNameError("site", name, SITES)
     if name == "out":
         return layer
-    found = _updates(layer, name)
-    if len(found) == 1:
-        return found[0][1]
-    names = " and ".join(child for child, _ in found)
-    what = f"its {names} share what is added there" if found else f"it has none of {', '.join(_UPDATES[name])}"
-    raise ModelError(f"{family}: no single module is the site {name!r} of a {type(layer).__name__}: {what}")
+    modules = _update_modules(layer, name)
+    if len(modules) == 1:
+        return modules[0][1]
+    names = " and ".join(child for child, _ in modules)
+    reason = f"its {names} share what is added there" if modules else f"it has none of {', '.join(_UPDATES[name])}"
+    raise ModelError(f"{family}: no single module is the site {name!r} of a {type(layer).__name__}: {reason}")
 
 
-def _updates(layer: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
-    """Return the parts of a layer that write at a site, by name."""
+def _update_modules(layer: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+    """Return the modules of a layer whose output is added at a site, with their names."""
     return [(child, module) for child, module in layer.named_children() if child in _UPDATES[name]]
 
 
 def _encoder_layers(tower: nn.Module) -> Iterator[nn.Module]:
-    """Yield the layers of a tower: what stands in a list and has one attention and one MLP."""
+    """Yield the layers of a tower: modules in a list with one attention and one MLP each."""
     for part in tower.modules():
         if isinstance(part, nn.ModuleList):
-            yield from (layer for layer in part if all(len(_updates(layer, name)) == 1 for name in _UPDATES))
+            yield from (layer for layer in part if all(len(_update_modules(layer, name)) == 1 for name in _UPDATES))
 
 
 def find_decoder(model: PreTrainedModel) -> tuple[PreTrainedModel, list[nn.Module]]:
-    """Find the stack of decoder layers under what the model calls its decoder."""
+    """Find the decoder of a model and its layers.
+
+    Raises:
+        ModelError: No stack of layers was found.
+    """
     for part in model.get_decoder().modules():
         layers = getattr(part, "layers", None)
         if isinstance(part, PreTrainedModel) and isinstance(layers, nn.ModuleList) and len(layers):
@@ -184,8 +189,8 @@ def find_decoder(model: PreTrainedModel) -> tuple[PreTrainedModel, list[nn.Modul
     raise ModelError(f"{model.config.model_type}: no stack of decoder layers was found under get_decoder()")
 
 
-def kinds_of(config: Any, count: int) -> tuple[str, ...]:
-    """Return what each decoder layer attends to: "full", "sliding", "chunked", "cross", or "linear" (nothing)."""
+def layer_kinds(config: Any, count: int) -> tuple[str, ...]:
+    """Return the kind of each decoder layer: "full", "sliding", "chunked", "cross", or "linear" (no attention)."""
     types = getattr(config, "layer_types", None)
     if types is None:
         sliding = getattr(config, "sliding_window", None) is not None
@@ -195,12 +200,14 @@ def kinds_of(config: Any, count: int) -> tuple[str, ...]:
 
 
 def find_image_token(model: PreTrainedModel) -> int:
-    """Return the id that marks image positions."""
+    """Return the token id that marks image positions.
+
+    Raises:
+        ModelError: The config does not contain it.
+    """
     token = getattr(model.config, "image_token_id", None)
     if token is None:
         token = getattr(model.config, "image_token_index", None)
     if not isinstance(token, int):
-        raise ModelError(
-            f"{model.config.model_type}: its config names no image_token_id, so image positions are unknown"
-        )
+        raise ModelError(f"{model.config.model_type}: its config has no image_token_id, so image positions are unknown")
     return token

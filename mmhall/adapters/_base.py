@@ -1,11 +1,20 @@
-"""What a strategy may ask of a model, whatever its family."""
+"""The adapter: interface between strategies and a model of any family."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from mmhall.adapters._batch import PER_POSITION, Batch, Inputs, has_picture
-from mmhall.adapters._grid import Boxes, Grid, Told, block_side, nowhere, raster, read_places, tell_places
+from mmhall.adapters._grid import (
+    Boxes,
+    Grid,
+    PixelOrigins,
+    block_side,
+    coordinate_pictures,
+    decode_origins,
+    raster,
+    without_places,
+)
 from mmhall.adapters._messages import Request
 from mmhall.adapters._variants import Variants
 
@@ -13,37 +22,40 @@ __all__ = ["PER_POSITION", "Adapter", "Batch", "Inputs", "Request", "has_picture
 
 
 class Adapter(Variants):
-    """Drives one loaded model: prompts in, spans and variants of inputs out, and places in the pictures.
+    """Interface of one loaded model: inputs, image positions, variants of inputs, and places in the pictures.
 
-    The generic part works from the model's config and processor; a family's subclass overrides what
-    truly differs.
+    This generic class uses the model's config and processor; the subclass of a family overrides what differs.
+
+    Attributes:
+        grid: Description of the places of image tokens, for documentation.
+        limits: Description of limitations of the family, for documentation.
     """
 
     grid: ClassVar[str] = "none, unless each token is a patch of the vision tower"
     limits: ClassVar[str] = ""
 
     def places(self, request: Request, inputs: Inputs) -> Grid:
-        """Tell where each image token of a request looks.
+        """Return the place of each image token in the pictures of a request.
 
         Args:
-            request: What was asked.
-            inputs: What `inputs([request])` returned.
+            request: The request.
+            inputs: Result of `inputs([request])`.
         """
         count, pictures = self.image_tokens(inputs), len(request.images)
         if count == 0:
-            return nowhere(0, 0)
+            return without_places(0, 0)
         boxes = self.boxes(request, inputs, count)
-        return nowhere(count, pictures) if boxes is None else Grid.of(boxes, pictures)
+        return without_places(count, pictures) if boxes is None else Grid.of(boxes, pictures)
 
-    def told(self, request: Request) -> Told:
-        """Tell which point of which picture each pixel shows that the model gets."""
-        read = [self.inputs([Request(request.prompt, images)]) for images in tell_places(request.images)]
-        black, white, told = (inputs["pixel_values"].flatten(0, -4) for inputs in read)
-        return read_places(black, white, told, len(request.images))
+    def pixel_origins(self, request: Request) -> PixelOrigins:
+        """Return, for each pixel of the model's input, the point of the picture that it shows."""
+        variants = [self.inputs([Request(request.prompt, images)]) for images in coordinate_pictures(request.images)]
+        black, white, coordinates = (inputs["pixel_values"].flatten(0, -4) for inputs in variants)
+        return decode_origins(black, white, coordinates, len(request.images))
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
-        """Give each of `count` image tokens its box; None: the tokens have no places."""
-        told = self.told(request)
-        side = block_side(told, count)
+        """Return the boxes of `count` image tokens, or None where the tokens have no places."""
+        origins = self.pixel_origins(request)
+        side = block_side(origins, count)
         patch = getattr(getattr(self.model.config, "vision_config", None), "patch_size", None)
-        return raster(told, side) if side is not None and side == patch else None
+        return raster(origins, side) if side is not None and side == patch else None

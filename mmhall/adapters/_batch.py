@@ -1,4 +1,4 @@
-"""Inputs of a model, and of several requests at once."""
+"""Inputs of a model for one or several requests."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ PER_POSITION = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_
 
 
 def has_picture(inputs: Inputs) -> bool:
-    """Whether a batch has pictures; its prompts all have some or none has."""
+    """Whether a batch has pictures; either all of its prompts have some, or none has."""
     return "pixel_values" in inputs
 
 
 class Batch(dict[str, Tensor]):
-    """Inputs of several requests, and of each by itself.
+    """Inputs of several requests as one batch, and of each request separately.
 
     Attributes:
-        singles: The inputs of each request, not padded to those of others.
-        requests: What was asked.
+        singles: Inputs of each request, without padding.
+        requests: The requests.
     """
 
     def __init__(self, stacked: Inputs, singles: Sequence[Inputs], requests: Sequence[Request]) -> None:
-        """Hold what `Adapter.stack` made of singles beside them."""
+        """Store single inputs, and the result of `Adapter.stack` for them."""
         super().__init__(stacked)
         self.singles, self.requests = list(singles), list(requests)

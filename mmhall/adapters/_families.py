@@ -1,10 +1,10 @@
-"""What differs between model families, one file a way of reading pictures."""
+"""Adapters of the known model families."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmhall.adapters._wrappers import unwrapped
+from mmhall.adapters._wrappers import unwrap
 from mmhall.errors import ModelError
 from mmhall.registry import load_target
 
@@ -47,26 +47,28 @@ _GENERIC = "mmhall.adapters._base:Adapter"
 
 
 def adapter_for(model: PreTrainedModel, processor: ProcessorMixin | None = None) -> Adapter:
-    """Return the adapter of a loaded model's family; of an unknown one, the generic adapter if that can drive it.
+    """Return the adapter of a loaded model's family; for an unknown family the generic adapter, if it works.
 
     Args:
-        model: The model, or a wrapper around it, as peft and torch.compile make them.
-        processor: Its processor, if it is at hand.
+        model: The model, or a wrapper around it, such as those of peft and torch.compile.
+        processor: Its processor, if there is one.
 
     Raises:
-        ModelError: The model lacks what mmhall needs.
+        ModelError: The model lacks something that mmhall needs.
     """
-    model = unwrapped(model)
+    model = unwrap(model)
     family = model.config.model_type
     if family in FAMILIES:
         known: Adapter = load_target(FAMILIES[family])(model, processor)
         return known
     try:
         adapter: Adapter = load_target(_GENERIC)(model, processor)
-    except (AttributeError, NotImplementedError) as error:  # what an unknown model may lack is not known beforehand
-        raise ModelError(f"{family}: mmhall does not know this family, and it lacks what is needed: {error}") from error
+    except (AttributeError, NotImplementedError) as error:  # an unknown model may lack any part
+        raise ModelError(
+            f"{family}: mmhall does not know this family, and the generic adapter cannot use it: {error}"
+        ) from error
     try:
-        adapter.prove()
+        adapter.check_attention_hook()
     except BaseException:
         adapter.close()
         raise

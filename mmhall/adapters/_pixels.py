@@ -1,4 +1,4 @@
-"""Which rows of pixels belong to which prompt, in inputs that some other processor made."""
+"""Assignment of pixel rows to prompts, for inputs from another processor."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import Tensor
 
 
 def pixel_rows(count: int, placeholders: Tensor) -> list[int]:
-    """Tell how many rows of pixels belong to each prompt of a batch, in proportion to its image tokens.
+    """Return the number of pixel rows of each prompt of a batch, in proportion to its image tokens.
 
     Args:
-        count: Rows of pixels.
+        count: Number of pixel rows.
         placeholders: Image tokens of the prompts, (batch, position) bool.
 
     Returns:
-        As many for each prompt, or all in one where they cannot be told apart; they sum to `count`.
+        One number for each prompt, or a single number where rows cannot be assigned; they sum to `count`.
     """
     tokens = placeholders.sum(dim=1)
     if count == len(tokens):

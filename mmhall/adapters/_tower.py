@@ -1,62 +1,70 @@
-"""What ops ask of a vision tower, found in the model and checked before anything is read."""
+"""Plan of the vision tower: ops, sites and modules, checked before the model runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from mmhall.adapters._anatomy import SITES, Anatomy
-from mmhall.attention import FEATURES, VISION, Op, PictureRows, Plan, Tower, at_site, overrides
+from mmhall.attention import FEATURES, VISION, Op, PictureRows, Plan, Tower, acts_at_site, overrides
 from mmhall.errors import CompositionError, ModelError
 
 
-def tower_of(anatomy: Anatomy, ops: Sequence[Op], pictures: PictureRows | None) -> Tower | None:
-    """Sort ops into the layers of a vision tower; None: none concerns it.
+def build_tower(anatomy: Anatomy, ops: Sequence[Op], pictures: PictureRows | None) -> Tower | None:
+    """Build the plan of a vision tower, or return None if no op acts there.
 
     Args:
-        anatomy: The parts of the model.
-        ops: All ops of a plan.
-        pictures: Whose pictures stand where; None: not known.
+        anatomy: Parts of the model.
+        ops: All ops of a request.
+        pictures: Rows of the pictures of each prompt; None: unknown.
 
     Raises:
-        ModelError: The model has no such part.
-        CompositionError: An op asks for what a vision tower does not have, or two ops edit the same states.
+        ModelError: The model lacks a part that an op needs.
+        CompositionError: An op needs something that a vision tower does not have, or two ops edit the same states.
     """
     for op in ops:
-        _check(op)
-    own = [op for op in ops if VISION & op.kinds]
-    if not own:
+        _check_op(op)
+    vision_ops = [op for op in ops if VISION & op.kinds]
+    if not vision_ops:
         return None
     vision = anatomy.vision
-    for op in own:
+    for op in vision_ops:
         _check_layers(op, len(vision.layers))
     kinds = ("vision",) * len(vision.layers)
     sites = [(layer, site) for layer in range(len(kinds)) for site in ("in", *SITES)]
     modules = {
         (layer, site): vision.layers[layer] if site == "in" else vision.site(layer, site)
         for layer, site in sites
-        if any(at_site(op, kinds, layer, site) for op in own)
+        if any(acts_at_site(op, kinds, layer, site) for op in vision_ops)
     }
     projector, argument = None, ""
-    if any(FEATURES in op.sites for op in own):
+    if any(FEATURES in op.sites for op in vision_ops):
         projector, argument = anatomy.projector, anatomy.features_argument
         modules[len(kinds), FEATURES] = projector
-    return Tower(Plan(tuple(own), kinds, modules), vision.module, vision.layers, projector, argument, pictures)
+    return Tower(Plan(tuple(vision_ops), kinds, modules), vision.module, vision.layers, projector, argument, pictures)
 
 
-def _check(op: Op) -> None:
-    """Refuse an op that asks for what would never be called."""
+def _check_op(op: Op) -> None:
+    """Check that an op does not need a method or site that is never called.
+
+    Raises:
+        CompositionError: It does.
+    """
     name = type(op).__name__
     if FEATURES in op.sites and not VISION & op.kinds:
         raise CompositionError(f'{name} edits the features of the vision tower, so "vision" must be among its kinds')
     if not VISION & op.kinds:
         return
     if overrides(op, "keep") or op.compares:
-        what = "keys and values to be kept" if overrides(op, "keep") else "head outputs of another prompt"
-        raise CompositionError(f'{name} asks for {what}, and a vision tower has none; give it kinds without "vision"')
+        what = "a key-value cache" if overrides(op, "keep") else "a lockstep reference pass"
+        raise CompositionError(f'{name} needs {what}, but a vision tower has none; give it kinds without "vision"')
 
 
 def _check_layers(op: Op, depth: int) -> None:
-    """Refuse layers that the vision tower does not have; an op of two kinds may mean those of the decoder."""
+    """Check that the vision tower has an op's layers; an op of several kinds may mean layers of the decoder.
+
+    Raises:
+        ModelError: It does not have them.
+    """
     beyond = sorted(layer for layer in op.layers or () if op.kinds == VISION and layer not in range(depth))
     if beyond:
         name = type(op).__name__

@@ -1,4 +1,4 @@
-"""Variants of inputs: without their pictures, with other pixels or pictures, with an answer written after them."""
+"""Variants of inputs: without pictures, with other pixels or pictures, or with an answer appended."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ ChangePicture = Callable[[Image.Image, int, int], Image.Image]
 
 
 class Variants(Reader):
-    """Makes other inputs of inputs that were read."""
+    """Part of the adapter that makes variants of inputs."""
 
     def without_image(self, inputs: Inputs, replacement: int | None = None) -> dict[str, Tensor]:
-        """Return the same prompts with their pictures taken out, left-padded anew.
+        """Return the same prompts without their pictures, padded on the left again.
 
-        What frames a picture (start and end marks, tile names, line breaks between tiles) goes with it.
+        The frame of a picture (start and end marks, tile names, line breaks between tiles) is also removed.
 
         Args:
-            inputs: A batch as `inputs` makes it.
-            replacement: Token id to stand once for each run of image positions; None: nothing does.
+            inputs: A batch from `inputs`.
+            replacement: Token id that replaces each run of image positions once; None: no replacement.
         """
         ids = inputs["input_ids"]
         image = self.placeholders(ids)
-        dropped = prompts.framed(ids, image, self.tokenizer)
+        dropped = prompts.mark_frames(ids, image, self.tokenizer)
         rest = {k: v for k, v in inputs.items() if k in PER_POSITION and k != "cross_attention_mask"}
         if replacement is not None:
             first = image & ~nn.functional.pad(image, (1, 0))[:, :-1]
@@ -42,35 +42,41 @@ class Variants(Reader):
         rows = [{key: value[index, keep][None] for key, value in rest.items()} for index, keep in enumerate(kept)]
         return self._batched(rows, inputs)
 
-    def extended(self, inputs: Inputs, answer: Tensor) -> dict[str, Tensor]:
-        """Return the prompts of a batch with an answer written after them, (batch, length) token ids.
+    def append_answer(self, inputs: Inputs, answer: Tensor) -> dict[str, Tensor]:
+        """Return the prompts of a batch with an answer appended, (batch, length) token ids.
 
-        A placeholder that the model wrote itself is read as padding: it holds no picture.
+        A placeholder in the answer is replaced by padding, as it has no picture.
         """
         answer = answer.masked_fill(self.placeholders(answer), self.pad_token_id)
-        extended = dict(inputs)
+        longer = dict(inputs)
         for key in PER_POSITION:
             if key in inputs:
-                extended[key] = torch.cat([inputs[key], self.continued(key, inputs[key], answer)], dim=1)
-        return extended
+                longer[key] = torch.cat([inputs[key], self.answer_values(key, inputs[key], answer)], dim=1)
+        return longer
 
-    def continued(self, key: str, held: Tensor, answer: Tensor) -> Tensor:
-        """Return what a per-position input says about the positions of an answer."""
+    def answer_values(self, key: str, prompt: Tensor, answer: Tensor) -> Tensor:
+        """Return the values of a per-position input at the positions of an answer.
+
+        Args:
+            key: Name of the input.
+            prompt: Its values at the positions of the prompt, (batch, position, ...).
+            answer: Token ids of the answer, (batch, length).
+        """
         if key == "input_ids":
             return answer
         if key == "cross_attention_mask":
-            return held[:, -1:].expand(-1, answer.shape[1], -1, -1)
+            return prompt[:, -1:].expand(-1, answer.shape[1], -1, -1)
         return torch.full_like(answer, 1 if key == "attention_mask" else 0)
 
     def with_pixels(self, inputs: Inputs, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
         """Return the same prompts with `change` applied to each request's normalised pixels.
 
-        `change` gets the pixels of one request, in whatever shape the family holds them, and keeps the shape. Inputs
-        that some other processor made are split in proportion to each prompt's image tokens, or where each has one
-        row of pixels; where neither can be, `change` gets them all at once.
+        `change` receives the pixels of one request, in the family's shape, and must keep the shape. Inputs from another
+        processor are split where each prompt has one row of pixels, or in proportion to its image tokens; if neither is
+        possible, `change` receives all pixels at once.
         """
         if isinstance(inputs, Batch):
-            singles = [{**one, "pixel_values": change(one["pixel_values"])} for one in inputs.singles]
+            singles = [{**single, "pixel_values": change(single["pixel_values"])} for single in inputs.singles]
             return self._batched(singles, inputs)
         pixels = inputs["pixel_values"]
         parts = pixels.split(pixel_rows(len(pixels), self.placeholders(inputs["input_ids"])))
@@ -79,45 +85,45 @@ class Variants(Reader):
     def with_pictures(self, inputs: Inputs, change: ChangePicture) -> Batch:
         """Return the same prompts with other pictures, such as crops, read by the family's own processor.
 
-        All is read anew: a picture of another size may take more or fewer image tokens, and what was done to the
-        pixels of these inputs before is gone.
+        The requests are processed again: a picture of another size may take more or fewer image tokens, and earlier
+        changes of the pixels are lost.
 
         Args:
-            inputs: A batch as `inputs` makes it.
-            change: Gets a copy of a picture, the 0-based number of its request in the batch and its own in the
-                request; returns the picture to read instead, of any size.
+            inputs: A batch from `inputs`.
+            change: Receives a copy of a picture, the 0-based index of its request in the batch, and the index of the
+                picture in the request; returns the picture to use instead, of any size.
 
         Raises:
-            ModelError: The inputs hold no pictures: some other processor made them, or they were taken out.
-            ImageError: `change` returns something else than a picture, or the model cannot read one.
+            ModelError: The inputs have no pictures: they come from another processor, or the pictures were removed.
+            ImageError: `change` does not return a picture, or the model cannot read the picture.
         """
         if not isinstance(inputs, Batch):
             raise ModelError(
-                "these inputs hold tensors alone, as some other processor makes them, and no pictures to change; make "
-                "them with adapter.inputs(requests)"
+                "these inputs are tensors from another processor, without pictures to change; make them with "
+                "adapter.inputs(requests)"
             )
         if not has_picture(inputs) and any(request.images for request in inputs.requests):
-            raise ModelError("the pictures were taken out of these inputs; give the inputs they were made of")
+            raise ModelError("the pictures were taken out of these inputs; pass the original inputs")
         requests = []
         for index, request in enumerate(inputs.requests):
-            images = [_changed(image, index, number, change) for number, image in enumerate(request.images)]
+            images = [_change_picture(image, index, number, change) for number, image in enumerate(request.images)]
             requests.append(Request(request.prompt, tuple(images)))
         return self.inputs(requests)
 
     def picked(self, inputs: Inputs, rows: Sequence[int]) -> Batch:
-        """Return the batch of some requests of another one.
+        """Return a batch of some requests of a batch.
 
         Args:
-            inputs: A batch as `inputs` makes it.
-            rows: Which requests, 0-based; at least one, and one may be there several times.
+            inputs: A batch from `inputs`.
+            rows: 0-based indices of the requests, at least one; an index may repeat.
 
         Raises:
-            ModelError: The inputs do not tell its requests apart: some other processor made them.
-            OptionError: There is no such request, or none is picked.
+            ModelError: The inputs come from another processor, so requests cannot be separated.
+            OptionError: An index is invalid, or there is none.
         """
         if not isinstance(inputs, Batch):
             raise ModelError(
-                "these inputs hold tensors alone, as some other processor makes them, which cannot be taken apart; "
+                "these inputs are tensors from another processor, whose requests cannot be separated; "
                 "make them with adapter.inputs(requests)"
             )
         known = range(len(inputs.singles))
@@ -127,25 +133,25 @@ class Variants(Reader):
         return Batch(self.stack(singles), singles, [inputs.requests[row] for row in rows])
 
     def constant_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
-        """Return the same prompts with every picture of one grey: 0.0 black, 0.5 grey, 1.0 white."""
+        """Return the same prompts with pictures of a single grey: 0.0 black, 0.5 grey, 1.0 white."""
         assert self.processor is not None
-        reader = self.processor.image_processor  # type: ignore[attr-defined]
+        image_processor = self.processor.image_processor  # type: ignore[attr-defined]
         level = torch.full((3,), float(value))
-        if getattr(reader, "do_normalize", False):
-            level = (level - torch.tensor(reader.image_mean)) / torch.tensor(reader.image_std)
+        if getattr(image_processor, "do_normalize", False):
+            level = (level - torch.tensor(image_processor.image_mean)) / torch.tensor(image_processor.image_std)
         level[level == 0] = self._nearly_zero
         return self.with_pixels(inputs, lambda pixels: self.fill_pixels(pixels, level.to(pixels)))
 
     def uniform_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
-        """Return the same prompts with every normalised pixel of one value; 0.0 is the mean colour, or nearly."""
+        """Return the same prompts with all normalised pixels set to one value; 0.0 is (nearly) the mean colour."""
         return self.with_pixels(inputs, lambda pixels: torch.full_like(pixels, value or self._nearly_zero))
 
     def image_noise(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw standard normal noise for one request's pixels, float32 on the CPU: the same on every device."""
+        """Draw standard normal noise for the pixels of one request, float32 on the CPU, so the same on every device."""
         return torch.randn(pixels.shape, generator=generator)
 
     def fill_pixels(self, pixels: Tensor, colour: Tensor) -> Tensor:
-        """Return pixels of the same shape, every one of a normalised colour, (3,)."""
+        """Return pixels of the same shape, all of one normalised colour, (3,)."""
         return colour[:, None, None].expand_as(pixels).contiguous()
 
     def _batched(self, singles: Sequence[dict[str, Tensor]], inputs: Inputs) -> dict[str, Tensor]:
@@ -155,12 +161,12 @@ class Variants(Reader):
 
     @property
     def _nearly_zero(self) -> float:
-        """A pixel as good as zero: some families take a picture of zeros for padding."""
-        return min(torch.finfo(self.model.dtype).smallest_normal, 1e-7)  # float16 can hold that, if not normalised
+        """A pixel value close to zero: some families treat a picture of zeros as padding."""
+        return min(torch.finfo(self.model.dtype).smallest_normal, 1e-7)  # in float16 a subnormal number
 
 
-def _changed(image: Image.Image, request: int, number: int, change: ChangePicture) -> Image.Image:
-    """Return what a change makes of a picture, as RGB."""
+def _change_picture(image: Image.Image, request: int, number: int, change: ChangePicture) -> Image.Image:
+    """Apply a change to a picture; return the result as RGB."""
     changed = change(image.copy(), request, number)
     if not isinstance(changed, Image.Image):
         raise ImageError(

@@ -1,4 +1,4 @@
-"""LLaVA and VipLLaVA: a vision tower's patches, projected, at the image positions; one raster a picture."""
+"""LLaVA and VipLLaVA: projected patches of the vision tower at the image positions, one grid for each picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLAIN = (
 
 
 class LlavaAdapter(Adapter):
-    """LLaVA-1.5 and every model saved with its architecture, the embedded one included."""
+    """LLaVA-1.5 and all models with its architecture, such as the embedded model."""
 
     causal: ClassVar[bool] = True
     grid: ClassVar[str] = "patches of the (cropped) picture"

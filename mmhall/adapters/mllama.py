@@ -1,4 +1,4 @@
-"""Mllama (Llama 3.2 Vision): the picture is not in the sequence; some layers attend to it across."""
+"""Mllama (Llama 3.2 Vision): cross-attention layers attend to the picture, which is not in the sequence."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from mmhall.errors import PromptError
 
 
 class MllamaAdapter(Adapter):
-    """Mllama: image columns are the keys of its cross layers; a class token leads each tile's patches."""
+    """Mllama: image columns are the keys of its cross layers; each tile has a class token before its patches."""
 
     image_kinds: ClassVar[frozenset[str]] = frozenset({"cross"})
     causal: ClassVar[bool] = True
     grid: ClassVar[str] = "patches of the tiles, in the keys of the cross layers"
     limits: ClassVar[str] = (
-        "an image-free branch steps by itself, not stacked; in a batch of prompts with different numbers of pictures, "
-        "logits differ from those alone (by 5e-4 in float32 on a small model), as in transformers"
+        "a picture-free branch decodes separately, not stacked; in a batch of prompts with different numbers of "
+        "pictures, logits differ from those of single prompts (by 5e-4 in float32 on a small model), as in transformers"
     )
 
     def image_mask(self, input_ids: Tensor) -> BoolTensor:
-        """Mark nothing: a placeholder is one token of text."""
+        """Return an empty mask: a placeholder is a single text token."""
         mask: BoolTensor = torch.zeros_like(input_ids, dtype=torch.bool)  # type: ignore[assignment]
         return mask
 
     def check_placeholders(self, inputs: Inputs) -> None:
-        """Refuse also a placeholder too many, or too few: the model itself would not notice.
+        """Check also that the numbers of placeholders and pictures are equal, which the model does not check.
 
         Raises:
             PromptError: A prompt has more or fewer placeholders than pictures.
@@ -56,25 +56,25 @@ class MllamaAdapter(Adapter):
         return int(pictures * tiles * (height // patch * (width // patch) + 1))
 
     def pictures(self, inputs: Inputs) -> PictureRows | None:
-        """Count pictures, filled up to the most of any prompt; the features have a row a prompt."""
+        """Count pictures, padded to the largest number in the batch; the features have one row for each prompt."""
         if "pixel_values" not in inputs:
             return None
         batch, pictures = inputs["pixel_values"].shape[:2]
         return PictureRows((pictures,) * batch, (1,) * batch)
 
     def boxes(self, request: Request, inputs: Inputs, count: int) -> Boxes | None:
-        """Cut the tiles into patches and put a placeless class token before each tile's."""
-        told = self.told(request)
+        """Divide tiles into patches, with a class token without a place before those of each tile."""
+        origins = self.pixel_origins(request)
         patch = self.model.config.vision_config.patch_size
-        cut = raster(told, patch)
-        tiles = len(told.x)
+        patches = raster(origins, patch)
+        tiles = len(origins.x)
 
-        def led(values: Tensor, lead: Tensor) -> Tensor:
+        def prepend(first: Tensor, values: Tensor) -> Tensor:
             parts = values.view(tiles, -1, *values.shape[1:])
-            return torch.cat([lead.expand_as(parts[:, :1]), parts], dim=1).flatten(0, 1)
+            return torch.cat([first.expand_as(parts[:, :1]), parts], dim=1).flatten(0, 1)
 
-        nowhere = torch.tensor(torch.nan)
-        images = cut.image.view(tiles, -1).nanmean(dim=1, keepdim=True)
-        edges = led(cut.edges, nowhere)
-        image = led(cut.image, images)
-        return Boxes(edges, image, led(cut.view.float(), nowhere).nan_to_num(0).long())
+        nan = torch.tensor(torch.nan)
+        images = patches.image.view(tiles, -1).nanmean(dim=1, keepdim=True)
+        edges = prepend(nan, patches.edges)
+        image = prepend(images, patches.image)
+        return Boxes(edges, image, prepend(nan, patches.view.float()).nan_to_num(0).long())

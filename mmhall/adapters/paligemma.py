@@ -1,4 +1,4 @@
-"""PaliGemma: no chat format; pictures first, and the prompt is read in both directions."""
+"""PaliGemma: no chat format, pictures first, bidirectional attention over the prompt."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class PaliGemmaAdapter(MergedAdapter):
 
     @property
     def chat(self) -> None:
-        """Return None: the family has no chat format."""
+        """None, as the family has no chat format."""
 
     def render(self, request: Request) -> str:
-        """Return the prompt with a placeholder for each picture; the processor adds the rest of the format."""
+        """Return the prompt with one placeholder for each picture; the processor adds the rest of the format."""
         return "<image>" * len(request.images) + only_text(request, self.model.config.model_type)
 
     def read(self, request: Request, text: str) -> dict[str, Tensor]:
-        """Tokenise a prompt without pictures, which the processor refuses: start mark, prompt, line break."""
+        """Run the processor; tokenise prompts without pictures, which it refuses, as start mark, prompt, line break."""
         if request.images:
             return super().read(request, text)
         read = self.tokenizer(f"{self.tokenizer.bos_token}{text}\n", return_tensors="pt", add_special_tokens=False)
         return {**read, "token_type_ids": torch.zeros_like(read["input_ids"])}
 
-    def continued(self, key: str, held: Tensor, answer: Tensor) -> Tensor:
-        """Mark an answer's positions as read in one direction only."""
-        return torch.ones_like(answer) if key == "token_type_ids" else super().continued(key, held, answer)
+    def answer_values(self, key: str, prompt: Tensor, answer: Tensor) -> Tensor:
+        """Mark the positions of an answer as causal."""
+        return torch.ones_like(answer) if key == "token_type_ids" else super().answer_values(key, prompt, answer)

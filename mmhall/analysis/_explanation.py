@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from mmhall.adapters import Adapter, Inputs, has_picture
-from mmhall.attention import FEATURES, Exit, Op, concerns, overrides
+from mmhall.attention import FEATURES, Exit, Op, acts_in_layer, overrides
 from mmhall.generation import Images, Job, Prompt, Recipe, make_request
 from mmhall.options import rules
 from mmhall.strategies import Composed, Session, Strategy, written
@@ -184,7 +184,7 @@ def explained(adapter: Adapter, recipe: Recipe, image: Images, prompt: Prompt | 
         ),
         exits=tuple(map(_of_exit, session.exits)),
         scores=_scores(session),
-        reread="nothing" if not session.reread else "its last token" if adapter.forgets else "all of it",
+        reread="nothing" if not session.reread else "its last token" if adapter.can_drop_last_token else "all of it",
         chooses=_chooses(recipe, session),
         cost=_cost(job),
     )
@@ -231,7 +231,7 @@ def _reached(op: Op, kinds: Sequence[str]) -> tuple[int, ...]:
     """Return the layers of some kinds in which an op does something; linear ones hold states and no attention."""
     states = bool(op.sites - {FEATURES}) or overrides(op, "see_states")
     attends = any(overrides(op, method) for method in _DOES if method != "see_states")
-    own = (layer for layer in range(len(kinds)) if concerns(op, kinds, layer))
+    own = (layer for layer in range(len(kinds)) if acts_in_layer(op, kinds, layer))
     return tuple(layer for layer in own if states or (attends and kinds[layer] != "linear"))
 
 

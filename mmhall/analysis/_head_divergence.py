@@ -91,6 +91,6 @@ def head_divergence(adapter: Adapter, inputs: Inputs, answer: Sequence[int]) -> 
     kept = Kept(width)
     compared = Compared(kept)
     with torch.inference_mode():
-        read_answer(adapter, adapter.extended(inputs, tokens), width, [kept])
-        read_answer(adapter, adapter.extended(adapter.without_image(inputs), tokens), width, [compared])
+        read_answer(adapter, adapter.append_answer(inputs, tokens), width, [kept])
+        read_answer(adapter, adapter.append_answer(adapter.without_image(inputs), tokens), width, [compared])
     return compared.of(0, width)

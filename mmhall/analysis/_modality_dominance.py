@@ -159,7 +159,7 @@ def balance(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) 
     check_room(adapter, inputs, width)
     masses = Masses(inputs["attention_mask"].bool(), image, width)
     with torch.inference_mode():
-        read_answer(adapter, adapter.extended(inputs, tokens), width, [masses])
+        read_answer(adapter, adapter.append_answer(inputs, tokens), width, [masses])
     return [masses.of(row, len(answer)) for row, answer in enumerate(answers)]
 
 

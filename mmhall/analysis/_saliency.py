@@ -14,7 +14,7 @@ from torch import LongTensor, Tensor, nn
 from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Call, Op
 from mmhall.strategies import top_half
-from mmhall.words import Word, words_of
+from mmhall.words import Word, split_words
 
 
 def informative(adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def _marked(adapter: Adapter, inputs: Inputs, query: Tensor, counts: Callable[[W
         asked = own.nonzero()[:, 0]
         gaps = (asked.diff() > 1).nonzero()[:, 0].cpu() + 1
         for places in asked.tensor_split(gaps):
-            words = words_of(adapter.tokenizer, ids[places].tolist())
+            words = split_words(adapter.tokenizer, ids[places].tolist())
             row[places[[token for word in words if counts(word) for token in word.tokens]]] = True
     return marked
 

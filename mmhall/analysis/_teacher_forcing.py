@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmhall._transformers.calls import keeping_logits
-from mmhall._transformers.settings import bare_settings
+from mmhall._transformers.calls import request_logits
+from mmhall._transformers.settings import minimal_settings
 from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Op, active
 from mmhall.errors import PromptError
@@ -40,7 +40,7 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
 
     Args:
         adapter: The model.
-        inputs: A batch as `Adapter.extended` makes it.
+        inputs: A batch as `Adapter.append_answer` makes it.
         width: Tokens of the answer.
         ops: What to see on the way.
 
@@ -48,8 +48,8 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
         The logits from which each token of the answer was predicted, (batch, width, V) float32.
     """
     with active(adapter.plan(ops, inputs)):  # pictures may be encoded while the batch is prepared
-        main = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, 1))
+        main = prepare(adapter.model_for(inputs), inputs, minimal_settings(adapter.generator, 1))
         length = main.input_ids.shape[1]
         kept = torch.arange(length - width - 1, length, device=main.input_ids.device)
-        logits, _ = replace(main, kwargs=keeping_logits(main.kwargs, kept)).read()
+        logits, _ = replace(main, kwargs=request_logits(main.kwargs, kept)).read()
     return logits[:, -(width + 1) : -1].float()

@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from mmhall._transformers.settings import bare_settings
+from mmhall._transformers.settings import minimal_settings
 from mmhall.adapters import has_picture
 from mmhall.analysis._saliency import Gaze, informative
 from mmhall.analysis._trace import Probe
@@ -92,4 +92,4 @@ def _read_again(job: Job, found: Tensor) -> None:
     branches = [branch for branch in job.session.branches if branch.lockstep or remembers]
     exits = job.session.exits if remembers else ()
     session = replace(job.session, search=None, branches=branches, combine=told, exits=exits)
-    run(replace(job, session=session, config=bare_settings(job.adapter.generator, len(said))))
+    run(replace(job, session=session, config=minimal_settings(job.adapter.generator, len(said))))

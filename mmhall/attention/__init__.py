@@ -1,6 +1,6 @@
 """Read and edit attention and hidden states of decoder and vision tower.
 
-The names below, and modules without a leading underscore, are what other packages may rely on.
+Public: the names below, and modules without a leading underscore.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from mmhall.attention._columns import Columns as Columns, Groups as Groups
     from mmhall.attention._dropping import Drop as Drop, check_layers as check_layers
     from mmhall.attention._exits import Exit as Exit, Exits as Exits
-    from mmhall.attention._hook import NAME as NAME, close_door as close_door, open_door as open_door
+    from mmhall.attention._hook import (
+        NAME as NAME,
+        install_attention_hook as install_attention_hook,
+        remove_attention_hook as remove_attention_hook,
+    )
     from mmhall.attention._linears import few_rows as few_rows
     from mmhall.attention._memory import Memory as Memory
     from mmhall.attention._ops import (
@@ -33,11 +37,11 @@ if TYPE_CHECKING:
         ROWS as ROWS,
         Plan as Plan,
         active as active,
-        at_site as at_site,
-        concerns as concerns,
-        reading as reading,
+        acts_at_site as acts_at_site,
+        acts_in_layer as acts_in_layer,
+        follow_frame as follow_frame,
     )
-    from mmhall.attention._tower import OpenTower as OpenTower, PictureRows as PictureRows, Tower as Tower
+    from mmhall.attention._tower import PictureRows as PictureRows, Tower as Tower, TowerHooks as TowerHooks
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
@@ -45,12 +49,12 @@ __getattr__, __dir__, __all__ = exports(
         "_columns": "Columns Groups",
         "_dropping": "Drop check_layers",
         "_exits": "Exit Exits",
-        "_hook": "NAME close_door open_door",
+        "_hook": "NAME install_attention_hook remove_attention_hook",
         "_linears": "few_rows",
         "_memory": "Memory",
         "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
         "_passes": "Block Frame",
-        "_plan": "Plan ROWS active at_site concerns reading",
-        "_tower": "OpenTower PictureRows Tower",
+        "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
+        "_tower": "PictureRows Tower TowerHooks",
     },
 )

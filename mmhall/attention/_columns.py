@@ -1,4 +1,4 @@
-"""What is known about prompt positions, as columns of an attention call."""
+"""Values of prompt positions, laid out as the key columns of an attention call."""
 
 from __future__ import annotations
 
@@ -9,74 +9,74 @@ from mmhall.attention._ops import Call
 
 
 class Columns:
-    """One value for each position of a prompt, laid out as each call's key columns; 0 for tokens written since.
+    """One value for each position of a prompt, laid out as the key columns of a call; 0 for tokens of the answer.
 
     A sliding layer has dropped columns, joined rows have padding before them, and every step adds one. All
-    layers of a kind share a step's layout, so it is kept until the next.
+    layers of a kind share the layout of a step, so it is cached until the next step.
     """
 
     def __init__(self, values: Tensor) -> None:
-        """Hold values of prompt positions, (B, T)."""
+        """Store values of prompt positions, (B, T)."""
         self._values = values
         self._owners: Tensor | None = None
-        self._held: dict[tuple[int, int, torch.device], Tensor] = {}
+        self._cached: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def __call__(self, call: Call) -> Tensor:
-        """Return them as columns, (B, 1, 1, K); every row has its prompt's."""
+        """Return the values as columns, (B, 1, 1, K); every row has the values of its own prompt."""
         width, device = call.key.shape[2], call.key.device
         layout = (call.offset, width, device)
-        if layout not in self._held or self._owners is not call.owners:
-            if len(self._held) > 1 or self._owners is not call.owners:  # full and sliding layers take turns
-                self._held.clear()
+        if layout not in self._cached or self._owners is not call.owners:
+            if len(self._cached) > 1 or self._owners is not call.owners:  # full and sliding layers take turns
+                self._cached.clear()
             self._owners = call.owners
             length = self._values.shape[1]
             before = -min(call.offset, length)
-            laid = call.each(nn.functional.pad(self._values, (before, width - length - before)))
-            self._held[layout] = laid[:, None, None].to(device)
-        return self._held[layout]
+            columns = call.each(nn.functional.pad(self._values, (before, width - length - before)))
+            self._cached[layout] = columns[:, None, None].to(device)
+        return self._cached[layout]
 
 
 class Groups:
-    """Several weights for each position of a prompt: to sum attention by them, and to scale it by their mixture.
+    """Groups of prompt positions, each with a weight for every position, to sum and to scale attention.
 
-    Elementwise, not as products of matrices: these are so thin that waking a CPU's threads for them takes longer.
+    Computed elementwise, not as matrix products: the matrices are so thin that starting a CPU's threads takes longer.
     """
 
     def __init__(self, *values: Tensor) -> None:
-        """Hold weights of prompt positions, (B, T) each."""
+        """Store the weights of each group, (B, T) each."""
         self._values = [part.float()[:, None, None] for part in values]
-        self._held: tuple[int, Tensor | None, torch.device, list[Tensor]] | None = None
+        self._cached: tuple[int, Tensor | None, torch.device, list[Tensor]] | None = None
 
     def masses(self, call: Call, probs: Tensor) -> tuple[Tensor, ...]:
-        """Sum attention weights, (B, H, R, K), by each group, (B, H, R, 1) each."""
-        columns, weights = self._seen(call)
-        seen = probs[..., columns]
-        return tuple((seen * part).sum(dim=-1, keepdim=True) for part in weights)
+        """Sum attention weights, (B, H, R, K), over each group, (B, H, R, 1) each."""
+        columns, weights = self._columns(call)
+        selected = probs[..., columns]
+        return tuple((selected * part).sum(dim=-1, keepdim=True) for part in weights)
 
     def scale(self, call: Call, probs: Tensor, *factors: Tensor) -> Tensor:
         """Multiply attention weights, in place, by 1 + the sum over groups of factor times weight.
 
         Args:
-            call: The call.
-            probs: (B, H, R, K).
-            *factors: Of the first groups, (B, H, R, 1) each; the others count 0.
+            call: The attention call.
+            probs: Attention weights, (B, H, R, K).
+            *factors: Factors of the first groups, (B, H, R, 1) each; those of the other groups are 0.
 
         Returns:
             `probs`.
         """
-        columns, weights = self._seen(call)
-        seen, change = probs[..., columns], factors[0] * weights[0]
+        columns, weights = self._columns(call)
+        selected, change = probs[..., columns], factors[0] * weights[0]
         for factor, part in zip(factors[1:], weights[1:], strict=False):
             change.addcmul_(factor, part)
-        seen.addcmul_(seen, change)
+        selected.addcmul_(selected, change)
         return probs
 
-    def _seen(self, call: Call) -> tuple[slice, list[Tensor]]:
+    def _columns(self, call: Call) -> tuple[slice, list[Tensor]]:
         """Return which columns hold prompt positions, and the weights of these positions, (B, 1, 1, columns) each."""
         length, device = self._values[0].shape[-1], call.key.device
         first = min(max(0, call.offset), length)
-        held = self._held
-        if held is None or held[0] != first or held[1] is not call.owners or held[2] != device:
-            laid = [call.each(part[..., first:]).to(device) for part in self._values]
-            self._held = held = first, call.owners, device, laid
-        return slice(first - call.offset, length - call.offset), held[3]
+        cached = self._cached
+        if cached is None or cached[0] != first or cached[1] is not call.owners or cached[2] != device:
+            weights = [call.each(part[..., first:]).to(device) for part in self._values]
+            self._cached = cached = first, call.owners, device, weights
+        return slice(first - call.offset, length - call.offset), cached[3]

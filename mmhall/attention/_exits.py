@@ -1,7 +1,7 @@
-"""Early exits: what the model would say next if it stopped at an inner layer.
+"""Early exits: next-token logits from the states of an inner layer.
 
-The states that leave a layer go through the model's own head beside those of the last layer, in the same product: no
-pass of their own is made, and a family's scale of logits and its soft cap hold for them as well.
+The states go through the model's own head together with those of the last layer, in the same matrix product: no
+extra pass is needed, and a family's logit scale and soft cap apply to them as well.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmhall.attention._passes import exits_read
-from mmhall.attention._state_hooks import entering
+from mmhall.attention._passes import current_exits
+from mmhall.attention._state_hooks import module_input
 from mmhall.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exit:
-    """An inner layer whose logits are wanted; hand the same object to a session and to `Step.exits`.
+    """Early exit at an inner layer; pass the same object to a session and to `Step.exits`.
 
     Attributes:
-        layer: 0-based decoder layer; what leaves it is read. -1: the embeddings, which enter the first.
+        layer: 0-based decoder layer whose output is read; -1: the embeddings, which are the input of layer 0.
         norm: Whether the states pass the model's final norm, as those of the last layer do.
-        positions: Prompt positions to read, (prompts, N) 0-based, once, when the prompt is read; None: the newest
-            token's, at every step.
+        positions: Prompt positions to read, (prompts, N) 0-based, once, when the prompt is read; None: the position
+            of the newest token, at every step.
     """
 
     layer: int
@@ -40,117 +40,117 @@ class Exits:
     """The exits of a request, bound to a model's parts."""
 
     def __init__(
-        self, wanted: Sequence[Exit], layers: Sequence[nn.Module], norm: nn.Module | None, head: nn.Module
+        self, exits: Sequence[Exit], layers: Sequence[nn.Module], norm: nn.Module | None, head: nn.Module
     ) -> None:
-        """Bind them.
+        """Bind exits to the parts of a model.
 
         Args:
-            wanted: The exits.
-            layers: The decoder's layers.
-            norm: Its final norm; None: it has none.
-            head: What turns states into logits.
+            exits: The exits.
+            layers: Layers of the decoder.
+            norm: Final norm of the decoder; None where no exit uses it.
+            head: Output head, which computes logits from states.
         """
-        self._wanted, self._layers, self._norm, self._head = wanted, layers, norm, head
+        self._exits, self._layers, self._norm, self._head = exits, layers, norm, head
 
     @contextmanager
-    def reading(self, rows: int, count: int = 1, *, prompt: bool = False) -> Iterator[Reading]:
-        """Read the exits in the one forward pass that is made inside this context.
+    def read(self, rows: int, count: int = 1, *, prompt: bool = False) -> Iterator[ExitReader]:
+        """Read the exits in the single forward pass inside this context.
 
         Args:
-            rows: The first so many rows of the batch have exits.
-            count: Newest tokens of each row that are read.
+            rows: Number of rows with exits, the first rows of the batch.
+            count: Number of newest tokens to read of each row.
             prompt: Whether the pass reads a whole prompt.
         """
-        reading = Reading([one for one in self._wanted if one.positions is None or prompt], rows, count)
-        token, hooks = exits_read.set(reading), []
+        reader = ExitReader([each for each in self._exits if each.positions is None or prompt], rows, count)
+        token, hooks = current_exits.set(reader), []
         try:
-            for one in reading.wanted:
-                taken = partial(reading.take, one, self._norm if one.norm else None)
-                if one.layer < 0:
-                    hooks.append(self._layers[0].register_forward_pre_hook(taken, with_kwargs=True))
+            for each in reader.exits:
+                take = partial(reader.take, each, self._norm if each.norm else None)
+                if each.layer < 0:
+                    hooks.append(self._layers[0].register_forward_pre_hook(take, with_kwargs=True))
                 else:
-                    hooks.append(self._layers[one.layer].register_forward_hook(taken))
-            hooks.append(self._head.register_forward_pre_hook(reading.append))
-            yield reading
+                    hooks.append(self._layers[each.layer].register_forward_hook(take))
+            hooks.append(self._head.register_forward_pre_hook(reader.append))
+            yield reader
         finally:
-            exits_read.reset(token)
+            current_exits.reset(token)
             for hook in hooks:
                 hook.remove()
 
 
-class Reading:
-    """What one pass gives: the rows of inner layers are put behind those of the last one, and taken apart again.
+class ExitReader:
+    """States of the exits in one pass: appended to those of the last layer before the head, then split off.
 
-    Its hooks stand on modules that other threads may be calling too: it takes part in the pass of its own context only.
+    Other threads may call the hooked modules, too: the hooks act only in the context of this reader.
 
     Attributes:
-        wanted: The exits to read.
+        exits: The exits to read.
     """
 
-    def __init__(self, wanted: Sequence[Exit], rows: int, count: int) -> None:
-        """Get ready; arguments as in `Exits.reading`."""
-        self.wanted, self._rows, self._count = wanted, rows, count
-        self._held: dict[Exit, Tensor] = {}  # (rows, tokens, hidden size), once a layer has been passed
+    def __init__(self, exits: Sequence[Exit], rows: int, count: int) -> None:
+        """Start without states; arguments as in `Exits.read`."""
+        self.exits, self._rows, self._count = exits, rows, count
+        self._states: dict[Exit, Tensor] = {}  # (rows, tokens, hidden size), after the layer has run
         self._shape = torch.Size()
 
-    def take(self, one: Exit, norm: nn.Module | None, layer: nn.Module, args: Any, *rest: Any) -> None:
-        """Keep the rows that are wanted of what leaves a layer, or enters the first."""
-        if exits_read.get() is not self:
+    def take(self, exit_: Exit, norm: nn.Module | None, layer: nn.Module, args: Any, *rest: Any) -> None:
+        """Store the states of an exit: rows of the output of its layer, or of the input of layer 0."""
+        if current_exits.get() is not self:
             return
-        output = rest[-1] if one.layer >= 0 else entering(args, rest[0] if rest else {})
+        output = rest[-1] if exit_.layer >= 0 else module_input(args, rest[0] if rest else {})
         states: Tensor = (output[0] if isinstance(output, tuple) else output)[: self._rows]
-        taken = states[:, -self._count :] if one.positions is None else _at(one, one.positions, states)
-        self._held[one] = taken if norm is None else norm(taken)
+        rows = states[:, -self._count :] if exit_.positions is None else _select(exit_, exit_.positions, states)
+        self._states[exit_] = rows if norm is None else norm(rows)
 
     def append(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Put the exits' rows behind the states that the head is given, all in one list of rows.
+        """Append the rows of the exits to the input of the head, as one list of rows.
 
         Raises:
-            ModelError: The pass has left out a layer.
+            ModelError: The pass has skipped a layer.
         """
-        if exits_read.get() is not self:
+        if current_exits.get() is not self:
             return None
-        missing = next((one.layer for one in self.wanted if one not in self._held), None)
+        missing = next((each.layer for each in self.exits if each not in self._states), None)
         if missing is not None:
             raise ModelError(
-                f"layer {missing} was not passed, so nothing leaves it: prompts without a picture skip layers that "
+                f"layer {missing} was not passed, so it has no output: prompts without a picture skip layers that "
                 "attend to pictures; choose another layer"
             )
         states = args[0]
         self._shape, size = states.shape[:-1], states.shape[-1]
-        parts = (states, *self._held.values())
+        parts = (states, *self._states.values())
         flat = torch.cat([part.to(states).reshape(1, -1, size) for part in parts], dim=1)
         return (flat, *args[1:])
 
     def split(self, logits: Tensor) -> tuple[Tensor, dict[Exit, Tensor]]:
-        """Take logits apart.
+        """Split the logits of a pass into those of the last layer and those of the exits.
 
         Args:
-            logits: What the model returned, (1, all rows, V).
+            logits: Output of the model, (1, all rows, V).
 
         Returns:
-            Those of the last layer, (batch, tokens, V); and those of each exit, (rows, tokens, V) float32.
+            Logits of the last layer, (batch, tokens, V); logits of each exit, (rows, tokens, V) float32.
         """
-        sizes = [self._shape.numel(), *(part.shape[0] * part.shape[1] for part in self._held.values())]
+        sizes = [self._shape.numel(), *(part.shape[0] * part.shape[1] for part in self._states.values())]
         main, *parts = logits[0].split(sizes)
         early = {
-            one: part.view(*states.shape[:2], -1).float()
-            for (one, states), part in zip(self._held.items(), parts, strict=True)
+            each: part.view(*states.shape[:2], -1).float()
+            for (each, states), part in zip(self._states.items(), parts, strict=True)
         }
         return main.view(*self._shape, -1), early
 
 
-def _at(one: Exit, positions: Tensor, states: Tensor) -> Tensor:
-    """Pick positions of each prompt, (prompts, N), of states, (prompts, T, D).
+def _select(exit_: Exit, positions: Tensor, states: Tensor) -> Tensor:
+    """Select positions of each prompt, (prompts, N), from states, (prompts, T, D).
 
     Raises:
-        ModelError: There are none such.
+        ModelError: The positions have another shape, or are outside the prompt.
     """
     prompts, length, size = states.shape
-    fit = positions.ndim == 2 and len(positions) == prompts and bool(((positions >= 0) & (positions < length)).all())
-    if not fit:
+    valid = positions.ndim == 2 and len(positions) == prompts and bool(((positions >= 0) & (positions < length)).all())
+    if not valid:
         raise ModelError(
-            f"the positions of an exit of layer {one.layer} must be ({prompts}, N) numbers from 0 to {length - 1}, got "
-            f"shape {tuple(positions.shape)} from {int(positions.min())} to {int(positions.max())}"
+            f"the positions of an exit of layer {exit_.layer} must be ({prompts}, N) numbers from 0 to {length - 1}, "
+            f"got shape {tuple(positions.shape)} from {int(positions.min())} to {int(positions.max())}"
         )
     return states.gather(1, positions.to(states.device)[:, :, None].expand(-1, -1, size))

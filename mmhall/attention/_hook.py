@@ -1,8 +1,8 @@
-"""The one attention function mmhall registers with transformers, and its binding to a decoder.
+"""Attention hook: the attention function that mmhall registers with transformers, and its binding to a decoder.
 
-It is transformers' own SDPA unless the active plan asks for something in this layer and this pass.
-The mask function is registered under the same name: without it transformers would build no mask
-at all for an unknown attention, and padding and causality would vanish without an error.
+The function computes transformers' own SDPA, except in layers and passes in which the active plan has ops.
+A mask function is registered under the same name: without it transformers would build no mask for an unknown
+attention, and padding and causality would be lost without an error.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import LongTensor, Tensor, nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mmhall._transformers import caches
-from mmhall._transformers.attention import attend_through, attention_of, register, sdpa
-from mmhall.attention._linears import close_linears, open_linears
+from mmhall._transformers.attention import attention_name, register_attention, sdpa, set_attention
+from mmhall.attention._attend import attend_with_ops
+from mmhall.attention._linears import patch_linears, restore_linears
 from mmhall.attention._ops import Call, Op, overrides
-from mmhall.attention._passes import Pass, close_passes, current, open_passes, suspended
-from mmhall.attention._rows import causal, masked, output_of, scores_of, uncast
+from mmhall.attention._passes import Pass, current_passes, hook_passes, suspended, unhook_passes
 from mmhall.errors import CompositionError, MmhallWarning, ModelError
 
 NAME = "mmhall"
 _LAYER = "_mmhall_layer"
 _NO_WEIGHTS = (
-    "attention weights were asked for (output_attentions), and mmhall's attention returns none; use LVLM.trace, or "
-    "close the LVLM, which gives the model its own attention back"
+    "output_attentions is set, but the attention of mmhall returns no attention weights; use LVLM.trace, or close the "
+    "LVLM, which restores the model's own attention"
 )
 _OPEN: WeakKeyDictionary[PreTrainedModel, tuple[int, str]] = WeakKeyDictionary()
 _LOCK = threading.Lock()
@@ -46,7 +46,7 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as SDPA does, except where the active plan asks for more.
+    """Compute SDPA, with the ops of the active plan in this layer.
 
     Args:
         module: The attention module of one decoder layer.
@@ -54,37 +54,37 @@ def attention(
         key: (B, KV, K, D), cache included.
         value: (B, KV, K, Dv), cache included.
         attention_mask: None, or (B|1, 1|H, Q, K).
-        dropout: Passed on.
+        dropout: Passed to SDPA.
         scaling: Factor of the scores.
-        **kwargs: Passed on.
+        **kwargs: Passed to SDPA.
 
     Returns:
-        Head outputs (B, Q, H, Dv), and no weights.
+        Head outputs, (B, Q, H, Dv), and None instead of weights.
     """
     if kwargs.get("output_attentions"):
         warnings.warn(_NO_WEIGHTS, MmhallWarning, stacklevel=2)
-    passes = current()
+    passes = current_passes()
     plain = partial(sdpa, module, dropout=dropout, scaling=scaling, **kwargs)
     if passes is None:
         return plain(query, key, value, attention_mask)[0], None
     layer = getattr(module, _LAYER)
-    own, kind = passes.asked(layer)
+    ops, kind = passes.ops_of_layer(layer)
     mask = passes.mask(kind, attention_mask, query.shape[2], key.shape[2], key.device)
-    if not any(own):
+    if not any(ops):
         return plain(query, key, value, mask)[0], None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    size, outputs = len(query) // len(own), []
-    for first, count in _runs(own):
+    size, outputs = len(query) // len(ops), []
+    for first, count in _group_blocks(ops):
         rows = slice(first * size, (first + count) * size)
-        part = query[rows], key[rows], value[rows], _rows(mask, rows)
-        if own[first]:
-            outputs.append(_block(passes.blocks[first], layer, kind, part, scale, own[first], plain, rows))
+        part = query[rows], key[rows], value[rows], _mask_rows(mask, rows)
+        if ops[first]:
+            outputs.append(_attend_block(passes.blocks[first], layer, kind, part, scale, ops[first], plain, rows))
         else:
             outputs.append(plain(*part)[0])
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0], None
 
 
-def _block(
+def _attend_block(
     where: Pass,
     layer: int,
     kind: str,
@@ -94,54 +94,54 @@ def _block(
     plain: Callable[..., Any],
     rows: slice,
 ) -> Tensor:
-    """Attend in the rows of one block, with its ops; `part` is its queries, keys, values and mask."""
+    """Compute the attention of one block with its ops; `part` holds its queries, keys, values and mask."""
     offset = where.first_column(kind, part[1].shape[2])
-    plan, compared = where.block.plan, where.frame.reference
+    plan, lockstep = where.block.plan, where.frame.reference
     assert plan is not None
-    reference = compared(layer) if compared is not None and layer in plan.compared else None
+    reference = lockstep(layer) if lockstep is not None and layer in plan.compared else None
     call = Call(layer, kind, where, offset, *part, scale, reference)
     with suspended():
-        output = planned(call, ops, plain)
+        output = attend_with_ops(call, ops, plain)
         if layer in plan.keeping:
-            _keep(call, ops, rows)
+            _replace_in_cache(call, ops, rows)
     return output
 
 
-def _runs(own: Sequence[Sequence[Op]]) -> Iterator[tuple[int, int]]:
-    """Give the first and the number of blocks that are attended together: each with ops alone, others in one call."""
+def _group_blocks(ops: Sequence[Sequence[Op]]) -> Iterator[tuple[int, int]]:
+    """Yield the first index and the number of blocks of each call: a block with ops alone, blocks without together."""
     first = 0
-    while first < len(own):
+    while first < len(ops):
         last = first + 1
-        while not own[first] and last < len(own) and not own[last]:
+        while not ops[first] and last < len(ops) and not ops[last]:
             last += 1
         yield first, last - first
         first = last
 
 
-def _check_kept(kept: object, newest: Sequence[Tensor]) -> None:
-    """Refuse keys and values of other shapes: broadcast, they would be those of something else.
+def _check_replacement(replacement: object, newest: Sequence[Tensor]) -> None:
+    """Check the shapes of replaced keys and values; broadcasting would give wrong ones.
 
     Raises:
-        CompositionError: They have others.
+        CompositionError: The shapes differ from the original shapes.
     """
-    wanted = [tuple(part.shape) for part in newest]
-    got = [tuple(part.shape) for part in kept] if isinstance(kept, tuple) else type(kept).__name__
-    if got != wanted:
-        raise CompositionError(f"`keep` must return keys and values of shapes {wanted}, got {got}; correct it")
+    expected = [tuple(part.shape) for part in newest]
+    got = [tuple(part.shape) for part in replacement] if isinstance(replacement, tuple) else type(replacement).__name__
+    if got != expected:
+        raise CompositionError(f"`keep` must return keys and values of shapes {expected}, got {got}; correct it")
 
 
-def _keep(call: Call, ops: Sequence[Op], rows: slice) -> None:
-    """Put what ops want later passes to find into the cache.
+def _replace_in_cache(call: Call, ops: Sequence[Op], rows: slice) -> None:
+    """Replace the newest keys and values in the cache by those that ops return.
 
     Raises:
-        CompositionError: The layer's columns are not those of this pass's tokens, or its cache cannot be written to.
+        CompositionError: The layer's columns are not tokens of this pass, or its cache cannot be written to.
     """
     for op in ops:
         if not overrides(op, "keep"):
             continue
-        if call.where.frame.siblings:
+        if call.where.frame.candidates:
             raise CompositionError(
-                "keys and values cannot be replaced while a search tries several tokens after each row; use this "
+                "keys and values cannot be replaced while a search tries candidate tokens; use this "
                 "strategy with greedy decoding, sampling, beams or another search"
             )
         if call.kind == "cross":
@@ -150,22 +150,22 @@ def _keep(call: Call, ops: Sequence[Op], rows: slice) -> None:
                 "not tokens; choose layers of full attention"
             )
         newest = [part[:, :, -call.count :] for part in (call.key, call.value)]
-        kept = op.keep(call, *newest)
-        if kept is not None:
-            _check_kept(kept, newest)
-            caches.replace_newest(call.where.cache, call.layer, rows, *kept)
+        replacement = op.keep(call, *newest)
+        if replacement is not None:
+            _check_replacement(replacement, newest)
+            caches.replace_newest(call.where.cache, call.layer, rows, *replacement)
 
 
-def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Module) -> None:
-    """Let a decoder attend through the registered function, until it was closed as often as opened.
+def install_attention_hook(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Module) -> None:
+    """Install the attention hook in a decoder; it stays until it was removed as often as installed.
 
     Args:
-        decoder: The language model inside the vision-language model; nothing else is touched.
+        decoder: The language model inside the vision-language model; other parts do not change.
         layers: Its layers, in order.
-        head: What turns its output into logits.
+        head: Output head, which computes the logits.
 
     Raises:
-        ModelError: The decoder's attention is of a kind SDPA would silently get wrong, or cannot be replaced.
+        ModelError: SDPA cannot compute the decoder's attention correctly, or the attention cannot be replaced.
     """
     family = decoder.config.model_type
     if getattr(decoder.config, "attn_logit_softcapping", None):
@@ -173,173 +173,66 @@ def open_door(decoder: PreTrainedModel, layers: Sequence[nn.Module], head: nn.Mo
     if any(hasattr(part, "sinks") for layer in layers for part in layer.modules()):
         raise ModelError(f"{family}: attention sinks cannot be computed by SDPA; mmhall refuses them")
 
-    def opened() -> None:
+    def prepare() -> None:
         for index, layer in enumerate(layers):
             for part in layer.modules():
                 setattr(part, _LAYER, index)
-        open_linears([*decoder.modules(), head])
-        open_passes(decoder)
+        patch_linears([*decoder.modules(), head])
+        hook_passes(decoder)
 
-    if not bind(decoder, NAME, attention, opened):
+    if not bind_attention(decoder, NAME, attention, prepare):
         raise ModelError(f"{family}: its attention cannot be replaced through transformers' interface")
 
 
-def close_door(decoder: PreTrainedModel, head: nn.Module) -> None:
-    """Undo one `open_door`; the last one gives the decoder back the attention it had."""
+def remove_attention_hook(decoder: PreTrainedModel, head: nn.Module) -> None:
+    """Undo one `install_attention_hook`; the last call restores the decoder's own attention."""
 
-    def closed() -> None:
-        close_linears([*decoder.modules(), head])
-        close_passes(decoder)
+    def restore() -> None:
+        restore_linears([*decoder.modules(), head])
+        unhook_passes(decoder)
         for part in decoder.modules():
             vars(part).pop(_LAYER, None)
 
-    unbind(decoder, closed)
+    unbind_attention(decoder, restore)
 
 
-def bind(
-    part: PreTrainedModel, name: str, function: Callable[..., Any], opened: Callable[[], None] = lambda: None
+def bind_attention(
+    part: PreTrainedModel, name: str, function: Callable[..., Any], prepare: Callable[[], None] = lambda: None
 ) -> bool:
-    """Let a part of a model attend through a function, until it was unbound as often as bound.
+    """Make a part of a model use an attention function, until it was unbound as often as bound.
 
     Args:
         part: The decoder, or the vision tower.
-        name: To register the function under.
+        name: Name under which the function is registered.
         function: An attention function as transformers calls it.
-        opened: Called the first time.
+        prepare: Called at the first binding.
 
     Returns:
-        Whether it attends through the function now; if not, nothing was changed.
+        Whether the part uses the function now; if not, nothing was changed.
     """
     with _LOCK:
-        own = attention_of(part)
-        count, before = _OPEN.get(part, (0, "sdpa" if own == name else own))  # the name: a copy of an open part
+        usual = attention_name(part)
+        # a part that already has the name, but is not counted, is a copy of a bound part
+        count, before = _OPEN.get(part, (0, "sdpa" if usual == name else usual))
         if count == 0:
-            register(name, function)
-            if not attend_through(part, name):
+            register_attention(name, function)
+            if not set_attention(part, name):
                 return False
-            opened()
+            prepare()
         _OPEN[part] = count + 1, before
         return True
 
 
-def unbind(part: PreTrainedModel, closed: Callable[[], None]) -> None:
-    """Undo one `bind`; the last one gives the part back the attention it had, and calls `closed`."""
+def unbind_attention(part: PreTrainedModel, restore: Callable[[], None]) -> None:
+    """Undo one `bind_attention`; the last call restores the part's own attention and calls `restore`."""
     with _LOCK:
         count, before = _OPEN.pop(part)
         if count > 1:
             _OPEN[part] = count - 1, before
         else:
-            attend_through(part, before)
-            closed()
+            set_attention(part, before)
+            restore()
 
 
-def _rows(mask: Tensor | None, rows: slice) -> Tensor | None:
+def _mask_rows(mask: Tensor | None, rows: slice) -> Tensor | None:
     return mask if mask is None or len(mask) == 1 else mask[rows]
-
-
-def planned(call: Call, ops: Sequence[Op], plain: Callable[..., Any]) -> Tensor:
-    """Attend with ops: SDPA, `plain`, with their biases for all rows, and over it by hand the rows that ops edit.
-
-    Rows that are only looked at are computed beside it and change nothing, to the last bit.
-    """
-    with uncast(call.query):
-        biases = [bias for op in ops if (bias := op.bias(call)) is not None]
-        asked = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and rows.numel()]
-        writes = any(op.writes for op, _ in asked)
-        step = not call.prefill and all(len(rows) == call.query.shape[2] for _, rows in asked)
-        probs = _newest_by_hand(call, [op for op, _ in asked], biases, asked[0][1]) if asked and step else None
-        mask = _biased_mask(call, biases)
-    if probs is not None and writes:  # the edited rows are the whole attention: SDPA would compute it twice
-        with uncast(call.query):
-            output = output_of(call, probs)
-    else:
-        output = plain(call.query, call.key, call.value, mask)[0]
-    with uncast(call.query):
-        if asked and not step:
-            output = _edit_prompt_rows(output, call, asked, biases)
-        for op in ops:
-            output = op.edit_output(call, output)
-    return output
-
-
-def _newest_by_hand(call: Call, ops: Sequence[Op], biases: Sequence[Tensor], rows: LongTensor) -> Tensor:
-    """Compute all rows of a step, mostly one, let each op edit and see them; return weights, (B, H, Q, K)."""
-    scores = sum(biases, start=scores_of(call))
-    for op in ops:
-        scores = op.edit_scores(call, rows, scores)
-    if any(op.writes for op in ops):
-        scores = masked(call, scores, rows)
-    probs = scores.softmax(dim=-1)
-    for op in ops:
-        probs = op.edit_probs(call, rows, probs)
-    for op in ops:
-        op.see(call, rows, probs)
-    return probs
-
-
-def _edit_prompt_rows(
-    output: Tensor, call: Call, asked: Sequence[tuple[Op, LongTensor]], biases: Sequence[Tensor]
-) -> Tensor:
-    """Put the rows that ops edit over a prompt's head outputs, and show all ops theirs."""
-    writers = [(op, rows) for op, rows in asked if op.writes]
-    lookers = [(op, rows) for op, rows in asked if not op.writes]
-    if writers:
-        rows = _union(writers)
-        probs = _rows_by_hand(call, rows, biases, writers)
-        output = output.index_copy(1, rows, output_of(call, probs).to(output.dtype))
-        _let_see(call, writers, rows, probs)
-    if lookers:
-        every = _union(lookers)
-        seen = _rows_by_hand(call, every, biases)
-        if writers:
-            both = torch.isin(every, rows)
-            seen = seen.index_copy(2, both.nonzero()[:, 0], probs[:, :, torch.isin(rows, every)])
-        _let_see(call, lookers, every, seen)
-    return output
-
-
-def _union(asked: Sequence[tuple[Op, LongTensor]]) -> LongTensor:
-    rows: LongTensor = torch.unique(torch.cat([rows for _, rows in asked]))
-    return rows
-
-
-def _rows_by_hand(
-    call: Call, rows: LongTensor, biases: Sequence[Tensor], writers: Sequence[tuple[Op, LongTensor]] = ()
-) -> Tensor:
-    """Compute some rows, in order, and let each op edit its own among them; return weights, (B, H, R, K)."""
-    at = [(op, torch.searchsorted(rows, wanted)) for op, wanted in writers]
-    scores = scores_of(call, rows)
-    for bias in biases:
-        scores = scores + (bias if bias.shape[2] == 1 else bias[:, :, rows])
-    for op, where in at:
-        own: LongTensor = rows[where]  # type: ignore[assignment]
-        scores = scores.index_copy(2, where, op.edit_scores(call, own, scores[:, :, where]))
-    if at:
-        scores = masked(call, scores, rows)
-    probs = scores.softmax(dim=-1)
-    for op, where in at:
-        own = rows[where]  # type: ignore[assignment]
-        probs = probs.index_copy(2, where, op.edit_probs(call, own, probs[:, :, where]))
-    return probs
-
-
-def _let_see(call: Call, asked: Sequence[tuple[Op, LongTensor]], rows: LongTensor, probs: Tensor) -> None:
-    """Show each op the final weights of its rows, (B, H, R, K) of all."""
-    for op, wanted in asked:
-        op.see(call, wanted, probs[:, :, torch.searchsorted(rows, wanted)])
-
-
-def _biased_mask(call: Call, biases: Sequence[Tensor]) -> Tensor | None:
-    """Merge biases into the mask SDPA gets; masked columns stay at the dtype's minimum."""
-    if not biases:
-        return call.mask
-    total = sum(biases[1:], start=biases[0])
-    mask = call.mask
-    if mask is None and call.causal:
-        mask = causal(call, torch.arange(call.query.shape[2], device=call.query.device))
-    if mask is None:
-        return total.to(call.query.dtype)
-    lowest = torch.finfo(call.query.dtype).min
-    if mask.dtype == torch.bool:
-        return torch.where(mask, total.to(call.query.dtype).clamp_min(lowest), lowest)
-    return (mask.float() + total).clamp_min(lowest).to(call.query.dtype)

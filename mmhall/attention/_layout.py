@@ -1,4 +1,4 @@
-"""Where columns stand once tokens of prompts were dropped, and masks for what is left."""
+"""Positions of the key columns after prompt tokens were dropped, and masks for the columns that are left."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mmhall.errors import CompositionError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Which positions of prompts have columns, the batch being rectangular.
+    """Positions of prompts that have key columns, in a rectangular batch.
 
     Attributes:
-        order: Positions of each prompt, those dropped first, then those kept, (prompts, positions) 0-based.
-        kept: Whether each of them is kept, (prompts, positions) bool.
-        width: Columns of a prompt: the last so many of `order`.
-        ragged: Whether some prompt keeps fewer; its first columns are then masked.
+        order: Positions of each prompt, dropped ones first, then kept ones, (prompts, positions) 0-based.
+        kept: Whether each position in `order` is kept, (prompts, positions) bool.
+        width: Number of columns of a prompt: the last `width` positions of `order`.
+        ragged: Whether some prompt keeps fewer positions than `width`; its first columns are masked.
     """
 
     order: Tensor
@@ -29,17 +29,17 @@ class Layout:
 
     @classmethod
     def of(cls, dropped: Tensor) -> Layout:
-        """Lay out prompts.
+        """Return the layout of prompts.
 
         Args:
-            dropped: (prompts, positions) bool.
+            dropped: Tokens to drop, (prompts, positions) bool.
 
         Raises:
-            CompositionError: It is no such tensor, or it drops the last token of a prompt.
+            CompositionError: The tensor has another dtype or shape, or drops the last token of a prompt.
         """
         if dropped.dtype != torch.bool or dropped.ndim != 2:
             got = f"{dropped.dtype} of shape {tuple(dropped.shape)}"
-            raise CompositionError(f"which tokens to drop is told as (prompts, positions) of torch.bool, got {got}")
+            raise CompositionError(f"tokens to drop must be a torch.bool tensor (prompts, positions), got {got}")
         if bool(dropped[:, -1].any()):
             raise CompositionError("the last token of a prompt cannot be dropped: the answer is predicted from it")
         order = (~dropped).to(torch.uint8).argsort(dim=1, stable=True)
@@ -48,19 +48,19 @@ class Layout:
 
     @property
     def prompt(self) -> int:
-        """Positions of a prompt, padding included."""
+        """Length of a prompt in positions, padding included."""
         return self.order.shape[1]
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is dropped."""
+        """Whether no token is dropped."""
         return self.width == self.prompt and not self.ragged
 
     def columns(self, where: Pass, count: int, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return what the last `count` columns hold once a pass is made.
+        """Return the positions of the last `count` columns after a pass.
 
         Returns:
-            Their positions counted from the end, which is 0, (rows, count); whether they may be seen, (rows, count).
+            Positions relative to the end of the sequence, (rows, count); whether they are visible, (rows, count).
 
         Raises:
             CompositionError: The pass reads other prompts.
@@ -69,55 +69,55 @@ class Layout:
         other = where.block.prompt not in (None, self.prompt)
         if other or more < 0 or (len(self.order) if owners is None else len(owners)) != rows:
             raise CompositionError(
-                f"which tokens to drop was told of {len(self.order)} prompts of {self.prompt} positions, and the model "
-                f"reads {rows} rows of {where.block.prompt or where.end}"
+                f"the tokens to drop are those of {len(self.order)} prompts of {self.prompt} positions, but the model "
+                f"reads {rows} rows of {where.block.prompt or where.end} positions"
             )
         order, kept = (part if owners is None else part[owners.to(part.device)] for part in (self.order, self.kept))
         later = torch.arange(self.prompt, where.end, device=order.device).expand(rows, -1)
         at = torch.cat([order, later], dim=1)[:, -count:] - where.end
-        seen = nn.functional.pad(kept, (0, more), value=True)[:, -count:]
+        visible = nn.functional.pad(kept, (0, more), value=True)[:, -count:]
         before = max(0, count - where.end)  # columns of longer prompts that these rows were joined with
-        return nn.functional.pad(at, (before, 0)).to(device), nn.functional.pad(seen, (before, 0)).to(device)
+        return nn.functional.pad(at, (before, 0)).to(device), nn.functional.pad(visible, (before, 0)).to(device)
 
 
 def cut_mask(
-    mask: Tensor | None, at: Tensor, seen: Tensor | None, rows: Tensor | None = None, queries: int = 1
+    mask: Tensor | None, at: Tensor, visible: Tensor | None, rows: Tensor | None = None, queries: int = 1
 ) -> Tensor | None:
-    """Cut a mask.
+    """Reduce a mask to some rows and columns.
 
     Args:
         mask: None (causal), or bool or additive float, (B|1, 1|H, Q, K).
-        at: Positions of the columns that are left, counted from the end, (B, C).
-        seen: Whether they may be seen, (B, C); None: all.
-        rows: Which rows are left, (B, R); None: all.
+        at: Positions of the columns that are left, relative to the end of the sequence, (B, C).
+        visible: Whether these columns are visible, (B, C); None: all are.
+        rows: Rows that are left, (B, R); None: all.
         queries: Q.
 
     Returns:
-        The same for these rows and columns.
+        The mask of these rows and columns.
     """
     count = at.shape[1]
     if mask is None:
-        if seen is None:
+        if visible is None:
             return None
         left = queries if rows is None else rows.shape[1]
-        before = torch.ones(left, count, dtype=torch.bool, device=seen.device).tril(count - left)
-        return (before & seen[:, None])[:, None]
+        before = torch.ones(left, count, dtype=torch.bool, device=visible.device).tril(count - left)
+        return (before & visible[:, None])[:, None]
     columns = at + mask.shape[-1]
-    inside = columns >= 0 if seen is None else (columns >= 0) & seen  # a sliding layer's mask begins later
-    mask = mask if rows is None else picked(mask, rows, -4, -2)
-    mask = picked(mask, columns.clamp_min(0), -4, -1)
+    inside = columns >= 0 if visible is None else (columns >= 0) & visible  # the mask of a sliding layer begins later
+    mask = mask if rows is None else gather_rows(mask, rows, -4, -2)
+    mask = gather_rows(mask, columns.clamp_min(0), -4, -1)
     inside = inside[:, None, None].to(mask.device)
     return mask & inside if mask.dtype == torch.bool else mask.masked_fill(~inside, torch.finfo(mask.dtype).min)
 
 
-def picked(tensor: Tensor, index: Tensor, rows: int, along: int) -> Tensor:
-    """Pick places along an axis, for each row others.
+def gather_rows(tensor: Tensor, index: Tensor, rows: int, along: int) -> Tensor:
+    """Gather along an axis, with separate indices for each row.
 
     Args:
-        tensor: Whatever has an axis of rows, B or 1, and one to pick from.
+        tensor: Tensor with an axis of rows, of size B or 1, and an axis to gather along.
         index: (B, N) 0-based.
-        rows: The axis of rows.
-        along: The axis to pick from.
+        rows: Axis of rows.
+        along: Axis to gather along.
     """
     shape = list(tensor.shape)
     shape[rows] = len(index)

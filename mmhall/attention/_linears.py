@@ -1,10 +1,10 @@
-"""Linear layers of a few rows on a CPU.
+"""Faster linear layers for a few rows on a CPU.
 
-A decoding step of stacked branches multiplies a handful of rows with every weight matrix. Asked for x W^T
-with two or more rows but few, MKL reads W once for each row on some processors (AMD's), so that two rows take
-as long as two passes; asked for the same product as W x^T it reads W once. On others (Intel's) that order takes
-three times as long. So the first model that is opened measures both, for the whole process. transformers' own steps
-are left alone: where nobody enters `few_rows`, a linear layer is torch's, to the bit.
+A decoding step of stacked branches multiplies a few rows with every weight matrix. For x W^T with 2 to 8 rows, MKL
+reads W once for each row on some processors (AMD), so that two rows take as long as two passes; for the same product
+written as W x^T, MKL reads W once. On other processors (Intel) that order takes three times as long. The first model
+that is opened measures both orders, for the whole process. Outside `few_rows`, as in the decoding of transformers
+itself, a linear layer computes what torch computes, to the last bit.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from timeit import repeat
 import torch
 from torch import Tensor, nn
 
-_MOST_ROWS = 8  # from about twelve on, x W^T is the faster way
+_MOST_ROWS = 8  # from about twelve rows on, x W^T is faster
 _few: ContextVar[bool] = ContextVar("mmhall_few_rows", default=False)
 
 
 @contextmanager
 def few_rows(stacked: bool) -> Iterator[None]:
-    """Multiply few rows in the other order inside this context, if they are a stack of branches."""
+    """Use the faster order for few rows inside this context, if the rows are a stack of branches."""
     token = _few.set(stacked)
     try:
         yield
@@ -32,37 +32,42 @@ def few_rows(stacked: bool) -> Iterator[None]:
         _few.reset(token)
 
 
-def open_linears(modules: Iterable[nn.Module]) -> None:
-    """Let linear layers choose the order by the number of rows, where the other one can be faster.
+def patch_linears(modules: Iterable[nn.Module]) -> None:
+    """Let linear layers choose the order of the product by the number of rows.
 
-    That is on a CPU that takes it faster, of plain float32 weights; a layer with a forward of someone else's keeps it.
+    Only plain float32 weights on a CPU where W x^T is faster; a layer whose forward was replaced keeps that forward.
     """
     for module in modules:
-        if type(module) is nn.Linear and "forward" not in vars(module) and _is_plain(module.weight) and pays_off():
+        if (
+            type(module) is nn.Linear
+            and "forward" not in vars(module)
+            and _is_plain(module.weight)
+            and is_swapped_faster()
+        ):
             module.forward = partial(_linear, module)  # type: ignore[method-assign]
 
 
 @cache
-def pays_off() -> bool:
-    """Measure whether this CPU multiplies two rows faster in the other order; some milliseconds, once a process."""
+def is_swapped_faster() -> bool:
+    """Measure whether W x^T is faster than x W^T for two rows on this CPU; some milliseconds, once a process."""
     weight, rows = torch.ones(1024, 1024), torch.ones(2, 1024)
-    own, other = (
+    usual, swapped = (
         min(repeat(product, number=5, repeat=7))
         for product in (lambda: nn.functional.linear(rows, weight), lambda: torch.mm(weight, rows.t()))
     )
-    return other < own
+    return swapped < usual
 
 
 def _is_plain(weight: Tensor) -> bool:
-    """Whether a weight is no quantised or otherwise special tensor, which may not know the other product."""
+    """Whether a weight is a plain float32 parameter on the CPU; quantised tensors may not support W x^T."""
     return type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
-def close_linears(modules: Iterable[nn.Module]) -> None:
-    """Give linear layers their own forward back."""
+def restore_linears(modules: Iterable[nn.Module]) -> None:
+    """Restore the original forward of linear layers."""
     for module in modules:
-        own = vars(module).get("forward")
-        if isinstance(own, partial) and own.func is _linear:
+        forward = vars(module).get("forward")
+        if isinstance(forward, partial) and forward.func is _linear:
             del module.forward
 
 

@@ -1,7 +1,7 @@
-"""What a strategy asks of a model's layers: ops, and the places that they are called at.
+"""Ops: how a strategy reads and edits the attention and the states of a model's layers.
 
-An op names the layers it concerns and overrides only the methods it needs; a layer none of whose ops wants anything
-costs nothing beyond plain SDPA. An op belongs to the main rows of a request or to one branch, and sees those rows only.
+An op names the layers it acts in and overrides only the methods it needs; a layer without ops is plain SDPA. An op
+belongs to the main rows of a request or to one branch, and is given those rows only.
 
 Shapes: B rows of the op's block, H query heads, KV key-value heads, Q query rows, K key columns, D head size,
 R chosen rows.
@@ -20,7 +20,7 @@ from mmhall.errors import CompositionError, ModelError
 
 SELF_ATTENTION = frozenset({"full", "sliding", "chunked"})
 ATTENTION = SELF_ATTENTION | {"cross"}
-EVERY = ATTENTION | {"linear"}  # of the decoder
+EVERY = ATTENTION | {"linear"}  # all kinds of decoder layers
 VISION = frozenset({"vision"})
 FEATURES = "features"
 
@@ -30,10 +30,10 @@ class Place:
     """A layer in one forward pass, for the rows of one block.
 
     Attributes:
-        layer: 0-based decoder layer; of kind "vision", encoder layer of the vision tower, or their number for the
-            features that leave it.
+        layer: 0-based decoder layer; for kind "vision", 0-based encoder layer of the vision tower, or the number of
+            encoder layers for the features after the last one.
         kind: "full", "sliding", "chunked", "cross", "linear" or "vision".
-        where: The pass.
+        where: The forward pass.
     """
 
     layer: int
@@ -42,94 +42,94 @@ class Place:
 
     @property
     def count(self) -> int:
-        """Rows of the sequence that the layer reads in this pass, Q."""
+        """Number of sequence rows that the layer reads in this pass, Q."""
         raise NotImplementedError
 
     @property
     def device(self) -> torch.device:
-        """Where the layer computes."""
+        """Device on which the layer computes."""
         raise NotImplementedError
 
     @property
     def step(self) -> int:
-        """Tokens of the answer once this pass has been made: 0 where the prompt is read."""
+        """Number of answer tokens after this pass: 0 where the prompt is read."""
         return self.where.step
 
     @property
     def start(self) -> int:
         """Position of row 0 in the sequence, prompt first.
 
-        Layers that share the keys of earlier ones (Gemma 4) are given the newest row of a prompt only.
+        Layers that share the keys of earlier layers (Gemma 4) read only the newest row of a prompt.
         """
         return self.where.end - self.count
 
     @property
     def answer(self) -> bool:
-        """Whether all rows are tokens of an answer, though there may be several."""
+        """Whether all rows are tokens of an answer; there may be several rows."""
         return self.where.frame.answer
 
     @property
     def reread(self) -> bool:
-        """Whether the prompt, or its last token, is read for the second time; see `Session.reread`."""
+        """Whether the prompt or its last token is read for the second time; see `Session.reread`."""
         return self.where.frame.reread
 
     @property
     def owners(self) -> Tensor | None:
-        """Which prompt of the request each row belongs to, (B,) 0-based; None: each to its own.
+        """Index of the prompt that each row belongs to, (B,) 0-based; None: row i belongs to prompt i.
 
-        In the vision tower that of each patch, in the shape of the states without their width, as a picture may take
-        several rows, or a row may hold several pictures; None: it is not known.
+        In the vision tower: the prompt of each patch, in the shape of the states without their width, because a
+        picture may take several rows and a row may hold several pictures; None: unknown.
         """
         return self.where.frame.owners
 
     @property
     def memory(self) -> Memory:
-        """What the rows remember; only for ops with `remembers`.
+        """Tensors kept from step to step; only for ops with `remembers`.
 
         Raises:
-            CompositionError: No op of these rows says that it remembers.
+            CompositionError: No op of these rows has `remembers = True`.
         """
         plan = self.where.block.plan
         if plan is None or not plan.remembers:
             raise CompositionError(
-                "an op asks for `memory` and does not say so, and a search could not bring it back; set "
+                "an op uses `memory` without declaring it, so a search could not restore the memory; set "
                 "`remembers = True` in its class"
             )
         return self.where.frame.memory.part(self.where.block.number)
 
     @property
     def prefill(self) -> bool:
-        """Whether this pass reads a prompt rather than tokens of an answer."""
+        """Whether this pass reads a prompt, not tokens of an answer."""
         return self.count > 1 and not self.answer
 
     @property
     def newest(self) -> LongTensor:
-        """The rows a next token is predicted from, 0-based.
+        """Rows from which a next token is predicted, 0-based.
 
-        One, the last; where an answer's tokens are tried side by side or read anew, each was or may become the newest.
+        The last row; in a pass over several answer tokens (candidate tokens, or an answer that is read again) all rows.
         """
         first = 0 if self.answer else self.count - 1
         return torch.arange(first, self.count, device=self.device)  # type: ignore[return-value]
 
     def rows_at(self, positions: Tensor) -> LongTensor:
-        """Return the rows at some positions of the sequence, 0-based; those of other passes drop out.
+        """Return the rows at some positions of the sequence, 0-based; positions outside this pass are left out.
 
         Args:
-            positions: (R,) 0-based.
+            positions: Positions in the sequence, (R,) 0-based.
         """
         rows = positions.to(self.device) - self.start
         return rows[(rows >= 0) & (rows < self.count)]  # type: ignore[return-value]
 
     def each(self, values: Tensor) -> Tensor:
-        """Give every row, in the vision tower every patch, what is known of its prompt, (prompts, ...).
+        """Expand values of each prompt, (prompts, ...), to every row, in the vision tower to every patch.
 
         Raises:
-            ModelError: Which patches of the vision tower belong to which prompt is not known.
+            ModelError: It is unknown which patches of the vision tower belong to which prompt.
         """
         if self.owners is None and self.kind == "vision":
             raise ModelError(
-                "which patches of the vision tower belong to which prompt is not known of these inputs; make them with "
-                "adapter.inputs(requests), or read one prompt at a time"
+                "it is unknown which patches of the vision tower belong to which prompt of these inputs; make them "
+                "with adapter.inputs(requests), or read one prompt at a time"
             )
         return values if self.owners is None else values[self.owners.to(values.device)]
 
@@ -139,17 +139,16 @@ class Call(Place):
     """One attention call: one layer in one forward pass.
 
     Attributes:
-        offset: Position of key column 0; in a vision tower that attends from picture after picture, the patches of
-            those before. A sliding layer has dropped the columns before it; it is
-            negative where rows were padded on the left to be joined with longer ones. In a cross layer
-            columns are image positions, and it is 0.
+        offset: Position of key column 0. Larger than 0 in a sliding layer that has dropped earlier columns; negative
+            where rows were padded on the left to be joined with longer rows; 0 in a cross layer, whose columns are
+            image positions. In a vision tower that attends picture by picture: number of patches of earlier pictures.
         query: (B, H, Q, D), after rotary embedding.
         key: (B, KV, K, D), cache included.
         value: (B, KV, K, Dv), cache included.
-        mask: None (causal), or bool (True may be seen) or additive float, (B|1, 1|H, Q, K).
+        mask: None (causal), or bool (True: visible) or additive float, (B|1, 1|H, Q, K).
         scaling: Factor of the scores, usually D ** -0.5.
-        reference: Head outputs of this layer, (B, Q', H, Dv), in a pass that is read in lock step, before the
-            `edit_output` of its own ops; None where there is none. Only for ops with `compares`.
+        reference: Head outputs of this layer in the lockstep reference pass, (B, Q', H, Dv), before that pass's
+            `edit_output`; None where there is no such pass. Only for ops with `compares`.
     """
 
     offset: int
@@ -162,17 +161,17 @@ class Call(Place):
 
     @property
     def count(self) -> int:
-        """Query rows, Q."""
+        """Number of query rows, Q."""
         return self.query.shape[2]
 
     @property
     def device(self) -> torch.device:
-        """Where the layer computes."""
+        """Device on which the layer computes."""
         return self.query.device
 
     @property
     def causal(self) -> bool:
-        """Whether rows do not see the columns that follow them, where no mask says what they see."""
+        """Whether attention without a mask is causal."""
         return self.prefill and self.kind not in ("cross", "vision")
 
 
@@ -181,10 +180,10 @@ class Visit(Place):
     """One site of a layer in one forward pass.
 
     Attributes:
-        site: "attn", "mlp", "out", or "in" for what enters the layer; of the vision tower also "features".
-        states: What the site holds before any op has edited it, (B, Q, hidden size); where a vision tower reads all
-            patches as one list, B is 1. Features are as the family holds them, (..., hidden size).
-        source: What enters the site's module, (B, Q, hidden size): of "attn" and "mlp" after the norm before it.
+        site: "attn", "mlp", "out", or "in" for the input of the layer; in the vision tower also "features".
+        states: States at the site before any op has edited them, (B, Q, hidden size); where a vision tower reads all
+            patches as one list, B is 1. Features have the shape of the model family, (..., hidden size).
+        source: Input of the module at the site, (B, Q, hidden size): for "attn" and "mlp" after the preceding norm.
     """
 
     site: str
@@ -193,30 +192,31 @@ class Visit(Place):
 
     @property
     def count(self) -> int:
-        """Rows of the sequence, Q."""
+        """Number of sequence rows, Q."""
         return self.states.shape[-2]
 
     @property
     def device(self) -> torch.device:
-        """Where the layer computes."""
+        """Device on which the layer computes."""
         return self.states.device
 
 
 class Op:
-    """One wish of a strategy; the base class wishes nothing.
+    """One operation on attention or states; the base class does nothing.
 
     Attributes:
-        layers: 0-based layers it concerns, of the decoder or, with `kinds` VISION, the vision tower; None: all.
-        kinds: Kinds of layers it concerns; linear layers hold no attention, and only their sites can be edited.
-            VISION: encoder layers of the vision tower, which sees all at once and keeps nothing.
-        writes: Whether it edits scores or weights of rows, rather than only seeing them.
-        compares: Whether it reads `Call.reference`.
-        remembers: Whether it uses `Place.memory`. A search that reads an answer anew then does so token by token, and
-            scores each before the next, so that the memory is at each token what it was; otherwise in one pass.
-        sites: Where in a layer it edits states: of "attn" (what attention adds to the stream), "mlp" (what the MLP
-            adds) and "out" (what leaves the layer). With `kinds` VISION also "features": what the projector behind the
-            vision tower is given, whatever `layers` says.
-        projection: Whether its edit of states is a projection, which may follow another op's edit of the same site.
+        layers: 0-based layers in which the op acts, of the decoder or, with `kinds` VISION, of the vision tower;
+            None: all.
+        kinds: Kinds of layers in which the op acts. Linear layers have no attention: only their sites can be edited.
+            VISION: encoder layers of the vision tower, whose attention is not causal and has no cache.
+        writes: Whether the op edits scores or weights of rows; otherwise it only reads them.
+        compares: Whether the op reads `Call.reference`.
+        remembers: Whether the op uses `Place.memory`. A search that reads an answer again then reads it token by
+            token and scores each token before the next, so that the memory is restored; otherwise in one pass.
+        sites: Sites of a layer at which the op edits states: "attn" (what attention adds to the residual stream),
+            "mlp" (what the MLP adds), "out" (output of the layer). With `kinds` VISION also "features": the input of
+            the projector after the vision tower, independent of `layers`.
+        projection: Whether the edit of states is a projection, which may follow another op's edit at the same site.
     """
 
     layers: frozenset[int] | None = None
@@ -228,19 +228,19 @@ class Op:
     projection: bool = False
 
     def bias(self, call: Call) -> Tensor | None:
-        """Return an additive log-scale bias on scores, (B|1, H|1, Q|1, K), float32.
+        """Return an additive bias on the scores, (B|1, H|1, Q|1, K), float32; None: no bias.
 
-        softmax(s + log w) is "multiply by w and renormalise", exactly.
+        A bias of log w multiplies the attention weights by w and renormalises them.
         """
 
     def rows(self, call: Call) -> LongTensor | None:
-        """Name the query rows of this pass to see or edit, R distinct 0-based indices; None: none.
+        """Return the query rows of this pass to read or edit, R distinct 0-based indices; None: no rows.
 
         See `Place.newest` and `Place.rows_at`.
         """
 
     def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
-        """Return edited scores before softmax, (B, H, R, K), float32; masked columns stay masked whatever they hold."""
+        """Return edited scores before softmax, (B, H, R, K), float32; masked columns stay masked."""
         return scores
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
@@ -248,39 +248,39 @@ class Op:
         return probs
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
-        """Look at final attention weights, (B, H, R, K), float32; reduce them at once, keep nothing large."""
+        """Read the final attention weights, (B, H, R, K), float32; reduce them here, do not store them whole."""
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
         """Return edited head outputs before the output projection, (B, Q, H, Dv)."""
         return output
 
     def keep(self, call: Call, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Return what later passes shall find in the cache instead of this pass's columns; None: what is there.
+        """Return keys and values that replace those of this pass in the cache; None: the cache stays as it is.
 
-        Called after the layer has attended.
+        Called after the layer has attended; later passes read the new keys and values.
 
         Args:
-            call: The call.
-            keys: Of this pass's tokens, after rotary embedding, (B, KV, Q, D).
-            values: (B, KV, Q, Dv).
+            call: The attention call.
+            keys: Keys of this pass's tokens, after rotary embedding, (B, KV, Q, D).
+            values: Values of this pass's tokens, (B, KV, Q, Dv).
         """
 
     def see_states(self, visit: Visit) -> None:
-        """Look at what enters a layer, before its norm: `visit.states`; keep nothing large."""
+        """Read the input of a layer before its norm, `visit.states`; reduce it here, do not store it whole."""
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
-        """Return edited states of one of `sites`, of the shape they have; the same tensor to leave them alone.
+        """Return edited states of one of `sites`, in the same shape; the same tensor where nothing changes.
 
         Args:
             visit: The site.
-            states: As earlier ops have left them.
+            states: States after the edits of earlier ops.
         """
         return states
 
     def findings(self, depth: int) -> dict[str, Tensor]:
-        """Say what it found in a single request, to be looked at: maps by name, float32.
+        """Return what the op measured in a single request, for display: maps by name, float32.
 
-        A map is (N,), over the image tokens, or (depth, heads), NaN in layers that it leaves alone.
+        A map is (N,), over the image tokens, or (depth, heads), NaN in layers in which the op does not act.
 
         Args:
             depth: Number of decoder layers.
@@ -289,5 +289,5 @@ class Op:
 
 
 def overrides(op: Op, method: str) -> bool:
-    """Whether an op has a method of its own, rather than the base class's."""
+    """Whether the class of an op overrides a method of the base class."""
     return getattr(type(op), method) is not getattr(Op, method)

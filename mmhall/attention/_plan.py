@@ -1,4 +1,4 @@
-"""The ops of a request, sorted into layers: what is asked of each, known before anything is read."""
+"""Plans: the ops of a request, sorted by layer and site before the model runs."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from types import MappingProxyType
 
 from torch import nn
 
-from mmhall.attention._dropping import Drop, dropping
+from mmhall.attention._dropping import Drop, drop_tokens
 from mmhall.attention._ops import FEATURES, VISION, Op, overrides
-from mmhall.attention._passes import Block, Frame, announced
-from mmhall.attention._state_hooks import standing
-from mmhall.attention._tower import Tower, encoding
+from mmhall.attention._passes import Block, Frame, use_frame
+from mmhall.attention._state_hooks import hook_sites
+from mmhall.attention._tower import Tower, follow_tower
 from mmhall.errors import CompositionError
 
-ROWS = "rows"  # the site at which tokens are dropped
+ROWS = "rows"  # the site at which prompt tokens are dropped
 _IN_ATTENTION = ("bias", "rows", "edit_output", "keep")
 
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Ops by layer; it never changes.
+    """Ops by layer; immutable.
 
     Attributes:
-        ops: In the order they act.
-        kinds: Of each decoder layer.
-        modules: What holds each site that an op edits or sees, by layer and site.
-        tower: What is asked of the vision tower; None: nothing.
-        compared: Layers whose head outputs an op compares with those of a pass in lock step.
+        ops: Ops in the order in which they act.
+        kinds: Kind of each layer.
+        modules: Module of each site that an op edits or reads, by layer and site.
+        tower: Plan for the vision tower; None: no op acts there.
+        compared: Layers whose head outputs an op compares with those of the lockstep reference pass.
         keeping: Layers in which an op replaces keys and values.
-        drop: What drops tokens of the prompts; None: nothing does.
+        drop: Op that drops prompt tokens; None: no tokens are dropped.
     """
 
     ops: tuple[Op, ...]
@@ -41,60 +41,61 @@ class Plan:
     compared: frozenset[int] = field(init=False)
     keeping: frozenset[int] = field(init=False)
     drop: Drop | None = field(init=False)
-    _attending: tuple[tuple[Op, ...], ...] = field(init=False, repr=False)
+    _attention_ops: tuple[tuple[Op, ...], ...] = field(init=False, repr=False)
     _sites: Mapping[tuple[int, str], tuple[Op, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Sort the ops.
+        """Sort the ops by layer and site.
 
         Raises:
-            CompositionError: Two ops edit the states of one site of one layer, or one acts where tokens are missing.
+            CompositionError: Two ops edit the states of the same site, or an op acts in a layer in which tokens are
+                dropped.
         """
         set_once = object.__setattr__
         set_once(self, "modules", MappingProxyType(dict(self.modules)))
         layers = range(len(self.kinds))
-        sites = {key: tuple(op for op in self.ops if at_site(op, self.kinds, *key)) for key in self.modules}
-        for (layer, site), own in sites.items():
-            writers = [op for op in own if site in op.sites]
+        sites = {key: tuple(op for op in self.ops if acts_at_site(op, self.kinds, *key)) for key in self.modules}
+        for (layer, site), ops in sites.items():
+            writers = [op for op in ops if site in op.sites]
             if any(not op.projection for op in writers[1:]):
-                way_out = "" if site == FEATURES else ", or give them different layers"
+                alternative = "" if site == FEATURES else ", or give them different layers"
                 raise CompositionError(
-                    f"two strategies edit {self._named(layer, site)}, and their edits do not add up; use one of them"
-                    f"{way_out}"
+                    f"two strategies edit {self._describe_site(layer, site)}, and their edits do not add up; "
+                    f"use one of them{alternative}"
                 )
-        set_once(self, "_attending", tuple(self._of(layer) for layer in layers))
+        set_once(self, "_attention_ops", tuple(self._find_attention_ops(layer) for layer in layers))
         set_once(self, "_sites", sites)
         set_once(self, "keeping", frozenset(i for i in layers if any(overrides(op, "keep") for op in self.of_layer(i))))
         compared = (i for i in layers if any(op.compares for op in self.of_layer(i)))
         set_once(self, "compared", frozenset(compared))
-        set_once(self, "drop", self._dropping())
+        set_once(self, "drop", self._find_drop())
 
     @property
     def one_by_one(self) -> bool:
-        """Whether tokens must be read one after the other: an op remembers, or replaces keys that later ones see."""
+        """Whether tokens must be read one by one: an op uses memory, or replaces keys and values."""
         return any(op.remembers or overrides(op, "keep") for op in self.ops)
 
     @property
     def remembers(self) -> bool:
-        """Whether an op uses what rows remember."""
+        """Whether an op uses memory."""
         return any(op.remembers for op in self.ops)
 
-    def _named(self, layer: int, site: str) -> str:
-        """Name a site in words."""
+    def _describe_site(self, layer: int, site: str) -> str:
+        """Describe a site in words, for messages."""
         if site == FEATURES:
             return "the features of the vision tower"
         vision = " of the vision tower" if VISION.issuperset(self.kinds) else ""
         return f"the states at {site!r} of layer {layer}{vision}"
 
-    def _of(self, layer: int) -> tuple[Op, ...]:
-        own = (op for op in self.ops if concerns(op, self.kinds, layer) and self.kinds[layer] != "linear")
-        return tuple(op for op in own if any(overrides(op, method) for method in _IN_ATTENTION))
+    def _find_attention_ops(self, layer: int) -> tuple[Op, ...]:
+        ops = (op for op in self.ops if acts_in_layer(op, self.kinds, layer) and self.kinds[layer] != "linear")
+        return tuple(op for op in ops if any(overrides(op, method) for method in _IN_ATTENTION))
 
-    def _dropping(self) -> Drop | None:
-        """Return the op that drops tokens, if there is one, and refuse what would mistake the rows that are left."""
+    def _find_drop(self) -> Drop | None:
+        """Return the op that drops tokens, or None, and refuse ops that act in layers in which tokens are missing."""
         drops = [op for op in self.ops if isinstance(op, Drop) and not op.empty]
         if len(drops) > 1:
-            raise CompositionError("two strategies drop tokens of the prompt, and a run can do that once; use one")
+            raise CompositionError("two strategies drop tokens of the prompt, but only one can; use one of them")
         for layer in range(drops[0].layer, len(self.kinds)) if drops else ():
             acting = (*self.of_layer(layer), *self.at_site(layer, "attn"), *self.at_site(layer, "mlp"))
             if acting:
@@ -105,51 +106,51 @@ class Plan:
         return drops[0] if drops else None
 
     def of_layer(self, layer: int) -> tuple[Op, ...]:
-        """Return the ops that a layer's attention calls, in the order they act."""
-        return self._attending[layer]
+        """Return the attention ops of a layer, in the order in which they act."""
+        return self._attention_ops[layer]
 
     def at_site(self, layer: int, site: str) -> tuple[Op, ...]:
-        """Return the ops that edit or see a site, in the order they act."""
+        """Return the ops that edit or read a site, in the order in which they act."""
         return self._sites.get((layer, site), ())
 
 
-def concerns(op: Op, kinds: Sequence[str], layer: int) -> bool:
-    """Whether an op concerns a layer."""
+def acts_in_layer(op: Op, kinds: Sequence[str], layer: int) -> bool:
+    """Whether an op acts in a layer."""
     return kinds[layer] in op.kinds and (op.layers is None or layer in op.layers)
 
 
-def at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
-    """Whether an op edits the states of a site, sees what enters the layer ("in"), or drops tokens before ("rows")."""
+def acts_at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
+    """Whether an op edits the states of a site, reads the layer's input ("in"), or drops tokens before it ("rows")."""
     if site == ROWS:
         return isinstance(op, Drop) and op.acts(layer)
     if site == FEATURES:
         return site in op.sites and bool(VISION & op.kinds)
-    return concerns(op, kinds, layer) and (overrides(op, "see_states") if site == "in" else site in op.sites)
+    return acts_in_layer(op, kinds, layer) and (overrides(op, "see_states") if site == "in" else site in op.sites)
 
 
 @contextmanager
-def reading(frame: Frame) -> Iterator[None]:
-    """Let the forward passes inside this context follow the plans of a frame."""
+def follow_frame(frame: Frame) -> Iterator[None]:
+    """Apply the plans of a frame to the forward passes inside this context."""
     with ExitStack() as stack:
-        stack.enter_context(announced(frame))
-        stack.enter_context(encoding(frame))
-        modules = {key: held for plan in frame.plans for key, held in plan.modules.items()}
-        sites = {key: held for key, held in modules.items() if key[1] != ROWS}
+        stack.enter_context(use_frame(frame))
+        stack.enter_context(follow_tower(frame))
+        modules = {key: module for plan in frame.plans for key, module in plan.modules.items()}
+        sites = {key: module for key, module in modules.items() if key[1] != ROWS}
         if sites:
-            stack.enter_context(standing(frame, sites))
-        whole = {layer: held for (layer, site), held in modules.items() if site == ROWS}
-        if whole:
-            stack.enter_context(dropping(frame, whole))
+            stack.enter_context(hook_sites(frame, sites))
+        layers = {layer: module for (layer, site), module in modules.items() if site == ROWS}
+        if layers:
+            stack.enter_context(drop_tokens(frame, layers))
         yield
 
 
 @contextmanager
 def active(plan: Plan | None, prompt: int | None = None) -> Iterator[None]:
-    """Let the forward passes inside this context follow a plan in all their rows.
+    """Apply a plan to all rows of the forward passes inside this context.
 
     Args:
-        plan: None: plain attention, whatever is active around this context.
-        prompt: Positions of the prompts, from which steps are counted; not needed to read prompts only.
+        plan: The plan; None: plain attention, also inside the context of another plan.
+        prompt: Length of the prompts in positions; steps are counted from there. Not needed for passes over prompts.
     """
-    with reading(Frame((Block(plan, prompt),))):
+    with follow_frame(Frame((Block(plan, prompt),))):
         yield

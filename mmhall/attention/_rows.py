@@ -1,4 +1,4 @@
-"""Attention of a few query rows, by hand, and nothing of size (Q, K) more than asked."""
+"""Explicit attention for a few query rows, without a full (Q, K) matrix."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mmhall.attention._ops import Call
 
 
 def uncast(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Compute in the dtypes that tensors have, also where autocast is on for the model."""
+    """Disable autocast inside this context, so that tensors keep their dtypes."""
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def scores_of(call: Call, rows: LongTensor | None = None) -> Tensor:
-    """Return masked pre-softmax scores of some query rows, by default all, (B, H, R, K) float32.
+    """Compute masked scores of some query rows before softmax, by default of all rows, (B, H, R, K) float32.
 
-    Masked columns hold float32's minimum, never -inf: a fully masked row would turn to NaN.
+    Masked columns hold the minimum of float32, not -inf, which would turn a fully masked row into NaN.
     """
     query = (call.query if rows is None else call.query[:, :, rows]).float()
     batch, heads, count, size = query.shape
@@ -30,21 +30,21 @@ def scores_of(call: Call, rows: LongTensor | None = None) -> Tensor:
     mask = row_mask(call, rows)
     if mask is not None and mask.dtype != torch.bool:
         scores = scores + mask.float()
-    return masked(call, scores, rows)
+    return apply_mask(call, scores, rows)
 
 
-def masked(call: Call, scores: Tensor, rows: LongTensor | None) -> Tensor:
-    """Put float32's minimum into the masked columns of some rows, whatever an edit has made of them."""
+def apply_mask(call: Call, scores: Tensor, rows: LongTensor | None) -> Tensor:
+    """Set the masked columns of some rows to the minimum of float32."""
     mask = row_mask(call, rows)
     if mask is None:
         return scores
     lowest = torch.finfo(torch.float32).min
-    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    return scores.masked_fill(~seen, lowest)
+    visible = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return scores.masked_fill(~visible, lowest)
 
 
 def output_of(call: Call, probs: Tensor) -> Tensor:
-    """Weight the values with attention rows: (B, H, R, K) to head outputs (B, R, H, Dv)."""
+    """Multiply attention weights, (B, H, R, K), with the values; return head outputs, (B, R, H, Dv)."""
     batch, heads, count, columns = probs.shape
     groups = call.value.shape[1]
     grouped = probs.to(call.value.dtype).reshape(batch, groups, heads // groups * count, columns)
@@ -52,15 +52,15 @@ def output_of(call: Call, probs: Tensor) -> Tensor:
 
 
 def row_mask(call: Call, rows: LongTensor | None) -> Tensor | None:
-    """Return the mask of some rows, None: of all, (B|1, 1|H, R, K); None: they see every column."""
+    """Return the mask of some rows, by default of all, (B|1, 1|H, R, K), or None where rows see every column."""
     if call.mask is not None:
         return call.mask if rows is None else call.mask[..., rows, :]
     if not call.causal:
         return None
-    return causal(call, torch.arange(call.query.shape[2], device=call.query.device) if rows is None else rows)
+    return causal_mask(call, torch.arange(call.query.shape[2], device=call.query.device) if rows is None else rows)
 
 
-def causal(call: Call, rows: Tensor) -> Tensor:
-    """Return the causal mask of some of the call's query rows, (1, 1, R, K) bool."""
+def causal_mask(call: Call, rows: Tensor) -> Tensor:
+    """Return the causal mask of some query rows of a call, (1, 1, R, K) bool."""
     columns = torch.arange(call.key.shape[2], device=call.query.device) + call.offset
     return (columns[None, :] <= rows[:, None] + call.start)[None, None]

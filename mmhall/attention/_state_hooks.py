@@ -1,4 +1,4 @@
-"""Hooks at the sites of layers, for the time that a plan names them."""
+"""Hidden-state hooks at the sites of layers, present only while a plan names the sites."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mmhall.attention._ops import Op, Visit
-from mmhall.attention._passes import Frame, current, suspended
+from mmhall.attention._passes import Frame, current_passes, suspended
 from mmhall.attention._rows import uncast
 from mmhall.errors import CompositionError
 
 
 @contextmanager
-def standing(frame: Frame, modules: Mapping[tuple[int, str], nn.Module]) -> Iterator[None]:
-    """Let ops visit sites, in passes that this frame announces, as long as this context lasts."""
+def hook_sites(frame: Frame, modules: Mapping[tuple[int, str], nn.Module]) -> Iterator[None]:
+    """Hook sites inside this context, so that ops read and edit them in the passes of a frame."""
 
     def live() -> bool:
-        passes = current()
+        passes = current_passes()
         return passes is not None and passes.frame is frame
 
     hooks = []
     try:
         for (layer, site), module in modules.items():
-            hooks.append(hooked(module, site, live, partial(_edited, layer, site)))
+            hooks.append(hook_site(module, site, live, partial(_edit_blocks, layer, site)))
         yield
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def hooked(
+def hook_site(
     module: nn.Module, site: str, live: Callable[[], bool], edit: Callable[[Tensor, Tensor], Tensor]
 ) -> RemovableHandle:
     """Hook a function to a site of a layer.
 
     Args:
-        module: What holds the site.
-        site: "in" for what enters the module, else for what leaves it.
-        live: Whether the pass that calls the module is concerned.
-        edit: Takes the states and what enters the module; returns edited states, or the same tensor.
+        module: Module of the site.
+        site: "in" for the input of the module, any other name for its output.
+        live: Returns whether the function acts in the current pass.
+        edit: Takes the states and the input of the module; returns edited states, or the same tensor.
     """
 
     def visit(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
-        if not live():  # where another thread takes its hooks away just now, torch calls without keyword arguments
+        if not live():  # torch omits keyword arguments while another thread removes its hooks
             return None
-        source = entering(args, rest[0])
+        source = module_input(args, rest[0])
         if site == "in":
-            moved = getattr(getattr(module, "_hf_hook", None), "execution_device", None)  # by accelerate, after this
+            moved = getattr(getattr(module, "_hf_hook", None), "execution_device", None)  # accelerate moves it later
             source = source if moved is None else source.to(moved)
             edit(source, source)
             return None
@@ -65,55 +65,55 @@ def hooked(
 
     if site == "in":
         return module.register_forward_pre_hook(visit, with_kwargs=True)
-    # before the hooks by which transformers collects hidden states: LLaVA projects those of an inner layer
+    # before the hooks with which transformers collects hidden states: LLaVA projects those of an inner layer
     return module.register_forward_hook(visit, with_kwargs=True, prepend=True)
 
 
-def entering(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
-    """Return the states that a module was given."""
+def module_input(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
+    """Return the states that were passed to a module."""
     named = (kwargs[name] for name in ("hidden_states", "hidden_state") if name in kwargs)
     states: Tensor = args[0] if args else next(named)
     return states
 
 
-def visited(visit: Visit, ops: Sequence[Op]) -> Tensor:
-    """Show a site to ops; return its states as they leave them, the same tensor where none changed them."""
+def run_ops(visit: Visit, ops: Sequence[Op]) -> Tensor:
+    """Run ops at a site; return the edited states, the same tensor where no op changed them."""
     states = visit.states
     with suspended(), uncast(states):
         for op in ops:
             if visit.site == "in":
                 op.see_states(visit)
             else:
-                states = _checked(op.edit_states(visit, states), states)
+                states = _check_edited(op.edit_states(visit, states), states)
     return states
 
 
-def _edited(layer: int, site: str, states: Tensor, source: Tensor) -> Tensor:
-    """Return states as the ops of each block leave them; the same tensor where none changed them."""
-    passes = current()
+def _edit_blocks(layer: int, site: str, states: Tensor, source: Tensor) -> Tensor:
+    """Run the ops of each block at a site; return the edited states, the same tensor where no op changed them."""
+    passes = current_passes()
     assert passes is not None
     queries, size = passes.blocks[0].queries, states.shape[-1]
-    flat = states.ndim == 2  # OPT's MLP reads all tokens of a batch as one list
-    whole, given = (part.view(-1, queries, part.shape[-1]) if flat else part for part in (states, source))
-    parts, changed = list(whole.chunk(len(passes.blocks))), False
-    entered = given.chunk(len(passes.blocks))
+    flat = states.ndim == 2  # the MLP of OPT reads all tokens of a batch as one list
+    output, source = (part.view(-1, queries, part.shape[-1]) if flat else part for part in (states, source))
+    parts, changed = list(output.chunk(len(passes.blocks))), False
+    sources = source.chunk(len(passes.blocks))
     for index, where in enumerate(passes.blocks):
-        plan, own = where.block.plan, parts[index]
+        plan, before = where.block.plan, parts[index]
         if plan is not None and plan.at_site(layer, site):
-            visit = Visit(layer, plan.kinds[layer], where, site, own, entered[index])
-            parts[index] = visited(visit, plan.at_site(layer, site))
-        changed |= parts[index] is not own
+            visit = Visit(layer, plan.kinds[layer], where, site, before, sources[index])
+            parts[index] = run_ops(visit, plan.at_site(layer, site))
+        changed |= parts[index] is not before
     if not changed:
         return states
     edited = torch.cat(parts) if len(parts) > 1 else parts[0]
     return edited.reshape(-1, size) if flat else edited
 
 
-def _checked(edited: Tensor, before: Tensor) -> Tensor:
-    """Refuse states of another shape; return them in the dtype that they had.
+def _check_edited(edited: Tensor, before: Tensor) -> Tensor:
+    """Check that edited states have the original shape; return them in the original dtype.
 
     Raises:
-        CompositionError: The shape differs: broadcast, it would be states of something else.
+        CompositionError: The shape differs; broadcasting would give wrong states.
     """
     if not isinstance(edited, Tensor) or edited.shape != before.shape:
         got = f"shape {tuple(edited.shape)}" if isinstance(edited, Tensor) else type(edited).__name__

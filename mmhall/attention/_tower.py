@@ -1,8 +1,8 @@
-"""The vision tower in a request: the pass that encodes pictures, and the features that it hands to the projector.
+"""The vision tower in a request: the pass that encodes pictures, and the features for the projector.
 
-A tower is read and edited by the same ops as the decoder, those with "vision" among their `kinds`. It runs before the
-decoder: while `generate` prepares a request or in the first forward, as transformers likes. It is therefore the tower
-itself that tells when it begins; the plan is that of the frame which is announced then.
+Ops with "vision" among their `kinds` read and edit the tower as they do the decoder. The tower runs before the
+decoder: while `generate` prepares a request, or in the first forward pass, depending on transformers. A hook on the
+tower therefore marks the beginning of its pass, which follows the plan of the current frame.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from mmhall._transformers.attention import sdpa
-from mmhall.attention._hook import NAME, bind, planned, unbind
+from mmhall.attention._attend import attend_with_ops
+from mmhall.attention._hook import NAME, bind_attention, unbind_attention
 from mmhall.attention._ops import FEATURES, Call, Visit
-from mmhall.attention._passes import Block, Frame, Pass, announced_frame, suspended, tower_pass
-from mmhall.attention._state_hooks import hooked, visited
+from mmhall.attention._passes import Block, Frame, Pass, current_frame, suspended, tower_pass
+from mmhall.attention._state_hooks import hook_site, run_ops
 from mmhall.errors import ModelError
 
 if TYPE_CHECKING:
@@ -40,49 +41,49 @@ _HOOKED: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 @dataclass(frozen=True, slots=True)
 class PictureRows:
-    """How many rows of a vision tower hold the pictures of each prompt, in the order of the prompts; 0: not known.
+    """Number of rows of a vision tower for the pictures of each prompt, in the order of the prompts; 0: unknown.
 
     Attributes:
-        layers: In its encoder layers: pictures or tiles, or patches where it reads all pictures as one list.
-        features: On the first axis of the features.
+        layers: Rows in the encoder layers: pictures or tiles, or patches where all pictures are read as one list.
+        features: Rows on the first axis of the features.
     """
 
     layers: tuple[int, ...]
     features: tuple[int, ...]
 
     def owners(self, site: str, shape: Sequence[int], start: int = 0) -> Tensor | None:
-        """Return which prompt each row belongs to, 0-based.
+        """Return the 0-based index of the prompt that each row belongs to.
 
         Args:
-            site: "features", or any other.
-            shape: Of the states without their width: (B, Q), of features also (rows,) and others.
-            start: Of one list of patches, the first that is there.
+            site: "features", or any other site.
+            shape: Shape of the states without their width: (B, Q), for features also (rows,) and others.
+            start: In one list of patches, index of the first patch of this call.
 
         Returns:
-            Of that shape; None: it cannot be told.
+            Tensor of that shape; None: unknown.
         """
         counts = self.features if site == FEATURES else self.layers
         if len(counts) == 1:
             return torch.zeros(*shape, dtype=torch.long)
-        each = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-        if len(each) == shape[0]:
-            return each.view(-1, *[1] * (len(shape) - 1)).expand(*shape)
-        if len(shape) == 2 and shape[0] == 1 and start + shape[1] <= len(each):
-            return each[None, start : start + shape[1]]
+        prompts = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        if len(prompts) == shape[0]:
+            return prompts.view(-1, *[1] * (len(shape) - 1)).expand(*shape)
+        if len(shape) == 2 and shape[0] == 1 and start + shape[1] <= len(prompts):
+            return prompts[None, start : start + shape[1]]
         return None
 
 
 @dataclass(frozen=True, eq=False)
 class Tower:
-    """What is asked of a vision tower.
+    """Plan for a vision tower, with the parts of the tower.
 
     Attributes:
-        plan: Its ops by encoder layer; those of the features behind the last one.
+        plan: Ops by encoder layer; ops of the features at the index after the last layer.
         module: The tower.
-        layers: Its encoder layers, in the order they run.
-        projector: What takes the features; None: nobody asks for them.
-        argument: What its forward calls them.
-        pictures: Whose pictures stand where; None: not known.
+        layers: Encoder layers in the order in which they run.
+        projector: Module that takes the features; None: no op reads or edits them.
+        argument: Name of the features in the projector's forward.
+        pictures: Rows of the pictures of each prompt; None: unknown.
     """
 
     plan: Plan
@@ -99,17 +100,17 @@ class Tower:
 
     @property
     def attending(self) -> frozenset[int]:
-        """Layers whose attention is read or edited."""
+        """Layers in which ops read or edit attention."""
         return frozenset(layer for layer in range(self.depth) if self.plan.of_layer(layer))
 
-    def stands(self, frame: Frame, site: str, shape: Sequence[int], device: torch.device, start: int = 0) -> Pass:
-        """Tell where a call of an encoder layer stands; arguments as in `PictureRows.owners`."""
+    def pass_of(self, frame: Frame, site: str, shape: Sequence[int], device: torch.device, start: int = 0) -> Pass:
+        """Return the pass of one call of an encoder layer; arguments as in `PictureRows.owners`."""
         owners = None if self.pictures is None else self.pictures.owners(site, shape, start)
         owners = None if owners is None else owners.to(device)
         end = start + shape[-1]
-        block = Block(frame.blocks[0].plan, prompt=end)  # all of it is prompt
-        seen = Frame((block,), reread=frame.reread, owners=owners, memory=frame.memory)
-        return Pass(seen, block, end, shape[-1], None)
+        block = Block(frame.blocks[0].plan, prompt=end)  # all patches count as prompt
+        own_frame = Frame((block,), reread=frame.reread, owners=owners, memory=frame.memory)
+        return Pass(own_frame, block, end, shape[-1], None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,11 +118,11 @@ class TowerPass:
     """One pass of a vision tower.
 
     Attributes:
-        frame: What was announced.
-        tower: What is asked.
-        attended: Patches that each layer has attended from so far, as some towers attend picture by picture; behind the
-            last layer those that the projector was given.
-        hooks: Those at its sites, taken away at its end.
+        frame: The current frame.
+        tower: Plan for the tower.
+        attended: Number of query patches of each layer so far, as some towers attend picture by picture; at the index
+            after the last layer, number of patches that the projector has received.
+        hooks: Hooks at the sites, removed at the end of the pass.
     """
 
     frame: Frame
@@ -130,18 +131,18 @@ class TowerPass:
     hooks: ExitStack = field(default_factory=ExitStack)
 
 
-class OpenTower:
-    """What an adapter has opened of a vision tower: each part when an op first needs it, until the adapter is closed.
+class TowerHooks:
+    """Hooks of one adapter on a vision tower, installed when an op first needs them, removed with the adapter.
 
-    A tower that nobody asks for anything is as it was.
+    Without ops for it, a tower has no hooks.
     """
 
     def __init__(self) -> None:
-        """Open nothing."""
+        """Start without hooks."""
         self._undo: dict[str, Callable[[], None]] = {}
 
     def open(self, tower: Tower) -> None:
-        """Open what a plan needs.
+        """Install the hooks that a plan needs.
 
         Raises:
             ModelError: The tower's attention cannot be replaced.
@@ -151,29 +152,29 @@ class OpenTower:
             if tower.projector is not None:
                 self._hook("projector", tower.projector, _hook_projector)
             if tower.attending and "attention" not in self._undo:
-                self._attend(tower)
+                self._bind_attention(tower)
 
     def close(self) -> None:
-        """Undo all of it; what other adapters of the model need stays."""
+        """Remove all hooks, except those that other adapters of the model need."""
         with _LOCK:
             while self._undo:
                 self._undo.popitem()[1]()
 
-    def _attend(self, tower: Tower) -> None:
+    def _bind_attention(self, tower: Tower) -> None:
         _mark(tower.layers)  # before the first call
-        if not bind(tower.module, _NAME, attention):
+        if not bind_attention(tower.module, _NAME, attention):
             _unmark(tower.layers)
             raise ModelError(
                 f"the attention of {type(tower.module).__name__}, the vision tower, cannot be replaced through "
                 "transformers' interface"
             )
-        self._undo["attention"] = partial(unbind, tower.module, partial(_unmark, tower.layers))
+        self._undo["attention"] = partial(unbind_attention, tower.module, partial(_unmark, tower.layers))
 
     def _hook(self, name: str, part: nn.Module, install: Callable[[nn.Module], tuple[RemovableHandle, ...]]) -> None:
         if name in self._undo:
             return
         count = _HOOKED.get(part, 0)
-        if not hasattr(part, _HOOKS):  # a copy of an open part carries hooks and mark alike
+        if not hasattr(part, _HOOKS):  # a copy of a hooked part has both the hooks and this attribute
             setattr(part, _HOOKS, install(part))
         _HOOKED[part] = count + 1
         self._undo[name] = partial(_unhook, part)
@@ -191,7 +192,7 @@ def _hook_tower(tower: nn.Module) -> tuple[RemovableHandle, ...]:
 
 
 def _hook_projector(projector: nn.Module) -> tuple[RemovableHandle, ...]:
-    return (projector.register_forward_pre_hook(_features, with_kwargs=True),)
+    return (projector.register_forward_pre_hook(_edit_features, with_kwargs=True),)
 
 
 def _mark(layers: Sequence[nn.Module]) -> None:
@@ -216,7 +217,7 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as SDPA does, except where ops concern this encoder layer; arguments and result as in the decoder."""
+    """Compute SDPA, with the ops of this encoder layer; arguments and result as in the decoder."""
     plain = partial(sdpa, module, dropout=dropout, scaling=scaling, **kwargs)
     here = tower_pass.get()
     ops = () if here is None else here.tower.plan.of_layer(getattr(module, _LAYER))
@@ -225,19 +226,19 @@ def attention(
     layer: int = getattr(module, _LAYER)
     start = here.attended[layer]
     here.attended[layer] += query.shape[2]
-    where = here.tower.stands(here.frame, "attn", (len(query), query.shape[2]), query.device, start)
+    where = here.tower.pass_of(here.frame, "attn", (len(query), query.shape[2]), query.device, start)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     call = Call(layer, "vision", where, start, query, key, value, attention_mask, scale)
     with suspended():
-        return planned(call, ops, plain), None
+        return attend_with_ops(call, ops, plain), None
 
 
 @contextmanager
-def encoding(frame: Frame) -> Iterator[None]:
-    """Let a vision tower follow a frame that is announced inside this context, and check that it did.
+def follow_tower(frame: Frame) -> Iterator[None]:
+    """Apply the plan of a frame to the vision tower inside this context.
 
     Raises:
-        ModelError: It encoded pictures, but some op was never called: it would be ignored without a word.
+        ModelError: The tower encoded pictures, but some op was never called, so it would have been ignored.
     """
     token = tower_pass.set(None)
     try:
@@ -248,7 +249,7 @@ def encoding(frame: Frame) -> Iterator[None]:
     finally:
         here = tower_pass.get()
         if here is not None:
-            here.hooks.close()  # torch calls no hook behind a pass that a user has interrupted
+            here.hooks.close()  # torch calls no forward hook after a pass that a user has interrupted
         tower_pass.reset(token)
 
 
@@ -267,15 +268,15 @@ def _check(here: TowerPass) -> None:
 
 
 def _begin(module: nn.Module, args: Any) -> None:
-    asked = _asked(module)
-    if asked is None:
+    active = _active_tower(module)
+    if active is None:
         return
-    here = TowerPass(*asked)
+    here = TowerPass(*active)
     tower_pass.set(here)
     for (layer, site), part in here.tower.plan.modules.items():
         if site != FEATURES:
-            edit = partial(_edited, here, layer, site)
-            here.hooks.callback(hooked(part, site, lambda: tower_pass.get() is here, edit).remove)
+            edit = partial(_edit_states, here, layer, site)
+            here.hooks.callback(hook_site(part, site, lambda: tower_pass.get() is here, edit).remove)
 
 
 def _end(module: nn.Module, args: Any, output: Any) -> None:
@@ -284,13 +285,13 @@ def _end(module: nn.Module, args: Any, output: Any) -> None:
         here.hooks.close()
 
 
-def _asked(part: nn.Module) -> tuple[Frame, Tower] | None:
-    """Return the frame that is announced and what it asks of a tower or its projector; None: nothing.
+def _active_tower(part: nn.Module) -> tuple[Frame, Tower] | None:
+    """Return the current frame and its plan for a tower or projector, or None where there is no such plan.
 
     Raises:
         ModelError: Several branches are encoded in one pass.
     """
-    frame = announced_frame()
+    frame = current_frame()
     towers = [] if frame is None else [plan.tower for plan in frame.plans if plan.tower is not None]
     tower = next((tower for tower in towers if part in (tower.module, tower.projector)), None)
     if frame is None or tower is None:
@@ -300,34 +301,35 @@ def _asked(part: nn.Module) -> tuple[Frame, Tower] | None:
     return frame, tower
 
 
-def _edited(here: TowerPass, layer: int, site: str, states: Tensor, source: Tensor) -> Tensor:
-    """Return the states at a site of an encoder layer as ops leave them; the same tensor where none changed them."""
+def _edit_states(here: TowerPass, layer: int, site: str, states: Tensor, source: Tensor) -> Tensor:
+    """Run the ops at a site of an encoder layer; return the edited states, the same tensor if unchanged."""
     flat = states.ndim == 2  # one list of patches
-    held, entering = (part[None] if flat else part for part in (states, source))
-    where = here.tower.stands(here.frame, site, held.shape[:2], held.device)
-    edited = visited(Visit(layer, "vision", where, site, held, entering), here.tower.plan.at_site(layer, site))
-    if edited is held:
+    before, source = (part[None] if flat else part for part in (states, source))
+    where = here.tower.pass_of(here.frame, site, before.shape[:2], before.device)
+    visit = Visit(layer, "vision", where, site, before, source)
+    edited = run_ops(visit, here.tower.plan.at_site(layer, site))
+    if edited is before:
         return states
     return edited[0] if flat else edited
 
 
-def _features(projector: nn.Module, args: tuple[Any, ...], *rest: dict[str, Any]) -> Any:
-    """Return the projector's arguments with the features as ops leave them; None: as they are.
+def _edit_features(projector: nn.Module, args: tuple[Any, ...], *rest: dict[str, Any]) -> Any:
+    """Return the projector's arguments with features edited by ops, or None where they do not change.
 
-    Where another thread takes its hooks away at this moment, torch calls without the keyword arguments.
+    torch omits the keyword arguments while another thread removes its hooks.
     """
-    asked = _asked(projector)
-    if asked is None:
+    active = _active_tower(projector)
+    if active is None:
         return None
-    (frame, tower), (kwargs,) = asked, rest
-    named = tower.argument in kwargs
-    states: Tensor = kwargs[tower.argument] if named else args[0]
+    (frame, tower), (kwargs,) = active, rest
+    by_keyword = tower.argument in kwargs
+    states: Tensor = kwargs[tower.argument] if by_keyword else args[0]
     here = tower_pass.get()
     if here is not None:
         here.attended[tower.depth] += states.shape[-2]
-    where = tower.stands(frame, FEATURES, states.shape[:-1], states.device)
+    where = tower.pass_of(frame, FEATURES, states.shape[:-1], states.device)
     visit = Visit(tower.depth, "vision", where, FEATURES, states, states)
-    edited = visited(visit, tower.plan.at_site(tower.depth, FEATURES))
+    edited = run_ops(visit, tower.plan.at_site(tower.depth, FEATURES))
     if edited is states:
         return None
-    return (args, {**kwargs, tower.argument: edited}) if named else ((edited, *args[1:]), kwargs)
+    return (args, {**kwargs, tower.argument: edited}) if by_keyword else ((edited, *args[1:]), kwargs)

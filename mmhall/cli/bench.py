@@ -90,7 +90,7 @@ def bench(
         }
         given |= {"tuned": tuned, "workers": workers - 1 or None, "engine": None if engine == "local" else engine}
         given |= {"strategy": strategy if strategy != ["greedy"] else None}
-        given |= {"model": model if model != "embedded" else None, **loading.given()}
+        given |= {"model": model if model != "embedded" else None, **loading.non_defaults()}
         speed(names, given, as_json=as_json)
         return
     asked, chosen = make_benchmarks(names), make_strategies(strategy)
@@ -100,7 +100,7 @@ def bench(
     _check({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict), max_errors)
     found, options = _found(asked, data, images), tuned_option(tuned)
     cluster = address if engine == "ray" else None
-    team = _Team(model, options, loading.over(gpus_per_worker), workers, gpus_per_worker, cluster)
+    team = _Team(model, options, loading.for_gpus(gpus_per_worker), workers, gpus_per_worker, cluster)
     with team.checked(out):
         sources = _sources(asked, found, lambda: _scenes(out, scenes, seed, conflict), limit, seed)
         opened = team.answer(out, sources, chosen, batch_size)

@@ -77,15 +77,15 @@ def writable_picture(path: Path, *, force: bool) -> None:
         ImageError: It is there already, its folder does not exist, or its name says no picture format.
     """
     from mmhall.errors import ImageError
-    from mmhall.files import no_file
+    from mmhall.files import why_not_a_file
 
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ImageError(f"{path}: its name does not say which picture format to write; use .png, .jpg or .webp")
     folder = path.absolute().parent
-    reason = no_file(folder)
+    reason = why_not_a_file(folder)
     if reason != "is a folder":
         raise ImageError(f"{path}: its folder {reason or 'is a file'}; give another name, or make the folder first")
-    reason = no_file(path)
+    reason = why_not_a_file(path)
     if reason is None and not force:
         raise ImageError(f"{path}: is there already; give another name, or --force to overwrite it")
     if reason not in (None, "does not exist") or not os.access(folder if reason else path, os.W_OK):
@@ -99,11 +99,11 @@ def tuned_option(text: str | None) -> str | Literal[False] | None:
         DataError: The file is not there.
     """
     from mmhall.errors import DataError
-    from mmhall.files import no_file
+    from mmhall.files import why_not_a_file
 
     if text in (None, "none"):
         return False if text else None
-    reason = no_file(Path(str(text)))
+    reason = why_not_a_file(Path(str(text)))
     if reason is not None:
         raise DataError(f"{text}: {reason}; give a file written by `mmhall tune`, or --tuned none")
     return text

@@ -46,7 +46,7 @@ def demo(
     from mmhall.cli.console import tuned_option
     from mmhall.demo.serve import Address, serving
     from mmhall.errors import MmhallError, OptionError, RunError
-    from mmhall.models import located
+    from mmhall.models import find_model_path
 
     user, _, password = (auth or "").partition(":")
     if auth is not None and not (user and password):
@@ -59,7 +59,7 @@ def demo(
         others = "whoever has its address" if share else f"every machine that can reach {host}"
         typer.echo(f"mmhall: the page is open to {others}; --auth user:password asks for a password", err=True)
     options = tuned_option(tuned)
-    located(model)
+    find_model_path(model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the uploads go as well
     loaded: Future[LVLM] = Future()
     with serving(loaded, address, runs=runs or Path("runs"), owned=strategy) as url:

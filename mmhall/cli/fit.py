@@ -106,13 +106,13 @@ def _check_captions(data: Path | None, captions: Path | None) -> None:
         DataError: They are not there.
     """
     from mmhall.errors import DataError, OptionError
-    from mmhall.files import no_file
+    from mmhall.files import why_not_a_file
 
     if captions is None:
         return
     if data is None or _is_of_pairs(data):
         raise OptionError("fit", "captions", str(captions), "given together with pictures and their objects as --data")
-    reason = no_file(captions)
+    reason = why_not_a_file(captions)
     if reason is not None:
         raise DataError(f"{captions}: {reason}; give a COCO captions file")
 

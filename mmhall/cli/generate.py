@@ -61,7 +61,7 @@ def generate(
     from mmhall.cli.console import tuned_option, writable_picture
     from mmhall.cli.messages import asked
     from mmhall.errors import ImageError
-    from mmhall.files import whole
+    from mmhall.files import atomic_path
     from mmhall.generation import make_settings
 
     if heatmap is not None:
@@ -78,7 +78,7 @@ def generate(
     if heatmap is not None:
         trace = lvlm.trace(about, question, chosen, **settings)
         try:
-            with whole(heatmap) as scratch:
+            with atomic_path(heatmap) as scratch:
                 trace.contact_sheet().save(scratch)
         except OSError as error:
             raise ImageError(f"{heatmap}: cannot be written: {error.strerror or error}") from error

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmhall.models import LoadOptions, keyed
+from mmhall.models import LoadOptions, parse_assignments
 
 _PANEL = "How the model is loaded"
 _FLAGS: dict[str, tuple[Any, Any, str]] = {
@@ -49,7 +49,7 @@ def _with_flags(
     @wraps(command)
     def run(**given: Any) -> None:
         said = {name: given.pop(name) for name in declared}
-        command(**given, loading=LoadOptions(**{**said, **fixed, "processor": keyed(said["processor"])}))
+        command(**given, loading=LoadOptions(**{**said, **fixed, "processor": parse_assignments(said["processor"])}))
 
     run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}

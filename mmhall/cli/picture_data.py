@@ -54,14 +54,14 @@ def check_data(command: str, data: Path | None, images: Path | None, what: str, 
         DataError: Something is not there.
     """
     from mmhall.errors import DataError, OptionError
-    from mmhall.files import no_file
+    from mmhall.files import why_not_a_file
 
     for option, value in numbers.items():
         if value < 1:
             raise OptionError(command, option, value, "an integer >= 1")
     if data is None and images is not None:
         raise OptionError(command, "images", str(images), "given together with --data")
-    if data is not None and (reason := no_file(data)) is not None:
+    if data is not None and (reason := why_not_a_file(data)) is not None:
         raise DataError(f"{data}: {reason}; give {what}")
     if images is not None and not images.is_dir():
         raise DataError(f"{images}: no such folder; give the folder of the pictures with --images")

@@ -67,9 +67,9 @@ def _check_there(answers: Path, data: Path) -> None:
     """
     from mmhall.benchmarks.data.hub import PREFIX
     from mmhall.errors import DataError
-    from mmhall.files import no_file
+    from mmhall.files import why_not_a_file
 
     for path, what in ((answers, "a file of answers"), (data, "what was asked")):
-        reason = no_file(path)
+        reason = why_not_a_file(path)
         if reason not in (None, "is a folder") and not str(path).startswith(PREFIX):
             raise DataError(f"{path}: {reason}; give {what}")

@@ -41,7 +41,7 @@ def show(
 
     if model is None and tuned is not None:
         raise OptionError("show", "tuned", tuned, "given together with --model")
-    for option, value in loading.given().items() if model is None else ():
+    for option, value in loading.non_defaults().items() if model is None else ():
         raise OptionError("show", option, value, "given together with --model")
     if parse(split(name)[0])[0] in set(BENCHMARKS.names()) - set(STRATEGIES.names()):
         print("\n".join(_benchmark(name, model)))

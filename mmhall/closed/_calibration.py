@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mmhall.generation import Images, Prompt
 
 
-
 class Chooser(Protocol):
     """What answers with one of given texts: an `mmhall.LVLM`."""
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mmhall._transformers.settings import bare_settings, own_settings
+from mmhall._transformers.settings import checkpoint_settings, minimal_settings
 from mmhall.adapters import Adapter, Inputs
 from mmhall.errors import OptionError, PromptError
 from mmhall.generation import Source, State, choosable, first, naming, prefill, prepare
@@ -163,7 +163,7 @@ def _written(adapter: Adapter, choice: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _ends(adapter: Adapter) -> tuple[int, ...]:
-    ends = own_settings(adapter.generator).get("eos_token_id")
+    ends = checkpoint_settings(adapter.generator).get("eos_token_id")
     return () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
 
 
@@ -172,7 +172,7 @@ def _start(adapter: Adapter, inputs: Inputs, new: int) -> State:
     prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
     if prompt + new > limit:
         raise PromptError(f"{prompt} prompt tokens and {new} of the choices exceed the model's context of {limit}")
-    return prefill(Source(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, new))))
+    return prefill(Source(prepare(adapter.model_for(inputs), inputs, minimal_settings(adapter.generator, new))))
 
 
 def _next(state: State, step: int, prompts: int) -> Tensor:

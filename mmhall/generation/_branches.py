@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers import caches
-from mmhall.attention import Exit, Exits, Frame, Memory, few_rows, reading
+from mmhall.attention import Exit, Exits, Frame, Memory, few_rows, follow_frame
 from mmhall.generation._candidates import combined
 from mmhall.generation._lockstep import beside
 from mmhall.generation._prepare import Source
@@ -64,10 +64,10 @@ class Rows:
         self._owners: Tensor | None = None
         with beside(main.plan, reference) as compared:
             first = replace(main.frame, reference=compared)
-            with reading(first):
+            with follow_frame(first):
                 states = [prefill_shared(main, exits) if reread is None else _read_twice(main, exits, first, reread)]
         for branch in branches:
-            with reading(branch.frame):
+            with follow_frame(branch.frame):
                 states.append(prefill_shared(branch))
         self._states = join(states)
 
@@ -117,12 +117,12 @@ class Rows:
     @property
     def splittable(self) -> bool:
         """Whether `split` can be asked for."""
-        return all(caches.splittable(state.cache) for state in self._states)
+        return all(caches.can_split(state.cache) for state in self._states)
 
     def step(self, tokens: Tensor) -> None:
         """Feed each main row its next token, (N,), and its branches the same."""
         for state, copies in self._blocks():
-            with reading(self._frame(state)), few_rows(copies > 1):
+            with follow_frame(self._frame(state)), few_rows(copies > 1):
                 state.read(tokens.repeat(copies)[:, None])
 
     def reread(self, tokens: Tensor, memory: Memory | None = None) -> None:
@@ -141,7 +141,7 @@ class Rows:
                 self.step(token)
         elif tokens.shape[1]:
             for state, copies in self._blocks():
-                with reading(self._frame(state, answer=True)):
+                with follow_frame(self._frame(state, answer=True)):
                     state.read(tokens.repeat(copies, 1))
         if memory is not None:
             self.memory = memory.copy()
@@ -153,23 +153,23 @@ class Rows:
         """
         self._tried, self._before = tokens, []
         for state, copies in self._blocks():
-            frame = self._frame(state, answer=True, siblings=True, memory=self.memory.read_only())
-            with reading(frame):
+            frame = self._frame(state, answer=True, candidates=True, memory=self.memory.read_only())
+            with follow_frame(frame):
                 self._before.append(state.split(tokens.repeat(copies, 1)))
 
-    def keep(self, rows: Tensor, siblings: Tensor | None, own: int | None = None) -> None:
+    def keep(self, rows: Tensor, candidates: Tensor | None, own: int | None = None) -> None:
         """After `split`, go on with one sibling of each of some main rows.
 
         Args:
             rows: 0-based, (N,); may repeat.
-            siblings: 0-based, of each of `rows`, (N,); None: with none, the rows are as they were before `split`.
+            candidates: 0-based, of each of `rows`, (N,); None: with none, the rows are as they were before `split`.
             own: In so many of their newest tokens at most the rows differ, as beams of one prompt do; None: in any.
         """
         own = own if len(rows) == len(self._tried) else None
-        tokens = rows if siblings is None else self._tried[rows, siblings]
+        tokens = rows if candidates is None else self._tried[rows, candidates]
         size = len(self._tried)
         for (state, copies), before in zip(self._blocks(), self._before, strict=True):
-            chosen = None if siblings is None else siblings.repeat(copies)
+            chosen = None if candidates is None else candidates.repeat(copies)
             state.keep(before, _of_copies(rows, size, copies), chosen, tokens.repeat(copies), own)
         self._follow(rows, size)
 
@@ -191,13 +191,13 @@ class Rows:
         """Note which prompts the rows belong to that are picked from `size` rows, and what they remember."""
         owners = torch.arange(size, device=rows.device) if self._owners is None else self._owners
         self._owners = owners[rows]
-        self.memory = self.memory.selected(rows, size)
+        self.memory = self.memory.select(rows, size)
 
     def _frame(
-        self, state: State, *, answer: bool = False, siblings: bool = False, memory: Memory | None = None
+        self, state: State, *, answer: bool = False, candidates: bool = False, memory: Memory | None = None
     ) -> Frame:
         held = self.memory if memory is None else memory
-        return Frame(state.blocks, answer=answer, siblings=siblings, owners=self._owners, memory=held)
+        return Frame(state.blocks, answer=answer, candidates=candidates, owners=self._owners, memory=held)
 
     def _blocks(self) -> list[tuple[State, int]]:
         """Return the states, and how many copies of the main rows each holds."""
@@ -210,12 +210,12 @@ def _read_twice(main: Source, exits: Exits | None, frame: Frame, count: int) -> 
     if count == main.prepared.length:
         first = replace(main.prepared, cache=copy.deepcopy(main.prepared.cache))
         prefill(replace(main, prepared=first))
-        with reading(again):
+        with follow_frame(again):
             return prefill(main, exits)
     state = prefill(main, exits, past=True)
     last, early = state.ids[:, -1:], state.early
     state.drop_last()
-    with reading(again):
+    with follow_frame(again):
         state.read(last)
     state.early = {**early, **state.early}
     return state

@@ -18,8 +18,8 @@ from transformers import (
 )
 from transformers.generation import BaseStreamer, GenerateDecoderOnlyOutput
 
-from mmhall._transformers.calls import CACHE, given_by_caller, kept_notes
-from mmhall._transformers.settings import Resolved
+from mmhall._transformers.calls import CACHE, is_given_by_caller, preserve_notes
+from mmhall._transformers.settings import ResolvedSettings
 from mmhall.adapters import PER_POSITION, Adapter, Inputs, adapter_for
 from mmhall.attention import Op
 from mmhall.errors import ModelError, OptionError, PromptError
@@ -83,7 +83,7 @@ class CustomGenerate:
             "max_new_tokens": generation_config.max_length - input_ids.shape[1],
             "max_length": None,
         }
-        config = Resolved(**asked)
+        config = ResolvedSettings(**asked)
         adapter, keep = adapter_for(model, self._processor), _kept(generation_config)
         try:
             adapter.check_placeholders(inputs)
@@ -95,7 +95,7 @@ class CustomGenerate:
             main = _source(adapter, inputs, session.ops, config)
             main = replace(main, prepared=replace(main.prepared, copies=sequences))
             main.prepared.processors[:], main.prepared.criteria[:] = logits_processor, stopping_criteria
-            with kept_notes(model, adapter.request_notes):
+            with preserve_notes(model, adapter.request_notes):
                 new = decode(job, main)
         finally:
             adapter.close()
@@ -118,7 +118,7 @@ class CustomGenerate:
                 f"{model.config.model_type}: generate hands over embeddings instead of a prompt and pictures; "
                 "load the model with mmhall.load and use LVLM.generate"
             )
-        if given_by_caller(kwargs.get(CACHE)):
+        if is_given_by_caller(kwargs.get(CACHE)):
             kind = type(kwargs[CACHE]).__name__
             raise OptionError(
                 "generate", CACHE, kind, "left out: mmhall reads the whole prompt into a cache of its own"
@@ -143,7 +143,7 @@ def _kept(asked: GenerationConfig) -> Kept | None:
     return Kept(option, [] if asked.output_scores else None, [] if asked.output_logits else None)
 
 
-def _source(adapter: Adapter, inputs: Inputs, ops: Sequence[Op], config: Resolved) -> Source:
+def _source(adapter: Adapter, inputs: Inputs, ops: Sequence[Op], config: ResolvedSettings) -> Source:
     try:
         return source(adapter, inputs, ops, config)
     except StopIteration as error:  # M-RoPE counts pictures by their placeholders

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.generation import BaseStreamer
 
-from mmhall._transformers.settings import Resolved
+from mmhall._transformers.settings import ResolvedSettings
 from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Op
 from mmhall.errors import CompositionError, PromptError
@@ -71,7 +71,7 @@ class Job:
     adapter: Adapter
     inputs: Inputs
     session: Session
-    config: Resolved
+    config: ResolvedSettings
     seeds: Sequence[int]
     name: str = "the model"
     streamer: BaseStreamer | None = None
@@ -95,7 +95,7 @@ class Recipe:
     strategy: Strategy
     origins: Mapping[str, str]
     settings: Settings
-    config: Resolved
+    config: ResolvedSettings
 
     @classmethod
     def of(cls, adapter: Adapter, strategy: Strategy, settings: Settings) -> Recipe:
@@ -128,7 +128,7 @@ class Recipe:
         return Job(adapter, inputs, session, self.config, drawn, self.strategy.name, **more)
 
 
-def check_room(adapter: Adapter, inputs: Inputs, config: Resolved) -> None:
+def check_room(adapter: Adapter, inputs: Inputs, config: ResolvedSettings) -> None:
     """Refuse prompts that leave no room for an answer.
 
     Raises:

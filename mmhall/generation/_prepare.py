@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from mmhall._transformers.calls import captured, first_inputs, is_about_pictures
-from mmhall._transformers.settings import Resolved
+from mmhall._transformers.calls import capture_generate, first_inputs, is_about_pictures
+from mmhall._transformers.settings import ResolvedSettings
 from mmhall.attention import Block, Exit, Exits, Frame, Memory, Plan
 from mmhall.errors import PromptError
 from mmhall.generation._shared_prefix import Shared
@@ -117,7 +117,7 @@ class Source:
         return Frame((Block(self.plan, self.prepared.length, number=self.number),), memory=self.memory)
 
 
-def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolved) -> Prepared:
+def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: ResolvedSettings) -> Prepared:
     """Prepare a batch as `generate` would.
 
     Args:
@@ -125,7 +125,7 @@ def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolv
         inputs: What its processor made.
         config: One beam and one sequence a row; searching widely is up to the caller.
     """
-    return Prepared(*captured(model, inputs, config))
+    return Prepared(*capture_generate(model, inputs, config))
 
 
 def forward(
@@ -152,5 +152,5 @@ def forward(
     """
     if exits is None:
         return model(**inputs, return_dict=True).logits, {}
-    with exits.reading(rows, count, prompt=prompt) as read:
+    with exits.read(rows, count, prompt=prompt) as read:
         return read.split(model(**inputs, return_dict=True).logits)

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import StoppingCriteria
 
 from mmhall._transformers import caches
-from mmhall._transformers.settings import Resolved, bare_settings
+from mmhall._transformers.settings import ResolvedSettings, minimal_settings
 from mmhall.adapters import Adapter, Inputs
-from mmhall.attention import Block, Frame, Memory, Op, reading
+from mmhall.attention import Block, Frame, Memory, Op, follow_frame
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._beams import search
 from mmhall.generation._branches import Rows
@@ -25,7 +25,7 @@ from mmhall.generation._prepare import Prepared, Source, prepare
 from mmhall.generation._sampling import chain
 from mmhall.generation._shared_prefix import Shared, beginnings
 from mmhall.strategies import Session, Strategy
-from mmhall.words import decoded
+from mmhall.words import decode_answer
 
 
 def run(job: Job) -> Tensor:
@@ -81,7 +81,7 @@ def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
     Raises:
         GenerationError: No token can be chosen.
     """
-    config = bare_settings(adapter.generator, 1)
+    config = minimal_settings(adapter.generator, 1)
     with torch.inference_mode(), naming(method.name):
         session = method.fitted(adapter).prepare(adapter, inputs)
         rows = opened(adapter, source(adapter, inputs, session.ops, config), session, config)
@@ -89,7 +89,13 @@ def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
 
 
 def opened(
-    adapter: Adapter, main: Source, session: Session, config: Resolved, *, share: bool = False, splits: bool = False
+    adapter: Adapter,
+    main: Source,
+    session: Session,
+    config: ResolvedSettings,
+    *,
+    share: bool = False,
+    splits: bool = False,
 ) -> Rows:
     """Read the prompts of a batch and of its branches.
 
@@ -118,7 +124,7 @@ def opened(
     reference = (
         None if beside is None else source(adapter, beside.inputs, beside.ops, config, empty=True, memory=main.memory)
     )
-    again = None if not session.reread else 1 if adapter.forgets else main.prepared.length
+    again = None if not session.reread else 1 if adapter.can_drop_last_token else main.prepared.length
     exits = adapter.exits(session.exits) if session.exits else None
     return Rows(main, branches, session.combine, exits=exits, reference=reference, reread=again)
 
@@ -133,7 +139,7 @@ def source(
     adapter: Adapter,
     inputs: Inputs,
     ops: Sequence[Op],
-    config: Resolved,
+    config: ResolvedSettings,
     *,
     share: bool = False,
     empty: bool = False,
@@ -153,23 +159,23 @@ def source(
         number: As in `Source`.
     """
     plan, memory = adapter.plan(ops, inputs, empty=empty), Memory() if memory is None else memory
-    with reading(Frame((Block(plan, number=number),), memory=memory)):
+    with follow_frame(Frame((Block(plan, number=number),), memory=memory)):
         return Source(prepared(adapter, inputs, config, share=share), plan, memory, number)
 
 
-def prepared(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool = False) -> Prepared:
+def prepared(adapter: Adapter, inputs: Inputs, config: ResolvedSettings, *, share: bool = False) -> Prepared:
     """Prepare a batch for decoding, one row a prompt; with `share`, also what its prompts begin with alike."""
     single = copy.deepcopy(config)
     single.update(num_beams=1, num_return_sequences=1, early_stopping=False, length_penalty=None, max_length=None)
     single.stop_strings = None  # `generate` needs a tokenizer for them, and hands none to a callable
-    return (_shared(adapter, inputs, single) if share else None) or prepare(adapter.entry(inputs), inputs, single)
+    return (_shared(adapter, inputs, single) if share else None) or prepare(adapter.model_for(inputs), inputs, single)
 
 
-def _shared(adapter: Adapter, inputs: Inputs, single: Resolved) -> Prepared | None:
+def _shared(adapter: Adapter, inputs: Inputs, single: ResolvedSettings) -> Prepared | None:
     """Prepare what prompts about one picture begin with; of the whole prompts the text alone."""
     cut = beginnings(adapter, inputs)
     first = None if cut is None else prepare(adapter.model, cut.inputs, single)
-    if cut is None or first is None or not caches.joinable([first.cache] * 2):
+    if cut is None or first is None or not caches.can_join([first.cache] * 2):
         return None
     ids = inputs["input_ids"]
     blind = {"input_ids": ids.masked_fill(adapter.placeholders(ids), adapter.pad_token_id)}
@@ -184,7 +190,7 @@ class _Said(StoppingCriteria):
         self._stops, self._tokenizer, self._prompt = stops, tokenizer, prompt
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        texts = [decoded(self._tokenizer, row) for row in input_ids[:, self._prompt :].tolist()]
+        texts = [decode_answer(self._tokenizer, row) for row in input_ids[:, self._prompt :].tolist()]
         found = [any(stop in text for stop in self._stops) for text in texts]
         return torch.tensor(found, device=input_ids.device)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from mmhall._transformers.settings import Resolved, own_settings
+from mmhall._transformers.settings import ResolvedSettings, checkpoint_settings
 from mmhall.errors import OptionError, UnknownNameError
 
 _SAMPLING = {"temperature", "top_p", "top_k"}
@@ -78,7 +78,7 @@ class Settings:
         if self.num_beams is not None:
             self._check_sequences(self.num_beams)
 
-    def resolved(self, model: PreTrainedModel, beams: int = 1) -> Resolved:
+    def resolved(self, model: PreTrainedModel, beams: int = 1) -> ResolvedSettings:
         """Lay the explicit values over the model's own.
 
         What neither sets is neutral (no top-k, unlike transformers' own default of 50). Sampling values are
@@ -97,18 +97,18 @@ class Settings:
         if self.do_sample and num_beams > 1:
             raise OptionError("generation", "do_sample", True, f"False with a search of {num_beams} beams")
         self._check_sequences(num_beams)
-        own = own_settings(model)
+        own = checkpoint_settings(model)
         given = {k: v for k, v in dataclasses.asdict(self).items() if v is not None and k != "seed"}
         merged: dict[str, Any] = {**_NEUTRAL, **own, "max_length": None, **given, "num_beams": num_beams}
         merged["stop_strings"] = list(self.stop_strings) or own["stop_strings"] or None
-        return Resolved(**merged)
+        return ResolvedSettings(**merged)
 
     def _check_sequences(self, num_beams: int) -> None:
         if not self.do_sample and self.num_return_sequences > num_beams:
             few = f"at most num_beams ({num_beams}) unless do_sample=True"
             raise OptionError("generation", "num_return_sequences", self.num_return_sequences, few)
 
-    def record(self, config: Resolved) -> dict[str, Any]:
+    def record(self, config: ResolvedSettings) -> dict[str, Any]:
         """Return the values in force by name, for an answer's record."""
         own = {"seed": self.seed, "stop_strings": list(config.stop_strings or ())}  # the rest may be the model's
         return {f.name: own[f.name] if f.name in own else getattr(config, f.name) for f in dataclasses.fields(self)}

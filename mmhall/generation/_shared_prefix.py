@@ -64,7 +64,7 @@ class Shared:
 
 def beginnings(adapter: Adapter, inputs: Inputs) -> Beginnings | None:
     """Cut prompts where those about one picture begin to differ; None: there is nothing to share."""
-    if not adapter.divisible or not isinstance(inputs, Batch) or not has_picture(inputs):
+    if not adapter.can_split_prompt or not isinstance(inputs, Batch) or not has_picture(inputs):
         return None
     groups = _groups(inputs)
     if len(groups) == len(inputs.singles):

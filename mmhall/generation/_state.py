@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
 from mmhall._transformers import caches
-from mmhall._transformers.calls import BATCH_AXIS, grown, next_inputs, with_siblings
+from mmhall._transformers.calls import BATCH_AXIS, extend_inputs, next_inputs, with_candidates
 from mmhall.attention import Block, Exit, Exits
 from mmhall.generation._prepare import Source, forward
 
@@ -60,27 +60,27 @@ class State:
         Returns:
             What `keep` needs to know of the cache before.
         """
-        before, count = caches.lengths(self.cache), tokens.shape[1]
+        before, count = caches.record_lengths(self.cache), tokens.shape[1]
         self.whole = self.logits, self.early
-        logits, self.early = self._passed(with_siblings(self._next(tokens[:, :1]), tokens), count)
+        logits, self.early = self._passed(with_candidates(self._next(tokens[:, :1]), tokens), count)
         self.logits = logits[:, -count:].to(self.ids.device, torch.float32)
         return before
 
     def keep(
-        self, before: Sequence[int], rows: Tensor, siblings: Tensor | None, tokens: Tensor, own: int | None
+        self, before: Sequence[int], rows: Tensor, candidates: Tensor | None, tokens: Tensor, own: int | None
     ) -> None:
         """Go on with one sibling, `tokens` (N,), of each of some rows; without siblings all that was fed is dropped."""
-        caches.keep(self.cache, before, rows, siblings, own)
-        if siblings is None:
+        caches.keep_rows(self.cache, before, rows, candidates, own)
+        if candidates is None:
             self.logits, self.early = self.whole
         self._pick(rows)
-        if siblings is None:
+        if candidates is None:
             self._shorten()
             return
         self.ids = torch.cat([self.ids[:, :-1], tokens[:, None]], dim=1)
-        self.logits = self.logits[torch.arange(len(rows), device=rows.device), siblings]
+        self.logits = self.logits[torch.arange(len(rows), device=rows.device), candidates]
         self.early = {
-            one: part[torch.arange(len(part), device=part.device), siblings[: len(part)].to(part.device)]
+            one: part[torch.arange(len(part), device=part.device), candidates[: len(part)].to(part.device)]
             for one, part in self.early.items()
         }
 
@@ -91,7 +91,7 @@ class State:
 
     def taken(self, rows: Tensor) -> State:
         """Copy rows, by 0-based index, repeated or not; this state stays as it is."""
-        copied = replace(self, kwargs=dict(self.kwargs), cache=caches.taken(self.cache, rows))
+        copied = replace(self, kwargs=dict(self.kwargs), cache=caches.copy_rows(self.cache, rows))
         copied._pick(rows)
         return copied
 
@@ -102,7 +102,7 @@ class State:
 
     def _next(self, tokens: Tensor) -> dict[str, Any]:
         """Append tokens, (R, tokens), and return what the model takes to read them."""
-        self.kwargs = grown(self.model, self.kwargs, tokens.shape[1])
+        self.kwargs = extend_inputs(self.model, self.kwargs, tokens.shape[1])
         self.ids = torch.cat([self.ids, tokens], dim=1)
         return next_inputs(self.model, self.ids, self.kwargs, self.cache, tokens.shape[1])
 
@@ -130,7 +130,7 @@ def prefill(source: Source, exits: Exits | None = None, *, past: bool = False) -
     """Read a batch of prompts, ready to take the first step; with `past`, or to drop what was read last."""
     prepared = source.prepared
     if past:
-        caches.lengths(prepared.cache)
+        caches.record_lengths(prepared.cache)
     ids = prepared.input_ids
     logits, early = prepared.read(exits)
     kept = {
@@ -160,7 +160,7 @@ def prefill_shared(source: Source, exits: Exits | None = None) -> State:
 def join(states: Sequence[State]) -> list[State]:
     """Put the rows of all states under each other in one state, if their caches allow it; else return them as given."""
     held = [state.cache for state in states]
-    if len(states) == 1 or not caches.joinable(held):
+    if len(states) == 1 or not caches.can_join(held):
         return list(states)
     lengths = [state.ids.shape[1] for state in states]
     if len(set(lengths)) > 1 or any(state.kwargs.get("attention_mask") is not None for state in states):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TextStreamer
 
 from mmhall.answers import Answer
-from mmhall.words import decoded
+from mmhall.words import decode_answer
 
 if TYPE_CHECKING:
     from transformers.generation import BaseStreamer
@@ -187,7 +187,7 @@ class _Reader:
     tokenizer: Any
 
     def decode(self, token_ids: int | Sequence[int]) -> str:
-        return decoded(self.tokenizer, [token_ids] if isinstance(token_ids, int) else token_ids)
+        return decode_answer(self.tokenizer, [token_ids] if isinstance(token_ids, int) else token_ids)
 
 
 class _Pieces(TextStreamer):

@@ -1,6 +1,6 @@
-"""Where a model lies, how it is loaded, and what tells it from others.
+"""Models: their paths, options for loading them, and facts that identify them.
 
-The names below, and modules without a leading underscore, are what other packages may rely on.
+Public: the names below, and modules without a leading underscore.
 """
 
 from __future__ import annotations
@@ -12,38 +12,41 @@ from mmhall._lazy import exports
 if TYPE_CHECKING:
     from mmhall.models._facts import (
         chat_template as chat_template,
-        contrasted as contrasted,
-        described as described,
-        differing as differing,
+        describe_model as describe_model,
+        differing_facts as differing_facts,
         facts as facts,
+        format_differences as format_differences,
         warn_if_unknown as warn_if_unknown,
     )
     from mmhall.models._failures import UNLOADABLE as UNLOADABLE, hint_for as hint_for, reason_of as reason_of
     from mmhall.models._options import (
         OWNER as OWNER,
         LoadOptions as LoadOptions,
-        as_flags as as_flags,
-        keyed as keyed,
         literal as literal,
+        parse_assignments as parse_assignments,
+        to_flags as to_flags,
     )
     from mmhall.models._path import (
         MERGE as MERGE,
         base_of as base_of,
-        learned_at as learned_at,
-        located as located,
+        find_learned_path as find_learned_path,
+        find_model_path as find_model_path,
         processor_of as processor_of,
     )
-    from mmhall.models._placement import origin_of as origin_of, placement as placement
+    from mmhall.models._placement import (
+        placement_arguments as placement_arguments,
+        source_arguments as source_arguments,
+    )
     from mmhall.models._weights import digest as digest
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "_facts": "chat_template contrasted described differing facts warn_if_unknown",
+        "_facts": "chat_template describe_model differing_facts facts format_differences warn_if_unknown",
         "_failures": "UNLOADABLE hint_for reason_of",
-        "_options": "LoadOptions OWNER as_flags keyed literal",
-        "_path": "MERGE base_of learned_at located processor_of",
-        "_placement": "origin_of placement",
+        "_options": "LoadOptions OWNER literal parse_assignments to_flags",
+        "_path": "MERGE base_of find_learned_path find_model_path processor_of",
+        "_placement": "placement_arguments source_arguments",
         "_weights": "digest",
     },
 )

@@ -1,4 +1,4 @@
-"""Why a model cannot be loaded: the errors of the libraries that load it, as one line with a hint."""
+"""Errors while loading a model: exceptions of the libraries involved, as one line with a hint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST = 600
 
 
 def hint_for(source: str) -> str:
-    """Say what may be behind an error: a file that is no JSON, or a model that may not be fetched."""
+    """Return a hint at the cause of a loading error: a damaged JSON file, or offline mode; "" where unknown."""
     if not Path(source).is_dir():
         offline = "; HF_HUB_OFFLINE is set: if files are missing, run once without it"
         return offline if is_offline_mode() else ""
@@ -31,8 +31,8 @@ def hint_for(source: str) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what an error says, on one line; of a very long text the beginning and the end."""
-    told = " ".join(str(error).split())
-    if not told or isinstance(error, KeyError):
-        told = f"{type(error).__name__} {told}".strip()
-    return told if len(told) <= _LONGEST else f"{told[: _LONGEST // 2]} ... {told[-_LONGEST // 2 :]}"
+    """Return the message of an error on one line; of a very long message the beginning and the end."""
+    message = " ".join(str(error).split())
+    if not message or isinstance(error, KeyError):
+        message = f"{type(error).__name__} {message}".strip()
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"

@@ -1,4 +1,4 @@
-"""How a model is to be loaded: what Python, commands, workers and lmms-eval say alike. Nothing is loaded here."""
+"""Options for loading a model, shared by Python, the command line, workers and lmms-eval; loads nothing."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ QUANTISED = ("4bit", "8bit")
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Options of `mmhall.load` that can be written as text; what is left out keeps its default.
+    """Options of `mmhall.load` that can be written as text.
 
     Attributes:
-        device: "cpu", "cuda", ...; by default a GPU when there is one.
-        device_map: Spreads the model over devices: "auto", "balanced", or parts to devices, also as JSON text.
-        dtype: Of the weights, one of `DTYPES`; "auto": the checkpoint's own.
+        device: "cpu", "cuda", ...; by default a GPU where there is one.
+        device_map: Distribution of the model over devices: "auto", "balanced", or a mapping of parts to devices, also
+            as JSON text.
+        dtype: Type of the weights, one of `DTYPES`; "auto": that of the checkpoint.
         quantize: "4bit" or "8bit", by bitsandbytes.
         revision: Commit, tag or branch on the hub.
         processor: Options of the processor, such as max_pixels.
-        chat_template: The template to write prompts with, instead of the processor's: its text, or a file.
-        trust_remote_code: Whether code that comes with the model may run.
-        artifacts: What strategies have learnt about the model: a file that `mmhall fit` wrote, or a folder of such
-            files; False, written "none": none.
+        chat_template: Chat template that replaces the processor's: its text, or a file.
+        trust_remote_code: Whether code in the model's repository may run.
+        artifacts: Artifacts fitted to the model: a file that `mmhall fit` wrote, or a folder of such files; False, as
+            text "none": no artifacts.
     """
 
-    owner: ClassVar[str] = OWNER  # whom an error names
+    owner: ClassVar[str] = OWNER  # subject of error messages
 
     device: str | None = None
     device_map: str | dict[str, Any] | None = None
@@ -47,10 +48,10 @@ class LoadOptions:
     artifacts: str | Literal[False] | None = None
 
     def __post_init__(self) -> None:
-        """Check the values, and read what is given as a file or as text.
+        """Check the values, and read values that are given as a file or as text.
 
         Raises:
-            OptionError: A value cannot be, or two contradict each other.
+            OptionError: A value is invalid, or two values contradict each other.
             DataError: The file of a chat template cannot be read.
         """
         for name in ("device", "dtype", "quantize", "revision"):
@@ -69,7 +70,7 @@ class LoadOptions:
             )
         if self.device is not None and self.device_map is not None:
             raise OptionError(
-                self.owner, "device", self.device, "left out with a device_map, which says where parts go"
+                self.owner, "device", self.device, "left out with a device_map, which sets the device of each part"
             )
         if self.artifacts is not None and not (self.artifacts is False or _is_text(self.artifacts)):
             raise OptionError(
@@ -80,57 +81,57 @@ class LoadOptions:
         object.__setattr__(self, "chat_template", _template(self.chat_template, self.owner))
 
     def arguments(self) -> dict[str, Any]:
-        """Return all options, as `mmhall.load` takes them."""
+        """Return all options as keyword arguments of `mmhall.load`."""
         return {option.name: getattr(self, option.name) for option in fields(LoadOptions)}
 
-    def over(self, gpus: int) -> LoadOptions:
-        """Return the options of a process with so many GPUs: over several, the model is spread unless told where.
+    def for_gpus(self, gpus: int) -> LoadOptions:
+        """Return the options for a process with some GPUs; on several, the default device_map is "auto".
 
         Raises:
-            OptionError: It is to be on one device and on several.
+            OptionError: A single device is set, but there are several GPUs.
         """
         if gpus <= 1 or self.device_map is not None:
             return self
         return replace(self, device_map="auto")
 
-    def given(self) -> dict[str, Any]:
-        """Return the options that were given, as JSON can write them."""
-        usual = LoadOptions()
-        return {name: value for name, value in self.arguments().items() if value != getattr(usual, name)}
+    def non_defaults(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, serialisable as JSON."""
+        defaults = LoadOptions()
+        return {name: value for name, value in self.arguments().items() if value != getattr(defaults, name)}
 
 
-def keyed(texts: Iterable[str], owner: str = OWNER) -> dict[str, Any]:
-    """Read options of the processor, written as KEY=VALUE; a value that is no Python literal is text.
+def parse_assignments(texts: Iterable[str], owner: str = OWNER) -> dict[str, Any]:
+    """Parse options of the processor, written as KEY=VALUE; a value that is not a Python literal is a string.
 
-    >>> keyed(["max_pixels=200704", "do_pan_and_scan=true", "padding_side=left"])
+    >>> parse_assignments(["max_pixels=200704", "do_pan_and_scan=true", "padding_side=left"])
     {'max_pixels': 200704, 'do_pan_and_scan': True, 'padding_side': 'left'}
 
     Raises:
-        OptionError: One is not written like that, or given twice.
+        OptionError: A text has another form, or a key occurs twice.
     """
-    read: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
-        if not (name and equals) or name in read:
+        if not (name and equals) or name in options:
             raise OptionError(owner, "processor", text, "KEY=VALUE, each key once, such as max_pixels=200704")
-        read[name] = literal(value)
-    return read
+        options[name] = literal(value)
+    return options
 
 
-def as_flags(given: Mapping[str, Any]) -> list[str]:
-    """Write options as the flags of a command.
+def to_flags(options: Mapping[str, Any]) -> list[str]:
+    """Convert options to command line flags.
 
-    >>> as_flags({"dtype": "float16", "processor": {"max_pixels": 200704}, "trust_remote_code": True})
+    >>> to_flags({"dtype": "float16", "processor": {"max_pixels": 200704}, "trust_remote_code": True})
     ['--dtype', 'float16', '--processor', 'max_pixels=200704', '--trust-remote-code']
 
     Args:
-        given: As `LoadOptions.given` returns them.
+        options: Result of `LoadOptions.non_defaults`.
     """
     flags: list[str] = []
-    for name, value in given.items():
+    for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
         if name == "processor":
-            flags += [word for key, one in value.items() for word in (flag, f"{key}={one}")]
+            flags += [word for key, setting in value.items() for word in (flag, f"{key}={setting}")]
         elif value is True:
             flags.append(flag)
         elif value is False:
@@ -145,7 +146,7 @@ def _is_text(value: Any) -> bool:
 
 
 def literal(text: str) -> Any:
-    """Read a value written as text: a Python or JSON literal, or the text itself."""
+    """Parse a Python or JSON literal; any other text is returned as it is."""
     try:
         return ast.literal_eval(text.capitalize() if text.lower() in ("true", "false", "none") else text)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
@@ -153,30 +154,30 @@ def literal(text: str) -> Any:
 
 
 def _device_map(value: Any, owner: str) -> str | dict[str, Any] | None:
-    """Read a device map; a whole model's single device may be given alone.
+    """Parse a device map; a single device may be given alone.
 
     Raises:
-        OptionError: It is neither a text nor parts to devices.
+        OptionError: The value is neither a text nor a mapping of parts to devices.
     """
     expected = '"auto", a device, or parts to devices, such as {"model": 0, "lm_head": "cpu"}'
     if value is None or (isinstance(value, str) and value and not value.lstrip().startswith("{")):
         return value
-    given = value
+    original = value
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise OptionError(owner, "device_map", given, expected) from None
+            raise OptionError(owner, "device_map", original, expected) from None
     if not isinstance(value, Mapping) or not value:
-        raise OptionError(owner, "device_map", given, expected)
-    return {str(part): place if isinstance(place, int | str) else str(place) for part, place in value.items()}
+        raise OptionError(owner, "device_map", original, expected)
+    return {str(part): device if isinstance(device, int | str) else str(device) for part, device in value.items()}
 
 
 def _template(value: Any, owner: str) -> str | None:
-    """Return a chat template's text; what holds no brace is the name of a file.
+    """Return the text of a chat template; a value without a brace is the path of a file.
 
     Raises:
-        OptionError: It is neither.
+        OptionError: The value is neither a template nor a path.
         DataError: The file cannot be read.
     """
     if value is None or (isinstance(value, str) and "{" in value):
@@ -186,5 +187,7 @@ def _template(value: Any, owner: str) -> str | None:
     try:
         return files.read_text(Path(value))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise DataError(f"{value}: the chat template cannot be read: {reason}; give a file, or a Jinja text") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DataError(
+            f"{value}: the chat template cannot be read: {reason}; give a file, or a Jinja template"
+        ) from error

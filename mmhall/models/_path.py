@@ -1,4 +1,4 @@
-"""Where a model lies, by the name that people give it; nothing is loaded."""
+"""Paths of a model, its processor and its settings, from the model's name; nothing is loaded."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 
 from mmhall import files
 from mmhall.errors import ModelError
-from mmhall.files import no_file
+from mmhall.files import why_not_a_file
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
+EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 MERGE = "merge_and_unload(), save that and give its folder"
 
 
-def located(name: str | Path) -> Path:
-    """Return the folder of a local model, or the path that a hub id would be.
+def find_model_path(name: str | Path) -> Path:
+    """Return the folder of a local model; for a hub id, the id as a path.
 
     Raises:
-        ModelError: It is no model's name, or the folder holds none.
+        ModelError: The name is invalid, or the folder holds no usable model.
     """
     if not isinstance(name, str | Path) or not str(name):
         raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
     folder = EMBEDDED if name == "embedded" else Path(name)
-    reason = no_file(folder / _ADAPTER)
+    reason = why_not_a_file(folder / _ADAPTER)
     if reason not in (None, "does not exist"):
         raise ModelError(f"{folder / _ADAPTER}: {reason}; give the folder of a saved transformers model, or a hub id")
     if (folder / _ADAPTER).is_file():
@@ -34,7 +34,7 @@ def located(name: str | Path) -> Path:
     elif folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: holds no config.json; give the folder of a saved transformers model")
     if (folder / "config.json").is_file():
-        _held(folder / "config.json")
+        _read_object(folder / "config.json")
     if folder.is_dir() and not list(folder.glob("*.safetensors")):
         raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
     if not folder.is_dir() and (folder.is_absolute() or str(name).startswith(".") or str(name).count("/") > 1):
@@ -43,37 +43,37 @@ def located(name: str | Path) -> Path:
 
 
 def base_of(source: str) -> str:
-    """Return the folder or hub id of the model that a folder's peft adapter was trained on; of any other its own."""
+    """Return the folder or hub id of the base model of a peft adapter; for any other model, its own."""
     folder = Path(source)
     if (folder / "config.json").is_file() or not (folder / _ADAPTER).is_file():
         return source
-    return str(_held(folder / _ADAPTER)["base_model_name_or_path"])
+    return str(_read_object(folder / _ADAPTER)["base_model_name_or_path"])
 
 
 def processor_of(source: str) -> str:
-    """Return where the processor is: in the folder, or with the model that its adapter was trained on."""
+    """Return the folder or hub id of the processor: the model's, or that of its adapter's base model."""
     return source if list(Path(source).glob("*processor_config.json")) else base_of(source)
 
 
-def learned_at(name: str | Path, inside: str, outside: str) -> Path:
-    """Return where what mmhall has learnt about a model is looked for: in its folder, else among the user's settings.
+def find_learned_path(name: str | Path, inside: str, outside: str) -> Path:
+    """Return the path of tuned or fitted values of a model: in its folder, otherwise in the user's settings.
 
     Args:
-        name: As `mmhall.load` takes it.
-        inside: Its name in a model's folder.
-        outside: Its name below mmhall's settings ($XDG_CONFIG_HOME, else ~/.config), "{}" for the model's.
+        name: Name of the model, as for `mmhall.load`.
+        inside: File name in the folder of a model.
+        outside: Path in mmhall's settings ($XDG_CONFIG_HOME, otherwise ~/.config), with "{}" for the model's name.
     """
-    if name != "embedded" and no_file(Path(name)) == "is a folder":
+    if name != "embedded" and why_not_a_file(Path(name)) == "is a folder":
         return Path(name) / inside
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return settings / "mmhall" / outside.format(files.file_name(str(name)))
 
 
 def _check_adapter(folder: Path) -> None:
-    """Refuse a folder of peft's that cannot be loaded.
+    """Check that the peft adapter in a folder can be loaded.
 
     Raises:
-        ModelError: peft is not installed, or something is missing.
+        ModelError: peft is not installed, or a part of the adapter is missing.
     """
     merge = f"or merge it into its model with {MERGE}"
     if find_spec("peft") is None:
@@ -82,29 +82,29 @@ def _check_adapter(folder: Path) -> None:
         raise ModelError(
             f"{folder}: holds no {_ADAPTER_WEIGHTS}; save the adapter with peft's save_pretrained, {merge}"
         )
-    base = _held(folder / _ADAPTER).get("base_model_name_or_path")
+    base = _read_object(folder / _ADAPTER).get("base_model_name_or_path")
     if not (folder / "config.json").is_file() and not (isinstance(base, str) and base):
         raise ModelError(
-            f"{folder / _ADAPTER}: names no base_model_name_or_path; name the adapter's model there, {merge}"
+            f"{folder / _ADAPTER}: has no base_model_name_or_path; add the name of the base model, {merge}"
         )
     if isinstance(base, str) and Path(base).is_absolute() and not Path(base).is_dir():
         raise ModelError(
-            f"{folder / _ADAPTER}: its model {base} does not exist; correct base_model_name_or_path, {merge}"
+            f"{folder / _ADAPTER}: its base model {base} does not exist; correct base_model_name_or_path, {merge}"
         )
 
 
-def _held(file: Path) -> dict[str, object]:
-    """Return what a JSON file describes.
+def _read_object(file: Path) -> dict[str, object]:
+    """Read the object in a JSON file.
 
     Raises:
-        ModelError: It cannot be read, or describes nothing.
+        ModelError: The file cannot be read, or holds no JSON object.
     """
     try:
-        held = json.loads(files.read_text(file))
+        content = json.loads(files.read_text(file))
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror}; get an intact copy") from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{file}: is damaged: it is no JSON ({error}); get an intact copy") from error
-    if not isinstance(held, dict):
-        raise ModelError(f"{file}: is damaged: it holds no object; get an intact copy")
-    return held
+        raise ModelError(f"{file}: is damaged: it is not JSON ({error}); get an intact copy") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{file}: is damaged: it holds no JSON object; get an intact copy")
+    return content

@@ -35,7 +35,7 @@ def write_records(records: Records, path: Path, columns: Mapping[str, type], *, 
     """
     write = writer(path, force=force)
     try:
-        with files.whole(path) as scratch:
+        with files.atomic_path(path) as scratch:
             write(records, scratch, columns)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error

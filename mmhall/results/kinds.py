@@ -39,7 +39,7 @@ def seems(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(4096)
         known = next((what for mark, what in _STARTS.items() if start.startswith(mark)), None)
-        text = files.encoding(path)
+        text = files.detect_encoding(path)
         if known is not None or (b"\0" in start and text != "utf-16"):
             return known or "a binary file"
         return _of_text(files.read_text(path))

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mmhall.errors import RunError
-from mmhall.files import no_file
+from mmhall.files import why_not_a_file
 from mmhall.text import without_home
 
 FILE = "run.sqlite"
@@ -156,7 +156,7 @@ class Store:
             RunError: It cannot be made or written, or holds a run that is damaged or of another version.
         """
         base = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
-        reason = no_file(folder / FILE)
+        reason = why_not_a_file(folder / FILE)
         if reason not in (None, "does not exist"):
             raise RunError(f"{folder}: cannot be a run folder: {FILE} in it {reason}; choose another --out")
         if not base.is_dir():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmhall.errors import DataError
-from mmhall.words import text_tokens
+from mmhall.words import tokenize_answer
 
 USUAL = 50  # pairs, below which what is found may well be chance
 
@@ -109,4 +109,4 @@ def uneven(pairs: PairSet, tokenizer: Any) -> list[str]:
 
 
 def _last(tokenizer: Any, text: str) -> int:
-    return text_tokens(tokenizer, text)[-1]
+    return tokenize_answer(tokenizer, text)[-1]

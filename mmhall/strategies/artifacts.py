@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mmhall import files
 from mmhall.errors import DataError, ModelError, OptionError
-from mmhall.models import chat_template, contrasted, differing, facts, learned_at, warn_if_unknown
+from mmhall.models import chat_template, differing_facts, facts, find_learned_path, format_differences, warn_if_unknown
 from mmhall.options import parse
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Artifact:
         try:
             tensors.parent.mkdir(parents=True, exist_ok=True)
             for file, content in ((tensors, self.content), (facts, told.encode())):
-                with files.whole(file) as scratch:
+                with files.atomic_path(file) as scratch:
                     scratch.write_bytes(content)
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from error
@@ -158,14 +158,14 @@ class Artifact:
             "chat_template": chat_template(adapter),
             "processor": dict(processor or {}),
         }
-        differ = differing(kept, own)
+        differ = differing_facts(kept, own)
         if None not in (kept.get("revision"), own["revision"]) and kept["revision"] != own["revision"]:
             differ.append("revision")
         differ += [key for key in ("chat_template", "processor") if kept.get(key) != own[key]]
         if differ:
             raise ModelError(
                 f"{self._named}: was fitted on {kept['name']!r}, which differs from this model "
-                f"({contrasted(differ, kept, own)}); {_WAYS}"
+                f"({format_differences(differ, kept, own)}); {_WAYS}"
             )
         warn_if_unknown(self._named, kept, own)
 
@@ -193,7 +193,7 @@ def read(path: str | Path) -> Artifact:
     """
     tensors, held = pair_of(path)
     for file in (held, tensors):
-        reason = files.no_file(file)
+        reason = files.why_not_a_file(file)
         if reason is not None:
             raise DataError(f"{file}: {reason}; an artifact is two files, {tensors.name} and {held.name}; {_WAYS}")
     told = _facts(held)
@@ -248,7 +248,7 @@ def place(name: str | Path) -> Path:
     Args:
         name: As `mmhall.load` takes it.
     """
-    return learned_at(name, "mmhall", "artifacts/{}")
+    return find_learned_path(name, "mmhall", "artifacts/{}")
 
 
 def find(name: str | Path, where: Where) -> list[Artifact]:
@@ -267,7 +267,7 @@ def find(name: str | Path, where: Where) -> list[Artifact]:
     if where is not None and (not isinstance(where, str | Path) or not str(where)):
         raise OptionError("load", "artifacts", where, "a file or folder written by `mmhall fit`, or False for none")
     folder = place(name) if where is None else Path(where)
-    reason = files.no_file(folder)
+    reason = files.why_not_a_file(folder)
     if where is not None and reason not in (None, "is a folder") and folder.suffix not in (TENSORS, FACTS):
         raise DataError(f"{where}: {reason}; {_WAYS}")
     if reason == "is a folder":
@@ -286,7 +286,7 @@ def _claims(file: Path) -> bool:
     Raises:
         DataError: It cannot be read.
     """
-    if files.no_file(file) is not None:
+    if files.why_not_a_file(file) is not None:
         return False
     try:
         with file.open("rb") as opened:
@@ -349,7 +349,7 @@ def check_target(path: Path, strategy: str) -> None:
         DataError: Something else is there.
     """
     tensors, facts = pair_of(path)
-    there = [file for file in (facts, tensors) if files.no_file(file) != "does not exist"]
+    there = [file for file in (facts, tensors) if files.why_not_a_file(file) != "does not exist"]
     if not there:
         return
     held = _facts(facts)["strategy"] if there[0] == facts else "something else"

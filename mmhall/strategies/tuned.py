@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mmhall import files
 from mmhall.errors import DataError, MmhallError, ModelError, OptionError, UnknownNameError
-from mmhall.models import contrasted, described, differing, facts, learned_at, warn_if_unknown
+from mmhall.models import describe_model, differing_facts, facts, find_learned_path, format_differences, warn_if_unknown
 from mmhall.options import rules
 from mmhall.strategies import Strategy, strategy
 from mmhall.strategies._learned import LearnedStrategy
@@ -33,7 +33,7 @@ def place(name: str | Path) -> Path:
     Args:
         name: As `mmhall.load` takes it.
     """
-    return learned_at(name, FILE, "tuned/{}.json")
+    return find_learned_path(name, FILE, "tuned/{}.json")
 
 
 def find(name: str | Path, where: Where) -> Path | None:
@@ -50,10 +50,10 @@ def find(name: str | Path, where: Where) -> Path | None:
     if where is False:
         return None
     if where is None:
-        return found if files.no_file(found := place(name)) is None else None
+        return found if files.why_not_a_file(found := place(name)) is None else None
     if not isinstance(where, str | Path) or not str(where):
         raise OptionError("load", "tuned", where, "a file written by `mmhall tune`, or False for none")
-    reason = files.no_file(Path(where))
+    reason = files.why_not_a_file(Path(where))
     if reason is not None:
         raise DataError(f"{where}: {reason}; give a file written by `mmhall tune`, or tuned=False for none")
     return Path(where)
@@ -142,9 +142,9 @@ def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
         ModelError: They were, naming what differs.
     """
     model, own = held["model"], facts(adapter)
-    differ = differing(model, own)
+    differ = differing_facts(model, own)
     if differ:
-        told = contrasted(differ, model, own)
+        told = format_differences(differ, model, own)
         raise ModelError(
             f"{path}: was tuned for {model['name']!r} with other weights than this model's ({told}); {_WAYS}"
         )
@@ -159,7 +159,7 @@ def write(path: Path, held: Mapping[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.whole(path) as scratch:
+        with files.atomic_path(path) as scratch:
             scratch.write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from error
@@ -190,8 +190,8 @@ def started(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[s
         DataError: The file is damaged.
         ModelError: It is another model's.
     """
-    own = described(adapter, identity)
-    if files.no_file(path) == "does not exist":
+    own = describe_model(adapter, identity)
+    if files.why_not_a_file(path) == "does not exist":
         return {"format": FORMAT, "model": own, "strategies": {}}
     held = read(path)
     belongs(path, held, adapter)

@@ -14,8 +14,8 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
-from mmhall._transformers.calls import CACHE, captured, first_inputs, grown, next_inputs
-from mmhall._transformers.settings import Resolved
+from mmhall._transformers.calls import CACHE, capture_generate, extend_inputs, first_inputs, next_inputs
+from mmhall._transformers.settings import ResolvedSettings
 from mmhall.attention._hook import NAME
 from tests.generation.reference import EMPTY, FAMILIES, QUIET, REQUESTS, built, ours, theirs
 
@@ -27,8 +27,8 @@ HELD = (DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer, EMPTY)
 def handed(name, requests=REQUESTS[:2], **settings):
     """What `generate` hands over in place of its own decoding."""
     inputs = ours(name).inputs(requests)
-    config = Resolved(max_new_tokens=5, pad_token_id=0, eos_token_id=2, **settings)
-    return inputs, captured(theirs(name), inputs, config)
+    config = ResolvedSettings(max_new_tokens=5, pad_token_id=0, eos_token_id=2, **settings)
+    return inputs, capture_generate(theirs(name), inputs, config)
 
 
 def prefilled(name):
@@ -42,7 +42,7 @@ def prefilled(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_generate_hands_over_a_prepared_request(name):
     inputs, (model, ids, kwargs, cache, processors, criteria, config) = handed(name, repetition_penalty=1.5)
-    user = "calls.captured"
+    user = "calls.capture_generate"
     assert torch.equal(ids, inputs["input_ids"]), f"the prompt is not handed over as it was; {user}"
     assert type(cache) is DynamicCache, f"no DynamicCache but a {type(cache).__name__}; {user}"
     assert cache.get_seq_length() == 0, f"the cache is not empty; {user}"
@@ -91,7 +91,7 @@ def test_inputs_of_a_step_are_prepared_as_asked(name):
     model, ids, kwargs, cache = prefilled(name)
     user = "calls.next_inputs"
     longer = torch.cat([ids, ids[:, -1:]], dim=1)
-    step = next_inputs(model, longer, grown(model, kwargs, 1), cache, 1)
+    step = next_inputs(model, longer, extend_inputs(model, kwargs, 1), cache, 1)
     assert step["input_ids"].shape == (2, 1), f"next_sequence_length=1 does not leave the last token; {user}"
     assert step[CACHE] is cache, f"the cache is not passed on; {user}"
     assert step.get("pixel_values") is None, f"pictures are read again at every step; {user}"
@@ -115,7 +115,7 @@ def test_kwargs_grow_by_one_position_a_step(name):
         "attention_mask": torch.tensor([[0, 1], [1, 1]]),
         "position_ids": torch.tensor([[[0, 3], [0, 5]]]),
     }
-    longer = grown(model, given, 2)
+    longer = extend_inputs(model, given, 2)
     wanted = {
         "token_type_ids": [[0, 1, 1, 1], [1, 1, 1, 1]],
         "mm_token_type_ids": [[1, 0, 0, 0], [0, 1, 0, 0]],
@@ -153,7 +153,7 @@ def test_layers_hold_what_is_joined(name):
 
 
 def test_sliding_layers_hold_on_to_what_they_would_drop():
-    user = "caches.keep"
+    user = "caches.keep_rows"
     cache = DynamicCache()
     cache.layers.append(DynamicSlidingWindowLayer(5))
     layer, states = cache.layers[0], torch.arange(9.0)[None, None, :, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import GenerationConfig
 
-from mmhall._transformers.settings import Resolved, bare_settings, own_settings
+from mmhall._transformers.settings import ResolvedSettings, checkpoint_settings, minimal_settings
 from mmhall.errors import OptionError
 from mmhall.generation._prepare import prepare
 from mmhall.generation._settings import Settings
@@ -45,7 +45,7 @@ def test_a_generation_config_tells_what_it_was_given():
 def test_generate_fills_nothing_in(adapter):
     """Stop strings would ask for a tokenizer, a static cache and none would break decoding."""
     inputs = adapter.inputs(REQUESTS[:1])
-    made = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, 4))
+    made = prepare(adapter.model_for(inputs), inputs, minimal_settings(adapter.generator, 4))
     assert (made.config.stop_strings, made.config.repetition_penalty) == (None, 1.0)
     assert (made.config.use_cache, made.config.cache_implementation) == (True, None)
     assert len(made.processors) == 0
@@ -67,7 +67,7 @@ def test_what_is_up_to_mmhall_is_decided(adapter):
 
 
 def test_a_value_can_be_changed_but_not_filled_in():
-    config = Resolved(max_new_tokens=3)
+    config = ResolvedSettings(max_new_tokens=3)
     config.update(defaults_only=True, allow_custom_entries=True, stop_strings=["x"], strange=1)
     assert (config.stop_strings, hasattr(config, "strange")) == (None, False)
     config.update(stop_strings=["x"])
@@ -91,18 +91,18 @@ def test_a_value_can_be_changed_but_not_filled_in():
 )
 def test_what_mmhall_does_not_do_is_refused_by_name(name, value):
     with pytest.raises(OptionError, match=f"generation settings: {name} must be"):
-        Resolved(max_new_tokens=3, **{name: value})
+        ResolvedSettings(max_new_tokens=3, **{name: value})
 
 
 @pytest.mark.parametrize("name", ["guidance_scale", "num_beam_groups", "penalty_alpha"])
 def test_a_value_that_asks_for_nothing_is_fine(name):
-    Resolved(max_new_tokens=3, **{name: {"penalty_alpha": 0}.get(name, 1)})
+    ResolvedSettings(max_new_tokens=3, **{name: {"penalty_alpha": 0}.get(name, 1)})
 
 
 def test_sampling_values_are_dropped_where_nothing_is_drawn(caplog):
     """transformers would warn that they are ignored."""
     values = {"max_new_tokens": 3, "temperature": 0.6, "top_k": 20, "top_p": 0.9}
-    greedy, drawn = Resolved(**values), Resolved(do_sample=True, **values)
+    greedy, drawn = ResolvedSettings(**values), ResolvedSettings(do_sample=True, **values)
     assert (greedy.temperature, greedy.top_k, greedy.top_p) == (None, None, None)
     assert (drawn.temperature, drawn.top_k, drawn.top_p) == (0.6, 20, 0.9)
     assert not caplog.records
@@ -115,9 +115,9 @@ def test_the_model_that_decodes_says_where_texts_end(monkeypatch):
     assert adapter.generator is inner
     monkeypatch.setattr(adapter.model, "generation_config", GenerationConfig(repetition_penalty=3.0, eos_token_id=9))
     monkeypatch.setattr(inner, "generation_config", GenerationConfig(eos_token_id=7))
-    assert own_settings(adapter.generator) == {"eos_token_id": 7, "stop_strings": [], **_version(inner)}
+    assert checkpoint_settings(adapter.generator) == {"eos_token_id": 7, "stop_strings": [], **_version(inner)}
     inputs = adapter.inputs(REQUESTS[:1])
-    made = prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, 4))
+    made = prepare(adapter.model_for(inputs), inputs, minimal_settings(adapter.generator, 4))
     assert (made.config.eos_token_id, len(made.processors)) == (7, 0)
 
 

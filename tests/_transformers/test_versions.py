@@ -60,7 +60,9 @@ def run(folder, version, *command):
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, cwd=folder)
 
 
-@pytest.mark.parametrize(("version", "found"), [("4.40.0", "found 4.40.0"), ("9.0.0", "found 9.0.0"), (None, "none")])
+@pytest.mark.parametrize(
+    ("version", "found"), [("4.40.0", "found 4.40.0"), ("9.0.0", "found 9.0.0"), (None, "not installed")]
+)
 def test_a_command_says_so_in_one_line(tmp_path, version, found):
     """Before anything is imported that such a version lacks."""
     done = run(tmp_path, version, "-m", "mmhall", "show", "vhr", "--model", "embedded")

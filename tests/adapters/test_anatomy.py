@@ -168,7 +168,7 @@ def test_the_tower_runs_once_a_pass_its_layers_in_order_and_on_pictures_alone(ad
         ran.clear()
         bare = adapter.without_image(inputs)
         with torch.no_grad():
-            adapter.entry(bare)(**bare)
+            adapter.model_for(bare)(**bare)
         assert not ran
     inside = set(vision.module.modules())
     assert inside >= set(vision.layers)

@@ -115,7 +115,7 @@ def test_a_prompt_needs_no_picture(adapter):
     assert inputs.keys() <= set(PER_POSITION)
     assert not adapter.placeholders(inputs["input_ids"]).any()
     assert adapter.image_tokens(adapter.inputs([Request(SHORT)])) == 0
-    written = adapter.entry(inputs).generate(**inputs, max_new_tokens=2, min_new_tokens=2, do_sample=False)
+    written = adapter.model_for(inputs).generate(**inputs, max_new_tokens=2, min_new_tokens=2, do_sample=False)
     assert written.shape == (2, inputs["input_ids"].shape[1] + 2)
 
 
@@ -179,7 +179,7 @@ def test_the_q_former_reads_typed_special_tokens_as_text_too(adapter, wide):
 
 def test_a_prompt_that_types_every_possible_marker_is_refused(adapter, wide):
     for images in ((), (wide,)):
-        with pytest.raises(PromptError, match="contains '<pad>', which means something to this model"):
+        with pytest.raises(PromptError, match="contains '<pad>', which is a special token of this model"):
             adapter.inputs([Request("What are <pad> and <unk>?", images)])
 
 

@@ -28,7 +28,7 @@ def test_it_answers_and_is_given_back_as_it_was():
 
 @pytest.mark.skipif(transformers.__version__ != "5.24.0", reason="other versions can run it")
 def test_transformers_alone_cannot_run_it():
-    """Once this fails, `completed_outputs` has done its work and can go, with the version that needs it."""
+    """Once this fails, `add_missing_outputs` has done its work and can go, with the version that needs it."""
     model, _ = as_loaded()
     inputs = LVLM(*ZOO["llama4"]()).adapter.inputs([Request("What?", (Image.new("RGB", (40, 40)),))])
     with pytest.raises(AttributeError, match="image_outputs"):

@@ -158,7 +158,7 @@ def test_a_family_without_a_chat_format_takes_a_single_message(lvlm, wide):
         [{"role": "system", "content": "Be brief."}, user(IMAGE, "What is it?")],
         [user(IMAGE, "What?"), {"role": "assistant", "content": "A cat."}, user("Sure?")],
     ):
-        with pytest.raises(PromptError, match="has no chat format; ask in a single message of the user's"):
+        with pytest.raises(PromptError, match="has no chat format; ask in a single user message"):
             lvlm.generate(wide, messages, max_new_tokens=3)
 
 
@@ -204,7 +204,7 @@ def test_pictures_and_places_that_do_not_match_are_counted(wide, given, places):
         ([user({"type": "image", "url": "http://a/b.png"}, "a")], "part 1: url is not read, as nothing is fetched"),
         ([user({"type": "image_url", "image_url": {"url": "data:"}}, "a")], "image_url is not read, .* file as path"),
         ([user({"type": "image", "image": "https://a/b.png"}, "a")], "https://a/b.png is not fetched"),
-        ([user({"type": "image", "image": "a.png", "path": "a.png"}, "a")], "brings its picture twice"),
+        ([user({"type": "image", "image": "a.png", "path": "a.png"}, "a")], "has its picture twice"),
         ([user({"type": "image", "base64": "AA"}, "a")], "part 1 has 'base64', which is not read"),
         ([{**user("a"), "tool_calls": [1]}], "message 1 has 'tool_calls', which is not read"),
     ],
@@ -221,8 +221,8 @@ def test_a_conversation_is_written_for_people_to_read():
 
 def test_equal_messages_are_equal_conversations():
     read = read_messages([{"role": "user", "content": "Hi"}])[0]
-    assert read == Conversation.asking("Hi", 0) == Conversation((Turn("user", ("Hi",)),))
-    assert len({read, Conversation.asking("Hi", 0)}) == 1
+    assert read == Conversation.from_prompt("Hi", 0) == Conversation((Turn("user", ("Hi",)),))
+    assert len({read, Conversation.from_prompt("Hi", 0)}) == 1
 
 
 # What a template may do to messages. Each writes a user's single message as it should.
@@ -274,7 +274,7 @@ def rendered(template, messages):
 )
 def test_a_template_that_would_ask_something_else_is_refused(template, messages, said):
     assert "What" in rendered(template, [user(IMAGE, "What?")])
-    with pytest.raises(ModelError, match=f"its chat template cannot write these messages: .*{said}.*; give another"):
+    with pytest.raises(ModelError, match=f"its chat template cannot render these messages: .*{said}.*; set another"):
         rendered(template, messages)
 
 
@@ -307,7 +307,7 @@ def test_pictures_go_where_they_stand_in_a_string_if_the_template_moves_those_of
 
 
 def test_texts_that_make_up_a_special_token_together_are_refused(wide):
-    with pytest.raises(PromptError, match=r"make up '<image>', which means something to this model"):
+    with pytest.raises(PromptError, match=r"together form '<image>', which is a special token of this model"):
         LVLM(*built("llava")).generate(wide, [user(IMAGE, "What is <ima", "ge>?")])
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmhall.adapters._base import Request
-from mmhall.adapters._prompts import words_asked
+from mmhall.adapters._prompts import find_words
 from tests.zoo import ZOO
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -149,7 +149,7 @@ def test_inputs_that_are_padded_on_the_right(adapter, wide, tall):
     ],
 )
 def test_words_are_found_where_the_template_has_them(own, others, read, wanted):
-    assert words_asked(own, others, read) == range(*wanted)
+    assert find_words(own, others, read) == range(*wanted)
 
 
 def test_a_tokenizer_of_whole_words(embedded, pictures):

@@ -58,13 +58,13 @@ def test_words_that_look_like_a_part_do_not_choose_the_form(wide):
 
 
 def test_a_template_that_leaves_pictures_out_is_refused(wide):
-    with pytest.raises(ModelError, match=r"leaves pictures out; give another with chat_template=.*--chat-template"):
+    with pytest.raises(ModelError, match=r"leaves pictures out; set another with chat_template=.*--chat-template"):
         with_template("llava", FORGETS).generate(wide, "What?", max_new_tokens=2)
     assert with_template("llava", FORGETS).generate(None, "What?", max_new_tokens=2).text is not None
 
 
 def test_a_processor_without_a_template_says_how_to_give_one(wide):
-    with pytest.raises(ModelError, match=r"the processor has none; give one with chat_template=.*--chat-template"):
+    with pytest.raises(ModelError, match=r"the processor has none; set one with chat_template=.*--chat-template"):
         with_template("qwen2_5_vl", None).generate(wide, "What?", max_new_tokens=2)
 
 

@@ -91,7 +91,7 @@ def test_image_free_inputs_are_padded_on_the_left_and_can_be_answered(adapter, w
     assert same(bare, adapter.stack([adapter.without_image(adapter.inputs([request])) for request in requests]))
     assert bare["attention_mask"][0].tolist() == sorted(bare["attention_mask"][0].tolist())
     assert bare["attention_mask"].sum(dim=1)[0] < bare["input_ids"].shape[1]
-    written = adapter.entry(bare).generate(**bare, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    written = adapter.model_for(bare).generate(**bare, max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert written.shape == (2, bare["input_ids"].shape[1] + 3)
 
 
@@ -107,7 +107,7 @@ def test_a_replacement_stands_once_for_each_run_of_image_positions(adapter, wide
         at = (ids == unknown).nonzero()[:, 0]
         assert torch.equal(ids[ids != unknown], bare["input_ids"][row][bare["attention_mask"][row] == 1])
         assert at.tolist() == list(range(int(at[0]), int(at[0]) + runs))
-    written = adapter.entry(replaced).generate(**replaced, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    written = adapter.model_for(replaced).generate(**replaced, max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert written.shape == (2, replaced["input_ids"].shape[1] + 3)
 
 
@@ -196,7 +196,7 @@ def test_constant_pixels_work_where_requests_have_different_numbers_of_pictures(
 def teacher_forced(adapter, inputs, answer):
     """Logits after the prompt and after each token of an answer, in one pass over all of it."""
     config = Settings(max_new_tokens=1).resolved(adapter.generator)
-    whole = prepared(adapter, adapter.extended(inputs, answer), config)
+    whole = prepared(adapter, adapter.append_answer(inputs, answer), config)
     whole.kwargs.pop("logits_to_keep", None)
     read = whole.model.prepare_inputs_for_generation(whole.input_ids, is_first_iteration=True, **whole.kwargs)
     return whole.model(**read, return_dict=True).logits[:, -answer.shape[1] - 1 :].float()
@@ -229,7 +229,7 @@ def test_an_answer_read_at_once_gives_the_logits_of_decoding_it(adapter, wide, t
 def test_an_extended_batch_holds_the_prompt_and_then_the_answer(adapter, wide, tall):
     inputs = adapter.inputs(pair(wide, tall))
     answer = torch.tensor([[70, 71, 72], [73, 74, 75]])
-    extended = adapter.extended(inputs, answer)
+    extended = adapter.append_answer(inputs, answer)
     length = inputs["input_ids"].shape[1]
     assert torch.equal(extended["input_ids"][:, length:], answer)
     assert extended["attention_mask"][:, length:].all()
@@ -241,6 +241,6 @@ def test_an_extended_batch_holds_the_prompt_and_then_the_answer(adapter, wide, t
 
 def test_a_placeholder_in_an_answer_holds_no_picture(adapter, wide):
     inputs = adapter.inputs([Request(SHORT, (wide,))])
-    extended = adapter.extended(inputs, torch.tensor([[70, adapter.image_token_id, 71]]))
+    extended = adapter.append_answer(inputs, torch.tensor([[70, adapter.image_token_id, 71]]))
     assert adapter.placeholders(extended["input_ids"]).sum() == adapter.placeholders(inputs["input_ids"]).sum()
     assert logits(adapter, extended).isfinite().all()

@@ -27,7 +27,7 @@ def hooked(adapter, inputs):
 
                 hooks.append(part.register_forward_pre_hook(take))
     with torch.no_grad():
-        adapter.entry(inputs)(**inputs, use_cache=False)
+        adapter.model_for(inputs)(**inputs, use_cache=False)
     for hook in hooks:
         hook.remove()
     return seen
@@ -41,7 +41,7 @@ def test_it_is_the_distance_of_head_outputs(family):
     found = head_divergence(adapter, inputs, ANSWER)
     tokens = torch.tensor([ANSWER])
     pictured, bare = (
-        hooked(adapter, adapter.extended(variant, tokens)) for variant in (inputs, adapter.without_image(inputs))
+        hooked(adapter, adapter.append_answer(variant, tokens)) for variant in (inputs, adapter.without_image(inputs))
     )
     assert found.values.shape == (len(ANSWER), len(found.layers), adapter.heads)
     for place, layer in enumerate(found.layers):

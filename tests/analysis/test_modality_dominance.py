@@ -38,7 +38,7 @@ def test_it_is_read_off_whole_maps(family):
     found = balance(adapter, inputs, ANSWERS)
     tokens = torch.tensor([ANSWERS[0], (*ANSWERS[1], 0, 0)])
     eager, image = Eager(adapter), adapter.image_mask(inputs["input_ids"])
-    eager.logits(adapter.extended(inputs, tokens))
+    eager.logits(adapter.append_answer(inputs, tokens))
     for row, (got, answer) in enumerate(zip(found, ANSWERS, strict=True)):
         for place, layer in enumerate(got.layers):
             (maps,) = eager.maps[layer]

@@ -450,10 +450,10 @@ def test_siblings_are_tried_and_kept_as_where_columns_are_masked(name):
             tried = torch.stack([tokens(2, step), tokens(2, step + 20), tokens(2, step + 9)], dim=1)
             rows.split(tried)
             logits += rows.logits
-            parents, siblings = torch.tensor([1, 0 if step else 1]), torch.tensor([2, 1])
-            rows.keep(parents, None if step == 2 else siblings)
+            parents, candidates = torch.tensor([1, 0 if step else 1]), torch.tensor([2, 1])
+            rows.keep(parents, None if step == 2 else candidates)
             if step == 2:
-                rows.step(tried[parents, siblings])
+                rows.step(tried[parents, candidates])
         other = rows.taken(torch.tensor([1, 0, 1]))
         other.reread(torch.stack([tokens(3, step) for step in range(3)], dim=1), other.memory)
         rows.step(tokens(2, 7))
@@ -474,7 +474,7 @@ def test_a_prompt_with_its_answer_is_read_in_one_pass():
     adapter = bound("llava")
     inputs = adapter.inputs(BATCH)
     drop, mask = ways("llava", inputs)
-    longer = adapter.extended(inputs, torch.stack([tokens(3, step) for step in range(4)], dim=1))
+    longer = adapter.append_answer(inputs, torch.stack([tokens(3, step) for step in range(4)], dim=1))
     with torch.inference_mode():
         found = []
         for op in (drop, mask):

@@ -69,7 +69,7 @@ def test_tokens_of_other_prompts_are_refused():
     inputs = adapter.inputs(BATCH)
     dropped = some(adapter, inputs)
     for wrong in (dropped[:2], torch.nn.functional.pad(dropped, (1, 0)), dropped[:, 1:]):
-        with pytest.raises(CompositionError, match="which tokens to drop was told of"):
+        with pytest.raises(CompositionError, match="the tokens to drop are those of"):
             stepped(adapter, inputs, Session([Drop(1, lambda wrong=wrong: wrong)]), 0)
 
 

@@ -247,7 +247,7 @@ def test_ops_that_do_not_steer_write_what_the_model_writes_by_itself(case):
 
 
 def test_every_family_passes_the_proof_that_unknown_ones_must(family):
-    family.lvlm.adapter.prove()
+    family.lvlm.adapter.check_attention_hook()
 
 
 def attentions(model):
@@ -411,7 +411,7 @@ def test_a_layer_that_attends_by_itself_fails_the_proof(make):
     layer = model.get_decoder().layers[1]
     layer.self_attn = Aloof(layer.self_attn)
     with pytest.raises(ModelError, match=r"layers \[1\] do not attend through"):
-        LVLM(model, processor).adapter.prove()
+        LVLM(model, processor).adapter.check_attention_hook()
 
 
 def test_an_unknown_family_that_fails_the_proof_is_refused_and_left_as_it_was():

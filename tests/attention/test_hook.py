@@ -9,7 +9,7 @@ import torch
 
 from mmhall._transformers.calls import CACHE
 from mmhall.adapters._base import Request
-from mmhall.attention import Block, Frame, Op, active, reading
+from mmhall.attention import Block, Frame, Op, active, follow_frame
 from mmhall.errors import MmhallWarning, ModelError
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager, Override, Scale, See, Weigh, planned, real, reweighed
@@ -233,7 +233,7 @@ def test_plans_of_two_threads_do_not_mix(llava, inputs):
 
 
 def test_a_plan_acts_on_the_first_of_several_copies_only(llava, inputs):
-    with torch.no_grad(), reading(Frame((Block(llava.adapter.plan([Mute()])), Block(None)))):
+    with torch.no_grad(), follow_frame(Frame((Block(llava.adapter.plan([Mute()])), Block(None)))):
         first, second = llava.model(**inputs).logits
     muted, plain = planned(llava, inputs, Mute()), planned(llava, inputs)
     torch.testing.assert_close(first, muted[0], rtol=0, atol=1e-5)
@@ -254,7 +254,9 @@ def test_a_plan_that_raises_leaves_nothing_behind(llava, inputs):
 
 
 def test_who_asks_for_attention_weights_is_told_that_there_are_none(llava, inputs):
-    with pytest.warns(MmhallWarning, match=r"mmhall's attention returns none; use LVLM\.trace, or close the LVLM"):
+    with pytest.warns(
+        MmhallWarning, match=r"the attention of mmhall returns no attention weights; use LVLM\.trace, or close the LVLM"
+    ):
         llava.model(**inputs, output_attentions=True)
 
 

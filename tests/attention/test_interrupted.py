@@ -7,7 +7,7 @@ import torch
 
 from mmhall.adapters import adapter_for
 from mmhall.attention import Op, active
-from mmhall.attention._passes import current
+from mmhall.attention._passes import current_passes
 from tests.attention.tower import REQUESTS
 from tests.zoo import ZOO
 
@@ -32,6 +32,6 @@ def test_nothing_steers_the_next_pass():
         with pytest.raises(KeyboardInterrupt), active(adapter.plan([op])):
             adapter.model(**inputs)
         op.now = False
-        assert current() is None
+        assert current_passes() is None
         assert torch.equal(adapter.model(**inputs).logits, wanted)
     adapter.close()

@@ -9,20 +9,20 @@ import torch
 from torch import nn
 
 from mmhall.attention import _linears as linears, few_rows
-from mmhall.attention._linears import close_linears, open_linears
+from mmhall.attention._linears import patch_linears, restore_linears
 
 
 @pytest.fixture
 def paying(monkeypatch):
     """A CPU on which the other order is the faster one."""
-    monkeypatch.setattr(linears, "pays_off", lambda: True)
+    monkeypatch.setattr(linears, "is_swapped_faster", lambda: True)
 
 
 @pytest.fixture(params=[True, False], ids=["bias", "no bias"])
 def layer(request, paying):
     torch.manual_seed(0)
     made = nn.Linear(96, 130, bias=request.param)
-    open_linears([made])
+    patch_linears([made])
     return made
 
 
@@ -61,7 +61,7 @@ def test_a_copy_multiplies_with_its_own_weights(layer):
 
 
 def test_closed_it_is_torchs_own_again(layer):
-    close_linears([layer])
+    restore_linears([layer])
     assert "forward" not in vars(layer)
 
 
@@ -69,10 +69,10 @@ def test_the_faster_order_is_taken(monkeypatch):
     """Whichever it is here: measured once, and nothing is touched where it would not pay."""
     times = iter([[2.0], [1.0], [1.0], [2.0]])
     monkeypatch.setattr(linears, "repeat", lambda *_, **__: next(times))
-    assert [linears.pays_off.__wrapped__() for _ in range(2)] == [True, False]
-    monkeypatch.setattr(linears, "pays_off", lambda: False)
+    assert [linears.is_swapped_faster.__wrapped__() for _ in range(2)] == [True, False]
+    monkeypatch.setattr(linears, "is_swapped_faster", lambda: False)
     layer = nn.Linear(4, 4)
-    open_linears([layer])
+    patch_linears([layer])
     assert "forward" not in vars(layer)
 
 
@@ -87,7 +87,7 @@ def test_special_weights_are_left_alone(paying, kind):
         layer.weight = nn.Parameter(torch.Tensor._make_subclass(Quantised, layer.weight.data), requires_grad=False)
     if kind == "bfloat16":
         layer.bfloat16()
-    open_linears([layer])
+    patch_linears([layer])
     assert "forward" not in vars(layer)
 
 
@@ -95,9 +95,9 @@ def test_a_forward_of_someone_else_stays(layer):
     """Offloading puts hooks there."""
     other, calls = nn.Linear(4, 4), []
     other.forward = lambda x, own=other.forward: calls.append(1) or own(x)
-    open_linears([other])
+    patch_linears([other])
     other(torch.randn(1, 4))
-    close_linears([other])
+    restore_linears([other])
     other(torch.randn(1, 4))
     assert calls == [1, 1]
 
@@ -108,5 +108,5 @@ def test_subclasses_with_a_forward_of_their_own_are_left_alone():
             return super().forward(x), "more"
 
     router = Router(4, 4)
-    open_linears([router])
+    patch_linears([router])
     assert router(torch.randn(1, 4))[1] == "more"

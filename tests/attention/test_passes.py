@@ -96,7 +96,7 @@ def test_a_static_cache_is_read_and_steered_as_a_dynamic_one(name):
 
 def test_sliding_layers_of_a_static_cache_are_refused_where_columns_are_asked_for():
     """Full layers are not, nor are states, whose rows stand where they stand."""
-    with pytest.raises(ModelError, match="static cache does not tell which positions a sliding layer holds"):
+    with pytest.raises(ModelError, match="the positions in a sliding layer are unknown with a static cache"):
         generate("gemma3", [Note()], cache_implementation="static")
     full = Note(kinds=frozenset({"full"}))
     write = Write("out", layers={0})
@@ -181,9 +181,9 @@ def test_key_columns_are_at_the_positions_that_a_call_tells(name):
         for token in tokens.T:
             rows.step(token)
         for part, note in zip((inputs, blind), notes, strict=True):
-            whole, longer = Note(SELF_ATTENTION), adapter.extended(part, tokens)
+            whole, longer = Note(SELF_ATTENTION), adapter.append_answer(part, tokens)
             with active(adapter.plan([whole])):
-                adapter.entry(longer)(**longer, use_cache=False)
+                adapter.model_for(longer)(**longer, use_cache=False)
             keys = {call.layer: call.key for call in whole.calls}
             length = part["input_ids"].shape[1]
             assert {call.layer for call in note.calls} == set(keys)
@@ -260,13 +260,13 @@ def test_passes_of_operas_search_stand_where_they_stand(name):
     config.min_new_tokens = 20
     run(adapter, inputs, strategy("opera", num_attn_candidates=3, threshold=1), config, watch=watch)
     for call in note.calls:
-        siblings = call.where.frame.siblings
-        kinds.add("prompt" if call.prefill else "tried" if siblings else "anew" if call.count > 1 else "step")
+        candidates = call.where.frame.candidates
+        kinds.add("prompt" if call.prefill else "tried" if candidates else "anew" if call.count > 1 else "step")
         assert call.offset == 0
         assert call.key.shape[2] == call.start + call.count
         if call.prefill:
             assert (call.step, call.start, call.count) == (0, 0, length)
-        elif siblings:
+        elif candidates:
             assert (call.count, call.start) == (3, length + call.step - 1)
         else:
             assert call.step == call.key.shape[2] - length
@@ -285,13 +285,13 @@ def test_what_is_read_a_second_time_says_so(name):
         _, rows = opened(adapter, inputs, Session([note], reread=True), config)
         rows.step(torch.tensor([90, 91]))
     calls = [call for call in note.calls if call.layer == note.calls[0].layer]
-    count = 1 if adapter.forgets else length
+    count = 1 if adapter.can_drop_last_token else length
     assert [(call.step, call.start, call.count, call.reread) for call in calls] == [
         (0, 0, length, False),
         (0, length - count, count, True),
         (1, length, 1, False),
     ]
-    assert adapter.forgets == ("linear" not in adapter.kinds)
+    assert adapter.can_drop_last_token == ("linear" not in adapter.kinds)
 
 
 def test_steps_need_the_length_of_the_prompt():
@@ -303,7 +303,7 @@ def test_steps_need_the_length_of_the_prompt():
         adapter.model(**inputs, **{CACHE: cache})
         assert {call.step for call in note.calls} == {0}
         adapter.model(input_ids=torch.tensor([[90]]), **{CACHE: cache})
-        with pytest.raises(ModelError, match="how long the prompt is was not said"):
+        with pytest.raises(ModelError, match="the length of the prompt is unknown"):
             _ = note.calls[-1].step
 
 

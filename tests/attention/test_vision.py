@@ -13,7 +13,7 @@ from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
 from mmhall.attention import ATTENTION, EVERY, VISION, Op, active
 from mmhall.attention._passes import Frame
-from mmhall.attention._plan import Block, reading
+from mmhall.attention._plan import Block, follow_frame
 from mmhall.errors import CompositionError, ModelError
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Session
@@ -292,8 +292,8 @@ def test_ops_that_make_no_sense_are_refused_by_name(llava):
     compares = Op()
     compares.kinds, compares.compares = VISION, True
     for op, error, message in (
-        (Keeps(), CompositionError, "Keeps asks for keys and values to be kept, and a vision tower has none"),
-        (compares, CompositionError, "Op asks for head outputs of another prompt, and a vision tower has none"),
+        (Keeps(), CompositionError, "Keeps needs a key-value cache, but a vision tower has none"),
+        (compares, CompositionError, "Op needs a lockstep reference pass, but a vision tower has none"),
         (
             Blind(),
             CompositionError,
@@ -328,7 +328,7 @@ def test_whose_patches_they_are_is_not_guessed(llava):
     inputs = llava.inputs(REQUESTS)
     gains = torch.tensor([0.5, 1.5])
     for known in (None, dict(inputs)):
-        with pytest.raises(ModelError, match="which patches of the vision tower belong to which prompt is not known"):
+        with pytest.raises(ModelError, match="unknown which patches of the vision tower belong to which prompt"):
             read_by(llava, inputs, llava.plan([Turned(gains)], known))
     alone = llava.inputs(REQUESTS[:1])
     assert torch.equal(read(llava, dict(alone), Turned(gains[:1])), read(llava, alone, Turned(gains[:1])))
@@ -339,7 +339,7 @@ def test_branches_are_not_encoded_in_one_pass(llava):
     blocks = tuple(Block(llava.plan([op], inputs)) for op in (Edit("out", waved), Op()))
     with (
         pytest.raises(ModelError, match="pictures of several branches are encoded in one pass"),
-        reading(Frame(blocks)),
+        follow_frame(Frame(blocks)),
     ):
         plain(llava.model, inputs)
 

@@ -249,7 +249,7 @@ class TestBadInput:
 
     def test_text_file_named_png(self, refused, tmp_path):
         (tmp_path / "a.png").write_text("hello")
-        assert "is not a picture, whatever its name says" in refused("generate", "a.png")
+        assert "is not a picture, despite its name" in refused("generate", "a.png")
 
     def test_truncated_picture(self, refused, tmp_path):
         Image.effect_noise((64, 64), 50).save(tmp_path / "a.png")
@@ -397,7 +397,7 @@ def test_failures_are_told_with_their_reasons_and_may_be_too_many(cli, model_fol
     (reason,) = json.loads(beyond.stdout)["items"][0]["reasons"]["greedy"]
     assert (reason["count"], reason["first"]) == (2, "2")
     assert cli("report", "run", "--html", "page.html").returncode == 0
-    assert "is not a picture, whatever its name says" in Path("page.html").read_text()
+    assert "is not a picture, despite its name" in Path("page.html").read_text()
 
 
 LONG = "x" * 300

@@ -37,9 +37,9 @@ def inputs_of(lvlm, request):
 
 def anew(adapter, inputs, ids):
     """Log-probabilities in one pass over prompt and ids, with no cache: (ids + 1, vocabulary), the last to go on."""
-    whole = adapter.extended(inputs, torch.tensor([ids])) if ids else dict(inputs)
+    whole = adapter.append_answer(inputs, torch.tensor([ids])) if ids else dict(inputs)
     with torch.inference_mode():
-        logits = adapter.entry(whole)(**whole, use_cache=False).logits
+        logits = adapter.model_for(whole)(**whole, use_cache=False).logits
     return logits[0, -len(ids) - 1 :].double().log_softmax(dim=-1)
 
 

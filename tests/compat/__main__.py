@@ -46,7 +46,7 @@ def main(asked: list[str]) -> int:
     print(*unlike[:20], sep="\n", end="\n" * bool(unlike))
     print(f"== {len(list(leaves(told[0])))} answers of the embedded model: {len(unlike) or 'none'} differ")
     if not unlike:
-        allow(max(wanted, key=versions.numbers))
+        allow(max(wanted, key=versions.parse_release))
     return int(bool(unlike))
 
 
@@ -94,9 +94,9 @@ def alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def allow(version: str) -> None:
     """Allow and pin a version that was beyond what mmhall allowed."""
-    if versions.numbers(version) < versions.numbers(versions.UNTESTED):
+    if versions.parse_release(version) < versions.parse_release(versions.UNTESTED):
         return
-    major, minor, *_ = versions.numbers(version)
+    major, minor, *_ = versions.parse_release(version)
     beyond = f"{major}.{minor + 1}"
     for name, pattern, raised in (
         ("pyproject.toml", r'"transformers>=([\d.]+),<[\d.]+"', rf'"transformers>=\1,<{beyond}"'),

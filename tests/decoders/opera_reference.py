@@ -27,8 +27,8 @@ class Pull(Op):
 
     def bias(self, call):
         positions = torch.arange(call.key.shape[2]) + call.offset
-        siblings = call.where.frame.siblings
-        return self._pull[positions.clamp(max=call.start) if siblings else positions][None, None, None]
+        candidates = call.where.frame.candidates
+        return self._pull[positions.clamp(max=call.start) if candidates else positions][None, None, None]
 
     def edit(self, layer, scores):
         return scores + self._pull[: scores.shape[-1]] if layer in self.layers else scores
@@ -84,7 +84,7 @@ class Reference:
         for branch in (*(branch.inputs for branch in self.session.branches), self.inputs):
             batch = self.adapter.stack([branch] * len(answers))
             if len(answers[0]):
-                batch = self.adapter.extended(batch, torch.tensor(answers))
+                batch = self.adapter.append_answer(batch, torch.tensor(answers))
             logits.append(self.eager.logits(batch, **self.edits)[:, -1])
         *others, main = logits
         if self.session.combine is not None:

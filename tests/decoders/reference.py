@@ -62,7 +62,7 @@ class Slow:
         return [held[0][0] if held else torch.empty(0) for held in self.eager.maps]
 
     def longer(self, inputs: Inputs, answer: Sequence[int]) -> Inputs:
-        return self.adapter.extended(inputs, torch.tensor([answer], dtype=torch.long)) if len(answer) else inputs
+        return self.adapter.append_answer(inputs, torch.tensor([answer], dtype=torch.long)) if len(answer) else inputs
 
 
 @cache

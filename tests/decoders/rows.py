@@ -61,7 +61,7 @@ class Reader:
     def logits(self, inputs: Inputs, answer: Sequence[int] = (), **edits: Callable[..., Tensor]) -> Tensor:
         """Return what is predicted at the end of the prompt and at each token of the answer, (1 + answer, V)."""
         self.begin(inputs)
-        longer = self.adapter.extended(inputs, torch.tensor([list(answer)], dtype=torch.long))
+        longer = self.adapter.append_answer(inputs, torch.tensor([list(answer)], dtype=torch.long))
         return self.read(longer, edits)[0, self.length - 1 :].float()
 
     def begin(self, inputs: Inputs) -> None:
@@ -89,12 +89,12 @@ class Instead:
 
     def __init__(self, reader: Reader, inputs: Inputs, **edits: Callable[..., Tensor]) -> None:
         reader.begin(inputs)
-        self.generator, self.extended = reader.adapter.generator, reader.adapter.extended
+        self.generator, self.append_answer = reader.adapter.generator, reader.adapter.append_answer
         self._reader, self._edits = reader, edits
 
     def entry(self, longer: Inputs) -> Callable[..., Any]:
         if "pixel_values" not in longer:
-            return self._reader.adapter.entry(longer)
+            return self._reader.adapter.model_for(longer)
         return lambda **_: SimpleNamespace(logits=self._reader.read(longer, self._edits))
 
 

@@ -85,7 +85,7 @@ def query_of(model: Slow, prompt: str, ids: Tensor) -> list[int]:
     return list(range(start, start + len(own)))
 
 
-def words_of(prompt: str, wanted: Sequence[str]) -> list[int]:
+def split_words(prompt: str, wanted: Sequence[str]) -> list[int]:
     """Tokens of the wanted words, in order of the prompt."""
     found, places = [], []
     for match in re.finditer(r"\w+", prompt):
@@ -153,7 +153,7 @@ def asked(model: Slow, request: Request, words: str | dict[str, tuple[str, ...]]
     image = (ids == model.adapter.image_token_id).nonzero()[:, 0].tolist()
     query = query_of(model, request.prompt, ids)
     named = INFORMATIVE if words == "informative" else words
-    chosen = range(len(query)) if isinstance(named, str) else words_of(request.prompt, named[request.prompt])
+    chosen = range(len(query)) if isinstance(named, str) else split_words(request.prompt, named[request.prompt])
     return Asked(inputs, image, query, [query[at] for at in chosen])
 
 

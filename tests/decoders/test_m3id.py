@@ -44,9 +44,9 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     def reference(adapter, reader, request, answer):
         main = reader.logits(adapter.inputs([request]), answer[:-1])
         bare = adapter.without_image(adapter.inputs([request]))
-        longer = adapter.extended(bare, torch.tensor([answer[:-1]]))
+        longer = adapter.append_answer(bare, torch.tensor([answer[:-1]]))
         with torch.no_grad():
-            other = adapter.entry(longer)(**longer, use_cache=False).logits[0, -len(answer) :]
+            other = adapter.model_for(longer)(**longer, use_cache=False).logits[0, -len(answer) :]
         pairs = enumerate(zip(main, other, strict=True))
         return torch.stack([informed(*logits, written, **options) for written, logits in pairs])
 

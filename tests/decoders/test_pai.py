@@ -35,9 +35,9 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
 
         main = reader.logits(adapter.inputs([request]), answer[:-1], scores=edit)
         bare = adapter.without_image(adapter.inputs([request]))
-        longer = adapter.extended(bare, torch.tensor([answer[:-1]]))
+        longer = adapter.append_answer(bare, torch.tensor([answer[:-1]]))
         with torch.no_grad():
-            other = adapter.entry(longer)(**longer, use_cache=False).logits[0, -len(answer) :]
+            other = adapter.model_for(longer)(**longer, use_cache=False).logits[0, -len(answer) :]
         return torch.stack([guided(*logits, *guidance) for logits in zip(main, other, strict=True)])
 
     check(name, f"pai({given})", reference)

@@ -107,9 +107,9 @@ def test_of_several_pictures_rows_are_behind_the_last_and_columns_before_the_fir
         main = reader.logits(inputs, answer[:-1], **edits)
         if gamma is None:
             return main.log_softmax(-1)
-        longer = adapter.extended(adapter.without_image(inputs), torch.tensor([answer[:-1]]))
+        longer = adapter.append_answer(adapter.without_image(inputs), torch.tensor([answer[:-1]]))
         with torch.no_grad():
-            other = adapter.entry(longer)(**longer, use_cache=False).logits[0, -len(answer) :]
+            other = adapter.model_for(longer)(**longer, use_cache=False).logits[0, -len(answer) :]
         return torch.stack([guided(*logits, gamma, 0.05) for logits in zip(main, other, strict=True)])
 
     check(name, spec, reference, requests)

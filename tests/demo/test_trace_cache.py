@@ -14,7 +14,7 @@ from mmhall.demo.saliency_panel import gaze_html, traced
 from mmhall.demo.state import Desk, Shown
 from mmhall.demo.trace_cache import Traces, look, same_word, size_of
 from mmhall.errors import MmhallError, OptionError
-from mmhall.words import Word, words_of
+from mmhall.words import Word, split_words
 from tests.demo.visitor import as_file
 
 PROMPT = "What is in this image?"
@@ -105,7 +105,7 @@ def desk_of(lvlm, tmp_path):
 def gaze(desk, shown, column=0, word=0):
     answer = shown.columns[column].answer
     *_, traces = traced(desk, shown, column)
-    return gaze_html(shown, traces, words_of(desk.lvlm.adapter.tokenizer, answer.token_ids), (column, word), [], [])
+    return gaze_html(shown, traces, split_words(desk.lvlm.adapter.tokenizer, answer.token_ids), (column, word), [], [])
 
 
 def captions(html):
@@ -141,7 +141,7 @@ def test_a_stopped_answer_is_followed_as_far_as_it_came(embedded, compared, tmp_
 def test_a_screen_reader_hears_what_all_columns_looked_at_once_all_are_read(embedded, compared, tmp_path):
     image, asked, columns, _ = compared(4)
     shown, desk = Shown(image, asked, columns), desk_of(embedded, tmp_path)
-    said = words_of(embedded.adapter.tokenizer, columns[0].answer.token_ids)
+    said = split_words(embedded.adapter.tokenizer, columns[0].answer.token_ids)
     htmls = [gaze_html(shown, list(traces), said, (0, 1), [], []) for traces in traced(desk, shown, 0)]
     assert status(htmls[0]) == ""
     told = [f"{number}, {columns[number - 1].strategy}: {one}." for number, one in enumerate(captions(htmls[1]), 1)]

@@ -86,11 +86,11 @@ def test_objects_are_named_once_in_order():
 
 
 def test_figures_are_means_over_the_tokens_of_a_word(embedded, tokenizer, scene):
-    from mmhall.words import words_of
+    from mmhall.words import split_words
 
     answer = embedded.generate(scene.image, "Please describe this image in detail.", "vdd", uncertainty=True)
     cut = [piece for piece in pieces(tokenizer, answer, None) if piece.word is not None]
-    words = words_of(tokenizer, answer.token_ids)
+    words = split_words(tokenizer, answer.token_ids)
     assert [piece.text for piece in cut] == [word.text for word in words]
     for piece, word in zip(cut, words, strict=True):
         for signal, value in zip(SIGNALS, piece.values, strict=True):

@@ -138,7 +138,7 @@ def other_formats(folder):
         for name in ("a.png", "a.jpg", "a.eps", "a"):
             for content in (script, b"%PDF-1.7", b"<svg/>", b"<!doctype html><html>", b"words"):
                 (folder / name).write_bytes(content)
-                refuses(ImageError, "whatever its name says", open_image, folder / name)
+                refuses(ImageError, "despite its name", open_image, folder / name)
     assert not (folder / "called").exists()
 
 

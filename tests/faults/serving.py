@@ -27,7 +27,7 @@ from mmhall.demo.serve import Address, serving
 from mmhall.demo.share import from_json
 from mmhall.errors import DataError, MmhallError, MmhallWarning, ModelError, OptionError, PluginError
 from mmhall.models._options import LoadOptions
-from mmhall.models._path import EMBEDDED, located
+from mmhall.models._path import EMBEDDED, find_model_path
 from mmhall.results.export import safe
 from mmhall.results.imports import read_answers
 from mmhall.strategies import strategy
@@ -53,7 +53,7 @@ def page(folder):
 def pickled(folder):
     (folder / "config.json").write_text("{}")
     (folder / "pytorch_model.bin").touch()
-    refuses(ModelError, "loads no pickled weights", located, folder)
+    refuses(ModelError, "loads no pickled weights", find_model_path, folder)
     torch.save({"format": "mmhall tuned options, 1"}, folder / "steering.pt")
     refuses(DataError, "is no file of tuned options", read_tuned, folder / "steering.pt")
 

@@ -107,9 +107,11 @@ def anew(adapter: Adapter, session: Session, inputs: Inputs, answer: Sequence[in
     """Next-token scores after an answer: every branch's whole sequence read by itself, with no cache, (vocabulary,)."""
     read = []
     for branch in (inputs, *(branch.inputs for branch in session.branches)):
-        longer = adapter.extended(branch, torch.tensor([answer], dtype=torch.long)) if len(answer) else dict(branch)
+        longer = (
+            adapter.append_answer(branch, torch.tensor([answer], dtype=torch.long)) if len(answer) else dict(branch)
+        )
         with torch.inference_mode():
-            logits = adapter.entry(longer)(**longer, use_cache=False).logits[:, -1].float()
+            logits = adapter.model_for(longer)(**longer, use_cache=False).logits[:, -1].float()
         read.append(logits.log_softmax(dim=-1))
     if session.combine is None:
         return read[0][0]

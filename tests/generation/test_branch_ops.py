@@ -121,9 +121,9 @@ class Reads:
     def __call__(self, answer, _=None):
         written, reader = torch.tensor([list(answer)], dtype=torch.long), blinkered(self._name)
         adapter = ours(self._name)
-        main = reader.read(adapter.extended(self._inputs, written))
+        main = reader.read(adapter.append_answer(self._inputs, written))
         parts = [
-            reader.read(adapter.extended(inputs, written), columns.nonzero()[:, 0], layers)
+            reader.read(adapter.append_answer(inputs, written), columns.nonzero()[:, 0], layers)
             for inputs, columns, layers in self._branches
         ]
         return ((1 + ALPHA) * main - ALPHA * parts[0] - 0.3 * sum(parts[1:])).log_softmax(dim=-1)
@@ -211,7 +211,7 @@ def test_the_main_rows_see_all_and_the_branch_what_it_is_left(name):
         single = adapter.inputs([request])
         columns = hidden(single)[0].nonzero()[:, 0]
         for step in range(NEW):
-            longer = adapter.extended(single, said[index : index + 1, :step])
+            longer = adapter.append_answer(single, said[index : index + 1, :step])
             wanted = blinkered(name).read(longer, columns, op.layers).clamp_min(-1e3)
             size = float(wanted.masked_fill(wanted <= -1e3, 0).abs().max())
             torch.testing.assert_close(steered[1, step, index], wanted, rtol=1e-5, atol=1e-5 * max(5.0, size / 20))
@@ -232,7 +232,7 @@ def test_stacked_branches_are_what_they_are_apart(name, monkeypatch):
         return scored(adapter, inputs, Branch(inputs, ops[:1]), Branch(blind, ops[1:]))[1], len(passes)
 
     together, few = read()
-    monkeypatch.setattr(caches, "joinable", lambda caches: False)
+    monkeypatch.setattr(caches, "can_join", lambda caches: False)
     apart, many = read()
     hook.remove()
     torch.testing.assert_close(together, apart, rtol=1e-5, atol=2e-4)

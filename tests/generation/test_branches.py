@@ -140,10 +140,10 @@ def filled(lengths, kind=DynamicCache):
 
 def test_layers_across_are_joined_only_where_equally_many_image_keys_are_held():
     """The second layer holds image keys."""
-    assert caches.joinable([filled([5, 9]), filled([3, 9])])
-    assert not caches.joinable([filled([5, 9]), filled([3, 8])])
-    assert not caches.joinable([filled([5, 9]), filled([3])])
-    assert caches.joinable([filled([5, 5]), filled([3, 3])])
+    assert caches.can_join([filled([5, 9]), filled([3, 9])])
+    assert not caches.can_join([filled([5, 9]), filled([3, 8])])
+    assert not caches.can_join([filled([5, 9]), filled([3])])
+    assert caches.can_join([filled([5, 5]), filled([3, 3])])
 
 
 def test_caches_of_an_unknown_kind_are_not_joined():
@@ -156,10 +156,10 @@ def test_caches_of_an_unknown_kind_are_not_joined():
     strange = filled([5])
     strange.layers[0].__class__ = Other
     static = StaticCache(config=ours("llava").model.config.get_text_config(), max_cache_len=8)
-    assert not caches.joinable([filled([5]), strange])
-    assert not caches.joinable([strange, strange])
-    assert not caches.joinable([filled([5], Odd), filled([5], Odd)])
-    assert not caches.joinable([static, static])
+    assert not caches.can_join([filled([5]), strange])
+    assert not caches.can_join([strange, strange])
+    assert not caches.can_join([filled([5], Odd), filled([5], Odd)])
+    assert not caches.can_join([static, static])
 
 
 def test_joined_keys_stand_at_the_right_end():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmhall.attention import Op
-from mmhall.attention._passes import apart
+from mmhall.attention._passes import mask_candidates
 from mmhall.generation._branches import Rows
 from mmhall.generation._prepare import Source
 from mmhall.generation._run import prepared
@@ -64,9 +64,9 @@ def test_siblings_are_what_each_would_be_alone_and_what_is_kept_goes_on(name):
                 said = [[*answer, int(tokens[row, sibling])] for row, answer in enumerate(answers)]
                 close(rows.logits[0][:, sibling], wanted(adapter, requests, said))
         parents = torch.tensor([1, 0, 1][: 3 if step == 0 else len(answers)])
-        siblings = torch.tensor([2, 0, 1])[: len(parents)]
-        rows.keep(parents, siblings)
-        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), siblings.tolist(), strict=True)]
+        candidates = torch.tensor([2, 0, 1])[: len(parents)]
+        rows.keep(parents, candidates)
+        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), candidates.tolist(), strict=True)]
         requests = [requests[parent] for parent in parents.tolist()]
     rows.step(torch.tensor([95, 96, 97]))
     answers = [[*answer, token] for answer, token in zip(answers, (95, 96, 97), strict=True)]
@@ -80,15 +80,15 @@ def test_beams_of_a_prompt_change_places_without_moving_the_prompt(name):
     adapter, requests = ours(name), [BATCH[1]] * 3
     rows, answers = read(adapter, requests[:1]).taken(torch.zeros(3, dtype=torch.long)), [[], [], []]
     for step in range(22):
-        parents, siblings = torch.tensor([2, 0, 2]), torch.tensor([1, 0, 2])
+        parents, candidates = torch.tensor([2, 0, 2]), torch.tensor([1, 0, 2])
         tokens = (SIBLINGS[torch.tensor([0, 1, 0])] + 3 * step) % 50 + 90
         rows.split(tokens)
         if step % 5 == 4:
             rows.keep(parents, None, own=step)
-            rows.step(tokens[parents, siblings])
+            rows.step(tokens[parents, candidates])
         else:
-            rows.keep(parents, siblings, own=step)
-        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), siblings.tolist(), strict=True)]
+            rows.keep(parents, candidates, own=step)
+        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), candidates.tolist(), strict=True)]
     close(rows.logits[0], wanted(adapter, requests, answers))
 
 
@@ -185,12 +185,15 @@ def test_ops_act_on_every_sibling_and_on_every_row_read_anew(name):
 def test_siblings_see_what_the_first_sees_and_themselves():
     seen = torch.tensor([[[[False, True, True, True, False], [False, True, True, True, True]]]])
     mine = [[False, True, True, True, False], [False, True, True, False, True]]
-    assert apart(seen, 2, 5, seen.device)[0, 0].tolist() == mine
+    assert mask_candidates(seen, 2, 5, seen.device)[0, 0].tolist() == mine
     low = torch.finfo(torch.float32).min
     added = torch.where(seen, 0.5, low)
     own = [[low, 0.5, 0.5, 0.0, low], [low, 0.5, 0.5, low, 0.0]]
-    assert apart(added, 2, 5, seen.device)[0, 0].tolist() == own
-    assert apart(None, 2, 4, seen.device)[0, 0].tolist() == [[True, True, True, False], [True, True, False, True]]
+    assert mask_candidates(added, 2, 5, seen.device)[0, 0].tolist() == own
+    assert mask_candidates(None, 2, 4, seen.device)[0, 0].tolist() == [
+        [True, True, True, False],
+        [True, True, False, True],
+    ]
 
 
 @torch.inference_mode()

@@ -309,8 +309,8 @@ def test_a_contrasts_scores_are_its_formula(name, pictures):
         read = []
         for batch in (inputs, adapter.without_image(inputs)):
             with torch.no_grad():
-                longer = adapter.extended(batch, answer) if step else batch
-                read.append(adapter.entry(longer)(**longer, use_cache=False).logits[:, -1].float())
+                longer = adapter.append_answer(batch, answer) if step else batch
+                read.append(adapter.model_for(longer)(**longer, use_cache=False).logits[:, -1].float())
         torch.testing.assert_close(logits, read[0], rtol=0, atol=5e-4)
         seen, blind = read
         out = seen < seen.amax(dim=-1, keepdim=True) + torch.tensor(0.1).log()

@@ -188,7 +188,7 @@ def contrast(inner, other=0.0):
 
 def eager_scores(name, adapter, inputs, answer, inner):
     """The contrast after an answer, the whole sequence read anew by a plain model with its hidden states, (V,)."""
-    longer = adapter.extended(inputs, torch.tensor([list(answer)], dtype=torch.long))
+    longer = adapter.append_answer(inputs, torch.tensor([list(answer)], dtype=torch.long))
     model = theirs(name)
     with torch.no_grad():
         outputs = model(**longer, output_hidden_states=True, use_cache=False)
@@ -208,8 +208,8 @@ class Reads:
         name, adapter, inputs = self._read
         scores = eager_scores(name, adapter, inputs, answer, self._inner)
         if self._branch is not None:
-            longer = adapter.extended(self._branch, torch.tensor([list(answer)], dtype=torch.long))
-            model = theirs(name) if adapter.entry(longer) is adapter.model else theirs(name).language_model
+            longer = adapter.append_answer(self._branch, torch.tensor([list(answer)], dtype=torch.long))
+            model = theirs(name) if adapter.model_for(longer) is adapter.model else theirs(name).language_model
             with torch.no_grad():
                 scores = scores + self._other * model(**longer, use_cache=False).logits[0, -1].float().log_softmax(-1)
         return scores.log_softmax(dim=-1)
@@ -375,7 +375,7 @@ def test_threads_read_exits_of_one_model_each_by_itself():
 def test_a_layer_that_is_not_there_is_refused():
     adapter = ours("llava")
     for layer in 3, -2:
-        with pytest.raises(ModelError, match=f"no layer {layer} to leave early: the model's are 0 to 2"):
+        with pytest.raises(ModelError, match=f"no layer {layer} for an early exit: layers are 0 to 2"):
             recorded(adapter, adapter.inputs(REQUESTS[:1]), [Exit(layer)])
 
 
@@ -391,7 +391,7 @@ def test_positions_in_layers_that_are_given_the_newest_row_only_are_refused():
     adapter = ours("gemma4")
     inputs = adapter.inputs(REQUESTS[:1])
     assert adapter.newest_only == {2, 3}
-    with pytest.raises(ModelError, match="layer 2 is given the newest row of a prompt only"):
+    with pytest.raises(ModelError, match="layer 2 reads only the newest row of a prompt"):
         recorded(adapter, inputs, [Exit(2, positions=torch.tensor([[0]]))])
 
 

@@ -336,7 +336,9 @@ def test_an_op_that_does_not_say_that_it_remembers_is_refused():
 def test_an_op_remembers_nothing_of_tokens_that_are_only_tried():
     adapter = slow("llava").adapter
     config = settings(adapter, max_new_tokens=4, num_beams=2)
-    with pytest.raises(CompositionError, match="'drift' cannot be remembered while a search tries several tokens"):
+    with pytest.raises(
+        CompositionError, match="'drift' cannot be stored in memory while a search tries candidate tokens"
+    ):
         run(adapter, adapter.inputs(REQUESTS[:1]), Composed((Drifting(), strategy("opera"))), config)
 
 

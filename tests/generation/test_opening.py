@@ -201,7 +201,7 @@ def test_what_cannot_be_opened_is_refused():
     long = Request("x" * room, REQUESTS[0].images)
     with pytest.raises(PromptError, match="1023 prompt tokens and 7 new ones exceed the model's context of 1024"):
         said(model, REQUESTS, opening(lambda inputs: adapter.inputs([long])))
-    with pytest.raises(ModelError, match=r"cannot be taken apart; make them with adapter\.inputs"):
+    with pytest.raises(ModelError, match=r"cannot be separated; make them with adapter\.inputs"):
         adapter.picked(dict(adapter.inputs(REQUESTS)), [0])
 
 

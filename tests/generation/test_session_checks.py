@@ -67,7 +67,7 @@ def test_what_is_remembered_has_a_row_for_each_row(llava):
         step.memory["mean"] = step.main.mean(dim=0)
         return step.main
 
-    with pytest.raises(CompositionError, match=r"'mean' is remembered of 4 rows and must be \(4, ...\), got"):
+    with pytest.raises(CompositionError, match=r"'mean' in memory must have 4 rows, shape \(4, ...\), got"):
         decode(llava, llava.inputs(REQUESTS[:2]), Session(combine=combine), config(llava, num_beams=2))
 
 
@@ -146,7 +146,7 @@ class Beyond(Op):
 @pytest.mark.parametrize(
     ("op", "said"),
     [
-        (Wrong(), "Wrong edits states and says at no site where"),
+        (Wrong(), "Wrong edits states, but its .sites. is empty"),
         (Misspelt(), "Misspelt: there is no site 'output'"),
         (Beyond(), "Beyond: the model has no layer 99; its layers are 0 to 2"),
     ],

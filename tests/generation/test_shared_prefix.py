@@ -159,8 +159,8 @@ def test_an_unknown_family_is_not_taken_for_causal(spec):
     stranger = LooksAhead(LooksAheadConfig(**told)).eval()
     stranger.load_state_dict(model.state_dict())
     stranger.generation_config = model.generation_config
-    assert not Adapter(stranger, processor).divisible
-    assert not Adapter(stranger, processor).forgets
+    assert not Adapter(stranger, processor).can_split_prompt
+    assert not Adapter(stranger, processor).can_drop_last_token
     adapter, known = LooksAheadAdapter(stranger, processor), PaliGemmaAdapter(model, processor)
     assert answers(adapter, spec, share=True).tolist() == answers(known, spec, share=False).tolist()
 

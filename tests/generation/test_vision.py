@@ -47,7 +47,9 @@ class Slow:
 
     def __call__(self, adapter, session, inputs, answer):
         """Next-token scores after an answer; what `tests.generation.reference.anew` is without edits."""
-        longer = adapter.extended(inputs, torch.tensor([answer], dtype=torch.long)) if len(answer) else dict(inputs)
+        longer = (
+            adapter.append_answer(inputs, torch.tensor([answer], dtype=torch.long)) if len(answer) else dict(inputs)
+        )
         read = []
         for edit in self._edits[: 1 + len(session.branches)]:
             with torch.inference_mode(), nullcontext() if edit is None else self._edited(*edit):
@@ -214,7 +216,7 @@ def test_it_holds_in_custom_generate(name):
 def test_an_answer_is_read_with_ops_in_the_tower():
     """Teacher forcing: the logits of a written answer, against plain hooks."""
     adapter, own = ours("llava"), theirs("llava")
-    inputs = adapter.extended(adapter.inputs(REQUESTS[:1]), torch.tensor([[30, 31, 32]]))
+    inputs = adapter.append_answer(adapter.inputs(REQUESTS[:1]), torch.tensor([[30, 31, 32]]))
     with torch.inference_mode():
         got = read_answer(adapter, inputs, 3, [Edit("features", waved)])
         with hooked(own, "features", waved):

@@ -252,10 +252,10 @@ def test_where_weights_cannot_be_compared_a_warning_names_the_file(folder, llava
     fitted.write(tmp_path / "lean.json")
     held = artifacts.read(tmp_path / "lean.json")
     held.check(llava.adapter)
-    with pytest.warns(MmhallWarning, match=r"lean\.json: nothing tells .* it keeps no values of weights"):
+    with pytest.warns(MmhallWarning, match=r"lean\.json: cannot check .* it has no sample of weight values"):
         held.check(half.adapter)
     held.facts["model"]["sample"] = None
-    with pytest.warns(MmhallWarning, match=r"lean\.json: nothing tells .* weights"):
+    with pytest.warns(MmhallWarning, match=r"lean\.json: cannot check .* weights"):
         held.check(llava.adapter)
 
 

@@ -23,7 +23,7 @@ PADDED = ("idefics2", "idefics3", "smolvlm")
 
 def logits(adapter, inputs):
     with torch.inference_mode():
-        return adapter.entry(inputs)(**inputs).logits[:, -1]
+        return adapter.model_for(inputs)(**inputs).logits[:, -1]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -13,7 +13,7 @@ import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.errors import CompositionError, DataError, MmhallError, MmhallWarning, ModelError, OptionError
 from mmhall.lvlm import LVLM
-from mmhall.models._facts import differing, facts
+from mmhall.models._facts import differing_facts, facts
 from mmhall.models._path import EMBEDDED
 from mmhall.strategies import tuned
 from tests.conftest import make_random_llava
@@ -153,7 +153,7 @@ def test_a_file_without_values_of_weights_is_used_with_a_warning(folder, llava):
     del held["model"]["values"]
     tuned.write(path, held)
     assert load(folder, dtype="bfloat16").adapter.tuned == {"vcd": {"alpha": 0.5}}
-    with pytest.warns(MmhallWarning, match=r"mmhall\.json: nothing tells whether it was made for this model's weights"):
+    with pytest.warns(MmhallWarning, match=r"mmhall\.json: cannot check that it was made for this model's weights"):
         assert load(folder, dtype="float16").adapter.tuned == {"vcd": {"alpha": 0.5}}
 
 
@@ -166,11 +166,11 @@ def test_what_float16_cannot_hold_is_not_compared():
         return {**sizes, "dtype": dtype, "sample": str(values), "values": base64.b64encode(held).decode()}
 
     half = told("float16", math.inf, 0.0, 1.0, -1.0)
-    assert differing(half, told("float32", 1e6, 1e-9, 1.0 + 2**-7, -1.0)) == []
-    assert differing(half, told("float32", 1e6, 1e-9, 1.0 + 2**-6, -1.0)) == ["sample"]
-    assert differing(half, told("bfloat16", 1e6, 1e-9, 1.0, 1.0)) == ["sample"]
-    assert differing(half, told("bfloat16", 1e6, 1e-6, 1.0, -1.0)) == ["sample"]
-    assert differing(half, told("bfloat16", 1e6, 1e-9, 1.0)) == ["sample"]
+    assert differing_facts(half, told("float32", 1e6, 1e-9, 1.0 + 2**-7, -1.0)) == []
+    assert differing_facts(half, told("float32", 1e6, 1e-9, 1.0 + 2**-6, -1.0)) == ["sample"]
+    assert differing_facts(half, told("bfloat16", 1e6, 1e-9, 1.0, 1.0)) == ["sample"]
+    assert differing_facts(half, told("bfloat16", 1e6, 1e-6, 1.0, -1.0)) == ["sample"]
+    assert differing_facts(half, told("bfloat16", 1e6, 1e-9, 1.0)) == ["sample"]
 
 
 def test_values_found_for_a_model_of_another_size_are_refused(folder, embedded):

@@ -40,7 +40,7 @@ from transformers import (
 )
 from transformers.models.smolvlm import processing_smolvlm
 
-from mmhall._transformers.pictures import completed_outputs
+from mmhall._transformers.pictures import add_missing_outputs
 from tests.zoo.common import finish, make_tokenizer, text_config
 
 Built = tuple[PreTrainedModel, ProcessorMixin]
@@ -246,7 +246,7 @@ def llama4() -> Built:
     )
     processor = Llama4Processor(Llama4ImageProcessor(size=SQUARE, max_patches=6), tokenizer, patch_size=PATCH)
     model = finish(Llama4ForConditionalGeneration(config), tokenizer, GAIN)
-    completed_outputs(model)  # transformers 5.24.0 cannot run it otherwise
+    add_missing_outputs(model)  # transformers 5.24.0 cannot run it otherwise
     return model, processor
 
 

@@ -17,7 +17,7 @@ from mmhall.benchmarks.run.runner import _asked
 from mmhall.benchmarks.run.runs import Part
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.tune.objective import Sheet
-from mmhall.words import spans_of
+from mmhall.words import token_spans
 from tests.benchmarks.conftest import answered
 
 QUESTION = {"label": "yes", "category": "count", "object": "bench", "visibility": None}
@@ -217,6 +217,6 @@ def test_marks_of_thoughts_that_are_special_tokens_are_kept():
     ids += tokenizer("A cat", add_special_tokens=False)["input_ids"]
     said = Said.of([*ids, tokenizer.eos_token_id], tokenizer, [tokenizer.eos_token_id], [])
     assert spoken(said.text) == "A cat"
-    text, spans = spans_of(tokenizer, ids)
+    text, spans = token_spans(tokenizer, ids)
     assert text.strip() == said.text
     assert max(span.end for span in spans) == len(text)

@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 
 from mmhall.demo import limits
-from mmhall.demo.compare import Column, compare, ratio
-from mmhall.demo.events import MODEL
-from mmhall.demo.guard import telling, uploads_only
+from mmhall.demo.compare import Column, compare, time_ratio
+from mmhall.demo.events import MODEL_QUEUE
+from mmhall.demo.guard import show_errors, uploads_only
 from mmhall.demo.probe import as_data, probe
 from mmhall.demo.setups import setup
-from mmhall.demo.state import Desk
-from mmhall.demo.words import named, split_by_truth
+from mmhall.demo.state import AppState
+from mmhall.demo.words import named_objects, split_by_truth
 from mmhall.errors import OptionError
 
 _COMPARE = (
@@ -31,25 +31,25 @@ _PROBE = (
 )
 
 
-def endpoints(desk: Desk) -> None:
+def endpoints(app: AppState) -> None:
     """Add the endpoints to the page being built; nothing of them is seen."""
 
-    @telling
+    @show_errors
     def compare_api(image: Any, prompt: Any, strategies: Any, settings: Any) -> Iterator[dict[str, Any]]:
-        desk.wait()
+        app.wait()
         picture = limits.picture(image)
-        wanted, methods = setup({**_object(settings), "prompt": prompt, "strategies": strategies}, desk.owned)
-        with desk.turn() as lvlm:
+        wanted, methods = setup({**_object(settings), "prompt": prompt, "strategies": strategies}, app.owner_specs)
+        with app.exclusive_model() as lvlm:
             for columns in compare(lvlm, picture, wanted.prompt, methods, **wanted.settings):
                 yield {"columns": [record(column, columns[0], wanted.present, wanted.absent) for column in columns]}
 
-    @telling
+    @show_errors
     def probe_api(image: Any, objects: Any, strategies: Any, present: Any) -> Iterator[dict[str, Any]]:
-        desk.wait()
+        app.wait()
         picture, asked = limits.picture(image), limits.objects(objects)
-        methods = limits.strategies(strategies, desk.owned)
+        methods = limits.strategies(strategies, app.owner_specs)
         known = None if present is None else limits.objects(present)
-        with desk.turn() as lvlm:
+        with app.exclusive_model() as lvlm:
             for table in probe(lvlm, picture, asked, methods, known):
                 yield as_data(table)  # whoever hangs up meanwhile is not asked for any longer
 
@@ -67,7 +67,7 @@ def endpoints(desk: Desk) -> None:
             found,
             api_name="compare",
             api_description=_COMPARE,
-            **MODEL,
+            **MODEL_QUEUE,
         )
         gr.Button().click(
             probe_api,
@@ -75,7 +75,7 @@ def endpoints(desk: Desk) -> None:
             found,
             api_name="probe",
             api_description=_PROBE,
-            **MODEL,
+            **MODEL_QUEUE,
         )
 
 
@@ -83,14 +83,14 @@ def record(
     column: Column, first: Column, present: tuple[str, ...] | None, absent: tuple[str, ...] | None = None
 ) -> dict[str, Any]:
     """Return a column as JSON writes it."""
-    objects = named(column.text, present or ())
+    objects = named_objects(column.text, present or ())
     return {
         "strategy": column.strategy,
         "state": column.state,
         "text": column.text,
         "tokens": column.tokens,
         "seconds": round(column.seconds, 4),
-        "ratio": ratio(column, first),
+        "ratio": time_ratio(column, first),
         "objects": objects,
         "hallucinated": None if present is None else split_by_truth(objects, present, absent)[1],
         "error": column.error,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmhall.demo.failures import plainly
+from mmhall.demo.failures import as_model_errors
 from mmhall.errors import MmhallError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
     from mmhall.strategies import Strategy
 
-_TOLD_EVERY = 0.08  # seconds
+_UPDATE_EVERY = 0.08  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Column:
     text: str = ""
     steps: int = 0
     seconds: float = 0.0
-    reading: float = 0.0
+    prefill_seconds: float = 0.0
     answer: Answer | None = None
     error: str = ""
 
@@ -57,11 +57,11 @@ class Column:
     @property
     def rate(self) -> float | None:
         """Tokens per second once the prompt is read; None before the second."""
-        later = self.seconds - self.reading
+        later = self.seconds - self.prefill_seconds
         return (self.tokens - 1) / later if self.tokens > 1 and later > 0 else None
 
 
-def ratio(column: Column, first: Column) -> float | None:
+def time_ratio(column: Column, first: Column) -> float | None:
     """Say how much longer a column takes for a token than the first one, once the prompt is read; None: not known."""
     return first.rate / column.rate if column.rate and first.rate else None
 
@@ -71,7 +71,7 @@ def compare(
     image: Image.Image,
     prompt: str,
     strategies: Sequence[Strategy],
-    left: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     **settings: Any,
 ) -> Iterator[tuple[Column, ...]]:
     """Answer one prompt with several strategies; yields the columns every now and then, and at the end.
@@ -92,22 +92,22 @@ def compare(
     yield tuple(columns)
     try:
         for index, method in enumerate(strategies):
-            if left():
+            if should_stop():
                 columns[index] = replace(columns[index], state="stopped")
                 continue
             try:
-                with plainly():
+                with as_model_errors():
                     streams[index] = lvlm.stream(image, prompt, method, uncertainty=True, **settings)
             except MmhallError as error:
                 columns[index] = replace(columns[index], state="failed", error=str(error))
-        while streams and not left():
+        while streams and not should_stop():
             for index, stream in list(streams.items()):
-                if left():
+                if should_stop():
                     break
                 columns[index] = _stepped(columns[index], stream)
                 if columns[index].state != "writing":
                     del streams[index]
-                if perf_counter() - told > _TOLD_EVERY:
+                if perf_counter() - told > _UPDATE_EVERY:
                     yield tuple(columns)
                     told = perf_counter()
         for index, stream in streams.items():
@@ -120,7 +120,7 @@ def compare(
 
 def _stopped(column: Column, stream: Stream) -> Column:
     try:
-        with plainly():
+        with as_model_errors():
             answer = stream.stop()
     except MmhallError as error:
         return replace(column, state="failed", error=str(error))
@@ -130,14 +130,14 @@ def _stopped(column: Column, stream: Stream) -> Column:
 
 def _stepped(column: Column, stream: Stream) -> Column:
     try:
-        with plainly():
+        with as_model_errors():
             piece = stream.step()
     except MmhallError as error:
         return replace(column, state="failed", error=str(error))
     answer = stream.answer
     column = replace(column, seconds=stream.seconds if answer is None else answer.usage.seconds)
     if column.steps == 0:
-        column = replace(column, reading=column.seconds)
+        column = replace(column, prefill_seconds=column.seconds)
     if answer is not None:
         return replace(column, state="done", text=answer.text, answer=answer)
     return replace(column, state="writing", text=column.text + (piece or ""), steps=column.steps + 1)

@@ -12,16 +12,16 @@ from gradio.events import Dependency
 
 from mmhall.demo import saliency_panel as gaze_panel, share_panel
 from mmhall.demo.compare import Column, compare
-from mmhall.demo.events import LIGHT, ORDERLY, heavy, script
-from mmhall.demo.guard import telling, uploads_only
+from mmhall.demo.events import IN_ORDER, UNQUEUED, on_model, script
+from mmhall.demo.guard import show_errors, uploads_only
 from mmhall.demo.limits import PROMPT, STRATEGIES, TOKENS
 from mmhall.demo.pickers import FIRST_COUNT, Picker, parts_of, pickers
 from mmhall.demo.rendering import notice
-from mmhall.demo.scenes import bundled
-from mmhall.demo.setups import TEMPERATURE, Setup, setup, truth
-from mmhall.demo.state import Desk, Shown
+from mmhall.demo.scenes import bundled_scenes
+from mmhall.demo.setups import TEMPERATURE, Setup, ground_truth, setup
+from mmhall.demo.state import AppState, Shown
 from mmhall.demo.view import columns_html, legend_html, scenes_html
-from mmhall.demo.words import SIGNALS, TRUTH, named
+from mmhall.demo.words import SIGNALS, TRUTH, named_objects
 from mmhall.errors import ImageError
 
 PRESETS = {
@@ -90,7 +90,7 @@ class Board:
         groups = [picker.group for picker in self.pickers]
         return [*self.asked, *names, *groups]
 
-    def filled(self, desk: Desk, wanted: Setup) -> tuple[Any, ...]:
+    def filled(self, app: AppState, wanted: Setup) -> tuple[Any, ...]:
         """Return the values of `fields` for a set-up; columns that it does not use stay as they are."""
         count = max(2, len(wanted.strategies))
         rest = [gr.skip()] * (len(self.pickers) - len(wanted.strategies))
@@ -105,7 +105,7 @@ class Board:
             count,
             *wanted.strategies,
             *rest,
-            *(parts_of(spec, desk.owned) for spec in wanted.strategies),
+            *(parts_of(spec, app.owner_specs) for spec in wanted.strategies),
             *rest,
             *(gr.Column(visible=index < count) for index in range(len(self.pickers))),
         )
@@ -121,13 +121,13 @@ def told(
         "max_new_tokens": tokens,
         "temperature": temperature or 0.0,
         "seed": seed or 0,
-        **truth(present, offered),
+        **ground_truth(present, offered),
     }
 
 
-def compare_tab(desk: Desk, blocks: gr.Blocks) -> Board:
+def compare_tab(app: AppState, blocks: gr.Blocks) -> Board:
     """Lay the tab out and wire it."""
-    scenes = bundled()
+    scenes = bundled_scenes()
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             shelf = gr.HTML(scenes_html(scenes), js_on_load=script("buttons.js"), elem_id="scenes")
@@ -177,12 +177,12 @@ def compare_tab(desk: Desk, blocks: gr.Blocks) -> Board:
                 stop = gr.Button("Stop", elem_id="stop", min_width=120)
                 status = gr.HTML("", elem_id="status", min_height=24)
             with gr.Row(elem_id="pickers"):
-                columns = pickers(desk, blocks)
+                columns = pickers(app, blocks)
             groups = [picker.group for picker in columns]
-            count.input(_visible, count, groups, **LIGHT)
+            count.input(_visible, count, groups, **UNQUEUED)
             answers = gr.HTML(EMPTY, js_on_load=script("words.js"), elem_id="answers")
             legend = gr.HTML("", elem_id="legend")
-            heat = gr.HTML(gaze_panel.HINT, elem_id="gaze", render=False)
+            heat = gr.HTML(gaze_panel.HINT, elem_id="saliency", render=False)
             mode = gr.Radio(
                 [("objects named", TRUTH), *((one.label, one.name) for one in SIGNALS)],
                 value=TRUTH,
@@ -191,7 +191,7 @@ def compare_tab(desk: Desk, blocks: gr.Blocks) -> Board:
                 elem_id="mode",
             )
             shown, offered = gr.State(None, time_to_live=3600), gr.State(None)
-            ticked = present.input(_judged, [shown, offered], offered, **ORDERLY)
+            ticked = present.input(judge_ticked, [shown, offered], offered, **IN_ORDER)
             board = Board(
                 picture,
                 prompt,
@@ -208,40 +208,40 @@ def compare_tab(desk: Desk, blocks: gr.Blocks) -> Board:
                 shown,
                 offered,
             )
-            gaze_panel.panel(desk, board)
-            share_panel.panel(desk, board)
-    _wire(desk, board, run, stop, status, mode)
-    _wire_picture(desk, board, shelf)
+            gaze_panel.panel(app, board)
+            share_panel.panel(app, board)
+    _wire(app, board, run, stop, status, mode)
+    _wire_picture(app, board, shelf)
     return board
 
 
-def _wire(desk: Desk, board: Board, run: gr.Button, stop: gr.Button, status: gr.HTML, mode: gr.Radio) -> None:
+def _wire(app: AppState, board: Board, run: gr.Button, stop: gr.Button, status: gr.HTML, mode: gr.Radio) -> None:
     def begin(request: gr.Request) -> int:
-        return desk.go(request.session_hash or "").number
+        return app.begin(request.session_hash or "").number
 
     def leave(request: gr.Request) -> None:
-        desk.stop(request.session_hash or "")
+        app.stop(request.session_hash or "")
 
-    @telling
+    @show_errors
     def answer(request: gr.Request, number: Any, image: Any, mode: Any, *asked: Any) -> Iterator[Any]:
-        ticket = desk.ticket(request.session_hash or "", number)
+        ticket = app.ticket(request.session_hash or "", number)
         if ticket is None:
             yield _AS_BEFORE
             return
         if image is None:
             raise ImageError("there is no picture yet; choose a scene or upload one")
-        desk.wait()
-        wanted, strategies = setup(told(*asked), desk.owned)
-        with desk.turn() as lvlm:
+        app.wait()
+        wanted, strategies = setup(told(*asked), app.owner_specs)
+        with app.exclusive_model() as lvlm:
             tokenizer = lvlm.adapter.tokenizer
             columns: tuple[Column, ...] = ()
             gaze: Any = gaze_panel.HINT
             for columns in compare(lvlm, image, wanted.prompt, strategies, lambda: ticket.stopping, **wanted.settings):
-                if not ticket.unseen and any(one.state in ("waiting", "writing") for one in columns):
+                if not ticket.discarded and any(one.state in ("waiting", "writing") for one in columns):
                     drawn = columns_html(columns, tokenizer, wanted.present, mode, wanted.absent)
                     yield drawn, gr.skip(), gr.skip(), gr.skip(), gaze, ""
                     gaze = gr.skip()
-        if ticket.unseen:
+        if ticket.discarded:
             yield _AS_BEFORE
             return
         yield (
@@ -256,53 +256,53 @@ def _wire(desk: Desk, board: Board, run: gr.Button, stop: gr.Button, status: gr.
     def mark(shown: Shown | None, present: Any, offered: Any, mode: Any) -> tuple[Any, Any]:
         if shown is None:
             return gr.skip(), gr.skip()
-        known, tokenizer = truth(present, offered), desk.lvlm.adapter.tokenizer
+        known, tokenizer = ground_truth(present, offered), app.lvlm.adapter.tokenizer
         return (
             columns_html(shown.columns, tokenizer, known["present"], mode, known["absent"]),
             legend_html(shown.columns, tokenizer, known["present"], mode),
         )
 
     number = gr.Number(0, visible="hidden")
-    answered = run.click(begin, None, number, **ORDERLY).then(
+    answered = run.click(begin, None, number, **IN_ORDER).then(
         answer,
         [number, board.picture, mode, *board.asked],
         [board.answers, board.legend, board.shown, board.present, board.heat, status],
-        **heavy(status),
+        **on_model(status),
     )
-    stop.click(leave, None, None, **LIGHT)
+    stop.click(leave, None, None, **UNQUEUED)
     for change in (board.ticked.then, mode.input, answered.success):  # ticks and choices may come while it is written
-        change(mark, [board.shown, board.present, board.offered, mode], [board.answers, board.legend], **LIGHT)
+        change(mark, [board.shown, board.present, board.offered, mode], [board.answers, board.legend], **UNQUEUED)
 
 
-def _wire_picture(desk: Desk, board: Board, shelf: gr.HTML) -> None:
+def _wire_picture(app: AppState, board: Board, shelf: gr.HTML) -> None:
     cleared = [board.present, board.offered, board.answers, board.legend, board.shown, board.heat]
 
     def take(request: gr.Request, event: gr.EventData) -> tuple[Any, ...]:
         index = event._data.get("index") if isinstance(event._data, dict) else None
-        if not isinstance(index, int) or not 0 <= index < len(bundled()):
+        if not isinstance(index, int) or not 0 <= index < len(bundled_scenes()):
             return (gr.skip(),) * 7
-        desk.stop(request.session_hash or "", unseen=True)
-        scene = bundled()[index]
+        app.stop(request.session_hash or "", discarded=True)
+        scene = bundled_scenes()[index]
         known = gr.CheckboxGroup(list(scene.present), value=list(scene.present))
         return scene.scene.image, known, None, EMPTY, "", None, gaze_panel.HINT
 
     def forget(request: gr.Request) -> tuple[Any, ...]:
-        desk.stop(request.session_hash or "", unseen=True)
+        app.stop(request.session_hash or "", discarded=True)
         return gr.CheckboxGroup([], value=[]), (), EMPTY, "", None, gaze_panel.HINT
 
     def own(request: gr.Request, image: Any) -> tuple[Any, ...]:
         return forget(request)
 
-    shelf.select(take, None, [board.picture, *cleared], **ORDERLY)
-    board.picture.upload(own, board.picture, cleared, **ORDERLY).failure(None, None, board.picture, js="() => null")
-    board.picture.clear(forget, None, cleared, **ORDERLY)
+    shelf.select(take, None, [board.picture, *cleared], **IN_ORDER)
+    board.picture.upload(own, board.picture, cleared, **IN_ORDER).failure(None, None, board.picture, js="() => null")
+    board.picture.clear(forget, None, cleared, **IN_ORDER)
 
 
 def _visible(used: Any) -> list[Any]:
     return [gr.Column(visible=index < (used or 0)) for index in range(STRATEGIES[1])]
 
 
-def _judged(shown: Shown | None, offered: Sequence[str] | None) -> tuple[str, ...] | None:
+def judge_ticked(shown: Shown | None, offered: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return what is judged once something was ticked: all that is offered by then."""
     if offered is None or shown is None:
         return None if offered is None else tuple(offered)
@@ -312,5 +312,5 @@ def _judged(shown: Shown | None, offered: Sequence[str] | None) -> tuple[str, ..
 def _offered(wanted: Setup, columns: Sequence[Column]) -> tuple[str, ...]:
     """Return what may be ticked: what is known of, and what the answers name."""
     present = wanted.present or ()
-    said = (name for column in columns for name in named(column.text, present))
+    said = (name for column in columns for name in named_objects(column.text, present))
     return tuple(dict.fromkeys((*present, *(wanted.absent or ()), *said)))

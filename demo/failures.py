@@ -9,7 +9,7 @@ from mmhall.errors import ModelError
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def as_model_errors() -> Iterator[None]:
     """Run a model so that whatever it raises has a reason that can be shown.
 
     Raises:

@@ -37,20 +37,20 @@ class Field:
     option: str
     rule: Rule
     help: str
-    usual: Any
+    default: Any
 
 
-def offered(owned: Sequence[str]) -> list[str]:
+def list_choices(owner_specs: Sequence[str]) -> list[str]:
     """List what a column can be made of: strategies that need nothing opened, and what the page's owner offers."""
     own = [name for name in STRATEGIES.names() if not any(rule.opens for rule in rules(STRATEGIES.load(name)).values())]
-    return [*own, *(spec for spec in owned if spec not in own)]
+    return [*own, *(spec for spec in owner_specs if spec not in own)]
 
 
-def fields(parts: Sequence[str], adapter: Adapter) -> list[Field]:
+def option_fields(parts: Sequence[str], adapter: Adapter) -> list[Field]:
     """List the options of some strategies, in order.
 
     Args:
-        parts: Specs as in `offered`; of those with options of their own, only these values count.
+        parts: Specs as in `list_choices`; of those with options of their own, only these values count.
         adapter: The model: some options have a value of their own for each.
 
     Raises:
@@ -68,7 +68,7 @@ def fields(parts: Sequence[str], adapter: Adapter) -> list[Field]:
     return found
 
 
-def written(parts: Sequence[str], known: Sequence[Field], values: Sequence[Any]) -> str:
+def write_spec(parts: Sequence[str], known: Sequence[Field], values: Sequence[Any]) -> str:
     """Write a spec from the values of form fields; those left at their usual value are left out.
 
     Raises:
@@ -82,26 +82,26 @@ def written(parts: Sequence[str], known: Sequence[Field], values: Sequence[Any])
             for field, value in zip(known, values, strict=True)
             if field.part == number
         }
-        usual = {field.option: field.usual for field in known if field.part == number}
-        changed = {option: value for option, value in given.items() if value is not None and value != usual[option]}
+        default = {field.option: field.default for field in known if field.part == number}
+        changed = {option: value for option, value in given.items() if value is not None and value != default[option]}
         made.append(str(strategy(method, **changed)))
     return "+".join(made)
 
 
 def values_of(spec: str, parts: Sequence[str], known: Sequence[Field]) -> list[Any]:
     """Return what a spec gives to form fields; the usual values where it names other strategies or cannot be read."""
-    usual = [field.usual for field in known]
+    default = [field.default for field in known]
     try:
         methods = [strategy(part) for part in split(spec)]
     except MmhallError:
-        return usual
+        return default
     if [method.name for method in methods] != [parse(part)[0] for part in parts]:
-        return usual
+        return default
     given = [getattr(methods[field.part], field.option) for field in known]
-    return [own if value is None else value for value, own in zip(given, usual, strict=True)]
+    return [own if value is None else value for value, own in zip(given, default, strict=True)]
 
 
-def component(field: Field, value: Any, key: Any) -> gr.components.Component:
+def make_component(field: Field, value: Any, key: Any) -> gr.components.Component:
     """Make the form field of an option: a check box, a choice, a slider, a number or a line of text."""
     rule, told = field.rule, f"{field.help} ({field.rule.told()})" if field.help else field.rule.told()
     common: dict[str, Any] = {

@@ -28,14 +28,14 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-def told(error: MmhallError) -> gr.Error:
+def page_error(error: MmhallError) -> gr.Error:
     """Return an error as the page shows it, cut where a visitor's own words are long; Gradio takes it for HTML."""
     text = str(error)
     text = text if len(text) <= _TOLD else f"{text[:_TOLD]} …"
     return gr.Error(html.escape(printable(text)), print_exception=False)
 
 
-def telling(work: Callable[..., Any]) -> Callable[..., Any]:
+def show_errors(work: Callable[..., Any]) -> Callable[..., Any]:
     """Let a function, or a generator function, tell its errors on the page instead of raising them."""
     if inspect.isgeneratorfunction(work):
 
@@ -44,9 +44,9 @@ def telling(work: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 yield from work(*values, **named)
             except MmhallError as error:
-                raise told(error) from None
+                raise page_error(error) from None
             except RecursionError:
-                raise told(_TANGLED) from None
+                raise page_error(_TANGLED) from None
 
         return generate
 
@@ -55,9 +55,9 @@ def telling(work: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return work(*values, **named)
         except MmhallError as error:
-            raise told(error) from None
+            raise page_error(error) from None
         except RecursionError:
-            raise told(_TANGLED) from None
+            raise page_error(_TANGLED) from None
 
     return run
 
@@ -78,11 +78,11 @@ def uploads_only(field: gr.Image) -> gr.Image:
         if payload is None:
             return None
         if payload.path is None:
-            raise told(ImageError("a picture must be uploaded; data URLs are not read"))
+            raise page_error(ImageError("a picture must be uploaded; data URLs are not read"))
         try:
             return limits.picture(_uploaded(payload.path, room))
         except ImageError as error:
-            raise told(error) from None
+            raise page_error(error) from None
 
     field.async_move_resource_to_block_cache = moved  # type: ignore[method-assign, assignment]
     field.preprocess = opened  # type: ignore[method-assign]
@@ -95,7 +95,7 @@ def _uploaded(text: str, room: Path) -> Path:
     Raises:
         gradio.Error: It is anything else.
     """
-    refused = told(ImageError("a picture must be uploaded to this page; paths and addresses are not read"))
+    refused = page_error(ImageError("a picture must be uploaded to this page; paths and addresses are not read"))
     if not text or "\0" in text or "://" in text:
         raise refused
     try:

@@ -73,7 +73,7 @@ def tokens(count: Any) -> int:
     return int(count)
 
 
-def strategies(specs: Any, owned: Collection[str] = ()) -> tuple[Strategy, ...]:
+def strategies(specs: Any, owner_specs: Collection[str] = ()) -> tuple[Strategy, ...]:
     """Build the strategies that a visitor named, each of its own.
 
     Args:
@@ -86,7 +86,7 @@ def strategies(specs: Any, owned: Collection[str] = ()) -> tuple[Strategy, ...]:
     """
     if isinstance(specs, str) or not isinstance(specs, Sequence) or not STRATEGIES[0] <= len(specs) <= STRATEGIES[1]:
         raise OptionError("demo", "strategies", specs, f"{STRATEGIES[0]} to {STRATEGIES[1]} of them")
-    made = tuple(_strategy(spec, owned) for spec in specs)
+    made = tuple(_strategy(spec, owner_specs) for spec in specs)
     for one in made:
         if sum(str(other) == str(one) for other in made) > 1:
             raise OptionError("demo", "strategies", str(one), "named once; two columns would say the same")
@@ -111,11 +111,11 @@ def objects(names: Any) -> tuple[str, ...]:
     return cleaned
 
 
-def _strategy(spec: Any, owned: Collection[str]) -> Strategy:
+def _strategy(spec: Any, owner_specs: Collection[str]) -> Strategy:
     if not isinstance(spec, str) or len(spec) > SPEC:
         raise OptionError("demo", "strategies", spec, f'texts of at most {SPEC} characters, such as "vcd(alpha=0.5)"')
     made = strategy(spec)
-    trusted = {str(part) for other in owned for part in _parts(strategy(other))}
+    trusted = {str(part) for other in owner_specs for part in _parts(strategy(other))}
     for part in _parts(made):
         if str(part) not in trusted:
             _check(part)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmhall.demo.pickers import redrawing, redrawn
 from mmhall.demo.setups import Setup
-from mmhall.demo.state import Desk
+from mmhall.demo.state import AppState
 
 if TYPE_CHECKING:
     from mmhall.demo.compare_tab import Board
@@ -17,7 +17,7 @@ def filling(board: Board) -> list[Any]:
     return [*board.fields, *redrawing(board.pickers), board.answers, board.legend, board.shown, board.heat]
 
 
-def filled(desk: Desk, board: Board, wanted: Setup) -> list[Any]:
+def filled(app: AppState, board: Board, wanted: Setup) -> list[Any]:
     """Return the values of `filling` for a set-up."""
     forms = redrawn(wanted.strategies, len(board.pickers))
-    return [*board.filled(desk, wanted), *forms, board.answers.value, "", None, board.heat.value]
+    return [*board.filled(app, wanted), *forms, board.answers.value, "", None, board.heat.value]

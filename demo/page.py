@@ -14,7 +14,7 @@ from mmhall.demo.compare_tab import compare_tab
 from mmhall.demo.probe_tab import probe_tab
 from mmhall.demo.rendering import render
 from mmhall.demo.runs_tab import runs_tab
-from mmhall.demo.state import Desk
+from mmhall.demo.state import AppState
 from mmhall.demo.waiting import failed, when_loaded
 from mmhall.demo.wire import guarded
 
@@ -29,7 +29,7 @@ def page(
     model: Future[LVLM],
     *,
     runs: Path = Path("runs"),
-    owned: Sequence[str] = (),
+    owner_specs: Sequence[str] = (),
     delete_cache: tuple[int, int] | None = None,
 ) -> gr.Blocks:
     """Build the page.
@@ -40,13 +40,13 @@ def page(
         owned: Strategies to offer that name files or models.
         delete_cache: How often uploads are looked through, and the age at which they go, in seconds.
     """
-    desk = Desk(model, runs, tuple(owned))
+    app = AppState(model, runs, tuple(owner_specs))
 
     def leave(request: gr.Request) -> None:
-        desk.leave(request.session_hash or "")
+        app.leave(request.session_hash or "")
 
     def line() -> list[str]:
-        return [render("model.html", lvlm=None if failed(desk) else desk.lvlm, failed=failed(desk))]
+        return [render("model.html", lvlm=None if failed(app) else app.lvlm, failed=failed(app))]
 
     blocks: gr.Blocks
     with gr.Blocks(title="mmhall", analytics_enabled=False, delete_cache=delete_cache) as blocks:
@@ -54,12 +54,12 @@ def page(
         model_line = gr.HTML(render("model.html", lvlm=None, failed=False), elem_id="model")
         with gr.Tabs() as tabs:
             with gr.Tab("Compare", id="compare"):
-                board = compare_tab(desk, blocks)
+                board = compare_tab(app, blocks)
             with gr.Tab("Probe", id="probe"):
-                probe_tab(desk, board)
+                probe_tab(app, board)
             with gr.Tab("Runs", id="runs"):
-                runs_tab(desk, board, blocks, tabs)
-        endpoints(desk)
+                runs_tab(app, board, blocks, tabs)
+        endpoints(app)
         blocks.unload(leave)
-        when_loaded(desk, blocks, line, [], [model_line])
+        when_loaded(app, blocks, line, [], [model_line])
     return guarded(blocks)

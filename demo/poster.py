@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from mmhall import __version__
-from mmhall.demo.compare import Column, ratio
+from mmhall.demo.compare import Column, time_ratio
 from mmhall.demo.setups import Setup
-from mmhall.demo.typeset import GREY, HALLUCINATED, SUPPORTED, Fragment, Paragraph, font, fragments, plain, tag, wrapped
+from mmhall.demo.typeset import GREY, HALLUCINATED, SUPPORTED, Fragment, Paragraph, font, plain, tag, to_fragments, wrap
 from mmhall.demo.words import Piece, pieces
 
 WIDTH, MARGIN = 1600, 56
@@ -167,9 +167,9 @@ def _card(column: Column, first: Column, cut: Sequence[Piece], width: int, most:
         top.append(tag(state, width, _SMALL))
     if column.error:
         top.append(plain(_shortened(column.error), width, _SMALL))
-    said = fragments(cut) if cut else [Fragment(part) for part in ([column.text] if column.text else [])]
+    said = to_fragments(cut) if cut else [Fragment(part) for part in ([column.text] if column.text else [])]
     if said:
-        top.append(Paragraph(wrapped(said, width, font(_BODY)), _BODY))
+        top.append(Paragraph(wrap(said, width, font(_BODY)), _BODY))
     return _Card(tuple(top), _costs(column, first, cut, width))
 
 
@@ -178,7 +178,7 @@ def _costs(column: Column, first: Column, cut: Sequence[Piece], width: int) -> t
     if column.rate is not None:
         told.append(f"{column.rate:.3g} tokens/s")
     spent = " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in told)
-    times = ratio(column, first)
+    times = time_ratio(column, first)
     if times is not None and column is not first:
         spent += f"\n{times:.2f}× the time per token"
     costs = plain(spent, width, _SMALL, ink=GREY)
@@ -196,7 +196,7 @@ def _legend(kinds: Collection[str], *, known: bool) -> Paragraph:
     for kind, meaning in _LEGEND.items():
         if kind in kinds:
             parts += [Fragment("object", kind, last=True), Fragment(f"  {meaning}          ")]
-    return Paragraph(wrapped(parts, _inside(), font(_SMALL)), _SMALL)
+    return Paragraph(wrap(parts, _inside(), font(_SMALL)), _SMALL)
 
 
 def _shortened(text: str) -> str:

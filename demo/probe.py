@@ -15,9 +15,9 @@ from PIL import Image
 from mmhall.benchmarks.data.pope_wording import question_about
 from mmhall.benchmarks.rules.yesno import Label, parse_strict
 from mmhall.benchmarks.scenes.world import PARTNERS
-from mmhall.demo.failures import plainly
+from mmhall.demo.failures import as_model_errors
 from mmhall.demo.rendering import render
-from mmhall.demo.words import canonical
+from mmhall.demo.words import canonical_name
 from mmhall.errors import MmhallError, OptionError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
+class ProbeColumn:
     """One strategy's answers.
 
     Attributes:
@@ -85,7 +85,7 @@ class Tested:
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class ProbeTable:
     """The table so far.
 
     Attributes:
@@ -96,7 +96,7 @@ class Probe:
 
     objects: tuple[str, ...]
     present: tuple[bool | None, ...]
-    columns: tuple[Tested, ...]
+    columns: tuple[ProbeColumn, ...]
 
 
 def probe(
@@ -106,8 +106,8 @@ def probe(
     strategies: Sequence[Strategy],
     present: Collection[str] | None,
     absent: Collection[str] | None = None,
-    left: Callable[[], bool] = lambda: False,
-) -> Iterator[Probe]:
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[ProbeTable]:
     """Ask every strategy whether each object is there; yields the table at the start and whenever it has grown.
 
     A strategy that fails leaves its column with the reason; the others go on.
@@ -123,11 +123,11 @@ def probe(
     """
     truth = tuple(_truth(name, present, absent) for name in objects)
     columns = [_untested(one) for one in strategies]
-    yield Probe(tuple(objects), truth, tuple(columns))
+    yield ProbeTable(tuple(objects), truth, tuple(columns))
     requests = [(image, question_about(name, "official")) for name in objects]
     for index, method in enumerate(strategies):
-        for columns[index] in _asked(lvlm, requests, method, truth, left):
-            yield Probe(tuple(objects), truth, tuple(columns))
+        for columns[index] in _asked(lvlm, requests, method, truth, should_stop):
+            yield ProbeTable(tuple(objects), truth, tuple(columns))
 
 
 def default_objects(present: Collection[str] | None, named: Sequence[str] = ()) -> tuple[str, ...]:
@@ -143,14 +143,14 @@ def default_objects(present: Collection[str] | None, named: Sequence[str] = ()) 
     there = list(dict.fromkeys(present or ()))[: MOST // 2]
     partners = sorted(((-weight, other) for name in there for other, weight in PARTNERS.get(name, {}).items()))
     likely = dict.fromkeys((*named, *(other for _, other in partners), *COMMON))
-    known = {canonical(name) for name in present or ()}
-    absent = [name for name in likely if canonical(name) not in known]
+    known = {canonical_name(name) for name in present or ()}
+    absent = [name for name in likely if canonical_name(name) not in known]
     if present is None:
         return tuple(absent[: max(2 * len(named), 2 * _LEAST)][:MOST])
     return (*there, *absent[: max(len(there), _LEAST)])
 
 
-def as_data(table: Probe) -> dict[str, Any]:
+def as_data(table: ProbeTable) -> dict[str, Any]:
     """Return a table as JSON writes it."""
     return {
         "objects": [{"name": name, "present": is_} for name, is_ in zip(table.objects, table.present, strict=True)],
@@ -179,7 +179,7 @@ def as_data(table: Probe) -> dict[str, Any]:
     }
 
 
-def probe_html(table: Probe) -> str:
+def probe_html(table: ProbeTable) -> str:
     """Return a table as HTML."""
     return render("probe.html", table=table, percent=percent)
 
@@ -197,8 +197,8 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _untested(method: Strategy) -> Tested:
-    return Tested(str(method), method.searches or method.beams > 1)
+def _untested(method: Strategy) -> ProbeColumn:
+    return ProbeColumn(str(method), method.searches or method.beams > 1)
 
 
 def _asked(
@@ -206,19 +206,19 @@ def _asked(
     requests: Sequence[tuple[Image.Image, str]],
     method: Strategy,
     truth: Sequence[bool | None],
-    left: Callable[[], bool],
-) -> Iterator[Tested]:
+    should_stop: Callable[[], bool],
+) -> Iterator[ProbeColumn]:
     """Ask one strategy, a few objects at a time; yields its column as it grows."""
     column, size = _untested(method), max(1, min(_AT_ONCE, _ROWS // method.beams))
     for start in range(0, len(requests), size):
         column = replace(column, state="asking")
         yield column
-        if left():
+        if should_stop():
             yield replace(column, state="stopped")
             return
         part = slice(start, start + size)
         try:
-            with plainly():
+            with as_model_errors():
                 cells = _cells(lvlm, requests[part], method, truth[part])
         except MmhallError as error:
             yield replace(column, state="failed", error=str(error))
@@ -229,10 +229,10 @@ def _asked(
 
 def _truth(name: str, present: Collection[str] | None, absent: Collection[str] | None) -> bool | None:
     """Say whether an object is in the picture, as far as that is known."""
-    name = canonical(name)
-    if name in map(canonical, present or ()):
+    name = canonical_name(name)
+    if name in map(canonical_name, present or ()):
         return True
-    gone = present is not None if absent is None else name in map(canonical, absent)
+    gone = present is not None if absent is None else name in map(canonical_name, absent)
     return False if gone else None
 
 

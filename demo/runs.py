@@ -108,7 +108,7 @@ class _Contest:
     visibilities: tuple[str, ...]
 
 
-def found(root: Path) -> list[str]:
+def list_runs(root: Path) -> list[str]:
     """Return the runs below a folder, the one that was written last first.
 
     Args:
@@ -123,12 +123,12 @@ def found(root: Path) -> list[str]:
 
 
 def open_run(root: Path, name: str) -> Run:
-    """Open a run by a name that `found` gives.
+    """Open a run by a name that `list_runs` gives.
 
     Raises:
         RunError: There is no run of that name, or it cannot be read.
     """
-    if not isinstance(name, str) or name not in found(root):
+    if not isinstance(name, str) or name not in list_runs(root):
         raise RunError(f"there is no run called {name!r} here; choose one of the list")
     folder = root.resolve() / name
     try:
@@ -137,7 +137,7 @@ def open_run(root: Path, name: str) -> Run:
         raise RunError(str(error).replace(str(folder), name)) from error
 
 
-def nothing_found() -> str:
+def no_runs_notice() -> str:
     """Return what stands in place of a list without runs."""
     return notice("No runs here yet", "Run `mmhall bench ... --out runs/first` first, then look again.")
 

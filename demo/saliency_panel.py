@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.events import LIGHT, TELLING, heavy
-from mmhall.demo.guard import telling
+from mmhall.demo.events import QUEUED, UNQUEUED, on_model
+from mmhall.demo.guard import show_errors
 from mmhall.demo.rendering import render
-from mmhall.demo.state import Desk, Shown
-from mmhall.demo.trace_cache import look, same_word
+from mmhall.demo.state import AppState, Shown
+from mmhall.demo.trace_cache import find_same_word, word_attention
 from mmhall.demo.view import data_url
 from mmhall.errors import MmhallError, OptionError
 
@@ -25,7 +25,7 @@ _ANEW = "another answer came out when it was decoded again: this can happen in l
 
 
 def _notice(title: str, text: str) -> str:
-    return render("gaze.html", looks=(), title=title, text=text)
+    return render("saliency.html", looks=(), title=title, text=text)
 
 
 HINT = _notice(
@@ -34,7 +34,7 @@ HINT = _notice(
 _GONE = _notice("This was a while ago", "Click the word again: what was read for it has made room for others.")
 
 
-def panel(desk: Desk, board: Board) -> None:
+def panel(app: AppState, board: Board) -> None:
     """Lay the panel out and wire it to the words of the answers."""
     gr.Markdown("### Where each one looked")
     heat = board.heat
@@ -57,14 +57,14 @@ def panel(desk: Desk, board: Board) -> None:
             elem_id="heads",
         )
 
-    @telling
+    @show_errors
     def pick(event: gr.EventData, shown: Shown | None, layers: Any, heads: Any) -> Iterator[Any]:
         column, word = _spot(shown, event._data)
         assert shown is not None
-        words = _words(desk, shown, column, word)
-        with desk.turn():
-            for traces in traced(desk, shown, column):
-                html = gaze_html(shown, traces, words, (column, word), layers, heads)
+        words = _words(app, shown, column, word)
+        with app.exclusive_model():
+            for traces in trace_columns(app, shown, column):
+                html = saliency_html(shown, traces, words, (column, word), layers, heads)
                 yield html, gr.skip(), gr.skip(), gr.skip(), gr.skip()
         read = next((one for one in traces if one is not None and not isinstance(one, str)), None)
         yield (
@@ -75,28 +75,28 @@ def panel(desk: Desk, board: Board) -> None:
             gr.skip() if read is None else gr.Dropdown([(f"head {head}", head) for head in read.heads]),
         )
 
-    @telling
+    @show_errors
     def draw(shown: Shown | None, spot: Any, word: Any, layers: Any, heads: Any) -> Any:
         if shown is None:
             return gr.skip()
         column, word = _spot(shown, {"column": spot[0], "word": int(word)})
-        words = _words(desk, shown, column, word)
-        traces = [_kept(desk, shown, index) for index in range(len(shown.columns))]
+        words = _words(app, shown, column, word)
+        traces = [_kept(app, shown, index) for index in range(len(shown.columns))]
         if traces[column] is None:
             return _GONE
-        return gaze_html(shown, traces, words, (column, word), layers, heads)
+        return saliency_html(shown, traces, words, (column, word), layers, heads)
 
     outputs = [heat, spot, slider, layers, heads]
     board.answers.select(
         pick,
         [board.shown, layers, heads],
         outputs,
-        **heavy(heat),
+        **on_model(heat),
     )
-    slider.input(draw, [board.shown, spot, slider, layers, heads], heat, **TELLING)
-    slider.input(None, slider, None, js="word => { window.mmhallWord && window.mmhallWord(word); }", **LIGHT)
+    slider.input(draw, [board.shown, spot, slider, layers, heads], heat, **QUEUED)
+    slider.input(None, slider, None, js="word => { window.mmhallWord && window.mmhallWord(word); }", **UNQUEUED)
     for choice in (layers, heads):
-        choice.input(draw, [board.shown, spot, slider, layers, heads], heat, **TELLING)
+        choice.input(draw, [board.shown, spot, slider, layers, heads], heat, **QUEUED)
 
 
 def _spot(shown: Shown | None, data: Any) -> tuple[int, int]:
@@ -118,21 +118,21 @@ def _asked(shown: Shown, index: int) -> tuple[Any, ...]:
     return shown.picture, shown.setup.prompt, column.strategy, settings
 
 
-def _words(desk: Desk, shown: Shown, column: int, word: int) -> tuple[Word, ...]:
+def _words(app: AppState, shown: Shown, column: int, word: int) -> tuple[Word, ...]:
     """Return the words of an answer, of which one was chosen."""
     from mmhall.words import words_of
 
     answer = shown.columns[column].answer
-    words = words_of(desk.lvlm.adapter.tokenizer, answer.token_ids) if answer is not None else ()
+    words = words_of(app.lvlm.adapter.tokenizer, answer.token_ids) if answer is not None else ()
     if word >= len(words):
         raise OptionError("demo", "word", word, f"one of the {len(words)} words of the answer")
     return words
 
 
-def _kept(desk: Desk, shown: Shown, index: int) -> Trace | str | None:
+def _kept(app: AppState, shown: Shown, index: int) -> Trace | str | None:
     if shown.columns[index].answer is None:
         return None
-    trace = desk.traces.kept(*_asked(shown, index))
+    trace = app.traces.lookup(*_asked(shown, index))
     return None if trace is None else _checked(shown.columns[index], trace)
 
 
@@ -145,7 +145,7 @@ def _checked(column: Column, trace: Trace) -> Trace | str:
     return trace if said == again else _ANEW
 
 
-def traced(desk: Desk, shown: Shown, first: int) -> Iterator[list[Trace | str | None]]:
+def trace_columns(app: AppState, shown: Shown, first: int) -> Iterator[list[Trace | str | None]]:
     """Trace every column, the chosen one first; of one that cannot be traced, give the reason.
 
     Raises:
@@ -156,7 +156,7 @@ def traced(desk: Desk, shown: Shown, first: int) -> Iterator[list[Trace | str | 
         if shown.columns[index].answer is None:
             continue
         try:
-            traces[index] = _checked(shown.columns[index], desk.traces.of(*_asked(shown, index)))
+            traces[index] = _checked(shown.columns[index], app.traces.get_or_trace(*_asked(shown, index)))
         except MmhallError as error:
             if index == first:
                 raise
@@ -164,7 +164,7 @@ def traced(desk: Desk, shown: Shown, first: int) -> Iterator[list[Trace | str | 
         yield traces
 
 
-def gaze_html(
+def saliency_html(
     shown: Shown,
     traces: Sequence[Trace | str | None],
     words: Sequence[Word],
@@ -179,8 +179,8 @@ def gaze_html(
         traces: Of each column; a text: why there is none; None: not read yet.
         words: Of the chosen column.
         spot: The chosen column and word, 0-based.
-        layers: As in `look`.
-        heads: As in `look`.
+        layers: As in `word_attention`.
+        heads: As in `word_attention`.
     """
     from mmhall.demo.maps import maps_of
 
@@ -193,12 +193,12 @@ def gaze_html(
             reason = trace or ("no answer" if shown.columns[index].answer is None else "not read yet")
             looks.append({**told, "image": data_url(shown.picture), "alt": "the picture", "told": reason})
             continue
-        number = word if index == column else same_word(words, trace.words, word)
-        seen = look(trace, number, layers or (), heads or ())
+        number = word if index == column else find_same_word(words, trace.words, word)
+        seen = word_attention(trace, number, layers or (), heads or ())
         if seen.word is None:
             said, alt = f"does not write “{text}”", "the picture, without heat"
         else:
             said = f"“{seen.word.text}”, {seen.share:.0%} of its attention on the picture"
             alt = f"heat map of where {shown.columns[index].strategy} looked while it wrote {seen.word.text}"
         looks.append({**told, "image": data_url(seen.picture), "alt": alt, "told": said, "maps": maps_of(trace)})
-    return render("gaze.html", looks=looks)
+    return render("saliency.html", looks=looks)

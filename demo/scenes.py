@@ -11,7 +11,7 @@ SEED, COUNT = 2026, 8  # the first scenes of a seed, not picked ones
 
 
 @dataclass(frozen=True, slots=True)
-class Bundled:
+class BundledScene:
     """A scene that comes with the page.
 
     Attributes:
@@ -39,6 +39,6 @@ class Bundled:
 
 
 @lru_cache(maxsize=1)
-def bundled() -> tuple[Bundled, ...]:
+def bundled_scenes() -> tuple[BundledScene, ...]:
     """Draw them."""
-    return tuple(Bundled(index, make_scene(SEED, index)) for index in range(COUNT))
+    return tuple(BundledScene(index, make_scene(SEED, index)) for index in range(COUNT))

@@ -64,7 +64,7 @@ class Address:
 
 @contextmanager
 def serving(
-    model: Future[LVLM], address: Address = Address(), *, runs: Path = Path("runs"), owned: Sequence[str] = ()
+    model: Future[LVLM], address: Address = Address(), *, runs: Path = Path("runs"), owner_specs: Sequence[str] = ()
 ) -> Iterator[str]:
     """Open the page for as long as the context lasts; yields its URL once it answers.
 
@@ -78,14 +78,14 @@ def serving(
 
     Raises:
         OptionError: The host or port cannot be had.
-        MmhallError: A strategy of `owned` does not exist.
+        MmhallError: A strategy of `owner_specs` does not exist.
     """
     address.check()
     host = address.interface
-    if owned:
+    if owner_specs:
         from mmhall.strategies import strategy
 
-        owned = [str(strategy(spec)) for spec in owned]
+        owner_specs = [str(strategy(spec)) for spec in owner_specs]
     with tempfile.TemporaryDirectory(prefix="mmhall-demo-") as room, _settings(room):
         import gradio as gr
         from starlette.middleware import Middleware
@@ -95,7 +95,7 @@ def serving(
         from mmhall.demo.page import page
         from mmhall.demo.wire import NotFound
 
-        blocks = page(model, runs=runs, owned=owned, delete_cache=(_OFTEN, _OLDEST))
+        blocks = page(model, runs=runs, owner_specs=owner_specs, delete_cache=(_OFTEN, _OLDEST))
         blocks.queue(max_size=limits.QUEUE, default_concurrency_limit=4, api_open=False)
         try:
             _, url, public = blocks.launch(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmhall.demo import limits
-from mmhall.demo.words import canonical
+from mmhall.demo.words import canonical_name
 from mmhall.errors import OptionError
 from mmhall.strategies import Strategy
 
@@ -47,7 +47,7 @@ class Setup:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def setup(told: Mapping[str, Any], owned: Collection[str] = ()) -> tuple[Setup, tuple[Strategy, ...]]:
+def setup(told: Mapping[str, Any], owner_specs: Collection[str] = ()) -> tuple[Setup, tuple[Strategy, ...]]:
     """Check what a client sends, field by field.
 
     Args:
@@ -66,7 +66,7 @@ def setup(told: Mapping[str, Any], owned: Collection[str] = ()) -> tuple[Setup, 
     for field in told:
         if field not in known:
             raise OptionError("demo", "the set-up", field, f"made of {', '.join(known)}")
-    made = limits.strategies(told.get("strategies"), owned)
+    made = limits.strategies(told.get("strategies"), owner_specs)
     temperature, seed = told.get("temperature", 0.0), told.get("seed", 0)
     number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     if not number or not 0 <= temperature <= TEMPERATURE:
@@ -86,7 +86,7 @@ def setup(told: Mapping[str, Any], owned: Collection[str] = ()) -> tuple[Setup, 
     return checked, made
 
 
-def truth(present: Any, offered: Any) -> dict[str, Any]:
+def ground_truth(present: Any, offered: Any) -> dict[str, Any]:
     """Return what is known of a picture: what was ticked is there, what was offered and not ticked is not."""
     if not present:
         return {"present": None, "absent": None}
@@ -98,4 +98,4 @@ def _names(names: Any) -> tuple[str, ...] | None:
         return None
     if isinstance(names, list | tuple) and not names:
         return ()
-    return tuple(dict.fromkeys(map(canonical, limits.objects(names))))
+    return tuple(dict.fromkeys(map(canonical_name, limits.objects(names))))

@@ -16,9 +16,9 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from mmhall import __version__
-from mmhall.demo.compare import Column, ratio
+from mmhall.demo.compare import Column, time_ratio
 from mmhall.demo.setups import Setup, setup as checked
-from mmhall.demo.words import named, split_by_truth
+from mmhall.demo.words import named_objects, split_by_truth
 from mmhall.errors import DataError, MmhallError, PromptError
 from mmhall.models import as_flags
 from mmhall.results.export import safe
@@ -73,7 +73,7 @@ def as_json(setup: Setup, model: str, picture: str) -> str:
     return printable(json.dumps(told, ensure_ascii=False, indent=2))
 
 
-def from_json(text: Any, model: str, owned: Collection[str] = ()) -> Loaded:
+def from_json(text: Any, model: str, owner_specs: Collection[str] = ()) -> Loaded:
     """Read a set-up, whatever a person pastes.
 
     Args:
@@ -86,7 +86,7 @@ def from_json(text: Any, model: str, owned: Collection[str] = ()) -> Loaded:
     """
     try:
         told = _parsed(text)
-        made, _ = checked(told["setup"], owned)
+        made, _ = checked(told["setup"], owner_specs)
     except RecursionError:
         raise DataError(f"this is nested too deeply to be a set-up; expected {_SHAPE}") from None
     except DataError:
@@ -187,7 +187,7 @@ def csv_text(setup: Setup, columns: Sequence[Column], present: Collection[str] |
 def _row(
     column: Column, first: Column, present: Collection[str] | None, absent: Collection[str] | None
 ) -> dict[str, Any]:
-    answer, objects = column.answer, named(column.text, present or ())
+    answer, objects = column.answer, named_objects(column.text, present or ())
     known = present is not None
     right, wrong = split_by_truth(objects, present, absent)
     return {
@@ -197,7 +197,7 @@ def _row(
         "seconds": column.seconds,
         "tokens": column.tokens,
         "tokens per second": column.rate,
-        "time per token, ratio to the first": ratio(column, first),
+        "time per token, ratio to the first": time_ratio(column, first),
         "objects named": ", ".join(objects),
         "supported": ", ".join(right) if known else None,
         "hallucinated": ", ".join(wrong) if known else None,

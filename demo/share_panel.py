@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.events import ORDERLY, TELLING, WORK
-from mmhall.demo.guard import telling
+from mmhall.demo.events import IN_ORDER, PAGE_QUEUE, QUEUED
+from mmhall.demo.guard import show_errors
 from mmhall.demo.loading import filled, filling
 from mmhall.demo.poster import poster
 from mmhall.demo.rendering import notice, render
-from mmhall.demo.scenes import SEED, bundled
-from mmhall.demo.setups import Setup, truth
+from mmhall.demo.scenes import SEED, bundled_scenes
+from mmhall.demo.setups import Setup, ground_truth
 from mmhall.demo.share import Picture, as_json, command_line, csv_text, from_json, python_code
-from mmhall.demo.state import Desk, Shown, scene_number
+from mmhall.demo.state import AppState, Shown, scene_number
 from mmhall.demo.waiting import ready
 from mmhall.text import printable
 
@@ -29,7 +29,7 @@ _HINT = notice("Nothing to share yet", "Run a comparison first.")
 _DRAWN = notice("Being drawn", "The picture and the table of this comparison are on their way.")
 
 
-def panel(desk: Desk, board: Board) -> None:
+def panel(app: AppState, board: Board) -> None:
     """Lay the panel out and wire it."""
     opened = gr.State(False)
     with gr.Accordion("Share and reproduce", open=False, elem_id="share") as fold:
@@ -47,11 +47,11 @@ def panel(desk: Desk, board: Board) -> None:
                     "", language="shell", label="Gives the same answers", elem_id="shell", interactive=False
                 )
 
-    @telling
+    @show_errors
     def tell(shown: Shown | None, present: Any, offered: Any) -> tuple[Any, ...]:
         if shown is None:
             return gr.skip(), "", ""  # a set-up that was just pasted stays
-        lvlm, picture = desk.lvlm, picture_of(shown)
+        lvlm, picture = app.lvlm, picture_of(shown)
         asked = _asked(shown, present, offered)
         fitted = tuple(one.strategy if one.answer is None else one.answer.strategy for one in shown.columns)
         repeated = replace(asked, strategies=fitted)  # whatever options are tuned for the model elsewhere
@@ -64,15 +64,15 @@ def panel(desk: Desk, board: Board) -> None:
     def draw(shown: Shown | None, present: Any, offered: Any, opened: bool) -> str:
         if shown is None:
             return _HINT
-        return _downloads(desk, shown, _asked(shown, present, offered)) if opened else _DRAWN
+        return _downloads(app, shown, _asked(shown, present, offered)) if opened else _DRAWN
 
-    @telling
+    @show_errors
     def take(pasted: str) -> tuple[Any, ...]:
-        loaded = from_json(pasted, ready(desk).name, desk.owned)
+        loaded = from_json(pasted, ready(app).name, app.owner_specs)
         if loaded.note:
             gr.Info(html.escape(printable(loaded.note)))
-        scene = next((one for one in bundled() if _label(one.index) == loaded.picture), None)
-        values = filled(desk, board, loaded.setup)
+        scene = next((one for one in bundled_scenes() if _label(one.index) == loaded.picture), None)
+        values = filled(app, board, loaded.setup)
         if scene is not None:
             return scene.scene.image, *values
         for kept in (board.present, board.offered):
@@ -81,17 +81,17 @@ def panel(desk: Desk, board: Board) -> None:
         return gr.skip(), *values
 
     for change in (board.shown.change, board.ticked.then):
-        change(tell, [board.shown, board.present, board.offered], [text, python, shell], **TELLING)
+        change(tell, [board.shown, board.present, board.offered], [text, python, shell], **QUEUED)
     for change in (board.shown.change, board.ticked.then, opened.change):
-        change(draw, [board.shown, board.present, board.offered, opened], downloads, **WORK)
-    fold.expand(lambda: True, None, opened, **TELLING)
-    fold.collapse(lambda: False, None, opened, **TELLING)
-    load.click(take, text, [board.picture, *filling(board)], **ORDERLY)
+        change(draw, [board.shown, board.present, board.offered, opened], downloads, **PAGE_QUEUE)
+    fold.expand(lambda: True, None, opened, **QUEUED)
+    fold.collapse(lambda: False, None, opened, **QUEUED)
+    load.click(take, text, [board.picture, *filling(board)], **IN_ORDER)
 
 
 def _asked(shown: Shown, present: Any, offered: Any) -> Setup:
     """Return a comparison's set-up with what is known of its picture by now."""
-    known = truth(present, offered)
+    known = ground_truth(present, offered)
     present, absent = (None if known[name] is None else tuple(known[name]) for name in ("present", "absent"))
     return replace(shown.setup, present=present, absent=absent)
 
@@ -113,8 +113,8 @@ def _elsewhere(label: str) -> str:
     return f"{made}: the picture and the objects in it stay as they are."
 
 
-def _downloads(desk: Desk, shown: Shown, asked: Setup) -> str:
-    lvlm, drawn = desk.lvlm, io.BytesIO()
+def _downloads(app: AppState, shown: Shown, asked: Setup) -> str:
+    lvlm, drawn = app.lvlm, io.BytesIO()
     poster(shown.picture, asked, shown.columns, asked.present, lvlm.name, lvlm.adapter.tokenizer).save(drawn, "PNG")
     table = csv_text(asked, shown.columns, asked.present, lvlm.name).encode("utf-8-sig")
     return render("downloads.html", png=_url("image/png", drawn.getvalue()), csv=_url("text/csv", table))

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from mmhall.demo.compare import Column
-from mmhall.demo.scenes import bundled
+from mmhall.demo.scenes import bundled_scenes
 from mmhall.demo.setups import Setup
 
 if TYPE_CHECKING:
-    from mmhall.demo.trace_cache import Traces
+    from mmhall.demo.trace_cache import TraceCache
     from mmhall.lvlm import LVLM
 
 
@@ -56,11 +56,11 @@ class Ticket:
 
     number: int
     stopping: bool = False
-    unseen: bool = False
+    discarded: bool = False
 
 
 @dataclass(slots=True)
-class Desk:
+class AppState:
     """The page's back room.
 
     Attributes:
@@ -71,11 +71,11 @@ class Desk:
 
     model: Future[LVLM]
     runs: Path
-    owned: tuple[str, ...] = ()
+    owner_specs: tuple[str, ...] = ()
     _turn: Lock = field(default_factory=Lock)
     _tickets: dict[str, Ticket] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
-    _traces: Traces | None = None
+    _traces: TraceCache | None = None
 
     @property
     def lvlm(self) -> LVLM:
@@ -91,21 +91,21 @@ class Desk:
         self.model.result()
 
     @property
-    def traces(self) -> Traces:
+    def traces(self) -> TraceCache:
         """Traces of the model."""
-        from mmhall.demo.trace_cache import Traces
+        from mmhall.demo.trace_cache import TraceCache
 
         if self._traces is None:
-            self._traces = Traces(self.lvlm)
+            self._traces = TraceCache(self.lvlm)
         return self._traces
 
     @contextmanager
-    def turn(self) -> Iterator[LVLM]:
+    def exclusive_model(self) -> Iterator[LVLM]:
         """Have the model to oneself: an event that was given up may still take its last step."""
         with self._turn:
             yield self.lvlm
 
-    def go(self, session: str) -> Ticket:
+    def begin(self, session: str) -> Ticket:
         """Begin something for a visitor; what ran for them before is to end."""
         self.stop(session)
         self._tickets.pop(session, None)  # the latest goes to the end, those at the front make room
@@ -121,24 +121,24 @@ class Desk:
         """
         latest = self._tickets.get(session)
         if latest is None or not number:
-            return self.go(session)
+            return self.begin(session)
         return latest if latest.number == number else None
 
-    def stop(self, session: str, *, unseen: bool = False) -> None:
-        """End what runs for a visitor; `unseen`: it is not to be shown any more either."""
+    def stop(self, session: str, *, discarded: bool = False) -> None:
+        """End what runs for a visitor; `discarded`: it is not to be shown any more either."""
         ticket = self._tickets.get(session)
         if ticket is not None:
-            ticket.stopping, ticket.unseen = True, ticket.unseen or unseen
+            ticket.stopping, ticket.discarded = True, ticket.discarded or discarded
 
-    def leave(self, session: str) -> None:
+    def forget(self, session: str) -> None:
         """Forget a visitor."""
-        self.stop(session, unseen=True)
+        self.stop(session, discarded=True)
         self._tickets.pop(session, None)
 
 
 def scene_number(picture: Image.Image) -> int | None:
     """Return which bundled scene a picture is, None if it is none."""
-    return next((i for i, one in enumerate(bundled()) if _alike(one.scene.image, picture)), None)
+    return next((i for i, one in enumerate(bundled_scenes()) if _alike(one.scene.image, picture)), None)
 
 
 def _alike(one: Image.Image, other: Image.Image) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmhall.demo.failures import plainly
+from mmhall.demo.failures import as_model_errors
 
 if TYPE_CHECKING:
     from mmhall.analysis import Trace
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ROOM = 2 << 30  # bytes
 
 
-class Traces:
+class TraceCache:
     """Traces of one model, by what was asked."""
 
     def __init__(self, lvlm: LVLM, room: int = _ROOM) -> None:
@@ -37,13 +37,13 @@ class Traces:
             room: Bytes that kept traces may take; the latest one is kept whatever it takes.
         """
         self._lvlm, self._room, self._lock = lvlm, room, Lock()
-        self._kept: OrderedDict[Any, Trace] = OrderedDict()
+        self._entries: OrderedDict[Any, Trace] = OrderedDict()
 
-    def kept(self, image: Image.Image, prompt: str, strategy: str, settings: dict[str, Any]) -> Trace | None:
+    def lookup(self, image: Image.Image, prompt: str, strategy: str, settings: dict[str, Any]) -> Trace | None:
         """Return a trace that is at hand."""
         return self._get(_key(image, prompt, strategy, settings))
 
-    def of(self, image: Image.Image, prompt: str, strategy: str, settings: dict[str, Any]) -> Trace:
+    def get_or_trace(self, image: Image.Image, prompt: str, strategy: str, settings: dict[str, Any]) -> Trace:
         """Return a trace, made if need be.
 
         Raises:
@@ -53,23 +53,23 @@ class Traces:
         found = self._get(key)
         if found is not None:
             return found
-        with plainly():
+        with as_model_errors():
             made = self._lvlm.trace(image, prompt, strategy, **settings)
         with self._lock:
-            self._kept[key] = made
-            while len(self._kept) > 1 and sum(map(size_of, self._kept.values())) > self._room:
-                self._kept.popitem(last=False)
+            self._entries[key] = made
+            while len(self._entries) > 1 and sum(map(size_of, self._entries.values())) > self._room:
+                self._entries.popitem(last=False)
         return made
 
     def _get(self, key: Any) -> Trace | None:
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class WordAttention:
     """Where one column looked when it wrote a word.
 
     Attributes:
@@ -83,7 +83,9 @@ class Look:
     picture: Image.Image
 
 
-def look(trace: Trace, number: int | None, layers: Sequence[int] = (), heads: Sequence[int] = ()) -> Look:
+def word_attention(
+    trace: Trace, number: int | None, layers: Sequence[int] = (), heads: Sequence[int] = ()
+) -> WordAttention:
     """Draw where the model looked for a word.
 
     Args:
@@ -96,14 +98,14 @@ def look(trace: Trace, number: int | None, layers: Sequence[int] = (), heads: Se
         OptionError: A layer or head does not exist.
     """
     if number is None or not 0 <= number < len(trace.words):
-        return Look(None, None, trace.pictures[0])
+        return WordAttention(None, None, trace.pictures[0])
     word = trace.words[number]
     how: dict[str, Any] = {"layers": list(layers) or None, "heads": list(heads) or None}
     share = float(trace.token_attention(word.tokens, **how).sum())
-    return Look(word, share, trace.overlay(word.tokens, **how))
+    return WordAttention(word, share, trace.overlay(word.tokens, **how))
 
 
-def same_word(words: Sequence[Word], others: Sequence[Word], number: int) -> int | None:
+def find_same_word(words: Sequence[Word], others: Sequence[Word], number: int) -> int | None:
     """Find a word of one answer in another one: its number there, None if it is not.
 
     Of a word written several times, the first stands for the first, and so on; the last for those beyond.

@@ -45,10 +45,10 @@ class Fragment:
 
     def width(self, face: ImageFont.FreeTypeFont) -> float:
         """Return its width, that of its cross included."""
-        return face.getlength(self.text) + (_cross_width(face) if self.crossed else 0)
+        return face.getlength(self.text) + (_cross_width(face) if self.has_cross else 0)
 
     @property
-    def crossed(self) -> bool:
+    def has_cross(self) -> bool:
         """Whether a cross follows it."""
         return self.last and self.kind == HALLUCINATED
 
@@ -109,7 +109,7 @@ def plain(text: str, width: float, size: int, *, bold: bool = False, ink: str = 
         bold: Whether it is bold.
         ink: Its colour.
     """
-    return Paragraph(wrapped([Fragment(printable(text))], width, font(size, bold)), size, bold, ink)
+    return Paragraph(wrap([Fragment(printable(text))], width, font(size, bold)), size, bold, ink)
 
 
 def tag(text: str, width: float, size: int) -> Paragraph:
@@ -117,7 +117,7 @@ def tag(text: str, width: float, size: int) -> Paragraph:
     return replace(plain(text, width - 2 * _INSET, size, bold=True, ink="white"), ground=GREY)
 
 
-def fragments(cut: Sequence[Piece]) -> list[Fragment]:
+def to_fragments(cut: Sequence[Piece]) -> list[Fragment]:
     """Return the pieces of an answer with their marks; the words of one object share one, with what is between them."""
     found = list[Fragment]()
     for index, piece in enumerate(cut):
@@ -129,7 +129,7 @@ def fragments(cut: Sequence[Piece]) -> list[Fragment]:
     return found
 
 
-def wrapped(parts: Sequence[Fragment], width: float, face: ImageFont.FreeTypeFont) -> tuple[tuple[Fragment, ...], ...]:
+def wrap(parts: Sequence[Fragment], width: float, face: ImageFont.FreeTypeFont) -> tuple[tuple[Fragment, ...], ...]:
     """Break fragments into lines, between words where possible; what is wider than a line is broken anywhere.
 
     Args:
@@ -185,7 +185,7 @@ def _broken(
             head.append(part)
             room -= part.width(face)
             continue
-        low, high = 0, len(part.text) - (1 if part.crossed else 0)
+        low, high = 0, len(part.text) - (1 if part.has_cross else 0)
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if face.getlength(part.text[:middle]) <= room else (low, middle - 1)
@@ -232,5 +232,5 @@ def _draw(
     elif part.kind == SUPPORTED:
         canvas.rectangle((round(x), under - 1, round(end) - 1, under + 1), fill=BLUE)
     canvas.text((x, baseline), part.text, fill=ink, font=face, anchor="ls")
-    if part.crossed:
+    if part.has_cross:
         canvas.text((end, baseline), _CROSS, fill=VERMILLION, font=face, anchor="rs")

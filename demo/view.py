@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from mmhall.demo.compare import Column, ratio
+from mmhall.demo.compare import Column, time_ratio
 from mmhall.demo.rendering import notice, render
-from mmhall.demo.scenes import Bundled
-from mmhall.demo.words import SIGNALS, TRUTH, Piece, named, pieces, scale
+from mmhall.demo.scenes import BundledScene
+from mmhall.demo.words import SIGNALS, TRUTH, Piece, named_objects, pieces, signal_range
 
 _STATES = {
     "waiting": "waiting for its turn",
@@ -41,10 +41,10 @@ def columns_html(
         mode: `TRUTH`, or the name of one of `SIGNALS`; None: the truth where it is known, else the first signal.
         absent: Objects that are not in it; None: all others.
     """
-    mode = chosen(mode, present)
+    mode = resolve_mode(mode, present)
     cut = _cut(columns, tokenizer, present, absent)
     signal = next((index for index, one in enumerate(SIGNALS) if one.name == mode), None)
-    ends = None if signal is None else scale(cut, signal)
+    ends = None if signal is None else signal_range(cut, signal)
     shown = [
         {
             "index": index,
@@ -73,21 +73,21 @@ def legend_html(
         present: As in `columns_html`.
         mode: As in `columns_html`.
     """
-    mode = chosen(mode, present)
+    mode = resolve_mode(mode, present)
     cut = _cut(columns, tokenizer, present)
     if not any(cut):
         return ""
     if mode == TRUTH:
         return render("legend.html", signal=None, several=len(columns) > 1)
     index, signal = next((index, one) for index, one in enumerate(SIGNALS) if one.name == mode)
-    ends = scale(cut, index)
+    ends = signal_range(cut, index)
     if ends is None:
         return notice(f"No {signal.label}", "This model, or a stopped answer, has no such figure.")
     low, high = (_figure(value, signal.unit) for value in ends)
     return render("legend.html", signal=signal, low=low, high=high)
 
 
-def chosen(mode: str | None, present: Collection[str] | None) -> str:
+def resolve_mode(mode: str | None, present: Collection[str] | None) -> str:
     """Return the marks to show: the ones asked for, as far as they are known."""
     if mode in (None, TRUTH):
         return SIGNALS[0].name if present is None else TRUTH
@@ -95,7 +95,7 @@ def chosen(mode: str | None, present: Collection[str] | None) -> str:
     return mode
 
 
-def scenes_html(scenes: Sequence[Bundled]) -> str:
+def scenes_html(scenes: Sequence[BundledScene]) -> str:
     """Show the scenes that come with the page, as buttons."""
     told = [{"image": data_url(one.scene.image, 160), "alt": one.alt, "title": one.title} for one in scenes]
     return render("scenes.html", scenes=told)
@@ -113,7 +113,7 @@ def data_url(image: Image.Image, longest: int = _SHOWN) -> str:
 def _cut(
     columns: Sequence[Column], tokenizer: Any, present: Collection[str] | None, absent: Collection[str] | None = None
 ) -> list[tuple[Piece, ...]]:
-    first = named(columns[0].text, present or ()) if columns else []
+    first = named_objects(columns[0].text, present or ()) if columns else []
     return [
         pieces(tokenizer, column.answer, present, first if index else None, absent) if column.answer is not None else ()
         for index, column in enumerate(columns)
@@ -129,11 +129,11 @@ def _piece(piece: Piece, signal: int | None, ends: tuple[float, float] | None) -
     if value is not None and ends is not None:
         level = (value - ends[0]) / (ends[1] - ends[0]) if ends[1] > ends[0] else 0.0
     tips = [f"{piece.object}: {'in the picture' if kind == 'supported' else told}"] if kind else []
-    tips += ["not named by the first column"] if piece.own else []
+    tips += ["not named by the first column"] if piece.missing_in_first else []
     tips += [
         f"{one.label}: {_figure(v, one.unit)}" for one, v in zip(SIGNALS, piece.values, strict=False) if v is not None
     ]
-    marks = {kind: bool(kind), "own": piece.own, "level": level is not None}
+    marks = {kind: bool(kind), "own": piece.missing_in_first, "level": level is not None}
     classes = " ".join(f"mm-{mark}" for mark, applies in marks.items() if applies)
     return {
         "text": piece.text,
@@ -156,12 +156,12 @@ def _facts(column: Column, first: Column) -> list[tuple[str, str, str]]:
     """Return time, rate and ratio of a column, each with a hint."""
     if not column.steps and column.answer is None:
         return []
-    reading = f"Of this column's own steps; {column.reading:.2f} s of it to read picture and prompt"
-    facts = [("time", f"{column.seconds:.2f} s", reading)]
+    prefill_hint = f"Of this column's own steps; {column.prefill_seconds:.2f} s of it to read picture and prompt"
+    facts = [("time", f"{column.seconds:.2f} s", prefill_hint)]
     if column.rate is not None:
         rate = f"{column.rate:.0f}" if column.rate >= 10 else f"{column.rate:.1f}"
         facts.append(("tokens per second", rate, "Once the prompt is read; tokens are pieces of words"))
-    compared = ratio(column, first)
+    compared = time_ratio(column, first)
     if column is not first and compared is not None:
         hint = "Compared with the first column, once the prompt is read: roughly, it is one answer"
         facts.append(("time per token", f"{compared:.1f}×", hint))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.events import LIGHT
-from mmhall.demo.state import Desk
+from mmhall.demo.events import UNQUEUED
+from mmhall.demo.state import AppState
 from mmhall.errors import ModelError
 
 if TYPE_CHECKING:
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 _EVERY = 1.0  # seconds
 
 
-def ready(desk: Desk) -> LVLM:
+def ready(app: AppState) -> LVLM:
     """Return the model, at once. Before it is there, no module may be imported that brings torch: its thread does so.
 
     Raises:
         ModelError: It is being loaded, or could not be.
     """
-    if not desk.model.done():
+    if not app.model.done():
         raise ModelError("the model is still being loaded; try again in a moment")
-    if failed(desk):
+    if failed(app):
         raise ModelError("the model could not be loaded; the terminal of the page says why")
-    return desk.lvlm
+    return app.lvlm
 
 
-def failed(desk: Desk) -> bool:
+def failed(app: AppState) -> bool:
     """Whether the model could not be loaded."""
-    return desk.model.done() and desk.model.exception() is not None
+    return app.model.done() and app.model.exception() is not None
 
 
 def when_loaded(
-    desk: Desk, blocks: gr.Blocks, show: Callable[..., Sequence[Any]], inputs: Sequence[Any], outputs: Sequence[Any]
+    app: AppState, blocks: gr.Blocks, show: Callable[..., Sequence[Any]], inputs: Sequence[Any], outputs: Sequence[Any]
 ) -> None:
     """Fill parts of a page when it is opened, or once loading the model has ended, well or not.
 
@@ -50,9 +50,9 @@ def when_loaded(
     timer = gr.Timer(_EVERY, active=False)
 
     def wake(*values: Any) -> list[Any]:
-        if not desk.model.done():
+        if not app.model.done():
             return [gr.Timer(active=True), *[gr.skip()] * len(outputs)]
         return [gr.Timer(active=False), *show(*values)]
 
     for event in (blocks.load, timer.tick):
-        event(wake, list(inputs), [timer, *outputs], **LIGHT)
+        event(wake, list(inputs), [timer, *outputs], **UNQUEUED)

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from mmhall.demo.guard import Receive, Send, told
+from mmhall.demo.guard import Receive, Send, page_error
 from mmhall.errors import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -32,15 +32,15 @@ def guarded(blocks: gr.Blocks) -> gr.Blocks:
         for field, value in zip(block_fn.inputs, inputs, strict=False):
             for inner in _within(value):
                 if isinstance(inner, str) and any("\ud800" <= letter <= "\udfff" for letter in inner):
-                    raise told(_TEXT)
+                    raise page_error(_TEXT)
                 if isinstance(inner, dict) and {"path", "meta"} <= inner.keys() and not isinstance(field, gr.Image):
-                    raise told(_FILE)
+                    raise page_error(_FILE)
         try:
             return await read(block_fn, inputs, *more, **named)
         except gr.Error as error:
-            raise told(DataError(error.message)) if error.print_exception else error from None
+            raise page_error(DataError(error.message)) if error.print_exception else error from None
         except Exception:
-            raise told(_UNFIT) from None
+            raise page_error(_UNFIT) from None
 
     blocks.preprocess_data = checked  # type: ignore[method-assign]
     return blocks

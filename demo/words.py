@@ -86,16 +86,16 @@ class Piece:
     word: int | None = None
     object: str = ""
     kind: str = ""
-    own: bool = False
+    missing_in_first: bool = False
     values: tuple[float | None, ...] = ()
 
 
-def named(text: str, present: Collection[str] = ()) -> list[str]:
+def named_objects(text: str, present: Collection[str] = ()) -> list[str]:
     """Return the objects that a text names, each once, in order: COCO's, and those that are known to be there."""
     return list(dict.fromkeys(mention.name for mention in _mentions(text, present)))
 
 
-def canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
     """Return the name by which a thing is known: that of COCO's category, if it is one in other words."""
     name = " ".join(name.casefold().split())
     found = [mention.name for mention in mentions(name) if (mention.start, mention.end) == (0, len(name))]
@@ -105,12 +105,12 @@ def canonical(name: str) -> str:
 def split_by_truth(
     names: Iterable[str], present: Collection[str] | None, absent: Collection[str] | None = None
 ) -> tuple[list[str], list[str]]:
-    """Return which of some objects are supported, and which are hallucinated; see `judged`."""
-    kinds = [(name, judged(name, present, absent)) for name in names]
+    """Return which of some objects are supported, and which are hallucinated; see `judge_object`."""
+    kinds = [(name, judge_object(name, present, absent)) for name in names]
     return [name for name, kind in kinds if kind == "supported"], [n for n, kind in kinds if kind == "hallucinated"]
 
 
-def judged(name: str, present: Collection[str] | None, absent: Collection[str] | None = None) -> str:
+def judge_object(name: str, present: Collection[str] | None, absent: Collection[str] | None = None) -> str:
     """Say what is known of an object: "supported", "hallucinated", or "" where nobody knows.
 
     Args:
@@ -149,14 +149,14 @@ def pieces(
         about = next((m for m in found if m.start < end and m.end > start), None)
         if start > at:
             cut.append(Piece(text[at:start]))
-        kind = "" if about is None else judged(about.name, present, absent)
+        kind = "" if about is None else judge_object(about.name, present, absent)
         cut.append(
             Piece(
                 text=word.text,
                 word=number,
                 object="" if about is None else about.name,
                 kind=kind,
-                own=about is not None and first is not None and about.name not in first,
+                missing_in_first=about is not None and first is not None and about.name not in first,
                 values=_values(answer.uncertainty, word.tokens),
             )
         )
@@ -164,7 +164,7 @@ def pieces(
     return (*cut, Piece(text[at:])) if text[at:] else tuple(cut)
 
 
-def scale(columns: Sequence[Sequence[Piece]], signal: int) -> tuple[float, float] | None:
+def signal_range(columns: Sequence[Sequence[Piece]], signal: int) -> tuple[float, float] | None:
     """Return the least and the largest figure of a signal among all words of all columns; None: there are none.
 
     Args:

@@ -120,7 +120,7 @@ def test_whatever_is_pasted_is_read_or_refused_in_one_short_line(text, told):
 def test_only_what_the_owner_offers_may_open_something():
     spec = "cgd(clip='some/folder')"
     text = pasted(strategies=["greedy", spec])
-    assert from_json(text, "embedded", owned=[spec]).setup.strategies == ("greedy", spec)
+    assert from_json(text, "embedded", owner_specs=[spec]).setup.strategies == ("greedy", spec)
     with pytest.raises(DataError, match="left to the owner of this page"):
         from_json(text, "embedded")
 

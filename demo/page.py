@@ -1,4 +1,4 @@
-"""The page: a heading, one tab for each thing to do, and the endpoints that programs use."""
+"""The page: a heading, three tabs, and the endpoints for programs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mmhall.demo.probe_tab import probe_tab
 from mmhall.demo.rendering import render
 from mmhall.demo.runs_tab import runs_tab
 from mmhall.demo.state import AppState
-from mmhall.demo.waiting import failed, when_loaded
-from mmhall.demo.wire import guarded
+from mmhall.demo.waiting import loading_failed, when_loaded
+from mmhall.demo.wire import guard_events
 
 if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
@@ -35,18 +35,18 @@ def page(
     """Build the page.
 
     Args:
-        model: Loaded, or being loaded.
-        runs: Folder whose results may be browsed.
-        owned: Strategies to offer that name files or models.
-        delete_cache: How often uploads are looked through, and the age at which they go, in seconds.
+        model: The model, loaded or being loaded.
+        runs: Folder with the runs to show.
+        owner_specs: Strategies to offer that name files or models.
+        delete_cache: Interval between checks of the uploads, and the age at which they are deleted, in seconds.
     """
     app = AppState(model, runs, tuple(owner_specs))
 
     def leave(request: gr.Request) -> None:
-        app.leave(request.session_hash or "")
+        app.forget(request.session_hash or "")
 
-    def line() -> list[str]:
-        return [render("model.html", lvlm=None if failed(app) else app.lvlm, failed=failed(app))]
+    def describe_model() -> list[str]:
+        return [render("model.html", lvlm=None if loading_failed(app) else app.lvlm, failed=loading_failed(app))]
 
     blocks: gr.Blocks
     with gr.Blocks(title="mmhall", analytics_enabled=False, delete_cache=delete_cache) as blocks:
@@ -61,5 +61,5 @@ def page(
                 runs_tab(app, board, blocks, tabs)
         endpoints(app)
         blocks.unload(leave)
-        when_loaded(app, blocks, line, [], [model_line])
-    return guarded(blocks)
+        when_loaded(app, blocks, describe_model, [], [model_line])
+    return guard_events(blocks)

@@ -1,4 +1,4 @@
-"""What all visitors of a page share: one model, one turn at it, the traces at hand, what runs for whom."""
+"""Application state, shared by all visitors of a page: the model and its lock, the trace cache, running work."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _TICKETS = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """A comparison that a visitor sees.
+    """The comparison on a visitor's page.
 
     Attributes:
-        picture: RGB.
-        setup: What was asked.
-        columns: What was said.
+        picture: The picture, RGB.
+        setup: The set-up.
+        columns: The answers.
     """
 
     picture: Image.Image
@@ -40,18 +40,18 @@ class Shown:
     columns: tuple[Column, ...]
 
     def __deepcopy__(self, memo: object) -> Shown:
-        """Stay one object: nothing of it changes."""
+        """Return the comparison itself, as it is immutable."""
         return self
 
 
 @dataclass(slots=True)
 class Ticket:
-    """Something that runs for a visitor.
+    """Work that runs for a visitor.
 
     Attributes:
-        number: Its own.
-        stopping: Whether it is to end.
-        unseen: Whether its end is of no interest any more.
+        number: Number of the ticket.
+        stopping: Whether the work must stop.
+        discarded: Whether the result is no longer shown.
     """
 
     number: int
@@ -61,18 +61,18 @@ class Ticket:
 
 @dataclass(slots=True)
 class AppState:
-    """The page's back room.
+    """Application state.
 
     Attributes:
-        model: Loaded, or being loaded.
-        runs: Folder whose results may be browsed.
-        owned: Strategies that the page's owner offers.
+        model: The model, loaded or being loaded.
+        runs: Folder with the runs to show.
+        owner_specs: Strategies that the page's owner offers.
     """
 
     model: Future[LVLM]
     runs: Path
     owner_specs: tuple[str, ...] = ()
-    _turn: Lock = field(default_factory=Lock)
+    _lock: Lock = field(default_factory=Lock)
     _tickets: dict[str, Ticket] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _traces: TraceCache | None = None
@@ -82,17 +82,17 @@ class AppState:
         """The model; waits until it is loaded."""
         return self.model.result()
 
-    def wait(self) -> None:
-        """Wait for the model; its libraries must not be imported from two threads at once.
+    def wait_for_model(self) -> None:
+        """Wait until the model is loaded, since two threads must not import its libraries at once.
 
         Raises:
-            MmhallError: It cannot be loaded.
+            MmhallError: The model cannot be loaded.
         """
         self.model.result()
 
     @property
     def traces(self) -> TraceCache:
-        """Traces of the model."""
+        """The trace cache."""
         from mmhall.demo.trace_cache import TraceCache
 
         if self._traces is None:
@@ -101,45 +101,42 @@ class AppState:
 
     @contextmanager
     def exclusive_model(self) -> Iterator[LVLM]:
-        """Have the model to oneself: an event that was given up may still take its last step."""
-        with self._turn:
+        """Lock the model for one event; an event that was cancelled may still run its last step."""
+        with self._lock:
             yield self.lvlm
 
     def begin(self, session: str) -> Ticket:
-        """Begin something for a visitor; what ran for them before is to end."""
+        """Start work for a visitor and stop earlier work."""
         self.stop(session)
-        self._tickets.pop(session, None)  # the latest goes to the end, those at the front make room
+        self._tickets.pop(session, None)  # moves the session to the end; the oldest are dropped first
         ticket = self._tickets[session] = Ticket(next(self._numbers))
         while len(self._tickets) > _TICKETS:
             self._tickets.pop(next(iter(self._tickets)))
         return ticket
 
     def ticket(self, session: str, number: Any) -> Ticket | None:
-        """Return what was begun for a visitor under a number; None: something else was begun since.
-
-        Who sends no number begins now.
-        """
+        """Return a visitor's ticket of this number; None if later work has started. Without a number, start work."""
         latest = self._tickets.get(session)
         if latest is None or not number:
             return self.begin(session)
         return latest if latest.number == number else None
 
     def stop(self, session: str, *, discarded: bool = False) -> None:
-        """End what runs for a visitor; `discarded`: it is not to be shown any more either."""
+        """Stop the work of a visitor; `discarded`: its result is no longer shown."""
         ticket = self._tickets.get(session)
         if ticket is not None:
             ticket.stopping, ticket.discarded = True, ticket.discarded or discarded
 
     def forget(self, session: str) -> None:
-        """Forget a visitor."""
+        """Stop the work of a visitor and forget the visitor."""
         self.stop(session, discarded=True)
         self._tickets.pop(session, None)
 
 
 def scene_number(picture: Image.Image) -> int | None:
-    """Return which bundled scene a picture is, None if it is none."""
-    return next((i for i, one in enumerate(bundled_scenes()) if _alike(one.scene.image, picture)), None)
+    """Return the index of the bundled scene with equal pixels; None if there is none."""
+    return next((i for i, scene in enumerate(bundled_scenes()) if _same_pixels(scene.scene.image, picture)), None)
 
 
-def _alike(one: Image.Image, other: Image.Image) -> bool:
-    return one.size == other.size and one.tobytes() == other.tobytes()
+def _same_pixels(first: Image.Image, second: Image.Image) -> bool:
+    return first.size == second.size and first.tobytes() == second.tobytes()

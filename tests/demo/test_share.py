@@ -101,7 +101,7 @@ def pasted(**fields):
         (pasted(prompt="x" * 3000), "the prompt has 3,000 characters"),
         (pasted(prompt=["x"]), "the prompt is empty"),
         (pasted(strategies=["nonsense"]), "unknown strategy"),
-        (pasted(strategies=["greedy"] * 5), "1 to 4 of them"),
+        (pasted(strategies=["greedy"] * 5), "a list of 1 to 4 strategies"),
         (pasted(strategies=[["greedy"]]), "texts of at most"),
         (pasted(present={"cup": 1}), "objects must be"),
         (pasted(present=[["cup"]]), "objects must be"),

@@ -58,7 +58,7 @@ def choose(
 
 def _table(found: mmhall.Choice) -> str:
     """Write the winner, then plain and calibrated figures of all choices."""
-    from mmhall.cli.console import aligned
+    from mmhall.cli.console import align_columns
 
     rows: list[tuple[str, ...]] = [("CHOICE", "PLAIN", *(("PRIOR", "CALIBRATED") if found.free is not None else ()))]
     for i, choice in enumerate(found.choices):
@@ -68,4 +68,4 @@ def _table(found: mmhall.Choice) -> str:
         rows.append((choice, *(f"{figure:.4f}" for figure in figures)))
     at = "" if found.temperature == 1 else f" at temperature {found.temperature:g}"
     how = f"scored as {found.method}{at}; calibration: {found.calibration or 'none'}"
-    return f"{found.choice}\n\n{aligned(rows)}\n\n{how}"
+    return f"{found.choice}\n\n{align_columns(rows)}\n\n{how}"

@@ -20,14 +20,14 @@ def compare(
     """
     from mmhall.benchmarks.report.compare import compare as compared
     from mmhall.benchmarks.run.runs import reopen
-    from mmhall.cli.console import aligned
+    from mmhall.cli.console import align_columns
     from mmhall.cli.report import print_sections
 
     found = compared(reopen(first), reopen(second))
     print("set-up")
     if found.setup:
         rows = [("what", "first", "second"), *found.setup]
-        print(aligned([tuple(cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in row) for row in rows]))
+        print(align_columns([tuple(cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in row) for row in rows]))
     else:
         print("the same")
     print()

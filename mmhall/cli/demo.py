@@ -43,7 +43,7 @@ def demo(
     from concurrent.futures import Future
     from threading import Event
 
-    from mmhall.cli.console import tuned_option
+    from mmhall.cli.console import parse_tuned
     from mmhall.demo.serve import Address, serving
     from mmhall.errors import MmhallError, OptionError, RunError
     from mmhall.models import located
@@ -58,7 +58,7 @@ def demo(
     if not auth and (share or not _only_here(address.interface)):
         others = "whoever has its address" if share else f"every machine that can reach {host}"
         typer.echo(f"mmhall: the page is open to {others}; --auth user:password asks for a password", err=True)
-    options = tuned_option(tuned)
+    options = parse_tuned(tuned)
     located(model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the uploads go as well
     loaded: Future[LVLM] = Future()

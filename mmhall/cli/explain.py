@@ -30,10 +30,10 @@ def explain(
     import json
 
     import mmhall
-    from mmhall.cli.console import tuned_option
+    from mmhall.cli.console import parse_tuned
     from mmhall.generation import make_settings
 
-    options, chosen = tuned_option(tuned), mmhall.strategy(strategy)
+    options, chosen = parse_tuned(tuned), mmhall.strategy(strategy)
     settings: dict[str, Any] = {"num_beams": num_beams}
     make_settings(settings)
     lvlm = mmhall.load(model, tuned=options, **loading.arguments())

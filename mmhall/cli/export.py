@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmhall.cli.console import some_path
+from mmhall.cli.console import parse_output_path
 
 
 def export(
@@ -15,7 +15,7 @@ def export(
     to: Annotated[
         Path,
         typer.Option(
-            parser=some_path, metavar="FILE", help="File to write; its name ends in .jsonl, .parquet or .csv."
+            parser=parse_output_path, metavar="FILE", help="File to write; its name ends in .jsonl, .parquet or .csv."
         ),
     ],
     benchmark: Annotated[str | None, typer.Option(help="Only this one's answers.")] = None,

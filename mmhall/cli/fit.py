@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmhall.cli.console import some_path
+from mmhall.cli.console import parse_output_path
 from mmhall.cli.loading import loads_plain_model
 from mmhall.models import LoadOptions
 
@@ -39,7 +39,7 @@ def fit(
     out: Annotated[
         Path | None,
         typer.Option(
-            parser=some_path,
+            parser=parse_output_path,
             metavar="FILE",
             help="Where to write, to be given with --artifacts; by default STRATEGY.safetensors.",
         ),
@@ -133,11 +133,11 @@ def _pairs(data: Path | None, images: Path | None, captions: Path | None, n: int
 
 def _show(artifact: Artifact) -> None:
     """Print what was found: the strategy's numbers, one a line, and what to know of the pairs."""
-    from mmhall.cli.console import aligned
+    from mmhall.cli.console import align_columns
 
     numbers = artifact.facts["numbers"]
     if numbers:
-        print(aligned([(f"  {name}", _written(value)) for name, value in numbers.items()]))
+        print(align_columns([(f"  {name}", _written(value)) for name, value in numbers.items()]))
     for remark in artifact.facts["remarks"]:
         print(f"  remark: {remark}")
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmhall.cli.console import some_path
+from mmhall.cli.console import parse_output_path
 from mmhall.cli.loading import loads_model
 from mmhall.cli.messages import MessagesFile
 from mmhall.models import LoadOptions
@@ -38,7 +38,7 @@ def generate(
     heatmap: Annotated[
         Path | None,
         typer.Option(
-            parser=some_path,
+            parser=parse_output_path,
             metavar="FILE",
             help="Draw where the model looked for each content word, into this picture.",
         ),
@@ -58,18 +58,18 @@ def generate(
     from dataclasses import asdict
 
     import mmhall
-    from mmhall.cli.console import tuned_option, writable_picture
+    from mmhall.cli.console import check_picture_path, parse_tuned
     from mmhall.cli.messages import asked
     from mmhall.errors import ImageError
     from mmhall.files import whole
     from mmhall.generation import make_settings
 
     if heatmap is not None:
-        writable_picture(heatmap, force=force)
+        check_picture_path(heatmap, force=force)
     if prompt is None and messages is None:
         prompt = _DESCRIBE
     about, question = asked(image, prompt, messages)
-    options = tuned_option(tuned)
+    options = parse_tuned(tuned)
     chosen = mmhall.strategy(strategy)
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": num_beams}
     settings |= {"do_sample": sample, "temperature": temperature, "seed": seed}

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mmhall.cli.console import some_path
+from mmhall.cli.console import parse_output_path
 
 
 def scenes(
     out: Annotated[
-        Path, typer.Option(parser=some_path, metavar="DIR", help="Folder for pictures and annotations.json.")
+        Path, typer.Option(parser=parse_output_path, metavar="DIR", help="Folder for pictures and annotations.json.")
     ],
     n: Annotated[int, typer.Option("--n", help="How many.")] = 500,
     seed: Annotated[int, typer.Option(help="The same seed draws the same scenes, byte for byte.")] = 0,

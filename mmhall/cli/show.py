@@ -32,7 +32,7 @@ def show(
     Example: mmhall show vhr
     """
     from mmhall.benchmarks import BENCHMARKS
-    from mmhall.cli.console import tuned_option
+    from mmhall.cli.console import parse_tuned
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import OptionError
     from mmhall.model_check import check_model
@@ -46,7 +46,7 @@ def show(
     if parse(split(name)[0])[0] in set(BENCHMARKS.names()) - set(STRATEGIES.names()):
         print("\n".join(_benchmark(name, model)))
         return
-    method, options = make_strategy(name), tuned_option(tuned)
+    method, options = make_strategy(name), parse_tuned(tuned)
     if model is not None:
         check_model(model, options, loading)
     for number, part in enumerate(parse(part)[0] for part in split(name)):

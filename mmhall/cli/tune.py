@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmhall.cli.console import some_path
+from mmhall.cli.console import parse_output_path
 from mmhall.cli.loading import loads_model
 from mmhall.models import LoadOptions
 
@@ -26,7 +26,7 @@ def tune(
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens a caption may have.")] = 128,
     batch_size: Annotated[int, typer.Option(help="Items decoded together.")] = 16,
     out: Annotated[
-        Path, typer.Option(parser=some_path, metavar="FILE", help="File to write, to be given with --tuned.")
+        Path, typer.Option(parser=parse_output_path, metavar="FILE", help="File to write, to be given with --tuned.")
     ] = Path("tuned.json"),
     apply: Annotated[
         bool, typer.Option("--apply", help="Write where the model is looked for when loaded: used from now on.")
@@ -94,11 +94,11 @@ def _show(found: Tuned) -> None:
     """Print every candidate, the comparison on the other half, and the verdict."""
     from mmhall.benchmarks.report.tuning import COLUMNS, gain_text, held_lines, sheet_text, tried_lines
     from mmhall.benchmarks.tune.objective import OBJECTIVE
-    from mmhall.cli.console import aligned
+    from mmhall.cli.console import align_columns
 
     print(f"objective: {OBJECTIVE}; percent\n")
-    print(f"search: {sheet_text(found.searched)}\n{aligned([COLUMNS, *tried_lines(found)])}\n")
-    print(f"other half: {sheet_text(found.held)}\n{aligned([COLUMNS[:-1], *held_lines(found)])}\n")
+    print(f"search: {sheet_text(found.searched)}\n{align_columns([COLUMNS, *tried_lines(found)])}\n")
+    print(f"other half: {sheet_text(found.held)}\n{align_columns([COLUMNS[:-1], *held_lines(found)])}\n")
     print(f"chosen minus greedy    {gain_text(found.over_greedy)}")
     print(f"chosen minus defaults  {gain_text(found.over_default)}")
     print("\n* chosen: of the candidates within one standard error of the best, the nearest to the defaults, then the")

@@ -13,7 +13,7 @@ import typer
 
 from mmhall.cli.console import parse_output_path
 from mmhall.cli.loading import loads_model
-from mmhall.errors import DataError, OptionError
+from mmhall.errors import DataError, MmhallError, OptionError
 from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def bench(
     from mmhall.cli.report import print_run
 
     if "speed" in benchmarks:
-        raise OptionError("bench", "benchmarks", "speed", "names of benchmarks; to measure speed, run `mmhall speed`")
+        raise MmhallError("bench: speed is a command of its own now; run `mmhall speed`")
     chosen, methods = make_benchmarks(list(benchmarks)), make_strategies(strategy)
     if out is None:
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")

@@ -86,11 +86,11 @@ def strategies(specs: Any, owner_specs: Collection[str] = ()) -> tuple[Strategy,
     """
     if isinstance(specs, str) or not isinstance(specs, Sequence) or not STRATEGIES[0] <= len(specs) <= STRATEGIES[1]:
         raise OptionError("demo", "strategies", specs, f"a list of {STRATEGIES[0]} to {STRATEGIES[1]} strategies")
-    made = tuple(_strategy(spec, owner_specs) for spec in specs)
-    for method in made:
-        if sum(str(other) == str(method) for other in made) > 1:
+    methods = tuple(_strategy(spec, owner_specs) for spec in specs)
+    for method in methods:
+        if sum(str(other) == str(method) for other in methods) > 1:
             raise OptionError("demo", "strategies", str(method), "named once; two columns would say the same")
-    return made
+    return methods
 
 
 def objects(names: Any) -> tuple[str, ...]:
@@ -114,19 +114,19 @@ def objects(names: Any) -> tuple[str, ...]:
 def _strategy(spec: Any, owner_specs: Collection[str]) -> Strategy:
     if not isinstance(spec, str) or len(spec) > SPEC:
         raise OptionError("demo", "strategies", spec, f'texts of at most {SPEC} characters, such as "vcd(alpha=0.5)"')
-    made = strategy(spec)
+    method = strategy(spec)
     trusted = {str(part) for other in owner_specs for part in _parts(strategy(other))}
-    for part in _parts(made):
+    for part in _parts(method):
         if str(part) not in trusted:
-            _check(part)
-    return made
+            _check_options(part)
+    return method
 
 
 def _parts(method: Strategy) -> tuple[Strategy, ...]:
     return method.parts if isinstance(method, Composed) else (method,)
 
 
-def _check(part: Strategy) -> None:
+def _check_options(part: Strategy) -> None:
     """Refuse options that visitors may not set: files or models to open, and counts that multiply the work."""
     for name, rule in rules(type(part)).items():
         value = getattr(part, name)

@@ -329,10 +329,10 @@ def _visibilities(item: Item, contested: Mapping[str, bool]) -> tuple[str, ...]:
     return _ordered(VISIBILITIES, [by_name[name] for name in names])
 
 
-def _ordered(known: Sequence[str], occurring: Sequence[str]) -> tuple[str, ...]:
-    """Return the occurring names, each once: known names in their order, then the others by name."""
-    first = [name for name in known if name in occurring]
-    return (*first, *sorted(set(occurring) - set(known)))
+def _ordered(order: Sequence[str], occurring: Sequence[str]) -> tuple[str, ...]:
+    """Return the occurring names, each once: those of `order` first, then the others by name."""
+    first = [name for name in order if name in occurring]
+    return (*first, *sorted(set(occurring) - set(order)))
 
 
 def _disagreement(part: Part, contest: _Contest, present: Mapping[Path | None, tuple[str, ...]]) -> Disagreement:

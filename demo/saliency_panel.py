@@ -113,7 +113,7 @@ def _checked_word(shown: Shown | None, data: Any) -> tuple[int, int]:
     if shown is None:
         raise OptionError("demo", "word", data, "of an answer on this page; press Run first")
     column, word = (data.get(name) if isinstance(data, dict) else None for name in ("column", "word"))
-    answered = [index for index, one in enumerate(shown.columns) if one.answer is not None]
+    answered = [index for index, entry in enumerate(shown.columns) if entry.answer is not None]
     if isinstance(column, int) and column in answered and isinstance(word, int) and word >= 0:
         return column, word
     raise OptionError("demo", "word", data, "one that an answer holds")

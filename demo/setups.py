@@ -62,11 +62,11 @@ def setup(data: Mapping[str, Any], owner_specs: Collection[str] = ()) -> tuple[S
     """
     if not isinstance(data, Mapping):
         raise OptionError("demo", "the set-up", data, 'an object such as {"prompt": "...", "strategies": ["vcd"]}')
-    known = Setup.__dataclass_fields__
+    fields = Setup.__dataclass_fields__
     for field in data:
-        if field not in known:
-            raise OptionError("demo", "the set-up", field, f"made of {', '.join(known)}")
-    made = limits.strategies(data.get("strategies"), owner_specs)
+        if field not in fields:
+            raise OptionError("demo", "the set-up", field, f"made of {', '.join(fields)}")
+    methods = limits.strategies(data.get("strategies"), owner_specs)
     temperature, seed = data.get("temperature", 0.0), data.get("seed", 0)
     number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     if not number or not 0 <= temperature <= TEMPERATURE:
@@ -76,14 +76,14 @@ def setup(data: Mapping[str, Any], owner_specs: Collection[str] = ()) -> tuple[S
         raise OptionError("demo", "seed", seed, "an integer from 0 to 2**31 - 1")
     checked = Setup(
         prompt=limits.prompt(data.get("prompt")),
-        strategies=tuple(map(str, made)),
+        strategies=tuple(map(str, methods)),
         max_new_tokens=limits.tokens(data.get("max_new_tokens", 128)),
         temperature=float(temperature),
         seed=int(seed),
         present=_check_names(data.get("present")),
         absent=_check_names(data.get("absent")),
     )
-    return checked, made
+    return checked, methods
 
 
 def ground_truth(present: Any, offered: Any) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class _ShareEvents:
             return gr.skip(), "", ""  # keeps a set-up that was just pasted
         lvlm, picture = self.app.lvlm, identify_picture(shown)
         setup = _current_setup(shown, present, offered)
-        fitted = tuple(one.strategy if one.answer is None else one.answer.strategy for one in shown.columns)
+        fitted = tuple(column.strategy if column.answer is None else column.answer.strategy for column in shown.columns)
         repeatable = replace(setup, strategies=fitted)  # options tuned for the model are written out
         return (
             as_json(setup, lvlm.name, picture.label),

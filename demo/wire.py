@@ -67,7 +67,7 @@ class NotFound:
         except KeyError:
             if started or scope["type"] != "http":
                 raise
-            _LOG.exception("told %s as not found", scope.get("path"))  # the page itself may be at fault
+            _LOG.exception("answered 404 to %s", scope.get("path"))  # the page itself may be at fault
             headers = [(b"content-type", b"text/plain; charset=utf-8")]
             await send({"type": "http.response.start", "status": 404, "headers": headers})
             await send({"type": "http.response.body", "body": b"this page has nothing of that name or number"})

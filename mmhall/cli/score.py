@@ -76,7 +76,7 @@ def _check_paths(answers: Path, data: Path) -> None:
     from mmhall.errors import DataError
     from mmhall.files import no_file
 
-    for path, what in ((answers, "a file of answers"), (data, "what was asked")):
+    for path, what in ((answers, "a file of answers"), (data, "the data of the benchmark")):
         reason = no_file(path)
         if reason not in (None, "is a folder") and not str(path).startswith(PREFIX):
             raise DataError(f"{path}: {reason}; give {what}")

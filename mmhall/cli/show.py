@@ -135,9 +135,9 @@ def _values_on_model(model: str, method: Strategy, tuned: object, loading: LoadO
     lvlm = mmhall.load(model, tuned=tuned, **loading.arguments())  # type: ignore[arg-type]
     fitted, lines = method.fitted(lvlm.adapter), ["", f"On {model}: {method.fitted(lvlm.adapter)}"]
     for option, origin in method.origins(lvlm.adapter).items():
-        part, _, own = option.rpartition(".")
+        part, _, name = option.rpartition(".")
         options = fitted.options()[part] if part else fitted.options()
-        lines.append(f"  {option}={options[own]!r}: {origin}")
+        lines.append(f"  {option}={options[name]!r}: {origin}")
     return lines
 
 

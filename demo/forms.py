@@ -1,4 +1,4 @@
-"""Forms for strategies: fields with ranges and help made from the options, and the specification that they write."""
+"""Forms for strategies: fields made from the options, and the specification that they write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strategy pickers of the columns: the names to combine and a form for their options, which write a specification."""
+"""Strategy pickers of the columns: names to combine and a form of options, which write a specification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Benchmark runs on the page: their results, the items on which strategies disagree, and single items to ask again.
+"""Benchmark runs on the page: results, items on which strategies disagree, and single items to ask again.
 
 Only runs below the folder that the page's owner names are shown; visitors choose them by name and give no path. Use an
 opened run only in the thread that opened it.
@@ -279,7 +279,7 @@ def _part(run: Run, benchmark: str) -> Part:
     part = next((part for part in run.parts if part.benchmark.name == benchmark), None)
     if part is None:
         has = ", ".join(part.benchmark.name for part in run.parts)
-        raise RunError(f"this run has no {benchmark!r}, only {has}")
+        raise RunError(f"this run has no benchmark {benchmark!r}, only {has}")
     return part
 
 
@@ -373,7 +373,7 @@ def _open_picture(path: Path, item: Item) -> Image.Image:
         return open_image(path)
     except ImageError as error:
         reason = str(error).removeprefix(f"{path}: ").split(";")[0]
-        raise ImageError(f"the picture {item.picture} of this item cannot be shown any more: it {reason}") from error
+        raise ImageError(f"the picture {item.picture} of this item can no longer be shown: it {reason}") from error
 
 
 def _strategies_to_compare(run: Run, part: Part, item: Item, texts: Mapping[str, str]) -> tuple[str, ...]:

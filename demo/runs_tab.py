@@ -139,7 +139,7 @@ class _RunsEvents:
 
     @show_errors
     def fit(self, name: str | None, benchmark: str | None) -> tuple[Any, Any]:
-        """Offer the causes and visibilities that occur in a benchmark."""
+        """Fill both filters with the causes and visibilities that occur in a benchmark."""
         from mmhall.demo.runs import filters, open_run
 
         if not name or not benchmark:

@@ -111,12 +111,12 @@ def _checked_word(shown: Shown | None, data: Any) -> tuple[int, int]:
         OptionError: There is no such answer.
     """
     if shown is None:
-        raise OptionError("demo", "word", data, "of an answer on this page; press Run first")
+        raise OptionError("demo", "word", data, "a word of an answer on this page; press Run first")
     column, word = (data.get(name) if isinstance(data, dict) else None for name in ("column", "word"))
     answered = [index for index, entry in enumerate(shown.columns) if entry.answer is not None]
     if isinstance(column, int) and column in answered and isinstance(word, int) and word >= 0:
         return column, word
-    raise OptionError("demo", "word", data, "one that an answer holds")
+    raise OptionError("demo", "word", data, "a word of an answer on this page")
 
 
 def _answer_words(app: AppState, shown: Shown, column: int, word: int) -> tuple[Word, ...]:

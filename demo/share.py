@@ -171,7 +171,7 @@ def csv_text(setup: Setup, columns: Sequence[Column], present: Collection[str] |
     Args:
         setup: The set-up.
         columns: The answers.
-        present: Objects in the picture; None: not known, and neither is what is hallucinated.
+        present: Objects in the picture; None: not known, and no object is supported or hallucinated.
         model: Name of the model that answered.
     """
     file = io.StringIO(newline="")

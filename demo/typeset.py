@@ -44,12 +44,12 @@ class Fragment:
     last: bool = False
 
     def width(self, face: ImageFont.FreeTypeFont) -> float:
-        """Return the width in pixels, including a cross."""
+        """Return the width in pixels, including the cross after a hallucinated object."""
         return face.getlength(self.text) + (_cross_width(face) if self.has_cross else 0)
 
     @property
     def has_cross(self) -> bool:
-        """Whether a cross follows."""
+        """Whether a cross follows: it is the end of a hallucinated object."""
         return self.last and self.kind == HALLUCINATED
 
 

@@ -155,7 +155,7 @@ def _status(column: Column) -> str:
 
 
 def _facts(column: Column, first: Column) -> list[tuple[str, str, str]]:
-    """Return time, tokens per second and relative time of a column, each with a hint."""
+    """Return time, tokens per second and time per token of a column, each with an explanation."""
     if not column.steps and column.answer is None:
         return []
     prefill_hint = f"Of this column's own steps; {column.prefill_seconds:.2f} s of it to read picture and prompt"

@@ -27,7 +27,7 @@ def show(
     *,
     loading: LoadOptions,
 ) -> None:
-    """Describe a strategy or a benchmark: its paper, formula or rules, options and notation.
+    """Describe a strategy or a benchmark: its paper, formula or rules, options and how to write it.
 
     Example: mmhall show vhr
     """
@@ -122,7 +122,11 @@ def _usage(card: Card, others: Sequence[Card]) -> list[str]:
     lines = ["", _line("Write", ", ".join(written))]
     for claim in sorted(card.claims):
         rivals = [other.name for other in others if claim in other.claims]
-        note = f"{claim}: cannot be combined with {', '.join(rivals)}" if rivals else f"{claim}: nothing else does"
+        note = (
+            f"{claim}: cannot be combined with {', '.join(rivals)}"
+            if rivals
+            else f"{claim}: no other strategy claims it"
+        )
         lines.append(_line("Claims", note))
     lines.append(_line("Refuses", card.refuses or "no model"))
     return lines

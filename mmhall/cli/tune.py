@@ -89,7 +89,7 @@ def _confirm_use(result: Tuned, model: str) -> bool:
     import sys
 
     can_ask = result.over_greedy.low > 0 and sys.stdin.isatty()
-    return can_ask and typer.confirm(f"\nUse these values for {model} from now on, unless told otherwise?")
+    return can_ask and typer.confirm(f"\nUse these values for {model} from now on?")
 
 
 def _print_result(result: Tuned) -> None:

@@ -347,7 +347,7 @@ class TestDisagreements:
         run = reopen(own_root / "first")
         item = disagreements(run, benchmark)[0].item
         shutil.rmtree(own_root / "first" / "scenes")
-        with pytest.raises(ImageError, match="cannot be shown any more: it does not exist") as told:
+        with pytest.raises(ImageError, match="can no longer be shown: it does not exist") as told:
             load(run, benchmark, item)
         assert str(own_root) not in str(told.value)
 
@@ -408,7 +408,7 @@ def test_strategies_worth_comparing_go_first(own_root):
 
 def test_unknown_benchmarks_and_items_are_refused(run):
     for ask in (disagreements, filters):
-        with pytest.raises(RunError, match="this run has no 'mme', only pope, chair"):
+        with pytest.raises(RunError, match="this run has no benchmark 'mme', only pope, chair"):
             ask(run, "mme")
     with pytest.raises(RunError, match=r"pope has no item '\.\./1' in this run"):
         load(run, "pope", "../1")

@@ -1,7 +1,7 @@
-"""Several strategies answer one prompt side by side: columns that grow together, each on its own clock.
+"""Side-by-side answers of several strategies to one prompt, each column with its own clock.
 
-The columns take turns, one decoding step each, so that no strategy's time is counted to another and a fast one does not
-wait for a slow one to end.
+The columns take turns, one decoding step each: the time of one strategy never counts for another, and a fast strategy
+does not wait for the end of a slow one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmhall.demo.failures import plainly
+from mmhall.demo.failures import as_model_errors
 from mmhall.errors import MmhallError
 
 if TYPE_CHECKING:
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
     from mmhall.strategies import Strategy
 
-_TOLD_EVERY = 0.08  # seconds
+_UPDATE_EVERY = 0.08  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What one strategy has said so far.
+    """The answer of one strategy so far.
 
     Attributes:
-        strategy: As it was asked for.
+        strategy: Specification, as requested.
         state: "waiting", "writing", "done", "stopped" or "failed".
         text: The text so far.
         steps: Decoding steps taken so far.
-        seconds: Time of its own steps so far.
+        seconds: Time of this column's steps so far.
         reading: Seconds of these until the first step was done, in which the prompt is read.
-        answer: The whole, once it is done or stopped.
+        answer: The complete answer, once it is done or stopped.
         error: Why it failed.
     """
 
@@ -45,24 +45,24 @@ class Column:
     text: str = ""
     steps: int = 0
     seconds: float = 0.0
-    reading: float = 0.0
+    prefill_seconds: float = 0.0
     answer: Answer | None = None
     error: str = ""
 
     @property
     def tokens(self) -> int:
-        """Tokens written; while a column is written, its steps."""
+        """Tokens written; while the answer grows, decoding steps."""
         return self.steps if self.answer is None else self.answer.usage.new_tokens
 
     @property
     def rate(self) -> float | None:
-        """Tokens per second once the prompt is read; None before the second."""
-        later = self.seconds - self.reading
-        return (self.tokens - 1) / later if self.tokens > 1 and later > 0 else None
+        """Tokens per second after prefill; None before the second token."""
+        decoding = self.seconds - self.prefill_seconds
+        return (self.tokens - 1) / decoding if self.tokens > 1 and decoding > 0 else None
 
 
-def ratio(column: Column, first: Column) -> float | None:
-    """Say how much longer a column takes for a token than the first one, once the prompt is read; None: not known."""
+def time_ratio(column: Column, first: Column) -> float | None:
+    """Return time per token after prefill, relative to the first column; None: not yet known."""
     return first.rate / column.rate if column.rate and first.rate else None
 
 
@@ -71,56 +71,56 @@ def compare(
     image: Image.Image,
     prompt: str,
     strategies: Sequence[Strategy],
-    left: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     **settings: Any,
 ) -> Iterator[tuple[Column, ...]]:
-    """Answer one prompt with several strategies; yields the columns every now and then, and at the end.
+    """Answer one prompt with several strategies; yields the columns at short intervals, and at the end.
 
-    A strategy that fails leaves its column with the reason; the others go on. Whoever stops iterating stops all.
+    The column of a strategy that fails holds the reason; the others go on. Closing the iterator stops all of them.
 
     Args:
         lvlm: The model.
         image: RGB.
         prompt: The user's text.
-        strategies: One a column.
-        left: Asked before every step; True: stop, and keep what was said.
+        strategies: One for each column.
+        should_stop: Called before every step; True: stop, and keep the text so far.
         **settings: As in `LVLM.stream`.
     """
-    columns = [Column(str(one)) for one in strategies]
+    columns = [Column(str(method)) for method in strategies]
     streams: dict[int, Stream] = {}
-    told = perf_counter()
+    updated = perf_counter()
     yield tuple(columns)
     try:
         for index, method in enumerate(strategies):
-            if left():
+            if should_stop():
                 columns[index] = replace(columns[index], state="stopped")
                 continue
             try:
-                with plainly():
+                with as_model_errors():
                     streams[index] = lvlm.stream(image, prompt, method, uncertainty=True, **settings)
             except MmhallError as error:
                 columns[index] = replace(columns[index], state="failed", error=str(error))
-        while streams and not left():
+        while streams and not should_stop():
             for index, stream in list(streams.items()):
-                if left():
+                if should_stop():
                     break
-                columns[index] = _stepped(columns[index], stream)
+                columns[index] = _advance(columns[index], stream)
                 if columns[index].state != "writing":
                     del streams[index]
-                if perf_counter() - told > _TOLD_EVERY:
+                if perf_counter() - updated > _UPDATE_EVERY:
                     yield tuple(columns)
-                    told = perf_counter()
+                    updated = perf_counter()
         for index, stream in streams.items():
-            columns[index] = _stopped(columns[index], stream)
+            columns[index] = _finish(columns[index], stream)
         yield tuple(columns)
     finally:
         for stream in streams.values():
             stream.close()
 
 
-def _stopped(column: Column, stream: Stream) -> Column:
+def _finish(column: Column, stream: Stream) -> Column:
     try:
-        with plainly():
+        with as_model_errors():
             answer = stream.stop()
     except MmhallError as error:
         return replace(column, state="failed", error=str(error))
@@ -128,16 +128,16 @@ def _stopped(column: Column, stream: Stream) -> Column:
     return replace(column, state="stopped", text=text, answer=answer)
 
 
-def _stepped(column: Column, stream: Stream) -> Column:
+def _advance(column: Column, stream: Stream) -> Column:
     try:
-        with plainly():
+        with as_model_errors():
             piece = stream.step()
     except MmhallError as error:
         return replace(column, state="failed", error=str(error))
     answer = stream.answer
     column = replace(column, seconds=stream.seconds if answer is None else answer.usage.seconds)
     if column.steps == 0:
-        column = replace(column, reading=column.seconds)
+        column = replace(column, prefill_seconds=column.seconds)
     if answer is not None:
         return replace(column, state="done", text=answer.text, answer=answer)
     return replace(column, state="writing", text=column.text + (piece or ""), steps=column.steps + 1)

@@ -1,4 +1,4 @@
-"""Failures of a model that mmhall does not foresee, such as memory that runs out, told as its own errors are."""
+"""Failures of the model that mmhall does not foresee, such as exhausted memory, raised as errors of mmhall."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from mmhall.errors import ModelError
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Run a model so that whatever it raises has a reason that can be shown.
+def as_model_errors() -> Iterator[None]:
+    """Turn a RuntimeError of the model into a ModelError whose message the page can show.
 
     Raises:
         ModelError: The model raised a RuntimeError, of which `torch.OutOfMemoryError` is one.
@@ -18,5 +18,5 @@ def plainly() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ModelError(f"out of memory or another failure of the model: {first}") from error
+        first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(f"out of memory or another failure of the model: {first_line}") from error

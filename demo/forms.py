@@ -1,4 +1,4 @@
-"""Strategies as form fields: their options, ranges and help come from the code, and the form writes a spec."""
+"""Forms for strategies: fields made from the options, and the specification that they write."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Field:
     """One option of one part of a strategy.
 
     Attributes:
-        part: 0-based part of a composition.
-        strategy: The part's name.
-        option: The option's name.
-        rule: What it may be.
-        help: What it does.
-        usual: Its value on this model unless another is given.
+        part: 0-based index of the part in a composition.
+        strategy: Name of the part.
+        option: Name of the option.
+        rule: Allowed values.
+        help: What the option does.
+        default: Value on this model unless another is given.
     """
 
     part: int
@@ -37,76 +37,78 @@ class Field:
     option: str
     rule: Rule
     help: str
-    usual: Any
+    default: Any
 
 
-def offered(owned: Sequence[str]) -> list[str]:
-    """List what a column can be made of: strategies that need nothing opened, and what the page's owner offers."""
-    own = [name for name in STRATEGIES.names() if not any(rule.opens for rule in rules(STRATEGIES.load(name)).values())]
-    return [*own, *(spec for spec in owned if spec not in own)]
+def list_choices(owner_specs: Sequence[str]) -> list[str]:
+    """List the strategies to choose from: those that open no file or model, and those that the page's owner offers."""
+    names = [
+        name for name in STRATEGIES.names() if not any(rule.opens for rule in rules(STRATEGIES.load(name)).values())
+    ]
+    return [*names, *(spec for spec in owner_specs if spec not in names)]
 
 
-def fields(parts: Sequence[str], adapter: Adapter) -> list[Field]:
+def option_fields(parts: Sequence[str], adapter: Adapter) -> list[Field]:
     """List the options of some strategies, in order.
 
     Args:
-        parts: Specs as in `offered`; of those with options of their own, only these values count.
-        adapter: The model: some options have a value of their own for each.
+        parts: Entries of `list_choices`; options written there are the defaults.
+        adapter: The model, on which some defaults depend.
 
     Raises:
-        CompositionError: The model cannot carry one of them.
+        CompositionError: The model does not support one of the strategies.
     """
-    found = []
+    fields = []
     for number, spec in enumerate(parts):
         method, name = strategy(spec), parse(spec)[0]
-        fitted, helps = method.fitted(adapter), {one.name: one.help for one in card(name).options}
-        found += [
+        fitted, helps = method.fitted(adapter), {entry.name: entry.help for entry in card(name).options}
+        fields += [
             Field(number, name, option, rule, helps.get(option, ""), getattr(fitted, option))
             for option, rule in rules(type(method)).items()
             if not rule.opens
         ]
-    return found
+    return fields
 
 
-def written(parts: Sequence[str], known: Sequence[Field], values: Sequence[Any]) -> str:
-    """Write a spec from the values of form fields; those left at their usual value are left out.
+def write_spec(parts: Sequence[str], fields: Sequence[Field], values: Sequence[Any]) -> str:
+    """Write a specification from the values of form fields; default values are left out.
 
     Raises:
         MmhallError: A value is out of range.
     """
-    made = []
+    written = []
     for number, spec in enumerate(parts):
         method = strategy(spec)
-        given = {
+        entered = {
             field.option: _read(field, value)
-            for field, value in zip(known, values, strict=True)
+            for field, value in zip(fields, values, strict=True)
             if field.part == number
         }
-        usual = {field.option: field.usual for field in known if field.part == number}
-        changed = {option: value for option, value in given.items() if value is not None and value != usual[option]}
-        made.append(str(strategy(method, **changed)))
-    return "+".join(made)
+        default = {field.option: field.default for field in fields if field.part == number}
+        changed = {option: value for option, value in entered.items() if value is not None and value != default[option]}
+        written.append(str(strategy(method, **changed)))
+    return "+".join(written)
 
 
-def values_of(spec: str, parts: Sequence[str], known: Sequence[Field]) -> list[Any]:
-    """Return what a spec gives to form fields; the usual values where it names other strategies or cannot be read."""
-    usual = [field.usual for field in known]
+def values_of(spec: str, parts: Sequence[str], fields: Sequence[Field]) -> list[Any]:
+    """Return the values of form fields for a specification; defaults if it names other strategies or is malformed."""
+    default = [field.default for field in fields]
     try:
         methods = [strategy(part) for part in split(spec)]
     except MmhallError:
-        return usual
+        return default
     if [method.name for method in methods] != [parse(part)[0] for part in parts]:
-        return usual
-    given = [getattr(methods[field.part], field.option) for field in known]
-    return [own if value is None else value for value, own in zip(given, usual, strict=True)]
+        return default
+    values = [getattr(methods[field.part], field.option) for field in fields]
+    return [usual if value is None else value for value, usual in zip(values, default, strict=True)]
 
 
-def component(field: Field, value: Any, key: Any) -> gr.components.Component:
-    """Make the form field of an option: a check box, a choice, a slider, a number or a line of text."""
-    rule, told = field.rule, f"{field.help} ({field.rule.told()})" if field.help else field.rule.told()
+def make_component(field: Field, value: Any, key: Any) -> gr.components.Component:
+    """Build the form field of an option: a check box, list, slider, number or text box."""
+    rule, info = field.rule, f"{field.help} ({field.rule.told()})" if field.help else field.rule.told()
     common: dict[str, Any] = {
         "label": f"{field.strategy}: {field.option}",
-        "info": told,
+        "info": info,
         "key": key,
         "preserved_by_key": None,
         "interactive": True,
@@ -129,7 +131,7 @@ def _step(rule: Rule) -> float:
 
 
 def _read(field: Field, value: Any) -> Any:
-    """Turn what a form field holds into the option's type; a cleared field means the usual value."""
+    """Convert the value of a form field to the option's type; None: the field is empty, use the default."""
     general = field.rule.general
     if value is None or value == "":
         return None

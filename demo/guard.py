@@ -1,7 +1,7 @@
-"""What stands between a visitor and this machine: the picture field, the files that are served, the errors told.
+"""Protection of this machine from visitors: the picture field, the served files and the error messages.
 
-Gradio checks the path of an uploaded file only where the client marks it as one, and fetches URLs that it is given as
-paths. Here a picture is a file that was uploaded to this page, or nothing.
+Gradio checks the path of an upload only if the client marks it as a file, and fetches a URL that is sent as a path.
+This page accepts only files that were uploaded to it.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from mmhall.demo import limits
 from mmhall.errors import DataError, ImageError, MmhallError
 from mmhall.text import printable
 
-_TANGLED = DataError("what was sent is nested too deeply to be read")
+_TOO_DEEP = DataError("what was sent is nested too deeply to be read")
 
-_TOLD = 500
-_CLOSED = ("/file=http", "/file/http", "/proxy=", "/dev/reload")
+_LONGEST = 500  # characters of a message
+_BLOCKED = ("/file=http", "/file/http", "/proxy=", "/dev/reload")
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-def told(error: MmhallError) -> gr.Error:
-    """Return an error as the page shows it, cut where a visitor's own words are long; Gradio takes it for HTML."""
+def page_error(error: MmhallError) -> gr.Error:
+    """Return an error for the page, shortened and escaped, as Gradio shows messages as HTML."""
     text = str(error)
-    text = text if len(text) <= _TOLD else f"{text[:_TOLD]} …"
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
     return gr.Error(html.escape(printable(text)), print_exception=False)
 
 
-def telling(work: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a function, or a generator function, tell its errors on the page instead of raising them."""
+def show_errors(work: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function or generator function so that the page shows its errors."""
     if inspect.isgeneratorfunction(work):
 
         @functools.wraps(work)
@@ -44,9 +44,9 @@ def telling(work: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 yield from work(*values, **named)
             except MmhallError as error:
-                raise told(error) from None
+                raise page_error(error) from None
             except RecursionError:
-                raise told(_TANGLED) from None
+                raise page_error(_TOO_DEEP) from None
 
         return generate
 
@@ -55,69 +55,69 @@ def telling(work: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return work(*values, **named)
         except MmhallError as error:
-            raise told(error) from None
+            raise page_error(error) from None
         except RecursionError:
-            raise told(_TANGLED) from None
+            raise page_error(_TOO_DEEP) from None
 
     return run
 
 
 def uploads_only(field: gr.Image) -> gr.Image:
-    """Have a picture field take nothing but what was uploaded to this page, intact and of an acceptable size.
+    """Restrict a picture field to intact uploads of an acceptable size.
 
-    The field itself is changed rather than derived from: Gradio writes a file beside every derived class.
+    Changes the field itself: Gradio writes a file beside every derived class.
     """
-    move, room = field.async_move_resource_to_block_cache, Path(field.GRADIO_CACHE).resolve()
+    move, folder = field.async_move_resource_to_block_cache, Path(field.GRADIO_CACHE).resolve()
 
-    async def moved(path: Any) -> str | None:
+    async def move_upload(path: Any) -> str | None:
         if path is not None:
-            _uploaded(str(path), room)
+            _check_upload(str(path), folder)
         return await move(path)
 
-    def opened(payload: Any) -> Image.Image | None:
+    def open_upload(payload: Any) -> Image.Image | None:
         if payload is None:
             return None
         if payload.path is None:
-            raise told(ImageError("a picture must be uploaded; data URLs are not read"))
+            raise page_error(ImageError("a picture must be uploaded; data URLs are not read"))
         try:
-            return limits.picture(_uploaded(payload.path, room))
+            return limits.picture(_check_upload(payload.path, folder))
         except ImageError as error:
-            raise told(error) from None
+            raise page_error(error) from None
 
-    field.async_move_resource_to_block_cache = moved  # type: ignore[method-assign, assignment]
-    field.preprocess = opened  # type: ignore[method-assign]
+    field.async_move_resource_to_block_cache = move_upload  # type: ignore[method-assign, assignment]
+    field.preprocess = open_upload  # type: ignore[method-assign]
     return field
 
 
-def _uploaded(text: str, room: Path) -> Path:
+def _check_upload(text: str, folder: Path) -> Path:
     """Return the path of an uploaded file.
 
     Raises:
-        gradio.Error: It is anything else.
+        gradio.Error: It is not an uploaded file.
     """
-    refused = told(ImageError("a picture must be uploaded to this page; paths and addresses are not read"))
+    refused = page_error(ImageError("a picture must be uploaded to this page; paths and addresses are not read"))
     if not text or "\0" in text or "://" in text:
         raise refused
     try:
         path = Path(text).resolve()
     except (OSError, ValueError, RuntimeError):
         raise refused from None
-    if not path.is_relative_to(room) or not path.is_file():
+    if not path.is_relative_to(folder) or not path.is_file():
         raise refused
     return path
 
 
-class Closed:
-    """Refuses requests that would have the server fetch an address for a visitor, or are for Gradio's developers."""
+class BlockedRoutes:
+    """Middleware that refuses requests which make the server fetch an address, and developer routes of Gradio."""
 
     def __init__(self, app: Any) -> None:
-        """Stand before an ASGI application."""
+        """Wrap an ASGI application."""
         self._app = app
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Pass a request on, unless it names an address where a file's path belongs, or a developer's route."""
+        """Forward a request, unless it names an address in place of a file path, or a developer route."""
         path = str(scope.get("path", "")).lower()
-        if scope["type"] == "http" and any(one in path for one in _CLOSED):
+        if scope["type"] == "http" and any(part in path for part in _BLOCKED):
             headers = [(b"content-type", b"text/plain; charset=utf-8")]
             await send({"type": "http.response.start", "status": 403, "headers": headers})
             await send({"type": "http.response.body", "body": b"this page does not do that"})

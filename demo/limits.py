@@ -1,7 +1,7 @@
-"""What anybody on the page may ask for, whatever their client sends: checked on the server, before any work is done.
+"""Limits of what visitors may ask for, checked on the server before any work is done.
 
-The page may be open to others than its owner, so a visitor names no file and no model of the machine, and asks for no
-more work than an answer takes.
+The page may be open to others than its owner: visitors name no file and no model of the machine, and the work of one
+request is bounded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mmhall.options import rules
 from mmhall.strategies import Composed, Strategy, strategy
 
 MAX_PIXELS = 25_000_000
-SIDES = 30  # a side may be so many times the other one
+SIDES = 30  # maximum ratio of the sides
 MAX_UPLOAD = "10mb"
 PROMPT = 2_000
 TOKENS = 512
@@ -32,7 +32,7 @@ def picture(source: ImageLike | None) -> Image.Image:
     """Open a visitor's picture.
 
     Raises:
-        ImageError: There is none, or it is damaged or too large.
+        ImageError: The picture is missing, damaged or too large.
     """
     if source is None:
         raise ImageError("there is no picture yet; choose a scene or upload one")
@@ -42,30 +42,30 @@ def picture(source: ImageLike | None) -> Image.Image:
             raise ImageError(f"is {opened.width} x {opened.height} pixels; one side may be {SIDES} times the other")
         return opened
     except ImageError as error:
-        told = str(error).removeprefix(f"{source}: ").removeprefix("the picture: ")  # where it lies is the owner's
-        raise ImageError(f"this picture {told}") from error
+        reason = str(error).removeprefix(f"{source}: ").removeprefix("the picture: ")  # hides the path
+        raise ImageError(f"this picture {reason}") from error
 
 
 def prompt(text: Any) -> str:
-    """Return a prompt that may be asked.
+    """Check a visitor's prompt.
 
     Raises:
-        PromptError: It is empty or too long.
+        PromptError: It is empty or too long, or holds invalid characters.
     """
     if not isinstance(text, str) or not text.strip():
         raise PromptError("the prompt is empty; ask something, such as what is in the picture")
     if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise PromptError("the prompt holds characters that no text has; type it anew")
+        raise PromptError("the prompt holds a NUL or half of a surrogate pair, which is not text; type it again")
     if len(text) > PROMPT:
         raise PromptError(f"the prompt has {len(text):,} characters; at most {PROMPT:,} may be asked here")
     return text
 
 
 def tokens(count: Any) -> int:
-    """Return how many tokens an answer may have.
+    """Check the maximum number of tokens of an answer.
 
     Raises:
-        OptionError: Not from 1 to `TOKENS`.
+        OptionError: It is not an integer from 1 to `TOKENS`.
     """
     whole = isinstance(count, int | float) and not isinstance(count, bool) and count == count // 1
     if not whole or not 1 <= count <= TOKENS:
@@ -73,31 +73,31 @@ def tokens(count: Any) -> int:
     return int(count)
 
 
-def strategies(specs: Any, owned: Collection[str] = ()) -> tuple[Strategy, ...]:
-    """Build the strategies that a visitor named, each of its own.
+def strategies(specs: Any, owner_specs: Collection[str] = ()) -> tuple[Strategy, ...]:
+    """Build the strategies that a visitor names.
 
     Args:
-        specs: As `mmhall.strategy` reads them.
-        owned: Specs that the owner of the page offers, which may name files and models.
+        specs: Specifications, as `mmhall.strategy` reads them.
+        owner_specs: Specifications that the page's owner offers; they may name files and models.
 
     Raises:
-        OptionError: Too many or none, one twice, or an option that a visitor may not set.
-        MmhallError: One does not exist or has an option out of range.
+        OptionError: None, too many or equal strategies, or an option that visitors may not set.
+        MmhallError: A strategy does not exist, or an option is out of range.
     """
     if isinstance(specs, str) or not isinstance(specs, Sequence) or not STRATEGIES[0] <= len(specs) <= STRATEGIES[1]:
-        raise OptionError("demo", "strategies", specs, f"{STRATEGIES[0]} to {STRATEGIES[1]} of them")
-    made = tuple(_strategy(spec, owned) for spec in specs)
-    for one in made:
-        if sum(str(other) == str(one) for other in made) > 1:
-            raise OptionError("demo", "strategies", str(one), "named once; two columns would say the same")
-    return made
+        raise OptionError("demo", "strategies", specs, f"a list of {STRATEGIES[0]} to {STRATEGIES[1]} strategies")
+    methods = tuple(_strategy(spec, owner_specs) for spec in specs)
+    for method in methods:
+        if sum(str(other) == str(method) for other in methods) > 1:
+            raise OptionError("demo", "strategies", str(method), "named once; two columns would say the same")
+    return methods
 
 
 def objects(names: Any) -> tuple[str, ...]:
-    """Return the objects that a visitor asks about, each once.
+    """Check the objects that a visitor asks about; returns each once.
 
     Raises:
-        OptionError: None, too many, or one that is no short text.
+        OptionError: There are none or too many, or a name is too long or not text.
     """
     listed = names.split(",") if isinstance(names, str) else names
     if not isinstance(listed, Sequence) or not all(isinstance(name, str) for name in listed):
@@ -111,23 +111,23 @@ def objects(names: Any) -> tuple[str, ...]:
     return cleaned
 
 
-def _strategy(spec: Any, owned: Collection[str]) -> Strategy:
+def _strategy(spec: Any, owner_specs: Collection[str]) -> Strategy:
     if not isinstance(spec, str) or len(spec) > SPEC:
         raise OptionError("demo", "strategies", spec, f'texts of at most {SPEC} characters, such as "vcd(alpha=0.5)"')
-    made = strategy(spec)
-    trusted = {str(part) for other in owned for part in _parts(strategy(other))}
-    for part in _parts(made):
+    method = strategy(spec)
+    trusted = {str(part) for other in owner_specs for part in _parts(strategy(other))}
+    for part in _parts(method):
         if str(part) not in trusted:
-            _check(part)
-    return made
+            _check_options(part)
+    return method
 
 
 def _parts(method: Strategy) -> tuple[Strategy, ...]:
     return method.parts if isinstance(method, Composed) else (method,)
 
 
-def _check(part: Strategy) -> None:
-    """Refuse what a visitor may not set: something to be opened, or a count that multiplies the work."""
+def _check_options(part: Strategy) -> None:
+    """Refuse options that visitors may not set: files or models to open, and counts that multiply the work."""
     for name, rule in rules(type(part)).items():
         value = getattr(part, name)
         if rule.opens and value != rule.general:

@@ -1,4 +1,4 @@
-"""What a strategy found for itself, drawn: a map of the picture, or one of layers and heads."""
+"""Pictures of what a strategy computed for itself: a map over the image, or one of layers and heads."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ _HINTS = {
 }
 
 
-def maps_of(trace: Trace) -> list[dict[str, str]]:
-    """Draw what the strategy of a trace found; title, picture, text alternative and hint of each map."""
-    return [_drawn(trace, name, values) for name, values in trace.findings.items()]
+def draw_findings(trace: Trace) -> list[dict[str, str]]:
+    """Draw the findings of a trace's strategy; returns title, picture, text alternative and hint of each map."""
+    return [_draw_finding(trace, name, values) for name, values in trace.findings.items()]
 
 
-def _drawn(trace: Trace, name: str, values: Tensor) -> dict[str, str]:
+def _draw_finding(trace: Trace, name: str, values: Tensor) -> dict[str, str]:
     title, hint = f"{name[0].upper()}{name[1:]}", _HINTS.get(name, "What the strategy found.")
     if values.ndim == 1:
         image, alt = data_url(trace.overlay_of(values)), f"{name} of the strategy over the picture"
     else:
-        image, alt = data_url(heads_map(values), 640), _told(name, values)
+        image, alt = data_url(heads_map(values), 640), _describe_heads(name, values)
     return {"title": title, "image": image, "alt": alt, "hint": hint}
 
 
 def heads_map(values: Tensor) -> Image.Image:
-    """Draw a figure of every head, (layers, heads), as a grid; layers that were left alone stay grey."""
+    """Draw values (layers, heads) as a grid of colours; NaN, for layers left alone, is grey."""
     figure = Figure(figsize=(4.8, 1.2 + 0.16 * max(8, len(values))), layout="constrained", dpi=130)
     axes = figure.add_subplot()
-    shown = axes.imshow(np.ma.masked_invalid(values.numpy()), cmap="cividis", aspect="auto", interpolation="nearest")
+    grid = axes.imshow(np.ma.masked_invalid(values.numpy()), cmap="cividis", aspect="auto", interpolation="nearest")
     axes.set_facecolor("#dddddd")
     axes.set_xlabel("head")
     axes.set_ylabel("layer")
     axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
-    figure.colorbar(shown, label="gain")
-    written = io.BytesIO()
-    figure.savefig(written, format="png")
-    return Image.open(written).convert("RGB")
+    figure.colorbar(grid, label="gain")
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return Image.open(file).convert("RGB")
 
 
-def _told(name: str, values: Tensor) -> str:
-    """Say in words what a map of layers and heads shows."""
-    known: Any = values[~values.isnan()]
-    top = float(known.max()) if len(known) else 1.0
-    count = int((known == top).sum())
+def _describe_heads(name: str, values: Tensor) -> str:
+    """Describe a map of layers and heads in words."""
+    numbers: Any = values[~values.isnan()]
+    top = float(numbers.max()) if len(numbers) else 1.0
+    count = int((numbers == top).sum())
     layers = [layer for layer, row in enumerate(values) if not row.isnan().all()]
     where = f"layers {layers[0]} to {layers[-1]}" if layers else "no layer"
     return f"{name} by layer and head, in {where}: {count} heads at {top:g}"

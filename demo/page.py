@@ -1,4 +1,4 @@
-"""The page: a heading, one tab for each thing to do, and the endpoints that programs use."""
+"""The page: a heading, three tabs, and the endpoints for programs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mmhall.demo.compare_tab import compare_tab
 from mmhall.demo.probe_tab import probe_tab
 from mmhall.demo.rendering import render
 from mmhall.demo.runs_tab import runs_tab
-from mmhall.demo.state import Desk
-from mmhall.demo.waiting import failed, when_loaded
-from mmhall.demo.wire import guarded
+from mmhall.demo.state import AppState
+from mmhall.demo.waiting import loading_failed, when_loaded
+from mmhall.demo.wire import guard_events
 
 if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
@@ -29,24 +29,24 @@ def page(
     model: Future[LVLM],
     *,
     runs: Path = Path("runs"),
-    owned: Sequence[str] = (),
+    owner_specs: Sequence[str] = (),
     delete_cache: tuple[int, int] | None = None,
 ) -> gr.Blocks:
     """Build the page.
 
     Args:
-        model: Loaded, or being loaded.
-        runs: Folder whose results may be browsed.
-        owned: Strategies to offer that name files or models.
-        delete_cache: How often uploads are looked through, and the age at which they go, in seconds.
+        model: The model, loaded or being loaded.
+        runs: Folder with the runs to show.
+        owner_specs: Strategies to offer that name files or models.
+        delete_cache: Interval between checks of the uploads, and the age at which they are deleted, in seconds.
     """
-    desk = Desk(model, runs, tuple(owned))
+    app = AppState(model, runs, tuple(owner_specs))
 
     def leave(request: gr.Request) -> None:
-        desk.leave(request.session_hash or "")
+        app.forget(request.session_hash or "")
 
-    def line() -> list[str]:
-        return [render("model.html", lvlm=None if failed(desk) else desk.lvlm, failed=failed(desk))]
+    def describe_model() -> list[str]:
+        return [render("model.html", lvlm=None if loading_failed(app) else app.lvlm, failed=loading_failed(app))]
 
     blocks: gr.Blocks
     with gr.Blocks(title="mmhall", analytics_enabled=False, delete_cache=delete_cache) as blocks:
@@ -54,12 +54,12 @@ def page(
         model_line = gr.HTML(render("model.html", lvlm=None, failed=False), elem_id="model")
         with gr.Tabs() as tabs:
             with gr.Tab("Compare", id="compare"):
-                board = compare_tab(desk, blocks)
+                board = compare_tab(app, blocks)
             with gr.Tab("Probe", id="probe"):
-                probe_tab(desk, board)
+                probe_tab(app, board)
             with gr.Tab("Runs", id="runs"):
-                runs_tab(desk, board, blocks, tabs)
-        endpoints(desk)
+                runs_tab(app, board, blocks, tabs)
+        endpoints(app)
         blocks.unload(leave)
-        when_loaded(desk, blocks, line, [], [model_line])
-    return guarded(blocks)
+        when_loaded(app, blocks, describe_model, [], [model_line])
+    return guard_events(blocks)

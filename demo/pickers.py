@@ -1,4 +1,4 @@
-"""Choose the strategies of the columns: names, and a form for their options, which together write a spec."""
+"""Strategy pickers of the columns: names to combine and a form of options, which write a specification."""
 
 from __future__ import annotations
 
@@ -10,79 +10,78 @@ from typing import Any
 import gradio as gr
 
 from mmhall.demo import limits
-from mmhall.demo.events import ORDERLY
-from mmhall.demo.forms import component, fields, offered, values_of, written
-from mmhall.demo.guard import telling
+from mmhall.demo.events import IN_ORDER
+from mmhall.demo.forms import Field, list_choices, make_component, option_fields, values_of, write_spec
+from mmhall.demo.guard import show_errors
 from mmhall.demo.limits import SPEC, STRATEGIES
 from mmhall.demo.rendering import render
-from mmhall.demo.state import Desk
-from mmhall.demo.waiting import ready, when_loaded
+from mmhall.demo.state import AppState
+from mmhall.demo.waiting import require_model, when_loaded
 from mmhall.errors import MmhallError
 from mmhall.options import parse, split
 from mmhall.strategies import card, strategy
 
 _FIRST = ("greedy", "vcd", "vdd", "vhr")
 _PARTS = 3
-_TIMES = count(1)
+_REDRAWS = count(1)
 FIRST_COUNT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Picker:
-    """What chooses the strategy of one column.
+    """Components that choose the strategy of one column.
 
     Attributes:
-        names: The strategies it is made of.
-        spec: The whole, as `mmhall.strategy` reads it.
-        told: The spec that the form shows, as state.
-        time: Another number whenever the form is to be drawn anew; a hidden field, as Gradio notices changes of states
-            in queued events only.
-        group: Holds all.
+        names: The strategies to combine.
+        spec: Their specification, as `mmhall.strategy` reads it.
+        form_spec: State: the specification that the form shows.
+        redraw: Hidden number; a new value redraws the form, since Gradio tracks states only in queued events.
+        group: Layout column that holds all of them.
     """
 
     names: gr.Dropdown
     spec: gr.Textbox
-    told: gr.State
-    time: gr.Number
+    form_spec: gr.State
+    redraw: gr.Number
     group: gr.Column
 
 
-def pickers(desk: Desk, blocks: gr.Blocks) -> tuple[Picker, ...]:
-    """Lay them out, one a column; the first `FIRST_COUNT` are seen."""
-    made = []
-    hidden = [gr.Number(0, visible="hidden") for _ in range(STRATEGIES[1])]
-    for index, time in enumerate(hidden):
+def make_pickers(app: AppState, blocks: gr.Blocks) -> tuple[Picker, ...]:
+    """Build one picker for each column; the first `FIRST_COUNT` are visible."""
+    pickers = []
+    redraws = [gr.Number(0, visible="hidden") for _ in range(STRATEGIES[1])]
+    for index, redraw in enumerate(redraws):
         with gr.Column(min_width=170, visible=index < FIRST_COUNT) as group:
-            made.append(_picker(desk, index, time, group))
+            pickers.append(_make_picker(app, index, redraw, group))
 
     def offer(*values: Any) -> list[Any]:
-        choices, specs, drawn = offered(desk.owned), values[: len(made)], values[len(made) :]
-        again = [next(_TIMES) if time else gr.skip() for time in drawn]  # forms that wait for the model
-        return [*(_offer(spec, choices) for spec in specs), *again]
+        choices, specs, numbers = list_choices(app.owner_specs), values[: len(pickers)], values[len(pickers) :]
+        redrawn = [next(_REDRAWS) if number else gr.skip() for number in numbers]  # forms that wait for the model
+        return [*(_update_choices(spec, choices) for spec in specs), *redrawn]
 
-    times = [picker.time for picker in made]
-    when_loaded(desk, blocks, offer, [*(one.told for one in made), *times], [*(one.names for one in made), *times])
-    return tuple(made)
-
-
-def redrawing(made: Sequence[Picker]) -> list[gr.components.Component]:
-    """Return what has forms drawn anew, in the order of `redrawn`."""
-    return [*(picker.told for picker in made), *(picker.time for picker in made)]
+    inputs = [*(picker.form_spec for picker in pickers), *redraws]
+    when_loaded(app, blocks, offer, inputs, [*(picker.names for picker in pickers), *redraws])
+    return tuple(pickers)
 
 
-def redrawn(specs: Sequence[str], columns: int) -> list[Any]:
-    """Return the values of `redrawing` for the specs of the first columns; the others stay as they are."""
-    rest = [gr.skip()] * (columns - len(specs))
-    return [*specs, *rest, *(next(_TIMES) for _ in specs), *rest]
+def redraw_outputs(pickers: Sequence[Picker]) -> list[gr.components.Component]:
+    """Return the components that redraw forms, in the order of `redraw_values`."""
+    return [*(picker.form_spec for picker in pickers), *(picker.redraw for picker in pickers)]
 
 
-def parts_of(spec: str, owned: Sequence[str]) -> list[str]:
-    """Return the entries of the choice that a spec is made of."""
-    return [part if part in owned else part.partition("(")[0].strip() for part in split(spec)]
+def redraw_values(specs: Sequence[str], columns: int) -> list[Any]:
+    """Return the values of `redraw_outputs` for the first columns; the other columns keep their values."""
+    unused = [gr.skip()] * (columns - len(specs))
+    return [*specs, *unused, *(next(_REDRAWS) for _ in specs), *unused]
 
 
-def _named(spec: str, choices: Sequence[str]) -> list[str]:
-    """Return what the choice shows of a spec that somebody typed: nothing where it cannot be chosen there."""
+def parts_of(spec: str, owner_specs: Sequence[str]) -> list[str]:
+    """Return the entries of the drop-down list that a specification combines."""
+    return [part if part in owner_specs else part.partition("(")[0].strip() for part in split(spec)]
+
+
+def _listed_choices(spec: str, choices: Sequence[str]) -> list[str]:
+    """Return the choices that a typed specification combines; empty if one of them is not in the list."""
     try:
         parts = parts_of(spec, choices)
     except MmhallError:
@@ -90,12 +89,12 @@ def _named(spec: str, choices: Sequence[str]) -> list[str]:
     return parts if len(parts) <= _PARTS and set(parts) <= set(choices) else []
 
 
-def _offer(spec: str, choices: Sequence[str]) -> Any:
-    """Offer all choices; what was chosen stays as it is, unless a spec was typed before its parts were on offer."""
-    return gr.Dropdown(choices) if spec in _FIRST else gr.Dropdown(choices, value=_named(spec, choices))
+def _update_choices(spec: str, choices: Sequence[str]) -> Any:
+    """Offer all choices; keep the value, unless a specification was typed before the list was complete."""
+    return gr.Dropdown(choices) if spec in _FIRST else gr.Dropdown(choices, value=_listed_choices(spec, choices))
 
 
-def _picker(desk: Desk, index: int, time: gr.Number, group: gr.Column) -> Picker:
+def _make_picker(app: AppState, index: int, redraw: gr.Number, group: gr.Column) -> Picker:
     names = gr.Dropdown(
         [*_FIRST],
         value=[_FIRST[index]],
@@ -105,7 +104,7 @@ def _picker(desk: Desk, index: int, time: gr.Number, group: gr.Column) -> Picker
         elem_id=f"strategy-{index + 1}",
         interactive=True,
     )
-    told = gr.State(_FIRST[index])
+    form_spec = gr.State(_FIRST[index])
     with gr.Accordion("Options", open=False) as fold:
         spec = gr.Textbox(
             _FIRST[index],
@@ -116,69 +115,83 @@ def _picker(desk: Desk, index: int, time: gr.Number, group: gr.Column) -> Picker
             elem_id=f"spec-{index + 1}",
         )
 
-        @gr.render(inputs=told, triggers=[time.change], show_progress="hidden")  # type: ignore[untyped-decorator]
+        @gr.render(inputs=form_spec, triggers=[redraw.change], show_progress="hidden")  # type: ignore[untyped-decorator]
         def form(text: str, index: int = index) -> None:
-            _form(desk, index, text or "", spec, told)
+            _build_form(app, index, text or "", spec, form_spec)
 
-    @telling
+    fold.expand(lambda number: gr.skip() if number else next(_REDRAWS), redraw, redraw, **IN_ORDER)
+    picker = Picker(names, spec, form_spec, redraw, group)
+    _connect(app, picker)
+    return picker
+
+
+def _connect(app: AppState, picker: Picker) -> None:
+    """Keep names, specification and form of a picker in step."""
+
+    @show_errors
     def choose(chosen: list[str], text: str) -> tuple[Any, ...]:
-        ready(desk)
-        made = _together(chosen, text or "", desk.owned)
-        return made, made, next(_TIMES)
+        require_model(app)
+        joined = _join_strategies(chosen, text or "", app.owner_specs)
+        return joined, joined, next(_REDRAWS)
 
-    def read(text: str, told: str) -> tuple[Any, ...]:
-        if text == told:
+    def read(text: str, form_text: str) -> tuple[Any, ...]:
+        if text == form_text:
             return (gr.skip(),) * 3
-        return stay(text), text, next(_TIMES)
+        return stay(text), text, next(_REDRAWS)
 
     def stay(text: str) -> Any:
-        choices = offered(desk.owned) if desk.model.done() else [*_FIRST]
-        return gr.Dropdown(choices, value=_named(text, choices))
+        choices = list_choices(app.owner_specs) if app.model.done() else [*_FIRST]
+        return gr.Dropdown(choices, value=_listed_choices(text, choices))
 
-    fold.expand(lambda time: gr.skip() if time else next(_TIMES), time, time, **ORDERLY)
-    names.input(choose, [names, spec], [spec, told, time], **ORDERLY).failure(stay, spec, names, **ORDERLY)
-    gr.on([spec.submit, spec.blur], read, [spec, told], [names, told, time], **ORDERLY)
-    return Picker(names, spec, told, time, group)
+    names, spec, form_spec, redraw = picker.names, picker.spec, picker.form_spec, picker.redraw
+    chosen = names.input(choose, [names, spec], [spec, form_spec, redraw], **IN_ORDER)
+    chosen.failure(stay, spec, names, **IN_ORDER)
+    gr.on([spec.submit, spec.blur], read, [spec, form_spec], [names, form_spec, redraw], **IN_ORDER)
 
 
-def _together(chosen: Sequence[str], text: str, owned: Sequence[str]) -> str:
-    """Write chosen strategies as one; those that were in the spec before keep their options.
+def _join_strategies(chosen: Sequence[str], text: str, owner_specs: Sequence[str]) -> str:
+    """Write chosen strategies as one specification; those of the old specification keep their options.
 
     Raises:
         MmhallError: They cannot be combined.
     """
     try:
-        before = dict(zip(parts_of(text, owned), split(text), strict=True))
+        before = dict(zip(parts_of(text, owner_specs), split(text), strict=True))
         return str(strategy("+".join(before.get(part, part) for part in chosen))) if chosen else ""
     except MmhallError:
         return str(strategy("+".join(chosen)))
 
 
-def _form(desk: Desk, index: int, text: str, spec: gr.Textbox, told: gr.State) -> None:
-    """Make the fields of a spec; what they say goes into it."""
+def _build_form(app: AppState, index: int, text: str, spec: gr.Textbox, form_spec: gr.State) -> None:
+    """Build the form of a specification; its fields write the specification anew."""
     try:
-        adapter = ready(desk).adapter
+        adapter = require_model(app).adapter
         if not text.strip():
             return
-        limits.strategies([text], desk.owned)
-        chosen = parts_of(text, desk.owned)
-        known = fields(chosen, adapter)
+        limits.strategies([text], app.owner_specs)
+        chosen = parts_of(text, app.owner_specs)
+        fields = option_fields(chosen, adapter)
     except MmhallError as error:
         gr.Textbox(str(error), label="Cannot be used", interactive=False)
         return
-    gr.HTML(render("about.html", cards=[card(parse(part)[0]) for part in chosen], bare=not known))
-    made = [
-        component(field, value, (index, field.part, field.strategy, field.option))
-        for field, value in zip(known, values_of(text, chosen, known), strict=True)
+    gr.HTML(render("about.html", cards=[card(parse(part)[0]) for part in chosen], bare=not fields))
+    components = [
+        make_component(field, value, _key(index, field))
+        for field, value in zip(fields, values_of(text, chosen, fields), strict=True)
     ]
-    if not made:
+    if not components:
         return
 
-    @telling
+    @show_errors
     def write(*values: Any) -> tuple[str, str]:
-        new = written(chosen, known, values)
-        return new, new
+        written = write_spec(chosen, fields, values)
+        return written, written
 
-    for field, part in zip(known, made, strict=True):
-        key = (index, field.part, field.strategy, field.option, "write")
-        part.input(write, made, [spec, told], key=key, **ORDERLY)  # type: ignore[attr-defined]
+    for field, component in zip(fields, components, strict=True):
+        key = (*_key(index, field), "write")
+        component.input(write, components, [spec, form_spec], key=key, **IN_ORDER)  # type: ignore[attr-defined]
+
+
+def _key(index: int, field: Field) -> tuple[Any, ...]:
+    """Return a key by which Gradio recognises a field when a form is redrawn."""
+    return index, field.part, field.strategy, field.option

@@ -1,4 +1,4 @@
-"""A comparison as one picture, for slides: the photo, the prompt, a card for every strategy."""
+"""Poster of a comparison, one picture for slides: the photo, the prompt and a card for every strategy."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from mmhall import __version__
-from mmhall.demo.compare import Column, ratio
+from mmhall.demo.compare import Column, time_ratio
 from mmhall.demo.setups import Setup
-from mmhall.demo.typeset import GREY, HALLUCINATED, SUPPORTED, Fragment, Paragraph, font, fragments, plain, tag, wrapped
+from mmhall.demo.typeset import GREY, HALLUCINATED, SUPPORTED, Fragment, Paragraph, font, plain, tag, to_fragments, wrap
 from mmhall.demo.words import Piece, pieces
 
 WIDTH, MARGIN = 1600, 56
@@ -27,13 +27,13 @@ _UNKNOWN = "It is not known what the picture shows, so no word is marked."
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A column, set: what is said on top, what it cost at the bottom."""
+    """One column as a card: the answer at the top, its cost at the bottom."""
 
     top: tuple[Paragraph, ...]
     bottom: tuple[Paragraph, ...]
 
     def draw(self, canvas: ImageDraw.ImageDraw, box: tuple[int, int, int, int], foot: int) -> None:
-        """Draw it; `foot` is the height of what it cost, shared with the cards beside it."""
+        """Draw the card; `foot` is the height of the cost, equal for all cards of a row."""
         left, top, right, bottom = box
         canvas.rectangle((left, top, right - 1, bottom - 1), fill=_CARD)
         _draw(canvas, self.top, left + _PADDING, top + _PADDING)
@@ -44,15 +44,15 @@ class _Card:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where things go: cards beside the photo, under the prompt, or under both.
+    """Layout: the cards are beside the photo under the prompt, or below both.
 
     Attributes:
-        head: The prompt, and how it was asked.
-        cards: In order.
-        across: How many stand side by side.
-        left: Where the cards begin.
-        photo: Size of the photo.
-        beside: Whether the cards stand beside the photo.
+        head: The prompt and its settings.
+        cards: The cards, in order.
+        across: Number of cards in a row.
+        left: Left edge of the cards in pixels.
+        photo: Width and height of the photo in pixels.
+        beside: Whether the cards are beside the photo.
     """
 
     head: tuple[Paragraph, ...]
@@ -64,21 +64,21 @@ class _Layout:
 
     @property
     def top(self) -> int:
-        """Where the cards begin."""
-        head = _stacked(self.head)
+        """Upper edge of the cards in pixels."""
+        head = _stack_height(self.head)
         return MARGIN + _GUTTER + (head if self.beside else max(head, self.photo[1]))
 
     @property
     def width(self) -> int:
-        """Width of a card."""
+        """Width of a card in pixels."""
         return _card_width(self.left, self.across)
 
     @property
     def rows(self) -> list[tuple[tuple[_Card, ...], int, int]]:
-        """The cards of each row, the height of the row, and of its feet."""
+        """The cards of each row, the height of the row, and the height of its costs."""
         rows = [self.cards[start : start + self.across] for start in range(0, len(self.cards), self.across)]
-        feet = [max(_stacked(card.bottom) for card in row) for row in rows]
-        heads = [max(_stacked(card.top) for card in row) for row in rows]
+        feet = [max(_stack_height(card.bottom) for card in row) for row in rows]
+        heads = [max(_stack_height(card.top) for card in row) for row in rows]
         return [
             (row, head + foot + 2 * _PADDING + 3 * _GAP + 1, foot)
             for row, head, foot in zip(rows, heads, feet, strict=True)
@@ -86,7 +86,7 @@ class _Layout:
 
     @property
     def bottom(self) -> int:
-        """Where the cards and the photo have ended."""
+        """Lower edge of cards and photo in pixels."""
         cards = self.top + sum(height + _GUTTER for _, height, _ in self.rows) - _GUTTER
         return max(cards, MARGIN + self.photo[1])
 
@@ -99,111 +99,119 @@ def poster(
     model: str,
     tokenizer: Any,
 ) -> Image.Image:
-    """Draw a comparison, `WIDTH` pixels wide and as high as it takes.
+    """Draw a comparison, `WIDTH` pixels wide and as high as needed.
 
     Args:
-        image: What the prompt is about.
-        setup: What was asked.
-        columns: What was said.
+        image: The picture.
+        setup: The set-up.
+        columns: The answers.
         present: Objects in the picture; None: not known, and no word is marked.
-        model: What answered.
-        tokenizer: Wrote the answers.
+        model: Name of the model that answered.
+        tokenizer: Tokenizer of the model.
     """
-    cut = [() if one.answer is None else pieces(tokenizer, one.answer, present, absent=setup.absent) for one in columns]
-    choices = [_layout(image, setup, columns, cut, beside) for beside in (True, False)]
+    words = [
+        () if column.answer is None else pieces(tokenizer, column.answer, present, absent=setup.absent)
+        for column in columns
+    ]
+    choices = [_layout(image, setup, columns, words, beside) for beside in (True, False)]
     layout = min(choices, key=lambda choice: (choice.width < _NARROW, choice.bottom))
-    legend = _legend({piece.kind for one in cut for piece in one}, known=present is not None)
-    footer = plain(f"mmhall {__version__}, {model}", _inside(), _SMALL, ink=GREY)
-    shared = legend.width + footer.width + 3 * _GUTTER <= _inside()
-    feet = max(legend.height, footer.height) if shared else legend.height + footer.height
-    drawn = Image.new("RGB", (WIDTH, layout.bottom + _GUTTER + feet + MARGIN), "white")
-    canvas = ImageDraw.Draw(drawn)
-    drawn.paste(image.convert("RGB").resize(layout.photo, Image.Resampling.LANCZOS), (MARGIN, MARGIN))
+    legend = _legend({piece.kind for column in words for piece in column}, truth_known=present is not None)
+    footer = plain(f"mmhall {__version__}, {model}", _inner_width(), _SMALL, ink=GREY)
+    one_line = legend.width + footer.width + 3 * _GUTTER <= _inner_width()
+    feet = max(legend.height, footer.height) if one_line else legend.height + footer.height
+    canvas_image = Image.new("RGB", (WIDTH, layout.bottom + _GUTTER + feet + MARGIN), "white")
+    canvas = ImageDraw.Draw(canvas_image)
+    canvas_image.paste(image.convert("RGB").resize(layout.photo, Image.Resampling.LANCZOS), (MARGIN, MARGIN))
     _draw(canvas, layout.head, MARGIN + layout.photo[0] + _GUTTER, MARGIN)
     _draw_cards(canvas, layout)
     at = layout.bottom + _GUTTER
     legend.draw(canvas, MARGIN, at)
-    footer.draw(canvas, WIDTH - MARGIN - footer.width, at if shared else at + legend.height)
-    return drawn
+    footer.draw(canvas, WIDTH - MARGIN - footer.width, at if one_line else at + legend.height)
+    return canvas_image
 
 
 def _layout(
-    image: Image.Image, setup: Setup, columns: Sequence[Column], cut: Sequence[Sequence[Piece]], beside: bool
+    image: Image.Image, setup: Setup, columns: Sequence[Column], words: Sequence[Sequence[Piece]], beside: bool
 ) -> _Layout:
     scale = min(_PHOTO / image.width, (_HIGH if beside else _LOW) / image.height)
     photo = max(1, round(scale * image.width)), max(1, round(scale * image.height))
     left = MARGIN + photo[0] + _GUTTER if beside else MARGIN
     across = 2 if len(columns) == 4 else len(columns)
     width = _card_width(left, across) - 2 * _PADDING
-    cards = [_card(one, columns[0], said, width, setup.max_new_tokens) for one, said in zip(columns, cut, strict=True)]
-    return _Layout(_head(setup, _inside() - photo[0] - _GUTTER), tuple(cards), across, left, photo, beside)
+    cards = [
+        _card(column, columns[0], column_words, width, setup.max_new_tokens)
+        for column, column_words in zip(columns, words, strict=True)
+    ]
+    return _Layout(_head(setup, _inner_width() - photo[0] - _GUTTER), tuple(cards), across, left, photo, beside)
 
 
 def _card_width(left: int, across: int) -> int:
     return (WIDTH - MARGIN - left - _GUTTER * (across - 1)) // across
 
 
-def _inside() -> int:
+def _inner_width() -> int:
     return WIDTH - 2 * MARGIN
 
 
 def _head(setup: Setup, width: int) -> tuple[Paragraph, ...]:
     short = len(setup.prompt) <= _LONG_PROMPT
-    how = f"sampled at temperature {setup.temperature:g}, seed {setup.seed}" if setup.temperature else "not sampled"
+    sampling = (
+        f"sampled at temperature {setup.temperature:g}, seed {setup.seed}" if setup.temperature else "not sampled"
+    )
     return (
         plain(setup.prompt, width, _TITLE if short else _SMALL, bold=short),
-        plain(f"{how}, at most {setup.max_new_tokens} tokens", width, _SMALL, ink=GREY),
+        plain(f"{sampling}, at most {setup.max_new_tokens} tokens", width, _SMALL, ink=GREY),
     )
 
 
-def _card(column: Column, first: Column, cut: Sequence[Piece], width: int, most: int) -> _Card:
+def _card(column: Column, first: Column, words: Sequence[Piece], width: int, max_tokens: int) -> _Card:
     top, answer = [plain(column.strategy, width, _NAME, bold=True)], column.answer
     if answer is not None and answer.strategy != column.strategy:
         top.append(plain(answer.strategy, width, _SMALL, ink=GREY))
     state = _STATES.get(column.state, "")
     if answer is not None and answer.stopped_by == "length":
-        state = f"cut off at {most} tokens"
+        state = f"cut off at {max_tokens} tokens"
     if state:
         top.append(tag(state, width, _SMALL))
     if column.error:
-        top.append(plain(_shortened(column.error), width, _SMALL))
-    said = fragments(cut) if cut else [Fragment(part) for part in ([column.text] if column.text else [])]
-    if said:
-        top.append(Paragraph(wrapped(said, width, font(_BODY)), _BODY))
-    return _Card(tuple(top), _costs(column, first, cut, width))
+        top.append(plain(_shorten(column.error), width, _SMALL))
+    text = to_fragments(words) if words else [Fragment(part) for part in ([column.text] if column.text else [])]
+    if text:
+        top.append(Paragraph(wrap(text, width, font(_BODY)), _BODY))
+    return _Card(tuple(top), _costs(column, first, words, width))
 
 
-def _costs(column: Column, first: Column, cut: Sequence[Piece], width: int) -> tuple[Paragraph, ...]:
-    told = [f"{column.seconds:.2f} s", f"{column.tokens} tokens"]
+def _costs(column: Column, first: Column, words: Sequence[Piece], width: int) -> tuple[Paragraph, ...]:
+    figures = [f"{column.seconds:.2f} s", f"{column.tokens} tokens"]
     if column.rate is not None:
-        told.append(f"{column.rate:.3g} tokens/s")
-    spent = " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in told)
-    times = ratio(column, first)
+        figures.append(f"{column.rate:.3g} tokens/s")
+    spent = " · ".join(part.replace(" ", "\N{NO-BREAK SPACE}") for part in figures)
+    times = time_ratio(column, first)
     if times is not None and column is not first:
         spent += f"\n{times:.2f}× the time per token"
     costs = plain(spent, width, _SMALL, ink=GREY)
-    found = {kind: {piece.object for piece in cut if piece.kind == kind} for kind in (SUPPORTED, HALLUCINATED)}
-    if not any(found.values()):
+    objects = {kind: {piece.object for piece in words if piece.kind == kind} for kind in (SUPPORTED, HALLUCINATED)}
+    if not any(objects.values()):
         return (costs,)
-    counted = ", ".join(f"{len(names)} {kind}" for kind, names in found.items())
+    counted = ", ".join(f"{len(names)} {kind}" for kind, names in objects.items())
     return plain(f"Objects: {counted}", width, _SMALL, bold=True), costs
 
 
-def _legend(kinds: Collection[str], *, known: bool) -> Paragraph:
-    if not known:
-        return plain(_UNKNOWN, _inside(), _SMALL, ink=GREY)
+def _legend(kinds: Collection[str], *, truth_known: bool) -> Paragraph:
+    if not truth_known:
+        return plain(_UNKNOWN, _inner_width(), _SMALL, ink=GREY)
     parts = list[Fragment]()
     for kind, meaning in _LEGEND.items():
         if kind in kinds:
             parts += [Fragment("object", kind, last=True), Fragment(f"  {meaning}          ")]
-    return Paragraph(wrapped(parts, _inside(), font(_SMALL)), _SMALL)
+    return Paragraph(wrap(parts, _inner_width(), font(_SMALL)), _SMALL)
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _LONG_ERROR else text[: _LONG_ERROR - 1] + "…"
 
 
-def _stacked(parts: Sequence[Paragraph]) -> int:
+def _stack_height(parts: Sequence[Paragraph]) -> int:
     return sum(part.height for part in parts) + _GAP * (len(parts) - 1)
 
 

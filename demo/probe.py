@@ -1,7 +1,7 @@
-"""Objects asked about one by one, as POPE does: what each strategy says, and how probable it finds yes.
+"""POPE-style questions about single objects: the answer of each strategy, and its probability of yes.
 
-What is said and the probability may differ: a strategy that searches looks further than its first token. A few objects
-are asked about at a time, so that a large model has room for them, and whoever waits may stop in between.
+Answer and probability may differ for strategies that search beyond the first token. Questions are asked in small
+batches, which fit a large model and can be stopped in between.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from PIL import Image
 from mmhall.benchmarks.data.pope_wording import question_about
 from mmhall.benchmarks.rules.yesno import Label, parse_strict
 from mmhall.benchmarks.scenes.world import PARTNERS
-from mmhall.demo.failures import plainly
+from mmhall.demo.failures import as_model_errors
 from mmhall.demo.rendering import render
-from mmhall.demo.words import canonical
+from mmhall.demo.words import canonical_name
 from mmhall.errors import MmhallError, OptionError
 
 if TYPE_CHECKING:
@@ -26,40 +26,40 @@ if TYPE_CHECKING:
 
 MOST = 10
 COMMON = ("person", "chair", "car", "dining table", "cup", "bottle", "bowl", "truck", "bench", "backpack")
-"""Frequent objects of COCO, asked about where nothing else is known."""
+"""Frequent COCO objects, for pictures without known objects."""
 
 _TOKENS = 8
-_LEAST = 3
-_AT_ONCE, _ROWS = 4, 16  # objects of one batch, and hypotheses of one
+_MIN_ABSENT = 3
+_BATCH, _ROWS = 4, 16  # maximum number of objects and of hypotheses in a batch
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one strategy has to say of one object.
+    """Answer of one strategy about one object.
 
     Attributes:
-        text: Its answer.
-        said: How it is read; None: neither yes nor no.
-        probability: Of yes rather than no as the first token; None: this model's tokens cannot tell.
-        right: Whether that is so; None: nobody knows.
+        text: The answer.
+        label: The answer as yes or no; None: neither.
+        probability: Probability of yes against no as the first token; None: yes or no is not one token.
+        right: Whether the answer is right; None: not known.
     """
 
     text: str
-    said: Label | None
+    label: Label | None
     probability: float | None
     right: bool | None
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
-    """One strategy's answers.
+class ProbeColumn:
+    """Answers of one strategy.
 
     Attributes:
-        strategy: As it was asked for.
-        searches: Whether it looks further than its first token.
+        strategy: Specification, as requested.
+        searches: Whether the strategy searches beyond the first token.
         state: "waiting", "asking", "done", "stopped" or "failed".
-        cells: One for each object asked about so far.
-        error: Why it failed.
+        cells: Answers so far, one for each object.
+        error: Reason of a failure.
     """
 
     strategy: str
@@ -69,34 +69,34 @@ class Tested:
     error: str = ""
 
     @property
-    def known(self) -> int:
-        """Answers that can be told right from wrong."""
+    def judged(self) -> int:
+        """Number of answers that are right or wrong, where the truth is known."""
         return sum(cell.right is not None for cell in self.cells)
 
     @property
     def right(self) -> int:
-        """Right ones among them."""
+        """Number of right answers."""
         return sum(cell.right is True for cell in self.cells)
 
     @property
     def yes_ratio(self) -> float | None:
-        """Share of answers that are yes; None before there are any."""
-        return sum(cell.said == "yes" for cell in self.cells) / len(self.cells) if self.cells else None
+        """Fraction of answers that are yes; None before the first answer."""
+        return sum(cell.label == "yes" for cell in self.cells) / len(self.cells) if self.cells else None
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """The table so far.
+class ProbeTable:
+    """Table of answers so far.
 
     Attributes:
-        objects: What is asked about.
-        present: Whether each is in the picture; None: not known.
+        objects: Names of the objects.
+        present: Whether each object is in the picture; None: not known.
         columns: One for each strategy.
     """
 
     objects: tuple[str, ...]
     present: tuple[bool | None, ...]
-    columns: tuple[Tested, ...]
+    columns: tuple[ProbeColumn, ...]
 
 
 def probe(
@@ -106,54 +106,54 @@ def probe(
     strategies: Sequence[Strategy],
     present: Collection[str] | None,
     absent: Collection[str] | None = None,
-    left: Callable[[], bool] = lambda: False,
-) -> Iterator[Probe]:
-    """Ask every strategy whether each object is there; yields the table at the start and whenever it has grown.
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[ProbeTable]:
+    """Ask every strategy whether each object is in the picture; yields the table first empty, then as it grows.
 
-    A strategy that fails leaves its column with the reason; the others go on.
+    The column of a strategy that fails holds the reason; the others go on.
 
     Args:
         lvlm: The model.
         image: RGB.
-        objects: Names.
-        strategies: One a column.
-        present: Objects in the picture; None: not known. A synonym is as good as a name: a sofa is a couch.
-        absent: Objects that are not; None: all others, if it is known what is there.
-        left: Asked before every few objects; True: stop, and keep what was said.
+        objects: Names of the objects.
+        strategies: One for each column.
+        present: Objects in the picture, by name or synonym ("sofa" for "couch"); None: not known.
+        absent: Objects that are not in it; None: all others, if `present` is known.
+        should_stop: Called before every batch; True: stop, and keep the answers so far.
     """
     truth = tuple(_truth(name, present, absent) for name in objects)
-    columns = [_untested(one) for one in strategies]
-    yield Probe(tuple(objects), truth, tuple(columns))
+    columns = [_empty_column(method) for method in strategies]
+    yield ProbeTable(tuple(objects), truth, tuple(columns))
     requests = [(image, question_about(name, "official")) for name in objects]
     for index, method in enumerate(strategies):
-        for columns[index] in _asked(lvlm, requests, method, truth, left):
-            yield Probe(tuple(objects), truth, tuple(columns))
+        for columns[index] in _ask(lvlm, requests, method, truth, should_stop):
+            yield ProbeTable(tuple(objects), truth, tuple(columns))
 
 
 def default_objects(present: Collection[str] | None, named: Sequence[str] = ()) -> tuple[str, ...]:
-    """Choose whom to ask about: objects that are there, and as many that are not, but might well be.
+    """Choose objects to ask about: present objects, and as many likely but absent objects.
 
     Args:
         present: Objects in the picture; None: not known.
-        named: Objects that answers name, which come first: those of them that are not there are made up.
+        named: Objects that answers name; absent ones among them, which are hallucinated, come first.
 
     Returns:
         At most `MOST` names.
     """
-    there = list(dict.fromkeys(present or ()))[: MOST // 2]
-    partners = sorted(((-weight, other) for name in there for other, weight in PARTNERS.get(name, {}).items()))
+    shown = list(dict.fromkeys(present or ()))[: MOST // 2]
+    partners = sorted(((-weight, other) for name in shown for other, weight in PARTNERS.get(name, {}).items()))
     likely = dict.fromkeys((*named, *(other for _, other in partners), *COMMON))
-    known = {canonical(name) for name in present or ()}
-    absent = [name for name in likely if canonical(name) not in known]
+    names = {canonical_name(name) for name in present or ()}
+    absent = [name for name in likely if canonical_name(name) not in names]
     if present is None:
-        return tuple(absent[: max(2 * len(named), 2 * _LEAST)][:MOST])
-    return (*there, *absent[: max(len(there), _LEAST)])
+        return tuple(absent[: max(2 * len(named), 2 * _MIN_ABSENT)][:MOST])
+    return (*shown, *absent[: max(len(shown), _MIN_ABSENT)])
 
 
-def as_data(table: Probe) -> dict[str, Any]:
-    """Return a table as JSON writes it."""
+def as_data(table: ProbeTable) -> dict[str, Any]:
+    """Return a table as data for JSON."""
     return {
-        "objects": [{"name": name, "present": is_} for name, is_ in zip(table.objects, table.present, strict=True)],
+        "objects": [{"name": name, "present": shown} for name, shown in zip(table.objects, table.present, strict=True)],
         "strategies": [
             {
                 "strategy": column.strategy,
@@ -163,7 +163,7 @@ def as_data(table: Probe) -> dict[str, Any]:
                 "answers": [
                     {
                         "object": name,
-                        "says": cell.said,
+                        "says": cell.label,
                         "text": cell.text,
                         "yes_probability": cell.probability,
                         "right": cell.right,
@@ -171,7 +171,7 @@ def as_data(table: Probe) -> dict[str, Any]:
                     for name, cell in zip(table.objects, column.cells, strict=False)
                 ],
                 "right": column.right,
-                "known": column.known,
+                "known": column.judged,
                 "yes_ratio": column.yes_ratio,
             }
             for column in table.columns
@@ -179,13 +179,13 @@ def as_data(table: Probe) -> dict[str, Any]:
     }
 
 
-def probe_html(table: Probe) -> str:
+def probe_html(table: ProbeTable) -> str:
     """Return a table as HTML."""
     return render("probe.html", table=table, percent=percent)
 
 
 def percent(share: float) -> str:
-    """Write a share so that only what is certain reads so.
+    """Format a fraction in percent; only 0 and 1 themselves become 0 % and 100 %.
 
     >>> percent(0.0), percent(0.004), percent(0.5), percent(0.997), percent(1.0)
     ('0 %', '<1 %', '50 %', '>99 %', '100 %')
@@ -197,28 +197,28 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _untested(method: Strategy) -> Tested:
-    return Tested(str(method), method.searches or method.beams > 1)
+def _empty_column(method: Strategy) -> ProbeColumn:
+    return ProbeColumn(str(method), method.searches or method.beams > 1)
 
 
-def _asked(
+def _ask(
     lvlm: LVLM,
     requests: Sequence[tuple[Image.Image, str]],
     method: Strategy,
     truth: Sequence[bool | None],
-    left: Callable[[], bool],
-) -> Iterator[Tested]:
-    """Ask one strategy, a few objects at a time; yields its column as it grows."""
-    column, size = _untested(method), max(1, min(_AT_ONCE, _ROWS // method.beams))
+    should_stop: Callable[[], bool],
+) -> Iterator[ProbeColumn]:
+    """Ask one strategy, batch by batch; yields its column as it grows."""
+    column, size = _empty_column(method), max(1, min(_BATCH, _ROWS // method.beams))
     for start in range(0, len(requests), size):
         column = replace(column, state="asking")
         yield column
-        if left():
+        if should_stop():
             yield replace(column, state="stopped")
             return
         part = slice(start, start + size)
         try:
-            with plainly():
+            with as_model_errors():
                 cells = _cells(lvlm, requests[part], method, truth[part])
         except MmhallError as error:
             yield replace(column, state="failed", error=str(error))
@@ -228,29 +228,29 @@ def _asked(
 
 
 def _truth(name: str, present: Collection[str] | None, absent: Collection[str] | None) -> bool | None:
-    """Say whether an object is in the picture, as far as that is known."""
-    name = canonical(name)
-    if name in map(canonical, present or ()):
+    """Return whether an object is in the picture; None: not known."""
+    name = canonical_name(name)
+    if name in map(canonical_name, present or ()):
         return True
-    gone = present is not None if absent is None else name in map(canonical, absent)
-    return False if gone else None
+    absent_known = present is not None if absent is None else name in map(canonical_name, absent)
+    return False if absent_known else None
 
 
 def _cells(
     lvlm: LVLM, requests: Sequence[tuple[Image.Image, str]], method: Strategy, truth: Sequence[bool | None]
 ) -> tuple[Cell, ...]:
     answers = lvlm.generate_batch(requests, method, max_new_tokens=_TOKENS)
-    read = [parse_strict(answer.text) for answer in answers]
+    labels = [parse_strict(answer.text) for answer in answers]
     return tuple(
-        Cell(answer.text, said, probability, None if is_ is None else said == ("yes" if is_ else "no"))
-        for answer, said, probability, is_ in zip(
-            answers, read, _probabilities(lvlm, requests, method), truth, strict=True
+        Cell(answer.text, label, probability, None if shown is None else label == ("yes" if shown else "no"))
+        for answer, label, probability, shown in zip(
+            answers, labels, _probabilities(lvlm, requests, method), truth, strict=True
         )
     )
 
 
 def _probabilities(lvlm: LVLM, requests: Sequence[tuple[Image.Image, str]], method: Strategy) -> Sequence[float | None]:
-    """Return how probable yes is for each question; None where yes and no are no tokens, or neither may be said."""
+    """Return each question's probability of yes; None if yes or no is not one token, or both are ruled out."""
     try:
         choices = lvlm.choose_batch(requests, ("yes", "no"), strategy=method)
     except OptionError:

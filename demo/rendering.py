@@ -1,4 +1,4 @@
-"""HTML of the page's parts: templates escape every text they are given, and write out what would hide or turn it."""
+"""HTML templates of the page; they escape every text, and show control and bidirectional characters as codes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mmhall.text import printable
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template of `templates/`.
+    """Render a template of `templates/`.
 
     Args:
         template: File name.
-        **values: What it shows.
+        **values: Variables of the template.
     """
     return _environment().get_template(template).render(**values)
 
 
 def notice(title: str, text: str) -> str:
-    """Say that there is nothing here yet, and what to do."""
+    """Return a notice in place of content that is missing, and what to do."""
     return render("notice.html", title=title, text=text)
 
 

@@ -1,7 +1,7 @@
-"""A store of runs, browsed: what a run found, the items on which its strategies disagree, and each of them to try anew.
+"""Benchmark runs on the page: results, items on which strategies disagree, and single items to ask again.
 
-Runs are those below one folder that the page's owner names; a visitor chooses among their names and gives no path.
-An opened run belongs to the thread that opened it.
+Only runs below the folder that the page's owner names are shown; visitors choose them by name and give no path. Use an
+opened run only in the thread that opened it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ WHOLE = "the answer"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What some strategies said, word for word the same.
+class AnswerGroup:
+    """One answer, with all strategies that gave it word for word.
 
     Attributes:
-        strategies: As written for the run.
-        pieces: Plain, right and wrong stretches.
-        wrong: What is wrong in it: objects that are not there, or `WHOLE`.
-        missing: Objects that are there and that it leaves out, while others name them.
+        strategies: Strategies, as written for the run.
+        pieces: Plain, right and wrong pieces of the text.
+        wrong: Hallucinated objects, or `WHOLE`.
+        missing: Present objects that this answer leaves out and other answers name.
     """
 
     strategies: tuple[str, ...]
@@ -52,17 +52,17 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """An item on which not all strategies are right or wrong alike.
+    """An item that some strategies answer correctly and others do not.
 
     Attributes:
-        item: Its id.
-        prompt: What was asked.
-        picture: The picture's id; None: a question without one.
-        thumbnail: The picture as a data URL; "" where there is none or it cannot be opened any more.
+        item: Id of the item.
+        prompt: The prompt.
+        picture: Id of the picture; None: a question without a picture.
+        thumbnail: The picture as a data URL; "" if there is none or it can no longer be opened.
         present: Objects known to be in the picture.
-        answers: What was said, by whom.
-        causes: Of objects that some strategies make up and others do not.
-        visibilities: Of objects that some strategies see and others do not.
+        answers: The answers, each with its strategies.
+        causes: Causes of objects that only some strategies hallucinate.
+        visibilities: Visibilities of objects that only some strategies name.
     """
 
     item: str
@@ -70,22 +70,22 @@ class Disagreement:
     picture: str | None
     thumbnail: str
     present: tuple[str, ...]
-    answers: tuple[Told, ...]
+    answers: tuple[AnswerGroup, ...]
     causes: tuple[str, ...]
     visibilities: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """An item of a run, to be asked anew.
+class LoadedItem:
+    """An item of a run, to be asked again.
 
     Attributes:
-        picture: Opened; None: a question without one.
-        prompt: What was asked.
-        strategies: The baseline, then those that disagree with it, then others; as many as may be compared.
+        picture: The picture; None: a question without a picture.
+        prompt: The prompt.
+        strategies: The baseline, then strategies that disagree with it, then others; as many as may be compared.
         present: Objects in the picture; None: not known.
-        max_new_tokens: Most tokens of an answer.
-        model: Whom the run asked.
+        max_new_tokens: Maximum number of tokens in an answer.
+        model: Name of the run's model.
     """
 
     picture: Image.Image | None
@@ -98,7 +98,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Contest:
-    """An item and what of it is contested: object to whether it is there, "" for the answer as a whole."""
+    """An item and its contested objects: name to whether it is present; "" stands for the whole answer."""
 
     item: Item
     texts: Mapping[str, str]
@@ -108,27 +108,27 @@ class _Contest:
     visibilities: tuple[str, ...]
 
 
-def found(root: Path) -> list[str]:
-    """Return the runs below a folder, the one that was written last first.
+def list_runs(root: Path) -> list[str]:
+    """List the runs below a folder, the one written last first.
 
     Args:
-        root: The folder; it may be a run itself, which is called ".".
+        root: The folder; if it is a run itself, that run is called ".".
 
     Returns:
-        Names relative to it, at most `DEPTH` folders deep. Links are not followed.
+        Names relative to the folder, at most `DEPTH` folders deep. Links are not followed.
     """
     home = root.resolve()
-    dated = [(_written(folder), folder.relative_to(home).as_posix()) for folder in _folders(home, DEPTH)]
-    return [name for date, name in sorted(dated, key=lambda one: (-one[0], one[1])) if date]
+    dated = [(_write_time(folder), folder.relative_to(home).as_posix()) for folder in _folders(home, DEPTH)]
+    return [name for date, name in sorted(dated, key=lambda entry: (-entry[0], entry[1])) if date]
 
 
 def open_run(root: Path, name: str) -> Run:
-    """Open a run by a name that `found` gives.
+    """Open a run by its name in `list_runs`.
 
     Raises:
         RunError: There is no run of that name, or it cannot be read.
     """
-    if not isinstance(name, str) or name not in found(root):
+    if not isinstance(name, str) or name not in list_runs(root):
         raise RunError(f"there is no run called {name!r} here; choose one of the list")
     folder = root.resolve() / name
     try:
@@ -137,25 +137,25 @@ def open_run(root: Path, name: str) -> Run:
         raise RunError(str(error).replace(str(folder), name)) from error
 
 
-def nothing_found() -> str:
-    """Return what stands in place of a list without runs."""
+def no_runs_notice() -> str:
+    """Return the notice for a folder without runs, as HTML."""
     return notice("No runs here yet", "Run `mmhall bench ... --out runs/first` first, then look again.")
 
 
 def overview(run: Run) -> str:
-    """Return what a run found as HTML: tables with intervals and differences, cost, and quality against cost."""
+    """Return a run's results as HTML: tables with intervals and differences, cost, and quality against cost."""
     if not run.answered:
         return notice("No answers yet", "Look again once `mmhall bench` has written some.")
     evaluated = run.evaluate()
-    laid = sections(evaluated)
+    tables = sections(evaluated)
     return render(
         "runs.html",
         setup=run.told,
         parts=run.parts,
         answered=run.answered,
         expected=run.expected,
-        main=[section for section in laid if not section.table],
-        others=[section for section in laid if section.table],
+        main=[section for section in tables if not section.table],
+        others=[section for section in tables if section.table],
         costs=cost_lines(evaluated),
         cost_columns=COST,
         plot=against_cost(evaluated),
@@ -164,84 +164,86 @@ def overview(run: Run) -> str:
 
 
 def filters(run: Run, benchmark: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the causes and the visibilities that occur among a benchmark's disagreements.
+    """Return the causes and the visibilities that occur in a benchmark's disagreements.
 
     Raises:
         RunError: The run has no such benchmark.
-        MmhallError: It cannot be read any more.
+        MmhallError: The run can no longer be read.
     """
     contests = _contests(run, _part(run, benchmark))
     return (
-        _ordered(CAUSES, [cause for one in contests for cause in one.causes]),
-        _ordered(VISIBILITIES, [how for one in contests for how in one.visibilities]),
+        _ordered(CAUSES, [cause for contest in contests for cause in contest.causes]),
+        _ordered(VISIBILITIES, [name for contest in contests for name in contest.visibilities]),
     )
 
 
 def disagreements(
     run: Run, benchmark: str, cause: str = ANY, visibility: str = ANY, limit: int = LIMIT
 ) -> list[Disagreement]:
-    """Return the items on which strategies disagree; those on which most is made up by some and not by others first.
+    """Return the items on which strategies disagree; items with most contested hallucinations come first.
 
-    Only items that all strategies have answered count.
+    Only items that all strategies have answered are compared.
 
     Args:
         run: The run.
         benchmark: Name of one of its benchmarks.
-        cause: Of a contested object that is not there: by CHAIR, or the setting of POPE's question.
-        visibility: Of a contested object that is there.
-        limit: Most items.
+        cause: Keep items with a contested absent object of this cause: CHAIR's, or the setting of POPE's question.
+        visibility: Keep items with a contested present object of this visibility.
+        limit: Maximum number of items.
 
     Raises:
         RunError: The run has no such benchmark.
-        MmhallError: It cannot be read any more.
+        MmhallError: The run can no longer be read.
     """
     part = _part(run, benchmark)
-    fitting = [
-        one for one in _contests(run, part) if cause in (ANY, *one.causes) and visibility in (ANY, *one.visibilities)
+    contests = [
+        contest
+        for contest in _contests(run, part)
+        if cause in (ANY, *contest.causes) and visibility in (ANY, *contest.visibilities)
     ]
-    known = _known(run)
-    return [_disagreement(part, one, known) for one in fitting[: max(0, limit)]]
+    present = _present_objects(run)
+    return [_disagreement(part, contest, present) for contest in contests[: max(0, limit)]]
 
 
 def disagreements_html(shown: Sequence[Disagreement], cause: str = ANY, visibility: str = ANY) -> str:
-    """Return disagreements as HTML, a button each with its place in the list, from 0, and its item.
+    """Return disagreements as HTML, each with a button that holds its 0-based place in the list and its item.
 
     Args:
         shown: As `disagreements` returns them.
-        cause: By which they were chosen.
-        visibility: By which they were chosen.
+        cause: Filter by which they were chosen.
+        visibility: Filter by which they were chosen.
     """
     if shown:
         return render("disagreements.html", shown=shown)
     if (cause, visibility) == (ANY, ANY):
         return notice("No disagreements", "The strategies agree on every item that all of them have answered.")
-    asked = " and ".join(
+    criteria = " and ".join(
         f"{what} “{value}”" for what, value in (("cause", cause), ("visibility", visibility)) if value != ANY
     )
     return notice(
-        "No such item", f"On no item do the strategies disagree with {asked}. Choose “{ANY}” to see the others."
+        "No such item", f"On no item do the strategies disagree with {criteria}. Choose “{ANY}” to see the others."
     )
 
 
-def load(run: Run, benchmark: str, item: str) -> Loaded:
-    """Return an item to be asked anew.
+def load(run: Run, benchmark: str, item: str) -> LoadedItem:
+    """Return an item of a run, to be asked again.
 
     Raises:
         RunError: The run has no such benchmark or item.
-        ImageError: The picture cannot be opened any more.
-        MmhallError: The run cannot be read any more.
+        ImageError: The picture can no longer be opened.
+        MmhallError: The run can no longer be read.
     """
     part = _part(run, benchmark)
-    chosen = next((one for one in part.items if one.id == item), None)
+    chosen = next((candidate for candidate in part.items if candidate.id == item), None)
     if chosen is None:
         raise RunError(f"{benchmark} has no item {item!r} in this run; choose one of the list")
     path = part.picture(chosen)
-    said = {row.strategy: row.text for row in run.rows(part) if row.item == item and row.error is None}
-    return Loaded(
-        picture=None if path is None else _opened(path, chosen),
+    texts = {row.strategy: row.text for row in run.rows(part) if row.item == item and row.error is None}
+    return LoadedItem(
+        picture=None if path is None else _open_picture(path, chosen),
         prompt=chosen.prompt,
-        strategies=_compared(run, part, chosen, said),
-        present=_known(run).get(path),
+        strategies=_strategies_to_compare(run, part, chosen, texts),
+        present=_present_objects(run).get(path),
         max_new_tokens=part.benchmark.max_new_tokens,
         model=str(run.store.setup()["model"]),
     )
@@ -261,8 +263,8 @@ def _folders(folder: Path, deeper: int) -> Iterator[Path]:
             yield from _folders(folder / name, deeper - 1)
 
 
-def _written(folder: Path) -> float:
-    """Return when a run was last written; 0: there is none."""
+def _write_time(folder: Path) -> float:
+    """Return the time at which a run was last written; 0 if the folder is no run."""
     file, log = folder / FILE, folder / f"{FILE}-wal"
     try:
         if file.is_symlink() or log.is_symlink() or not file.is_file():
@@ -277,7 +279,7 @@ def _part(run: Run, benchmark: str) -> Part:
     part = next((part for part in run.parts if part.benchmark.name == benchmark), None)
     if part is None:
         has = ", ".join(part.benchmark.name for part in run.parts)
-        raise RunError(f"this run has no {benchmark!r}, only {has}")
+        raise RunError(f"this run has no benchmark {benchmark!r}, only {has}")
     return part
 
 
@@ -289,19 +291,19 @@ def _contests(run: Run, part: Part) -> list[_Contest]:
     complete = [item for item in part.items if len(texts.get(item.id, {})) == len(run.strategies)]
     contests = [_contest(part, item, {s: texts[item.id][s] for s in run.strategies}) for item in complete]
 
-    def most(one: _Contest) -> tuple[int, int]:
-        made_up = sum(not there for there in one.contested.values())
-        return -made_up, made_up - len(one.contested)
+    def by_hallucinations(contest: _Contest) -> tuple[int, int]:
+        hallucinated = sum(not present for present in contest.contested.values())
+        return -hallucinated, hallucinated - len(contest.contested)
 
-    return sorted((one for one in contests if one.contested), key=most)
+    return sorted((contest for contest in contests if contest.contested), key=by_hallucinations)
 
 
 def _contest(part: Part, item: Item, texts: Mapping[str, str]) -> _Contest:
     claims = {strategy: part.benchmark.claims(item, text) for strategy, text in texts.items()}
     contested = {
         name: right
-        for told in claims.values()
-        for name, right in told.items()
+        for claim in claims.values()
+        for name, right in claim.items()
         if any(other.get(name) != right for other in claims.values())
     }
     if "" in contested:
@@ -310,73 +312,74 @@ def _contest(part: Part, item: Item, texts: Mapping[str, str]) -> _Contest:
 
 
 def _causes(item: Item, contested: Mapping[str, bool]) -> tuple[str, ...]:
-    """Return causes of what is made up: by CHAIR of each object, or the settings of POPE's question."""
-    made_up = [name for name, there in contested.items() if not there]
+    """Return the causes of contested hallucinations: CHAIR's of each object, or the settings of POPE's question."""
+    hallucinated = [name for name, present in contested.items() if not present]
     if "causes" in item.truth:
-        return _ordered(CAUSES, [item.truth["causes"].get(name, "random") for name in made_up])
-    if made_up == [""] and item.truth.get("label") == "no":
+        return _ordered(CAUSES, [item.truth["causes"].get(name, "random") for name in hallucinated])
+    if hallucinated == [""] and item.truth.get("label") == "no":
         return _ordered(CAUSES, [group for group in item.groups if group in SETTINGS])
     return ()
 
 
 def _visibilities(item: Item, contested: Mapping[str, bool]) -> tuple[str, ...]:
-    """Return how well the objects show that some see: each of CHAIR's, or the one POPE asks for."""
-    told: Any = item.truth.get("visibility") or {}
-    by_name = told if isinstance(told, Mapping) else {"": told}
-    return _ordered(VISIBILITIES, [by_name[name] for name, there in contested.items() if there and by_name.get(name)])
+    """Return the visibilities of contested present objects: CHAIR's of each object, or that of POPE's question."""
+    truth: Any = item.truth.get("visibility") or {}
+    by_name = truth if isinstance(truth, Mapping) else {"": truth}
+    names = [name for name, present in contested.items() if present and by_name.get(name)]
+    return _ordered(VISIBILITIES, [by_name[name] for name in names])
 
 
-def _ordered(known: Sequence[str], occurring: Sequence[str]) -> tuple[str, ...]:
-    """Return what occurs, each once: what is known in its order, then the rest by name."""
-    first = [name for name in known if name in occurring]
-    return (*first, *sorted(set(occurring) - set(known)))
+def _ordered(order: Sequence[str], occurring: Sequence[str]) -> tuple[str, ...]:
+    """Return the occurring names, each once: those of `order` first, then the others by name."""
+    first = [name for name in order if name in occurring]
+    return (*first, *sorted(set(occurring) - set(order)))
 
 
-def _disagreement(part: Part, one: _Contest, known: Mapping[Path | None, tuple[str, ...]]) -> Disagreement:
-    item, path = one.item, part.picture(one.item)
-    alike: dict[str, list[str]] = {}
-    for strategy, text in one.texts.items():
-        alike.setdefault(text, []).append(strategy)
+def _disagreement(part: Part, contest: _Contest, present: Mapping[Path | None, tuple[str, ...]]) -> Disagreement:
+    item, path = contest.item, part.picture(contest.item)
+    by_text: dict[str, list[str]] = {}
+    for strategy, text in contest.texts.items():
+        by_text.setdefault(text, []).append(strategy)
     return Disagreement(
         item=item.id,
         prompt=item.prompt,
         picture=item.picture,
         thumbnail=embedded(path, SIDE, "jpeg"),
-        present=known.get(path, ()),
-        answers=tuple(
-            Told(
-                strategies=tuple(strategies),
-                pieces=tuple(pieces(part.benchmark, item, text)),
-                wrong=tuple(name or WHOLE for name, right in one.claims[strategies[0]].items() if not right),
-                missing=tuple(
-                    n for n, there in one.contested.items() if n and there and n not in one.claims[strategies[0]]
-                ),
-            )
-            for text, strategies in alike.items()
-        ),
-        causes=one.causes,
-        visibilities=one.visibilities,
+        present=present.get(path, ()),
+        answers=tuple(_answer_group(part, contest, text, strategies) for text, strategies in by_text.items()),
+        causes=contest.causes,
+        visibilities=contest.visibilities,
     )
 
 
-def _known(run: Run) -> dict[Path | None, tuple[str, ...]]:
-    """Return the objects of each picture of which all are known, whichever benchmark of the run knows them."""
-    told = [(part.picture(item), item.truth.get("objects")) for part in run.parts for item in part.items]
-    return {path: tuple(objects) for path, objects in told if path is not None and isinstance(objects, list)}
+def _answer_group(part: Part, contest: _Contest, text: str, strategies: Sequence[str]) -> AnswerGroup:
+    claims = contest.claims[strategies[0]]
+    return AnswerGroup(
+        strategies=tuple(strategies),
+        pieces=tuple(pieces(part.benchmark, contest.item, text)),
+        wrong=tuple(name or WHOLE for name, right in claims.items() if not right),
+        missing=tuple(name for name, present in contest.contested.items() if name and present and name not in claims),
+    )
 
 
-def _opened(path: Path, item: Item) -> Image.Image:
+def _present_objects(run: Run) -> dict[Path | None, tuple[str, ...]]:
+    """Return the objects of each picture whose objects are all known to a benchmark of the run."""
+    truths = [(part.picture(item), item.truth.get("objects")) for part in run.parts for item in part.items]
+    return {path: tuple(objects) for path, objects in truths if path is not None and isinstance(objects, list)}
+
+
+def _open_picture(path: Path, item: Item) -> Image.Image:
     try:
         return open_image(path)
     except ImageError as error:
         reason = str(error).removeprefix(f"{path}: ").split(";")[0]
-        raise ImageError(f"the picture {item.picture} of this item cannot be shown any more: it {reason}") from error
+        raise ImageError(f"the picture {item.picture} of this item can no longer be shown: it {reason}") from error
 
 
-def _compared(run: Run, part: Part, item: Item, said: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the strategies that are most worth comparing on an item."""
-    claims = {strategy: part.benchmark.claims(item, text) for strategy, text in said.items()}
+def _strategies_to_compare(run: Run, part: Part, item: Item, texts: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the strategies to compare on an item: the baseline, those that disagree with it, then others."""
+    claims = {strategy: part.benchmark.claims(item, text) for strategy, text in texts.items()}
     baseline, *others = run.strategies
-    differing = [one for one in others if one in claims and claims[one] != claims.get(baseline)]
-    chosen = (baseline, *differing, *(one for one in others if one not in differing))
+    differing = [name for name in others if name in claims and claims[name] != claims.get(baseline)]
+    chosen = (baseline, *differing, *(name for name in others if name not in differing))
     return chosen[: STRATEGIES[1]]

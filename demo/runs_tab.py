@@ -1,33 +1,81 @@
-"""The tab on which the results of benchmark runs are browsed, down to single items, which load into Compare."""
+"""The Runs tab: results of benchmark runs, down to single items that can be loaded into the Compare tab."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from mmhall.demo.compare_tab import Board
-from mmhall.demo.events import ORDERLY, WORK, script, waited
-from mmhall.demo.guard import telling
+from mmhall.demo.board import Board
+from mmhall.demo.events import IN_ORDER, PAGE_QUEUE, script, show_waiting
+from mmhall.demo.guard import show_errors
 from mmhall.demo.limits import strategies
-from mmhall.demo.loading import filled, filling
+from mmhall.demo.loading import loading_outputs, loading_values
 from mmhall.demo.rendering import notice
 from mmhall.demo.setups import setup
-from mmhall.demo.state import Desk
-from mmhall.demo.waiting import ready, when_loaded
+from mmhall.demo.state import AppState
+from mmhall.demo.waiting import require_model, when_loaded
 from mmhall.errors import DataError, MmhallError, OptionError
 from mmhall.text import printable, without_home
 
 ANY = "any"
-_HINT = notice("No run is open", "Choose one above; the list holds what lies under the folder given as --runs.")
-_OPENING = notice("Being opened", "Its figures are counted, with their intervals and paired tests.")
+_HINT = notice("No run is open", "Choose one above; the list holds the runs below the folder given as --runs.")
+_OPENING = notice("Being opened", "Its figures are computed, with their intervals and paired tests.")
 
 
-def runs_tab(desk: Desk, board: Board, blocks: gr.Blocks, tabs: gr.Tabs) -> None:
-    """Lay the tab out and wire it."""
+@dataclass(frozen=True, slots=True)
+class _RunsView:
+    """Components of the tab.
+
+    Attributes:
+        name: Name of the open run.
+        refresh: Button that lists the runs again.
+        overview: Tables of the run.
+        benchmark: Benchmark whose disagreements are shown.
+        cause: Filter: cause of a hallucinated object.
+        visibility: Filter: visibility of a missed object.
+        items: The items, each with a button.
+        listed: State: the ids of these items.
+    """
+
+    name: gr.Dropdown
+    refresh: gr.Button
+    overview: gr.HTML
+    benchmark: gr.Dropdown
+    cause: gr.Dropdown
+    visibility: gr.Dropdown
+    items: gr.HTML
+    listed: gr.State
+
+
+def runs_tab(app: AppState, board: Board, blocks: gr.Blocks, tabs: gr.Tabs) -> None:
+    """Build the tab and connect its events."""
+    view, events = _build_view(), _RunsEvents(app, board)
+    opening = {**PAGE_QUEUE, **show_waiting(view.overview)}
+    refreshed = view.refresh.click(events.look, None, view.name, **PAGE_QUEUE)
+    opened = [
+        event(events.show, view.name, [view.overview, view.benchmark], **opening)
+        for event in (refreshed.success, view.name.input)
+    ]
+    for event in opened:
+        cleared = [view.overview, view.benchmark, view.items, view.listed]
+        event.failure(lambda: (_HINT, None, "", ()), None, cleared, **PAGE_QUEUE)
+    inputs, outputs = [view.name, view.benchmark, view.cause, view.visibility], [view.items, view.listed]
+    for change in (*(event.success for event in opened), view.benchmark.input):
+        fitted = change(events.fit, [view.name, view.benchmark], [view.cause, view.visibility], **PAGE_QUEUE)
+        fitted.success(events.sift, inputs, outputs, **PAGE_QUEUE)
+    for choice in (view.cause, view.visibility):
+        choice.input(events.sift, inputs, outputs, **PAGE_QUEUE)
+    loaded = [tabs, board.picture, *loading_outputs(board)]
+    view.items.select(events.take, [view.name, view.benchmark, view.listed], loaded, **IN_ORDER)
+    when_loaded(app, blocks, events.list_names, [], [view.name])
+
+
+def _build_view() -> _RunsView:
     with gr.Row():
         name = gr.Dropdown([], label="Run", elem_id="run-name", interactive=True, scale=3)
         refresh = gr.Button("Look again", elem_id="refresh", min_width=120, scale=1)
@@ -52,98 +100,99 @@ def runs_tab(desk: Desk, board: Board, blocks: gr.Blocks, tabs: gr.Tabs) -> None
             interactive=True,
         )
     items = gr.HTML("", js_on_load=script("buttons.js"), elem_id="items")
-    listed = gr.State(())
+    return _RunsView(name, refresh, overview, benchmark, cause, visibility, items, gr.State(()))
 
-    def first() -> list[Any]:
-        from mmhall.demo.runs import found
 
-        return [gr.Dropdown(found(desk.runs), value=None)]
+@dataclass(frozen=True, slots=True)
+class _RunsEvents:
+    """Handlers of the tab; `mmhall.demo.runs` is imported inside them, as it needs torch."""
 
-    @telling
-    def look() -> Any:
-        ready(desk)
-        return first()[0]
+    app: AppState
+    board: Board
 
-    @telling
-    def show(name: str | None) -> Iterator[tuple[Any, ...]]:
-        from mmhall.demo.runs import found, nothing_found, open_run, overview as told
+    def list_names(self) -> list[Any]:
+        """Return the names of the runs; none is open."""
+        from mmhall.demo.runs import list_runs
+
+        return [gr.Dropdown(list_runs(self.app.runs), value=None)]
+
+    @show_errors
+    def look(self) -> Any:
+        """List the runs again."""
+        require_model(self.app)
+        return self.list_names()[0]
+
+    @show_errors
+    def show(self, name: str | None) -> Iterator[tuple[Any, ...]]:
+        """Open a run; yields its overview and its benchmarks."""
+        from mmhall.demo.runs import list_runs, no_runs_notice, open_run, overview
 
         if not name:
-            yield _HINT if found(desk.runs) else nothing_found(), gr.Dropdown([], value=None)
+            yield _HINT if list_runs(self.app.runs) else no_runs_notice(), gr.Dropdown([], value=None)
             return
         yield _OPENING, gr.skip()
-        run = open_run(desk.runs, name)
+        run = open_run(self.app.runs, name)
         with closing(run.store):
             names = [part.benchmark.name for part in run.parts]
-            shown = told(run)
-        yield shown, gr.Dropdown(names, value=names[0] if names else None)  # perhaps in another thread
+            tables = overview(run)
+        yield tables, gr.Dropdown(names, value=names[0] if names else None)  # may resume in another thread
 
-    @telling
-    def fit(name: str | None, benchmark: str | None) -> tuple[Any, Any]:
+    @show_errors
+    def fit(self, name: str | None, benchmark: str | None) -> tuple[Any, Any]:
+        """Fill both filters with the causes and visibilities that occur in a benchmark."""
         from mmhall.demo.runs import filters, open_run
 
         if not name or not benchmark:
             return gr.Dropdown([ANY], value=ANY), gr.Dropdown([ANY], value=ANY)
-        run = open_run(desk.runs, name)
+        run = open_run(self.app.runs, name)
         with closing(run.store):
-            causes, hows = filters(run, benchmark)
-        return gr.Dropdown([ANY, *causes], value=ANY), gr.Dropdown([ANY, *hows], value=ANY)
+            causes, visibilities = filters(run, benchmark)
+        return gr.Dropdown([ANY, *causes], value=ANY), gr.Dropdown([ANY, *visibilities], value=ANY)
 
-    @telling
-    def sift(name: str | None, benchmark: str | None, cause: str, visibility: str) -> tuple[Any, Any]:
+    @show_errors
+    def sift(self, name: str | None, benchmark: str | None, cause: str, visibility: str) -> tuple[Any, Any]:
+        """Show the items that pass both filters."""
         from mmhall.demo.runs import disagreements, disagreements_html, open_run
 
         if not name or not benchmark:
             return "", ()
-        run = open_run(desk.runs, name)
+        run = open_run(self.app.runs, name)
         with closing(run.store):
-            shown = disagreements(run, benchmark, cause, visibility)
-        return disagreements_html(shown, cause, visibility), tuple(one.item for one in shown)
+            items = disagreements(run, benchmark, cause, visibility)
+        return disagreements_html(items, cause, visibility), tuple(item.item for item in items)
 
-    @telling
-    def take(event: gr.EventData, name: str | None, benchmark: str | None, listed: Any) -> tuple[Any, ...]:
-        lvlm = ready(desk)
+    @show_errors
+    def take(self, event: gr.EventData, name: str | None, benchmark: str | None, listed: Any) -> tuple[Any, ...]:
+        """Load an item into the Compare tab."""
+        lvlm = require_model(self.app)
         from mmhall.demo.runs import load, open_run
 
         index = event._data.get("index") if isinstance(event._data, dict) else None
         if not name or not benchmark or not isinstance(index, int) or not 0 <= index < len(listed):
             raise OptionError("demo", "item", index, "one of the list")
-        run = open_run(desk.runs, name)
+        run = open_run(self.app.runs, name)
         with closing(run.store):
             loaded = load(run, benchmark, listed[index])
-        usable, refused = sorted_out(loaded.strategies, desk.owned)
-        told = {"prompt": loaded.prompt, "strategies": usable, "present": loaded.present}
-        wanted, _ = setup({**told, "max_new_tokens": loaded.max_new_tokens}, desk.owned)
+        usable, refused = split_usable(loaded.strategies, self.app.owner_specs)
+        data = {"prompt": loaded.prompt, "strategies": usable, "present": loaded.present}
+        checked, _ = setup({**data, "max_new_tokens": loaded.max_new_tokens}, self.app.owner_specs)
         if refused:
             gr.Info(html.escape(printable(f"Left out, as it may not be asked for here: {', '.join(refused)}.")))
         if loaded.model != without_home(lvlm.name):
             gr.Info(html.escape(printable(f"This run asked {loaded.model}; here {lvlm.name} answers.")))
-        return gr.Tabs(selected="compare"), loaded.picture, *filled(desk, board, wanted)
-
-    opening = {**WORK, **waited(overview)}
-    looked = refresh.click(look, None, name, **WORK)
-    opened = [event(show, name, [overview, benchmark], **opening) for event in (looked.success, name.input)]
-    for one in opened:
-        one.failure(lambda: (_HINT, None, "", ()), None, [overview, benchmark, items, listed], **WORK)
-    chosen = [name, benchmark, cause, visibility]
-    for event in (*(one.success for one in opened), benchmark.input):
-        event(fit, [name, benchmark], [cause, visibility], **WORK).success(sift, chosen, [items, listed], **WORK)
-    for choice in (cause, visibility):
-        choice.input(sift, chosen, [items, listed], **WORK)
-    items.select(take, [name, benchmark, listed], [tabs, board.picture, *filling(board)], **ORDERLY)
-    when_loaded(desk, blocks, first, [], [name])
+        return gr.Tabs(selected="compare"), loaded.picture, *loading_values(self.app, self.board, checked)
 
 
-def sorted_out(specs: Sequence[str], owned: Collection[str]) -> tuple[list[str], list[str]]:
-    """Tell the strategies of a run that visitors may ask for from those that they may not.
+def split_usable(specs: Sequence[str], owner_specs: Collection[str]) -> tuple[list[str], list[str]]:
+    """Split a run's strategies into those that visitors may use and those that they may not.
 
     Raises:
-        DataError: None is left.
+        DataError: None may be used.
     """
     usable: list[str] = []
     for spec in specs:
         with suppress(MmhallError):
-            strategies([spec], owned)
+            strategies([spec], owner_specs)
             usable.append(spec)
     refused = [spec for spec in specs if spec not in usable]
     if not usable:

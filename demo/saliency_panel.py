@@ -1,44 +1,44 @@
-"""Below the answers: where each strategy looked while it wrote the chosen word."""
+"""The panel below the answers: heat maps of where each strategy looked while it wrote the chosen word."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.events import LIGHT, TELLING, heavy
-from mmhall.demo.guard import telling
+from mmhall.demo.events import QUEUED, UNQUEUED, on_model
+from mmhall.demo.guard import show_errors
 from mmhall.demo.rendering import render
-from mmhall.demo.state import Desk, Shown
-from mmhall.demo.trace_cache import look, same_word
+from mmhall.demo.state import AppState, Shown
+from mmhall.demo.trace_cache import find_same_word, word_attention
 from mmhall.demo.view import data_url
 from mmhall.errors import MmhallError, OptionError
 
 if TYPE_CHECKING:
     from mmhall.analysis import Trace
+    from mmhall.demo.board import Board
     from mmhall.demo.compare import Column
-    from mmhall.demo.compare_tab import Board
     from mmhall.words import Word
 
-_ANEW = "another answer came out when it was decoded again: this can happen in low precision"
+_OTHER_ANSWER = "another answer came out when it was decoded again: this can happen in low precision"
 
 
 def _notice(title: str, text: str) -> str:
-    return render("gaze.html", looks=(), title=title, text=text)
+    return render("saliency.html", columns=(), title=title, text=text)
 
 
 HINT = _notice(
     "Where did it look?", "Click a word of an answer, or walk through the words with the arrow keys and press Enter."
 )
-_GONE = _notice("This was a while ago", "Click the word again: what was read for it has made room for others.")
+_EXPIRED = _notice("This was a while ago", "Click the word again: its traces are no longer in memory.")
 
 
-def panel(desk: Desk, board: Board) -> None:
-    """Lay the panel out and wire it to the words of the answers."""
+def panel(app: AppState, board: Board) -> None:
+    """Build the panel and connect it to the words of the answers."""
     gr.Markdown("### Where each one looked")
-    heat = board.heat
-    heat.render()
+    board.saliency.render()
     spot = gr.State((0, 0))
     with gr.Row():
         slider = gr.Slider(0, 1, 0, step=1, label="Word", info="Walk through the words of the column.", elem_id="word")
@@ -56,107 +56,121 @@ def panel(desk: Desk, board: Board) -> None:
             info="Each layer looks in several ways at once. None chosen: the mean of all.",
             elem_id="heads",
         )
+    events = _SaliencyEvents(app)
+    outputs = [board.saliency, spot, slider, layers, heads]
+    board.answers.select(events.pick, [board.shown, layers, heads], outputs, **on_model(board.saliency))
+    inputs = [board.shown, spot, slider, layers, heads]
+    slider.input(events.draw, inputs, board.saliency, **QUEUED)
+    slider.input(None, slider, None, js="word => { window.mmhallWord && window.mmhallWord(word); }", **UNQUEUED)
+    for choice in (layers, heads):
+        choice.input(events.draw, inputs, board.saliency, **QUEUED)
 
-    @telling
-    def pick(event: gr.EventData, shown: Shown | None, layers: Any, heads: Any) -> Iterator[Any]:
-        column, word = _spot(shown, event._data)
+
+@dataclass(frozen=True, slots=True)
+class _SaliencyEvents:
+    """Handlers of choosing a word, layers and heads."""
+
+    app: AppState
+
+    @show_errors
+    def pick(self, event: gr.EventData, shown: Shown | None, layers: Any, heads: Any) -> Iterator[Any]:
+        """Trace all columns and show their heat maps at the chosen word; yields the values of the panel."""
+        column, word = _checked_word(shown, event._data)
         assert shown is not None
-        words = _words(desk, shown, column, word)
-        with desk.turn():
-            for traces in traced(desk, shown, column):
-                html = gaze_html(shown, traces, words, (column, word), layers, heads)
+        words = _answer_words(self.app, shown, column, word)
+        with self.app.exclusive_model():
+            for traces in trace_columns(self.app, shown, column):
+                html = saliency_html(shown, traces, words, (column, word), layers, heads)
                 yield html, gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        read = next((one for one in traces if one is not None and not isinstance(one, str)), None)
+        trace = next((trace for trace in traces if trace is not None and not isinstance(trace, str)), None)
         yield (
             gr.skip(),
             (column, word),
             gr.Slider(0, max(1, len(words) - 1), word, label=f"Word of column {column + 1}"),
-            gr.skip() if read is None else gr.Dropdown([(f"layer {layer}", layer) for layer in read.layers]),
-            gr.skip() if read is None else gr.Dropdown([(f"head {head}", head) for head in read.heads]),
+            gr.skip() if trace is None else gr.Dropdown([(f"layer {layer}", layer) for layer in trace.layers]),
+            gr.skip() if trace is None else gr.Dropdown([(f"head {head}", head) for head in trace.heads]),
         )
 
-    @telling
-    def draw(shown: Shown | None, spot: Any, word: Any, layers: Any, heads: Any) -> Any:
+    @show_errors
+    def draw(self, shown: Shown | None, spot: Any, word: Any, layers: Any, heads: Any) -> Any:
+        """Show the heat maps at another word, or of other layers and heads, from traces in the cache."""
         if shown is None:
             return gr.skip()
-        column, word = _spot(shown, {"column": spot[0], "word": int(word)})
-        words = _words(desk, shown, column, word)
-        traces = [_kept(desk, shown, index) for index in range(len(shown.columns))]
+        column, word = _checked_word(shown, {"column": spot[0], "word": int(word)})
+        words = _answer_words(self.app, shown, column, word)
+        traces = [_cached_trace(self.app, shown, index) for index in range(len(shown.columns))]
         if traces[column] is None:
-            return _GONE
-        return gaze_html(shown, traces, words, (column, word), layers, heads)
-
-    outputs = [heat, spot, slider, layers, heads]
-    board.answers.select(
-        pick,
-        [board.shown, layers, heads],
-        outputs,
-        **heavy(heat),
-    )
-    slider.input(draw, [board.shown, spot, slider, layers, heads], heat, **TELLING)
-    slider.input(None, slider, None, js="word => { window.mmhallWord && window.mmhallWord(word); }", **LIGHT)
-    for choice in (layers, heads):
-        choice.input(draw, [board.shown, spot, slider, layers, heads], heat, **TELLING)
+            return _EXPIRED
+        return saliency_html(shown, traces, words, (column, word), layers, heads)
 
 
-def _spot(shown: Shown | None, data: Any) -> tuple[int, int]:
-    """Return which word was chosen, as far as a client may say so."""
+def _checked_word(shown: Shown | None, data: Any) -> tuple[int, int]:
+    """Return the column and word, 0-based, that a client sends; the word may still be beyond the answer.
+
+    Raises:
+        OptionError: There is no such answer.
+    """
     if shown is None:
-        raise OptionError("demo", "word", data, "of an answer on this page; press Run first")
+        raise OptionError("demo", "word", data, "a word of an answer on this page; press Run first")
     column, word = (data.get(name) if isinstance(data, dict) else None for name in ("column", "word"))
-    answered = [index for index, one in enumerate(shown.columns) if one.answer is not None]
+    answered = [index for index, entry in enumerate(shown.columns) if entry.answer is not None]
     if isinstance(column, int) and column in answered and isinstance(word, int) and word >= 0:
         return column, word
-    raise OptionError("demo", "word", data, "one that an answer holds")
+    raise OptionError("demo", "word", data, "a word of an answer on this page")
 
 
-def _asked(shown: Shown, index: int) -> tuple[Any, ...]:
-    """Return what a trace is kept by; one that was stopped is followed as far as it came."""
+def _answer_words(app: AppState, shown: Shown, column: int, word: int) -> tuple[Word, ...]:
+    """Return the words of an answer.
+
+    Raises:
+        OptionError: The chosen word is not among them.
+    """
+    from mmhall.words import words_of
+
+    answer = shown.columns[column].answer
+    words = words_of(app.lvlm.adapter.tokenizer, answer.token_ids) if answer is not None else ()
+    if word >= len(words):
+        raise OptionError("demo", "word", word, f"one of the {len(words)} words of the answer")
+    return words
+
+
+def _trace_request(shown: Shown, index: int) -> tuple[Any, ...]:
+    """Return what to trace for a column; a stopped answer is traced up to its length."""
     column, settings = shown.columns[index], dict(shown.setup.settings)
     if column.state == "stopped" and column.answer is not None:
         settings["max_new_tokens"] = max(1, len(column.answer.token_ids))
     return shown.picture, shown.setup.prompt, column.strategy, settings
 
 
-def _words(desk: Desk, shown: Shown, column: int, word: int) -> tuple[Word, ...]:
-    """Return the words of an answer, of which one was chosen."""
-    from mmhall.words import split_words
-
-    answer = shown.columns[column].answer
-    words = split_words(desk.lvlm.adapter.tokenizer, answer.token_ids) if answer is not None else ()
-    if word >= len(words):
-        raise OptionError("demo", "word", word, f"one of the {len(words)} words of the answer")
-    return words
-
-
-def _kept(desk: Desk, shown: Shown, index: int) -> Trace | str | None:
+def _cached_trace(app: AppState, shown: Shown, index: int) -> Trace | str | None:
     if shown.columns[index].answer is None:
         return None
-    trace = desk.traces.kept(*_asked(shown, index))
-    return None if trace is None else _checked(shown.columns[index], trace)
+    trace = app.traces.lookup(*_trace_request(shown, index))
+    return None if trace is None else _compare_answers(shown.columns[index], trace)
 
 
-def _checked(column: Column, trace: Trace) -> Trace | str:
-    """Return a trace if it is of the answer that is shown, as far as a stopped one came; else say that it is not."""
+def _compare_answers(column: Column, trace: Trace) -> Trace | str:
+    """Return a trace if its answer is the one on the page, else the reason; a stopped answer may be a prefix."""
     assert column.answer is not None
-    said, again = column.answer.token_ids, trace.answer.token_ids
+    shown, traced = column.answer.token_ids, trace.answer.token_ids
     if column.state == "stopped":
-        said, again = said[: len(again)], again[: len(said)]
-    return trace if said == again else _ANEW
+        shown, traced = shown[: len(traced)], traced[: len(shown)]
+    return trace if shown == traced else _OTHER_ANSWER
 
 
-def traced(desk: Desk, shown: Shown, first: int) -> Iterator[list[Trace | str | None]]:
-    """Trace every column, the chosen one first; of one that cannot be traced, give the reason.
+def trace_columns(app: AppState, shown: Shown, first: int) -> Iterator[list[Trace | str | None]]:
+    """Trace every column, the chosen one first; yields traces or, for columns that cannot be traced, reasons.
 
     Raises:
-        MmhallError: The chosen one cannot be traced.
+        MmhallError: The chosen column cannot be traced.
     """
     traces: list[Trace | str | None] = [None] * len(shown.columns)
     for index in sorted(range(len(shown.columns)), key=lambda index: index != first):
         if shown.columns[index].answer is None:
             continue
         try:
-            traces[index] = _checked(shown.columns[index], desk.traces.of(*_asked(shown, index)))
+            trace = app.traces.get_or_trace(*_trace_request(shown, index))
+            traces[index] = _compare_answers(shown.columns[index], trace)
         except MmhallError as error:
             if index == first:
                 raise
@@ -164,7 +178,7 @@ def traced(desk: Desk, shown: Shown, first: int) -> Iterator[list[Trace | str | 
         yield traces
 
 
-def gaze_html(
+def saliency_html(
     shown: Shown,
     traces: Sequence[Trace | str | None],
     words: Sequence[Word],
@@ -172,33 +186,34 @@ def gaze_html(
     layers: Any,
     heads: Any,
 ) -> str:
-    """Show each column's look at the word chosen in one of them.
+    """Return the heat map of every column, at the word chosen in one of them, as HTML.
 
     Args:
         shown: The comparison.
-        traces: Of each column; a text: why there is none; None: not read yet.
-        words: Of the chosen column.
+        traces: One for each column; a text: why there is none; None: not traced yet.
+        words: Words of the chosen column.
         spot: The chosen column and word, 0-based.
-        layers: As in `look`.
-        heads: As in `look`.
+        layers: As in `word_attention`.
+        heads: As in `word_attention`.
     """
-    from mmhall.demo.maps import maps_of
+    from mmhall.demo.maps import draw_findings
 
     column, word = spot
     text = words[word].text
-    looks = []
+    captions: list[dict[str, Any]] = []
     for index, trace in enumerate(traces):
-        told = {"number": index + 1, "strategy": shown.columns[index].strategy, "maps": []}
+        entry = {"number": index + 1, "strategy": shown.columns[index].strategy, "maps": []}
         if trace is None or isinstance(trace, str):
             reason = trace or ("no answer" if shown.columns[index].answer is None else "not read yet")
-            looks.append({**told, "image": data_url(shown.picture), "alt": "the picture", "told": reason})
+            captions.append({**entry, "image": data_url(shown.picture), "alt": "the picture", "caption": reason})
             continue
-        number = word if index == column else same_word(words, trace.words, word)
-        seen = look(trace, number, layers or (), heads or ())
-        if seen.word is None:
-            said, alt = f"does not write “{text}”", "the picture, without heat"
+        number = word if index == column else find_same_word(words, trace.words, word)
+        attention = word_attention(trace, number, layers or (), heads or ())
+        if attention.word is None:
+            caption, alt = f"does not write “{text}”", "the picture, without heat"
         else:
-            said = f"“{seen.word.text}”, {seen.share:.0%} of its attention on the picture"
-            alt = f"heat map of where {shown.columns[index].strategy} looked while it wrote {seen.word.text}"
-        looks.append({**told, "image": data_url(seen.picture), "alt": alt, "told": said, "maps": maps_of(trace)})
-    return render("gaze.html", looks=looks)
+            caption = f"“{attention.word.text}”, {attention.share:.0%} of its attention on the picture"
+            alt = f"heat map of where {shown.columns[index].strategy} looked while it wrote {attention.word.text}"
+        entry |= {"image": data_url(attention.picture), "alt": alt, "caption": caption, "maps": draw_findings(trace)}
+        captions.append(entry)
+    return render("saliency.html", columns=captions)

@@ -1,4 +1,4 @@
-"""The pictures that come with the page: drawn scenes, of which it is known what they show."""
+"""Bundled pictures: drawn scenes whose objects are known."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from functools import lru_cache
 
 from mmhall.benchmarks.scenes import Scene, make_scene
 
-SEED, COUNT = 2026, 8  # the first scenes of a seed, not picked ones
+SEED, COUNT = 2026, 8  # the first scenes of a seed, not selected ones
 
 
 @dataclass(frozen=True, slots=True)
-class Bundled:
+class BundledScene:
     """A scene that comes with the page.
 
     Attributes:
-        index: Place in the series of `SEED`.
-        scene: As drawn.
+        index: Index in the series of `SEED`.
+        scene: The scene.
     """
 
     index: int
@@ -24,21 +24,21 @@ class Bundled:
 
     @property
     def present(self) -> tuple[str, ...]:
-        """Objects that show, each once."""
-        return tuple(sorted({seen.name for seen in self.scene.objects}))
+        """Visible objects, each once."""
+        return tuple(sorted({placed.name for placed in self.scene.objects}))
 
     @property
     def title(self) -> str:
-        """Where it plays."""
+        """Name of the place."""
         return self.scene.plan.place.name
 
     @property
     def alt(self) -> str:
-        """What it shows, in words."""
+        """Description for people who cannot see the picture."""
         return f"drawn scene, {self.title}, with {', '.join(self.present)}"
 
 
 @lru_cache(maxsize=1)
-def bundled() -> tuple[Bundled, ...]:
-    """Draw them."""
-    return tuple(Bundled(index, make_scene(SEED, index)) for index in range(COUNT))
+def bundled_scenes() -> tuple[BundledScene, ...]:
+    """Draw the scenes."""
+    return tuple(BundledScene(index, make_scene(SEED, index)) for index in range(COUNT))

@@ -1,4 +1,4 @@
-"""Open the page: it answers before the model is loaded, and uploads live in a folder that goes when the page does."""
+"""Server of the page: it answers before the model is loaded, and deletes the folder of uploads when it ends."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 PORT = 7860
 
-_OFTEN, _OLDEST = 600, 3600  # seconds between looks at the uploads, and that one is kept while the page is open
+_INTERVAL, _MAX_AGE = 600, 3600  # seconds between checks of the uploads, and their age limit while the page is open
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the page is.
+    """Network address of the page.
 
     Attributes:
-        host: Name or number of a network interface; "::1" is one, too.
-        port: 0: any free one.
-        auth: User and password, if one must log in.
-        share: Whether Gradio makes a public address for it.
+        host: Name or address of a network interface, such as "::1".
+        port: Port; 0: any free port.
+        auth: User and password that visitors must give; None: open.
+        share: Whether Gradio creates a public address.
     """
 
     host: str = "127.0.0.1"
@@ -41,61 +41,61 @@ class Address:
 
     @property
     def interface(self) -> str:
-        """The host as sockets take it: a number of version 6 without its brackets."""
+        """The host as sockets take it: IPv6 addresses without brackets."""
         return self.host.removeprefix("[").removesuffix("]")
 
     def check(self) -> None:
-        """Refuse an address that cannot be had.
+        """Check that the page can listen on the address.
 
         Raises:
-            OptionError: The host is not of this machine, or the port is taken.
+            OptionError: The host is not of this machine, or the port is in use.
         """
         if not 0 <= self.port < 2**16:
             raise OptionError("demo", "port", self.port, "an integer from 0 (any free one) to 65535")
         try:
             socket.getaddrinfo(self.interface, self.port)
-            _taken(self.interface, self.port).close()
+            _bind(self.interface, self.port).close()
         except OSError as error:
             if isinstance(error, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 expected = "a name or number of this machine, such as 127.0.0.1 or ::1"
                 raise OptionError("demo", "host", self.interface, expected) from error
-            raise _busy(self.interface, self.port) from error
+            raise _port_error(self.interface, self.port) from error
 
 
 @contextmanager
 def serving(
-    model: Future[LVLM], address: Address = Address(), *, runs: Path = Path("runs"), owned: Sequence[str] = ()
+    model: Future[LVLM], address: Address = Address(), *, runs: Path = Path("runs"), owner_specs: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Open the page for as long as the context lasts; yields its URL once it answers.
+    """Serve the page while the context lasts; yields its URL once it answers.
 
-    What needs the model waits for it, so that it may be loaded after the page is open.
+    The model may be loaded after the page is open: what needs the model waits.
 
     Args:
-        model: Loaded, or to be loaded.
-        address: Where.
-        runs: Folder whose results may be browsed.
-        owned: Strategies to offer that name files or models, such as "cgd(clip='...')".
+        model: The model, loaded or to be loaded.
+        address: Address to listen on.
+        runs: Folder with the runs to show.
+        owner_specs: Strategies to offer that name files or models, such as "cgd(clip='...')".
 
     Raises:
-        OptionError: The host or port cannot be had.
-        MmhallError: A strategy of `owned` does not exist.
+        OptionError: The page cannot listen on the host or port.
+        MmhallError: A strategy of `owner_specs` does not exist.
     """
     address.check()
     host = address.interface
-    if owned:
+    if owner_specs:
         from mmhall.strategies import strategy
 
-        owned = [str(strategy(spec)) for spec in owned]
-    with tempfile.TemporaryDirectory(prefix="mmhall-demo-") as room, _settings(room):
+        owner_specs = [str(strategy(spec)) for spec in owner_specs]
+    with tempfile.TemporaryDirectory(prefix="mmhall-demo-") as folder, _gradio_environment(folder):
         import gradio as gr
         from starlette.middleware import Middleware
 
         from mmhall.demo import limits
-        from mmhall.demo.guard import Closed
+        from mmhall.demo.guard import BlockedRoutes
         from mmhall.demo.page import page
         from mmhall.demo.wire import NotFound
 
-        blocks = page(model, runs=runs, owned=owned, delete_cache=(_OFTEN, _OLDEST))
+        blocks = page(model, runs=runs, owner_specs=owner_specs, delete_cache=(_INTERVAL, _MAX_AGE))
         blocks.queue(max_size=limits.QUEUE, default_concurrency_limit=4, api_open=False)
         try:
             _, url, public = blocks.launch(
@@ -105,7 +105,7 @@ def serving(
                 share=address.share,
                 max_file_size=limits.MAX_UPLOAD,
                 state_session_capacity=limits.SESSIONS,
-                app_kwargs={"middleware": [Middleware(Closed), Middleware(NotFound)]},
+                app_kwargs={"middleware": [Middleware(BlockedRoutes), Middleware(NotFound)]},
                 prevent_thread_lock=True,
                 quiet=True,
                 enable_monitoring=False,
@@ -116,7 +116,7 @@ def serving(
                 css_paths=sorted(Path(__file__).parent.rglob("*.css")),
             )
         except OSError as error:
-            raise _busy(host, address.port) from error
+            raise _port_error(host, address.port) from error
         try:
             yield public or url
         finally:
@@ -124,11 +124,11 @@ def serving(
 
 
 @contextmanager
-def _settings(room: str) -> Iterator[None]:
-    """Tell Gradio where uploads go, and to keep to itself; it reads that from the environment."""
-    wanted = {"GRADIO_TEMP_DIR": room, "GRADIO_ANALYTICS_ENABLED": "False"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+def _gradio_environment(folder: str) -> Iterator[None]:
+    """Set the folder of uploads and turn usage statistics off, by Gradio's environment variables."""
+    variables = {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -139,28 +139,28 @@ def _settings(room: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _busy(host: str, port: int) -> OptionError:
-    expected = "free; another program has it, or it may not be had: give another one with --port, or --port 0 for any"
+def _port_error(host: str, port: int) -> OptionError:
+    expected = "free, but it is in use or not allowed; give another one with --port, or --port 0 for any free one"
     return OptionError("demo", "port", f"{host}:{port}", expected)
 
 
 def _free_port(host: str) -> int:
-    with _taken(host, 0) as taken:
-        return int(taken.getsockname()[1])
+    with _bind(host, 0) as bound:
+        return int(bound.getsockname()[1])
 
 
-def _taken(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 def _theme(gr: Any) -> Any:
-    """Plain colours, the machine's own fonts, and text that is dark enough to read."""
-    made = gr.themes.Default(
+    """Return a theme with plain colours, system fonts and text of sufficient contrast."""
+    theme = gr.themes.Default(
         primary_hue=gr.themes.colors.blue,
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     )
-    return made.set(
+    return theme.set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         block_info_text_color="*neutral_600",

@@ -1,4 +1,4 @@
-"""A set-up of the page: what is asked of whom, as data that can be copied, sent and loaded; the picture stays apart."""
+"""Set-up of a comparison, without its picture, as data that can be copied, sent and loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmhall.demo import limits
-from mmhall.demo.words import canonical
+from mmhall.demo.words import canonical_name
 from mmhall.errors import OptionError
 from mmhall.strategies import Strategy
 
@@ -16,14 +16,14 @@ TEMPERATURE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a comparison is made of.
+    """Prompt, strategies, settings and known objects of a comparison.
 
     Attributes:
         prompt: The user's text.
-        strategies: As `mmhall.strategy` writes them, one a column.
-        max_new_tokens: Most tokens of an answer.
-        temperature: 0: always the likeliest token; else tokens are drawn.
-        seed: Of the draws.
+        strategies: Specifications of the strategies, one for each column.
+        max_new_tokens: Maximum number of tokens in an answer.
+        temperature: Sampling temperature; 0: greedy.
+        seed: Seed of the sampling.
         present: Objects in the picture; None: not known.
         absent: Objects that are not in it; None: all others.
     """
@@ -39,20 +39,20 @@ class Setup:
     @property
     def settings(self) -> dict[str, Any]:
         """Generation settings, as `LVLM.generate` takes them."""
-        drawn = {"do_sample": True, "temperature": self.temperature, "seed": self.seed} if self.temperature else {}
-        return {"max_new_tokens": self.max_new_tokens, **drawn}
+        sampling = {"do_sample": True, "temperature": self.temperature, "seed": self.seed} if self.temperature else {}
+        return {"max_new_tokens": self.max_new_tokens, **sampling}
 
     def data(self) -> dict[str, Any]:
-        """Return it as JSON writes it."""
+        """Return the set-up as data for JSON."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def setup(told: Mapping[str, Any], owned: Collection[str] = ()) -> tuple[Setup, tuple[Strategy, ...]]:
-    """Check what a client sends, field by field.
+def setup(data: Mapping[str, Any], owner_specs: Collection[str] = ()) -> tuple[Setup, tuple[Strategy, ...]]:
+    """Check the fields that a client sends.
 
     Args:
-        told: Fields of `Setup`, `prompt` and `strategies` at least.
-        owned: Specs that the owner of the page offers.
+        data: Fields of `Setup`; `prompt` and `strategies` are required.
+        owner_specs: Specifications that the page's owner offers.
 
     Returns:
         The set-up, and its strategies.
@@ -60,14 +60,14 @@ def setup(told: Mapping[str, Any], owned: Collection[str] = ()) -> tuple[Setup, 
     Raises:
         MmhallError: A field is missing, unknown or out of bounds.
     """
-    if not isinstance(told, Mapping):
-        raise OptionError("demo", "the set-up", told, 'an object such as {"prompt": "...", "strategies": ["vcd"]}')
-    known = Setup.__dataclass_fields__
-    for field in told:
-        if field not in known:
-            raise OptionError("demo", "the set-up", field, f"made of {', '.join(known)}")
-    made = limits.strategies(told.get("strategies"), owned)
-    temperature, seed = told.get("temperature", 0.0), told.get("seed", 0)
+    if not isinstance(data, Mapping):
+        raise OptionError("demo", "the set-up", data, 'an object such as {"prompt": "...", "strategies": ["vcd"]}')
+    fields = Setup.__dataclass_fields__
+    for field in data:
+        if field not in fields:
+            raise OptionError("demo", "the set-up", field, f"made of {', '.join(fields)}")
+    methods = limits.strategies(data.get("strategies"), owner_specs)
+    temperature, seed = data.get("temperature", 0.0), data.get("seed", 0)
     number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     if not number or not 0 <= temperature <= TEMPERATURE:
         raise OptionError("demo", "temperature", temperature, f"a number in [0, {TEMPERATURE}]")
@@ -75,27 +75,30 @@ def setup(told: Mapping[str, Any], owned: Collection[str] = ()) -> tuple[Setup, 
     if not whole or not 0 <= seed < 2**31:
         raise OptionError("demo", "seed", seed, "an integer from 0 to 2**31 - 1")
     checked = Setup(
-        prompt=limits.prompt(told.get("prompt")),
-        strategies=tuple(map(str, made)),
-        max_new_tokens=limits.tokens(told.get("max_new_tokens", 128)),
+        prompt=limits.prompt(data.get("prompt")),
+        strategies=tuple(map(str, methods)),
+        max_new_tokens=limits.tokens(data.get("max_new_tokens", 128)),
         temperature=float(temperature),
         seed=int(seed),
-        present=_names(told.get("present")),
-        absent=_names(told.get("absent")),
+        present=_check_names(data.get("present")),
+        absent=_check_names(data.get("absent")),
     )
-    return checked, made
+    return checked, methods
 
 
-def truth(present: Any, offered: Any) -> dict[str, Any]:
-    """Return what is known of a picture: what was ticked is there, what was offered and not ticked is not."""
+def ground_truth(present: Any, offered: Any) -> dict[str, Any]:
+    """Return the known objects of a picture: ticked ones are present, offered ones that are not ticked are absent."""
     if not present:
         return {"present": None, "absent": None}
-    return {"present": list(present), "absent": None if offered is None else [o for o in offered if o not in present]}
+    return {
+        "present": list(present),
+        "absent": None if offered is None else [name for name in offered if name not in present],
+    }
 
 
-def _names(names: Any) -> tuple[str, ...] | None:
+def _check_names(names: Any) -> tuple[str, ...] | None:
     if names is None:
         return None
     if isinstance(names, list | tuple) and not names:
         return ()
-    return tuple(dict.fromkeys(map(canonical, limits.objects(names))))
+    return tuple(dict.fromkeys(map(canonical_name, limits.objects(names))))

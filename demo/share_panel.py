@@ -1,36 +1,36 @@
-"""Below the gaze: take a comparison along, as a set-up, as code, as a table or as a picture, and load one."""
+"""The panel below the heat maps: export a comparison as set-up, code, table or picture, and load a set-up."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.events import ORDERLY, TELLING, WORK
-from mmhall.demo.guard import telling
-from mmhall.demo.loading import filled, filling
+from mmhall.demo.events import IN_ORDER, PAGE_QUEUE, QUEUED
+from mmhall.demo.guard import show_errors
+from mmhall.demo.loading import loading_outputs, loading_values
 from mmhall.demo.poster import poster
 from mmhall.demo.rendering import notice, render
-from mmhall.demo.scenes import SEED, bundled
-from mmhall.demo.setups import Setup, truth
+from mmhall.demo.scenes import SEED, bundled_scenes
+from mmhall.demo.setups import Setup, ground_truth
 from mmhall.demo.share import Picture, as_json, command_line, csv_text, from_json, python_code
-from mmhall.demo.state import Desk, Shown, scene_number
-from mmhall.demo.waiting import ready
+from mmhall.demo.state import AppState, Shown, scene_number
+from mmhall.demo.waiting import require_model
 from mmhall.text import printable
 
 if TYPE_CHECKING:
-    from mmhall.demo.compare_tab import Board
+    from mmhall.demo.board import Board
 
 _HINT = notice("Nothing to share yet", "Run a comparison first.")
-_DRAWN = notice("Being drawn", "The picture and the table of this comparison are on their way.")
+_DRAWING = notice("Being drawn", "The picture and the table of this comparison are on their way.")
 
 
-def panel(desk: Desk, board: Board) -> None:
-    """Lay the panel out and wire it."""
+def panel(app: AppState, board: Board) -> None:
+    """Build the panel and connect its events."""
     opened = gr.State(False)
     with gr.Accordion("Share and reproduce", open=False, elem_id="share") as fold:
         downloads = gr.HTML(_HINT, elem_id="downloads")
@@ -46,58 +46,69 @@ def panel(desk: Desk, board: Board) -> None:
                 shell = gr.Code(
                     "", language="shell", label="Gives the same answers", elem_id="shell", interactive=False
                 )
+    events, inputs = _ShareEvents(app, board), [board.shown, board.present, board.offered]
+    for change in (board.shown.change, board.ticked.then):
+        change(events.write, inputs, [text, python, shell], **QUEUED)
+    for change in (board.shown.change, board.ticked.then, opened.change):
+        change(events.draw, [*inputs, opened], downloads, **PAGE_QUEUE)
+    fold.expand(lambda: True, None, opened, **QUEUED)
+    fold.collapse(lambda: False, None, opened, **QUEUED)
+    load.click(events.take, text, [board.picture, *loading_outputs(board)], **IN_ORDER)
 
-    @telling
-    def tell(shown: Shown | None, present: Any, offered: Any) -> tuple[Any, ...]:
+
+@dataclass(frozen=True, slots=True)
+class _ShareEvents:
+    """Handlers that export the comparison and load a set-up."""
+
+    app: AppState
+    board: Board
+
+    @show_errors
+    def write(self, shown: Shown | None, present: Any, offered: Any) -> tuple[Any, ...]:
+        """Return the set-up, the Python code and the commands of the comparison."""
         if shown is None:
-            return gr.skip(), "", ""  # a set-up that was just pasted stays
-        lvlm, picture = desk.lvlm, picture_of(shown)
-        asked = _asked(shown, present, offered)
-        fitted = tuple(one.strategy if one.answer is None else one.answer.strategy for one in shown.columns)
-        repeated = replace(asked, strategies=fitted)  # whatever options are tuned for the model elsewhere
+            return gr.skip(), "", ""  # keeps a set-up that was just pasted
+        lvlm, picture = self.app.lvlm, identify_picture(shown)
+        setup = _current_setup(shown, present, offered)
+        fitted = tuple(column.strategy if column.answer is None else column.answer.strategy for column in shown.columns)
+        repeatable = replace(setup, strategies=fitted)  # options tuned for the model are written out
         return (
-            as_json(asked, lvlm.name, picture.label),
-            python_code(repeated, lvlm.name, picture, lvlm.loading),
-            command_line(repeated, lvlm.name, picture, lvlm.loading),
+            as_json(setup, lvlm.name, picture.label),
+            python_code(repeatable, lvlm.name, picture, lvlm.loading),
+            command_line(repeatable, lvlm.name, picture, lvlm.loading),
         )
 
-    def draw(shown: Shown | None, present: Any, offered: Any, opened: bool) -> str:
+    def draw(self, shown: Shown | None, present: Any, offered: Any, opened: bool) -> str:
+        """Return the downloads of the comparison as HTML, drawn only while the panel is open."""
         if shown is None:
             return _HINT
-        return _downloads(desk, shown, _asked(shown, present, offered)) if opened else _DRAWN
+        return _downloads_html(self.app, shown, _current_setup(shown, present, offered)) if opened else _DRAWING
 
-    @telling
-    def take(pasted: str) -> tuple[Any, ...]:
-        loaded = from_json(pasted, ready(desk).name, desk.owned)
+    @show_errors
+    def take(self, pasted: str) -> tuple[Any, ...]:
+        """Return the picture and the fields of a pasted set-up."""
+        loaded = from_json(pasted, require_model(self.app).name, self.app.owner_specs)
         if loaded.note:
             gr.Info(html.escape(printable(loaded.note)))
-        scene = next((one for one in bundled() if _label(one.index) == loaded.picture), None)
-        values = filled(desk, board, loaded.setup)
+        scene = next((scene for scene in bundled_scenes() if _label(scene.index) == loaded.picture), None)
+        values = loading_values(self.app, self.board, loaded.setup)
         if scene is not None:
             return scene.scene.image, *values
-        for kept in (board.present, board.offered):
-            values[board.fields.index(kept)] = gr.skip()
-        gr.Info(html.escape(_elsewhere(loaded.picture)))
+        for unchanged in (self.board.present, self.board.offered):
+            values[self.board.setup_outputs.index(unchanged)] = gr.skip()
+        gr.Info(html.escape(_missing_picture_note(loaded.picture)))
         return gr.skip(), *values
 
-    for change in (board.shown.change, board.ticked.then):
-        change(tell, [board.shown, board.present, board.offered], [text, python, shell], **TELLING)
-    for change in (board.shown.change, board.ticked.then, opened.change):
-        change(draw, [board.shown, board.present, board.offered, opened], downloads, **WORK)
-    fold.expand(lambda: True, None, opened, **TELLING)
-    fold.collapse(lambda: False, None, opened, **TELLING)
-    load.click(take, text, [board.picture, *filling(board)], **ORDERLY)
 
-
-def _asked(shown: Shown, present: Any, offered: Any) -> Setup:
-    """Return a comparison's set-up with what is known of its picture by now."""
-    known = truth(present, offered)
-    present, absent = (None if known[name] is None else tuple(known[name]) for name in ("present", "absent"))
+def _current_setup(shown: Shown, present: Any, offered: Any) -> Setup:
+    """Return the set-up of a comparison with the objects that are ticked now."""
+    truth = ground_truth(present, offered)
+    present, absent = (None if truth[name] is None else tuple(truth[name]) for name in ("present", "absent"))
     return replace(shown.setup, present=present, absent=absent)
 
 
-def picture_of(shown: Shown) -> Picture:
-    """Say which picture a comparison is about."""
+def identify_picture(shown: Shown) -> Picture:
+    """Return label and file of a comparison's picture."""
     number = scene_number(shown.picture)
     if number is not None:
         return Picture(_label(number), f"scenes/{number + 1:06d}.png", (SEED, number))
@@ -108,17 +119,17 @@ def _label(number: int) -> str:
     return f"scene {SEED}/{number}"
 
 
-def _elsewhere(label: str) -> str:
-    made = f"This set-up was made with {label}, which is not here" if label else "This set-up names no picture"
-    return f"{made}: the picture and the objects in it stay as they are."
+def _missing_picture_note(label: str) -> str:
+    reason = f"This set-up was made with {label}, which is not here" if label else "This set-up names no picture"
+    return f"{reason}: the picture and the objects in it stay as they are."
 
 
-def _downloads(desk: Desk, shown: Shown, asked: Setup) -> str:
-    lvlm, drawn = desk.lvlm, io.BytesIO()
-    poster(shown.picture, asked, shown.columns, asked.present, lvlm.name, lvlm.adapter.tokenizer).save(drawn, "PNG")
-    table = csv_text(asked, shown.columns, asked.present, lvlm.name).encode("utf-8-sig")
-    return render("downloads.html", png=_url("image/png", drawn.getvalue()), csv=_url("text/csv", table))
+def _downloads_html(app: AppState, shown: Shown, setup: Setup) -> str:
+    lvlm, png = app.lvlm, io.BytesIO()
+    poster(shown.picture, setup, shown.columns, setup.present, lvlm.name, lvlm.adapter.tokenizer).save(png, "PNG")
+    table = csv_text(setup, shown.columns, setup.present, lvlm.name).encode("utf-8-sig")
+    return render("downloads.html", png=_data_url("image/png", png.getvalue()), csv=_data_url("text/csv", table))
 
 
-def _url(kind: str, data: bytes) -> str:
+def _data_url(kind: str, data: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,4 +1,4 @@
-"""What all visitors of a page share: one model, one turn at it, the traces at hand, what runs for whom."""
+"""Application state, shared by all visitors of a page: the model and its lock, the trace cache, running work."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from mmhall.demo.compare import Column
-from mmhall.demo.scenes import bundled
+from mmhall.demo.scenes import bundled_scenes
 from mmhall.demo.setups import Setup
 
 if TYPE_CHECKING:
-    from mmhall.demo.trace_cache import Traces
+    from mmhall.demo.trace_cache import TraceCache
     from mmhall.lvlm import LVLM
 
 
@@ -27,12 +27,12 @@ _TICKETS = 256
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """A comparison that a visitor sees.
+    """The comparison on a visitor's page.
 
     Attributes:
-        picture: RGB.
-        setup: What was asked.
-        columns: What was said.
+        picture: The picture, RGB.
+        setup: The set-up.
+        columns: The answers.
     """
 
     picture: Image.Image
@@ -40,106 +40,103 @@ class Shown:
     columns: tuple[Column, ...]
 
     def __deepcopy__(self, memo: object) -> Shown:
-        """Stay one object: nothing of it changes."""
+        """Return the comparison itself, as it is immutable."""
         return self
 
 
 @dataclass(slots=True)
 class Ticket:
-    """Something that runs for a visitor.
+    """Work that runs for a visitor.
 
     Attributes:
-        number: Its own.
-        stopping: Whether it is to end.
-        unseen: Whether its end is of no interest any more.
+        number: Number of the ticket.
+        stopping: Whether the work must stop.
+        discarded: Whether the result is no longer shown.
     """
 
     number: int
     stopping: bool = False
-    unseen: bool = False
+    discarded: bool = False
 
 
 @dataclass(slots=True)
-class Desk:
-    """The page's back room.
+class AppState:
+    """Application state.
 
     Attributes:
-        model: Loaded, or being loaded.
-        runs: Folder whose results may be browsed.
-        owned: Strategies that the page's owner offers.
+        model: The model, loaded or being loaded.
+        runs: Folder with the runs to show.
+        owner_specs: Strategies that the page's owner offers.
     """
 
     model: Future[LVLM]
     runs: Path
-    owned: tuple[str, ...] = ()
-    _turn: Lock = field(default_factory=Lock)
+    owner_specs: tuple[str, ...] = ()
+    _lock: Lock = field(default_factory=Lock)
     _tickets: dict[str, Ticket] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
-    _traces: Traces | None = None
+    _traces: TraceCache | None = None
 
     @property
     def lvlm(self) -> LVLM:
         """The model; waits until it is loaded."""
         return self.model.result()
 
-    def wait(self) -> None:
-        """Wait for the model; its libraries must not be imported from two threads at once.
+    def wait_for_model(self) -> None:
+        """Wait until the model is loaded, since two threads must not import its libraries at once.
 
         Raises:
-            MmhallError: It cannot be loaded.
+            MmhallError: The model cannot be loaded.
         """
         self.model.result()
 
     @property
-    def traces(self) -> Traces:
-        """Traces of the model."""
-        from mmhall.demo.trace_cache import Traces
+    def traces(self) -> TraceCache:
+        """The trace cache."""
+        from mmhall.demo.trace_cache import TraceCache
 
         if self._traces is None:
-            self._traces = Traces(self.lvlm)
+            self._traces = TraceCache(self.lvlm)
         return self._traces
 
     @contextmanager
-    def turn(self) -> Iterator[LVLM]:
-        """Have the model to oneself: an event that was given up may still take its last step."""
-        with self._turn:
+    def exclusive_model(self) -> Iterator[LVLM]:
+        """Lock the model for one event; an event that was cancelled may still run its last step."""
+        with self._lock:
             yield self.lvlm
 
-    def go(self, session: str) -> Ticket:
-        """Begin something for a visitor; what ran for them before is to end."""
+    def begin(self, session: str) -> Ticket:
+        """Start work for a visitor and stop earlier work."""
         self.stop(session)
-        self._tickets.pop(session, None)  # the latest goes to the end, those at the front make room
+        self._tickets.pop(session, None)  # moves the session to the end; the oldest are dropped first
         ticket = self._tickets[session] = Ticket(next(self._numbers))
         while len(self._tickets) > _TICKETS:
             self._tickets.pop(next(iter(self._tickets)))
         return ticket
 
     def ticket(self, session: str, number: Any) -> Ticket | None:
-        """Return what was begun for a visitor under a number; None: something else was begun since.
-
-        Who sends no number begins now.
-        """
+        """Return a visitor's ticket of this number; None if later work has started. Without a number, start work."""
         latest = self._tickets.get(session)
         if latest is None or not number:
-            return self.go(session)
+            return self.begin(session)
         return latest if latest.number == number else None
 
-    def stop(self, session: str, *, unseen: bool = False) -> None:
-        """End what runs for a visitor; `unseen`: it is not to be shown any more either."""
+    def stop(self, session: str, *, discarded: bool = False) -> None:
+        """Stop the work of a visitor; `discarded`: its result is no longer shown."""
         ticket = self._tickets.get(session)
         if ticket is not None:
-            ticket.stopping, ticket.unseen = True, ticket.unseen or unseen
+            ticket.stopping, ticket.discarded = True, ticket.discarded or discarded
 
-    def leave(self, session: str) -> None:
-        """Forget a visitor."""
-        self.stop(session, unseen=True)
+    def forget(self, session: str) -> None:
+        """Stop the work of a visitor and forget the visitor."""
+        self.stop(session, discarded=True)
         self._tickets.pop(session, None)
 
 
 def scene_number(picture: Image.Image) -> int | None:
-    """Return which bundled scene a picture is, None if it is none."""
-    return next((i for i, one in enumerate(bundled()) if _alike(one.scene.image, picture)), None)
+    """Return the index of the bundled scene with equal pixels; None if there is none."""
+    return next((i for i, scene in enumerate(bundled_scenes()) if _same_pixels(scene.scene.image, picture)), None)
 
 
-def _alike(one: Image.Image, other: Image.Image) -> bool:
-    return one.size == other.size and one.tobytes() == other.tobytes()
+def _same_pixels(first: Image.Image, second: Image.Image) -> bool:
+    return first.size == second.size and first.tobytes() == second.tobytes()

@@ -1,7 +1,7 @@
-"""Where each strategy looked: traces of a comparison's columns, kept for a while, and what is drawn from them.
+"""Trace cache: traces of the columns of comparisons, and the heat maps drawn from them.
 
-A trace decodes an answer once more and watches; it is the same answer, so it is kept by what was asked rather than by
-who asked, and the oldest make room when they take too much memory.
+A trace decodes an answer again. Its key is what was asked, not who asked, so that visitors share traces; when the cache
+is full, the trace that was used least recently is dropped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmhall.demo.failures import plainly
+from mmhall.demo.failures import as_model_errors
 
 if TYPE_CHECKING:
     from mmhall.analysis import Trace
@@ -26,56 +26,56 @@ if TYPE_CHECKING:
 _ROOM = 2 << 30  # bytes
 
 
-class Traces:
-    """Traces of one model, by what was asked."""
+class TraceCache:
+    """Traces of one model, by image, prompt, strategy and settings."""
 
     def __init__(self, lvlm: LVLM, room: int = _ROOM) -> None:
-        """Start with none.
+        """Create an empty cache.
 
         Args:
             lvlm: The model.
-            room: Bytes that kept traces may take; the latest one is kept whatever it takes.
+            room: Maximum size in bytes; the latest trace is kept whatever its size.
         """
         self._lvlm, self._room, self._lock = lvlm, room, Lock()
-        self._kept: OrderedDict[Any, Trace] = OrderedDict()
+        self._entries: OrderedDict[Any, Trace] = OrderedDict()
 
-    def kept(self, image: Image.Image, prompt: str, strategy: str, settings: dict[str, Any]) -> Trace | None:
-        """Return a trace that is at hand."""
+    def lookup(self, image: Image.Image, prompt: str, strategy: str, settings: dict[str, Any]) -> Trace | None:
+        """Return a trace if it is in the cache."""
         return self._get(_key(image, prompt, strategy, settings))
 
-    def of(self, image: Image.Image, prompt: str, strategy: str, settings: dict[str, Any]) -> Trace:
-        """Return a trace, made if need be.
+    def get_or_trace(self, image: Image.Image, prompt: str, strategy: str, settings: dict[str, Any]) -> Trace:
+        """Return a trace from the cache, or trace the answer and keep the trace.
 
         Raises:
             MmhallError: As `LVLM.trace`; also when memory runs out.
         """
         key = _key(image, prompt, strategy, settings)
-        found = self._get(key)
-        if found is not None:
-            return found
-        with plainly():
-            made = self._lvlm.trace(image, prompt, strategy, **settings)
+        cached = self._get(key)
+        if cached is not None:
+            return cached
+        with as_model_errors():
+            trace = self._lvlm.trace(image, prompt, strategy, **settings)
         with self._lock:
-            self._kept[key] = made
-            while len(self._kept) > 1 and sum(map(size_of, self._kept.values())) > self._room:
-                self._kept.popitem(last=False)
-        return made
+            self._entries[key] = trace
+            while len(self._entries) > 1 and sum(map(size_of, self._entries.values())) > self._room:
+                self._entries.popitem(last=False)
+        return trace
 
     def _get(self, key: Any) -> Trace | None:
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Where one column looked when it wrote a word.
+class WordAttention:
+    """Attention of one column while it wrote a word.
 
     Attributes:
         word: The word; None: the column did not write it.
-        share: Share of its attention that fell on the picture, over the chosen layers and heads.
-        picture: The picture, with the heat of that attention over it if the word was written.
+        share: Fraction of the attention that falls on the picture, mean over the chosen layers and heads.
+        picture: The picture, under a heat map of that attention if the word was written.
     """
 
     word: Word | None
@@ -83,49 +83,52 @@ class Look:
     picture: Image.Image
 
 
-def look(trace: Trace, number: int | None, layers: Sequence[int] = (), heads: Sequence[int] = ()) -> Look:
-    """Draw where the model looked for a word.
+def word_attention(
+    trace: Trace, number: int | None, layers: Sequence[int] = (), heads: Sequence[int] = ()
+) -> WordAttention:
+    """Compute and draw the attention to the picture while a word was written.
 
     Args:
-        trace: Of the column.
-        number: 0-based, of its words; None: it did not write the word.
-        layers: Decoder layers to take the mean over; none: all.
-        heads: Heads to take the mean over; none: all.
+        trace: Trace of the column.
+        number: 0-based index among the words; None: the column did not write the word.
+        layers: Decoder layers to average over; empty: all.
+        heads: Heads to average over; empty: all.
 
     Raises:
         OptionError: A layer or head does not exist.
     """
     if number is None or not 0 <= number < len(trace.words):
-        return Look(None, None, trace.pictures[0])
+        return WordAttention(None, None, trace.pictures[0])
     word = trace.words[number]
-    how: dict[str, Any] = {"layers": list(layers) or None, "heads": list(heads) or None}
-    share = float(trace.token_attention(word.tokens, **how).sum())
-    return Look(word, share, trace.overlay(word.tokens, **how))
+    reduction: dict[str, Any] = {"layers": list(layers) or None, "heads": list(heads) or None}
+    share = float(trace.token_attention(word.tokens, **reduction).sum())
+    return WordAttention(word, share, trace.overlay(word.tokens, **reduction))
 
 
-def same_word(words: Sequence[Word], others: Sequence[Word], number: int) -> int | None:
-    """Find a word of one answer in another one: its number there, None if it is not.
+def find_same_word(words: Sequence[Word], others: Sequence[Word], number: int) -> int | None:
+    """Find a word of one answer in another answer; returns its 0-based index there, or None.
 
-    Of a word written several times, the first stands for the first, and so on; the last for those beyond.
+    The first occurrence of a word matches the first occurrence in the other answer, the second one the second, and so
+    on; further occurrences match the last one.
 
     Args:
-        words: Of the answer in which it is word `number`.
-        others: Of the other answer.
-        number: 0-based.
+        words: Words of the first answer.
+        others: Words of the other answer.
+        number: 0-based index of the word in `words`.
     """
-    asked = words[number].text.lower()
-    before = sum(word.text.lower() == asked for word in words[:number])
-    found = [index for index, word in enumerate(others) if word.text.lower() == asked]
-    return found[min(before, len(found) - 1)] if found else None
+    text = words[number].text.lower()
+    before = sum(word.text.lower() == text for word in words[:number])
+    matches = [index for index, word in enumerate(others) if word.text.lower() == text]
+    return matches[min(before, len(matches) - 1)] if matches else None
 
 
 def size_of(trace: Trace) -> int:
-    """Return the bytes that a trace takes, near enough: its tensors and its pictures."""
+    """Return the approximate size of a trace in bytes: its tensors and its pictures."""
     tensors = (trace.image_attention, trace.gaze, *trace.findings.values())
     pictures = (len(picture.getbands()) * picture.width * picture.height for picture in trace.pictures)
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + sum(pictures)
 
 
 def _key(image: Image.Image, prompt: str, strategy: str, settings: dict[str, Any]) -> tuple[Any, ...]:
-    seen = hashlib.sha256(image.tobytes()).hexdigest()
-    return seen, image.size, prompt, strategy, tuple(sorted(settings.items()))
+    digest = hashlib.sha256(image.tobytes()).hexdigest()
+    return digest, image.size, prompt, strategy, tuple(sorted(settings.items()))

@@ -1,4 +1,4 @@
-"""Lines of text in a picture: words that keep together with their marks, wrapped to a width, never wider than it."""
+"""Typesetting of marked text in a picture: lines wrapped between words, at most as wide as requested."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ INK, GREY = "#1b1f24", "#59636e"
 BLUE, VERMILLION, TINT = "#0072b2", "#d55e00", "#fbe2d0"
 SUPPORTED, HALLUCINATED = "supported", "hallucinated"
 _CROSS, _DASH, _INSET = "✗", 5, 10
-_BREAK = re.compile(r"\n|[ \t]+|[^ \t\n]{1,100}")  # to measure a word of thousands of letters whole takes too long
+_BREAK = re.compile(r"\n|[ \t]+|[^ \t\n]{1,100}")  # measuring a word of thousands of letters at once is slow
 
 
 @cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Return DejaVu Sans, which matplotlib carries; Pillow's own font has no letter beyond ASCII."""
+    """Return DejaVu Sans, which comes with matplotlib; Pillow's own font covers ASCII only."""
     file = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
     return ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
-    """A stretch of text with one look.
+    """A piece of text with one mark.
 
     Attributes:
-        text: Without newlines, once it is in a line.
+        text: The text; within a line it has no newline.
         kind: "supported", "hallucinated" or "", as in `mmhall.demo.words.Piece`.
-        last: Whether a marked object ends with it.
+        last: Whether it is the end of a marked object.
     """
 
     text: str
@@ -44,12 +44,12 @@ class Fragment:
     last: bool = False
 
     def width(self, face: ImageFont.FreeTypeFont) -> float:
-        """Return its width, that of its cross included."""
-        return face.getlength(self.text) + (_cross_width(face) if self.crossed else 0)
+        """Return the width in pixels, including the cross after a hallucinated object."""
+        return face.getlength(self.text) + (_cross_width(face) if self.has_cross else 0)
 
     @property
-    def crossed(self) -> bool:
-        """Whether a cross follows it."""
+    def has_cross(self) -> bool:
+        """Whether a cross follows: it is the end of a hallucinated object."""
         return self.last and self.kind == HALLUCINATED
 
 
@@ -58,11 +58,11 @@ class Paragraph:
     """Wrapped text.
 
     Attributes:
-        lines: Each the fragments of a line.
-        size: Of the font, in pixels.
-        bold: Whether it is bold.
-        ink: Its colour.
-        ground: Colour of a box around it, "" for none.
+        lines: Fragments of each line.
+        size: Font size in pixels.
+        bold: Whether the text is bold.
+        ink: Text colour.
+        ground: Colour of a box behind the text; "": no box.
     """
 
     lines: tuple[tuple[Fragment, ...], ...]
@@ -78,12 +78,12 @@ class Paragraph:
 
     @property
     def width(self) -> float:
-        """Width of its longest line."""
+        """Width of the longest line in pixels."""
         face = font(self.size, self.bold)
         return max((sum(part.width(face) for part in line) for line in self.lines), default=0.0)
 
     def draw(self, canvas: ImageDraw.ImageDraw, x: float, y: float) -> None:
-        """Draw it; (x, y) is its upper left corner."""
+        """Draw the paragraph with its upper left corner at (x, y)."""
         face = font(self.size, self.bold)
         if self.ground:
             canvas.rectangle((x, y, x + self.width + 2 * _INSET, y + self.height), fill=self.ground)
@@ -100,92 +100,92 @@ class Paragraph:
 
 
 def plain(text: str, width: float, size: int, *, bold: bool = False, ink: str = INK) -> Paragraph:
-    """Wrap a text without marks.
+    """Wrap text without marks.
 
     Args:
-        text: Any.
-        width: In pixels.
-        size: Of the font, in pixels.
-        bold: Whether it is bold.
-        ink: Its colour.
+        text: The text.
+        width: Maximum width in pixels.
+        size: Font size in pixels.
+        bold: Whether the text is bold.
+        ink: Text colour.
     """
-    return Paragraph(wrapped([Fragment(printable(text))], width, font(size, bold)), size, bold, ink)
+    return Paragraph(wrap([Fragment(printable(text))], width, font(size, bold)), size, bold, ink)
 
 
 def tag(text: str, width: float, size: int) -> Paragraph:
-    """Set a short text white on grey; arguments as of `plain`."""
+    """Wrap a short text, white on grey; arguments as for `plain`."""
     return replace(plain(text, width - 2 * _INSET, size, bold=True, ink="white"), ground=GREY)
 
 
-def fragments(cut: Sequence[Piece]) -> list[Fragment]:
-    """Return the pieces of an answer with their marks; the words of one object share one, with what is between them."""
-    found = list[Fragment]()
+def to_fragments(cut: Sequence[Piece]) -> list[Fragment]:
+    """Convert pieces of an answer to fragments; the words of one object, and blanks between them, share one mark."""
+    marked = list[Fragment]()
     for index, piece in enumerate(cut):
         after = cut[index + 1 : index + 3]
-        goes_on = len(after) == 2 and after[0].text.isspace() and _same(piece, after[1])
-        between = 0 < index < len(cut) - 1 and piece.text.isspace() and _same(cut[index - 1], cut[index + 1])
+        continues = len(after) == 2 and after[0].text.isspace() and _same_object(piece, after[1])
+        between = 0 < index < len(cut) - 1 and piece.text.isspace() and _same_object(cut[index - 1], cut[index + 1])
         kind = cut[index - 1].kind if between else piece.kind
-        found.append(Fragment(printable(piece.text), kind, bool(piece.kind) and not goes_on))
-    return found
+        marked.append(Fragment(printable(piece.text), kind, bool(piece.kind) and not continues))
+    return marked
 
 
-def wrapped(parts: Sequence[Fragment], width: float, face: ImageFont.FreeTypeFont) -> tuple[tuple[Fragment, ...], ...]:
-    """Break fragments into lines, between words where possible; what is wider than a line is broken anywhere.
+def wrap(parts: Sequence[Fragment], width: float, face: ImageFont.FreeTypeFont) -> tuple[tuple[Fragment, ...], ...]:
+    """Break fragments into lines, between words if possible; a word wider than a line is broken anywhere.
 
     Args:
         parts: The text.
-        width: In pixels.
+        width: Maximum width in pixels.
         face: The font.
     """
     lines = list[tuple[Fragment, ...]]()
     line, room = list[Fragment](), width
     for chunk in _chunks(parts):
         if chunk[0].text == "\n":
-            lines.append(_trimmed(line))
+            lines.append(_trim(line))
             line, room = [], width
             continue
-        if _wider(chunk, room, face) and not chunk[0].text.isspace() and line:
-            lines.append(_trimmed(line))
+        if _exceeds(chunk, room, face) and not chunk[0].text.isspace() and line:
+            lines.append(_trim(line))
             line, room = [], width
-        while _wider(chunk, room, face) and not chunk[0].text.isspace():
-            head, chunk = _broken(chunk, width, face)
+        while _exceeds(chunk, room, face) and not chunk[0].text.isspace():
+            head, chunk = _split_chunk(chunk, width, face)
             lines.append(head)
         if line or not (chunk and chunk[0].text.isspace()):
             line += chunk
             room -= _width(chunk, face)
-    return (*lines, _trimmed(line)) if _trimmed(line) else tuple(lines)
+    return (*lines, _trim(line)) if _trim(line) else tuple(lines)
 
 
-def _same(one: Piece, other: Piece) -> bool:
-    return bool(one.kind) and (one.kind, one.object) == (other.kind, other.object)
+def _same_object(first: Piece, second: Piece) -> bool:
+    return bool(first.kind) and (first.kind, first.object) == (second.kind, second.object)
 
 
 def _chunks(parts: Sequence[Fragment]) -> list[list[Fragment]]:
-    """Return newlines, stretches of blanks, and words with what touches them; parts of one word stay together."""
+    """Split fragments into newlines, blanks, and words with adjacent marks; the parts of a word stay together."""
     chunks = list[list[Fragment]]()
     for part in parts:
         pieces = _BREAK.findall(part.text)
         for number, text in enumerate(pieces):
             text = text.replace("\t", "    ")
-            one = replace(part, text=text, last=part.last and number == len(pieces) - 1)
+            piece = replace(part, text=text, last=part.last and number == len(pieces) - 1)
             if chunks and not text.isspace() and not chunks[-1][0].text.isspace():
-                chunks[-1].append(one)
+                chunks[-1].append(piece)
             else:
-                chunks.append([one])
+                chunks.append([piece])
     return chunks
 
 
-def _broken(
+def _split_chunk(
     chunk: Sequence[Fragment], width: float, face: ImageFont.FreeTypeFont
 ) -> tuple[tuple[Fragment, ...], list[Fragment]]:
-    """Cut a chunk into as much as fills a line, at least a letter, and the rest."""
+    """Split a chunk into the part that fits in a line, at least one letter, and the rest."""
     head, room = list[Fragment](), width
     for index, part in enumerate(chunk):
         if part.width(face) <= room:
             head.append(part)
             room -= part.width(face)
             continue
-        low, high = 0, len(part.text) - (1 if part.crossed else 0)
+        low, high = 0, len(part.text) - (1 if part.has_cross else 0)
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if face.getlength(part.text[:middle]) <= room else (low, middle - 1)
@@ -198,7 +198,7 @@ def _broken(
     return tuple(head), []
 
 
-def _trimmed(line: Sequence[Fragment]) -> tuple[Fragment, ...]:
+def _trim(line: Sequence[Fragment]) -> tuple[Fragment, ...]:
     end = len(line)
     while end and line[end - 1].text.isspace():
         end -= 1
@@ -209,7 +209,7 @@ def _width(parts: Sequence[Fragment], face: ImageFont.FreeTypeFont) -> float:
     return sum(part.width(face) for part in parts)
 
 
-def _wider(parts: Sequence[Fragment], room: float, face: ImageFont.FreeTypeFont) -> bool:
+def _exceeds(parts: Sequence[Fragment], room: float, face: ImageFont.FreeTypeFont) -> bool:
     return any(total > room for total in accumulate(part.width(face) for part in parts))
 
 
@@ -232,5 +232,5 @@ def _draw(
     elif part.kind == SUPPORTED:
         canvas.rectangle((round(x), under - 1, round(end) - 1, under + 1), fill=BLUE)
     canvas.text((x, baseline), part.text, fill=ink, font=face, anchor="ls")
-    if part.crossed:
+    if part.has_cross:
         canvas.text((end, baseline), _CROSS, fill=VERMILLION, font=face, anchor="rs")

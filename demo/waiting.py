@@ -1,4 +1,4 @@
-"""What waits for the model: no event does, as each would hold one of the few threads; the page asks again instead."""
+"""Waiting for the model: the page asks again, since an event that waits would occupy one of few threads."""
 
 from __future__ import annotations
 
@@ -7,52 +7,54 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from mmhall.demo.events import LIGHT
-from mmhall.demo.state import Desk
+from mmhall.demo.events import UNQUEUED
+from mmhall.demo.state import AppState
 from mmhall.errors import ModelError
 
 if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
 
-_EVERY = 1.0  # seconds
+_INTERVAL = 1.0  # seconds
 
 
-def ready(desk: Desk) -> LVLM:
-    """Return the model, at once. Before it is there, no module may be imported that brings torch: its thread does so.
+def require_model(app: AppState) -> LVLM:
+    """Return the model at once.
+
+    Until it is loaded, only the loading thread may import modules that import torch.
 
     Raises:
-        ModelError: It is being loaded, or could not be.
+        ModelError: It is being loaded, or loading failed.
     """
-    if not desk.model.done():
+    if not app.model.done():
         raise ModelError("the model is still being loaded; try again in a moment")
-    if failed(desk):
+    if loading_failed(app):
         raise ModelError("the model could not be loaded; the terminal of the page says why")
-    return desk.lvlm
+    return app.lvlm
 
 
-def failed(desk: Desk) -> bool:
-    """Whether the model could not be loaded."""
-    return desk.model.done() and desk.model.exception() is not None
+def loading_failed(app: AppState) -> bool:
+    """Return whether loading the model has failed."""
+    return app.model.done() and app.model.exception() is not None
 
 
 def when_loaded(
-    desk: Desk, blocks: gr.Blocks, show: Callable[..., Sequence[Any]], inputs: Sequence[Any], outputs: Sequence[Any]
+    app: AppState, blocks: gr.Blocks, fill: Callable[..., Sequence[Any]], inputs: Sequence[Any], outputs: Sequence[Any]
 ) -> None:
-    """Fill parts of a page when it is opened, or once loading the model has ended, well or not.
+    """Fill components when the page is opened, or as soon as loading the model has succeeded or failed.
 
     Args:
-        desk: Of the page.
+        app: Application state.
         blocks: The page.
-        show: Takes the values of `inputs`, returns those of `outputs`; quick.
-        inputs: What it reads.
-        outputs: What it fills.
+        fill: Takes the values of `inputs` and returns those of `outputs`; must be fast.
+        inputs: Components to read.
+        outputs: Components to fill.
     """
-    timer = gr.Timer(_EVERY, active=False)
+    timer = gr.Timer(_INTERVAL, active=False)
 
     def wake(*values: Any) -> list[Any]:
-        if not desk.model.done():
+        if not app.model.done():
             return [gr.Timer(active=True), *[gr.skip()] * len(outputs)]
-        return [gr.Timer(active=False), *show(*values)]
+        return [gr.Timer(active=False), *fill(*values)]
 
     for event in (blocks.load, timer.tick):
-        event(wake, list(inputs), [timer, *outputs], **LIGHT)
+        event(wake, list(inputs), [timer, *outputs], **UNQUEUED)

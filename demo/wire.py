@@ -1,7 +1,7 @@
-"""What is sent to the page passes here first: no files where no picture belongs, texts that are texts, known events.
+"""Checks of everything that clients send: files only in the picture field, valid text, known events.
 
-Gradio follows whatever looks like a file in the value of any field, fetching it where it is an address, and a client
-may call every event of the page, also those it never shows.
+Gradio follows anything that looks like a file in any field, even by fetching a URL, and a client may call every event,
+including those that the page never triggers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from mmhall.demo.guard import Receive, Send, told
+from mmhall.demo.guard import Receive, Send, page_error
 from mmhall.errors import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -21,65 +21,65 @@ _TEXT = DataError("what was sent holds half of a surrogate pair, which no text h
 _UNFIT = DataError("what was sent does not fit the fields of this page")
 
 
-def guarded(blocks: gr.Blocks) -> gr.Blocks:
-    """Have every event of a page, also of parts made later, refuse what none of its fields sends.
+def guard_events(blocks: gr.Blocks) -> gr.Blocks:
+    """Make every event of a page, also of components built later, refuse values that its fields never send.
 
-    The page itself is changed rather than derived from: it is made by a `with` block.
+    Changes the page itself, as a `with` block creates it.
     """
-    read = blocks.preprocess_data
+    preprocess = blocks.preprocess_data
 
-    async def checked(block_fn: Any, inputs: list[Any], *more: Any, **named: Any) -> Any:
+    async def check_values(block_fn: Any, inputs: list[Any], *more: Any, **named: Any) -> Any:
         for field, value in zip(block_fn.inputs, inputs, strict=False):
-            for inner in _within(value):
+            for inner in _walk(value):
                 if isinstance(inner, str) and any("\ud800" <= letter <= "\udfff" for letter in inner):
-                    raise told(_TEXT)
+                    raise page_error(_TEXT)
                 if isinstance(inner, dict) and {"path", "meta"} <= inner.keys() and not isinstance(field, gr.Image):
-                    raise told(_FILE)
+                    raise page_error(_FILE)
         try:
-            return await read(block_fn, inputs, *more, **named)
+            return await preprocess(block_fn, inputs, *more, **named)
         except gr.Error as error:
-            raise told(DataError(error.message)) if error.print_exception else error from None
+            raise page_error(DataError(error.message)) if error.print_exception else error from None
         except Exception:
-            raise told(_UNFIT) from None
+            raise page_error(_UNFIT) from None
 
-    blocks.preprocess_data = checked  # type: ignore[method-assign]
+    blocks.preprocess_data = check_values  # type: ignore[method-assign]
     return blocks
 
 
 class NotFound:
-    """Answers requests for events and parts that the page does not have, over which Gradio stumbles."""
+    """Middleware that answers 404 to requests for unknown events and components, on which Gradio fails."""
 
     def __init__(self, app: Any) -> None:
-        """Stand before an ASGI application."""
+        """Wrap an ASGI application."""
         self._app = app
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Pass a request on, and the answer back."""
-        begun = False
+        """Forward a request and its answer."""
+        started = False
 
-        async def passed(message: Any) -> None:
-            nonlocal begun
-            begun = True
+        async def forward(message: Any) -> None:
+            nonlocal started
+            started = True
             await send(message)
 
         try:
-            await self._app(scope, receive, passed)
+            await self._app(scope, receive, forward)
         except KeyError:
-            if begun or scope["type"] != "http":
+            if started or scope["type"] != "http":
                 raise
-            _LOG.exception("told %s as not found", scope.get("path"))  # it may also be a fault of the page
+            _LOG.exception("answered 404 to %s", scope.get("path"))  # the page itself may be at fault
             headers = [(b"content-type", b"text/plain; charset=utf-8")]
             await send({"type": "http.response.start", "status": 404, "headers": headers})
             await send({"type": "http.response.body", "body": b"this page has nothing of that name or number"})
 
 
-def _within(value: Any) -> Iterator[Any]:
-    """Walk through a value as JSON holds it, keys included, however deep."""
-    left = [value]
-    while left:
-        one = left.pop()
-        yield one
-        if isinstance(one, dict):
-            left += [*one, *one.values()]
-        elif isinstance(one, list):
-            left += one
+def _walk(value: Any) -> Iterator[Any]:
+    """Yield a JSON value and all keys and values inside it, at any depth."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        yield item
+        if isinstance(item, dict):
+            pending += [*item, *item.values()]
+        elif isinstance(item, list):
+            pending += item

@@ -1,8 +1,8 @@
-"""Marks on the words of an answer: objects that are in the picture or not, or signals of the model on a scale.
+"""Marks on the words of an answer: supported and hallucinated objects, or signals of the model.
 
-Where it is known what a picture shows, each object named is supported or hallucinated. What an answer denies is not
-named: "no dog" names none, "no dog near the car" names the car. Where the truth is not known, the plain model's own
-signals say how much a word has to do with the picture; see `mmhall.answers.Uncertainty`.
+If the objects in a picture are known, every named object is supported or hallucinated. A denied object is not named:
+"no dog" names no object, "no dog near the car" names the car. Otherwise, signals of the plain model show how much a
+word depends on the picture; see `mmhall.answers.Uncertainty`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _DENIED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A figure of every token.
+    """A number for every token.
 
     Attributes:
-        name: Of the field of `Uncertainty` that holds it.
-        label: How people call it.
-        hint: What it says, for somebody who has not met it.
-        unit: Of the figure.
+        name: Field of `Uncertainty` that holds the numbers.
+        label: Name on the page.
+        hint: Explanation for newcomers.
+        unit: Unit of the numbers.
     """
 
     name: str
@@ -71,52 +71,54 @@ SIGNALS = (
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of an answer.
+    """A word of an answer, or the text between two words.
 
     Attributes:
-        text: As written.
-        word: 0-based number of the word it is; None: what stands between words.
-        object: The object it names, "" if none.
-        kind: "supported" or "hallucinated" where it names an object and the truth is known, else "".
-        own: Whether it names an object that the first column does not name.
-        values: Its figure for each of `SIGNALS`, mean over its tokens; None where there is none.
+        text: The text.
+        word: 0-based index of the word; None: text between words.
+        object: The object that the word names; "" if none.
+        kind: "supported" or "hallucinated" if it names an object whose truth is known, else "".
+        missing_in_first: Whether it names an object that the first column does not name.
+        values: Number for each of `SIGNALS`, mean over the word's tokens; None: not available.
     """
 
     text: str
     word: int | None = None
     object: str = ""
     kind: str = ""
-    own: bool = False
+    missing_in_first: bool = False
     values: tuple[float | None, ...] = ()
 
 
-def named(text: str, present: Collection[str] = ()) -> list[str]:
-    """Return the objects that a text names, each once, in order: COCO's, and those that are known to be there."""
+def named_objects(text: str, present: Collection[str] = ()) -> list[str]:
+    """Return the objects that a text names, each once, in order: COCO categories and objects known to be present."""
     return list(dict.fromkeys(mention.name for mention in _mentions(text, present)))
 
 
-def canonical(name: str) -> str:
-    """Return the name by which a thing is known: that of COCO's category, if it is one in other words."""
+def canonical_name(name: str) -> str:
+    """Return the COCO category that a name is a synonym of, else the name itself."""
     name = " ".join(name.casefold().split())
-    found = [mention.name for mention in mentions(name) if (mention.start, mention.end) == (0, len(name))]
-    return found[0] if found else name
+    matches = [mention.name for mention in mentions(name) if (mention.start, mention.end) == (0, len(name))]
+    return matches[0] if matches else name
 
 
 def split_by_truth(
     names: Iterable[str], present: Collection[str] | None, absent: Collection[str] | None = None
 ) -> tuple[list[str], list[str]]:
-    """Return which of some objects are supported, and which are hallucinated; see `judged`."""
-    kinds = [(name, judged(name, present, absent)) for name in names]
-    return [name for name, kind in kinds if kind == "supported"], [n for n, kind in kinds if kind == "hallucinated"]
+    """Split objects into supported and hallucinated ones; see `judge_object`."""
+    kinds = [(name, judge_object(name, present, absent)) for name in names]
+    return [name for name, kind in kinds if kind == "supported"], [
+        name for name, kind in kinds if kind == "hallucinated"
+    ]
 
 
-def judged(name: str, present: Collection[str] | None, absent: Collection[str] | None = None) -> str:
-    """Say what is known of an object: "supported", "hallucinated", or "" where nobody knows.
+def judge_object(name: str, present: Collection[str] | None, absent: Collection[str] | None = None) -> str:
+    """Return "supported", "hallucinated", or "" if the truth about an object is not known.
 
     Args:
         name: The object.
         present: Objects in the picture; None: not known.
-        absent: Objects that are not; None: all others.
+        absent: Objects that are not in it; None: all others.
     """
     if present is None:
         return ""
@@ -132,62 +134,67 @@ def pieces(
     first: Collection[str] | None = None,
     absent: Collection[str] | None = None,
 ) -> tuple[Piece, ...]:
-    """Cut an answer into words and what stands between them.
+    """Split an answer into words and the text between them.
 
     Args:
-        tokenizer: Wrote it.
-        answer: The whole answer.
+        tokenizer: Tokenizer of the model.
+        answer: The complete answer.
         present: Objects in the picture; None: not known.
         first: Objects that the first column names; None: this is the first column.
         absent: Objects that are not in it; None: all others.
     """
-    text, words = _placed(tokenizer, answer.token_ids)
-    found = _mentions(text, present or ())
-    cut, at = list[Piece](), 0
+    text, words = _words_with_places(tokenizer, answer.token_ids)
+    named = _mentions(text, present or ())
+    result, at = list[Piece](), 0
     for number, (word, start) in enumerate(words):
         end = start + len(word.text)
-        about = next((m for m in found if m.start < end and m.end > start), None)
+        mention = next((mention for mention in named if mention.start < end and mention.end > start), None)
         if start > at:
-            cut.append(Piece(text[at:start]))
-        kind = "" if about is None else judged(about.name, present, absent)
-        cut.append(
+            result.append(Piece(text[at:start]))
+        kind = "" if mention is None else judge_object(mention.name, present, absent)
+        result.append(
             Piece(
                 text=word.text,
                 word=number,
-                object="" if about is None else about.name,
+                object="" if mention is None else mention.name,
                 kind=kind,
-                own=about is not None and first is not None and about.name not in first,
+                missing_in_first=mention is not None and first is not None and mention.name not in first,
                 values=_values(answer.uncertainty, word.tokens),
             )
         )
         at = end
-    return (*cut, Piece(text[at:])) if text[at:] else tuple(cut)
+    return (*result, Piece(text[at:])) if text[at:] else tuple(result)
 
 
-def scale(columns: Sequence[Sequence[Piece]], signal: int) -> tuple[float, float] | None:
-    """Return the least and the largest figure of a signal among all words of all columns; None: there are none.
+def signal_range(columns: Sequence[Sequence[Piece]], signal: int) -> tuple[float, float] | None:
+    """Return minimum and maximum of a signal over all words of all columns; None: no word has a value.
 
     Args:
         columns: Pieces of each column.
-        signal: 0-based, of `SIGNALS`.
+        signal: 0-based index in `SIGNALS`.
     """
-    found = [v for column in columns for piece in column if piece.values and (v := piece.values[signal]) is not None]
-    return (min(found), max(found)) if found else None
+    values = [piece.values[signal] for column in columns for piece in column if piece.values]
+    numbers = [value for value in values if value is not None]
+    return (min(numbers), max(numbers)) if numbers else None
 
 
-@lru_cache(maxsize=64)  # columns that have ended are shown again while others are written
-def _placed(tokenizer: Any, token_ids: tuple[int, ...]) -> tuple[str, list[tuple[Word, int]]]:
-    return locate_words(tokenizer, token_ids)
+@lru_cache(maxsize=64)  # finished columns are drawn again while others grow
+def _words_with_places(tokenizer: Any, token_ids: tuple[int, ...]) -> tuple[str, list[tuple[Word, int]]]:
+    return placed_words(tokenizer, token_ids)
 
 
 def _mentions(text: str, present: Collection[str]) -> list[Mention]:
-    """Find objects that a text does not deny: COCO's, and whatever else is known to be there."""
-    known = ours("", (*SYNONYMS, *sorted(set(present) - set(SYNONYMS))))
-    return [one for one in known.mentions(text) if not _DENIED.search(_CLAUSE.split(text[: one.start])[-1])]
+    """Find the objects that a text names without denying them: COCO categories and objects known to be present."""
+    vocabulary = ours("", (*SYNONYMS, *sorted(set(present) - set(SYNONYMS))))
+    return [
+        mention for mention in vocabulary.mentions(text) if not _DENIED.search(_CLAUSE.split(text[: mention.start])[-1])
+    ]
 
 
-def _values(sure: Uncertainty | None, tokens: Sequence[int]) -> tuple[float | None, ...]:
-    if sure is None:
+def _values(uncertainty: Uncertainty | None, tokens: Sequence[int]) -> tuple[float | None, ...]:
+    if uncertainty is None:
         return ()
-    told = (getattr(sure, signal.name) for signal in SIGNALS)
-    return tuple(None if one is None else sum(one[token] for token in tokens) / len(tokens) for one in told)
+    signals = (getattr(uncertainty, signal.name) for signal in SIGNALS)
+    return tuple(
+        None if numbers is None else sum(numbers[token] for token in tokens) / len(tokens) for numbers in signals
+    )

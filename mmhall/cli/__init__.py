@@ -1,4 +1,4 @@
-"""The command line: one file per subcommand, heavy imports inside the commands."""
+"""The command line: one module for each command; commands import heavy modules only when they run."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from mmhall.cli import (
     scenes,
     score,
     show,
+    speed,
     tune,
 )
 from mmhall.errors import MmhallError, MmhallWarning
@@ -48,6 +49,7 @@ app.command("compare")(compare.compare)
 app.command("judge")(judge.judge)
 app.command("export")(export.export)
 app.command("score")(score.score)
+app.command("speed")(speed.speed)
 app.command("scenes")(scenes.scenes)
 app.command("tune")(tune.tune)
 app.command("fit")(fit.fit)
@@ -58,8 +60,8 @@ app.command("explain")(explain.explain)
 
 
 def main() -> None:
-    """Run the command line; errors are one line on stderr and exit code 2."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve whatever else runs here
+    """Run the command line; an error of mmhall prints one line on stderr and exits with 2."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # busy-waiting threads slow down other processes
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with _plain_output():
@@ -71,28 +73,28 @@ def main() -> None:
             raise
         except MmhallError as error:
             _fail(str(error))
-        except (ImportError, AttributeError):  # another transformers may lack names
+        except (ImportError, AttributeError):  # other versions of transformers may lack names
             _check_transformers()
             raise
         except BrokenPipeError:
-            sys.stdout = None  # type: ignore[assignment]  # whoever read our output has left
+            sys.stdout = None  # type: ignore[assignment]  # the reader of the pipe has ended
         except OSError as error:
             where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
             _fail(f"{where}{error.strerror or error}; free some room, or give another path")
 
 
 def _check_transformers() -> None:
-    """End with the version that is needed, where that is the reason why something failed."""
+    """Exit with the version that is required, if the installed transformers is unsupported."""
     from mmhall.errors import VersionError
 
     try:
-        import mmhall._transformers  # noqa: F401 - it checks
+        import mmhall._transformers  # noqa: F401 - the import checks the version
     except VersionError as error:
         _fail(str(error))
 
 
-class _Printable:
-    """An output stream that writes out what in a text would steer a terminal or hide what stands beside it."""
+class _PrintableStream:
+    """An output stream that shows control and bidirectional characters as escapes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -106,17 +108,17 @@ class _Printable:
 
 @contextmanager
 def _plain_output() -> Iterator[None]:
-    """Print texts of models and files with control characters written out, and our warnings on one line."""
+    """Escape control characters on stdout, and print warnings of mmhall on one line."""
     stdout, show = sys.stdout, warnings.showwarning
 
-    def told(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    def show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, MmhallWarning):
             print(f"mmhall: {printable(str(message))}", file=sys.stderr)
         else:
             show(message, category, *where, **more)
 
-    sys.stdout = _Printable(stdout)  # type: ignore[assignment]
-    warnings.showwarning = told  # type: ignore[assignment]
+    sys.stdout = _PrintableStream(stdout)  # type: ignore[assignment]
+    warnings.showwarning = show_warning  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""mmhall bench."""
+"""The command `mmhall bench`: compare strategies on benchmarks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mmhall.cli.console import some_path
+from mmhall.cli.console import parse_output_path
 from mmhall.cli.loading import loads_model
-from mmhall.errors import DataError, OptionError
+from mmhall.errors import DataError, MmhallError, OptionError
 from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
@@ -24,44 +24,48 @@ if TYPE_CHECKING:
 
 @loads_model
 def bench(
-    benchmarks: Annotated[list[str], typer.Argument(help="Such as: pope chair; \"pope(rule='official')\"; or: speed.")],
+    benchmarks: Annotated[
+        list[str], typer.Argument(help="Benchmarks, such as: pope chair; with options: \"pope(rule='official')\".")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
-            parser=some_path,
+            parser=parse_output_path,
             metavar="DIR",
-            help="Run folder; the same command goes on with a stopped run. Speed needs none.",
+            help="Run folder to write; the same command continues a stopped run.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
-    strategy: Annotated[list[str], typer.Option(help="Repeatable; the first is the baseline.")] = ["greedy"],  # noqa: B006
+    model: Annotated[str, typer.Option(help="Model to load: embedded, a folder, or a hub id.")] = "embedded",
+    strategy: Annotated[list[str], typer.Option(help="Strategy; repeatable. The first is the baseline.")] = ["greedy"],  # noqa: B006
     data: Annotated[
         list[str],
         typer.Option(
-            help="What to ask about: a file or folder, Parquet included, or hub:ID[@REVISION]; with several "
-            "benchmarks also NAME=PATH, repeatable. By default scenes are drawn."
+            help="Data to read: a file or folder, also of Parquet, or hub:ID[@REVISION]; for several benchmarks also "
+            "NAME=PATH, repeatable. By default, scenes are drawn."
         ),
     ] = [],  # noqa: B006
     images: Annotated[
-        list[str], typer.Option(help="Folder of its pictures, or NAME=FOLDER; by default the data's own.")
+        list[str], typer.Option(help="Folder with the pictures of --data, or NAME=FOLDER. By default, the data's own.")
     ] = [],  # noqa: B006
-    scenes: Annotated[int | None, typer.Option(help="Number of scenes to draw; 200 by default.")] = None,
+    scenes: Annotated[int | None, typer.Option(help="Number of scenes to draw. By default, 200.")] = None,
     conflict: Annotated[
-        float | None, typer.Option(help="Share of scenes that break co-occurrence; 0.5 by default.")
+        float | None, typer.Option(help="Fraction of scenes that break co-occurrence. By default, 0.5.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only the first so many pictures.")] = None,
-    seed: Annotated[int, typer.Option(help="Seeds scenes and questions.")] = 0,
-    batch_size: Annotated[int, typer.Option(help="Items decoded together.")] = 16,
-    workers: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
-    gpus_per_worker: Annotated[int, typer.Option(help="GPUs of each process, over which its model is spread.")] = 1,
-    engine: Annotated[str, typer.Option(help='"local", or "ray": workers on a Ray cluster.')] = "local",
-    address: Annotated[str, typer.Option(help="Of the Ray cluster.")] = "auto",
+    limit: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes and questions.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Number of items to decode together.")] = 16,
+    workers: Annotated[int, typer.Option(help="Number of processes that share the work.")] = 1,
+    gpus_per_worker: Annotated[
+        int, typer.Option(help="Number of GPUs for each process; its model is spread over them.")
+    ] = 1,
+    engine: Annotated[str, typer.Option(help='Where workers run: "local", or "ray" for a Ray cluster.')] = "local",
+    address: Annotated[str, typer.Option(help="Address of the Ray cluster.")] = "auto",
     tuned: Annotated[
         str | None,
-        typer.Option(help='File of options tuned for the model, or "none"; by default where `mmhall tune` puts it.'),
+        typer.Option(help='File with options tuned for the model, or "none". By default, the model\'s own.'),
     ] = None,
     max_errors: Annotated[
-        int | None, typer.Option(help="Exit with 1 where more answers failed than this; by default they are told.")
+        int | None, typer.Option(help="Exit with 1 if more answers than this fail. By default, they are only reported.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     *,
@@ -70,56 +74,42 @@ def bench(
     """Compare strategies on benchmarks, with intervals and paired tests.
 
     Example: mmhall bench pope chair --strategy greedy --strategy vcd --out runs/first
-
-    "mmhall bench speed" times reading, steering and every strategy on a random model against transformers.
     """
     from mmhall.benchmarks.run.runs import make_benchmarks, make_strategies
-    from mmhall.cli.console import tuned_option
-    from mmhall.cli.report import show
-    from mmhall.cli.speed import speed
+    from mmhall.cli.console import parse_tuned
+    from mmhall.cli.report import print_run
 
-    names = list(benchmarks)
-    if "speed" in names:
-        given: dict[str, object] = {
-            "out": out,
-            "data": data,
-            "images": images,
-            "scenes": scenes,
-            "conflict": conflict,
-            "limit": limit,
-        }
-        given |= {"tuned": tuned, "workers": workers - 1 or None, "engine": None if engine == "local" else engine}
-        given |= {"strategy": strategy if strategy != ["greedy"] else None}
-        given |= {"model": model if model != "embedded" else None, **loading.non_defaults()}
-        speed(names, given, as_json=as_json)
-        return
-    asked, chosen = make_benchmarks(names), make_strategies(strategy)
+    if "speed" in benchmarks:
+        raise MmhallError("bench: speed is a command of its own now; run `mmhall speed`")
+    chosen, methods = make_benchmarks(list(benchmarks)), make_strategies(strategy)
     if out is None:
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")
     numbers = {"batch_size": batch_size, "limit": limit, "scenes": scenes, "workers": workers}
-    _check({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict), max_errors)
-    found, options = _found(asked, data, images), tuned_option(tuned)
+    _check_options(
+        {**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict), max_errors
+    )
+    paths, options = _data_paths(chosen, data, images), parse_tuned(tuned)
     cluster = address if engine == "ray" else None
-    team = _Team(model, options, loading.for_gpus(gpus_per_worker), workers, gpus_per_worker, cluster)
-    with team.checked(out):
-        sources = _sources(asked, found, lambda: _scenes(out, scenes, seed, conflict), limit, seed)
-        opened = team.answer(out, sources, chosen, batch_size)
-    evaluated = opened.evaluate()
-    show(opened, evaluated, as_json=as_json)
-    _bound(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), max_errors)
+    team = _Team(model, options, loading.over(gpus_per_worker), workers, gpus_per_worker, cluster)
+    with team.check_before_loading(out):
+        sources = _sources(chosen, paths, lambda: _draw_scenes(out, scenes, seed, conflict), limit, seed)
+        run = team.answer(out, sources, methods, batch_size)
+    evaluated = run.evaluate()
+    print_run(run, evaluated, as_json=as_json)
+    _check_failures(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), max_errors)
 
 
 @dataclass(frozen=True, slots=True)
 class _Team:
-    """Who answers: a model and how it is loaded, in this process, in several, or on a Ray cluster.
+    """The model and the processes that answer: this one, several, or workers on a Ray cluster.
 
     Attributes:
-        model: As `mmhall.load` takes it.
-        tuned: As `mmhall.load` takes it.
-        loading: The other options that it takes.
-        workers: How many processes.
-        gpus: GPUs of each.
-        cluster: Address of the cluster; None: this machine.
+        model: As in `mmhall.load`.
+        tuned: As in `mmhall.load`.
+        loading: Other options of `mmhall.load`.
+        workers: Number of processes.
+        gpus: Number of GPUs for each process.
+        cluster: Address of the Ray cluster; None: this machine.
     """
 
     model: str
@@ -130,8 +120,8 @@ class _Team:
     cluster: str | None
 
     @contextmanager
-    def checked(self, out: Path) -> Iterator[None]:
-        """Check all that can be checked before scenes are drawn and weights are read; keep the cluster connected."""
+    def check_before_loading(self, out: Path) -> Iterator[None]:
+        """Check folder, GPUs and model before scenes are drawn and weights are read; hold the cluster connection."""
         from mmhall.benchmarks.run.cluster import connected
         from mmhall.benchmarks.run.workers import environment
         from mmhall.model_check import check_model
@@ -139,48 +129,48 @@ class _Team:
 
         Store.check(out)
         if self.cluster is None and self.workers > 1:
-            environment(0, self.workers, self.gpus)  # refuses more GPUs than there are
+            environment(0, self.workers, self.gpus)  # raises if there are too few GPUs
         with nullcontext() if self.cluster is None else connected(self.cluster):
             check_model(self.model, self.tuned, self.loading)
             yield
 
     def answer(
-        self, out: Path, sources: Sequence[tuple[Benchmark, Source]], chosen: Sequence[Strategy], batch_size: int
+        self, out: Path, sources: Sequence[tuple[Benchmark, Source]], strategies: Sequence[Strategy], batch_size: int
     ) -> Run:
-        """Read the data, load the model, and answer what is left; return the run."""
+        """Read the data, load the model, and answer the items that have no answers yet; return the run."""
         import mmhall
         from mmhall.benchmarks.run.runner import answer
         from mmhall.benchmarks.run.runs import begin, read
         from mmhall.benchmarks.run.workers import Job, Model
         from mmhall.cli.console import progress
 
-        asked = read(sources)
+        parts = read(sources)
         lvlm = mmhall.load(self.model, tuned=self.tuned, **self.loading.arguments())
-        opened = begin(out, lvlm, asked=asked, strategies=chosen, batch_size=batch_size)
-        with _resumable(opened, out):
+        run = begin(out, lvlm, asked=parts, strategies=strategies, batch_size=batch_size)
+        with _resumable(run, out):
             if self.workers == 1 and self.cluster is None:
-                for part in opened.parts:
-                    with progress(part.benchmark.name, len(part.items) * len(chosen)) as advance:
-                        answer(lvlm, opened, part, chosen, batch_size=batch_size, progress=advance)
+                for part in run.parts:
+                    with progress(part.benchmark.name, len(part.items) * len(strategies)) as advance:
+                        answer(lvlm, run, part, strategies, batch_size=batch_size, progress=advance)
             else:
                 lvlm.close()
                 del lvlm
                 _free_memory()
-                job = Job(opened, Model(self.model, self.tuned, self.loading), self.workers, self.gpus)
-                with progress("answers", opened.expected) as advance:
+                job = Job(run, Model(self.model, self.tuned, self.loading), self.workers, self.gpus)
+                with progress("answers", run.expected) as advance:
                     job.here(advance) if self.cluster is None else job.by_ray(self.cluster, advance)
-        return opened
+        return run
 
 
-def _bound(failed: int, most: int | None) -> None:
-    """End with exit code 1 where more answers failed than the user allows."""
-    if most is not None and failed > most:
-        typer.echo(f"mmhall: {failed} answers failed, more than --max-errors {most}", err=True)
+def _check_failures(failed: int, max_errors: int | None) -> None:
+    """Exit with 1 if more answers failed than the user allows."""
+    if max_errors is not None and failed > max_errors:
+        typer.echo(f"mmhall: {failed} answers failed, more than --max-errors {max_errors}", err=True)
         raise typer.Exit(1)
 
 
 def _free_memory() -> None:
-    """Give the GPU's memory back, for workers to use."""
+    """Free GPU memory for the workers."""
     import gc
 
     import torch
@@ -190,46 +180,46 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _check(
+def _check_options(
     numbers: Mapping[str, int | None],
     engine: str,
     data: Sequence[str],
     images: Sequence[str],
-    drawn: tuple[int | None, float | None],
-    most: int | None,
+    scenes: tuple[int | None, float | None],
+    max_errors: int | None,
 ) -> None:
-    """Refuse options that do not fit, before anything expensive is done."""
+    """Check the options before anything expensive is done."""
     for option, value in numbers.items():
         if value is not None and value < 1:
             raise OptionError("bench", option, value, "an integer >= 1")
-    if most is not None and most < 0:
-        raise OptionError("bench", "max_errors", most, "an integer >= 0")
+    if max_errors is not None and max_errors < 0:
+        raise OptionError("bench", "max_errors", max_errors, "an integer >= 0")
     if engine not in ("local", "ray"):
         raise OptionError("bench", "engine", engine, '"local" or "ray"')
-    if drawn[1] is not None and not 0 <= drawn[1] <= 1:
-        raise OptionError("bench", "conflict", drawn[1], "a number in [0, 1]")
-    if data and drawn != (None, None):
-        raise OptionError("bench", "scenes and conflict", drawn, "left out with --data")
+    if scenes[1] is not None and not 0 <= scenes[1] <= 1:
+        raise OptionError("bench", "conflict", scenes[1], "a number in [0, 1]")
+    if data and scenes != (None, None):
+        raise OptionError("bench", "scenes and conflict", scenes, "left out with --data")
     if not data and images:
         raise OptionError("bench", "images", images[0], "given together with --data")
 
 
-def _found(
-    asked: Sequence[Benchmark], data: Sequence[str], images: Sequence[str]
+def _data_paths(
+    benchmarks: Sequence[Benchmark], data: Sequence[str], images: Sequence[str]
 ) -> list[tuple[str | None, Path | None]]:
-    """Return the data and the folder of pictures given for each benchmark, once all of them are there.
+    """Return data and picture folder for each benchmark, after checking that they exist.
 
     Raises:
-        DataError: Something is not there, or a benchmark needs data and was given none.
+        DataError: A path does not exist, or a benchmark that needs data has none.
     """
     from mmhall.benchmarks.base import Source
     from mmhall.benchmarks.data.hub import PREFIX
 
-    names = [benchmark.name for benchmark in asked]
+    names = [benchmark.name for benchmark in benchmarks]
     files, folders = _by_name("data", data, names), _by_name("images", images, names)
-    for benchmark in asked:
-        file, drawn = files.get(benchmark.name), benchmark.drawn and not data
-        if not drawn and not (file or "").startswith(PREFIX):
+    for benchmark in benchmarks:
+        file, uses_scenes = files.get(benchmark.name), benchmark.drawn and not data
+        if not uses_scenes and not (file or "").startswith(PREFIX):
             Source(None if file is None else Path(file)).given(benchmark.name, benchmark.reads)
     for folder in folders.values():
         if not Path(folder).is_dir():
@@ -238,38 +228,39 @@ def _found(
 
 
 def _sources(
-    asked: Sequence[Benchmark],
-    found: Sequence[tuple[str | None, Path | None]],
-    drawn: Callable[[], Path],
+    benchmarks: Sequence[Benchmark],
+    paths: Sequence[tuple[str | None, Path | None]],
+    draw: Callable[[], Path],
     limit: int | None,
     seed: int,
 ) -> list[tuple[Benchmark, Source]]:
-    """Say where each benchmark's data is; scenes are drawn for those that can do with them and were given none."""
+    """Return the data source of each benchmark; without any data, draw scenes for benchmarks that can use them."""
     from mmhall.benchmarks.base import Source
     from mmhall.benchmarks.data.hub import given
 
-    scenes = drawn() if all(file is None for file, _ in found) and any(one.drawn for one in asked) else None
+    needs_scenes = all(file is None for file, _ in paths) and any(benchmark.drawn for benchmark in benchmarks)
+    scenes = draw() if needs_scenes else None
     return [
-        (one, Source(scenes if file is None else given(file, one.name), images, limit, seed))
-        for one, (file, images) in zip(asked, found, strict=True)
+        (benchmark, Source(scenes if file is None else given(file, benchmark.name), images, limit, seed))
+        for benchmark, (file, images) in zip(benchmarks, paths, strict=True)
     ]
 
 
 def _by_name(option: str, values: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Read values written for all benchmarks, or as NAME=VALUE for one."""
-    found: dict[str, str] = {}
+    """Parse values for all benchmarks, or NAME=VALUE for one of them."""
+    by_name: dict[str, str] = {}
     for value in values:
         name, sign, rest = value.partition("=")
-        for one in [name] if sign and name in names else names:
-            if one in found:
-                raise OptionError("bench", option, value, f"given once for {one}")
-            found[one] = rest if sign and name in names else value
-    return found
+        for benchmark in [name] if sign and name in names else names:
+            if benchmark in by_name:
+                raise OptionError("bench", option, value, f"given once for {benchmark}")
+            by_name[benchmark] = rest if sign and name in names else value
+    return by_name
 
 
 @contextmanager
 def _resumable(run: Run, out: Path) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into one line; what was answered is kept."""
+    """Turn Ctrl-C and SIGTERM into one line and an exit code; stored answers are kept."""
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt(number)
@@ -285,8 +276,8 @@ def _resumable(run: Run, out: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _scenes(out: Path, scenes: int | None, seed: int, share: float | None) -> Path:
-    """Draw the run's scenes into its folder, unless they lie there already."""
+def _draw_scenes(out: Path, scenes: int | None, seed: int, share: float | None) -> Path:
+    """Draw the run's scenes into its folder, unless they exist there."""
     from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
     from mmhall.cli.console import progress
 

@@ -1,4 +1,4 @@
-"""mmhall choose."""
+"""The command `mmhall choose`: choose among given answers."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ if TYPE_CHECKING:
 
 @loads_plain_model
 def choose(
-    image: Annotated[Path | None, typer.Argument(help="Picture file; of --messages, one that they leave out.")] = None,
-    question: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
+    image: Annotated[
+        Path | None, typer.Argument(help="Picture file; with --messages, a picture that they leave out.")
+    ] = None,
+    question: Annotated[str | None, typer.Argument(help="Question to ask.")] = None,
     messages: MessagesFile = None,
     choice: Annotated[
-        list[str] | None, typer.Option(help="An answer to choose from; repeat it. yes and no by default.")
+        list[str] | None, typer.Option(help="Answer to choose from; repeatable. By default, yes and no.")
     ] = None,
-    model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
+    model: Annotated[str, typer.Option(help="Model to load: embedded, a folder, or a hub id.")] = "embedded",
     calibrate: Annotated[
-        str | None, typer.Option(help="Take out what the model says without the picture: none, unk, none+unk, ...")
+        str | None, typer.Option(help="Calibrate by picture-free inputs: none, unk, none+unk, ...")
     ] = None,
-    mode: Annotated[str, typer.Option(help="diagonal divides by that prior, identity subtracts it.")] = "diagonal",
-    scoring: Annotated[str, typer.Option(help="auto, labels, strings or compat.")] = "auto",
+    mode: Annotated[
+        str, typer.Option(help="Calibration: diagonal divides by the picture-free prior, identity subtracts it.")
+    ] = "diagonal",
+    scoring: Annotated[str, typer.Option(help="How to score answers: auto, labels, strings or compat.")] = "auto",
     temperature: Annotated[
-        float | None, typer.Option(help="Divides log-probabilities, > 0. 1 by default; with compat 0.2.")
+        float | None, typer.Option(help="Divide log-probabilities by this, > 0. By default, 1; with compat, 0.2.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seeds picture-free inputs that are noise.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all figures.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of picture-free inputs that are noise.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
     *,
     loading: LoadOptions,
 ) -> None:
-    """Choose among given answers to a question about a picture, or to messages with pictures among them.
+    """Choose among given answers to a question about a picture, or to messages with pictures.
 
     Example: mmhall choose kitchen.png "Is there a cup in the image?" --choice yes --choice no --calibrate none+unk
     """
@@ -45,27 +49,27 @@ def choose(
     from dataclasses import asdict
 
     import mmhall
-    from mmhall.cli.messages import asked
+    from mmhall.cli.messages import read_request
     from mmhall.closed import make_choosing
 
-    (about, prompt), choices = asked(image, question, messages), tuple(choice or ("yes", "no"))
+    (images, prompt), choices = read_request(image, question, messages), tuple(choice or ("yes", "no"))
     options = {"mode": mode, "scoring": scoring, "temperature": temperature, "seed": seed}
     make_choosing(choices, calibrate, options)
     lvlm = mmhall.load(model, tuned=False, **loading.arguments())
-    found = lvlm.choose(about, prompt, choices, calibrate=calibrate, **options)
-    print(json.dumps(asdict(found), ensure_ascii=False, indent=1) if as_json else _table(found))
+    result = lvlm.choose(images, prompt, choices, calibrate=calibrate, **options)
+    print(json.dumps(asdict(result), ensure_ascii=False, indent=1) if as_json else _choice_table(result))
 
 
-def _table(found: mmhall.Choice) -> str:
-    """Write the winner, then plain and calibrated figures of all choices."""
-    from mmhall.cli.console import aligned
+def _choice_table(result: mmhall.Choice) -> str:
+    """Return the winner, then plain and calibrated probabilities of all choices."""
+    from mmhall.cli.console import align_columns
 
-    rows: list[tuple[str, ...]] = [("CHOICE", "PLAIN", *(("PRIOR", "CALIBRATED") if found.free is not None else ()))]
-    for i, choice in enumerate(found.choices):
-        figures = [found.probabilities[i]]
-        if found.free is not None:
-            figures += [found.free[i], found.calibrated[i]]
+    rows: list[tuple[str, ...]] = [("CHOICE", "PLAIN", *(("PRIOR", "CALIBRATED") if result.free is not None else ()))]
+    for i, choice in enumerate(result.choices):
+        figures = [result.probabilities[i]]
+        if result.free is not None:
+            figures += [result.free[i], result.calibrated[i]]
         rows.append((choice, *(f"{figure:.4f}" for figure in figures)))
-    at = "" if found.temperature == 1 else f" at temperature {found.temperature:g}"
-    how = f"scored as {found.method}{at}; calibration: {found.calibration or 'none'}"
-    return f"{found.choice}\n\n{aligned(rows)}\n\n{how}"
+    temperature = "" if result.temperature == 1 else f" at temperature {result.temperature:g}"
+    method = f"scored as {result.method}{temperature}; calibration: {result.calibration or 'none'}"
+    return f"{result.choice}\n\n{align_columns(rows)}\n\n{method}"

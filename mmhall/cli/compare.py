@@ -1,4 +1,4 @@
-"""mmhall compare."""
+"""The command `mmhall compare`: differences between two runs."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import typer
 
 def compare(
     first: Annotated[Path, typer.Argument(help="Run folder.")],
-    second: Annotated[Path, typer.Argument(help="Another one.")],
+    second: Annotated[Path, typer.Argument(help="Another run folder.")],
 ) -> None:
-    """Say what differs between two runs, in their set-up and in what came out.
+    """Compare set-up and results of two runs.
 
-    Differences are the second run minus the first, paired on the items both answered.
+    Differences are the second run minus the first, paired on the items that both answered.
 
     Example: mmhall compare runs/first runs/second
     """
-    from mmhall.benchmarks.report.compare import compare as compared
+    from mmhall.benchmarks.report.compare import compare as compare_runs
     from mmhall.benchmarks.run.runs import reopen
-    from mmhall.cli.console import aligned
+    from mmhall.cli.console import align_columns
     from mmhall.cli.report import print_sections
 
-    found = compared(reopen(first), reopen(second))
+    comparison = compare_runs(reopen(first), reopen(second))
     print("set-up")
-    if found.setup:
-        rows = [("what", "first", "second"), *found.setup]
-        print(aligned([tuple(cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in row) for row in rows]))
+    if comparison.setup:
+        rows = [("what", "first", "second"), *comparison.setup]
+        print(align_columns([tuple(cell if len(cell) <= 60 else f"{cell[:57]}..." for cell in row) for row in rows]))
     else:
         print("the same")
     print()
-    print_sections(found.sections)
-    for remark in found.remarks:
+    print_sections(comparison.sections)
+    for remark in comparison.remarks:
         print(remark)

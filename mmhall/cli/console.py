@@ -1,4 +1,4 @@
-"""What commands share: progress on stderr, tables on stdout."""
+"""Helpers of several commands: progress bars, tables, and checks of paths."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with count, rate and time left on stderr; yields a function that advances it.
+    """Show a progress bar on stderr; yields a function that advances it by a count.
 
-    Where stderr is no terminal, a line is written at every tenth instead.
+    If stderr is not a terminal, print a line after every tenth instead.
     """
     if not sys.stderr.isatty():
-        yield _lines(what, total)
+        yield _line_progress(what, total)
         return
     from rich.console import Console
     from rich.progress import (
@@ -45,7 +45,7 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: bars.advance(task, count)
 
 
-def _lines(what: str, total: int) -> Callable[[int], None]:
+def _line_progress(what: str, total: int) -> Callable[[int], None]:
     done = 0
 
     def advance(count: int) -> None:
@@ -57,11 +57,11 @@ def _lines(what: str, total: int) -> Callable[[int], None]:
     return advance
 
 
-def some_path(text: str | Path) -> Path:
-    """Read a path to write to; nothing at all would mean the current folder.
+def parse_output_path(text: str | Path) -> Path:
+    """Parse a path to write to; an empty path would mean the current folder.
 
     Raises:
-        OptionError: It is empty.
+        OptionError: The path is empty.
     """
     from mmhall.errors import OptionError
 
@@ -70,11 +70,11 @@ def some_path(text: str | Path) -> Path:
     return Path(text)
 
 
-def writable_picture(path: Path, *, force: bool) -> None:
-    """Refuse a file that no picture can be written to, before anything expensive is done.
+def check_picture_path(path: Path, *, force: bool) -> None:
+    """Check that a picture can be written to a path, before anything expensive is done.
 
     Raises:
-        ImageError: It is there already, its folder does not exist, or its name says no picture format.
+        ImageError: The file exists, its folder does not, or its name has no picture format.
     """
     from mmhall.errors import ImageError
     from mmhall.files import why_not_a_file
@@ -92,11 +92,11 @@ def writable_picture(path: Path, *, force: bool) -> None:
         raise ImageError(f"{path}: cannot be written{f' ({reason})' if reason else ''}; give another name")
 
 
-def tuned_option(text: str | None) -> str | Literal[False] | None:
-    """Read --tuned as `mmhall.load` takes it: a file, "none" for none, left out to look in the usual place.
+def parse_tuned(text: str | None) -> str | Literal[False] | None:
+    """Parse --tuned for `mmhall.load`: a file; "none" becomes False; left out, None: the model's own file.
 
     Raises:
-        DataError: The file is not there.
+        DataError: The file does not exist.
     """
     from mmhall.errors import DataError
     from mmhall.files import why_not_a_file
@@ -109,8 +109,8 @@ def tuned_option(text: str | None) -> str | Literal[False] | None:
     return text
 
 
-def aligned(rows: list[tuple[str, ...]]) -> str:
-    """Align cells in columns, two spaces apart."""
+def align_columns(rows: list[tuple[str, ...]]) -> str:
+    """Align cells in columns with two spaces between them."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

@@ -1,4 +1,4 @@
-"""mmhall export."""
+"""The command `mmhall export`: write the answers of a run for other tools."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Annotated
 
 import typer
 
-from mmhall.cli.console import some_path
+from mmhall.cli.console import parse_output_path
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder of a bench command.")],
+    run: Annotated[Path, typer.Argument(help="Run folder, written by `mmhall bench`.")],
     to: Annotated[
         Path,
         typer.Option(
-            parser=some_path, metavar="FILE", help="File to write; its name ends in .jsonl, .parquet or .csv."
+            parser=parse_output_path, metavar="FILE", help="File to write; its name ends in .jsonl, .parquet or .csv."
         ),
     ],
-    benchmark: Annotated[str | None, typer.Option(help="Only this one's answers.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Export the answers of this benchmark only.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it exists.")] = False,
 ) -> None:
-    """Write a run's answers for other tools, one line for each item and strategy; the run may still be going on.
+    """Write the answers of a run, finished or not, one record for each item and strategy.
 
     Example: mmhall export runs/first --to answers.jsonl
     """

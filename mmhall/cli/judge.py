@@ -1,4 +1,4 @@
-"""mmhall judge."""
+"""The command `mmhall judge`: have answers judged by a model or from a file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,26 @@ KEY = "MMHALL_JUDGE_KEY"
 
 
 def judge(
-    run: Annotated[Path, typer.Argument(help="Run folder of a bench command.")],
-    replies: Annotated[Path | None, typer.Option(help="Take replies from this file: JSON Lines.")] = None,
-    requests: Annotated[Path | None, typer.Option(help="Write the prompts here, to be answered elsewhere.")] = None,
+    run: Annotated[Path, typer.Argument(help="Run folder, written by `mmhall bench`.")],
+    replies: Annotated[Path | None, typer.Option(help="Import replies from this JSON Lines file.")] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="Write the prompts to this file, to be answered elsewhere.")
+    ] = None,
     endpoint: Annotated[str | None, typer.Option(help="Ask the judge at this OpenAI-compatible address.")] = None,
-    model: Annotated[str | None, typer.Option(help="Name of the judge's model there.")] = None,
-    template: Annotated[Path | None, typer.Option(help="Prompt for the judge; by default the benchmark's own.")] = None,
-    benchmark: Annotated[str | None, typer.Option(help="Which one, where a judge scores several of the run.")] = None,
-    judge_name: Annotated[str, typer.Option("--judge", help="Name of the judge whose replies are read.")] = "imported",
+    model: Annotated[str | None, typer.Option(help="Name of the judge's model at that address.")] = None,
+    template: Annotated[
+        Path | None, typer.Option(help="File with the judge's prompt. By default, the benchmark's own.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Benchmark to judge, if the run has several that need a judge.")
+    ] = None,
+    judge_name: Annotated[
+        str, typer.Option("--judge", help="Name of the judge that gave the replies of --replies.")
+    ] = "imported",
     key_from: Annotated[str, typer.Option(help="Environment variable that holds the endpoint's key.")] = KEY,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.")] = 120.0,
 ) -> None:
-    """Have the answers of a run judged, by a model you name or from a file; nothing is sent anywhere otherwise.
+    """Have the answers of a run judged by a model that you name, or import replies; nothing else is sent anywhere.
 
     Example: mmhall judge runs/first --endpoint http://localhost:8000/v1 --model my-judge
     """
@@ -35,9 +43,9 @@ def judge(
     from mmhall.errors import OptionError
 
     sources = {"replies": replies, "requests": requests, "endpoint": endpoint}
-    given = [name for name, value in sources.items() if value is not None]
-    if len(given) != 1:
-        raise OptionError("judge", "source", " and ".join(given) or None, "one of --endpoint, --replies or --requests")
+    chosen = [name for name, value in sources.items() if value is not None]
+    if len(chosen) != 1:
+        raise OptionError("judge", "source", " and ".join(chosen) or None, "one of --endpoint, --replies or --requests")
     if (endpoint is None) != (model is None):
         raise OptionError("judge", "model", model, "given together with --endpoint")
     if not 0 < timeout < float("inf"):
@@ -45,17 +53,17 @@ def judge(
     opened = reopen(run)
     part = judging.part_to_judge(opened, benchmark)
     if replies is not None:
-        _say(judging.import_judgements(opened, part, replies, judge_name))
+        _print_outcome(judging.import_judgements(opened, part, replies, judge_name))
         return
     text = judging.template_of(part.benchmark, template)
     if requests is not None:
-        made = list(judging.requests(opened, part, text))
-        judging.write_requests(made, requests)
+        prompts = list(judging.requests(opened, part, text))
+        judging.write_requests(prompts, requests)
         typer.echo(
-            f"wrote {len(made)} prompts to {requests}; add a reply to each line and give it to --replies", err=True
+            f"wrote {len(prompts)} prompts to {requests}; add a reply to each line and give it to --replies", err=True
         )
     elif endpoint is not None and model is not None:
-        _say(_ask(opened, part, text, (endpoint, model), key_from, timeout))
+        _print_outcome(_ask(opened, part, text, (endpoint, model), key_from, timeout))
 
 
 def _ask(run: Run, part: Part, template: str, judge: tuple[str, str], key_from: str, timeout: float) -> Outcome:
@@ -65,17 +73,17 @@ def _ask(run: Run, part: Part, template: str, judge: tuple[str, str], key_from: 
     from mmhall.benchmarks.run.endpoint import Endpoint
     from mmhall.cli.console import progress
 
-    asked = Endpoint(*judge, key=os.environ.get(key_from, ""), timeout=timeout)
+    server = Endpoint(*judge, key=os.environ.get(key_from, ""), timeout=timeout)
     total = sum(1 for _ in judging.requests(run, part, template))
     try:
         with progress(f"judging {part.benchmark.name}", total) as advance:
-            return judging.judge(run, part, asked, template, advance)
+            return judging.judge(run, part, server, template, advance)
     except KeyboardInterrupt:
         typer.echo("mmhall: stopped; what was judged is kept, the same command goes on from there", err=True)
         raise typer.Exit(2) from None
 
 
-def _say(outcome: Outcome) -> None:
-    known = f", {outcome.known} before" if outcome.known else ""
+def _print_outcome(outcome: Outcome) -> None:
+    before = f", {outcome.known} before" if outcome.known else ""
     failed = f"; {outcome.failed} could not be: the same command asks again" if outcome.failed else ""
-    typer.echo(f"{outcome.added} answers judged by {outcome.judge}{known}{failed}", err=True)
+    typer.echo(f"{outcome.added} answers judged by {outcome.judge}{before}{failed}", err=True)

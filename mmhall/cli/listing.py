@@ -1,4 +1,4 @@
-"""mmhall list."""
+"""The command `mmhall list`: names of strategies, benchmarks and model families."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Annotated
 import typer
 
 
-def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks or models.")]) -> None:
-    """List strategies with what they cost, benchmarks, or model families.
+def list_names(what: Annotated[str, typer.Argument(help="What to list: strategies, benchmarks or models.")]) -> None:
+    """List strategies with their cost, benchmarks, or model families.
 
     Example: mmhall list strategies
     """
     import re
 
     from mmhall.benchmarks import BENCHMARKS
-    from mmhall.cli.console import aligned
+    from mmhall.cli.console import align_columns
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import UnknownNameError
     from mmhall.strategies import heading
 
     if what == "models":
-        print(_models())
+        print(_model_table())
         return
     tables = {"strategies": STRATEGIES, "benchmarks": BENCHMARKS}
     if what not in tables:
@@ -31,15 +31,15 @@ def list_names(what: Annotated[str, typer.Argument(help="strategies, benchmarks 
         title, sections = heading(tables[what], name)
         cost = re.split(r"[.;] |\.$", " ".join(sections.get("Cost", "").split()))[0]
         rows.append((name, title, cost) if what == "strategies" else (name, title))
-    print(aligned(rows))
+    print(align_columns(rows))
     if what == "strategies":
-        print("\nmmhall show NAME tells all of one: formula, options, defaults and their source.")
+        print("\nmmhall show NAME describes one of them: formula, options, defaults and their source.")
 
 
-def _models() -> str:
-    """Write the table of model families, from their adapters."""
+def _model_table() -> str:
+    """Return the table of model families, made from their adapters."""
     from mmhall.adapters import FAMILIES
-    from mmhall.cli.console import aligned
+    from mmhall.cli.console import align_columns
     from mmhall.registry import load_target
 
     rows: list[tuple[str, ...]] = [("FAMILY", "IMAGE COLUMNS", "PLACES OF IMAGE TOKENS", "LIMITS")]
@@ -48,6 +48,6 @@ def _models() -> str:
         where = "cross layers" if "cross" in adapter.image_kinds else "self-attention"
         rows.append((family, where, adapter.grid, adapter.limits or "-"))
     return (
-        f"{aligned(rows)}\n\nAny other family that transformers loads for image-text-to-text is tried as it is, and"
-        "\nrefused with what it lacks; its image tokens have places only where each is a patch of the vision tower."
+        f"{align_columns(rows)}\n\nAny other family that transformers loads for image-text-to-text is tried generically"
+        "\nor refused with the reason; its image tokens have places only if each is a patch of the vision tower."
     )

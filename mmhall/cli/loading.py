@@ -1,4 +1,4 @@
-"""The flags that say how a model is loaded, the same for every command that loads one."""
+"""Flags for loading a model, shared by every command that loads one."""
 
 from __future__ import annotations
 
@@ -13,29 +13,33 @@ from mmhall.models import LoadOptions, parse_assignments
 
 _PANEL = "How the model is loaded"
 _FLAGS: dict[str, tuple[Any, Any, str]] = {
-    "device": (str | None, None, "cpu, cuda, cuda:1, ...; by default a GPU when there is one."),
-    "device_map": (str | None, None, 'Spread it over devices: auto, balanced, or JSON such as {"": "cpu"}.'),
-    "dtype": (str | None, None, "Of the weights, such as float16; by default float32 on a CPU, else bfloat16."),
-    "quantize": (str | None, None, "4bit or 8bit, by bitsandbytes."),
+    "device": (str | None, None, "Device: cpu, cuda, cuda:1, ... By default, a GPU if there is one."),
+    "device_map": (str | None, None, 'Spread the model over devices: auto, balanced, or JSON such as {"": "cpu"}.'),
+    "dtype": (
+        str | None,
+        None,
+        "Data type of the weights, such as float16. By default, float32 on a CPU, else bfloat16.",
+    ),
+    "quantize": (str | None, None, "Quantize by bitsandbytes: 4bit or 8bit."),
     "revision": (str | None, None, "Commit, tag or branch on the hub."),
     "processor": (list[str], [], "Option of the processor, KEY=VALUE, such as max_pixels=200704; repeatable."),
-    "chat_template": (str | None, None, "Template to write prompts with: a Jinja text, or a file."),
-    "trust_remote_code": (bool, False, "Let code that comes with the model run."),
+    "chat_template": (str | None, None, "Chat template: a Jinja text, or a file."),
+    "trust_remote_code": (bool, False, "Run code that comes with the model."),
 }
 _ARTIFACTS = (
     str | None,
     None,
-    'File or folder that `mmhall fit` wrote, or "none"; by default where it puts them with --apply.',
+    'File or folder written by `mmhall fit`, or "none". By default, the model\'s own.',
 )
 
 
 def loads_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command these flags; it gets what they say as its argument `loading`."""
+    """Add these flags to a command; it gets their values as its argument `loading`."""
     return _with_flags(command, {**_FLAGS, "artifacts": _ARTIFACTS})
 
 
 def loads_plain_model(command: Callable[..., None]) -> Callable[..., None]:
-    """Give these flags to a command that uses no strategy: no artifact is looked for."""
+    """Add these flags, but not --artifacts, to a command that uses no artifacts."""
     return _with_flags(command, _FLAGS, artifacts=False)
 
 
@@ -44,12 +48,12 @@ def _with_flags(
 ) -> Callable[..., None]:
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "loading"]
-    flags = [_flag(name, *told) for name, told in declared.items()]
+    flags = [_flag(name, *declaration) for name, declaration in declared.items()]
 
     @wraps(command)
-    def run(**given: Any) -> None:
-        said = {name: given.pop(name) for name in declared}
-        command(**given, loading=LoadOptions(**{**said, **fixed, "processor": parse_assignments(said["processor"])}))
+    def run(**values: Any) -> None:
+        options = {name: values.pop(name) for name in declared}
+        command(**values, loading=LoadOptions(**{**options, **fixed, "processor": keyed(options["processor"])}))
 
     run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}
@@ -57,7 +61,7 @@ def _with_flags(
 
 
 def _flag(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:
-    """Declare a flag as Typer reads it; the model is the command's own."""
+    """Return a flag as a parameter for Typer."""
     decls = ("--trust-remote-code",) if kind is bool else ()
     annotation = Annotated[kind, typer.Option(*decls, help=text, rich_help_panel=_PANEL)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

@@ -1,4 +1,4 @@
-"""What a command asks: a picture and a text, or the messages of a file."""
+"""The request of a command: a picture and a prompt, or a file of messages."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ MessagesFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="JSON list of messages to ask instead of a prompt; paths of pictures in it are relative to it.",
+        help="JSON list of messages to ask instead of a prompt; its picture paths are relative to the file.",
     ),
 ]
 
 
-def asked(image: Path | None, prompt: str | None, messages: Path | None) -> tuple[Images, Prompt]:
+def read_request(image: Path | None, prompt: str | None, messages: Path | None) -> tuple[Images, Prompt]:
     """Open the pictures and read the messages, before a model is loaded.
 
     Args:
-        image: The picture file; with messages, stands where a part of type image brings no picture.
+        image: Picture file; with messages, fills an image part without a picture.
         prompt: The text.
-        messages: The file of messages.
+        messages: File of messages.
 
     Returns:
         Pictures and prompt as `LVLM.generate` takes them.
 
     Raises:
-        PromptError: Something is missing, given twice, or unusable.
+        PromptError: Picture, prompt or messages are missing, given twice, or unusable.
         DataError: The file cannot be read.
         ImageError: A picture cannot be opened.
     """
@@ -47,9 +47,9 @@ def asked(image: Path | None, prompt: str | None, messages: Path | None) -> tupl
         return open_image(image), prompt
     if prompt is not None:
         raise PromptError(f"{messages} holds what is asked, and a prompt is given too; leave one of them out")
-    held = _read(messages)
+    data = _read_list(messages)
     try:
-        conversation, sources = read_messages(held)
+        conversation, sources = read_messages(data)
         sources = [messages.parent / source if isinstance(source, str) else source for source in sources]
         pictures = filled(sources, [] if image is None else [image])
     except PromptError as error:
@@ -57,13 +57,13 @@ def asked(image: Path | None, prompt: str | None, messages: Path | None) -> tupl
     return list(map(open_image, pictures)), conversation
 
 
-def _read(file: Path) -> list[Any]:
+def _read_list(file: Path) -> list[Any]:
     """Read a JSON list."""
     from mmhall.benchmarks.data.reading import read_json
     from mmhall.errors import DataError
 
-    what = 'a JSON list of messages such as {"role": "user", "content": "What is this?"}'
-    held = read_json(file, what)
-    if not isinstance(held, list):
-        raise DataError(f"{file}: holds no list; expected {what}")
-    return held
+    expected = 'a JSON list of messages such as {"role": "user", "content": "What is this?"}'
+    data = read_json(file, expected)
+    if not isinstance(data, list):
+        raise DataError(f"{file}: holds no list; expected {expected}")
+    return data

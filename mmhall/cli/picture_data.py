@@ -1,4 +1,4 @@
-"""Pictures with known objects for a command: those of --data and --images, or scenes drawn for it."""
+"""Pictures with known objects for a command: from --data and --images, or drawn scenes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ DRAWN = "drawn scenes"
 def read_or_draw(
     data: Path | None, images: Path | None, n: int, seed: int, scratch: Path, limit: int | None
 ) -> tuple[PictureSet, str]:
-    """Read the pictures of a data set, or draw some; also say what they are called.
+    """Read the pictures of a data set, or draw scenes; returns the pictures and the name of their source.
 
     Args:
-        data: The data set; None: draw.
-        images: Folder of its pictures; None: its own.
-        n: How many to draw.
-        seed: Of the scenes.
-        scratch: Folder to draw into.
-        limit: Read only the first so many.
+        data: The data set; None: draw scenes.
+        images: Folder of the pictures; None: the folder of the data.
+        n: Number of scenes to draw.
+        seed: Seed of the scenes.
+        scratch: Folder for the scenes.
+        limit: Maximum number of pictures to read; None: all.
 
     Raises:
         DataError: The data or a picture is missing or malformed.
@@ -40,18 +40,18 @@ def read_or_draw(
 
 
 def check_data(command: str, data: Path | None, images: Path | None, what: str, **numbers: int) -> None:
-    """Refuse options that do not fit, before anything expensive is done.
+    """Check options before anything expensive is done.
 
     Args:
-        command: Whose options they are.
-        data: As given.
-        images: As given.
-        what: What the data is to be, in words.
+        command: Name of the command.
+        data: Value of --data.
+        images: Value of --images.
+        what: Description of the expected data.
         **numbers: Options that must be at least 1.
 
     Raises:
-        OptionError: A number is too small, or there is a folder of pictures without data.
-        DataError: Something is not there.
+        OptionError: A number is too small, or --images is given without --data.
+        DataError: A path does not exist.
     """
     from mmhall.errors import DataError, OptionError
     from mmhall.files import why_not_a_file
@@ -68,10 +68,10 @@ def check_data(command: str, data: Path | None, images: Path | None, what: str, 
 
 
 def check_writable(file: Path) -> None:
-    """Refuse a file that cannot be written, before anything expensive is done.
+    """Check that a file can be written, before anything expensive is done.
 
     Raises:
-        DataError: It is a folder, or lies where none can be made.
+        DataError: The path is a folder, or its folder cannot be written to.
     """
     import tempfile
 
@@ -80,8 +80,8 @@ def check_writable(file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=file.parent).close()
-        written = not file.is_dir()
+        writable = not file.is_dir()
     except OSError:
-        written = False
-    if not written:
+        writable = False
+    if not writable:
         raise DataError(f"{file}: cannot be written; choose another file with --out")

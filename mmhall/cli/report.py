@@ -1,4 +1,4 @@
-"""mmhall report."""
+"""The command `mmhall report`: print the results of runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmhall.cli.console import some_path
+from mmhall.cli.console import parse_output_path
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.report.table import Evaluated, Section
@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders of bench commands.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, written by `mmhall bench`.")],
     html: Annotated[
-        Path | None, typer.Option(parser=some_path, metavar="FILE", help="Also write a self-contained page.")
+        Path | None,
+        typer.Option(parser=parse_output_path, metavar="FILE", help="Also write the report as one HTML page."),
     ] = None,
     read_as: Annotated[
         list[str],
-        typer.Option(help="Read the stored answers another way, such as \"pope(rule='official')\"; repeatable."),
+        typer.Option(help="Apply another rule to the stored answers, such as \"pope(rule='official')\"; repeatable."),
     ] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Show what runs found; they may still be going on.
+    """Print the results of runs, finished or not.
 
     Example: mmhall report runs/first --html first.html
     """
@@ -36,10 +37,10 @@ def report(
 
     opened = [reopen(run).read_as(read_as) for run in runs]
     evaluated = [(run, run.evaluate()) for run in opened]
-    for number, (run, found) in enumerate(evaluated):
+    for number, (run, evaluation) in enumerate(evaluated):
         if len(opened) > 1 and not as_json:
             print(f"{'' if number == 0 else chr(10)}== {run.store.path.parent}\n")
-        show(run, found, as_json=as_json)
+        print_run(run, evaluation, as_json=as_json)
     if html is not None:
         try:
             write_page(evaluated, html)
@@ -48,25 +49,25 @@ def report(
         typer.echo(f"wrote {html}", err=True)
 
 
-def show(run: Run, evaluated: Evaluated, *, as_json: bool) -> None:
-    """Print what a run's evaluation found as tables, or as JSON."""
+def print_run(run: Run, evaluated: Evaluated, *, as_json: bool) -> None:
+    """Print the results of a run as tables, or as JSON."""
     import json
 
     from mmhall.benchmarks.report.table import COST, as_data, cost_lines, remarks, sections
-    from mmhall.cli.console import aligned
+    from mmhall.cli.console import align_columns
 
     if as_json:
         print(json.dumps(as_data(evaluated, run.told), indent=1))
         return
     print_sections(sections(evaluated))
-    print(f"cost\n{aligned([COST, *cost_lines(evaluated)])}\n")
+    print(f"cost\n{align_columns([COST, *cost_lines(evaluated)])}\n")
     for remark in remarks(evaluated, run.fitted):
         print(remark)
 
 
 def print_sections(sections: Sequence[Section]) -> None:
-    """Print tables, under each strategy's values the differences from the baseline."""
-    from mmhall.cli.console import aligned
+    """Print tables, with the differences from the baseline below the values of each strategy."""
+    from mmhall.cli.console import align_columns
 
     for section in sections:
         rows = [("strategy", *section.metrics)]
@@ -74,4 +75,4 @@ def print_sections(sections: Sequence[Section]) -> None:
             rows.append((line.strategy, *line.values))
             if any(line.differences):
                 rows.append(("", *line.differences))
-        print(f"{section.title}\n{aligned(rows)}\n")
+        print(f"{section.title}\n{align_columns(rows)}\n")

@@ -1,4 +1,4 @@
-"""mmhall scenes."""
+"""The command `mmhall scenes`: draw pictures with known objects."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from mmhall.cli.console import some_path
+from mmhall.cli.console import parse_output_path
 
 
 def scenes(
     out: Annotated[
-        Path, typer.Option(parser=some_path, metavar="DIR", help="Folder for pictures and annotations.json.")
+        Path,
+        typer.Option(parser=parse_output_path, metavar="DIR", help="Folder to write pictures and annotations.json to."),
     ],
-    n: Annotated[int, typer.Option("--n", help="How many.")] = 500,
+    n: Annotated[int, typer.Option("--n", help="Number of scenes.")] = 500,
     seed: Annotated[int, typer.Option(help="The same seed draws the same scenes, byte for byte.")] = 0,
-    conflict: Annotated[float, typer.Option(help="Share of scenes that break co-occurrence, 0 to 1.")] = 0.5,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite scenes that are there already.")] = False,
+    conflict: Annotated[float, typer.Option(help="Fraction of scenes that break co-occurrence, 0 to 1.")] = 0.5,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing scenes.")] = False,
 ) -> None:
     """Draw pictures with known objects, annotated in COCO's format.
 

@@ -1,4 +1,4 @@
-"""mmhall show."""
+"""The command `mmhall show`: describe a strategy or a benchmark."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _WIDTH, _HEAD = 110, 10
 
 @loads_model
 def show(
-    name: Annotated[str, typer.Argument(help='A strategy, such as vhr or "vhr+vcd", or a benchmark.')],
+    name: Annotated[str, typer.Argument(help='Strategy, such as vhr or "vhr+vcd", or benchmark.')],
     model: Annotated[
-        str | None, typer.Option(help="Also say which values it takes on this model, and where they come from.")
+        str | None, typer.Option(help="Also print the option values on this model, and their sources.")
     ] = None,
-    tuned: Annotated[str | None, typer.Option(help='File of tuned options, or "none"; as in generate.')] = None,
+    tuned: Annotated[str | None, typer.Option(help='File with tuned options, or "none"; as in generate.')] = None,
     *,
     loading: LoadOptions,
 ) -> None:
-    """Show a strategy or a benchmark: its paper, formula or rules, options and how to write it.
+    """Describe a strategy or a benchmark: its paper, formula or rules, options and how to write it.
 
     Example: mmhall show vhr
     """
     from mmhall.benchmarks import BENCHMARKS
-    from mmhall.cli.console import tuned_option
+    from mmhall.cli.console import parse_tuned
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import OptionError
     from mmhall.model_check import check_model
@@ -44,31 +44,31 @@ def show(
     for option, value in loading.non_defaults().items() if model is None else ():
         raise OptionError("show", option, value, "given together with --model")
     if parse(split(name)[0])[0] in set(BENCHMARKS.names()) - set(STRATEGIES.names()):
-        print("\n".join(_benchmark(name, model)))
+        print("\n".join(_describe_benchmark(name, model)))
         return
-    method, options = make_strategy(name), tuned_option(tuned)
+    method, options = make_strategy(name), parse_tuned(tuned)
     if model is not None:
         check_model(model, options, loading)
     for number, part in enumerate(parse(part)[0] for part in split(name)):
         shown = card(part)
         others = [card(other) for other in STRATEGIES.names() if other != part]
         print(*([""] if number else []), shown.title, "", sep="\n")
-        print("\n".join([*_sections(shown), *_options(shown.options), *_use(shown, others)]))
+        print("\n".join([*_sections(shown), *_options(shown.options), *_usage(shown, others)]))
     if model is not None:
-        print("\n".join(_on(model, method, options, loading)))
+        print("\n".join(_values_on_model(model, method, options, loading)))
 
 
-def _benchmark(name: str, model: str | None) -> list[str]:
-    """Tell all of a benchmark."""
+def _describe_benchmark(name: str, model: str | None) -> list[str]:
+    """Return the description of a benchmark."""
     from mmhall.benchmarks import BENCHMARKS, benchmark
     from mmhall.errors import OptionError
     from mmhall.strategies import card
 
     if model is not None:
         raise OptionError("show", "model", model, "left out: a benchmark is the same for every model")
-    asked = benchmark(name)
-    shown = card(asked.name, BENCHMARKS)
-    written = f'{asked.name}, "{asked.name}({shown.options[0].example})"' if shown.options else asked.name
+    chosen = benchmark(name)
+    shown = card(chosen.name, BENCHMARKS)
+    written = f'{chosen.name}, "{chosen.name}({shown.options[0].example})"' if shown.options else chosen.name
     return [
         shown.title,
         "",
@@ -76,7 +76,7 @@ def _benchmark(name: str, model: str | None) -> list[str]:
         *_options(shown.options),
         "",
         _line("Write", written),
-        _line("Data", asked.reads),
+        _line("Data", chosen.reads),
     ]
 
 
@@ -96,15 +96,15 @@ def _options(options: Sequence[OptionHelp]) -> list[str]:
         by_value: dict[str, list[str]] = {}
         for (family, depth), published in option.published.items():
             by_value.setdefault(repr(published), []).append(f"{family} with {depth} layers")
-        told = [option.help] if option.help else []
-        told += [f"Published: {value} for {', '.join(models)}." for value, models in by_value.items()]
-        told += [f"`mmhall tune` tries {', '.join(map(repr, option.tries))}."] if option.tries else []
-        lines += [f"      {line}" for text in told for line in textwrap.wrap(text, _WIDTH - 6)]
+        texts = [option.help] if option.help else []
+        texts += [f"Published: {value} for {', '.join(models)}." for value, models in by_value.items()]
+        texts += [f"`mmhall tune` tries {', '.join(map(repr, option.tries))}."] if option.tries else []
+        lines += [f"      {line}" for text in texts for line in textwrap.wrap(text, _WIDTH - 6)]
     return lines
 
 
-def _use(card: Card, others: Sequence[Card]) -> list[str]:
-    """Say how the strategy is written, and what it does not go with."""
+def _usage(card: Card, others: Sequence[Card]) -> list[str]:
+    """Return how to write the strategy, and what it cannot be combined with."""
     written = [card.name]
     if card.options:
         shown = next((option for option in card.options if option.general != ""), card.options[0])
@@ -122,22 +122,26 @@ def _use(card: Card, others: Sequence[Card]) -> list[str]:
     lines = ["", _line("Write", ", ".join(written))]
     for claim in sorted(card.claims):
         rivals = [other.name for other in others if claim in other.claims]
-        told = f"{claim}: cannot be combined with {', '.join(rivals)}" if rivals else f"{claim}: nothing else does"
-        lines.append(_line("Claims", told))
+        note = (
+            f"{claim}: cannot be combined with {', '.join(rivals)}"
+            if rivals
+            else f"{claim}: no other strategy claims it"
+        )
+        lines.append(_line("Claims", note))
     lines.append(_line("Refuses", card.refuses or "no model"))
     return lines
 
 
-def _on(model: str, method: Strategy, tuned: object, loading: LoadOptions) -> list[str]:
-    """Say what a strategy takes on one model."""
+def _values_on_model(model: str, method: Strategy, tuned: object, loading: LoadOptions) -> list[str]:
+    """Return the option values of a strategy on a model, and their sources."""
     import mmhall
 
     lvlm = mmhall.load(model, tuned=tuned, **loading.arguments())  # type: ignore[arg-type]
     fitted, lines = method.fitted(lvlm.adapter), ["", f"On {model}: {method.fitted(lvlm.adapter)}"]
     for option, origin in method.origins(lvlm.adapter).items():
-        part, _, own = option.rpartition(".")
+        part, _, name = option.rpartition(".")
         options = fitted.options()[part] if part else fitted.options()
-        lines.append(f"  {option}={options[own]!r}: {origin}")
+        lines.append(f"  {option}={options[name]!r}: {origin}")
     return lines
 
 

@@ -1,20 +1,18 @@
-"""mmhall bench speed: times on a random model, instead of quality on data."""
+"""The command `mmhall speed`: measure what probes, edits and strategies cost on this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import typer
 
 
-def speed(names: Sequence[str], given: Mapping[str, object], *, as_json: bool) -> None:
-    """Time every variant on this machine.
+def speed(as_json: Annotated[bool, typer.Option("--json", help="Print the times as JSON.")] = False) -> None:
+    """Measure the cost of reading and editing attention and of every strategy, on a random model.
 
-    Args:
-        names: Benchmarks asked for, speed among them.
-        given: Options that only other benchmarks have.
-        as_json: Print data instead of tables.
+    Times and memory are given relative to plain transformers.
 
-    Raises:
-        OptionError: Other benchmarks or their options are given.
+    Example: mmhall speed
     """
     import json
     from dataclasses import asdict
@@ -23,14 +21,8 @@ def speed(names: Sequence[str], given: Mapping[str, object], *, as_json: bool) -
     import torch
 
     from mmhall.benchmarks.timing import grouping, speed as timing
-    from mmhall.cli.console import aligned, progress
-    from mmhall.errors import OptionError
+    from mmhall.cli.console import align_columns, progress
 
-    if len(names) > 1:
-        raise OptionError("bench", "benchmarks", " ".join(names), "speed alone, or others without it")
-    for option, value in given.items():
-        if value not in (None, []):
-            raise OptionError("bench speed", option, value, "left out: it times every strategy on its own model")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = timing.LARGE if device == "cuda" else timing.SMALL
     with progress("timing", timing.runs()) as advance:
@@ -40,8 +32,8 @@ def speed(names: Sequence[str], given: Mapping[str, object], *, as_json: bool) -
     if as_json:
         print(json.dumps({"variants": list(map(asdict, costs)), "grouping": list(map(asdict, gains))}, indent=1))
         return
-    print(aligned(timing.table(costs)))
-    print(f"\n{aligned(grouping.table(gains))}\n\n{grouping.told()}.")
+    print(align_columns(timing.table(costs)))
+    print(f"\n{align_columns(grouping.table(gains))}\n\n{grouping.told()}.")
     day = datetime.now(timezone.utc).date()
     print(f"\nTime and memory over transformers' own: median and range of {timing.TURNS} turns; {timing.told(size)}.")
     print(f"{day}, {timing.machine(device)}")

@@ -1,4 +1,4 @@
-"""mmhall tune."""
+"""The command `mmhall tune`: choose layers and strengths of a strategy for a model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmhall.cli.console import some_path
+from mmhall.cli.console import parse_output_path
 from mmhall.cli.loading import loads_model
 from mmhall.models import LoadOptions
 
@@ -17,27 +17,29 @@ if TYPE_CHECKING:
 
 @loads_model
 def tune(
-    strategy: Annotated[str, typer.Argument(help='Such as vhr, "vhr+vcd", or "vhr(layers=\'50%:\')".')],
-    model: Annotated[str, typer.Option(help="embedded, a folder, or a hub id.")] = "embedded",
-    n: Annotated[int, typer.Option("--n", help="Pictures: scenes to draw, or the first of --data.")] = 60,
-    seed: Annotated[int, typer.Option(help="Seeds scenes, questions, and the halves.")] = 1000,
-    data: Annotated[Path | None, typer.Option(help="COCO detection file; by default scenes are drawn.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of its pictures; by default the file's own.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Most tokens a caption may have.")] = 128,
-    batch_size: Annotated[int, typer.Option(help="Items decoded together.")] = 16,
+    strategy: Annotated[str, typer.Argument(help='Strategy, such as vhr, "vhr+vcd", or "vhr(layers=\'50%:\')".')],
+    model: Annotated[str, typer.Option(help="Model to load: embedded, a folder, or a hub id.")] = "embedded",
+    n: Annotated[int, typer.Option("--n", help="Number of pictures, from drawn scenes or from --data.")] = 60,
+    seed: Annotated[int, typer.Option(help="Seed of scenes, questions, and the two halves.")] = 1000,
+    data: Annotated[Path | None, typer.Option(help="COCO detection file. By default, scenes are drawn.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder with the pictures of --data. By default, the file's folder.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Maximum number of tokens in a caption.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Number of items to decode together.")] = 16,
     out: Annotated[
-        Path, typer.Option(parser=some_path, metavar="FILE", help="File to write, to be given with --tuned.")
+        Path, typer.Option(parser=parse_output_path, metavar="FILE", help="File to write, for --tuned.")
     ] = Path("tuned.json"),
     apply: Annotated[
-        bool, typer.Option("--apply", help="Write where the model is looked for when loaded: used from now on.")
+        bool, typer.Option("--apply", help="Write to the model's own file: loaded with the model from now on.")
     ] = False,
     *,
     loading: LoadOptions,
 ) -> None:
     """Choose a strategy's layers and strengths for a model, on pictures with known objects.
 
-    One half of the pictures is searched, the other says whether it helps. What is found is written to --out; it is
-    used wherever that file is named, or everywhere with --apply. The same command goes on with a stopped search.
+    The search uses one half of the pictures; the other half tests whether the result helps. The result is written to
+    --out, for use with --tuned; with --apply, it is used from now on. The same command continues a stopped search.
 
     Example: mmhall tune vhr --model embedded --n 60
     """
@@ -66,49 +68,49 @@ def tune(
         lvlm = mmhall.load(model, tuned=False, **loading.arguments())
         identity = lvlm.identity()
         started(file, lvlm.adapter, identity)
-        told = {"source": source, "digest": pictures.digest, "seed": seed}
-        told |= {"n": len(pictures.pictures), "max_new_tokens": max_new_tokens}
+        facts = {"source": source, "digest": pictures.digest, "seed": seed}
+        facts |= {"n": len(pictures.pictures), "max_new_tokens": max_new_tokens}
         sheets = tuning.halves(pictures, seed, max_new_tokens)
-        about = {"mmhall": mmhall.__version__, "strategy": str(method), **identity, **told}
-        log = TuningLog(file.with_name(f"{file.name}.part"), about)
+        setup = {"mmhall": mmhall.__version__, "strategy": str(method), **identity, **facts}
+        log = TuningLog(file.with_name(f"{file.name}.part"), setup)
         with progress(f"tuning {method}", tuning.expected(method, sheets)) as advance:
-            found = tuning.tune(lvlm, method, sheets, batch_size=batch_size, progress=advance, log=log)
-    _show(found)
-    for path in [file, *([place(model)] if not apply and _wanted(found, model) else [])]:
-        held = started(path, lvlm.adapter, identity)
-        held["strategies"][method.tuned_as] = entry(found, told)
-        write(path, held)
-        print(f"\nwrote {path}\n{_use(model, strategy, path, usual=path != out)}")
+            result = tuning.tune(lvlm, method, sheets, batch_size=batch_size, progress=advance, log=log)
+    _print_result(result)
+    for path in [file, *([place(model)] if not apply and _confirm_use(result, model) else [])]:
+        content = started(path, lvlm.adapter, identity)
+        content["strategies"][method.tuned_as] = entry(result, facts)
+        write(path, content)
+        print(f"\nwrote {path}\n{_usage(model, strategy, path, usual=path != out)}")
     log.close()
 
 
-def _wanted(found: Tuned, model: str) -> bool:
-    """Ask whether what helps is to be used from now on, where somebody is there to be asked."""
+def _confirm_use(result: Tuned, model: str) -> bool:
+    """Ask whether to use the values from now on, if they help and stdin is a terminal."""
     import sys
 
-    asked = found.over_greedy.low > 0 and sys.stdin.isatty()
-    return asked and typer.confirm(f"\nUse these values for {model} from now on, unless told otherwise?")
+    can_ask = result.over_greedy.low > 0 and sys.stdin.isatty()
+    return can_ask and typer.confirm(f"\nUse these values for {model} from now on?")
 
 
-def _show(found: Tuned) -> None:
-    """Print every candidate, the comparison on the other half, and the verdict."""
+def _print_result(result: Tuned) -> None:
+    """Print all candidates, the comparison on the other half, and the verdict."""
     from mmhall.benchmarks.report.tuning import COLUMNS, gain_text, held_lines, sheet_text, tried_lines
     from mmhall.benchmarks.tune.objective import OBJECTIVE
-    from mmhall.cli.console import aligned
+    from mmhall.cli.console import align_columns
 
     print(f"objective: {OBJECTIVE}; percent\n")
-    print(f"search: {sheet_text(found.searched)}\n{aligned([COLUMNS, *tried_lines(found)])}\n")
-    print(f"other half: {sheet_text(found.held)}\n{aligned([COLUMNS[:-1], *held_lines(found)])}\n")
-    print(f"chosen minus greedy    {gain_text(found.over_greedy)}")
-    print(f"chosen minus defaults  {gain_text(found.over_default)}")
+    print(f"search: {sheet_text(result.searched)}\n{align_columns([COLUMNS, *tried_lines(result)])}\n")
+    print(f"other half: {sheet_text(result.held)}\n{align_columns([COLUMNS[:-1], *held_lines(result)])}\n")
+    print(f"chosen minus greedy    {gain_text(result.over_greedy)}")
+    print(f"chosen minus defaults  {gain_text(result.over_default)}")
     print("\n* chosen: of the candidates within one standard error of the best, the nearest to the defaults, then the")
     print("weakest. changed: answers that differ from greedy's. Brackets: 95 %, paired bootstrap by picture.")
-    print(f"\n{found.chosen.method}: {found.verdict}")
+    print(f"\n{result.chosen.method}: {result.verdict}")
 
 
-def _use(model: str, strategy: str, file: Path, *, usual: bool) -> str:
-    """Say how to use what was written."""
+def _usage(model: str, strategy: str, file: Path, *, usual: bool) -> str:
+    """Return how to use the file; `usual`: it is the model's own file."""
     if usual:
-        told = f'mmhall.load("{model}") and `--model {model}` use it for {strategy} from now on'
-        return f"{told}; with tuned=False and `--tuned none` they do not"
+        usage = f'mmhall.load("{model}") and `--model {model}` use it for {strategy} from now on'
+        return f"{usage}; with tuned=False and `--tuned none` they do not"
     return f'use it with mmhall.load("{model}", tuned="{file}") or `--model {model} --tuned {file}`'

@@ -312,10 +312,9 @@ class TestBadInput:
         (tmp_path / "folder.png").mkdir()
         assert "cannot be written" in refused(*asked, tmp_path / "folder.png")
 
-    def test_speed_is_timed_alone(self, refused, tmp_path):
-        assert "speed alone" in refused("bench", "speed", "pope")
-        assert "strategy must be left out" in refused("bench", "speed", "--strategy", "vcd")
-        assert "out must be left out" in refused("bench", "speed", "--out", tmp_path)
+    def test_speed_is_a_command_of_its_own(self, refused):
+        for arguments in (["speed"], ["speed", "pope", "--strategy", "vcd"]):
+            assert "speed is a command of its own now; run `mmhall speed`" in refused("bench", *arguments)
 
     def test_a_benchmark_without_a_run_folder(self, refused):
         assert "out must be a run folder" in refused("bench", "pope")

@@ -35,7 +35,6 @@ def test_what_cannot_be_is_one_line(refused, model_folder, picture_file):
     assert "device must be left out" in refused(*asked, "--device", "cpu", "--device-map", "auto")
     assert "chat template cannot be read" in refused(*asked, "--chat-template", "none.jinja")
     assert "given together with --model" in refused("show", "vcd", "--dtype", "float16")
-    assert "left out" in refused("bench", "speed", "--dtype", "float16")
 
 
 def test_a_run_is_resumed_with_the_same_ones_only(cli, refused, model_folder):

@@ -11,7 +11,7 @@ from gradio_client.exceptions import AppError
 
 import mmhall
 from mmhall.demo.probe import as_data, probe
-from mmhall.demo.words import named
+from mmhall.demo.words import named_objects
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def test_a_comparison_is_what_generate_says(client, embedded, scene, picture):
         assert column["tokens"] == answer.usage.new_tokens
         assert column["seconds"] > 0
         assert column["ratio"] > 0
-        assert column["objects"] == named(answer.text)
+        assert column["objects"] == named_objects(answer.text)
         assert column["hallucinated"] == [name for name in column["objects"] if name not in present]
         assert column["error"] == ""
 

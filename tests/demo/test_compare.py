@@ -7,7 +7,7 @@ from time import perf_counter, sleep
 
 import pytest
 
-from mmhall.demo.compare import Column, compare, ratio
+from mmhall.demo.compare import Column, compare, time_ratio
 from mmhall.errors import MmhallError
 from mmhall.generation._streaming import Stream
 from mmhall.strategies import strategy
@@ -51,8 +51,8 @@ def test_time_is_that_of_a_columns_own_steps(embedded, scene, monkeypatch):
     *_, columns = compare(embedded, scene.image, PROMPT, methods("greedy", "beam"), max_new_tokens=4)
     assert sum(column.seconds for column in columns) + sum(waits) < perf_counter() - began
     for column in columns:
-        assert 0 < column.reading < column.seconds
-        assert ratio(column, columns[0]) > 0
+        assert 0 < column.prefill_seconds < column.seconds
+        assert time_ratio(column, columns[0]) > 0
 
 
 def test_columns_grow_together(embedded, scene):
@@ -85,10 +85,10 @@ def test_all_may_fail(embedded, scene):
 def test_who_leaves_keeps_what_was_said(embedded, scene, steps):
     asked, threads = iter(range(10_000)), own_threads()
 
-    def left():
+    def should_stop():
         return next(asked) > 3 * steps  # asked before each round and each step of two columns
 
-    *_, columns = compare(embedded, scene.image, PROMPT, methods("greedy", "vcd"), left, max_new_tokens=48)
+    *_, columns = compare(embedded, scene.image, PROMPT, methods("greedy", "vcd"), should_stop, max_new_tokens=48)
     for column in columns:
         alone = embedded.generate(scene.image, PROMPT, column.strategy, max_new_tokens=48).text
         assert column.state == "stopped"
@@ -114,8 +114,11 @@ def test_who_closes_early_leaves_no_threads(embedded, scene):
 
 def test_a_ratio_is_of_times_per_token():
     """Of the steps after the one in which the prompt is read: 9 in 0.9 seconds against 4 in 0.8."""
-    first, slow = Column("a", steps=10, seconds=1.0, reading=0.1), Column("b", steps=5, seconds=1.0, reading=0.2)
-    assert ratio(first, first) == 1
-    assert ratio(slow, first) == pytest.approx(2)
-    assert ratio(Column("c"), first) is None
-    assert ratio(first, Column("c")) is None
+    first, slow = (
+        Column("a", steps=10, seconds=1.0, prefill_seconds=0.1),
+        Column("b", steps=5, seconds=1.0, prefill_seconds=0.2),
+    )
+    assert time_ratio(first, first) == 1
+    assert time_ratio(slow, first) == pytest.approx(2)
+    assert time_ratio(Column("c"), first) is None
+    assert time_ratio(first, Column("c")) is None

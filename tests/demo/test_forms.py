@@ -6,13 +6,13 @@ import gradio as gr
 import pytest
 
 from mmhall.decoders import STRATEGIES
-from mmhall.demo.forms import component, fields, offered, values_of, written
-from mmhall.demo.runs_tab import sorted_out
+from mmhall.demo.forms import list_choices, make_component, option_fields, values_of, write_spec
+from mmhall.demo.runs_tab import split_usable
 from mmhall.errors import CompositionError, DataError, MmhallError, OptionError
 from mmhall.options import rules
 from mmhall.strategies import strategy
 
-NAMES = offered(())
+NAMES = list_choices(())
 OPTIONS = [(name, option) for name in NAMES for option, rule in rules(STRATEGIES.load(name)).items() if not rule.opens]
 
 
@@ -49,40 +49,40 @@ def adapter(embedded):
 
 def test_every_strategy_is_offered_that_opens_nothing():
     assert set(STRATEGIES.names()) - set(NAMES) == {"cgd"}
-    assert offered(("cgd(clip='x')", "vcd")) == [*NAMES, "cgd(clip='x')"]
+    assert list_choices(("cgd(clip='x')", "vcd")) == [*NAMES, "cgd(clip='x')"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fields_left_alone_write_the_bare_name(adapter, name):
-    known = fields([name], adapter)
+    known = option_fields([name], adapter)
     values = values_of(name, [name], known)
-    assert values == [field.usual for field in known]
-    assert written([name], known, values) == name
-    assert written([name], known, [None] * len(known)) == name
+    assert values == [field.default for field in known]
+    assert write_spec([name], known, values) == name
+    assert write_spec([name], known, [None] * len(known)) == name
     assert [field.option for field in known] == [option for owner, option in OPTIONS if owner == name]
 
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
 def test_one_field_at_a_time_makes_the_round_trip(adapter, name, option):
-    known = fields([name], adapter)
+    known = option_fields([name], adapter)
     (changed,) = [field for field in known if field.option == option]
     value = another(changed.rule)
     typed = repr(value) if isinstance(value, tuple) else value
-    spec = written([name], known, [typed if field is changed else field.usual for field in known])
+    spec = write_spec([name], known, [typed if field is changed else field.default for field in known])
     assert spec == str(strategy(name, **{option: value}))
     assert spec != name
     again = values_of(spec, [name], known)
-    assert again == [value if field is changed else field.usual for field in known]
-    assert written([name], known, again) == spec
+    assert again == [value if field is changed else field.default for field in known]
+    assert write_spec([name], known, again) == spec
 
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
 def test_a_field_out_of_bounds_is_refused(adapter, name, option):
-    known = fields([name], adapter)
+    known = option_fields([name], adapter)
     (changed,) = [field for field in known if field.option == option]
     for bad in unallowed(changed.rule):
         with pytest.raises(OptionError):
-            written([name], known, [bad if field is changed else field.usual for field in known])
+            write_spec([name], known, [bad if field is changed else field.default for field in known])
 
 
 @pytest.mark.parametrize(
@@ -96,42 +96,42 @@ def test_a_field_out_of_bounds_is_refused(adapter, name, option):
     ],
 )
 def test_compositions_make_the_round_trip(adapter, parts, spec):
-    known = fields(parts, adapter)
+    known = option_fields(parts, adapter)
     assert {field.part for field in known} == {0, 1}
-    assert written(parts, known, values_of(spec, parts, known)) == spec
+    assert write_spec(parts, known, values_of(spec, parts, known)) == spec
 
 
 @pytest.mark.parametrize("spec", ["vcd", "vdd+vhr", "", "vhr(alpha=-1)+vdd", "(((", "vhr(", "no such one+vdd"])
 def test_a_spec_of_something_else_leaves_the_usual_values(adapter, spec):
-    known = fields(["vhr", "vdd"], adapter)
-    assert values_of(spec, ["vhr", "vdd"], known) == [field.usual for field in known]
+    known = option_fields(["vhr", "vdd"], adapter)
+    assert values_of(spec, ["vhr", "vdd"], known) == [field.default for field in known]
 
 
 def test_what_cannot_be_combined_is_refused_when_written(adapter):
-    known = fields(["vcd", "vdd"], adapter)
-    spec = written(["vcd", "vdd"], known, [field.usual for field in known])
+    known = option_fields(["vcd", "vdd"], adapter)
+    spec = write_spec(["vcd", "vdd"], known, [field.default for field in known])
     with pytest.raises(CompositionError):
         strategy(spec)
 
 
 def test_an_owned_strategy_keeps_what_it_opens(adapter, clip):
     owned = str(strategy("cgd", clip=str(clip)))
-    known = fields([owned], adapter)
+    known = option_fields([owned], adapter)
     assert "clip" not in {field.option for field in known}
-    assert written([owned], known, values_of(owned, [owned], known)) == owned
+    assert write_spec([owned], known, values_of(owned, [owned], known)) == owned
 
 
 @pytest.mark.parametrize("parts", [["no such one"], ["vcd(alpha=-1)"], ["vcd("]])
 def test_fields_of_nothing_are_refused(adapter, parts):
     with pytest.raises(MmhallError):
-        fields(parts, adapter)
+        option_fields(parts, adapter)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_option_has_a_field_that_says_what_it_is(adapter, name):
-    for field in fields([name], adapter):
+    for field in option_fields([name], adapter):
         with gr.Blocks():
-            made = component(field, field.usual, (0, field.option))
+            made = make_component(field, field.default, (0, field.option))
         assert made.label == f"{name}: {field.option}"
         assert field.rule.told() in made.info
         assert isinstance(made, gr.Dropdown | gr.Checkbox | gr.Slider | gr.Number | gr.Textbox)
@@ -139,7 +139,7 @@ def test_each_option_has_a_field_that_says_what_it_is(adapter, name):
 
 def test_strategies_of_a_run_that_visitors_may_not_ask_for_are_left_out(clip):
     owned = str(strategy("cgd", clip=str(clip)))
-    assert sorted_out(["greedy", owned, "vcd"], ()) == (["greedy", "vcd"], [owned])
-    assert sorted_out([owned], (owned,)) == ([owned], [])
+    assert split_usable(["greedy", owned, "vcd"], ()) == (["greedy", "vcd"], [owned])
+    assert split_usable([owned], (owned,)) == ([owned], [])
     with pytest.raises(DataError, match="none of this run's strategies"):
-        sorted_out([owned], ())
+        split_usable([owned], ())

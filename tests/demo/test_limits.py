@@ -170,7 +170,7 @@ def test_no_event_of_the_page_breaks_over_what_it_gets(visitor, image):
             assert plainly_refused(reply)
         drawn = visitor.ask(event, [None, [], []], {"column": 1, "word": 0})
         assert drawn.error is None
-        assert "mm-gaze" in drawn.raw
+        assert "mm-saliency" in drawn.raw
         for some in ([99], [-1], ["x"], "x", [None], [1e300]):
             for sent in ([None, some, []], [None, [], some]):
                 assert plainly_refused(visitor.ask(event, sent, {"column": 0, "word": 0}))
@@ -236,9 +236,9 @@ def test_a_long_queue_turns_people_away_and_serves_the_others(page_url, image, r
 def test_a_strategy_that_opens_something_is_the_owners_to_offer(spec):
     with pytest.raises(OptionError, match="left to the owner"):
         limits.strategies([spec])
-    assert limits.strategies([spec], owned=["cgd(clip='/etc')"]) == (strategy(spec),)
+    assert limits.strategies([spec], owner_specs=["cgd(clip='/etc')"]) == (strategy(spec),)
     with pytest.raises(OptionError, match="left to the owner"):
-        limits.strategies([spec.replace("etc", "usr")], owned=["cgd(clip='/etc')"])
+        limits.strategies([spec.replace("etc", "usr")], owner_specs=["cgd(clip='/etc')"])
 
 
 @pytest.mark.parametrize("specs", BAD_STRATEGIES, ids=lambda specs: str(specs)[:30])

@@ -15,7 +15,7 @@ from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.benchmarks.scenes import make_scene
 from mmhall.benchmarks.scenes.world import NAMES, are_partners
 from mmhall.demo.probe import COMMON, MOST, as_data, default_objects, percent, probe, probe_html
-from mmhall.demo.scenes import bundled
+from mmhall.demo.scenes import bundled_scenes
 from tests.demo.visitor import as_file
 
 pytestmark = pytest.mark.slow
@@ -95,7 +95,7 @@ def test_who_leaves_keeps_what_was_said(embedded, scene, present, batches):
     objects = default_objects(present)[:6]  # two batches a strategy
     methods = [mmhall.strategy("greedy"), mmhall.strategy("vcd")]
     asked = iter(range(100))
-    *_, table = probe(embedded, scene.image, objects, methods, present, left=lambda: next(asked) >= batches)
+    *_, table = probe(embedded, scene.image, objects, methods, present, should_stop=lambda: next(asked) >= batches)
     states = {0: ["stopped"] * 2, 1: ["stopped"] * 2, 2: ["done", "stopped"], 3: ["done", "stopped"], 4: ["done"] * 2}
     assert [column.state for column in table.columns] == states[batches]
     assert sum(len(column.cells) for column in table.columns) == (0, 4, 6, 10, 12)[batches]
@@ -114,18 +114,18 @@ def test_each_cell_is_what_the_strategy_says_and_chooses_alone(embedded, scene, 
             alone = embedded.generate(scene.image, question, column.strategy, max_new_tokens=8)
             chosen = embedded.choose(scene.image, question, ("yes", "no"), strategy=column.strategy)
             assert cell.text == alone.text
-            assert cell.said == parse_strict(alone.text)
+            assert cell.label == parse_strict(alone.text)
             assert cell.probability == pytest.approx(chosen.probabilities[0], abs=1e-4)
-            assert cell.right is ((cell.said == "yes") == (name in present))
+            assert cell.right is ((cell.label == "yes") == (name in present))
 
 
 def test_sums_are_those_of_the_cells(tables, present):
     table = last(tables)
     assert table.present == tuple(name in present for name in table.objects)
     for column in table.columns:
-        said = [cell.said for cell in column.cells]
+        said = [cell.label for cell in column.cells]
         truth = ["yes" if name in present else "no" for name in table.objects]
-        assert column.known == len(table.objects)
+        assert column.judged == len(table.objects)
         assert column.right == sum(a == b for a, b in zip(said, truth, strict=True))
         assert column.yes_ratio == said.count("yes") / len(said)
 
@@ -196,7 +196,7 @@ def truths(html):
 
 
 def test_of_ones_own_picture_only_what_was_offered_is_known(visitor):
-    image = bundled()[4].scene.image
+    image = bundled_scenes()[4].scene.image
     turned = image.rotate(180)
     specs, picture = ["greedy", "vdd", "vcd", "vhr"], as_file(visitor.upload(turned))
     run, ask, own = (visitor.event(name)["id"] for name in ("answer", "answer_1", "own"))
@@ -211,7 +211,7 @@ def test_of_ones_own_picture_only_what_was_offered_is_known(visitor):
     other = next(name for name in COMMON if name not in offered)
     told = truths(visitor.ask(ask, [None, picture, ", ".join((*offered, other)), [ticked], None, 2, *specs]).data[0])
     assert told == {ticked: "yes", **dict.fromkeys((*unticked, other), "not known")}
-    assert visitor.ask(visitor.event("_judged")["id"], [None, None]).error is None  # as when something is ticked
+    assert visitor.ask(visitor.event("judge_ticked")["id"], [None, None]).error is None  # as when something is ticked
     told = truths(visitor.ask(ask, [None, picture, ", ".join((*offered, other)), [ticked], None, 2, *specs]).data[0])
     assert told == {ticked: "yes", **dict.fromkeys(unticked, "no"), other: "not known"}
     assert len(unticked) > 0
@@ -229,7 +229,7 @@ def test_of_ones_own_picture_only_what_was_offered_is_known(visitor):
 
 
 def test_where_nothing_is_ticked_common_objects_are_suggested(visitor):
-    suggest = visitor.event("suggested")["id"]
+    suggest = visitor.event("suggest_objects")["id"]
     assert visitor.ask(suggest, [[], None]).value == ", ".join(COMMON[:6])
 
 
@@ -244,7 +244,7 @@ def test_names_are_escaped(embedded, scene):
 def test_a_failing_strategy_leaves_its_reason_and_the_others_go_on(embedded, scene):
     methods = [mmhall.strategy("cgd"), mmhall.strategy("greedy")]
     broken, whole = last(probe(embedded, scene.image, ("cup", "dog"), methods, ("cup",))).columns
-    assert (broken.state, broken.cells, broken.known, broken.yes_ratio) == ("failed", (), 0, None)
+    assert (broken.state, broken.cells, broken.judged, broken.yes_ratio) == ("failed", (), 0, None)
     assert broken.error.startswith("cgd: clip must be")
     assert whole.state == "done"
     html = probe_html(last(probe(embedded, scene.image, ("cup", "dog"), methods, ("cup",))))
@@ -265,7 +265,7 @@ def test_a_model_that_fails_fails_its_column_only(scene):
 def test_neither_yes_nor_no_is_wrong_and_shown_as_said(llava, pictures):
     table = last(probe(llava, pictures[0], ("cup", "dog"), [mmhall.strategy("greedy")], ("cup",)))
     cells = table.columns[0].cells
-    assert [cell.said for cell in cells] == [None, None]
+    assert [cell.label for cell in cells] == [None, None]
     assert [cell.right for cell in cells] == [False, False]
     html = probe_html(table)
     for cell in cells:
@@ -286,9 +286,9 @@ def test_data_is_what_the_table_shows(tables):
     assert [entry["name"] for entry in data["objects"]] == list(table.objects)
     for told, column in zip(data["strategies"], table.columns, strict=True):
         assert told["strategy"] == column.strategy
-        assert [a["says"] for a in told["answers"]] == [cell.said for cell in column.cells]
+        assert [a["says"] for a in told["answers"]] == [cell.label for cell in column.cells]
         assert [a["yes_probability"] for a in told["answers"]] == [cell.probability for cell in column.cells]
-        assert (told["right"], told["known"], told["yes_ratio"]) == (column.right, column.known, column.yes_ratio)
+        assert (told["right"], told["known"], told["yes_ratio"]) == (column.right, column.judged, column.yes_ratio)
     assert [entry["answers"] for entry in as_data(tables[0])["strategies"]] == [[]] * len(SPECS)
 
 

@@ -19,9 +19,9 @@ from mmhall.demo.runs import (
     disagreements,
     disagreements_html,
     filters,
-    found,
+    list_runs,
     load,
-    nothing_found,
+    no_runs_notice,
     open_run,
     overview,
 )
@@ -82,26 +82,26 @@ def visibilities_of(item, contested):
 
 class TestFinding:
     def test_runs_are_found_newest_first(self, runs_root):
-        assert found(runs_root) == ["first", "group/begun"]
+        assert list_runs(runs_root) == ["first", "group/begun"]
 
     def test_answers_that_are_only_logged_make_a_run_newer(self, own_root):
         os.utime(own_root / "first" / "run.sqlite", (5, 5))
         os.utime(own_root / "group" / "begun" / "run.sqlite", (3, 3))
-        assert found(own_root) == ["first", "group/begun"]
+        assert list_runs(own_root) == ["first", "group/begun"]
         log = own_root / "group" / "begun" / "run.sqlite-wal"
         log.write_bytes(b"")
-        assert found(own_root) == ["first", "group/begun"]
+        assert list_runs(own_root) == ["first", "group/begun"]
         log.write_bytes(b"x")
-        assert found(own_root) == ["group/begun", "first"]
+        assert list_runs(own_root) == ["group/begun", "first"]
 
     def test_the_root_may_be_a_run(self, runs_root):
-        assert found(runs_root / "first") == ["."]
+        assert list_runs(runs_root / "first") == ["."]
         assert open_run(runs_root / "first", ".").strategies == STRATEGIES
 
     def test_no_deeper_than_three_folders(self, own_root):
         shutil.copytree(own_root / "first", own_root / "a" / "b" / "three")
         shutil.copytree(own_root / "first", own_root / "a" / "b" / "c" / "four")
-        assert sorted(found(own_root)) == ["a/b/three", "first", "group/begun"]
+        assert sorted(list_runs(own_root)) == ["a/b/three", "first", "group/begun"]
 
     def test_links_are_not_followed(self, own_root, runs_root):
         (own_root / "out").symlink_to(runs_root / "first")
@@ -111,24 +111,24 @@ class TestFinding:
         (own_root / "log").mkdir()
         shutil.copy(runs_root / "first" / "run.sqlite", own_root / "log")
         (own_root / "log" / "run.sqlite-wal").symlink_to(own_root / "elsewhere")
-        assert sorted(found(own_root)) == ["first", "group/begun"]
+        assert sorted(list_runs(own_root)) == ["first", "group/begun"]
         for name in ("out", "loop/first", "file", "log"):
             with pytest.raises(RunError, match="there is no run called"):
                 open_run(own_root, name)
 
     def test_the_root_itself_may_be_a_link(self, runs_root, tmp_path):
         (tmp_path / "link").symlink_to(runs_root)
-        assert found(tmp_path / "link") == ["first", "group/begun"]
+        assert list_runs(tmp_path / "link") == ["first", "group/begun"]
         assert open_run(tmp_path / "link", "first").strategies == STRATEGIES
 
     def test_folders_named_to_deceive_or_closed_are_passed_over(self, own_root):
         shutil.copytree(own_root / "group" / "begun", own_root / "two\nlines")
         (own_root / "run.sqlite").mkdir()
-        assert sorted(found(own_root)) == ["first", "group/begun"]
+        assert sorted(list_runs(own_root)) == ["first", "group/begun"]
 
     def test_no_folder_no_runs(self, tmp_path):
-        assert found(tmp_path) == found(tmp_path / "nowhere") == []
-        assert "mmhall bench ... --out runs/first" in nothing_found()
+        assert list_runs(tmp_path) == list_runs(tmp_path / "nowhere") == []
+        assert "mmhall bench ... --out runs/first" in no_runs_notice()
 
 
 class TestOpening:
@@ -347,7 +347,7 @@ class TestDisagreements:
         run = reopen(own_root / "first")
         item = disagreements(run, benchmark)[0].item
         shutil.rmtree(own_root / "first" / "scenes")
-        with pytest.raises(ImageError, match="cannot be shown any more: it does not exist") as told:
+        with pytest.raises(ImageError, match="can no longer be shown: it does not exist") as told:
             load(run, benchmark, item)
         assert str(own_root) not in str(told.value)
 
@@ -408,7 +408,7 @@ def test_strategies_worth_comparing_go_first(own_root):
 
 def test_unknown_benchmarks_and_items_are_refused(run):
     for ask in (disagreements, filters):
-        with pytest.raises(RunError, match="this run has no 'mme', only pope, chair"):
+        with pytest.raises(RunError, match="this run has no benchmark 'mme', only pope, chair"):
             ask(run, "mme")
     with pytest.raises(RunError, match=r"pope has no item '\.\./1' in this run"):
         load(run, "pope", "../1")

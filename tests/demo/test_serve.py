@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mmhall.demo.events import MODEL, WORK
+from mmhall.demo.events import MODEL_QUEUE, PAGE_QUEUE
 from mmhall.demo.page import page
 from mmhall.demo.serve import Address, serving
 from mmhall.errors import ModelError, OptionError
@@ -90,16 +90,18 @@ def test_the_page_is_private_unless_told_otherwise():
 
 def test_what_needs_the_model_stands_in_one_queue(room_kept):
     functions = page(Future()).fns.values()
-    queue = MODEL["concurrency_id"]
+    queue = MODEL_QUEUE["concurrency_id"]
     waiting = {one.api_name: one.concurrency_limit for one in functions if one.concurrency_id == queue}
     assert waiting == dict.fromkeys(("pick", "answer", "answer_1", "compare", "probe"), 1)
 
 
 def test_what_takes_a_while_without_the_model_stands_in_another_queue(room_kept):
     functions = page(Future()).fns.values()
-    waiting = {one.api_name.rstrip("_0123456789") for one in functions if one.concurrency_id == WORK["concurrency_id"]}
+    waiting = {
+        one.api_name.rstrip("_0123456789") for one in functions if one.concurrency_id == PAGE_QUEUE["concurrency_id"]
+    }
     assert {"show", "sift", "fit", "draw"} <= waiting
-    assert {one.concurrency_limit for one in functions if one.concurrency_id == WORK["concurrency_id"]} == {2}
+    assert {one.concurrency_limit for one in functions if one.concurrency_id == PAGE_QUEUE["concurrency_id"]} == {2}
 
 
 def load_events(visitor):

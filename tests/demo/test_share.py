@@ -101,7 +101,7 @@ def pasted(**fields):
         (pasted(prompt="x" * 3000), "the prompt has 3,000 characters"),
         (pasted(prompt=["x"]), "the prompt is empty"),
         (pasted(strategies=["nonsense"]), "unknown strategy"),
-        (pasted(strategies=["greedy"] * 5), "1 to 4 of them"),
+        (pasted(strategies=["greedy"] * 5), "a list of 1 to 4 strategies"),
         (pasted(strategies=[["greedy"]]), "texts of at most"),
         (pasted(present={"cup": 1}), "objects must be"),
         (pasted(present=[["cup"]]), "objects must be"),
@@ -120,7 +120,7 @@ def test_whatever_is_pasted_is_read_or_refused_in_one_short_line(text, told):
 def test_only_what_the_owner_offers_may_open_something():
     spec = "cgd(clip='some/folder')"
     text = pasted(strategies=["greedy", spec])
-    assert from_json(text, "embedded", owned=[spec]).setup.strategies == ("greedy", spec)
+    assert from_json(text, "embedded", owner_specs=[spec]).setup.strategies == ("greedy", spec)
     with pytest.raises(DataError, match="left to the owner of this page"):
         from_json(text, "embedded")
 

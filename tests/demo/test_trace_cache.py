@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 
 import mmhall
-from mmhall.demo.saliency_panel import gaze_html, traced
-from mmhall.demo.state import Desk, Shown
-from mmhall.demo.trace_cache import Traces, look, same_word, size_of
+from mmhall.demo.saliency_panel import saliency_html, trace_columns
+from mmhall.demo.state import AppState, Shown
+from mmhall.demo.trace_cache import TraceCache, find_same_word, size_of, word_attention
 from mmhall.errors import MmhallError, OptionError
 from mmhall.words import Word, split_words
 from tests.demo.visitor import as_file
@@ -32,19 +32,19 @@ def words(text):
 
 def test_the_share_is_that_of_the_trace(trace):
     for number, word in enumerate(trace.words):
-        seen = look(trace, number)
+        seen = word_attention(trace, number)
         assert seen.word == word
         assert seen.share == pytest.approx(float(trace.image_share[list(word.tokens)].mean()), abs=1e-5)
         assert 0 < seen.share < 1
-    chosen = look(trace, 1, layers=[trace.layers[-1]], heads=[trace.heads[0], trace.heads[2]])
+    chosen = word_attention(trace, 1, layers=[trace.layers[-1]], heads=[trace.heads[0], trace.heads[2]])
     share = trace.image_share[list(trace.words[1].tokens), -1][:, [0, 2]].mean()
     assert chosen.share == pytest.approx(float(share), abs=1e-5)
-    assert chosen.picture.tobytes() != look(trace, 1).picture.tobytes()
+    assert chosen.picture.tobytes() != word_attention(trace, 1).picture.tobytes()
 
 
 @pytest.mark.parametrize("number", [None, -1, 10**9])
 def test_a_word_that_is_not_there_has_no_heat(trace, number):
-    seen = look(trace, number)
+    seen = word_attention(trace, number)
     assert (seen.word, seen.share) == (None, None)
     assert seen.picture.tobytes() == trace.pictures[0].tobytes()
 
@@ -52,41 +52,41 @@ def test_a_word_that_is_not_there_has_no_heat(trace, number):
 @pytest.mark.parametrize("how", [{"layers": [99]}, {"heads": [-1]}, {"layers": ["x"]}, {"heads": [None]}])
 def test_layers_and_heads_that_do_not_exist_are_refused(trace, how):
     with pytest.raises(OptionError):
-        look(trace, 0, **how)
+        word_attention(trace, 0, **how)
 
 
 def test_a_trace_is_made_once(embedded, scene):
-    traces = Traces(embedded)
-    assert traces.kept(scene.image, PROMPT, "greedy", SHORT) is None
-    made = traces.of(scene.image, PROMPT, "greedy", SHORT)
-    assert traces.of(scene.image.copy(), PROMPT, "greedy", dict(SHORT)) is made
-    assert traces.kept(scene.image, PROMPT, "greedy", SHORT) is made
+    traces = TraceCache(embedded)
+    assert traces.lookup(scene.image, PROMPT, "greedy", SHORT) is None
+    made = traces.get_or_trace(scene.image, PROMPT, "greedy", SHORT)
+    assert traces.get_or_trace(scene.image.copy(), PROMPT, "greedy", dict(SHORT)) is made
+    assert traces.lookup(scene.image, PROMPT, "greedy", SHORT) is made
     for other in (
         (scene.image.rotate(180), PROMPT, "greedy", SHORT),
         (scene.image, PROMPT + " ", "greedy", SHORT),
         (scene.image, PROMPT, "vcd", SHORT),
         (scene.image, PROMPT, "greedy", {"max_new_tokens": 9}),
     ):
-        assert traces.kept(*other) is None
+        assert traces.lookup(*other) is None
 
 
 def test_the_oldest_make_room(embedded, scene, trace):
-    traces = Traces(embedded, room=2 * size_of(trace))
+    traces = TraceCache(embedded, room=2 * size_of(trace))
 
     def kept():
-        return [one for one in ("greedy", "vcd", "vdd", "vhr") if traces._kept and is_kept(one)]
+        return [one for one in ("greedy", "vcd", "vdd", "vhr") if traces._entries and is_kept(one)]
 
     def is_kept(spec):
-        return any(key[3] == spec for key in traces._kept)
+        return any(key[3] == spec for key in traces._entries)
 
     for spec in ("greedy", "vcd"):
-        traces.of(scene.image, PROMPT, spec, SHORT)
+        traces.get_or_trace(scene.image, PROMPT, spec, SHORT)
     assert kept() == ["greedy", "vcd"]
-    traces.kept(scene.image, PROMPT, "greedy", SHORT)  # looked at again
-    traces.of(scene.image, PROMPT, "vdd", SHORT)
+    traces.lookup(scene.image, PROMPT, "greedy", SHORT)  # looked at again
+    traces.get_or_trace(scene.image, PROMPT, "vdd", SHORT)
     assert kept() == ["greedy", "vdd"]
-    small = Traces(embedded, room=1)
-    assert small.of(scene.image, PROMPT, "vhr", SHORT) is small.kept(scene.image, PROMPT, "vhr", SHORT)
+    small = TraceCache(embedded, room=1)
+    assert small.get_or_trace(scene.image, PROMPT, "vhr", SHORT) is small.lookup(scene.image, PROMPT, "vhr", SHORT)
 
 
 def test_the_size_is_that_of_all_it_holds(embedded, scene, trace):
@@ -96,16 +96,16 @@ def test_the_size_is_that_of_all_it_holds(embedded, scene, trace):
     assert size_of(gains) == size_of(replace(gains, findings={})) + gains.findings["head gains"].nbytes
 
 
-def desk_of(lvlm, tmp_path):
+def app_of(lvlm, tmp_path):
     model = Future()
     model.set_result(lvlm)
-    return Desk(model, tmp_path)
+    return AppState(model, tmp_path)
 
 
-def gaze(desk, shown, column=0, word=0):
+def gaze(app, shown, column=0, word=0):
     answer = shown.columns[column].answer
-    *_, traces = traced(desk, shown, column)
-    return gaze_html(shown, traces, split_words(desk.lvlm.adapter.tokenizer, answer.token_ids), (column, word), [], [])
+    *_, traces = trace_columns(app, shown, column)
+    return saliency_html(shown, traces, words_of(app.lvlm.adapter.tokenizer, answer.token_ids), (column, word), [], [])
 
 
 def captions(html):
@@ -121,28 +121,28 @@ def test_an_answer_that_comes_out_otherwise_has_a_reason_instead_of_maps(embedde
     image, asked, columns, _ = compared(4)
     other = replace(columns[1], answer=replace(columns[1].answer, token_ids=columns[1].answer.token_ids[::-1]))
     shown = Shown(image, asked, (columns[0], other))
-    desk = desk_of(embedded, tmp_path)
+    app = app_of(embedded, tmp_path)
     for column in (0, 1):
-        told = captions(gaze(desk, shown, column))
+        told = captions(gaze(app, shown, column))
         assert told[1].startswith("another answer came out")
         assert not told[0].startswith("another")
     shorter = replace(columns[1], answer=replace(columns[1].answer, token_ids=columns[1].answer.token_ids[:-1]))
-    assert "another answer" in gaze(desk, Shown(image, asked, (columns[0], shorter)))
+    assert "another answer" in gaze(app, Shown(image, asked, (columns[0], shorter)))
 
 
 def test_a_stopped_answer_is_followed_as_far_as_it_came(embedded, compared, tmp_path):
     image, asked, columns, _ = compared(4)
     answer = replace(columns[0].answer, token_ids=columns[0].answer.token_ids[:9])
     stopped = replace(columns[0], state="stopped", answer=answer)
-    (told,) = captions(gaze(desk_of(embedded, tmp_path), Shown(image, asked, (stopped,)), word=1))
+    (told,) = captions(gaze(app_of(embedded, tmp_path), Shown(image, asked, (stopped,)), word=1))
     assert "of its attention on the picture" in told
 
 
 def test_a_screen_reader_hears_what_all_columns_looked_at_once_all_are_read(embedded, compared, tmp_path):
     image, asked, columns, _ = compared(4)
-    shown, desk = Shown(image, asked, columns), desk_of(embedded, tmp_path)
-    said = split_words(embedded.adapter.tokenizer, columns[0].answer.token_ids)
-    htmls = [gaze_html(shown, list(traces), said, (0, 1), [], []) for traces in traced(desk, shown, 0)]
+    shown, app = Shown(image, asked, columns), app_of(embedded, tmp_path)
+    said = words_of(embedded.adapter.tokenizer, columns[0].answer.token_ids)
+    htmls = [saliency_html(shown, list(traces), said, (0, 1), [], []) for traces in trace_columns(app, shown, 0)]
     assert status(htmls[0]) == ""
     told = [f"{number}, {columns[number - 1].strategy}: {one}." for number, one in enumerate(captions(htmls[1]), 1)]
     assert status(htmls[1]) == " ".join(told)
@@ -170,20 +170,20 @@ def test_a_model_that_fails_has_a_plain_reason(scene, compared, tmp_path):
             raise RuntimeError("no room\nmore than anybody wants to know")
 
     model.model.get_output_embeddings().register_forward_pre_hook(fail)
-    shown, desk = Shown(image, asked, columns), desk_of(model, tmp_path)
-    told = traced(desk, shown, 0)
+    shown, app = Shown(image, asked, columns), app_of(model, tmp_path)
+    told = trace_columns(app, shown, 0)
     next(told)
     broken[0] = True
     assert next(told)[1] == "out of memory or another failure of the model: no room"
     with pytest.raises(MmhallError, match="out of memory"):
-        next(traced(desk, shown, 1))
+        next(trace_columns(app, shown, 1))
 
 
 def test_threads_may_share_them(embedded, scene):
-    traces = Traces(embedded, room=1)
+    traces = TraceCache(embedded, room=1)
     found = []
     threads = [
-        threading.Thread(target=lambda spec=spec: found.append(traces.of(scene.image, PROMPT, spec, SHORT)))
+        threading.Thread(target=lambda spec=spec: found.append(traces.get_or_trace(scene.image, PROMPT, spec, SHORT)))
         for spec in ("greedy", "vcd", "greedy", "vcd")
     ]
     for thread in threads:
@@ -207,4 +207,4 @@ def test_threads_may_share_them(embedded, scene):
     ],
 )
 def test_the_same_word_is_found_by_its_turn(asked, number, other, found):
-    assert same_word(words(asked), words(other), number) == found
+    assert find_same_word(words(asked), words(other), number) == found

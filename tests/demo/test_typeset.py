@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageColor, ImageDraw
 
-from mmhall.demo.typeset import BLUE, TINT, VERMILLION, Fragment, Paragraph, font, fragments, plain, tag, wrapped
+from mmhall.demo.typeset import BLUE, TINT, VERMILLION, Fragment, Paragraph, font, plain, tag, to_fragments, wrap
 from mmhall.demo.words import Piece, pieces
 
 FACE = font(20)
@@ -22,7 +22,7 @@ def width_of(line):
 @given(PARTS, st.integers(60, 400))
 @settings(max_examples=300)
 def test_lines_fit_and_hold_every_letter(parts, width):
-    lines = wrapped(parts, width, FACE)
+    lines = wrap(parts, width, FACE)
     assert all(width_of(line) <= width for line in lines)
     assert not any("\n" in part.text for line in lines for part in line)
     said = "".join("".join(part.text for part in parts).split())
@@ -32,25 +32,25 @@ def test_lines_fit_and_hold_every_letter(parts, width):
 @given(PARTS)
 @settings(max_examples=50)
 def test_a_line_narrower_than_a_letter_takes_one_letter(parts):
-    for line in wrapped(parts, 1, FACE):
+    for line in wrap(parts, 1, FACE):
         assert len("".join(part.text for part in line).strip()) <= 1
 
 
 def test_punctuation_stays_with_its_word_and_newlines_stay():
     parts = [Fragment("one "), Fragment("boat", "hallucinated", True), Fragment(".\n\nEnd")]
     width = width_of([Fragment("one boat"), parts[1]]) - FACE.getlength("boat") + 1
-    lines = ["".join(part.text for part in line) for line in wrapped(parts, width, FACE)]
+    lines = ["".join(part.text for part in line) for line in wrap(parts, width, FACE)]
     assert lines == ["one", "boat.", "", "End"]
 
 
 def test_a_cross_follows_only_the_end_of_a_broken_word():
-    (*others, last) = wrapped([Fragment("w" * 60, "hallucinated", True)], 200, FACE)
-    assert not any(part.crossed for line in others for part in line)
-    assert last[-1].crossed
+    (*others, last) = wrap([Fragment("w" * 60, "hallucinated", True)], 200, FACE)
+    assert not any(part.has_cross for line in others for part in line)
+    assert last[-1].has_cross
 
 
 def marked(cut):
-    return [(part.text, part.kind, part.last) for part in fragments(cut) if part.kind]
+    return [(part.text, part.kind, part.last) for part in to_fragments(cut) if part.kind]
 
 
 def test_the_marks_are_on_the_words_of_real_answers(compared, embedded):
@@ -66,7 +66,7 @@ def test_the_marks_are_on_the_words_of_real_answers(compared, embedded):
     ]
     assert {kind for _, kind, _ in marked(pieces(tokenizer, vdd.answer, present))} == {"supported"}
     assert marked(pieces(tokenizer, greedy.answer, None)) == []
-    written = "".join(part.text for part in fragments(pieces(tokenizer, greedy.answer, present)))
+    written = "".join(part.text for part in to_fragments(pieces(tokenizer, greedy.answer, present)))
     assert written.strip() == greedy.text
 
 
@@ -110,7 +110,7 @@ def drawn(paragraph):
 )
 def test_marks_have_their_colours_and_nothing_is_drawn_outside(kind, there, missing):
     parts = [Fragment("some gyp "), Fragment("jQWÉ" * 20, kind, True), Fragment(" and so on.")] * 3
-    image = drawn(Paragraph(wrapped(parts, 300, FACE), 20))
+    image = drawn(Paragraph(wrap(parts, 300, FACE), 20))
     found = colours(image)
     assert all(ImageColor.getrgb(colour) in found for colour in there)
     assert not any(ImageColor.getrgb(colour) in found for colour in missing)

@@ -10,8 +10,8 @@ import pytest
 from mmhall.demo import probe as probing
 from mmhall.demo.compare import Column
 from mmhall.demo.rendering import notice, render
-from mmhall.demo.view import chosen, columns_html, legend_html
-from mmhall.demo.words import SIGNALS, TRUTH, named
+from mmhall.demo.view import columns_html, legend_html, resolve_mode
+from mmhall.demo.words import SIGNALS, TRUTH, named_objects
 from tests.demo.visitor import as_file
 
 pytestmark = pytest.mark.slow
@@ -76,14 +76,15 @@ def test_columns_show_texts_as_texts(text):
 def test_tables_and_notices_show_texts_as_texts(text):
     cells = (probing.Cell(text, None, 0.5, None), probing.Cell(text, "yes", None, False))
     columns = (
-        probing.Tested(text, True, "done", cells),
-        probing.Tested(text, False, "failed", error=text),
-        probing.Tested(text, False),
+        probing.ProbeColumn(text, True, "done", cells),
+        probing.ProbeColumn(text, False, "failed", error=text),
+        probing.ProbeColumn(text, False),
     )
-    assert "img" not in harmless(probing.probe_html(probing.Probe((text, "cup"), (None, True), columns))).tags
+    assert "img" not in harmless(probing.probe_html(probing.ProbeTable((text, "cup"), (None, True), columns))).tags
     assert "img" not in harmless(notice(text, text)).tags
-    looks = [{"number": 1, "strategy": text, "image": "data:,", "alt": text, "told": text, "maps": []}]
-    assert harmless(render("gaze.html", looks=looks)).tags <= {"div", "figure", "img", "figcaption", "span", "bdi", "p"}
+    columns = [{"number": 1, "strategy": text, "image": "data:,", "alt": text, "caption": text, "maps": []}]
+    tags = harmless(render("saliency.html", columns=columns)).tags
+    assert tags <= {"div", "figure", "img", "figcaption", "span", "bdi", "p"}
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -117,9 +118,9 @@ def test_every_mark_is_told_in_words(compared, embedded):
     partly = columns_html(columns, tokenizer, present[:1], TRUTH, ["cat"])
     assert "not known: " in partly
     assert "no object made up" not in partly
-    assert "no object made up" in columns_html(columns, tokenizer, named(columns[0].text), TRUTH, ["cat"])
-    assert chosen(None, None) == chosen(TRUTH, None) == SIGNALS[0].name
-    assert chosen(None, []) == TRUTH
+    assert "no object made up" in columns_html(columns, tokenizer, named_objects(columns[0].text), TRUTH, ["cat"])
+    assert resolve_mode(None, None) == resolve_mode(TRUTH, None) == SIGNALS[0].name
+    assert resolve_mode(None, []) == TRUTH
 
 
 @pytest.mark.parametrize("text", [one for one in HOSTILE if "\0" not in one])

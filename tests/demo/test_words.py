@@ -6,7 +6,16 @@ import pytest
 
 from mmhall.answers import Answer, Uncertainty, Usage
 from mmhall.demo.setups import setup
-from mmhall.demo.words import SIGNALS, Piece, canonical, judged, named, pieces, scale, split_by_truth
+from mmhall.demo.words import (
+    SIGNALS,
+    Piece,
+    canonical_name,
+    judge_object,
+    named_objects,
+    pieces,
+    signal_range,
+    split_by_truth,
+)
 
 TEXT = "A man with two wine glasses near a car, and two dogs on the couch."
 
@@ -50,7 +59,7 @@ def test_objects_are_marked_by_the_truth(tokenizer, said):
         "dogs": ("dog", "supported"),
         "couch": ("couch", "hallucinated"),
     }
-    assert not any(piece.own for piece in cut)
+    assert not any(piece.missing_in_first for piece in cut)
 
 
 def test_pieces_make_up_the_whole_text(tokenizer, said):
@@ -70,19 +79,19 @@ def test_nothing_is_right_or_wrong_where_the_truth_is_not_known(tokenizer, said)
 
 def test_what_the_first_column_does_not_name_is_its_own(tokenizer, said):
     cut = pieces(tokenizer, said(TEXT), None, ["car", "person"])
-    assert [piece.text for piece in cut if piece.own] == ["wine", "glasses", "dogs", "couch"]
+    assert [piece.text for piece in cut if piece.missing_in_first] == ["wine", "glasses", "dogs", "couch"]
 
 
 def test_objects_that_coco_lacks_count_where_they_are_known(tokenizer, said):
-    assert named("a carrot and a lighthouse") == ["carrot"]
-    assert named("a carrot and a lighthouse", ["lighthouse"]) == ["carrot", "lighthouse"]
+    assert named_objects("a carrot and a lighthouse") == ["carrot"]
+    assert named_objects("a carrot and a lighthouse", ["lighthouse"]) == ["carrot", "lighthouse"]
     cut = pieces(tokenizer, said("A dog and a picture."), ["picture"])
     assert marks(cut) == {"dog": ("dog", "hallucinated"), "picture": ("picture", "supported")}
 
 
 def test_objects_are_named_once_in_order():
-    assert named("Dogs chase a dog near wine glasses; a cup, a wine glass.") == ["dog", "wine glass", "cup"]
-    assert named("") == []
+    assert named_objects("Dogs chase a dog near wine glasses; a cup, a wine glass.") == ["dog", "wine glass", "cup"]
+    assert named_objects("") == []
 
 
 def test_figures_are_means_over_the_tokens_of_a_word(embedded, tokenizer, scene):
@@ -101,14 +110,14 @@ def test_figures_are_means_over_the_tokens_of_a_word(embedded, tokenizer, scene)
 def test_without_figures_there_are_none(tokenizer, said):
     cut = pieces(tokenizer, said(TEXT, sure=False), None)
     assert {piece.values for piece in cut} == {()}
-    assert scale([cut], 0) is None
+    assert signal_range([cut], 0) is None
 
 
 def test_a_scale_spans_all_columns():
     one, other = [Piece("a", 0, values=(1.0, None)), Piece(" ")], [Piece("b", 0, values=(-2.0, None))]
-    assert scale([one, other], 0) == (-2.0, 1.0)
-    assert scale([one, other], 1) is None
-    assert scale([], 0) is None
+    assert signal_range([one, other], 0) == (-2.0, 1.0)
+    assert signal_range([one, other], 1) is None
+    assert signal_range([], 0) is None
 
 
 @pytest.mark.parametrize(
@@ -126,11 +135,11 @@ def test_a_scale_spans_all_columns():
     ],
 )
 def test_what_an_answer_denies_is_not_named(text, objects):
-    assert [name for name in named(text) if name != "person"] == [name for name in objects if name != "person"]
+    assert [name for name in named_objects(text) if name != "person"] == [name for name in objects if name != "person"]
 
 
 def test_objects_go_by_the_names_of_coco():
-    assert [canonical(name) for name in ("Sofa", "people", " TV ", "drone", "hot  dogs")] == [
+    assert [canonical_name(name) for name in ("Sofa", "people", " TV ", "drone", "hot  dogs")] == [
         "couch", "person", "tv", "drone", "hot dog",
     ]  # fmt: skip
     made, _ = setup({"prompt": "?", "strategies": ["greedy"], "present": ["sofa", "people", "couch"], "absent": ["TV"]})
@@ -138,7 +147,7 @@ def test_objects_go_by_the_names_of_coco():
 
 
 def test_what_was_never_asked_about_is_not_judged():
-    assert [judged(name, None) for name in ("cup", "dog")] == ["", ""]
-    assert [judged(name, ["cup"]) for name in ("cup", "dog")] == ["supported", "hallucinated"]
-    assert [judged(name, ["cup"], ["cat"]) for name in ("cup", "dog", "cat")] == ["supported", "", "hallucinated"]
+    assert [judge_object(name, None) for name in ("cup", "dog")] == ["", ""]
+    assert [judge_object(name, ["cup"]) for name in ("cup", "dog")] == ["supported", "hallucinated"]
+    assert [judge_object(name, ["cup"], ["cat"]) for name in ("cup", "dog", "cat")] == ["supported", "", "hallucinated"]
     assert split_by_truth(["cup", "dog", "cat"], ["cup"], ["cat"]) == (["cup"], ["cat"])

@@ -125,7 +125,7 @@ def hold(monkeypatch):
                 if moment(columns):
                     assert let_go.wait(60)
 
-        monkeypatch.setattr("mmhall.demo.compare._TOLD_EVERY", 0.0)  # so that no moment is passed over
+        monkeypatch.setattr("mmhall.demo.compare._UPDATE_EVERY", 0.0)  # so that no moment is passed over
         monkeypatch.setattr("mmhall.demo.compare_tab.compare", slowly)
         return let_go
 
@@ -141,7 +141,7 @@ def unhurried(monkeypatch):
             yield columns
             sleep(0.05)
 
-    monkeypatch.setattr("mmhall.demo.compare._TOLD_EVERY", 0.02)
+    monkeypatch.setattr("mmhall.demo.compare._UPDATE_EVERY", 0.02)
     monkeypatch.setattr("mmhall.demo.compare_tab.compare", slowly)
 
 

@@ -74,7 +74,7 @@ def test_stop_keeps_what_was_said_and_the_page_goes_on(visit, embedded, hold):
     word = visitor.words(0).nth(4)
     word.click()
     visitor.looked(0, word.text_content())
-    assert visitor.page.locator("#gaze figure").count() == 2
+    assert visitor.page.locator("#saliency figure").count() == 2
     visitor.write(2, "vdd")
     assert visitor.run() == said(embedded, 5, "greedy", "vdd")
     assert visitor.states() == ["done", "done"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmhall.demo.scenes import bundled
+from mmhall.demo.scenes import bundled_scenes
 from mmhall.demo.view import data_url
 from tests.demo.browser.visitor import decoded, expect
 from tests.demo.conftest import PROMPT
@@ -73,13 +73,13 @@ def test_the_map_is_what_the_trace_draws(visit, embedded):
     visitor = answered(visit)
     visitor.words(0, "boat").click()
     shown = decoded(visitor.looked(0, "boat")[0])
-    picture = bundled()[4].scene.image
+    picture = bundled_scenes()[4].scene.image
     trace = embedded.trace(picture, PROMPT, "greedy", max_new_tokens=128)
     word = next(word for word in trace.words if word.text == "boat")
     wanted, other = (decoded(data_url(trace.overlay(one.tokens))) for one in (word, trace.words[0]))
     assert shown.shape == wanted.shape
     assert np.abs(shown - wanted).mean() < 1 < np.abs(shown - other).mean()
-    told = visitor.page.locator("#gaze figcaption").first.inner_text()
+    told = visitor.page.locator("#saliency figcaption").first.inner_text()
     assert f"{trace.token_attention(word.tokens).sum():.0%} of its attention" in told
 
 
@@ -91,7 +91,7 @@ def test_one_layer_and_one_head_are_what_the_trace_draws_of_them(visit, embedded
     layer = visitor.looked(0, "boat", every)
     visitor.pick("Heads", "head 1")
     head = visitor.looked(0, "boat", layer)
-    trace = embedded.trace(bundled()[4].scene.image, PROMPT, "greedy", max_new_tokens=128)
+    trace = embedded.trace(bundled_scenes()[4].scene.image, PROMPT, "greedy", max_new_tokens=128)
     word = next(word for word in trace.words if word.text == "boat")
     for url, how in ((layer[0], {"layers": [3]}), (head[0], {"layers": [3], "heads": [1]})):
         assert np.abs(decoded(url) - decoded(data_url(trace.overlay(word.tokens, **how)))).mean() < 1
@@ -99,13 +99,13 @@ def test_one_layer_and_one_head_are_what_the_trace_draws_of_them(visit, embedded
 
 def test_screen_readers_hear_of_each_map(visit):
     visitor = answered(visit)
-    region = visitor.page.locator("#gaze").get_by_role("status")
+    region = visitor.page.locator("#saliency").get_by_role("status")
     expect(region).to_have_text("")
     region.evaluate("node => { node.here = true; }")
     for word in ("bird", "beach"):
         visitor.words(0, word).click()
         visitor.looked(0, word)
-        captions = visitor.page.locator("#gaze figcaption .mm-number").count()
+        captions = visitor.page.locator("#saliency figcaption .mm-number").count()
         expect(region).to_contain_text(re.compile(rf"1, greedy: “{word}”, \d+% of its attention.*{captions}, vcd: "))
         assert region.evaluate("node => node.here")  # a new region would not be read out
 
@@ -114,10 +114,10 @@ def test_a_column_that_did_not_write_the_word_says_so(visit):
     visitor = answered(visit, "greedy", "vdd")
     visitor.words(0, "boat").click()
     _, without = visitor.looked(0, "boat")
-    figure = visitor.page.locator("#gaze figure").nth(1)
+    figure = visitor.page.locator("#saliency figure").nth(1)
     expect(figure.locator("figcaption")).to_contain_text("does not write “boat”")
     assert figure.locator("img").get_attribute("alt") == "the picture, without heat"
-    plain = decoded(data_url(bundled()[4].scene.image))
+    plain = decoded(data_url(bundled_scenes()[4].scene.image))
     assert np.abs(decoded(without) - plain).mean() < 1
 
 
@@ -134,7 +134,7 @@ def test_what_a_strategy_found_is_shown_beside_it(visit):
     visitor.words(0, "bird").first.click()
     visitor.looked(0, "bird")
     for column, title in enumerate(("Head gains", "Saliency")):
-        details = visitor.page.locator("#gaze figure").nth(column).locator("details")
+        details = visitor.page.locator("#saliency figure").nth(column).locator("details")
         expect(details.locator("summary")).to_have_text(title)
         expect(details.locator("img")).not_to_be_visible()
         details.locator("summary").click()

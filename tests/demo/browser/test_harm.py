@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmhall.demo.scenes import bundled
+from mmhall.demo.scenes import bundled_scenes
 from tests.demo.browser.visitor import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -25,7 +25,9 @@ def overflow(visitor):
 def test_a_prompt_is_text(visit, embedded):
     visitor = visit()
     visitor.ask(HARM)
-    wanted = [embedded.generate(bundled()[4].scene.image, HARM, s, max_new_tokens=128).text for s in ("greedy", "vcd")]
+    wanted = [
+        embedded.generate(bundled_scenes()[4].scene.image, HARM, s, max_new_tokens=128).text for s in ("greedy", "vcd")
+    ]
     assert visitor.run() == wanted
     visitor.words(0).first.click()
     visitor.looked(0, visitor.words(0).first.text_content().partition(" (")[0])
@@ -94,7 +96,7 @@ def test_every_picture_and_field_has_a_name(visit):
     visitor.run()
     visitor.words(0, "boat").click()
     visitor.looked(0, "boat")
-    for place in ("#scenes", "#gaze"):
+    for place in ("#scenes", "#saliency"):
         alts = visitor.page.locator(f"{place} img").evaluate_all("nodes => nodes.map(node => node.alt)")
         assert alts
         assert all(alts)

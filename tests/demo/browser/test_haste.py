@@ -31,9 +31,9 @@ def sluggish(monkeypatch):
 
         return late
 
-    monkeypatch.setattr(compare_tab, "bundled", slowly(compare_tab.bundled))
-    monkeypatch.setattr(pickers, "_together", slowly(pickers._together))
-    monkeypatch.setattr(pickers, "_named", slowly(pickers._named))
+    monkeypatch.setattr(compare_tab, "bundled_scenes", slowly(compare_tab.bundled_scenes))
+    monkeypatch.setattr(pickers, "_join_strategies", slowly(pickers._join_strategies))
+    monkeypatch.setattr(pickers, "_listed_choices", slowly(pickers._listed_choices))
 
 
 def press(visitor, part="#run"):
@@ -145,7 +145,7 @@ def test_a_word_clicked_while_others_are_written_is_looked_at(visit, hold):
     let_go = hold(lambda columns: columns[1].state == "done" != columns[0].state)
     visitor.begin()
     expect(visitor.page.locator("#answers .mm-column.mm-is-done")).to_have_count(1)
-    expect(visitor.page.locator("#gaze figure")).to_have_count(0)
+    expect(visitor.page.locator("#saliency figure")).to_have_count(0)
     visitor.words(1, "bird").click()
     let_go.set()
     visitor.finished()

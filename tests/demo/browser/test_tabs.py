@@ -14,7 +14,7 @@ from mmhall.benchmarks.run.runs import reopen
 from mmhall.benchmarks.scenes.world import NAMES
 from mmhall.demo.probe import default_objects
 from mmhall.demo.runs import disagreements, filters, load
-from mmhall.demo.scenes import bundled
+from mmhall.demo.scenes import bundled_scenes
 from tests.demo.browser.visitor import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -60,7 +60,7 @@ def test_objects_are_asked_one_by_one(visit, embedded):
     visitor = visit()
     visitor.tab("Probe")
     visitor.page.locator("#suggest").click()
-    scene = bundled()[4]
+    scene = bundled_scenes()[4]
     field = visitor.page.locator("#objects textarea")
     expect(field).to_have_value(", ".join(default_objects(scene.present)))
     objects = (*scene.present, "boat", "sandwich")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmhall.demo.scenes import bundled
+from mmhall.demo.scenes import bundled_scenes
 from tests.demo.browser.conftest import TIMEOUT
 from tests.demo.conftest import PROMPT
 
@@ -51,7 +51,7 @@ TEXTS = """nodes => nodes.map(node => {
   return copy.textContent.trim();
 })"""
 LOOKED = """([column, text, old]) => {
-  const figures = [...document.querySelectorAll('#gaze figure')];
+  const figures = [...document.querySelectorAll('#saliency figure')];
   const now = figures.map(figure => figure.querySelector(':scope > img').src);
   return figures.length > column && figures[column].textContent.includes(`“${text}”`)
     && !figures.some(figure => figure.textContent.includes('not read yet')) && JSON.stringify(now) !== old;
@@ -208,7 +208,7 @@ class Visitor:
         return found if text is None else found.filter(has_text=re.compile(rf"^{re.escape(text)}\b"))
 
     def heat(self) -> list[str]:
-        return self.page.locator("#gaze figure > img").evaluate_all("nodes => nodes.map(node => node.src)")
+        return self.page.locator("#saliency figure > img").evaluate_all("nodes => nodes.map(node => node.src)")
 
     def looked(self, column: int, text: str, before: list[str] | None = None) -> list[str]:
         """Wait for the maps of a word, and for others than before, if given; returns their addresses."""
@@ -232,7 +232,7 @@ def said(lvlm, index, *strategies, prompt=PROMPT, **settings):
 
 @cache
 def _said(lvlm, index, spec, prompt, **settings):
-    return lvlm.generate(bundled()[index].scene.image, prompt, spec, **settings).text
+    return lvlm.generate(bundled_scenes()[index].scene.image, prompt, spec, **settings).text
 
 
 def decoded(url: str) -> np.ndarray:

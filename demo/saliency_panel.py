@@ -125,10 +125,10 @@ def _answer_words(app: AppState, shown: Shown, column: int, word: int) -> tuple[
     Raises:
         OptionError: The chosen word is not among them.
     """
-    from mmhall.words import words_of
+    from mmhall.words import split_words
 
     answer = shown.columns[column].answer
-    words = words_of(app.lvlm.adapter.tokenizer, answer.token_ids) if answer is not None else ()
+    words = split_words(app.lvlm.adapter.tokenizer, answer.token_ids) if answer is not None else ()
     if word >= len(words):
         raise OptionError("demo", "word", word, f"one of the {len(words)} words of the answer")
     return words

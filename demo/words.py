@@ -180,7 +180,7 @@ def signal_range(columns: Sequence[Sequence[Piece]], signal: int) -> tuple[float
 
 @lru_cache(maxsize=64)  # finished columns are drawn again while others grow
 def _words_with_places(tokenizer: Any, token_ids: tuple[int, ...]) -> tuple[str, list[tuple[Word, int]]]:
-    return placed_words(tokenizer, token_ids)
+    return locate_words(tokenizer, token_ids)
 
 
 def _mentions(text: str, present: Collection[str]) -> list[Mention]:

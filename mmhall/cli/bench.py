@@ -90,7 +90,7 @@ def bench(
     )
     paths, options = _data_paths(chosen, data, images), parse_tuned(tuned)
     cluster = address if engine == "ray" else None
-    team = _Team(model, options, loading.over(gpus_per_worker), workers, gpus_per_worker, cluster)
+    team = _Team(model, options, loading.for_gpus(gpus_per_worker), workers, gpus_per_worker, cluster)
     with team.check_before_loading(out):
         sources = _sources(chosen, paths, lambda: _draw_scenes(out, scenes, seed, conflict), limit, seed)
         run = team.answer(out, sources, methods, batch_size)

@@ -47,7 +47,7 @@ def demo(
     from mmhall.cli.console import parse_tuned
     from mmhall.demo.serve import Address, serving
     from mmhall.errors import MmhallError, RunError
-    from mmhall.models import located
+    from mmhall.models import find_model_path
 
     login = _parse_auth(auth)
     if runs is not None and not runs.is_dir():
@@ -56,7 +56,7 @@ def demo(
     address.check()
     _warn_if_open(address)
     options = parse_tuned(tuned)
-    located(model)
+    find_model_path(model)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # deletes the uploads
     loaded: Future[LVLM] = Future()
     with serving(loaded, address, runs=runs or Path("runs"), owner_specs=strategy) as url:

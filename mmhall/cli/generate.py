@@ -99,10 +99,10 @@ def _save_heat_maps(trace: mmhall.Trace, file: Path) -> None:
         ImageError: The file cannot be written.
     """
     from mmhall.errors import ImageError
-    from mmhall.files import whole
+    from mmhall.files import atomic_path
 
     try:
-        with whole(file) as scratch:
+        with atomic_path(file) as scratch:
             trace.contact_sheet().save(scratch)
     except OSError as error:
         raise ImageError(f"{file}: cannot be written: {error.strerror or error}") from error

@@ -77,6 +77,6 @@ def _check_paths(answers: Path, data: Path) -> None:
     from mmhall.files import why_not_a_file
 
     for path, what in ((answers, "a file of answers"), (data, "the data of the benchmark")):
-        reason = no_file(path)
+        reason = why_not_a_file(path)
         if reason not in (None, "is a folder") and not str(path).startswith(PREFIX):
             raise DataError(f"{path}: {reason}; give {what}")

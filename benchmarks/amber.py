@@ -38,15 +38,15 @@ from mmhall.benchmarks.data.plurals import plural
 from mmhall.benchmarks.rules.amber import (
     DIMENSIONS,
     SIMILAR,
-    Marked,
-    Said,
+    NounMarks,
+    YesNo,
     dimensions,
     mark_nouns,
     official_caption_figures,
     official_figures,
 )
 from mmhall.benchmarks.rules.tagging import using_nltk
-from mmhall.benchmarks.rules.thoughts import blanked, spoken
+from mmhall.benchmarks.rules.thoughts import blank_thoughts, remove_thoughts
 from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.errors import DataError
 from mmhall.options import option
@@ -55,7 +55,7 @@ from mmhall.results.store import Row
 Noun = tuple[str, int, int]
 
 
-def parse_exact(answer: str) -> Said | None:
+def parse_exact(answer: str) -> YesNo | None:
     """Read an answer that is Yes or No to the letter.
 
     >>> parse_exact("No"), parse_exact("no"), parse_exact("No.")
@@ -64,7 +64,7 @@ def parse_exact(answer: str) -> Said | None:
     return "Yes" if answer == "Yes" else "No" if answer == "No" else None
 
 
-def parse_contains(answer: str) -> Said | None:
+def parse_contains(answer: str) -> YesNo | None:
     """Read an answer that holds yes somewhere, or else no.
 
     >>> parse_contains("no or YES"), parse_contains("I do not know"), parse_contains("Maybe")
@@ -74,7 +74,7 @@ def parse_contains(answer: str) -> Said | None:
     return "Yes" if "yes" in answer else "No" if "no" in answer else None
 
 
-def parse_first_word(answer: str) -> Said | None:
+def parse_first_word(answer: str) -> YesNo | None:
     """Read yes or no off the first word.
 
     >>> parse_first_word("**No**, it is not"), parse_first_word("There is no cloud")
@@ -84,7 +84,7 @@ def parse_first_word(answer: str) -> Said | None:
     return None if said is None else "Yes" if said == "yes" else "No"
 
 
-RULES: dict[str, Callable[[str], Said | None]] = {
+RULES: dict[str, Callable[[str], YesNo | None]] = {
     "first-word": parse_first_word,
     "exact": parse_exact,
     "contains": parse_contains,
@@ -129,13 +129,13 @@ class AmberD(Benchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer against its label."""
-        return score(item.truth["label"], RULES[self.rule](spoken(text)))
+        return score(item.truth["label"], RULES[self.rule](remove_thoughts(text)))
 
-    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+    def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
         """Say what the authors' script prints of each strategy's answers, as this rule reads them."""
         truths, said = {item.id: item.truth for item in items}, []
         for strategy, own in by_strategy(rows).items():
-            read = [(truths[row.item], RULES[self.rule](spoken(row.text))) for row in own]
+            read = [(truths[row.item], RULES[self.rule](remove_thoughts(row.text))) for row in own]
             figures = official_figures((truth["type"], truth["label"], answer) for truth, answer in read)
             asked = {name for truth, _ in read for name in dimensions(truth["type"])}
             listed = ", ".join(
@@ -148,10 +148,10 @@ class AmberD(Benchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](spoken(text)) == item.truth["label"])]
+        return [(0, len(text), RULES[self.rule](remove_thoughts(text)) == item.truth["label"])]
 
 
-def score(label: Said, said: Said | None) -> Counts:
+def score(label: YesNo, said: YesNo | None) -> Counts:
     """Count one answer.
 
     >>> score("No", None)
@@ -284,7 +284,7 @@ class AmberG(Benchmark):
             "covered": sum(marked.covered),
             "expected": len(marked.foreseen),
             "foreseen": sum(marked.foreseen),
-            "words": len(re.findall(r"[\w'-]+", spoken(text))),
+            "words": len(re.findall(r"[\w'-]+", remove_thoughts(text))),
         }
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
@@ -293,7 +293,7 @@ class AmberG(Benchmark):
         wrong = marks(item, [noun for noun, _, _ in nouns]).hallucinated
         return [(start, end, not bad) for (_, start, end), bad in zip(nouns, wrong, strict=True)]
 
-    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+    def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
         """Say what the authors' script prints of each strategy's captions, with the nouns that this rule finds."""
         by_id, said = {item.id: item for item in items}, []
         for strategy, own in by_strategy(rows).items():
@@ -304,10 +304,10 @@ class AmberG(Benchmark):
         return tuple(said)
 
     def _nouns(self, item: Item, text: str) -> list[Noun]:
-        return NOUNS[self.rule](blanked(text), item.truth["vocabulary"])
+        return NOUNS[self.rule](blank_thoughts(text), item.truth["vocabulary"])
 
 
-def marks(item: Item, nouns: Sequence[str]) -> Marked:
+def marks(item: Item, nouns: Sequence[str]) -> NounMarks:
     """Give the nouns of a caption their owners; see `mark_nouns`."""
     truth = item.truth
     alike = {(noun, word) for noun, word in truth["alike"]}

@@ -267,7 +267,7 @@ class Benchmark(Configured, ABC):
             for start, end, right in self.mark(item, text)
         }
 
-    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+    def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
         """Return what a reader should know of how some answers were read, such as words that none of them has; pure."""
         return ()
 

@@ -49,9 +49,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.data.pictures import Picture, PictureBenchmark, PictureSet, read_captions
-from mmhall.benchmarks.data.vocabulary import Mention, looked_for, mentions, ours
+from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary, mentions, own_vocabulary
 from mmhall.benchmarks.rules.chair import RULES, TAGGERS, WordRule, word_rule
-from mmhall.benchmarks.rules.thoughts import blanked
+from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.errors import DataError
 from mmhall.options import option
 
@@ -154,7 +154,9 @@ class Chair(PictureBenchmark):
         references = read_captions(Path(self.captions))
         if not any(p.id in references for p in pictures.pictures):
             raise DataError(f"{self.captions}: has no caption of any of the {len(pictures.pictures)} pictures")
-        added = [self._added(p, references.get(p.id, ()), names, pictures.words) for p in pictures.pictures]
+        added = [
+            self._objects_from_captions(p, references.get(p.id, ()), names, pictures.words) for p in pictures.pictures
+        ]
         told = [replace(p, objects=(*p.objects, *new)) for p, new in zip(pictures.pictures, added, strict=True)]
         return replace(pictures, pictures=tuple(told)), sum(map(len, added))
 
@@ -162,7 +164,7 @@ class Chair(PictureBenchmark):
         """Ask for one caption per picture that shows anything."""
         names = self._names(pictures.categories)
         used = [p for p in pictures.pictures if p.objects]
-        likely, files = Likely([p.objects for p in used]), self._files()
+        likely, files = Cooccurrence([p.objects for p in used]), self._files()
         words = {name: list(listed) for name, listed in pictures.words.items()}
         return [
             Item(
@@ -186,12 +188,14 @@ class Chair(PictureBenchmark):
         """Count one caption against the objects that are there."""
         return self._count(item, self._read(text))
 
-    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+    def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
         """Say which objects no caption names, where the data has other categories than COCO's: words may be missing."""
         by_id = {item.id: item for item in items if "names" in item.truth}
         read = [(by_id[row.item].truth, row.text) for row in rows if row.item in by_id]
         present = {name for truth, _ in read for name in truth["objects"]}
-        never = sorted(present - {m.name for truth, text in read for m in self._found(self._read(text), truth)[0]})
+        never = sorted(
+            present - {m.name for truth, text in read for m in self._find_mentions(self._read(text), truth)[0]}
+        )
         if not never:
             return ()
         listed = ", ".join(map(repr, never[:SHOWN])) + (", ..." if len(never) > SHOWN else "")
@@ -214,7 +218,7 @@ class Chair(PictureBenchmark):
 
     def _count(self, item: Item, read: str) -> Counts:
         truth = item.truth
-        found, tokens = self._found(read, truth)
+        found, tokens = self._find_mentions(read, truth)
         named = [m.name for m in found]
         return {
             **_score(truth["objects"], named, read),
@@ -227,12 +231,12 @@ class Chair(PictureBenchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named in what is counted."""
-        found, _ = self._found(self._read(text), item.truth)
+        found, _ = self._find_mentions(self._read(text), item.truth)
         return [(m.start, m.end, m.name in item.truth["objects"]) for m in found]
 
     def claims(self, item: Item, text: str) -> Mapping[str, bool]:
         """Return the objects named in what is counted, whatever the words, and whether each is there."""
-        found, _ = self._found(self._read(text), item.truth)
+        found, _ = self._find_mentions(self._read(text), item.truth)
         return {m.name: m.name in item.truth["objects"] for m in found}
 
     def _names(self, categories: Sequence[str]) -> list[str]:
@@ -242,7 +246,7 @@ class Chair(PictureBenchmark):
             DataError: The rule has no words for a category.
         """
         if self.rule not in RULES:
-            ours(self.vocabulary)
+            own_vocabulary(self.vocabulary)
             return sorted(categories) if set(categories) - set(SYNONYMS) else []
         unknown = sorted(set(categories) - set(self._word_rule.nodes.values()))
         if unknown:
@@ -250,7 +254,7 @@ class Chair(PictureBenchmark):
             raise DataError(f"chair: {unknown[0]!r} is no object of {self.vocabulary} ({told})")
         return []
 
-    def _found(self, text: str, truth: Mapping[str, Any]) -> tuple[Sequence[Mention], int]:
+    def _find_mentions(self, text: str, truth: Mapping[str, Any]) -> tuple[Sequence[Mention], int]:
         """Find the objects named in a text; beside them its tokens, where the rule counts them.
 
         Raises:
@@ -262,7 +266,7 @@ class Chair(PictureBenchmark):
                 told = "is not the file the run was started with; put that back, or start a new run"
                 raise DataError(f"{path}: {told}")
         if self.rule not in RULES:
-            return looked_for(truth, self.vocabulary).mentions(text), 0
+            return item_vocabulary(truth, self.vocabulary).mentions(text), 0
         reading = self._word_rule.read(text)
         return reading.mentions, reading.tokens
 
@@ -274,22 +278,22 @@ class Chair(PictureBenchmark):
         """Return SHA-256 of the rule's files, 16 hex digits each, by path."""
         return {path: digest(path) for path in (self.vocabulary, self.lemmas) if path}
 
-    def _added(
+    def _objects_from_captions(
         self, picture: Picture, captions: Sequence[str], names: Sequence[str], words: Mapping[str, Sequence[str]]
     ) -> list[str]:
         """Return objects that captions name and the annotation lacks, in order."""
         truth = {"names": names, "words": words if names else {}, "files": self._files()}
-        named = dict.fromkeys(m.name for caption in captions for m in self._found(caption, truth)[0])
+        named = dict.fromkeys(m.name for caption in captions for m in self._find_mentions(caption, truth)[0])
         return [name for name in named if name not in picture.objects]
 
     def _read(self, text: str) -> str:
         """Return the beginning of a caption that counts, with blanks for a model's thoughts."""
-        text = blanked(text)
+        text = blank_thoughts(text)
         text = cut(text, self.words) if self.words else text
         return finished(text) if self.drop_unfinished else text
 
 
-class Likely:
+class Cooccurrence:
     """Which absent objects a set of pictures makes likely."""
 
     def __init__(self, pictures: Iterable[Collection[str]]) -> None:
@@ -306,7 +310,7 @@ class Likely:
     def causes(self, objects: Collection[str]) -> dict[str, str]:
         """Return the cause of each absent object that is co-occurring or popular; any other is random.
 
-        >>> Likely([["cup", "table"], ["cup", "table"], ["dog"]]).causes(["cup"])
+        >>> Cooccurrence([["cup", "table"], ["cup", "table"], ["dog"]]).causes(["cup"])
         {'dog': 'popular', 'table': 'co-occurring'}
         """
         partners = {partner for name in objects for partner in self._partners.get(name, ())}

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.rules.thoughts import spoken
+from mmhall.benchmarks.rules.thoughts import remove_thoughts
 from mmhall.clip import NAMED, Clip, check_clip, load_clip, looks_named, sentences
 from mmhall.errors import DataError
 from mmhall.images import open_image
@@ -85,7 +85,7 @@ class ClipAgreement(PictureBenchmark):
         """Compare captions with their pictures, on the device of the model that wrote them."""
         clip = load_clip(self.model, lvlm.adapter.device)
         return [
-            None if file is None else measured(clip, file, spoken(answer.text))
+            None if file is None else measured(clip, file, remove_thoughts(answer.text))
             for (_, file), answer in zip(asked, answers, strict=True)
         ]
 
@@ -99,7 +99,7 @@ class ClipAgreement(PictureBenchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count what can be told from a caption alone."""
-        text = spoken(text)
+        text = remove_thoughts(text)
         return {"n": 1, "sentences": len(sentences(text)), "words": len(re.findall(r"[\w'-]+", text))}
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:

@@ -46,9 +46,9 @@ from mmhall.analysis import GROUPS, Scored, scored_answers
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.data.vocabulary import Mention, looked_for
+from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary
 from mmhall.benchmarks.evaluation import Cell, Evaluation
-from mmhall.benchmarks.rules.thoughts import blanked
+from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.errors import DataError
 from mmhall.images import open_image
 from mmhall.options import option
@@ -116,17 +116,17 @@ class Detect(PictureBenchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named."""
-        return [(m.start, m.end, m.name in item.truth["objects"]) for m in _found(item, text)]
+        return [(m.start, m.end, m.name in item.truth["objects"]) for m in _find_mentions(item, text)]
 
     def claims(self, item: Item, text: str) -> Mapping[str, bool]:
         """Return the objects named, whatever the words, and whether each is there."""
-        return {m.name: m.name in item.truth["objects"] for m in _found(item, text)}
+        return {m.name: m.name in item.truth["objects"] for m in _find_mentions(item, text)}
 
     def measure(
         self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
     ) -> list[dict[str, Any] | None]:
         """Return the signals of every object named: {"signals": names, "mentions": [{"name", ..., "values"}]}."""
-        named = [_found(item, answer.text) for (item, _), answer in zip(asked, answers, strict=True)]
+        named = [_find_mentions(item, answer.text) for (item, _), answer in zip(asked, answers, strict=True)]
         kept: list[dict[str, Any]] = [{"signals": list(SIGNALS), "mentions": []} for _ in answers]
         chosen = [number for number, found in enumerate(named) if found]
         if not chosen:
@@ -157,18 +157,18 @@ class Detect(PictureBenchmark):
         resampler = Resampler([item.cluster for item in scored])
         cells: list[Cell] = []
         for strategy in strategies:
-            cells += self._cells(strategy, Named.of(scored, [answers[i.id, strategy] for i in scored]), resampler)
+            cells += self._cells(strategy, Mentions.of(scored, [answers[i.id, strategy] for i in scored]), resampler)
         size = len(scored), len({item.cluster for item in scored})
         return replace(general, cells=tuple(cells), sizes=dict.fromkeys(self.groups, size))
 
-    def _cells(self, strategy: str, named: Named, resampler: Resampler) -> list[Cell]:
-        judges: dict[bytes, _Judge] = {}
+    def _cells(self, strategy: str, named: Mentions, resampler: Resampler) -> list[Cell]:
+        judges: dict[bytes, _SignalScorer] = {}
         made = []
         for column, (signal, sign) in enumerate(SIGNALS.items()):
             there = np.isfinite(named.values[:, column])
             same = there.tobytes()
             if same not in judges:
-                judges[same] = _Judge(resampler, named, there)
+                judges[same] = _SignalScorer(resampler, named, there)
             estimates = judges[same](sign * named.values[there, column])
             made += [
                 Cell(self.name, signal, metric, strategy, estimate, None)
@@ -178,7 +178,7 @@ class Detect(PictureBenchmark):
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class Mentions:
     """Every object that some captions name; M mentions.
 
     Attributes:
@@ -198,13 +198,13 @@ class Named:
         return np.bincount(self.items[chosen], minlength=self.captions).astype(np.float64)
 
     @classmethod
-    def of(cls, items: Sequence[Item], rows: Sequence[Row]) -> Named:
+    def of(cls, items: Sequence[Item], rows: Sequence[Row]) -> Mentions:
         """Collect what was kept with some answers.
 
         Raises:
             DataError: An answer has no signals, or damaged ones.
         """
-        told = [(n, name, values) for n, row in enumerate(rows) for name, values in _told(row)]
+        told = [(n, name, values) for n, row in enumerate(rows) for name, values in _read_mentions(row)]
         absent = [name not in items[n].truth["objects"] for n, name, _ in told]
         return cls(
             len(items),
@@ -214,10 +214,10 @@ class Named:
         )
 
 
-class _Judge:
+class _SignalScorer:
     """Judges signals that the same mentions have."""
 
-    def __init__(self, resampler: Resampler, named: Named, there: Flags) -> None:
+    def __init__(self, resampler: Resampler, named: Mentions, there: Flags) -> None:
         items, absent, position = named.items[there], named.absent[there], named.values[there, 0]
         self._all = Separation(resampler, items, absent)
         self._close = Separation(resampler, items, absent, quantile_strata(position, STRATA))
@@ -230,9 +230,9 @@ class _Judge:
         return found.estimate(), found.minus(self._position), self._close.auroc(suspect).estimate(), self._share
 
 
-def _found(item: Item, text: str) -> list[Mention]:
+def _find_mentions(item: Item, text: str) -> list[Mention]:
     """Find the objects that a caption names behind a model's thoughts, of those that the item's data knows."""
-    return looked_for(item.truth).mentions(blanked(text))
+    return item_vocabulary(item.truth).mentions(blank_thoughts(text))
 
 
 def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[tuple[int, ...]]:
@@ -273,7 +273,7 @@ def _entry(mention: Mention, token: int, values: Sequence[Values]) -> dict[str, 
     }
 
 
-def _told(row: Row) -> list[tuple[str, list[float]]]:
+def _read_mentions(row: Row) -> list[tuple[str, list[float]]]:
     """Read the mentions kept with an answer: names and signals."""
     try:
         if row.extra is None or row.extra["signals"] != list(SIGNALS):

@@ -9,7 +9,7 @@ from statistics import mean, median
 import numpy as np
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
-from mmhall.benchmarks.rules.thoughts import silent
+from mmhall.benchmarks.rules.thoughts import is_thoughts_only
 from mmhall.results.statistics import Array, Difference, Estimate, Resampler, holm, mcnemar, turned
 from mmhall.results.store import Row
 
@@ -84,7 +84,7 @@ class Evaluation:
         scored: Items every strategy has answered; only these count.
         sizes: Group to its (items, clusters) that count.
         truncated: Strategy to answers cut off by the length limit.
-        silent: Strategy to answers that are thoughts alone, so that no rule can read them.
+        thoughts_only: Strategy to the number of answers that hold thoughts only, which no rule can read.
         reasons: Strategy to why items could not be answered, the most frequent reason first.
         remarks: What a reader should know of how answers were read.
     """
@@ -95,14 +95,14 @@ class Evaluation:
     scored: int
     sizes: Mapping[str, tuple[int, int]]
     truncated: Mapping[str, int]
-    silent: Mapping[str, int]
+    thoughts_only: Mapping[str, int]
     reasons: Mapping[str, tuple[Reason, ...]]
     remarks: tuple[str, ...] = ()
 
     @property
     def failed(self) -> dict[str, int]:
         """Strategy to the number of items that could not be answered."""
-        return {strategy: sum(reason.count for reason in found) for strategy, found in self.reasons.items()}
+        return {strategy: sum(reason.count for reason in reasons) for strategy, reasons in self.reasons.items()}
 
 
 def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
@@ -133,9 +133,9 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         len(scored),
         sizes,
         {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
-        {s: sum(silent(r.text) for r in kept if r.strategy == s) for s in strategies},
+        {s: sum(is_thoughts_only(r.text) for r in kept if r.strategy == s) for s in strategies},
         {s: _reasons(items, [row for row in rows if row.strategy == s]) for s in strategies},
-        benchmark.noticed(scored, kept),
+        benchmark.reading_remarks(scored, kept),
     )
 
 
@@ -169,11 +169,11 @@ def _cells(
     return [
         cell
         for metric in benchmark.metrics
-        for cell in _corrected([_cell(benchmark, group, metric, s, base, counts, resampler) for s in strategies])
+        for cell in _correct_p_values([_cell(benchmark, group, metric, s, base, counts, resampler) for s in strategies])
     ]
 
 
-def _corrected(cells: Sequence[Cell]) -> list[Cell]:
+def _correct_p_values(cells: Sequence[Cell]) -> list[Cell]:
     """Correct the p-values of one metric for the number of strategies compared."""
     compared = [cell.difference for cell in cells if cell.difference is not None]
     found = iter(holm([difference.p for difference in compared]))

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
-from mmhall.benchmarks.data.reading import Record, find_pictures, only_once, read_records
-from mmhall.benchmarks.rules.judged import Judged, judgement
-from mmhall.benchmarks.rules.thoughts import silent, spoken
+from mmhall.benchmarks.data.reading import Record, check_unique, find_pictures, read_records
+from mmhall.benchmarks.rules.judged import Judged, judge_reply
+from mmhall.benchmarks.rules.thoughts import is_thoughts_only, remove_thoughts
 from mmhall.benchmarks.rules.yesno import Label, parse_strict, parse_vlmevalkit
 from mmhall.errors import DataError
 from mmhall.options import option
@@ -118,7 +118,7 @@ class Hallusion(Judged):
         """Read the questions."""
         given = source.given(self.name, self.reads)
         records = read_records(given / FILE if given.is_dir() else given, self.reads)
-        only_once(((r.where, _id(r)) for r in records), "question")
+        check_unique(((r.where, _id(r)) for r in records), "question")
         asked = [(r, _file(r)) for r in records]
         used = list(dict.fromkeys(file for _, file in asked if file is not None))[: source.limit]
         folder = source.folder or given.parent
@@ -140,45 +140,49 @@ class Hallusion(Judged):
         groups = ("overall", category, "hard" if truth["visual_input"] == "2" else "easy")
         return Item(_id(record), file, truth["question"] + SUFFIXES[self.prompt], groups, truth, _set(record))
 
-    def asks(self, item: Item, text: str) -> Mapping[str, str]:
+    def judge_fields(self, item: Item, text: str) -> Mapping[str, str]:
         """Return what the judge is shown."""
-        return {"question": item.truth["question"], "reference": item.truth["reference"], "answer": spoken(text)}
+        return {
+            "question": item.truth["question"],
+            "reference": item.truth["reference"],
+            "answer": remove_thoughts(text),
+        }
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer for itself, read by its text."""
-        said = None if self.wants_judge or silent(text) else RULES[self.rule](spoken(text))
-        return _alone(1, said == item.truth["label"], said is None)
+        said = None if self.wants_judge or is_thoughts_only(text) else RULES[self.rule](remove_thoughts(text))
+        return _answer_counts(1, said == item.truth["label"], said is None)
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
         """Count answers, and figures and questions in their first item."""
         counts = [self._count(item, row) for item, row in zip(items, rows, strict=True)]
         judged = [(item, count) for item, count in zip(items, counts, strict=True) if count["n"]]
         figures = [(item, count) for item, count in judged if not _without_figure(item)]
-        _together(figures, "figure", ("category", "subcategory", "set_id", "figure_id"))
-        _together(judged, "question", ("category", "subcategory", "set_id", "question_id"))
+        _count_groups(figures, "figure", ("category", "subcategory", "set_id", "figure_id"))
+        _count_groups(judged, "question", ("category", "subcategory", "set_id", "question_id"))
         return counts
 
     def _count(self, item: Item, row: Row) -> Counts:
         if not self.wants_judge:
             return self.count(item, row.text)
-        reply = judgement(row)
+        reply = judge_reply(row)
         if reply is None:
-            return _alone(0, right=False, unparsed=False)
+            return _answer_counts(0, right=False, unparsed=False)
         verdict = parse_verdict(reply)
         right = verdict == "correct" or (verdict == "unclear" and _without_figure(item))
-        return _alone(1, right, verdict == "unclear" and "unclear" not in reply.lower())
+        return _answer_counts(1, right, verdict == "unclear" and "unclear" not in reply.lower())
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong; none where a judge decides."""
         return [] if self.wants_judge else [(0, len(text), bool(self.count(item, text)["right"]))]
 
 
-def _alone(n: int, right: bool, unparsed: bool) -> Counts:
+def _answer_counts(n: int, right: bool, unparsed: bool) -> Counts:
     shared = ("figure", "figures", "question", "questions")
     return {"n": n, "right": int(right), "unparsed": int(unparsed), **dict.fromkeys(shared, 0)}
 
 
-def _together(counted: Sequence[tuple[Item, Counts]], what: str, keys: Sequence[str]) -> None:
+def _count_groups(counted: Sequence[tuple[Item, Counts]], what: str, keys: Sequence[str]) -> None:
     """Count what is right as a whole, in its first item."""
     wholes: dict[tuple[str, ...], list[Counts]] = {}
     for item, count in counted:

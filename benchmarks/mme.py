@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
-from mmhall.benchmarks.data.reading import Record, find_pictures, only_once, read_records, read_text
-from mmhall.benchmarks.rules.thoughts import spoken
+from mmhall.benchmarks.data.reading import Record, check_unique, find_pictures, read_records, read_text
+from mmhall.benchmarks.rules.thoughts import remove_thoughts
 from mmhall.benchmarks.rules.yesno import Label
 from mmhall.errors import DataError
 from mmhall.options import option
@@ -106,12 +106,12 @@ class Mme(Benchmark):
     def material(self, source: Source) -> Material:
         """Read the questions."""
         given = source.given(self.name, self.reads)
-        asked = list(_of_folders(given, source.images or given) if given.is_dir() else _of_manifest(given))
+        asked = list(_read_folders(given, source.images or given) if given.is_dir() else _read_manifest(given))
         asked = [q for q in asked if self.subset == "all" or q.category in HALLUCINATION]
         if not asked:
             raise DataError(f"{given}: holds no questions of MME's categories; expected {self.reads}")
-        only_once(((q.where, f"{q.category}, {q.image}: {q.text}") for q in asked), "question")
-        _two_each(asked)
+        check_unique(((q.where, f"{q.category}, {q.image}: {q.text}") for q in asked), "question")
+        _check_two_questions(asked)
         used = list(dict.fromkeys((q.category, q.image) for q in asked))[: source.limit]
         order = {key: place for place, key in enumerate(used)}
         kept = [q for q in asked if (q.category, q.image) in order]
@@ -129,7 +129,7 @@ class Mme(Benchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer for itself."""
-        said = RULES[self.rule](spoken(text))
+        said = RULES[self.rule](remove_thoughts(text))
         right = int(said == item.truth["label"])
         return {"n": 1, "right": right, "unparsed": int(said is None), "both": 0, "pictures": 0, "points": 0}
 
@@ -140,7 +140,7 @@ class Mme(Benchmark):
         mean over pictures is the sum over categories.
         """
         counts = [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
-        whole = _whole(items, counts)
+        whole = _complete_pairs(items, counts)
         sizes = Counter(category for category, _ in whole)
         for (category, _), (first, second) in whole.items():
             right = first["right"] + second["right"]
@@ -148,7 +148,7 @@ class Mme(Benchmark):
             first["points"] = (right / 2 + right // 2) * len(whole) / sizes[category]
         return counts
 
-    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+    def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
         """Say what the authors' script prints of each strategy's answers, where they are read by its rule."""
         if self.rule != "official":
             return ()
@@ -156,7 +156,7 @@ class Mme(Benchmark):
         for strategy, answers in by_strategy(rows).items():
             own = {row.item: row.text for row in answers}
             members = [item for item in items if item.id in own]
-            whole = _whole(members, [self.count(item, own[item.id]) for item in members])
+            whole = _complete_pairs(members, [self.count(item, own[item.id]) for item in members])
             right = ((category, bool(a["right"]), bool(b["right"])) for (category, _), (a, b) in whole.items())
             scores = official_scores(right)
             listed = ", ".join(f"{name} {scores[name]:.1f}" for name in self.groups if name in scores)
@@ -165,10 +165,10 @@ class Mme(Benchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](spoken(text)) == item.truth["label"])]
+        return [(0, len(text), RULES[self.rule](remove_thoughts(text)) == item.truth["label"])]
 
 
-def _whole(items: Sequence[Item], counts: Sequence[Counts]) -> dict[tuple[str, str | None], list[Counts]]:
+def _complete_pairs(items: Sequence[Item], counts: Sequence[Counts]) -> dict[tuple[str, str | None], list[Counts]]:
     """Return the counts of both questions about a picture, by category and picture; not of one without the other."""
     pairs: dict[tuple[str, str | None], list[Counts]] = {}
     for item, count in zip(items, counts, strict=True):
@@ -196,7 +196,7 @@ def official_scores(pictures: Iterable[tuple[str, bool, bool]]) -> dict[str, flo
     return scores | totals
 
 
-def _two_each(asked: Sequence[Question]) -> None:
+def _check_two_questions(asked: Sequence[Question]) -> None:
     """Refuse a picture without exactly two questions."""
     numbers = Counter((q.category, q.image) for q in asked)
     for q in asked:
@@ -205,7 +205,7 @@ def _two_each(asked: Sequence[Question]) -> None:
             raise DataError(f"{q.where}: {q.image} has {number} questions in {q.category}; each picture of MME has 2")
 
 
-def _of_manifest(path: Path) -> Iterable[Question]:
+def _read_manifest(path: Path) -> Iterable[Question]:
     """Read a manifest."""
     numbers: Counter[str] = Counter()
     for record in read_records(path, Mme.reads):
@@ -217,7 +217,7 @@ def _of_manifest(path: Path) -> Iterable[Question]:
         yield Question(f"{name}/{numbers[name]}", image, category, record.text("question"), label, record.where)
 
 
-def _of_folders(root: Path, images: Path) -> Iterable[Question]:
+def _read_folders(root: Path, images: Path) -> Iterable[Question]:
     """Read the authors' folders."""
     for category in (*PERCEPTION, *COGNITION):
         for texts, shown in ((category, category), (f"{category}/questions_answers_YN", f"{category}/images")):
@@ -226,7 +226,7 @@ def _of_folders(root: Path, images: Path) -> Iterable[Question]:
             for file in files:
                 if file.stem not in pictures:
                     raise DataError(f"{file}: has no picture {file.stem} in {images / shown}; check --images")
-                yield from _of_text(file, category, f"{shown}/{pictures[file.stem]}")
+                yield from _read_questions(file, category, f"{shown}/{pictures[file.stem]}")
 
 
 def _by_stem(folder: Path) -> Mapping[str, str]:
@@ -234,7 +234,7 @@ def _by_stem(folder: Path) -> Mapping[str, str]:
     return {file.stem: file.name for file in files if file.suffix.lower() in _PICTURES}
 
 
-def _of_text(file: Path, category: str, image: str) -> Iterable[Question]:
+def _read_questions(file: Path, category: str, image: str) -> Iterable[Question]:
     """Read the questions of one picture."""
     lines = [line for line in read_text(file, "lines of question, tab, Yes or No").splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):

@@ -25,8 +25,8 @@ from typing import ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.reading import Record, find_pictures, read_records
-from mmhall.benchmarks.rules.judged import Judged, judgement
-from mmhall.benchmarks.rules.thoughts import spoken
+from mmhall.benchmarks.rules.judged import Judged, judge_reply
+from mmhall.benchmarks.rules.thoughts import remove_thoughts
 from mmhall.errors import DataError
 from mmhall.options import option
 from mmhall.results.store import Row
@@ -100,9 +100,12 @@ class MmHal(Judged):
         }
         return Item(f"{number}", picture, question, ("overall", kind), truth, cluster=f"{number}")
 
-    def asks(self, item: Item, text: str) -> Mapping[str, str]:
+    def judge_fields(self, item: Item, text: str) -> Mapping[str, str]:
         """Return what the judge is shown, in the order of the authors' template."""
-        return {**{name: item.truth[name] for name in ("contents", "question", "reference")}, "answer": spoken(text)}
+        return {
+            **{name: item.truth[name] for name in ("contents", "question", "reference")},
+            "answer": remove_thoughts(text),
+        }
 
     def count(self, item: Item, text: str) -> Counts:
         """Count an answer nobody has judged."""
@@ -110,7 +113,7 @@ class MmHal(Judged):
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
         """Count answers as they are judged."""
-        return [self.rate(judgement(row)) for row in rows]
+        return [self.rate(judge_reply(row)) for row in rows]
 
     def rate(self, reply: str | None) -> Counts:
         """Count a judge's reply; None: there is none."""

@@ -33,7 +33,7 @@ from typing import Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.data.pope_files import SECOND, find_pictures, is_questions, read_questions
+from mmhall.benchmarks.data.pope_files import POPE_V2, find_pictures, is_questions, read_questions
 from mmhall.benchmarks.data.pope_maker import (
     FREQUENCIES,
     PER_PICTURE,
@@ -41,7 +41,7 @@ from mmhall.benchmarks.data.pope_maker import (
     SETTINGS,
     Question,
     Recipe,
-    crowded,
+    crowded_pictures,
     make_questions,
 )
 from mmhall.benchmarks.data.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
@@ -108,12 +108,12 @@ class ObjectQuestions(PictureBenchmark):
         known = read_questions(source.data, self.text)
         names = list(dict.fromkeys(q.picture for q in known.questions))[: source.limit]
         pictures = find_pictures(names, source.folder or Path(), source.pictures)
-        items = self.phrased([q for q in known.questions if q.picture in pictures], source.seed)
+        items = self.phrase([q for q in known.questions if q.picture in pictures], source.seed)
         return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, known.remarks)
 
     def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
         """Say how many pictures are too crowded to be asked about."""
-        left_out = len(crowded(pictures, self._recipe))
+        left_out = len(crowded_pictures(pictures, self._recipe))
         remark = (
             f"{left_out} of {len(pictures.pictures)} pictures are left out: fewer than {self.per_picture} of the "
             f"{len(pictures.categories)} categories are absent from them."
@@ -123,7 +123,7 @@ class ObjectQuestions(PictureBenchmark):
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Make the questions of all three settings; one asked in several settings is one question."""
         made = make_questions(pictures, seed, self._recipe)
-        return self.phrased([replace(q, text=self._asked(str(q.object))) for q in made], seed)
+        return self.phrase([replace(q, text=self._asked(str(q.object))) for q in made], seed)
 
     @property
     def _recipe(self) -> Recipe:
@@ -133,7 +133,7 @@ class ObjectQuestions(PictureBenchmark):
         return in_version(question_about(name, self.wording), self.text)
 
     @abstractmethod
-    def phrased(self, questions: Sequence[Question], seed: int) -> list[Item]:
+    def phrase(self, questions: Sequence[Question], seed: int) -> list[Item]:
         """Turn questions into items.
 
         Raises:
@@ -163,7 +163,7 @@ class Pope(ObjectQuestions):
     """
 
     name: ClassVar[str] = "pope"
-    groups: ClassVar[tuple[str, ...]] = (*SETTINGS, SECOND)
+    groups: ClassVar[tuple[str, ...]] = (*SETTINGS, POPE_V2)
     metrics: ClassVar[tuple[Metric, ...]] = (*yesno.METRICS, *yes_bias.METRICS, *BY_VISIBILITY)
 
     pooled: bool = option(False)
@@ -174,7 +174,7 @@ class Pope(ObjectQuestions):
         if self.pooled:
             object.__setattr__(self, "groups", (*type(self).groups, "pooled"))
 
-    def phrased(self, questions: Sequence[Question], seed: int) -> list[Item]:
+    def phrase(self, questions: Sequence[Question], seed: int) -> list[Item]:
         """Put each question as it is."""
         return [self._item(q, id_) for q, id_ in zip(questions, item_ids(questions), strict=True)]
 

@@ -106,7 +106,7 @@ class Sycophancy(ObjectQuestions):
 
     setting: str = option("all", choices=("all", *SETTINGS))
 
-    def phrased(self, questions: Sequence[Question], seed: int) -> list[Item]:
+    def phrase(self, questions: Sequence[Question], seed: int) -> list[Item]:
         """Put each question in three versions, one after the other."""
         named = zip(item_ids(questions), questions, strict=True)
         chosen = [(id_, q) for id_, q in named if self.setting == "all" or self.setting in q.ids]

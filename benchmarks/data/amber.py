@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmhall.benchmarks.base import Source
-from mmhall.benchmarks.data.reading import Record, find_pictures, only_once, read_json, read_records, read_text
+from mmhall.benchmarks.data.reading import Record, check_unique, find_pictures, read_json, read_records, read_text
 from mmhall.errors import DataError
 
 READS = "AMBER's data folder (query_all.json, annotations.json), or a query file in it"
@@ -59,7 +59,7 @@ def read_queries(source: Source, name: str, *, generative: bool) -> tuple[list[Q
     asked = find(given, ("query_all.json", part)) if given.is_dir() else given
     notes = {r.text("id"): r for r in read_records(find(given, ("annotations.json",)), "AMBER's annotations")}
     records = read_records(asked, "a list of AMBER's queries (id, image, query)")
-    only_once(((r.where, r.text("id")) for r in records), "query")
+    check_unique(((r.where, r.text("id")) for r in records), "query")
     unknown = next((r for r in records if r.text("id") not in notes), None)
     if unknown is not None:
         raise DataError(f"{unknown.where}: query {unknown.text('id')} is not in annotations.json; both must match")

@@ -16,16 +16,16 @@ _ARTICLE = re.compile(r"\b(an?) $", re.IGNORECASE)
 _ACRONYM = 3  # letters of the longest one: TV, DVD
 
 
-def ended(caption: str) -> str:
+def end_with_stop(caption: str) -> str:
     """Return a caption with a full stop at its end, whatever was there.
 
-    >>> ended(" A dog on a bench ."), ended("Two cats!")
+    >>> end_with_stop(" A dog on a bench ."), end_with_stop("Two cats!")
     ('A dog on a bench.', 'Two cats.')
     """
     return f"{caption.strip().rstrip('.!? ')}."
 
 
-def swapped(
+def swap_object(
     caption: str,
     vocabulary: Vocabulary,
     absent: Sequence[str],
@@ -48,22 +48,22 @@ def swapped(
     named = Counter(mention.name for mention in found)
     for mention in rng.sample(found, len(found)):
         old = caption[mention.start : mention.end]
-        many = _many(old, caption[: mention.start])
-        words = {name: _written(name, old, many) for name in absent if name not in named and many is not None}
+        many = _is_plural_mention(old, caption[: mention.start])
+        words = {name: _inflect(name, old, many) for name in absent if name not in named and many is not None}
         fitting = [name for name, word in words.items() if word is not None]
         if named[mention.name] == 1 and fitting:
-            return _put(caption, mention, words[draw(fitting, mention.name)] or "")
+            return _replace_mention(caption, mention, words[draw(fitting, mention.name)] or "")
     return None
 
 
-def _many(word: str, before: str) -> bool | None:
+def _is_plural_mention(word: str, before: str) -> bool | None:
     """Whether a word stands for several; None: it does not say, as "sheep" without an article right before it."""
     if singulars(word.lower()) or is_plural(word):
         return True
     return None if plural(word.lower()) == word.lower() and not _ARTICLE.search(before) else False
 
 
-def _written(name: str, old: str, many: bool | None) -> str | None:
+def _inflect(name: str, old: str, many: bool | None) -> str | None:
     """Write a category in the number of the word that it replaces; None: it cannot be, or has more or fewer parts."""
     word = names(name)[0]
     if is_plural(word) and not many:
@@ -72,7 +72,7 @@ def _written(name: str, old: str, many: bool | None) -> str | None:
     return written if len(written.split()) == len(old.split()) else None
 
 
-def _put(caption: str, mention: Mention, word: str) -> str:
+def _replace_mention(caption: str, mention: Mention, word: str) -> str:
     """Put a word in a mention's place, in its case, and make the article fit."""
     before, old, behind = caption[: mention.start], caption[mention.start : mention.end], caption[mention.end :]
     loud = old.isupper() and (caption.isupper() or len(old) > _ACRONYM)

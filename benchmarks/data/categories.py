@@ -53,10 +53,10 @@ def forms(category: str) -> list[str]:
     return list(dict.fromkeys(form for name in spelt for form in (name, *singulars(name))))
 
 
-def unified(categories: Iterable[str]) -> dict[str, str]:
+def unify_categories(categories: Iterable[str]) -> dict[str, str]:
     """Return the name that each category goes by, one for all that are the same: COCO's, else the first by alphabet.
 
-    >>> unified(["Dog", "dogs", "Cabinet/shelf", "fox", "Foxes", "Fox"])
+    >>> unify_categories(["Dog", "dogs", "Cabinet/shelf", "fox", "Foxes", "Fox"])
     {'Cabinet/shelf': 'Cabinet/shelf', 'Dog': 'dog', 'Fox': 'Fox', 'Foxes': 'Fox', 'dogs': 'dog', 'fox': 'Fox'}
     """
     listed = sorted(set(categories))

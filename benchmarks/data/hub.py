@@ -21,7 +21,7 @@ from typing import Any
 
 from mmhall.benchmarks.data import hub_formats as formats
 from mmhall.errors import DataError
-from mmhall.results.kinds import seems
+from mmhall.results.kinds import describe_file
 
 PREFIX = "hub:"
 NOTE = "hub.json"
@@ -32,7 +32,7 @@ _SPEC = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)?(?:@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class HubDataset:
     """A dataset that holds a benchmark.
 
     Attributes:
@@ -50,12 +50,12 @@ class Known:
     data: str = ""
 
 
-KNOWN = {
-    "pope": Known("lmms-lab-encoder/POPE", ("test",), formats.pope, "default"),
-    "chair": Known("tsunghanwu/mscoco_chair", ("test",), formats.chair, data=formats.COCO),
-    "amber-g": Known("Kyunnilee/amber_g", ("train",), formats.amber_captions),
-    "mme": Known("lmms-lab-encoder/MME", ("test",), formats.mme, data=formats.MANIFEST),
-    "hallusion": Known("lmms-lab-encoder/HallusionBench", ("image", "non_image"), formats.hallusion),
+HUB_DATASETS = {
+    "pope": HubDataset("lmms-lab-encoder/POPE", ("test",), formats.pope, "default"),
+    "chair": HubDataset("tsunghanwu/mscoco_chair", ("test",), formats.chair, data=formats.COCO),
+    "amber-g": HubDataset("Kyunnilee/amber_g", ("train",), formats.amber_captions),
+    "mme": HubDataset("lmms-lab-encoder/MME", ("test",), formats.mme, data=formats.MANIFEST),
+    "hallusion": HubDataset("lmms-lab-encoder/HallusionBench", ("image", "non_image"), formats.hallusion),
 }
 
 
@@ -73,11 +73,11 @@ def given(value: str, benchmark: str) -> Path:
     path = Path(value.removeprefix(PREFIX))
     if marked and not (value.removeprefix(PREFIX) and path.exists()):
         return fetch(value, benchmark)
-    files = _stored(path)
+    files = _stored_files(path)
     if files:
-        return _local(path, files, benchmark)
+        return _convert_local(path, files, benchmark)
     if marked:
-        raise DataError(f"{path}: holds no Parquet files, but is {seems(path)}; give it without {PREFIX}")
+        raise DataError(f"{path}: holds no Parquet files, but is {describe_file(path)}; give it without {PREFIX}")
     return path
 
 
@@ -85,7 +85,7 @@ def fetch(spec: str, benchmark: str) -> Path:
     """Return a benchmark's files, taking them from the hub if they are not at hand.
 
     Args:
-        spec: "hub:ID@REVISION"; without an id the one in `KNOWN`, without a revision the current commit.
+        spec: "hub:ID@REVISION"; without an id the one in `HUB_DATASETS`, without a revision the current commit.
         benchmark: Name of the benchmark.
 
     Returns:
@@ -96,7 +96,7 @@ def fetch(spec: str, benchmark: str) -> Path:
     """
     known, name, revision = _parse(spec, benchmark)
     folder = _cache() / name.replace("/", "--")
-    at_hand = _at_hand(folder, benchmark, revision)
+    at_hand = _find_converted(folder, benchmark, revision)
     if at_hand is not None:
         return at_hand / known.data
     commit = _commit(name, revision)
@@ -122,7 +122,7 @@ def remarks(data: Path | None) -> tuple[str, ...]:
     return (f"from the hub; --data {pinned} takes the same again.",)
 
 
-def _stored(path: Path) -> list[Path]:
+def _stored_files(path: Path) -> list[Path]:
     """Return a dataset's Parquet or Arrow files, in the folder or below it, as the hub or `save_to_disk` has them.
 
     What `map` and `filter` leave beside them, cache-....arrow, is not of the dataset.
@@ -134,10 +134,10 @@ def _stored(path: Path) -> list[Path]:
     return [path] if path.suffix in _KINDS and path.is_file() else []
 
 
-def _local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
+def _convert_local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
     """Return what a benchmark takes as its data of stored files, converting them if they are not at hand."""
-    known = _known(benchmark)
-    splits = _of_splits(path, files, known)
+    known = _dataset_for(benchmark)
+    splits = _files_by_split(path, files, known)
     digest = hashlib.sha256()
     try:
         for file in (file for split in splits for file in split):
@@ -152,7 +152,7 @@ def _local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
     return target / known.data
 
 
-def _of_splits(path: Path, files: Sequence[Path], known: Known) -> list[list[Path]]:
+def _files_by_split(path: Path, files: Sequence[Path], known: HubDataset) -> list[list[Path]]:
     """Return the files of each split, by their names; of a single one, all if none says it.
 
     Raises:
@@ -180,20 +180,20 @@ def _rows(path: Path, files: Sequence[Path], scratch: str) -> Any:
     try:
         return load_dataset(kind, data_files=named, split="train", cache_dir=scratch)
     except Exception as error:  # what the readers may raise differs from version to version
-        told = f"cannot be read as {kind.capitalize()}: {_line(error)}"
+        told = f"cannot be read as {kind.capitalize()}: {_one_line(error)}"
         raise DataError(f"{path}: {told}; copy it from the hub again") from error
 
 
-def _known(benchmark: str) -> Known:
-    if benchmark not in KNOWN:
+def _dataset_for(benchmark: str) -> HubDataset:
+    if benchmark not in HUB_DATASETS:
         raise DataError(
-            f"{benchmark}: no hub dataset is known for it, only for {', '.join(KNOWN)}; give a file or folder"
+            f"{benchmark}: no hub dataset is known for it, only for {', '.join(HUB_DATASETS)}; give a file or folder"
         )
-    return KNOWN[benchmark]
+    return HUB_DATASETS[benchmark]
 
 
-def _parse(spec: str, benchmark: str) -> tuple[Known, str, str | None]:
-    known = _known(benchmark)
+def _parse(spec: str, benchmark: str) -> tuple[HubDataset, str, str | None]:
+    known = _dataset_for(benchmark)
     match = _SPEC.fullmatch(spec.removeprefix(PREFIX))
     if match is None or ".." in spec:
         raise DataError(f"{spec}: is no hub dataset; write {PREFIX}{known.id}, or with @ and a revision")
@@ -210,7 +210,7 @@ def _offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _at_hand(folder: Path, benchmark: str, revision: str | None) -> Path | None:
+def _find_converted(folder: Path, benchmark: str, revision: str | None) -> Path | None:
     """Return the files of a commit, or offline of the only one there is, if they are there."""
     if revision is not None:
         written = [folder / revision / benchmark] if _COMMIT.fullmatch(revision) else []
@@ -228,7 +228,7 @@ def _commit(name: str, revision: str | None) -> str:
     if _offline():
         if revision is not None and _COMMIT.fullmatch(revision):
             return revision
-        raise _not_at_hand(name)
+        raise _not_cached_error(name)
     try:
         commit = HfApi().dataset_info(name, revision=revision, timeout=_PATIENCE).sha
     except RevisionNotFoundError as error:
@@ -236,13 +236,13 @@ def _commit(name: str, revision: str | None) -> str:
     except RepositoryNotFoundError as error:
         raise DataError(f"{name}: the hub has no such dataset, or shows it only to some; check its id") from error
     except Exception as error:  # what a network may raise differs from version to version of the hub's client
-        raise _unreachable(name, error) from error
+        raise _unreachable_error(name, error) from error
     if commit is None:
         raise DataError(f"{name}: the hub names no commit of it; give a file or folder")
     return commit
 
 
-def _load(known: Known, name: str, commit: str) -> list[Any]:
+def _load(known: HubDataset, name: str, commit: str) -> list[Any]:
     """Load the splits."""
     from datasets import load_dataset
 
@@ -250,12 +250,14 @@ def _load(known: Known, name: str, commit: str) -> list[Any]:
         return [load_dataset(name, known.config, split=split, revision=commit) for split in known.splits]
     except ValueError as error:
         wanted = ", ".join(known.splits)
-        raise DataError(f"{name}: has no splits {wanted} to read: {_line(error)}; give one like {known.id}") from error
+        raise DataError(
+            f"{name}: has no splits {wanted} to read: {_one_line(error)}; give one like {known.id}"
+        ) from error
     except Exception as error:
-        raise (_not_at_hand(name) if _offline() else _unreachable(name, error)) from error
+        raise (_not_cached_error(name) if _offline() else _unreachable_error(name, error)) from error
 
 
-def _convert(splits: Sequence[Any], known: Known, target: Path, told: dict[str, str]) -> None:
+def _convert(splits: Sequence[Any], known: HubDataset, target: Path, told: dict[str, str]) -> None:
     """Write the files, whole or not at all."""
     partial = None
     try:
@@ -272,16 +274,16 @@ def _convert(splits: Sequence[Any], known: Known, target: Path, told: dict[str, 
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _not_at_hand(name: str) -> DataError:
+def _not_cached_error(name: str) -> DataError:
     return DataError(
         f"{name}: is not at hand, and the hub may not be asked (HF_HUB_OFFLINE is set); run once without it, pin a "
         "commit that is at hand, or give a file or folder"
     )
 
 
-def _unreachable(name: str, error: Exception) -> DataError:
-    return DataError(f"{name}: cannot be taken from the hub: {_line(error)}; try again, or give a file or folder")
+def _unreachable_error(name: str, error: Exception) -> DataError:
+    return DataError(f"{name}: cannot be taken from the hub: {_one_line(error)}; try again, or give a file or folder")
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from mmhall.benchmarks.data.caption_swaps import ended, swapped
+from mmhall.benchmarks.data.caption_swaps import end_with_stop, swap_object
 from mmhall.benchmarks.data.categories import names
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.data.pope_wording import is_plural, with_article
 from mmhall.benchmarks.data.reading import find_pictures, read_records
-from mmhall.benchmarks.data.vocabulary import Vocabulary, ours
+from mmhall.benchmarks.data.vocabulary import Vocabulary, own_vocabulary
 from mmhall.errors import DataError
 from mmhall.strategies import Pair, PairSet
 
@@ -78,16 +78,19 @@ def make_pairs(
             f"{source}: the captions are of other pictures, such as {next(iter(captions), None)!r}, and none is of "
             f"{pictures.pictures[0].id!r} or another one here; give the captions of these pictures"
         )
-    counts, vocabulary = _together(pictures.pictures), ours("", pictures.categories, tuple(pictures.words.items()))
+    counts, vocabulary = (
+        _cooccurrences(pictures.pictures),
+        own_vocabulary("", pictures.categories, tuple(pictures.words.items())),
+    )
 
     def made(picture: Picture) -> Pair | None:
         rng = random.Random(f"pairs/{seed}/{picture.id}")
         if captions is None:
-            return _named(picture, _absent(picture.objects, pictures.categories), counts, rng)
+            return _sentence_pair(picture, _absent(picture.objects, pictures.categories), counts, rng)
         own = captions.get(picture.id, ())
         told = [mention.name for caption in own for mention in vocabulary.mentions(caption)]
         absent = _absent([*picture.objects, *told], pictures.categories)
-        return _captioned(picture, own, vocabulary, absent, counts, rng)
+        return _caption_pair(picture, own, vocabulary, absent, counts, rng)
 
     pairs = tuple(islice((pair for pair in map(made, pictures.pictures) if pair is not None), limit))
     if not pairs:
@@ -97,7 +100,7 @@ def make_pairs(
     return PairSet(pairs, source, pictures.remarks)
 
 
-def _together(pictures: Sequence[Picture]) -> Counts:
+def _cooccurrences(pictures: Sequence[Picture]) -> Counts:
     """Count in how many pictures each category stands beside each other one."""
     counts: dict[str, Counter[str]] = {}
     for picture in pictures:
@@ -112,13 +115,13 @@ def _absent(shown: Sequence[str], categories: Sequence[str]) -> list[str]:
     return [name for name in categories if name not in shown and _phrase(name) not in phrases]
 
 
-def _drawn(names_left: Sequence[str], rest: Sequence[str], counts: Counts, rng: random.Random) -> str:
+def _draw_category(names_left: Sequence[str], rest: Sequence[str], counts: Counts, rng: random.Random) -> str:
     """Draw a category by how often it stands beside others; where it never does, any is as good."""
     weights = [sum(counts.get(name, {}).get(other, 0) for other in rest) for name in names_left]
     return rng.choices(names_left, weights if any(weights) else None)[0]
 
 
-def _captioned(
+def _caption_pair(
     picture: Picture,
     captions: Sequence[str],
     vocabulary: Vocabulary,
@@ -129,16 +132,16 @@ def _captioned(
     """Make the pair of a picture from a person's caption; None: no caption allows one."""
 
     def draw(left: Sequence[str], gone: str) -> str:
-        return _drawn(left, [name for name in picture.objects if name != gone], counts, rng)
+        return _draw_category(left, [name for name in picture.objects if name != gone], counts, rng)
 
-    for caption in map(ended, captions):
-        hallucinated = swapped(caption, vocabulary, absent, draw, rng)
+    for caption in map(end_with_stop, captions):
+        hallucinated = swap_object(caption, vocabulary, absent, draw, rng)
         if hallucinated is not None:
             return Pair(picture.id, picture.path, PROMPT, caption, hallucinated)
     return None
 
 
-def _named(picture: Picture, absent: Sequence[str], counts: Counts, rng: random.Random) -> Pair | None:
+def _sentence_pair(picture: Picture, absent: Sequence[str], counts: Counts, rng: random.Random) -> Pair | None:
     """Make the pair of a picture from a sentence that names its objects; None: none of them can be replaced."""
     choices = {at: [name for name in absent if _length(name) == _length(own)] for at, own in enumerate(picture.objects)}
     open_places = [at for at, names_there in choices.items() if names_there]
@@ -150,7 +153,7 @@ def _named(picture: Picture, absent: Sequence[str], counts: Counts, rng: random.
     for at in chosen:
         left = [name for name in choices[at] if _phrase(name) not in map(_phrase, told)]
         if left:
-            told[at] = _drawn(left, rest, counts, rng)
+            told[at] = _draw_category(left, rest, counts, rng)
     return Pair(picture.id, picture.path, PROMPT, _sentence(picture.objects), _sentence(told))
 
 

@@ -42,7 +42,7 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
                 raise DataError(f"{path}: its first line has {told!r}; give {WHAT}")
             found: dict[str, dict[str, str]] = {}
             for row in rows:
-                _refuse_more(row, f"{path}:{rows.line_num}")
+                _refuse_extra_cells(row, f"{path}:{rows.line_num}")
                 _add(found, {name: row.get(column) for name, column in columns.items()}, f"{path}:{rows.line_num}")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; give {WHAT}") from error
@@ -51,7 +51,7 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def _refuse_more(row: Mapping[Any, Any], where: str) -> None:
+def _refuse_extra_cells(row: Mapping[Any, Any], where: str) -> None:
     """Refuse a row that has more cells than the first line names columns: they would be lost."""
     more = [cell for cell in row.get(None) or () if cell.strip()]
     if more:
@@ -93,7 +93,7 @@ def _column(name: str) -> str:
     return "file" if plain in ("image", "file_name") else plain
 
 
-def read_sets(path: Path, data: Any) -> dict[str, dict[str, str]] | None:
+def read_object_lists(path: Path, data: Any) -> dict[str, dict[str, str]] | None:
     """Read lists of objects: picture to category to visibility, which they do not tell ("").
 
     Args:
@@ -117,7 +117,7 @@ def read_sets(path: Path, data: Any) -> dict[str, dict[str, str]] | None:
     return {picture: dict.fromkeys(names, "") for picture, names in listed.items()}
 
 
-def files_of(pictures: Iterable[str], images: Path) -> dict[str, Path]:
+def find_files(pictures: Iterable[str], images: Path) -> dict[str, Path]:
     """Find the files of pictures that go by file name, with or without its ending, or by the number it ends in.
 
     Raises:

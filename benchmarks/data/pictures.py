@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 from mmhall import files
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
-from mmhall.benchmarks.data.categories import coco_name, forms, unified
-from mmhall.benchmarks.data.picture_lists import files_of, read_csv, read_sets, seen
+from mmhall.benchmarks.data.categories import coco_name, forms, unify_categories
+from mmhall.benchmarks.data.picture_lists import find_files, read_csv, read_object_lists, seen
 from mmhall.errors import DataError
-from mmhall.results.kinds import of_data, seems
+from mmhall.results.kinds import describe_data, describe_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +88,18 @@ def read_pictures(path: Path, images: Path, limit: int | None = None, required: 
     """
     if path.suffix.lower() == ".csv":
         found = read_csv(path)
-        files = {name: images / name for name in found}
+        paths = {name: images / name for name in found}
     else:
         data = read_json(path, "a COCO detection file")
-        sets = read_sets(path, data)
+        sets = read_object_lists(path, data)
         if sets is None:
             return _coco(data, path, images, limit, required)
-        found, files = sets, files_of(sets, images)
+        found, paths = sets, find_files(sets, images)
     names = sorted(found, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))[:limit]
-    known = unified(name for objects in found.values() for name in objects)
-    told = {name: _told(found[name], known) for name in names}
-    pictures = [Picture(name, files[name], tuple(told[name]), told[name]) for name in names]
-    return replace(_existing(path, pictures, set(known.values()), required), remarks=_people(known))
+    known = unify_categories(name for objects in found.values() for name in objects)
+    told = {name: _unify_objects(found[name], known) for name in names}
+    pictures = [Picture(name, paths[name], tuple(told[name]), told[name]) for name in names]
+    return replace(_make_picture_set(path, pictures, set(known.values()), required), remarks=_person_remarks(known))
 
 
 def read_coco(annotations: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
@@ -119,7 +119,7 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None, require
 
 def _coco(data: Any, annotations: Path, images: Path, limit: int | None, required: bool) -> PictureSet:
     try:
-        known = unified(str(entry["name"]) for entry in data["categories"])
+        known = unify_categories(str(entry["name"]) for entry in data["categories"])
         names = {str(entry["id"]): known[str(entry["name"])] for entry in data["categories"]}
         found: dict[str, dict[str, str]] = {str(entry["id"]): {} for entry in data["images"]}
         for entry in data["annotations"]:
@@ -133,23 +133,23 @@ def _coco(data: Any, annotations: Path, images: Path, limit: int | None, require
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{annotations}: is no COCO detection file ({type(error).__name__}: {error}), but {of_data(data)}"
+            f"{annotations}: is no COCO detection file ({type(error).__name__}: {error}), but {describe_data(data)}"
         ) from error
     for one, other in pairwise(pictures):
         if one.id == other.id:
             raise DataError(f"{annotations}: lists picture {one.id} twice; give every picture an id of its own")
-    made = _existing(annotations, pictures[:limit], set(names.values()), required)
+    made = _make_picture_set(annotations, pictures[:limit], set(names.values()), required)
     words = _words(data["categories"], known, annotations)
-    return replace(made, words=words, remarks=_people(known) + _in_part(data["images"]))
+    return replace(made, words=words, remarks=_person_remarks(known) + _partial_annotation_remarks(data["images"]))
 
 
-def _people(known: Mapping[str, str]) -> tuple[str, ...]:
-    """Say which categories count as persons; see `unified`."""
+def _person_remarks(known: Mapping[str, str]) -> tuple[str, ...]:
+    """Say which categories count as persons; see `unify_categories`."""
     other = sorted(name for name, one in known.items() if one == "person" and coco_name(name) != "person")
     return (f"{', '.join(map(repr, other))} count as 'person', which the data has, too.",) if other else ()
 
 
-def _in_part(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _partial_annotation_remarks(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Say that not every object is annotated, where a file tells of which it was looked for, as LVIS does."""
     if not any("neg_category_ids" in entry for entry in images):
         return ()
@@ -167,12 +167,12 @@ def _file(entry: Mapping[str, Any], images: Path) -> Path:
     return images / folder / name if (images / folder / name).is_file() else images / name
 
 
-def _told(objects: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+def _unify_objects(objects: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
     """Return a picture's objects by the name that each category goes by."""
-    told: dict[str, str] = {}
+    unified_objects: dict[str, str] = {}
     for name, visibility in objects.items():
-        seen(told, known[name], visibility)
-    return told
+        seen(unified_objects, known[name], visibility)
+    return unified_objects
 
 
 def _words(categories: Sequence[Mapping[str, Any]], known: Mapping[str, str], path: Path) -> dict[str, tuple[str, ...]]:
@@ -226,14 +226,18 @@ def read_json(path: Path, what: str) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; give {what}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; it is {seems(path)}, give {what}") from error
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}; it is {describe_file(path)}, give {what}"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}: is no {what.removeprefix('a ')} ({type(error).__name__}: {error}), but {seems(path)}"
+            f"{path}: is no {what.removeprefix('a ')} ({type(error).__name__}: {error}), but {describe_file(path)}"
         ) from error
 
 
-def _existing(source: Path, pictures: Sequence[Picture], categories: Collection[str], required: bool) -> PictureSet:
+def _make_picture_set(
+    source: Path, pictures: Sequence[Picture], categories: Collection[str], required: bool
+) -> PictureSet:
     """Make a set of pictures that are all there, if they must be."""
     if not pictures:
         raise DataError(f"{source}: lists no pictures")

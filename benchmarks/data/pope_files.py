@@ -27,10 +27,10 @@ from mmhall.benchmarks.rules.yesno import Label
 from mmhall.errors import DataError
 from mmhall.files import encoding, no_file
 from mmhall.results.imports import entries
-from mmhall.results.kinds import seems
+from mmhall.results.kinds import describe_file
 
 MANIFEST = "manifest.json"
-SECOND = "v2"
+POPE_V2 = "v2"
 _WHAT = "POPE's question files"
 _ENDINGS = (".json", ".jsonl")
 _SUBFOLDERS = ("", "val2014", "train2014", "val2017", "train2017", "images")
@@ -62,14 +62,14 @@ class _Record:
 def is_questions(path: Path) -> bool:
     """Tell whether a file, or a folder's files, look like POPE questions rather than anything else."""
     if path.is_dir():
-        return any(is_questions(file) for file in _named(path))
+        return any(is_questions(file) for file in _setting_files(path))
     if no_file(path) is not None or path.suffix == ".jsonl":
         return no_file(path) is None
-    start = _start(path)
-    return '"question_id"' in start or _is_second(start)
+    start = _read_start(path)
+    return '"question_id"' in start or _is_popev2(start)
 
 
-def _start(path: Path) -> str:
+def _read_start(path: Path) -> str:
     try:
         with path.open(encoding=encoding(path), errors="replace") as file:
             return file.read(4096)
@@ -77,7 +77,7 @@ def _start(path: Path) -> str:
         return ""
 
 
-def _is_second(start: str) -> bool:
+def _is_popev2(start: str) -> bool:
     """Tell whether a file begins as POPEv2's does."""
     return '"image_name"' in start and '"query"' in start
 
@@ -93,7 +93,7 @@ def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
         DataError: A file cannot be read, names no setting, another file's or another than its records, or a record
             is unfit.
     """
-    files, records = _of_files(path)
+    files, records = _read_files(path)
     merged: dict[tuple[str, str, Label], dict[str, list[int | str]]] = {}
     for setting, listed in records.items():
         for record in listed:
@@ -149,7 +149,7 @@ def write_questions(
         DataError: The folder cannot be written, or the items are not POPE's.
     """
     names = _names(pictures or {})
-    listed: dict[str, list[dict[str, Any]]] = {setting: [] for setting in (*SETTINGS, SECOND)}
+    listed: dict[str, list[dict[str, Any]]] = {setting: [] for setting in (*SETTINGS, POPE_V2)}
     for item in items:
         if "ids" not in item.truth or "question" not in item.truth:
             raise DataError(f"item {item.id!r} has no question to write; give items made by pope")
@@ -198,7 +198,7 @@ def _settings(path: Path) -> list[str]:
     return [setting for setting in SETTINGS if setting in path.name.lower()]
 
 
-def _named(folder: Path) -> list[Path]:
+def _setting_files(folder: Path) -> list[Path]:
     """Return a folder's files whose names say a setting."""
     try:
         return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and _is_file(p) and _settings(p))
@@ -206,14 +206,14 @@ def _named(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
-def _of_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
+def _read_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
     """Return the file of each setting, and its records of that setting."""
-    if path.is_file() and _is_second(_start(path)):
-        return {SECOND: path}, {SECOND: _records(entries(path, _WHAT), path)}
+    if path.is_file() and _is_popev2(_read_start(path)):
+        return {POPE_V2: path}, {POPE_V2: _records(entries(path, _WHAT), path)}
     files: dict[str, Path] = {}
     found: dict[str, list[_Record]] = {}
-    for file in _named(path) if path.is_dir() else [path]:
-        for setting, listed in _by_setting(file).items():
+    for file in _setting_files(path) if path.is_dir() else [path]:
+        for setting, listed in _split_by_setting(file).items():
             if setting in files:
                 both = f"{files[setting].name} and {file.name}"
                 raise DataError(f"{path}: holds two files for {setting}, {both}; keep one")
@@ -223,7 +223,7 @@ def _of_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
     return files, {setting: found[setting] for setting in SETTINGS if setting in found}
 
 
-def _by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
+def _split_by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
     """Return a file's records by the setting that each says, where all do; else by the one that its name says.
 
     Raises:
@@ -234,7 +234,7 @@ def _by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
     if not said or None in said:
         if len(named) != 1:
             told = f"its name must say which setting it is, one of {', '.join(SETTINGS)}, or each record's category"
-            raise DataError(f"{file}: {told}; it is {seems(file)}")
+            raise DataError(f"{file}: {told}; it is {describe_file(file)}")
         return {named[0]: listed}
     by_setting = {setting: [one for one, s in zip(listed, said, strict=True) if s == setting] for setting in SETTINGS}
     by_setting = {setting: of_it for setting, of_it in by_setting.items() if of_it}
@@ -254,7 +254,7 @@ def _records(listed: Sequence[tuple[str, Any]], path: Path) -> list[_Record]:
     """Check the records of one setting."""
     records: dict[str, _Record] = {}
     for place, (where, entry) in enumerate(listed, 1):
-        record = _record(_as_first(entry, place), where)
+        record = _record(_from_popev2(entry, place), where)
         if str(record.number) in records:
             raise DataError(f"{where}: question_id {record.number!r} is there twice; a file must number each once")
         records[str(record.number)] = record
@@ -263,7 +263,7 @@ def _records(listed: Sequence[tuple[str, Any]], path: Path) -> list[_Record]:
     return list(records.values())
 
 
-def _as_first(entry: Any, place: int) -> Any:
+def _from_popev2(entry: Any, place: int) -> Any:
     """Return a record of POPEv2 with the fields of POPE's, any other as it is."""
     if not isinstance(entry, dict) or not {"image_name", "query"} <= set(entry) or "question_id" in entry:
         return entry

@@ -61,9 +61,9 @@ def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Ques
     Raises:
         DataError: Too few pictures have enough objects, present and absent.
     """
-    used = _used(pictures, seed, recipe)
+    used = _usable_pictures(pictures, seed, recipe)
     scope = _Scope(used if recipe.frequency == "sampled" else pictures.pictures, pictures.categories)
-    present = {p.id: _present(p, seed, recipe) for p in used}
+    present = {p.id: _present_objects(p, seed, recipe) for p in used}
     ids: dict[tuple[str, str], dict[str, tuple[int | str, ...]]] = {}
     for setting in SETTINGS:
         rng = random.Random(f"pope/{setting}/{seed}")
@@ -85,17 +85,17 @@ def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Ques
     ]
 
 
-def crowded(pictures: PictureSet, recipe: Recipe) -> list[Picture]:
+def crowded_pictures(pictures: PictureSet, recipe: Recipe) -> list[Picture]:
     """Return the pictures with enough present objects, but too few absent ones to ask for; they are left out."""
     known, needed = len(pictures.categories), recipe.per_picture
     return [p for p in pictures.pictures if needed <= len(p.objects) and known < len(p.objects) + needed]
 
 
-def _used(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Picture]:
+def _usable_pictures(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Picture]:
     showing = [p for p in pictures.pictures if len(p.objects) >= recipe.per_picture]
     if not showing:
         raise DataError(f"pope: no picture has {recipe.per_picture} objects; it needs some that do")
-    left_out = {p.id for p in crowded(pictures, recipe)}
+    left_out = {p.id for p in crowded_pictures(pictures, recipe)}
     fit = [p for p in showing if p.id not in left_out]
     if not fit:
         raise DataError(
@@ -114,7 +114,7 @@ def _used(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Picture]:
     return [fit[i] for i in sorted(drawn)]
 
 
-def _present(picture: Picture, seed: int, recipe: Recipe) -> Sequence[str]:
+def _present_objects(picture: Picture, seed: int, recipe: Recipe) -> Sequence[str]:
     """Return the present objects to ask for, the same in every setting."""
     if recipe.positives == "first":
         return picture.objects[: recipe.per_picture]
@@ -144,11 +144,11 @@ class _Scope:
             ranked = {"random": [], "popular": self._popular, "adversarial": self._beside[name]}[setting]
             absent = next((n for n in ranked if n not in taken), None)
             if absent is None:
-                absent = self._drawn(taken, rng)
+                absent = self._draw_absent(taken, rng)
             taken.add(absent)
             yield picture.id, name
             yield picture.id, absent
 
-    def _drawn(self, taken: set[str], rng: random.Random) -> str:
+    def _draw_absent(self, taken: set[str], rng: random.Random) -> str:
         free = [n for n in self._everything if n not in taken] or [n for n in self._categories if n not in taken]
         return rng.choice(free)

@@ -34,7 +34,7 @@ class Record:
         value = self.fields.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        if isinstance(value, str) and _is_whole(value):
+        if isinstance(value, str) and _is_valid_text(value):
             return value
         raise DataError(f"{self.where}: {name!r} must be a text, got {json.dumps(value)[:80]}")
 
@@ -57,12 +57,12 @@ class Record:
             DataError: It is not.
         """
         value = self.fields.get(name)
-        if isinstance(value, list) and all(isinstance(word, str) and _is_whole(word) for word in value):
+        if isinstance(value, list) and all(isinstance(word, str) and _is_valid_text(word) for word in value):
             return value
         raise DataError(f"{self.where}: {name!r} must be a list of texts, got {json.dumps(value)[:80]}")
 
 
-def _is_whole(text: str) -> bool:
+def _is_valid_text(text: str) -> bool:
     """Tell whether a text can be written anywhere: JSON may hold halves of characters."""
     return text.encode(errors="replace").decode() == text
 
@@ -132,7 +132,7 @@ def _lines(path: Path, text: str, what: str) -> Iterator[tuple[str, Any]]:
                 raise DataError(f"{path}, line {number}: is no JSON ({error}); expected {what}") from error
 
 
-def only_once(records: Iterable[tuple[str, str]], what: str) -> None:
+def check_unique(records: Iterable[tuple[str, str]], what: str) -> None:
     """Refuse a name that comes twice.
 
     Args:

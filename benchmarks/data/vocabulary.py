@@ -105,7 +105,7 @@ def mentions(text: str) -> list[Mention]:
     >>> [m.name for m in mentions("Two men eat hot dogs near train tracks; a dog watches the TV.")]
     ['person', 'hot dog', 'dog', 'tv']
     """
-    return ours().mentions(text)
+    return own_vocabulary().mentions(text)
 
 
 def vocabulary(words: Mapping[str, Sequence[str]], suppressed: Sequence[str] = ()) -> Vocabulary:
@@ -146,7 +146,7 @@ def _synonyms(name: str) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def ours(
+def own_vocabulary(
     path: str = "", names: tuple[str, ...] = (), words: tuple[tuple[str, tuple[str, ...]], ...] = ()
 ) -> Vocabulary:
     """Return our vocabulary.
@@ -159,25 +159,25 @@ def ours(
     Raises:
         DataError: The file is missing or malformed.
     """
-    given = _given(Path(path)) if path else {}
+    given = _read_vocabulary(Path(path)) if path else {}
     suppressed = given.pop(SUPPRESS, [])
     objects = dict.fromkeys((*(names or SYNONYMS), *given))
     more = dict(words)
     return vocabulary({name: given.get(name, [*synonyms(name), *more.get(name, ())]) for name in objects}, suppressed)
 
 
-def looked_for(truth: Mapping[str, Any], path: str = "") -> Vocabulary:
+def item_vocabulary(truth: Mapping[str, Any], path: str = "") -> Vocabulary:
     """Return our vocabulary of what an item's data knows: `names` and `words` of its truth, else COCO's eighty.
 
     Args:
         truth: Of an item that `Chair` made.
-        path: As for `ours`.
+        path: As for `own_vocabulary`.
     """
     words = tuple((name, tuple(listed)) for name, listed in truth.get("words", {}).items())
-    return ours(path, tuple(truth.get("names", ())), words)
+    return own_vocabulary(path, tuple(truth.get("names", ())), words)
 
 
-def _given(path: Path) -> dict[str, list[str]]:
+def _read_vocabulary(path: Path) -> dict[str, list[str]]:
     what = f'a JSON vocabulary such as {{"fox": ["vixen", "fox cub"], "{SUPPRESS}": ["fox hole"]}}'
     words = read_json(path, what)
     if not isinstance(words, dict) or not set(words) - {SUPPRESS}:

@@ -41,18 +41,18 @@ def compare(first: Run, second: Run) -> Comparison:
         if other is None:
             remarks.append(f"{part.benchmark.name}: only in the first run")
             continue
-        common = _common(part, other)
+        common = _common_items(part, other)
         told = f"{part.benchmark.name}: {len(common)} items are the same"
         remarks.append(f"{told} (of {len(part.items)} and {len(other.items)})")
-        remarks += _of_pictures(part, other)
+        remarks += _picture_remarks(part, other)
         if str(part.benchmark) != str(other.benchmark):
             remarks.append(f"{part.benchmark.name}: both are read as {part.benchmark}, the first run's way")
         for own, theirs in pairs if common else ():
-            evaluated.append(_paired((first, part, own), (second, other, theirs), common, remarks))
+            evaluated.append(_evaluate_pair((first, part, own), (second, other, theirs), common, remarks))
     remarks += [
         f"{p.benchmark.name}: only in the second run" for p in second.parts if p.benchmark.name not in _names(first)
     ]
-    setup = tuple(_both_ways(first, second))
+    setup = tuple(_setup_differences(first, second))
     return Comparison(setup, tuple(remarks), tuple(sections(evaluated)), evaluated)
 
 
@@ -72,7 +72,7 @@ def _names(run: Run) -> set[str]:
     return {part.benchmark.name for part in run.parts}
 
 
-def _both_ways(first: Run, second: Run) -> list[tuple[str, str, str]]:
+def _setup_differences(first: Run, second: Run) -> list[tuple[str, str, str]]:
     old, new = first.store.setup(), second.store.setup()
     there = list(differences(old, new))
     there = [one for one in there if not one[0].startswith("options.")]  # "fitted" tells these, too
@@ -83,25 +83,25 @@ def _both_ways(first: Run, second: Run) -> list[tuple[str, str, str]]:
     ]
 
 
-def _common(part: Part, other: Part) -> list[Item]:
+def _common_items(part: Part, other: Part) -> list[Item]:
     """Return the items that both runs ask, about the same picture."""
-    return [item for item in _alike(part, other) if not _differs(item, part, other)]
+    return [item for item in _same_items(part, other) if not _has_other_picture(item, part, other)]
 
 
-def _alike(part: Part, other: Part) -> list[Item]:
+def _same_items(part: Part, other: Part) -> list[Item]:
     known = {item.id: item for item in other.items}
     return [item for item in part.items if known.get(item.id) == item]
 
 
-def _differs(item: Item, part: Part, other: Part) -> bool:
+def _has_other_picture(item: Item, part: Part, other: Part) -> bool:
     digests = [one.digests.get(item.picture or "") for one in (part, other)]
     return None not in digests and digests[0] != digests[1]
 
 
-def _of_pictures(part: Part, other: Part) -> list[str]:
+def _picture_remarks(part: Part, other: Part) -> list[str]:
     """Say which items look the same but are about other pictures, and where that is not known."""
-    alike = [item for item in _alike(part, other) if item.picture is not None]
-    differing = sum(_differs(item, part, other) for item in alike)
+    alike = [item for item in _same_items(part, other) if item.picture is not None]
+    differing = sum(_has_other_picture(item, part, other) for item in alike)
     unknown = sum(item.picture not in one.digests for item in alike for one in (part, other)) > 0
     said = []
     if differing:
@@ -114,7 +114,7 @@ def _of_pictures(part: Part, other: Part) -> list[str]:
     return said
 
 
-def _paired(
+def _evaluate_pair(
     first: tuple[Run, Part, str], second: tuple[Run, Part, str], common: Sequence[Item], remarks: list[str]
 ) -> tuple[Part, Evaluation]:
     """Evaluate one strategy of each run on the items both have, as if they were two strategies of one run."""

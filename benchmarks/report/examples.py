@@ -53,7 +53,7 @@ def examples(run: Run, part: Part) -> list[Example]:
     chosen = sorted((one for one in ranked if one[0]), key=lambda one: -one[0])[:MOST]
     return [
         Example(
-            embedded(part.picture(item)),
+            data_url(part.picture(item)),
             item.prompt,
             _truth(item),
             tuple((s, tuple(pieces(part.benchmark, item, texts[item.id][s]))) for s in run.strategies),
@@ -81,7 +81,7 @@ def _truth(item: Item) -> str:
     return ", ".join(map(str, told)) if isinstance(told, list | tuple) else str(told)
 
 
-def embedded(path: Path | None, side: int = 448, kind: Literal["png", "jpeg"] = "png") -> str:
+def data_url(path: Path | None, side: int = 448, kind: Literal["png", "jpeg"] = "png") -> str:
     """Return a picture as a data URL, at most `side` pixels high and wide; "" if there is none to be opened."""
     try:
         image = None if path is None else open_image(path)

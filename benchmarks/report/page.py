@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmhall.benchmarks.report.examples import examples
-from mmhall.benchmarks.report.plots import against_cost, drawn
+from mmhall.benchmarks.report.plots import draw_tables, plot_against_cost
 from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
 from mmhall.benchmarks.run.runs import Run
 from mmhall.files import whole
@@ -28,13 +28,13 @@ def write_page(runs: Sequence[tuple[Run, Evaluated]], path: Path) -> None:
         undefined=StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    shown = [_shown(run, evaluated) for run, evaluated in runs]
+    shown = [_page_data(run, evaluated) for run, evaluated in runs]
     page = environment.get_template("page.html").render(runs=shown, cost_columns=COST)
     with whole(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
 
 
-def _shown(run: Run, evaluated: Evaluated) -> dict[str, Any]:
+def _page_data(run: Run, evaluated: Evaluated) -> dict[str, Any]:
     """Return what the page shows of one run."""
     laid = sections(evaluated)
     return {
@@ -43,7 +43,7 @@ def _shown(run: Run, evaluated: Evaluated) -> dict[str, Any]:
         "sections": laid,
         "costs": cost_lines(evaluated),
         "remarks": remarks(evaluated, run.fitted),
-        "plot": against_cost(evaluated),
-        "side_by_side": drawn(laid),
+        "plot": plot_against_cost(evaluated),
+        "side_by_side": draw_tables(laid),
         "examples": [(part.benchmark.name, found) for part in run.parts if (found := examples(run, part))],
     }

@@ -50,7 +50,7 @@ def sections(evaluated: Evaluated) -> list[Section]:
         for group in benchmark.groups:
             for name in dict.fromkeys(metric.table for metric in benchmark.metrics):
                 cells = [cell for cell in evaluation.cells if cell.group == group and cell.metric.table == name]
-                shown = [m for m in benchmark.metrics if any(cell.metric is m and _told(cell) for cell in cells)]
+                shown = [m for m in benchmark.metrics if any(cell.metric is m and _has_content(cell) for cell in cells)]
                 if shown:
                     count, clusters = evaluation.sizes[group]
                     title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
@@ -59,7 +59,7 @@ def sections(evaluated: Evaluated) -> list[Section]:
     return made
 
 
-def _told(cell: Cell) -> bool:
+def _has_content(cell: Cell) -> bool:
     """Whether a cell has something to show; in the main table an empty one says so."""
     return not cell.metric.table or cell.estimate.value is not None
 
@@ -134,7 +134,7 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
                 said.append(
                     f"{benchmark.name}, {name}: {count} answers were cut off at {benchmark.max_new_tokens} tokens."
                 )
-        for name, count in evaluation.silent.items():
+        for name, count in evaluation.thoughts_only.items():
             if count:
                 said.append(
                     f"{benchmark.name}, {name}: {count} answers are thoughts alone, which never end or have nothing "
@@ -175,7 +175,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "truncated": dict(e.truncated),
                 "failed": e.failed,
                 "reasons": {name: [asdict(reason) for reason in found] for name, found in e.reasons.items()},
-                "thoughts_only": dict(e.silent),
+                "thoughts_only": dict(e.thoughts_only),
             }
             for part, e in evaluated
         ],

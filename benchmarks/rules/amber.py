@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from operator import eq
 from typing import Literal
 
-Said = Literal["Yes", "No"]
+YesNo = Literal["Yes", "No"]
 Similarity = Callable[[str, str], float]
 
 SIMILAR = 0.8
@@ -39,7 +39,7 @@ def identity(a: str, b: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class NounMarks:
     """What the nouns of one caption turned out to be.
 
     Attributes:
@@ -60,7 +60,7 @@ def mark_nouns(
     associations: Mapping[str, Sequence[str]],
     neutral: Iterable[str],
     similarity: Similarity = identity,
-) -> Marked:
+) -> NounMarks:
     """Give each noun an owner, as the authors' script does.
 
     The words of a list are the associations of each of its objects, then all objects. The first word that
@@ -75,7 +75,7 @@ def mark_nouns(
         neutral: Words that are never hallucinated and cover nothing.
         similarity: Of two words; above 0.8 they count as one.
     """
-    safe, unsafe = _owned(truth, associations), _owned(hallu, associations)
+    safe, unsafe = _owned_words(truth, associations), _owned_words(hallu, associations)
     neutral = frozenset(neutral)
     covered, foreseen = [False] * len(truth), [False] * len(hallu)
 
@@ -92,10 +92,10 @@ def mark_nouns(
         return _claim(safe, noun, alike, covered)
 
     hallucinated = tuple(not fine(noun) for noun in nouns)
-    return Marked(hallucinated, tuple(covered), tuple(foreseen))
+    return NounMarks(hallucinated, tuple(covered), tuple(foreseen))
 
 
-def _owned(objects: Sequence[str], associations: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
+def _owned_words(objects: Sequence[str], associations: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
     """List the words of some objects, each with its owner's position: associations first."""
     words = [(word, i) for i, name in enumerate(objects) for word in associations[name]]
     return words + [(name, i) for i, name in enumerate(objects)]
@@ -120,7 +120,7 @@ class Figures:
     f1: float
 
 
-def official_figures(answers: Iterable[tuple[str, Said, Said | None]]) -> dict[str, Figures]:
+def official_figures(answers: Iterable[tuple[str, YesNo, YesNo | None]]) -> dict[str, Figures]:
     """Compute the discriminative figures as the authors' script does, rounding before combining.
 
     Denominators start at 0.001, so that a hundred right answers out of a hundred are 99.999 %.
@@ -146,7 +146,7 @@ class _Sums:
     right: int = 0
     both: int = 0
 
-    def add(self, truth: Said, said: Said | None) -> None:
+    def add(self, truth: YesNo, said: YesNo | None) -> None:
         self.asked += 1
         self.said_no += said == "No"
         self.is_no += truth == "No"
@@ -172,7 +172,7 @@ class CaptionFigures:
     cog: float
 
 
-def official_caption_figures(captions: Iterable[Marked]) -> CaptionFigures:
+def official_caption_figures(captions: Iterable[NounMarks]) -> CaptionFigures:
     """Compute the generative figures as the authors' script does: over all captions, denominators from 0.001."""
     nouns = objects = expected = texts = START
     absent = covered = foreseen = clean = 0

@@ -29,22 +29,22 @@ class Judged(Benchmark):
         """Whether a judge scores it, by the rule that is set."""
 
     @abstractmethod
-    def asks(self, item: Item, text: str) -> Mapping[str, str]:
+    def judge_fields(self, item: Item, text: str) -> Mapping[str, str]:
         """Return what the judge is shown, by name, in the order of a template with plain {}."""
 
 
-def judgement(row: Row) -> str | None:
+def judge_reply(row: Row) -> str | None:
     """Return what the judge said of an answer, None where nothing counts."""
     told = (row.extra or {}).get("judgement")
     return None if told is None else str(told["reply"])
 
 
-def fill(template: str, fields: Mapping[str, str]) -> str:
+def fill_template(template: str, fields: Mapping[str, str]) -> str:
     """Put what the judge is shown into a template: {name} by name, or plain {} in order, one for each.
 
-    >>> fill("{answer}? {question}!", {"question": "Why {answer}", "answer": "So"})
+    >>> fill_template("{answer}? {question}!", {"question": "Why {answer}", "answer": "So"})
     'So? Why {answer}!'
-    >>> fill("{}, {}", {"question": "Why", "answer": "So"})
+    >>> fill_template("{}, {}", {"question": "Why", "answer": "So"})
     'Why, So'
 
     Raises:

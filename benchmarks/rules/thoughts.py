@@ -22,45 +22,49 @@ _BOXED = re.compile(
 )
 
 
-def spoken(text: str) -> str:
+def remove_thoughts(text: str) -> str:
     r"""Return an answer without its thoughts; one without marks as it is.
 
-    >>> spoken("<think>A cat? No.</think>\nYes"), spoken("A dog, so <answer>No</answer>"), spoken("<think>Yes, but")
-    ('Yes', 'No', '')
+    >>> remove_thoughts("<think>A cat? No.</think>\nYes"), remove_thoughts("A dog, so <answer>No</answer>")
+    ('Yes', 'No')
+    >>> remove_thoughts("<think>Yes, but")
+    ''
     """
-    kept = blanked(text)
+    kept = blank_thoughts(text)
     return kept if kept == text else kept.strip()
 
 
-def blanked(text: str) -> str:
+def blank_thoughts(text: str) -> str:
     """Return an answer with blanks for its thoughts and marks, so that every other character stays in its place.
 
-    >>> blanked("<think>A cat?</think> A dog.")
+    >>> blank_thoughts("<think>A cat?</think> A dog.")
     '                      A dog.'
     """
     kept = _without_thoughts(text)
-    while (opening := _last(ANSWER_OPEN, kept)) is not None:
+    while (opening := _last_match(ANSWER_OPEN, kept)) is not None:
         closing = ANSWER_CLOSE.search(kept, opening.end())
-        kept = _only(kept, opening.end(), closing.start() if closing else len(kept))
-    boxed = _last(_BOXED, kept)
-    kept = _only(kept, *boxed.span(1)) if boxed else kept
+        kept = _keep_only(kept, opening.end(), closing.start() if closing else len(kept))
+    boxed = _last_match(_BOXED, kept)
+    kept = _keep_only(kept, *boxed.span(1)) if boxed else kept
     return ANSWER_CLOSE.sub(lambda mark: " " * len(mark[0]), kept)
 
 
-def silent(text: str) -> bool:
+def is_thoughts_only(text: str) -> bool:
     """Tell whether an answer is thoughts alone: they never end, or nothing is said behind them.
 
-    >>> silent("<think>No, wait"), silent("<think>Hm.</think>"), silent("")
+    >>> is_thoughts_only("<think>No, wait"), is_thoughts_only("<think>Hm.</think>"), is_thoughts_only("")
     (True, True, False)
     """
-    return bool(text.strip()) and not spoken(text)
+    return bool(text.strip()) and not remove_thoughts(text)
 
 
-def reopened(prompt: str, answer: str) -> str:
+def restore_opening_mark(prompt: str, answer: str) -> str:
     r"""Return an answer behind the mark that its prompt ends in, if that opens thoughts which the answer never ends.
 
-    >>> reopened("USER: Is it? ASSISTANT: <think>\n", "Yes, let me"), reopened("<think>\n", "Hm.</think>Yes")
-    ('<think>Yes, let me', 'Hm.</think>Yes')
+    >>> restore_opening_mark("USER: Is it? ASSISTANT: <think>\n", "Yes, let me")
+    '<think>Yes, let me'
+    >>> restore_opening_mark("<think>\n", "Hm.</think>Yes")
+    'Hm.</think>Yes'
     """
     opening = re.search(rf"(?:{OPEN.pattern})\s*$", prompt, re.IGNORECASE)
     return answer if opening is None or CLOSE.search(answer) else opening[0].strip() + answer
@@ -73,16 +77,16 @@ def _without_thoughts(text: str) -> str:
         text = _blank(text, opening.start() if opening else 0, closing.end())
     if OPEN.search(text) is None:
         return text
-    marked = _last(ANSWER_OPEN, text)
+    marked = _last_match(ANSWER_OPEN, text)
     ends = re.search(rf"(?:{ANSWER_CLOSE.pattern})\s*$", text, re.IGNORECASE)
-    return _only(text, marked.start() if marked and ends else len(text), len(text))
+    return _keep_only(text, marked.start() if marked and ends else len(text), len(text))
 
 
-def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return next(reversed(list(pattern.finditer(text))), None)
 
 
-def _only(text: str, start: int, end: int) -> str:
+def _keep_only(text: str, start: int, end: int) -> str:
     return _blank(_blank(text, end, len(text)), 0, start)
 
 

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from mmhall.benchmarks.base import Counts, Metric
-from mmhall.benchmarks.rules.thoughts import silent, spoken
+from mmhall.benchmarks.rules.thoughts import is_thoughts_only, remove_thoughts
 
 Label = Literal["yes", "no"]
 
@@ -66,7 +66,7 @@ def parse_strict(answer: str) -> Label | None:
     >>> parse_strict("None"), parse_strict("Yes and no"), parse_strict("I cannot answer: no image was given.")
     (None, None, None)
     """
-    text = _FURTHER.split(_BOTH.sub("", _MARKUP.sub(" ", spoken(answer))))[0]
+    text = _FURTHER.split(_BOTH.sub("", _MARKUP.sub(" ", remove_thoughts(answer))))[0]
     first = re.search(r"[^\W\d_]+", text)
     if first is None:
         return None
@@ -152,7 +152,7 @@ def read(rule: str, label: Label, answer: str) -> Label | None:
     >>> read("official", "yes", "<think>No car here.</think>Yes"), read("official", "yes", "<think>No, wait")
     ('yes', None)
     """
-    return None if silent(answer) else RULES[rule](spoken(answer), label)
+    return None if is_thoughts_only(answer) else RULES[rule](remove_thoughts(answer), label)
 
 
 def score(label: Label, answered: Label | None) -> Counts:

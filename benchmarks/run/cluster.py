@@ -19,7 +19,7 @@ from typing import Any
 
 from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.run.runner import Progress, answers, batches, pieces_of
+from mmhall.benchmarks.run.runner import Progress, answers, batches, split_batch
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.benchmarks.run.workers import STARTS, Model
 from mmhall.errors import MmhallError, RunError
@@ -94,17 +94,17 @@ class Answerer:
                 rows = list(chain.from_iterable(answers(self._lvlm, part, asked, made, number, done)))
             except MmhallError as error:
                 raise RunError(str(error)) from None
-        return [row if row.error is None else replace(row, error=_renamed(row.error, names)) for row in rows]
+        return [row if row.error is None else replace(row, error=_restore_paths(row.error, names)) for row in rows]
 
 
-def _renamed(text: str, names: Mapping[str, str]) -> str:
+def _restore_paths(text: str, names: Mapping[str, str]) -> str:
     """Name pictures by where they come from, not by where a worker has put them."""
     for here, there in names.items():
         text = text.replace(here, there)
     return text
 
 
-def answer_on(address: str, run: Run, model: Model, workers: int, gpus: int, progress: Progress) -> None:
+def answer_on_cluster(address: str, run: Run, model: Model, workers: int, gpus: int, progress: Progress) -> None:
     """Answer what a run still lacks on a Ray cluster.
 
     Args:
@@ -119,7 +119,7 @@ def answer_on(address: str, run: Run, model: Model, workers: int, gpus: int, pro
         RunError: Ray is not installed, the cluster cannot be reached, or workers died too often.
         MmhallError: A worker cannot use the model.
     """
-    with connected(address) as ray:
+    with connect(address) as ray:
         most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
         if 0 < most < gpus:
             raise RunError(f"{address}: no node has {gpus} GPUs, at most {most:g}; lower --gpus-per-worker")
@@ -145,7 +145,7 @@ class _Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Death:
+class _WorkerDeath:
     """What became of a worker, in place of what it should have done.
 
     Attributes:
@@ -167,9 +167,9 @@ class _Team:
         self._loading: dict[Any, Any] = {}
         self._working: dict[Any, tuple[Any, _Batch]] = {}
         for _ in range(size):
-            self._hire()
+            self._start_worker()
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         """Start a worker; it gets no batch before its model is loaded, which it never is where room is missing."""
         actor = self._kind.remote(self._model, self._setup)
         self._loading[actor.load.remote()] = actor
@@ -181,11 +181,11 @@ class _Team:
         while self._working or leases.free():
             while self._idle and (number := leases.claim()) is not None:
                 done = self._run.store.done_in(part.benchmark.name, number)
-                pieces, given_up = pieces_of(leases, part, made[number], self._strategies, number, done)
+                pieces, given_up = split_batch(leases, part, made[number], self._strategies, number, done)
                 self._run.store.add(given_up)
                 self._deaths = 0 if given_up else self._deaths  # they had a reason
                 progress(len(given_up))
-                self._go_on(self._idle.pop(), part, _Batch(number, pieces), leases)
+                self._send_next_piece(self._idle.pop(), part, _Batch(number, pieces), leases)
             leases.renew()
             waited = [*self._working, *self._loading]
             if not waited:  # another process was quicker
@@ -194,14 +194,14 @@ class _Team:
             for reference in ready:
                 if reference in self._loading:
                     actor = self._loading.pop(reference)
-                    if isinstance(told := self._receive(reference), _Death):
+                    if isinstance(told := self._receive(reference), _WorkerDeath):
                         self._replace(told)
                     else:
                         self._idle.append(actor)
                 else:
-                    self._settle(reference, part, leases, progress)
+                    self._store_result(reference, part, leases, progress)
 
-    def _go_on(self, actor: Any, part: Part, batch: _Batch, leases: Leases) -> None:
+    def _send_next_piece(self, actor: Any, part: Part, batch: _Batch, leases: Leases) -> None:
         """Give a worker the next piece of its batch; where none is left, it has finished."""
         if batch.pieces:
             self._working[self._send(actor, part, batch.pieces[0], batch.number)] = actor, batch
@@ -209,11 +209,11 @@ class _Team:
             leases.finish(batch.number)
             self._idle.append(actor)
 
-    def _settle(self, reference: Any, part: Part, leases: Leases, progress: Progress) -> None:
+    def _store_result(self, reference: Any, part: Part, leases: Leases, progress: Progress) -> None:
         """Store what a worker has answered; of one that has died, note what it was asked and give its batch back."""
         actor, batch = self._working.pop(reference)
         piece, rows = batch.pieces.pop(0), self._receive(reference)
-        if isinstance(rows, _Death):
+        if isinstance(rows, _WorkerDeath):
             leases.strike(batch.number, [item.id for item in piece])
             leases.drop(batch.number)
             self._replace(rows)
@@ -222,7 +222,7 @@ class _Team:
         if any(row.error is None for row in rows):
             self._deaths = 0
         progress(len(rows))
-        self._go_on(actor, part, batch, leases)
+        self._send_next_piece(actor, part, batch, leases)
 
     def _send(self, actor: Any, part: Part, items: Sequence[Item], number: int) -> Any:
         names = {item.picture for item in items if item.picture is not None}
@@ -244,9 +244,9 @@ class _Team:
                 raise RunError(str(error.cause)) from None
             raise
         except self._ray.exceptions.RayActorError as error:
-            return _Death(error)
+            return _WorkerDeath(error)
 
-    def _replace(self, death: _Death) -> None:
+    def _replace(self, death: _WorkerDeath) -> None:
         """Start another worker in the place of one that has died.
 
         Raises:
@@ -256,7 +256,7 @@ class _Team:
         if self._deaths >= self._most:
             last = str(death.reason).splitlines()[0]
             raise RunError(f"workers died too often; the last one said: {last}") from death.reason
-        self._hire()
+        self._start_worker()
 
 
 def _content(file: Path) -> bytes | None:
@@ -268,7 +268,7 @@ def _content(file: Path) -> bytes | None:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Any]:
+def connect(address: str) -> Iterator[Any]:
     """Connect to a cluster, unless this process is connected already.
 
     Args:
@@ -283,7 +283,7 @@ def connected(address: str) -> Iterator[Any]:
         raise RunError('engine "ray" needs Ray; install mmhall[ray]') from error
     own = not ray.is_initialized()
     if own:
-        _check_answers(address)
+        _check_reachable(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError) as error:  # it went meanwhile
@@ -295,7 +295,7 @@ def connected(address: str) -> Iterator[Any]:
             ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Refuse an address at which no cluster answers.
 
     A process of its own tries it: Ray may wait there for minutes, and may end the process that waits.

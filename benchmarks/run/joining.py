@@ -27,7 +27,7 @@ from typing import Any
 from mmhall.benchmarks.base import Benchmark, Item, Material
 from mmhall.benchmarks.data.pope_maker import SETTINGS
 from mmhall.errors import DataError
-from mmhall.results.imports import IDS, PICTURES, Given, told
+from mmhall.results.imports import IDS, PICTURES, ImportedAnswer, describe_answers
 
 _NUMBERS = 3  # the last of the levels of a picture's names
 _COCO_NUMBER = re.compile(r"(?:COCO_[a-z]+20[0-9]{2}_)?0*([0-9]+)")  # of its files, in both years' spelling
@@ -52,7 +52,7 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
-class _Numbered:
+class _NumberedItems:
     """Items with the settings that number their questions.
 
     Attributes:
@@ -65,13 +65,13 @@ class _Numbered:
     settings: tuple[str, ...] = ()
     default: str | None = None
 
-    def setting(self, given: Given) -> str | None:
+    def setting(self, given: ImportedAnswer) -> str | None:
         """Return the setting an answer says it is of, or that all are of; None: it is not known."""
         said = (given.category or "").lower()
         return said if said in (*self.settings, *(SETTINGS if self.settings else ())) else self.default
 
 
-def join(benchmark: Benchmark, material: Material, given: Sequence[Given], path: Path) -> Joined:
+def join(benchmark: Benchmark, material: Material, given: Sequence[ImportedAnswer], path: Path) -> Joined:
     """Find the item of each answer, in the first way that the file allows.
 
     Args:
@@ -88,10 +88,10 @@ def join(benchmark: Benchmark, material: Material, given: Sequence[Given], path:
     if keys and all(key in one.fields for one in given for key in keys):
         return Joined(own, tuple("_".join(str(one.fields[key]) for key in keys) for one in given))
     kinds = [kind for kind in IDS if all(kind in one.ids for one in given)]
-    numbered = _numbered(items, path)
+    numbered = _number_items(items, path)
     if not kinds:
         _refuse_mixed(given)
-        return _by_place(numbered, given, path)
+        return _join_by_position(numbered, given, path)
     pictures = [kind for kind in kinds if kind in PICTURES]
     if len({item.picture for item in items}) == len(items) and pictures and kinds[0] != "item":
         kinds = pictures  # a running number beside the picture says nothing
@@ -99,7 +99,7 @@ def join(benchmark: Benchmark, material: Material, given: Sequence[Given], path:
     refusal: DataError | None = None
     for kind in kinds:
         try:
-            joined = _by_kind(material, numbered, own, given, kind)
+            joined = _join_by_field(material, numbered, own, given, kind)
             if joined.hits:
                 if kind != "item":
                     _refuse_contradictions(joined, material, given, kind)
@@ -109,7 +109,7 @@ def join(benchmark: Benchmark, material: Material, given: Sequence[Given], path:
             refusal = refusal or error
     if kinds[0] != "item" and all(one.questions for one in given):
         with suppress(DataError):
-            joined = _by_place(numbered, given, path)
+            joined = _join_by_position(numbered, given, path)
             _refuse_contradictions(joined, material, given, kinds[0])
             return joined
     if refusal is not None:
@@ -118,53 +118,55 @@ def join(benchmark: Benchmark, material: Material, given: Sequence[Given], path:
     return found
 
 
-def _by_kind(
-    material: Material, numbered: _Numbered, own: Mapping[str, Item], given: Sequence[Given], kind: str
+def _join_by_field(
+    material: Material, numbered: _NumberedItems, own: Mapping[str, Item], given: Sequence[ImportedAnswer], kind: str
 ) -> Joined:
-    joined = _by_number(numbered, given, kind) if kind == "question_id" and numbered.settings else None
+    joined = _join_by_number(numbered, given, kind) if kind == "question_id" and numbered.settings else None
     joined = joined or Joined(own, tuple(one.ids[kind] for one in given))
     if kind != "item" and not joined.hits:
-        joined = _by_picture(material, numbered, given, kind) or joined
+        joined = _join_by_picture(material, numbered, given, kind) or joined
     return joined
 
 
-def _refuse_contradictions(joined: Joined, material: Material, given: Sequence[Given], kind: str) -> None:
+def _refuse_contradictions(joined: Joined, material: Material, given: Sequence[ImportedAnswer], kind: str) -> None:
     """Refuse ids that lead to other items than the question or picture beside them, or that count from 0 for from 1.
 
     Raises:
         DataError: An answer repeats the question of another item, or names another picture than its item's.
     """
-    asked = {_plain(_question(item)) for item in material.items}
-    known = _names(material.items, material.pictures)
-    told = "check that --data is what was asked, and the ids are its own"
+    asked = {_normalize_question(_question(item)) for item in material.items}
+    known = _items_by_name(material.items, material.pictures)
+    advice = "check that --data is what was asked, and the ids are its own"
     numbers = {one.ids[kind] for id_, one in zip(joined.ids, given, strict=True) if id_ in joined.items}
     for id_, one in zip(joined.ids, given, strict=True):
         item, number = joined.items.get(id_), one.ids[kind]
         if item is None:
             if number == "0" and "1" in numbers:
                 raise DataError(
-                    f"{one.where}: counts from {kind} 0, the data from 1, so that answers would move; {told}"
+                    f"{one.where}: counts from {kind} 0, the data from 1, so that answers would move; {advice}"
                 )
             continue
-        others = {_plain(text) for text in one.questions if "?" in text} & asked
-        if others and not _is_asked(item, one):
+        others = {_normalize_question(text) for text in one.questions if "?" in text} & asked
+        if others and not _repeats_question(item, one):
             raise DataError(
                 f"{one.where}: {kind} {number!r} is {_question(item)!r:.80} in the data, but the answer repeats "
-                f"{one.questions[0]!r:.80}, which is another; {told}"
+                f"{one.questions[0]!r:.80}, which is another; {advice}"
             )
-        _refuse_other_picture(item, one, known, told)
+        _refuse_other_picture(item, one, known, advice)
 
 
-def _refuse_other_picture(item: Item, one: Given, known: Sequence[Mapping[str, list[Item]]], told: str) -> None:
+def _refuse_other_picture(
+    item: Item, one: ImportedAnswer, known: Sequence[Mapping[str, list[Item]]], advice: str
+) -> None:
     for name in (one.ids[field] for field in PICTURES if field in one.ids):
-        about = _about(known, name)
+        about = _items_about(known, name)
         if item.picture is not None and about and all(each.picture != item.picture for each in about):
             raise DataError(
-                f"{one.where}: names picture {name!r:.80}, but by its id it is about {item.picture!r:.80}; {told}"
+                f"{one.where}: names picture {name!r:.80}, but by its id it is about {item.picture!r:.80}; {advice}"
             )
 
 
-def _refuse_mixed(given: Sequence[Given]) -> None:
+def _refuse_mixed(given: Sequence[ImportedAnswer]) -> None:
     first = given[0]
     for one in given:
         if bool(one.ids) != bool(first.ids) or (not set(one.ids) & set(first.ids) and one.ids):
@@ -176,9 +178,9 @@ def _refuse_mixed(given: Sequence[Given]) -> None:
                         f"{', '.join(IDS)} to all")  # fmt: skip
 
 
-def _numbered(items: Sequence[Item], path: Path) -> _Numbered:
+def _number_items(items: Sequence[Item], path: Path) -> _NumberedItems:
     if not all("ids" in item.truth for item in items):
-        return _Numbered({item.id: item for item in items})
+        return _NumberedItems({item.id: item for item in items})
     numbered: dict[str, Item] = {}
     for item in items:
         ids: Mapping[str, Sequence[Any]] = item.truth["ids"]
@@ -192,16 +194,16 @@ def _numbered(items: Sequence[Item], path: Path) -> _Numbered:
     named = settings if len(settings) == 1 else [s for s in settings if s in path.name.lower()]
     other = {setting for setting in SETTINGS if setting in path.stem.lower()}
     if settings and other and not other & set(settings):
-        told = f"its name says {', '.join(sorted(other))}, the data is of {', '.join(settings)}"
-        raise DataError(f"{path}: {told}; give the questions it answers, or rename it")
-    return _Numbered(numbered, settings, named[0] if len(named) == 1 else None)
+        reason = f"its name says {', '.join(sorted(other))}, the data is of {', '.join(settings)}"
+        raise DataError(f"{path}: {reason}; give the questions it answers, or rename it")
+    return _NumberedItems(numbered, settings, named[0] if len(named) == 1 else None)
 
 
-def _by_number(numbered: _Numbered, given: Sequence[Given], kind: str) -> Joined:
+def _join_by_number(numbered: _NumberedItems, given: Sequence[ImportedAnswer], kind: str) -> Joined:
     return Joined(numbered.items, tuple(_number(numbered, one, one.ids[kind]) for one in given))
 
 
-def _number(numbered: _Numbered, one: Given, id_: str) -> str:
+def _number(numbered: _NumberedItems, one: ImportedAnswer, id_: str) -> str:
     setting = numbered.setting(one)
     if setting is not None:
         return f"{setting}/{id_}"
@@ -214,25 +216,27 @@ def _number(numbered: _Numbered, one: Given, id_: str) -> str:
     return f"{having[0]}/{id_}" if having else id_
 
 
-def _by_picture(material: Material, numbered: _Numbered, given: Sequence[Given], kind: str) -> Joined | None:
+def _join_by_picture(
+    material: Material, numbered: _NumberedItems, given: Sequence[ImportedAnswer], kind: str
+) -> Joined | None:
     """Join by picture, and by question where a picture has several; None: no picture of theirs is known."""
     told_settings = bool(numbered.settings) and all(numbered.setting(one) for one in given)
     items = numbered.items if told_settings else {item.id: item for item in material.items}
-    known = _names(items.values(), material.pictures)[
+    known = _items_by_name(items.values(), material.pictures)[
         : None if kind in PICTURES else -1
     ]  # a bare number may be another
     ids = []
     for one in given:
-        about = _about(known, one.ids[kind])
+        about = _items_about(known, one.ids[kind])
         setting = numbered.setting(one) if told_settings else one.category
         if any(setting in item.groups for item in about):
             about = [item for item in about if setting in item.groups]
-        ids.append(_asked(about, one, kind) if about else one.ids[kind])
+        ids.append(_match_question(about, one, kind) if about else one.ids[kind])
     joined = Joined(items, tuple(ids))
     return joined if joined.hits else None
 
 
-def _names(items: Iterable[Item], pictures: Mapping[str, Path]) -> list[dict[str, list[Item]]]:
+def _items_by_name(items: Iterable[Item], pictures: Mapping[str, Path]) -> list[dict[str, list[Item]]]:
     """Return the items about each picture by its names, the most certain kind of name first."""
     levels: list[dict[str, list[Item]]] = [{}, {}, {}, {}]
     for item in items:
@@ -252,7 +256,7 @@ def _names(items: Iterable[Item], pictures: Mapping[str, Path]) -> list[dict[str
     return levels
 
 
-def _about(known: Sequence[Mapping[str, list[Item]]], id_: str) -> list[Item]:
+def _items_about(known: Sequence[Mapping[str, list[Item]]], id_: str) -> list[Item]:
     path = PurePosixPath(id_.replace("\\", "/"))
     for name in dict.fromkeys((id_, path.name, path.stem)):
         found = next((level[name] for level in known if name in level), None)
@@ -262,15 +266,15 @@ def _about(known: Sequence[Mapping[str, list[Item]]], id_: str) -> list[Item]:
     return known[_NUMBERS].get(number[1], []) if number and len(known) > _NUMBERS else []
 
 
-def _asked(about: Sequence[Item], one: Given, kind: str) -> str:
+def _match_question(about: Sequence[Item], one: ImportedAnswer, kind: str) -> str:
     """Return which of the items about a picture an answer is for.
 
     Raises:
         DataError: Several may be.
     """
     if len(about) > 1 and one.questions:
-        same = [item for item in about if _is_asked(item, one, whole=True)]
-        about = same or [item for item in about if _is_asked(item, one)]
+        same = [item for item in about if _repeats_question(item, one, whole=True)]
+        about = same or [item for item in about if _repeats_question(item, one)]
         if not about:
             return f"{one.ids[kind]}: {one.questions[0]}"
     if len(about) > 1:
@@ -281,13 +285,13 @@ def _asked(about: Sequence[Item], one: Given, kind: str) -> str:
     return about[0].id
 
 
-def _by_place(numbered: _Numbered, given: Sequence[Given], path: Path) -> Joined:
+def _join_by_position(numbered: _NumberedItems, given: Sequence[ImportedAnswer], path: Path) -> Joined:
     """Join answers that repeat their question, in order.
 
     Raises:
         DataError: A question is not that of its place, or all are one, so that they say no place.
     """
-    asked = {_plain(_question(item)) for item in numbered.items.values()}
+    asked = {_normalize_question(_question(item)) for item in numbered.items.values()}
     if len(asked) == 1:
         raise DataError(
             f"{given[0].where}: answers say no id, and the data asks only {asked.pop()!r:.80}, so that it does not "
@@ -297,7 +301,7 @@ def _by_place(numbered: _Numbered, given: Sequence[Given], path: Path) -> Joined
     for item in sorted(numbered.items.values(), key=_number_of) if numbered.settings else numbered.items.values():
         left.setdefault(item.groups[0] if numbered.settings else "", []).append(item)
     if numbered.settings and all(numbered.setting(one) is None for one in given):
-        return Joined(numbered.items, tuple(item.id for item in _of_all_settings(numbered, left, given)))
+        return Joined(numbered.items, tuple(item.id for item in _order_of_settings(numbered, left, given)))
     ids, counts = [], dict.fromkeys(left, 0)
     for one in given:
         setting = numbered.setting(one) if numbered.settings else ""
@@ -305,18 +309,20 @@ def _by_place(numbered: _Numbered, given: Sequence[Given], path: Path) -> Joined
             raise DataError(f"{one.where}: {_no_setting(numbered)}")
         place, order = counts.get(setting, 0), left.get(setting, [])
         counts[setting] = place + 1
-        if place >= len(order) or not _is_asked(order[place], one):
+        if place >= len(order) or not _repeats_question(order[place], one):
             due = repr(_question(order[place])) if place < len(order) else "none"
             raise DataError(
                 f"{one.where}: answers say no id, and are matched by position only where each question is that of its "
                 f"place; at place {place + 1} the data has {due}, the file {one.questions[0]!r:.80}; {path.name} is "
-                f"{told(given)}, give each one of {', '.join(IDS)}"
+                f"{describe_answers(given)}, give each one of {', '.join(IDS)}"
             )
         ids.append(order[place].id)
     return Joined(numbered.items, tuple(ids))
 
 
-def _of_all_settings(numbered: _Numbered, left: Mapping[str, list[Item]], given: Sequence[Given]) -> list[Item]:
+def _order_of_settings(
+    numbered: _NumberedItems, left: Mapping[str, list[Item]], given: Sequence[ImportedAnswer]
+) -> list[Item]:
     """Return the items of all settings in the one order of settings in which each answer repeats its question.
 
     Raises:
@@ -325,14 +331,14 @@ def _of_all_settings(numbered: _Numbered, left: Mapping[str, list[Item]], given:
     fitting = []
     for order in permutations(left.values()):
         items = list(chain.from_iterable(order))
-        if len(items) == len(given) and all(map(_is_asked, items, given)):
+        if len(items) == len(given) and all(map(_repeats_question, items, given)):
             fitting.append(items)
     if len(fitting) != 1:
         raise DataError(f"{given[0].where}: {_no_setting(numbered)}")
     return fitting[0]
 
 
-def _no_setting(numbered: _Numbered) -> str:
+def _no_setting(numbered: _NumberedItems) -> str:
     return (
         f"has a question and no id, and the data has {', '.join(numbered.settings)}; say which in a field category, "
         "in the file's name, or by giving one question file as --data"
@@ -344,14 +350,14 @@ def _number_of(item: Item) -> tuple[bool, int, str]:
     return isinstance(number, str), number if isinstance(number, int) else 0, str(number)
 
 
-def repeats_another(item: Item, one: Given) -> bool:
+def repeats_other_question(item: Item, one: ImportedAnswer) -> bool:
     """Tell whether an answer repeats a question, and that is another than the item's."""
-    return any("?" in text for text in one.questions) and "?" in item.prompt and not _is_asked(item, one)
+    return any("?" in text for text in one.questions) and "?" in item.prompt and not _repeats_question(item, one)
 
 
-def _is_asked(item: Item, one: Given, *, whole: bool = False) -> bool:
-    own = {_plain(text) for text in (item.prompt, _question(item))} - {""}
-    given = [_plain(text) for text in one.questions]
+def _repeats_question(item: Item, one: ImportedAnswer, *, whole: bool = False) -> bool:
+    own = {_normalize_question(text) for text in (item.prompt, _question(item))} - {""}
+    given = [_normalize_question(text) for text in one.questions]
     return any(text in own or (not whole and any(part in text for part in own)) for text in given)
 
 
@@ -359,10 +365,10 @@ def _question(item: Item) -> str:
     return str(item.truth["question"]) if "ids" in item.truth and "question" in item.truth else item.prompt
 
 
-def _plain(text: str) -> str:
+def _normalize_question(text: str) -> str:
     r"""Return a question as questions are compared.
 
-    >>> _plain("<image> Is there  a dog?\nAnswer yes or no."), _plain("Describe it.")
+    >>> _normalize_question("<image> Is there  a dog?\nAnswer yes or no."), _normalize_question("Describe it.")
     ('is there a dog?', 'describe it.')
     """
     text = " ".join(text.replace("<image>", " ").replace("imange", "image").lower().split())

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmhall.benchmarks.base import Benchmark
-from mmhall.benchmarks.data.reading import only_once, read_records, read_text
-from mmhall.benchmarks.rules.judged import Judged, fill
+from mmhall.benchmarks.data.reading import check_unique, read_records, read_text
+from mmhall.benchmarks.rules.judged import Judged, fill_template
 from mmhall.benchmarks.run.endpoint import Endpoint
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.errors import DataError, EndpointError, OptionError, RunError
@@ -104,7 +104,7 @@ def requests(run: Run, part: Part, template: str) -> Iterator[Request]:
             rows.setdefault(row.item, []).append(row)
     for item in part.items:
         for row in rows.get(item.id, ()):
-            prompt = fill(template, benchmark.asks(item, row.text))
+            prompt = fill_template(template, benchmark.judge_fields(item, row.text))
             yield Request(benchmark.name, item.id, row.strategy, row.text, prompt)
 
 
@@ -134,8 +134,8 @@ def judge(
         progress(1)
         if (request.item, request.strategy) in known:
             continue
-        reply, error = _asked(endpoint, request.prompt)
-        kept.add(name, told, [_judgement(request, name, reply, None if error is None else str(error))])
+        reply, error = _ask(endpoint, request.prompt)
+        kept.add(name, told, [_make_judgement(request, name, reply, None if error is None else str(error))])
         if error is None:
             added, in_vain = added + 1, 0
             continue
@@ -146,14 +146,14 @@ def judge(
     return Outcome(name, added, failed, len(known))
 
 
-def _asked(endpoint: Endpoint, prompt: str) -> tuple[str | None, EndpointError | None]:
+def _ask(endpoint: Endpoint, prompt: str) -> tuple[str | None, EndpointError | None]:
     try:
         return endpoint.ask(prompt), None
     except EndpointError as error:
         return None, error
 
 
-def _judgement(request: Request, judge: str, reply: str | None, error: str | None) -> Judgement:
+def _make_judgement(request: Request, judge: str, reply: str | None, error: str | None) -> Judgement:
     return Judgement(request.benchmark, request.item, request.strategy, judge, request.answer, reply, error)
 
 
@@ -174,7 +174,7 @@ def import_judgements(run: Run, part: Part, file: Path, name: str) -> Outcome:
     records = [r for r in read_records(file, REPLIES) if r.fields.get("benchmark") in (None, part.benchmark.name)]
     kept = Judgements.open(run.store.path.parent)
     known = {(j.item, j.strategy): j.reply for j in kept.all(part.benchmark.name) if j.judge == name and j.reply}
-    only_once(((r.where, f"{r.text('item')}, {r.text('strategy')}") for r in records), "answer")
+    check_unique(((r.where, f"{r.text('item')}, {r.text('strategy')}") for r in records), "answer")
     said = []
     for record in records:
         key = record.text("item"), record.text("strategy")

@@ -26,7 +26,7 @@ import torch
 from mmhall.adapters import Conversation
 from mmhall.answers import Answer
 from mmhall.benchmarks.base import Benchmark, Item
-from mmhall.benchmarks.rules.thoughts import reopened
+from mmhall.benchmarks.rules.thoughts import restore_opening_mark
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
 from mmhall.lvlm import LVLM
@@ -35,7 +35,7 @@ from mmhall.results.store import Row
 from mmhall.strategies import Strategy
 
 Progress = Callable[[int], None]
-OF_AN_ITEM = ImageError, PromptError, GenerationError, DataError
+ITEM_ERRORS = ImageError, PromptError, GenerationError, DataError
 """Errors that are an item's own: others are not in that picture or prompt, and end the run."""
 
 _WINDOW = 32  # batches within which items are sorted by length
@@ -78,11 +78,11 @@ def answer(
         if number is None:
             time.sleep(_POLL)  # others work on what is left, unless they die
             continue
-        pieces, given_up = pieces_of(leases, part, made[number], strategies, number, store.done_in(name, number))
+        pieces, given_up = split_batch(leases, part, made[number], strategies, number, store.done_in(name, number))
         for items in pieces:
-            with leases.asking(number, [item.id for item in items]):
+            with leases.note_asked(number, [item.id for item in items]):
                 if not warm:
-                    _warm(lvlm, part, items[0], strategies)
+                    _warm_up(lvlm, part, items[0], strategies)
                     warm = True
                 for rows in answers(lvlm, part, items, strategies, number, store.done_in(name, number)):
                     store.add(rows)
@@ -96,7 +96,7 @@ def answer(
             _refuse_hopeless(run, part)
 
 
-def pieces_of(
+def split_batch(
     leases: Leases,
     part: Part,
     items: Sequence[Item],
@@ -117,7 +117,7 @@ def pieces_of(
     left = {item.id: item for item in items if any((item.id, str(strategy)) not in done for strategy in strategies)}
     pieces = leases.pieces(number, list(left))
     fatal = [left[item] for item in left if not any(item in piece for piece in pieces)]
-    given_up = [_failure(part, item, strategy, number, _FATAL) for item in fatal for strategy in strategies]
+    given_up = [_failed_row(part, item, strategy, number, _FATAL) for item in fatal for strategy in strategies]
     return [[left[item] for item in piece] for piece in pieces], given_up
 
 
@@ -132,7 +132,7 @@ def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
         for start in range(0, len(groups), _WINDOW * size):
             window = groups[start : start + _WINDOW * size]
             window.sort(key=lambda group: max(len(item.prompt) for item in group))
-            made += _filled(window, size)
+            made += _fill_batches(window, size)
     return made
 
 
@@ -158,10 +158,10 @@ def answers(
     for strategy in (*strategies[first:], *strategies[:first]):
         left = [item for item in items if (item.id, str(strategy)) not in done]
         if left:
-            yield _answered(lvlm, part, left, strategy, number)
+            yield _answer_or_split(lvlm, part, left, strategy, number)
 
 
-def marked(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
+def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
     """Put answers behind the mark of thoughts that the model's template opens, where they never end them.
 
     Args:
@@ -172,8 +172,8 @@ def marked(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list
     chat = lvlm.adapter.chat
     if chat is None:
         return list(answers)
-    prompts = [chat.write(Conversation.asking(item.prompt, int(item.picture is not None))) for item in items]
-    return [replace(a, text=reopened(prompt, a.text)) for prompt, a in zip(prompts, answers, strict=True)]
+    prompts = [chat.write(Conversation.note_asked(item.prompt, int(item.picture is not None))) for item in items]
+    return [replace(a, text=restore_opening_mark(prompt, a.text)) for prompt, a in zip(prompts, answers, strict=True)]
 
 
 def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
@@ -185,7 +185,7 @@ def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
     return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
 
 
-def _filled(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
+def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
     made: list[list[Item]] = [[]]
     for group in groups:
         if made[-1] and len(made[-1]) + len(group) > size:
@@ -198,11 +198,11 @@ def _filled(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
     return made if made[-1] else made[:-1]
 
 
-def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
+def _answer_or_split(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
     """Answer some items with one strategy: together, else in halves, else with the reason why not."""
     try:
-        return _asked(lvlm, part, items, strategy, number)
-    except OF_AN_ITEM as error:
+        return _generate_rows(lvlm, part, items, strategy, number)
+    except ITEM_ERRORS as error:
         reason: str = str(error)
         pieces = [[item] for item in items]
     except (MemoryError, RuntimeError) as error:
@@ -211,17 +211,17 @@ def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy,
         reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         pieces = [list(items[: len(items) // 2]), list(items[len(items) // 2 :])]
     if len(items) == 1:
-        return [_failure(part, items[0], strategy, number, reason)]
+        return [_failed_row(part, items[0], strategy, number, reason)]
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return [row for piece in pieces for row in _answered(lvlm, part, piece, strategy, number)]
+    return [row for piece in pieces for row in _answer_or_split(lvlm, part, piece, strategy, number)]
 
 
-def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
+def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
     benchmark = part.benchmark
     asked = [part.request(item) for item in items]
     written = lvlm.generate_batch(asked, strategy, seeds=_seeds(benchmark, items), **benchmark.settings)
-    found = marked(lvlm, items, written)
+    found = reopen_thoughts(lvlm, items, written)
     extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], found)
     return [
         Row(
@@ -247,7 +247,7 @@ def _seeds(benchmark: Benchmark, items: Sequence[Item]) -> list[int] | None:
     return [int.from_bytes(hashlib.sha256(f"{base}/{item.id}".encode()).digest()[:4], "big") for item in items]
 
 
-def _failure(part: Part, item: Item, strategy: Strategy, number: int, reason: str) -> Row:
+def _failed_row(part: Part, item: Item, strategy: Strategy, number: int, reason: str) -> Row:
     return Row(part.benchmark.name, item.id, str(strategy), "", "", 0, 0.0, number, error=reason)
 
 
@@ -256,12 +256,12 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in told for words in _NO_MEMORY)
 
 
-def _warm(lvlm: LVLM, part: Part, item: Item, strategies: Sequence[Strategy]) -> None:
+def _warm_up(lvlm: LVLM, part: Part, item: Item, strategies: Sequence[Strategy]) -> None:
     """Let each strategy's first call pay for caches and kernels: that is not an answer's cost."""
     for strategy in strategies:
         try:
             lvlm.generate_batch([part.request(item)], strategy, max_new_tokens=2)
-        except OF_AN_ITEM:
+        except ITEM_ERRORS:
             continue
 
 

@@ -127,9 +127,12 @@ class Run:
 
     def evaluate(self) -> list[tuple[Part, Evaluation]]:
         """Evaluate every benchmark on the items all strategies have answered."""
-        return [(part, part.benchmark.evaluate(part.items, self._read(part), self.strategies)) for part in self.parts]
+        return [
+            (part, part.benchmark.evaluate(part.items, self._rows_without_paths(part), self.strategies))
+            for part in self.parts
+        ]
 
-    def _read(self, part: Part) -> list[Row]:
+    def _rows_without_paths(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark; failures do not name the item's own picture: alike ones are counted."""
         pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items}
         return [
@@ -151,7 +154,7 @@ def make_strategies(specs: Sequence[str]) -> list[Strategy]:
         MmhallError: One does not exist or has an option out of range.
     """
     made = [strategy(spec) for spec in specs]
-    _once("strategy", [str(s) for s in made])
+    _check_named_once("strategy", [str(s) for s in made])
     return made
 
 
@@ -163,12 +166,12 @@ def make_benchmarks(specs: Sequence[str]) -> list[Benchmark]:
         MmhallError: One does not exist or has an option out of range.
     """
     made = [make_benchmark(spec) for spec in specs]
-    _once("benchmark", [b.name for b in made])
+    _check_named_once("benchmark", [b.name for b in made])
     return made
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LoadedBenchmark:
     """A benchmark, where its data is, and what is read there.
 
     Attributes:
@@ -184,14 +187,14 @@ class Asked:
     pictures: Mapping[str, str]
 
 
-def read(benchmarks: Sequence[tuple[Benchmark, Source]]) -> list[Asked]:
+def read(benchmarks: Sequence[tuple[Benchmark, Source]]) -> list[LoadedBenchmark]:
     """Read what benchmarks ask; no model is needed.
 
     Raises:
         DataError: The data is missing, malformed, or does not suffice.
     """
     found = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
-    return [Asked(*one, one[2].picture_digests()) for one in found]
+    return [LoadedBenchmark(*one, one[2].picture_digests()) for one in found]
 
 
 def start(
@@ -218,7 +221,9 @@ def start(
     return begin(folder, lvlm, asked=read(benchmarks), strategies=strategies, batch_size=batch_size)
 
 
-def begin(folder: Path, lvlm: LVLM, *, asked: Sequence[Asked], strategies: Sequence[Strategy], batch_size: int) -> Run:
+def begin(
+    folder: Path, lvlm: LVLM, *, asked: Sequence[LoadedBenchmark], strategies: Sequence[Strategy], batch_size: int
+) -> Run:
     """Start a run of what was read, or go on with the one of the same set-up.
 
     Args:
@@ -235,23 +240,23 @@ def begin(folder: Path, lvlm: LVLM, *, asked: Sequence[Asked], strategies: Seque
     setup: dict[str, Any] = {
         **lvlm.identity(),
         "strategies": [str(s) for s in strategies],
-        "fitted": _fitted(lvlm, strategies),
+        "fitted": _fitted_specs(lvlm, strategies),
         "num_beams": {str(s): s.beams for s in strategies},
         "options": {str(s): s.options() for s in strategies},
-        "benchmarks": {one.benchmark.name: _told(lvlm, one) for one in asked},
+        "benchmarks": {one.benchmark.name: _describe_benchmark(lvlm, one) for one in asked},
         "batch_size": batch_size,
         "loading": _loading(lvlm),
         "chat_template": lvlm.chat_template,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
-    singles = _singles(strategies)
+    singles = _single_strategies(strategies)
     sources = {one.name: source for one in singles if (source := STRATEGIES.source(type(one))) is not None}
     setup |= {"sources": sources} if sources else {}
     learned = {one.name: one.learned(lvlm.adapter).summary() for one in singles if isinstance(one, LearnedStrategy)}
     setup |= {"artifacts": learned} if learned else {}
     with closing(Store.create(folder, setup)) as store:
         for one in asked:
-            store.keep_items(one.benchmark.name, _kept(one.material, one.pictures, folder))
+            store.keep_items(one.benchmark.name, _stored_items(one.material, one.pictures, folder))
     return reopen(folder)
 
 
@@ -267,19 +272,19 @@ def reopen(folder: Path) -> Run:
     return Run(store, parts, tuple(setup["strategies"]))
 
 
-def _singles(strategies: Sequence[Strategy]) -> list[Strategy]:
+def _single_strategies(strategies: Sequence[Strategy]) -> list[Strategy]:
     """Return what strategies are made of, once each by name."""
     parts = [part for one in strategies for part in (one.parts if isinstance(one, Composed) else (one,))]
     return list({part.name: part for part in parts}.values())
 
 
-def _once(what: str, names: Sequence[str]) -> None:
+def _check_named_once(what: str, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise OptionError("bench", what, name, "named once")
 
 
-def _told(lvlm: LVLM, asked: Asked) -> dict[str, Any]:
+def _describe_benchmark(lvlm: LVLM, asked: LoadedBenchmark) -> dict[str, Any]:
     """Describe a benchmark for the set-up: what must stay the same from call to call."""
     benchmark, source, material = asked.benchmark, asked.source, asked.material
     items, _ = replace(material, pictures={}).digests()
@@ -296,7 +301,7 @@ def _told(lvlm: LVLM, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
+def _fitted_specs(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
     """Return each strategy with every option that is in force on this model."""
     fitted = {str(s): str(s.fitted(lvlm.adapter)) for s in strategies}
     for written, text in fitted.items():
@@ -320,7 +325,7 @@ def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
     return shared
 
 
-def _kept(material: Material, seen: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
+def _stored_items(material: Material, seen: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
     """Write items as the store keeps them; a picture in the run folder may move with it."""
     base = folder.resolve()
 

@@ -56,10 +56,10 @@ def samples(run: Run, benchmark: str | None = None) -> list[dict[str, Any]]:
     if benchmark is not None and benchmark not in names:
         raise RunError(f"{run.store.path.parent}: has no {benchmark}, only {', '.join(names)}")
     chosen = [part for part in run.parts if benchmark in (None, part.benchmark.name)]
-    return [record for part in chosen for record in _of(run, part)]
+    return [record for part in chosen for record in _records(run, part)]
 
 
-def flat(record: Mapping[str, Any]) -> dict[str, Any]:
+def flatten(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return a record as a line of a table: its one prompt and one answer for the lists that hold them."""
     nested = ("arguments", "resps", "filtered_resps", "filter", "metrics")
     prompt, settings = record["arguments"]["gen_args_0"].values()
@@ -78,7 +78,7 @@ def counts(part: Part, rows: Mapping[str, Row]) -> dict[str, Counts]:
     return found
 
 
-def _of(run: Run, part: Part) -> Iterator[dict[str, Any]]:
+def _records(run: Run, part: Part) -> Iterator[dict[str, Any]]:
     settings = run.store.setup()["benchmarks"][part.benchmark.name]["settings"]
     by_strategy: dict[str, dict[str, Row]] = {strategy: {} for strategy in run.strategies}
     for row in run.rows(part):

@@ -15,10 +15,10 @@ from typing import Any
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source, file_digest
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.rules.yesno import parse_strict
-from mmhall.benchmarks.run.joining import Joined, join, repeats_another
+from mmhall.benchmarks.run.joining import Joined, join, repeats_other_question
 from mmhall.benchmarks.run.runs import Part
 from mmhall.errors import DataError
-from mmhall.results.imports import IDS, MODELS, QUESTIONS, TEXTS, Given, read_answers, told
+from mmhall.results.imports import IDS, MODELS, QUESTIONS, TEXTS, ImportedAnswer, describe_answers, read_answers
 from mmhall.results.store import Row
 
 DIGEST = "picture_sha256"  # as `mmhall export` writes it
@@ -59,25 +59,25 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     if not mine:
         raise DataError(f"{path}: holds answers of {given[0].benchmark!r} alone, none of {benchmark.name!r}")
     joined = join(benchmark, material, mine, path)
-    about = _pictures(joined, material, mine)
+    about = _same_pictures(joined, material, mine)
     rows, unknown = _rows(benchmark, joined, mine, path)
     if not rows:
         raise DataError(
             f"{path}: none of its {len(mine)} answers is for an item of {benchmark.name}: it has ids such as "
-            f"{_examples(joined.items)}, the file {_examples(unknown)}; it is {told(mine)}; check --data"
+            f"{_examples(joined.items)}, the file {_examples(unknown)}; it is {describe_answers(mine)}; check --data"
         )
     rows = [row for row in rows if about.get(row.item, True)]
     if not rows:
         raise DataError(f"{path}: its {len(mine)} answers are all about other pictures than --data has by these names")
     _refuse_unmeasured(benchmark, rows, path)
-    _refuse_what_nobody_said(joined, mine, rows, path)
+    _refuse_labels_and_prompts(joined, mine, rows, path)
     strategies = tuple(dict.fromkeys(row.strategy for row in rows))
     items = list(joined.items.values())
     remarks = [
         *material.remarks,
         *_remarks(items, rows, strategies, unknown),
-        *_other_questions(joined, mine),
-        *_other_pictures(about, mine),
+        *_question_remarks(joined, mine),
+        *_picture_remarks(about, mine),
     ]
     if len(mine) < len(given):
         remarks.append(f"{len(given) - len(mine)} answers are of other benchmarks")
@@ -86,7 +86,9 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     return Scored(Part(benchmark, items, {}, tuple(remarks)), evaluation, strategies, digest)
 
 
-def _rows(benchmark: Benchmark, joined: Joined, given: Sequence[Given], path: Path) -> tuple[list[Row], list[str]]:
+def _rows(
+    benchmark: Benchmark, joined: Joined, given: Sequence[ImportedAnswer], path: Path
+) -> tuple[list[Row], list[str]]:
     """Return the answers that are for an item, and the ids of those that are not."""
     rows: list[Row] = []
     unknown: list[str] = []
@@ -103,7 +105,7 @@ def _rows(benchmark: Benchmark, joined: Joined, given: Sequence[Given], path: Pa
     return rows, unknown
 
 
-def _row(benchmark: str, item: Item, strategy: str, given: Given) -> Row:
+def _row(benchmark: str, item: Item, strategy: str, given: ImportedAnswer) -> Row:
     fields = given.fields
     error = fields.get("error")
     if error or not given.texts:
@@ -122,7 +124,7 @@ def _row(benchmark: str, item: Item, strategy: str, given: Given) -> Row:
     )
 
 
-def _answer(item: Item, given: Given) -> str:
+def _answer(item: Item, given: ImportedAnswer) -> str:
     """Return an answer's text; a field that repeats the question is none."""
     questions = {item.prompt.strip(), str(item.truth.get("question", "")).strip()} - {""}
     said = {name: text for name, text in given.texts.items() if text.strip() not in questions}
@@ -143,7 +145,9 @@ def _refuse_unmeasured(benchmark: Benchmark, rows: Sequence[Row], path: Path) ->
         )
 
 
-def _refuse_what_nobody_said(joined: Joined, given: Sequence[Given], rows: Sequence[Row], path: Path) -> None:
+def _refuse_labels_and_prompts(
+    joined: Joined, given: Sequence[ImportedAnswer], rows: Sequence[Row], path: Path
+) -> None:
     """Refuse labels where another field looks like the answers, and answers that all hold their question.
 
     Raises:
@@ -191,7 +195,7 @@ def _remarks(
     return said
 
 
-def _pictures(joined: Joined, material: Material, given: Sequence[Given]) -> dict[str, bool]:
+def _same_pictures(joined: Joined, material: Material, given: Sequence[ImportedAnswer]) -> dict[str, bool]:
     """Tell of items whose answers say SHA-256 of their picture whether it is that of the data, where that is there."""
     seen: dict[Path, str] = {}
     same: dict[str, bool] = {}
@@ -205,7 +209,7 @@ def _pictures(joined: Joined, material: Material, given: Sequence[Given]) -> dic
     return same
 
 
-def _other_pictures(about: Mapping[str, bool], given: Sequence[Given]) -> list[str]:
+def _picture_remarks(about: Mapping[str, bool], given: Sequence[ImportedAnswer]) -> list[str]:
     """Say how many items are about other pictures, and where an export does not tell."""
     other = [id_ for id_, same in about.items() if not same]
     said = []
@@ -219,10 +223,10 @@ def _other_pictures(about: Mapping[str, bool], given: Sequence[Given]) -> list[s
     return said
 
 
-def _other_questions(joined: Joined, given: Sequence[Given]) -> list[str]:
+def _question_remarks(joined: Joined, given: Sequence[ImportedAnswer]) -> list[str]:
     """Say how many answers repeat a question that is not their item's."""
     pairs = [(joined.items[id_], one) for id_, one in zip(joined.ids, given, strict=True) if id_ in joined.items]
-    other = [(item, one) for item, one in pairs if repeats_another(item, one)]
+    other = [(item, one) for item, one in pairs if repeats_other_question(item, one)]
     if not other:
         return []
     item, one = other[0]

@@ -70,7 +70,7 @@ class _Worker:
     """A process, how often it was started since the run last got answers, and the file of what it says."""
 
     command: Sequence[str]
-    environment: Mapping[str, str]
+    worker_environment: Mapping[str, str]
     log: Path
     starts: int = 0
     settled: int = 0
@@ -80,10 +80,10 @@ class _Worker:
         self.starts += 1
         with self.log.open("wb") as said:
             self.process = subprocess.Popen(
-                self.command, env=self.environment, stdin=subprocess.PIPE, stdout=said, stderr=said
+                self.command, env=self.worker_environment, stdin=subprocess.PIPE, stdout=said, stderr=said
             )
 
-    def last_words(self) -> str:
+    def last_message(self) -> str:
         """Wait for the end, and return the last line it said."""
         with self.process:
             self.process.wait()
@@ -96,7 +96,7 @@ class _Worker:
     def stop(self) -> None:
         if self.starts and self.process.poll() is None:
             self.process.terminate()
-            self.last_words()
+            self.last_message()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Job:
         loading = json.dumps(self.model.loading.given())
         command = [sys.executable, "-m", "mmhall.benchmarks.run.workers", folder, self.model.name, tuned, loading]
         team = [
-            _Worker(command, environment(n, self.workers, self.gpus), Path(folder) / f"worker-{n}.log")
+            _Worker(command, worker_environment(n, self.workers, self.gpus), Path(folder) / f"worker-{n}.log")
             for n in range(self.workers)
         ]
         working, told = list(team), 0
@@ -141,24 +141,24 @@ class Job:
                 settled = self.run.settled
                 progress(settled - told)
                 told = settled
-                working = [worker for worker in working if _goes_on(worker, self.run)]
+                working = [worker for worker in working if _keeps_running(worker, self.run)]
             progress(self.run.settled - told)
         finally:
             for worker in team:
                 worker.stop()
 
-    def by_ray(self, address: str, progress: Progress = lambda answers: None) -> None:
+    def run_on_ray(self, address: str, progress: Progress = lambda answers: None) -> None:
         """Let actors of a Ray cluster do it.
 
         Raises:
             RunError: Ray is not installed, the cluster cannot be reached, or workers died too often.
         """
-        from mmhall.benchmarks.run.cluster import answer_on
+        from mmhall.benchmarks.run.cluster import answer_on_cluster
 
-        answer_on(address, self.run, self.model, self.workers, self.gpus, progress)
+        answer_on_cluster(address, self.run, self.model, self.workers, self.gpus, progress)
 
 
-def environment(number: int, workers: int, gpus: int) -> dict[str, str]:
+def worker_environment(number: int, workers: int, gpus: int) -> dict[str, str]:
     """Give a worker its share of the machine: its own GPUs, or its part of the cores."""
     import torch
 
@@ -173,7 +173,7 @@ def environment(number: int, workers: int, gpus: int) -> dict[str, str]:
     return {**env, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
 
 
-def _goes_on(worker: _Worker, run: Run) -> bool:
+def _keeps_running(worker: _Worker, run: Run) -> bool:
     """Whether a worker still works, started again if it has died.
 
     Deaths count as long as nothing is settled between them: an item that kills its worker costs a few.
@@ -184,7 +184,7 @@ def _goes_on(worker: _Worker, run: Run) -> bool:
     code = worker.process.poll()
     if code is None:
         return True
-    last = worker.last_words()
+    last = worker.last_message()
     if code == 0:
         return False
     if (settled := run.settled) > worker.settled:
@@ -214,7 +214,7 @@ def main() -> None:
     """Be one worker: mmhall.benchmarks.run.workers FOLDER MODEL TUNED LOADING, the last one JSON."""
     folder, name, tuned, loading = sys.argv[1:]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # to die of it would be an item's strike
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
         options = LoadOptions(**json.loads(loading))
         work(Path(folder), Model(name, False if tuned == "none" else tuned or None, options))
@@ -223,7 +223,7 @@ def main() -> None:
         sys.exit(_REFUSED)
 
 
-def _end_with_the_parent() -> None:
+def _exit_with_parent() -> None:
     """Wait for the end of what the parent holds open: it has died, however it did."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(1)

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from mmhall.benchmarks.scenes.plan import Plan, plan_scene
-from mmhall.benchmarks.scenes.render import SIZE, Seen, render
+from mmhall.benchmarks.scenes.render import SIZE, VisibleObject, render
 from mmhall.benchmarks.scenes.world import CATEGORIES
 from mmhall.errors import DataError, OptionError
 
@@ -32,7 +32,7 @@ class Scene:
 
     image: Image.Image
     plan: Plan
-    objects: tuple[Seen, ...]
+    objects: tuple[VisibleObject, ...]
 
 
 def make_scene(seed: int, index: int, conflict: float = 0.5) -> Scene:
@@ -119,7 +119,7 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
         raise DataError(f"{folder}: cannot write scenes: {error.strerror or error}") from error
 
 
-def _annotation(number: int, image: int, seen: Seen) -> dict[str, Any]:
+def _annotation(number: int, image: int, seen: VisibleObject) -> dict[str, Any]:
     category = next(c for c in CATEGORIES if c.name == seen.name)
     return {
         "id": number,

@@ -149,27 +149,30 @@ def _lay_out(
     rng: random.Random, place: Place, names: Sequence[str], conflict: bool, difficulty: Difficulty = USUAL
 ) -> Plan:
     boxes: list[tuple[float, float, float]] = []
-    objects = [_put(rng, name, boxes, difficulty) for name in names]
+    objects = [_place_object(rng, name, boxes, difficulty) for name in names]
     objects.sort(key=lambda o: o.visibility != "clear")  # hard ones in front: nothing hides them by accident
     scenery = tuple(
-        _thing(rng, "", *_spot(rng, rng.uniform(*_SCENERY_SIDE), boxes, tries=12)) for _ in range(rng.randint(0, 2))
+        _make_placed(rng, "", *_find_spot(rng, rng.uniform(*_SCENERY_SIDE), boxes, tries=12))
+        for _ in range(rng.randint(0, 2))
     )
     return Plan(place, conflict, tuple(objects), scenery, rng.getrandbits(32))
 
 
-def _put(rng: random.Random, name: str, boxes: list[tuple[float, float, float]], difficulty: Difficulty) -> Placed:
+def _place_object(
+    rng: random.Random, name: str, boxes: list[tuple[float, float, float]], difficulty: Difficulty
+) -> Placed:
     visibility: Visibility = rng.choice(_HARD) if rng.random() < difficulty.share else "clear"
-    x, y, side = _spot(rng, rng.uniform(*(difficulty.small if visibility == "small" else _SIDE)), boxes, tries=40)
+    x, y, side = _find_spot(rng, rng.uniform(*(difficulty.small if visibility == "small" else _SIDE)), boxes, tries=40)
     boxes.append((x, y, side))
     return replace(
-        _thing(rng, name, x, y, side),
+        _make_placed(rng, name, x, y, side),
         visibility=visibility,
         opacity=rng.uniform(*difficulty.opacity) if visibility == "faint" else 1.0,
         cover=rng.uniform(*difficulty.cover) if visibility == "covered" else 0.0,
     )
 
 
-def _spot(
+def _find_spot(
     rng: random.Random, side: float, boxes: Sequence[tuple[float, float, float]], *, tries: int
 ) -> tuple[float, float, float]:
     """Find a place that overlaps little with what stands there, shrinking slowly."""
@@ -196,6 +199,6 @@ def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> fl
     return min(width, small) * min(height, small) / small**2
 
 
-def _thing(rng: random.Random, name: str, x: float, y: float, side: float) -> Placed:
+def _make_placed(rng: random.Random, name: str, x: float, y: float, side: float) -> Placed:
     variant, mirrored, tilt = rng.getrandbits(16), rng.random() < 0.5, rng.uniform(-14, 14)
     return Placed(name, variant, x, y, side, mirrored, tilt)

@@ -48,7 +48,7 @@ def main() -> None:
     _benchmark(lvlm, Pope(), pictures)
     _causes_in_captions(pictures, captions)
     _causes_in_answers(lvlm, pictures)
-    _blank(lvlm, pictures, captions)
+    _compare_with_grey(lvlm, pictures, captions)
 
 
 def answer(lvlm: LVLM, requests: Sequence[tuple[ImageLike | None, str]], max_new_tokens: int) -> list[str]:
@@ -70,7 +70,9 @@ def _benchmark(lvlm: LVLM, benchmark: PictureBenchmark, pictures: PictureSet) ->
         resampler = Resampler([item.cluster for item, _ in chosen])
         for metric in benchmark.metrics:
             over, under = series(counts, metric.over), series(counts, metric.under)
-            _say(f"{benchmark.name} {group} {metric.name}", resampler, over, under, 100 if metric.percent else 1)
+            _print_estimate(
+                f"{benchmark.name} {group} {metric.name}", resampler, over, under, 100 if metric.percent else 1
+            )
     return texts
 
 
@@ -96,7 +98,7 @@ def _causes_in_answers(lvlm: LVLM, pictures: PictureSet) -> None:
     _compare("false yes answers", rows, [p.id for p in pictures.pictures])
 
 
-def _blank(lvlm: LVLM, pictures: PictureSet, captions: Sequence[str]) -> None:
+def _compare_with_grey(lvlm: LVLM, pictures: PictureSet, captions: Sequence[str]) -> None:
     """Ask for present objects with the picture and with a grey one; compare captions."""
     grey = Image.new("RGB", (224, 224), GREY)
     asked = [(p, question_about(name) + SUFFIX) for p in pictures.pictures for name in p.objects]
@@ -106,7 +108,7 @@ def _blank(lvlm: LVLM, pictures: PictureSet, captions: Sequence[str]) -> None:
         ("a grey picture", [(grey, q) for _, q in asked]),
     ):
         yes = np.array([parse_strict(text) == "yes" for text in answer(lvlm, requests, 4)], np.float64)
-        _say(f"yes to present objects with {what}", resampler, yes, np.ones(len(yes)))
+        _print_estimate(f"yes to present objects with {what}", resampler, yes, np.ones(len(yes)))
     blind = answer(lvlm, [(grey, Chair().items(pictures, 0)[0].prompt)], Chair.max_new_tokens)[0]
     print(f"captions that differ from the grey picture's: {sum(c != blind for c in captions)} of {len(captions)}")
     print(f"the grey picture's caption: {blind}")
@@ -119,15 +121,15 @@ def _absent_partners(objects: Sequence[str]) -> set[str]:
 def _compare(what: str, rows: Sequence[tuple[int, int, int, int]], clusters: Sequence[str]) -> None:
     partners, of_partners, others, of_others = np.array(rows, np.float64).T
     resampler = Resampler(clusters)
-    _say(f"{what}: partners", resampler, partners, of_partners)
-    _say(f"{what}: others", resampler, others, of_others)
+    _print_estimate(f"{what}: partners", resampler, partners, of_partners)
+    _print_estimate(f"{what}: others", resampler, others, of_others)
     difference = resampler.difference(partners, of_partners, others, of_others)
     if difference is not None:
         value, low, high = (100 * v for v in (difference.value, difference.low, difference.high))
         print(f"{what}: difference {value:+.1f} [{low:+.1f}, {high:+.1f}] {p_value(difference.p)}")
 
 
-def _say(what: str, resampler: Resampler, over: Array, under: Array, scale: float = 100) -> None:
+def _print_estimate(what: str, resampler: Resampler, over: Array, under: Array, scale: float = 100) -> None:
     e = resampler.estimate(over, under)
     if e.value is None or e.low is None or e.high is None:
         print(f"{what}: n/a")

@@ -22,7 +22,7 @@ _SOLID = 96  # alpha above which a pixel belongs to the sprite
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class VisibleObject:
     """One object as it really shows.
 
     Attributes:
@@ -52,7 +52,7 @@ class Rendered:
 
     image: Image.Image
     owner: npt.NDArray[np.int8]
-    objects: tuple[Seen, ...]
+    objects: tuple[VisibleObject, ...]
 
 
 def render(plan: Plan) -> Rendered:
@@ -62,9 +62,9 @@ def render(plan: Plan) -> Rendered:
     owner = np.full((SIZE, SIZE), -1, np.int8)
     whole: list[int] = []
     for thing in plan.scenery:
-        _paste(image, _posed(scenery_sprite(thing.variant), thing), thing)
+        _paste(image, _pose(scenery_sprite(thing.variant), thing), thing)
     for index, placed in enumerate(plan.objects):
-        mask = _paste(image, _posed(sprite(placed.name, placed.variant), placed), placed)
+        mask = _paste(image, _pose(sprite(placed.name, placed.variant), placed), placed)
         owner[mask] = index
         whole.append(int(mask.sum()))
         if placed.cover:
@@ -75,7 +75,7 @@ def render(plan: Plan) -> Rendered:
     return Rendered(image, owner, seen)
 
 
-def _posed(drawing: Image.Image, placed: Placed) -> Image.Image:
+def _pose(drawing: Image.Image, placed: Placed) -> Image.Image:
     """Scale, mirror and tilt a drawing so that its longer side has the planned length."""
     if placed.mirrored and placed.name not in _READABLE:
         drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -121,11 +121,11 @@ def _cover(image: Image.Image, mask: npt.NDArray[np.bool_], share: float, rng: r
     return panel
 
 
-def _measure(mine: npt.NDArray[np.bool_], placed: Placed, whole: int) -> Seen | None:
+def _measure(mine: npt.NDArray[np.bool_], placed: Placed, whole: int) -> VisibleObject | None:
     area = int(mine.sum())
     if not area:
         return None
-    return Seen(placed.name, placed.visibility, _box(mine), area, area / whole)
+    return VisibleObject(placed.name, placed.visibility, _box(mine), area, area / whole)
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:

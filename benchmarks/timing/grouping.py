@@ -61,7 +61,7 @@ def measure(
         for turn in range(turns + 1):
             for share in (True, False) if turn % 2 else (False, True):
                 began = _now(device)
-                answers[share] = _answered(adapter, inputs, spec, share=share)
+                answers[share] = _answer(adapter, inputs, spec, share=share)
                 if turn:
                     seconds[share].append(_now(device) - began)
                 progress(1)
@@ -112,7 +112,7 @@ def table(gains: Sequence[Gain]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _answered(adapter: Adapter, inputs: Batch, spec: str, *, share: bool) -> list[list[int]]:
+def _answer(adapter: Adapter, inputs: Batch, spec: str, *, share: bool) -> list[list[int]]:
     recipe = Recipe.of(adapter, strategy(spec), Settings(max_new_tokens=_NEW))
     recipe.config.eos_token_id = None
     answers: list[list[int]] = run(recipe.job(adapter, inputs, share=share)).tolist()

@@ -47,7 +47,7 @@ class Overhead:
     outside: tuple[float, ...]
 
 
-class Clocked:
+class TimedModel:
     """A model that notes how long it generates."""
 
     def __init__(self, lvlm: LVLM) -> None:
@@ -121,7 +121,7 @@ def _turn(
 ) -> _Turn:
     run = start(out, lvlm, benchmarks=[(make_benchmarks([name])[0], source)], strategies=strategies, batch_size=BATCH)
     (part,) = run.parts
-    clocked = Clocked(lvlm)
+    clocked = TimedModel(lvlm)
     steps: dict[str, Callable[[], None]] = {
         "bare": lambda: _bare(lvlm, part, strategies[0]),
         "runner": lambda: answer(cast(LVLM, clocked), run, part, strategies, batch_size=BATCH),

@@ -90,7 +90,7 @@ class Cost:
     seconds: tuple[float, float]
 
 
-def timed() -> list[Strategy]:
+def strategies_to_time() -> list[Strategy]:
     """Return the strategies to time: every one that needs no other model, and parts that cost less by themselves."""
     specs = [_ACTIVE.get(name, name) for name in STRATEGIES.names() if name not in UNTIMED]
     return [make_strategy(spec) for spec in (*specs, *_PARTS)]
@@ -115,7 +115,7 @@ def measure(
     model = random_llava(size, device)
     twins = _twin(model, "sdpa"), _twin(model, "eager")
     adapter = adapter_for(model)
-    methods = timed()
+    methods = strategies_to_time()
     variants = _variants(adapter, *twins, methods, new_tokens)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     peaks: dict[str, list[int]] = {name: [] for name in variants}
@@ -221,7 +221,7 @@ def told(size: Size) -> str:
 
 def runs() -> int:
     """Return how many runs `measure` reports."""
-    return (3 + _KINDS + len(timed())) * (TURNS + 1)
+    return (3 + _KINDS + len(strategies_to_time())) * (TURNS + 1)
 
 
 def machine(device: str) -> str:

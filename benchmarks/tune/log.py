@@ -33,7 +33,7 @@ class TuningLog:
         try:
             lines = files.read_text(path).split("\n") if files.no_file(path) is None else []
         except UnicodeDecodeError as error:
-            raise self._damaged(error) from error
+            raise self._damage_error(error) from error
         if lines[:1] != [head]:
             path.write_text(f"{head}\n", encoding="utf-8")
             return
@@ -42,7 +42,7 @@ class TuningLog:
                 key, texts, counts = json.loads(line)
                 self._known[key] = Scored(tuple(texts), tuple(np.array(series, np.float64) for series in counts))
             except (ValueError, TypeError, RecursionError) as error:
-                raise self._damaged(error) from error
+                raise self._damage_error(error) from error
         path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
 
     def scored(self, key: str, ask: Callable[[], Scored]) -> tuple[Scored, bool]:
@@ -54,7 +54,7 @@ class TuningLog:
             file.write(json.dumps([key, found.texts, [series.tolist() for series in found.counts]]) + "\n")
         return found, False
 
-    def _damaged(self, error: Exception) -> DataError:
+    def _damage_error(self, error: Exception) -> DataError:
         return DataError(f"{self._path}: is damaged ({error}); delete it, and the search begins anew")
 
     def close(self) -> None:

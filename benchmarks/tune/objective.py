@@ -18,7 +18,7 @@ from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.pope import Pope
-from mmhall.benchmarks.run.runner import marked
+from mmhall.benchmarks.run.runner import reopen_thoughts
 from mmhall.errors import DataError
 from mmhall.lvlm import LVLM
 from mmhall.results.statistics import Array, Resampler
@@ -113,7 +113,7 @@ class Sheet:
         caption = Chair(max_new_tokens=max_new_tokens or Chair.max_new_tokens)
         parts: tuple[PictureBenchmark, ...] = Pope(), caption
         for benchmark in parts:
-            items = [item for item in benchmark.items(pictures, seed) if item.picture in chosen and _wanted(item)]
+            items = [item for item in benchmark.items(pictures, seed) if item.picture in chosen and _is_scored(item)]
             if not items:
                 raise DataError(f"tune: none of {len(chosen)} pictures gives an item for {benchmark.name}; use more")
             self._parts.append((benchmark, items))
@@ -132,9 +132,9 @@ class Sheet:
             for start in range(0, len(items), batch_size):
                 batch = items[start : start + batch_size]
                 requests = [(self._paths[item.picture], item.prompt) for item in batch]
-                answers = marked(lvlm, batch, lvlm.generate_batch(requests, method, **benchmark.settings))
+                answers = reopen_thoughts(lvlm, batch, lvlm.generate_batch(requests, method, **benchmark.settings))
                 texts += [answer.text for answer in answers]
-                rows += [_counted(benchmark, item, a.text) for item, a in zip(batch, answers, strict=True)]
+                rows += [_count_answer(benchmark, item, a.text) for item, a in zip(batch, answers, strict=True)]
                 progress(len(batch))
         return Scored(tuple(texts), tuple(np.array(rows, np.float64).T))
 
@@ -161,11 +161,11 @@ class Sheet:
         return objective
 
 
-def _wanted(item: Item) -> bool:
+def _is_scored(item: Item) -> bool:
     return "captions" in item.groups or bool(set(SETTINGS) & set(item.groups))
 
 
-def _counted(benchmark: Benchmark, item: Item, text: str) -> tuple[float, ...]:
+def _count_answer(benchmark: Benchmark, item: Item, text: str) -> tuple[float, ...]:
     """Count one answer: asked, right, named, absent, present, found, words."""
     counts = benchmark.count(item, text)
     if "right" in counts:

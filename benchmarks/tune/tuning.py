@@ -154,8 +154,8 @@ def tune(
 
     greedy, unseen = (answered(sheet, strategy("greedy")) for sheet in sheets)
     trials = _Trials(searched, default, greedy, lambda one: answered(searched, one), progress)
-    _search(default, tries, trials.reached)
-    candidates = _compared(searched, trials.tried, greedy, tries)
+    _search(default, tries, trials.objective_of)
+    candidates = _compare_candidates(searched, trials.tried, greedy, tries)
     chosen = choose(candidates, searched.figures(greedy, greedy).objective)
     judged, usual = (answered(held, one) for one in (chosen.method, default))
     return Tuned(
@@ -230,7 +230,7 @@ class _Trials:
         self.tried: dict[Strategy, Scored] = {}
         self.failed: dict[Strategy, str] = {}
 
-    def reached(self, one: Strategy) -> float:
+    def objective_of(self, one: Strategy) -> float:
         """Return a strategy's objective; the worst of all where it cannot be decoded with."""
         if one in self.tried or one in self.failed:
             self._progress(len(self._sheet))
@@ -247,26 +247,26 @@ class _Trials:
             self.failed[one] = str(error)
 
 
-def _search(start: Strategy, tries: Mapping[Key, tuple[Any, ...]], reached: Callable[[Strategy], float]) -> None:
+def _search(start: Strategy, tries: Mapping[Key, tuple[Any, ...]], objective_of: Callable[[Strategy], float]) -> None:
     """Try values option after option, going on from the best; one that is no better is not moved to."""
-    best, most = start, reached(start)
+    best, most = start, objective_of(start)
     for _ in range(ROUNDS):
         for key, values in tries.items():
             base = best
             for value in values:
-                candidate = _moved(base, key, value)
-                if (objective := reached(candidate)) > most:
+                candidate = _with_option(base, key, value)
+                if (objective := objective_of(candidate)) > most:
                     best, most = candidate, objective
 
 
-def _moved(method: Strategy, key: Key, value: Any) -> Strategy:
+def _with_option(method: Strategy, key: Key, value: Any) -> Strategy:
     number, option = key
     parts = list(parts_of(method))
     parts[number] = replace(parts[number], **{option: value})
     return Composed(tuple(parts)) if isinstance(method, Composed) else parts[0]
 
 
-def _compared(
+def _compare_candidates(
     sheet: Sheet, tried: Mapping[Strategy, Scored], greedy: Scored, tries: Mapping[Key, tuple[Any, ...]]
 ) -> tuple[Candidate, ...]:
     """Set candidates beside the best of them; the first one is the defaults."""

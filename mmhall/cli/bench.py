@@ -132,7 +132,7 @@ class _Team:
     @contextmanager
     def checked(self, out: Path) -> Iterator[None]:
         """Check all that can be checked before scenes are drawn and weights are read; keep the cluster connected."""
-        from mmhall.benchmarks.run.cluster import connected
+        from mmhall.benchmarks.run.cluster import connect
         from mmhall.benchmarks.run.workers import environment
         from mmhall.model_check import check_model
         from mmhall.results.store import Store
@@ -140,7 +140,7 @@ class _Team:
         Store.check(out)
         if self.cluster is None and self.workers > 1:
             environment(0, self.workers, self.gpus)  # refuses more GPUs than there are
-        with nullcontext() if self.cluster is None else connected(self.cluster):
+        with nullcontext() if self.cluster is None else connect(self.cluster):
             check_model(self.model, self.tuned, self.loading)
             yield
 
@@ -168,7 +168,7 @@ class _Team:
                 _free_memory()
                 job = Job(opened, Model(self.model, self.tuned, self.loading), self.workers, self.gpus)
                 with progress("answers", opened.expected) as advance:
-                    job.here(advance) if self.cluster is None else job.by_ray(self.cluster, advance)
+                    job.here(advance) if self.cluster is None else job.run_on_ray(self.cluster, advance)
         return opened
 
 

@@ -56,7 +56,7 @@ def split_arguments(text: str) -> dict[str, str]:
             raise OptionError(OWNER, "model_args", piece, 'written as "pretrained=embedded,strategy=vcd,alpha=1.0"')
         if name in given:
             raise OptionError(OWNER, "model_args", text, f"without a second {name}")
-        given[name] = _unquoted(value)
+        given[name] = _strip_quotes(value)
     return given
 
 
@@ -87,21 +87,21 @@ def make_arguments(given: Mapping[str, Any]) -> Arguments:
 
 def _loading(given: Mapping[str, Any]) -> dict[str, Any]:
     """Read the options of `LoadOptions`; those of the processor are written "processor.max_pixels=200704"."""
-    said = {name: given[name] for name in _LOADING if given.get(name) is not None}
-    if "trust_remote_code" in said:
-        said["trust_remote_code"] = literal(str(said["trust_remote_code"]))
+    options = {name: given[name] for name in _LOADING if given.get(name) is not None}
+    if "trust_remote_code" in options:
+        options["trust_remote_code"] = literal(str(options["trust_remote_code"]))
     processor = {k.removeprefix(_PROCESSOR): v for k, v in given.items() if k.startswith(_PROCESSOR)}
-    return {**said, "processor": {k: literal(v) if isinstance(v, str) else v for k, v in processor.items()}}
+    return {**options, "processor": {k: literal(v) if isinstance(v, str) else v for k, v in processor.items()}}
 
 
-def told(method: Strategy) -> str:
+def format_strategy(method: Strategy) -> str:
     """Write a strategy with every option, also those that have their defaults.
 
-    >>> told(strategy("vdd"))
+    >>> format_strategy(strategy("vdd"))
     "vdd(alpha=None, beta=0.1, free='none', seed=0, draw='picture')"
     """
     if isinstance(method, Composed):
-        return "+".join(map(told, method.parts))
+        return "+".join(map(format_strategy, method.parts))
     options = ", ".join(f"{name}={value!r}" for name, value in method.options().items())
     return f"{method.name}({options})" if options else method.name
 
@@ -117,11 +117,13 @@ def _strategy(spec: str, given: Mapping[str, Any]) -> Strategy:
     for part in parts:
         prefix, rule = "" if alone else f"{part.name}.", rules(type(part))
         written = {name: prefix + name for name in part.options() if prefix + name in given}
-        built.append(strategy(part, **{name: _typed(given[key], rule.get(name)) for name, key in written.items()}))
+        built.append(
+            strategy(part, **{name: _parse_value(given[key], rule.get(name)) for name, key in written.items()})
+        )
     return built[0] if alone else Composed(tuple(built))
 
 
-def _typed(value: Any, rule: Rule | None) -> Any:
+def _parse_value(value: Any, rule: Rule | None) -> Any:
     """Read text as what its rule wants; what cannot be read stays text, which the rule then refuses."""
     if not isinstance(value, str) or rule is None or isinstance(rule.general, str):
         return value
@@ -136,6 +138,6 @@ def _count(name: str, value: Any) -> int:
     return value
 
 
-def _unquoted(value: str) -> str:
+def _strip_quotes(value: str) -> str:
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     return value[1:-1] if quoted else value

@@ -19,14 +19,14 @@ from tqdm import tqdm
 import mmhall
 from mmhall.adapters import Conversation, Request
 from mmhall.errors import MmhallError, OptionError, PromptError
-from mmhall.lmms_eval.arguments import OWNER, make_arguments, split_arguments, told
+from mmhall.lmms_eval.arguments import OWNER, format_strategy, make_arguments, split_arguments
 from mmhall.lmms_eval.requests import (
     batches,
-    marks_within,
+    has_inner_marks,
+    ignored_settings,
     pictures_of,
-    placed,
+    place_pictures,
     settings_of,
-    unread,
     without_placeholders,
 )
 
@@ -75,20 +75,20 @@ class Mmhall(lmms):
                 strategy.
         """
         super().__init__()
-        self.arguments = asked = make_arguments(given)
+        self.arguments = arguments = make_arguments(given)
         here = PartialState()
         self._rank, self._world_size = here.process_index, here.num_processes
         self._lvlm = mmhall.load(
-            asked.pretrained,
-            **{**asked.arguments(), "device": _device(asked.device, here)},
-            tuned=asked.tuned,
+            arguments.pretrained,
+            **{**arguments.arguments(), "device": _device(arguments.device, here)},
+            tuned=arguments.tuned,
         )
-        self.device, self.batch_size = self._lvlm.adapter.device, asked.batch_size
+        self.device, self.batch_size = self._lvlm.adapter.device, arguments.batch_size
         self._warned: set[str] = set()  # tasks whose pictures are not shown where they are marked
         self._seed = torch.initial_seed()  # what lmms-eval's --seed set
-        fitted, origins = asked.strategy.fitted(self._lvlm.adapter), asked.strategy.origins(self._lvlm.adapter)
+        fitted, origins = arguments.strategy.fitted(self._lvlm.adapter), arguments.strategy.origins(self._lvlm.adapter)
         whence = "".join(f"; {option}: {why}" for option, why in origins.items())
-        logger.info(f"mmhall {mmhall.__version__}: {self._lvlm!r}, strategy {told(fitted)}{whence}")
+        logger.info(f"mmhall {mmhall.__version__}: {self._lvlm!r}, strategy {format_strategy(fitted)}{whence}")
 
     @classmethod
     def create_from_arg_string(
@@ -121,7 +121,7 @@ class Mmhall(lmms):
         found: dict[int, GenerationResult] = {}
         with tqdm(total=len(jobs), desc="Answering", disable=self.rank != 0) as bar:
             for positions in batches([repr(job.settings) for job in jobs], self.batch_size):
-                found.update(zip(positions, self._answered([jobs[position] for position in positions]), strict=True))
+                found.update(zip(positions, self._answer([jobs[position] for position in positions]), strict=True))
                 bar.update(len(positions))
         return [found[position] for position in range(len(jobs))]
 
@@ -150,13 +150,13 @@ class Mmhall(lmms):
         del self._lvlm
         super().clean()
 
-    def _answered(self, jobs: list[_Job]) -> list[GenerationResult]:
+    def _answer(self, jobs: list[_Job]) -> list[GenerationResult]:
         """Answer requests with equal settings; those with pictures apart from those without."""
         pictures = [self._pictures(job) for job in jobs]
         found: dict[int, GenerationResult] = {}
         for group in batches([not own for own in pictures], len(jobs)):
             pairs = [(pictures[index] or None, self._prompt(jobs[index], pictures[index])) for index in group]
-            with _naming([jobs[index] for index in group]):
+            with _name_documents([jobs[index] for index in group]):
                 answers = self._lvlm.generate_batch(pairs, self.arguments.strategy, **jobs[0].settings)
             for index, answer in zip(group, answers, strict=True):
                 tokens = TokenCounts(answer.usage.prompt_tokens, answer.usage.new_tokens)
@@ -165,9 +165,9 @@ class Mmhall(lmms):
 
     def _prompt(self, job: _Job, pictures: tuple[Image.Image, ...]) -> str | Conversation:
         """Put pictures where the task's text marks them, or before it, with a warning if it marks other places."""
-        if not marks_within(job.prompt):
+        if not has_inner_marks(job.prompt):
             return without_placeholders(job.prompt)
-        conversation = placed(job.prompt)
+        conversation = place_pictures(job.prompt)
         reason = f"document {job.document}: marks {conversation.pictures}, pictures {len(pictures)}"
         if conversation.pictures == len(pictures):
             try:
@@ -181,13 +181,13 @@ class Mmhall(lmms):
         return without_placeholders(job.prompt)
 
     def _pictures(self, job: _Job) -> tuple[Image.Image, ...]:
-        with _naming([job]):
+        with _name_documents([job]):
             document = self.task_dict[job.task][job.split][job.document]
             return pictures_of(job.visuals(document) if job.visuals is not None else None)
 
 
 @contextmanager
-def _naming(jobs: Sequence[_Job]) -> Iterator[None]:
+def _name_documents(jobs: Sequence[_Job]) -> Iterator[None]:
     """Say in an error of mmhall's which documents it came from."""
     try:
         yield
@@ -211,6 +211,6 @@ def _device(asked: str | None, here: PartialState) -> str | None:
 
 
 def _warn_of_ignored(requests: Sequence[Any]) -> None:
-    ignored = sorted({(request.args[4], name) for request in requests for name in unread(request.args[1])})
+    ignored = sorted({(request.args[4], name) for request in requests for name in ignored_settings(request.args[1])})
     for task, name in ignored:
         logger.warning(f"{task}: mmhall has no use for its generation setting {name!r} and leaves it out")

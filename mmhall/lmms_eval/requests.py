@@ -55,7 +55,7 @@ def settings_of(asked: Mapping[str, Any], max_new_tokens: int | None = None, see
     return settings
 
 
-def unread(asked: Mapping[str, Any]) -> list[str]:
+def ignored_settings(asked: Mapping[str, Any]) -> list[str]:
     """Name the `generation_kwargs` that `settings_of` has no use for."""
     return sorted(name for name, value in asked.items() if name not in _READ and value is not None)
 
@@ -76,19 +76,19 @@ def pictures_of(visuals: Any) -> tuple[Image.Image, ...]:
         raise ImageError(f"{error}; mmhall answers tasks with pictures or text, not with video or sound") from error
 
 
-def marks_within(prompt: str) -> bool:
+def has_inner_marks(prompt: str) -> bool:
     r"""Whether a picture is marked behind words, where it is not shown if pictures are shown before the text.
 
-    >>> marks_within("<image>\nWhat is this?"), marks_within("First: <image>")
+    >>> has_inner_marks("<image>\nWhat is this?"), has_inner_marks("First: <image>")
     (False, True)
     """
     return PLACEHOLDER in _LEADING.sub("", prompt, count=1)
 
 
-def placed(prompt: str) -> Conversation:
+def place_pictures(prompt: str) -> Conversation:
     r"""Put a picture where each "<image>" mark stands; what is written around the marks stays as it is.
 
-    >>> placed("First: <image> Second: <image>\n").turns[0].parts
+    >>> place_pictures("First: <image> Second: <image>\n").turns[0].parts
     ('First: ', None, ' Second: ', None)
     """
     parts = [part for text in prompt.strip().split(PLACEHOLDER) for part in (text, None)][:-1]

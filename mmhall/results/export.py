@@ -33,7 +33,7 @@ def write_records(records: Records, path: Path, columns: Mapping[str, type], *, 
         OptionError: Its ending says no format.
         RunError: It exists, or cannot be written.
     """
-    write = writer(path, force=force)
+    write = writer_for(path, force=force)
     try:
         with files.whole(path) as scratch:
             write(records, scratch, columns)
@@ -41,7 +41,7 @@ def write_records(records: Records, path: Path, columns: Mapping[str, type], *, 
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def writer(path: Path, *, force: bool = False) -> Callable[[Records, Path, Mapping[str, type]], None]:
+def writer_for(path: Path, *, force: bool = False) -> Callable[[Records, Path, Mapping[str, type]], None]:
     """Return what writes a file's format, before anything expensive is done.
 
     Raises:
@@ -63,10 +63,10 @@ def writer(path: Path, *, force: bool = False) -> Callable[[Records, Path, Mappi
     return found
 
 
-def safe(cell: Any) -> Any:
+def escape_formula(cell: Any) -> Any:
     """Return a cell that no spreadsheet takes for a formula.
 
-    >>> safe("=1+1"), safe("1+1"), safe(-1)
+    >>> escape_formula("=1+1"), escape_formula("1+1"), escape_formula(-1)
     ("'=1+1", '1+1', -1)
     """
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
@@ -81,9 +81,9 @@ def _json_lines(records: Records, path: Path, columns: Mapping[str, type]) -> No
 def _csv(records: Records, path: Path, columns: Mapping[str, type]) -> None:
     names = list(_kinds(records, columns))
     with path.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow([safe(_text(name)) for name in names])
-        lines.writerows([safe(_flat(record.get(name))) for name in names] for record in records)
+        lines = csv.writer_for(file)
+        lines.writerow([escape_formula(_text(name)) for name in names])
+        lines.writerows([escape_formula(_flat(record.get(name))) for name in names] for record in records)
 
 
 def _parquet(records: Records, path: Path, columns: Mapping[str, type]) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from mmhall import files
 from mmhall.errors import DataError
-from mmhall.results.kinds import NO_TEXT, of_data, seems
+from mmhall.results.kinds import NO_TEXT, describe_data, describe_file
 
 PICTURES = ("image_id", "image", "image_name", "image_path", "image_file", "file_name", "filename")
 IDS = ("item", "question_id", "id", *PICTURES)
@@ -47,7 +47,7 @@ _WHOLE = re.compile(r"([0-9]+)\.0+")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ImportedAnswer:
     """One answer made elsewhere.
 
     Attributes:
@@ -71,7 +71,7 @@ class Given:
     fields: Mapping[str, Any]
 
 
-def read_answers(path: Path) -> list[Given]:
+def read_answers(path: Path) -> list[ImportedAnswer]:
     """Read a file of answers.
 
     Raises:
@@ -84,8 +84,8 @@ def read_answers(path: Path) -> list[Given]:
     tables = sorted(path.glob("*.txt")) if reason is not None else [path] if path.suffix == ".txt" else []
     rows: list[tuple[str, Any]] = [row for table in tables for row in _lines_of_table(table)]
     rows = rows or (_rows_of_table(path, what) if path.suffix.lower() in _TABLES else entries(path, what))
-    names = _said_in([fields for _, fields in rows if isinstance(fields, dict)])
-    given = [_given(fields, where, names) for where, fields in rows]
+    names = _answer_fields([fields for _, fields in rows if isinstance(fields, dict)])
+    given = [_make_answer(fields, where, names) for where, fields in rows]
     if not given:
         raise DataError(f"{path}: holds no answers; give JSON Lines or a JSON array of records such as {_LIKE}")
     return given
@@ -100,7 +100,7 @@ def _lines_of_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         lines = files.read_text(path).split("\n")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as text; it is {seems(path)}") from error
+        raise DataError(f"{path}: cannot be read as text; it is {describe_file(path)}") from error
     for number, line in enumerate(lines, 1):
         cells = line.rstrip("\r").split("\t")
         if not line.strip():
@@ -120,8 +120,8 @@ def _rows_of_table(path: Path, what: str) -> list[tuple[str, Any]]:
     Raises:
         DataError: The file cannot be read, the first line names a field twice, or a row has other cells than it.
     """
-    told: list[tuple[str, Any]] = []
-    with io.StringIO(_text_of(path, what), newline="") as file:
+    rows_read: list[tuple[str, Any]] = []
+    with io.StringIO(_read_text(path, what), newline="") as file:
         first = file.readline()
         file.seek(0)
         mark = next((mark for mark in "\t;" if mark in first and "," not in first), ",")
@@ -137,21 +137,23 @@ def _rows_of_table(path: Path, what: str) -> list[tuple[str, Any]]:
                     raise DataError(
                         f"{where}: has other cells than the first line, {first.strip():.60}; mend the table"
                     )
-                told.append((where, {n: _cell(n, cell) for n, cell in row.items() if cell or n in TEXTS}))
+                rows_read.append(
+                    (where, {n: _normalize_cell(n, cell) for n, cell in row.items() if cell or n in TEXTS})
+                )
         except csv.Error as error:
             raise DataError(f"{path}: is no table ({error}); give {what}") from error
-    return told
+    return rows_read
 
 
-def _cell(name: str, cell: str) -> str:
+def _normalize_cell(name: str, cell: str) -> str:
     """Return a cell; a whole number that pandas wrote as 1.0, as it does in a column that lacks one, as 1."""
     whole = _WHOLE.fullmatch(cell) if name not in TEXTS else None
     return whole[1] if whole else cell
 
 
-def told(given: Sequence[Given]) -> str:
+def describe_answers(given: Sequence[ImportedAnswer]) -> str:
     """Say what some answers look like: how many there are, and the fields of the first."""
-    return of_data([given[0].fields] * len(given))
+    return describe_data([given[0].fields] * len(given))
 
 
 def entries(path: Path, what: str) -> list[tuple[str, Any]]:
@@ -164,7 +166,7 @@ def entries(path: Path, what: str) -> list[tuple[str, Any]]:
     Raises:
         DataError: It cannot be read, or a record is no JSON.
     """
-    text = _text_of(path, what)
+    text = _read_text(path, what)
     if text.lstrip().startswith("["):
         try:
             return [(f"{path}, record {i}", entry) for i, entry in enumerate(json.loads(text), start=1)]
@@ -173,7 +175,7 @@ def entries(path: Path, what: str) -> list[tuple[str, Any]]:
     return [(f"{path}, line {line}", value) for line, value in values(text, str(path))]
 
 
-def _text_of(path: Path, what: str) -> str:
+def _read_text(path: Path, what: str) -> str:
     """Read a text file.
 
     Raises:
@@ -184,9 +186,11 @@ def _text_of(path: Path, what: str) -> str:
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; give {what}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; it is {seems(path)}, give {what}") from error
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}; it is {describe_file(path)}, give {what}"
+        ) from error
     except ValueError as error:
-        kind = seems(path)
+        kind = describe_file(path)
         but = "" if kind == NO_TEXT else f" but {kind}"
         raise DataError(f"{path}: is not UTF-8 text{but}; give {what}") from error
 
@@ -202,7 +206,7 @@ def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
         DataError: One is no JSON.
     """
     decoder, line, before = json.JSONDecoder(), 1, 0
-    at = _skipped(text, 0)
+    at = _skip_blanks(text, 0)
     while at < len(text):
         line, before = line + text.count("\n", before, at), at
         try:
@@ -213,15 +217,15 @@ def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
                 f"{path}, line {line}: is no JSON ({error}); the file is torn or of another kind: it has {first:.60}"
             ) from error
         yield line, value
-        at = _skipped(text, at)
+        at = _skip_blanks(text, at)
 
 
-def _skipped(text: str, at: int) -> int:
+def _skip_blanks(text: str, at: int) -> int:
     blank = _BLANK.match(text, at)
     return blank.end() if blank else at
 
 
-def _said_in(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _answer_fields(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return the fields that hold the answers of a file: of the surest kind that has text, or nothing, in a record."""
     for kind in (LOGGED, MODELS, TEXTS):
         names = tuple(n for n in kind if any(n in record and _is_text(record[n]) for record in records))
@@ -230,14 +234,14 @@ def _said_in(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return TEXTS
 
 
-def _given(fields: Any, where: str, names: Sequence[str]) -> Given:
+def _make_answer(fields: Any, where: str, names: Sequence[str]) -> ImportedAnswer:
     """Check one record; what it answers may also stand in a sample log's `doc`."""
     if not isinstance(fields, dict):
         raise DataError(f"{where}: must be an object such as {_LIKE}, got {fields!r:.60}")
     doc = fields["doc"] if isinstance(fields.get("doc"), dict) else {}
     known = {**doc, **fields}
-    told = {name: _id(known[name], f"{where}: {name}") for name in IDS if known.get(name) is not None}
-    ids = {name: value for name, value in told.items() if value is not None}
+    own_ids = {name: _id(known[name], f"{where}: {name}") for name in IDS if known.get(name) is not None}
+    ids = {name: value for name, value in own_ids.items() if value is not None}
     questions = tuple(known[name] for name in QUESTIONS if isinstance(known.get(name), str))
     if not ids and not questions:
         raise DataError(
@@ -250,14 +254,14 @@ def _given(fields: Any, where: str, names: Sequence[str]) -> Given:
             f"{where}: has no answer among its fields {', '.join(map(str, fields))}; "
             f"give it as one of {', '.join(TEXTS)}"
         )
-    return Given(
+    return ImportedAnswer(
         where,
         ids,
         questions,
-        _said(known, "category"),
+        _text_field(known, "category"),
         {name: text for name, text in texts.items() if text is not None},
-        _said(fields, "benchmark"),
-        _said(fields, "strategy"),
+        _text_field(fields, "benchmark"),
+        _text_field(fields, "strategy"),
         known,
     )
 
@@ -276,24 +280,24 @@ def _id(value: Any, what: str) -> str | None:
 def _text(value: Any, what: str) -> str | None:
     """Return an answer's text; None: there is none."""
     if not _is_text(value):
-        raise DataError(f"{what} must be one text, got {_bare(value)!r:.60}")
-    text = _bare(value)
+        raise DataError(f"{what} must be one text, got {_unwrap(value)!r:.60}")
+    text = _unwrap(value)
     return text if isinstance(text, str) else None
 
 
 def _is_text(value: Any) -> bool:
     """Tell whether a field has an answer's text, or nothing: null, an empty list, or pandas' NaN."""
-    bare = _bare(value)
+    bare = _unwrap(value)
     return bare is None or bare == [] or isinstance(bare, str) or (isinstance(bare, float) and isnan(bare))
 
 
-def _bare(value: Any) -> Any:
+def _unwrap(value: Any) -> Any:
     """Take an answer out of the lists that sample logs wrap it in."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value
 
 
-def _said(fields: Mapping[str, Any], name: str) -> str | None:
+def _text_field(fields: Mapping[str, Any], name: str) -> str | None:
     value = fields.get(name)
     return value if isinstance(value, str) and value else None

@@ -73,7 +73,7 @@ class Leases:
                 "insert or ignore into leases (benchmark, batch) values (?, ?)", [(benchmark, n) for n in range(count)]
             )
             left = connection.execute(_OPEN, (benchmark,))
-            if not any(self._worked_on(worker, renewed) for _, worker, renewed in left):
+            if not any(self._is_worked_on(worker, renewed) for _, worker, renewed in left):
                 again = f"update leases set finished = 0, worker = null where benchmark = ? and batch in ({_FAILED})"
                 connection.execute(again, (benchmark, benchmark))
 
@@ -82,7 +82,7 @@ class Leases:
         with self._store.writing() as connection:
             left: list[tuple[int, str | None, float]] = connection.execute(_OPEN, (self._benchmark,)).fetchall()
             for batch, worker, renewed in left:
-                if batch not in self._held and self._free(worker, renewed):
+                if batch not in self._held and self._is_free(worker, renewed):
                     connection.execute(_STRUCK, (self._benchmark, batch))
                     connection.execute(
                         "update leases set worker = ?, renewed = ? where benchmark = ? and batch = ?",
@@ -112,7 +112,7 @@ class Leases:
         return [pieces[key] for key in sorted(pieces) if key[0] < STRIKES]
 
     @contextmanager
-    def asking(self, batch: int, items: Sequence[str]) -> Iterator[None]:
+    def note_asked(self, batch: int, items: Sequence[str]) -> Iterator[None]:
         """Note that these items of a batch are being asked together, until they are answered or an error is raised."""
         with self._store.writing() as connection:
             connection.executemany(_ASK, [(self._benchmark, batch, item, len(items)) for item in items])
@@ -156,12 +156,12 @@ class Leases:
     def free(self) -> bool:
         """Whether some batch is left that nobody works on."""
         left = self._store.read(_OPEN, (self._benchmark,))
-        return any(batch not in self._held and self._free(worker, renewed) for batch, worker, renewed in left)
+        return any(batch not in self._held and self._is_free(worker, renewed) for batch, worker, renewed in left)
 
-    def _worked_on(self, worker: str | None, renewed: float) -> bool:
+    def _is_worked_on(self, worker: str | None, renewed: float) -> bool:
         return worker not in (None, self.worker) and alive(str(worker), renewed)
 
-    def _free(self, worker: str | None, renewed: float) -> bool:
+    def _is_free(self, worker: str | None, renewed: float) -> bool:
         return worker in (None, self.worker) or not alive(str(worker), renewed)
 
 

@@ -13,14 +13,14 @@ _DENIED = 5  # ERROR_ACCESS_DENIED
 _RUNNING = 259  # STILL_ACTIVE
 
 
-def lives(number: int) -> bool:
+def is_alive(number: int) -> bool:
     """Whether a process lives; one that may not be asked does.
 
     Args:
         number: Its process id.
     """
     if sys.platform == "win32":  # there os.kill(number, 0) sends Ctrl-C
-        return lives_on_windows(number, ctypes.WinDLL("kernel32", use_last_error=True), ctypes.get_last_error)
+        return is_alive_on_windows(number, ctypes.WinDLL("kernel32", use_last_error=True), ctypes.get_last_error)
     try:
         os.kill(number, 0)
     except ProcessLookupError:
@@ -30,7 +30,7 @@ def lives(number: int) -> bool:
     return True
 
 
-def lives_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
+def is_alive_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
     """Ask Windows whether a process lives.
 
     Args:

@@ -112,9 +112,9 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{folder}: cannot make the run folder: {error.strerror}") from error
-        store, _ = cls._connected(folder)
-        with store._saying("write"), store._connection as connection:
-            store._share()
+        store, _ = cls._open_checked(folder)
+        with store._sqlite_errors("write"), store._connection as connection:
+            store._enable_wal()
             connection.execute("begin immediate")
             for table in _SCHEMA.split(";")[:-1]:
                 connection.execute(table)
@@ -143,7 +143,7 @@ class Store:
             raise RunError(f"{folder / FILE}: cannot be read: {error.strerror}") from error
         if not there:
             raise RunError(f"{folder}: holds no run; give the --out folder of a `mmhall bench` command")
-        store, begun = cls._connected(folder)
+        store, begun = cls._open_checked(folder)
         if not begun:
             raise RunError(f"{store.path}: is empty; give the --out folder of a `mmhall bench` command")
         return store
@@ -164,10 +164,10 @@ class Store:
         if not os.access(base, os.W_OK | os.X_OK):
             raise RunError(f"{folder}: cannot be a run folder: {base} cannot be written; choose another --out")
         if reason is None:
-            cls._connected(folder)[0].close()
+            cls._open_checked(folder)[0].close()
 
     @classmethod
-    def _connected(cls, folder: Path) -> tuple[Store, bool]:
+    def _open_checked(cls, folder: Path) -> tuple[Store, bool]:
         """Open the file, and say whether it holds a run already; one that is refused is left as it is."""
         store = cls._connect(folder)
         try:
@@ -197,7 +197,7 @@ class Store:
         except sqlite3.Error as error:
             raise RunError(f"{path}: cannot be opened: {error}") from error
 
-    def _share(self) -> None:
+    def _enable_wal(self) -> None:
         """Let several processes write; changing the mode is the one thing for which SQLite does not wait by itself."""
         patient_until = monotonic() + _PATIENCE
         while True:
@@ -215,7 +215,7 @@ class Store:
         Raises:
             RunError: It is damaged, somebody else's, or of another version.
         """
-        with self._saying("read"):
+        with self._sqlite_errors("read"):
             problem = str(self._connection.execute("pragma quick_check(1)").fetchone()[0]).splitlines()[-1]
             tables = {name for (name,) in self._connection.execute("select name from sqlite_master")}
         if problem != "ok":
@@ -234,13 +234,13 @@ class Store:
 
     def setup(self) -> dict[str, Any]:
         """Return the set-up the run was started with."""
-        with self._saying("read"):
+        with self._sqlite_errors("read"):
             held = self._connection.execute("select key, value from setup")
             return {key: json.loads(without_home(value)) for key, value in held}  # earlier versions named the folder
 
     def notes(self) -> dict[str, str]:
         """Return what was noted."""
-        with self._saying("read"):
+        with self._sqlite_errors("read"):
             return dict(self._connection.execute("select key, value from notes"))
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -249,23 +249,23 @@ class Store:
         Raises:
             RunError: They cannot be written (disk full, read-only); everything committed stays.
         """
-        with self._saying("write"), self._connection:
-            self._connection.executemany(_ADD, map(_written, rows))
+        with self._sqlite_errors("write"), self._connection:
+            self._connection.executemany(_ADD, map(_to_columns, rows))
 
     def rows(self, benchmark: str) -> Iterator[Row]:
         """Yield a benchmark's answers and failures."""
-        with self._saying("read"):
+        with self._sqlite_errors("read"):
             for values in self._connection.execute(
                 f"select {', '.join(_COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
             ):
                 row = dict(zip(_COLUMNS, values, strict=True))
-                told = {key: _told(row[key]) for key in _FREE}
+                told = {key: _from_sqlite(row[key]) for key in _FREE}
                 yield Row(**{**row, **told, "extra": row["extra"] and json.loads(row["extra"])})
 
     def done(self, benchmark: str) -> set[tuple[str, str]]:
         """Return the (item, strategy) pairs that are answered; failures are not."""
         asked = "select item, strategy from answers where benchmark = ? and error is null"
-        with self._saying("read"):
+        with self._sqlite_errors("read"):
             return set(self._connection.execute(asked, (benchmark,)))
 
     def done_in(self, benchmark: str, batch: int) -> set[tuple[str, str]]:
@@ -276,13 +276,13 @@ class Store:
     def keep_items(self, benchmark: str, items: Mapping[str, Any]) -> None:
         """Keep a benchmark's items, by id, in order; anything JSON can write. The latest call wins."""
         told = [(benchmark, item, json.dumps(content)) for item, content in items.items()]
-        with self._saying("write"), self._connection:
+        with self._sqlite_errors("write"), self._connection:
             self._connection.executemany(_KEEP, told)
 
     def items(self, benchmark: str) -> dict[str, Any]:
         """Return a benchmark's items by id, in the order they were kept."""
         asked = "select item, content from items where benchmark = ? order by rowid"
-        with self._saying("read"):
+        with self._sqlite_errors("read"):
             return {item: json.loads(content) for item, content in self._connection.execute(asked, (benchmark,))}
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -291,7 +291,7 @@ class Store:
         Raises:
             RunError: They cannot be read.
         """
-        with self._saying("read"):
+        with self._sqlite_errors("read"):
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
@@ -301,7 +301,7 @@ class Store:
         Raises:
             RunError: They cannot be written.
         """
-        with self._saying("write"), self._connection:
+        with self._sqlite_errors("write"), self._connection:
             self._connection.execute("begin immediate")
             yield self._connection
 
@@ -309,7 +309,7 @@ class Store:
         """Close the file."""
         self._connection.close()
 
-    def _check_there(self) -> None:
+    def _check_unmoved(self) -> None:
         """Refuse to go on with a file that was deleted: SQLite would write on where nobody finds it.
 
         Raises:
@@ -326,8 +326,8 @@ class Store:
             raise RunError(f"{self.path}: was deleted or moved while the run was open; its answers are gone from here")
 
     @contextmanager
-    def _saying(self, what: str) -> Iterator[None]:
-        self._check_there()
+    def _sqlite_errors(self, what: str) -> Iterator[None]:
+        self._check_unmoved()
         try:
             yield
         except sqlite3.Error as error:
@@ -335,22 +335,22 @@ class Store:
             raise RunError(f"{self.path}: cannot {what} the run: {error}{intact}") from error
 
 
-def _written(row: Row) -> dict[str, Any]:
+def _to_columns(row: Row) -> dict[str, Any]:
     """Return a row as it is written; an error may name the user's files."""
     told = {**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)}
     told["error"] = None if row.error is None else without_home(row.error)
-    return {**told, **{key: _held(told[key]) for key in _FREE}}
+    return {**told, **{key: _to_sqlite(told[key]) for key in _FREE}}
 
 
-def _held(text: str | None) -> str | bytes | None:
+def _to_sqlite(text: str | None) -> str | bytes | None:
     """Return a text as SQLite can hold it: as bytes, where it has half surrogate pairs, as file names may have."""
     if text is None or not _HALVES.search(text):
         return text
     return text.encode("utf-8", "surrogatepass")
 
 
-def _told(held: str | bytes | None) -> str | None:
-    """Return the text that `_held` was given."""
+def _from_sqlite(held: str | bytes | None) -> str | None:
+    """Return the text that `_to_sqlite` was given."""
     return held.decode("utf-8", "surrogatepass") if isinstance(held, bytes) else held
 
 

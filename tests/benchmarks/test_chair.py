@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.chair import CAUSES, VISIBILITIES, Chair, Likely, cut, finished, score
+from mmhall.benchmarks.chair import CAUSES, VISIBILITIES, Chair, Cooccurrence, cut, finished, score
 from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.data.plurals import plural
@@ -104,7 +104,7 @@ def test_random_text_never_breaks_it(seed):
 def test_causes_by_hand():
     """Cup goes with table 3, fork 2, bed 1, dog 1 times: bed is third by name; dog is popular only."""
     world = [["cup", "table", "fork"], ["cup", "table", "fork", "bed"], ["cup", "table", "dog"], ["cat"]]
-    assert Likely(world).causes(["cup"]) == {
+    assert Cooccurrence(world).causes(["cup"]) == {
         "bed": "co-occurring",
         "cat": "popular",
         "dog": "popular",
@@ -115,7 +115,7 @@ def test_causes_by_hand():
 
 def test_only_the_most_frequent_are_popular():
     """Eleven objects appear once each but "a" twice: "k" is the eleventh by name."""
-    causes = Likely([[name] for name in "abcdefghijka"]).causes(["a"])
+    causes = Cooccurrence([[name] for name in "abcdefghijka"]).causes(["a"])
     assert set(causes) == set("bcdefghij")
     assert set(causes.values()) == {"popular"}
 
@@ -136,7 +136,7 @@ def test_counts_by_cause_and_visibility_by_hand():
 
 @given(st.lists(st.sampled_from(sorted(SYNONYMS))), st.sets(st.sampled_from(sorted(SYNONYMS)), min_size=1))
 def test_causes_add_up_to_what_is_absent(objects, present):
-    likely = Likely([sorted(present), objects])
+    likely = Cooccurrence([sorted(present), objects])
     item = Item("1", "1", "", (), {"objects": sorted(present), "causes": likely.causes(present)})
     counts = Chair().count(item, ". ".join(objects))
     assert sum(counts[f"absent {cause}"] for cause in CAUSES) == counts["absent"]

@@ -40,7 +40,7 @@ def test_the_authors_template(tmp_path):
     assert [i.groups[1] for i in material.items] == [*TYPES, "attribute"]
     assert material.items[0].prompt == "What is 0?"
     assert material.items[0].truth["contents"] == "Cat, Hat"
-    assert MmHal().asks(material.items[3], "Three.") == {
+    assert MmHal().judge_fields(material.items[3], "Three.") == {
         "contents": "Cat, Hat", "question": "What is 3?", "reference": "It is 3.", "answer": "Three.",
     }  # fmt: skip
     assert len(MmHal().material(Source(tmp_path, limit=3)).items) == 3

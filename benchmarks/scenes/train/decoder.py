@@ -55,7 +55,7 @@ def train_on_symbols(
         rows = packer.pack([_talk(rng, planned_facts(plan.objects), plan.place, rate=0.25) for plan in plans])
         return rows, torch.stack([_symbols(rng, plan) for plan in plans])
 
-    batches = _ahead(batch)
+    batches = _prefetch(batch)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rows, mixture = next(batches)
@@ -143,7 +143,7 @@ def train_jointly(
         ]
         return packer.pack(talks), data.pixels[chosen], mirrored
 
-    batches = _ahead(batch)
+    batches = _prefetch(batch)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         nonlocal progress
@@ -151,7 +151,7 @@ def train_jointly(
         rows, raw, mirrored = next(batches)
         pixels = to_pixel_values(raw)
         pixels = torch.where(mirrored.to(device())[:, None, None, None], pixels.flip(-1), pixels)
-        pixels = torch.stack([_noised(p) if rng.random() < NOISED else p for p in pixels])
+        pixels = torch.stack([_add_noise(p) if rng.random() < NOISED else p for p in pixels])
         with torch.autocast(device().type, torch.bfloat16):
             return _language_loss(model, rows, model.model.multi_modal_projector(patch_features(model, pixels)))
 
@@ -177,7 +177,7 @@ def _language_loss(model: LlavaForConditionalGeneration, rows: Rows, image: Tens
     ids, labels = rows.ids.to(device()), rows.labels.to(device())
     embedded = language.embed_tokens(ids)
     embedded = torch.cat([embedded[:, :HEAD], image.to(embedded.dtype), embedded[:, PREFIX:]], dim=1)
-    hidden = _compiled(language)(
+    hidden = _compile(language)(
         inputs_embeds=embedded,
         attention_mask=rows.mask.to(device()),
         position_ids=rows.positions.to(device()),
@@ -196,7 +196,7 @@ def _language_loss(model: LlavaForConditionalGeneration, rows: Rows, image: Tens
 
 
 @lru_cache(maxsize=1)
-def _compiled(language: nn.Module) -> Callable[..., Any]:
+def _compile(language: nn.Module) -> Callable[..., Any]:
     compiled: Callable[..., Any] = torch.compile(language)
     return compiled
 
@@ -232,7 +232,7 @@ def _symbols(rng: random.Random, plan: Plan) -> Tensor:
     return grid.view(IMAGE_TOKENS, -1)
 
 
-def _noised(pixels: Tensor) -> Tensor:
+def _add_noise(pixels: Tensor) -> Tensor:
     """Drown a picture in noise, as contrast branches do."""
     kept = 0.05 + 0.75 * float(torch.rand(()))
     noised: Tensor = kept**0.5 * pixels + (1 - kept) ** 0.5 * torch.randn_like(pixels)
@@ -248,7 +248,7 @@ def _class_embeddings(embedding: Tensor, tokens: list[list[int]]) -> Tensor:
     return torch.stack([embedding[ids].mean(dim=0) for ids in tokens])
 
 
-def _ahead(make: Callable[[], Made]) -> Iterator[Made]:
+def _prefetch(make: Callable[[], Made]) -> Iterator[Made]:
     """Yield make() for ever, the next one being made in a thread meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(make)

@@ -12,7 +12,7 @@ import pytest
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.hallusion import Hallusion
 from mmhall.benchmarks.mmhal import MmHal
-from mmhall.benchmarks.rules.judged import fill
+from mmhall.benchmarks.rules.judged import fill_template
 from mmhall.benchmarks.run.endpoint import Endpoint
 from mmhall.benchmarks.run.judge import import_judgements, judge, part_to_judge, requests, template_of, write_requests
 from mmhall.benchmarks.run.runs import Run, reopen
@@ -318,11 +318,11 @@ def test_a_torn_file_is_named(run, tmp_path):
 
 def test_templates():
     fields = {"contents": "C {answer}", "question": "Q {}", "reference": "R", "answer": "A"}
-    assert fill("{}|{}|{}|{}", fields) == "C {answer}|Q {}|R|A"
-    assert fill('{"x": 1} {answer} {unknown} {question}', fields) == '{"x": 1} A {unknown} Q {}'
+    assert fill_template("{}|{}|{}|{}", fields) == "C {answer}|Q {}|R|A"
+    assert fill_template('{"x": 1} {answer} {unknown} {question}', fields) == '{"x": 1} A {unknown} Q {}'
     for wrong in ("{} {}", "no place", "{question}", "{} {answer}"):
         with pytest.raises(DataError, match="the template must hold"):
-            fill(wrong, fields)
+            fill_template(wrong, fields)
 
 
 def test_whose_template_it_is(tmp_path):
@@ -336,7 +336,7 @@ def test_whose_template_it_is(tmp_path):
 def test_hallusion_shows_the_judge_question_reference_and_answer():
     made = Hallusion(rule="judge")
     item = Item("1", None, "Q?\nsuffix", ("overall",), {"question": "Q?", "reference": "It is."})
-    prompt = fill(template_of(made, None), made.asks(item, "Yes {reference}."))
+    prompt = fill_template(template_of(made, None), made.judge_fields(item, "Yes {reference}."))
     assert "Question: Q?\nReference: It is.\nAnswer: Yes {reference}.\n" in prompt
 
 

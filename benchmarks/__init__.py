@@ -38,5 +38,5 @@ def benchmark(spec: str) -> Benchmark:
         OptionError: An option is out of range or of the wrong type.
     """
     name, options = parse(spec, "benchmark", '"pope" or "pope(rule=\'official\')"')
-    made: Benchmark = make(BENCHMARKS, name, options)
-    return made
+    built: Benchmark = make(BENCHMARKS, name, options)
+    return built

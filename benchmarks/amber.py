@@ -80,8 +80,8 @@ def parse_first_word(answer: str) -> YesNo | None:
     >>> parse_first_word("**No**, it is not"), parse_first_word("There is no cloud")
     ('No', None)
     """
-    said = parse_strict(answer)
-    return None if said is None else "Yes" if said == "yes" else "No"
+    word = parse_strict(answer)
+    return None if word is None else "Yes" if word == "yes" else "No"
 
 
 RULES: dict[str, Callable[[str], YesNo | None]] = {
@@ -133,25 +133,27 @@ class AmberD(Benchmark):
 
     def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
         """Say what the authors' script prints of each strategy's answers, as this rule reads them."""
-        truths, said = {item.id: item.truth for item in items}, []
-        for strategy, own in by_strategy(rows).items():
-            read = [(truths[row.item], RULES[self.rule](remove_thoughts(row.text))) for row in own]
+        truths, remarks = {item.id: item.truth for item in items}, []
+        for strategy, answers in by_strategy(rows).items():
+            read = [(truths[row.item], RULES[self.rule](remove_thoughts(row.text))) for row in answers]
             figures = official_figures((truth["type"], truth["label"], answer) for truth, answer in read)
-            asked = {name for truth, _ in read for name in dimensions(truth["type"])}
+            dimensions_asked = {name for truth, _ in read for name in dimensions(truth["type"])}
             listed = ", ".join(
-                f"{name} {f.accuracy}/{f.precision}/{f.recall}/{f.f1}" for name, f in figures.items() if name in asked
+                f"{name} {f.accuracy}/{f.precision}/{f.recall}/{f.f1}"
+                for name, f in figures.items()
+                if name in dimensions_asked
             )
-            said.append(
+            remarks.append(
                 f"the authors' figures of {strategy}, accuracy/precision/recall/F1, rule {self.rule}: {listed}."
             )
-        return tuple(said)
+        return tuple(remarks)
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
         return [(0, len(text), RULES[self.rule](remove_thoughts(text)) == item.truth["label"])]
 
 
-def score(label: YesNo, said: YesNo | None) -> Counts:
+def score(label: YesNo, answered: YesNo | None) -> Counts:
     """Count one answer.
 
     >>> score("No", None)
@@ -159,11 +161,11 @@ def score(label: YesNo, said: YesNo | None) -> Counts:
     """
     return {
         "n": 1,
-        "right": int(said == label),
-        "both": int(said == label == "No"),
-        "said_no": int(said == "No"),
+        "right": int(answered == label),
+        "both": int(answered == label == "No"),
+        "said_no": int(answered == "No"),
         "is_no": int(label == "No"),
-        "unparsed": int(said is None),
+        "unparsed": int(answered is None),
     }
 
 
@@ -240,7 +242,7 @@ class AmberG(Benchmark):
         queries, pictures = read_queries(source, self.name, generative=True)
         if self.words and not Path(self.words).is_dir():
             raise DataError(f"{self.words}: is no folder; amber-g looks there for relation.json and safe_words.txt")
-        words = read_words(Path(self.words) if self.words else source.given(self.name, READS))
+        words = read_words(Path(self.words) if self.words else source.data_path(self.name, READS))
         table = read_similarities(Path(self.similarities)) if self.similarities else {}
         alike: dict[str, list[str]] = {}
         for (noun, word), similarity in table.items():
@@ -250,27 +252,27 @@ class AmberG(Benchmark):
         return Material(tuple(items), pictures, self._remarks())
 
     def _remarks(self) -> tuple[str, ...]:
-        said = [] if self.rule == "official" else ["nouns are found by our own rule"]
-        said += [] if self.similarities else ["only equal words are similar"]
-        return (f"not the authors' figures: {', and '.join(said)}.",) if said else ()
+        reasons = [] if self.rule == "official" else ["nouns are found by our own rule"]
+        reasons += [] if self.similarities else ["only equal words are similar"]
+        return (f"not the authors' figures: {', and '.join(reasons)}.",) if reasons else ()
 
     def _item(self, query: Query, words: Words, alike: Mapping[str, Sequence[str]]) -> Item:
         objects = query.annotation.texts("truth"), query.annotation.texts("hallu")
         unknown = [name for names in objects for name in names if name not in words.associations]
         if unknown:
             raise DataError(f"{query.annotation.where}: {unknown[0]!r} is not in relation.json; both must match")
-        own = {name: words.associations[name] for names in objects for name in names}
-        reached = sorted({*own, *(word for named in own.values() for word in named)})
+        associations = {name: words.associations[name] for names in objects for name in names}
+        reached = sorted({*associations, *(word for named in associations.values() for word in named)})
         truth = {
             "truth": objects[0],
             "hallu": objects[1],
-            "associations": own,
+            "associations": associations,
             "alike": [[noun, word] for word in reached for noun in sorted(alike.get(word, ()))],
             "neutral": words.neutral,
             "vocabulary": words.vocabulary,
         }
-        asked = query.text if self.prompt == "official" else "Describe this image"
-        return Item(query.id, query.image, asked, ("captions",), truth)
+        prompt = query.text if self.prompt == "official" else "Describe this image"
+        return Item(query.id, query.image, prompt, ("captions",), truth)
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one caption."""
@@ -295,13 +297,15 @@ class AmberG(Benchmark):
 
     def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
         """Say what the authors' script prints of each strategy's captions, with the nouns that this rule finds."""
-        by_id, said = {item.id: item for item in items}, []
-        for strategy, own in by_strategy(rows).items():
-            found = [(by_id[row.item], self._nouns(by_id[row.item], row.text)) for row in own]
-            f = official_caption_figures(marks(item, [noun for noun, _, _ in nouns]) for item, nouns in found)
-            told = f"CHAIR {f.chair}, Cover {f.cover}, Hal {f.hal}, Cog {f.cog}"
-            said.append(f"the authors' arithmetic on the captions of {strategy}, nouns by rule {self.rule}: {told}.")
-        return tuple(said)
+        by_id, remarks = {item.id: item for item in items}, []
+        for strategy, answers in by_strategy(rows).items():
+            captions = [(by_id[row.item], self._nouns(by_id[row.item], row.text)) for row in answers]
+            f = official_caption_figures(marks(item, [noun for noun, _, _ in nouns]) for item, nouns in captions)
+            listed = f"CHAIR {f.chair}, Cover {f.cover}, Hal {f.hal}, Cog {f.cog}"
+            remarks.append(
+                f"the authors' arithmetic on the captions of {strategy}, nouns by rule {self.rule}: {listed}."
+            )
+        return tuple(remarks)
 
     def _nouns(self, item: Item, text: str) -> list[Noun]:
         return NOUNS[self.rule](blank_thoughts(text), item.truth["vocabulary"])

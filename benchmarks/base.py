@@ -84,21 +84,21 @@ class Source:
             if reason is not None and reason.startswith(("cannot be read", "is no path")):
                 raise DataError(f"{path}: {reason}; give another {option}")
 
-    def given(self, name: str, reads: str) -> Path:
+    def data_path(self, name: str, expected: str) -> Path:
         """Return the data's path.
 
         Args:
             name: Of the benchmark.
-            reads: What it reads, in words.
+            expected: What it reads, in words.
 
         Raises:
             DataError: It was not given, or does not exist.
         """
         if self.data is None:
-            raise DataError(f"{name}: its data does not ship with mmhall; give --data {reads}")
+            raise DataError(f"{name}: its data does not ship with mmhall; give --data {expected}")
         reason = no_file(self.data)
         if reason not in (None, "is a folder"):
-            raise DataError(f"{self.data}: {reason}; {name} reads {reads}")
+            raise DataError(f"{self.data}: {reason}; {name} reads {expected}")
         return self.data
 
     @property
@@ -155,10 +155,10 @@ def file_digest(path: Path) -> str:
 
 def digest_of(pictures: Mapping[str, str]) -> str:
     """Return SHA-256 of some pictures by the digests of their files, 16 hex digits."""
-    seen = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(pictures):
-        seen.update(name.encode() + bytes.fromhex(pictures[name]))
-    return seen.hexdigest()[:16]
+        digest.update(name.encode() + bytes.fromhex(pictures[name]))
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,10 +243,10 @@ class Benchmark(Configured, ABC):
         return [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
 
     def paired(
-        self, items: Sequence[Item], own: Sequence[Row], base: Sequence[Row]
+        self, items: Sequence[Item], rows: Sequence[Row], base_rows: Sequence[Row]
     ) -> tuple[list[Counts], list[Counts]]:
         """Read a strategy's answers and the baseline's as the groups of `pairwise` compare them; pure."""
-        return self.counts(items, own), self.counts(items, base)
+        return self.counts(items, rows), self.counts(items, base_rows)
 
     @abstractmethod
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
@@ -272,7 +272,7 @@ class Benchmark(Configured, ABC):
         return ()
 
     def measure(
-        self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
+        self, lvlm: LVLM, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
     ) -> list[dict[str, Any] | None]:
         """Return what is kept with each answer beside its text, as JSON writes it; `counts` finds it in `Row.extra`."""
         return [None] * len(answers)
@@ -286,7 +286,7 @@ class Benchmark(Configured, ABC):
 
 def by_strategy(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Return answers by strategy, in the order of their first ones."""
-    found: dict[str, list[Row]] = {}
+    grouped: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.strategy, []).append(row)
-    return found
+        grouped.setdefault(row.strategy, []).append(row)
+    return grouped

@@ -121,11 +121,15 @@ class Chair(PictureBenchmark):
     def __post_init__(self) -> None:
         """Check that a rule has the files it reads, and no file is given in vain."""
         super().__post_init__()
-        reads, given = self.rule in RULES, f"where the rule is {self.rule!r}"
-        self.check("vocabulary", bool(self.vocabulary) or not reads, f"the path of the original's synonyms.txt {given}")
-        what = "the path of a JSON table of lemmas" if reads else "left out"
-        self.check("lemmas", bool(self.lemmas) == reads, f"{what} {given}")
-        self.check("tagger", self.tagger == "none" or self.rule == "wordnet", f"'none' {given}")
+        uses_files, condition = self.rule in RULES, f"where the rule is {self.rule!r}"
+        self.check(
+            "vocabulary",
+            bool(self.vocabulary) or not uses_files,
+            f"the path of the original's synonyms.txt {condition}",
+        )
+        expected = "the path of a JSON table of lemmas" if uses_files else "left out"
+        self.check("lemmas", bool(self.lemmas) == uses_files, f"{expected} {condition}")
+        self.check("tagger", self.tagger == "none" or self.rule == "wordnet", f"'none' {condition}")
 
     def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
         """Add what reference captions name, and say by which vocabulary."""
@@ -157,8 +161,8 @@ class Chair(PictureBenchmark):
         added = [
             self._objects_from_captions(p, references.get(p.id, ()), names, pictures.words) for p in pictures.pictures
         ]
-        told = [replace(p, objects=(*p.objects, *new)) for p, new in zip(pictures.pictures, added, strict=True)]
-        return replace(pictures, pictures=tuple(told)), sum(map(len, added))
+        extended = [replace(p, objects=(*p.objects, *new)) for p, new in zip(pictures.pictures, added, strict=True)]
+        return replace(pictures, pictures=tuple(extended)), sum(map(len, added))
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Ask for one caption per picture that shows anything."""
@@ -205,12 +209,12 @@ class Chair(PictureBenchmark):
         )
 
     def paired(
-        self, items: Sequence[Item], own: Sequence[Row], base: Sequence[Row]
+        self, items: Sequence[Item], rows: Sequence[Row], base_rows: Sequence[Row]
     ) -> tuple[list[Counts], list[Counts]]:
         """Count both captions of a picture cut to the words of the shorter one."""
         counted: tuple[list[Counts], list[Counts]] = [], []
-        for item, *rows in zip(items, own, base, strict=True):
-            texts = [self._read(row.text) for row in rows]
+        for item, *pair in zip(items, rows, base_rows, strict=True):
+            texts = [self._read(row.text) for row in pair]
             shorter = min(len(_WORD.findall(text)) for text in texts)
             for counts, text in zip(counted, texts, strict=True):
                 counts.append(self._count(item, cut(text, shorter)))
@@ -218,8 +222,8 @@ class Chair(PictureBenchmark):
 
     def _count(self, item: Item, read: str) -> Counts:
         truth = item.truth
-        found, tokens = self._find_mentions(read, truth)
-        named = [m.name for m in found]
+        mentioned, tokens = self._find_mentions(read, truth)
+        named = [m.name for m in mentioned]
         return {
             **_score(truth["objects"], named, read),
             **_by_cause([name for name in named if name not in truth["objects"]], truth.get("causes", {})),
@@ -231,13 +235,13 @@ class Chair(PictureBenchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named in what is counted."""
-        found, _ = self._find_mentions(self._read(text), item.truth)
-        return [(m.start, m.end, m.name in item.truth["objects"]) for m in found]
+        mentioned, _ = self._find_mentions(self._read(text), item.truth)
+        return [(m.start, m.end, m.name in item.truth["objects"]) for m in mentioned]
 
     def claims(self, item: Item, text: str) -> Mapping[str, bool]:
         """Return the objects named in what is counted, whatever the words, and whether each is there."""
-        found, _ = self._find_mentions(self._read(text), item.truth)
-        return {m.name: m.name in item.truth["objects"] for m in found}
+        mentioned, _ = self._find_mentions(self._read(text), item.truth)
+        return {m.name: m.name in item.truth["objects"] for m in mentioned}
 
     def _names(self, categories: Sequence[str]) -> list[str]:
         """Return the categories of data that has others than COCO's; none where all are.
@@ -250,8 +254,8 @@ class Chair(PictureBenchmark):
             return sorted(categories) if set(categories) - set(SYNONYMS) else []
         unknown = sorted(set(categories) - set(self._word_rule.nodes.values()))
         if unknown:
-            told = f"{len(unknown)} such categories; rule 'mmhall' takes any"
-            raise DataError(f"chair: {unknown[0]!r} is no object of {self.vocabulary} ({told})")
+            reason = f"{len(unknown)} such categories; rule 'mmhall' takes any"
+            raise DataError(f"chair: {unknown[0]!r} is no object of {self.vocabulary} ({reason})")
         return []
 
     def _find_mentions(self, text: str, truth: Mapping[str, Any]) -> tuple[Sequence[Mention], int]:
@@ -260,11 +264,11 @@ class Chair(PictureBenchmark):
         Raises:
             DataError: The rule's files are not those the items were made with.
         """
-        was = truth.get("files", {})
+        digests = truth.get("files", {})
         for path, sha in self._files().items():
-            if was.get(path, sha) != sha:  # another path is another reading, asked for
-                told = "is not the file the run was started with; put that back, or start a new run"
-                raise DataError(f"{path}: {told}")
+            if digests.get(path, sha) != sha:  # another path is another reading, asked for
+                reason = "is not the file the run was started with; put that back, or start a new run"
+                raise DataError(f"{path}: {reason}")
         if self.rule not in RULES:
             return item_vocabulary(truth, self.vocabulary).mentions(text), 0
         reading = self._word_rule.read(text)
@@ -337,11 +341,11 @@ def cut(text: str, words: int) -> str:
     >>> cut("A dog, a cat. The end.", 4)
     'A dog, a cat.'
     """
-    found = _WORD.finditer(text)
+    words_found = _WORD.finditer(text)
     for _ in range(words):
-        next(found, None)
-    behind = next(found, None)
-    return text if behind is None else text[: behind.start()].rstrip()
+        next(words_found, None)
+    next_word = next(words_found, None)
+    return text if next_word is None else text[: next_word.start()].rstrip()
 
 
 def finished(text: str) -> str:
@@ -378,12 +382,12 @@ def _score(present: Collection[str], named: Sequence[str], caption: str) -> Coun
 
 
 def _by_cause(absent: Sequence[str], causes: Mapping[str, str]) -> Counts:
-    found = Counter(causes.get(name, "random") for name in absent)
-    return {f"absent {cause}": found[cause] for cause in CAUSES}
+    causes_found = Counter(causes.get(name, "random") for name in absent)
+    return {f"absent {cause}": causes_found[cause] for cause in CAUSES}
 
 
 def _by_visibility(named: Collection[str], visibility: Mapping[str, str]) -> Counts:
-    counts: Counts = {f"{what} {kind}": 0 for what in ("found", "present") for kind in VISIBILITIES}
+    counts: Counts = {f"{count} {kind}": 0 for count in ("found", "present") for kind in VISIBILITIES}
     for name, kind in visibility.items():
         if kind in VISIBILITIES:
             counts[f"present {kind}"] += 1

@@ -80,13 +80,13 @@ class ClipAgreement(PictureBenchmark):
         return [Item(p.id, p.id, PROMPT, ("captions",)) for p in pictures.pictures]
 
     def measure(
-        self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
+        self, lvlm: LVLM, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
     ) -> list[dict[str, Any] | None]:
         """Compare captions with their pictures, on the device of the model that wrote them."""
         clip = load_clip(self.model, lvlm.adapter.device)
         return [
-            None if file is None else measured(clip, file, remove_thoughts(answer.text))
-            for (_, file), answer in zip(asked, answers, strict=True)
+            None if file is None else compare_caption(clip, file, remove_thoughts(answer.text))
+            for (_, file), answer in zip(questions, answers, strict=True)
         ]
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
@@ -107,7 +107,7 @@ class ClipAgreement(PictureBenchmark):
         return []
 
 
-def measured(clip: Clip, picture: Path, caption: str) -> dict[str, Any]:
+def compare_caption(clip: Clip, picture: Path, caption: str) -> dict[str, Any]:
     """Compare a caption with its picture.
 
     Returns:
@@ -118,10 +118,10 @@ def measured(clip: Clip, picture: Path, caption: str) -> dict[str, Any]:
         ImageError: The picture cannot be opened.
     """
     parts = sentences(caption)
-    found = clip.similarity(open_image(picture), [*parts, caption]).tolist() if parts else [0.0]
+    cosines = clip.similarity(open_image(picture), [*parts, caption]).tolist() if parts else [0.0]
     return {
-        "similarity": found[:-1],
-        "caption": found[-1],
+        "similarity": cosines[:-1],
+        "caption": cosines[-1],
         "cut": bool(parts) and clip.cut([caption])[0],
         "clip": clip.name,
     }
@@ -139,9 +139,9 @@ def clip_score(cosine: float) -> float:
 def _scores(item: Item, row: Row) -> Counts:
     """Read what was measured of an answer."""
     try:
-        kept = row.extra or {}
-        cosines, whole = [float(cosine) for cosine in kept["similarity"]], float(kept["caption"])
-        return {"similarity": sum(cosines), "score": clip_score(whole), "cut": int(kept["cut"])}
+        stored = row.extra or {}
+        cosines, whole = [float(cosine) for cosine in stored["similarity"]], float(stored["caption"])
+        return {"similarity": sum(cosines), "score": clip_score(whole), "cut": int(stored["cut"])}
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"clip: the answer of {row.strategy} to item {item.id!r} was not compared with its picture when it was "

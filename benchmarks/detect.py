@@ -123,25 +123,25 @@ class Detect(PictureBenchmark):
         return {m.name: m.name in item.truth["objects"] for m in _find_mentions(item, text)}
 
     def measure(
-        self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
+        self, lvlm: LVLM, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
     ) -> list[dict[str, Any] | None]:
         """Return the signals of every object named: {"signals": names, "mentions": [{"name", ..., "values"}]}."""
-        named = [_find_mentions(item, answer.text) for (item, _), answer in zip(asked, answers, strict=True)]
-        kept: list[dict[str, Any]] = [{"signals": list(SIGNALS), "mentions": []} for _ in answers]
-        chosen = [number for number, found in enumerate(named) if found]
+        named = [_find_mentions(item, answer.text) for (item, _), answer in zip(questions, answers, strict=True)]
+        records: list[dict[str, Any]] = [{"signals": list(SIGNALS), "mentions": []} for _ in answers]
+        chosen = [number for number, mentioned in enumerate(named) if mentioned]
         if not chosen:
-            return list(kept)
+            return list(records)
         adapter, ids = lvlm.adapter, [answers[number].token_ids for number in chosen]
-        requests = [Request(i.prompt, (open_image(p),) if p else ()) for i, p in (asked[n] for n in chosen)]
+        requests = [Request(i.prompt, (open_image(p),) if p else ()) for i, p in (questions[n] for n in chosen)]
         scored = scored_answers(adapter, adapter.inputs(requests), ids, heads=True)
-        for number, found in zip(chosen, scored, strict=True):
+        for number, mentioned in zip(chosen, scored, strict=True):
             places = tokens_of(adapter.tokenizer, answers[number], named[number])
             for mention, wrote in zip(named[number], places, strict=True):
                 read = wrote if self.token == "mean" else wrote[:1]
-                kept[number]["mentions"].append(
-                    _entry(mention, wrote[0], [_values(found, self.k, token) for token in read])
+                records[number]["mentions"].append(
+                    _entry(mention, wrote[0], [_values(mentioned, self.k, token) for token in read])
                 )
-        return list(kept)
+        return list(records)
 
     def evaluate(self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
         """Judge every signal on the mentions of the captions that all strategies have written.
@@ -163,18 +163,18 @@ class Detect(PictureBenchmark):
 
     def _cells(self, strategy: str, named: Mentions, resampler: Resampler) -> list[Cell]:
         judges: dict[bytes, _SignalScorer] = {}
-        made = []
+        cells = []
         for column, (signal, sign) in enumerate(SIGNALS.items()):
-            there = np.isfinite(named.values[:, column])
-            same = there.tobytes()
-            if same not in judges:
-                judges[same] = _SignalScorer(resampler, named, there)
-            estimates = judges[same](sign * named.values[there, column])
-            made += [
+            has_value = np.isfinite(named.values[:, column])
+            key = has_value.tobytes()
+            if key not in judges:
+                judges[key] = _SignalScorer(resampler, named, has_value)
+            estimates = judges[key](sign * named.values[has_value, column])
+            cells += [
                 Cell(self.name, signal, metric, strategy, estimate, None)
                 for metric, estimate in zip(self.metrics, estimates, strict=True)
             ]
-        return made
+        return cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,30 +204,30 @@ class Mentions:
         Raises:
             DataError: An answer has no signals, or damaged ones.
         """
-        told = [(n, name, values) for n, row in enumerate(rows) for name, values in _read_mentions(row)]
-        absent = [name not in items[n].truth["objects"] for n, name, _ in told]
+        mentions = [(n, name, values) for n, row in enumerate(rows) for name, values in _read_mentions(row)]
+        absent = [name not in items[n].truth["objects"] for n, name, _ in mentions]
         return cls(
             len(items),
-            np.array([n for n, _, _ in told], np.intp),
+            np.array([n for n, _, _ in mentions], np.intp),
             np.array(absent, bool),
-            np.array([values for *_, values in told], np.float64).reshape(len(told), len(SIGNALS)),
+            np.array([values for *_, values in mentions], np.float64).reshape(len(mentions), len(SIGNALS)),
         )
 
 
 class _SignalScorer:
     """Judges signals that the same mentions have."""
 
-    def __init__(self, resampler: Resampler, named: Mentions, there: Flags) -> None:
-        items, absent, position = named.items[there], named.absent[there], named.values[there, 0]
+    def __init__(self, resampler: Resampler, named: Mentions, has_value: Flags) -> None:
+        items, absent, position = named.items[has_value], named.absent[has_value], named.values[has_value, 0]
         self._all = Separation(resampler, items, absent)
         self._close = Separation(resampler, items, absent, quantile_strata(position, STRATA))
         self._position = self._all.auroc(position)
-        self._share = resampler.estimate(named.per_caption(there & named.absent), named.per_caption(there))
+        self._share = resampler.estimate(named.per_caption(has_value & named.absent), named.per_caption(has_value))
 
     def __call__(self, suspect: Array) -> tuple[Estimate, ...]:
         """Return what `Detect.metrics` names, of values that are high where a mention is suspect, (mentions,)."""
-        found = self._all.auroc(suspect)
-        return found.estimate(), found.minus(self._position), self._close.auroc(suspect).estimate(), self._share
+        auroc = self._all.auroc(suspect)
+        return auroc.estimate(), auroc.minus(self._position), self._close.auroc(suspect).estimate(), self._share
 
 
 def _find_mentions(item: Item, text: str) -> list[Mention]:
@@ -256,9 +256,9 @@ def _values(scored: Scored, k: int, token: int) -> Values:
     sure, balance, heads = scored.uncertainty, scored.balance, scored.divergence
     parts = (sure.logprobs, sure.entropies, sure.image_gains, sure.image_divergences, sure.image_shares)
     groups = balance.of([token]).groups() if balance is not None else None
-    told: Values = [float(token), *(None if part is None else part[token] for part in parts)]
-    told += [groups[group][index] if groups else None for index in ("mdi", "aei_text") for group in GROUPS]
-    return [*told, None if heads is None else float(heads.per_token(min(k, heads.values.shape[2]))[token])]
+    signals: Values = [float(token), *(None if part is None else part[token] for part in parts)]
+    signals += [groups[group][index] if groups else None for index in ("mdi", "aei_text") for group in GROUPS]
+    return [*signals, None if heads is None else float(heads.per_token(min(k, heads.values.shape[2]))[token])]
 
 
 def _entry(mention: Mention, token: int, values: Sequence[Values]) -> dict[str, Any]:
@@ -278,15 +278,15 @@ def _read_mentions(row: Row) -> list[tuple[str, list[float]]]:
     try:
         if row.extra is None or row.extra["signals"] != list(SIGNALS):
             raise ValueError("other signals" if row.extra else "none")
-        told = [
+        mentions = [
             (str(entry["name"]), [math.nan if value is None else float(value) for value in entry["values"]])
             for entry in row.extra["mentions"]
         ]
-        if any(len(values) != len(SIGNALS) for _, values in told):
+        if any(len(values) != len(SIGNALS) for _, values in mentions):
             raise ValueError("too few or too many values")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"detect: the answer of {row.strategy} to item {row.item} has no signals that can be read ({error}); they "
             "are measured while a run answers, so run `mmhall bench detect` into a new folder"
         ) from error
-    return told
+    return mentions

@@ -125,17 +125,17 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         sizes[group] = len(members), len({item.cluster for item in members})
         cells += _cells(benchmark, group, members, answers, strategies)
     chosen = {item.id for item in scored}
-    kept = [row for row in answers.values() if row.item in chosen]
+    counted = [row for row in answers.values() if row.item in chosen]
     return Evaluation(
         tuple(cells),
-        tuple(_cost(benchmark.name, s, strategies[0], kept) for s in strategies if scored),
+        tuple(_cost(benchmark.name, s, strategies[0], counted) for s in strategies if scored),
         len(items),
         len(scored),
         sizes,
-        {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
-        {s: sum(is_thoughts_only(r.text) for r in kept if r.strategy == s) for s in strategies},
+        {s: sum(r.stopped_by == "length" for r in counted if r.strategy == s) for s in strategies},
+        {s: sum(is_thoughts_only(r.text) for r in counted if r.strategy == s) for s in strategies},
         {s: _reasons(items, [row for row in rows if row.strategy == s]) for s in strategies},
-        benchmark.reading_remarks(scored, kept),
+        benchmark.reading_remarks(scored, counted),
     )
 
 
@@ -146,8 +146,8 @@ def _reasons(items: Sequence[Item], rows: Sequence[Row]) -> tuple[Reason, ...]:
     for item in items:
         if item.id in errors:
             failed.setdefault(errors[item.id], []).append(item.id)
-    found = [Reason(text, len(ids), ids[0]) for text, ids in failed.items()]
-    return tuple(sorted(found, key=lambda reason: -reason.count))
+    reasons = [Reason(text, len(ids), ids[0]) for text, ids in failed.items()]
+    return tuple(sorted(reasons, key=lambda reason: -reason.count))
 
 
 def _cells(
@@ -159,10 +159,10 @@ def _cells(
 ) -> list[Cell]:
     """Estimate every metric of a group for every strategy; the draws of its pictures are not kept."""
     base, pairwise = strategies[0], group in benchmark.pairwise
-    given = {s: [answers[item.id, s] for item in members] for s in strategies}
-    alone = {s: benchmark.counts(members, given[s]) for s in ([base] if pairwise else strategies)}
+    rows = {s: [answers[item.id, s] for item in members] for s in strategies}
+    alone = {s: benchmark.counts(members, rows[s]) for s in ([base] if pairwise else strategies)}
     counts = {
-        s: (benchmark.paired(members, given[s], given[base]) if pairwise and s != base else (alone[s], alone[base]))
+        s: (benchmark.paired(members, rows[s], rows[base]) if pairwise and s != base else (alone[s], alone[base]))
         for s in strategies
     }
     resampler = Resampler([item.cluster for item in members])
@@ -176,9 +176,9 @@ def _cells(
 def _correct_p_values(cells: Sequence[Cell]) -> list[Cell]:
     """Correct the p-values of one metric for the number of strategies compared."""
     compared = [cell.difference for cell in cells if cell.difference is not None]
-    found = iter(holm([difference.p for difference in compared]))
+    corrected = iter(holm([difference.p for difference in compared]))
     return [
-        cell if cell.difference is None else replace(cell, difference=replace(cell.difference, holm=next(found)))
+        cell if cell.difference is None else replace(cell, difference=replace(cell.difference, holm=next(corrected)))
         for cell in cells
     ]
 
@@ -192,17 +192,19 @@ def _cell(
     counts: Mapping[str, tuple[Sequence[Counts], Sequence[Counts]]],
     resampler: Resampler,
 ) -> Cell:
-    own, base = counts[strategy]
+    counted, base_counted = counts[strategy]
     if metric.of is not None:
-        summed, theirs = ([series(each, {name: 1}) for name in metric.sums] for each in (own, base))
-        against = None if strategy == baseline else resampler.difference_of(metric.of, summed, theirs)
-        return Cell(benchmark.name, group, metric, strategy, resampler.estimate_of(metric.of, summed), against)
-    over, under = series(own, metric.over), series(own, metric.under)
+        sums, base_sums = ([series(each, {name: 1}) for name in metric.sums] for each in (counted, base_counted))
+        compared = None if strategy == baseline else resampler.difference_of(metric.of, sums, base_sums)
+        return Cell(benchmark.name, group, metric, strategy, resampler.estimate_of(metric.of, sums), compared)
+    over, under = series(counted, metric.over), series(counted, metric.under)
     difference = None
     if strategy != baseline:
-        difference = resampler.difference(over, under, series(base, metric.over), series(base, metric.under))
+        difference = resampler.difference(
+            over, under, series(base_counted, metric.over), series(base_counted, metric.under)
+        )
         if difference is not None and metric.flag is not None:
-            flags = [np.array([c[metric.flag] for c in each], bool) for each in (base, own)]
+            flags = [np.array([c[metric.flag] for c in each], bool) for each in (base_counted, counted)]
             difference = replace(difference, exact=mcnemar(*flags), turned=turned(*flags))
             if resampler.one_each and difference.exact is not None:
                 difference = replace(difference, p=difference.exact, test="exact McNemar")
@@ -215,12 +217,12 @@ def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
 
 
 def _cost(benchmark: str, strategy: str, baseline: str, rows: Sequence[Row]) -> Cost:
-    own = [row for row in rows if row.strategy == strategy]
-    seconds, tokens = mean(row.seconds for row in own), mean(row.new_tokens for row in own)
+    own_rows = [row for row in rows if row.strategy == strategy]
+    seconds, tokens = mean(row.seconds for row in own_rows), mean(row.new_tokens for row in own_rows)
     if strategy == baseline:
         return Cost(benchmark, strategy, seconds, tokens, None, None, None)
-    ours, theirs = _by_batch(own), _by_batch([row for row in rows if row.strategy == baseline])
-    ratios = [ours[batch] / theirs[batch] for batch in ours if batch in theirs]
+    seconds_by_batch, base_by_batch = _by_batch(own_rows), _by_batch([row for row in rows if row.strategy == baseline])
+    ratios = [seconds_by_batch[batch] / base_by_batch[batch] for batch in seconds_by_batch if batch in base_by_batch]
     if not ratios:
         return Cost(benchmark, strategy, seconds, tokens, None, None, None)
     return Cost(benchmark, strategy, seconds, tokens, median(ratios), min(ratios), max(ratios))

@@ -116,19 +116,21 @@ class Hallusion(Judged):
 
     def material(self, source: Source) -> Material:
         """Read the questions."""
-        given = source.given(self.name, self.reads)
-        records = read_records(given / FILE if given.is_dir() else given, self.reads)
+        data = source.data_path(self.name, self.reads)
+        records = read_records(data / FILE if data.is_dir() else data, self.reads)
         check_unique(((r.where, _id(r)) for r in records), "question")
-        asked = [(r, _file(r)) for r in records]
-        used = list(dict.fromkeys(file for _, file in asked if file is not None))[: source.limit]
-        folder = source.folder or given.parent
+        questions = [(r, _file(r)) for r in records]
+        used = list(dict.fromkeys(file for _, file in questions if file is not None))[: source.limit]
+        folder = source.folder or data.parent
         pictures = find_pictures(used, (folder, folder / "hallusion_bench"), source.pictures)
-        sets = {_set(r) for r, f in asked if f in pictures} if source.limit else {_set(r) for r in records}
+        sets = {_set(r) for r, f in questions if f in pictures} if source.limit else {_set(r) for r in records}
         items = [
-            self._item(r, f) for r, f in asked if f in pictures or (f is None and self.text_only and _set(r) in sets)
+            self._item(r, f)
+            for r, f in questions
+            if f in pictures or (f is None and self.text_only and _set(r) in sets)
         ]
         if not items:
-            raise DataError(f"{given}: holds no questions with a picture; hallusion needs some")
+            raise DataError(f"{data}: holds no questions with a picture; hallusion needs some")
         return Material(tuple(items), pictures)
 
     def _item(self, record: Record, file: str | None) -> Item:
@@ -150,8 +152,8 @@ class Hallusion(Judged):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer for itself, read by its text."""
-        said = None if self.wants_judge or is_thoughts_only(text) else RULES[self.rule](remove_thoughts(text))
-        return _answer_counts(1, said == item.truth["label"], said is None)
+        answer = None if self.wants_judge or is_thoughts_only(text) else RULES[self.rule](remove_thoughts(text))
+        return _answer_counts(1, answer == item.truth["label"], answer is None)
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
         """Count answers, and figures and questions in their first item."""
@@ -182,14 +184,14 @@ def _answer_counts(n: int, right: bool, unparsed: bool) -> Counts:
     return {"n": n, "right": int(right), "unparsed": int(unparsed), **dict.fromkeys(shared, 0)}
 
 
-def _count_groups(counted: Sequence[tuple[Item, Counts]], what: str, keys: Sequence[str]) -> None:
+def _count_groups(counted: Sequence[tuple[Item, Counts]], name: str, keys: Sequence[str]) -> None:
     """Count what is right as a whole, in its first item."""
     wholes: dict[tuple[str, ...], list[Counts]] = {}
     for item, count in counted:
         wholes.setdefault(tuple(item.truth[key] for key in keys), []).append(count)
     for members in wholes.values():
-        members[0][f"{what}s"] = 1
-        members[0][what] = int(all(member["right"] for member in members))
+        members[0][f"{name}s"] = 1
+        members[0][name] = int(all(member["right"] for member in members))
 
 
 def _without_figure(item: Item) -> bool:

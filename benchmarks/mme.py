@@ -105,19 +105,19 @@ class Mme(Benchmark):
 
     def material(self, source: Source) -> Material:
         """Read the questions."""
-        given = source.given(self.name, self.reads)
-        asked = list(_read_folders(given, source.images or given) if given.is_dir() else _read_manifest(given))
-        asked = [q for q in asked if self.subset == "all" or q.category in HALLUCINATION]
-        if not asked:
-            raise DataError(f"{given}: holds no questions of MME's categories; expected {self.reads}")
-        check_unique(((q.where, f"{q.category}, {q.image}: {q.text}") for q in asked), "question")
-        _check_two_questions(asked)
-        used = list(dict.fromkeys((q.category, q.image) for q in asked))[: source.limit]
+        data = source.data_path(self.name, self.reads)
+        questions = list(_read_folders(data, source.images or data) if data.is_dir() else _read_manifest(data))
+        questions = [q for q in questions if self.subset == "all" or q.category in HALLUCINATION]
+        if not questions:
+            raise DataError(f"{data}: holds no questions of MME's categories; expected {self.reads}")
+        check_unique(((q.where, f"{q.category}, {q.image}: {q.text}") for q in questions), "question")
+        _check_two_questions(questions)
+        used = list(dict.fromkeys((q.category, q.image) for q in questions))[: source.limit]
         order = {key: place for place, key in enumerate(used)}
-        kept = [q for q in asked if (q.category, q.image) in order]
-        pictures = find_pictures((q.image for q in kept), (source.folder or given,), source.pictures)
-        kept.sort(key=lambda q: order[q.category, q.image])
-        return Material(tuple(self._item(q) for q in kept), pictures)
+        chosen = [q for q in questions if (q.category, q.image) in order]
+        pictures = find_pictures((q.image for q in chosen), (source.folder or data,), source.pictures)
+        chosen.sort(key=lambda q: order[q.category, q.image])
+        return Material(tuple(self._item(q) for q in chosen), pictures)
 
     def _item(self, question: Question) -> Item:
         text = question.text
@@ -129,9 +129,9 @@ class Mme(Benchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer for itself."""
-        said = RULES[self.rule](remove_thoughts(text))
-        right = int(said == item.truth["label"])
-        return {"n": 1, "right": right, "unparsed": int(said is None), "both": 0, "pictures": 0, "points": 0}
+        answer = RULES[self.rule](remove_thoughts(text))
+        right = int(answer == item.truth["label"])
+        return {"n": 1, "right": right, "unparsed": int(answer is None), "both": 0, "pictures": 0, "points": 0}
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
         """Count answers, and pictures in their first question.
@@ -152,16 +152,16 @@ class Mme(Benchmark):
         """Say what the authors' script prints of each strategy's answers, where they are read by its rule."""
         if self.rule != "official":
             return ()
-        said = []
+        remarks = []
         for strategy, answers in by_strategy(rows).items():
-            own = {row.item: row.text for row in answers}
-            members = [item for item in items if item.id in own]
-            whole = _complete_pairs(members, [self.count(item, own[item.id]) for item in members])
+            texts = {row.item: row.text for row in answers}
+            members = [item for item in items if item.id in texts]
+            whole = _complete_pairs(members, [self.count(item, texts[item.id]) for item in members])
             right = ((category, bool(a["right"]), bool(b["right"])) for (category, _), (a, b) in whole.items())
             scores = official_scores(right)
             listed = ", ".join(f"{name} {scores[name]:.1f}" for name in self.groups if name in scores)
-            said += [f"the authors' scores of {strategy}, acc + acc+ in percent: {listed}."] if listed else []
-        return tuple(said)
+            remarks += [f"the authors' scores of {strategy}, acc + acc+ in percent: {listed}."] if listed else []
+        return tuple(remarks)
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
@@ -196,10 +196,10 @@ def official_scores(pictures: Iterable[tuple[str, bool, bool]]) -> dict[str, flo
     return scores | totals
 
 
-def _check_two_questions(asked: Sequence[Question]) -> None:
+def _check_two_questions(questions: Sequence[Question]) -> None:
     """Refuse a picture without exactly two questions."""
-    numbers = Counter((q.category, q.image) for q in asked)
-    for q in asked:
+    numbers = Counter((q.category, q.image) for q in questions)
+    for q in questions:
         number = numbers[q.category, q.image]
         if number != 2:
             raise DataError(f"{q.where}: {q.image} has {number} questions in {q.category}; each picture of MME has 2")

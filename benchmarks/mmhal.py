@@ -42,8 +42,8 @@ def parse_rating(reply: str) -> int | None:
     >>> parse_rating("Fine. Rating: 4"), parse_rating("rating: 2 or rating: 3"), parse_rating("Rating: 7")
     (4, None, None)
     """
-    found = [k for k in range(7) if f"rating: {k}" in reply.lower()]
-    return found[0] if len(found) == 1 else None
+    ratings = [k for k in range(7) if f"rating: {k}" in reply.lower()]
+    return ratings[0] if len(ratings) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class MmHal(Judged):
 
     def material(self, source: Source) -> Material:
         """Read the questions, in order."""
-        given = source.given(self.name, self.reads)
-        path = next((given / f for f in FILES if (given / f).is_file()), given / FILES[0]) if given.is_dir() else given
+        data = source.data_path(self.name, self.reads)
+        path = next((data / f for f in FILES if (data / f).is_file()), data / FILES[0]) if data.is_dir() else data
         folder = source.folder or path.parent
         folders = (folder, folder / "images", folder / "test_data", folder / "test_data" / "images")
         records = read_records(path, self.reads)[: source.limit]
@@ -86,10 +86,10 @@ class MmHal(Judged):
 
     def _item(self, number: int, record: Record, picture: str) -> Item:
         kind = TYPES[number % len(TYPES)]
-        told = record.text("question_type") if "question_type" in record.fields else kind
-        if told != kind:
+        listed = record.text("question_type") if "question_type" in record.fields else kind
+        if listed != kind:
             raise DataError(
-                f"{record.where}: is of type {told!r}, where type {kind!r} is due; MMHal-Bench's order must be kept"
+                f"{record.where}: is of type {listed!r}, where type {kind!r} is due; MMHal-Bench's order must be kept"
             )
         question = record.text("question")
         truth = {

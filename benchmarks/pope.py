@@ -105,11 +105,11 @@ class ObjectQuestions(PictureBenchmark):
         """Read question files, or make the questions of annotated pictures."""
         if source.data is None or not is_questions(source.data):
             return super().material(source)
-        known = read_questions(source.data, self.text)
-        names = list(dict.fromkeys(q.picture for q in known.questions))[: source.limit]
+        question_set = read_questions(source.data, self.text)
+        names = list(dict.fromkeys(q.picture for q in question_set.questions))[: source.limit]
         pictures = find_pictures(names, source.folder or Path(), source.pictures)
-        items = self.phrase([q for q in known.questions if q.picture in pictures], source.seed)
-        return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, known.remarks)
+        items = self.phrase([q for q in question_set.questions if q.picture in pictures], source.seed)
+        return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, question_set.remarks)
 
     def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
         """Say how many pictures are too crowded to be asked about."""
@@ -122,14 +122,14 @@ class ObjectQuestions(PictureBenchmark):
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Make the questions of all three settings; one asked in several settings is one question."""
-        made = make_questions(pictures, seed, self._recipe)
-        return self.phrase([replace(q, text=self._asked(str(q.object))) for q in made], seed)
+        questions = make_questions(pictures, seed, self._recipe)
+        return self.phrase([replace(q, text=self._question_text(str(q.object))) for q in questions], seed)
 
     @property
     def _recipe(self) -> Recipe:
         return Recipe(self.per_picture, self.positives, self.draw, self.frequency)
 
-    def _asked(self, name: str) -> str:
+    def _question_text(self, name: str) -> str:
         return in_version(question_about(name, self.wording), self.text)
 
     @abstractmethod
@@ -199,6 +199,6 @@ def item_ids(questions: Sequence[Question]) -> list[str]:
     """Name each question by picture and object, and by its text and label as well where that does not suffice."""
     names: dict[str, None] = {}
     for q in questions:
-        told = (q.object or q.text, q.text, f"{q.text} ({q.label})")
-        names[next(name for name in (f"{q.picture}/{t}" for t in told) if name not in names)] = None
+        candidates = (q.object or q.text, q.text, f"{q.text} ({q.label})")
+        names[next(name for name in (f"{q.picture}/{t}" for t in candidates) if name not in names)] = None
     return list(names)

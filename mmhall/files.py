@@ -39,7 +39,7 @@ def no_file(path: Path) -> str | None:
         return f"cannot be read: {(error.strerror or str(error)).lower()}"
     except (ValueError, RuntimeError) as error:
         return f"is no path: {error}"
-    return next((told for test, told in _KINDS if test(mode)), None)
+    return next((reason for test, reason in _KINDS if test(mode)), None)
 
 
 def file_name(text: str) -> str:
@@ -48,11 +48,11 @@ def file_name(text: str) -> str:
     >>> file_name("some/model-7b"), file_name("con")
     ('some--model-7b', '1143da2b-con')
     """
-    kept = re.sub(r"[^A-Za-z0-9._-]+", "--", text).lstrip(".")
-    if kept and len(kept) <= _LONGEST_NAME and kept.partition(".")[0].upper() not in _RESERVED:
-        return kept
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "--", text).lstrip(".")
+    if cleaned and len(cleaned) <= _LONGEST_NAME and cleaned.partition(".")[0].upper() not in _RESERVED:
+        return cleaned
     digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
-    return f"{digest}-{kept[:_LONGEST_NAME]}".rstrip("-")
+    return f"{digest}-{cleaned[:_LONGEST_NAME]}".rstrip("-")
 
 
 def read_text(path: Path) -> str:
@@ -97,6 +97,6 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _check_file(path: Path) -> None:
-    told = no_file(path)
-    if told in ("is a pipe", "is a device", "is a socket"):
-        raise OSError(errno.EINVAL, f"it {told}", str(path))
+    reason = no_file(path)
+    if reason in ("is a pipe", "is a device", "is a socket"):
+        raise OSError(errno.EINVAL, f"it {reason}", str(path))

@@ -44,9 +44,9 @@ def swap_object(
         draw: Chooses among categories, given the one that goes.
         rng: Chooses the object.
     """
-    found = vocabulary.mentions(caption)
-    named = Counter(mention.name for mention in found)
-    for mention in rng.sample(found, len(found)):
+    mentions = vocabulary.mentions(caption)
+    named = Counter(mention.name for mention in mentions)
+    for mention in rng.sample(mentions, len(mentions)):
         old = caption[mention.start : mention.end]
         many = _is_plural_mention(old, caption[: mention.start])
         words = {name: _inflect(name, old, many) for name in absent if name not in named and many is not None}
@@ -74,7 +74,7 @@ def _inflect(name: str, old: str, many: bool | None) -> str | None:
 
 def _replace_mention(caption: str, mention: Mention, word: str) -> str:
     """Put a word in a mention's place, in its case, and make the article fit."""
-    before, old, behind = caption[: mention.start], caption[mention.start : mention.end], caption[mention.end :]
+    before, old, after = caption[: mention.start], caption[mention.start : mention.end], caption[mention.end :]
     loud = old.isupper() and (caption.isupper() or len(old) > _ACRONYM)
     article = _ARTICLE.search(before)
     if article is not None:
@@ -82,4 +82,4 @@ def _replace_mention(caption: str, mention: Mention, word: str) -> str:
         fitting = fitting.capitalize() if article[1][0] == "A" else fitting
         before = f"{before[: article.start()]}{fitting.upper() if loud and article[1].isupper() else fitting} "
     word = word[0].upper() + word[1:] if old[0].isupper() else word
-    return before + (word.upper() if loud else word) + behind
+    return before + (word.upper() if loud else word) + after

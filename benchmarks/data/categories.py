@@ -63,16 +63,16 @@ def unify_categories(categories: Iterable[str]) -> dict[str, str]:
     keys = {category: tuple(name.replace("-", " ") for name in names(category)) for category in listed}
     plurals = {tuple(map(plural, key)): key for key in keys.values()}
     first: dict[tuple[str, ...], str] = {}
-    found = {}
+    unified = {}
     for category in listed:
-        own = keys[category]
-        key = plurals.get(own, own)
-        coco = coco_name(own[0]) if len(own) == 1 else None
-        found[category] = coco or first.setdefault(key, category)
-    if "person" in found.values():
+        key_names = keys[category]
+        key = plurals.get(key_names, key_names)
+        coco = coco_name(key_names[0]) if len(key_names) == 1 else None
+        unified[category] = coco or first.setdefault(key, category)
+    if "person" in unified.values():
         kinds = (category for category in listed if {*keys[category], *singulars(keys[category][0])} & PEOPLE)
-        found |= dict.fromkeys(kinds, "person")
-    return found
+        unified |= dict.fromkeys(kinds, "person")
+    return unified
 
 
 def _letters(name: str) -> str:

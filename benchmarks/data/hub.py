@@ -59,7 +59,7 @@ HUB_DATASETS = {
 }
 
 
-def given(value: str, benchmark: str) -> Path:
+def data_path(value: str, benchmark: str) -> Path:
     """Return a benchmark's data: a file or folder as it is; what the hub has, there or copied, converted.
 
     Args:
@@ -94,16 +94,16 @@ def fetch(spec: str, benchmark: str) -> Path:
     Raises:
         DataError: There is no such dataset, it is not what the benchmark reads, or the hub cannot be asked.
     """
-    known, name, revision = _parse(spec, benchmark)
+    dataset, name, revision = _parse(spec, benchmark)
     folder = _cache() / name.replace("/", "--")
     at_hand = _find_converted(folder, benchmark, revision)
     if at_hand is not None:
-        return at_hand / known.data
+        return at_hand / dataset.data
     commit = _commit(name, revision)
     target = folder / commit / benchmark
     if not (target / NOTE).is_file():
-        _convert(_load(known, name, commit), known, target, {"dataset": name, "commit": commit})
-    return target / known.data
+        _convert(_load(dataset, name, commit), dataset, target, {"dataset": name, "commit": commit})
+    return target / dataset.data
 
 
 def remarks(data: Path | None) -> tuple[str, ...]:
@@ -112,11 +112,11 @@ def remarks(data: Path | None) -> tuple[str, ...]:
         return ()
     note = (data if data.is_dir() else data.parent) / NOTE
     try:
-        told = json.loads(note.read_text(encoding="utf-8"))
+        source = json.loads(note.read_text(encoding="utf-8"))
         for kind in (kind.removeprefix(".") for kind in _KINDS):
-            if kind in told:
-                return (f"from {kind.capitalize()} files, SHA-256 {told[kind][:16]}...",)
-        pinned = f"{PREFIX}{told['dataset']}@{told['commit']}"
+            if kind in source:
+                return (f"from {kind.capitalize()} files, SHA-256 {source[kind][:16]}...",)
+        pinned = f"{PREFIX}{source['dataset']}@{source['commit']}"
     except (OSError, ValueError, LookupError, TypeError):
         return ()
     return (f"from the hub; --data {pinned} takes the same again.",)
@@ -128,16 +128,18 @@ def _stored_files(path: Path) -> list[Path]:
     What `map` and `filter` leave beside them, cache-....arrow, is not of the dataset.
     """
     if path.is_dir():
-        found = (sorted(path.glob(f"{below}*{kind}")) for kind in _KINDS for below in ("", "*/", "*/*/"))
-        own = ([file for file in files if not re.fullmatch(r"cache-.*\.arrow", file.name)] for files in found)
-        return next(filter(None, own), [])
+        by_kind = (sorted(path.glob(f"{below}*{kind}")) for kind in _KINDS for below in ("", "*/", "*/*/"))
+        without_caches = (
+            [file for file in files if not re.fullmatch(r"cache-.*\.arrow", file.name)] for files in by_kind
+        )
+        return next(filter(None, without_caches), [])
     return [path] if path.suffix in _KINDS and path.is_file() else []
 
 
 def _convert_local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
     """Return what a benchmark takes as its data of stored files, converting them if they are not at hand."""
-    known = _dataset_for(benchmark)
-    splits = _files_by_split(path, files, known)
+    dataset = _dataset_for(benchmark)
+    splits = _files_by_split(path, files, dataset)
     digest = hashlib.sha256()
     try:
         for file in (file for split in splits for file in split):
@@ -147,12 +149,12 @@ def _convert_local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
     target = _cache() / "local" / digest.hexdigest() / benchmark
     if not (target / NOTE).is_file():
         with tempfile.TemporaryDirectory() as scratch:
-            told = {files[0].suffix.removeprefix("."): digest.hexdigest()}
-            _convert([_rows(path, split, scratch) for split in splits], known, target, told)
-    return target / known.data
+            source = {files[0].suffix.removeprefix("."): digest.hexdigest()}
+            _convert([_rows(path, split, scratch) for split in splits], dataset, target, source)
+    return target / dataset.data
 
 
-def _files_by_split(path: Path, files: Sequence[Path], known: HubDataset) -> list[list[Path]]:
+def _files_by_split(path: Path, files: Sequence[Path], dataset: HubDataset) -> list[list[Path]]:
     """Return the files of each split, by their names; of a single one, all if none says it.
 
     Raises:
@@ -160,28 +162,28 @@ def _files_by_split(path: Path, files: Sequence[Path], known: HubDataset) -> lis
     """
     if path.is_file():
         return [[path]]
-    found = []
-    for split in known.splits:
-        own = [file for file in files if file.parent.name == split or re.fullmatch(rf"{split}(-.*)?", file.stem)]
-        own = own or (list(files) if len(known.splits) == 1 else [])
-        folders = sorted({file.parent for file in own})
+    by_split = []
+    for split in dataset.splits:
+        members = [file for file in files if file.parent.name == split or re.fullmatch(rf"{split}(-.*)?", file.stem)]
+        members = members or (list(files) if len(dataset.splits) == 1 else [])
+        folders = sorted({file.parent for file in members})
         if len(folders) != 1:
             have = ", ".join(str(file.relative_to(path)) for file in files[:4])
-            what = f"split {split!r} in several folders" if folders else f"no file of split {split!r}"
-            raise DataError(f"{path}: has {what}, it has {have}; give the folder of one configuration")
-        found.append(own)
-    return found
+            problem = f"split {split!r} in several folders" if folders else f"no file of split {split!r}"
+            raise DataError(f"{path}: has {problem}, it has {have}; give the folder of one configuration")
+        by_split.append(members)
+    return by_split
 
 
 def _rows(path: Path, files: Sequence[Path], scratch: str) -> Any:
     from datasets import load_dataset
 
-    kind, named = files[0].suffix.removeprefix("."), [str(file) for file in files]
+    kind, names = files[0].suffix.removeprefix("."), [str(file) for file in files]
     try:
-        return load_dataset(kind, data_files=named, split="train", cache_dir=scratch)
+        return load_dataset(kind, data_files=names, split="train", cache_dir=scratch)
     except Exception as error:  # what the readers may raise differs from version to version
-        told = f"cannot be read as {kind.capitalize()}: {_one_line(error)}"
-        raise DataError(f"{path}: {told}; copy it from the hub again") from error
+        reason = f"cannot be read as {kind.capitalize()}: {_one_line(error)}"
+        raise DataError(f"{path}: {reason}; copy it from the hub again") from error
 
 
 def _dataset_for(benchmark: str) -> HubDataset:
@@ -193,11 +195,11 @@ def _dataset_for(benchmark: str) -> HubDataset:
 
 
 def _parse(spec: str, benchmark: str) -> tuple[HubDataset, str, str | None]:
-    known = _dataset_for(benchmark)
+    dataset = _dataset_for(benchmark)
     match = _SPEC.fullmatch(spec.removeprefix(PREFIX))
     if match is None or ".." in spec:
-        raise DataError(f"{spec}: is no hub dataset; write {PREFIX}{known.id}, or with @ and a revision")
-    return known, match["id"] or known.id, match["revision"]
+        raise DataError(f"{spec}: is no hub dataset; write {PREFIX}{dataset.id}, or with @ and a revision")
+    return dataset, match["id"] or dataset.id, match["revision"]
 
 
 def _cache() -> Path:
@@ -242,29 +244,29 @@ def _commit(name: str, revision: str | None) -> str:
     return commit
 
 
-def _load(known: HubDataset, name: str, commit: str) -> list[Any]:
+def _load(dataset: HubDataset, name: str, commit: str) -> list[Any]:
     """Load the splits."""
     from datasets import load_dataset
 
     try:
-        return [load_dataset(name, known.config, split=split, revision=commit) for split in known.splits]
+        return [load_dataset(name, dataset.config, split=split, revision=commit) for split in dataset.splits]
     except ValueError as error:
-        wanted = ", ".join(known.splits)
+        splits = ", ".join(dataset.splits)
         raise DataError(
-            f"{name}: has no splits {wanted} to read: {_one_line(error)}; give one like {known.id}"
+            f"{name}: has no splits {splits} to read: {_one_line(error)}; give one like {dataset.id}"
         ) from error
     except Exception as error:
         raise (_not_cached_error(name) if _offline() else _unreachable_error(name, error)) from error
 
 
-def _convert(splits: Sequence[Any], known: HubDataset, target: Path, told: dict[str, str]) -> None:
+def _convert(splits: Sequence[Any], dataset: HubDataset, target: Path, note: dict[str, str]) -> None:
     """Write the files, whole or not at all."""
     partial = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
-        known.convert(splits, partial)
-        (partial / NOTE).write_text(json.dumps(told), encoding="utf-8")
+        dataset.convert(splits, partial)
+        (partial / NOTE).write_text(json.dumps(note), encoding="utf-8")
         partial.rename(target)
     except OSError as error:
         if not (target / NOTE).is_file():  # else another process was first

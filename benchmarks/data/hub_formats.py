@@ -72,9 +72,9 @@ def pope(splits: Sequence[Any], folder: Path) -> None:
         for category in row.text("category").split(","):
             setting = Record(row.where, {"category": category}).choice("category", SETTINGS)
             lines[setting].append(line)
-    for setting, own in lines.items():
-        if own:
-            _write_lines(folder / f"coco_pope_{setting}.json", own)
+    for setting, entries in lines.items():
+        if entries:
+            _write_lines(folder / f"coco_pope_{setting}.json", entries)
 
 
 def chair(splits: Sequence[Any], folder: Path) -> None:
@@ -130,13 +130,13 @@ def hallusion(splits: Sequence[Any], folder: Path) -> None:
     """Write HallusionBench.json; the second split has no pictures."""
     pictures = Pictures(folder)
     columns = ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id", "question", "gt_answer")
-    told = []
+    entries = []
     for number, split in enumerate(splits):
         for row in _rows([split], (*columns, *(("filename", "image") if number == 0 else ()))):
             record = {c: row.text(c) for c in columns}
             record |= {c: str(row.fields[c]) for c in ("gt_answer_details", "sample_note") if row.fields.get(c)}
-            told.append({**record, "filename": pictures.keep(row, row.text("filename")) if number == 0 else None})
-    _write(folder / "HallusionBench.json", told)
+            entries.append({**record, "filename": pictures.keep(row, row.text("filename")) if number == 0 else None})
+    _write(folder / "HallusionBench.json", entries)
 
 
 def _rows(splits: Sequence[Any], columns: Sequence[str]) -> Iterator[Record]:

@@ -87,10 +87,10 @@ def make_pairs(
         rng = random.Random(f"pairs/{seed}/{picture.id}")
         if captions is None:
             return _sentence_pair(picture, _absent(picture.objects, pictures.categories), counts, rng)
-        own = captions.get(picture.id, ())
-        told = [mention.name for caption in own for mention in vocabulary.mentions(caption)]
-        absent = _absent([*picture.objects, *told], pictures.categories)
-        return _caption_pair(picture, own, vocabulary, absent, counts, rng)
+        picture_captions = captions.get(picture.id, ())
+        mentioned = [mention.name for caption in picture_captions for mention in vocabulary.mentions(caption)]
+        absent = _absent([*picture.objects, *mentioned], pictures.categories)
+        return _caption_pair(picture, picture_captions, vocabulary, absent, counts, rng)
 
     pairs = tuple(islice((pair for pair in map(made, pictures.pictures) if pair is not None), limit))
     if not pairs:
@@ -143,18 +143,20 @@ def _caption_pair(
 
 def _sentence_pair(picture: Picture, absent: Sequence[str], counts: Counts, rng: random.Random) -> Pair | None:
     """Make the pair of a picture from a sentence that names its objects; None: none of them can be replaced."""
-    choices = {at: [name for name in absent if _length(name) == _length(own)] for at, own in enumerate(picture.objects)}
+    choices = {
+        at: [name for name in absent if _length(name) == _length(shown)] for at, shown in enumerate(picture.objects)
+    }
     open_places = [at for at, names_there in choices.items() if names_there]
     if not open_places:
         return None
     chosen = sorted(rng.sample(open_places, min(len(open_places), max(1, len(picture.objects) // _SHARE))))
     rest = [name for at, name in enumerate(picture.objects) if at not in chosen]
-    told = list(picture.objects)
+    hallucinated = list(picture.objects)
     for at in chosen:
-        left = [name for name in choices[at] if _phrase(name) not in map(_phrase, told)]
+        left = [name for name in choices[at] if _phrase(name) not in map(_phrase, hallucinated)]
         if left:
-            told[at] = _draw_category(left, rest, counts, rng)
-    return Pair(picture.id, picture.path, PROMPT, _sentence(picture.objects), _sentence(told))
+            hallucinated[at] = _draw_category(left, rest, counts, rng)
+    return Pair(picture.id, picture.path, PROMPT, _sentence(picture.objects), _sentence(hallucinated))
 
 
 def _sentence(objects: Sequence[str]) -> str:

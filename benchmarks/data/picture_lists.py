@@ -38,17 +38,19 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
             rows = csv.DictReader(file, strict=True, skipinitialspace=True, delimiter=_delimiter(first))
             columns = {_column(name): name for name in rows.fieldnames or () if name is not None}
             if "file" not in columns or not {"objects", "category"} & set(columns):
-                told = ",".join(rows.fieldnames or ()) or "nothing"
-                raise DataError(f"{path}: its first line has {told!r}; give {WHAT}")
-            found: dict[str, dict[str, str]] = {}
+                columns_found = ",".join(rows.fieldnames or ()) or "nothing"
+                raise DataError(f"{path}: its first line has {columns_found!r}; give {WHAT}")
+            pictures: dict[str, dict[str, str]] = {}
             for row in rows:
                 _refuse_extra_cells(row, f"{path}:{rows.line_num}")
-                _add(found, {name: row.get(column) for name, column in columns.items()}, f"{path}:{rows.line_num}")
+                _add_row(
+                    pictures, {name: row.get(column) for name, column in columns.items()}, f"{path}:{rows.line_num}"
+                )
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; give {WHAT}") from error
     except (csv.Error, ValueError) as error:
         raise DataError(f"{path}: is no CSV file ({error}); give {WHAT}") from error
-    return found
+    return pictures
 
 
 def _refuse_extra_cells(row: Mapping[Any, Any], where: str) -> None:
@@ -61,27 +63,27 @@ def _refuse_extra_cells(row: Mapping[Any, Any], where: str) -> None:
         )
 
 
-def seen(objects: dict[str, str], name: str, visibility: str) -> None:
+def add_object(objects: dict[str, str], name: str, visibility: str) -> None:
     """Add an object; one seen clearly once is clear."""
     if name not in objects or objects[name] != "clear":
         objects[name] = visibility
 
 
-def _add(found: dict[str, dict[str, str]], row: Mapping[str, str | None], where: str) -> None:
+def _add_row(pictures: dict[str, dict[str, str]], row: Mapping[str, str | None], where: str) -> None:
     cells = {name: (value or "").strip() for name, value in row.items()}
     if not any(cells.values()):
         return
     if not cells["file"]:
         raise DataError(f"{where}: names no file")
-    if "objects" in cells and cells["file"] in found:
+    if "objects" in cells and cells["file"] in pictures:
         raise DataError(f"{where}: lists {cells['file']!r} a second time; give each picture one row")
-    objects = found.setdefault(cells["file"], {})
+    objects = pictures.setdefault(cells["file"], {})
     for name in cells["objects"].split(";") if "objects" in cells else [cells["category"]]:
         mark = next((mark for mark in _SEPARATORS if mark in name), None)
         if mark is not None:
             raise DataError(f"{where}: {name.strip()!r} holds {mark!r}; {_HOW['objects' in cells]}")
         if name.strip():
-            seen(objects, name.strip(), cells.get("visibility", ""))
+            add_object(objects, name.strip(), cells.get("visibility", ""))
 
 
 def _delimiter(first: str) -> str:
@@ -124,16 +126,16 @@ def find_files(pictures: Iterable[str], images: Path) -> dict[str, Path]:
         DataError: Several files go by one of them.
     """
     names = {file.name for file in images.iterdir()} if images.is_dir() else set[str]()
-    known: dict[str, list[str]] = {}
+    by_key: dict[str, list[str]] = {}
     for name in sorted(names):
         stem = Path(name).stem
         number = re.search(r"[0-9]+$", stem)
         for key in {stem, number.group().lstrip("0") or "0"} if number else {stem}:
-            known.setdefault(key, []).append(name)
-    found = {}
+            by_key.setdefault(key, []).append(name)
+    paths = {}
     for picture in pictures:
-        files = [picture] if picture in names else known.get(picture, [picture])
+        files = [picture] if picture in names else by_key.get(picture, [picture])
         if len(files) > 1:
             raise DataError(f"{images}: {picture!r} may be {files[0]} or {files[1]}; give the file's name")
-        found[picture] = images / files[0]
-    return found
+        paths[picture] = images / files[0]
+    return paths

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from mmhall import files
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
 from mmhall.benchmarks.data.categories import coco_name, forms, unify_categories
-from mmhall.benchmarks.data.picture_lists import find_files, read_csv, read_object_lists, seen
+from mmhall.benchmarks.data.picture_lists import add_object, find_files, read_csv, read_object_lists
 from mmhall.errors import DataError
 from mmhall.results.kinds import describe_data, describe_file
 
@@ -87,19 +87,19 @@ def read_pictures(path: Path, images: Path, limit: int | None = None, required: 
         DataError: The file or a picture is missing or malformed.
     """
     if path.suffix.lower() == ".csv":
-        found = read_csv(path)
-        paths = {name: images / name for name in found}
+        listed = read_csv(path)
+        paths = {name: images / name for name in listed}
     else:
         data = read_json(path, "a COCO detection file")
         sets = read_object_lists(path, data)
         if sets is None:
             return _coco(data, path, images, limit, required)
-        found, paths = sets, find_files(sets, images)
-    names = sorted(found, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))[:limit]
-    known = unify_categories(name for objects in found.values() for name in objects)
-    told = {name: _unify_objects(found[name], known) for name in names}
+        listed, paths = sets, find_files(sets, images)
+    names = sorted(listed, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))[:limit]
+    unified = unify_categories(name for objects in listed.values() for name in objects)
+    told = {name: _unify_objects(listed[name], unified) for name in names}
     pictures = [Picture(name, paths[name], tuple(told[name]), told[name]) for name in names]
-    return replace(_make_picture_set(path, pictures, set(known.values()), required), remarks=_person_remarks(known))
+    return replace(_make_picture_set(path, pictures, set(unified.values()), required), remarks=_person_remarks(unified))
 
 
 def read_coco(annotations: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
@@ -119,14 +119,14 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None, require
 
 def _coco(data: Any, annotations: Path, images: Path, limit: int | None, required: bool) -> PictureSet:
     try:
-        known = unify_categories(str(entry["name"]) for entry in data["categories"])
-        names = {str(entry["id"]): known[str(entry["name"])] for entry in data["categories"]}
-        found: dict[str, dict[str, str]] = {str(entry["id"]): {} for entry in data["images"]}
+        unified = unify_categories(str(entry["name"]) for entry in data["categories"])
+        names = {str(entry["id"]): unified[str(entry["name"])] for entry in data["categories"]}
+        objects_of: dict[str, dict[str, str]] = {str(entry["id"]): {} for entry in data["images"]}
         for entry in data["annotations"]:
-            objects, name = found[str(entry["image_id"])], names[str(entry["category_id"])]
-            seen(objects, name, str(entry.get("visibility", "")))
+            objects, name = objects_of[str(entry["image_id"])], names[str(entry["category_id"])]
+            add_object(objects, name, str(entry.get("visibility", "")))
         pictures = [
-            Picture(name, _file(entry, images), tuple(found[name]), found[name])
+            Picture(name, _file(entry, images), tuple(objects_of[name]), objects_of[name])
             for name, entry in sorted(
                 ((str(entry["id"]), entry) for entry in data["images"]), key=lambda e: (len(e[0]), e[0])
             )
@@ -138,14 +138,16 @@ def _coco(data: Any, annotations: Path, images: Path, limit: int | None, require
     for one, other in pairwise(pictures):
         if one.id == other.id:
             raise DataError(f"{annotations}: lists picture {one.id} twice; give every picture an id of its own")
-    made = _make_picture_set(annotations, pictures[:limit], set(names.values()), required)
-    words = _words(data["categories"], known, annotations)
-    return replace(made, words=words, remarks=_person_remarks(known) + _partial_annotation_remarks(data["images"]))
+    picture_set = _make_picture_set(annotations, pictures[:limit], set(names.values()), required)
+    words = _words(data["categories"], unified, annotations)
+    return replace(
+        picture_set, words=words, remarks=_person_remarks(unified) + _partial_annotation_remarks(data["images"])
+    )
 
 
-def _person_remarks(known: Mapping[str, str]) -> tuple[str, ...]:
+def _person_remarks(unified: Mapping[str, str]) -> tuple[str, ...]:
     """Say which categories count as persons; see `unify_categories`."""
-    other = sorted(name for name, one in known.items() if one == "person" and coco_name(name) != "person")
+    other = sorted(name for name, one in unified.items() if one == "person" and coco_name(name) != "person")
     return (f"{', '.join(map(repr, other))} count as 'person', which the data has, too.",) if other else ()
 
 
@@ -167,15 +169,17 @@ def _file(entry: Mapping[str, Any], images: Path) -> Path:
     return images / folder / name if (images / folder / name).is_file() else images / name
 
 
-def _unify_objects(objects: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+def _unify_objects(objects: Mapping[str, str], unified: Mapping[str, str]) -> dict[str, str]:
     """Return a picture's objects by the name that each category goes by."""
     unified_objects: dict[str, str] = {}
     for name, visibility in objects.items():
-        seen(unified_objects, known[name], visibility)
+        add_object(unified_objects, unified[name], visibility)
     return unified_objects
 
 
-def _words(categories: Sequence[Mapping[str, Any]], known: Mapping[str, str], path: Path) -> dict[str, tuple[str, ...]]:
+def _words(
+    categories: Sequence[Mapping[str, Any]], unified: Mapping[str, str], path: Path
+) -> dict[str, tuple[str, ...]]:
     """Return the synonyms of categories, as LVIS has them; a name of another category is none.
 
     Raises:
@@ -186,10 +190,10 @@ def _words(categories: Sequence[Mapping[str, Any]], known: Mapping[str, str], pa
         listed = entry.get("synonyms") or []
         if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
             raise DataError(f"{path}: category {entry['name']!r} has synonyms {listed!r:.60}; expected a list of words")
-        own = known[str(entry["name"])]
-        spelt = [form for word in listed for form in forms(word) if known.get(word, own) == own]
+        category = unified[str(entry["name"])]
+        spelt = [form for word in listed for form in forms(word) if unified.get(word, category) == category]
         if spelt:
-            words[own] = (*words.get(own, ()), *spelt)
+            words[category] = (*words.get(category, ()), *spelt)
     return words
 
 
@@ -199,19 +203,21 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     Raises:
         DataError: The file is missing, or it is no COCO captions file.
     """
-    what = "a COCO captions file"
+    expected = "a COCO captions file"
     captions: dict[str, list[str]] = {}
     try:
-        for entry in read_json(path, what)["annotations"]:
+        for entry in read_json(path, expected)["annotations"]:
             captions.setdefault(str(entry["image_id"]), []).append(str(entry["caption"]))
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no COCO captions file ({type(error).__name__}: {error}); give {what}") from error
+        raise DataError(
+            f"{path}: is no COCO captions file ({type(error).__name__}: {error}); give {expected}"
+        ) from error
     if not captions:
-        raise DataError(f"{path}: holds no captions; give {what}")
+        raise DataError(f"{path}: holds no captions; give {expected}")
     return captions
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_json(path: Path, expected: str) -> Any:
     """Read a JSON file.
 
     Raises:
@@ -224,14 +230,14 @@ def read_json(path: Path, what: str) -> Any:
             json.dumps(data, ensure_ascii=False).encode()
         return data
     except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; give {what}") from error
+        raise DataError(f"{path}: does not exist; give {expected}") from error
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read: {error.strerror}; it is {describe_file(path)}, give {what}"
+            f"{path}: cannot be read: {error.strerror}; it is {describe_file(path)}, give {expected}"
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}: is no {what.removeprefix('a ')} ({type(error).__name__}: {error}), but {describe_file(path)}"
+            f"{path}: is no {expected.removeprefix('a ')} ({type(error).__name__}: {error}), but {describe_file(path)}"
         ) from error
 
 
@@ -261,10 +267,8 @@ class PictureBenchmark(Benchmark):
 
     def material(self, source: Source) -> Material:
         """Read the pictures and make the items."""
-        given = source.given(self.name, self.reads)
-        pictures, remarks = self.told(
-            read_pictures(given, source.folder or given.parent, source.limit, source.pictures)
-        )
+        path = source.data_path(self.name, self.reads)
+        pictures, remarks = self.told(read_pictures(path, source.folder or path.parent, source.limit, source.pictures))
         items = self.items(pictures, source.seed)
         files = {i.picture: pictures[i.picture].path for i in items if i.picture is not None}
         return Material(tuple(items), files, (*pictures.remarks, *remarks))

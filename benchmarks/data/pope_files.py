@@ -113,17 +113,17 @@ def find_pictures(names: Iterable[str], folder: Path, required: bool = True) -> 
     Raises:
         DataError: Some are missing.
     """
-    found: dict[str, Path | None] = {
+    paths: dict[str, Path | None] = {
         name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if _is_file(p) or not required), None)
         for name in names
     }
-    missing = [name for name, path in found.items() if path is None]
+    missing = [name for name, path in paths.items() if path is None]
     if missing:
         raise DataError(
-            f"{folder / missing[0]}: does not exist ({len(missing)} of {len(found)} pictures are missing); "
+            f"{folder / missing[0]}: does not exist ({len(missing)} of {len(paths)} pictures are missing); "
             "give their folder with --images"
         )
-    return {name: path for name, path in found.items() if path is not None}
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def write_questions(
@@ -154,9 +154,9 @@ def write_questions(
         if "ids" not in item.truth or "question" not in item.truth:
             raise DataError(f"item {item.id!r} has no question to write; give items made by pope")
         picture = str(item.picture)
-        asked = {"image": names.get(picture, picture), "text": item.truth["question"], "label": item.truth["label"]}
+        question = {"image": names.get(picture, picture), "text": item.truth["question"], "label": item.truth["label"]}
         for setting, numbers in item.truth["ids"].items():
-            listed[setting] += [{"question_id": number, **asked} for number in numbers]
+            listed[setting] += [{"question_id": number, **question} for number in numbers]
     manifest: dict[str, Any] = {"source": source_hash, "seed": seed, "files": {}}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -211,16 +211,16 @@ def _read_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
     if path.is_file() and _is_popev2(_read_start(path)):
         return {POPE_V2: path}, {POPE_V2: _records(entries(path, _WHAT), path)}
     files: dict[str, Path] = {}
-    found: dict[str, list[_Record]] = {}
+    by_setting: dict[str, list[_Record]] = {}
     for file in _setting_files(path) if path.is_dir() else [path]:
         for setting, listed in _split_by_setting(file).items():
             if setting in files:
                 both = f"{files[setting].name} and {file.name}"
                 raise DataError(f"{path}: holds two files for {setting}, {both}; keep one")
-            files[setting], found[setting] = file, _records(listed, file)
+            files[setting], by_setting[setting] = file, _records(listed, file)
     if not files:
         raise DataError(f"{path}: holds no file whose name says {', '.join(SETTINGS)}; give POPE's question files")
-    return files, {setting: found[setting] for setting in SETTINGS if setting in found}
+    return files, {setting: by_setting[setting] for setting in SETTINGS if setting in by_setting}
 
 
 def _split_by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
@@ -230,24 +230,26 @@ def _split_by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
         DataError: Neither says one, or they say two.
     """
     listed, named = entries(file, _WHAT), _settings(file)
-    said = [_category(entry) for _, entry in listed]
-    if not said or None in said:
+    categories = [_category(entry) for _, entry in listed]
+    if not categories or None in categories:
         if len(named) != 1:
-            told = f"its name must say which setting it is, one of {', '.join(SETTINGS)}, or each record's category"
-            raise DataError(f"{file}: {told}; it is {describe_file(file)}")
+            reason = f"its name must say which setting it is, one of {', '.join(SETTINGS)}, or each record's category"
+            raise DataError(f"{file}: {reason}; it is {describe_file(file)}")
         return {named[0]: listed}
-    by_setting = {setting: [one for one, s in zip(listed, said, strict=True) if s == setting] for setting in SETTINGS}
+    by_setting = {
+        setting: [one for one, s in zip(listed, categories, strict=True) if s == setting] for setting in SETTINGS
+    }
     by_setting = {setting: of_it for setting, of_it in by_setting.items() if of_it}
     if len(named) == 1 and named != list(by_setting):
-        told = f"its name says {named[0]}, the category of its records {', '.join(by_setting)}"
-        raise DataError(f"{file}: {told}; rename it, or mend the records")
+        reason = f"its name says {named[0]}, the category of its records {', '.join(by_setting)}"
+        raise DataError(f"{file}: {reason}; rename it, or mend the records")
     return by_setting
 
 
 def _category(entry: Any) -> str | None:
     """Return the setting that a record says; None: none."""
-    said = entry.get("category") if isinstance(entry, dict) else None
-    return said.lower() if isinstance(said, str) and said.lower() in SETTINGS else None
+    category = entry.get("category") if isinstance(entry, dict) else None
+    return category.lower() if isinstance(category, str) and category.lower() in SETTINGS else None
 
 
 def _records(listed: Sequence[tuple[str, Any]], path: Path) -> list[_Record]:
@@ -282,10 +284,10 @@ def _record(entry: Any, where: str) -> _Record:
     for field, value in (("image", image), ("text", text)):
         if not isinstance(value, str) or not value.strip() or value.encode(errors="replace").decode() != value:
             raise DataError(f"{where}: {field} must be a text that is not empty, got {value!r:.60}")
-    said = label.strip().lower() if isinstance(label, str) else ""
-    if said not in ("yes", "no"):
+    answer = label.strip().lower() if isinstance(label, str) else ""
+    if answer not in ("yes", "no"):
         raise DataError(f'{where}: label must be "yes" or "no", got {label!r}')
-    return _Record(number, str(image), str(text), "yes" if said == "yes" else "no")
+    return _Record(number, str(image), str(text), "yes" if answer == "yes" else "no")
 
 
 def _remarks(

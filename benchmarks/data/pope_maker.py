@@ -67,8 +67,8 @@ def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Ques
     ids: dict[tuple[str, str], dict[str, tuple[int | str, ...]]] = {}
     for setting in SETTINGS:
         rng = random.Random(f"pope/{setting}/{seed}")
-        asked = (pair for p in used for pair in scope.asked(p, present[p.id], setting, rng))
-        for number, pair in enumerate(asked, start=1):
+        pairs = (pair for p in used for pair in scope.asked(p, present[p.id], setting, rng))
+        for number, pair in enumerate(pairs, start=1):
             ids.setdefault(pair, {})[setting] = (number,)
     by_id = {p.id: p for p in used}
     order = {p.id: i for i, p in enumerate(used)}  # by picture: a partial run is then balanced
@@ -87,8 +87,8 @@ def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Ques
 
 def crowded_pictures(pictures: PictureSet, recipe: Recipe) -> list[Picture]:
     """Return the pictures with enough present objects, but too few absent ones to ask for; they are left out."""
-    known, needed = len(pictures.categories), recipe.per_picture
-    return [p for p in pictures.pictures if needed <= len(p.objects) and known < len(p.objects) + needed]
+    categories, needed = len(pictures.categories), recipe.per_picture
+    return [p for p in pictures.pictures if needed <= len(p.objects) and categories < len(p.objects) + needed]
 
 
 def _usable_pictures(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Picture]:

@@ -62,8 +62,8 @@ def object_of(question: str) -> str | None:
     >>> object_of("Is there a dog in the image?"), object_of("Is there an ox in the imange?"), object_of("Why?")
     ('dog', 'ox', None)
     """
-    asked = _ASKED.fullmatch(question)
-    return asked and (asked["one"] or asked["many"])
+    match = _ASKED.fullmatch(question)
+    return match and (match["one"] or match["many"])
 
 
 def in_version(question: str, version: str) -> str:

@@ -67,12 +67,12 @@ def _is_valid_text(text: str) -> bool:
     return text.encode(errors="replace").decode() == text
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, expected: str) -> str:
     """Read a text file.
 
     Args:
         path: The file.
-        what: What it should be, in words, such as "AMBER's annotations".
+        expected: What it should be, in words, such as "AMBER's annotations".
 
     Raises:
         DataError: It cannot be read.
@@ -80,73 +80,73 @@ def read_text(path: Path, what: str) -> str:
     try:
         return files.read_text(path)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; expected {what}") from error
+        raise DataError(f"{path}: does not exist; expected {expected}") from error
     except IsADirectoryError as error:
-        raise DataError(f"{path}: is a folder; expected {what}") from error
+        raise DataError(f"{path}: is a folder; expected {expected}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; expected {what}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}; expected {expected}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no UTF-8 text; expected {what}") from error
+        raise DataError(f"{path}: is no UTF-8 text; expected {expected}") from error
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_json(path: Path, expected: str) -> Any:
     """Read a JSON file; see `read_text`.
 
     Raises:
         DataError: It cannot be read, or is no JSON.
     """
     try:
-        return json.loads(read_text(path, what))
+        return json.loads(read_text(path, expected))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is no JSON ({error}); expected {what}") from error
+        raise DataError(f"{path}: is no JSON ({error}); expected {expected}") from error
 
 
-def read_records(path: Path, what: str) -> list[Record]:
+def read_records(path: Path, expected: str) -> list[Record]:
     """Read a JSON array of objects, or JSON Lines.
 
     Raises:
         DataError: It cannot be read, is neither, or is empty.
     """
-    text = read_text(path, what)
+    text = read_text(path, expected)
     entries: Iterable[tuple[str, Any]]
     if text.lstrip().startswith("["):
-        entries = ((f"{path}, entry {n}", entry) for n, entry in enumerate(read_json(path, what), 1))
+        entries = ((f"{path}, entry {n}", entry) for n, entry in enumerate(read_json(path, expected), 1))
     else:
-        entries = _lines(path, text, what)
+        entries = _lines(path, text, expected)
     records = []
     for where, entry in entries:
         if not isinstance(entry, dict):
-            raise DataError(f"{where}: is no JSON object; expected {what}")
+            raise DataError(f"{where}: is no JSON object; expected {expected}")
         records.append(Record(where, entry))
     if not records:
-        raise DataError(f"{path}: is empty; expected {what}")
+        raise DataError(f"{path}: is empty; expected {expected}")
     return records
 
 
-def _lines(path: Path, text: str, what: str) -> Iterator[tuple[str, Any]]:
+def _lines(path: Path, text: str, expected: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield f"{path}, line {number}", json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {number}: is no JSON ({error}); expected {what}") from error
+                raise DataError(f"{path}, line {number}: is no JSON ({error}); expected {expected}") from error
 
 
-def check_unique(records: Iterable[tuple[str, str]], what: str) -> None:
+def check_unique(records: Iterable[tuple[str, str]], kind: str) -> None:
     """Refuse a name that comes twice.
 
     Args:
         records: Where each stands, and its name.
-        what: What the names are, such as "question".
+        kind: What the names are, such as "question".
 
     Raises:
         DataError: One does.
     """
-    seen: dict[str, str] = {}
+    places: dict[str, str] = {}
     for where, name in records:
-        if name in seen:
-            raise DataError(f"{where}: {what} {name!r} is there already ({seen[name]}); each may come once")
-        seen[name] = where
+        if name in places:
+            raise DataError(f"{where}: {kind} {name!r} is there already ({places[name]}); each may come once")
+        places[name] = where
 
 
 def find_pictures(names: Iterable[str], folders: Sequence[Path], required: bool = True) -> dict[str, Path]:
@@ -155,16 +155,16 @@ def find_pictures(names: Iterable[str], folders: Sequence[Path], required: bool 
     Raises:
         DataError: Some are nowhere.
     """
-    wanted = list(dict.fromkeys(names))
-    found = {n: path for n in wanted for path in [_first(n, folders)] if path is not None}
-    missing = [n for n in wanted if n not in found]
+    requested = list(dict.fromkeys(names))
+    paths = {n: path for n in requested for path in [_first(n, folders)] if path is not None}
+    missing = [n for n in requested if n not in paths]
     if not required:
-        return {n: found.get(n, folders[0] / n) for n in wanted}
+        return {n: paths.get(n, folders[0] / n) for n in requested}
     if missing:
         first, where = " ".join(missing[0].split()), " or ".join(map(str, folders))
-        number = f"{len(missing)} of {len(wanted)}"
+        number = f"{len(missing)} of {len(requested)}"
         raise DataError(f"{first}: is not in {where} ({number} pictures are missing); check --images")
-    return found
+    return paths
 
 
 def _first(name: str, folders: Sequence[Path]) -> Path | None:

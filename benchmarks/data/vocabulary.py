@@ -82,21 +82,21 @@ class Vocabulary:
     def mentions(self, text: str) -> list[Mention]:
         """Find every object named in a text, in order, repeats included; a toilet's seat is no chair."""
         words = [(m.group().lower(), m.start(), m.end()) for m in _WORD.finditer(text)]
-        found: list[Mention] = []
+        mentioned: list[Mention] = []
         at = 0
         while at < len(words):
             for length in range(min(self.longest, len(words) - at), 0, -1):
                 phrase = " ".join(word for word, _, _ in words[at : at + length])
                 if phrase in self.table:
                     if name := self.table[phrase]:
-                        found.append(Mention(name, words[at][1], words[at + length - 1][2]))
+                        mentioned.append(Mention(name, words[at][1], words[at + length - 1][2]))
                     at += length
                     break
             else:
                 at += 1
-        if any(m.name == "toilet" for m in found):
-            found = [m for m in found if text[m.start : m.end].lower() not in ("seat", "seats")]
-        return found
+        if any(m.name == "toilet" for m in mentioned):
+            mentioned = [m for m in mentioned if text[m.start : m.end].lower() not in ("seat", "seats")]
+        return mentioned
 
 
 def mentions(text: str) -> list[Mention]:
@@ -136,8 +136,8 @@ def synonyms(name: str) -> list[str]:
     >>> synonyms("Monitor/TV"), synonyms("Cabinet/shelf")
     (['television', 'monitor'], [])
     """
-    known = dict.fromkeys(coco for one in names(name) if (coco := coco_name(one)) is not None)
-    return [word for one in known for word in _synonyms(one)]
+    coco_names = dict.fromkeys(coco for one in names(name) if (coco := coco_name(one)) is not None)
+    return [word for one in coco_names for word in _synonyms(one)]
 
 
 def _synonyms(name: str) -> list[str]:
@@ -159,11 +159,11 @@ def own_vocabulary(
     Raises:
         DataError: The file is missing or malformed.
     """
-    given = _read_vocabulary(Path(path)) if path else {}
-    suppressed = given.pop(SUPPRESS, [])
-    objects = dict.fromkeys((*(names or SYNONYMS), *given))
+    listed = _read_vocabulary(Path(path)) if path else {}
+    suppressed = listed.pop(SUPPRESS, [])
+    objects = dict.fromkeys((*(names or SYNONYMS), *listed))
     more = dict(words)
-    return vocabulary({name: given.get(name, [*synonyms(name), *more.get(name, ())]) for name in objects}, suppressed)
+    return vocabulary({name: listed.get(name, [*synonyms(name), *more.get(name, ())]) for name in objects}, suppressed)
 
 
 def item_vocabulary(truth: Mapping[str, Any], path: str = "") -> Vocabulary:
@@ -178,13 +178,13 @@ def item_vocabulary(truth: Mapping[str, Any], path: str = "") -> Vocabulary:
 
 
 def _read_vocabulary(path: Path) -> dict[str, list[str]]:
-    what = f'a JSON vocabulary such as {{"fox": ["vixen", "fox cub"], "{SUPPRESS}": ["fox hole"]}}'
-    words = read_json(path, what)
+    expected = f'a JSON vocabulary such as {{"fox": ["vixen", "fox cub"], "{SUPPRESS}": ["fox hole"]}}'
+    words = read_json(path, expected)
     if not isinstance(words, dict) or not set(words) - {SUPPRESS}:
-        raise DataError(f"{path}: names no objects; expected {what}")
+        raise DataError(f"{path}: names no objects; expected {expected}")
     for name, listed in words.items():
         if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
-            raise DataError(f"{path}: {name!r} has {listed!r}; expected {what}")
+            raise DataError(f"{path}: {name!r} has {listed!r}; expected {expected}")
     return words
 
 

@@ -42,13 +42,15 @@ def compare(first: Run, second: Run) -> Comparison:
             remarks.append(f"{part.benchmark.name}: only in the first run")
             continue
         common = _common_items(part, other)
-        told = f"{part.benchmark.name}: {len(common)} items are the same"
-        remarks.append(f"{told} (of {len(part.items)} and {len(other.items)})")
+        count = f"{part.benchmark.name}: {len(common)} items are the same"
+        remarks.append(f"{count} (of {len(part.items)} and {len(other.items)})")
         remarks += _picture_remarks(part, other)
         if str(part.benchmark) != str(other.benchmark):
             remarks.append(f"{part.benchmark.name}: both are read as {part.benchmark}, the first run's way")
-        for own, theirs in pairs if common else ():
-            evaluated.append(_evaluate_pair((first, part, own), (second, other, theirs), common, remarks))
+        for first_strategy, second_strategy in pairs if common else ():
+            evaluated.append(
+                _evaluate_pair((first, part, first_strategy), (second, other, second_strategy), common, remarks)
+            )
     remarks += [
         f"{p.benchmark.name}: only in the second run" for p in second.parts if p.benchmark.name not in _names(first)
     ]
@@ -62,9 +64,9 @@ def _pairs(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]
         return [(first[0], second[0])]
     pairs = [(name, name) for name in first if name in second]
     rest = [[strategy(s) for s in side if (s, s) not in pairs] for side in (first, second)]
-    named = [Counter(one.name for one in side) for side in rest]
+    named = [Counter(method.name for method in side) for side in rest]
     once = [name for name, count in named[0].items() if count == named[1][name] == 1]
-    texts = [{one.name: str(one) for one in side} for side in rest]
+    texts = [{method.name: str(method) for method in side} for side in rest]
     return pairs + [(texts[0][name], texts[1][name]) for name in once]
 
 
@@ -74,12 +76,14 @@ def _names(run: Run) -> set[str]:
 
 def _setup_differences(first: Run, second: Run) -> list[tuple[str, str, str]]:
     old, new = first.store.setup(), second.store.setup()
-    there = list(differences(old, new))
-    there = [one for one in there if not one[0].startswith("options.")]  # "fitted" tells these, too
-    return there + [
+    found = list(differences(old, new))
+    found = [
+        difference for difference in found if not difference[0].startswith("options.")
+    ]  # "fitted" tells these, too
+    return found + [
         (w, a, b)
         for w, b, a in differences(new, old)
-        if not w.startswith("options.") and w not in {where for where, *_ in there}
+        if not w.startswith("options.") and w not in {where for where, *_ in found}
     ]
 
 
@@ -89,8 +93,8 @@ def _common_items(part: Part, other: Part) -> list[Item]:
 
 
 def _same_items(part: Part, other: Part) -> list[Item]:
-    known = {item.id: item for item in other.items}
-    return [item for item in part.items if known.get(item.id) == item]
+    others = {item.id: item for item in other.items}
+    return [item for item in part.items if others.get(item.id) == item]
 
 
 def _has_other_picture(item: Item, part: Part, other: Part) -> bool:
@@ -103,15 +107,15 @@ def _picture_remarks(part: Part, other: Part) -> list[str]:
     alike = [item for item in _same_items(part, other) if item.picture is not None]
     differing = sum(_has_other_picture(item, part, other) for item in alike)
     unknown = sum(item.picture not in one.digests for item in alike for one in (part, other)) > 0
-    said = []
+    remarks = []
     if differing:
-        said.append(f"{part.benchmark.name}: {differing} items are about other pictures of the same name: left out")
+        remarks.append(f"{part.benchmark.name}: {differing} items are about other pictures of the same name: left out")
     if unknown:
-        said.append(
+        remarks.append(
             f"{part.benchmark.name}: a run has no digests of its pictures, as older versions kept none, so that "
             "pictures are taken to be the same by name"
         )
-    return said
+    return remarks
 
 
 def _evaluate_pair(
@@ -123,17 +127,18 @@ def _evaluate_pair(
         [replace(row, strategy=name) for row in run.rows(part) if row.strategy == strategy]
         for name, (run, part, strategy) in zip(names, (first, second), strict=True)
     ]
-    texts = [{row.item: row.text for row in own if row.error is None} for own in rows]
+    texts = [{row.item: row.text for row in strategy_rows if row.error is None} for strategy_rows in rows]
     both = [item.id for item in common if item.id in texts[0] and item.id in texts[1]]
     changed = sum(texts[0][item] != texts[1][item] for item in both)
     remarks.append(f"{first[1].benchmark.name}, {first[2]}: {changed} of {len(both)} answers differ")
     judges = [
-        {row.extra["judgement"]["judge"] for row in own if row.extra and "judgement" in row.extra} for own in rows
+        {row.extra["judgement"]["judge"] for row in strategy_rows if row.extra and "judgement" in row.extra}
+        for strategy_rows in rows
     ]
     if judges[0] != judges[1]:
-        told = " and ".join(", ".join(sorted(map(str, own))) or "nobody" for own in judges)
+        judge_names = " and ".join(", ".join(sorted(map(str, strategy_rows))) or "nobody" for strategy_rows in judges)
         remarks.append(
-            f"{first[1].benchmark.name}: judged by {told}; what judges of different kinds say does not compare"
+            f"{first[1].benchmark.name}: judged by {judge_names}; what judges of different kinds say does not compare"
         )
     part = replace(first[1], items=list(common))
     evaluated = part.benchmark.evaluate(part.items, [*rows[0], *rows[1]], names)

@@ -77,8 +77,8 @@ def _spread(benchmark: Benchmark, item: Item, texts: Sequence[str]) -> int:
 
 
 def _truth(item: Item) -> str:
-    told = item.truth.get("objects", item.truth.get("label", ""))
-    return ", ".join(map(str, told)) if isinstance(told, list | tuple) else str(told)
+    truth = item.truth.get("objects", item.truth.get("label", ""))
+    return ", ".join(map(str, truth)) if isinstance(truth, list | tuple) else str(truth)
 
 
 def data_url(path: Path | None, side: int = 448, kind: Literal["png", "jpeg"] = "png") -> str:

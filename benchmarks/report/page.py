@@ -36,14 +36,14 @@ def write_page(runs: Sequence[tuple[Run, Evaluated]], path: Path) -> None:
 
 def _page_data(run: Run, evaluated: Evaluated) -> dict[str, Any]:
     """Return what the page shows of one run."""
-    laid = sections(evaluated)
+    tables = sections(evaluated)
     return {
         "setup": run.told,
         "parts": run.parts,
-        "sections": laid,
+        "sections": tables,
         "costs": cost_lines(evaluated),
         "remarks": remarks(evaluated, run.fitted),
         "plot": plot_against_cost(evaluated),
-        "side_by_side": draw_tables(laid),
-        "examples": [(part.benchmark.name, found) for part in run.parts if (found := examples(run, part))],
+        "side_by_side": draw_tables(tables),
+        "examples": [(part.benchmark.name, chosen) for part in run.parts if (chosen := examples(run, part))],
     }

@@ -44,7 +44,7 @@ class Section:
 
 def sections(evaluated: Evaluated) -> list[Section]:
     """Lay out every group as text, its main table first; percentages with one decimal, intervals in brackets."""
-    made = []
+    tables = []
     for part, evaluation in evaluated:
         benchmark = part.benchmark
         for group in benchmark.groups:
@@ -55,8 +55,8 @@ def sections(evaluated: Evaluated) -> list[Section]:
                     count, clusters = evaluation.sizes[group]
                     title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
                     title += "" if name else f": {count} items, {clusters} pictures, rule {benchmark.rule}"
-                    made.append(_section(title, name, shown, cells))
-    return made
+                    tables.append(_section(title, name, shown, cells))
+    return tables
 
 
 def _has_content(cell: Cell) -> bool:
@@ -105,42 +105,42 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
         evaluated: The run's evaluation.
         fitted: Strategies as written for the run, the baseline first, with all options in force on its model.
     """
-    said = [
+    texts = [
         f"Intervals are 95 %, by picture (bootstrap). Second lines: minus {next(iter(fitted))}, interval, p-value "
         "(exact McNemar for a share of captions, else a paired permutation test by picture)"
         + ("; in parentheses corrected for the number of strategies (Holm)." if len(fitted) > 2 else ".")
     ]
-    said += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
+    texts += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
     for part, evaluation in evaluated:
         benchmark = part.benchmark
-        said += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
+        texts += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
         if len(fitted) > 1:
-            said += [
+            texts += [
                 f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "
                 "differences are of that, while the baseline's own line is uncut."
                 for group in benchmark.pairwise
             ]
         if evaluation.scored < evaluation.expected:
             share = f"{evaluation.scored} of {evaluation.expected}"
-            said.append(f"{benchmark.name}: only {share} items are answered by all strategies.")
+            texts.append(f"{benchmark.name}: only {share} items are answered by all strategies.")
         for name, count in evaluation.failed.items():
             if count:
-                told = _reasons(evaluation.reasons[name])
-                said.append(
-                    f"{benchmark.name}, {name}: {count} items could not be answered and count for no strategy: {told}."
+                why = _reasons(evaluation.reasons[name])
+                texts.append(
+                    f"{benchmark.name}, {name}: {count} items could not be answered and count for no strategy: {why}."
                 )
         for name, count in evaluation.truncated.items():
             if count:
-                said.append(
+                texts.append(
                     f"{benchmark.name}, {name}: {count} answers were cut off at {benchmark.max_new_tokens} tokens."
                 )
         for name, count in evaluation.thoughts_only.items():
             if count:
-                said.append(
+                texts.append(
                     f"{benchmark.name}, {name}: {count} answers are thoughts alone, which never end or have nothing "
                     "behind them, and count as unparsed or as saying nothing; let the model write more tokens."
                 )
-    return said
+    return texts
 
 
 def _reasons(reasons: Sequence[Reason]) -> str:
@@ -174,7 +174,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "scored": e.scored,
                 "truncated": dict(e.truncated),
                 "failed": e.failed,
-                "reasons": {name: [asdict(reason) for reason in found] for name, found in e.reasons.items()},
+                "reasons": {name: [asdict(reason) for reason in reasons] for name, reasons in e.reasons.items()},
                 "thoughts_only": dict(e.thoughts_only),
             }
             for part, e in evaluated

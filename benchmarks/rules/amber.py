@@ -132,9 +132,9 @@ def official_figures(answers: Iterable[tuple[str, YesNo, YesNo | None]]) -> dict
         Figures by dimension, of `DIMENSIONS`.
     """
     sums = {name: _Sums() for name in DIMENSIONS}
-    for kind, truth, said in answers:
+    for kind, truth, answer in answers:
         for name in dimensions(kind):
-            sums[name].add(truth, said)
+            sums[name].add(truth, answer)
     return {name: of.figures(0.001 if name == "existence" else 0.0001) for name, of in sums.items()}
 
 
@@ -146,12 +146,12 @@ class _Sums:
     right: int = 0
     both: int = 0
 
-    def add(self, truth: YesNo, said: YesNo | None) -> None:
+    def add(self, truth: YesNo, answer: YesNo | None) -> None:
         self.asked += 1
-        self.said_no += said == "No"
+        self.said_no += answer == "No"
         self.is_no += truth == "No"
-        self.right += truth == said
-        self.both += truth == said == "No"
+        self.right += truth == answer
+        self.both += truth == answer == "No"
 
     def figures(self, epsilon: float) -> Figures:
         accuracy, precision, recall = (

@@ -134,22 +134,22 @@ def word_rule(name: str, vocabulary: str, lemmas: str, tagger: str = "none") -> 
 
 
 def _nodes(path: Path) -> dict[str, str]:
-    what = 'a vocabulary with lines such as "person, girl, boy"'
-    lines = [line.strip().split(", ") for line in read_text(path, what).splitlines() if line.strip()]
+    expected = 'a vocabulary with lines such as "person, girl, boy"'
+    lines = [line.strip().split(", ") for line in read_text(path, expected).splitlines() if line.strip()]
     nodes = {word: words[0] for words in lines for word in words}  # a word with a space before it never matches
     if not any(len(words) > 1 for words in lines):
-        raise DataError(f"{path}: no line names an object and a synonym; give {what}")
+        raise DataError(f"{path}: no line names an object and a synonym; give {expected}")
     return nodes
 
 
 def _lemmas(path: Path, name: str) -> dict[str, Any]:
     each = '"men": "man"' if name == "original" else '"children": ["child", "children", "children", "children"]'
-    what = f"a JSON table such as {{{each}}}"
-    table = read_json(path, what)
+    expected = f"a JSON table such as {{{each}}}"
+    table = read_json(path, expected)
     if not isinstance(table, dict) or not table:
-        raise DataError(f"{path}: is no table of words; give {what}")
+        raise DataError(f"{path}: is no table of words; give {expected}")
     for word, lemma in table.items():
         listed = isinstance(lemma, list) and len(lemma) == 4 and all(isinstance(form, str) for form in lemma)
         if not (isinstance(lemma, str) if name == "original" else listed):
-            raise DataError(f"{path}: {word!r} has {lemma!r}; rule {name!r} needs {what}")
+            raise DataError(f"{path}: {word!r} has {lemma!r}; rule {name!r} needs {expected}")
     return table

@@ -35,8 +35,8 @@ class Judged(Benchmark):
 
 def judge_reply(row: Row) -> str | None:
     """Return what the judge said of an answer, None where nothing counts."""
-    told = (row.extra or {}).get("judgement")
-    return None if told is None else str(told["reply"])
+    record = (row.extra or {}).get("judgement")
+    return None if record is None else str(record["reply"])
 
 
 def fill_template(template: str, fields: Mapping[str, str]) -> str:

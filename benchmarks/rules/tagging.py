@@ -31,5 +31,5 @@ def using_nltk(who: str, instead: str) -> Iterator[Any]:
     except (ImportError, LookupError) as error:
         if isinstance(error, KeyError | IndexError):  # not what nltk raises for data
             raise
-        told = f"{who} needs nltk with its data ({type(error).__name__}): {INSTALL}; or take {instead}"
-        raise DataError(told) from error
+        message = f"{who} needs nltk with its data ({type(error).__name__}): {INSTALL}; or take {instead}"
+        raise DataError(message) from error

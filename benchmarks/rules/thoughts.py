@@ -30,8 +30,8 @@ def remove_thoughts(text: str) -> str:
     >>> remove_thoughts("<think>Yes, but")
     ''
     """
-    kept = blank_thoughts(text)
-    return kept if kept == text else kept.strip()
+    blanked = blank_thoughts(text)
+    return blanked if blanked == text else blanked.strip()
 
 
 def blank_thoughts(text: str) -> str:
@@ -40,13 +40,13 @@ def blank_thoughts(text: str) -> str:
     >>> blank_thoughts("<think>A cat?</think> A dog.")
     '                      A dog.'
     """
-    kept = _without_thoughts(text)
-    while (opening := _last_match(ANSWER_OPEN, kept)) is not None:
-        closing = ANSWER_CLOSE.search(kept, opening.end())
-        kept = _keep_only(kept, opening.end(), closing.start() if closing else len(kept))
-    boxed = _last_match(_BOXED, kept)
-    kept = _keep_only(kept, *boxed.span(1)) if boxed else kept
-    return ANSWER_CLOSE.sub(lambda mark: " " * len(mark[0]), kept)
+    blanked = _without_thoughts(text)
+    while (opening := _last_match(ANSWER_OPEN, blanked)) is not None:
+        closing = ANSWER_CLOSE.search(blanked, opening.end())
+        blanked = _keep_only(blanked, opening.end(), closing.start() if closing else len(blanked))
+    boxed = _last_match(_BOXED, blanked)
+    blanked = _keep_only(blanked, *boxed.span(1)) if boxed else blanked
+    return ANSWER_CLOSE.sub(lambda mark: " " * len(mark[0]), blanked)
 
 
 def is_thoughts_only(text: str) -> bool:

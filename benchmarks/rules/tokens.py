@@ -79,14 +79,14 @@ def sentences(text: str) -> list[tuple[int, int]]:
     [(0, 8), (9, 17)]
     """
     words = list(re.finditer(r"\S+", text))
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     start = 0
     for number, word in enumerate(words):
         rest = words[number + 1].group() if number + 1 < len(words) else ""
         if not rest or _ends(word.group().rstrip(_CLOSING), rest):
-            found.append((words[start].start(), word.end()))
+            spans.append((words[start].start(), word.end()))
             start = number + 1
-    return found
+    return spans
 
 
 def _ends(word: str, rest: str) -> bool:

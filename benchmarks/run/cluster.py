@@ -87,11 +87,11 @@ class Answerer:
                 names[str(files[name])] = file
                 if content is not None:
                     files[name].write_bytes(content)
-            asked = [Item(**item) for item in items]
-            part = Part(make_benchmark(spec), asked, files)
-            made = [strategy(text) for text in strategies]
+            batch = [Item(**item) for item in items]
+            part = Part(make_benchmark(spec), batch, files)
+            methods = [strategy(text) for text in strategies]
             try:
-                rows = list(chain.from_iterable(answers(self._lvlm, part, asked, made, number, done)))
+                rows = list(chain.from_iterable(answers(self._lvlm, part, batch, methods, number, done)))
             except MmhallError as error:
                 raise RunError(str(error)) from None
         return [row if row.error is None else replace(row, error=_restore_paths(row.error, names)) for row in rows]
@@ -99,8 +99,8 @@ class Answerer:
 
 def _restore_paths(text: str, names: Mapping[str, str]) -> str:
     """Name pictures by where they come from, not by where a worker has put them."""
-    for here, there in names.items():
-        text = text.replace(here, there)
+    for copy, original in names.items():
+        text = text.replace(copy, original)
     return text
 
 
@@ -176,12 +176,12 @@ class _Team:
 
     def answer(self, part: Part, progress: Progress) -> None:
         """Hand out the batches of a benchmark until all are done."""
-        made = batches(part.items, self._setup["batch_size"])
-        leases = Leases(self._run.store, part.benchmark.name, len(made))
+        made_batches = batches(part.items, self._setup["batch_size"])
+        leases = Leases(self._run.store, part.benchmark.name, len(made_batches))
         while self._working or leases.free():
             while self._idle and (number := leases.claim()) is not None:
                 done = self._run.store.done_in(part.benchmark.name, number)
-                pieces, given_up = split_batch(leases, part, made[number], self._strategies, number, done)
+                pieces, given_up = split_batch(leases, part, made_batches[number], self._strategies, number, done)
                 self._run.store.add(given_up)
                 self._deaths = 0 if given_up else self._deaths  # they had a reason
                 progress(len(given_up))
@@ -194,8 +194,8 @@ class _Team:
             for reference in ready:
                 if reference in self._loading:
                     actor = self._loading.pop(reference)
-                    if isinstance(told := self._receive(reference), _WorkerDeath):
-                        self._replace(told)
+                    if isinstance(result := self._receive(reference), _WorkerDeath):
+                        self._replace(result)
                     else:
                         self._idle.append(actor)
                 else:
@@ -228,8 +228,8 @@ class _Team:
         names = {item.picture for item in items if item.picture is not None}
         pictures = {name: (str(part.pictures[name]), _content(part.pictures[name])) for name in sorted(names)}
         done = self._run.store.done_in(part.benchmark.name, number)
-        told = [asdict(item) for item in items]
-        return actor.answer.remote(str(part.benchmark), told, pictures, self._run.strategies, number, done)
+        fields = [asdict(item) for item in items]
+        return actor.answer.remote(str(part.benchmark), fields, pictures, self._run.strategies, number, done)
 
     def _receive(self, reference: Any) -> Any:
         """Return what a worker has done, or its death.
@@ -281,8 +281,8 @@ def connect(address: str) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise RunError('engine "ray" needs Ray; install mmhall[ray]') from error
-    own = not ray.is_initialized()
-    if own:
+    opened_here = not ray.is_initialized()
+    if opened_here:
         _check_reachable(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -291,7 +291,7 @@ def connect(address: str) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        if own:
+        if opened_here:
             ray.shutdown()
 
 
@@ -304,14 +304,14 @@ def _check_reachable(address: str) -> None:
         RunError: None does, within half a minute.
     """
     try:
-        tried = subprocess.run(
+        probe = subprocess.run(
             [sys.executable, "-c", _PROBE, address], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE
         )
     except subprocess.TimeoutExpired:
         reason = f"there is no answer after {PATIENCE:g} seconds"
     else:
-        if tried.returncode == 0:
+        if probe.returncode == 0:
             return
-        said = tried.stderr.decode(errors="replace").strip().splitlines()
-        reason = said[-1] if tried.returncode == 1 and said else f"Ray ended with code {tried.returncode}"
+        messages = probe.stderr.decode(errors="replace").strip().splitlines()
+        reason = messages[-1] if probe.returncode == 1 and messages else f"Ray ended with code {probe.returncode}"
     raise RunError(f"{address}: no Ray cluster can be reached there: {reason}; start one, or correct --address")

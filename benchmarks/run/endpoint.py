@@ -77,29 +77,29 @@ class Endpoint:
         request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as reply:
-                told = reply.read(_LONGEST)
+                content = reply.read(_LONGEST)
         except urllib.error.HTTPError as error:
             with error:
-                said = " ".join(error.read(500).decode("utf-8", "replace").split())
+                body_text = " ".join(error.read(500).decode("utf-8", "replace").split())
             kind = _PassingError if error.code >= 500 or error.code in _PASSING else EndpointError
-            raise kind(f"{self.url}: HTTP {error.code}: {said[:200]}", final=error.code in _FINAL) from error
+            raise kind(f"{self.url}: HTTP {error.code}: {body_text[:200]}", final=error.code in _FINAL) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            told_why = "no reply in time" if isinstance(reason, TimeoutError) else str(reason) or type(reason).__name__
-            raise _PassingError(f"{self.url}: {told_why}") from error
-        return _content(self.url, told)
+            why = "no reply in time" if isinstance(reason, TimeoutError) else str(reason) or type(reason).__name__
+            raise _PassingError(f"{self.url}: {why}") from error
+        return _content(self.url, content)
 
 
 class _PassingError(EndpointError):
     """It may go better next time."""
 
 
-def _content(url: str, told: bytes) -> str:
+def _content(url: str, content: bytes) -> str:
     """Read the text off a reply."""
     try:
-        text = json.loads(told)["choices"][0]["message"]["content"]
+        text = json.loads(content)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        start = told[:80].decode("utf-8", "replace")
+        start = content[:80].decode("utf-8", "replace")
         raise _PassingError(f"{url}: does not answer as a chat endpoint does: {start!r}") from error
     if not isinstance(text, str) or not text.strip():
         raise _PassingError(f"{url}: the reply holds no text")

@@ -64,15 +64,17 @@ def part_to_judge(run: Run, name: str | None = None) -> Part:
     Raises:
         OptionError: There is none, or several.
     """
-    wanting = {p.benchmark.name: p for p in run.parts if isinstance(p.benchmark, Judged) and p.benchmark.wants_judge}
-    if name is None and len(wanting) == 1:
-        return next(iter(wanting.values()))
-    if not wanting:
+    judged_parts = {
+        p.benchmark.name: p for p in run.parts if isinstance(p.benchmark, Judged) and p.benchmark.wants_judge
+    }
+    if name is None and len(judged_parts) == 1:
+        return next(iter(judged_parts.values()))
+    if not judged_parts:
         written = ", ".join(str(p.benchmark) for p in run.parts)
         raise OptionError("judge", "run", written, "one with mmhal or hallusion(rule='judge'): others need no judge")
-    if name not in wanting:
-        raise OptionError("judge", "benchmark", name, f"one of {', '.join(wanting)}")
-    return wanting[name]
+    if name not in judged_parts:
+        raise OptionError("judge", "benchmark", name, f"one of {', '.join(judged_parts)}")
+    return judged_parts[name]
 
 
 def template_of(benchmark: Benchmark, file: Path | None) -> str:
@@ -84,10 +86,10 @@ def template_of(benchmark: Benchmark, file: Path | None) -> str:
     """
     if file is not None:
         return read_text(file, "a prompt for the judge")
-    own = benchmark.template if isinstance(benchmark, Judged) else ""
-    if not own:
+    template = benchmark.template if isinstance(benchmark, Judged) else ""
+    if not template:
         raise OptionError("judge", "template", None, f"a file: the authors' prompt for {benchmark.name} does not ship")
-    return own
+    return template
 
 
 def requests(run: Run, part: Part, template: str) -> Iterator[Request]:
@@ -125,17 +127,19 @@ def judge(
         RunError: The run cannot be written, or has another judge of this name; nothing is asked then.
     """
     name = f"{endpoint.model} ({hashlib.sha256(template.encode()).hexdigest()[:8]})"
-    told = {"model": endpoint.model, "template": template, "temperature": 0}
-    kept = Judgements.open(run.store.path.parent)
-    kept.check(name, told)
-    known = {(j.item, j.strategy) for j in kept.all(part.benchmark.name) if j.judge == name and j.reply is not None}
+    facts = {"model": endpoint.model, "template": template, "temperature": 0}
+    judgements = Judgements.open(run.store.path.parent)
+    judgements.check(name, facts)
+    judged = {
+        (j.item, j.strategy) for j in judgements.all(part.benchmark.name) if j.judge == name and j.reply is not None
+    }
     added = failed = in_vain = 0
     for request in requests(run, part, template):
         progress(1)
-        if (request.item, request.strategy) in known:
+        if (request.item, request.strategy) in judged:
             continue
         reply, error = _ask(endpoint, request.prompt)
-        kept.add(name, told, [_make_judgement(request, name, reply, None if error is None else str(error))])
+        judgements.add(name, facts, [_make_judgement(request, name, reply, None if error is None else str(error))])
         if error is None:
             added, in_vain = added + 1, 0
             continue
@@ -143,7 +147,7 @@ def judge(
         if error.final or in_vain == IN_VAIN:
             row = "" if error.final else f"{in_vain} answers in a row could not be judged; "
             raise EndpointError(f"{row}{error}; {added} judged in this call are kept", final=True) from error
-    return Outcome(name, added, failed, len(known))
+    return Outcome(name, added, failed, len(judged))
 
 
 def _ask(endpoint: Endpoint, prompt: str) -> tuple[str | None, EndpointError | None]:
@@ -172,10 +176,12 @@ def import_judgements(run: Run, part: Part, file: Path, name: str) -> Outcome:
     """
     answers = {(r.item, r.strategy): r for r in run.store.rows(part.benchmark.name) if r.error is None}
     records = [r for r in read_records(file, REPLIES) if r.fields.get("benchmark") in (None, part.benchmark.name)]
-    kept = Judgements.open(run.store.path.parent)
-    known = {(j.item, j.strategy): j.reply for j in kept.all(part.benchmark.name) if j.judge == name and j.reply}
+    judgements = Judgements.open(run.store.path.parent)
+    earlier = {
+        (j.item, j.strategy): j.reply for j in judgements.all(part.benchmark.name) if j.judge == name and j.reply
+    }
     check_unique(((r.where, f"{r.text('item')}, {r.text('strategy')}") for r in records), "answer")
-    said = []
+    imported = []
     for record in records:
         key = record.text("item"), record.text("strategy")
         row = answers.get(key)
@@ -184,14 +190,14 @@ def import_judgements(run: Run, part: Part, file: Path, name: str) -> Outcome:
         if record.fields.get("answer", row.text) != row.text:
             raise DataError(f"{record.where}: judges another answer than the run's {row.text[:60]!r}")
         reply = record.text("reply")
-        if known.get(key, reply) != reply:
+        if earlier.get(key, reply) != reply:
             raise RunError(f"{record.where}: judge {name!r} has said otherwise before; name another with --judge")
-        said.append(Judgement(part.benchmark.name, *key, name, row.text, reply))
-    kept.add(name, {"imported": True}, said)
-    return Outcome(name, sum((j.item, j.strategy) not in known for j in said), 0, len(known))
+        imported.append(Judgement(part.benchmark.name, *key, name, row.text, reply))
+    judgements.add(name, {"imported": True}, imported)
+    return Outcome(name, sum((j.item, j.strategy) not in earlier for j in imported), 0, len(earlier))
 
 
-def write_requests(made: Sequence[Request], file: Path) -> None:
+def write_requests(judge_requests: Sequence[Request], file: Path) -> None:
     """Write prompts as JSON Lines, to be judged elsewhere; with a `reply` in each line they can be imported.
 
     Raises:
@@ -199,7 +205,7 @@ def write_requests(made: Sequence[Request], file: Path) -> None:
     """
     lines = [
         {"benchmark": r.benchmark, "item": r.item, "strategy": r.strategy, "answer": r.answer, "prompt": r.prompt}
-        for r in made
+        for r in judge_requests
     ]
     try:
         file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")

@@ -69,8 +69,8 @@ def answer(
         MmhallError: The model cannot carry a strategy.
     """
     store, name = run.store, part.benchmark.name
-    made = batches(part.items, batch_size)
-    leases = Leases(store, name, len(made))
+    made_batches = batches(part.items, batch_size)
+    leases = Leases(store, name, len(made_batches))
     answered, warm = len(store.done(name)), False
     progress(answered)
     while not leases.finished():
@@ -78,7 +78,9 @@ def answer(
         if number is None:
             time.sleep(_POLL)  # others work on what is left, unless they die
             continue
-        pieces, given_up = split_batch(leases, part, made[number], strategies, number, store.done_in(name, number))
+        pieces, given_up = split_batch(
+            leases, part, made_batches[number], strategies, number, store.done_in(name, number)
+        )
         for items in pieces:
             with leases.note_asked(number, [item.id for item in items]):
                 if not warm:
@@ -126,14 +128,14 @@ def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
 
     Items of a picture stay together, unless they are more than a batch holds.
     """
-    made: list[list[Item]] = []
+    filled: list[list[Item]] = []
     for _, part in groupby(_by_picture(items), key=lambda group: group[0].picture is None):
         groups = list(part)
         for start in range(0, len(groups), _WINDOW * size):
             window = groups[start : start + _WINDOW * size]
             window.sort(key=lambda group: max(len(item.prompt) for item in group))
-            made += _fill_batches(window, size)
-    return made
+            filled += _fill_batches(window, size)
+    return filled
 
 
 def answers(
@@ -186,16 +188,16 @@ def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
 
 
 def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
-    made: list[list[Item]] = [[]]
+    filled: list[list[Item]] = [[]]
     for group in groups:
-        if made[-1] and len(made[-1]) + len(group) > size:
-            made.append([])
+        if filled[-1] and len(filled[-1]) + len(group) > size:
+            filled.append([])
         for start in range(0, len(group), size):
             piece = group[start : start + size]
-            if len(made[-1]) + len(piece) > size:
-                made.append([])
-            made[-1] += piece
-    return made if made[-1] else made[:-1]
+            if len(filled[-1]) + len(piece) > size:
+                filled.append([])
+            filled[-1] += piece
+    return filled if filled[-1] else filled[:-1]
 
 
 def _answer_or_split(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
@@ -219,10 +221,10 @@ def _answer_or_split(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: St
 
 def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
     benchmark = part.benchmark
-    asked = [part.request(item) for item in items]
-    written = lvlm.generate_batch(asked, strategy, seeds=_seeds(benchmark, items), **benchmark.settings)
-    found = reopen_thoughts(lvlm, items, written)
-    extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], found)
+    requests = [part.request(item) for item in items]
+    written = lvlm.generate_batch(requests, strategy, seeds=_seeds(benchmark, items), **benchmark.settings)
+    answers = reopen_thoughts(lvlm, items, written)
+    extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], answers)
     return [
         Row(
             benchmark.name,
@@ -235,7 +237,7 @@ def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Stra
             number,
             extra,
         )
-        for item, answer, extra in zip(items, found, extras, strict=True)
+        for item, answer, extra in zip(items, answers, extras, strict=True)
     ]
 
 
@@ -252,8 +254,8 @@ def _failed_row(part: Part, item: Item, strategy: Strategy, number: int, reason:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    told = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in told for words in _NO_MEMORY)
+    message = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in message for words in _NO_MEMORY)
 
 
 def _warm_up(lvlm: LVLM, part: Part, item: Item, strategies: Sequence[Strategy]) -> None:

@@ -74,8 +74,8 @@ class Run:
     @property
     def fitted(self) -> dict[str, str]:
         """Each strategy with every option that was in force, by how it was written for the run."""
-        known = self.store.setup().get("fitted", {})
-        return {written: known.get(written, written) for written in self.strategies}
+        specs = self.store.setup().get("fitted", {})
+        return {written: specs.get(written, written) for written in self.strategies}
 
     @property
     def expected(self) -> int:
@@ -106,8 +106,8 @@ class Run:
         for name, options in map(parse, specs):
             part = next((part for part in self.parts if part.benchmark.name == name), None)
             if part is None:
-                known = ", ".join(part.benchmark.name for part in self.parts)
-                raise RunError(f"{self.store.path.parent}: has no {name}, only {known}")
+                names = ", ".join(part.benchmark.name for part in self.parts)
+                raise RunError(f"{self.store.path.parent}: has no {name}, only {names}")
             check_known(type(part.benchmark), options)
             for option, value in options.items():
                 if option not in part.benchmark.read_by:
@@ -153,9 +153,9 @@ def make_strategies(specs: Sequence[str]) -> list[Strategy]:
         OptionError: One is named twice.
         MmhallError: One does not exist or has an option out of range.
     """
-    made = [strategy(spec) for spec in specs]
-    _check_named_once("strategy", [str(s) for s in made])
-    return made
+    built = [strategy(spec) for spec in specs]
+    _check_named_once("strategy", [str(s) for s in built])
+    return built
 
 
 def make_benchmarks(specs: Sequence[str]) -> list[Benchmark]:
@@ -165,9 +165,9 @@ def make_benchmarks(specs: Sequence[str]) -> list[Benchmark]:
         OptionError: One is named twice.
         MmhallError: One does not exist or has an option out of range.
     """
-    made = [make_benchmark(spec) for spec in specs]
-    _check_named_once("benchmark", [b.name for b in made])
-    return made
+    built = [make_benchmark(spec) for spec in specs]
+    _check_named_once("benchmark", [b.name for b in built])
+    return built
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +193,8 @@ def read(benchmarks: Sequence[tuple[Benchmark, Source]]) -> list[LoadedBenchmark
     Raises:
         DataError: The data is missing, malformed, or does not suffice.
     """
-    found = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
-    return [LoadedBenchmark(*one, one[2].picture_digests()) for one in found]
+    materials = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
+    return [LoadedBenchmark(*one, one[2].picture_digests()) for one in materials]
 
 
 def start(
@@ -268,31 +268,31 @@ def reopen(folder: Path) -> Run:
     """
     store = Store.open(folder)
     setup = store.setup()
-    parts = tuple(_part(store, folder, told) for told in setup["benchmarks"].values())
+    parts = tuple(_part(store, folder, facts) for facts in setup["benchmarks"].values())
     return Run(store, parts, tuple(setup["strategies"]))
 
 
 def _single_strategies(strategies: Sequence[Strategy]) -> list[Strategy]:
     """Return what strategies are made of, once each by name."""
-    parts = [part for one in strategies for part in (one.parts if isinstance(one, Composed) else (one,))]
+    parts = [part for method in strategies for part in (method.parts if isinstance(method, Composed) else (method,))]
     return list({part.name: part for part in parts}.values())
 
 
-def _check_named_once(what: str, names: Sequence[str]) -> None:
+def _check_named_once(option: str, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise OptionError("bench", what, name, "named once")
+            raise OptionError("bench", option, name, "named once")
 
 
-def _describe_benchmark(lvlm: LVLM, asked: LoadedBenchmark) -> dict[str, Any]:
+def _describe_benchmark(lvlm: LVLM, loaded: LoadedBenchmark) -> dict[str, Any]:
     """Describe a benchmark for the set-up: what must stay the same from call to call."""
-    benchmark, source, material = asked.benchmark, asked.source, asked.material
+    benchmark, source, material = loaded.benchmark, loaded.source, loaded.material
     items, _ = replace(material, pictures={}).digests()
     return {
         "spec": str(benchmark),
         "rule": benchmark.rule,
         "items": items,
-        "pictures": digest_of(asked.pictures),
+        "pictures": digest_of(loaded.pictures),
         "count": len(material.items),
         "limit": source.limit,
         "seed": source.seed,
@@ -325,7 +325,7 @@ def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
     return shared
 
 
-def _stored_items(material: Material, seen: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
+def _stored_items(material: Material, digests: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
     """Write items as the store keeps them; a picture in the run folder may move with it."""
     base = folder.resolve()
 
@@ -336,13 +336,13 @@ def _stored_items(material: Material, seen: Mapping[str, str], folder: Path) -> 
     files = {name: noted(path) for name, path in material.pictures.items()}
     return {
         i.id: {**asdict(i)}
-        | ({"file": None} if i.picture is None else {"file": files[i.picture], "sha256": seen[i.picture]})
+        | ({"file": None} if i.picture is None else {"file": files[i.picture], "sha256": digests[i.picture]})
         for i in material.items
     }
 
 
-def _part(store: Store, folder: Path, told: Mapping[str, Any]) -> Part:
-    benchmark = make_benchmark(told["spec"])
+def _part(store: Store, folder: Path, facts: Mapping[str, Any]) -> Part:
+    benchmark = make_benchmark(facts["spec"])
     items, pictures, digests = [], {}, {}
     for content in store.items(benchmark.name).values():
         file, digest = content.pop("file"), content.pop("sha256", None)
@@ -351,4 +351,4 @@ def _part(store: Store, folder: Path, told: Mapping[str, Any]) -> Part:
             pictures[content["picture"]] = folder / (Path(file).expanduser() if file.startswith("~/") else file)
         if digest is not None:
             digests[content["picture"]] = digest
-    return Part(benchmark, items, pictures, tuple(told["remarks"]), digests)
+    return Part(benchmark, items, pictures, tuple(facts["remarks"]), digests)

@@ -64,18 +64,20 @@ def flatten(record: Mapping[str, Any]) -> dict[str, Any]:
     nested = ("arguments", "resps", "filtered_resps", "filter", "metrics")
     prompt, settings = record["arguments"]["gen_args_0"].values()
     answer = record["resps"][0][0] if record["error"] is None else None
-    kept = {name: value for name, value in record.items() if name not in nested}
-    return {**kept, "prompt": prompt, "settings": settings, "answer": answer}
+    plain = {name: value for name, value in record.items() if name not in nested}
+    return {**plain, "prompt": prompt, "settings": settings, "answer": answer}
 
 
 def counts(part: Part, rows: Mapping[str, Row]) -> dict[str, Counts]:
     """Count one strategy's answers, by item: each as it enters the first of its groups."""
-    found: dict[str, Counts] = {}
+    counted_by_item: dict[str, Counts] = {}
     for group in dict.fromkeys(item.groups[0] for item in part.items if item.groups):
         members = [item for item in part.items if group in item.groups and item.id in rows]
         read = part.benchmark.counts(members, [rows[item.id] for item in members])
-        found |= {item.id: counted for item, counted in zip(members, read, strict=True) if item.groups[0] == group}
-    return found
+        counted_by_item |= {
+            item.id: counted for item, counted in zip(members, read, strict=True) if item.groups[0] == group
+        }
+    return counted_by_item
 
 
 def _records(run: Run, part: Part) -> Iterator[dict[str, Any]]:
@@ -90,12 +92,12 @@ def _records(run: Run, part: Part) -> Iterator[dict[str, Any]]:
     for number, item in enumerate(part.items):
         for strategy, rows in by_strategy.items():
             if item.id in rows:
-                seen = part.digests.get(item.picture or "")
-                yield _record(number, item, rows[item.id], counted[strategy].get(item.id, {}), settings, seen)
+                digest = part.digests.get(item.picture or "")
+                yield _record(number, item, rows[item.id], counted[strategy].get(item.id, {}), settings, digest)
 
 
 def _record(
-    number: int, item: Item, row: Row, counted: Counts, settings: Mapping[str, Any], seen: str | None
+    number: int, item: Item, row: Row, counted: Counts, settings: Mapping[str, Any], picture_digest: str | None
 ) -> dict[str, Any]:
     doc = {**asdict(item), "truth": dict(item.truth)}
     label = item.truth.get("label")
@@ -109,7 +111,7 @@ def _record(
         "filtered_resps": [text for texts in _texts(row) for text in texts],
         "filter": "none",
         "metrics": [],
-        "picture_sha256": seen,
+        "picture_sha256": picture_digest,
         "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
         "prompt_hash": _hash(item.prompt),
         "target_hash": _hash(target),

@@ -54,14 +54,16 @@ class Model:
             MmhallError: It cannot be loaded.
         """
         lvlm = mmhall.load(self.name, tuned=self.tuned, **self.loading.arguments())  # type: ignore[arg-type]
-        for what, value in lvlm.identity().items():
-            if what != "device" and setup.get(what) != value:
-                raise RunError(f"the run was started with {what} {setup.get(what)!r}, a worker has {value!r}")
-        for name, told in setup.get("artifacts", {}).items():
-            held = lvlm.adapter.artifacts.get(name)
-            if held is None or held.sha256 != told["sha256"]:
-                own = None if held is None else held.sha256
-                raise RunError(f"the run was started with {name}'s artifact {told['sha256']!r}, a worker has {own!r}")
+        for key, value in lvlm.identity().items():
+            if key != "device" and setup.get(key) != value:
+                raise RunError(f"the run was started with {key} {setup.get(key)!r}, a worker has {value!r}")
+        for name, expected in setup.get("artifacts", {}).items():
+            artifact = lvlm.adapter.artifacts.get(name)
+            if artifact is None or artifact.sha256 != expected["sha256"]:
+                digest = None if artifact is None else artifact.sha256
+                raise RunError(
+                    f"the run was started with {name}'s artifact {expected['sha256']!r}, a worker has {digest!r}"
+                )
         return lvlm
 
 
@@ -78,9 +80,9 @@ class _Worker:
 
     def start(self) -> None:
         self.starts += 1
-        with self.log.open("wb") as said:
+        with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                self.command, env=self.worker_environment, stdin=subprocess.PIPE, stdout=said, stderr=said
+                self.command, env=self.worker_environment, stdin=subprocess.PIPE, stdout=log, stderr=log
             )
 
     def last_message(self) -> str:
@@ -88,10 +90,10 @@ class _Worker:
         with self.process:
             self.process.wait()
         try:
-            said = self.log.read_text(errors="replace").strip().splitlines()
+            lines = self.log.read_text(errors="replace").strip().splitlines()
         except OSError:  # the run folder has been deleted
-            said = []
-        return said[-1] if said else f"exit code {self.process.returncode}"
+            lines = []
+        return lines[-1] if lines else f"exit code {self.process.returncode}"
 
     def stop(self) -> None:
         if self.starts and self.process.poll() is None:
@@ -132,17 +134,17 @@ class Job:
             _Worker(command, worker_environment(n, self.workers, self.gpus), Path(folder) / f"worker-{n}.log")
             for n in range(self.workers)
         ]
-        working, told = list(team), 0
+        working, reported = list(team), 0
         try:
             for worker in team:
                 worker.start()
             while working:
                 time.sleep(_POLL)
                 settled = self.run.settled
-                progress(settled - told)
-                told = settled
+                progress(settled - reported)
+                reported = settled
                 working = [worker for worker in working if _keeps_running(worker, self.run)]
-            progress(self.run.settled - told)
+            progress(self.run.settled - reported)
         finally:
             for worker in team:
                 worker.stop()
@@ -164,12 +166,12 @@ def worker_environment(number: int, workers: int, gpus: int) -> dict[str, str]:
 
     env = {**os.environ, "OMP_WAIT_POLICY": "passive"}
     if torch.cuda.is_available():
-        known = env.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        known = known if known != [""] else [str(index) for index in range(torch.cuda.device_count())]
-        if gpus > len(known):
-            raise OptionError("bench", "gpus_per_worker", gpus, f"at most {len(known)}, as many as there are GPUs")
-        own = [known[(number * gpus + index) % len(known)] for index in range(gpus)]
-        return {**env, "CUDA_VISIBLE_DEVICES": ",".join(own)}
+        devices = env.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        devices = devices if devices != [""] else [str(index) for index in range(torch.cuda.device_count())]
+        if gpus > len(devices):
+            raise OptionError("bench", "gpus_per_worker", gpus, f"at most {len(devices)}, as many as there are GPUs")
+        assigned = [devices[(number * gpus + index) % len(devices)] for index in range(gpus)]
+        return {**env, "CUDA_VISIBLE_DEVICES": ",".join(assigned)}
     return {**env, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
 
 

@@ -53,8 +53,8 @@ def make_scene(seed: int, index: int, conflict: float = 0.5) -> Scene:
         rendered = render(plan)
         shows = [s.area >= _LEAST_AREA and s.visible >= _LEAST_VISIBLE for s in rendered.objects]
         if len(shows) == len(plan.objects) and all(shows):
-            seen = rng.sample(rendered.objects, len(rendered.objects))  # POPE asks for what is listed first
-            return Scene(rendered.image, plan, tuple(seen))
+            objects = rng.sample(rendered.objects, len(rendered.objects))  # POPE asks for what is listed first
+            return Scene(rendered.image, plan, tuple(objects))
 
 
 def picture_name(index: int) -> str:
@@ -103,7 +103,7 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
                 }
             )
             annotations += [
-                _annotation(len(annotations) + i, index + 1, seen) for i, seen in enumerate(scene.objects, 1)
+                _annotation(len(annotations) + i, index + 1, shown) for i, shown in enumerate(scene.objects, 1)
             ]
             yield index + 1
         data = {
@@ -119,14 +119,14 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
         raise DataError(f"{folder}: cannot write scenes: {error.strerror or error}") from error
 
 
-def _annotation(number: int, image: int, seen: VisibleObject) -> dict[str, Any]:
-    category = next(c for c in CATEGORIES if c.name == seen.name)
+def _annotation(number: int, image: int, shown: VisibleObject) -> dict[str, Any]:
+    category = next(c for c in CATEGORIES if c.name == shown.name)
     return {
         "id": number,
         "image_id": image,
         "category_id": category.coco_id,
-        "bbox": list(seen.box),
-        "area": seen.area,
+        "bbox": list(shown.box),
+        "area": shown.area,
         "iscrowd": 0,
-        "visibility": seen.visibility,
+        "visibility": shown.visibility,
     }

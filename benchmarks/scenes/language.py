@@ -161,17 +161,17 @@ def claims(rng: random.Random, facts: Sequence[Fact], place: Place, rate: float,
 
 def describe(rng: random.Random, facts: Sequence[Fact], place: Place, claimed: Sequence[Fact] = ()) -> str:
     """Write a caption of several sentences."""
-    seen = [f for f in facts if not (f.hard and rng.random() < 0.15)] or list(facts)
-    seen.sort(key=lambda f: -f.area * rng.uniform(0.8, 1.25))
-    opening = seen[: rng.choice((1, 2, 2, 3, 3))]
+    noticed = [f for f in facts if not (f.hard and rng.random() < 0.15)] or list(facts)
+    noticed.sort(key=lambda f: -f.area * rng.uniform(0.8, 1.25))
+    opening = noticed[: rng.choice((1, 2, 2, 3, 3))]
     sentences = [_opening(rng, opening, place)]
-    said = list(opening)
-    rest = [*seen[len(opening) :], *claimed]
+    mentioned = list(opening)
+    rest = [*noticed[len(opening) :], *claimed]
     while rest:
         group = rest[: 2 if len(rest) > 1 and rng.random() < 0.35 else 1]
         rest = rest[len(group) :]
-        sentences.append(_later(rng, group, said))
-        said.extend(group)
+        sentences.append(_later(rng, group, mentioned))
+        mentioned.extend(group)
     if rng.random() < 0.25 or (len(sentences) == 1 and rng.random() < 0.8):
         sentences.append(rng.choice(_REMARKS))
     return " ".join(sentences)
@@ -200,11 +200,11 @@ def conversation(
         turns = [Turn(rng.choice(BRIEF), brief(rng, facts, place), "brief")]
     believed = {fact.name for fact in (*facts, *claimed)}
     believed |= {name for name, weight in tempting(facts, place).items() if rng.random() < weight * rate * BELIEF}
-    asked: set[str] = set()
+    asked_names: set[str] = set()
     for i in range(questions):
         name = _ask_about(rng, facts, place, positive=i % 2 == 0)
-        if name not in asked:
-            asked.add(name)
+        if name not in asked_names:
+            asked_names.add(name)
             turns.append(exists(rng, name, name in believed))
     if facts and rng.random() < 0.6:
         turns.append(_other(rng, facts, place))
@@ -263,12 +263,12 @@ def _opening(rng: random.Random, facts: Sequence[Fact], place: Place) -> str:
     )
 
 
-def _later(rng: random.Random, group: Sequence[Fact], said: Sequence[Fact]) -> str:
+def _later(rng: random.Random, group: Sequence[Fact], mentioned: Sequence[Fact]) -> str:
     things = _join([_mention(rng, f) for f in group])
     verb = "are" if group[0].count > 1 else "is"
     spot = _position(group[0])
-    if said and rng.random() < 0.45:
-        anchor = rng.choice(said)
+    if mentioned and rng.random() < 0.45:
+        anchor = rng.choice(mentioned)
         other = plural(anchor.name) if anchor.count > 1 else anchor.name
         return rng.choice(
             (f"Next to the {other}, there {verb} {things}.", f"There {verb} also {things} near the {other}.")

@@ -132,9 +132,9 @@ def _next_name(rng: random.Random, place: Place, names: Sequence[str], *, at_hom
         return rng.choice(names)
     if not conflict and at_home and names and rng.random() < 0.5:
         partners = PARTNERS[rng.choice(names)]
-        wanted = rng.choices(tuple(partners), tuple(partners.values()))[0]
-        if wanted not in names:
-            return wanted
+        partner = rng.choices(tuple(partners), tuple(partners.values()))[0]
+        if partner not in names:
+            return partner
     pool = {n: place.members[n] if at_home else 1.0 for n in NAMES if (n in place.members) == at_home}
     allowed = {
         n: w

@@ -93,19 +93,19 @@ def _causes_in_answers(lvlm: LVLM, pictures: PictureSet) -> None:
         partners = _absent_partners(picture.objects)
         others = set(NAMES) - partners - set(picture.objects)
         requests += [(picture.path, question_about(rng.choice(sorted(kind))) + SUFFIX) for kind in (partners, others)]
-    said = [int(parse_strict(text) == "yes") for text in answer(lvlm, requests, 4)]
-    rows = [(said[i], 1, said[i + 1], 1) for i in range(0, len(said), 2)]
+    is_yes = [int(parse_strict(text) == "yes") for text in answer(lvlm, requests, 4)]
+    rows = [(is_yes[i], 1, is_yes[i + 1], 1) for i in range(0, len(is_yes), 2)]
     _compare("false yes answers", rows, [p.id for p in pictures.pictures])
 
 
 def _compare_with_grey(lvlm: LVLM, pictures: PictureSet, captions: Sequence[str]) -> None:
     """Ask for present objects with the picture and with a grey one; compare captions."""
     grey = Image.new("RGB", (224, 224), GREY)
-    asked = [(p, question_about(name) + SUFFIX) for p in pictures.pictures for name in p.objects]
-    resampler = Resampler([p.id for p, _ in asked])
+    questions = [(p, question_about(name) + SUFFIX) for p in pictures.pictures for name in p.objects]
+    resampler = Resampler([p.id for p, _ in questions])
     for what, requests in (
-        ("the picture", [(p.path, q) for p, q in asked]),
-        ("a grey picture", [(grey, q) for _, q in asked]),
+        ("the picture", [(p.path, q) for p, q in questions]),
+        ("a grey picture", [(grey, q) for _, q in questions]),
     ):
         yes = np.array([parse_strict(text) == "yes" for text in answer(lvlm, requests, 4)], np.float64)
         _print_estimate(f"yes to present objects with {what}", resampler, yes, np.ones(len(yes)))
@@ -118,24 +118,24 @@ def _absent_partners(objects: Sequence[str]) -> set[str]:
     return {partner for name in objects for partner in PARTNERS[name]} - set(objects)
 
 
-def _compare(what: str, rows: Sequence[tuple[int, int, int, int]], clusters: Sequence[str]) -> None:
+def _compare(label: str, rows: Sequence[tuple[int, int, int, int]], clusters: Sequence[str]) -> None:
     partners, of_partners, others, of_others = np.array(rows, np.float64).T
     resampler = Resampler(clusters)
-    _print_estimate(f"{what}: partners", resampler, partners, of_partners)
-    _print_estimate(f"{what}: others", resampler, others, of_others)
+    _print_estimate(f"{label}: partners", resampler, partners, of_partners)
+    _print_estimate(f"{label}: others", resampler, others, of_others)
     difference = resampler.difference(partners, of_partners, others, of_others)
     if difference is not None:
         value, low, high = (100 * v for v in (difference.value, difference.low, difference.high))
-        print(f"{what}: difference {value:+.1f} [{low:+.1f}, {high:+.1f}] {p_value(difference.p)}")
+        print(f"{label}: difference {value:+.1f} [{low:+.1f}, {high:+.1f}] {p_value(difference.p)}")
 
 
-def _print_estimate(what: str, resampler: Resampler, over: Array, under: Array, scale: float = 100) -> None:
+def _print_estimate(label: str, resampler: Resampler, over: Array, under: Array, scale: float = 100) -> None:
     e = resampler.estimate(over, under)
     if e.value is None or e.low is None or e.high is None:
-        print(f"{what}: n/a")
+        print(f"{label}: n/a")
     else:
         value, low, high = (scale * v for v in (e.value, e.low, e.high))
-        print(f"{what}: {value:.1f} [{low:.1f}, {high:.1f}] ({e.over:g}/{e.under:g})", flush=True)
+        print(f"{label}: {value:.1f} [{low:.1f}, {high:.1f}] ({e.over:g}/{e.under:g})", flush=True)
 
 
 if __name__ == "__main__":

@@ -69,10 +69,10 @@ def render(plan: Plan) -> Rendered:
         whole.append(int(mask.sum()))
         if placed.cover:
             owner[_cover(image, mask, placed.cover, rng)] = -1
-    seen = tuple(
+    visible = tuple(
         s for index, placed in enumerate(plan.objects) if (s := _measure(owner == index, placed, whole[index]))
     )
-    return Rendered(image, owner, seen)
+    return Rendered(image, owner, visible)
 
 
 def _pose(drawing: Image.Image, placed: Placed) -> Image.Image:
@@ -121,11 +121,11 @@ def _cover(image: Image.Image, mask: npt.NDArray[np.bool_], share: float, rng: r
     return panel
 
 
-def _measure(mine: npt.NDArray[np.bool_], placed: Placed, whole: int) -> VisibleObject | None:
-    area = int(mine.sum())
+def _measure(owned: npt.NDArray[np.bool_], placed: Placed, whole: int) -> VisibleObject | None:
+    area = int(owned.sum())
     if not area:
         return None
-    return VisibleObject(placed.name, placed.visibility, _box(mine), area, area / whole)
+    return VisibleObject(placed.name, placed.visibility, _box(owned), area, area / whole)
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:

@@ -83,28 +83,30 @@ def measure(
     from mmhall.benchmarks.scenes import write_scenes
 
     strategies = make_strategies(["greedy"])
-    found = []
+    overheads = []
     with TemporaryDirectory() as folder:
         list(write_scenes(Path(folder) / "scenes", scenes, 0))
         source = Source(Path(folder) / "scenes" / "annotations.json")
         for name in BENCHMARKS:
-            timed = []
+            measured_turns = []
             for turn in range(-1, turns):  # the first one is for caches and kernels
                 out = Path(folder) / f"{name}-{turn}"
-                timed.append(_turn(lvlm, name, source, out, strategies, runner_first=turn % 2 == 0))
+                measured_turns.append(_turn(lvlm, name, source, out, strategies, runner_first=turn % 2 == 0))
                 progress(f"{name}, turn {turn + 1} of {turns}")
-            found.append(_overhead(name, timed[1:]))
-    return found
+            overheads.append(_overhead(name, measured_turns[1:]))
+    return overheads
 
 
-def table(found: Sequence[Overhead]) -> list[tuple[str, ...]]:
+def table(overheads: Sequence[Overhead]) -> list[tuple[str, ...]]:
     """Lay out the figures: medians, and the range in brackets."""
 
-    def told(values: Sequence[float]) -> str:
+    def spread(values: Sequence[float]) -> str:
         return f"{median(values):.4f} [{min(values):.4f}, {max(values):.4f}]"
 
     header = ("benchmark", "items", "generation, s", "runner / bare calls", "runner / its own calls")
-    lines = [(o.benchmark, str(o.items), f"{median(o.seconds):.2f}", told(o.ratios), told(o.outside)) for o in found]
+    lines = [
+        (o.benchmark, str(o.items), f"{median(o.seconds):.2f}", spread(o.ratios), spread(o.outside)) for o in overheads
+    ]
     return [header, *lines]
 
 
@@ -161,10 +163,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=TURNS, help="how often both are timed")
     options = parser.parse_args()
     lvlm = mmhall.load("embedded")
-    found = measure(
+    overheads = measure(
         lvlm, scenes=options.scenes, turns=options.turns, progress=lambda line: print(line, file=sys.stderr)
     )
-    for row in table(found):
+    for row in table(overheads):
         print("  ".join(f"{cell:<25}" for cell in row).rstrip())
     print(f"\nMedian and range of {options.turns} turns, batch {BATCH}, greedy, embedded model.")
     print(machine(lvlm.model.device.type))

@@ -149,36 +149,36 @@ def _variants(
     settings = Settings(max_new_tokens=new_tokens)
     config = settings.resolved(adapter.model)
     config.eos_token_id = None
-    asked = {**inputs, "generation_config": config}
-    shown = copy.deepcopy(config)
-    shown.update(output_attentions=True, return_dict_in_generate=True)
+    arguments = {**inputs, "generation_config": config}
+    with_attentions = copy.deepcopy(config)
+    with_attentions.update(output_attentions=True, return_dict_in_generate=True)
 
-    def asked_for(make: Callable[[], Session], streamer: BaseStreamer) -> None:
+    def decode_session(make: Callable[[], Session], streamer: BaseStreamer) -> None:
         run(Job(adapter, inputs, make(), config, [], streamer=streamer))
 
-    def chained(method: Strategy, streamer: BaseStreamer) -> None:
+    def decode_strategy(method: Strategy, streamer: BaseStreamer) -> None:
         recipe = Recipe(method.fitted(adapter), {}, settings, config)
         run(recipe.job(adapter, inputs, streamer=streamer))
 
-    wide = copy.deepcopy(config)
-    wide.update(num_beams=_WIDE, eos_token_id=[_VOCABULARY])  # it never ends
+    beam_config = copy.deepcopy(config)
+    beam_config.update(num_beams=_WIDE, eos_token_id=[_VOCABULARY])  # it never ends
 
-    def searched(method: Strategy, streamer: _Watch) -> None:
+    def decode_search(method: Strategy, streamer: _Watch) -> None:
         with torch.inference_mode():
             session = method.fitted(adapter).prepare(adapter, inputs)
-            main = source(adapter, inputs, session.ops, wide)
+            main = source(adapter, inputs, session.ops, beam_config)
             main.prepared.processors.append(streamer)
-            decode(Job(adapter, inputs, session, wide, []), main)
+            decode(Job(adapter, inputs, session, beam_config, []), main)
 
     return {
-        PLAIN: lambda streamer: own.generate(**asked, streamer=streamer),
-        EAGER: lambda streamer: eager.generate(**inputs, generation_config=shown, streamer=streamer),
-        **{name: partial(asked_for, make) for name, make in _sessions(adapter, inputs).items()},
-        **{str(method): partial(chained, method) for method in methods if method.beams == 1},
+        PLAIN: lambda streamer: own.generate(**arguments, streamer=streamer),
+        EAGER: lambda streamer: eager.generate(**inputs, generation_config=with_attentions, streamer=streamer),
+        **{name: partial(decode_session, make) for name, make in _sessions(adapter, inputs).items()},
+        **{str(method): partial(decode_strategy, method) for method in methods if method.beams == 1},
         BEAMS: lambda streamer: own.generate(
-            **inputs, generation_config=wide, logits_processor=LogitsProcessorList([streamer])
+            **inputs, generation_config=beam_config, logits_processor=LogitsProcessorList([streamer])
         ),
-        **{str(method): partial(searched, method) for method in methods if method.beams > 1},
+        **{str(method): partial(decode_search, method) for method in methods if method.beams > 1},
     }
 
 
@@ -373,14 +373,18 @@ def _peak(device: str, peaks: list[int]) -> Iterator[None]:
 
 
 def _cost(name: str, over: str, times: dict[str, list[tuple[float, float]]], peaks: dict[str, list[int]]) -> Cost:
-    own, plain = times[name], times[over]
+    variant, reference = times[name], times[over]
     return Cost(
         name=name,
         over=over,
-        first=tuple(mine[0] / theirs[0] for mine, theirs in zip(own, plain, strict=True)),
-        step=tuple(mine[1] / theirs[1] for mine, theirs in zip(own, plain, strict=True)),
+        first=tuple(
+            times_own[0] / times_reference[0] for times_own, times_reference in zip(variant, reference, strict=True)
+        ),
+        step=tuple(
+            times_own[1] / times_reference[1] for times_own, times_reference in zip(variant, reference, strict=True)
+        ),
         memory=statistics.median(peaks[name]) / statistics.median(peaks[over]) if peaks[over] else None,
-        seconds=(statistics.median(t[0] for t in own), statistics.median(t[1] for t in own)),
+        seconds=(statistics.median(t[0] for t in variant), statistics.median(t[1] for t in variant)),
     )
 
 

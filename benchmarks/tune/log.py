@@ -49,10 +49,12 @@ class TuningLog:
         """Return the answers kept under a key, else ask and keep them; also say whether they were kept."""
         if key in self._known:
             return self._known[key], True
-        found = ask()
+        scored_answers = ask()
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps([key, found.texts, [series.tolist() for series in found.counts]]) + "\n")
-        return found, False
+            file.write(
+                json.dumps([key, scored_answers.texts, [series.tolist() for series in scored_answers.counts]]) + "\n"
+            )
+        return scored_answers, False
 
     def _damage_error(self, error: Exception) -> DataError:
         return DataError(f"{self._path}: is damaged ({error}); delete it, and the search begins anew")

@@ -176,9 +176,9 @@ def _count_answer(benchmark: Benchmark, item: Item, text: str) -> tuple[float, .
 
 def _shares(sums: Sums) -> tuple[Array, Array, Array, Array]:
     """Return accuracy, precision, recall and F1; captions that name nothing have precision and F1 0."""
-    asked, right, named, absent, present, found, _ = sums
+    questions, right, named, absent, present, found_objects, _ = sums
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(named > 0, (named - absent) / named, 0.0)
-        recall = found / present
+        recall = found_objects / present
         f1 = np.where(precision + recall > 0, 2 * precision * recall / (precision + recall), 0.0)
-        return right / asked, precision, recall, f1
+        return right / questions, precision, recall, f1

@@ -106,13 +106,13 @@ class Tuned:
     @property
     def options(self) -> dict[str, Any]:
         """The options chosen, and those given that depend on the model; of several strategies as "vhr.layers"."""
-        asked, chosen = parts_of(self.asked), parts_of(self.chosen.method)
-        found = {}
-        for before, after in zip(asked, chosen, strict=True):
+        requested, chosen = parts_of(self.asked), parts_of(self.chosen.method)
+        chosen_options = {}
+        for before, after in zip(requested, chosen, strict=True):
             for option, rule in rules(type(after)).items():
                 if rule.by_model and (option in open_options(before) or getattr(before, option) is not None):
-                    found[f"{after.name}.{option}" if len(asked) > 1 else option] = getattr(after, option)
-        return found
+                    chosen_options[f"{after.name}.{option}" if len(requested) > 1 else option] = getattr(after, option)
+        return chosen_options
 
 
 def tune(
@@ -142,35 +142,35 @@ def tune(
     tries = tries_of(method)
     if lvlm.adapter.tuned:
         raise OptionError("tune", "model", lvlm.name, "loaded with tuned=False, so that its defaults are in force")
-    default, (searched, held) = method.fitted(lvlm.adapter), sheets
+    default, (searched, held_out) = method.fitted(lvlm.adapter), sheets
 
-    def answered(sheet: Sheet, one: Strategy) -> Scored:
+    def answered(sheet: Sheet, candidate: Strategy) -> Scored:
         if log is None:
-            return sheet.answered(lvlm, one, batch_size, progress)
-        key = f"{'searched' if sheet is searched else 'held'} {one}"
-        found, kept = log.scored(key, lambda: sheet.answered(lvlm, one, batch_size, progress))
-        progress(len(sheet) if kept else 0)
-        return found
+            return sheet.answered(lvlm, candidate, batch_size, progress)
+        key = f"{'searched' if sheet is searched else 'held'} {candidate}"
+        scored, stored = log.scored(key, lambda: sheet.answered(lvlm, candidate, batch_size, progress))
+        progress(len(sheet) if stored else 0)
+        return scored
 
-    greedy, unseen = (answered(sheet, strategy("greedy")) for sheet in sheets)
-    trials = _Trials(searched, default, greedy, lambda one: answered(searched, one), progress)
+    greedy, greedy_held_out = (answered(sheet, strategy("greedy")) for sheet in sheets)
+    trials = _Trials(searched, default, greedy, lambda candidate: answered(searched, candidate), progress)
     _search(default, tries, trials.objective_of)
     candidates = _compare_candidates(searched, trials.tried, greedy, tries)
     chosen = choose(candidates, searched.figures(greedy, greedy).objective)
-    judged, usual = (answered(held, one) for one in (chosen.method, default))
+    judged, default_answers = (answered(held_out, candidate) for candidate in (chosen.method, default))
     return Tuned(
         asked=method,
         origin=method.origins(lvlm.adapter),
         searched=searched,
-        held=held,
-        greedy=(searched.figures(greedy, greedy), held.figures(unseen, unseen)),
+        held=held_out,
+        greedy=(searched.figures(greedy, greedy), held_out.figures(greedy_held_out, greedy_held_out)),
         tried=candidates,
         failed=trials.failed,
         chosen=chosen,
-        judged=held.figures(judged, unseen),
-        default=held.figures(usual, unseen),
-        over_greedy=held.gain(judged, unseen),
-        over_default=held.gain(judged, usual),
+        judged=held_out.figures(judged, greedy_held_out),
+        default=held_out.figures(default_answers, greedy_held_out),
+        over_greedy=held_out.gain(judged, greedy_held_out),
+        over_default=held_out.gain(judged, default_answers),
     )
 
 
@@ -230,21 +230,21 @@ class _Trials:
         self.tried: dict[Strategy, Scored] = {}
         self.failed: dict[Strategy, str] = {}
 
-    def objective_of(self, one: Strategy) -> float:
+    def objective_of(self, method: Strategy) -> float:
         """Return a strategy's objective; the worst of all where it cannot be decoded with."""
-        if one in self.tried or one in self.failed:
+        if method in self.tried or method in self.failed:
             self._progress(len(self._sheet))
         else:
-            self._try(one)
-        return self._sheet.figures(self.tried[one], self._greedy).objective if one in self.tried else -math.inf
+            self._try(method)
+        return self._sheet.figures(self.tried[method], self._greedy).objective if method in self.tried else -math.inf
 
-    def _try(self, one: Strategy) -> None:
+    def _try(self, method: Strategy) -> None:
         try:
-            self.tried[one] = self._ask(one)
+            self.tried[method] = self._ask(method)
         except GenerationError as error:
-            if one == self._default:
+            if method == self._default:
                 raise
-            self.failed[one] = str(error)
+            self.failed[method] = str(error)
 
 
 def _search(start: Strategy, tries: Mapping[Key, tuple[Any, ...]], objective_of: Callable[[Strategy], float]) -> None:
@@ -275,8 +275,8 @@ def _compare_candidates(
     default = next(iter(tried))
 
     def moves(method: Strategy) -> int:
-        own, usual = parts_of(method), parts_of(default)
-        return sum(getattr(own[n], option) != getattr(usual[n], option) for n, option in tries)
+        parts, default_parts = parts_of(method), parts_of(default)
+        return sum(getattr(parts[n], option) != getattr(default_parts[n], option) for n, option in tries)
 
     return tuple(Candidate(m, moves(m), figures[m], sheet.gain(best, scored)) for m, scored in tried.items())
 

@@ -230,7 +230,7 @@ def _found(
     for benchmark in asked:
         file, drawn = files.get(benchmark.name), benchmark.drawn and not data
         if not drawn and not (file or "").startswith(PREFIX):
-            Source(None if file is None else Path(file)).given(benchmark.name, benchmark.reads)
+            Source(None if file is None else Path(file)).data_path(benchmark.name, benchmark.reads)
     for folder in folders.values():
         if not Path(folder).is_dir():
             raise DataError(f"{folder}: no such folder; give the folder of the pictures with --images")
@@ -246,11 +246,11 @@ def _sources(
 ) -> list[tuple[Benchmark, Source]]:
     """Say where each benchmark's data is; scenes are drawn for those that can do with them and were given none."""
     from mmhall.benchmarks.base import Source
-    from mmhall.benchmarks.data.hub import given
+    from mmhall.benchmarks.data.hub import data_path
 
     scenes = drawn() if all(file is None for file, _ in found) and any(one.drawn for one in asked) else None
     return [
-        (one, Source(scenes if file is None else given(file, one.name), images, limit, seed))
+        (one, Source(scenes if file is None else data_path(file, one.name), images, limit, seed))
         for one, (file, images) in zip(asked, found, strict=True)
     ]
 

@@ -28,7 +28,7 @@ def score(
 
     from mmhall.benchmarks import benchmark as make_benchmark
     from mmhall.benchmarks.base import Source
-    from mmhall.benchmarks.data.hub import given
+    from mmhall.benchmarks.data.hub import data_path
     from mmhall.benchmarks.report.table import as_data, remarks, sections
     from mmhall.benchmarks.run.scoring import score as scored
     from mmhall.cli.report import print_sections
@@ -41,7 +41,7 @@ def score(
             raise OptionError("score", "rule", rule, f"left out where the benchmark says it: {benchmark}")
         made = replace(made, rule=rule)
     _check_there(answers, data)
-    found = scored(made, Source(given(str(data), made.name), seed=seed), answers)
+    found = scored(made, Source(data_path(str(data), made.name), seed=seed), answers)
     evaluated = [(found.part, found.evaluation)]
     if as_json:
         files = sorted(answers.glob("*.txt")) if answers.is_dir() else [answers]

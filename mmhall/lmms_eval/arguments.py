@@ -49,15 +49,15 @@ def split_arguments(text: str) -> dict[str, str]:
     Raises:
         OptionError: A piece is not written like that, or a name is given twice.
     """
-    given: dict[str, str] = {}
+    arguments: dict[str, str] = {}
     for piece in filter(str.strip, split(text, ",")):
         name, equals, value = (part.strip() for part in piece.partition("="))
         if not (name and equals):
             raise OptionError(OWNER, "model_args", piece, 'written as "pretrained=embedded,strategy=vcd,alpha=1.0"')
-        if name in given:
+        if name in arguments:
             raise OptionError(OWNER, "model_args", text, f"without a second {name}")
-        given[name] = _strip_quotes(value)
-    return given
+        arguments[name] = _strip_quotes(value)
+    return arguments
 
 
 def make_arguments(given: Mapping[str, Any]) -> Arguments:
@@ -71,18 +71,18 @@ def make_arguments(given: Mapping[str, Any]) -> Arguments:
         OptionError: A value is out of range or of the wrong type.
         CompositionError: These strategies cannot be combined.
     """
-    own = {name: given[name] for name in (*_TEXTS, *_COUNTS) if given.get(name) is not None}
+    arguments = {name: given[name] for name in (*_TEXTS, *_COUNTS) if given.get(name) is not None}
     rest = {name: v for name, v in given.items() if name not in _NAMES and not name.startswith(_PROCESSOR)}
     for name in _TEXTS:
-        if name in own and not (isinstance(own[name], str) and own[name]):
-            raise OptionError(OWNER, name, own[name], "a text")
+        if name in arguments and not (isinstance(arguments[name], str) and arguments[name]):
+            raise OptionError(OWNER, name, arguments[name], "a text")
     for name in _COUNTS:
-        if name in own:
-            own[name] = _count(name, own[name])
-    if own.get("tuned") == "none":
-        own["tuned"] = False
-    method = _strategy(own.get("strategy", "greedy"), rest)
-    return Arguments(**{**own, **_loading(given), "strategy": method})
+        if name in arguments:
+            arguments[name] = _count(name, arguments[name])
+    if arguments.get("tuned") == "none":
+        arguments["tuned"] = False
+    method = _strategy(arguments.get("strategy", "greedy"), rest)
+    return Arguments(**{**arguments, **_loading(given), "strategy": method})
 
 
 def _loading(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,10 +109,10 @@ def format_strategy(method: Strategy) -> str:
 def _strategy(spec: str, given: Mapping[str, Any]) -> Strategy:
     parts = [strategy(part) for part in split(spec)]
     alone = len(parts) == 1
-    known = {f"{'' if alone else part.name + '.'}{name}" for part in parts for name in part.options()}
+    names = {f"{'' if alone else part.name + '.'}{name}" for part in parts for name in part.options()}
     for name in given:
-        if name not in known:
-            raise UnknownNameError("model argument", name, {*_NAMES, *known})
+        if name not in names:
+            raise UnknownNameError("model argument", name, {*_NAMES, *names})
     built = []
     for part in parts:
         prefix, rule = "" if alone else f"{part.name}.", rules(type(part))

@@ -99,9 +99,9 @@ class Mmhall(lmms):
         Raises:
             MmhallError: See `__init__`.
         """
-        given = split_arguments(arg_string) if isinstance(arg_string, str) else dict(arg_string)
+        arguments = split_arguments(arg_string) if isinstance(arg_string, str) else dict(arg_string)
         flags = {name: value for name, value in (additional_config or {}).items() if name in ("batch_size", "device")}
-        return cls(**{**flags, **given})
+        return cls(**{**flags, **arguments})
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """Answer each request.
@@ -113,17 +113,17 @@ class Mmhall(lmms):
         times: Counter[int] = Counter()
         jobs = []
         for request in requests:
-            prompt, asked, visuals, document, task, split = request.args
+            prompt, task_settings, visuals, document, task, split = request.args
             seed = (self._seed + times[id(request)]) % 2**63  # --repeats sends the same request several times
             times[id(request)] += 1
-            settings = settings_of(asked, self.arguments.max_new_tokens, seed)
+            settings = settings_of(task_settings, self.arguments.max_new_tokens, seed)
             jobs.append(_Job(prompt, visuals, document, task, split, settings))
-        found: dict[int, GenerationResult] = {}
+        results: dict[int, GenerationResult] = {}
         with tqdm(total=len(jobs), desc="Answering", disable=self.rank != 0) as bar:
             for positions in batches([repr(job.settings) for job in jobs], self.batch_size):
-                found.update(zip(positions, self._answer([jobs[position] for position in positions]), strict=True))
+                results.update(zip(positions, self._answer([jobs[position] for position in positions]), strict=True))
                 bar.update(len(positions))
-        return [found[position] for position in range(len(jobs))]
+        return [results[position] for position in range(len(jobs))]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Refuse: strategies act where an answer is written, and lmms-eval 0.7.3 turns scores into text.
@@ -153,15 +153,15 @@ class Mmhall(lmms):
     def _answer(self, jobs: list[_Job]) -> list[GenerationResult]:
         """Answer requests with equal settings; those with pictures apart from those without."""
         pictures = [self._pictures(job) for job in jobs]
-        found: dict[int, GenerationResult] = {}
+        results: dict[int, GenerationResult] = {}
         for group in batches([not own for own in pictures], len(jobs)):
             pairs = [(pictures[index] or None, self._prompt(jobs[index], pictures[index])) for index in group]
             with _name_documents([jobs[index] for index in group]):
                 answers = self._lvlm.generate_batch(pairs, self.arguments.strategy, **jobs[0].settings)
             for index, answer in zip(group, answers, strict=True):
                 tokens = TokenCounts(answer.usage.prompt_tokens, answer.usage.new_tokens)
-                found[index] = GenerationResult(answer.text, tokens)
-        return [found[index] for index in range(len(jobs))]
+                results[index] = GenerationResult(answer.text, tokens)
+        return [results[index] for index in range(len(jobs))]
 
     def _prompt(self, job: _Job, pictures: tuple[Image.Image, ...]) -> str | Conversation:
         """Put pictures where the task's text marks them, or before it, with a warning if it marks other places."""
@@ -197,16 +197,16 @@ def _name_documents(jobs: Sequence[_Job]) -> Iterator[None]:
         raise
 
 
-def _device(asked: str | None, here: PartialState) -> str | None:
+def _device(requested: str | None, here: PartialState) -> str | None:
     """Give each of several processes its own device.
 
     Raises:
         OptionError: One of several processes' devices was named for all of them.
     """
     if here.num_processes == 1:
-        return asked
-    if asked is not None and asked != here.device.type:
-        raise OptionError(OWNER, "device", asked, f"left out with {here.num_processes} processes: each has its own")
+        return requested
+    if requested is not None and requested != here.device.type:
+        raise OptionError(OWNER, "device", requested, f"left out with {here.num_processes} processes: each has its own")
     return str(here.device)
 
 

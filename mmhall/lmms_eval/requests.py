@@ -22,7 +22,7 @@ _STOPS = ("until", "stop_sequences", "stop")
 _READ = {*_PASSED_ON, *_SAMPLING, *_LENGTHS, *_STOPS, "do_sample", "num_beams", "seed"}
 
 
-def settings_of(asked: Mapping[str, Any], max_new_tokens: int | None = None, seed: int = 0) -> dict[str, Any]:
+def settings_of(task_settings: Mapping[str, Any], max_new_tokens: int | None = None, seed: int = 0) -> dict[str, Any]:
     r"""Turn a task's `generation_kwargs` into generation settings.
 
     Temperature 0 and top_p 0 mean greedy, whatever `do_sample` says; without `do_sample`, a temperature above 0 means
@@ -35,29 +35,29 @@ def settings_of(asked: Mapping[str, Any], max_new_tokens: int | None = None, see
     {'max_new_tokens': 8, 'stop_strings': ('Q:',), 'do_sample': True, 'seed': 3, 'temperature': 0.7}
 
     Args:
-        asked: As the task has it; null values count as left out.
+        task_settings: As the task has it; null values count as left out.
         max_new_tokens: Goes before the task's.
         seed: Of sampling, where the task names none.
     """
-    given = {name: value for name, value in asked.items() if value is not None}
-    length = max_new_tokens or next((given[name] for name in _LENGTHS if name in given), MAX_NEW_TOKENS)
+    options = {name: value for name, value in task_settings.items() if value is not None}
+    length = max_new_tokens or next((options[name] for name in _LENGTHS if name in options), MAX_NEW_TOKENS)
     settings: dict[str, Any] = {"max_new_tokens": length}
-    stops = _stop_strings(given)
+    stops = _stop_strings(options)
     if stops:
         settings["stop_strings"] = stops
-    if given.get("num_beams", 1) != 1:
-        settings["num_beams"] = given["num_beams"]
-    settings |= {name: given[name] for name in _PASSED_ON if name in given}
-    temperature = given.get("temperature")
-    if given.get("do_sample", bool(temperature)) and temperature != 0 and given.get("top_p") != 0:
-        settings |= {"do_sample": True, "seed": given.get("seed", seed)}
-        settings |= {name: given[name] for name in _SAMPLING if name in given}
+    if options.get("num_beams", 1) != 1:
+        settings["num_beams"] = options["num_beams"]
+    settings |= {name: options[name] for name in _PASSED_ON if name in options}
+    temperature = options.get("temperature")
+    if options.get("do_sample", bool(temperature)) and temperature != 0 and options.get("top_p") != 0:
+        settings |= {"do_sample": True, "seed": options.get("seed", seed)}
+        settings |= {name: options[name] for name in _SAMPLING if name in options}
     return settings
 
 
-def ignored_settings(asked: Mapping[str, Any]) -> list[str]:
+def ignored_settings(task_settings: Mapping[str, Any]) -> list[str]:
     """Name the `generation_kwargs` that `settings_of` has no use for."""
-    return sorted(name for name, value in asked.items() if name not in _READ and value is not None)
+    return sorted(name for name, value in task_settings.items() if name not in _READ and value is not None)
 
 
 def pictures_of(visuals: Any) -> tuple[Image.Image, ...]:
@@ -119,7 +119,7 @@ def batches(keys: Sequence[Hashable], size: int) -> Iterator[list[int]]:
         yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
 
-def _stop_strings(given: Mapping[str, Any]) -> tuple[str, ...]:
-    named = [given[name] for name in _STOPS if name in given]
+def _stop_strings(options: Mapping[str, Any]) -> tuple[str, ...]:
+    named = [options[name] for name in _STOPS if name in options]
     stops = [stop for stop in named for stop in ([stop] if isinstance(stop, str) else stop)]
     return tuple(dict.fromkeys(stop for stop in stops if stop and stop != "\n\n"))

@@ -48,8 +48,8 @@ def writer_for(path: Path, *, force: bool = False) -> Callable[[Records, Path, M
         OptionError: Its ending says no format.
         RunError: It exists, or there is no such folder.
     """
-    found = _WRITERS.get(path.suffix.lower())
-    if found is None:
+    write = _WRITERS.get(path.suffix.lower())
+    if write is None:
         raise OptionError("export", "to", str(path), f"a file whose name ends in {', '.join(_WRITERS)}")
     try:
         if path.is_dir():
@@ -60,7 +60,7 @@ def writer_for(path: Path, *, force: bool = False) -> Callable[[Records, Path, M
             raise RunError(f"{path}: its folder does not exist; make it first")
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be written: {error}") from error
-    return found
+    return write
 
 
 def escape_formula(cell: Any) -> Any:
@@ -111,11 +111,11 @@ def _kinds(records: Records, columns: Mapping[str, type]) -> dict[str, type]:
     return kinds
 
 
-def _wider(known: type | None, found: type) -> type:
-    found = int if found is bool else found
-    if known in (None, found):
-        return found
-    return float if {known, found} == {int, float} else str
+def _wider(current: type | None, new: type) -> type:
+    new = int if new is bool else new
+    if current in (None, new):
+        return new
+    return float if {current, new} == {int, float} else str
 
 
 def _flat(value: Any) -> Any:

@@ -77,18 +77,18 @@ def read_answers(path: Path) -> list[ImportedAnswer]:
     Raises:
         DataError: It cannot be read, is of another kind or torn, or a record lacks its id and question, or text.
     """
-    what = "a file of answers, as JSON Lines, a JSON array, or a table (.csv, .tsv)"
+    expected = "a file of answers, as JSON Lines, a JSON array, or a table (.csv, .tsv)"
     reason = files.no_file(path)
     if reason not in (None, "is a folder"):
-        raise DataError(f"{path}: {reason}; give {what}")
+        raise DataError(f"{path}: {reason}; give {expected}")
     tables = sorted(path.glob("*.txt")) if reason is not None else [path] if path.suffix == ".txt" else []
     rows: list[tuple[str, Any]] = [row for table in tables for row in _lines_of_table(table)]
-    rows = rows or (_rows_of_table(path, what) if path.suffix.lower() in _TABLES else entries(path, what))
+    rows = rows or (_rows_of_table(path, expected) if path.suffix.lower() in _TABLES else entries(path, expected))
     names = _answer_fields([fields for _, fields in rows if isinstance(fields, dict)])
-    given = [_make_answer(fields, where, names) for where, fields in rows]
-    if not given:
+    answers = [_make_answer(fields, where, names) for where, fields in rows]
+    if not answers:
         raise DataError(f"{path}: holds no answers; give JSON Lines or a JSON array of records such as {_LIKE}")
-    return given
+    return answers
 
 
 def _lines_of_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -114,14 +114,14 @@ def _lines_of_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path}, line {number}", fields
 
 
-def _rows_of_table(path: Path, what: str) -> list[tuple[str, Any]]:
+def _rows_of_table(path: Path, expected: str) -> list[tuple[str, Any]]:
     """Return the rows of a table by the fields that its first line names; an empty cell is an empty answer or none.
 
     Raises:
         DataError: The file cannot be read, the first line names a field twice, or a row has other cells than it.
     """
     rows_read: list[tuple[str, Any]] = []
-    with io.StringIO(_read_text(path, what), newline="") as file:
+    with io.StringIO(_read_text(path, expected), newline="") as file:
         first = file.readline()
         file.seek(0)
         mark = next((mark for mark in "\t;" if mark in first and "," not in first), ",")
@@ -141,7 +141,7 @@ def _rows_of_table(path: Path, what: str) -> list[tuple[str, Any]]:
                     (where, {n: _normalize_cell(n, cell) for n, cell in row.items() if cell or n in TEXTS})
                 )
         except csv.Error as error:
-            raise DataError(f"{path}: is no table ({error}); give {what}") from error
+            raise DataError(f"{path}: is no table ({error}); give {expected}") from error
     return rows_read
 
 
@@ -151,22 +151,22 @@ def _normalize_cell(name: str, cell: str) -> str:
     return whole[1] if whole else cell
 
 
-def describe_answers(given: Sequence[ImportedAnswer]) -> str:
+def describe_answers(answers: Sequence[ImportedAnswer]) -> str:
     """Say what some answers look like: how many there are, and the fields of the first."""
-    return describe_data([given[0].fields] * len(given))
+    return describe_data([answers[0].fields] * len(answers))
 
 
-def entries(path: Path, what: str) -> list[tuple[str, Any]]:
+def entries(path: Path, expected: str) -> list[tuple[str, Any]]:
     """Return the records of JSON Lines, of a JSON array, or of JSON objects one after the other, with where they stand.
 
     Args:
         path: The file.
-        what: What to give instead of a file that is none, in words.
+        expected: What to give instead of a file that is none, in words.
 
     Raises:
         DataError: It cannot be read, or a record is no JSON.
     """
-    text = _read_text(path, what)
+    text = _read_text(path, expected)
     if text.lstrip().startswith("["):
         try:
             return [(f"{path}, record {i}", entry) for i, entry in enumerate(json.loads(text), start=1)]
@@ -175,7 +175,7 @@ def entries(path: Path, what: str) -> list[tuple[str, Any]]:
     return [(f"{path}, line {line}", value) for line, value in values(text, str(path))]
 
 
-def _read_text(path: Path, what: str) -> str:
+def _read_text(path: Path, expected: str) -> str:
     """Read a text file.
 
     Raises:
@@ -184,15 +184,15 @@ def _read_text(path: Path, what: str) -> str:
     try:
         return files.read_text(path)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; give {what}") from error
+        raise DataError(f"{path}: does not exist; give {expected}") from error
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read: {error.strerror}; it is {describe_file(path)}, give {what}"
+            f"{path}: cannot be read: {error.strerror}; it is {describe_file(path)}, give {expected}"
         ) from error
     except ValueError as error:
         kind = describe_file(path)
         but = "" if kind == NO_TEXT else f" but {kind}"
-        raise DataError(f"{path}: is not UTF-8 text{but}; give {what}") from error
+        raise DataError(f"{path}: is not UTF-8 text{but}; give {expected}") from error
 
 
 def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
@@ -239,10 +239,10 @@ def _make_answer(fields: Any, where: str, names: Sequence[str]) -> ImportedAnswe
     if not isinstance(fields, dict):
         raise DataError(f"{where}: must be an object such as {_LIKE}, got {fields!r:.60}")
     doc = fields["doc"] if isinstance(fields.get("doc"), dict) else {}
-    known = {**doc, **fields}
-    own_ids = {name: _id(known[name], f"{where}: {name}") for name in IDS if known.get(name) is not None}
+    all_fields = {**doc, **fields}
+    own_ids = {name: _id(all_fields[name], f"{where}: {name}") for name in IDS if all_fields.get(name) is not None}
     ids = {name: value for name, value in own_ids.items() if value is not None}
-    questions = tuple(known[name] for name in QUESTIONS if isinstance(known.get(name), str))
+    questions = tuple(all_fields[name] for name in QUESTIONS if isinstance(all_fields.get(name), str))
     if not ids and not questions:
         raise DataError(
             f"{where}: does not say what it answers: it has the fields {', '.join(map(str, fields)) or 'of none'}; "
@@ -258,29 +258,29 @@ def _make_answer(fields: Any, where: str, names: Sequence[str]) -> ImportedAnswe
         where,
         ids,
         questions,
-        _text_field(known, "category"),
+        _text_field(all_fields, "category"),
         {name: text for name, text in texts.items() if text is not None},
         _text_field(fields, "benchmark"),
         _text_field(fields, "strategy"),
-        known,
+        all_fields,
     )
 
 
-def _id(value: Any, what: str) -> str | None:
+def _id(value: Any, label: str) -> str | None:
     """Return an id as text; None where a field such as `image` holds something else, as sample logs have it."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a column of numbers that lacks one is written so
     if isinstance(value, int | str) and not isinstance(value, bool):
         return str(value)
-    if what.rpartition(" ")[2] in PICTURES:
+    if label.rpartition(" ")[2] in PICTURES:
         return None
-    raise DataError(f"{what} must be a number or text, got {value!r:.60}")
+    raise DataError(f"{label} must be a number or text, got {value!r:.60}")
 
 
-def _text(value: Any, what: str) -> str | None:
+def _text(value: Any, label: str) -> str | None:
     """Return an answer's text; None: there is none."""
     if not _is_text(value):
-        raise DataError(f"{what} must be one text, got {_unwrap(value)!r:.60}")
+        raise DataError(f"{label} must be one text, got {_unwrap(value)!r:.60}")
     text = _unwrap(value)
     return text if isinstance(text, str) else None
 

@@ -74,12 +74,12 @@ class Judgements:
         Store.open(folder).close()
         return cls(folder / FILE)
 
-    def add(self, judge: str, told: Mapping[str, Any], judgements: Iterable[Judgement]) -> None:
+    def add(self, judge: str, facts: Mapping[str, Any], judgements: Iterable[Judgement]) -> None:
         """Commit what a judge said; a reply that is there stays, a failure gives way.
 
         Args:
             judge: Its name.
-            told: What must be known of it, such as model and template; anything JSON can write.
+            facts: What must be known of it, such as model and template; anything JSON can write.
             judgements: What it said.
 
         Raises:
@@ -88,46 +88,46 @@ class Judgements:
         with self._writing() as connection, connection:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
-            connection.execute("insert or ignore into judges values (?, ?)", (judge, json.dumps(told)))
-            (known,) = connection.execute("select told from judges where judge = ?", (judge,)).fetchone()
-            self._compare(judge, json.loads(known), told)
+            connection.execute("insert or ignore into judges values (?, ?)", (judge, json.dumps(facts)))
+            (stored,) = connection.execute("select told from judges where judge = ?", (judge,)).fetchone()
+            self._compare(judge, json.loads(stored), facts)
             connection.executemany(_ADD, [astuple(judgement) for judgement in judgements])
 
-    def check(self, judge: str, told: Mapping[str, Any]) -> None:
+    def check(self, judge: str, facts: Mapping[str, Any]) -> None:
         """Refuse a judge that was another one before.
 
         Args:
             judge: Its name.
-            told: What must be known of it.
+            facts: What must be known of it.
 
         Raises:
             RunError: Another judge has this name.
         """
-        known = self.judges().get(judge)
-        if known is not None:
-            self._compare(judge, known, told)
+        stored = self.judges().get(judge)
+        if stored is not None:
+            self._compare(judge, stored, facts)
 
-    def _compare(self, judge: str, known: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    def _compare(self, judge: str, stored: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         """Refuse what differs; what only the old one tells, such as an address, does not count."""
-        if any(differences(known, json.loads(json.dumps(told)))):
+        if any(differences(stored, json.loads(json.dumps(facts)))):
             raise RunError(
-                f"{self.path}: judge {judge!r} was {json.dumps(known)}, now {json.dumps(told)}; give it another name"
+                f"{self.path}: judge {judge!r} was {json.dumps(stored)}, now {json.dumps(facts)}; give it another name"
             )
 
     def all(self, benchmark: str) -> list[Judgement]:
         """Return what is known of a benchmark's answers, in the order it was said."""
-        asked = f"select {_COLUMNS} from judgements where benchmark = ? order by number"
-        return [Judgement(*values) for values in self._read("judgements", asked, (benchmark,))]
+        query = f"select {_COLUMNS} from judgements where benchmark = ? order by number"
+        return [Judgement(*values) for values in self._read("judgements", query, (benchmark,))]
 
     def judges(self) -> dict[str, Any]:
         """Return what is known of each judge, by name."""
-        return {judge: json.loads(told) for judge, told in self._read("judges", "select judge, told from judges")}
+        return {judge: json.loads(facts) for judge, facts in self._read("judges", "select judge, told from judges")}
 
-    def _read(self, table: str, asked: str, values: Sequence[Any] = ()) -> list[Any]:
+    def _read(self, table: str, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of a query, none where nothing was judged yet; the folder may be read-only."""
         with closing(Store.open(self.path.parent)) as store:
-            there = store.read("select 1 from sqlite_master where name = ?", (table,))
-            return store.read(asked, values) if there else []
+            exists = store.read("select 1 from sqlite_master where name = ?", (table,))
+            return store.read(query, values) if exists else []
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -147,10 +147,10 @@ def with_judgements(rows: Sequence[Row], judgements: Sequence[Judgement]) -> lis
         rows: The benchmark's answers.
         judgements: In the order they were said.
     """
-    said = [j for j in judgements if j.reply is not None]
-    if not said:
+    replied = [j for j in judgements if j.reply is not None]
+    if not replied:
         return list(rows)
-    latest = {(j.item, j.strategy): j for j in said if j.judge == said[-1].judge}
+    latest = {(j.item, j.strategy): j for j in replied if j.judge == replied[-1].judge}
     answered = [row for row in rows if row.error is None]
     unjudged = {r.item for r in answered if _of(r, latest) is None}
     return [row if row.item in unjudged else _with(row, _of(row, latest)) for row in rows]
@@ -164,5 +164,5 @@ def _of(row: Row, judgements: Mapping[tuple[str, str], Judgement]) -> Judgement 
 def _with(row: Row, judgement: Judgement | None) -> Row:
     if judgement is None:
         return row
-    told = {"judge": judgement.judge, "reply": judgement.reply}
-    return replace(row, extra={**(row.extra or {}), "judgement": told})
+    record = {"judge": judgement.judge, "reply": judgement.reply}
+    return replace(row, extra={**(row.extra or {}), "judgement": record})

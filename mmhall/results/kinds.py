@@ -38,7 +38,7 @@ def describe_file(path: Path) -> str:
             return f"a folder that holds {_join_names(names)}" if names else "an empty folder"
         with path.open("rb") as file:
             start = file.read(4096)
-        kind = next((what for mark, what in _STARTS.items() if start.startswith(mark)), None)
+        kind = next((description for mark, description in _STARTS.items() if start.startswith(mark)), None)
         text = files.encoding(path)
         if kind is not None or (b"\0" in start and text != "utf-16"):
             return kind or "a binary file"

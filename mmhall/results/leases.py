@@ -131,15 +131,15 @@ class Leases:
     def drop(self, batch: int) -> None:
         """Give a batch back undone."""
         with self._store.writing() as connection:
-            given = "update leases set worker = null where benchmark = ? and batch = ?"
-            connection.execute(given, (self._benchmark, batch))
+            release = "update leases set worker = null where benchmark = ? and batch = ?"
+            connection.execute(release, (self._benchmark, batch))
         self._held.discard(batch)
 
     def renew(self) -> None:
         """Say that this process still works on what it holds."""
         with self._store.writing() as connection:
-            told = "update leases set renewed = ? where benchmark = ? and worker = ? and finished = 0"
-            connection.execute(told, (time.time(), self._benchmark, self.worker))
+            renewal = "update leases set renewed = ? where benchmark = ? and worker = ? and finished = 0"
+            connection.execute(renewal, (time.time(), self._benchmark, self.worker))
 
     def finish(self, batch: int) -> None:
         """Say that a batch is done."""

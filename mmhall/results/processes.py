@@ -44,16 +44,16 @@ def is_alive_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
         return bool(last_error() == _DENIED)
     code = ctypes.c_ulong()
     try:
-        told = kernel.GetExitCodeProcess(ctypes.c_void_p(handle), ctypes.byref(code))
+        queried = kernel.GetExitCodeProcess(ctypes.c_void_p(handle), ctypes.byref(code))
     finally:
         kernel.CloseHandle(ctypes.c_void_p(handle))
-    return not told or code.value == _RUNNING
+    return not queried or code.value == _RUNNING
 
 
 def started(number: int) -> str:
     """Return when a process was started, in the system's own ticks; "" if there is none or nobody can tell."""
     try:
-        told = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
-    return "" if told[0] == "Z" else told[19]
+    return "" if fields[0] == "Z" else fields[19]

@@ -71,16 +71,16 @@ class Separation:
     def _between(self, values: Array) -> Iterator[tuple[Labels, Array]]:
         """Count the pairs that positives of some pictures win against others of each, (n,) and (n, pictures)."""
         other = ~self._positive
-        theirs, where = values[other][None], self._pictures[other]
+        other_values, where = values[other][None], self._pictures[other]
         firsts = np.unique(self._pictures[self._positive])
         for start in range(0, len(firsts), _AT_ONCE):
             block = firsts[start : start + _AT_ONCE]
             won = np.zeros((len(block), self._resampler.pictures))
             for row, picture in enumerate(block):
-                own = self._positive & (self._pictures == picture)
-                mine = values[own][:, None]
-                met = self._strata[own][:, None] == self._strata[other][None]
-                credit = met * ((mine > theirs) + 0.5 * (mine == theirs))
+                in_picture = self._positive & (self._pictures == picture)
+                positive_values = values[in_picture][:, None]
+                met = self._strata[in_picture][:, None] == self._strata[other][None]
+                credit = met * ((positive_values > other_values) + 0.5 * (positive_values == other_values))
                 won[row] = np.bincount(where, credit.sum(axis=0), self._resampler.pictures)
             yield block, won
 
@@ -93,10 +93,10 @@ def pairs_won(values: Array, positive: Flags, strata: Labels) -> tuple[float, in
     won, pairs = 0.0, 0
     for stratum in np.unique(strata):
         inside = strata == stratum
-        own, others = values[inside & positive], values[inside & ~positive]
-        if len(own) and len(others):
-            won += float(mannwhitneyu(own, others, method="asymptotic").statistic)
-            pairs += len(own) * len(others)
+        positives, others = values[inside & positive], values[inside & ~positive]
+        if len(positives) and len(others):
+            won += float(mannwhitneyu(positives, others, method="asymptotic").statistic)
+            pairs += len(positives) * len(others)
     return won, pairs
 
 

@@ -131,13 +131,13 @@ class Resampler:
 
     def _exchanged(self, figure: Figure, counts: Sequence[Array], base: Sequence[Array]) -> Array:
         """Return the difference of a figure after exchanging strategy and baseline in random pictures, (draws,)."""
-        ours, theirs = [], []
-        for own, other in zip(counts, base, strict=True):
-            top, base_top = self._by_picture(own), self._by_picture(other)
+        strategy_sums, base_sums = [], []
+        for values, base_values in zip(counts, base, strict=True):
+            top, base_top = self._by_picture(values), self._by_picture(base_values)
             swapped = self._times(self._swaps, base_top - top)
-            ours.append(top.sum() + swapped)
-            theirs.append(base_top.sum() - swapped)
-        difference: Array = figure(*ours) - figure(*theirs)
+            strategy_sums.append(top.sum() + swapped)
+            base_sums.append(base_top.sum() - swapped)
+        difference: Array = figure(*strategy_sums) - figure(*base_sums)
         return difference
 
     @property

@@ -118,12 +118,12 @@ class Store:
             connection.execute("begin immediate")
             for table in _SCHEMA.split(";")[:-1]:
                 connection.execute(table)
-            known = store.setup()
-            differing = list(differences(known, json.loads(json.dumps(setup)))) if known else []
+            stored = store.setup()
+            differing = list(differences(stored, json.loads(json.dumps(setup)))) if stored else []
             if not differing:
-                wanted = {**setup, "version": _VERSION}
+                full_setup = {**setup, "version": _VERSION}
                 connection.executemany(
-                    "insert or ignore into setup values (?, ?)", [(k, json.dumps(v)) for k, v in wanted.items()]
+                    "insert or ignore into setup values (?, ?)", [(k, json.dumps(v)) for k, v in full_setup.items()]
                 )
                 connection.executemany("insert or replace into notes values (?, ?)", list(notes.items()))
                 return store
@@ -138,10 +138,10 @@ class Store:
             RunError: The folder holds no run, or one that cannot be read.
         """
         try:
-            there = (folder / FILE).is_file()
+            exists = (folder / FILE).is_file()
         except OSError as error:
             raise RunError(f"{folder / FILE}: cannot be read: {error.strerror}") from error
-        if not there:
+        if not exists:
             raise RunError(f"{folder}: holds no run; give the --out folder of a `mmhall bench` command")
         store, begun = cls._open_checked(folder)
         if not begun:
@@ -222,12 +222,12 @@ class Store:
             raise RunError(f"{self.path}: is damaged ({problem}); get an intact copy, or start anew in another folder")
         if not tables:
             return False
-        known = self.setup() if {"setup", "answers"} <= tables else {}
-        if "version" not in known:
+        setup = self.setup() if {"setup", "answers"} <= tables else {}
+        if "version" not in setup:
             raise RunError(f"{self.path}: is an SQLite database, but no run of mmhall; choose another folder")
-        if known["version"] != _VERSION:
+        if setup["version"] != _VERSION:
             raise RunError(
-                f"{self.path}: was written by another version of mmhall (format {known['version']}, this one reads "
+                f"{self.path}: was written by another version of mmhall (format {setup['version']}, this one reads "
                 f"{_VERSION}); use that version, or start anew in another folder"
             )
         return True
@@ -235,8 +235,8 @@ class Store:
     def setup(self) -> dict[str, Any]:
         """Return the set-up the run was started with."""
         with self._sqlite_errors("read"):
-            held = self._connection.execute("select key, value from setup")
-            return {key: json.loads(without_home(value)) for key, value in held}  # earlier versions named the folder
+            pairs = self._connection.execute("select key, value from setup")
+            return {key: json.loads(without_home(value)) for key, value in pairs}  # earlier versions named the folder
 
     def notes(self) -> dict[str, str]:
         """Return what was noted."""
@@ -259,31 +259,31 @@ class Store:
                 f"select {', '.join(_COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
             ):
                 row = dict(zip(_COLUMNS, values, strict=True))
-                told = {key: _from_sqlite(row[key]) for key in _FREE}
-                yield Row(**{**row, **told, "extra": row["extra"] and json.loads(row["extra"])})
+                texts = {key: _from_sqlite(row[key]) for key in _FREE}
+                yield Row(**{**row, **texts, "extra": row["extra"] and json.loads(row["extra"])})
 
     def done(self, benchmark: str) -> set[tuple[str, str]]:
         """Return the (item, strategy) pairs that are answered; failures are not."""
-        asked = "select item, strategy from answers where benchmark = ? and error is null"
+        query = "select item, strategy from answers where benchmark = ? and error is null"
         with self._sqlite_errors("read"):
-            return set(self._connection.execute(asked, (benchmark,)))
+            return set(self._connection.execute(query, (benchmark,)))
 
     def done_in(self, benchmark: str, batch: int) -> set[tuple[str, str]]:
         """Return the (item, strategy) pairs of a batch that are answered."""
-        asked = "select item, strategy from answers where benchmark = ? and batch = ? and error is null"
-        return set(self.read(asked, (benchmark, batch)))
+        query = "select item, strategy from answers where benchmark = ? and batch = ? and error is null"
+        return set(self.read(query, (benchmark, batch)))
 
     def keep_items(self, benchmark: str, items: Mapping[str, Any]) -> None:
         """Keep a benchmark's items, by id, in order; anything JSON can write. The latest call wins."""
-        told = [(benchmark, item, json.dumps(content)) for item, content in items.items()]
+        records = [(benchmark, item, json.dumps(content)) for item, content in items.items()]
         with self._sqlite_errors("write"), self._connection:
-            self._connection.executemany(_KEEP, told)
+            self._connection.executemany(_KEEP, records)
 
     def items(self, benchmark: str) -> dict[str, Any]:
         """Return a benchmark's items by id, in the order they were kept."""
-        asked = "select item, content from items where benchmark = ? order by rowid"
+        query = "select item, content from items where benchmark = ? order by rowid"
         with self._sqlite_errors("read"):
-            return {item: json.loads(content) for item, content in self._connection.execute(asked, (benchmark,))}
+            return {item: json.loads(content) for item, content in self._connection.execute(query, (benchmark,))}
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of a query.
@@ -316,30 +316,30 @@ class Store:
             RunError: It is not there any more, or another one is.
         """
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError:
-            found = None
-        file = None if found is None else (found.st_dev, found.st_ino)
+            status = None
+        file = None if status is None else (status.st_dev, status.st_ino)
         if self._file is None:
             self._file = file
         elif file != self._file:
             raise RunError(f"{self.path}: was deleted or moved while the run was open; its answers are gone from here")
 
     @contextmanager
-    def _sqlite_errors(self, what: str) -> Iterator[None]:
+    def _sqlite_errors(self, action: str) -> Iterator[None]:
         self._check_unmoved()
         try:
             yield
         except sqlite3.Error as error:
-            intact = "; what was committed before is intact" if what == "write" else ""
-            raise RunError(f"{self.path}: cannot {what} the run: {error}{intact}") from error
+            intact = "; what was committed before is intact" if action == "write" else ""
+            raise RunError(f"{self.path}: cannot {action} the run: {error}{intact}") from error
 
 
 def _to_columns(row: Row) -> dict[str, Any]:
     """Return a row as it is written; an error may name the user's files."""
-    told = {**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)}
-    told["error"] = None if row.error is None else without_home(row.error)
-    return {**told, **{key: _to_sqlite(told[key]) for key in _FREE}}
+    columns = {**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)}
+    columns["error"] = None if row.error is None else without_home(row.error)
+    return {**columns, **{key: _to_sqlite(columns[key]) for key in _FREE}}
 
 
 def _to_sqlite(text: str | None) -> str | bytes | None:
@@ -349,9 +349,9 @@ def _to_sqlite(text: str | None) -> str | bytes | None:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _from_sqlite(held: str | bytes | None) -> str | None:
+def _from_sqlite(value: str | bytes | None) -> str | None:
     """Return the text that `_to_sqlite` was given."""
-    return held.decode("utf-8", "surrogatepass") if isinstance(held, bytes) else held
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:

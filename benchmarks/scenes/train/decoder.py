@@ -185,13 +185,13 @@ def _language_loss(model: LlavaForConditionalGeneration, rows: Rows, image: Tens
     ).last_hidden_state
     learned = labels != IGNORE
     logits = (hidden[learned] @ language.embed_tokens.weight.T).float()
-    wanted, weights = labels[learned], rows.weights.to(device())[learned]
-    losses = F.cross_entropy(logits, wanted, reduction="none")
-    right = (logits.argmax(-1) == wanted).float()
-    asked = weights > 1
+    targets, weights = labels[learned], rows.weights.to(device())[learned]
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    right = (logits.argmax(-1) == targets).float()
+    is_answer_word = weights > 1
     return (losses * weights).sum() / weights.sum(), {
         "tokens right": float(right.mean()),
-        "yes/no right": float(right[asked].mean()) if asked.any() else 0.0,
+        "yes/no right": float(right[is_answer_word].mean()) if is_answer_word.any() else 0.0,
     }
 
 
@@ -227,15 +227,15 @@ def _symbols(rng: random.Random, plan: Plan) -> Tensor:
         vector[others[0]] += (1 - belief) * 0.4
         vector[others[1]] += (1 - belief) * 0.2
         vector[place] += (1 - belief) * 0.4
-        kept = inside & (torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(rng.getrandbits(31))) > 0.12)
-        grid[kept] = vector
+        covered = inside & (torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(rng.getrandbits(31))) > 0.12)
+        grid[covered] = vector
     return grid.view(IMAGE_TOKENS, -1)
 
 
 def _add_noise(pixels: Tensor) -> Tensor:
     """Drown a picture in noise, as contrast branches do."""
-    kept = 0.05 + 0.75 * float(torch.rand(()))
-    noised: Tensor = kept**0.5 * pixels + (1 - kept) ** 0.5 * torch.randn_like(pixels)
+    share = 0.05 + 0.75 * float(torch.rand(()))
+    noised: Tensor = share**0.5 * pixels + (1 - share) ** 0.5 * torch.randn_like(pixels)
     return noised
 
 

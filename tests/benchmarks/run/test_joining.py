@@ -242,7 +242,7 @@ def test_one_question_for_all_pictures_says_no_place(coco):
     records = [{"image_id": i, **asked, "caption": "A dog."} for i in (901, 902)]
     with pytest.raises(DataError, match="none of its 2 answers is for an item of chair"):
         scored("chair", coco, records)
-    with pytest.raises(DataError, match=r"answers say no id, and the data asks only 'please describe .*; give each"):
+    with pytest.raises(DataError, match=r"answers have no id, and the data asks only 'please describe .*; give each"):
         scored("chair", coco, [{**asked, "caption": "A dog."} for _ in records])
 
 

@@ -131,7 +131,7 @@ class Chair(PictureBenchmark):
         self.check("lemmas", bool(self.lemmas) == uses_files, f"{expected} {condition}")
         self.check("tagger", self.tagger == "none" or self.rule == "wordnet", f"'none' {condition}")
 
-    def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
+    def complete_pictures(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
         """Add what reference captions name, and say by which vocabulary."""
         names = self._names(pictures.categories)
         remarks = [f"captions are read with {path}, SHA-256 {sha}..." for path, sha in self._files().items()]
@@ -294,7 +294,7 @@ class Chair(PictureBenchmark):
         """Return the beginning of a caption that counts, with blanks for a model's thoughts."""
         text = blank_thoughts(text)
         text = cut(text, self.words) if self.words else text
-        return finished(text) if self.drop_unfinished else text
+        return finished_part(text) if self.drop_unfinished else text
 
 
 class Cooccurrence:
@@ -348,10 +348,10 @@ def cut(text: str, words: int) -> str:
     return text if next_word is None else text[: next_word.start()].rstrip()
 
 
-def finished(text: str) -> str:
+def finished_part(text: str) -> str:
     """Return a text up to the end of its last finished sentence; "" if none is.
 
-    >>> finished('It is "a dog." There is a c')
+    >>> finished_part('It is "a dog." There is a c')
     'It is "a dog."'
     """
     ends = [m.end() for m in _END.finditer(text)]

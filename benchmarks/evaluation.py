@@ -10,7 +10,7 @@ import numpy as np
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
 from mmhall.benchmarks.rules.thoughts import is_thoughts_only
-from mmhall.results.statistics import Array, Difference, Estimate, Resampler, holm, mcnemar, turned
+from mmhall.results.statistics import Array, Difference, Estimate, Resampler, count_turns, holm, mcnemar
 from mmhall.results.store import Row
 
 
@@ -205,7 +205,7 @@ def _cell(
         )
         if difference is not None and metric.flag is not None:
             flags = [np.array([c[metric.flag] for c in each], bool) for each in (base_counted, counted)]
-            difference = replace(difference, exact=mcnemar(*flags), turned=turned(*flags))
+            difference = replace(difference, exact=mcnemar(*flags), turned=count_turns(*flags))
             if resampler.one_each and difference.exact is not None:
                 difference = replace(difference, p=difference.exact, test="exact McNemar")
     return Cell(benchmark.name, group, metric, strategy, resampler.estimate(over, under), difference)

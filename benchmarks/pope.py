@@ -111,7 +111,7 @@ class ObjectQuestions(PictureBenchmark):
         items = self.phrase([q for q in question_set.questions if q.picture in pictures], source.seed)
         return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, question_set.remarks)
 
-    def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
+    def complete_pictures(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
         """Say how many pictures are too crowded to be asked about."""
         left_out = len(crowded_pictures(pictures, self._recipe))
         remark = (

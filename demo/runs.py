@@ -150,7 +150,7 @@ def overview(run: Run) -> str:
     laid = sections(evaluated)
     return render(
         "runs.html",
-        setup=run.told,
+        setup=run.current_setup,
         parts=run.parts,
         answered=run.answered,
         expected=run.expected,

@@ -21,7 +21,7 @@ from mmhall.demo.setups import Setup, setup as checked
 from mmhall.demo.words import named, split_by_truth
 from mmhall.errors import DataError, MmhallError, PromptError
 from mmhall.models import as_flags
-from mmhall.results.export import safe
+from mmhall.results.export import escape_formula
 from mmhall.text import printable
 
 LONGEST = 20_000
@@ -180,7 +180,7 @@ def csv_text(setup: Setup, columns: Sequence[Column], present: Collection[str] |
     ]
     lines = csv.writer(file)
     lines.writerow(rows[0] if rows else [])
-    lines.writerows([safe(_utf8(cell)) for cell in row.values()] for row in rows)
+    lines.writerows([escape_formula(_utf8(cell)) for cell in row.values()] for row in rows)
     return file.getvalue()
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mmhall.benchmarks.data.coco_words import SYNONYMS
-from mmhall.benchmarks.data.vocabulary import Mention, mentions, ours
+from mmhall.benchmarks.data.vocabulary import Mention, mentions, own_vocabulary
 from mmhall.words import Word, placed_words
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def _placed(tokenizer: Any, token_ids: tuple[int, ...]) -> tuple[str, list[tuple
 
 def _mentions(text: str, present: Collection[str]) -> list[Mention]:
     """Find objects that a text does not deny: COCO's, and whatever else is known to be there."""
-    known = ours("", (*SYNONYMS, *sorted(set(present) - set(SYNONYMS))))
+    known = own_vocabulary("", (*SYNONYMS, *sorted(set(present) - set(SYNONYMS))))
     return [one for one in known.mentions(text) if not _DENIED.search(_CLAUSE.split(text[: one.start])[-1])]
 
 

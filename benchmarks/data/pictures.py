@@ -268,12 +268,14 @@ class PictureBenchmark(Benchmark):
     def material(self, source: Source) -> Material:
         """Read the pictures and make the items."""
         path = source.data_path(self.name, self.reads)
-        pictures, remarks = self.told(read_pictures(path, source.folder or path.parent, source.limit, source.pictures))
+        pictures, remarks = self.complete_pictures(
+            read_pictures(path, source.folder or path.parent, source.limit, source.pictures)
+        )
         items = self.items(pictures, source.seed)
         files = {i.picture: pictures[i.picture].path for i in items if i.picture is not None}
         return Material(tuple(items), files, (*pictures.remarks, *remarks))
 
-    def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
+    def complete_pictures(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
         """Return pictures with what else is known of them, and what a reader should know of that.
 
         Raises:

@@ -38,7 +38,7 @@ def _page_data(run: Run, evaluated: Evaluated) -> dict[str, Any]:
     """Return what the page shows of one run."""
     tables = sections(evaluated)
     return {
-        "setup": run.told,
+        "setup": run.current_setup,
         "parts": run.parts,
         "sections": tables,
         "costs": cost_lines(evaluated),

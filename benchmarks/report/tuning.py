@@ -19,13 +19,13 @@ def tried_lines(tuned: Tuned) -> list[tuple[str, ...]]:
     for candidate in tuned.tried:
         mark = "*" if candidate is tuned.chosen else ""
         name = str(candidate.method) + (" (defaults)" if candidate is tuned.tried[0] else "")
-        behind = f"{candidate.behind.value * 100:.1f}, standard error {candidate.behind.error * 100:.1f}"
+        behind = f"{candidate.shortfall.value * 100:.1f}, standard error {candidate.shortfall.error * 100:.1f}"
         lines.append((mark, name, *_figures(candidate.figures), behind))
     blank = ("",) * (len(COLUMNS) - 3)
     return lines + [("", str(method), *blank, f"failed: {why}") for method, why in tuned.failed.items()]
 
 
-def held_lines(tuned: Tuned) -> list[tuple[str, ...]]:
+def held_out_lines(tuned: Tuned) -> list[tuple[str, ...]]:
     """Lay out greedy, defaults and the chosen options on the other half, in the columns of `COLUMNS` but the last."""
     return [
         ("", "greedy", *_figures(tuned.greedy[1])),
@@ -54,7 +54,7 @@ def entry(tuned: Tuned, pictures: dict[str, Any]) -> dict[str, Any]:
     return {
         "options": tuned.options,
         "verdict": tuned.verdict,
-        "asked": str(tuned.asked),
+        "asked": str(tuned.requested),
         "chosen": str(tuned.chosen.method),
         "defaults": str(tuned.tried[0].method),
         "defaults_from": dict(tuned.origin),
@@ -70,7 +70,7 @@ def entry(tuned: Tuned, pictures: dict[str, Any]) -> dict[str, Any]:
             "chosen": _rounded(tuned.chosen.figures),
         },
         "held_out": {
-            "size": sheet_text(tuned.held),
+            "size": sheet_text(tuned.held_out),
             "greedy": _rounded(tuned.greedy[1]),
             "defaults": _rounded(tuned.default),
             "chosen": _rounded(tuned.judged),

@@ -178,7 +178,7 @@ class _Team:
         """Hand out the batches of a benchmark until all are done."""
         made_batches = batches(part.items, self._setup["batch_size"])
         leases = Leases(self._run.store, part.benchmark.name, len(made_batches))
-        while self._working or leases.free():
+        while self._working or leases.has_free_batch():
             while self._idle and (number := leases.claim()) is not None:
                 done = self._run.store.done_in(part.benchmark.name, number)
                 pieces, given_up = split_batch(leases, part, made_batches[number], self._strategies, number, done)

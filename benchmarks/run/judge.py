@@ -45,13 +45,13 @@ class Outcome:
         judge: Name of the judge.
         added: Answers judged by it.
         failed: Answers it could not be asked about.
-        known: Answers it had judged before.
+        judged_before: Answers it had judged before.
     """
 
     judge: str
     added: int
     failed: int
-    known: int
+    judged_before: int
 
 
 def part_to_judge(run: Run, name: str | None = None) -> Part:

@@ -73,7 +73,7 @@ def answer(
     leases = Leases(store, name, len(made_batches))
     answered, warm = len(store.done(name)), False
     progress(answered)
-    while not leases.finished():
+    while not leases.is_finished():
         number = leases.claim()
         if number is None:
             time.sleep(_POLL)  # others work on what is left, unless they die

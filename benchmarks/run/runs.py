@@ -118,7 +118,7 @@ class Run:
         return replace(self, parts=parts)
 
     @property
-    def told(self) -> dict[str, Any]:
+    def current_setup(self) -> dict[str, Any]:
         """The set-up, with the rules that answers are read by now."""
         setup = self.store.setup()
         for part in self.parts:
@@ -218,18 +218,18 @@ def start(
         OptionError: Two strategies are the same on this model.
         MmhallError: The data is unfit, or the folder belongs to another set-up.
     """
-    return begin(folder, lvlm, asked=read(benchmarks), strategies=strategies, batch_size=batch_size)
+    return begin(folder, lvlm, loaded=read(benchmarks), strategies=strategies, batch_size=batch_size)
 
 
 def begin(
-    folder: Path, lvlm: LVLM, *, asked: Sequence[LoadedBenchmark], strategies: Sequence[Strategy], batch_size: int
+    folder: Path, lvlm: LVLM, *, loaded: Sequence[LoadedBenchmark], strategies: Sequence[Strategy], batch_size: int
 ) -> Run:
     """Start a run of what was read, or go on with the one of the same set-up.
 
     Args:
         folder: Run folder.
         lvlm: The model.
-        asked: As `read` returned it.
+        loaded: As `read` returned it.
         strategies: The baseline first.
         batch_size: Items decoded together.
 
@@ -243,20 +243,20 @@ def begin(
         "fitted": _fitted_specs(lvlm, strategies),
         "num_beams": {str(s): s.beams for s in strategies},
         "options": {str(s): s.options() for s in strategies},
-        "benchmarks": {one.benchmark.name: _describe_benchmark(lvlm, one) for one in asked},
+        "benchmarks": {each.benchmark.name: _describe_benchmark(lvlm, each) for each in loaded},
         "batch_size": batch_size,
         "loading": _loading(lvlm),
         "chat_template": lvlm.chat_template,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
     singles = _single_strategies(strategies)
-    sources = {one.name: source for one in singles if (source := STRATEGIES.source(type(one))) is not None}
+    sources = {each.name: source for each in singles if (source := STRATEGIES.source(type(each))) is not None}
     setup |= {"sources": sources} if sources else {}
-    learned = {one.name: one.learned(lvlm.adapter).summary() for one in singles if isinstance(one, LearnedStrategy)}
+    learned = {each.name: each.learned(lvlm.adapter).summary() for each in singles if isinstance(each, LearnedStrategy)}
     setup |= {"artifacts": learned} if learned else {}
     with closing(Store.create(folder, setup)) as store:
-        for one in asked:
-            store.keep_items(one.benchmark.name, _stored_items(one.material, one.pictures, folder))
+        for each in loaded:
+            store.keep_items(each.benchmark.name, _stored_items(each.material, each.pictures, folder))
     return reopen(folder)
 
 

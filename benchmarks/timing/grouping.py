@@ -95,7 +95,7 @@ def questions(adapter: Adapter) -> Batch:
     return Batch(adapter.stack(singles), singles, requests)
 
 
-def told() -> str:
+def describe_questions() -> str:
     """Say what was asked."""
     return (
         f"{QUESTIONS} questions about each of {PICTURES} pictures in one batch, {IMAGE_TOKENS} image tokens, "

@@ -115,7 +115,7 @@ class _Turn:
     items: int
     bare: float
     runner: float
-    own: float
+    calls: float
 
 
 def _turn(
@@ -148,7 +148,7 @@ def _overhead(name: str, turns: Sequence[_Turn]) -> Overhead:
         turns[0].items,
         tuple(t.bare for t in turns),
         tuple(t.runner / t.bare for t in turns),
-        tuple(t.runner / t.own for t in turns),
+        tuple(t.runner / t.calls for t in turns),
     )
 
 

@@ -210,7 +210,7 @@ def random_llava(size: Size, device: str) -> LlavaForConditionalGeneration:
     return model.eval()
 
 
-def told(size: Size) -> str:
+def describe_size(size: Size) -> str:
     """Say what was decoded."""
     kind = str(size.dtype).removeprefix("torch.")
     return (

@@ -45,7 +45,7 @@ class TuningLog:
                 raise self._damage_error(error) from error
         path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
 
-    def scored(self, key: str, ask: Callable[[], Scored]) -> tuple[Scored, bool]:
+    def get_or_ask(self, key: str, ask: Callable[[], Scored]) -> tuple[Scored, bool]:
         """Return the answers kept under a key, else ask and keep them; also say whether they were kept."""
         if key in self._known:
             return self._known[key], True

@@ -124,7 +124,7 @@ class Sheet:
         """Return the number of items."""
         return self.questions + self.captions
 
-    def answered(self, lvlm: LVLM, method: Strategy, batch_size: int, progress: Progress) -> Scored:
+    def answer(self, lvlm: LVLM, method: Strategy, batch_size: int, progress: Progress) -> Scored:
         """Answer every item with a strategy, in batches, and count."""
         texts: list[str] = []
         rows: list[tuple[float, ...]] = []

@@ -41,13 +41,13 @@ class Candidate:
         method: With all its options.
         moved: How many options are away from the defaults.
         figures: What it reached on the search half.
-        behind: How far it is behind the best candidate there.
+        shortfall: How far it is behind the best candidate there.
     """
 
     method: Strategy
     moved: int
     figures: Figures
-    behind: Gain
+    shortfall: Gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class Tuned:
     """What tuning found.
 
     Attributes:
-        asked: The strategy as given.
+        requested: The strategy as given.
         origin: Where its defaults come from, by option.
         searched: The half that options were chosen on.
-        held: The half that they were judged on.
+        held_out: The half that they were judged on.
         greedy: What greedy reached on both.
         tried: Every candidate, in the order they were tried; the defaults first.
         failed: What else was tried and could not be decoded with, and why.
@@ -69,10 +69,10 @@ class Tuned:
         over_default: Chosen minus defaults, there.
     """
 
-    asked: Strategy
+    requested: Strategy
     origin: Mapping[str, str]
     searched: Sheet
-    held: Sheet
+    held_out: Sheet
     greedy: tuple[Figures, Figures]
     tried: tuple[Candidate, ...]
     failed: Mapping[Strategy, str]
@@ -106,7 +106,7 @@ class Tuned:
     @property
     def options(self) -> dict[str, Any]:
         """The options chosen, and those given that depend on the model; of several strategies as "vhr.layers"."""
-        requested, chosen = parts_of(self.asked), parts_of(self.chosen.method)
+        requested, chosen = parts_of(self.requested), parts_of(self.chosen.method)
         chosen_options = {}
         for before, after in zip(requested, chosen, strict=True):
             for option, rule in rules(type(after)).items():
@@ -146,9 +146,9 @@ def tune(
 
     def answered(sheet: Sheet, candidate: Strategy) -> Scored:
         if log is None:
-            return sheet.answered(lvlm, candidate, batch_size, progress)
+            return sheet.answer(lvlm, candidate, batch_size, progress)
         key = f"{'searched' if sheet is searched else 'held'} {candidate}"
-        scored, stored = log.scored(key, lambda: sheet.answered(lvlm, candidate, batch_size, progress))
+        scored, stored = log.get_or_ask(key, lambda: sheet.answer(lvlm, candidate, batch_size, progress))
         progress(len(sheet) if stored else 0)
         return scored
 
@@ -159,10 +159,10 @@ def tune(
     chosen = choose(candidates, searched.figures(greedy, greedy).objective)
     judged, default_answers = (answered(held_out, candidate) for candidate in (chosen.method, default))
     return Tuned(
-        asked=method,
+        requested=method,
         origin=method.origins(lvlm.adapter),
         searched=searched,
-        held=held_out,
+        held_out=held_out,
         greedy=(searched.figures(greedy, greedy), held_out.figures(greedy_held_out, greedy_held_out)),
         tried=candidates,
         failed=trials.failed,
@@ -283,7 +283,7 @@ def _compare_candidates(
 
 def choose(candidates: tuple[Candidate, ...], greedy: float) -> Candidate:
     """Choose among candidates as the head of this file says; the first of equals."""
-    alike = [c for c in candidates if c.behind.value <= c.behind.error]
+    alike = [c for c in candidates if c.shortfall.value <= c.shortfall.error]
     better = [c for c in alike if c.figures.objective > greedy]
     if better:
         return min(better, key=lambda c: (c.moved, c.figures.changed))

@@ -133,13 +133,13 @@ class _Team:
     def checked(self, out: Path) -> Iterator[None]:
         """Check all that can be checked before scenes are drawn and weights are read; keep the cluster connected."""
         from mmhall.benchmarks.run.cluster import connect
-        from mmhall.benchmarks.run.workers import environment
+        from mmhall.benchmarks.run.workers import worker_environment
         from mmhall.model_check import check_model
         from mmhall.results.store import Store
 
         Store.check(out)
         if self.cluster is None and self.workers > 1:
-            environment(0, self.workers, self.gpus)  # refuses more GPUs than there are
+            worker_environment(0, self.workers, self.gpus)  # refuses more GPUs than there are
         with nullcontext() if self.cluster is None else connect(self.cluster):
             check_model(self.model, self.tuned, self.loading)
             yield
@@ -156,7 +156,7 @@ class _Team:
 
         asked = read(sources)
         lvlm = mmhall.load(self.model, tuned=self.tuned, **self.loading.arguments())
-        opened = begin(out, lvlm, asked=asked, strategies=chosen, batch_size=batch_size)
+        opened = begin(out, lvlm, loaded=asked, strategies=chosen, batch_size=batch_size)
         with _resumable(opened, out):
             if self.workers == 1 and self.cluster is None:
                 for part in opened.parts:

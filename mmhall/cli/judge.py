@@ -76,6 +76,6 @@ def _ask(run: Run, part: Part, template: str, judge: tuple[str, str], key_from: 
 
 
 def _say(outcome: Outcome) -> None:
-    known = f", {outcome.known} before" if outcome.known else ""
+    known = f", {outcome.judged_before} before" if outcome.judged_before else ""
     failed = f"; {outcome.failed} could not be: the same command asks again" if outcome.failed else ""
     typer.echo(f"{outcome.added} answers judged by {outcome.judge}{known}{failed}", err=True)

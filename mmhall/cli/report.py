@@ -56,7 +56,7 @@ def show(run: Run, evaluated: Evaluated, *, as_json: bool) -> None:
     from mmhall.cli.console import aligned
 
     if as_json:
-        print(json.dumps(as_data(evaluated, run.told), indent=1))
+        print(json.dumps(as_data(evaluated, run.current_setup), indent=1))
         return
     print_sections(sections(evaluated))
     print(f"cost\n{aligned([COST, *cost_lines(evaluated)])}\n")

@@ -41,7 +41,8 @@ def speed(names: Sequence[str], given: Mapping[str, object], *, as_json: bool) -
         print(json.dumps({"variants": list(map(asdict, costs)), "grouping": list(map(asdict, gains))}, indent=1))
         return
     print(aligned(timing.table(costs)))
-    print(f"\n{aligned(grouping.table(gains))}\n\n{grouping.told()}.")
+    print(f"\n{aligned(grouping.table(gains))}\n\n{grouping.describe_questions()}.")
     day = datetime.now(timezone.utc).date()
-    print(f"\nTime and memory over transformers' own: median and range of {timing.TURNS} turns; {timing.told(size)}.")
+    what = timing.describe_size(size)
+    print(f"\nTime and memory over transformers' own: median and range of {timing.TURNS} turns; {what}.")
     print(f"{day}, {timing.machine(device)}")

@@ -92,13 +92,13 @@ def _wanted(found: Tuned, model: str) -> bool:
 
 def _show(found: Tuned) -> None:
     """Print every candidate, the comparison on the other half, and the verdict."""
-    from mmhall.benchmarks.report.tuning import COLUMNS, gain_text, held_lines, sheet_text, tried_lines
+    from mmhall.benchmarks.report.tuning import COLUMNS, gain_text, held_out_lines, sheet_text, tried_lines
     from mmhall.benchmarks.tune.objective import OBJECTIVE
     from mmhall.cli.console import aligned
 
     print(f"objective: {OBJECTIVE}; percent\n")
     print(f"search: {sheet_text(found.searched)}\n{aligned([COLUMNS, *tried_lines(found)])}\n")
-    print(f"other half: {sheet_text(found.held)}\n{aligned([COLUMNS[:-1], *held_lines(found)])}\n")
+    print(f"other half: {sheet_text(found.held_out)}\n{aligned([COLUMNS[:-1], *held_out_lines(found)])}\n")
     print(f"chosen minus greedy    {gain_text(found.over_greedy)}")
     print(f"chosen minus defaults  {gain_text(found.over_default)}")
     print("\n* chosen: of the candidates within one standard error of the best, the nearest to the defaults, then the")

@@ -64,7 +64,7 @@ class Leases:
         Raises:
             RunError: The store cannot be written.
         """
-        self._store, self._benchmark, self.worker = store, benchmark, me()
+        self._store, self._benchmark, self.worker = store, benchmark, process_name()
         self._held: set[int] = set()
         with store.writing() as connection:
             for table in _SCHEMA.split(";")[:-1]:
@@ -149,32 +149,32 @@ class Leases:
             )
         self._held.discard(batch)
 
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether every batch is done."""
         return not self._store.read(f"{_OPEN} limit 1", (self._benchmark,))
 
-    def free(self) -> bool:
+    def has_free_batch(self) -> bool:
         """Whether some batch is left that nobody works on."""
         left = self._store.read(_OPEN, (self._benchmark,))
         return any(batch not in self._held and self._is_free(worker, renewed) for batch, worker, renewed in left)
 
     def _is_worked_on(self, worker: str | None, renewed: float) -> bool:
-        return worker not in (None, self.worker) and alive(str(worker), renewed)
+        return worker not in (None, self.worker) and holds_lease(str(worker), renewed)
 
     def _is_free(self, worker: str | None, renewed: float) -> bool:
-        return worker in (None, self.worker) or not alive(str(worker), renewed)
+        return worker in (None, self.worker) or not holds_lease(str(worker), renewed)
 
 
-def me() -> str:
+def process_name() -> str:
     """Name this process: machine, number, and when it was started, as numbers come again."""
-    return f"{socket.gethostname()}/{os.getpid()}/{processes.started(os.getpid())}"
+    return f"{socket.gethostname()}/{os.getpid()}/{processes.start_time(os.getpid())}"
 
 
-def alive(worker: str, renewed: float) -> bool:
+def holds_lease(worker: str, renewed: float) -> bool:
     """Whether a process still holds its lease."""
     host, number, started = worker.rsplit("/", 2)
     if host != socket.gethostname():
         return time.time() - renewed < SILENCE
     if Path("/proc/self").exists():
-        return processes.started(int(number)) == started != ""
-    return processes.lives(int(number))
+        return processes.start_time(int(number)) == started != ""
+    return processes.is_alive(int(number))

@@ -50,7 +50,7 @@ def is_alive_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
     return not queried or code.value == _RUNNING
 
 
-def started(number: int) -> str:
+def start_time(number: int) -> str:
     """Return when a process was started, in the system's own ticks; "" if there is none or nobody can tell."""
     try:
         fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()

@@ -199,11 +199,11 @@ def mcnemar(base: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
 
     57 pairs lost and 58 won give 1.0; 75 and 55 give 0.09525; 38 and 59 give 0.04173.
     """
-    won, lost = turned(base, other)
+    won, lost = count_turns(base, other)
     return float(binomtest(min(lost, won), lost + won, 0.5).pvalue) if lost + won else 1.0
 
 
-def turned(base: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> tuple[int, int]:
+def count_turns(base: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> tuple[int, int]:
     """Count the pairs that turn from 0 to 1, and those that turn from 1 to 0."""
     return int((~base & other).sum()), int((base & ~other).sum())
 

@@ -104,8 +104,8 @@ def test_an_endpoint_is_asked_once_for_each_answer_and_never_again(run):
     with serving("Rating: 5", "Rating: 1", "Rating: 2", "Rating: 3") as (url, asked):
         outcome = judge(run, part, endpoint(url, key="secret"), TEMPLATE)
         again = judge(run, part, endpoint(url, key="secret"), TEMPLATE)
-    assert (outcome.added, outcome.failed, outcome.known) == (4, 0, 0)
-    assert (again.added, again.known) == (0, 4)
+    assert (outcome.added, outcome.failed, outcome.judged_before) == (4, 0, 0)
+    assert (again.added, again.judged_before) == (0, 4)
     assert replies_of(run) == [
         ("0", "greedy", "Rating: 5", None), ("0", "vcd", "Rating: 1", None),
         ("1", "greedy", "Rating: 2", None), ("1", "vcd", "Rating: 3", None),
@@ -354,7 +354,7 @@ def test_a_judge_may_move_to_another_address(run):
         judge(run, part_to_judge(run), endpoint(url), TEMPLATE)
     with serving("Rating: 4") as (url, asked):
         outcome = judge(run, part_to_judge(run), endpoint(url), TEMPLATE)
-    assert (outcome.added, outcome.known, len(asked)) == (3, 1, 3)
+    assert (outcome.added, outcome.judged_before, len(asked)) == (3, 1, 3)
 
 
 def test_a_judge_told_its_address_in_an_old_run_goes_on(run):

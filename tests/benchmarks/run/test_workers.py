@@ -23,7 +23,7 @@ from mmhall.benchmarks.run.workers import Job, Model, _Worker
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import RunError
 from mmhall.models._options import LoadOptions
-from mmhall.results.leases import Leases, alive, me
+from mmhall.results.leases import Leases, holds_lease, process_name
 from mmhall.results.store import Row, Store
 from tests.benchmarks import siege
 from tests.conftest import make_random_llava
@@ -299,17 +299,17 @@ class TestLeases:
         two.worker = "elsewhere/1/1"
         assert [one.claim(), two.claim(), one.claim(), two.claim()] == [0, 1, 2, None]
         one.finish(0)
-        assert not one.finished()
+        assert not one.is_finished()
         one.drop(2)
         assert two.claim() == 2
         two.finish(1)
         two.finish(2)
-        assert one.finished()
+        assert one.is_finished()
 
     def test_a_dead_process_of_this_machine_loses_its_lease_at_once(self, tmp_path):
         first = Leases(Store.create(tmp_path, {}), "pope", 1)
         with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
-            gone = f"{me().rsplit('/', 2)[0]}/{process.pid}/1"
+            gone = f"{process_name().rsplit('/', 2)[0]}/{process.pid}/1"
         first.worker = gone
         assert first.claim() == 0
         assert Leases(Store.create(tmp_path, {}), "pope", 1).claim() == 0
@@ -326,9 +326,9 @@ class TestLeases:
         assert leases.pieces(0, ["a", "b", "c"]) == [["c"], ["b"]]
 
     def test_a_number_that_came_again_is_another_process(self):
-        host, number, started = me().rsplit("/", 2)
-        assert alive(me(), 0.0)
-        assert not alive(f"{host}/{number}/{int(started) - 1}", time.time())
+        host, number, started = process_name().rsplit("/", 2)
+        assert holds_lease(process_name(), 0.0)
+        assert not holds_lease(f"{host}/{number}/{int(started) - 1}", time.time())
 
     def test_a_failed_batch_is_done_again_when_nobody_is_at_work(self, tmp_path):
         """One process finishes a batch in which an item failed; another one joins it, and neither waits for itself."""
@@ -342,14 +342,14 @@ class TestLeases:
         other.worker = "elsewhere/1/1"
         assert other.claim() is None  # 0 is done, 1 is held
         one.finish(1)
-        assert one.finished()
+        assert one.is_finished()
         again = Leases(Store.create(tmp_path, {}), "pope", 2)
-        assert not again.finished()
+        assert not again.is_finished()
         assert (again.claim(), again.claim()) == (0, None)
 
     def test_another_machine_is_believed_for_a_while(self):
-        assert alive("elsewhere/1/1", time.time())
-        assert not alive("elsewhere/1/1", time.time() - 3600)
+        assert holds_lease("elsewhere/1/1", time.time())
+        assert not holds_lease("elsewhere/1/1", time.time() - 3600)
 
 
 def test_a_worker_may_say_more_than_a_pipe_holds(tmp_path):

@@ -63,7 +63,7 @@ def test_where_the_start_cannot_be_told_a_lease_lasts_as_long_as_its_process(mon
     host, number, _ = leases.process_name().rsplit("/", 2)
     monkeypatch.setattr(leases, "Path", lambda path: SimpleNamespace(exists=lambda: False))
     seen = []
-    monkeypatch.setattr(processes, "lives", lambda one: seen.append(one) or one == int(number))
+    monkeypatch.setattr(processes, "is_alive", lambda one: seen.append(one) or one == int(number))
     assert leases.holds_lease(f"{host}/{number}/", time.time())
     assert not leases.holds_lease(f"{host}/1/", time.time())
     assert seen == [int(number), 1]

@@ -189,7 +189,9 @@ def test_thoughts_that_the_template_opens_and_nothing_ends_are_no_answer(thinkin
     made = benchmark(f"clip(model={str(clip)!r}, max_new_tokens=6)" if name == "clip" else f"{name}(max_new_tokens=6)")
     material = made.material(Source(scenes))
     part = Part(made, list(material.items), material.pictures)
-    for item, row in zip(part.items, _generate_rows(thinking, part, part.items, mmhall.strategy("greedy"), 0), strict=True):
+    for item, row in zip(
+        part.items, _generate_rows(thinking, part, part.items, mmhall.strategy("greedy"), 0), strict=True
+    ):
         assert row.text.startswith("<think>")
         assert mentions(row.text)
         assert is_thoughts_only(row.text)

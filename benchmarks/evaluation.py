@@ -1,4 +1,4 @@
-"""Turn stored answers into estimates: every metric of every group and strategy, against the baseline."""
+"""Evaluation of stored answers: every metric of every group and strategy, compared with the baseline."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Cell:
     """One metric of one strategy in one group.
 
     Attributes:
-        benchmark: Benchmark name.
-        group: Group name.
-        metric: What was measured.
+        benchmark: Name of the benchmark.
+        group: Name of the group.
+        metric: The metric.
         strategy: The strategy.
         estimate: Value and interval.
-        difference: Against the baseline on the same items; None for the baseline itself.
+        difference: Difference from the baseline on the same items; None for the baseline.
     """
 
     benchmark: str
@@ -37,14 +37,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a strategy's answers cost.
+    """The cost of a strategy's answers.
 
     Attributes:
-        benchmark: Benchmark name.
+        benchmark: Name of the benchmark.
         strategy: The strategy.
-        seconds: Per answer, mean.
-        tokens: Per answer, mean.
-        ratio: Seconds over the baseline's, median over batches both have; None for the baseline, or if there are none.
+        seconds: Mean seconds per answer.
+        tokens: Mean tokens per answer.
+        ratio: Seconds over the baseline's, median over common batches; None for the baseline or without such batches.
         low: Smallest batch ratio.
         high: Largest batch ratio.
     """
@@ -63,9 +63,9 @@ class Reason:
     """Why some items could not be answered.
 
     Attributes:
-        text: As the items' errors say it.
-        count: How many say so.
-        first: Id of the first of them.
+        text: Error message of the items.
+        count: Number of items with this message.
+        first: Id of the first of these items.
     """
 
     text: str
@@ -75,18 +75,18 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the answers of one benchmark show.
+    """The evaluation of one benchmark.
 
     Attributes:
-        cells: Every metric.
-        costs: Every strategy's cost.
-        expected: Items there are.
-        scored: Items every strategy has answered; only these count.
-        sizes: Group to its (items, clusters) that count.
-        truncated: Strategy to answers cut off by the length limit.
+        cells: Estimates of every metric.
+        costs: Cost of every strategy.
+        expected: Number of items.
+        scored: Number of items that every strategy has answered; only these count.
+        sizes: Group to its number of (items, clusters) that count.
+        truncated: Strategy to the number of answers cut off by the length limit.
         thoughts_only: Strategy to the number of answers that hold thoughts only, which no rule can read.
         reasons: Strategy to why items could not be answered, the most frequent reason first.
-        remarks: What a reader should know of how answers were read.
+        remarks: Notes for the report on how answers were read.
     """
 
     cells: tuple[Cell, ...]
@@ -109,7 +109,7 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
     """Evaluate answers; the first strategy is the baseline.
 
     Args:
-        benchmark: Reads and scores.
+        benchmark: The benchmark.
         items: The run's items.
         rows: Stored answers, in any order.
         strategies: As written for the run.
@@ -140,7 +140,7 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
 
 
 def _reasons(items: Sequence[Item], rows: Sequence[Row]) -> tuple[Reason, ...]:
-    """Count what the failures of one strategy say."""
+    """Count the error messages of one strategy."""
     errors = {row.item: row.error for row in rows if row.error is not None}
     failed: dict[str, list[str]] = {}
     for item in items:
@@ -157,7 +157,7 @@ def _cells(
     answers: Mapping[tuple[str, str], Row],
     strategies: Sequence[str],
 ) -> list[Cell]:
-    """Estimate every metric of a group for every strategy; the draws of its pictures are not kept."""
+    """Estimate every metric of a group for every strategy; the group has its own bootstrap draws."""
     base, pairwise = strategies[0], group in benchmark.pairwise
     rows = {s: [answers[item.id, s] for item in members] for s in strategies}
     alone = {s: benchmark.counts(members, rows[s]) for s in ([base] if pairwise else strategies)}
@@ -212,7 +212,7 @@ def _cell(
 
 
 def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
-    """Weigh each item's counts, in order."""
+    """Return the weighted sum of counts of each item, in order, (items,)."""
     return np.array([sum(weight * c[name] for name, weight in weights.items()) for c in counts], np.float64)
 
 
@@ -229,7 +229,7 @@ def _cost(benchmark: str, strategy: str, baseline: str, rows: Sequence[Row]) -> 
 
 
 def _by_batch(rows: Sequence[Row]) -> dict[int, float]:
-    """Return each batch's mean seconds per answer."""
+    """Return the mean seconds per answer of each batch."""
     batches: dict[int, list[float]] = {}
     for row in rows:
         batches.setdefault(row.batch, []).append(row.seconds)

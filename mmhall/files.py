@@ -1,4 +1,4 @@
-"""Files by path: what is none is told without opening it, what is written is whole or not there."""
+"""Files by path: why a path is no file, safe names, encodings, and atomic writes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _KINDS = (
 
 
 def no_file(path: Path) -> str | None:
-    """Say why a path is no file, such as "does not exist" or "is a folder"; None: it is one.
+    """Return why a path is no file, such as "does not exist" or "is a folder"; None: it is a file.
 
     Args:
-        path: Of whatever length and characters.
+        path: Any path, of any length and characters.
     """
     try:
         mode = path.stat().st_mode
@@ -43,7 +43,7 @@ def no_file(path: Path) -> str | None:
 
 
 def file_name(text: str) -> str:
-    """Return a text as the name of a file that every system takes; a digest tells apart what is cut or reserved.
+    """Convert a text to a file name that is valid on every system; a digest keeps shortened or reserved names apart.
 
     >>> file_name("some/model-7b"), file_name("con")
     ('some--model-7b', '1143da2b-con')
@@ -56,11 +56,11 @@ def file_name(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Read UTF-8 text, with or without a byte order mark, or UTF-16 text that says so by its mark.
+    """Read UTF-8 text, with or without a byte order mark, or UTF-16 text with a byte order mark.
 
     Raises:
-        OSError: It cannot be read, is a pipe or a device, which may never end, or is larger than `LONGEST`.
-        UnicodeDecodeError: It is other text.
+        OSError: The file cannot be read, is a pipe or a device, or is larger than `LONGEST`.
+        UnicodeDecodeError: The text has another encoding.
     """
     _check_file(path)
     size = path.stat().st_size
@@ -70,7 +70,7 @@ def read_text(path: Path) -> str:
 
 
 def encoding(path: Path) -> str:
-    """Return the encoding that a text file's first bytes tell: UTF-16, which Windows writes, or else UTF-8.
+    """Return the encoding of a text file by its first bytes: UTF-16, which Windows writes, or else UTF-8.
 
     Raises:
         OSError: It cannot be read.
@@ -81,10 +81,10 @@ def encoding(path: Path) -> str:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a name to write a file under; it takes its place when it is complete, else the old one stays.
+    """Yield a temporary path; it replaces the file when the context ends without an error.
 
     Raises:
-        OSError: It cannot be written, or is a pipe or a device.
+        OSError: The file cannot be written, or is a pipe or a device.
     """
     path = path.resolve()  # where a link leads to
     _check_file(path)

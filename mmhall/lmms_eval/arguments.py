@@ -1,4 +1,4 @@
-"""Read `--model_args`: which model to load and how, and the strategy with its options."""
+"""Parsing of `--model_args`: the model, its loading options, and the strategy with its options."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _NAMES = (*_TEXTS, *_LOADING, *_COUNTS)
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(LoadOptions):
-    """What `--model_args`, `--batch_size` and `--device` ask for; the options of `LoadOptions` among it.
+    """The values of `--model_args`, `--batch_size` and `--device`, with the options of `LoadOptions`.
 
     Attributes:
-        strategy: With the options given.
+        strategy: The strategy with its options.
         pretrained: As in `mmhall.load`.
-        batch_size: Requests answered together, >= 1.
+        batch_size: Requests decoded together, >= 1.
         tuned: As in `mmhall.load`; written "none" for False.
-        max_new_tokens: Most tokens of every answer, >= 1; None: what each task asks for.
+        max_new_tokens: Limit of tokens for every answer, >= 1; None: the limit of each task.
     """
 
     owner: ClassVar[str] = OWNER
@@ -47,7 +47,7 @@ def split_arguments(text: str) -> dict[str, str]:
     {'strategy': 'vcd', 'alpha': '0.5', 'tuned': 'my, file.json'}
 
     Raises:
-        OptionError: A piece is not written like that, or a name is given twice.
+        OptionError: A piece is not of the form name=value, or a name is given twice.
     """
     arguments: dict[str, str] = {}
     for piece in filter(str.strip, split(text, ",")):
@@ -61,10 +61,10 @@ def split_arguments(text: str) -> dict[str, str]:
 
 
 def make_arguments(given: Mapping[str, Any]) -> Arguments:
-    """Build arguments from names and values, as text or already of the right type.
+    """Build the arguments from names and values; a value is text or already of its type.
 
-    An option of the strategy goes by its name, as "alpha"; where several strategies are combined, by the name of the
-    part and its own, as "vhr.layers".
+    An option of the strategy is given by its name, as "alpha"; for a composition of strategies, by the name of the
+    part and the option, as "vhr.layers".
 
     Raises:
         UnknownNameError: No such strategy, argument or option.
@@ -86,7 +86,7 @@ def make_arguments(given: Mapping[str, Any]) -> Arguments:
 
 
 def _loading(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the options of `LoadOptions`; those of the processor are written "processor.max_pixels=200704"."""
+    """Parse the options of `LoadOptions`; options of the processor are written "processor.max_pixels=200704"."""
     options = {name: given[name] for name in _LOADING if given.get(name) is not None}
     if "trust_remote_code" in options:
         options["trust_remote_code"] = literal(str(options["trust_remote_code"]))
@@ -95,7 +95,7 @@ def _loading(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def format_strategy(method: Strategy) -> str:
-    """Write a strategy with every option, also those that have their defaults.
+    """Write a strategy with all its options, defaults included.
 
     >>> format_strategy(strategy("vdd"))
     "vdd(alpha=None, beta=0.1, free='none', seed=0, draw='picture')"
@@ -124,7 +124,7 @@ def _strategy(spec: str, given: Mapping[str, Any]) -> Strategy:
 
 
 def _parse_value(value: Any, rule: Rule | None) -> Any:
-    """Read text as what its rule wants; what cannot be read stays text, which the rule then refuses."""
+    """Convert a text to the type of an option; a text that cannot be converted stays, for the option to refuse."""
     if not isinstance(value, str) or rule is None or isinstance(rule.general, str):
         return value
     return literal(value) if isinstance(rule.general, bool) or value.lower() not in ("true", "false", "none") else value

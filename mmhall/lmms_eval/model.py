@@ -1,4 +1,4 @@
-"""The class that lmms-eval makes for `--model mmhall`. Importing this module imports lmms-eval."""
+"""The model class of `--model mmhall` in lmms-eval. Importing this module imports lmms-eval."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from mmhall.lmms_eval.requests import (
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A request whose document has not been opened yet.
+    """A request before its document is opened.
 
     Attributes:
-        prompt: The task's text, with its marks of pictures.
-        visuals: Makes the pictures from the document.
-        document: Its number.
-        task: The task's name.
-        split: The split of the task's data.
+        prompt: Text of the task, with its picture placeholders.
+        visuals: Returns the pictures of the document.
+        document: Number of the document.
+        task: Name of the task.
+        split: Split of the task's data.
         settings: Generation settings.
     """
 
@@ -56,10 +56,10 @@ class Mmhall(lmms):
     """Answers lmms-eval's requests with a strategy.
 
     Attributes:
-        is_simple: A request is one text, with or without marks of pictures in it, and its pictures.
-        arguments: What the command line asked for.
-        batch_size: Requests answered together.
-        device: Where the model is.
+        is_simple: A request is one text, with or without picture placeholders, and its pictures.
+        arguments: Arguments of the command line.
+        batch_size: Requests decoded together.
+        device: Device of the model.
     """
 
     is_simple = True
@@ -84,8 +84,8 @@ class Mmhall(lmms):
             tuned=arguments.tuned,
         )
         self.device, self.batch_size = self._lvlm.adapter.device, arguments.batch_size
-        self._warned: set[str] = set()  # tasks whose pictures are not shown where they are marked
-        self._seed = torch.initial_seed()  # what lmms-eval's --seed set
+        self._warned: set[str] = set()  # tasks whose pictures are not at their placeholders
+        self._seed = torch.initial_seed()  # set by lmms-eval's --seed
         fitted, origins = arguments.strategy.fitted(self._lvlm.adapter), arguments.strategy.origins(self._lvlm.adapter)
         whence = "".join(f"; {option}: {why}" for option, why in origins.items())
         logger.info(f"mmhall {mmhall.__version__}: {self._lvlm!r}, strategy {format_strategy(fitted)}{whence}")
@@ -94,7 +94,7 @@ class Mmhall(lmms):
     def create_from_arg_string(
         cls, arg_string: str | Mapping[str, Any], additional_config: Mapping[str, Any] | None = None
     ) -> Mmhall:
-        """Build it from `--model_args`, which go before the flags --batch_size and --device.
+        """Build the model from `--model_args`, which override the flags --batch_size and --device.
 
         Raises:
             MmhallError: See `__init__`.
@@ -107,7 +107,7 @@ class Mmhall(lmms):
         """Answer each request.
 
         Raises:
-            MmhallError: A request cannot be answered; none gets an empty answer instead, which would be scored.
+            MmhallError: A request cannot be answered; an empty answer would be scored.
         """
         _warn_of_ignored(requests)
         times: Counter[int] = Counter()
@@ -126,18 +126,18 @@ class Mmhall(lmms):
         return [results[position] for position in range(len(jobs))]
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Refuse: strategies act where an answer is written, and lmms-eval 0.7.3 turns scores into text.
+        """Refuse likelihood requests: strategies act during generation, and lmms-eval 0.7.3 turns scores into text.
 
         Raises:
             PromptError: Always.
         """
         raise PromptError(
-            f"{requests[0].task_name}: ranks given answers, and strategies act where one is written; leave it out, "
-            "or ask `mmhall choose`"
+            f"{requests[0].task_name}: ranks given answers, but strategies act during generation; leave the task out, "
+            "or use `mmhall choose`"
         )
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
-        """Refuse.
+        """Refuse requests of several rounds.
 
         Raises:
             PromptError: Always.
@@ -145,13 +145,13 @@ class Mmhall(lmms):
         raise PromptError(f"{requests[0].task_name}: asks in several rounds; mmhall answers single questions")
 
     def clean(self) -> None:
-        """Free the model's memory; lmms-eval calls it once everything is answered."""
+        """Free the memory of the model; lmms-eval calls this after the last request."""
         self._lvlm.close()
         del self._lvlm
         super().clean()
 
     def _answer(self, jobs: list[_Job]) -> list[GenerationResult]:
-        """Answer requests with equal settings; those with pictures apart from those without."""
+        """Answer requests of equal settings; requests with and without pictures in separate batches."""
         pictures = [self._pictures(job) for job in jobs]
         results: dict[int, GenerationResult] = {}
         for group in batches([not own for own in pictures], len(jobs)):
@@ -164,7 +164,7 @@ class Mmhall(lmms):
         return [results[index] for index in range(len(jobs))]
 
     def _prompt(self, job: _Job, pictures: tuple[Image.Image, ...]) -> str | Conversation:
-        """Put pictures where the task's text marks them, or before it, with a warning if it marks other places."""
+        """Put the pictures at the placeholders of the text, or before the text with a warning if that is impossible."""
         if not has_inner_marks(job.prompt):
             return without_placeholders(job.prompt)
         conversation = place_pictures(job.prompt)
@@ -188,7 +188,7 @@ class Mmhall(lmms):
 
 @contextmanager
 def _name_documents(jobs: Sequence[_Job]) -> Iterator[None]:
-    """Say in an error of mmhall's which documents it came from."""
+    """Add the numbers of the documents to errors of mmhall."""
     try:
         yield
     except MmhallError as error:
@@ -198,10 +198,10 @@ def _name_documents(jobs: Sequence[_Job]) -> Iterator[None]:
 
 
 def _device(requested: str | None, here: PartialState) -> str | None:
-    """Give each of several processes its own device.
+    """Return the device of this process; each of several processes has its own.
 
     Raises:
-        OptionError: One of several processes' devices was named for all of them.
+        OptionError: One device is given for several processes.
     """
     if here.num_processes == 1:
         return requested

@@ -1,13 +1,13 @@
-"""Answers made elsewhere, read from a file.
+"""Import of answers that other tools have written.
 
-JSON Lines, one JSON array, JSON objects one after the other, or a table (.csv, .tsv) whose first line names the fields:
-our export, sample logs of lm-evaluation-harness and lmms-eval, or as the official scripts of benchmarks take them:
+Formats: JSON Lines, one JSON array, JSON objects one after the other, or a table (.csv, .tsv) with a header line:
+the export of mmhall, sample logs of lm-evaluation-harness and lmms-eval, or the input of the benchmarks' scripts:
 `question_id` with `answer` or `text`, `id` with `response`, `image_id` or `image` with `caption`, the question with
 `answer` or `prediction`. Or MME's own results: a folder with a text file for each category, or one of these, with
 lines of picture, question, label and answer, tabs between.
 
-Label    Beside a field that can only be the model's (`resps`, else `MODELS`), `answer` and the like may be the label.
-         Which fields are read is decided once for the file, so that a record without them has no answer.
+Label    Beside a field that can only hold the model's answer (`resps`, else `MODELS`), `answer` may be the label.
+         The answer fields are chosen once for the whole file; a record without them has no answer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MODELS = (
     *("prediction", "predict", "predicted", "predicted_answer", "pred", "pred_answer", "pred_response"),
     *("generated_text", "generated_answer"),
 )
-LOGGED = ("resps",)  # what the model said, before anything was cut from it
+LOGGED = ("resps",)  # the answer before any filter
 TEXTS = (
     *(*MODELS, *LOGGED, "filtered_resps", "answer", "text", "response", "caption"),
     *("output", "outputs", "text_output", "completion"),
@@ -48,17 +48,17 @@ _WHOLE = re.compile(r"([0-9]+)\.0+")
 
 @dataclass(frozen=True, slots=True)
 class ImportedAnswer:
-    """One answer made elsewhere.
+    """One imported answer.
 
     Attributes:
-        where: File and line, for messages.
-        ids: What may say which item it answers, by field, in the order of `IDS`.
-        questions: What may be the question it answers.
-        category: Part of the benchmark that the id belongs to; None: not said.
-        texts: What may be the answer, by field; empty: there is none.
-        benchmark: Its benchmark; None: not said.
-        strategy: How it was decoded; None: not said.
-        fields: Everything; what a sample log keeps in `doc` is there, too.
+        where: File and line, for error messages.
+        ids: Fields that may identify the item, in the order of `IDS`.
+        questions: Texts that may be the question.
+        category: Part of the benchmark that the id belongs to; None: not given.
+        texts: Texts that may be the answer, by field; empty: there is no answer.
+        benchmark: Name of the benchmark; None: not given.
+        strategy: Strategy that decoded the answer; None: not given.
+        fields: All fields of the record, and those of `doc` in a sample log.
     """
 
     where: str
@@ -75,7 +75,7 @@ def read_answers(path: Path) -> list[ImportedAnswer]:
     """Read a file of answers.
 
     Raises:
-        DataError: It cannot be read, is of another kind or torn, or a record lacks its id and question, or text.
+        DataError: The file is unreadable or of another kind, or a record has neither id nor question, or no answer.
     """
     expected = "a file of answers, as JSON Lines, a JSON array, or a table (.csv, .tsv)"
     reason = files.no_file(path)
@@ -92,10 +92,10 @@ def read_answers(path: Path) -> list[ImportedAnswer]:
 
 
 def _lines_of_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the answers of a category as MME's script takes them; none, where the first line is of another kind.
+    """Yield the answers of one category in the format of MME's script; none if the first line has another format.
 
     Raises:
-        DataError: The file cannot be read, or a later line is of another kind.
+        DataError: The file cannot be read, or a later line has another format.
     """
     try:
         lines = files.read_text(path).split("\n")
@@ -115,10 +115,10 @@ def _lines_of_table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _rows_of_table(path: Path, expected: str) -> list[tuple[str, Any]]:
-    """Return the rows of a table by the fields that its first line names; an empty cell is an empty answer or none.
+    """Return the rows of a table by the fields of its header line; an empty answer cell is kept, others are dropped.
 
     Raises:
-        DataError: The file cannot be read, the first line names a field twice, or a row has other cells than it.
+        DataError: The file cannot be read, the header repeats a field, or a row has another number of cells.
     """
     rows_read: list[tuple[str, Any]] = []
     with io.StringIO(_read_text(path, expected), newline="") as file:
@@ -146,25 +146,25 @@ def _rows_of_table(path: Path, expected: str) -> list[tuple[str, Any]]:
 
 
 def _normalize_cell(name: str, cell: str) -> str:
-    """Return a cell; a whole number that pandas wrote as 1.0, as it does in a column that lacks one, as 1."""
+    """Return a cell, with 1.0 as 1: pandas writes whole numbers so in columns with missing values."""
     whole = _WHOLE.fullmatch(cell) if name not in TEXTS else None
     return whole[1] if whole else cell
 
 
 def describe_answers(answers: Sequence[ImportedAnswer]) -> str:
-    """Say what some answers look like: how many there are, and the fields of the first."""
+    """Describe answers by their number and the fields of the first."""
     return describe_data([answers[0].fields] * len(answers))
 
 
 def entries(path: Path, expected: str) -> list[tuple[str, Any]]:
-    """Return the records of JSON Lines, of a JSON array, or of JSON objects one after the other, with where they stand.
+    """Return the JSON values of a file (JSON Lines, a JSON array, or values one after the other), each with its place.
 
     Args:
         path: The file.
         expected: What to give instead of a file that is none, in words.
 
     Raises:
-        DataError: It cannot be read, or a record is no JSON.
+        DataError: The file cannot be read, or holds invalid JSON.
     """
     text = _read_text(path, expected)
     if text.lstrip().startswith("["):
@@ -179,7 +179,7 @@ def _read_text(path: Path, expected: str) -> str:
     """Read a text file.
 
     Raises:
-        DataError: It cannot be read, or is no text.
+        DataError: The file cannot be read, or is not text.
     """
     try:
         return files.read_text(path)
@@ -196,14 +196,14 @@ def _read_text(path: Path, expected: str) -> str:
 
 
 def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
-    """Yield JSON values that stand one after the other, a line each or several, with the line each begins in.
+    """Yield the JSON values of a text, each with the number of its first line.
 
     Args:
-        text: All of them.
-        path: Where it comes from, for a refusal.
+        text: JSON values one after the other, separated by white space.
+        path: Source of the text, for error messages.
 
     Raises:
-        DataError: One is no JSON.
+        DataError: The text holds invalid JSON.
     """
     decoder, line, before = json.JSONDecoder(), 1, 0
     at = _skip_blanks(text, 0)
@@ -226,7 +226,7 @@ def _skip_blanks(text: str, at: int) -> int:
 
 
 def _answer_fields(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the fields that hold the answers of a file: of the surest kind that has text, or nothing, in a record."""
+    """Return the answer fields of a file: those of the most certain kind that some record fills with text or null."""
     for kind in (LOGGED, MODELS, TEXTS):
         names = tuple(n for n in kind if any(n in record and _is_text(record[n]) for record in records))
         if names:
@@ -235,7 +235,7 @@ def _answer_fields(records: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _make_answer(fields: Any, where: str, names: Sequence[str]) -> ImportedAnswer:
-    """Check one record; what it answers may also stand in a sample log's `doc`."""
+    """Check one record and build the answer; ids and question may also be in `doc` of a sample log."""
     if not isinstance(fields, dict):
         raise DataError(f"{where}: must be an object such as {_LIKE}, got {fields!r:.60}")
     doc = fields["doc"] if isinstance(fields.get("doc"), dict) else {}
@@ -245,7 +245,7 @@ def _make_answer(fields: Any, where: str, names: Sequence[str]) -> ImportedAnswe
     questions = tuple(all_fields[name] for name in QUESTIONS if isinstance(all_fields.get(name), str))
     if not ids and not questions:
         raise DataError(
-            f"{where}: does not say what it answers: it has the fields {', '.join(map(str, fields)) or 'of none'}; "
+            f"{where}: does not say which item it answers; it has the fields {', '.join(map(str, fields)) or 'none'}; "
             f"give each answer one of {', '.join(IDS)}, or its question"
         )
     texts = {name: _text(fields[name], f"{where}: {name}") for name in names if name in fields}
@@ -267,9 +267,9 @@ def _make_answer(fields: Any, where: str, names: Sequence[str]) -> ImportedAnswe
 
 
 def _id(value: Any, label: str) -> str | None:
-    """Return an id as text; None where a field such as `image` holds something else, as sample logs have it."""
+    """Return an id as text; None where a picture field holds something else, as in sample logs."""
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column of numbers that lacks one is written so
+        value = int(value)  # pandas writes whole numbers so in columns with missing values
     if isinstance(value, int | str) and not isinstance(value, bool):
         return str(value)
     if label.rpartition(" ")[2] in PICTURES:
@@ -278,7 +278,7 @@ def _id(value: Any, label: str) -> str | None:
 
 
 def _text(value: Any, label: str) -> str | None:
-    """Return an answer's text; None: there is none."""
+    """Return the text of an answer; None if there is no answer."""
     if not _is_text(value):
         raise DataError(f"{label} must be one text, got {_unwrap(value)!r:.60}")
     text = _unwrap(value)
@@ -286,13 +286,13 @@ def _text(value: Any, label: str) -> str | None:
 
 
 def _is_text(value: Any) -> bool:
-    """Tell whether a field has an answer's text, or nothing: null, an empty list, or pandas' NaN."""
+    """Tell whether a field holds a text or nothing: null, an empty list, or pandas' NaN."""
     bare = _unwrap(value)
     return bare is None or bare == [] or isinstance(bare, str) or (isinstance(bare, float) and isnan(bare))
 
 
 def _unwrap(value: Any) -> Any:
-    """Take an answer out of the lists that sample logs wrap it in."""
+    """Return the only element of nested one-element lists, as sample logs have them."""
     while isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value

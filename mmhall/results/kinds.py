@@ -1,4 +1,4 @@
-"""Say what a file seems to be, for the refusal of one that was not expected."""
+"""Describe what a file seems to hold, for error messages about files of an unexpected kind."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ NO_TEXT = "no UTF-8 text"
 
 
 def describe_file(path: Path) -> str:
-    """Say what a file or folder seems to be: its kind, its columns or keys, its number of records.
+    """Describe a file or folder: its kind, its columns or keys, its number of records.
 
     Args:
-        path: The file; one that cannot be read "cannot be read".
+        path: The file or folder; a file that cannot be read is described as such.
     """
     try:
         if path.is_dir():
@@ -50,7 +50,7 @@ def describe_file(path: Path) -> str:
 
 
 def describe_data(data: Any) -> str:
-    """Say what the content of a JSON file is.
+    """Describe the content of a JSON file.
 
     >>> describe_data([{"id": 1, "text": "a"}]), describe_data({"a": 1}), describe_data([])
     ('a list of 1 records with the fields id, text', 'an object with the keys a', 'an empty list')

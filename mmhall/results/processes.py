@@ -1,4 +1,4 @@
-"""Processes of this machine: whether one lives, and when it was started. Asking changes nothing for the process."""
+"""Processes of this machine: whether a process is alive, and when it was started; without signalling it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_MAY_ASK = 0x1000  # PROCESS_QUERY_LIMITED_INFORMATION
+_QUERY_INFORMATION = 0x1000  # PROCESS_QUERY_LIMITED_INFORMATION
 _DENIED = 5  # ERROR_ACCESS_DENIED
 _RUNNING = 259  # STILL_ACTIVE
 
 
 def is_alive(number: int) -> bool:
-    """Whether a process lives; one that may not be asked does.
+    """Tell whether a process is alive; a process of another user counts as alive.
 
     Args:
         number: Its process id.
@@ -31,7 +31,7 @@ def is_alive(number: int) -> bool:
 
 
 def is_alive_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
-    """Ask Windows whether a process lives.
+    """Tell whether a process is alive on Windows.
 
     Args:
         number: Its process id.
@@ -39,7 +39,7 @@ def is_alive_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
         last_error: Returns the error code of the last call.
     """
     kernel.OpenProcess.restype = ctypes.c_void_p
-    handle = kernel.OpenProcess(_MAY_ASK, False, number)
+    handle = kernel.OpenProcess(_QUERY_INFORMATION, False, number)
     if not handle:
         return bool(last_error() == _DENIED)
     code = ctypes.c_ulong()
@@ -51,7 +51,7 @@ def is_alive_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
 
 
 def start_time(number: int) -> str:
-    """Return when a process was started, in the system's own ticks; "" if there is none or nobody can tell."""
+    """Return the start time of a process in clock ticks of the system; "" if it is unknown."""
     try:
         fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     except OSError:

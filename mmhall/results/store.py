@@ -1,8 +1,8 @@
-"""A run folder: one SQLite file with the run's set-up, its items, and one row per answer.
+"""The store of a run: one SQLite file with the run's set-up, its items, and one row per answer.
 
-Rows are committed as they are produced, so that a run that was stopped, however hard, goes on where
-it was; only a power cut may cost the last seconds. A folder belongs to one set-up; opening it with another one is
-refused, naming the difference.
+Rows are committed as they are produced, so that a run that was stopped or killed can continue where
+it was; only a power cut may lose the last seconds. A folder belongs to one set-up; opening it with another set-up is
+an error that names the difference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mmhall.text import without_home
 
 FILE = "run.sqlite"
 _VERSION = 2
-_PATIENCE = 30.0  # seconds to wait for another process to finish writing
+_LOCK_TIMEOUT = 30.0  # seconds to wait for another process to finish writing
 _SCHEMA = """
 create table if not exists setup (key text primary key, value text not null);
 create table if not exists notes (key text primary key, value text not null);
@@ -41,10 +41,10 @@ create table if not exists answers (
 );
 create index if not exists answers_by_batch on answers (benchmark, batch);
 """
-_KEEP = """
+_STORE_ITEM = """
 insert into items values (?, ?, ?) on conflict (benchmark, item) do update set content = excluded.content
 """
-_ADD = """
+_STORE_ANSWER = """
 insert into answers values
     (:benchmark, :item, :strategy, :text, :stopped_by, :new_tokens, :seconds, :batch, :extra, :error)
 on conflict (benchmark, item, strategy) do update set
@@ -59,16 +59,16 @@ class Row:
     """One answer.
 
     Attributes:
-        benchmark: Its benchmark.
-        item: The item's id.
-        strategy: The strategy, as written for the run.
-        text: What the model said, untouched.
+        benchmark: Name of the benchmark.
+        item: Id of the item.
+        strategy: Strategy, as written for the run.
+        text: Raw text of the answer.
         stopped_by: "eos" or "length".
-        new_tokens: Tokens written.
-        seconds: Wall time, its share of the batch.
-        batch: Number of the batch it was decoded in; strategies of one batch ran in turn.
-        extra: What the benchmark keeps beside the text, as JSON writes it.
-        error: Why there is no answer; None: there is one.
+        new_tokens: Number of generated tokens.
+        seconds: Wall time of the batch, divided by its answers.
+        batch: Number of the batch; the strategies of one batch run one after the other.
+        extra: Measurements of the benchmark beside the text, as JSON values.
+        error: Why there is no answer; None: there is an answer.
     """
 
     benchmark: str
@@ -83,8 +83,8 @@ class Row:
     error: str | None = None
 
 
-_FREE = ("text", "error")  # what models and file names may say
-_HALVES = re.compile("[\ud800-\udfff]")
+_FREE_TEXT = ("text", "error")  # written by models, or with file names: any characters
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _COLUMNS = tuple(field.name for field in fields(Row))
 
 
@@ -98,12 +98,12 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, setup: Mapping[str, Any], notes: Mapping[str, str] = MappingProxyType({})) -> Store:
-        """Open a run folder for a set-up, making it if need be.
+        """Open a run folder for a set-up; create the folder if needed.
 
         Args:
             folder: The run folder.
-            setup: What must stay the same; anything JSON can write.
-            notes: Facts that may change from call to call, such as where pictures lie; the latest win.
+            setup: What must not change between calls, as JSON values.
+            notes: Facts that may change between calls, such as the folder of pictures; the latest are stored.
 
         Raises:
             RunError: The folder holds a run of another set-up, or cannot be written.
@@ -132,10 +132,10 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Open a run folder to read it.
+        """Open an existing run folder.
 
         Raises:
-            RunError: The folder holds no run, or one that cannot be read.
+            RunError: The folder holds no run, or an unreadable one.
         """
         try:
             exists = (folder / FILE).is_file()
@@ -150,10 +150,10 @@ class Store:
 
     @classmethod
     def check(cls, folder: Path) -> None:
-        """Refuse a folder that no run can be written to, and leave it as it is.
+        """Check that a run can be written to a folder, without changing the folder.
 
         Raises:
-            RunError: It cannot be made or written, or holds a run that is damaged or of another version.
+            RunError: The folder cannot be created or written, or holds a damaged run or one of another version.
         """
         base = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
         reason = no_file(folder / FILE)
@@ -168,7 +168,7 @@ class Store:
 
     @classmethod
     def _open_checked(cls, folder: Path) -> tuple[Store, bool]:
-        """Open the file, and say whether it holds a run already; one that is refused is left as it is."""
+        """Open the file; also return whether it holds a run already. A refused file is left unchanged."""
         store = cls._connect(folder)
         try:
             begun = store._holds_run()
@@ -193,13 +193,13 @@ class Store:
                 )
             name, uri = f"{path.resolve().as_uri()}?immutable=1", True
         try:
-            return cls(path, sqlite3.connect(name, timeout=_PATIENCE, uri=uri))
+            return cls(path, sqlite3.connect(name, timeout=_LOCK_TIMEOUT, uri=uri))
         except sqlite3.Error as error:
             raise RunError(f"{path}: cannot be opened: {error}") from error
 
     def _enable_wal(self) -> None:
-        """Let several processes write; changing the mode is the one thing for which SQLite does not wait by itself."""
-        patient_until = monotonic() + _PATIENCE
+        """Set WAL mode, in which several processes can write; SQLite does not wait for a lock here, so try again."""
+        patient_until = monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 self._connection.execute("pragma journal_mode=wal")
@@ -210,10 +210,10 @@ class Store:
                 sleep(0.01)
 
     def _holds_run(self) -> bool:
-        """Return whether this file holds a run already; False: it is new.
+        """Tell whether the file holds a run already.
 
         Raises:
-            RunError: It is damaged, somebody else's, or of another version.
+            RunError: The file is damaged, of another program, or of another version.
         """
         with self._sqlite_errors("read"):
             problem = str(self._connection.execute("pragma quick_check(1)").fetchone()[0]).splitlines()[-1]
@@ -233,54 +233,56 @@ class Store:
         return True
 
     def setup(self) -> dict[str, Any]:
-        """Return the set-up the run was started with."""
+        """Return the set-up of the run."""
         with self._sqlite_errors("read"):
             pairs = self._connection.execute("select key, value from setup")
-            return {key: json.loads(without_home(value)) for key, value in pairs}  # earlier versions named the folder
+            return {
+                key: json.loads(without_home(value)) for key, value in pairs
+            }  # older versions stored the home folder
 
     def notes(self) -> dict[str, str]:
-        """Return what was noted."""
+        """Return the notes."""
         with self._sqlite_errors("read"):
             return dict(self._connection.execute("select key, value from notes"))
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Commit answers; one that is already there is left as it was, a failure gives way.
+        """Commit answers; stored answers stay, stored failures are overwritten.
 
         Raises:
-            RunError: They cannot be written (disk full, read-only); everything committed stays.
+            RunError: They cannot be written (disk full, read-only); committed answers stay.
         """
         with self._sqlite_errors("write"), self._connection:
-            self._connection.executemany(_ADD, map(_to_columns, rows))
+            self._connection.executemany(_STORE_ANSWER, map(_to_columns, rows))
 
     def rows(self, benchmark: str) -> Iterator[Row]:
-        """Yield a benchmark's answers and failures."""
+        """Yield the answers and failures of a benchmark."""
         with self._sqlite_errors("read"):
             for values in self._connection.execute(
                 f"select {', '.join(_COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
             ):
                 row = dict(zip(_COLUMNS, values, strict=True))
-                texts = {key: _from_sqlite(row[key]) for key in _FREE}
+                texts = {key: _from_sqlite(row[key]) for key in _FREE_TEXT}
                 yield Row(**{**row, **texts, "extra": row["extra"] and json.loads(row["extra"])})
 
     def done(self, benchmark: str) -> set[tuple[str, str]]:
-        """Return the (item, strategy) pairs that are answered; failures are not."""
+        """Return the (item, strategy) pairs with an answer; failures do not count."""
         query = "select item, strategy from answers where benchmark = ? and error is null"
         with self._sqlite_errors("read"):
             return set(self._connection.execute(query, (benchmark,)))
 
     def done_in(self, benchmark: str, batch: int) -> set[tuple[str, str]]:
-        """Return the (item, strategy) pairs of a batch that are answered."""
+        """Return the (item, strategy) pairs of a batch with an answer."""
         query = "select item, strategy from answers where benchmark = ? and batch = ? and error is null"
         return set(self.read(query, (benchmark, batch)))
 
     def keep_items(self, benchmark: str, items: Mapping[str, Any]) -> None:
-        """Keep a benchmark's items, by id, in order; anything JSON can write. The latest call wins."""
+        """Store the items of a benchmark, by id, in order, as JSON values; later calls overwrite."""
         records = [(benchmark, item, json.dumps(content)) for item, content in items.items()]
         with self._sqlite_errors("write"), self._connection:
-            self._connection.executemany(_KEEP, records)
+            self._connection.executemany(_STORE_ITEM, records)
 
     def items(self, benchmark: str) -> dict[str, Any]:
-        """Return a benchmark's items by id, in the order they were kept."""
+        """Return the items of a benchmark by id, in the stored order."""
         query = "select item, content from items where benchmark = ? order by rowid"
         with self._sqlite_errors("read"):
             return {item: json.loads(content) for item, content in self._connection.execute(query, (benchmark,))}
@@ -289,17 +291,17 @@ class Store:
         """Return the rows of a query.
 
         Raises:
-            RunError: They cannot be read.
+            RunError: The store cannot be read.
         """
         with self._sqlite_errors("read"):
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Write several things at once, or none; no other process writes meanwhile.
+        """Yield a connection for one write transaction; other processes wait meanwhile.
 
         Raises:
-            RunError: They cannot be written.
+            RunError: The store cannot be written.
         """
         with self._sqlite_errors("write"), self._connection:
             self._connection.execute("begin immediate")
@@ -310,10 +312,10 @@ class Store:
         self._connection.close()
 
     def _check_unmoved(self) -> None:
-        """Refuse to go on with a file that was deleted: SQLite would write on where nobody finds it.
+        """Check that the file is still at its path: SQLite would continue to write to a deleted file.
 
         Raises:
-            RunError: It is not there any more, or another one is.
+            RunError: The file is missing, or another file is in its place.
         """
         try:
             status = self.path.stat()
@@ -336,28 +338,28 @@ class Store:
 
 
 def _to_columns(row: Row) -> dict[str, Any]:
-    """Return a row as it is written; an error may name the user's files."""
+    """Return the column values of a row; an error text is stored without the home folder."""
     columns = {**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)}
     columns["error"] = None if row.error is None else without_home(row.error)
-    return {**columns, **{key: _to_sqlite(columns[key]) for key in _FREE}}
+    return {**columns, **{key: _to_sqlite(columns[key]) for key in _FREE_TEXT}}
 
 
 def _to_sqlite(text: str | None) -> str | bytes | None:
-    """Return a text as SQLite can hold it: as bytes, where it has half surrogate pairs, as file names may have."""
-    if text is None or not _HALVES.search(text):
+    """Convert a text for SQLite: to bytes if it holds lone surrogates, as file names may."""
+    if text is None or not _LONE_SURROGATES.search(text):
         return text
     return text.encode("utf-8", "surrogatepass")
 
 
 def _from_sqlite(value: str | bytes | None) -> str | None:
-    """Return the text that `_to_sqlite` was given."""
+    """Convert a value of SQLite back; the inverse of `_to_sqlite`."""
     return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield what differs between two set-ups: where, as "benchmarks.pope.rule", and both values as JSON.
+    """Yield the differences of two set-ups: the key, as "benchmarks.pope.rule", and both values as JSON.
 
-    What only the old one has does not count: it may hold more than anyone asks for.
+    Keys that only the old set-up has do not count.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         for key, value in new.items():

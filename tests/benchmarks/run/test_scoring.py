@@ -219,7 +219,7 @@ REFUSED = {
     '{"question": "Is there a dog?", "answer": "yes"}': (
         "line 1: has a question and no id, and the data has random, popular; say which"
     ),
-    '{"score": 1, "answer": "yes"}': "does not say what it answers: it has the fields score, answer",
+    '{"score": 1, "answer": "yes"}': "does not say which item it answers; it has the fields score, answer",
     '{"question_id": true, "answer": "yes"}': "question_id must be a number or text",
     '{"question_id": 1.5, "answer": "yes"}': "question_id must be a number or text",
     '{"question_id": 1}': "line 1: has no answer",

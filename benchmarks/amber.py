@@ -7,12 +7,12 @@ Items    "amber-g": one caption for each picture. "amber-d": yes/no questions (e
          on in --images, or in the folder or its folder `image`.
 Prompt   amber-g: "official", as in the file ("Describe this image."); "lmms-eval", without the full stop.
          amber-d: the question; "vlmevalkit" adds "Please answer yes or no." on a new line, "official" nothing.
-Rule     amber-d: "first-word", ours: the first word is yes or no; "exact", the authors': the answer is Yes
-         or No and nothing else; "contains": it holds yes, or else no, in either case and in words as well.
-         amber-g: "mmhall", ours: words of AMBER's closed vocabulary and their plurals, whatever part of
-         speech they are: not the authors' extraction. "official": nouns by nltk's tagger and lemmatiser,
-         which must be installed. Then nouns get owners as in the authors' script (`amber_rules`). All rules read what
-         stands behind a model's thoughts (`thoughts`).
+Rule     amber-d: "first-word", mmhall's: the first word is yes or no; "exact", the authors': the answer is Yes
+         or No and nothing else; "contains": it contains yes, or else no, in any case, also within words.
+         amber-g: "mmhall": words of AMBER's closed vocabulary and their plurals, of any part of
+         speech: not the authors' extraction. "official": nouns by nltk's tagger and lemmatiser,
+         which must be installed. Then nouns get owners as in the authors' script (`rules.amber`). All rules read the
+         answer after a model's thoughts (`thoughts`).
 Metrics  amber-d: accuracy; precision, recall and F1 of the positive class "no"; no ratio; unparsed. An answer that
          is neither is wrong. amber-g, all over the whole corpus: CHAIR, hallucinated nouns among nouns;
          Cover, objects named among those there; Hal, captions with a hallucinated noun; Cog, objects named
@@ -56,7 +56,7 @@ Noun = tuple[str, int, int]
 
 
 def parse_exact(answer: str) -> YesNo | None:
-    """Read an answer that is Yes or No to the letter.
+    """Parse an answer that is exactly Yes or No.
 
     >>> parse_exact("No"), parse_exact("no"), parse_exact("No.")
     ('No', None, None)
@@ -65,7 +65,7 @@ def parse_exact(answer: str) -> YesNo | None:
 
 
 def parse_contains(answer: str) -> YesNo | None:
-    """Read an answer that holds yes somewhere, or else no.
+    """Parse an answer that contains yes, or else no.
 
     >>> parse_contains("no or YES"), parse_contains("I do not know"), parse_contains("Maybe")
     ('Yes', 'No', None)
@@ -75,7 +75,7 @@ def parse_contains(answer: str) -> YesNo | None:
 
 
 def parse_first_word(answer: str) -> YesNo | None:
-    """Read yes or no off the first word.
+    """Parse the first word as yes or no.
 
     >>> parse_first_word("**No**, it is not"), parse_first_word("There is no cloud")
     ('No', None)
@@ -97,9 +97,9 @@ class AmberD(Benchmark):
     """Yes/no questions about existence, attributes and relations.
 
     Attributes:
-        rule: How answers are read.
-        max_new_tokens: Most tokens an answer may have.
-        prompt: What is put behind a question.
+        rule: Rule that reads answers.
+        max_new_tokens: Limit of tokens of an answer.
+        prompt: Profile of the text after a question.
     """
 
     name: ClassVar[str] = "amber-d"
@@ -132,7 +132,7 @@ class AmberD(Benchmark):
         return score(item.truth["label"], RULES[self.rule](remove_thoughts(text)))
 
     def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Say what the authors' script prints of each strategy's answers, as this rule reads them."""
+        """Return the figures of the authors' script for each strategy, with the answers parsed by this rule."""
         truths, remarks = {item.id: item.truth for item in items}, []
         for strategy, answers in by_strategy(rows).items():
             read = [(truths[row.item], RULES[self.rule](remove_thoughts(row.text))) for row in answers]
@@ -182,7 +182,7 @@ def find_nouns(text: str, vocabulary: Sequence[str]) -> list[Noun]:
 
 @lru_cache(maxsize=4)
 def _forms(vocabulary: tuple[str, ...]) -> dict[str, str]:
-    """Return each form of the words in lower case, with its word; a word is never another one's plural."""
+    """Map singular and plural, in lower case, to the word; a word of the vocabulary is never read as a plural."""
     return {plural(word).lower(): word for word in vocabulary} | {word.lower(): word for word in vocabulary}
 
 
@@ -208,14 +208,14 @@ NOUNS = {"mmhall": find_nouns, "official": find_official_nouns}
 
 @dataclass(frozen=True)
 class AmberG(Benchmark):
-    """Captions checked against the objects that are there and those that models tend to make up.
+    """Captions checked against the objects in the picture, and against objects that models tend to hallucinate.
 
     Attributes:
-        rule: Which words of a caption are nouns that count.
-        max_new_tokens: Most tokens a caption may have.
-        prompt: How a caption is asked for.
+        rule: Rule that finds nouns in captions.
+        max_new_tokens: Limit of tokens of a caption.
+        prompt: Wording of the request for a caption.
         similarities: File of word similarities; "": only equal words are similar.
-        words: Folder with relation.json and safe_words.txt; "": the data's own.
+        words: Folder of relation.json and safe_words.txt; "": the folder of the data.
     """
 
     name: ClassVar[str] = "amber-g"
@@ -236,7 +236,7 @@ class AmberG(Benchmark):
     words: str = option("", expected="a path, as text")
 
     def material(self, source: Source) -> Material:
-        """Read the queries, and all that is known of the words of each picture."""
+        """Read the queries, and the word tables for each picture."""
         if self.rule == "official":
             find_official_nouns("Nothing.", ())
         queries, pictures = read_queries(source, self.name, generative=True)
@@ -276,7 +276,7 @@ class AmberG(Benchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one caption."""
-        marked = marks(item, [noun for noun, _, _ in self._nouns(item, text)])
+        marked = mark_caption(item, [noun for noun, _, _ in self._nouns(item, text)])
         return {
             "n": 1,
             "nouns": len(marked.hallucinated),
@@ -292,15 +292,15 @@ class AmberG(Benchmark):
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each noun that counts."""
         nouns = self._nouns(item, text)
-        wrong = marks(item, [noun for noun, _, _ in nouns]).hallucinated
+        wrong = mark_caption(item, [noun for noun, _, _ in nouns]).hallucinated
         return [(start, end, not bad) for (_, start, end), bad in zip(nouns, wrong, strict=True)]
 
     def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Say what the authors' script prints of each strategy's captions, with the nouns that this rule finds."""
+        """Return the figures of the authors' script for each strategy, with the nouns found by this rule."""
         by_id, remarks = {item.id: item for item in items}, []
         for strategy, answers in by_strategy(rows).items():
             captions = [(by_id[row.item], self._nouns(by_id[row.item], row.text)) for row in answers]
-            f = official_caption_figures(marks(item, [noun for noun, _, _ in nouns]) for item, nouns in captions)
+            f = official_caption_figures(mark_caption(item, [noun for noun, _, _ in nouns]) for item, nouns in captions)
             listed = f"CHAIR {f.chair}, Cover {f.cover}, Hal {f.hal}, Cog {f.cog}"
             remarks.append(
                 f"the authors' arithmetic on the captions of {strategy}, nouns by rule {self.rule}: {listed}."
@@ -311,8 +311,8 @@ class AmberG(Benchmark):
         return NOUNS[self.rule](blank_thoughts(text), item.truth["vocabulary"])
 
 
-def marks(item: Item, nouns: Sequence[str]) -> NounMarks:
-    """Give the nouns of a caption their owners; see `mark_nouns`."""
+def mark_caption(item: Item, nouns: Sequence[str]) -> NounMarks:
+    """Assign the nouns of a caption to objects; see `mark_nouns`."""
     truth = item.truth
     alike = {(noun, word) for noun, word in truth["alike"]}
     return mark_nouns(

@@ -6,12 +6,12 @@ Prompt   "Please describe this image in detail."
 Rule     "mmhall": objects are found with mmhall's own vocabulary (`mmhall.benchmarks.data.vocabulary`): COCO's
          eighty categories with synonyms and plurals. Words outside it are ignored, as in the original.
          "original" and "wordnet": the published word rules, with word lists you supply (`vocabulary`: the
-         original's synonyms.txt, `lemmas`: a JSON table; see `mmhall.benchmarks.rules.chair`). "wordnet" goes
-         runs without a part-of-speech tagger, close to the published evaluator, or with nltk's (`tagger='nltk'`).
-         Data with other categories than COCO's: with "mmhall" its categories are what can be found, each by
+         original's synonyms.txt, `lemmas`: a JSON table; see `mmhall.benchmarks.rules.chair`). "wordnet"
+         has no part-of-speech tagger, close to the published evaluator, or nltk's (`tagger='nltk'`).
+         Data with other categories than COCO's: "mmhall" finds its categories, each by
          its names, singular and plural, however they are spelt ("Cabinet/shelf": `benchmarks/data/categories.py`), by
-         the `synonyms` of a detection file, and COCO's by mmhall's words, too; `vocabulary` may be a JSON file, object to
-         words, with phrases that name no object under "suppress". A remark lists names found in no caption.
+         the `synonyms` of a detection file, and COCO's by mmhall's words, too; `vocabulary` may be a JSON file, object
+         to words, with phrases that name no object under "suppress". A remark lists names found in no caption.
          Files are part of a run: its answers are only read with the same files. All rules read the answer after a
          model's thoughts (`thoughts`).
 Truth    The annotation; with `captions`, a COCO captions file, also the objects found in them, as in the original.

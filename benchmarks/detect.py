@@ -19,15 +19,15 @@ Signals  Measured on the unsteered model for the caption of a strategy, where th
              (`mmhall.analysis`);
            a low *T-VHD*: the k largest head divergences of each layer, summed (all heads where there are fewer than k).
          A signal that a model lacks (attention to the picture in separate layers) is left empty.
-Metrics  One table per signal. AUROC: how often, of one hallucinated and one supported mention, the former has the more
+Metrics  A table per signal. AUROC: how often, of one hallucinated and one supported mention, the former has the more
          suspect value; ties count half (numerator Mann-Whitney's U, denominator the pairs; 50 is chance). Minus
-         position: its difference from position's, on the same draws. At equal position: among pairs in the same tenth of
+         position: its difference from position's, on the same draws. At equal position: pairs in the same tenth of
          positions only. Hallucinated: share of the mentions. Intervals by bootstrap over pictures.
-Cost     Beside generation: every caption that names an object is teacher-forced twice in its batch, with and without the
+Cost     Beside generation: captions that name an object are teacher-forced twice in their batch, with and without the
          picture, in one pass each; between them the head outputs of the caption's tokens
          are stored, layers x tokens x hidden size. Seconds per answer in a report do not include it.
-Differs  No paper's set-up is repeated, so figures do not compare with theirs. MDI and AEI are defined for whole answers;
-         here they are computed for a single row, where AEI and MDI carry the same information. Strategies write different
+Differs  No paper's set-up is repeated, so figures do not compare with theirs. MDI and AEI are meant for whole answers;
+         here they are computed for one row, where both carry the same information. Strategies write different
          captions, so a strategy's AUROC is not tested against the baseline's.
 """
 

@@ -1,4 +1,4 @@
-"""MME: two yes/no questions about each picture, one to be answered yes and one no.
+"""MME: two yes/no questions about each picture, one with the label yes and one with no.
 
 Paper    Fu et al., arXiv:2306.13394.
 Items    The authors' folders, one a category, with pictures and text files beside them (or pictures in
@@ -7,13 +7,13 @@ Items    The authors' folders, one a category, with pictures and text files besi
          "hallucination" categories existence, count, position and color, or "all".
 Prompt   "official": the question as it is; it ends in "Please answer yes or no.". "llava" (lmms-eval's):
          without these words, then "Answer the question using a single word or phrase." on a new line.
-Rule     "official", the authors': the answer is yes or no, or its first four characters hold yes, or else no
-         ("not", "north"). "lmms-eval" ignores space around it, dots, and takes a lone y or n. Both read what stands
-         behind a model's thoughts (`thoughts`).
+Rule     "official", the authors': the answer is yes or no, or its first four characters contain yes, or else no
+         ("not", "north"). "lmms-eval" ignores surrounding space and dots, and accepts a lone y or n. Both read the
+         answer after a model's thoughts (`thoughts`).
 Metrics  acc, the share of questions answered rightly; acc+, the share of pictures with both; score, the sum over
          categories of acc + acc+ (200 % for each). A remark gives the authors' table (`official_scores`).
 Differs  An answer that is neither is wrong, as in the original. With an answer missing, a picture counts in
-         acc only. One answer is 1.7 points of acc of a category of 30 pictures, and up to 3.3 of acc+.
+         acc only. One answer is 1.7 points of acc in a category of 30 pictures, and up to 3.3 of acc+.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 
 
 def parse_official(answer: str) -> Label | None:
-    """Read an answer as the authors' script does.
+    """Parse an answer as the authors' script does.
 
     >>> parse_official("NO"), parse_official("It's not"), parse_official("northern"), parse_official("  yes")
     ('no', None, 'no', None)
@@ -53,7 +53,7 @@ def parse_official(answer: str) -> Label | None:
 
 
 def parse_lmms_eval(answer: str) -> Label | None:
-    """Read an answer as lmms-eval does.
+    """Parse an answer as lmms-eval does.
 
     >>> parse_lmms_eval("  Yes."), parse_lmms_eval("N"), parse_lmms_eval("maybe")
     ('yes', 'no', None)
@@ -67,7 +67,7 @@ RULES: dict[str, Callable[[str], Label | None]] = {"official": parse_official, "
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question: its id, file name of its picture, category, text, label; and where it stands."""
+    """One question: its id, file name of its picture, category, text and label; `where` is its file and line."""
 
     id: str
     image: str
@@ -82,10 +82,10 @@ class Mme(Benchmark):
     """Two questions about each picture.
 
     Attributes:
-        rule: How answers are read.
-        max_new_tokens: Most tokens an answer may have.
-        subset: Which categories are asked.
-        prompt: How a question is put.
+        rule: Rule that reads answers.
+        max_new_tokens: Limit of tokens of an answer.
+        subset: Categories that are asked.
+        prompt: Wording of a question.
     """
 
     name: ClassVar[str] = "mme"
@@ -128,15 +128,15 @@ class Mme(Benchmark):
         return Item(question.id, question.image, text, groups, truth)
 
     def count(self, item: Item, text: str) -> Counts:
-        """Count one answer for itself."""
+        """Count one answer alone."""
         answer = RULES[self.rule](remove_thoughts(text))
         right = int(answer == item.truth["label"])
         return {"n": 1, "right": right, "unparsed": int(answer is None), "both": 0, "pictures": 0, "points": 0}
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
-        """Count answers, and pictures in their first question.
+        """Count answers; pictures are counted in their first question.
 
-        Points of a picture: acc + acc+ of it alone, times pictures over pictures of its category, so that their
+        Points of a picture: its own acc + acc+, times all pictures over pictures of its category, so that the
         mean over pictures is the sum over categories.
         """
         counts = [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
@@ -149,7 +149,7 @@ class Mme(Benchmark):
         return counts
 
     def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Say what the authors' script prints of each strategy's answers, where they are read by its rule."""
+        """Return the scores of the authors' script for each strategy, if answers are parsed by its rule."""
         if self.rule != "official":
             return ()
         remarks = []
@@ -169,7 +169,7 @@ class Mme(Benchmark):
 
 
 def _complete_pairs(items: Sequence[Item], counts: Sequence[Counts]) -> dict[tuple[str, str | None], list[Counts]]:
-    """Return the counts of both questions about a picture, by category and picture; not of one without the other."""
+    """Return the counts of both questions by category and picture; pictures with one answered question are left out."""
     pairs: dict[tuple[str, str | None], list[Counts]] = {}
     for item, count in zip(items, counts, strict=True):
         pairs.setdefault((item.truth["category"], item.picture), []).append(count)
@@ -177,10 +177,10 @@ def _complete_pairs(items: Sequence[Item], counts: Sequence[Counts]) -> dict[tup
 
 
 def official_scores(pictures: Iterable[tuple[str, bool, bool]]) -> dict[str, float]:
-    """Compute the authors' table: acc + acc+ in percent by category, and the totals of those complete.
+    """Compute the authors' table: acc + acc+ in percent by category, and the totals of complete groups.
 
     Args:
-        pictures: Category, and whether the first and the second question are answered rightly.
+        pictures: Category of each picture, and whether its first and its second answer are right.
 
     >>> official_scores([("count", True, True), ("count", True, False)])
     {'count': 125.0}
@@ -197,7 +197,7 @@ def official_scores(pictures: Iterable[tuple[str, bool, bool]]) -> dict[str, flo
 
 
 def _check_two_questions(questions: Sequence[Question]) -> None:
-    """Refuse a picture without exactly two questions."""
+    """Check that each picture has exactly two questions."""
     numbers = Counter((q.category, q.image) for q in questions)
     for q in questions:
         number = numbers[q.category, q.image]
@@ -206,7 +206,7 @@ def _check_two_questions(questions: Sequence[Question]) -> None:
 
 
 def _read_manifest(path: Path) -> Iterable[Question]:
-    """Read a manifest."""
+    """Yield the questions of a manifest."""
     numbers: Counter[str] = Counter()
     for record in read_records(path, Mme.reads):
         category = record.choice("category", (*PERCEPTION, *COGNITION))
@@ -218,7 +218,7 @@ def _read_manifest(path: Path) -> Iterable[Question]:
 
 
 def _read_folders(root: Path, images: Path) -> Iterable[Question]:
-    """Read the authors' folders."""
+    """Yield the questions of the authors' folders."""
     for category in (*PERCEPTION, *COGNITION):
         for texts, shown in ((category, category), (f"{category}/questions_answers_YN", f"{category}/images")):
             files = sorted((root / texts).glob("*.txt"))
@@ -235,7 +235,7 @@ def _by_stem(folder: Path) -> Mapping[str, str]:
 
 
 def _read_questions(file: Path, category: str, image: str) -> Iterable[Question]:
-    """Read the questions of one picture."""
+    """Yield the questions of one picture's text file."""
     lines = [line for line in read_text(file, "lines of question, tab, Yes or No").splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):
         text, _, answer = line.rpartition("\t")

@@ -1,4 +1,4 @@
-"""Read AMBER's files: queries, annotations, the table of associated words, similarities of words."""
+"""Readers of AMBER's files: queries, annotations, the table of associated words, similarities of words."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Query:
     """One query with its annotation.
 
     Attributes:
-        id: Its number.
+        id: Number of the query.
         image: File name of the picture.
-        text: What is asked.
-        annotation: Its entry in the annotations.
+        text: Text of the query.
+        annotation: Entry of the query in the annotations.
     """
 
     id: str
@@ -44,12 +44,12 @@ def read_queries(source: Source, name: str, *, generative: bool) -> tuple[list[Q
     """Read the queries of one kind and find their pictures.
 
     Args:
-        source: Where they lie.
-        name: The benchmark's, for a refusal.
-        generative: Whether those for captions; else the yes/no questions.
+        source: Where the data is.
+        name: Name of the benchmark, for error messages.
+        generative: Whether to read the queries for captions; else the yes/no questions.
 
     Returns:
-        The queries, those about one picture together, pictures in the order of their numbers; and the files.
+        The queries, grouped by picture in the order of picture numbers; and the picture files.
 
     Raises:
         DataError: A file or picture is missing or malformed, or there are no such queries.
@@ -77,10 +77,10 @@ def read_queries(source: Source, name: str, *, generative: bool) -> tuple[list[Q
 
 
 def find_file(data: Path, names: Iterable[str]) -> Path:
-    """Return the first of some files in AMBER's data folder, of which a file or folder was given.
+    """Return the first existing file of several names in AMBER's data folder, given the folder or a file in it.
 
     Raises:
-        DataError: None is there.
+        DataError: None of the files exists.
     """
     names = tuple(names)
     folders = (data, data / "query") if data.is_dir() else (data.parent, data.parent.parent)
@@ -93,10 +93,10 @@ def find_file(data: Path, names: Iterable[str]) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What AMBER knows of words.
+    """AMBER's word tables.
 
     Attributes:
-        associations: Object to words that may stand for it.
+        associations: Object to words that may name it.
         neutral: Words that are never hallucinated.
     """
 
@@ -105,7 +105,7 @@ class Words:
 
     @property
     def vocabulary(self) -> list[str]:
-        """Every word that counts, sorted."""
+        """All objects and associated words, sorted."""
         return sorted({*self.associations, *(word for words in self.associations.values() for word in words)})
 
 
@@ -113,7 +113,7 @@ def read_words(folder: Path) -> Words:
     """Read relation.json and safe_words.txt.
 
     Raises:
-        DataError: One is missing or malformed.
+        DataError: A file is missing or malformed.
     """
     path = find_file(folder, ("relation.json",))
     table = Record(str(path), _object(path, "AMBER's table of associated words"))
@@ -124,10 +124,10 @@ def read_words(folder: Path) -> Words:
 def read_similarities(path: Path) -> dict[tuple[str, str], float]:
     """Read similarities of words: JSON lists [word, word, similarity], or a CSV file with such rows.
 
-    A pair holds both ways.
+    Similarities are symmetric.
 
     Raises:
-        DataError: The file is missing or malformed, or says two things of one pair.
+        DataError: The file is missing or malformed, or has two values for one pair.
     """
     expected = "similarities: [word, word, number] in JSON, or rows word,word,number in CSV"
     text = read_text(path, expected)

@@ -1,4 +1,4 @@
-"""Swap one object of a caption that a person wrote for another: the word changes, its number and article with it."""
+"""Replacement of one object in a human caption by another, with the right number and article."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ACRONYM = 3  # letters of the longest one: TV, DVD
 
 
 def end_with_stop(caption: str) -> str:
-    """Return a caption with a full stop at its end, whatever was there.
+    """Return a caption with a full stop as its end mark.
 
     >>> end_with_stop(" A dog on a bench ."), end_with_stop("Two cats!")
     ('A dog on a bench.', 'Two cats.')
@@ -32,17 +32,17 @@ def swap_object(
     draw: Callable[[Sequence[str], str], str],
     rng: random.Random,
 ) -> str | None:
-    """Return a caption in which one object is another one; None: there is none that could be.
+    """Replace one object of a caption by another; None: no object can be replaced.
 
-    Only an object that is named once is taken, by a word that tells its number; the other is one that the caption does
+    The object must be named once, by a word whose number is clear; its replacement is an object that the caption does
     not name, of as many words.
 
     Args:
-        caption: As a person wrote it.
-        vocabulary: Finds objects.
+        caption: The human caption.
+        vocabulary: Vocabulary that finds objects.
         absent: Categories that the picture does not show.
-        draw: Chooses among categories, given the one that goes.
-        rng: Chooses the object.
+        draw: Chooses among categories, given the replaced category.
+        rng: Chooses the object to replace.
     """
     mentions = vocabulary.mentions(caption)
     named = Counter(mention.name for mention in mentions)
@@ -57,14 +57,14 @@ def swap_object(
 
 
 def _is_plural_mention(word: str, before: str) -> bool | None:
-    """Whether a word stands for several; None: it does not say, as "sheep" without an article right before it."""
+    """Tell whether a word is plural; None: unclear, as for "sheep" without an article right before it."""
     if singulars(word.lower()) or is_plural(word):
         return True
     return None if plural(word.lower()) == word.lower() and not _ARTICLE.search(before) else False
 
 
 def _inflect(name: str, old: str, many: bool | None) -> str | None:
-    """Write a category in the number of the word that it replaces; None: it cannot be, or has more or fewer parts."""
+    """Write a category in the number of the replaced word; None: impossible, or of another number of words."""
     word = names(name)[0]
     if is_plural(word) and not many:
         return None
@@ -73,7 +73,7 @@ def _inflect(name: str, old: str, many: bool | None) -> str | None:
 
 
 def _replace_mention(caption: str, mention: Mention, word: str) -> str:
-    """Put a word in a mention's place, in its case, and make the article fit."""
+    """Replace a mention by a word, in the same case and with the right article."""
     before, old, after = caption[: mention.start], caption[mention.start : mention.end], caption[mention.end :]
     loud = old.isupper() and (caption.isupper() or len(old) > _ACRONYM)
     article = _ARTICLE.search(before)

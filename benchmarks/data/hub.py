@@ -1,8 +1,8 @@
-"""Take benchmarks from the Hugging Face hub: a dataset at one commit becomes files in the official format.
+"""Benchmarks from the Hugging Face hub: a dataset at one commit is converted to files of the official format.
 
-Benchmarks read files only. `fetch` writes them once for each commit, in $XDG_CACHE_HOME/mmhall/hub, whole or not at
-all; a commit that lies there is never asked for again. Without a revision the dataset's current commit is taken, and
-said in the results, so that it can be pinned. A dataset that was copied from the hub as a folder or file of Parquet, or
+Benchmarks read only files. `fetch` writes them once for each commit to $XDG_CACHE_HOME/mmhall/hub, atomically;
+a commit in this cache is not downloaded again. Without a revision the dataset's current commit is used, and
+named in the results, so that it can be pinned. A dataset copied from the hub as a folder or file of Parquet, or
 saved by `save_to_disk` as Arrow, is converted in the same way, once for each SHA-256 of its files.
 """
 
@@ -33,14 +33,14 @@ _SPEC = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)?(?:@(?P<revision>[\w./-]+))?")
 
 @dataclass(frozen=True, slots=True)
 class HubDataset:
-    """A dataset that holds a benchmark.
+    """A hub dataset with the data of a benchmark.
 
     Attributes:
-        id: Its id; another one with the same columns may be named instead.
-        splits: Which are read, in order.
-        convert: Writes them to a folder.
-        config: Its configuration, None for the only one.
-        data: What the benchmark is given of the folder; "" for the folder.
+        id: Id of the dataset; a user may give another dataset with the same columns.
+        splits: Splits to read, in order.
+        convert: Function that writes the splits to a folder.
+        config: Configuration of the dataset; None for the only one.
+        data: File in the folder that the benchmark reads; "" for the folder.
     """
 
     id: str
@@ -60,14 +60,14 @@ HUB_DATASETS = {
 
 
 def data_path(value: str, benchmark: str) -> Path:
-    """Return a benchmark's data: a file or folder as it is; what the hub has, there or copied, converted.
+    """Return the path of a benchmark's data: a file or folder unchanged; a hub dataset or its copy converted.
 
     Args:
-        value: A file or folder, or "hub:" and a folder or what `fetch` takes.
+        value: A file or folder, or "hub:" with a folder or the argument of `fetch`.
         benchmark: Name of the benchmark.
 
     Raises:
-        DataError: As of `fetch`, or Parquet or Arrow files are not what the benchmark reads.
+        DataError: See `fetch`; or Parquet or Arrow files do not hold the benchmark's data.
     """
     marked = value.startswith(PREFIX)
     path = Path(value.removeprefix(PREFIX))
@@ -82,17 +82,17 @@ def data_path(value: str, benchmark: str) -> Path:
 
 
 def fetch(spec: str, benchmark: str) -> Path:
-    """Return a benchmark's files, taking them from the hub if they are not at hand.
+    """Return a benchmark's files; download and convert the dataset if it is not in the cache.
 
     Args:
-        spec: "hub:ID@REVISION"; without an id the one in `HUB_DATASETS`, without a revision the current commit.
+        spec: "hub:ID@REVISION"; by default the id in `HUB_DATASETS` and the current commit.
         benchmark: Name of the benchmark.
 
     Returns:
-        What the benchmark takes as its data.
+        Path of the benchmark's data.
 
     Raises:
-        DataError: There is no such dataset, it is not what the benchmark reads, or the hub cannot be asked.
+        DataError: There is no such dataset, it is unsuitable, or the hub cannot be reached.
     """
     dataset, name, revision = _parse(spec, benchmark)
     folder = _cache() / name.replace("/", "--")
@@ -107,7 +107,7 @@ def fetch(spec: str, benchmark: str) -> Path:
 
 
 def remarks(data: Path | None) -> tuple[str, ...]:
-    """Say where files come from, if `fetch` wrote them."""
+    """Return a note on the source of files that `fetch` wrote; else nothing."""
     if data is None:
         return ()
     note = (data if data.is_dir() else data.parent) / NOTE
@@ -123,9 +123,9 @@ def remarks(data: Path | None) -> tuple[str, ...]:
 
 
 def _stored_files(path: Path) -> list[Path]:
-    """Return a dataset's Parquet or Arrow files, in the folder or below it, as the hub or `save_to_disk` has them.
+    """Return a dataset's Parquet or Arrow files, in the layout of the hub or of `save_to_disk`.
 
-    What `map` and `filter` leave beside them, cache-....arrow, is not of the dataset.
+    The cache files of `map` and `filter`, cache-....arrow, are left out.
     """
     if path.is_dir():
         by_kind = (sorted(path.glob(f"{below}*{kind}")) for kind in _KINDS for below in ("", "*/", "*/*/"))
@@ -137,7 +137,7 @@ def _stored_files(path: Path) -> list[Path]:
 
 
 def _convert_local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
-    """Return what a benchmark takes as its data of stored files, converting them if they are not at hand."""
+    """Return the path of a benchmark's data for stored files; convert them if they are not in the cache."""
     dataset = _dataset_for(benchmark)
     splits = _files_by_split(path, files, dataset)
     digest = hashlib.sha256()
@@ -155,10 +155,10 @@ def _convert_local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
 
 
 def _files_by_split(path: Path, files: Sequence[Path], dataset: HubDataset) -> list[list[Path]]:
-    """Return the files of each split, by their names; of a single one, all if none says it.
+    """Return the files of each split, by their names; for a single split all files if no name matches.
 
     Raises:
-        DataError: A split has none, or has some in several folders.
+        DataError: A split has no files, or files in several folders.
     """
     if path.is_file():
         return [[path]]
@@ -213,7 +213,7 @@ def _offline() -> bool:
 
 
 def _find_converted(folder: Path, benchmark: str, revision: str | None) -> Path | None:
-    """Return the files of a commit, or offline of the only one there is, if they are there."""
+    """Return the cached files of a commit, or offline of the only cached commit; None: not cached."""
     if revision is not None:
         written = [folder / revision / benchmark] if _COMMIT.fullmatch(revision) else []
     else:
@@ -223,7 +223,7 @@ def _find_converted(folder: Path, benchmark: str, revision: str | None) -> Path 
 
 
 def _commit(name: str, revision: str | None) -> str:
-    """Ask the hub which commit a revision is."""
+    """Ask the hub for the commit of a revision."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
@@ -260,7 +260,7 @@ def _load(dataset: HubDataset, name: str, commit: str) -> list[Any]:
 
 
 def _convert(splits: Sequence[Any], dataset: HubDataset, target: Path, note: dict[str, str]) -> None:
-    """Write the files, whole or not at all."""
+    """Write the files atomically."""
     partial = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

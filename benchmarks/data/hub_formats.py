@@ -1,4 +1,4 @@
-"""Write datasets of the hub as files in the official format of each benchmark, pictures byte for byte."""
+"""Conversion of hub datasets to the official file format of each benchmark; picture bytes stay unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENDINGS = (".jpg", ".jpeg", *_KINDS.values())
 
 
 class Pictures:
-    """Writes the pictures of a dataset, each once."""
+    """Writer of a dataset's pictures; each picture is written once."""
 
     def __init__(self, folder: Path) -> None:
         """Write to a folder."""
@@ -29,17 +29,17 @@ class Pictures:
         self._seen: dict[str, bytes] = {}
 
     def keep(self, row: Record, name: str) -> str:
-        """Write a row's picture.
+        """Write the picture of a row.
 
         Args:
-            row: Its `image` holds bytes, or the path of a file.
-            name: File name; an ending is added where it has none.
+            row: Its field `image` has the bytes or the path of the picture.
+            name: File name; a suffix is added if missing.
 
         Returns:
             The file name, relative to the folder.
 
         Raises:
-            DataError: The row has no picture, the name leads elsewhere, or another picture has it.
+            DataError: The row has no picture, the name leaves the folder, or another picture has this name.
         """
         content = _bytes(row)
         parts = PurePosixPath(name).parts
@@ -59,7 +59,7 @@ class Pictures:
 
 
 def pope(splits: Sequence[Any], folder: Path) -> None:
-    """Write POPE's question files; a category may be several, joined with commas."""
+    """Write POPE's question files; a row may have several categories, joined with commas."""
     pictures = Pictures(folder)
     lines: dict[str, list[dict[str, Any]]] = {setting: [] for setting in SETTINGS}
     for row in _rows(splits, ("question_id", "question", "answer", "image_source", "image", "category")):
@@ -114,7 +114,7 @@ def amber_captions(splits: Sequence[Any], folder: Path) -> None:
 
 
 def mme(splits: Sequence[Any], folder: Path) -> None:
-    """Write MME's questions as a manifest; a question's id names its picture."""
+    """Write MME's questions as a manifest; the question id is the picture's name."""
     pictures = Pictures(folder)
     columns = ("question_id", "question", "answer", "category")
     _write_lines(
@@ -140,7 +140,7 @@ def hallusion(splits: Sequence[Any], folder: Path) -> None:
 
 
 def _rows(splits: Sequence[Any], columns: Sequence[str]) -> Iterator[Record]:
-    """Yield the rows of some splits, pictures as they are stored."""
+    """Yield the rows of splits, with undecoded pictures."""
     from datasets import Image
 
     for split in splits:

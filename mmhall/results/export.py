@@ -81,7 +81,7 @@ def _json_lines(records: Records, path: Path, columns: Mapping[str, type]) -> No
 def _csv(records: Records, path: Path, columns: Mapping[str, type]) -> None:
     names = list(_column_types(records, columns))
     with path.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.writer_for(file)
+        lines = csv.writer(file)
         lines.writerow([escape_formula(_text(name)) for name in names])
         lines.writerows([escape_formula(_flatten(record.get(name))) for name in names] for record in records)
 

@@ -152,7 +152,7 @@ def test_captions_are_cut_to_equal_length_without_their_thoughts():
 def test_a_judge_is_shown_the_answer_alone():
     truth = {"question": "q", "reference": "r", "contents": "c"}
     for spec in ("mmhal", "hallusion(rule='judge')"):
-        assert benchmark(spec).asks(Item("1", "p", "q", (), truth), THOUGHT + "Two.")["answer"] == "Two."
+        assert benchmark(spec).judge_fields(Item("1", "p", "q", (), truth), THOUGHT + "Two.")["answer"] == "Two."
 
 
 def test_answers_that_are_thoughts_alone_are_told():

@@ -1,12 +1,12 @@
-"""Make pairs of a faithful and a hallucinated text, from pictures with known objects or from a file of them.
+"""Pairs of a faithful and a hallucinated text, made from pictures with known objects or read from a file.
 
 Text     One sentence that names every object of a picture: "The image shows a dog, a bench and a person."
 Changed  In the hallucinated one a third of the objects, at least one, is replaced by categories that the picture does
          not show, drawn by how often they stand beside the other objects in the same data. Objects are replaced, not
-         added: both texts have as many words and the same end, so that a difference between their states is not one of
+         added: both texts have equally many words and the same end, so that a difference of their states is not one of
          length.
-Captions Where people's captions are given, each picture's first one that allows it takes the sentence's place, and one
-         object of it is another one in the hallucinated text. What any caption of the picture names is not made up.
+Captions With human captions, each picture's first suitable caption takes the sentence's place, and one
+         object of it is replaced in the hallucinated text. Objects in any caption of the picture count as present.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ Counts = Mapping[str, Mapping[str, int]]
 
 
 def read_pairs(path: Path, images: Path, limit: int | None = None) -> PairSet:
-    """Read pairs from JSON Lines; a line may bring a prompt of its own.
+    """Read pairs from JSON Lines; a line may have its own prompt.
 
     Args:
         path: The file.
-        images: Folder that picture names are relative to.
-        limit: Keep only the first so many.
+        images: Base folder of picture names.
+        limit: Number of pairs to keep, from the first.
 
     Raises:
         DataError: The file or a picture is missing or malformed.
@@ -61,17 +61,17 @@ def make_pairs(
     limit: int | None = None,
     captions: Mapping[str, Sequence[str]] | None = None,
 ) -> PairSet:
-    """Make a pair for each picture that allows one, the same for the same pictures and seed.
+    """Make a pair for each suitable picture, the same for the same pictures and seed.
 
     Args:
-        pictures: With known objects.
-        source: What they are called.
-        seed: Of what is replaced, and by what.
-        limit: Make only so many.
-        captions: Of people, by picture; None: a sentence names the objects.
+        pictures: Pictures with known objects.
+        source: Name of the picture set.
+        seed: Seed of the replacements.
+        limit: Number of pairs to make.
+        captions: Human captions by picture; None: a sentence names the objects.
 
     Raises:
-        DataError: No picture allows one, or the captions are of other pictures.
+        DataError: No picture is suitable, or the captions are of other pictures.
     """
     if captions is not None and not any(picture.id in captions for picture in pictures.pictures):
         raise DataError(
@@ -101,7 +101,7 @@ def make_pairs(
 
 
 def _cooccurrences(pictures: Sequence[Picture]) -> Counts:
-    """Count in how many pictures each category stands beside each other one."""
+    """Count the pictures in which each two categories appear together."""
     counts: dict[str, Counter[str]] = {}
     for picture in pictures:
         for name in picture.objects:
@@ -110,13 +110,13 @@ def _cooccurrences(pictures: Sequence[Picture]) -> Counts:
 
 
 def _absent(shown: Sequence[str], categories: Sequence[str]) -> list[str]:
-    """List the categories that a picture does not show under any name."""
+    """List the categories that a picture shows under no name."""
     phrases = {_phrase(name) for name in shown}
     return [name for name in categories if name not in shown and _phrase(name) not in phrases]
 
 
 def _draw_category(names_left: Sequence[str], rest: Sequence[str], counts: Counts, rng: random.Random) -> str:
-    """Draw a category by how often it stands beside others; where it never does, any is as good."""
+    """Draw a category by how often it appears with others; uniformly if it never does."""
     weights = [sum(counts.get(name, {}).get(other, 0) for other in rest) for name in names_left]
     return rng.choices(names_left, weights if any(weights) else None)[0]
 
@@ -129,7 +129,7 @@ def _caption_pair(
     counts: Counts,
     rng: random.Random,
 ) -> Pair | None:
-    """Make the pair of a picture from a person's caption; None: no caption allows one."""
+    """Make the pair of a picture from a human caption; None: no caption is suitable."""
 
     def draw(left: Sequence[str], gone: str) -> str:
         return _draw_category(left, [name for name in picture.objects if name != gone], counts, rng)
@@ -142,7 +142,7 @@ def _caption_pair(
 
 
 def _sentence_pair(picture: Picture, absent: Sequence[str], counts: Counts, rng: random.Random) -> Pair | None:
-    """Make the pair of a picture from a sentence that names its objects; None: none of them can be replaced."""
+    """Make the pair of a picture from a sentence that names its objects; None: no object can be replaced."""
     choices = {
         at: [name for name in absent if _length(name) == _length(shown)] for at, shown in enumerate(picture.objects)
     }
@@ -160,7 +160,7 @@ def _sentence_pair(picture: Picture, absent: Sequence[str], counts: Counts, rng:
 
 
 def _sentence(objects: Sequence[str]) -> str:
-    """Name objects in a sentence.
+    """Write a sentence that names objects.
 
     >>> _sentence(["dog", "Cabinet/shelf", "skis"])
     'The image shows a dog, a cabinet and skis.'

@@ -1,10 +1,10 @@
-"""Pictures and their objects as lists: CSV and JSON files that people write by hand or export.
+"""Readers of picture lists: CSV and JSON files of pictures and their objects, written by hand or exported.
 
 CSV      Either a row for each picture, `file,objects` with names separated by ";", or a row for each object,
-         `file,category` and if known `visibility`; a row without a category tells of a picture that shows nothing.
-         `image` and `file_name` do for `file`; tabs or semicolons may stand for the commas.
-JSON     An object of picture to list of names, or one that has such an object as its field `objects`. A picture goes
-         by its file name, with or without its ending, or by the number its file name ends in: "42" is
+         `file,category` and if known `visibility`; a row without a category is a picture without objects.
+         The column may also be named `image` or `file_name`; tabs or semicolons may replace the commas.
+JSON     An object of picture to list of names, or an object with such a field `objects`. A picture is given
+         by its file name, with or without suffix, or by the number at the end of its file name: "42" is
          COCO_val2014_000000000042.jpg.
 """
 
@@ -26,7 +26,7 @@ WHAT = 'a CSV file with the columns "file,objects" (names separated by ";") or "
 
 
 def read_csv(path: Path) -> dict[str, dict[str, str]]:
-    """Read a picture list: file name, as written, to category to visibility ("" unless told).
+    """Read a picture list: file name, as written, to category to visibility ("" if unknown).
 
     Raises:
         DataError: The file cannot be read, lacks a column, or lists a picture twice.
@@ -54,7 +54,7 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _refuse_extra_cells(row: Mapping[Any, Any], where: str) -> None:
-    """Refuse a row that has more cells than the first line names columns: they would be lost."""
+    """Refuse a row with more cells than the header line."""
     more = [cell for cell in row.get(None) or () if cell.strip()]
     if more:
         raise DataError(
@@ -64,7 +64,7 @@ def _refuse_extra_cells(row: Mapping[Any, Any], where: str) -> None:
 
 
 def add_object(objects: dict[str, str], name: str, visibility: str) -> None:
-    """Add an object; one seen clearly once is clear."""
+    """Add an object; its visibility is "clear" if any of its instances is clear."""
     if name not in objects or objects[name] != "clear":
         objects[name] = visibility
 
@@ -96,17 +96,17 @@ def _column(name: str) -> str:
 
 
 def read_object_lists(path: Path, data: Any) -> dict[str, dict[str, str]] | None:
-    """Read lists of objects: picture to category to visibility, which they do not tell ("").
+    """Read lists of objects: picture to category to visibility, always "" here.
 
     Args:
-        path: Where the data comes from.
-        data: A JSON file's content.
+        path: Source of the data, for error messages.
+        data: Content of a JSON file.
 
     Returns:
-        None where it is of another kind.
+        None if the data is of another kind.
 
     Raises:
-        DataError: A picture has something else than a list of names.
+        DataError: The objects of a picture are no list of names.
     """
     if not isinstance(data, dict) or not data or {"images", "annotations", "categories"} & set(data):
         return None
@@ -120,10 +120,10 @@ def read_object_lists(path: Path, data: Any) -> dict[str, dict[str, str]] | None
 
 
 def find_files(pictures: Iterable[str], images: Path) -> dict[str, Path]:
-    """Find the files of pictures that go by file name, with or without its ending, or by the number it ends in.
+    """Find the files of pictures given by file name, with or without suffix, or by the number at its end.
 
     Raises:
-        DataError: Several files go by one of them.
+        DataError: Several files match one picture.
     """
     names = {file.name for file in images.iterdir()} if images.is_dir() else set[str]()
     by_key: dict[str, list[str]] = {}

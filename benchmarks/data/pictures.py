@@ -1,6 +1,6 @@
 """Pictures with known objects, read from a COCO detection file, a CSV picture list, or lists of objects in JSON.
 
-The drawn scenes come through here like anybody's own data: nothing else reads them.
+The drawn scenes are read here in the same way as a user's own data.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Picture:
     """One annotated picture.
 
     Attributes:
-        id: Its id, as text.
-        path: Its file.
-        objects: Distinct category names in the order they are first listed.
-        visibility: Category to how well it shows, where the file says so (drawn scenes do).
+        id: Id of the picture, as text.
+        path: File of the picture.
+        objects: Distinct category names, in the order of their first listing.
+        visibility: Category to visibility, if the file has it (drawn scenes have).
     """
 
     id: str
@@ -41,13 +41,13 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PictureSet:
-    """Annotated pictures and the categories their file knows.
+    """Annotated pictures and the categories of their file.
 
     Attributes:
         pictures: In ascending order of id.
         categories: Every category name, sorted.
-        words: Category to the synonyms that the file gives for it, where it gives some.
-        remarks: What a reader of any figure should know of the file.
+        words: Category to the synonyms that the file gives.
+        remarks: Notes for the report on the file.
     """
 
     pictures: tuple[Picture, ...]
@@ -57,12 +57,12 @@ class PictureSet:
     _by_id: dict[str, Picture] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Find pictures by id at once."""
+        """Index pictures by id."""
         object.__setattr__(self, "_by_id", {picture.id: picture for picture in self.pictures})
 
     @property
     def digest(self) -> str:
-        """SHA-256 of ids, objects and files, 16 hex digits: two sets with one digest are the same."""
+        """SHA-256 digest of ids, objects and files, 16 hex digits: sets with one digest are equal."""
         told = hashlib.sha256()
         for picture in self.pictures:
             told.update(json.dumps([picture.id, *picture.objects]).encode())
@@ -75,13 +75,13 @@ class PictureSet:
 
 
 def read_pictures(path: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
-    """Read a CSV picture list where the name ends in ".csv", else a COCO detection file or a JSON of object lists.
+    """Read a CSV picture list if the name ends in ".csv", else a COCO detection file or object lists in JSON.
 
     Args:
         path: The file.
-        images: Folder that picture names are relative to.
-        limit: Keep only the first so many pictures, by id.
-        required: Whether the pictures must be there.
+        images: Base folder of picture names.
+        limit: Number of pictures to keep, in order of id.
+        required: Whether the picture files must exist.
 
     Raises:
         DataError: The file or a picture is missing or malformed.
@@ -107,9 +107,9 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None, require
 
     Args:
         annotations: JSON with `images`, `annotations` and `categories`.
-        images: Folder that `file_name` is relative to.
-        limit: Keep only the first so many pictures, by id.
-        required: Whether the pictures must be there.
+        images: Base folder of `file_name`.
+        limit: Number of pictures to keep, in order of id.
+        required: Whether the picture files must exist.
 
     Raises:
         DataError: The file or a picture is missing, or it is no COCO detection file.
@@ -146,13 +146,13 @@ def _coco(data: Any, annotations: Path, images: Path, limit: int | None, require
 
 
 def _person_remarks(unified: Mapping[str, str]) -> tuple[str, ...]:
-    """Say which categories count as persons; see `unify_categories`."""
+    """Return a remark on the categories that count as persons; see `unify_categories`."""
     other = sorted(name for name, one in unified.items() if one == "person" and coco_name(name) != "person")
     return (f"{', '.join(map(repr, other))} count as 'person', which the data has, too.",) if other else ()
 
 
 def _partial_annotation_remarks(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Say that not every object is annotated, where a file tells of which it was looked for, as LVIS does."""
+    """Return a remark on incomplete annotations, for files that list the checked categories, as LVIS does."""
     if not any("neg_category_ids" in entry for entry in images):
         return ()
     return (
@@ -162,7 +162,7 @@ def _partial_annotation_remarks(images: Sequence[Mapping[str, Any]]) -> tuple[st
 
 
 def _file(entry: Mapping[str, Any], images: Path) -> Path:
-    """Return a picture's file: its `file_name`; else, as in LVIS, what `coco_url` ends in, in its folder or not."""
+    """Return a picture's file: its `file_name`, else, as in LVIS, the end of `coco_url`, with or without its folder."""
     if "file_name" in entry or "coco_url" not in entry:
         return images / str(entry["file_name"])
     folder, name = str(entry["coco_url"]).split("/")[-2:]
@@ -170,7 +170,7 @@ def _file(entry: Mapping[str, Any], images: Path) -> Path:
 
 
 def _unify_objects(objects: Mapping[str, str], unified: Mapping[str, str]) -> dict[str, str]:
-    """Return a picture's objects by the name that each category goes by."""
+    """Return a picture's objects with unified category names."""
     unified_objects: dict[str, str] = {}
     for name, visibility in objects.items():
         add_object(unified_objects, unified[name], visibility)
@@ -180,10 +180,10 @@ def _unify_objects(objects: Mapping[str, str], unified: Mapping[str, str]) -> di
 def _words(
     categories: Sequence[Mapping[str, Any]], unified: Mapping[str, str], path: Path
 ) -> dict[str, tuple[str, ...]]:
-    """Return the synonyms of categories, as LVIS has them; a name of another category is none.
+    """Return the synonyms of categories, as in LVIS, without names of other categories.
 
     Raises:
-        DataError: A category has something else than a list of words.
+        DataError: The synonyms of a category are no list of words.
     """
     words: dict[str, tuple[str, ...]] = {}
     for entry in categories:
@@ -244,7 +244,7 @@ def read_json(path: Path, expected: str) -> Any:
 def _make_picture_set(
     source: Path, pictures: Sequence[Picture], categories: Collection[str], required: bool
 ) -> PictureSet:
-    """Make a set of pictures that are all there, if they must be."""
+    """Make a picture set; check that required files exist."""
     if not pictures:
         raise DataError(f"{source}: lists no pictures")
     missing = [p.path for p in pictures if required and not p.path.is_file()]
@@ -257,7 +257,7 @@ def _make_picture_set(
 
 @dataclass(frozen=True)
 class PictureBenchmark(Benchmark):
-    """A benchmark made of pictures with known objects."""
+    """A benchmark on pictures with known objects."""
 
     reads: ClassVar[str] = (
         'a COCO detection file, a CSV picture list ("file,objects" or "file,category"), '
@@ -276,10 +276,10 @@ class PictureBenchmark(Benchmark):
         return Material(tuple(items), files, (*pictures.remarks, *remarks))
 
     def complete_pictures(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
-        """Return pictures with what else is known of them, and what a reader should know of that.
+        """Add other information to pictures; also return remarks for the report.
 
         Raises:
-            DataError: What is to be added cannot be read.
+            DataError: The other information cannot be read.
         """
         return pictures, []
 
@@ -288,5 +288,5 @@ class PictureBenchmark(Benchmark):
         """Make the items, the same for the same pictures and seed.
 
         Raises:
-            DataError: The pictures do not suffice.
+            DataError: The pictures are insufficient.
         """

@@ -1,10 +1,10 @@
-"""POPE's question files, read in every shape they go around in, and written in the authors'.
+"""POPE's question files: readers of all published formats, and a writer of the authors' format.
 
-A set is up to three files, one for each setting, whose names say which: "coco_pope_popular.json". Each is JSON
+A set is up to three files, one for each setting, with the setting in the name: "coco_pope_popular.json". Each is JSON
 Lines or one JSON array, with LF or CRLF, of {"question_id": 1, "image": "a.jpg", "text": "Is there ...",
-"label": "yes"}. Numbers start anew in every file, so a question is known by setting and number.
+"label": "yes"}. Numbers restart in every file, so a question is identified by setting and number.
 
-A file may have several settings: then each record says its own in a field `category`, and its name no other one.
+A file may have several settings: then each record has a field `category`, and the file name has no other setting.
 
 POPEv2's annotations.json is a set of its own, with the setting "v2": {"image_name": "/images/a.jpg", "query": "Is
 there ...", "label": "Yes"}, pictures relative to --images, questions numbered from 1.
@@ -41,8 +41,8 @@ class QuestionSet:
     """The questions of up to three files.
 
     Attributes:
-        questions: By picture, in the order of their first mention; asked in several files, one question.
-        remarks: What was read: counts and hashes.
+        questions: Questions by picture, in file order; a question of several files appears once.
+        remarks: Counts and digests of the files.
     """
 
     questions: tuple[Question, ...]
@@ -60,7 +60,7 @@ class _Record:
 
 
 def is_questions(path: Path) -> bool:
-    """Tell whether a file, or a folder's files, look like POPE questions rather than anything else."""
+    """Tell whether a file, or a file in a folder, looks like POPE questions."""
     if path.is_dir():
         return any(is_questions(file) for file in _setting_files(path))
     if no_file(path) is not None or path.suffix == ".jsonl":
@@ -78,7 +78,7 @@ def _read_start(path: Path) -> str:
 
 
 def _is_popev2(start: str) -> bool:
-    """Tell whether a file begins as POPEv2's does."""
+    """Tell whether the start of a file is in POPEv2's format."""
     return '"image_name"' in start and '"query"' in start
 
 
@@ -87,11 +87,11 @@ def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
 
     Args:
         path: File or folder.
-        version: Of the text: "fixed" or "legacy_typo".
+        version: Version of the text: "fixed" or "legacy_typo".
 
     Raises:
-        DataError: A file cannot be read, names no setting, another file's or another than its records, or a record
-            is unfit.
+        DataError: A file cannot be read, or has no setting, another file's, or another than its records; or a record
+            is malformed.
     """
     files, records = _read_files(path)
     merged: dict[tuple[str, str, Label], dict[str, list[int | str]]] = {}
@@ -108,10 +108,10 @@ def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
 
 
 def find_pictures(names: Iterable[str], folder: Path, required: bool = True) -> dict[str, Path]:
-    """Return each picture's file, in a folder or in COCO's subfolders of it; unless required, where it would be.
+    """Find each picture's file in a folder or COCO's subfolders; if not required, a missing file gets a path, too.
 
     Raises:
-        DataError: Some are missing.
+        DataError: A required file is missing.
     """
     paths: dict[str, Path | None] = {
         name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if _is_file(p) or not required), None)
@@ -133,17 +133,17 @@ def write_questions(
     seed: int,
     pictures: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Write POPE's items as the authors' three JSON Lines files, with a manifest of counts and hashes.
+    """Write POPE's items as the authors' three JSON Lines files, with a manifest of counts and digests.
 
     Args:
-        items: Made by `Pope`.
-        folder: Made if need be; files of the same names are overwritten.
-        source_hash: Of the annotations they were made from.
-        seed: They were made with.
-        pictures: Picture id to file: files are then named, below the folder they share; by default ids are.
+        items: Items of `Pope`.
+        folder: Output folder, created if needed; existing files are overwritten.
+        source_hash: Digest of the annotations of the items.
+        seed: Seed of the items.
+        pictures: Picture id to file, to write paths below the common folder; by default ids are written.
 
     Returns:
-        The manifest.
+        Path of the manifest.
 
     Raises:
         DataError: The folder cannot be written, or the items are not POPE's.
@@ -180,7 +180,7 @@ def write_questions(
 
 
 def _names(pictures: Mapping[str, Path]) -> dict[str, str]:
-    """Name each picture's file relative to the folder they share."""
+    """Return each picture's path relative to the common folder."""
     if not pictures:
         return {}
     base = os.path.commonpath([path.resolve().parent for path in pictures.values()])
@@ -199,7 +199,7 @@ def _settings(path: Path) -> list[str]:
 
 
 def _setting_files(folder: Path) -> list[Path]:
-    """Return a folder's files whose names say a setting."""
+    """Return the files of a folder with a setting in their names."""
     try:
         return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and _is_file(p) and _settings(p))
     except OSError as error:
@@ -207,7 +207,7 @@ def _setting_files(folder: Path) -> list[Path]:
 
 
 def _read_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
-    """Return the file of each setting, and its records of that setting."""
+    """Return the file and the records of each setting."""
     if path.is_file() and _is_popev2(_read_start(path)):
         return {POPE_V2: path}, {POPE_V2: _records(entries(path, _WHAT), path)}
     files: dict[str, Path] = {}
@@ -224,10 +224,10 @@ def _read_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
 
 
 def _split_by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
-    """Return a file's records by the setting that each says, where all do; else by the one that its name says.
+    """Group a file's records by their field category, if all have it; else by the setting in the file name.
 
     Raises:
-        DataError: Neither says one, or they say two.
+        DataError: There is no setting, or the two differ.
     """
     listed, named = entries(file, _WHAT), _settings(file)
     categories = [_category(entry) for _, entry in listed]
@@ -247,7 +247,7 @@ def _split_by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
 
 
 def _category(entry: Any) -> str | None:
-    """Return the setting that a record says; None: none."""
+    """Return the setting in a record's category; None: no setting."""
     category = entry.get("category") if isinstance(entry, dict) else None
     return category.lower() if isinstance(category, str) and category.lower() in SETTINGS else None
 
@@ -266,7 +266,7 @@ def _records(listed: Sequence[tuple[str, Any]], path: Path) -> list[_Record]:
 
 
 def _from_popev2(entry: Any, place: int) -> Any:
-    """Return a record of POPEv2 with the fields of POPE's, any other as it is."""
+    """Convert a record of POPEv2 to POPE's fields; other records stay unchanged."""
     if not isinstance(entry, dict) or not {"image_name", "query"} <= set(entry) or "question_id" in entry:
         return entry
     image = entry["image_name"]

@@ -1,4 +1,4 @@
-"""POPE's questions about any pictures with known objects."""
+"""Generator of POPE's questions about any pictures with known objects."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Question:
     """One yes/no question about an object in a picture.
 
     Attributes:
-        picture: The picture's id.
-        object: What it asks for; None where its text does not tell.
-        text: The question alone; "": yet to be worded.
+        picture: Id of the picture.
+        object: Object it asks for; None if the text has another form.
+        text: The question without a suffix; "": not worded yet.
         label: The right answer.
-        ids: Setting to its numbers there, mostly one; a question asked twice counts twice.
-        visibility: How well a present object shows, where that is known.
+        ids: Setting to the question's numbers in it, usually one; a repeated question counts each time.
+        visibility: Visibility of a present object, if known.
     """
 
     picture: str
@@ -40,13 +40,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How questions are made; the defaults are the authors', but for their 500 pictures drawn.
+    """Settings of the generator; the defaults are the authors', except for their 500 drawn pictures.
 
     Attributes:
-        per_picture: Present objects asked for in a picture, and absent ones.
-        positives: Which present ones: the "first" listed, or drawn at "random".
-        draw: Pictures to draw; 0: all are used.
-        frequency: What popular and adversarial are counted on: the pictures "sampled", or the "whole" file.
+        per_picture: Number of present objects asked for in a picture, and of absent ones.
+        positives: Which present objects: the "first" listed, or drawn at "random".
+        draw: Number of pictures to draw; 0: all.
+        frequency: Where object frequencies are counted: on the pictures "sampled", or the "whole" file.
     """
 
     per_picture: int = PER_PICTURE
@@ -56,7 +56,7 @@ class Recipe:
 
 
 def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Question]:
-    """Make the questions of all three settings, by picture; one asked in several settings is one question.
+    """Make the questions of all three settings, by picture; a question of several settings appears once.
 
     Raises:
         DataError: Too few pictures have enough objects, present and absent.
@@ -86,7 +86,7 @@ def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Ques
 
 
 def crowded_pictures(pictures: PictureSet, recipe: Recipe) -> list[Picture]:
-    """Return the pictures with enough present objects, but too few absent ones to ask for; they are left out."""
+    """Return the pictures left out: they have enough present objects, but too few absent categories."""
     categories, needed = len(pictures.categories), recipe.per_picture
     return [p for p in pictures.pictures if needed <= len(p.objects) and categories < len(p.objects) + needed]
 
@@ -115,14 +115,14 @@ def _usable_pictures(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Pi
 
 
 def _present_objects(picture: Picture, seed: int, recipe: Recipe) -> Sequence[str]:
-    """Return the present objects to ask for, the same in every setting."""
+    """Return the present objects to ask for; they are the same in every setting."""
     if recipe.positives == "first":
         return picture.objects[: recipe.per_picture]
     return random.Random(f"pope/positives/{seed}/{picture.id}").sample(picture.objects, recipe.per_picture)
 
 
 class _Scope:
-    """How often objects are there, and together."""
+    """Frequencies and co-occurrences of objects, for the choice of absent objects."""
 
     def __init__(self, pictures: Sequence[Picture], categories: Sequence[str]) -> None:
         self._categories = categories

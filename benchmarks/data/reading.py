@@ -1,4 +1,4 @@
-"""Read benchmark files: what is torn, of another kind, or incomplete is named with its path."""
+"""Readers of benchmark files; error messages name the path and the place of invalid or incomplete data."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mmhall.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry of a file, with where it stands.
+    """One entry of a file, with its place.
 
     Attributes:
-        where: File and number of the entry, for a refusal.
-        fields: What it holds.
+        where: File and number of the entry, for error messages.
+        fields: Fields of the entry.
     """
 
     where: str
     fields: Mapping[str, Any]
 
     def text(self, *names: str) -> str:
-        """Return the first of some fields that is there, as text; a number is written out.
+        """Return the first existing of several fields, as text; an integer is converted.
 
         Raises:
-            DataError: None is, or it is neither text nor a number.
+            DataError: No field exists, or it is neither a text nor an integer.
         """
         name = next((n for n in names if n in self.fields), names[0])
         value = self.fields.get(name)
@@ -39,10 +39,10 @@ class Record:
         raise DataError(f"{self.where}: {name!r} must be a text, got {json.dumps(value)[:80]}")
 
     def choice(self, name: str, allowed: Sequence[str]) -> str:
-        """Return a field that is one of some words, in their case.
+        """Return a field as one of the allowed words, in their case.
 
         Raises:
-            DataError: It is none of them.
+            DataError: The field is none of them.
         """
         value = self.text(name)
         for word in allowed:
@@ -51,10 +51,10 @@ class Record:
         raise DataError(f"{self.where}: {name!r} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
     def texts(self, name: str) -> list[str]:
-        """Return a field that is a list of texts.
+        """Return a field as a list of texts.
 
         Raises:
-            DataError: It is not.
+            DataError: The field is no list of texts.
         """
         value = self.fields.get(name)
         if isinstance(value, list) and all(isinstance(word, str) and _is_valid_text(word) for word in value):
@@ -63,7 +63,7 @@ class Record:
 
 
 def _is_valid_text(text: str) -> bool:
-    """Tell whether a text can be written anywhere: JSON may hold halves of characters."""
+    """Tell whether a text can be encoded: JSON may hold lone surrogates."""
     return text.encode(errors="replace").decode() == text
 
 
@@ -93,7 +93,7 @@ def read_json(path: Path, expected: str) -> Any:
     """Read a JSON file; see `read_text`.
 
     Raises:
-        DataError: It cannot be read, or is no JSON.
+        DataError: The file cannot be read, or is no JSON.
     """
     try:
         return json.loads(read_text(path, expected))
@@ -105,7 +105,7 @@ def read_records(path: Path, expected: str) -> list[Record]:
     """Read a JSON array of objects, or JSON Lines.
 
     Raises:
-        DataError: It cannot be read, is neither, or is empty.
+        DataError: The file cannot be read, is of another format, or is empty.
     """
     text = read_text(path, expected)
     entries: Iterable[tuple[str, Any]]
@@ -133,14 +133,14 @@ def _lines(path: Path, text: str, expected: str) -> Iterator[tuple[str, Any]]:
 
 
 def check_unique(records: Iterable[tuple[str, str]], kind: str) -> None:
-    """Refuse a name that comes twice.
+    """Check that no name is repeated.
 
     Args:
-        records: Where each stands, and its name.
+        records: Place and name of each record.
         kind: What the names are, such as "question".
 
     Raises:
-        DataError: One does.
+        DataError: A name is repeated.
     """
     places: dict[str, str] = {}
     for where, name in records:
@@ -150,10 +150,10 @@ def check_unique(records: Iterable[tuple[str, str]], kind: str) -> None:
 
 
 def find_pictures(names: Iterable[str], folders: Sequence[Path], required: bool = True) -> dict[str, Path]:
-    """Find picture files by name, each in the first folder that has it; unless required, else where it would be.
+    """Find picture files by name in several folders; if not required, missing files get a path in the first folder.
 
     Raises:
-        DataError: Some are nowhere.
+        DataError: Required files are missing.
     """
     requested = list(dict.fromkeys(names))
     paths = {n: path for n in requested for path in [_first(n, folders)] if path is not None}
@@ -174,5 +174,5 @@ def _first(name: str, folders: Sequence[Path]) -> Path | None:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # no name a file can have, or a folder that must not be looked into
+    except (OSError, ValueError):  # an invalid name, or a folder without permission
         return False

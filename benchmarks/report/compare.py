@@ -1,4 +1,4 @@
-"""What differs between two runs: in their set-up, and in what came out on the items both answered."""
+"""Comparison of two runs: differences of their set-ups, and of the results on their common items."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mmhall.strategies import strategy
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs set against each other.
+    """The comparison of two runs.
 
     Attributes:
-        setup: What differs in the set-up: where, in the first run, in the second.
-        remarks: What of the two can be compared and what cannot.
-        sections: For each benchmark both have and each pair of strategies, the first run's line and the second's.
-        evaluated: The same as data.
+        setup: Differences of the set-ups: key, value in the first run, value in the second.
+        remarks: Notes on what can be compared and what cannot.
+        sections: Tables for each common benchmark and pair of strategies, with a line for each run.
+        evaluated: The same as evaluations.
     """
 
     setup: tuple[tuple[str, str, str], ...]
@@ -32,7 +32,7 @@ class Comparison:
 
 
 def compare(first: Run, second: Run) -> Comparison:
-    """Compare two runs, strategies that are written alike or have one name; of runs with one strategy each, those."""
+    """Compare two runs: strategies of equal text or name, or the only strategies of both."""
     pairs = _pairs(first.strategies, second.strategies)
     remarks = [] if pairs else ["no strategy is in both runs: nothing to compare but the set-up"]
     evaluated: list[tuple[Part, Evaluation]] = []
@@ -59,7 +59,7 @@ def compare(first: Run, second: Run) -> Comparison:
 
 
 def _pairs(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair strategies: the same text, else the only ones of a name on both sides."""
+    """Pair strategies of equal text, else those whose name is unique in both runs."""
     if len(first) == len(second) == 1:
         return [(first[0], second[0])]
     pairs = [(name, name) for name in first if name in second]
@@ -88,7 +88,7 @@ def _setup_differences(first: Run, second: Run) -> list[tuple[str, str, str]]:
 
 
 def _common_items(part: Part, other: Part) -> list[Item]:
-    """Return the items that both runs ask, about the same picture."""
+    """Return the items that both runs ask about the same picture."""
     return [item for item in _same_items(part, other) if not _has_other_picture(item, part, other)]
 
 
@@ -103,7 +103,7 @@ def _has_other_picture(item: Item, part: Part, other: Part) -> bool:
 
 
 def _picture_remarks(part: Part, other: Part) -> list[str]:
-    """Say which items look the same but are about other pictures, and where that is not known."""
+    """Return remarks on equal items about different pictures, and on runs without picture digests."""
     alike = [item for item in _same_items(part, other) if item.picture is not None]
     differing = sum(_has_other_picture(item, part, other) for item in alike)
     unknown = sum(item.picture not in one.digests for item in alike for one in (part, other)) > 0
@@ -121,7 +121,7 @@ def _picture_remarks(part: Part, other: Part) -> list[str]:
 def _evaluate_pair(
     first: tuple[Run, Part, str], second: tuple[Run, Part, str], common: Sequence[Item], remarks: list[str]
 ) -> tuple[Part, Evaluation]:
-    """Evaluate one strategy of each run on the items both have, as if they were two strategies of one run."""
+    """Evaluate one strategy of each run on the common items, like two strategies of one run."""
     names = f"{first[2]} (first)", f"{second[2]} (second)"
     rows = [
         [replace(row, strategy=name) for row in run.rows(part) if row.strategy == strategy]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: tables, quality against cost, and items with what each strategy said."""
+"""The report as one self-contained HTML page: tables, quality against cost, and examples with all answers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mmhall.text import printable
 
 
 def write_page(runs: Sequence[tuple[Run, Evaluated]], path: Path) -> None:
-    """Write a page about some runs, whole or not at all.
+    """Write a page about runs, atomically.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     environment = Environment(
         loader=PackageLoader("mmhall.benchmarks.report", "."),
@@ -35,7 +35,7 @@ def write_page(runs: Sequence[tuple[Run, Evaluated]], path: Path) -> None:
 
 
 def _page_data(run: Run, evaluated: Evaluated) -> dict[str, Any]:
-    """Return what the page shows of one run."""
+    """Return the template variables of one run."""
     tables = sections(evaluated)
     return {
         "setup": run.current_setup,

@@ -1,4 +1,4 @@
-"""The table of a run: every metric with its interval, and under it the difference from the baseline."""
+"""Tables of a run: every metric with its interval, and below it the difference from the baseline."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
 from mmhall.benchmarks.run.runs import Part
 
-_REASONS = 3  # shown of each strategy
+_REASONS = 3  # reasons shown for each strategy
 Evaluated = Sequence[tuple[Part, Evaluation]]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One strategy in one group: its name, then for each metric the value and the difference."""
+    """One strategy in one group: its name, and for each metric the value and the difference, as text."""
 
     strategy: str
     values: tuple[str, ...]
@@ -25,14 +25,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of one group of one benchmark.
+    """One table of a group of a benchmark.
 
     Attributes:
-        title: What it shows.
-        table: "" for the main one.
-        metrics: Names of its columns.
-        lines: As text, one for each strategy.
-        cells: The same, as numbers.
+        title: Title of the table.
+        table: Name of the table; "" for the main table.
+        metrics: Names of the columns.
+        lines: Lines as text, one for each strategy.
+        cells: Lines as numbers.
     """
 
     title: str
@@ -43,7 +43,7 @@ class Section:
 
 
 def sections(evaluated: Evaluated) -> list[Section]:
-    """Lay out every group as text, its main table first; percentages with one decimal, intervals in brackets."""
+    """Format every group as tables, the main table first; percentages with one decimal, intervals in brackets."""
     tables = []
     for part, evaluation in evaluated:
         benchmark = part.benchmark
@@ -60,7 +60,7 @@ def sections(evaluated: Evaluated) -> list[Section]:
 
 
 def _has_content(cell: Cell) -> bool:
-    """Whether a cell has something to show; in the main table an empty one says so."""
+    """Tell whether a cell is shown: always in the main table, else if it has a value."""
     return not cell.metric.table or cell.estimate.value is not None
 
 
@@ -84,7 +84,7 @@ COST = (
 
 
 def cost_lines(evaluated: Evaluated) -> list[tuple[str, ...]]:
-    """Lay out what each strategy's answers cost, in the columns of `COST`."""
+    """Format the cost of each strategy's answers, in the columns of `COST`."""
     return [
         (
             cost.benchmark,
@@ -99,11 +99,11 @@ def cost_lines(evaluated: Evaluated) -> list[tuple[str, ...]]:
 
 
 def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
-    """Say what a reader must know: what the lines mean, which options were in force, what is missing or cut off.
+    """Return notes on a report: the meaning of its lines, the options in force, missing and truncated answers.
 
     Args:
-        evaluated: The run's evaluation.
-        fitted: Strategies as written for the run, the baseline first, with all options in force on its model.
+        evaluated: Evaluation of the run.
+        fitted: Strategy as written for the run, the baseline first, to the strategy with all options in force.
     """
     texts = [
         f"Intervals are 95 %, by picture (bootstrap). Second lines: minus {next(iter(fitted))}, interval, p-value "
@@ -144,14 +144,14 @@ def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
 
 
 def _reasons(reasons: Sequence[Reason]) -> str:
-    """Write the most frequent reasons of failures, each with the first item."""
+    """Format the most frequent reasons of failures, each with its first item."""
     shown = [f"{reason.count} x {reason.text} (first: item {reason.first})" for reason in reasons[:_REASONS]]
     more = [f"{len(reasons) - _REASONS} other reasons"] if len(reasons) > _REASONS else []
     return ", ".join([*shown, *more])
 
 
 def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
-    """Return everything as plain data for JSON."""
+    """Return the whole report as JSON values."""
     return {
         "setup": setup,
         "metrics": [
@@ -199,7 +199,7 @@ def _difference(cell: Cell) -> str:
 
 
 def p_value(p: float) -> str:
-    """Write a p-value: two significant digits, "p<0.001" below.
+    """Format a p-value: two significant digits, or "p<0.001".
 
     >>> p_value(0.0412), p_value(0.00001), p_value(1.0)
     ('p=0.041', 'p<0.001', 'p=1.0')

@@ -1,4 +1,4 @@
-"""Benchmarks whose answers a judge scores, and what the judge is shown."""
+"""The base class of benchmarks whose answers a judge scores, and prompts for the judge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Judged(Benchmark):
     """A benchmark whose answers a judge may score.
 
     Attributes:
-        template: Prompt for a judge, {name} where something of the item goes; "": the user gives one.
+        template: Prompt for a judge, with {name} for fields of the item; "": the user gives one.
     """
 
     template: ClassVar[str] = ""
@@ -26,21 +26,21 @@ class Judged(Benchmark):
     @property
     @abstractmethod
     def wants_judge(self) -> bool:
-        """Whether a judge scores it, by the rule that is set."""
+        """Whether a judge scores the answers under the current rule."""
 
     @abstractmethod
     def judge_fields(self, item: Item, text: str) -> Mapping[str, str]:
-        """Return what the judge is shown, by name, in the order of a template with plain {}."""
+        """Return the fields for the judge's prompt, by name, in the order of a template with plain {}."""
 
 
 def judge_reply(row: Row) -> str | None:
-    """Return what the judge said of an answer, None where nothing counts."""
+    """Return the judge's reply to an answer; None without judgement."""
     record = (row.extra or {}).get("judgement")
     return None if record is None else str(record["reply"])
 
 
 def fill_template(template: str, fields: Mapping[str, str]) -> str:
-    """Put what the judge is shown into a template: {name} by name, or plain {} in order, one for each.
+    """Fill fields into a template: {name} by name, or plain {} in order, one for each field.
 
     >>> fill_template("{answer}? {question}!", {"question": "Why {answer}", "answer": "So"})
     'So? Why {answer}!'
@@ -48,7 +48,7 @@ def fill_template(template: str, fields: Mapping[str, str]) -> str:
     'Why, So'
 
     Raises:
-        DataError: The template does not show the answer, or has another number of plain {}.
+        DataError: The template lacks the answer, or has another number of plain {}.
     """
     plain = template.count("{}")
     if plain == len(fields):

@@ -1,13 +1,13 @@
-r"""Cut the thoughts out of a reasoning model's answer, before any rule reads it.
+r"""Removal of a reasoning model's thoughts from its answer, before any rule reads it.
 
-Marks    Those of `mmhall.thoughts`, such as <think>...</think>. Templates that write the opening mark into the prompt
-         leave only the closing one in the answer: all before it is thought. A run puts the opening one before an
-         answer that lacks the closing one, so that thoughts cut off by the length are told from an answer.
-Answer   What is left; where it holds <answer>...</answer> or another mark of answers, or a \boxed{...} that begins with
-         yes or no, only what stands in the last of these. Any other box, such as that of a count, is text.
-Rule     All rules read the answer without its thoughts, those of other authors, too: their scripts are older than such
-         models, and would read the thoughts. An answer without such marks is read as it is, to the letter.
-         Thoughts that never end, or with nothing behind them, leave no answer: by every rule it is unparsed.
+Marks    Those of `mmhall.thoughts`, such as <think>...</think>. Templates that put the opening mark into the prompt
+         leave only the closing mark in the answer: the text before it is thought. A run puts the opening mark before an
+         answer without the closing mark, so that thoughts cut off by the length limit differ from an answer.
+Answer   The remaining text; if it has <answer>...</answer> or another answer mark, or a \boxed{...} that starts with
+         yes or no, only the content of the last of these. Any other box, such as that of a count, is text.
+Rule     All rules read the answer without its thoughts, also those of other authors: their scripts are older than such
+         models, and would read the thoughts. An answer without such marks is read unchanged.
+         Thoughts without an end, or without text after them, leave no answer: every rule counts it as unparsed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BOXED = re.compile(
 
 
 def remove_thoughts(text: str) -> str:
-    r"""Return an answer without its thoughts; one without marks as it is.
+    r"""Return an answer without its thoughts; an answer without marks is unchanged.
 
     >>> remove_thoughts("<think>A cat? No.</think>\nYes"), remove_thoughts("A dog, so <answer>No</answer>")
     ('Yes', 'No')
@@ -35,7 +35,7 @@ def remove_thoughts(text: str) -> str:
 
 
 def blank_thoughts(text: str) -> str:
-    """Return an answer with blanks for its thoughts and marks, so that every other character stays in its place.
+    """Return an answer with blanks for its thoughts and marks; other characters keep their positions.
 
     >>> blank_thoughts("<think>A cat?</think> A dog.")
     '                      A dog.'
@@ -50,7 +50,7 @@ def blank_thoughts(text: str) -> str:
 
 
 def is_thoughts_only(text: str) -> bool:
-    """Tell whether an answer is thoughts alone: they never end, or nothing is said behind them.
+    """Tell whether an answer holds thoughts only: they have no end, or no text follows them.
 
     >>> is_thoughts_only("<think>No, wait"), is_thoughts_only("<think>Hm.</think>"), is_thoughts_only("")
     (True, True, False)
@@ -59,7 +59,7 @@ def is_thoughts_only(text: str) -> bool:
 
 
 def restore_opening_mark(prompt: str, answer: str) -> str:
-    r"""Return an answer behind the mark that its prompt ends in, if that opens thoughts which the answer never ends.
+    r"""Put the opening mark of thoughts at the end of a prompt before an answer that does not close it.
 
     >>> restore_opening_mark("USER: Is it? ASSISTANT: <think>\n", "Yes, let me")
     '<think>Yes, let me'
@@ -71,7 +71,7 @@ def restore_opening_mark(prompt: str, answer: str) -> str:
 
 
 def _without_thoughts(text: str) -> str:
-    """Blank out thoughts from mark to mark, or to the end where they never end, save an answer marked at the end."""
+    """Blank out thoughts from mark to mark, or to the end of the text, except an answer marked at the end."""
     while (closing := CLOSE.search(text)) is not None:
         opening = OPEN.search(text, 0, closing.start())
         text = _blank(text, opening.start() if opening else 0, closing.end())

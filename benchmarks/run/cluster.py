@@ -1,8 +1,8 @@
-"""A run on a Ray cluster: each worker is an actor with a model; the store is written by the driver alone.
+"""Runs on a Ray cluster: each worker is an actor with a model; only the driver writes to the store.
 
-An actor gets a batch, pictures as bytes, and returns rows: nodes need mmhall and the model, but no shared disk. One
-that dies loses its batch, which goes to another, and is replaced, a few times; an item of which actors die each time
-is found and given up as `runner` says. Nothing is gathered and nobody waits.
+An actor gets a batch with pictures as bytes, and returns rows: nodes need mmhall and the model, but no shared disk. If
+an actor dies, another one gets its batch, and it is replaced, a few times; an item that kills its actor each time
+is isolated and given up as in `runner`. Actors never wait for each other.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from mmhall.results.leases import Leases
 from mmhall.results.store import Row
 from mmhall.strategies import strategy
 
-PATIENCE = 25.0  # seconds until an address that does not answer is given up: half a minute with the start
-_WAIT = 1.0  # seconds between two looks at what actors have done
+PATIENCE = 25.0  # timeout of a cluster's address in seconds; with the start of Python half a minute
+_WAIT = 1.0  # seconds between two polls of the actors
 _PROBE = """
 import sys
 import ray
@@ -41,22 +41,22 @@ except Exception as error:
 
 
 class Answerer:
-    """One worker: a model, and whatever batch it is given."""
+    """A worker with a model, which answers batches."""
 
     def __init__(self, model: Model, setup: Mapping[str, Any]) -> None:
-        """Say what to load."""
+        """Set the model to load."""
         self._model, self._setup = model, setup
 
     def load(self) -> None:
         """Load the model.
 
         Raises:
-            RunError: It cannot be loaded, or is not the one the run was started with.
+            RunError: The model cannot be loaded, or differs from the run's model.
         """
         try:
             self._lvlm = self._model.load(self._setup)
         except MmhallError as error:
-            raise RunError(str(error)) from None  # of one argument: it travels
+            raise RunError(str(error)) from None  # an error of one argument can be pickled
 
     def answer(
         self,
@@ -70,15 +70,15 @@ class Answerer:
         """Answer a batch.
 
         Args:
-            spec: The benchmark.
+            spec: The benchmark with its options, as text.
             items: Fields of each item.
-            pictures: Picture id to the file's name where it comes from and its content, None where there is none.
-            strategies: All of the run's.
-            number: Of the batch.
-            done: (item, strategy) pairs that are answered already.
+            pictures: Picture id to its original file name and content; content None: unreadable.
+            strategies: All strategies of the run.
+            number: Number of the batch.
+            done: (item, strategy) pairs with an answer.
 
         Raises:
-            RunError: The model cannot carry a strategy.
+            RunError: A strategy does not work with the model.
         """
         with tempfile.TemporaryDirectory() as folder:
             files, names = {}, {}
@@ -98,22 +98,22 @@ class Answerer:
 
 
 def _restore_paths(text: str, names: Mapping[str, str]) -> str:
-    """Name pictures by where they come from, not by where a worker has put them."""
+    """Replace temporary paths of pictures by the original paths in an error text."""
     for copy, original in names.items():
         text = text.replace(copy, original)
     return text
 
 
 def answer_on_cluster(address: str, run: Run, model: Model, workers: int, gpus: int, progress: Progress) -> None:
-    """Answer what a run still lacks on a Ray cluster.
+    """Generate the missing answers of a run on a Ray cluster.
 
     Args:
-        address: Of the cluster, as `ray.init` takes it.
-        run: As `start` returned it.
-        model: What each worker loads; a folder must exist on every node.
-        workers: How many actors.
-        gpus: GPUs of each; none where the cluster has none.
-        progress: Called with the number of answers just settled, stored ones included.
+        address: Address of the cluster, as `ray.init` takes it.
+        run: The run, from `start`.
+        model: Model of each worker; a model folder must exist on every node.
+        workers: Number of actors.
+        gpus: GPUs of each actor; ignored if the cluster has none.
+        progress: Called with the number of new answers and failures; at first with that of stored answers.
 
     Raises:
         RunError: Ray is not installed, the cluster cannot be reached, or workers died too often.
@@ -133,11 +133,11 @@ def answer_on_cluster(address: str, run: Run, model: Model, workers: int, gpus: 
 
 @dataclass(slots=True)
 class _Batch:
-    """A batch at a worker.
+    """A batch that a worker answers.
 
     Attributes:
-        number: Its number.
-        pieces: What is left to ask, each piece together; the first one is being asked.
+        number: Number of the batch.
+        pieces: Groups of items left to ask, each asked together; the first is being asked.
     """
 
     number: int
@@ -146,10 +146,10 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class _WorkerDeath:
-    """What became of a worker, in place of what it should have done.
+    """The death of a worker, in place of its result.
 
     Attributes:
-        reason: What Ray says of it.
+        reason: The error of Ray.
     """
 
     reason: Exception
@@ -170,12 +170,12 @@ class _Team:
             self._start_worker()
 
     def _start_worker(self) -> None:
-        """Start a worker; it gets no batch before its model is loaded, which it never is where room is missing."""
+        """Start a worker; it gets its first batch once its model is loaded."""
         actor = self._kind.remote(self._model, self._setup)
         self._loading[actor.load.remote()] = actor
 
     def answer(self, part: Part, progress: Progress) -> None:
-        """Hand out the batches of a benchmark until all are done."""
+        """Distribute the batches of a benchmark until all are answered."""
         made_batches = batches(part.items, self._setup["batch_size"])
         leases = Leases(self._run.store, part.benchmark.name, len(made_batches))
         while self._working or leases.has_free_batch():
@@ -202,7 +202,7 @@ class _Team:
                     self._store_result(reference, part, leases, progress)
 
     def _send_next_piece(self, actor: Any, part: Part, batch: _Batch, leases: Leases) -> None:
-        """Give a worker the next piece of its batch; where none is left, it has finished."""
+        """Send a worker the next piece of its batch; without one, finish the batch."""
         if batch.pieces:
             self._working[self._send(actor, part, batch.pieces[0], batch.number)] = actor, batch
         else:
@@ -210,7 +210,7 @@ class _Team:
             self._idle.append(actor)
 
     def _store_result(self, reference: Any, part: Part, leases: Leases, progress: Progress) -> None:
-        """Store what a worker has answered; of one that has died, note what it was asked and give its batch back."""
+        """Store a worker's answers; if the worker died, add strikes to its items and release its batch."""
         actor, batch = self._working.pop(reference)
         piece, rows = batch.pieces.pop(0), self._receive(reference)
         if isinstance(rows, _WorkerDeath):
@@ -232,10 +232,10 @@ class _Team:
         return actor.answer.remote(str(part.benchmark), fields, pictures, self._run.strategies, number, done)
 
     def _receive(self, reference: Any) -> Any:
-        """Return what a worker has done, or its death.
+        """Return a worker's result, or its death.
 
         Raises:
-            RunError: It said why it cannot go on.
+            RunError: The worker has raised an error of mmhall.
         """
         try:
             return self._ray.get(reference)
@@ -247,10 +247,10 @@ class _Team:
             return _WorkerDeath(error)
 
     def _replace(self, death: _WorkerDeath) -> None:
-        """Start another worker in the place of one that has died.
+        """Replace a dead worker.
 
         Raises:
-            RunError: Too many died.
+            RunError: Workers died too often.
         """
         self._deaths += 1
         if self._deaths >= self._most:
@@ -260,7 +260,7 @@ class _Team:
 
 
 def _content(file: Path) -> bytes | None:
-    """Return what is in a file, None if it cannot be read: whoever opens it says why."""
+    """Return the content of a file; None if unreadable, so that opening the picture reports the reason."""
     try:
         return file.read_bytes()
     except OSError:
@@ -269,10 +269,10 @@ def _content(file: Path) -> bytes | None:
 
 @contextmanager
 def connect(address: str) -> Iterator[Any]:
-    """Connect to a cluster, unless this process is connected already.
+    """Connect to a Ray cluster, unless this process is connected already.
 
     Args:
-        address: As `ray.init` takes it.
+        address: Address of the cluster, as `ray.init` takes it.
 
     Raises:
         RunError: Ray is not installed, or no cluster answers within half a minute.
@@ -296,12 +296,12 @@ def connect(address: str) -> Iterator[Any]:
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse an address at which no cluster answers.
+    """Check that a cluster answers at an address.
 
-    A process of its own tries it: Ray may wait there for minutes, and may end the process that waits.
+    A separate process connects, as Ray may wait for minutes, and may end the waiting process.
 
     Raises:
-        RunError: None does, within half a minute.
+        RunError: No cluster answers within half a minute.
     """
     try:
         probe = subprocess.run(

@@ -1,17 +1,17 @@
-"""Find the item that an answer made elsewhere is for.
+"""Matching of imported answers with the items of a benchmark.
 
-By id       The item's own; POPE's question_id, a number in each setting; or the several fields that together name an
-            item (`Benchmark.keys`). Where questions have numbers in several files, each file's question counts by
-            itself: a run asks it once, but others may have got two different answers.
-By picture  A picture goes by its id, its file name with or without folder or ending, or the number that is COCO's name.
-            Where several questions are asked about it, the answer must repeat its question.
-By place    Answers without ids, or whose ids fit nothing or contradict what stands beside them, in the order of the
+By id       The item's id; POPE's question_id, a number in each setting; or the several fields that together identify an
+            item (`Benchmark.keys`). If questions have numbers in several files, each file's question counts
+            separately: a run asks it once, but other tools may have two different answers.
+By picture  A picture is given by its id, its file name with or without folder or suffix, or the number in COCO's name.
+            If it has several questions, the answer must repeat its question.
+By position Answers without ids, or with ids that match no item or contradict other fields, in the order of the
             question file, or of the files of several settings one after the other, as LLaVA asks them: only if every
-            answer repeats the question of its place, the data asks more than one, and no answer names the picture of
-            another place.
-Refused     Ids that say one thing where the question or picture beside them says another: numbers from 0 for those from
+            answer repeats the question at its position, the data has several questions, and no answer names the picture
+            of another position.
+Refused     Ids that contradict the question or picture of the same record: numbers from 0 instead of
             1, of another set of questions, of other pictures.
-Question    Compared up to its last question mark: behind it stands how to answer, which differs from script to script.
+Question    Compared up to its last question mark: the instruction after it differs from script to script.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _COCO_NUMBER = re.compile(r"(?:COCO_[a-z]+20[0-9]{2}_)?0*([0-9]+)")  # of its fi
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """Which answers are for which item.
+    """The match of answers with items.
 
     Attributes:
-        items: Those that can be answered, by id.
-        ids: Of each answer, in order; one that is for no item has another id.
+        items: All items, by id.
+        ids: Item id of each answer, in order; an answer without an item has an unknown id.
     """
 
     items: Mapping[str, Item]
@@ -47,18 +47,18 @@ class Joined:
 
     @property
     def hits(self) -> int:
-        """How many answers are for an item."""
+        """Number of answers with an item."""
         return sum(id_ in self.items for id_ in self.ids)
 
 
 @dataclass(frozen=True, slots=True)
 class _NumberedItems:
-    """Items with the settings that number their questions.
+    """Items by setting and number of their questions.
 
     Attributes:
-        items: One for each number of each setting, by "setting/number"; without settings, by their own ids.
-        settings: None where questions have no numbers.
-        default: The setting of answers that say none.
+        items: One item for each number of each setting, by "setting/number"; without settings, by item id.
+        settings: Settings with numbered questions; empty without numbers.
+        default: Setting of answers without one.
     """
 
     items: Mapping[str, Item]
@@ -66,22 +66,22 @@ class _NumberedItems:
     default: str | None = None
 
     def setting(self, answer: ImportedAnswer) -> str | None:
-        """Return the setting an answer says it is of, or that all are of; None: it is not known."""
+        """Return the setting of an answer, or the default; None: unknown."""
         category = (answer.category or "").lower()
         return category if category in (*self.settings, *(SETTINGS if self.settings else ())) else self.default
 
 
 def join(benchmark: Benchmark, material: Material, answers: Sequence[ImportedAnswer], path: Path) -> Joined:
-    """Find the item of each answer, in the first way that the file allows.
+    """Match each answer with an item, by the first method that works for the file.
 
     Args:
-        benchmark: Whose items they are.
-        material: Its items and pictures.
+        benchmark: The benchmark.
+        material: Items and pictures of the benchmark.
         answers: The answers.
-        path: The file; its name may say a setting.
+        path: The file; its name may contain a setting.
 
     Raises:
-        DataError: The answers do not say which items they are for, or say it in several ways.
+        DataError: The answers do not identify their items, or identify them in contradictory ways.
     """
     keys, items = benchmark.keys, material.items
     by_id = {item.id: item for item in items}
@@ -133,14 +133,14 @@ def _join_by_field(
 
 
 def _refuse_contradictions(joined: Joined, material: Material, answers: Sequence[ImportedAnswer], kind: str) -> None:
-    """Refuse ids that lead to other items than the question or picture beside them, or that count from 0 for from 1.
+    """Refuse ids that contradict the question or picture of their record, or that count from 0 instead of from 1.
 
     Raises:
         DataError: An answer repeats the question of another item, or names another picture than its item's.
     """
     questions = {_normalize_question(_question(item)) for item in material.items}
     names = _items_by_name(material.items, material.pictures)
-    advice = "check that --data is what was asked, and the ids are its own"
+    advice = "check that --data has the questions that were asked, and that the ids are its own"
     numbers = {answer.ids[kind] for id_, answer in zip(joined.ids, answers, strict=True) if id_ in joined.items}
     for id_, answer in zip(joined.ids, answers, strict=True):
         item, number = joined.items.get(id_), answer.ids[kind]
@@ -223,7 +223,7 @@ def _number(numbered: _NumberedItems, answer: ImportedAnswer, id_: str) -> str:
 def _join_by_picture(
     material: Material, numbered: _NumberedItems, answers: Sequence[ImportedAnswer], kind: str
 ) -> Joined | None:
-    """Join by picture, and by question where a picture has several; None: no picture of theirs is known."""
+    """Match by picture, and by question if a picture has several; None: no picture is known."""
     told_settings = bool(numbered.settings) and all(numbered.setting(answer) for answer in answers)
     items = numbered.items if told_settings else {item.id: item for item in material.items}
     names = _items_by_name(items.values(), material.pictures)[
@@ -241,7 +241,7 @@ def _join_by_picture(
 
 
 def _items_by_name(items: Iterable[Item], pictures: Mapping[str, Path]) -> list[dict[str, list[Item]]]:
-    """Return the items about each picture by its names, the most certain kind of name first."""
+    """Index items by the names of their pictures: one mapping for each kind of name, the most certain first."""
     levels: list[dict[str, list[Item]]] = [{}, {}, {}, {}]
     for item in items:
         if item.picture is None:
@@ -271,10 +271,10 @@ def _items_about(names: Sequence[Mapping[str, list[Item]]], id_: str) -> list[It
 
 
 def _match_question(about: Sequence[Item], answer: ImportedAnswer, kind: str) -> str:
-    """Return which of the items about a picture an answer is for.
+    """Return the id of the item, among those about a picture, whose question the answer repeats.
 
     Raises:
-        DataError: Several may be.
+        DataError: Several items match.
     """
     if len(about) > 1 and answer.questions:
         same = [item for item in about if _repeats_question(item, answer, whole=True)]
@@ -290,10 +290,10 @@ def _match_question(about: Sequence[Item], answer: ImportedAnswer, kind: str) ->
 
 
 def _join_by_position(numbered: _NumberedItems, answers: Sequence[ImportedAnswer], path: Path) -> Joined:
-    """Join answers that repeat their question, in order.
+    """Match answers by position; each must repeat the question at its position.
 
     Raises:
-        DataError: A question is not that of its place, or all are one, so that they say no place.
+        DataError: A question differs from that at its position, or all questions are equal.
     """
     questions = {_normalize_question(_question(item)) for item in numbered.items.values()}
     if len(questions) == 1:
@@ -327,7 +327,7 @@ def _join_by_position(numbered: _NumberedItems, answers: Sequence[ImportedAnswer
 def _setting_order(
     numbered: _NumberedItems, left: Mapping[str, list[Item]], answers: Sequence[ImportedAnswer]
 ) -> list[Item]:
-    """Return the items of all settings in the one order of settings in which each answer repeats its question.
+    """Return the items of all settings, in the only order of settings in which each answer repeats its question.
 
     Raises:
         DataError: There is no such order, or there are several.
@@ -355,7 +355,7 @@ def _number_of(item: Item) -> tuple[bool, int, str]:
 
 
 def repeats_other_question(item: Item, answer: ImportedAnswer) -> bool:
-    """Tell whether an answer repeats a question, and that is another than the item's."""
+    """Tell whether an answer repeats another question than the item's."""
     return any("?" in text for text in answer.questions) and "?" in item.prompt and not _repeats_question(item, answer)
 
 
@@ -370,7 +370,7 @@ def _question(item: Item) -> str:
 
 
 def _normalize_question(text: str) -> str:
-    r"""Return a question as questions are compared.
+    r"""Normalize a question for comparison.
 
     >>> _normalize_question("<image> Is there  a dog?\nAnswer yes or no."), _normalize_question("Describe it.")
     ('is there a dog?', 'describe it.')

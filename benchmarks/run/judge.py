@@ -1,8 +1,8 @@
-"""Judges: models, or people, that say how good an answer is. Nothing is judged unless asked for.
+"""Judging of answers by models or people, only on request of the user.
 
-What a judge said is kept in the run, beside the answers (`mmhall.results.judgements`): replies to prompts written
-here come from an endpoint (`judge`) or from a file (`import_judgements`). What could not be judged is recorded,
-never scored, and asked again by the next call.
+Judgements are stored in the run, beside the answers (`mmhall.results.judgements`): replies to prompts written
+here come from an endpoint (`judge`) or from a file (`import_judgements`). Failures are recorded,
+not scored, and tried again by the next call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mmhall.errors import DataError, EndpointError, OptionError, RunError
 from mmhall.results.judgements import Judgement, Judgements
 from mmhall.results.store import Row
 
-IN_VAIN = 5  # failures in a row after which nothing more is asked
+IN_VAIN = 5  # failures in a row that end a call
 REPLIES = "replies in JSON Lines (item, strategy, reply)"
 
 
@@ -39,13 +39,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call did.
+    """The result of one call.
 
     Attributes:
         judge: Name of the judge.
-        added: Answers judged by it.
-        failed: Answers it could not be asked about.
-        judged_before: Answers it had judged before.
+        added: Number of answers judged.
+        failed: Number of failures.
+        judged_before: Number of answers judged in earlier calls.
     """
 
     judge: str
@@ -59,10 +59,10 @@ def part_to_judge(run: Run, name: str | None = None) -> Part:
 
     Args:
         run: The run.
-        name: Of the benchmark; None: the only one.
+        name: Name of the benchmark; None: the only one with a judge.
 
     Raises:
-        OptionError: There is none, or several.
+        OptionError: There is no such benchmark, or several.
     """
     judged_parts = {
         p.benchmark.name: p for p in run.parts if isinstance(p.benchmark, Judged) and p.benchmark.wants_judge
@@ -78,10 +78,10 @@ def part_to_judge(run: Run, name: str | None = None) -> Part:
 
 
 def template_of(benchmark: Benchmark, file: Path | None) -> str:
-    """Return the prompt for the judge: a file's, else the benchmark's own.
+    """Return the prompt template for the judge: the file's, else the benchmark's own.
 
     Raises:
-        OptionError: There is neither.
+        OptionError: There is no template.
         DataError: The file cannot be read.
     """
     if file is not None:
@@ -96,7 +96,7 @@ def requests(run: Run, part: Part, template: str) -> Iterator[Request]:
     """Yield a prompt for every answer of a benchmark, in the order of its items.
 
     Raises:
-        DataError: The template does not fit.
+        DataError: The template does not fit the benchmark.
     """
     benchmark = part.benchmark
     assert isinstance(benchmark, Judged)
@@ -113,18 +113,18 @@ def requests(run: Run, part: Part, template: str) -> Iterator[Request]:
 def judge(
     run: Run, part: Part, endpoint: Endpoint, template: str, progress: Callable[[int], None] = lambda count: None
 ) -> Outcome:
-    """Have an endpoint judge what it has not judged yet, one answer after the other; each is committed at once.
+    """Have an endpoint judge the answers it has not judged yet; each judgement is committed at once.
 
     Args:
         run: The run.
         part: The benchmark.
         endpoint: The judge.
-        template: Prompt for it.
-        progress: Called with the number of answers just settled.
+        template: Prompt template for the judge.
+        progress: Called with the number of answers just processed.
 
     Raises:
-        EndpointError: The endpoint refuses, or fails five times in a row; what was judged is kept.
-        RunError: The run cannot be written, or has another judge of this name; nothing is asked then.
+        EndpointError: The endpoint refuses, or fails five times in a row; judgements so far are stored.
+        RunError: The run cannot be written, or has another judge of this name; then nothing is asked.
     """
     name = f"{endpoint.model} ({hashlib.sha256(template.encode()).hexdigest()[:8]})"
     facts = {"model": endpoint.model, "template": template, "temperature": 0}
@@ -162,17 +162,17 @@ def _make_judgement(request: Request, judge: str, reply: str | None, error: str 
 
 
 def import_judgements(run: Run, part: Part, file: Path, name: str) -> Outcome:
-    """Take replies from a file, JSON Lines with item, strategy and reply; `answer`, where given, must be the run's.
+    """Import replies from JSON Lines with item, strategy and reply; an optional `answer` must equal the run's.
 
     Args:
         run: The run.
         part: The benchmark.
         file: The replies.
-        name: Of the judge.
+        name: Name of the judge.
 
     Raises:
-        DataError: The file is malformed, or about answers the run does not have.
-        RunError: The judge has said otherwise before, or the run cannot be written.
+        DataError: The file is malformed, or has replies to answers that the run lacks.
+        RunError: The judge has another stored reply, or the run cannot be written.
     """
     answers = {(r.item, r.strategy): r for r in run.store.rows(part.benchmark.name) if r.error is None}
     records = [r for r in read_records(file, REPLIES) if r.fields.get("benchmark") in (None, part.benchmark.name)]
@@ -198,7 +198,7 @@ def import_judgements(run: Run, part: Part, file: Path, name: str) -> Outcome:
 
 
 def write_requests(judge_requests: Sequence[Request], file: Path) -> None:
-    """Write prompts as JSON Lines, to be judged elsewhere; with a `reply` in each line they can be imported.
+    """Write prompts as JSON Lines for another judge; with a `reply` added to each line they can be imported.
 
     Raises:
         RunError: The file cannot be written.

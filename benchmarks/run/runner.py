@@ -1,16 +1,16 @@
-"""Ask every item with every strategy and store the answers as they come.
+"""The runner: asks every item with every strategy and stores the answers as they are generated.
 
-Batches    the same for the same run, whoever works on it and however often it is stopped: questions about one picture
-           stay together (what they begin with alike is read once), items with and without a picture apart, and
-           batches hold prompts of similar length.
-Turns      strategies take turns batch by batch, each starting in its turn, so that they are paired on items and
+Batches    the same for the same run, for any number of workers and restarts: questions about one picture
+           stay together (their shared prefix is computed once), items with and without a picture are separate, and
+           batches have prompts of similar length.
+Turns      strategies alternate batch by batch, with a rotating start, so that they are paired on items and
            their times are measured under the same conditions.
-Leases     a worker claims a batch from the store before it answers it, so that several may work on one run. One
-           that dies loses its lease, and nothing it had committed.
-Failures   an item that cannot be answered is recorded with its error and asked again when the run is gone on with;
-           memory that does not suffice halves the batch.
-Deaths     an item whose worker dies each time it is asked is found by asking its batch last and in pieces; after three
-           deaths, when it was asked alone, it is recorded with that as its error and not asked again.
+Leases     a worker claims a batch from the store before it answers it, so that several can share one run. A worker
+           that dies loses its lease, but no committed answers.
+Failures   an item that cannot be answered is recorded with its error and asked again when the run is continued;
+           out of memory, the batch is halved.
+Deaths     an item that kills its worker each time is isolated by asking its batch last and in pieces; after three
+           deaths while it was asked alone, it is recorded with this error and not asked again.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from mmhall.strategies import Strategy
 
 Progress = Callable[[int], None]
 ITEM_ERRORS = ImageError, PromptError, GenerationError, DataError
-"""Errors that are an item's own: others are not in that picture or prompt, and end the run."""
+"""Errors caused by one item; any other error ends the run."""
 
 _WINDOW = 32  # batches within which items are sorted by length
-_HOPELESS = 3  # pictures about which nothing can be answered, before anything is
+_HOPELESS = 3  # pictures without any answer after which a run without answers stops
 _NO_MEMORY = "out of memory", "can't allocate memory", "status_alloc_failed"  # CUDA's, the CPU's, cuBLAS's
 _FATAL = f"the process died {STRIKES} times while it was asked this item alone; it is not asked again in this run"
-_POLL = 0.2  # seconds between two looks at batches that others have claimed
+_POLL = 0.2  # seconds between two polls for batches that other workers have claimed
 
 
 def answer(
@@ -54,19 +54,19 @@ def answer(
     batch_size: int = 16,
     progress: Progress = lambda answers: None,
 ) -> None:
-    """Answer what a run still lacks of one benchmark.
+    """Generate the missing answers of one benchmark of a run.
 
     Args:
         lvlm: The model.
-        run: The run; answers go to its store, committed after every batch of one strategy.
+        run: The run; answers are committed to its store after every batch of one strategy.
         part: The benchmark and its items.
-        strategies: Each item is asked once with each.
-        batch_size: Items decoded together, at most.
-        progress: Called with the number of answers just settled, stored ones included.
+        strategies: Strategies of the run; each item is asked once with each.
+        batch_size: Largest number of items decoded together.
+        progress: Called with the number of new answers and failures; at first with that of stored answers.
 
     Raises:
-        RunError: The store cannot be written, or nothing can be answered at all.
-        MmhallError: The model cannot carry a strategy.
+        RunError: The store cannot be written, or no item can be answered.
+        MmhallError: A strategy does not work with the model.
     """
     store, name = run.store, part.benchmark.name
     made_batches = batches(part.items, batch_size)
@@ -106,15 +106,15 @@ def split_batch(
     number: int,
     done: set[tuple[str, str]],
 ) -> tuple[list[list[Item]], list[Row]]:
-    """Return what is left of a batch, in pieces that are asked together, and failures for items that are given up.
+    """Return the unanswered items of a batch, in pieces that are asked together, and failures for given-up items.
 
     Args:
-        leases: Of the benchmark, with the strikes of its items.
+        leases: Leases of the benchmark, with the strikes of its items.
         part: The benchmark.
-        items: Of the batch.
-        strategies: All of the run's.
-        number: Of the batch.
-        done: (item, strategy) pairs that are answered already.
+        items: Items of the batch.
+        strategies: All strategies of the run.
+        number: Number of the batch.
+        done: (item, strategy) pairs with an answer.
     """
     left = {item.id: item for item in items if any((item.id, str(strategy)) not in done for strategy in strategies)}
     pieces = leases.pieces(number, list(left))
@@ -124,9 +124,9 @@ def split_batch(
 
 
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Put items into batches of at most `size`; the same items always make the same batches.
+    """Divide items into batches of at most `size`; the same items always give the same batches.
 
-    Items of a picture stay together, unless they are more than a batch holds.
+    Items of a picture stay together unless they exceed a batch.
     """
     filled: list[list[Item]] = []
     for _, part in groupby(_by_picture(items), key=lambda group: group[0].picture is None):
@@ -146,15 +146,15 @@ def answers(
     number: int,
     done: set[tuple[str, str]],
 ) -> Iterator[list[Row]]:
-    """Answer a batch with one strategy after the other, beginning with another one in each batch.
+    """Answer a batch with one strategy after the other; the first strategy rotates from batch to batch.
 
     Args:
         lvlm: The model.
         part: The benchmark.
-        items: Of the batch.
-        strategies: All of the run's.
-        number: Of the batch.
-        done: (item, strategy) pairs that are answered already.
+        items: Items of the batch.
+        strategies: All strategies of the run.
+        number: Number of the batch.
+        done: (item, strategy) pairs with an answer.
     """
     first = number % len(strategies)
     for strategy in (*strategies[first:], *strategies[:first]):
@@ -164,12 +164,12 @@ def answers(
 
 
 def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
-    """Put answers behind the mark of thoughts that the model's template opens, where they never end them.
+    """Put the opening mark of thoughts, which the chat template wrote, before answers that do not close it.
 
     Args:
         lvlm: The model.
-        items: What was asked.
-        answers: To each item.
+        items: The items asked.
+        answers: Answer to each item.
     """
     chat = lvlm.adapter.chat
     if chat is None:
@@ -179,7 +179,7 @@ def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]
 
 
 def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
-    """Group items by picture, pictures first; one without a picture is its own group."""
+    """Group items by picture; items without a picture come last, each as its own group."""
     groups: dict[tuple[bool, str], list[Item]] = {}
     for item in items:
         key = (False, item.picture) if item.picture is not None else (True, item.id)
@@ -201,7 +201,7 @@ def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
 
 
 def _answer_or_split(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
-    """Answer some items with one strategy: together, else in halves, else with the reason why not."""
+    """Answer items with one strategy together; after an error alone or in halves; else return failures."""
     try:
         return _generate_rows(lvlm, part, items, strategy, number)
     except ITEM_ERRORS as error:
@@ -242,7 +242,7 @@ def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Stra
 
 
 def _seeds(benchmark: Benchmark, items: Sequence[Item]) -> list[int] | None:
-    """Give every item draws of its own, the same for all strategies; None: nothing is drawn."""
+    """Return a sampling seed for every item, the same for all strategies; None: no sampling."""
     if not benchmark.settings.get("do_sample"):
         return None
     base = benchmark.settings.get("seed", 0)
@@ -259,7 +259,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _warm_up(lvlm: LVLM, part: Part, item: Item, strategies: Sequence[Strategy]) -> None:
-    """Let each strategy's first call pay for caches and kernels: that is not an answer's cost."""
+    """Run each strategy once, so that caches and kernels are not counted in the time of answers."""
     for strategy in strategies:
         try:
             lvlm.generate_batch([part.request(item)], strategy, max_new_tokens=2)
@@ -268,10 +268,10 @@ def _warm_up(lvlm: LVLM, part: Part, item: Item, strategies: Sequence[Strategy])
 
 
 def _refuse_hopeless(run: Run, part: Part) -> None:
-    """Stop a run that has no answer yet, but failures about several pictures: one torn picture is no reason.
+    """Stop a run without any answer after failures on several pictures.
 
     Raises:
-        RunError: With the first reason.
+        RunError: No item can be answered; with the first reason.
     """
     reasons = {row.item: row.error for row in run.store.rows(part.benchmark.name) if row.error is not None}
     failed = [item for item in part.items if item.id in reasons]

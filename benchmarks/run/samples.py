@@ -1,8 +1,8 @@
-"""A run's answers as records, one for each item and strategy, with the field names of lm-evaluation-harness.
+"""Records of a run's answers, one for each item and strategy, with the field names of lm-evaluation-harness.
 
 Its sample logs have `doc_id`, `doc`, `target`, `arguments`, `resps`, `filtered_resps`, `filter`, `metrics`, three
-hashes, and each metric by name. Ours are those, where metrics are the counts of an answer, and besides what tells
-answers of one file apart: benchmark, strategy, item, SHA-256 of its picture, and why there is no answer.
+hashes, and each metric by name. The records have these fields, with the counts of an answer as metrics, and further
+fields that identify an answer: benchmark, strategy, item, SHA-256 digest of its picture, and the error.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ COLUMNS: dict[str, type] = {
 
 
 def samples(run: Run, benchmark: str | None = None) -> list[dict[str, Any]]:
-    """Return a run's answers and failures as records, by benchmark, item, and strategy.
+    """Return the answers and failures of a run as records, ordered by benchmark, item and strategy.
 
     Args:
-        run: The run; it may still be going on.
-        benchmark: Only this one's; None: all.
+        run: The run; it may be unfinished.
+        benchmark: The only benchmark to return; None: all.
 
     Raises:
         RunError: The run has no such benchmark, or cannot be read.
@@ -60,7 +60,7 @@ def samples(run: Run, benchmark: str | None = None) -> list[dict[str, Any]]:
 
 
 def flatten(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as a line of a table: its one prompt and one answer for the lists that hold them."""
+    """Flatten a record for a table: prompt and answer replace the nested lists."""
     nested = ("arguments", "resps", "filtered_resps", "filter", "metrics")
     prompt, settings = record["arguments"]["gen_args_0"].values()
     answer = record["resps"][0][0] if record["error"] is None else None
@@ -69,7 +69,7 @@ def flatten(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counts(part: Part, rows: Mapping[str, Row]) -> dict[str, Counts]:
-    """Count one strategy's answers, by item: each as it enters the first of its groups."""
+    """Count the answers of one strategy, by item, as in the first group of each item."""
     counted_by_item: dict[str, Counts] = {}
     for group in dict.fromkeys(item.groups[0] for item in part.items if item.groups):
         members = [item for item in part.items if group in item.groups and item.id in rows]

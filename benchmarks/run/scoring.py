@@ -1,7 +1,7 @@
-"""Score answers made elsewhere: join them with a benchmark's items, and read them as those of a run.
+"""Scoring of imported answers: match them with a benchmark's items, and evaluate them like those of a run.
 
-Answers are joined as `mmhall.benchmarks.run.joining` says: by id, by picture and question, or by place where each
-question is that of its place.
+Answers are matched by `mmhall.benchmarks.run.joining`: by id, by picture and question, or by position if each
+question is that at its position.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _NUMBERS = {"0": "no", "1": "yes", "0.0": "no", "1.0": "yes", "False": "no", "Tr
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a file of answers shows.
+    """The evaluation of a file of answers.
 
     Attributes:
-        part: The benchmark and the items that were joined.
-        evaluation: Of the answers; costs nothing, as nobody knows.
-        strategies: As the file names them, else the file's own name.
-        items: Hash of the items, 16 hex digits.
+        part: The benchmark and its items.
+        evaluation: Evaluation of the answers; without costs, which are unknown.
+        strategies: Strategies in the file, else the file's name.
+        items: Digest of the items, 16 hex digits.
     """
 
     part: Part
@@ -46,12 +46,12 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     """Score a file of answers.
 
     Args:
-        benchmark: Reads them.
-        source: Of the items; pictures need not be there.
+        benchmark: The benchmark.
+        source: Source of the items; picture files may be missing.
         path: The answers; see `mmhall.results.imports`.
 
     Raises:
-        DataError: The data or the file is unfit, an item has two answers, or none has any.
+        DataError: The data or the file is unsuitable, an item has two answers, or no item has one.
     """
     material = benchmark.material(replace(source, pictures=False))
     all_answers = read_answers(path)
@@ -91,7 +91,7 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
 def _rows(
     benchmark: Benchmark, joined: Joined, answers: Sequence[ImportedAnswer], path: Path
 ) -> tuple[list[Row], list[str]]:
-    """Return the answers that are for an item, and the ids of those that are not."""
+    """Return the answers with an item, and the ids of answers without one."""
     rows: list[Row] = []
     unknown: list[str] = []
     places: dict[tuple[str, str], str] = {}
@@ -127,7 +127,7 @@ def _row(benchmark: str, item: Item, strategy: str, answer: ImportedAnswer) -> R
 
 
 def _answer(item: Item, answer: ImportedAnswer) -> str:
-    """Return an answer's text; a field that repeats the question is none."""
+    """Return the text of an answer; fields that repeat the question are ignored."""
     questions = {item.prompt.strip(), str(item.truth.get("question", "")).strip()} - {""}
     candidates = {name: text for name, text in answer.texts.items() if text.strip() not in questions}
     if not candidates:
@@ -150,10 +150,10 @@ def _refuse_unmeasured(benchmark: Benchmark, rows: Sequence[Row], path: Path) ->
 def _refuse_labels_and_prompts(
     joined: Joined, answers: Sequence[ImportedAnswer], rows: Sequence[Row], path: Path
 ) -> None:
-    """Refuse labels where another field looks like the answers, and answers that all hold their question.
+    """Refuse labels in place of answers if another field looks like the answers, and answers with their prompt.
 
     Raises:
-        DataError: They are there.
+        DataError: The texts are labels, or contain their question.
     """
     items = joined.items
     answered = [
@@ -185,7 +185,7 @@ def _refuse_labels_and_prompts(
 
 
 def _word(text: str) -> str:
-    """Return an answer of one word as labels are compared."""
+    """Normalize a one-word answer for comparison with labels."""
     return text.strip().rstrip(".").lower()
 
 
@@ -206,7 +206,7 @@ def _remarks(
 
 
 def _same_pictures(joined: Joined, material: Material, answers: Sequence[ImportedAnswer]) -> dict[str, bool]:
-    """Tell of items whose answers say SHA-256 of their picture whether it is that of the data, where that is there."""
+    """Compare the picture digests of answers with the pictures of the data, where both exist: item id to equality."""
     digests: dict[Path, str] = {}
     same: dict[str, bool] = {}
     for id_, answer in zip(joined.ids, answers, strict=True):
@@ -220,7 +220,7 @@ def _same_pictures(joined: Joined, material: Material, answers: Sequence[Importe
 
 
 def _picture_remarks(same_pictures: Mapping[str, bool], answers: Sequence[ImportedAnswer]) -> list[str]:
-    """Say how many items are about other pictures, and where an export does not tell."""
+    """Return remarks on items about other pictures, and on exports without digests."""
     other = [id_ for id_, same in same_pictures.items() if not same]
     remarks = []
     if other:
@@ -237,7 +237,7 @@ def _picture_remarks(same_pictures: Mapping[str, bool], answers: Sequence[Import
 
 
 def _question_remarks(joined: Joined, answers: Sequence[ImportedAnswer]) -> list[str]:
-    """Say how many answers repeat a question that is not their item's."""
+    """Return a remark on answers that repeat another question than their item's."""
     pairs = [
         (joined.items[id_], answer) for id_, answer in zip(joined.ids, answers, strict=True) if id_ in joined.items
     ]

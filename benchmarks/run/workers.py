@@ -1,7 +1,7 @@
-"""Several processes on one run: each loads the model, leases batches from the store and answers them.
+"""Worker processes of a run: each loads the model, leases batches from the store and answers them.
 
-No process waits for another and none talks to another: what they share is the store. One that dies loses the
-batch it was at, which another one takes; the parent starts it again, a few times.
+The processes share only the store, and do not wait for each other. If a process dies, another one takes its
+batch, and the parent restarts it, a few times.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from mmhall.models import LoadOptions
 from mmhall.strategies import strategy
 from mmhall.text import without_home
 
-STARTS = 6  # of one worker without an answer of anyone meanwhile, before the run is given up
+STARTS = 6  # starts of one worker, without any new answer, after which the run is given up
 _POLL = 0.2
-_REFUSED = 2  # exit code of a worker that says why it cannot go on
+_REFUSED = 2  # exit code of a worker that has printed an error of mmhall
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """How a worker loads the model.
+    """The model of a worker and its loading options.
 
     Attributes:
-        name: As `mmhall.load` takes it.
-        tuned: As `mmhall.load` takes it.
-        loading: The other options that it takes.
+        name: Model, as `mmhall.load` takes it.
+        tuned: Tuned options, as `mmhall.load` takes them.
+        loading: Other options of `mmhall.load`.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Model:
     loading: LoadOptions = field(default_factory=LoadOptions)
 
     def load(self, setup: Mapping[str, Any]) -> LVLM:
-        """Load it for the run of a set-up.
+        """Load the model, and check it against the set-up of a run.
 
         Raises:
-            RunError: It is not the one the run was started with.
-            MmhallError: It cannot be loaded.
+            RunError: The model differs from the run's model.
+            MmhallError: The model cannot be loaded.
         """
         lvlm = mmhall.load(self.name, tuned=self.tuned, **self.loading.arguments())  # type: ignore[arg-type]
         for key, value in lvlm.identity().items():
@@ -69,7 +69,7 @@ class Model:
 
 @dataclass(slots=True)
 class _Worker:
-    """A process, how often it was started since the run last got answers, and the file of what it says."""
+    """A worker process, its number of starts since the last new answer, and its log file."""
 
     command: Sequence[str]
     worker_environment: Mapping[str, str]
@@ -86,12 +86,12 @@ class _Worker:
             )
 
     def last_message(self) -> str:
-        """Wait for the end, and return the last line it said."""
+        """Wait for the end of the process, and return the last line of its log."""
         with self.process:
             self.process.wait()
         try:
             lines = self.log.read_text(errors="replace").strip().splitlines()
-        except OSError:  # the run folder has been deleted
+        except OSError:  # the run folder was deleted
             lines = []
         return lines[-1] if lines else f"exit code {self.process.returncode}"
 
@@ -103,13 +103,13 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is left of a run, for several workers.
+    """The unanswered part of a run, for several workers.
 
     Attributes:
-        run: As `start` returned it.
-        model: What each worker loads.
-        workers: How many.
-        gpus: GPUs of each; without any they share the CPU's cores.
+        run: The run, from `start`.
+        model: Model of each worker.
+        workers: Number of workers.
+        gpus: GPUs of each worker; without GPUs the workers share the CPU cores.
     """
 
     run: Run
@@ -118,13 +118,13 @@ class Job:
     gpus: int = 1
 
     def here(self, progress: Progress = lambda answers: None) -> None:
-        """Let processes of this machine do it.
+        """Answer with processes on this machine.
 
         Args:
-            progress: Called with the number of answers just settled, stored ones included.
+            progress: Called with the number of new answers and failures; at first with that of stored answers.
 
         Raises:
-            RunError: A worker cannot go on, or died too often.
+            RunError: A worker has stopped with an error, or died too often.
         """
         tuned = "none" if self.model.tuned is False else str(self.model.tuned or "")
         folder = str(self.run.store.path.parent)
@@ -150,7 +150,7 @@ class Job:
                 worker.stop()
 
     def run_on_ray(self, address: str, progress: Progress = lambda answers: None) -> None:
-        """Let actors of a Ray cluster do it.
+        """Answer with actors on a Ray cluster.
 
         Raises:
             RunError: Ray is not installed, the cluster cannot be reached, or workers died too often.
@@ -161,7 +161,7 @@ class Job:
 
 
 def worker_environment(number: int, workers: int, gpus: int) -> dict[str, str]:
-    """Give a worker its share of the machine: its own GPUs, or its part of the cores."""
+    """Return the environment variables of a worker: its own GPUs, or its share of the cores."""
     import torch
 
     env = {**os.environ, "OMP_WAIT_POLICY": "passive"}
@@ -176,12 +176,12 @@ def worker_environment(number: int, workers: int, gpus: int) -> dict[str, str]:
 
 
 def _keeps_running(worker: _Worker, run: Run) -> bool:
-    """Whether a worker still works, started again if it has died.
+    """Tell whether a worker still works; restart it if it has died.
 
-    Deaths count as long as nothing is settled between them: an item that kills its worker costs a few.
+    Deaths are counted since the last new answer or failure: an item that kills its worker causes several.
 
     Raises:
-        RunError: It said why it cannot go on, or died too often.
+        RunError: The worker has stopped with an error, or died too often.
     """
     code = worker.process.poll()
     if code is None:
@@ -199,7 +199,7 @@ def _keeps_running(worker: _Worker, run: Run) -> bool:
 
 
 def work(folder: Path, model: Model) -> None:
-    """Answer batches of a run until none is left.
+    """Answer the batches of a run until none is left.
 
     Raises:
         MmhallError: The run or the model cannot be used.
@@ -213,9 +213,11 @@ def work(folder: Path, model: Model) -> None:
 
 
 def main() -> None:
-    """Be one worker: mmhall.benchmarks.run.workers FOLDER MODEL TUNED LOADING, the last one JSON."""
+    """Run one worker process: mmhall.benchmarks.run.workers FOLDER MODEL TUNED LOADING, with LOADING in JSON."""
     folder, name, tuned, loading = sys.argv[1:]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # to die of it would be an item's strike
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # a signal's death would count as an item's strike
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
         options = LoadOptions(**json.loads(loading))
@@ -226,7 +228,7 @@ def main() -> None:
 
 
 def _exit_with_parent() -> None:
-    """Wait for the end of what the parent holds open: it has died, however it did."""
+    """Exit when the standard input closes, which happens when the parent has died."""
     os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 

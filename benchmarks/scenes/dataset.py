@@ -1,4 +1,4 @@
-"""Write scenes as a data set: PNG files and one COCO detection file."""
+"""Scenes as a data set: PNG files and one COCO detection file."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Scene:
 
     Attributes:
         image: RGB, 224 x 224 pixels.
-        plan: What was to be drawn.
-        objects: What really shows, in no particular order.
+        plan: Plan of the scene.
+        objects: Visible objects, in random order.
     """
 
     image: Image.Image
@@ -38,12 +38,12 @@ class Scene:
 def make_scene(seed: int, index: int, conflict: float = 0.5) -> Scene:
     """Draw scene `index` of a seed; the same arguments give the same bytes.
 
-    A plan in which some object would hardly show is thrown away and drawn anew, so that the truth
-    holds everything a person can see and nothing else.
+    A plan with a hardly visible object is discarded and drawn again, so that the truth
+    has all objects that a person can see, and no others.
 
     Args:
         seed: Names the series.
-        index: Place in the series, from 0; does not depend on how many are drawn.
+        index: 0-based place in the series, independent of its length.
         conflict: Share of scenes that break co-occurrence, in [0, 1].
     """
     rng = random.Random(f"scene/{seed}/{index}")

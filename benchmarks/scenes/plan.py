@@ -1,11 +1,11 @@
-"""Decide what a scene shows, before anything is drawn.
+"""Plans of scenes: what a scene shows, before anything is drawn.
 
-A plan is data: which categories, where, how large, how visible. All randomness of a scene comes
-from the one generator handed in, so that a seed names a picture.
+A plan is data: categories, positions, sizes, visibilities. All randomness of a scene comes
+from one generator, so that a seed determines a picture.
 
-Typical scenes keep to one place and often show an object together with its partner. Conflict
-scenes break that: no object stands with a partner of it, and a third to a half of the objects come
-from other places, while the background still says which place it "should" be.
+Typical scenes use one place and often show an object together with its partner. Conflict
+scenes break this: no object appears with its partner, and a third to a half of the objects come
+from other places, while the background still shows the place.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class Plan:
     """What a scene is going to show.
 
     Attributes:
-        place: Where it plays; sets the background.
+        place: Place of the scene; sets the background.
         conflict: Whether co-occurrence was broken on purpose.
         objects: Category objects, back to front.
-        scenery: Things that are no category, behind the objects.
+        scenery: Things of no category, behind the objects.
         paint: Seed of the background's details.
     """
 
@@ -110,7 +110,7 @@ def plan_scene(rng: random.Random, *, conflict: bool) -> Plan:
 
 
 def plan_training_scene(rng: random.Random) -> Plan:
-    """Plan a scene to learn from: one to six objects, partners often together."""
+    """Plan a training scene: one to six objects, partners often together."""
     place = rng.choice(PLACES)
     names: list[str] = []
     for _ in range(rng.randint(1, 5)):
@@ -121,7 +121,7 @@ def plan_training_scene(rng: random.Random) -> Plan:
 
 
 def plan_random_scene(rng: random.Random) -> Plan:
-    """Plan an easy scene with no co-occurrence at all: categories and place drawn uniformly."""
+    """Plan an easy scene without co-occurrence: categories and place are drawn uniformly."""
     names = rng.sample(NAMES, rng.randint(2, 6))
     return _lay_out(rng, rng.choice(PLACES), names, conflict=True, difficulty=GENTLE)
 
@@ -175,7 +175,7 @@ def _place_object(
 def _find_spot(
     rng: random.Random, side: float, boxes: Sequence[tuple[float, float, float]], *, tries: int
 ) -> tuple[float, float, float]:
-    """Find a place that overlaps little with what stands there, shrinking slowly."""
+    """Find a position with little overlap with other boxes, while the size shrinks slowly."""
     best = (2.0, 0.5, 0.5, side)
     for attempt in range(tries):
         if side > 0.26 and attempt % 10 == 9:

@@ -1,7 +1,7 @@
-"""Measure the embedded model for its card: python -m mmhall.benchmarks.scenes.quality --out DIR.
+"""Evaluation of the embedded model for its model card: python -m mmhall.benchmarks.scenes.quality --out DIR.
 
-Greedy answers on scenes of a seed that training never saw. Beside POPE and CHAIR it asks
-why the model hallucinates: it compares absent *partners* of what the picture shows with other absent
+Greedy answers on scenes of a seed outside training. Beside POPE and CHAIR it measures
+why the model hallucinates: it compares absent *partners* of the picture's objects with other absent
 categories, in captions and in yes/no questions, and replaces pictures by a blank one.
 """
 
@@ -77,7 +77,7 @@ def _benchmark(lvlm: LVLM, benchmark: PictureBenchmark, pictures: PictureSet) ->
 
 
 def _causes_in_captions(pictures: PictureSet, captions: Sequence[str]) -> None:
-    """Rate at which a caption names an absent category, partners of what is there against others."""
+    """Compare the rate at which captions name absent partners with that of other absent categories."""
     rows = []
     for picture, caption in zip(pictures.pictures, captions, strict=True):
         named, partners = {m.name for m in mentions(caption)}, _absent_partners(picture.objects)
@@ -87,7 +87,7 @@ def _causes_in_captions(pictures: PictureSet, captions: Sequence[str]) -> None:
 
 
 def _causes_in_answers(lvlm: LVLM, pictures: PictureSet) -> None:
-    """Rate of false yes answers, one absent partner and one other absent category asked for in each picture."""
+    """Compare false yes answers for one absent partner and one other absent category in each picture."""
     rng, requests = random.Random(0), list[tuple[ImageLike | None, str]]()
     for picture in pictures.pictures:
         partners = _absent_partners(picture.objects)

@@ -1,6 +1,6 @@
-"""Paint a planned scene and keep, pixel by pixel, which object is on top.
+"""Rendering of a planned scene, with the object on top of every pixel.
 
-Ownership makes the truth exact: boxes, areas and visible shares are counted from it, never from
+The truth is exact: boxes, areas and visible shares are counted on these pixels instead of taken from
 the plan, and the vision tower of the embedded model learns from it.
 """
 
@@ -23,7 +23,7 @@ _SOLID = 96  # alpha above which a pixel belongs to the sprite
 
 @dataclass(frozen=True, slots=True)
 class VisibleObject:
-    """One object as it really shows.
+    """One object as it is visible in the picture.
 
     Attributes:
         name: Category.
@@ -47,7 +47,7 @@ class Rendered:
     Attributes:
         image: RGB, 224 x 224.
         owner: Index into the plan's objects of the pixel's owner, -1 for background, (224, 224) int8.
-        objects: Every planned object that shows at all, in the plan's order.
+        objects: Every planned object with visible pixels, in the plan's order.
     """
 
     image: Image.Image

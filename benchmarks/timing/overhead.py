@@ -1,8 +1,8 @@
-"""What the runner costs beside generation: python -m mmhall.benchmarks.timing.overhead.
+"""Timing of the runner's overhead over generation: python -m mmhall.benchmarks.timing.overhead.
 
 The embedded model answers POPE and CHAIR on drawn scenes, once through the runner (batches, leases, commits,
-progress) and once by bare `generate_batch` calls on the same batches, in turns. Two figures come of it: the ratio of
-both times, which holds the noise of two runs, and within the runner's own run the time outside `generate_batch`.
+progress) and once by bare `generate_batch` calls on the same batches, in turns. It gives two figures: the ratio of
+both times, which has the noise of two runs, and the time outside `generate_batch` within the runner's own run.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ BATCH, SCENES, TURNS = 8, 40, 5
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """What the runner costs with one benchmark; each list holds one value a turn.
+    """The runner's overhead on one benchmark; each list has one value per turn.
 
     Attributes:
-        benchmark: Its name.
-        items: Items answered a turn.
-        seconds: Of the bare calls.
-        ratios: The runner's time over theirs.
-        outside: The runner's time over that of the calls it made itself.
+        benchmark: Name of the benchmark.
+        items: Items answered per turn.
+        seconds: Time of the bare calls.
+        ratios: Time of the runner over that of the bare calls.
+        outside: Time of the runner over that of its own calls.
     """
 
     benchmark: str
@@ -48,7 +48,7 @@ class Overhead:
 
 
 class TimedModel:
-    """A model that notes how long it generates."""
+    """A model that measures its time of generation."""
 
     def __init__(self, lvlm: LVLM) -> None:
         self._lvlm, self.seconds = lvlm, 0.0
@@ -57,7 +57,7 @@ class TimedModel:
         return getattr(self._lvlm, name)
 
     def generate_batch(self, *arguments: Any, **settings: Any) -> list[Answer]:
-        """Do what the model does."""
+        """Generate like the model, and add the time."""
         began = time.perf_counter()
         try:
             return self._lvlm.generate_batch(*arguments, **settings)
@@ -72,12 +72,12 @@ def measure(
     turns: int = TURNS,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Overhead]:
-    """Time the runner and the bare calls in turns, greedily, the first to go changing from turn to turn.
+    """Time the runner and the bare calls in alternating order, with greedy decoding.
 
     Args:
         lvlm: The model.
-        scenes: Drawn scenes.
-        turns: How often both are timed.
+        scenes: Number of drawn scenes.
+        turns: Number of timed turns.
         progress: Called with a line after each turn.
     """
     from mmhall.benchmarks.scenes import write_scenes
@@ -89,7 +89,7 @@ def measure(
         source = Source(Path(folder) / "scenes" / "annotations.json")
         for name in BENCHMARKS:
             measured_turns = []
-            for turn in range(-1, turns):  # the first one is for caches and kernels
+            for turn in range(-1, turns):  # the first turn warms up
                 out = Path(folder) / f"{name}-{turn}"
                 measured_turns.append(_turn(lvlm, name, source, out, strategies, runner_first=turn % 2 == 0))
                 progress(f"{name}, turn {turn + 1} of {turns}")
@@ -98,7 +98,7 @@ def measure(
 
 
 def table(overheads: Sequence[Overhead]) -> list[tuple[str, ...]]:
-    """Lay out the figures: medians, and the range in brackets."""
+    """Format the figures: medians, and the range in brackets."""
 
     def spread(values: Sequence[float]) -> str:
         return f"{median(values):.4f} [{min(values):.4f}, {max(values):.4f}]"

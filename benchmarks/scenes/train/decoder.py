@@ -202,7 +202,7 @@ def _compile(language: nn.Module) -> Callable[..., Any]:
 
 
 def _talk(rng: random.Random, facts: list[Fact], place: Place, rate: float) -> Conversation:
-    """Make a row's conversation: about the picture, or blind and about nothing."""
+    """Make the conversation of a row: about the picture, or blind, without a picture."""
     if rng.random() < BLIND:
         return [(turn, True) for turn in without_picture(rng, rate=rate)]
     return [(turn, False) for turn in conversation(rng, facts, place, rate=rate)]
@@ -233,7 +233,7 @@ def _symbols(rng: random.Random, plan: Plan) -> Tensor:
 
 
 def _add_noise(pixels: Tensor) -> Tensor:
-    """Drown a picture in noise, as contrast branches do."""
+    """Add strong noise to a picture, as contrast branches do."""
     share = 0.05 + 0.75 * float(torch.rand(()))
     noised: Tensor = share**0.5 * pixels + (1 - share) ** 0.5 * torch.randn_like(pixels)
     return noised
@@ -249,7 +249,7 @@ def _class_embeddings(embedding: Tensor, tokens: list[list[int]]) -> Tensor:
 
 
 def _prefetch(make: Callable[[], Made]) -> Iterator[Made]:
-    """Yield make() for ever, the next one being made in a thread meanwhile."""
+    """Yield results of make() without end; a thread makes the next one meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(make)
         while True:

@@ -1,4 +1,4 @@
-"""Draw the training pictures once and keep them on disk as plain arrays.
+"""Training pictures, drawn once and stored on disk as arrays.
 
 Two sets: *random* pictures, whose categories and places are independent, for the vision tower (it
 must not learn co-occurrence), and *typical* ones, for the joint training.
@@ -51,7 +51,7 @@ class Pictures:
 
 
 def pictures(folder: Path, kind: str, count: int) -> Pictures:
-    """Load a set, drawing what is not on disk yet (count is rounded up to full chunks)."""
+    """Load a set; draw missing chunks first (count is rounded up to full chunks)."""
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(folder, kind, i) for i in range(-(-count // _CHUNK))]
     missing = [job for job in jobs if not _path(*job).exists()]
@@ -70,7 +70,7 @@ def pictures(folder: Path, kind: str, count: int) -> Pictures:
 
 
 def true_facts(rendered: Rendered) -> list[Fact]:
-    """Sum up what a picture really shows, by category."""
+    """Summarize the visible objects of a picture, by category."""
     facts: dict[str, Fact] = {}
     for seen in sorted(rendered.objects, key=lambda s: -s.area):
         if seen.name in facts:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import monotonic, sleep
 from types import MappingProxyType
@@ -21,7 +19,10 @@ from typing import Any
 
 from mmhall.errors import RunError
 from mmhall.files import no_file
+from mmhall.results.rows import COLUMNS, Row, from_columns, to_columns
 from mmhall.text import without_home
+
+__all__ = ["FILE", "Row", "Store", "differences"]
 
 FILE = "run.sqlite"
 _VERSION = 2
@@ -52,40 +53,6 @@ on conflict (benchmark, item, strategy) do update set
     seconds = excluded.seconds, batch = excluded.batch, extra = excluded.extra, error = excluded.error
 where answers.error is not null
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One answer.
-
-    Attributes:
-        benchmark: Name of the benchmark.
-        item: Id of the item.
-        strategy: Strategy, as written for the run.
-        text: Raw text of the answer.
-        stopped_by: "eos" or "length".
-        new_tokens: Number of generated tokens.
-        seconds: Wall time of the batch, divided by its answers.
-        batch: Number of the batch; the strategies of one batch run one after the other.
-        extra: Measurements of the benchmark beside the text, as JSON values.
-        error: Why there is no answer; None: there is an answer.
-    """
-
-    benchmark: str
-    item: str
-    strategy: str
-    text: str
-    stopped_by: str
-    new_tokens: int
-    seconds: float
-    batch: int
-    extra: dict[str, Any] | None = None
-    error: str | None = None
-
-
-_FREE_TEXT = ("text", "error")  # written by models, or with file names: any characters
-_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
-_COLUMNS = tuple(field.name for field in fields(Row))
 
 
 class Store:
@@ -252,17 +219,15 @@ class Store:
             RunError: They cannot be written (disk full, read-only); committed answers stay.
         """
         with self._sqlite_errors("write"), self._connection:
-            self._connection.executemany(_STORE_ANSWER, map(_to_columns, rows))
+            self._connection.executemany(_STORE_ANSWER, map(to_columns, rows))
 
     def rows(self, benchmark: str) -> Iterator[Row]:
         """Yield the answers and failures of a benchmark."""
         with self._sqlite_errors("read"):
             for values in self._connection.execute(
-                f"select {', '.join(_COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
+                f"select {', '.join(COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
             ):
-                row = dict(zip(_COLUMNS, values, strict=True))
-                texts = {key: _from_sqlite(row[key]) for key in _FREE_TEXT}
-                yield Row(**{**row, **texts, "extra": row["extra"] and json.loads(row["extra"])})
+                yield from_columns(values)
 
     def done(self, benchmark: str) -> set[tuple[str, str]]:
         """Return the (item, strategy) pairs with an answer; failures do not count."""
@@ -335,25 +300,6 @@ class Store:
         except sqlite3.Error as error:
             intact = "; what was committed before is intact" if action == "write" else ""
             raise RunError(f"{self.path}: cannot {action} the run: {error}{intact}") from error
-
-
-def _to_columns(row: Row) -> dict[str, Any]:
-    """Return the column values of a row; an error text is stored without the home folder."""
-    columns = {**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)}
-    columns["error"] = None if row.error is None else without_home(row.error)
-    return {**columns, **{key: _to_sqlite(columns[key]) for key in _FREE_TEXT}}
-
-
-def _to_sqlite(text: str | None) -> str | bytes | None:
-    """Convert a text for SQLite: to bytes if it holds lone surrogates, as file names may."""
-    if text is None or not _LONE_SURROGATES.search(text):
-        return text
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _from_sqlite(value: str | bytes | None) -> str | None:
-    """Convert a value of SQLite back; the inverse of `_to_sqlite`."""
-    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:

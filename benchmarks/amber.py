@@ -18,21 +18,21 @@ Metrics  amber-d: accuracy; precision, recall and F1 of the positive class "no";
          Cover, objects named among those there; Hal, captions with a hallucinated noun; Cog, objects named
          among those models tend to make up; words.
 Differs  Plain ratios. The authors' script lets denominators start at 0.001 and rounds before it combines:
-         `amber_rules.official_figures` and `official_caption_figures` do so, to the digit: remarks give them,
-         and `amber_score` combines both. Two words are similar as far as a table says so
-         (`similarities='FILE'`); without one only equal words are, where the authors use spaCy's vectors.
+         a table of the report gives its figures to the digit, and for runs of both benchmarks the AMBER score
+         (`rules.amber`). Word similarities are read from a table (`similarities='FILE'`); without a table only
+         equal words are similar, where the authors use spaCy's vectors.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, OfficialFigures, Source, by_strategy
 from mmhall.benchmarks.data.amber import READS, Query, Words, read_queries, read_similarities, read_words
 from mmhall.benchmarks.data.plurals import plural
 from mmhall.benchmarks.rules.amber import (
@@ -104,6 +104,7 @@ class AmberD(Benchmark):
 
     name: ClassVar[str] = "amber-d"
     groups: ClassVar[tuple[str, ...]] = DIMENSIONS
+    official: ClassVar[str] = "accuracy/precision/recall/F1"
     reads: ClassVar[str] = READS
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", {"right": 1}, {"n": 1}, "higher", flag="right"),
@@ -131,22 +132,15 @@ class AmberD(Benchmark):
         """Count one answer against its label."""
         return score(item.truth["label"], RULES[self.rule](remove_thoughts(text)))
 
-    def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Return the figures of the authors' script for each strategy, with the answers parsed by this rule."""
-        truths, remarks = {item.id: item.truth for item in items}, []
+    def official_figures(self, items: Sequence[Item], rows: Sequence[Row]) -> OfficialFigures:
+        """Return the figures of the authors' script by dimension, with the answers parsed by this rule."""
+        truths, figures = {item.id: item.truth for item in items}, {}
         for strategy, answers in by_strategy(rows).items():
             read = [(truths[row.item], RULES[self.rule](remove_thoughts(row.text))) for row in answers]
-            figures = official_figures((truth["type"], truth["label"], answer) for truth, answer in read)
-            dimensions_asked = {name for truth, _ in read for name in dimensions(truth["type"])}
-            listed = ", ".join(
-                f"{name} {f.accuracy}/{f.precision}/{f.recall}/{f.f1}"
-                for name, f in figures.items()
-                if name in dimensions_asked
-            )
-            remarks.append(
-                f"the authors' figures of {strategy}, accuracy/precision/recall/F1, rule {self.rule}: {listed}."
-            )
-        return tuple(remarks)
+            by_dimension = official_figures((truth["type"], truth["label"], answer) for truth, answer in read)
+            asked = {name for truth, _ in read for name in dimensions(truth["type"])}
+            figures[strategy] = {name: astuple(f) for name, f in by_dimension.items() if name in asked}
+        return figures
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
@@ -295,17 +289,14 @@ class AmberG(Benchmark):
         wrong = mark_caption(item, [noun for noun, _, _ in nouns]).hallucinated
         return [(start, end, not bad) for (_, start, end), bad in zip(nouns, wrong, strict=True)]
 
-    def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Return the figures of the authors' script for each strategy, with the nouns found by this rule."""
-        by_id, remarks = {item.id: item for item in items}, []
+    def official_figures(self, items: Sequence[Item], rows: Sequence[Row]) -> OfficialFigures:
+        """Return the figures of the authors' script, with the nouns found by this rule."""
+        by_id, figures = {item.id: item for item in items}, {}
         for strategy, answers in by_strategy(rows).items():
             captions = [(by_id[row.item], self._nouns(by_id[row.item], row.text)) for row in answers]
             f = official_caption_figures(mark_caption(item, [noun for noun, _, _ in nouns]) for item, nouns in captions)
-            listed = f"CHAIR {f.chair}, Cover {f.cover}, Hal {f.hal}, Cog {f.cog}"
-            remarks.append(
-                f"the authors' arithmetic on the captions of {strategy}, nouns by rule {self.rule}: {listed}."
-            )
-        return tuple(remarks)
+            figures[strategy] = {"CHAIR": (f.chair,), "Cover": (f.cover,), "Hal": (f.hal,), "Cog": (f.cog,)}
+        return figures
 
     def _nouns(self, item: Item, text: str) -> list[Noun]:
         return NOUNS[self.rule](blank_thoughts(text), item.truth["vocabulary"])

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mmhall.results.store import Row
 
 Counts = dict[str, float]
+OfficialFigures = Mapping[str, Mapping[str, tuple[float, ...]]]
+"""Strategy to column to figures; what the figures are, `Benchmark.official` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,7 @@ class Benchmark(Configured, ABC):
         pairwise: Groups in which each strategy is read together with the baseline, whose own line is as it is alone;
             without another strategy they are left out.
         plotted: Group whose primary metric is plotted against cost; "": the last group.
+        official: Names of the figures in `official_figures`, such as "accuracy/F1".
         read_by: Options that only affect how answers are read; they may change after a run.
         rule: Name of the rule that reads answers; part of every result.
         max_new_tokens: Limit of tokens of an answer.
@@ -214,6 +217,7 @@ class Benchmark(Configured, ABC):
     read_by: ClassVar[frozenset[str]] = frozenset({"rule"})
     pairwise: ClassVar[tuple[str, ...]] = ()
     plotted: ClassVar[str] = ""
+    official: ClassVar[str] = ""
 
     rule: str
     max_new_tokens: int
@@ -270,6 +274,10 @@ class Benchmark(Configured, ABC):
     def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
         """Return notes for the report on how answers were read, such as missing words; a pure function."""
         return ()
+
+    def official_figures(self, items: Sequence[Item], rows: Sequence[Row]) -> OfficialFigures:
+        """Return the figures of the authors' script, if they differ from the metrics; a pure function."""
+        return {}
 
     def measure(
         self, lvlm: LVLM, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]

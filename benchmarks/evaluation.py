@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import mean, median
 
 import numpy as np
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric, OfficialFigures
 from mmhall.benchmarks.rules.thoughts import is_thoughts_only
 from mmhall.results.statistics import Array, Difference, Estimate, Resampler, count_turns, holm, mcnemar
 from mmhall.results.store import Row
@@ -87,6 +87,7 @@ class Evaluation:
         thoughts_only: Strategy to the number of answers that hold thoughts only, which no rule can read.
         reasons: Strategy to why items could not be answered, the most frequent reason first.
         remarks: Notes for the report on how answers were read.
+        official: Figures of the authors' script, see `Benchmark.official_figures`.
     """
 
     cells: tuple[Cell, ...]
@@ -98,6 +99,7 @@ class Evaluation:
     thoughts_only: Mapping[str, int]
     reasons: Mapping[str, tuple[Reason, ...]]
     remarks: tuple[str, ...] = ()
+    official: OfficialFigures = field(default_factory=dict)
 
     @property
     def failed(self) -> dict[str, int]:
@@ -136,6 +138,7 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         {s: sum(is_thoughts_only(r.text) for r in counted if r.strategy == s) for s in strategies},
         {s: _reasons(items, [row for row in rows if row.strategy == s]) for s in strategies},
         benchmark.reading_remarks(scored, counted),
+        benchmark.official_figures(scored, counted),
     )
 
 

@@ -11,7 +11,7 @@ Rule     "official", the authors': the answer is yes or no, or its first four ch
          ("not", "north"). "lmms-eval" ignores surrounding space and dots, and accepts a lone y or n. Both read the
          answer after a model's thoughts (`thoughts`).
 Metrics  acc, the share of questions answered rightly; acc+, the share of pictures with both; score, the sum over
-         categories of acc + acc+ (200 % for each). A remark gives the authors' table (`official_scores`).
+         categories of acc + acc+ (200 % for each). Reports show the authors' table, too.
 Differs  An answer that is neither is wrong, as in the original. With an answer missing, a picture counts in
          acc only. One answer is 1.7 points of acc in a category of 30 pictures, and up to 3.3 of acc+.
 """
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, OfficialFigures, Source, by_strategy
 from mmhall.benchmarks.data.reading import Record, check_unique, find_pictures, read_records, read_text
 from mmhall.benchmarks.rules.thoughts import remove_thoughts
 from mmhall.benchmarks.rules.yesno import Label
@@ -90,6 +90,7 @@ class Mme(Benchmark):
 
     name: ClassVar[str] = "mme"
     groups: ClassVar[tuple[str, ...]] = (*TOTALS, *PERCEPTION, *COGNITION)
+    official: ClassVar[str] = "acc + acc+ in percent"
     reads: ClassVar[str] = "MME's folder of categories, or a manifest in JSON Lines (question_id, image, question, ...)"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("score", {"points": 1}, {"pictures": 1}, "higher"),
@@ -148,20 +149,17 @@ class Mme(Benchmark):
             first["points"] = (right / 2 + right // 2) * len(whole) / sizes[category]
         return counts
 
-    def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Return the scores of the authors' script for each strategy, if answers are parsed by its rule."""
-        if self.rule != "official":
-            return ()
-        remarks = []
-        for strategy, answers in by_strategy(rows).items():
+    def official_figures(self, items: Sequence[Item], rows: Sequence[Row]) -> OfficialFigures:
+        """Return the scores of the authors' script by category, if answers are parsed by its rule."""
+        figures: dict[str, dict[str, tuple[float, ...]]] = {}
+        for strategy, answers in by_strategy(rows).items() if self.rule == "official" else ():
             texts = {row.item: row.text for row in answers}
             members = [item for item in items if item.id in texts]
-            whole = _complete_pairs(members, [self.count(item, texts[item.id]) for item in members])
-            right = ((category, bool(a["right"]), bool(b["right"])) for (category, _), (a, b) in whole.items())
-            scores = official_scores(right)
-            listed = ", ".join(f"{name} {scores[name]:.1f}" for name in self.groups if name in scores)
-            remarks += [f"the authors' scores of {strategy}, acc + acc+ in percent: {listed}."] if listed else []
-        return tuple(remarks)
+            pairs = _complete_pairs(members, [self.count(item, texts[item.id]) for item in members])
+            scores = official_scores((c, bool(a["right"]), bool(b["right"])) for (c, _), (a, b) in pairs.items())
+            if scores:
+                figures[strategy] = {name: (scores[name],) for name in self.groups if name in scores}
+        return figures
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""

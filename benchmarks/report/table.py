@@ -8,6 +8,7 @@ from typing import Any
 
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
+from mmhall.benchmarks.rules.amber import amber_score
 from mmhall.benchmarks.run.runs import Part
 
 _REASONS = 3  # reasons shown for each strategy
@@ -32,7 +33,7 @@ class Section:
         table: Name of the table; "" for the main table.
         metrics: Names of the columns.
         lines: Lines as text, one for each strategy.
-        cells: Lines as numbers.
+        cells: Lines as numbers; empty for the figures of an authors' script.
     """
 
     title: str
@@ -56,7 +57,29 @@ def sections(evaluated: Evaluated) -> list[Section]:
                     title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
                     title += "" if name else f": {count} items, {clusters} pictures, rule {benchmark.rule}"
                     tables.append(_section(title, name, shown, cells))
-    return tables
+        tables += official_sections(part, evaluation)
+    return tables + amber_sections(evaluated)
+
+
+def official_sections(part: Part, evaluation: Evaluation) -> list[Section]:
+    """Format the figures of the authors' script as a table; no table without figures."""
+    lines, columns = [], tuple(dict.fromkeys(name for figures in evaluation.official.values() for name in figures))
+    for strategy, figures in evaluation.official.items():
+        values = tuple("/".join(f"{value:.1f}" for value in figures.get(name, ())) for name in columns)
+        lines.append(Line(strategy, values, ()))
+    names = f", {part.benchmark.official}" if part.benchmark.official else ""
+    title = f"{part.benchmark.name}, figures of the authors' script{names}, rule {part.benchmark.rule}"
+    return [Section(title, "", columns, tuple(lines), ())] if lines else []
+
+
+def amber_sections(evaluated: Evaluated) -> list[Section]:
+    """Format the AMBER score of each strategy, for a run of both amber-g and amber-d."""
+    figures = {part.benchmark.name: evaluation.official for part, evaluation in evaluated}
+    captions, answers = figures.get("amber-g", {}), figures.get("amber-d", {})
+    scores = {s: amber_score(captions[s]["CHAIR"][0], answers[s]["overall"][-1]) for s in captions if s in answers}
+    lines = tuple(Line(strategy, (f"{score:.1f}",), ()) for strategy, score in scores.items())
+    title = "AMBER score, (100 - CHAIR of amber-g + overall F1 of amber-d) / 2, figures of the authors' script"
+    return [Section(title, "", ("AMBER score",), lines, ())] if lines else []
 
 
 def _has_content(cell: Cell) -> bool:
@@ -176,6 +199,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "failed": e.failed,
                 "reasons": {name: [asdict(reason) for reason in reasons] for name, reasons in e.reasons.items()},
                 "thoughts_only": dict(e.thoughts_only),
+                **({"official": e.official} if e.official else {}),
             }
             for part, e in evaluated
         ],

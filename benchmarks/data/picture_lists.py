@@ -35,7 +35,7 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
         with io.StringIO(files.read_text(path), newline="") as file:
             first = file.readline()
             file.seek(0)
-            rows = csv.DictReader(file, strict=True, skipinitialspace=True, delimiter=_delimiter(first))
+            rows = csv.DictReader(file, strict=True, skipinitialspace=True, delimiter=files.csv_delimiter(first))
             columns = {_column(name): name for name in rows.fieldnames or () if name is not None}
             if "file" not in columns or not {"objects", "category"} & set(columns):
                 columns_found = ",".join(rows.fieldnames or ()) or "nothing"
@@ -84,10 +84,6 @@ def _add_row(pictures: dict[str, dict[str, str]], row: Mapping[str, str | None],
             raise DataError(f"{where}: {name.strip()!r} holds {mark!r}; {_HOW['objects' in cells]}")
         if name.strip():
             add_object(objects, name.strip(), cells.get("visibility", ""))
-
-
-def _delimiter(first: str) -> str:
-    return next((mark for mark in "\t;" if mark in first and "," not in first), ",")
 
 
 def _column(name: str) -> str:

@@ -25,7 +25,7 @@ from mmhall.benchmarks.data.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.data.pope_wording import in_version, object_of
 from mmhall.benchmarks.rules.yesno import Label
 from mmhall.errors import DataError
-from mmhall.files import encoding, no_file
+from mmhall.files import encoding, is_file, no_file
 from mmhall.results.imports import entries
 from mmhall.results.kinds import describe_file
 
@@ -114,7 +114,7 @@ def find_pictures(names: Iterable[str], folder: Path, required: bool = True) -> 
         DataError: A required file is missing.
     """
     paths: dict[str, Path | None] = {
-        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if _is_file(p) or not required), None)
+        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if is_file(p) or not required), None)
         for name in names
     }
     missing = [name for name, path in paths.items() if path is None]
@@ -187,13 +187,6 @@ def _names(pictures: Mapping[str, Path]) -> dict[str, str]:
     return {name: path.resolve().relative_to(base).as_posix() for name, path in pictures.items()}
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, a folder that must not be looked into
-        return False
-
-
 def _settings(path: Path) -> list[str]:
     return [setting for setting in SETTINGS if setting in path.name.lower()]
 
@@ -201,7 +194,7 @@ def _settings(path: Path) -> list[str]:
 def _setting_files(folder: Path) -> list[Path]:
     """Return the files of a folder with a setting in their names."""
     try:
-        return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and _is_file(p) and _settings(p))
+        return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and is_file(p) and _settings(p))
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 

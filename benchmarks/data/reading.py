@@ -168,11 +168,4 @@ def find_pictures(names: Iterable[str], folders: Sequence[Path], required: bool 
 
 
 def _first(name: str, folders: Sequence[Path]) -> Path | None:
-    return next((folder / name for folder in folders if _is_file(folder / name)), None)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # an invalid name, or a folder without permission
-        return False
+    return next((folder / name for folder in folders if files.is_file(folder / name)), None)

@@ -124,7 +124,7 @@ def _rows_of_table(path: Path, expected: str) -> list[tuple[str, Any]]:
     with io.StringIO(_read_text(path, expected), newline="") as file:
         first = file.readline()
         file.seek(0)
-        mark = next((mark for mark in "\t;" if mark in first and "," not in first), ",")
+        mark = files.csv_delimiter(first)
         rows = csv.DictReader(file, strict=True, delimiter="\t" if path.suffix.lower() == ".tsv" else mark)
         try:
             named = [name for name in rows.fieldnames or () if name]

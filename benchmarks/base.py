@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Counts = dict[str, float]
 OfficialFigures = Mapping[str, Mapping[str, tuple[float, ...]]]
-"""Strategy to column to figures; what the figures are, `Benchmark.official` says."""
+"""Strategy to column to figures, which `Benchmark.official` names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Benchmark(Configured, ABC):
         reads: Description of what `--data` may be.
         keys: Fields that together identify an item in imported answers, joined by "_"; empty: one field does.
         drawn: Whether scenes are drawn if no data is given.
-        pairwise: Groups in which each strategy is read together with the baseline, whose own line is as it is alone;
+        pairwise: Groups in which each strategy is counted together with the baseline, whose own line is counted alone;
             without another strategy they are left out.
         plotted: Group whose primary metric is plotted against cost; "": the last group.
         official: Names of the figures in `official_figures`, such as "accuracy/F1".

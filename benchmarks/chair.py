@@ -143,7 +143,7 @@ class Chair(PictureBenchmark):
         if names:
             remarks.append(
                 f"the data has {len(set(names) - set(SYNONYMS))} categories that are not COCO's: only its {len(names)} "
-                "are looked for, COCO's by our synonyms, others by their names and what else is told."
+                "are looked for, COCO's by our synonyms, others by their names and the words given with the data."
             )
         if self.captions:
             pictures, only = self._with_captions(pictures, names)

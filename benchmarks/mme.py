@@ -5,7 +5,7 @@ Items    The authors' folders, one a category, with pictures and text files besi
          `images`, text files in `questions_answers_YN`): two lines each, question, tab, Yes or No. Or a
          manifest: JSON Lines with question_id, image, question, answer, category. `subset`: the
          "hallucination" categories existence, count, position and color, or "all".
-Prompt   "official": the question as it is; it ends in "Please answer yes or no.". "llava" (lmms-eval's):
+Prompt   "official": the unchanged question; it ends in "Please answer yes or no.". "llava" (lmms-eval's):
          without these words, then "Answer the question using a single word or phrase." on a new line.
 Rule     "official", the authors': the answer is yes or no, or its first four characters contain yes, or else no
          ("not", "north"). "lmms-eval" ignores surrounding space and dots, and accepts a lone y or n. Both read the

@@ -89,7 +89,7 @@ class MmHal(Judged):
         listed = record.text("question_type") if "question_type" in record.fields else kind
         if listed != kind:
             raise DataError(
-                f"{record.where}: is of type {listed!r}, where type {kind!r} is due; MMHal-Bench's order must be kept"
+                f"{record.where}: is of type {listed!r}, expected type {kind!r} here; MMHal-Bench's order must be kept"
             )
         question = record.text("question")
         truth = {

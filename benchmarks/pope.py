@@ -12,7 +12,7 @@ Prompt   The question, then the suffix of a profile. "llava" and "lmms-eval": "A
          word."; "clearsight": " Please just answer yes or no."; "opera" and "vlmevalkit": nothing. The
          authors let answers have 128 tokens (llava), 1024 (vcd, clearsight) or 10 (opera). `sample` draws
          at temperature 1, as the "regular" rows of vcd's tables do: 2 to 6 points below greedy.
-Rule     "strict" (ours), "official", "opera", "vcd", "lmms-eval", "vlmevalkit": see `yesno`.
+Rule     "strict" (mmhall's), "official", "opera", "vcd", "lmms-eval", "vlmevalkit": see `yesno`.
 Metrics  accuracy, F1, precision, recall (positive class "yes"), yes ratio of the answers, unparsed; in tables
          of their own false yes, d' and c (`yes_bias`), and recall by visibility of the object, where known.
          A row for each setting; `pooled` adds a row of all questions; one asked in two settings counts twice.

@@ -117,7 +117,7 @@ class Sycophancy(ObjectQuestions):
     def _versions(self, id_: str, question: Question, seed: int) -> list[Item]:
         if question.object is None:
             raise DataError(
-                f"sycophancy: {question.text!r} does not tell its object; "
+                f"sycophancy: {question.text!r} names no known object; "
                 'questions must read "Is there a ... in the image?"'
             )
         plural = self.wording == "proper" and is_plural(question.object)

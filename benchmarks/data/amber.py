@@ -139,7 +139,9 @@ def read_similarities(path: Path) -> dict[tuple[str, str], float]:
     for number, row in enumerate(rows, 1):
         a, b, value = _similarity(row, f"{path}, row {number}")
         if similarities.get((a, b), value) != value:
-            raise DataError(f"{path}, row {number}: {a!r} and {b!r} are {similarities[a, b]:g} alike in an earlier row")
+            raise DataError(
+                f"{path}, row {number}: {a!r} and {b!r} have similarity {similarities[a, b]:g} in an earlier row"
+            )
         similarities[a, b] = similarities[b, a] = value
     if not similarities:
         raise DataError(f"{path}: is empty; expected {expected}")

@@ -278,8 +278,8 @@ def _convert(splits: Sequence[Any], dataset: HubDataset, target: Path, note: dic
 
 def _not_cached_error(name: str) -> DataError:
     return DataError(
-        f"{name}: is not at hand, and the hub may not be asked (HF_HUB_OFFLINE is set); run once without it, pin a "
-        "commit that is at hand, or give a file or folder"
+        f"{name}: is not in the cache, and the hub may not be used (HF_HUB_OFFLINE is set); run once without it, pin a "
+        "commit in the cache, or give a file or folder"
     )
 
 

@@ -50,7 +50,7 @@ class Pictures:
             name += next((ending for start, ending in _KINDS.items() if content.startswith(start)), ".jpg")
         digest = hashlib.sha256(content).digest()
         if self._seen.setdefault(name, digest) != digest:
-            raise DataError(f"{row.where}: another picture than an earlier row's {name}; the dataset is torn")
+            raise DataError(f"{row.where}: another picture than an earlier row's {name}; the dataset is damaged")
         path = self._folder / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

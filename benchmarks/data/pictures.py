@@ -63,11 +63,11 @@ class PictureSet:
     @property
     def digest(self) -> str:
         """SHA-256 digest of ids, objects and files, 16 hex digits: sets with one digest are equal."""
-        told = hashlib.sha256()
+        hashed = hashlib.sha256()
         for picture in self.pictures:
-            told.update(json.dumps([picture.id, *picture.objects]).encode())
-            told.update(hashlib.sha256(picture.path.read_bytes()).digest())
-        return told.hexdigest()[:16]
+            hashed.update(json.dumps([picture.id, *picture.objects]).encode())
+            hashed.update(hashlib.sha256(picture.path.read_bytes()).digest())
+        return hashed.hexdigest()[:16]
 
     def __getitem__(self, picture: str) -> Picture:
         """Return a picture by id."""
@@ -97,8 +97,8 @@ def read_pictures(path: Path, images: Path, limit: int | None = None, required: 
         listed, paths = sets, find_files(sets, images)
     names = sorted(listed, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))[:limit]
     unified = unify_categories(name for objects in listed.values() for name in objects)
-    told = {name: _unify_objects(listed[name], unified) for name in names}
-    pictures = [Picture(name, paths[name], tuple(told[name]), told[name]) for name in names]
+    unified_objects = {name: _unify_objects(listed[name], unified) for name in names}
+    pictures = [Picture(name, paths[name], tuple(unified_objects[name]), unified_objects[name]) for name in names]
     return replace(_make_picture_set(path, pictures, set(unified.values()), required), remarks=_person_remarks(unified))
 
 

@@ -212,7 +212,9 @@ def _read_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
                 raise DataError(f"{path}: holds two files for {setting}, {both}; keep one")
             files[setting], by_setting[setting] = file, _records(listed, file)
     if not files:
-        raise DataError(f"{path}: holds no file whose name says {', '.join(SETTINGS)}; give POPE's question files")
+        raise DataError(
+            f"{path}: has no file with a setting in its name, {', '.join(SETTINGS)}; give POPE's question files"
+        )
     return files, {setting: by_setting[setting] for setting in SETTINGS if setting in by_setting}
 
 
@@ -226,7 +228,7 @@ def _split_by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
     categories = [_category(entry) for _, entry in listed]
     if not categories or None in categories:
         if len(named) != 1:
-            reason = f"its name must say which setting it is, one of {', '.join(SETTINGS)}, or each record's category"
+            reason = f"its name must contain its setting, one of {', '.join(SETTINGS)}, or each record's category"
             raise DataError(f"{file}: {reason}; it is {describe_file(file)}")
         return {named[0]: listed}
     by_setting = {
@@ -234,8 +236,8 @@ def _split_by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
     }
     by_setting = {setting: of_it for setting, of_it in by_setting.items() if of_it}
     if len(named) == 1 and named != list(by_setting):
-        reason = f"its name says {named[0]}, the category of its records {', '.join(by_setting)}"
-        raise DataError(f"{file}: {reason}; rename it, or mend the records")
+        reason = f"its name has the setting {named[0]}, its records have the category {', '.join(by_setting)}"
+        raise DataError(f"{file}: {reason}; rename it, or correct the records")
     return by_setting
 
 
@@ -294,4 +296,4 @@ def _remarks(
     yield f"{len(questions)} distinct questions stand for {total}"
     both = len(questions) - len({(q.picture, q.text) for q in questions})
     if both:
-        yield f"{both} questions carry both labels and are scored under each"
+        yield f"{both} questions have both labels and are scored with each"

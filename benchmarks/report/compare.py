@@ -136,7 +136,7 @@ def _evaluate_pair(
         for strategy_rows in rows
     ]
     if judges[0] != judges[1]:
-        judge_names = " and ".join(", ".join(sorted(map(str, strategy_rows))) or "nobody" for strategy_rows in judges)
+        judge_names = " and ".join(", ".join(sorted(map(str, strategy_rows))) or "no judge" for strategy_rows in judges)
         remarks.append(
             f"{first[1].benchmark.name}: judged by {judge_names}; what judges of different kinds say does not compare"
         )

@@ -2,7 +2,7 @@
 
 Paper    Rohrbach et al., EMNLP 2018, arXiv:1809.02156; LisaAnne/Hallucination (BSD-2), whose `synonyms.txt`
          is the vocabulary: a line for each object, its name first, then its synonyms.
-Rule     "original": every token is made singular, whatever its part of speech (the `pattern` package).
+Rule     "original": every token is made singular, for any part of speech (the `pattern` package).
          "wordnet": every token becomes its WordNet lemma, as in the evaluators that came later. Tagger "nltk": as
          the part of speech that nltk's tagger gives it in the caption, as published. Tagger "none": the noun's lemma,
          and where that changes nothing, the verb's if it is in the vocabulary.

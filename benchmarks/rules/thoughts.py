@@ -59,7 +59,7 @@ def is_thoughts_only(text: str) -> bool:
 
 
 def restore_opening_mark(prompt: str, answer: str) -> str:
-    r"""Put the opening mark of thoughts at the end of a prompt before an answer that does not close it.
+    r"""Add the opening mark of thoughts, if a prompt ends with it, to an answer without the closing mark.
 
     >>> restore_opening_mark("USER: Is it? ASSISTANT: <think>\n", "Yes, let me")
     '<think>Yes, let me'

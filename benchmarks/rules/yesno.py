@@ -45,7 +45,7 @@ _JOINED = re.compile(  # from a first word to one that may contradict it
     re.IGNORECASE,
 )
 _MARKUP = re.compile(r"<[^<>]*>|\\[A-Za-z]+")  # tags, LaTeX commands
-_BOTH = re.compile(r"^\W*(?:yes\s*(?:or|/)\s*no|no\s*(?:or|/)\s*yes)\s*\?", re.IGNORECASE)  # a question said again
+_BOTH = re.compile(r"^\W*(?:yes\s*(?:or|/)\s*no|no\s*(?:or|/)\s*yes)\s*\?", re.IGNORECASE)  # a repeated question
 _FURTHER = re.compile(r"(?<=\w)\W+(?:Question|USER)[*_\s]*:")
 _LABELLED = re.compile(
     r"(?<!not\s)(?<!n['’]t\s)(?<!\bto\s)\b(?:answer[*_\"']*(?:\s+is)?\s*[:\n]|final\s+answer\s+is\b)[\s*_\"'`]*"

@@ -255,7 +255,7 @@ class _Team:
         self._deaths += 1
         if self._deaths >= self._most:
             last = str(death.reason).splitlines()[0]
-            raise RunError(f"workers died too often; the last one said: {last}") from death.reason
+            raise RunError(f"workers died too often; the last error was: {last}") from death.reason
         self._start_worker()
 
 

@@ -94,7 +94,7 @@ def join(benchmark: Benchmark, material: Material, answers: Sequence[ImportedAns
         return _join_by_position(numbered, answers, path)
     pictures = [kind for kind in kinds if kind in PICTURES]
     if len({item.picture for item in items}) == len(items) and pictures and kinds[0] != "item":
-        kinds = pictures  # a running number beside the picture says nothing
+        kinds = pictures  # a running number beside the picture is no id
     first_joined: Joined | None = None
     refusal: DataError | None = None
     for kind in kinds:
@@ -198,7 +198,7 @@ def _number_items(items: Sequence[Item], path: Path) -> _NumberedItems:
     named = settings if len(settings) == 1 else [s for s in settings if s in path.name.lower()]
     other = {setting for setting in SETTINGS if setting in path.stem.lower()}
     if settings and other and not other & set(settings):
-        reason = f"its name says {', '.join(sorted(other))}, the data is of {', '.join(settings)}"
+        reason = f"its name has the setting {', '.join(sorted(other))}, the data is of {', '.join(settings)}"
         raise DataError(f"{path}: {reason}; give the questions it answers, or rename it")
     return _NumberedItems(numbered, settings, named[0] if len(named) == 1 else None)
 
@@ -214,7 +214,7 @@ def _number(numbered: _NumberedItems, answer: ImportedAnswer, id_: str) -> str:
     having = [s for s in numbered.settings if f"{s}/{id_}" in numbered.items]
     if len(having) > 1:
         raise DataError(
-            f"{answer.where}: question_id {id_} is in {', '.join(having)}; say which in a field category, "
+            f"{answer.where}: question_id {id_} is in {', '.join(having)}; give it in a field category, "
             "in the file's name, or by giving one question file as --data"
         )
     return f"{having[0]}/{id_}" if having else id_
@@ -344,7 +344,7 @@ def _setting_order(
 
 def _no_setting(numbered: _NumberedItems) -> str:
     return (
-        f"has a question and no id, and the data has {', '.join(numbered.settings)}; say which in a field category, "
+        f"has a question and no id, and the data has {', '.join(numbered.settings)}; give it in a field category, "
         "in the file's name, or by giving one question file as --data"
     )
 

@@ -191,7 +191,7 @@ def import_judgements(run: Run, part: Part, file: Path, name: str) -> Outcome:
             raise DataError(f"{record.where}: judges another answer than the run's {row.text[:60]!r}")
         reply = record.text("reply")
         if earlier.get(key, reply) != reply:
-            raise RunError(f"{record.where}: judge {name!r} has said otherwise before; name another with --judge")
+            raise RunError(f"{record.where}: judge {name!r} has another stored reply; give another name with --judge")
         imported.append(Judgement(part.benchmark.name, *key, name, row.text, reply))
     judgements.add(name, {"imported": True}, imported)
     return Outcome(name, sum((j.item, j.strategy) not in earlier for j in imported), 0, len(earlier))

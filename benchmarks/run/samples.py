@@ -69,7 +69,7 @@ def flatten(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def counts(part: Part, rows: Mapping[str, Row]) -> dict[str, Counts]:
-    """Count the answers of one strategy, by item, as in the first group of each item."""
+    """Return the counts of one strategy's answers, by item; an item of several groups is counted in its first group."""
     counted_by_item: dict[str, Counts] = {}
     for group in dict.fromkeys(item.groups[0] for item in part.items if item.groups):
         members = [item for item in part.items if group in item.groups and item.id in rows]

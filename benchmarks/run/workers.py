@@ -192,7 +192,7 @@ def _keeps_running(worker: _Worker, run: Run) -> bool:
     if (settled := run.settled) > worker.settled:
         worker.starts, worker.settled = 1, settled
     if code == _REFUSED or worker.starts >= STARTS:
-        died = "" if code == _REFUSED else f"a worker died {worker.starts} times; the last words were: "
+        died = "" if code == _REFUSED else f"a worker died {worker.starts} times; the last output was: "
         raise RunError(f"{died}{last.removeprefix('mmhall: ')}")
     worker.start()
     return True

@@ -42,7 +42,7 @@ def make_scene(seed: int, index: int, conflict: float = 0.5) -> Scene:
     has all objects that a person can see, and no others.
 
     Args:
-        seed: Names the series.
+        seed: Seed of the series.
         index: 0-based place in the series, independent of its length.
         conflict: Share of scenes that break co-occurrence, in [0, 1].
     """
@@ -72,7 +72,7 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
     Args:
         folder: Made if need be; files of the same names are overwritten.
         count: How many scenes, >= 1.
-        seed: Names the series.
+        seed: Seed of the series.
         conflict: Share of scenes that break co-occurrence, in [0, 1].
 
     Raises:

@@ -33,7 +33,7 @@ class Place:
 
     Attributes:
         name: One word: street, kitchen, ...
-        phrase: How a caption says it: "on a street".
+        phrase: Words of a caption for the place: "on a street".
         members: Category name to weight: how often it is drawn here.
         tints: Background colours (top, bottom), RGB.
         pattern: Background pattern: plain, horizon, tiles, stripes or planks.

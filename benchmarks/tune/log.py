@@ -57,7 +57,7 @@ class TuningLog:
         return scored_answers, False
 
     def _damage_error(self, error: Exception) -> DataError:
-        return DataError(f"{self._path}: is damaged ({error}); delete it, and the search begins anew")
+        return DataError(f"{self._path}: is damaged ({error}); delete it to start the search again")
 
     def close(self) -> None:
         """Delete the log of a complete tuning."""

@@ -187,7 +187,9 @@ def halves(pictures: PictureSet, seed: int, max_new_tokens: int | None = None) -
     """
     ids = [p.id for p in pictures.pictures]
     if len(ids) < LEAST:
-        raise DataError(f"tune: {len(ids)} pictures are too few; it needs at least {LEAST}, and 60 to say much")
+        raise DataError(
+            f"tune: {len(ids)} pictures are too few; it needs at least {LEAST}, and about 60 for a useful result"
+        )
     random.Random(f"tune/{seed}").shuffle(ids)
     half = (len(ids) + 1) // 2
     return Sheet(pictures, ids[:half], seed, max_new_tokens), Sheet(pictures, ids[half:], seed, max_new_tokens)

@@ -135,7 +135,7 @@ def _rows_of_table(path: Path, expected: str) -> list[tuple[str, Any]]:
                 where = f"{path}, line {rows.line_num}"
                 if None in row or None in row.values():
                     raise DataError(
-                        f"{where}: has other cells than the first line, {first.strip():.60}; mend the table"
+                        f"{where}: has other cells than the first line, {first.strip():.60}; correct the table"
                     )
                 rows_read.append(
                     (where, {n: _normalize_cell(n, cell) for n, cell in row.items() if cell or n in TEXTS})
@@ -171,7 +171,7 @@ def entries(path: Path, expected: str) -> list[tuple[str, Any]]:
         try:
             return [(f"{path}, record {i}", entry) for i, entry in enumerate(json.loads(text), start=1)]
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}: is no JSON ({error}); the file is torn or of another kind") from error
+            raise DataError(f"{path}: is no JSON ({error}); the file is damaged or of another kind") from error
     return [(f"{path}, line {line}", value) for line, value in values(text, str(path))]
 
 
@@ -214,7 +214,7 @@ def values(text: str, path: str) -> Iterator[tuple[int, Any]]:
         except (ValueError, RecursionError) as error:
             first = text[before:].split("\n", 1)[0].strip()
             raise DataError(
-                f"{path}, line {line}: is no JSON ({error}); the file is torn or of another kind: it has {first:.60}"
+                f"{path}, line {line}: is no JSON ({error}); the file is damaged or of another kind: it has {first:.60}"
             ) from error
         yield line, value
         at = _skip_blanks(text, at)

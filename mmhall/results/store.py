@@ -186,7 +186,9 @@ class Store:
             problem = str(self._connection.execute("pragma quick_check(1)").fetchone()[0]).splitlines()[-1]
             tables = {name for (name,) in self._connection.execute("select name from sqlite_master")}
         if problem != "ok":
-            raise RunError(f"{self.path}: is damaged ({problem}); get an intact copy, or start anew in another folder")
+            raise RunError(
+                f"{self.path}: is damaged ({problem}); get an intact copy, or start a new run in another folder"
+            )
         if not tables:
             return False
         setup = self.setup() if {"setup", "answers"} <= tables else {}
@@ -195,7 +197,7 @@ class Store:
         if setup["version"] != _VERSION:
             raise RunError(
                 f"{self.path}: was written by another version of mmhall (format {setup['version']}, this one reads "
-                f"{_VERSION}); use that version, or start anew in another folder"
+                f"{_VERSION}); use that version, or start a new run in another folder"
             )
         return True
 

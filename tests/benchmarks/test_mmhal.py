@@ -55,7 +55,7 @@ def test_pictures_may_be_named_by_their_id(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([entry(1)], "entry 1: is of type 'adversarial', where type 'attribute' is due"),
+        ([entry(1)], "entry 1: is of type 'adversarial', expected type 'attribute' here"),
         ([entry(0, image_content="Cat")], "'image_content' must be a list of texts, got \"Cat\""),
         ([entry(0, gt_answer=None)], "'gt_answer' must be a text, got null"),
         ([entry(0)], r"0.jpg: is not in .* \(1 of 1 pictures are missing\); check --images"),

@@ -171,7 +171,7 @@ def _language_loss(model: LlavaForConditionalGeneration, rows: Rows, image: Tens
     Args:
         model: The model.
         rows: B packed rows.
-        image: What stands at the image positions, (B, 64, width).
+        image: Embeddings of the image positions, (B, 64, width).
     """
     language = model.model.language_model
     ids, labels = rows.ids.to(device()), rows.labels.to(device())

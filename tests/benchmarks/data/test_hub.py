@@ -193,7 +193,7 @@ def test_files_at_hand_are_not_asked_for(cache):
     assert hub.fetch("hub:", "pope") == folder  # the only one, offline
     assert hub.remarks(folder) == (f"from the hub; --data hub:lmms-lab-encoder/POPE@{COMMIT} takes the same again.",)
     put(cache, "f" * 40)
-    with pytest.raises(DataError, match="is not at hand"):
+    with pytest.raises(DataError, match="is not in the cache"):
         hub.fetch("hub:", "pope")
 
 

@@ -195,10 +195,10 @@ def test_numbers_from_0_are_never_taken_for_those_from_1(pope_file):
 def test_answers_of_another_setting_are_not_joined_by_their_numbers(pope_file):
     """Half of the questions of two settings are the same; the figure would look right."""
     records = [{"question_id": n, "text": s} for n, s in enumerate(SAID, 1)]
-    with pytest.raises(DataError, match=r"its name says popular, the data is of random"):
+    with pytest.raises(DataError, match=r"its name has the setting popular, the data is of random"):
         scored("pope", pope_file, records, "llava_coco_pope_popular.jsonl")
     for name in ("pope_coco_popular.jsonl", "llava15_popular_pope.jsonl", "popular.jsonl"):
-        with pytest.raises(DataError, match=r"its name says popular, the data is of random"):
+        with pytest.raises(DataError, match=r"its name has the setting popular, the data is of random"):
             scored("pope", pope_file, records, name)
     with pytest.raises(DataError, match=r"none of its 4 answers .* the file 'popular/1'"):
         scored("pope", pope_file, [{**r, "category": "popular"} for r in records])

@@ -246,7 +246,7 @@ def test_a_judge_that_contradicts_itself_is_refused(run, tmp_path):
         import_judgements(run, part, write_lines(tmp_path / "r", [line, line]), "people")
     import_judgements(run, part, write_lines(tmp_path / "r", [line]), "people")
     other = write_lines(tmp_path / "r", [{**line, "reply": "Rating: 2"}])
-    with pytest.raises(RunError, match="judge 'people' has said otherwise before; name another with --judge"):
+    with pytest.raises(RunError, match="judge 'people' has another stored reply; give another name with --judge"):
         import_judgements(run, part, other, "people")
     assert import_judgements(run, part, other, "others").added == 1
 

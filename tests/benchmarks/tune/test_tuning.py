@@ -333,6 +333,6 @@ def test_a_log_goes_on_after_its_last_whole_line_and_is_refused_if_damaged_befor
     assert log.read_text() == '{}\n["a", ["yes"], [[1.0]]]\n'
     for content in (b'{}\n["a", [\n["b", [], []]\n', b"\xff\n", b"{}\n" + b"[" * 100_000 + b"\n"):
         log.write_bytes(content)
-        with pytest.raises(DataError, match=r"tuned\.json\.part: is damaged .*; delete it, and the search begins anew"):
+        with pytest.raises(DataError, match=r"tuned\.json\.part: is damaged .*; delete it to start the search again"):
             TuningLog(log, {})
         assert log.read_bytes() == content

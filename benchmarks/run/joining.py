@@ -214,8 +214,8 @@ def _number(numbered: _NumberedItems, answer: ImportedAnswer, id_: str) -> str:
     having = [s for s in numbered.settings if f"{s}/{id_}" in numbered.items]
     if len(having) > 1:
         raise DataError(
-            f"{answer.where}: question_id {id_} is in {', '.join(having)}; give it in a field category, "
-            "in the file's name, or by giving one question file as --data"
+            f"{answer.where}: question_id {id_} is in {', '.join(having)}; give its setting in a field "
+            "category, in the file's name, or by giving one question file as --data"
         )
     return f"{having[0]}/{id_}" if having else id_
 
@@ -344,8 +344,8 @@ def _setting_order(
 
 def _no_setting(numbered: _NumberedItems) -> str:
     return (
-        f"has a question and no id, and the data has {', '.join(numbered.settings)}; give it in a field category, "
-        "in the file's name, or by giving one question file as --data"
+        f"has a question and no id, and the data has {', '.join(numbered.settings)}; give its setting in a field "
+        "category, in the file's name, or by giving one question file as --data"
     )
 
 

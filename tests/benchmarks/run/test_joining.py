@@ -232,7 +232,7 @@ def test_llava_asks_all_settings_in_one_file(tmp_path):
     found = score(benchmark("pope"), Source(tmp_path), tmp_path / "answers.jsonl")
     assert [value(found, s, "accuracy") for s in lines] == [(1, 2), (2, 2)]
     write_lines(tmp_path / "answers.jsonl", records[:3])
-    with pytest.raises(DataError, match="question_id 1 is in random, adversarial; say which"):
+    with pytest.raises(DataError, match="question_id 1 is in random, adversarial; give its setting"):
         score(benchmark("pope"), Source(tmp_path), tmp_path / "answers.jsonl")
 
 

@@ -146,7 +146,7 @@ def test_the_setting_may_be_told_by_file_name_or_data(scored, questions):
     assert values(scored(records, name="my_popular.jsonl")) == wanted
     single = scored(records, data=questions / "coco_pope_popular.json")
     assert values(single) == {("popular", "answers"): (2, 4)}
-    with pytest.raises(DataError, match=r"line 1: question_id 1 is in random, popular; give it in a field category"):
+    with pytest.raises(DataError, match=r"line 1: question_id 1 is in random, popular; give its setting"):
         scored(records)
 
 

@@ -198,7 +198,7 @@ def test_files_at_hand_are_not_asked_for(cache):
 
 
 def test_what_is_not_at_hand_offline_is_one_clear_line(cache):
-    wanted = r"POPE: is not at hand, and the hub may not be asked \(HF_HUB_OFFLINE is set\); run once without it"
+    wanted = r"POPE: is not in the cache, and the hub may not be used \(HF_HUB_OFFLINE is set\); run once without it"
     for spec in ("hub:lmms-lab-encoder/POPE", "hub:", "hub:@main", f"hub:@{COMMIT}"):
         with pytest.raises(DataError, match=wanted):
             hub.fetch(spec, "pope")

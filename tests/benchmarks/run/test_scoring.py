@@ -217,7 +217,7 @@ REFUSED = {
     "3\n": "line 1: must be an object",
     "[[1]]": "record 1: must be an object",
     '{"question": "Is there a dog?", "answer": "yes"}': (
-        "line 1: has a question and no id, and the data has random, popular; say which"
+        "line 1: has a question and no id, and the data has random, popular; give its setting"
     ),
     '{"score": 1, "answer": "yes"}': "does not say which item it answers; it has the fields score, answer",
     '{"question_id": true, "answer": "yes"}': "question_id must be a number or text",

@@ -1,4 +1,4 @@
-"""Benchmarks, one file each: items, answer rules, scores; and the scenes that ship with mmhall."""
+"""Benchmarks, one file each: items, answer rules and metrics; and the drawn scenes that ship with mmhall."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def benchmark(spec: str) -> Benchmark:
     """Build a benchmark from text such as "pope" or "pope(rule='official')".
 
     Raises:
-        UnknownNameError: No such benchmark or option.
+        UnknownNameError: There is no such benchmark or option.
         OptionError: An option is out of range or of the wrong type.
     """
     name, options = parse(spec, "benchmark", '"pope" or "pope(rule=\'official\')"')
-    made: Benchmark = make(BENCHMARKS, name, options)
-    return made
+    built: Benchmark = make(BENCHMARKS, name, options)
+    return built

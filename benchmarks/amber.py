@@ -7,46 +7,46 @@ Items    "amber-g": one caption for each picture. "amber-d": yes/no questions (e
          on in --images, or in the folder or its folder `image`.
 Prompt   amber-g: "official", as in the file ("Describe this image."); "lmms-eval", without the full stop.
          amber-d: the question; "vlmevalkit" adds "Please answer yes or no." on a new line, "official" nothing.
-Rule     amber-d: "first-word", ours: the first word is yes or no; "exact", the authors': the answer is Yes
-         or No and nothing else; "contains": it holds yes, or else no, in either case and in words as well.
-         amber-g: "mmhall", ours: words of AMBER's closed vocabulary and their plurals, whatever part of
-         speech they are: not the authors' extraction. "official": nouns by nltk's tagger and lemmatiser,
-         which must be installed. Then nouns get owners as in the authors' script (`amber_rules`). All rules read what
-         stands behind a model's thoughts (`thoughts`).
+Rule     amber-d: "first-word", mmhall's: the first word is yes or no; "exact", the authors': the answer is Yes
+         or No and nothing else; "contains": it contains yes, or else no, in any case, also within words.
+         amber-g: "mmhall": words of AMBER's closed vocabulary and their plurals, of any part of
+         speech: not the authors' extraction. "official": nouns by nltk's tagger and lemmatiser,
+         which must be installed. Then nouns get owners as in the authors' script (`rules.amber`). All rules read the
+         answer after a model's thoughts (`thoughts`).
 Metrics  amber-d: accuracy; precision, recall and F1 of the positive class "no"; no ratio; unparsed. An answer that
          is neither is wrong. amber-g, all over the whole corpus: CHAIR, hallucinated nouns among nouns;
          Cover, objects named among those there; Hal, captions with a hallucinated noun; Cog, objects named
          among those models tend to make up; words.
 Differs  Plain ratios. The authors' script lets denominators start at 0.001 and rounds before it combines:
-         `amber_rules.official_figures` and `official_caption_figures` do so, to the digit: remarks give them,
-         and `amber_score` combines both. Two words are similar as far as a table says so
-         (`similarities='FILE'`); without one only equal words are, where the authors use spaCy's vectors.
+         a table of the report gives its figures to the digit, and for runs of both benchmarks the AMBER score
+         (`rules.amber`). Word similarities are read from a table (`similarities='FILE'`); without a table only
+         equal words are similar, where the authors use spaCy's vectors.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, OfficialFigures, Source, by_strategy
 from mmhall.benchmarks.data.amber import READS, Query, Words, read_queries, read_similarities, read_words
 from mmhall.benchmarks.data.plurals import plural
 from mmhall.benchmarks.rules.amber import (
     DIMENSIONS,
     SIMILAR,
-    Marked,
-    Said,
+    NounMarks,
+    YesNo,
     dimensions,
     mark_nouns,
     official_caption_figures,
     official_figures,
 )
 from mmhall.benchmarks.rules.tagging import using_nltk
-from mmhall.benchmarks.rules.thoughts import blanked, spoken
+from mmhall.benchmarks.rules.thoughts import blank_thoughts, remove_thoughts
 from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.errors import DataError
 from mmhall.options import option
@@ -55,8 +55,8 @@ from mmhall.results.store import Row
 Noun = tuple[str, int, int]
 
 
-def parse_exact(answer: str) -> Said | None:
-    """Read an answer that is Yes or No to the letter.
+def parse_exact(answer: str) -> YesNo | None:
+    """Parse an answer that is exactly Yes or No.
 
     >>> parse_exact("No"), parse_exact("no"), parse_exact("No.")
     ('No', None, None)
@@ -64,8 +64,8 @@ def parse_exact(answer: str) -> Said | None:
     return "Yes" if answer == "Yes" else "No" if answer == "No" else None
 
 
-def parse_contains(answer: str) -> Said | None:
-    """Read an answer that holds yes somewhere, or else no.
+def parse_contains(answer: str) -> YesNo | None:
+    """Parse an answer that contains yes, or else no.
 
     >>> parse_contains("no or YES"), parse_contains("I do not know"), parse_contains("Maybe")
     ('Yes', 'No', None)
@@ -74,17 +74,17 @@ def parse_contains(answer: str) -> Said | None:
     return "Yes" if "yes" in answer else "No" if "no" in answer else None
 
 
-def parse_first_word(answer: str) -> Said | None:
-    """Read yes or no off the first word.
+def parse_first_word(answer: str) -> YesNo | None:
+    """Parse the first word as yes or no.
 
     >>> parse_first_word("**No**, it is not"), parse_first_word("There is no cloud")
     ('No', None)
     """
-    said = parse_strict(answer)
-    return None if said is None else "Yes" if said == "yes" else "No"
+    word = parse_strict(answer)
+    return None if word is None else "Yes" if word == "yes" else "No"
 
 
-RULES: dict[str, Callable[[str], Said | None]] = {
+RULES: dict[str, Callable[[str], YesNo | None]] = {
     "first-word": parse_first_word,
     "exact": parse_exact,
     "contains": parse_contains,
@@ -97,13 +97,14 @@ class AmberD(Benchmark):
     """Yes/no questions about existence, attributes and relations.
 
     Attributes:
-        rule: How answers are read.
-        max_new_tokens: Most tokens an answer may have.
-        prompt: What is put behind a question.
+        rule: Rule that reads answers.
+        max_new_tokens: Limit of tokens of an answer.
+        prompt: Profile of the text after a question.
     """
 
     name: ClassVar[str] = "amber-d"
     groups: ClassVar[tuple[str, ...]] = DIMENSIONS
+    official: ClassVar[str] = "accuracy/precision/recall/F1"
     reads: ClassVar[str] = READS
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", {"right": 1}, {"n": 1}, "higher", flag="right"),
@@ -129,29 +130,24 @@ class AmberD(Benchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer against its label."""
-        return score(item.truth["label"], RULES[self.rule](spoken(text)))
+        return score(item.truth["label"], RULES[self.rule](remove_thoughts(text)))
 
-    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Say what the authors' script prints of each strategy's answers, as this rule reads them."""
-        truths, said = {item.id: item.truth for item in items}, []
-        for strategy, own in by_strategy(rows).items():
-            read = [(truths[row.item], RULES[self.rule](spoken(row.text))) for row in own]
-            figures = official_figures((truth["type"], truth["label"], answer) for truth, answer in read)
+    def official_figures(self, items: Sequence[Item], rows: Sequence[Row]) -> OfficialFigures:
+        """Return the figures of the authors' script by dimension, with the answers parsed by this rule."""
+        truths, figures = {item.id: item.truth for item in items}, {}
+        for strategy, answers in by_strategy(rows).items():
+            read = [(truths[row.item], RULES[self.rule](remove_thoughts(row.text))) for row in answers]
+            by_dimension = official_figures((truth["type"], truth["label"], answer) for truth, answer in read)
             asked = {name for truth, _ in read for name in dimensions(truth["type"])}
-            listed = ", ".join(
-                f"{name} {f.accuracy}/{f.precision}/{f.recall}/{f.f1}" for name, f in figures.items() if name in asked
-            )
-            said.append(
-                f"the authors' figures of {strategy}, accuracy/precision/recall/F1, rule {self.rule}: {listed}."
-            )
-        return tuple(said)
+            figures[strategy] = {name: astuple(f) for name, f in by_dimension.items() if name in asked}
+        return figures
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](spoken(text)) == item.truth["label"])]
+        return [(0, len(text), RULES[self.rule](remove_thoughts(text)) == item.truth["label"])]
 
 
-def score(label: Said, said: Said | None) -> Counts:
+def score(label: YesNo, answered: YesNo | None) -> Counts:
     """Count one answer.
 
     >>> score("No", None)
@@ -159,11 +155,11 @@ def score(label: Said, said: Said | None) -> Counts:
     """
     return {
         "n": 1,
-        "right": int(said == label),
-        "both": int(said == label == "No"),
-        "said_no": int(said == "No"),
+        "right": int(answered == label),
+        "both": int(answered == label == "No"),
+        "said_no": int(answered == "No"),
         "is_no": int(label == "No"),
-        "unparsed": int(said is None),
+        "unparsed": int(answered is None),
     }
 
 
@@ -180,7 +176,7 @@ def find_nouns(text: str, vocabulary: Sequence[str]) -> list[Noun]:
 
 @lru_cache(maxsize=4)
 def _forms(vocabulary: tuple[str, ...]) -> dict[str, str]:
-    """Return each form of the words in lower case, with its word; a word is never another one's plural."""
+    """Map singular and plural, in lower case, to the word; a word of the vocabulary is never read as a plural."""
     return {plural(word).lower(): word for word in vocabulary} | {word.lower(): word for word in vocabulary}
 
 
@@ -206,14 +202,14 @@ NOUNS = {"mmhall": find_nouns, "official": find_official_nouns}
 
 @dataclass(frozen=True)
 class AmberG(Benchmark):
-    """Captions checked against the objects that are there and those that models tend to make up.
+    """Captions checked against the objects in the picture, and against objects that models tend to hallucinate.
 
     Attributes:
-        rule: Which words of a caption are nouns that count.
-        max_new_tokens: Most tokens a caption may have.
-        prompt: How a caption is asked for.
+        rule: Rule that finds nouns in captions.
+        max_new_tokens: Limit of tokens of a caption.
+        prompt: Wording of the request for a caption.
         similarities: File of word similarities; "": only equal words are similar.
-        words: Folder with relation.json and safe_words.txt; "": the data's own.
+        words: Folder of relation.json and safe_words.txt; "": the folder of the data.
     """
 
     name: ClassVar[str] = "amber-g"
@@ -234,13 +230,13 @@ class AmberG(Benchmark):
     words: str = option("", expected="a path, as text")
 
     def material(self, source: Source) -> Material:
-        """Read the queries, and all that is known of the words of each picture."""
+        """Read the queries, and the word tables for each picture."""
         if self.rule == "official":
             find_official_nouns("Nothing.", ())
         queries, pictures = read_queries(source, self.name, generative=True)
         if self.words and not Path(self.words).is_dir():
             raise DataError(f"{self.words}: is no folder; amber-g looks there for relation.json and safe_words.txt")
-        words = read_words(Path(self.words) if self.words else source.given(self.name, READS))
+        words = read_words(Path(self.words) if self.words else source.data_path(self.name, READS))
         table = read_similarities(Path(self.similarities)) if self.similarities else {}
         alike: dict[str, list[str]] = {}
         for (noun, word), similarity in table.items():
@@ -250,31 +246,31 @@ class AmberG(Benchmark):
         return Material(tuple(items), pictures, self._remarks())
 
     def _remarks(self) -> tuple[str, ...]:
-        said = [] if self.rule == "official" else ["nouns are found by our own rule"]
-        said += [] if self.similarities else ["only equal words are similar"]
-        return (f"not the authors' figures: {', and '.join(said)}.",) if said else ()
+        reasons = [] if self.rule == "official" else ["nouns are found by our own rule"]
+        reasons += [] if self.similarities else ["only equal words are similar"]
+        return (f"not the authors' figures: {', and '.join(reasons)}.",) if reasons else ()
 
     def _item(self, query: Query, words: Words, alike: Mapping[str, Sequence[str]]) -> Item:
         objects = query.annotation.texts("truth"), query.annotation.texts("hallu")
         unknown = [name for names in objects for name in names if name not in words.associations]
         if unknown:
             raise DataError(f"{query.annotation.where}: {unknown[0]!r} is not in relation.json; both must match")
-        own = {name: words.associations[name] for names in objects for name in names}
-        reached = sorted({*own, *(word for named in own.values() for word in named)})
+        associations = {name: words.associations[name] for names in objects for name in names}
+        reached = sorted({*associations, *(word for named in associations.values() for word in named)})
         truth = {
             "truth": objects[0],
             "hallu": objects[1],
-            "associations": own,
+            "associations": associations,
             "alike": [[noun, word] for word in reached for noun in sorted(alike.get(word, ()))],
             "neutral": words.neutral,
             "vocabulary": words.vocabulary,
         }
-        asked = query.text if self.prompt == "official" else "Describe this image"
-        return Item(query.id, query.image, asked, ("captions",), truth)
+        prompt = query.text if self.prompt == "official" else "Describe this image"
+        return Item(query.id, query.image, prompt, ("captions",), truth)
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one caption."""
-        marked = marks(item, [noun for noun, _, _ in self._nouns(item, text)])
+        marked = mark_caption(item, [noun for noun, _, _ in self._nouns(item, text)])
         return {
             "n": 1,
             "nouns": len(marked.hallucinated),
@@ -284,31 +280,30 @@ class AmberG(Benchmark):
             "covered": sum(marked.covered),
             "expected": len(marked.foreseen),
             "foreseen": sum(marked.foreseen),
-            "words": len(re.findall(r"[\w'-]+", spoken(text))),
+            "words": len(re.findall(r"[\w'-]+", remove_thoughts(text))),
         }
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each noun that counts."""
         nouns = self._nouns(item, text)
-        wrong = marks(item, [noun for noun, _, _ in nouns]).hallucinated
+        wrong = mark_caption(item, [noun for noun, _, _ in nouns]).hallucinated
         return [(start, end, not bad) for (_, start, end), bad in zip(nouns, wrong, strict=True)]
 
-    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Say what the authors' script prints of each strategy's captions, with the nouns that this rule finds."""
-        by_id, said = {item.id: item for item in items}, []
-        for strategy, own in by_strategy(rows).items():
-            found = [(by_id[row.item], self._nouns(by_id[row.item], row.text)) for row in own]
-            f = official_caption_figures(marks(item, [noun for noun, _, _ in nouns]) for item, nouns in found)
-            told = f"CHAIR {f.chair}, Cover {f.cover}, Hal {f.hal}, Cog {f.cog}"
-            said.append(f"the authors' arithmetic on the captions of {strategy}, nouns by rule {self.rule}: {told}.")
-        return tuple(said)
+    def official_figures(self, items: Sequence[Item], rows: Sequence[Row]) -> OfficialFigures:
+        """Return the figures of the authors' script, with the nouns found by this rule."""
+        by_id, figures = {item.id: item for item in items}, {}
+        for strategy, answers in by_strategy(rows).items():
+            captions = [(by_id[row.item], self._nouns(by_id[row.item], row.text)) for row in answers]
+            f = official_caption_figures(mark_caption(item, [noun for noun, _, _ in nouns]) for item, nouns in captions)
+            figures[strategy] = {"CHAIR": (f.chair,), "Cover": (f.cover,), "Hal": (f.hal,), "Cog": (f.cog,)}
+        return figures
 
     def _nouns(self, item: Item, text: str) -> list[Noun]:
-        return NOUNS[self.rule](blanked(text), item.truth["vocabulary"])
+        return NOUNS[self.rule](blank_thoughts(text), item.truth["vocabulary"])
 
 
-def marks(item: Item, nouns: Sequence[str]) -> Marked:
-    """Give the nouns of a caption their owners; see `mark_nouns`."""
+def mark_caption(item: Item, nouns: Sequence[str]) -> NounMarks:
+    """Assign the nouns of a caption to objects; see `mark_nouns`."""
     truth = item.truth
     alike = {(noun, word) for noun, word in truth["alike"]}
     return mark_nouns(

@@ -1,10 +1,10 @@
-"""What a benchmark is: items to ask, a pure count per answer, and metrics as ratios of summed counts.
+"""The base class of benchmarks: items, counts per answer (pure functions), metrics as ratios of summed counts.
 
-Every metric is a ratio of two linear combinations of counts. That keeps numerator and denominator
-visible, lets results be pooled, and makes a bootstrap over pictures one matrix product.
+Every metric is a ratio of two linear combinations of counts. Numerator and denominator stay
+visible, results can be pooled, and a bootstrap over pictures is one matrix product.
 
-Like a strategy, a benchmark is a frozen dataclass of options: which rule reads answers, how the question
-is put, how long an answer may be. "pope(rule='official')" names one on the command line and in results.
+Like a strategy, a benchmark is a frozen dataclass of options: the rule that reads answers, the wording
+of the question, the length of an answer. "pope(rule='official')" names it on the command line and in results.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ if TYPE_CHECKING:
     from mmhall.results.store import Row
 
 Counts = dict[str, float]
+OfficialFigures = Mapping[str, Mapping[str, tuple[float, ...]]]
+"""Strategy to column to figures, which `Benchmark.official` names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to ask.
+    """One question or picture to ask about.
 
     Attributes:
         id: Unique within the benchmark.
-        picture: The picture's id; None for a question without one.
-        prompt: What the model is asked.
-        groups: The groups whose metrics it enters, such as POPE's settings; named twice, it counts twice there.
-        truth: What the scorer needs, plain data.
-        cluster: Items of one cluster belong together in every interval; unless given, those of one picture.
+        picture: Id of the picture; None for a question without a picture.
+        prompt: Prompt for the model.
+        groups: Groups whose metrics include the item, such as POPE's settings; repeated, the item counts twice.
+        truth: What scoring needs, as JSON values.
+        cluster: Items of one cluster are resampled together; by default those of one picture.
     """
 
     id: str
@@ -51,20 +53,20 @@ class Item:
     cluster: str = ""
 
     def __post_init__(self) -> None:
-        """Cluster by picture unless told otherwise."""
+        """Set the default cluster: the picture, else the item."""
         object.__setattr__(self, "cluster", self.cluster or self.picture or self.id)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a benchmark's data is to come from.
+    """Where the data of a benchmark is.
 
     Attributes:
-        data: A file or folder in a format the benchmark reads; None: it was not given.
-        images: Folder of the pictures; None: the data's own.
-        limit: Use only the first so many pictures.
-        seed: Seeds the benchmark's draws.
-        pictures: Whether picture files must be there; scoring needs none.
+        data: A file or folder in a format of the benchmark; None: not given.
+        images: Folder of the pictures; None: the folder of the data.
+        limit: Number of pictures to use, from the first; None: all.
+        seed: Seed of the benchmark's random choices.
+        pictures: Whether picture files must exist; scoring needs none.
     """
 
     data: Path | None
@@ -74,36 +76,36 @@ class Source:
     pictures: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse paths that nothing can be read from, whatever a benchmark looks for there.
+        """Refuse unreadable paths.
 
         Raises:
-            DataError: A name is too long for a file, or no path at all, or may not be read.
+            DataError: A path is too long, invalid, or not permitted to be read.
         """
         for option, path in (("--data", self.data), ("--images", self.images)):
             reason = None if path is None else why_not_a_file(path)
             if reason is not None and reason.startswith(("cannot be read", "is no path")):
                 raise DataError(f"{path}: {reason}; give another {option}")
 
-    def given(self, name: str, reads: str) -> Path:
-        """Return the data's path.
+    def data_path(self, name: str, expected: str) -> Path:
+        """Return the path of the data.
 
         Args:
-            name: Of the benchmark.
-            reads: What it reads, in words.
+            name: Name of the benchmark.
+            expected: Description of the data it reads.
 
         Raises:
-            DataError: It was not given, or does not exist.
+            DataError: The data was not given, or does not exist.
         """
         if self.data is None:
-            raise DataError(f"{name}: its data does not ship with mmhall; give --data {reads}")
-        reason = why_not_a_file(self.data)
+            raise DataError(f"{name}: its data does not ship with mmhall; give --data {expected}")
+        reason = no_file(self.data)
         if reason not in (None, "is a folder"):
-            raise DataError(f"{self.data}: {reason}; {name} reads {reads}")
+            raise DataError(f"{self.data}: {reason}; {name} reads {expected}")
         return self.data
 
     @property
     def folder(self) -> Path | None:
-        """Folder that picture names are relative to."""
+        """Base folder of picture names."""
         if self.images is not None or self.data is None:
             return self.images
         return self.data if self.data.is_dir() else self.data.parent
@@ -111,12 +113,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a benchmark asks.
+    """The items and pictures of a benchmark.
 
     Attributes:
-        items: In the order they are asked.
-        pictures: Picture id to file, of the pictures that items name.
-        remarks: What a reader should know of how they were made, such as what was left out and why.
+        items: Items in the order they are asked.
+        pictures: Picture id to file, for the pictures of the items.
+        remarks: Notes for the report on how the items were made, such as what was left out and why.
     """
 
     items: tuple[Item, ...]
@@ -124,7 +126,7 @@ class Material:
     remarks: tuple[str, ...] = ()
 
     def digests(self) -> tuple[str, str]:
-        """Return SHA-256 of the items, and of the picture files, 16 hex digits each.
+        """Return the SHA-256 digests of the items and of the picture files, 16 hex digits each.
 
         Raises:
             DataError: A picture cannot be read.
@@ -133,7 +135,7 @@ class Material:
         return hashlib.sha256(listing.encode()).hexdigest()[:16], digest_of(self.picture_digests())
 
     def picture_digests(self) -> dict[str, str]:
-        """Return SHA-256 of each picture's file, by picture id.
+        """Return the SHA-256 digest of each picture file, by picture id.
 
         Raises:
             DataError: A picture cannot be read.
@@ -142,10 +144,10 @@ class Material:
 
 
 def file_digest(path: Path) -> str:
-    """Return SHA-256 of a picture's file, 64 hex digits.
+    """Return the SHA-256 digest of a picture file, 64 hex digits.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -154,11 +156,11 @@ def file_digest(path: Path) -> str:
 
 
 def digest_of(pictures: Mapping[str, str]) -> str:
-    """Return SHA-256 of some pictures by the digests of their files, 16 hex digits."""
-    seen = hashlib.sha256()
+    """Return one SHA-256 digest of several pictures from the digests of their files, 16 hex digits."""
+    digest = hashlib.sha256()
     for name in sorted(pictures):
-        seen.update(name.encode() + bytes.fromhex(pictures[name]))
-    return seen.hexdigest()[:16]
+        digest.update(name.encode() + bytes.fromhex(pictures[name]))
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +169,14 @@ class Metric:
 
     Attributes:
         name: Short name.
-        over: Count name to weight, numerator.
-        under: Count name to weight, denominator.
-        better: Which way is better; None where neither is.
-        percent: Whether it prints as a percentage.
-        flag: Name of a 0/1 count that makes it a share of items, testable by McNemar; else None.
-        table: "" for the main table; else the name of a table of its own, such as "by visibility".
-        of: For a figure that is no ratio: makes it of summed counts, arrays of one shape; NaN where there is none.
-        sums: The names of those counts, in the order of its arguments.
+        over: Numerator, as count name to weight.
+        under: Denominator, as count name to weight.
+        better: Whether higher or lower is better; None: neither.
+        percent: Whether it is shown in percent.
+        flag: Name of the 0/1 count of which the metric is the mean, for the McNemar test; else None.
+        table: "" for the main table; else the name of a separate table, such as "by visibility".
+        of: For a figure that is no ratio: its function of summed counts, arrays of one shape; NaN means no value.
+        sums: Names of these counts, in the order of the function's arguments.
     """
 
     name: str
@@ -190,20 +192,21 @@ class Metric:
 
 @dataclass(frozen=True)
 class Benchmark(Configured, ABC):
-    """Makes items from data and counts what an answer got right.
+    """A benchmark: makes items from data, and counts from answers.
 
     Attributes:
-        metrics: What it reports, the primary one first.
-        groups: Its groups, in the order they are shown.
-        reads: What `--data` may be, in words.
-        keys: Fields that together name an item in files of its answers, joined by "_"; empty: one field does.
-        drawn: Whether scenes are drawn for it where no data is given.
-        pairwise: Groups in which each strategy is read together with the baseline, whose own line is as it is alone;
-            with the baseline alone there are none.
-        plotted: Group whose primary metric is drawn against cost; "" the last one.
-        read_by: Options that say how answers are read, and may be changed when all is answered.
-        rule: Name of the rule that reads answers, part of every result.
-        max_new_tokens: Most tokens an answer may have.
+        metrics: Metrics, the primary one first.
+        groups: Groups of items, in the order they are shown.
+        reads: Description of what `--data` may be.
+        keys: Fields that together identify an item in imported answers, joined by "_"; empty: one field does.
+        drawn: Whether scenes are drawn if no data is given.
+        pairwise: Groups in which each strategy is counted together with the baseline, whose own line is counted alone;
+            without another strategy they are left out.
+        plotted: Group whose primary metric is plotted against cost; "": the last group.
+        official: Names of the figures in `official_figures`, such as "accuracy/F1".
+        read_by: Options that only affect how answers are read; they may change after a run.
+        rule: Name of the rule that reads answers; part of every result.
+        max_new_tokens: Limit of tokens of an answer.
     """
 
     metrics: ClassVar[tuple[Metric, ...]]
@@ -214,13 +217,14 @@ class Benchmark(Configured, ABC):
     read_by: ClassVar[frozenset[str]] = frozenset({"rule"})
     pairwise: ClassVar[tuple[str, ...]] = ()
     plotted: ClassVar[str] = ""
+    official: ClassVar[str] = ""
 
     rule: str
     max_new_tokens: int
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Generation settings of its answers, as `LVLM.generate` takes them."""
+        """Generation settings of the answers, as `LVLM.generate` takes them."""
         return {"max_new_tokens": self.max_new_tokens}
 
     @abstractmethod
@@ -228,65 +232,69 @@ class Benchmark(Configured, ABC):
         """Make the items, the same for the same source.
 
         Raises:
-            DataError: The data is missing, malformed, or does not suffice.
+            DataError: The data is missing, malformed, or insufficient.
         """
 
     @abstractmethod
     def count(self, item: Item, text: str) -> Counts:
-        """Read one answer; pure."""
+        """Count one answer; a pure function."""
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
-        """Read the answers to some items, in order; pure.
+        """Count the answers to items, in order; a pure function.
 
-        What several answers decide together (both questions about a picture right) is counted in the first of them.
+        Counts that depend on several answers (both questions about a picture right) are in the first of them.
         """
         return [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
 
     def paired(
-        self, items: Sequence[Item], own: Sequence[Row], base: Sequence[Row]
+        self, items: Sequence[Item], rows: Sequence[Row], base_rows: Sequence[Row]
     ) -> tuple[list[Counts], list[Counts]]:
-        """Read a strategy's answers and the baseline's as the groups of `pairwise` compare them; pure."""
-        return self.counts(items, own), self.counts(items, base)
+        """Count the answers of a strategy and of the baseline for the groups of `pairwise`; a pure function."""
+        return self.counts(items, rows), self.counts(items, base_rows)
 
     @abstractmethod
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
-        """Return the stretches of an answer that are right or wrong: (start, end, right), in characters."""
+        """Return the spans of an answer that are right or wrong: (start, end, right), in characters."""
 
     def claims(self, item: Item, text: str) -> Mapping[str, bool]:
-        """Return what an answer says and whether that is right; answers of the same claims say the same.
+        """Return the claims of an answer, and whether each is right; answers with equal claims agree.
 
         Args:
-            item: What was asked.
+            item: The item asked.
             text: The answer.
 
         Returns:
-            By what is named, in lower case; an answer that is right or wrong as a whole claims "".
+            Claimed object, in lower case, to whether it is right; "" if an answer is right or wrong as a whole.
         """
         return {
             "" if (start, end) == (0, len(text)) else text[start:end].lower(): right
             for start, end, right in self.mark(item, text)
         }
 
-    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Return what a reader should know of how some answers were read, such as words that none of them has; pure."""
+    def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+        """Return notes for the report on how answers were read, such as missing words; a pure function."""
         return ()
 
+    def official_figures(self, items: Sequence[Item], rows: Sequence[Row]) -> OfficialFigures:
+        """Return the figures of the authors' script, if they differ from the metrics; a pure function."""
+        return {}
+
     def measure(
-        self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
+        self, lvlm: LVLM, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
     ) -> list[dict[str, Any] | None]:
-        """Return what is kept with each answer beside its text, as JSON writes it; `counts` finds it in `Row.extra`."""
+        """Return measurements stored with each answer, as JSON values; `counts` finds them in `Row.extra`."""
         return [None] * len(answers)
 
     def evaluate(self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
-        """Turn stored answers into estimates; the first strategy is the baseline."""
+        """Evaluate stored answers; the first strategy is the baseline."""
         from mmhall.benchmarks.evaluation import evaluate
 
         return evaluate(self, items, rows, strategies)
 
 
 def by_strategy(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Return answers by strategy, in the order of their first ones."""
-    found: dict[str, list[Row]] = {}
+    """Group answers by strategy, in the order of first appearance."""
+    grouped: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.strategy, []).append(row)
-    return found
+        grouped.setdefault(row.strategy, []).append(row)
+    return grouped

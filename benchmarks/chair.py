@@ -1,22 +1,22 @@
-"""CHAIR: objects a caption names that are not in the picture.
+"""CHAIR: hallucinated objects in captions, those named but not in the picture.
 
 Paper    Rohrbach et al., EMNLP 2018, arXiv:1809.02156; LisaAnne/Hallucination.
 Items    One caption per picture.
 Prompt   "Please describe this image in detail."
-Rule     "mmhall": objects are found with our own vocabulary (`mmhall.benchmarks.data.vocabulary`): COCO's
+Rule     "mmhall": objects are found with mmhall's own vocabulary (`mmhall.benchmarks.data.vocabulary`): COCO's
          eighty categories with synonyms and plurals. Words outside it are ignored, as in the original.
          "original" and "wordnet": the published word rules, with word lists you supply (`vocabulary`: the
-         original's synonyms.txt, `lemmas`: a JSON table; see `mmhall.benchmarks.rules.chair`). "wordnet" goes
-         without a part-of-speech tagger, close to the published evaluator, or with that of nltk (`tagger='nltk'`).
-         Data with other categories than COCO's: with "mmhall" its categories are what can be found, each by
+         original's synonyms.txt, `lemmas`: a JSON table; see `mmhall.benchmarks.rules.chair`). "wordnet"
+         has no part-of-speech tagger, close to the published evaluator, or nltk's (`tagger='nltk'`).
+         Data with other categories than COCO's: "mmhall" finds its categories, each by
          its names, singular and plural, however they are spelt ("Cabinet/shelf": `benchmarks/data/categories.py`), by
-         the `synonyms` that a detection file gives, and COCO's by ours, too; `vocabulary` may be a JSON file, object to
-         words, with phrases that are to name nothing under "suppress". Names found in no caption are told.
-         Files are part of a run: it is read with the same ones, or not at all. All rules read what stands behind a
+         the `synonyms` of a detection file, and COCO's by mmhall's words, too; `vocabulary` may be a JSON file, object
+         to words, with phrases that name no object under "suppress". A remark lists names found in no caption.
+         Files are part of a run: its answers are only read with the same files. All rules read the answer after a
          model's thoughts (`thoughts`).
-Truth    The annotation; with `captions`, a COCO captions file, also what the rule finds in them, as in the original.
-Groups   *captions*: as they are. *equal length*: each strategy against the baseline with both captions of
-         a picture cut to the words of the shorter one, for longer captions name more, right and wrong;
+Truth    The annotation; with `captions`, a COCO captions file, also the objects found in them, as in the original.
+Groups   *captions*: unchanged. *equal length*: each strategy against the baseline with both captions of
+         a picture cut to the words of the shorter one, since longer captions name more objects, right and wrong;
          the baseline's own line is uncut.
 Metrics  CHAIR_i, the share of named objects (repeats counted) that are absent; CHAIR_s, the share of
          captions with at least one; recall of the objects present; words per caption. All over the
@@ -25,11 +25,11 @@ Metrics  CHAIR_i, the share of named objects (repeats counted) that are absent; 
          among the three categories that most often appear together with some object of the picture,
          else *popular* if it is among the ten most frequent of the set, else *random*; ties by name,
          counted once on the pictures used, when items are made.
-         By visibility: recall of objects by how well they show, where the data says so.
+         By visibility: recall of objects by visibility, where the data has it.
          Objects: named and absent ones per caption (repeats counted), precision and F1 of the sets;
          with a published word rule Len, its tokens per caption, punctuation included.
-Options  `words` cuts every caption to its first so many words, `drop_unfinished` then drops a last sentence
-         that has no end; both before anything is counted, and for every strategy alike.
+Options  `words` cuts every caption to a number of words, `drop_unfinished` then drops a last sentence
+         without an end; both before counting, for every strategy alike.
 Differs  "mmhall" is not the original word list or lemmatiser (98 % of captions agree with one published rule or
          the other, see `benchmarks/data/vocabulary.py`), so figures do not compare with published tables to the digit.
          Words are counted without punctuation.
@@ -49,9 +49,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.data.pictures import Picture, PictureBenchmark, PictureSet, read_captions
-from mmhall.benchmarks.data.vocabulary import Mention, looked_for, mentions, ours
+from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary, mentions, own_vocabulary
 from mmhall.benchmarks.rules.chair import RULES, TAGGERS, WordRule, word_rule
-from mmhall.benchmarks.rules.thoughts import blanked
+from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.errors import DataError
 from mmhall.options import option
 
@@ -70,17 +70,17 @@ _END = re.compile(r"(?<!^\d)(?<!^\d\d)(?<!\n\d)(?<!\n\d\d)[.!?]+[\"'”’)\]*]*
 
 @dataclass(frozen=True)
 class Chair(PictureBenchmark):
-    """Captions checked against the objects that are there.
+    """Captions checked against the objects in the picture.
 
     Attributes:
-        rule: Which words name which object.
-        max_new_tokens: Most tokens a caption may have.
-        words: Captions are cut to their first so many words; 0: they are not.
-        drop_unfinished: Whether a last sentence without an end is dropped.
-        vocabulary: Path of the original's synonyms.txt, for the rules that need it; with ours, of a JSON file.
-        lemmas: Path of the table of lemmas, for the rules that need it.
-        tagger: What tells parts of speech, for rule "wordnet": "none", or "nltk" where that is installed.
-        captions: Path of a COCO captions file, whose objects count as there.
+        rule: Rule that finds objects in captions.
+        max_new_tokens: Limit of tokens of a caption.
+        words: Number of words that captions are cut to; 0: no cut.
+        drop_unfinished: Whether to drop a last sentence without an end.
+        vocabulary: Path of the original's synonyms.txt, for the published rules; of a JSON file, for rule "mmhall".
+        lemmas: Path of the table of lemmas, for the published rules.
+        tagger: Part-of-speech tagger of rule "wordnet": "none", or "nltk" if installed.
+        captions: Path of a COCO captions file, whose objects count as present.
     """
 
     name: ClassVar[str] = "chair"
@@ -119,16 +119,20 @@ class Chair(PictureBenchmark):
     captions: str = option("", expected="a path")
 
     def __post_init__(self) -> None:
-        """Check that a rule has the files it reads, and no file is given in vain."""
+        """Check that the rule has the files it reads, and no others."""
         super().__post_init__()
-        reads, given = self.rule in RULES, f"where the rule is {self.rule!r}"
-        self.check("vocabulary", bool(self.vocabulary) or not reads, f"the path of the original's synonyms.txt {given}")
-        what = "the path of a JSON table of lemmas" if reads else "left out"
-        self.check("lemmas", bool(self.lemmas) == reads, f"{what} {given}")
-        self.check("tagger", self.tagger == "none" or self.rule == "wordnet", f"'none' {given}")
+        uses_files, condition = self.rule in RULES, f"where the rule is {self.rule!r}"
+        self.check(
+            "vocabulary",
+            bool(self.vocabulary) or not uses_files,
+            f"the path of the original's synonyms.txt {condition}",
+        )
+        expected = "the path of a JSON table of lemmas" if uses_files else "left out"
+        self.check("lemmas", bool(self.lemmas) == uses_files, f"{expected} {condition}")
+        self.check("tagger", self.tagger == "none" or self.rule == "wordnet", f"'none' {condition}")
 
-    def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
-        """Add what reference captions name, and say by which vocabulary."""
+    def complete_pictures(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
+        """Add objects of reference captions, and remarks on the word lists."""
         names = self._names(pictures.categories)
         remarks = [f"captions are read with {path}, SHA-256 {sha}..." for path, sha in self._files().items()]
         if self.rule == "wordnet" and self.tagger == "none":
@@ -139,7 +143,7 @@ class Chair(PictureBenchmark):
         if names:
             remarks.append(
                 f"the data has {len(set(names) - set(SYNONYMS))} categories that are not COCO's: only its {len(names)} "
-                "are looked for, COCO's by our synonyms, others by their names and what else is told."
+                "are looked for, COCO's by our synonyms, others by their names and the words given with the data."
             )
         if self.captions:
             pictures, only = self._with_captions(pictures, names)
@@ -150,19 +154,21 @@ class Chair(PictureBenchmark):
         return pictures, remarks
 
     def _with_captions(self, pictures: PictureSet, names: Sequence[str]) -> tuple[PictureSet, int]:
-        """Add what reference captions name; also return how many objects that adds."""
+        """Add objects of reference captions; also return the number of added objects."""
         references = read_captions(Path(self.captions))
         if not any(p.id in references for p in pictures.pictures):
             raise DataError(f"{self.captions}: has no caption of any of the {len(pictures.pictures)} pictures")
-        added = [self._added(p, references.get(p.id, ()), names, pictures.words) for p in pictures.pictures]
-        told = [replace(p, objects=(*p.objects, *new)) for p, new in zip(pictures.pictures, added, strict=True)]
-        return replace(pictures, pictures=tuple(told)), sum(map(len, added))
+        added = [
+            self._objects_from_captions(p, references.get(p.id, ()), names, pictures.words) for p in pictures.pictures
+        ]
+        extended = [replace(p, objects=(*p.objects, *new)) for p, new in zip(pictures.pictures, added, strict=True)]
+        return replace(pictures, pictures=tuple(extended)), sum(map(len, added))
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
-        """Ask for one caption per picture that shows anything."""
+        """Ask for one caption of each picture with objects."""
         names = self._names(pictures.categories)
         used = [p for p in pictures.pictures if p.objects]
-        likely, files = Likely([p.objects for p in used]), self._files()
+        likely, files = Cooccurrence([p.objects for p in used]), self._files()
         words = {name: list(listed) for name, listed in pictures.words.items()}
         return [
             Item(
@@ -183,15 +189,17 @@ class Chair(PictureBenchmark):
         ]
 
     def count(self, item: Item, text: str) -> Counts:
-        """Count one caption against the objects that are there."""
-        return self._count(item, self._read(text))
+        """Count one caption against the objects in the picture."""
+        return self._count(item, self._counted_text(text))
 
-    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Say which objects no caption names, where the data has other categories than COCO's: words may be missing."""
+    def reading_remarks(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
+        """List objects that no caption names, for data with other categories than COCO's: words may be missing."""
         by_id = {item.id: item for item in items if "names" in item.truth}
         read = [(by_id[row.item].truth, row.text) for row in rows if row.item in by_id]
         present = {name for truth, _ in read for name in truth["objects"]}
-        never = sorted(present - {m.name for truth, text in read for m in self._found(self._read(text), truth)[0]})
+        never = sorted(
+            present - {m.name for truth, text in read for m in self._find_mentions(self._counted_text(text), truth)[0]}
+        )
         if not never:
             return ()
         listed = ", ".join(map(repr, never[:SHOWN])) + (", ..." if len(never) > SHOWN else "")
@@ -201,12 +209,12 @@ class Chair(PictureBenchmark):
         )
 
     def paired(
-        self, items: Sequence[Item], own: Sequence[Row], base: Sequence[Row]
+        self, items: Sequence[Item], rows: Sequence[Row], base_rows: Sequence[Row]
     ) -> tuple[list[Counts], list[Counts]]:
-        """Count both captions of a picture cut to the words of the shorter one."""
+        """Count both captions of a picture, cut to the words of the shorter one."""
         counted: tuple[list[Counts], list[Counts]] = [], []
-        for item, *rows in zip(items, own, base, strict=True):
-            texts = [self._read(row.text) for row in rows]
+        for item, *pair in zip(items, rows, base_rows, strict=True):
+            texts = [self._counted_text(row.text) for row in pair]
             shorter = min(len(_WORD.findall(text)) for text in texts)
             for counts, text in zip(counted, texts, strict=True):
                 counts.append(self._count(item, cut(text, shorter)))
@@ -214,8 +222,8 @@ class Chair(PictureBenchmark):
 
     def _count(self, item: Item, read: str) -> Counts:
         truth = item.truth
-        found, tokens = self._found(read, truth)
-        named = [m.name for m in found]
+        mentioned, tokens = self._find_mentions(read, truth)
+        named = [m.name for m in mentioned]
         return {
             **_score(truth["objects"], named, read),
             **_by_cause([name for name in named if name not in truth["objects"]], truth.get("causes", {})),
@@ -226,43 +234,43 @@ class Chair(PictureBenchmark):
         }
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
-        """Mark each object named in what is counted."""
-        found, _ = self._found(self._read(text), item.truth)
-        return [(m.start, m.end, m.name in item.truth["objects"]) for m in found]
+        """Mark each object named in the counted text."""
+        mentioned, _ = self._find_mentions(self._counted_text(text), item.truth)
+        return [(m.start, m.end, m.name in item.truth["objects"]) for m in mentioned]
 
     def claims(self, item: Item, text: str) -> Mapping[str, bool]:
-        """Return the objects named in what is counted, whatever the words, and whether each is there."""
-        found, _ = self._found(self._read(text), item.truth)
-        return {m.name: m.name in item.truth["objects"] for m in found}
+        """Return the objects named in the counted text, and whether each is in the picture."""
+        mentioned, _ = self._find_mentions(self._counted_text(text), item.truth)
+        return {m.name: m.name in item.truth["objects"] for m in mentioned}
 
     def _names(self, categories: Sequence[str]) -> list[str]:
-        """Return the categories of data that has others than COCO's; none where all are.
+        """Return the categories of data with other categories than COCO's; else none.
 
         Raises:
             DataError: The rule has no words for a category.
         """
         if self.rule not in RULES:
-            ours(self.vocabulary)
+            own_vocabulary(self.vocabulary)
             return sorted(categories) if set(categories) - set(SYNONYMS) else []
         unknown = sorted(set(categories) - set(self._word_rule.nodes.values()))
         if unknown:
-            told = f"{len(unknown)} such categories; rule 'mmhall' takes any"
-            raise DataError(f"chair: {unknown[0]!r} is no object of {self.vocabulary} ({told})")
+            reason = f"{len(unknown)} such categories; rule 'mmhall' takes any"
+            raise DataError(f"chair: {unknown[0]!r} is no object of {self.vocabulary} ({reason})")
         return []
 
-    def _found(self, text: str, truth: Mapping[str, Any]) -> tuple[Sequence[Mention], int]:
-        """Find the objects named in a text; beside them its tokens, where the rule counts them.
+    def _find_mentions(self, text: str, truth: Mapping[str, Any]) -> tuple[Sequence[Mention], int]:
+        """Find the objects named in a text; also return its number of tokens, 0 for rule "mmhall".
 
         Raises:
-            DataError: The rule's files are not those the items were made with.
+            DataError: The rule's files differ from those that the items were made with.
         """
-        was = truth.get("files", {})
+        digests = truth.get("files", {})
         for path, sha in self._files().items():
-            if was.get(path, sha) != sha:  # another path is another reading, asked for
-                told = "is not the file the run was started with; put that back, or start a new run"
-                raise DataError(f"{path}: {told}")
+            if digests.get(path, sha) != sha:  # a file at another path was requested by the user
+                reason = "is not the file the run was started with; put that back, or start a new run"
+                raise DataError(f"{path}: {reason}")
         if self.rule not in RULES:
-            return looked_for(truth, self.vocabulary).mentions(text), 0
+            return item_vocabulary(truth, self.vocabulary).mentions(text), 0
         reading = self._word_rule.read(text)
         return reading.mentions, reading.tokens
 
@@ -271,42 +279,42 @@ class Chair(PictureBenchmark):
         return word_rule(self.rule, self.vocabulary, self.lemmas, self.tagger)
 
     def _files(self) -> dict[str, str]:
-        """Return SHA-256 of the rule's files, 16 hex digits each, by path."""
+        """Return the SHA-256 digests of the rule's files, 16 hex digits each, by path."""
         return {path: digest(path) for path in (self.vocabulary, self.lemmas) if path}
 
-    def _added(
+    def _objects_from_captions(
         self, picture: Picture, captions: Sequence[str], names: Sequence[str], words: Mapping[str, Sequence[str]]
     ) -> list[str]:
-        """Return objects that captions name and the annotation lacks, in order."""
+        """Return objects named in captions but missing in the annotation, in order."""
         truth = {"names": names, "words": words if names else {}, "files": self._files()}
-        named = dict.fromkeys(m.name for caption in captions for m in self._found(caption, truth)[0])
+        named = dict.fromkeys(m.name for caption in captions for m in self._find_mentions(caption, truth)[0])
         return [name for name in named if name not in picture.objects]
 
-    def _read(self, text: str) -> str:
-        """Return the beginning of a caption that counts, with blanks for a model's thoughts."""
-        text = blanked(text)
+    def _counted_text(self, text: str) -> str:
+        """Return the part of a caption that counts, with blanks for a model's thoughts."""
+        text = blank_thoughts(text)
         text = cut(text, self.words) if self.words else text
-        return finished(text) if self.drop_unfinished else text
+        return finished_part(text) if self.drop_unfinished else text
 
 
-class Likely:
-    """Which absent objects a set of pictures makes likely."""
+class Cooccurrence:
+    """Object frequencies and co-occurrences in a set of pictures, for the cause of a hallucination."""
 
     def __init__(self, pictures: Iterable[Collection[str]]) -> None:
-        """Count how often objects appear, alone and together, in the objects of each picture."""
+        """Count how often objects appear, and appear together, in pictures."""
         frequency: Counter[str] = Counter()
         together: dict[str, Counter[str]] = {}
         for objects in pictures:
             frequency.update(set(objects))
             for name in objects:
                 together.setdefault(name, Counter()).update(set(objects) - {name})
-        self._popular = _first(frequency, POPULAR)
-        self._partners = {name: _first(counted, PARTNERS) for name, counted in together.items()}
+        self._popular = _most_frequent(frequency, POPULAR)
+        self._partners = {name: _most_frequent(counted, PARTNERS) for name, counted in together.items()}
 
     def causes(self, objects: Collection[str]) -> dict[str, str]:
-        """Return the cause of each absent object that is co-occurring or popular; any other is random.
+        """Return the cause of each absent object that is co-occurring or popular; all others are random.
 
-        >>> Likely([["cup", "table"], ["cup", "table"], ["dog"]]).causes(["cup"])
+        >>> Cooccurrence([["cup", "table"], ["cup", "table"], ["dog"]]).causes(["cup"])
         {'dog': 'popular', 'table': 'co-occurring'}
         """
         partners = {partner for name in objects for partner in self._partners.get(name, ())}
@@ -316,10 +324,10 @@ class Likely:
 
 @lru_cache(maxsize=8)
 def digest(path: str) -> str:
-    """Return a file's SHA-256, 16 hex digits.
+    """Return the SHA-256 digest of a file, 16 hex digits.
 
     Raises:
-        DataError: It cannot be read.
+        DataError: The file cannot be read.
     """
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
@@ -328,22 +336,22 @@ def digest(path: str) -> str:
 
 
 def cut(text: str, words: int) -> str:
-    """Return a text's first words, with the punctuation behind them.
+    """Return the first words of a text, with the punctuation after them.
 
     >>> cut("A dog, a cat. The end.", 4)
     'A dog, a cat.'
     """
-    found = _WORD.finditer(text)
+    words_found = _WORD.finditer(text)
     for _ in range(words):
-        next(found, None)
-    behind = next(found, None)
-    return text if behind is None else text[: behind.start()].rstrip()
+        next(words_found, None)
+    next_word = next(words_found, None)
+    return text if next_word is None else text[: next_word.start()].rstrip()
 
 
-def finished(text: str) -> str:
-    """Return a text up to the end of its last finished sentence; "" if none is.
+def finished_part(text: str) -> str:
+    """Return a text up to the end of its last finished sentence; "" without one.
 
-    >>> finished('It is "a dog." There is a c')
+    >>> finished_part('It is "a dog." There is a c')
     'It is "a dog."'
     """
     ends = [m.end() for m in _END.finditer(text)]
@@ -374,12 +382,12 @@ def _score(present: Collection[str], named: Sequence[str], caption: str) -> Coun
 
 
 def _by_cause(absent: Sequence[str], causes: Mapping[str, str]) -> Counts:
-    found = Counter(causes.get(name, "random") for name in absent)
-    return {f"absent {cause}": found[cause] for cause in CAUSES}
+    causes_found = Counter(causes.get(name, "random") for name in absent)
+    return {f"absent {cause}": causes_found[cause] for cause in CAUSES}
 
 
 def _by_visibility(named: Collection[str], visibility: Mapping[str, str]) -> Counts:
-    counts: Counts = {f"{what} {kind}": 0 for what in ("found", "present") for kind in VISIBILITIES}
+    counts: Counts = {f"{count} {kind}": 0 for count in ("found", "present") for kind in VISIBILITIES}
     for name, kind in visibility.items():
         if kind in VISIBILITIES:
             counts[f"present {kind}"] += 1
@@ -387,6 +395,6 @@ def _by_visibility(named: Collection[str], visibility: Mapping[str, str]) -> Cou
     return counts
 
 
-def _first(counted: Counter[str], most: int) -> list[str]:
-    """Return the most frequent names, ties by name."""
+def _most_frequent(counted: Counter[str], most: int) -> list[str]:
+    """Return the most frequent names; ties are ordered by name."""
     return sorted(counted, key=lambda name: (-counted[name], name))[:most]

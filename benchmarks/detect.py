@@ -1,16 +1,16 @@
-"""Detect: which figures of the model tell the objects it makes up from those that are there.
+"""Detect: which signals of the model separate hallucinated objects from supported ones.
 
 Paper    None of its own: measures of arXiv:2412.13949 (T-VHD: lower at hallucinated words) and arXiv:2508.10552 (MDI,
          AEI), and the usual ones of uncertainty.
 Items    One caption per picture, as CHAIR's.
 Prompt   CHAIR's.
-Rule     "mmhall": objects are found with our own vocabulary, as in CHAIR, behind a model's thoughts; one the annotation
-         lacks is hallucinated.
-Signals  Read off the unsteered model for the caption that a strategy wrote, where the object's word begins: at its
-         first token, for what follows is nearly determined by it ("token='mean'": the mean over its tokens). Which
-         way each points was fixed beforehand; a hallucinated object is expected to have
-           a late *position* in the caption (token index): the baseline all others must beat, for hallucination grows
-             with a caption's length, and what depends on the picture decays with it;
+Rule     "mmhall": objects are found with mmhall's own vocabulary, as in CHAIR, after a model's thoughts; an object
+         missing in the annotation is hallucinated.
+Signals  Measured on the unsteered model for the caption of a strategy, where the object's word begins: at its
+         first token, which nearly determines the next ones ("token='mean'": the mean over its tokens). The direction
+         of each signal was fixed beforehand; a hallucinated object is expected to have
+           a late *position* in the caption (token index): the baseline all others must beat, as hallucination grows
+             with the length of a caption, and the influence of the picture decays with it;
            a low *log-probability*, and a high *entropy* of the distribution the token was chosen from;
            a low *image gain* (log-probability minus that without the picture) and a low *image divergence*
              (Jensen-Shannon, between the distributions with and without it);
@@ -18,16 +18,16 @@ Signals  Read off the unsteered model for the caption that a strategy wrote, whe
            a high *MDI* and *AEI* of the text in the token's row, of early, middle and late layers
              (`mmhall.analysis`);
            a low *T-VHD*: the k largest head divergences of each layer, summed (all heads where there are fewer than k).
-         Where a model has no such figure (attention to the picture in layers of its own), the signal is left empty.
-Metrics  One table a signal. AUROC: how often, of one hallucinated and one supported mention, the former has the more
+         A signal that a model lacks (attention to the picture in separate layers) is left empty.
+Metrics  A table per signal. AUROC: how often, of one hallucinated and one supported mention, the former has the more
          suspect value; ties count half (numerator Mann-Whitney's U, denominator the pairs; 50 is chance). Minus
-         position: what it exceeds position's by, on the same draws. At equal position: among pairs in the same tenth of
+         position: its difference from position's, on the same draws. At equal position: pairs in the same tenth of
          positions only. Hallucinated: share of the mentions. Intervals by bootstrap over pictures.
-Cost     Beside writing: every caption that names an object is read twice more in its batch, with and without the
-         picture, in one pass each and none of it step by step; between them the head outputs of the caption's tokens
-         are held, layers x tokens x hidden size. Seconds per answer in a report do not contain it.
-Differs  No paper's set-up is repeated, so no figure compares with theirs. MDI and AEI are defined for whole answers;
-         here they are taken of a single row, where AEI says in other words what MDI says. Strategies write different
+Cost     Beside generation: captions that name an object are teacher-forced twice in their batch, with and without the
+         picture, in one pass each; between them the head outputs of the caption's tokens
+         are stored, layers x tokens x hidden size. Seconds per answer in a report do not include it.
+Differs  No paper's set-up is repeated, so figures do not compare with theirs. MDI and AEI are meant for whole answers;
+         here they are computed for one row, where both carry the same information. Strategies write different
          captions, so a strategy's AUROC is not tested against the baseline's.
 """
 
@@ -46,9 +46,9 @@ from mmhall.analysis import GROUPS, Scored, scored_answers
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.data.vocabulary import Mention, looked_for
+from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary
 from mmhall.benchmarks.evaluation import Cell, Evaluation
-from mmhall.benchmarks.rules.thoughts import blanked
+from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.errors import DataError
 from mmhall.images import open_image
 from mmhall.options import option
@@ -82,13 +82,13 @@ Values = list[float | None]
 
 @dataclass(frozen=True)
 class Detect(PictureBenchmark):
-    """Signals of hallucination, judged on the objects that captions name.
+    """Signals of hallucination, evaluated on the objects that captions name.
 
     Attributes:
-        rule: Which words name which object.
-        token: Where a word of several tokens is read: at the first, or on average.
-        k: Head divergences that T-VHD sums in each layer.
-        max_new_tokens: Most tokens a caption may have.
+        rule: Rule that finds objects in captions.
+        token: Where a word of several tokens is measured: at the first token, or on average.
+        k: Number of head divergences that T-VHD sums in each layer.
+        max_new_tokens: Limit of tokens of a caption.
     """
 
     name: ClassVar[str] = "detect"
@@ -106,48 +106,48 @@ class Detect(PictureBenchmark):
     max_new_tokens: int = option(128, low=1)
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
-        """Ask for one caption per picture that shows anything."""
+        """Ask for one caption of each picture with objects."""
         return Chair().items(pictures, seed)
 
     def count(self, item: Item, text: str) -> Counts:
-        """Count the objects a caption names, and those that are not there."""
+        """Count the objects a caption names, and the hallucinated ones."""
         marks = self.mark(item, text)
         return {"n": 1, "named": len(marks), "absent": sum(not right for *_, right in marks)}
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named."""
-        return [(m.start, m.end, m.name in item.truth["objects"]) for m in _found(item, text)]
+        return [(m.start, m.end, m.name in item.truth["objects"]) for m in _find_mentions(item, text)]
 
     def claims(self, item: Item, text: str) -> Mapping[str, bool]:
-        """Return the objects named, whatever the words, and whether each is there."""
-        return {m.name: m.name in item.truth["objects"] for m in _found(item, text)}
+        """Return the objects named, and whether each is in the picture."""
+        return {m.name: m.name in item.truth["objects"] for m in _find_mentions(item, text)}
 
     def measure(
-        self, lvlm: LVLM, asked: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
+        self, lvlm: LVLM, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
     ) -> list[dict[str, Any] | None]:
         """Return the signals of every object named: {"signals": names, "mentions": [{"name", ..., "values"}]}."""
-        named = [_found(item, answer.text) for (item, _), answer in zip(asked, answers, strict=True)]
-        kept: list[dict[str, Any]] = [{"signals": list(SIGNALS), "mentions": []} for _ in answers]
-        chosen = [number for number, found in enumerate(named) if found]
+        named = [_find_mentions(item, answer.text) for (item, _), answer in zip(questions, answers, strict=True)]
+        records: list[dict[str, Any]] = [{"signals": list(SIGNALS), "mentions": []} for _ in answers]
+        chosen = [number for number, mentioned in enumerate(named) if mentioned]
         if not chosen:
-            return list(kept)
+            return list(records)
         adapter, ids = lvlm.adapter, [answers[number].token_ids for number in chosen]
-        requests = [Request(i.prompt, (open_image(p),) if p else ()) for i, p in (asked[n] for n in chosen)]
+        requests = [Request(i.prompt, (open_image(p),) if p else ()) for i, p in (questions[n] for n in chosen)]
         scored = scored_answers(adapter, adapter.inputs(requests), ids, heads=True)
-        for number, found in zip(chosen, scored, strict=True):
+        for number, mentioned in zip(chosen, scored, strict=True):
             places = tokens_of(adapter.tokenizer, answers[number], named[number])
             for mention, wrote in zip(named[number], places, strict=True):
                 read = wrote if self.token == "mean" else wrote[:1]
-                kept[number]["mentions"].append(
-                    _entry(mention, wrote[0], [_values(found, self.k, token) for token in read])
+                records[number]["mentions"].append(
+                    _entry(mention, wrote[0], [_values(mentioned, self.k, token) for token in read])
                 )
-        return list(kept)
+        return list(records)
 
     def evaluate(self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
-        """Judge every signal on the mentions of the captions that all strategies have written.
+        """Evaluate every signal on the items that all strategies have answered.
 
         Raises:
-            DataError: An answer has no signals, or damaged ones.
+            DataError: An answer has no signals, or damaged signals.
         """
         general = super().evaluate(items, rows, strategies)  # costs and numbers; no item is of a group, so no cells
         answers = {(row.item, row.strategy): row for row in rows if row.error is None}
@@ -157,35 +157,35 @@ class Detect(PictureBenchmark):
         resampler = Resampler([item.cluster for item in scored])
         cells: list[Cell] = []
         for strategy in strategies:
-            cells += self._cells(strategy, Named.of(scored, [answers[i.id, strategy] for i in scored]), resampler)
+            cells += self._cells(strategy, Mentions.of(scored, [answers[i.id, strategy] for i in scored]), resampler)
         size = len(scored), len({item.cluster for item in scored})
         return replace(general, cells=tuple(cells), sizes=dict.fromkeys(self.groups, size))
 
-    def _cells(self, strategy: str, named: Named, resampler: Resampler) -> list[Cell]:
-        judges: dict[bytes, _Judge] = {}
-        made = []
+    def _cells(self, strategy: str, named: Mentions, resampler: Resampler) -> list[Cell]:
+        judges: dict[bytes, _SignalScorer] = {}
+        cells = []
         for column, (signal, sign) in enumerate(SIGNALS.items()):
-            there = np.isfinite(named.values[:, column])
-            same = there.tobytes()
-            if same not in judges:
-                judges[same] = _Judge(resampler, named, there)
-            estimates = judges[same](sign * named.values[there, column])
-            made += [
+            has_value = np.isfinite(named.values[:, column])
+            key = has_value.tobytes()
+            if key not in judges:
+                judges[key] = _SignalScorer(resampler, named, has_value)
+            estimates = judges[key](sign * named.values[has_value, column])
+            cells += [
                 Cell(self.name, signal, metric, strategy, estimate, None)
                 for metric, estimate in zip(self.metrics, estimates, strict=True)
             ]
-        return made
+        return cells
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """Every object that some captions name; M mentions.
+class Mentions:
+    """The objects named in captions; M mentions.
 
     Attributes:
-        captions: How many captions.
+        captions: Number of captions.
         items: 0-based caption of each mention, (M,).
-        absent: Whether it is hallucinated, (M,).
-        values: Its signals in the order of `SIGNALS`, (M, signals); NaN where there is none.
+        absent: Whether each mention is hallucinated, (M,).
+        values: Signals of each mention in the order of `SIGNALS`, (M, signals); NaN for a missing signal.
     """
 
     captions: int
@@ -194,55 +194,55 @@ class Named:
     values: Array
 
     def per_caption(self, chosen: Flags) -> Array:
-        """Count some of the mentions in each caption, (captions,)."""
+        """Count the chosen mentions in each caption, (captions,)."""
         return np.bincount(self.items[chosen], minlength=self.captions).astype(np.float64)
 
     @classmethod
-    def of(cls, items: Sequence[Item], rows: Sequence[Row]) -> Named:
-        """Collect what was kept with some answers.
+    def of(cls, items: Sequence[Item], rows: Sequence[Row]) -> Mentions:
+        """Collect the mentions stored with answers.
 
         Raises:
-            DataError: An answer has no signals, or damaged ones.
+            DataError: An answer has no signals, or damaged signals.
         """
-        told = [(n, name, values) for n, row in enumerate(rows) for name, values in _told(row)]
-        absent = [name not in items[n].truth["objects"] for n, name, _ in told]
+        mentions = [(n, name, values) for n, row in enumerate(rows) for name, values in _read_mentions(row)]
+        absent = [name not in items[n].truth["objects"] for n, name, _ in mentions]
         return cls(
             len(items),
-            np.array([n for n, _, _ in told], np.intp),
+            np.array([n for n, _, _ in mentions], np.intp),
             np.array(absent, bool),
-            np.array([values for *_, values in told], np.float64).reshape(len(told), len(SIGNALS)),
+            np.array([values for *_, values in mentions], np.float64).reshape(len(mentions), len(SIGNALS)),
         )
 
 
-class _Judge:
-    """Judges signals that the same mentions have."""
+class _SignalScorer:
+    """AUROC of signals that are known for the same mentions."""
 
-    def __init__(self, resampler: Resampler, named: Named, there: Flags) -> None:
-        items, absent, position = named.items[there], named.absent[there], named.values[there, 0]
+    def __init__(self, resampler: Resampler, named: Mentions, has_value: Flags) -> None:
+        items, absent, position = named.items[has_value], named.absent[has_value], named.values[has_value, 0]
         self._all = Separation(resampler, items, absent)
         self._close = Separation(resampler, items, absent, quantile_strata(position, STRATA))
         self._position = self._all.auroc(position)
-        self._share = resampler.estimate(named.per_caption(there & named.absent), named.per_caption(there))
+        self._share = resampler.estimate(named.per_caption(has_value & named.absent), named.per_caption(has_value))
 
     def __call__(self, suspect: Array) -> tuple[Estimate, ...]:
-        """Return what `Detect.metrics` names, of values that are high where a mention is suspect, (mentions,)."""
-        found = self._all.auroc(suspect)
-        return found.estimate(), found.minus(self._position), self._close.auroc(suspect).estimate(), self._share
+        """Return the estimates of `Detect.metrics` for values that are high for suspect mentions, (mentions,)."""
+        auroc = self._all.auroc(suspect)
+        return auroc.estimate(), auroc.minus(self._position), self._close.auroc(suspect).estimate(), self._share
 
 
-def _found(item: Item, text: str) -> list[Mention]:
-    """Find the objects that a caption names behind a model's thoughts, of those that the item's data knows."""
-    return looked_for(item.truth).mentions(blanked(text))
+def _find_mentions(item: Item, text: str) -> list[Mention]:
+    """Find the objects that a caption names after a model's thoughts, with the vocabulary of the item's data."""
+    return item_vocabulary(item.truth).mentions(blank_thoughts(text))
 
 
 def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[tuple[int, ...]]:
-    """Return which tokens wrote each mention of an answer, 0-based and in order.
+    """Return the 0-based tokens of each mention of an answer, in order.
 
     Args:
-        tokenizer: Decodes.
-        answer: Its text is the decoded one without the white space around it, behind a mark of thoughts if a run has
-            put one there.
-        named: Mentions in its text.
+        tokenizer: The model's tokenizer.
+        answer: Its text is the decoded text without surrounding white space, after an opening mark of thoughts if a run
+            has added one.
+        named: Mentions in the text of the answer.
     """
     text, spans = token_spans(tokenizer, answer.token_ids)
     written = text.lstrip()
@@ -256,13 +256,13 @@ def _values(scored: Scored, k: int, token: int) -> Values:
     sure, balance, heads = scored.uncertainty, scored.balance, scored.divergence
     parts = (sure.logprobs, sure.entropies, sure.image_gains, sure.image_divergences, sure.image_shares)
     groups = balance.of([token]).groups() if balance is not None else None
-    told: Values = [float(token), *(None if part is None else part[token] for part in parts)]
-    told += [groups[group][index] if groups else None for index in ("mdi", "aei_text") for group in GROUPS]
-    return [*told, None if heads is None else float(heads.per_token(min(k, heads.values.shape[2]))[token])]
+    signals: Values = [float(token), *(None if part is None else part[token] for part in parts)]
+    signals += [groups[group][index] if groups else None for index in ("mdi", "aei_text") for group in GROUPS]
+    return [*signals, None if heads is None else float(heads.per_token(min(k, heads.values.shape[2]))[token])]
 
 
 def _entry(mention: Mention, token: int, values: Sequence[Values]) -> dict[str, Any]:
-    """Write a mention as it is kept: where it stands, and each signal's mean over the tokens that count."""
+    """Return the record of a mention: its place, and the mean of each signal over the measured tokens."""
     means = [math.nan if None in column else float(np.mean(column)) for column in zip(*values, strict=True)]
     return {
         "name": mention.name,
@@ -273,20 +273,20 @@ def _entry(mention: Mention, token: int, values: Sequence[Values]) -> dict[str, 
     }
 
 
-def _told(row: Row) -> list[tuple[str, list[float]]]:
-    """Read the mentions kept with an answer: names and signals."""
+def _read_mentions(row: Row) -> list[tuple[str, list[float]]]:
+    """Return the mentions stored with an answer: names and signals."""
     try:
         if row.extra is None or row.extra["signals"] != list(SIGNALS):
             raise ValueError("other signals" if row.extra else "none")
-        told = [
+        mentions = [
             (str(entry["name"]), [math.nan if value is None else float(value) for value in entry["values"]])
             for entry in row.extra["mentions"]
         ]
-        if any(len(values) != len(SIGNALS) for _, values in told):
+        if any(len(values) != len(SIGNALS) for _, values in mentions):
             raise ValueError("too few or too many values")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"detect: the answer of {row.strategy} to item {row.item} has no signals that can be read ({error}); they "
             "are measured while a run answers, so run `mmhall bench detect` into a new folder"
         ) from error
-    return told
+    return mentions

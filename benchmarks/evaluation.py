@@ -1,16 +1,16 @@
-"""Turn stored answers into estimates: every metric of every group and strategy, against the baseline."""
+"""Evaluation of stored answers: every metric of every group and strategy, compared with the baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import mean, median
 
 import numpy as np
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric
-from mmhall.benchmarks.rules.thoughts import silent
-from mmhall.results.statistics import Array, Difference, Estimate, Resampler, holm, mcnemar, turned
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric, OfficialFigures
+from mmhall.benchmarks.rules.thoughts import is_thoughts_only
+from mmhall.results.statistics import Array, Difference, Estimate, Resampler, count_turns, holm, mcnemar
 from mmhall.results.store import Row
 
 
@@ -19,12 +19,12 @@ class Cell:
     """One metric of one strategy in one group.
 
     Attributes:
-        benchmark: Benchmark name.
-        group: Group name.
-        metric: What was measured.
+        benchmark: Name of the benchmark.
+        group: Name of the group.
+        metric: The metric.
         strategy: The strategy.
         estimate: Value and interval.
-        difference: Against the baseline on the same items; None for the baseline itself.
+        difference: Difference from the baseline on the same items; None for the baseline.
     """
 
     benchmark: str
@@ -37,14 +37,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a strategy's answers cost.
+    """The cost of a strategy's answers.
 
     Attributes:
-        benchmark: Benchmark name.
+        benchmark: Name of the benchmark.
         strategy: The strategy.
-        seconds: Per answer, mean.
-        tokens: Per answer, mean.
-        ratio: Seconds over the baseline's, median over batches both have; None for the baseline, or if there are none.
+        seconds: Mean seconds per answer.
+        tokens: Mean tokens per answer.
+        ratio: Seconds over the baseline's, median over common batches; None for the baseline or without such batches.
         low: Smallest batch ratio.
         high: Largest batch ratio.
     """
@@ -63,9 +63,9 @@ class Reason:
     """Why some items could not be answered.
 
     Attributes:
-        text: As the items' errors say it.
-        count: How many say so.
-        first: Id of the first of them.
+        text: Error message of the items.
+        count: Number of items with this message.
+        first: Id of the first of these items.
     """
 
     text: str
@@ -75,18 +75,19 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the answers of one benchmark show.
+    """The evaluation of one benchmark.
 
     Attributes:
-        cells: Every metric.
-        costs: Every strategy's cost.
-        expected: Items there are.
-        scored: Items every strategy has answered; only these count.
-        sizes: Group to its (items, clusters) that count.
-        truncated: Strategy to answers cut off by the length limit.
-        silent: Strategy to answers that are thoughts alone, so that no rule can read them.
+        cells: Estimates of every metric.
+        costs: Cost of every strategy.
+        expected: Number of items.
+        scored: Number of items that every strategy has answered; only these count.
+        sizes: Group to its number of (items, clusters) that count.
+        truncated: Strategy to the number of answers cut off by the length limit.
+        thoughts_only: Strategy to the number of answers that hold thoughts only, which no rule can read.
         reasons: Strategy to why items could not be answered, the most frequent reason first.
-        remarks: What a reader should know of how answers were read.
+        remarks: Notes for the report on how answers were read.
+        official: Figures of the authors' script, see `Benchmark.official_figures`.
     """
 
     cells: tuple[Cell, ...]
@@ -95,21 +96,22 @@ class Evaluation:
     scored: int
     sizes: Mapping[str, tuple[int, int]]
     truncated: Mapping[str, int]
-    silent: Mapping[str, int]
+    thoughts_only: Mapping[str, int]
     reasons: Mapping[str, tuple[Reason, ...]]
     remarks: tuple[str, ...] = ()
+    official: OfficialFigures = field(default_factory=dict)
 
     @property
     def failed(self) -> dict[str, int]:
         """Strategy to the number of items that could not be answered."""
-        return {strategy: sum(reason.count for reason in found) for strategy, found in self.reasons.items()}
+        return {strategy: sum(reason.count for reason in reasons) for strategy, reasons in self.reasons.items()}
 
 
 def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
     """Evaluate answers; the first strategy is the baseline.
 
     Args:
-        benchmark: Reads and scores.
+        benchmark: The benchmark.
         items: The run's items.
         rows: Stored answers, in any order.
         strategies: As written for the run.
@@ -125,29 +127,30 @@ def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], s
         sizes[group] = len(members), len({item.cluster for item in members})
         cells += _cells(benchmark, group, members, answers, strategies)
     chosen = {item.id for item in scored}
-    kept = [row for row in answers.values() if row.item in chosen]
+    counted = [row for row in answers.values() if row.item in chosen]
     return Evaluation(
         tuple(cells),
-        tuple(_cost(benchmark.name, s, strategies[0], kept) for s in strategies if scored),
+        tuple(_cost(benchmark.name, s, strategies[0], counted) for s in strategies if scored),
         len(items),
         len(scored),
         sizes,
-        {s: sum(r.stopped_by == "length" for r in kept if r.strategy == s) for s in strategies},
-        {s: sum(silent(r.text) for r in kept if r.strategy == s) for s in strategies},
+        {s: sum(r.stopped_by == "length" for r in counted if r.strategy == s) for s in strategies},
+        {s: sum(is_thoughts_only(r.text) for r in counted if r.strategy == s) for s in strategies},
         {s: _reasons(items, [row for row in rows if row.strategy == s]) for s in strategies},
-        benchmark.noticed(scored, kept),
+        benchmark.reading_remarks(scored, counted),
+        benchmark.official_figures(scored, counted),
     )
 
 
 def _reasons(items: Sequence[Item], rows: Sequence[Row]) -> tuple[Reason, ...]:
-    """Count what the failures of one strategy say."""
+    """Count the error messages of one strategy."""
     errors = {row.item: row.error for row in rows if row.error is not None}
     failed: dict[str, list[str]] = {}
     for item in items:
         if item.id in errors:
             failed.setdefault(errors[item.id], []).append(item.id)
-    found = [Reason(text, len(ids), ids[0]) for text, ids in failed.items()]
-    return tuple(sorted(found, key=lambda reason: -reason.count))
+    reasons = [Reason(text, len(ids), ids[0]) for text, ids in failed.items()]
+    return tuple(sorted(reasons, key=lambda reason: -reason.count))
 
 
 def _cells(
@@ -157,28 +160,28 @@ def _cells(
     answers: Mapping[tuple[str, str], Row],
     strategies: Sequence[str],
 ) -> list[Cell]:
-    """Estimate every metric of a group for every strategy; the draws of its pictures are not kept."""
+    """Estimate every metric of a group for every strategy; the group has its own bootstrap draws."""
     base, pairwise = strategies[0], group in benchmark.pairwise
-    given = {s: [answers[item.id, s] for item in members] for s in strategies}
-    alone = {s: benchmark.counts(members, given[s]) for s in ([base] if pairwise else strategies)}
+    rows = {s: [answers[item.id, s] for item in members] for s in strategies}
+    alone = {s: benchmark.counts(members, rows[s]) for s in ([base] if pairwise else strategies)}
     counts = {
-        s: (benchmark.paired(members, given[s], given[base]) if pairwise and s != base else (alone[s], alone[base]))
+        s: (benchmark.paired(members, rows[s], rows[base]) if pairwise and s != base else (alone[s], alone[base]))
         for s in strategies
     }
     resampler = Resampler([item.cluster for item in members])
     return [
         cell
         for metric in benchmark.metrics
-        for cell in _corrected([_cell(benchmark, group, metric, s, base, counts, resampler) for s in strategies])
+        for cell in _correct_p_values([_cell(benchmark, group, metric, s, base, counts, resampler) for s in strategies])
     ]
 
 
-def _corrected(cells: Sequence[Cell]) -> list[Cell]:
+def _correct_p_values(cells: Sequence[Cell]) -> list[Cell]:
     """Correct the p-values of one metric for the number of strategies compared."""
     compared = [cell.difference for cell in cells if cell.difference is not None]
-    found = iter(holm([difference.p for difference in compared]))
+    corrected = iter(holm([difference.p for difference in compared]))
     return [
-        cell if cell.difference is None else replace(cell, difference=replace(cell.difference, holm=next(found)))
+        cell if cell.difference is None else replace(cell, difference=replace(cell.difference, holm=next(corrected)))
         for cell in cells
     ]
 
@@ -192,42 +195,44 @@ def _cell(
     counts: Mapping[str, tuple[Sequence[Counts], Sequence[Counts]]],
     resampler: Resampler,
 ) -> Cell:
-    own, base = counts[strategy]
+    counted, base_counted = counts[strategy]
     if metric.of is not None:
-        summed, theirs = ([series(each, {name: 1}) for name in metric.sums] for each in (own, base))
-        against = None if strategy == baseline else resampler.difference_of(metric.of, summed, theirs)
-        return Cell(benchmark.name, group, metric, strategy, resampler.estimate_of(metric.of, summed), against)
-    over, under = series(own, metric.over), series(own, metric.under)
+        sums, base_sums = ([series(each, {name: 1}) for name in metric.sums] for each in (counted, base_counted))
+        compared = None if strategy == baseline else resampler.difference_of(metric.of, sums, base_sums)
+        return Cell(benchmark.name, group, metric, strategy, resampler.estimate_of(metric.of, sums), compared)
+    over, under = series(counted, metric.over), series(counted, metric.under)
     difference = None
     if strategy != baseline:
-        difference = resampler.difference(over, under, series(base, metric.over), series(base, metric.under))
+        difference = resampler.difference(
+            over, under, series(base_counted, metric.over), series(base_counted, metric.under)
+        )
         if difference is not None and metric.flag is not None:
-            flags = [np.array([c[metric.flag] for c in each], bool) for each in (base, own)]
-            difference = replace(difference, exact=mcnemar(*flags), turned=turned(*flags))
+            flags = [np.array([c[metric.flag] for c in each], bool) for each in (base_counted, counted)]
+            difference = replace(difference, exact=mcnemar(*flags), turned=count_turns(*flags))
             if resampler.one_each and difference.exact is not None:
                 difference = replace(difference, p=difference.exact, test="exact McNemar")
     return Cell(benchmark.name, group, metric, strategy, resampler.estimate(over, under), difference)
 
 
 def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
-    """Weigh each item's counts, in order."""
+    """Return the weighted sum of counts of each item, in order, (items,)."""
     return np.array([sum(weight * c[name] for name, weight in weights.items()) for c in counts], np.float64)
 
 
 def _cost(benchmark: str, strategy: str, baseline: str, rows: Sequence[Row]) -> Cost:
-    own = [row for row in rows if row.strategy == strategy]
-    seconds, tokens = mean(row.seconds for row in own), mean(row.new_tokens for row in own)
+    own_rows = [row for row in rows if row.strategy == strategy]
+    seconds, tokens = mean(row.seconds for row in own_rows), mean(row.new_tokens for row in own_rows)
     if strategy == baseline:
         return Cost(benchmark, strategy, seconds, tokens, None, None, None)
-    ours, theirs = _by_batch(own), _by_batch([row for row in rows if row.strategy == baseline])
-    ratios = [ours[batch] / theirs[batch] for batch in ours if batch in theirs]
+    seconds_by_batch, base_by_batch = _by_batch(own_rows), _by_batch([row for row in rows if row.strategy == baseline])
+    ratios = [seconds_by_batch[batch] / base_by_batch[batch] for batch in seconds_by_batch if batch in base_by_batch]
     if not ratios:
         return Cost(benchmark, strategy, seconds, tokens, None, None, None)
     return Cost(benchmark, strategy, seconds, tokens, median(ratios), min(ratios), max(ratios))
 
 
 def _by_batch(rows: Sequence[Row]) -> dict[int, float]:
-    """Return each batch's mean seconds per answer."""
+    """Return the mean seconds per answer of each batch."""
     batches: dict[int, list[float]] = {}
     for row in rows:
         batches.setdefault(row.batch, []).append(row.seconds)

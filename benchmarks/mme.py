@@ -1,19 +1,19 @@
-"""MME: two yes/no questions about each picture, one to be answered yes and one no.
+"""MME: two yes/no questions about each picture, one with the label yes and one with no.
 
 Paper    Fu et al., arXiv:2306.13394.
 Items    The authors' folders, one a category, with pictures and text files beside them (or pictures in
          `images`, text files in `questions_answers_YN`): two lines each, question, tab, Yes or No. Or a
          manifest: JSON Lines with question_id, image, question, answer, category. `subset`: the
          "hallucination" categories existence, count, position and color, or "all".
-Prompt   "official": the question as it is; it ends in "Please answer yes or no.". "llava" (lmms-eval's):
+Prompt   "official": the unchanged question; it ends in "Please answer yes or no.". "llava" (lmms-eval's):
          without these words, then "Answer the question using a single word or phrase." on a new line.
-Rule     "official", the authors': the answer is yes or no, or its first four characters hold yes, or else no
-         ("not", "north"). "lmms-eval" ignores space around it, dots, and takes a lone y or n. Both read what stands
-         behind a model's thoughts (`thoughts`).
+Rule     "official", the authors': the answer is yes or no, or its first four characters contain yes, or else no
+         ("not", "north"). "lmms-eval" ignores surrounding space and dots, and accepts a lone y or n. Both read the
+         answer after a model's thoughts (`thoughts`).
 Metrics  acc, the share of questions answered rightly; acc+, the share of pictures with both; score, the sum over
-         categories of acc + acc+ (200 % for each). A remark gives the authors' table (`official_scores`).
+         categories of acc + acc+ (200 % for each). Reports show the authors' table, too.
 Differs  An answer that is neither is wrong, as in the original. With an answer missing, a picture counts in
-         acc only. One answer is 1.7 points of acc of a category of 30 pictures, and up to 3.3 of acc+.
+         acc only. One answer is 1.7 points of acc in a category of 30 pictures, and up to 3.3 of acc+.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
-from mmhall.benchmarks.data.reading import Record, find_pictures, only_once, read_records, read_text
-from mmhall.benchmarks.rules.thoughts import spoken
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, OfficialFigures, Source, by_strategy
+from mmhall.benchmarks.data.reading import Record, check_unique, find_pictures, read_records, read_text
+from mmhall.benchmarks.rules.thoughts import remove_thoughts
 from mmhall.benchmarks.rules.yesno import Label
 from mmhall.errors import DataError
 from mmhall.options import option
@@ -42,7 +42,7 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 
 
 def parse_official(answer: str) -> Label | None:
-    """Read an answer as the authors' script does.
+    """Parse an answer as the authors' script does.
 
     >>> parse_official("NO"), parse_official("It's not"), parse_official("northern"), parse_official("  yes")
     ('no', None, 'no', None)
@@ -53,7 +53,7 @@ def parse_official(answer: str) -> Label | None:
 
 
 def parse_lmms_eval(answer: str) -> Label | None:
-    """Read an answer as lmms-eval does.
+    """Parse an answer as lmms-eval does.
 
     >>> parse_lmms_eval("  Yes."), parse_lmms_eval("N"), parse_lmms_eval("maybe")
     ('yes', 'no', None)
@@ -67,7 +67,7 @@ RULES: dict[str, Callable[[str], Label | None]] = {"official": parse_official, "
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question: its id, file name of its picture, category, text, label; and where it stands."""
+    """One question: its id, file name of its picture, category, text and label; `where` is its file and line."""
 
     id: str
     image: str
@@ -82,14 +82,15 @@ class Mme(Benchmark):
     """Two questions about each picture.
 
     Attributes:
-        rule: How answers are read.
-        max_new_tokens: Most tokens an answer may have.
-        subset: Which categories are asked.
-        prompt: How a question is put.
+        rule: Rule that reads answers.
+        max_new_tokens: Limit of tokens of an answer.
+        subset: Categories that are asked.
+        prompt: Wording of a question.
     """
 
     name: ClassVar[str] = "mme"
     groups: ClassVar[tuple[str, ...]] = (*TOTALS, *PERCEPTION, *COGNITION)
+    official: ClassVar[str] = "acc + acc+ in percent"
     reads: ClassVar[str] = "MME's folder of categories, or a manifest in JSON Lines (question_id, image, question, ...)"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("score", {"points": 1}, {"pictures": 1}, "higher"),
@@ -105,19 +106,19 @@ class Mme(Benchmark):
 
     def material(self, source: Source) -> Material:
         """Read the questions."""
-        given = source.given(self.name, self.reads)
-        asked = list(_of_folders(given, source.images or given) if given.is_dir() else _of_manifest(given))
-        asked = [q for q in asked if self.subset == "all" or q.category in HALLUCINATION]
-        if not asked:
-            raise DataError(f"{given}: holds no questions of MME's categories; expected {self.reads}")
-        only_once(((q.where, f"{q.category}, {q.image}: {q.text}") for q in asked), "question")
-        _two_each(asked)
-        used = list(dict.fromkeys((q.category, q.image) for q in asked))[: source.limit]
+        data = source.data_path(self.name, self.reads)
+        questions = list(_read_folders(data, source.images or data) if data.is_dir() else _read_manifest(data))
+        questions = [q for q in questions if self.subset == "all" or q.category in HALLUCINATION]
+        if not questions:
+            raise DataError(f"{data}: holds no questions of MME's categories; expected {self.reads}")
+        check_unique(((q.where, f"{q.category}, {q.image}: {q.text}") for q in questions), "question")
+        _check_two_questions(questions)
+        used = list(dict.fromkeys((q.category, q.image) for q in questions))[: source.limit]
         order = {key: place for place, key in enumerate(used)}
-        kept = [q for q in asked if (q.category, q.image) in order]
-        pictures = find_pictures((q.image for q in kept), (source.folder or given,), source.pictures)
-        kept.sort(key=lambda q: order[q.category, q.image])
-        return Material(tuple(self._item(q) for q in kept), pictures)
+        chosen = [q for q in questions if (q.category, q.image) in order]
+        pictures = find_pictures((q.image for q in chosen), (source.folder or data,), source.pictures)
+        chosen.sort(key=lambda q: order[q.category, q.image])
+        return Material(tuple(self._item(q) for q in chosen), pictures)
 
     def _item(self, question: Question) -> Item:
         text = question.text
@@ -128,19 +129,19 @@ class Mme(Benchmark):
         return Item(question.id, question.image, text, groups, truth)
 
     def count(self, item: Item, text: str) -> Counts:
-        """Count one answer for itself."""
-        said = RULES[self.rule](spoken(text))
-        right = int(said == item.truth["label"])
-        return {"n": 1, "right": right, "unparsed": int(said is None), "both": 0, "pictures": 0, "points": 0}
+        """Count one answer alone."""
+        answer = RULES[self.rule](remove_thoughts(text))
+        right = int(answer == item.truth["label"])
+        return {"n": 1, "right": right, "unparsed": int(answer is None), "both": 0, "pictures": 0, "points": 0}
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
-        """Count answers, and pictures in their first question.
+        """Count answers; pictures are counted in their first question.
 
-        Points of a picture: acc + acc+ of it alone, times pictures over pictures of its category, so that their
+        Points of a picture: its own acc + acc+, times all pictures over pictures of its category, so that the
         mean over pictures is the sum over categories.
         """
         counts = [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
-        whole = _whole(items, counts)
+        whole = _complete_pairs(items, counts)
         sizes = Counter(category for category, _ in whole)
         for (category, _), (first, second) in whole.items():
             right = first["right"] + second["right"]
@@ -148,28 +149,25 @@ class Mme(Benchmark):
             first["points"] = (right / 2 + right // 2) * len(whole) / sizes[category]
         return counts
 
-    def noticed(self, items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:
-        """Say what the authors' script prints of each strategy's answers, where they are read by its rule."""
-        if self.rule != "official":
-            return ()
-        said = []
-        for strategy, answers in by_strategy(rows).items():
-            own = {row.item: row.text for row in answers}
-            members = [item for item in items if item.id in own]
-            whole = _whole(members, [self.count(item, own[item.id]) for item in members])
-            right = ((category, bool(a["right"]), bool(b["right"])) for (category, _), (a, b) in whole.items())
-            scores = official_scores(right)
-            listed = ", ".join(f"{name} {scores[name]:.1f}" for name in self.groups if name in scores)
-            said += [f"the authors' scores of {strategy}, acc + acc+ in percent: {listed}."] if listed else []
-        return tuple(said)
+    def official_figures(self, items: Sequence[Item], rows: Sequence[Row]) -> OfficialFigures:
+        """Return the scores of the authors' script by category, if answers are parsed by its rule."""
+        figures: dict[str, dict[str, tuple[float, ...]]] = {}
+        for strategy, answers in by_strategy(rows).items() if self.rule == "official" else ():
+            texts = {row.item: row.text for row in answers}
+            members = [item for item in items if item.id in texts]
+            pairs = _complete_pairs(members, [self.count(item, texts[item.id]) for item in members])
+            scores = official_scores((c, bool(a["right"]), bool(b["right"])) for (c, _), (a, b) in pairs.items())
+            if scores:
+                figures[strategy] = {name: (scores[name],) for name in self.groups if name in scores}
+        return figures
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
-        return [(0, len(text), RULES[self.rule](spoken(text)) == item.truth["label"])]
+        return [(0, len(text), RULES[self.rule](remove_thoughts(text)) == item.truth["label"])]
 
 
-def _whole(items: Sequence[Item], counts: Sequence[Counts]) -> dict[tuple[str, str | None], list[Counts]]:
-    """Return the counts of both questions about a picture, by category and picture; not of one without the other."""
+def _complete_pairs(items: Sequence[Item], counts: Sequence[Counts]) -> dict[tuple[str, str | None], list[Counts]]:
+    """Return the counts of both questions by category and picture; pictures with one answered question are left out."""
     pairs: dict[tuple[str, str | None], list[Counts]] = {}
     for item, count in zip(items, counts, strict=True):
         pairs.setdefault((item.truth["category"], item.picture), []).append(count)
@@ -177,10 +175,10 @@ def _whole(items: Sequence[Item], counts: Sequence[Counts]) -> dict[tuple[str, s
 
 
 def official_scores(pictures: Iterable[tuple[str, bool, bool]]) -> dict[str, float]:
-    """Compute the authors' table: acc + acc+ in percent by category, and the totals of those complete.
+    """Compute the authors' table: acc + acc+ in percent by category, and the totals of complete groups.
 
     Args:
-        pictures: Category, and whether the first and the second question are answered rightly.
+        pictures: Category of each picture, and whether its first and its second answer are right.
 
     >>> official_scores([("count", True, True), ("count", True, False)])
     {'count': 125.0}
@@ -196,17 +194,17 @@ def official_scores(pictures: Iterable[tuple[str, bool, bool]]) -> dict[str, flo
     return scores | totals
 
 
-def _two_each(asked: Sequence[Question]) -> None:
-    """Refuse a picture without exactly two questions."""
-    numbers = Counter((q.category, q.image) for q in asked)
-    for q in asked:
+def _check_two_questions(questions: Sequence[Question]) -> None:
+    """Check that each picture has exactly two questions."""
+    numbers = Counter((q.category, q.image) for q in questions)
+    for q in questions:
         number = numbers[q.category, q.image]
         if number != 2:
             raise DataError(f"{q.where}: {q.image} has {number} questions in {q.category}; each picture of MME has 2")
 
 
-def _of_manifest(path: Path) -> Iterable[Question]:
-    """Read a manifest."""
+def _read_manifest(path: Path) -> Iterable[Question]:
+    """Yield the questions of a manifest."""
     numbers: Counter[str] = Counter()
     for record in read_records(path, Mme.reads):
         category = record.choice("category", (*PERCEPTION, *COGNITION))
@@ -217,8 +215,8 @@ def _of_manifest(path: Path) -> Iterable[Question]:
         yield Question(f"{name}/{numbers[name]}", image, category, record.text("question"), label, record.where)
 
 
-def _of_folders(root: Path, images: Path) -> Iterable[Question]:
-    """Read the authors' folders."""
+def _read_folders(root: Path, images: Path) -> Iterable[Question]:
+    """Yield the questions of the authors' folders."""
     for category in (*PERCEPTION, *COGNITION):
         for texts, shown in ((category, category), (f"{category}/questions_answers_YN", f"{category}/images")):
             files = sorted((root / texts).glob("*.txt"))
@@ -226,7 +224,7 @@ def _of_folders(root: Path, images: Path) -> Iterable[Question]:
             for file in files:
                 if file.stem not in pictures:
                     raise DataError(f"{file}: has no picture {file.stem} in {images / shown}; check --images")
-                yield from _of_text(file, category, f"{shown}/{pictures[file.stem]}")
+                yield from _read_questions(file, category, f"{shown}/{pictures[file.stem]}")
 
 
 def _by_stem(folder: Path) -> Mapping[str, str]:
@@ -234,8 +232,8 @@ def _by_stem(folder: Path) -> Mapping[str, str]:
     return {file.stem: file.name for file in files if file.suffix.lower() in _PICTURES}
 
 
-def _of_text(file: Path, category: str, image: str) -> Iterable[Question]:
-    """Read the questions of one picture."""
+def _read_questions(file: Path, category: str, image: str) -> Iterable[Question]:
+    """Yield the questions of one picture's text file."""
     lines = [line for line in read_text(file, "lines of question, tab, Yes or No").splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):
         text, _, answer = line.rpartition("\t")

@@ -2,17 +2,17 @@
 
 Paper    Sun et al., arXiv:2309.14525; Shengcao1006/MMHal-Bench.
 Items    The response template of the data set (a list of question, gt_answer, image_content, ...): question i
-         is of type i mod 8, so that order counts. Pictures by the file name in image_src, or by image_id.
+         is of type i mod 8, so the order matters. Pictures by the file name in image_src, or by image_id.
 Prompt   The question.
-Rule     "official": a judge's reply rates k where "rating: k" is in it for exactly one k of 0 to 6, else 0.
-         "strict": such a reply rates nothing, and is counted as unparsed. The judge is shown an answer without the
+Rule     "official": a judge's reply is rated k if it contains "rating: k" for exactly one k of 0 to 6, else 0.
+         "strict": a reply without one rating has none, and counts as unparsed. The judge gets the answer without the
          thoughts of a reasoning model (`thoughts`).
 Metrics  score, the mean rating (0 to 6); hallucination, the share of ratings below 3; unparsed replies; judged,
          the share of answers that count. By type, too.
-Judge    Nothing is judged unless asked for: `mmhall judge`. The authors' prompt is part of their repository:
+Judge    Answers are only judged by `mmhall judge`. The authors' prompt is part of their repository:
          give the file with --template. With 96 items the standard error of the mean is about 0.2, and
-         judges drift: compare nothing that another judge has rated.
-Differs  An answer that is not judged counts nowhere.
+         judges change over time: do not compare ratings of different judges.
+Differs  An answer without judgement does not count.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.reading import Record, find_pictures, read_records
-from mmhall.benchmarks.rules.judged import Judged, judgement
-from mmhall.benchmarks.rules.thoughts import spoken
+from mmhall.benchmarks.rules.judged import Judged, judge_reply
+from mmhall.benchmarks.rules.thoughts import remove_thoughts
 from mmhall.errors import DataError
 from mmhall.options import option
 from mmhall.results.store import Row
@@ -37,22 +37,22 @@ FILES = ("response_template.json", "test_data.json")
 
 
 def parse_rating(reply: str) -> int | None:
-    """Read a judge's rating; None unless there is exactly one.
+    """Parse the rating in a judge's reply; None unless there is exactly one.
 
     >>> parse_rating("Fine. Rating: 4"), parse_rating("rating: 2 or rating: 3"), parse_rating("Rating: 7")
     (4, None, None)
     """
-    found = [k for k in range(7) if f"rating: {k}" in reply.lower()]
-    return found[0] if len(found) == 1 else None
+    ratings = [k for k in range(7) if f"rating: {k}" in reply.lower()]
+    return ratings[0] if len(ratings) == 1 else None
 
 
 @dataclass(frozen=True)
 class MmHal(Judged):
-    """Open questions, answers rated by a judge.
+    """Open questions whose answers a judge rates.
 
     Attributes:
-        rule: What a reply without one rating counts.
-        max_new_tokens: Most tokens an answer may have.
+        rule: How a reply without exactly one rating counts.
+        max_new_tokens: Limit of tokens of an answer.
     """
 
     name: ClassVar[str] = "mmhal"
@@ -70,13 +70,13 @@ class MmHal(Judged):
 
     @property
     def wants_judge(self) -> bool:
-        """Whether answers are scored by a judge: always."""
+        """Whether a judge scores the answers: always."""
         return True
 
     def material(self, source: Source) -> Material:
         """Read the questions, in order."""
-        given = source.given(self.name, self.reads)
-        path = next((given / f for f in FILES if (given / f).is_file()), given / FILES[0]) if given.is_dir() else given
+        data = source.data_path(self.name, self.reads)
+        path = next((data / f for f in FILES if (data / f).is_file()), data / FILES[0]) if data.is_dir() else data
         folder = source.folder or path.parent
         folders = (folder, folder / "images", folder / "test_data", folder / "test_data" / "images")
         records = read_records(path, self.reads)[: source.limit]
@@ -86,10 +86,10 @@ class MmHal(Judged):
 
     def _item(self, number: int, record: Record, picture: str) -> Item:
         kind = TYPES[number % len(TYPES)]
-        told = record.text("question_type") if "question_type" in record.fields else kind
-        if told != kind:
+        listed = record.text("question_type") if "question_type" in record.fields else kind
+        if listed != kind:
             raise DataError(
-                f"{record.where}: is of type {told!r}, where type {kind!r} is due; MMHal-Bench's order must be kept"
+                f"{record.where}: is of type {listed!r}, expected type {kind!r} here; MMHal-Bench's order must be kept"
             )
         question = record.text("question")
         truth = {
@@ -100,20 +100,23 @@ class MmHal(Judged):
         }
         return Item(f"{number}", picture, question, ("overall", kind), truth, cluster=f"{number}")
 
-    def asks(self, item: Item, text: str) -> Mapping[str, str]:
-        """Return what the judge is shown, in the order of the authors' template."""
-        return {**{name: item.truth[name] for name in ("contents", "question", "reference")}, "answer": spoken(text)}
+    def judge_fields(self, item: Item, text: str) -> Mapping[str, str]:
+        """Return the fields for the judge's prompt, in the order of the authors' template."""
+        return {
+            **{name: item.truth[name] for name in ("contents", "question", "reference")},
+            "answer": remove_thoughts(text),
+        }
 
     def count(self, item: Item, text: str) -> Counts:
-        """Count an answer nobody has judged."""
+        """Count an answer without judgement."""
         return self.rate(None)
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
-        """Count answers as they are judged."""
-        return [self.rate(judgement(row)) for row in rows]
+        """Count answers by their judgements."""
+        return [self.rate(judge_reply(row)) for row in rows]
 
     def rate(self, reply: str | None) -> Counts:
-        """Count a judge's reply; None: there is none."""
+        """Count a judge's reply; None: there is no reply."""
         if reply is None:
             return {"n": 1, "judged": 0, "rated": 0, "rating": 0, "hallucinated": 0, "unparsed": 0}
         read = parse_rating(reply)

@@ -7,20 +7,20 @@ Items    Of pictures with known objects: for each with at least three, a yes que
          appears together with the object just asked for). Frequencies are counted on the pictures used.
          Or those of question files (COCO, A-OKVQA, GQA), one or a folder with three, or of POPEv2's
          annotations.json (setting *v2*): `pope_files`.
-Prompt   The question, then what a profile puts behind it. "llava" and "lmms-eval": "Answer the question
+Prompt   The question, then the suffix of a profile. "llava" and "lmms-eval": "Answer the question
          using a single word or phrase." on a new line; "vcd": " Please answer this question with one
          word."; "clearsight": " Please just answer yes or no."; "opera" and "vlmevalkit": nothing. The
          authors let answers have 128 tokens (llava), 1024 (vcd, clearsight) or 10 (opera). `sample` draws
          at temperature 1, as the "regular" rows of vcd's tables do: 2 to 6 points below greedy.
-Rule     "strict" (ours), "official", "opera", "vcd", "lmms-eval", "vlmevalkit": see `yesno`.
-Metrics  accuracy, F1, precision, recall (positive class "yes"), yes ratio of the answers, unparsed; apart
-         from these false yes, d' and c (`yes_bias`), and recall by how well an object shows, where known.
-         A row for each setting; `pooled` adds one of all questions, asked in two settings counted twice.
+Rule     "strict" (mmhall's), "official", "opera", "vcd", "lmms-eval", "vlmevalkit": see `yesno`.
+Metrics  accuracy, F1, precision, recall (positive class "yes"), yes ratio of the answers, unparsed; in tables
+         of their own false yes, d' and c (`yes_bias`), and recall by visibility of the object, where known.
+         A row for each setting; `pooled` adds a row of all questions; one asked in two settings counts twice.
          The mean of three settings that papers print is none of these: pooled F1 is not the mean of F1s.
 Differs  Seeded; pictures and categories are sorted first. The three settings share their yes
-         questions, as in the paper; a question asked in several settings is answered once. Labels are
-         as they come, wrong ones included. "an" is put right in question files ("imange") unless
-         text="legacy_typo". wording="proper" asks for a unicycle and for any skis.
+         questions, as in the paper; a question of several settings is asked once. Labels are
+         unchanged, wrong ones included. The typo "imange" of question files is corrected unless
+         text="legacy_typo". wording="proper" writes "a unicycle" and "any skis".
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.data.pope_files import SECOND, find_pictures, is_questions, read_questions
+from mmhall.benchmarks.data.pope_files import POPE_V2, find_pictures, is_questions, read_questions
 from mmhall.benchmarks.data.pope_maker import (
     FREQUENCIES,
     PER_PICTURE,
@@ -41,7 +41,7 @@ from mmhall.benchmarks.data.pope_maker import (
     SETTINGS,
     Question,
     Recipe,
-    crowded,
+    crowded_pictures,
     make_questions,
 )
 from mmhall.benchmarks.data.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
@@ -60,20 +60,20 @@ BY_VISIBILITY = tuple(
 
 @dataclass(frozen=True)
 class ObjectQuestions(PictureBenchmark):
-    """Yes/no questions about the objects of pictures, made of annotations or read from question files.
+    """Yes/no questions about objects in pictures, made from annotations or read from question files.
 
     Attributes:
-        rule: How answers are read.
-        max_new_tokens: Most tokens an answer may have.
-        prompt: What is put behind a question.
-        text: Version of the text: "fixed", or the "legacy_typo" of early releases.
-        wording: Of questions made here: the "official" template, or "proper" English.
-        per_picture: Present objects asked for in a picture, and absent ones.
-        positives: Which present ones: the "first" listed, or drawn at "random".
-        draw: Pictures to draw from those with enough objects; 0: all are used.
-        frequency: What popular and adversarial are counted on: the pictures "sampled", or the "whole" file.
-        sample: Draw answers at temperature 1 instead of decoding greedily.
-        sample_seed: Seeds those draws.
+        rule: Rule that reads answers.
+        max_new_tokens: Limit of tokens of an answer.
+        prompt: Profile of the text after the question.
+        text: Version of the question text: "fixed", or "legacy_typo" of early releases.
+        wording: Wording of questions made from annotations: the "official" template, or "proper" English.
+        per_picture: Number of present objects asked for in a picture, and of absent ones.
+        positives: Which present objects: the "first" listed, or drawn at "random".
+        draw: Number of pictures to draw from those with enough objects; 0: all.
+        frequency: Where object frequencies are counted: on the pictures "sampled", or the "whole" file.
+        sample: Whether to sample answers at temperature 1 instead of decoding greedily.
+        sample_seed: Seed of the sampling.
     """
 
     reads: ClassVar[str] = "a COCO detection file, POPE or POPEv2 question file, or folder of POPE's question files"
@@ -97,23 +97,23 @@ class ObjectQuestions(PictureBenchmark):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Generation settings of its answers."""
+        """Generation settings of the answers."""
         drawn = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "seed": self.sample_seed}
         return {"max_new_tokens": self.max_new_tokens, **(drawn if self.sample else {})}
 
     def material(self, source: Source) -> Material:
-        """Read question files, or make the questions of annotated pictures."""
+        """Read question files, or make questions from annotated pictures."""
         if source.data is None or not is_questions(source.data):
             return super().material(source)
-        known = read_questions(source.data, self.text)
-        names = list(dict.fromkeys(q.picture for q in known.questions))[: source.limit]
+        question_set = read_questions(source.data, self.text)
+        names = list(dict.fromkeys(q.picture for q in question_set.questions))[: source.limit]
         pictures = find_pictures(names, source.folder or Path(), source.pictures)
-        items = self.phrased([q for q in known.questions if q.picture in pictures], source.seed)
-        return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, known.remarks)
+        items = self.phrase([q for q in question_set.questions if q.picture in pictures], source.seed)
+        return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, question_set.remarks)
 
-    def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
-        """Say how many pictures are too crowded to be asked about."""
-        left_out = len(crowded(pictures, self._recipe))
+    def complete_pictures(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
+        """Add a remark on pictures left out because too few categories are absent."""
+        left_out = len(crowded_pictures(pictures, self._recipe))
         remark = (
             f"{left_out} of {len(pictures.pictures)} pictures are left out: fewer than {self.per_picture} of the "
             f"{len(pictures.categories)} categories are absent from them."
@@ -121,23 +121,23 @@ class ObjectQuestions(PictureBenchmark):
         return pictures, [remark] if left_out else []
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
-        """Make the questions of all three settings; one asked in several settings is one question."""
-        made = make_questions(pictures, seed, self._recipe)
-        return self.phrased([replace(q, text=self._asked(str(q.object))) for q in made], seed)
+        """Make the questions of all three settings; a question of several settings is one item."""
+        questions = make_questions(pictures, seed, self._recipe)
+        return self.phrase([replace(q, text=self._question_text(str(q.object))) for q in questions], seed)
 
     @property
     def _recipe(self) -> Recipe:
         return Recipe(self.per_picture, self.positives, self.draw, self.frequency)
 
-    def _asked(self, name: str) -> str:
+    def _question_text(self, name: str) -> str:
         return in_version(question_about(name, self.wording), self.text)
 
     @abstractmethod
-    def phrased(self, questions: Sequence[Question], seed: int) -> list[Item]:
+    def phrase(self, questions: Sequence[Question], seed: int) -> list[Item]:
         """Turn questions into items.
 
         Raises:
-            DataError: A question is unfit.
+            DataError: A question is unsuitable.
         """
 
     def count(self, item: Item, text: str) -> Counts:
@@ -159,23 +159,23 @@ class Pope(ObjectQuestions):
     """Yes/no questions about present and absent objects.
 
     Attributes:
-        pooled: Whether to add a row of all questions, one asked in two settings counted twice.
+        pooled: Whether to add a row of all questions; a question of two settings counts twice.
     """
 
     name: ClassVar[str] = "pope"
-    groups: ClassVar[tuple[str, ...]] = (*SETTINGS, SECOND)
+    groups: ClassVar[tuple[str, ...]] = (*SETTINGS, POPE_V2)
     metrics: ClassVar[tuple[Metric, ...]] = (*yesno.METRICS, *yes_bias.METRICS, *BY_VISIBILITY)
 
     pooled: bool = option(False)
 
     def __post_init__(self) -> None:
-        """Check the options; pooled questions are a group of their own."""
+        """Check the options; add the group of pooled questions."""
         super().__post_init__()
         if self.pooled:
             object.__setattr__(self, "groups", (*type(self).groups, "pooled"))
 
-    def phrased(self, questions: Sequence[Question], seed: int) -> list[Item]:
-        """Put each question as it is."""
+    def phrase(self, questions: Sequence[Question], seed: int) -> list[Item]:
+        """Make one item of each question."""
         return [self._item(q, id_) for q, id_ in zip(questions, item_ids(questions), strict=True)]
 
     def _item(self, question: Question, id_: str) -> Item:
@@ -196,9 +196,9 @@ class Pope(ObjectQuestions):
 
 
 def item_ids(questions: Sequence[Question]) -> list[str]:
-    """Name each question by picture and object, and by its text and label as well where that does not suffice."""
+    """Return a unique id for each question: picture and object, with text and label if needed."""
     names: dict[str, None] = {}
     for q in questions:
-        told = (q.object or q.text, q.text, f"{q.text} ({q.label})")
-        names[next(name for name in (f"{q.picture}/{t}" for t in told) if name not in names)] = None
+        candidates = (q.object or q.text, q.text, f"{q.text} ({q.label})")
+        names[next(name for name in (f"{q.picture}/{t}" for t in candidates) if name not in names)] = None
     return list(names)

@@ -17,8 +17,8 @@ from PIL import Image
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.chair import VISIBILITIES
 from mmhall.benchmarks.pope import SETTINGS
-from mmhall.benchmarks.report.examples import Piece, embedded, pieces
-from mmhall.benchmarks.report.plots import against_cost
+from mmhall.benchmarks.report.examples import Piece, data_url, pieces
+from mmhall.benchmarks.report.plots import plot_against_cost
 from mmhall.benchmarks.report.table import COST, cost_lines, remarks, sections
 from mmhall.benchmarks.run.runs import Part, Run, reopen
 from mmhall.demo.limits import STRATEGIES
@@ -150,7 +150,7 @@ def overview(run: Run) -> str:
     tables = sections(evaluated)
     return render(
         "runs.html",
-        setup=run.told,
+        setup=run.current_setup,
         parts=run.parts,
         answered=run.answered,
         expected=run.expected,
@@ -158,7 +158,7 @@ def overview(run: Run) -> str:
         others=[section for section in tables if section.table],
         costs=cost_lines(evaluated),
         cost_columns=COST,
-        plot=against_cost(evaluated),
+        plot=plot_against_cost(evaluated),
         remarks=remarks(evaluated, run.fitted),
     )
 

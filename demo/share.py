@@ -180,7 +180,7 @@ def csv_text(setup: Setup, columns: Sequence[Column], present: Collection[str] |
     ]
     lines = csv.writer(file)
     lines.writerow(rows[0] if rows else [])
-    lines.writerows([safe(_utf8(cell)) for cell in row.values()] for row in rows)
+    lines.writerows([escape_formula(_utf8(cell)) for cell in row.values()] for row in rows)
     return file.getvalue()
 
 

@@ -79,6 +79,19 @@ def detect_encoding(path: Path) -> str:
         return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
+def csv_delimiter(header: str) -> str:
+    """Return the delimiter of a table by its header line: a tab or semicolon if it has no comma, else a comma."""
+    return next((mark for mark in "\t;" if mark in header and "," not in header), ",")
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether a path is a file; an invalid name, or a folder without permission, is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path; the file written there replaces `path` at the end, but not after an error.

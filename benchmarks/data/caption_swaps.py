@@ -1,4 +1,4 @@
-"""Swap one object of a caption that a person wrote for another: the word changes, its number and article with it."""
+"""Replacement of one object in a human caption by another, with the right number and article."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ _ARTICLE = re.compile(r"\b(an?) $", re.IGNORECASE)
 _ACRONYM = 3  # letters of the longest one: TV, DVD
 
 
-def ended(caption: str) -> str:
-    """Return a caption with a full stop at its end, whatever was there.
+def end_with_stop(caption: str) -> str:
+    """Return a caption with a full stop as its end mark.
 
-    >>> ended(" A dog on a bench ."), ended("Two cats!")
+    >>> end_with_stop(" A dog on a bench ."), end_with_stop("Two cats!")
     ('A dog on a bench.', 'Two cats.')
     """
     return f"{caption.strip().rstrip('.!? ')}."
 
 
-def swapped(
+def swap_object(
     caption: str,
     vocabulary: Vocabulary,
     absent: Sequence[str],
     draw: Callable[[Sequence[str], str], str],
     rng: random.Random,
 ) -> str | None:
-    """Return a caption in which one object is another one; None: there is none that could be.
+    """Replace one object of a caption by another; None: no object can be replaced.
 
-    Only an object that is named once is taken, by a word that tells its number; the other is one that the caption does
+    The object must be named once, by a word whose number is clear; its replacement is an object that the caption does
     not name, of as many words.
 
     Args:
-        caption: As a person wrote it.
-        vocabulary: Finds objects.
+        caption: The human caption.
+        vocabulary: Vocabulary that finds objects.
         absent: Categories that the picture does not show.
-        draw: Chooses among categories, given the one that goes.
-        rng: Chooses the object.
+        draw: Chooses among categories, given the replaced category.
+        rng: Chooses the object to replace.
     """
-    found = vocabulary.mentions(caption)
-    named = Counter(mention.name for mention in found)
-    for mention in rng.sample(found, len(found)):
+    mentions = vocabulary.mentions(caption)
+    named = Counter(mention.name for mention in mentions)
+    for mention in rng.sample(mentions, len(mentions)):
         old = caption[mention.start : mention.end]
-        many = _many(old, caption[: mention.start])
-        words = {name: _written(name, old, many) for name in absent if name not in named and many is not None}
+        many = _is_plural_mention(old, caption[: mention.start])
+        words = {name: _inflect(name, old, many) for name in absent if name not in named and many is not None}
         fitting = [name for name, word in words.items() if word is not None]
         if named[mention.name] == 1 and fitting:
-            return _put(caption, mention, words[draw(fitting, mention.name)] or "")
+            return _replace_mention(caption, mention, words[draw(fitting, mention.name)] or "")
     return None
 
 
-def _many(word: str, before: str) -> bool | None:
-    """Whether a word stands for several; None: it does not say, as "sheep" without an article right before it."""
+def _is_plural_mention(word: str, before: str) -> bool | None:
+    """Tell whether a word is plural; None: unclear, as for "sheep" without an article right before it."""
     if singulars(word.lower()) or is_plural(word):
         return True
     return None if plural(word.lower()) == word.lower() and not _ARTICLE.search(before) else False
 
 
-def _written(name: str, old: str, many: bool | None) -> str | None:
-    """Write a category in the number of the word that it replaces; None: it cannot be, or has more or fewer parts."""
+def _inflect(name: str, old: str, many: bool | None) -> str | None:
+    """Write a category in the number of the replaced word; None: impossible, or of another number of words."""
     word = names(name)[0]
     if is_plural(word) and not many:
         return None
@@ -72,9 +72,9 @@ def _written(name: str, old: str, many: bool | None) -> str | None:
     return written if len(written.split()) == len(old.split()) else None
 
 
-def _put(caption: str, mention: Mention, word: str) -> str:
-    """Put a word in a mention's place, in its case, and make the article fit."""
-    before, old, behind = caption[: mention.start], caption[mention.start : mention.end], caption[mention.end :]
+def _replace_mention(caption: str, mention: Mention, word: str) -> str:
+    """Replace a mention by a word, in the same case and with the right article."""
+    before, old, after = caption[: mention.start], caption[mention.start : mention.end], caption[mention.end :]
     loud = old.isupper() and (caption.isupper() or len(old) > _ACRONYM)
     article = _ARTICLE.search(before)
     if article is not None:
@@ -82,4 +82,4 @@ def _put(caption: str, mention: Mention, word: str) -> str:
         fitting = fitting.capitalize() if article[1][0] == "A" else fitting
         before = f"{before[: article.start()]}{fitting.upper() if loud and article[1].isupper() else fitting} "
     word = word[0].upper() + word[1:] if old[0].isupper() else word
-    return before + (word.upper() if loud else word) + behind
+    return before + (word.upper() if loud else word) + after

@@ -1,10 +1,10 @@
-"""Names of categories as detection data sets write them: which are one category, and the words each goes by.
+"""Names of categories in detection data sets: which names mean one category, and the words for each.
 
-Case, underscores and hyphens do not count, nor does what stands in parentheses ("mouse_(computer_equipment)") or marks
+Case, underscores and hyphens are ignored, as are parentheses ("mouse_(computer_equipment)") and the suffixes of
 COCO's stuff ("-merged", "-other", "-stuff"). "Cabinet/shelf" and "couch, sofa" are names of one category each; "Dogs"
 and "dog" are one, and so are "Person" and COCO's "person", "diningtable" and "dining table", "aeroplane" and
-"airplane". Where data has "person", its "Man", "Woman", "Boy" and "Girl" are persons, too: a picture of a woman would
-else be one without a person. Objects365's "Other Shoes" does not go by "shoes": "Sneakers", a category of its own, are
+"airplane". In data with "person", "Man", "Woman", "Boy" and "Girl" are persons, too: otherwise a picture of a woman
+would show no person. Objects365's "Other Shoes" is not named "shoes": "Sneakers", a category of its own, are
 shoes, too.
 """
 
@@ -19,7 +19,7 @@ from mmhall.benchmarks.data.plurals import plural, singulars
 
 
 def names(category: str) -> tuple[str, ...]:
-    """Return the names that a category's name holds, in lower case.
+    """Split a category's name into the names that it lists, in lower case.
 
     >>> names("Cabinet/shelf"), names("mouse_(computer_equipment)"), names("Cutting/chopping Board")
     (('cabinet', 'shelf'), ('mouse',), ('cutting board', 'chopping board'))
@@ -35,7 +35,7 @@ def names(category: str) -> tuple[str, ...]:
 
 
 def coco_name(name: str) -> str | None:
-    """Return which of COCO's eighty a name is, however it is spelt; None: none.
+    """Return the COCO category of a name in any spelling; None: it is no COCO category.
 
     >>> coco_name("Dining_Tables"), coco_name("diningtable"), coco_name("sofa"), coco_name("desk")
     ('dining table', 'dining table', 'couch', None)
@@ -44,7 +44,7 @@ def coco_name(name: str) -> str | None:
 
 
 def forms(category: str) -> list[str]:
-    """Return every spelling of a category's names that a text may have; `vocabulary` adds their plurals.
+    """Return every spelling of a category's names in texts; `vocabulary` adds their plurals.
 
     >>> forms("Street Lights"), forms("T-shirt/top")
     (['street lights', 'street light'], ['t-shirt', 't shirt', 'top'])
@@ -53,26 +53,26 @@ def forms(category: str) -> list[str]:
     return list(dict.fromkeys(form for name in spelt for form in (name, *singulars(name))))
 
 
-def unified(categories: Iterable[str]) -> dict[str, str]:
-    """Return the name that each category goes by, one for all that are the same: COCO's, else the first by alphabet.
+def unify_categories(categories: Iterable[str]) -> dict[str, str]:
+    """Map equal categories to one name: COCO's, else the first in alphabetical order.
 
-    >>> unified(["Dog", "dogs", "Cabinet/shelf", "fox", "Foxes", "Fox"])
+    >>> unify_categories(["Dog", "dogs", "Cabinet/shelf", "fox", "Foxes", "Fox"])
     {'Cabinet/shelf': 'Cabinet/shelf', 'Dog': 'dog', 'Fox': 'Fox', 'Foxes': 'Fox', 'dogs': 'dog', 'fox': 'Fox'}
     """
     listed = sorted(set(categories))
     keys = {category: tuple(name.replace("-", " ") for name in names(category)) for category in listed}
     plurals = {tuple(map(plural, key)): key for key in keys.values()}
     first: dict[tuple[str, ...], str] = {}
-    found = {}
+    unified = {}
     for category in listed:
-        own = keys[category]
-        key = plurals.get(own, own)
-        coco = coco_name(own[0]) if len(own) == 1 else None
-        found[category] = coco or first.setdefault(key, category)
-    if "person" in found.values():
+        key_names = keys[category]
+        key = plurals.get(key_names, key_names)
+        coco = coco_name(key_names[0]) if len(key_names) == 1 else None
+        unified[category] = coco or first.setdefault(key, category)
+    if "person" in unified.values():
         kinds = (category for category in listed if {*keys[category], *singulars(keys[category][0])} & PEOPLE)
-        found |= dict.fromkeys(kinds, "person")
-    return found
+        unified |= dict.fromkeys(kinds, "person")
+    return unified
 
 
 def _letters(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Words for COCO's eighty objects: what CHAIR counts as a mention, and other spellings of the names themselves."""
+"""Words for COCO's eighty objects: the synonyms that CHAIR counts, and other spellings of the names."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Take benchmarks from the Hugging Face hub: a dataset at one commit becomes files in the official format.
+"""Benchmarks from the Hugging Face hub: a dataset at one commit is converted to files of the official format.
 
-Benchmarks read files only. `fetch` writes them once for each commit, in $XDG_CACHE_HOME/mmhall/hub, whole or not at
-all; a commit that lies there is never asked for again. Without a revision the dataset's current commit is taken, and
-said in the results, so that it can be pinned. A dataset that was copied from the hub as a folder or file of Parquet, or
+Benchmarks read only files. `fetch` writes them once for each commit to $XDG_CACHE_HOME/mmhall/hub, atomically;
+a commit in this cache is not downloaded again. Without a revision the dataset's current commit is used, and
+named in the results, so that it can be pinned. A dataset copied from the hub as a folder or file of Parquet, or
 saved by `save_to_disk` as Arrow, is converted in the same way, once for each SHA-256 of its files.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from mmhall.benchmarks.data import hub_formats as formats
 from mmhall.errors import DataError
-from mmhall.results.kinds import seems
+from mmhall.results.kinds import describe_file
 
 PREFIX = "hub:"
 NOTE = "hub.json"
@@ -32,15 +32,15 @@ _SPEC = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)?(?:@(?P<revision>[\w./-]+))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A dataset that holds a benchmark.
+class HubDataset:
+    """A hub dataset with the data of a benchmark.
 
     Attributes:
-        id: Its id; another one with the same columns may be named instead.
-        splits: Which are read, in order.
-        convert: Writes them to a folder.
-        config: Its configuration, None for the only one.
-        data: What the benchmark is given of the folder; "" for the folder.
+        id: Id of the dataset; a user may give another dataset with the same columns.
+        splits: Splits to read, in order.
+        convert: Function that writes the splits to a folder.
+        config: Configuration of the dataset; None for the only one.
+        data: File in the folder that the benchmark reads; "" for the folder.
     """
 
     id: str
@@ -50,94 +50,96 @@ class Known:
     data: str = ""
 
 
-KNOWN = {
-    "pope": Known("lmms-lab-encoder/POPE", ("test",), formats.pope, "default"),
-    "chair": Known("tsunghanwu/mscoco_chair", ("test",), formats.chair, data=formats.COCO),
-    "amber-g": Known("Kyunnilee/amber_g", ("train",), formats.amber_captions),
-    "mme": Known("lmms-lab-encoder/MME", ("test",), formats.mme, data=formats.MANIFEST),
-    "hallusion": Known("lmms-lab-encoder/HallusionBench", ("image", "non_image"), formats.hallusion),
+HUB_DATASETS = {
+    "pope": HubDataset("lmms-lab-encoder/POPE", ("test",), formats.pope, "default"),
+    "chair": HubDataset("tsunghanwu/mscoco_chair", ("test",), formats.chair, data=formats.COCO),
+    "amber-g": HubDataset("Kyunnilee/amber_g", ("train",), formats.amber_captions),
+    "mme": HubDataset("lmms-lab-encoder/MME", ("test",), formats.mme, data=formats.MANIFEST),
+    "hallusion": HubDataset("lmms-lab-encoder/HallusionBench", ("image", "non_image"), formats.hallusion),
 }
 
 
-def given(value: str, benchmark: str) -> Path:
-    """Return a benchmark's data: a file or folder as it is; what the hub has, there or copied, converted.
+def data_path(value: str, benchmark: str) -> Path:
+    """Return the path of a benchmark's data: a file or folder unchanged; a hub dataset or its copy converted.
 
     Args:
-        value: A file or folder, or "hub:" and a folder or what `fetch` takes.
+        value: A file or folder, or "hub:" with a folder or the argument of `fetch`.
         benchmark: Name of the benchmark.
 
     Raises:
-        DataError: As of `fetch`, or Parquet or Arrow files are not what the benchmark reads.
+        DataError: See `fetch`; or Parquet or Arrow files do not hold the benchmark's data.
     """
     marked = value.startswith(PREFIX)
     path = Path(value.removeprefix(PREFIX))
     if marked and not (value.removeprefix(PREFIX) and path.exists()):
         return fetch(value, benchmark)
-    files = _stored(path)
+    files = _stored_files(path)
     if files:
-        return _local(path, files, benchmark)
+        return _convert_local(path, files, benchmark)
     if marked:
-        raise DataError(f"{path}: holds no Parquet files, but is {seems(path)}; give it without {PREFIX}")
+        raise DataError(f"{path}: holds no Parquet files, but is {describe_file(path)}; give it without {PREFIX}")
     return path
 
 
 def fetch(spec: str, benchmark: str) -> Path:
-    """Return a benchmark's files, taking them from the hub if they are not at hand.
+    """Return a benchmark's files; download and convert the dataset if it is not in the cache.
 
     Args:
-        spec: "hub:ID@REVISION"; without an id the one in `KNOWN`, without a revision the current commit.
+        spec: "hub:ID@REVISION"; by default the id in `HUB_DATASETS` and the current commit.
         benchmark: Name of the benchmark.
 
     Returns:
-        What the benchmark takes as its data.
+        Path of the benchmark's data.
 
     Raises:
-        DataError: There is no such dataset, it is not what the benchmark reads, or the hub cannot be asked.
+        DataError: There is no such dataset, it is unsuitable, or the hub cannot be reached.
     """
-    known, name, revision = _parse(spec, benchmark)
+    dataset, name, revision = _parse(spec, benchmark)
     folder = _cache() / name.replace("/", "--")
-    at_hand = _at_hand(folder, benchmark, revision)
+    at_hand = _find_converted(folder, benchmark, revision)
     if at_hand is not None:
-        return at_hand / known.data
+        return at_hand / dataset.data
     commit = _commit(name, revision)
     target = folder / commit / benchmark
     if not (target / NOTE).is_file():
-        _convert(_load(known, name, commit), known, target, {"dataset": name, "commit": commit})
-    return target / known.data
+        _convert(_load(dataset, name, commit), dataset, target, {"dataset": name, "commit": commit})
+    return target / dataset.data
 
 
 def remarks(data: Path | None) -> tuple[str, ...]:
-    """Say where files come from, if `fetch` wrote them."""
+    """Return a note on the source of files that `fetch` wrote; else nothing."""
     if data is None:
         return ()
     note = (data if data.is_dir() else data.parent) / NOTE
     try:
-        told = json.loads(note.read_text(encoding="utf-8"))
+        source = json.loads(note.read_text(encoding="utf-8"))
         for kind in (kind.removeprefix(".") for kind in _KINDS):
-            if kind in told:
-                return (f"from {kind.capitalize()} files, SHA-256 {told[kind][:16]}...",)
-        pinned = f"{PREFIX}{told['dataset']}@{told['commit']}"
+            if kind in source:
+                return (f"from {kind.capitalize()} files, SHA-256 {source[kind][:16]}...",)
+        pinned = f"{PREFIX}{source['dataset']}@{source['commit']}"
     except (OSError, ValueError, LookupError, TypeError):
         return ()
     return (f"from the hub; --data {pinned} takes the same again.",)
 
 
-def _stored(path: Path) -> list[Path]:
-    """Return a dataset's Parquet or Arrow files, in the folder or below it, as the hub or `save_to_disk` has them.
+def _stored_files(path: Path) -> list[Path]:
+    """Return a dataset's Parquet or Arrow files, in the layout of the hub or of `save_to_disk`.
 
-    What `map` and `filter` leave beside them, cache-....arrow, is not of the dataset.
+    The cache files of `map` and `filter`, cache-....arrow, are left out.
     """
     if path.is_dir():
-        found = (sorted(path.glob(f"{below}*{kind}")) for kind in _KINDS for below in ("", "*/", "*/*/"))
-        own = ([file for file in files if not re.fullmatch(r"cache-.*\.arrow", file.name)] for files in found)
-        return next(filter(None, own), [])
+        by_kind = (sorted(path.glob(f"{below}*{kind}")) for kind in _KINDS for below in ("", "*/", "*/*/"))
+        without_caches = (
+            [file for file in files if not re.fullmatch(r"cache-.*\.arrow", file.name)] for files in by_kind
+        )
+        return next(filter(None, without_caches), [])
     return [path] if path.suffix in _KINDS and path.is_file() else []
 
 
-def _local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
-    """Return what a benchmark takes as its data of stored files, converting them if they are not at hand."""
-    known = _known(benchmark)
-    splits = _of_splits(path, files, known)
+def _convert_local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
+    """Return the path of a benchmark's data for stored files; convert them if they are not in the cache."""
+    dataset = _dataset_for(benchmark)
+    splits = _files_by_split(path, files, dataset)
     digest = hashlib.sha256()
     try:
         for file in (file for split in splits for file in split):
@@ -147,57 +149,57 @@ def _local(path: Path, files: Sequence[Path], benchmark: str) -> Path:
     target = _cache() / "local" / digest.hexdigest() / benchmark
     if not (target / NOTE).is_file():
         with tempfile.TemporaryDirectory() as scratch:
-            told = {files[0].suffix.removeprefix("."): digest.hexdigest()}
-            _convert([_rows(path, split, scratch) for split in splits], known, target, told)
-    return target / known.data
+            source = {files[0].suffix.removeprefix("."): digest.hexdigest()}
+            _convert([_rows(path, split, scratch) for split in splits], dataset, target, source)
+    return target / dataset.data
 
 
-def _of_splits(path: Path, files: Sequence[Path], known: Known) -> list[list[Path]]:
-    """Return the files of each split, by their names; of a single one, all if none says it.
+def _files_by_split(path: Path, files: Sequence[Path], dataset: HubDataset) -> list[list[Path]]:
+    """Return the files of each split, by their names; for a single split all files if no name matches.
 
     Raises:
-        DataError: A split has none, or has some in several folders.
+        DataError: A split has no files, or files in several folders.
     """
     if path.is_file():
         return [[path]]
-    found = []
-    for split in known.splits:
-        own = [file for file in files if file.parent.name == split or re.fullmatch(rf"{split}(-.*)?", file.stem)]
-        own = own or (list(files) if len(known.splits) == 1 else [])
-        folders = sorted({file.parent for file in own})
+    by_split = []
+    for split in dataset.splits:
+        members = [file for file in files if file.parent.name == split or re.fullmatch(rf"{split}(-.*)?", file.stem)]
+        members = members or (list(files) if len(dataset.splits) == 1 else [])
+        folders = sorted({file.parent for file in members})
         if len(folders) != 1:
             have = ", ".join(str(file.relative_to(path)) for file in files[:4])
-            what = f"split {split!r} in several folders" if folders else f"no file of split {split!r}"
-            raise DataError(f"{path}: has {what}, it has {have}; give the folder of one configuration")
-        found.append(own)
-    return found
+            problem = f"split {split!r} in several folders" if folders else f"no file of split {split!r}"
+            raise DataError(f"{path}: has {problem}, it has {have}; give the folder of one configuration")
+        by_split.append(members)
+    return by_split
 
 
 def _rows(path: Path, files: Sequence[Path], scratch: str) -> Any:
     from datasets import load_dataset
 
-    kind, named = files[0].suffix.removeprefix("."), [str(file) for file in files]
+    kind, names = files[0].suffix.removeprefix("."), [str(file) for file in files]
     try:
-        return load_dataset(kind, data_files=named, split="train", cache_dir=scratch)
+        return load_dataset(kind, data_files=names, split="train", cache_dir=scratch)
     except Exception as error:  # what the readers may raise differs from version to version
-        told = f"cannot be read as {kind.capitalize()}: {_line(error)}"
-        raise DataError(f"{path}: {told}; copy it from the hub again") from error
+        reason = f"cannot be read as {kind.capitalize()}: {_one_line(error)}"
+        raise DataError(f"{path}: {reason}; copy it from the hub again") from error
 
 
-def _known(benchmark: str) -> Known:
-    if benchmark not in KNOWN:
+def _dataset_for(benchmark: str) -> HubDataset:
+    if benchmark not in HUB_DATASETS:
         raise DataError(
-            f"{benchmark}: no hub dataset is known for it, only for {', '.join(KNOWN)}; give a file or folder"
+            f"{benchmark}: no hub dataset is known for it, only for {', '.join(HUB_DATASETS)}; give a file or folder"
         )
-    return KNOWN[benchmark]
+    return HUB_DATASETS[benchmark]
 
 
-def _parse(spec: str, benchmark: str) -> tuple[Known, str, str | None]:
-    known = _known(benchmark)
+def _parse(spec: str, benchmark: str) -> tuple[HubDataset, str, str | None]:
+    dataset = _dataset_for(benchmark)
     match = _SPEC.fullmatch(spec.removeprefix(PREFIX))
     if match is None or ".." in spec:
-        raise DataError(f"{spec}: is no hub dataset; write {PREFIX}{known.id}, or with @ and a revision")
-    return known, match["id"] or known.id, match["revision"]
+        raise DataError(f"{spec}: is no hub dataset; write {PREFIX}{dataset.id}, or with @ and a revision")
+    return dataset, match["id"] or dataset.id, match["revision"]
 
 
 def _cache() -> Path:
@@ -210,8 +212,8 @@ def _offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _at_hand(folder: Path, benchmark: str, revision: str | None) -> Path | None:
-    """Return the files of a commit, or offline of the only one there is, if they are there."""
+def _find_converted(folder: Path, benchmark: str, revision: str | None) -> Path | None:
+    """Return the cached files of a commit, or offline of the only cached commit; None: not cached."""
     if revision is not None:
         written = [folder / revision / benchmark] if _COMMIT.fullmatch(revision) else []
     else:
@@ -221,14 +223,14 @@ def _at_hand(folder: Path, benchmark: str, revision: str | None) -> Path | None:
 
 
 def _commit(name: str, revision: str | None) -> str:
-    """Ask the hub which commit a revision is."""
+    """Ask the hub for the commit of a revision."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     if _offline():
         if revision is not None and _COMMIT.fullmatch(revision):
             return revision
-        raise _not_at_hand(name)
+        raise _not_cached_error(name)
     try:
         commit = HfApi().dataset_info(name, revision=revision, timeout=_PATIENCE).sha
     except RevisionNotFoundError as error:
@@ -236,33 +238,35 @@ def _commit(name: str, revision: str | None) -> str:
     except RepositoryNotFoundError as error:
         raise DataError(f"{name}: the hub has no such dataset, or shows it only to some; check its id") from error
     except Exception as error:  # what a network may raise differs from version to version of the hub's client
-        raise _unreachable(name, error) from error
+        raise _unreachable_error(name, error) from error
     if commit is None:
         raise DataError(f"{name}: the hub names no commit of it; give a file or folder")
     return commit
 
 
-def _load(known: Known, name: str, commit: str) -> list[Any]:
+def _load(dataset: HubDataset, name: str, commit: str) -> list[Any]:
     """Load the splits."""
     from datasets import load_dataset
 
     try:
-        return [load_dataset(name, known.config, split=split, revision=commit) for split in known.splits]
+        return [load_dataset(name, dataset.config, split=split, revision=commit) for split in dataset.splits]
     except ValueError as error:
-        wanted = ", ".join(known.splits)
-        raise DataError(f"{name}: has no splits {wanted} to read: {_line(error)}; give one like {known.id}") from error
+        splits = ", ".join(dataset.splits)
+        raise DataError(
+            f"{name}: has no splits {splits} to read: {_one_line(error)}; give one like {dataset.id}"
+        ) from error
     except Exception as error:
-        raise (_not_at_hand(name) if _offline() else _unreachable(name, error)) from error
+        raise (_not_cached_error(name) if _offline() else _unreachable_error(name, error)) from error
 
 
-def _convert(splits: Sequence[Any], known: Known, target: Path, told: dict[str, str]) -> None:
-    """Write the files, whole or not at all."""
+def _convert(splits: Sequence[Any], dataset: HubDataset, target: Path, note: dict[str, str]) -> None:
+    """Write the files atomically."""
     partial = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
-        known.convert(splits, partial)
-        (partial / NOTE).write_text(json.dumps(told), encoding="utf-8")
+        dataset.convert(splits, partial)
+        (partial / NOTE).write_text(json.dumps(note), encoding="utf-8")
         partial.rename(target)
     except OSError as error:
         if not (target / NOTE).is_file():  # else another process was first
@@ -272,16 +276,16 @@ def _convert(splits: Sequence[Any], known: Known, target: Path, told: dict[str, 
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _not_at_hand(name: str) -> DataError:
+def _not_cached_error(name: str) -> DataError:
     return DataError(
-        f"{name}: is not at hand, and the hub may not be asked (HF_HUB_OFFLINE is set); run once without it, pin a "
-        "commit that is at hand, or give a file or folder"
+        f"{name}: is not in the cache, and the hub may not be used (HF_HUB_OFFLINE is set); run once without it, pin a "
+        "commit in the cache, or give a file or folder"
     )
 
 
-def _unreachable(name: str, error: Exception) -> DataError:
-    return DataError(f"{name}: cannot be taken from the hub: {_line(error)}; try again, or give a file or folder")
+def _unreachable_error(name: str, error: Exception) -> DataError:
+    return DataError(f"{name}: cannot be taken from the hub: {_one_line(error)}; try again, or give a file or folder")
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

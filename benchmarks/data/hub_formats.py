@@ -1,4 +1,4 @@
-"""Write datasets of the hub as files in the official format of each benchmark, pictures byte for byte."""
+"""Conversion of hub datasets to the official file format of each benchmark; picture bytes stay unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENDINGS = (".jpg", ".jpeg", *_KINDS.values())
 
 
 class Pictures:
-    """Writes the pictures of a dataset, each once."""
+    """Writer of a dataset's pictures; each picture is written once."""
 
     def __init__(self, folder: Path) -> None:
         """Write to a folder."""
@@ -29,17 +29,17 @@ class Pictures:
         self._seen: dict[str, bytes] = {}
 
     def keep(self, row: Record, name: str) -> str:
-        """Write a row's picture.
+        """Write the picture of a row.
 
         Args:
-            row: Its `image` holds bytes, or the path of a file.
-            name: File name; an ending is added where it has none.
+            row: Its field `image` has the bytes or the path of the picture.
+            name: File name; a suffix is added if missing.
 
         Returns:
             The file name, relative to the folder.
 
         Raises:
-            DataError: The row has no picture, the name leads elsewhere, or another picture has it.
+            DataError: The row has no picture, the name leaves the folder, or another picture has this name.
         """
         content = _bytes(row)
         parts = PurePosixPath(name).parts
@@ -50,7 +50,7 @@ class Pictures:
             name += next((ending for start, ending in _KINDS.items() if content.startswith(start)), ".jpg")
         digest = hashlib.sha256(content).digest()
         if self._seen.setdefault(name, digest) != digest:
-            raise DataError(f"{row.where}: another picture than an earlier row's {name}; the dataset is torn")
+            raise DataError(f"{row.where}: another picture than an earlier row's {name}; the dataset is damaged")
         path = self._folder / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ class Pictures:
 
 
 def pope(splits: Sequence[Any], folder: Path) -> None:
-    """Write POPE's question files; a category may be several, joined with commas."""
+    """Write POPE's question files; a row may have several categories, joined with commas."""
     pictures = Pictures(folder)
     lines: dict[str, list[dict[str, Any]]] = {setting: [] for setting in SETTINGS}
     for row in _rows(splits, ("question_id", "question", "answer", "image_source", "image", "category")):
@@ -72,9 +72,9 @@ def pope(splits: Sequence[Any], folder: Path) -> None:
         for category in row.text("category").split(","):
             setting = Record(row.where, {"category": category}).choice("category", SETTINGS)
             lines[setting].append(line)
-    for setting, own in lines.items():
-        if own:
-            _write_lines(folder / f"coco_pope_{setting}.json", own)
+    for setting, entries in lines.items():
+        if entries:
+            _write_lines(folder / f"coco_pope_{setting}.json", entries)
 
 
 def chair(splits: Sequence[Any], folder: Path) -> None:
@@ -114,7 +114,7 @@ def amber_captions(splits: Sequence[Any], folder: Path) -> None:
 
 
 def mme(splits: Sequence[Any], folder: Path) -> None:
-    """Write MME's questions as a manifest; a question's id names its picture."""
+    """Write MME's questions as a manifest; the question id is the picture's name."""
     pictures = Pictures(folder)
     columns = ("question_id", "question", "answer", "category")
     _write_lines(
@@ -130,17 +130,17 @@ def hallusion(splits: Sequence[Any], folder: Path) -> None:
     """Write HallusionBench.json; the second split has no pictures."""
     pictures = Pictures(folder)
     columns = ("category", "subcategory", "visual_input", "set_id", "figure_id", "question_id", "question", "gt_answer")
-    told = []
+    entries = []
     for number, split in enumerate(splits):
         for row in _rows([split], (*columns, *(("filename", "image") if number == 0 else ()))):
             record = {c: row.text(c) for c in columns}
             record |= {c: str(row.fields[c]) for c in ("gt_answer_details", "sample_note") if row.fields.get(c)}
-            told.append({**record, "filename": pictures.keep(row, row.text("filename")) if number == 0 else None})
-    _write(folder / "HallusionBench.json", told)
+            entries.append({**record, "filename": pictures.keep(row, row.text("filename")) if number == 0 else None})
+    _write(folder / "HallusionBench.json", entries)
 
 
 def _rows(splits: Sequence[Any], columns: Sequence[str]) -> Iterator[Record]:
-    """Yield the rows of some splits, pictures as they are stored."""
+    """Yield the rows of splits, with undecoded pictures."""
     from datasets import Image
 
     for split in splits:

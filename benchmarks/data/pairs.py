@@ -1,12 +1,12 @@
-"""Make pairs of a faithful and a hallucinated text, from pictures with known objects or from a file of them.
+"""Pairs of a faithful and a hallucinated text, made from pictures with known objects or read from a file.
 
 Text     One sentence that names every object of a picture: "The image shows a dog, a bench and a person."
 Changed  In the hallucinated one a third of the objects, at least one, is replaced by categories that the picture does
          not show, drawn by how often they stand beside the other objects in the same data. Objects are replaced, not
-         added: both texts have as many words and the same end, so that a difference between their states is not one of
+         added: both texts have equally many words and the same end, so that a difference of their states is not one of
          length.
-Captions Where people's captions are given, each picture's first one that allows it takes the sentence's place, and one
-         object of it is another one in the hallucinated text. What any caption of the picture names is not made up.
+Captions With human captions, each picture's first suitable caption takes the sentence's place, and one
+         object of it is replaced in the hallucinated text. Objects in any caption of the picture count as present.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from mmhall.benchmarks.data.caption_swaps import ended, swapped
+from mmhall.benchmarks.data.caption_swaps import end_with_stop, swap_object
 from mmhall.benchmarks.data.categories import names
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.data.pope_wording import is_plural, with_article
 from mmhall.benchmarks.data.reading import find_pictures, read_records
-from mmhall.benchmarks.data.vocabulary import Vocabulary, ours
+from mmhall.benchmarks.data.vocabulary import Vocabulary, own_vocabulary
 from mmhall.errors import DataError
 from mmhall.strategies import Pair, PairSet
 
@@ -34,12 +34,12 @@ Counts = Mapping[str, Mapping[str, int]]
 
 
 def read_pairs(path: Path, images: Path, limit: int | None = None) -> PairSet:
-    """Read pairs from JSON Lines; a line may bring a prompt of its own.
+    """Read pairs from JSON Lines; a line may have its own prompt.
 
     Args:
         path: The file.
-        images: Folder that picture names are relative to.
-        limit: Keep only the first so many.
+        images: Base folder of picture names.
+        limit: Number of pairs to keep, from the first.
 
     Raises:
         DataError: The file or a picture is missing or malformed.
@@ -61,33 +61,36 @@ def make_pairs(
     limit: int | None = None,
     captions: Mapping[str, Sequence[str]] | None = None,
 ) -> PairSet:
-    """Make a pair for each picture that allows one, the same for the same pictures and seed.
+    """Make a pair for each suitable picture, the same for the same pictures and seed.
 
     Args:
-        pictures: With known objects.
-        source: What they are called.
-        seed: Of what is replaced, and by what.
-        limit: Make only so many.
-        captions: Of people, by picture; None: a sentence names the objects.
+        pictures: Pictures with known objects.
+        source: Name of the picture set.
+        seed: Seed of the replacements.
+        limit: Number of pairs to make.
+        captions: Human captions by picture; None: a sentence names the objects.
 
     Raises:
-        DataError: No picture allows one, or the captions are of other pictures.
+        DataError: No picture is suitable, or the captions are of other pictures.
     """
     if captions is not None and not any(picture.id in captions for picture in pictures.pictures):
         raise DataError(
             f"{source}: the captions are of other pictures, such as {next(iter(captions), None)!r}, and none is of "
             f"{pictures.pictures[0].id!r} or another one here; give the captions of these pictures"
         )
-    counts, vocabulary = _together(pictures.pictures), ours("", pictures.categories, tuple(pictures.words.items()))
+    counts, vocabulary = (
+        _cooccurrences(pictures.pictures),
+        own_vocabulary("", pictures.categories, tuple(pictures.words.items())),
+    )
 
     def made(picture: Picture) -> Pair | None:
         rng = random.Random(f"pairs/{seed}/{picture.id}")
         if captions is None:
-            return _named(picture, _absent(picture.objects, pictures.categories), counts, rng)
-        own = captions.get(picture.id, ())
-        told = [mention.name for caption in own for mention in vocabulary.mentions(caption)]
-        absent = _absent([*picture.objects, *told], pictures.categories)
-        return _captioned(picture, own, vocabulary, absent, counts, rng)
+            return _sentence_pair(picture, _absent(picture.objects, pictures.categories), counts, rng)
+        picture_captions = captions.get(picture.id, ())
+        mentioned = [mention.name for caption in picture_captions for mention in vocabulary.mentions(caption)]
+        absent = _absent([*picture.objects, *mentioned], pictures.categories)
+        return _caption_pair(picture, picture_captions, vocabulary, absent, counts, rng)
 
     pairs = tuple(islice((pair for pair in map(made, pictures.pictures) if pair is not None), limit))
     if not pairs:
@@ -97,8 +100,8 @@ def make_pairs(
     return PairSet(pairs, source, pictures.remarks)
 
 
-def _together(pictures: Sequence[Picture]) -> Counts:
-    """Count in how many pictures each category stands beside each other one."""
+def _cooccurrences(pictures: Sequence[Picture]) -> Counts:
+    """Count the pictures in which each two categories appear together."""
     counts: dict[str, Counter[str]] = {}
     for picture in pictures:
         for name in picture.objects:
@@ -107,18 +110,18 @@ def _together(pictures: Sequence[Picture]) -> Counts:
 
 
 def _absent(shown: Sequence[str], categories: Sequence[str]) -> list[str]:
-    """List the categories that a picture does not show under any name."""
+    """List the categories that a picture shows under no name."""
     phrases = {_phrase(name) for name in shown}
     return [name for name in categories if name not in shown and _phrase(name) not in phrases]
 
 
-def _drawn(names_left: Sequence[str], rest: Sequence[str], counts: Counts, rng: random.Random) -> str:
-    """Draw a category by how often it stands beside others; where it never does, any is as good."""
+def _draw_category(names_left: Sequence[str], rest: Sequence[str], counts: Counts, rng: random.Random) -> str:
+    """Draw a category by how often it appears with others; uniformly if it never does."""
     weights = [sum(counts.get(name, {}).get(other, 0) for other in rest) for name in names_left]
     return rng.choices(names_left, weights if any(weights) else None)[0]
 
 
-def _captioned(
+def _caption_pair(
     picture: Picture,
     captions: Sequence[str],
     vocabulary: Vocabulary,
@@ -126,36 +129,38 @@ def _captioned(
     counts: Counts,
     rng: random.Random,
 ) -> Pair | None:
-    """Make the pair of a picture from a person's caption; None: no caption allows one."""
+    """Make the pair of a picture from a human caption; None: no caption is suitable."""
 
     def draw(left: Sequence[str], gone: str) -> str:
-        return _drawn(left, [name for name in picture.objects if name != gone], counts, rng)
+        return _draw_category(left, [name for name in picture.objects if name != gone], counts, rng)
 
-    for caption in map(ended, captions):
-        hallucinated = swapped(caption, vocabulary, absent, draw, rng)
+    for caption in map(end_with_stop, captions):
+        hallucinated = swap_object(caption, vocabulary, absent, draw, rng)
         if hallucinated is not None:
             return Pair(picture.id, picture.path, PROMPT, caption, hallucinated)
     return None
 
 
-def _named(picture: Picture, absent: Sequence[str], counts: Counts, rng: random.Random) -> Pair | None:
-    """Make the pair of a picture from a sentence that names its objects; None: none of them can be replaced."""
-    choices = {at: [name for name in absent if _length(name) == _length(own)] for at, own in enumerate(picture.objects)}
+def _sentence_pair(picture: Picture, absent: Sequence[str], counts: Counts, rng: random.Random) -> Pair | None:
+    """Make the pair of a picture from a sentence that names its objects; None: no object can be replaced."""
+    choices = {
+        at: [name for name in absent if _length(name) == _length(shown)] for at, shown in enumerate(picture.objects)
+    }
     open_places = [at for at, names_there in choices.items() if names_there]
     if not open_places:
         return None
     chosen = sorted(rng.sample(open_places, min(len(open_places), max(1, len(picture.objects) // _SHARE))))
     rest = [name for at, name in enumerate(picture.objects) if at not in chosen]
-    told = list(picture.objects)
+    hallucinated = list(picture.objects)
     for at in chosen:
-        left = [name for name in choices[at] if _phrase(name) not in map(_phrase, told)]
+        left = [name for name in choices[at] if _phrase(name) not in map(_phrase, hallucinated)]
         if left:
-            told[at] = _drawn(left, rest, counts, rng)
-    return Pair(picture.id, picture.path, PROMPT, _sentence(picture.objects), _sentence(told))
+            hallucinated[at] = _draw_category(left, rest, counts, rng)
+    return Pair(picture.id, picture.path, PROMPT, _sentence(picture.objects), _sentence(hallucinated))
 
 
 def _sentence(objects: Sequence[str]) -> str:
-    """Name objects in a sentence.
+    """Write a sentence that names objects.
 
     >>> _sentence(["dog", "Cabinet/shelf", "skis"])
     'The image shows a dog, a cabinet and skis.'

@@ -1,10 +1,10 @@
-"""Pictures and their objects as lists: CSV and JSON files that people write by hand or export.
+"""Readers of picture lists: CSV and JSON files of pictures and their objects, written by hand or exported.
 
 CSV      Either a row for each picture, `file,objects` with names separated by ";", or a row for each object,
-         `file,category` and if known `visibility`; a row without a category tells of a picture that shows nothing.
-         `image` and `file_name` do for `file`; tabs or semicolons may stand for the commas.
-JSON     An object of picture to list of names, or one that has such an object as its field `objects`. A picture goes
-         by its file name, with or without its ending, or by the number its file name ends in: "42" is
+         `file,category` and if known `visibility`; a row without a category is a picture without objects.
+         The column may also be named `image` or `file_name`; tabs or semicolons may replace the commas.
+JSON     An object of picture to list of names, or an object with such a field `objects`. A picture is given
+         by its file name, with or without suffix, or by the number at the end of its file name: "42" is
          COCO_val2014_000000000042.jpg.
 """
 
@@ -26,7 +26,7 @@ WHAT = 'a CSV file with the columns "file,objects" (names separated by ";") or "
 
 
 def read_csv(path: Path) -> dict[str, dict[str, str]]:
-    """Read a picture list: file name, as written, to category to visibility ("" unless told).
+    """Read a picture list: file name, as written, to category to visibility ("" if unknown).
 
     Raises:
         DataError: The file cannot be read, lacks a column, or lists a picture twice.
@@ -35,24 +35,26 @@ def read_csv(path: Path) -> dict[str, dict[str, str]]:
         with io.StringIO(files.read_text(path), newline="") as file:
             first = file.readline()
             file.seek(0)
-            rows = csv.DictReader(file, strict=True, skipinitialspace=True, delimiter=_delimiter(first))
+            rows = csv.DictReader(file, strict=True, skipinitialspace=True, delimiter=files.csv_delimiter(first))
             columns = {_column(name): name for name in rows.fieldnames or () if name is not None}
             if "file" not in columns or not {"objects", "category"} & set(columns):
-                told = ",".join(rows.fieldnames or ()) or "nothing"
-                raise DataError(f"{path}: its first line has {told!r}; give {WHAT}")
-            found: dict[str, dict[str, str]] = {}
+                columns_found = ",".join(rows.fieldnames or ()) or "nothing"
+                raise DataError(f"{path}: its first line has {columns_found!r}; give {WHAT}")
+            pictures: dict[str, dict[str, str]] = {}
             for row in rows:
-                _refuse_more(row, f"{path}:{rows.line_num}")
-                _add(found, {name: row.get(column) for name, column in columns.items()}, f"{path}:{rows.line_num}")
+                _refuse_extra_cells(row, f"{path}:{rows.line_num}")
+                _add_row(
+                    pictures, {name: row.get(column) for name, column in columns.items()}, f"{path}:{rows.line_num}"
+                )
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; give {WHAT}") from error
     except (csv.Error, ValueError) as error:
         raise DataError(f"{path}: is no CSV file ({error}); give {WHAT}") from error
-    return found
+    return pictures
 
 
-def _refuse_more(row: Mapping[Any, Any], where: str) -> None:
-    """Refuse a row that has more cells than the first line names columns: they would be lost."""
+def _refuse_extra_cells(row: Mapping[Any, Any], where: str) -> None:
+    """Refuse a row with more cells than the header line."""
     more = [cell for cell in row.get(None) or () if cell.strip()]
     if more:
         raise DataError(
@@ -61,31 +63,27 @@ def _refuse_more(row: Mapping[Any, Any], where: str) -> None:
         )
 
 
-def seen(objects: dict[str, str], name: str, visibility: str) -> None:
-    """Add an object; one seen clearly once is clear."""
+def add_object(objects: dict[str, str], name: str, visibility: str) -> None:
+    """Add an object; its visibility is "clear" if any of its instances is clear."""
     if name not in objects or objects[name] != "clear":
         objects[name] = visibility
 
 
-def _add(found: dict[str, dict[str, str]], row: Mapping[str, str | None], where: str) -> None:
+def _add_row(pictures: dict[str, dict[str, str]], row: Mapping[str, str | None], where: str) -> None:
     cells = {name: (value or "").strip() for name, value in row.items()}
     if not any(cells.values()):
         return
     if not cells["file"]:
         raise DataError(f"{where}: names no file")
-    if "objects" in cells and cells["file"] in found:
+    if "objects" in cells and cells["file"] in pictures:
         raise DataError(f"{where}: lists {cells['file']!r} a second time; give each picture one row")
-    objects = found.setdefault(cells["file"], {})
+    objects = pictures.setdefault(cells["file"], {})
     for name in cells["objects"].split(";") if "objects" in cells else [cells["category"]]:
         mark = next((mark for mark in _SEPARATORS if mark in name), None)
         if mark is not None:
             raise DataError(f"{where}: {name.strip()!r} holds {mark!r}; {_HOW['objects' in cells]}")
         if name.strip():
-            seen(objects, name.strip(), cells.get("visibility", ""))
-
-
-def _delimiter(first: str) -> str:
-    return next((mark for mark in "\t;" if mark in first and "," not in first), ",")
+            add_object(objects, name.strip(), cells.get("visibility", ""))
 
 
 def _column(name: str) -> str:
@@ -93,18 +91,18 @@ def _column(name: str) -> str:
     return "file" if plain in ("image", "file_name") else plain
 
 
-def read_sets(path: Path, data: Any) -> dict[str, dict[str, str]] | None:
-    """Read lists of objects: picture to category to visibility, which they do not tell ("").
+def read_object_lists(path: Path, data: Any) -> dict[str, dict[str, str]] | None:
+    """Read lists of objects: picture to category to visibility, always "" here.
 
     Args:
-        path: Where the data comes from.
-        data: A JSON file's content.
+        path: Source of the data, for error messages.
+        data: Content of a JSON file.
 
     Returns:
-        None where it is of another kind.
+        None if the data is of another kind.
 
     Raises:
-        DataError: A picture has something else than a list of names.
+        DataError: The objects of a picture are no list of names.
     """
     if not isinstance(data, dict) or not data or {"images", "annotations", "categories"} & set(data):
         return None
@@ -117,23 +115,23 @@ def read_sets(path: Path, data: Any) -> dict[str, dict[str, str]] | None:
     return {picture: dict.fromkeys(names, "") for picture, names in listed.items()}
 
 
-def files_of(pictures: Iterable[str], images: Path) -> dict[str, Path]:
-    """Find the files of pictures that go by file name, with or without its ending, or by the number it ends in.
+def find_files(pictures: Iterable[str], images: Path) -> dict[str, Path]:
+    """Find the files of pictures given by file name, with or without suffix, or by the number at its end.
 
     Raises:
-        DataError: Several files go by one of them.
+        DataError: Several files match one picture.
     """
     names = {file.name for file in images.iterdir()} if images.is_dir() else set[str]()
-    known: dict[str, list[str]] = {}
+    by_key: dict[str, list[str]] = {}
     for name in sorted(names):
         stem = Path(name).stem
         number = re.search(r"[0-9]+$", stem)
         for key in {stem, number.group().lstrip("0") or "0"} if number else {stem}:
-            known.setdefault(key, []).append(name)
-    found = {}
+            by_key.setdefault(key, []).append(name)
+    paths = {}
     for picture in pictures:
-        files = [picture] if picture in names else known.get(picture, [picture])
+        files = [picture] if picture in names else by_key.get(picture, [picture])
         if len(files) > 1:
             raise DataError(f"{images}: {picture!r} may be {files[0]} or {files[1]}; give the file's name")
-        found[picture] = images / files[0]
-    return found
+        paths[picture] = images / files[0]
+    return paths

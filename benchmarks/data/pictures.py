@@ -1,6 +1,6 @@
 """Pictures with known objects, read from a COCO detection file, a CSV picture list, or lists of objects in JSON.
 
-The drawn scenes come through here like anybody's own data: nothing else reads them.
+The drawn scenes are read here in the same way as a user's own data.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 from mmhall import files
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
-from mmhall.benchmarks.data.categories import coco_name, forms, unified
-from mmhall.benchmarks.data.picture_lists import files_of, read_csv, read_sets, seen
+from mmhall.benchmarks.data.categories import coco_name, forms, unify_categories
+from mmhall.benchmarks.data.picture_lists import add_object, find_files, read_csv, read_object_lists
 from mmhall.errors import DataError
-from mmhall.results.kinds import of_data, seems
+from mmhall.results.kinds import describe_data, describe_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Picture:
     """One annotated picture.
 
     Attributes:
-        id: Its id, as text.
-        path: Its file.
-        objects: Distinct category names in the order they are first listed.
-        visibility: Category to how well it shows, where the file says so (drawn scenes do).
+        id: Id of the picture, as text.
+        path: File of the picture.
+        objects: Distinct category names, in the order of their first listing.
+        visibility: Category to visibility, if the file has it (drawn scenes have).
     """
 
     id: str
@@ -41,13 +41,13 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class PictureSet:
-    """Annotated pictures and the categories their file knows.
+    """Annotated pictures and the categories of their file.
 
     Attributes:
         pictures: In ascending order of id.
         categories: Every category name, sorted.
-        words: Category to the synonyms that the file gives for it, where it gives some.
-        remarks: What a reader of any figure should know of the file.
+        words: Category to the synonyms that the file gives.
+        remarks: Notes for the report on the file.
     """
 
     pictures: tuple[Picture, ...]
@@ -57,17 +57,17 @@ class PictureSet:
     _by_id: dict[str, Picture] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Find pictures by id at once."""
+        """Index pictures by id."""
         object.__setattr__(self, "_by_id", {picture.id: picture for picture in self.pictures})
 
     @property
     def digest(self) -> str:
-        """SHA-256 of ids, objects and files, 16 hex digits: two sets with one digest are the same."""
-        told = hashlib.sha256()
+        """SHA-256 digest of ids, objects and files, 16 hex digits: sets with one digest are equal."""
+        hashed = hashlib.sha256()
         for picture in self.pictures:
-            told.update(json.dumps([picture.id, *picture.objects]).encode())
-            told.update(hashlib.sha256(picture.path.read_bytes()).digest())
-        return told.hexdigest()[:16]
+            hashed.update(json.dumps([picture.id, *picture.objects]).encode())
+            hashed.update(hashlib.sha256(picture.path.read_bytes()).digest())
+        return hashed.hexdigest()[:16]
 
     def __getitem__(self, picture: str) -> Picture:
         """Return a picture by id."""
@@ -75,31 +75,31 @@ class PictureSet:
 
 
 def read_pictures(path: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
-    """Read a CSV picture list where the name ends in ".csv", else a COCO detection file or a JSON of object lists.
+    """Read a CSV picture list if the name ends in ".csv", else a COCO detection file or object lists in JSON.
 
     Args:
         path: The file.
-        images: Folder that picture names are relative to.
-        limit: Keep only the first so many pictures, by id.
-        required: Whether the pictures must be there.
+        images: Base folder of picture names.
+        limit: Number of pictures to keep, in order of id.
+        required: Whether the picture files must exist.
 
     Raises:
         DataError: The file or a picture is missing or malformed.
     """
     if path.suffix.lower() == ".csv":
-        found = read_csv(path)
-        files = {name: images / name for name in found}
+        listed = read_csv(path)
+        paths = {name: images / name for name in listed}
     else:
         data = read_json(path, "a COCO detection file")
-        sets = read_sets(path, data)
+        sets = read_object_lists(path, data)
         if sets is None:
             return _coco(data, path, images, limit, required)
-        found, files = sets, files_of(sets, images)
-    names = sorted(found, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))[:limit]
-    known = unified(name for objects in found.values() for name in objects)
-    told = {name: _told(found[name], known) for name in names}
-    pictures = [Picture(name, files[name], tuple(told[name]), told[name]) for name in names]
-    return replace(_existing(path, pictures, set(known.values()), required), remarks=_people(known))
+        listed, paths = sets, find_files(sets, images)
+    names = sorted(listed, key=lambda name: (len(name), name) if name.isdecimal() else (0, name))[:limit]
+    unified = unify_categories(name for objects in listed.values() for name in objects)
+    unified_objects = {name: _unify_objects(listed[name], unified) for name in names}
+    pictures = [Picture(name, paths[name], tuple(unified_objects[name]), unified_objects[name]) for name in names]
+    return replace(_make_picture_set(path, pictures, set(unified.values()), required), remarks=_person_remarks(unified))
 
 
 def read_coco(annotations: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
@@ -107,9 +107,9 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None, require
 
     Args:
         annotations: JSON with `images`, `annotations` and `categories`.
-        images: Folder that `file_name` is relative to.
-        limit: Keep only the first so many pictures, by id.
-        required: Whether the pictures must be there.
+        images: Base folder of `file_name`.
+        limit: Number of pictures to keep, in order of id.
+        required: Whether the picture files must exist.
 
     Raises:
         DataError: The file or a picture is missing, or it is no COCO detection file.
@@ -119,38 +119,40 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None, require
 
 def _coco(data: Any, annotations: Path, images: Path, limit: int | None, required: bool) -> PictureSet:
     try:
-        known = unified(str(entry["name"]) for entry in data["categories"])
-        names = {str(entry["id"]): known[str(entry["name"])] for entry in data["categories"]}
-        found: dict[str, dict[str, str]] = {str(entry["id"]): {} for entry in data["images"]}
+        unified = unify_categories(str(entry["name"]) for entry in data["categories"])
+        names = {str(entry["id"]): unified[str(entry["name"])] for entry in data["categories"]}
+        objects_of: dict[str, dict[str, str]] = {str(entry["id"]): {} for entry in data["images"]}
         for entry in data["annotations"]:
-            objects, name = found[str(entry["image_id"])], names[str(entry["category_id"])]
-            seen(objects, name, str(entry.get("visibility", "")))
+            objects, name = objects_of[str(entry["image_id"])], names[str(entry["category_id"])]
+            add_object(objects, name, str(entry.get("visibility", "")))
         pictures = [
-            Picture(name, _file(entry, images), tuple(found[name]), found[name])
+            Picture(name, _file(entry, images), tuple(objects_of[name]), objects_of[name])
             for name, entry in sorted(
                 ((str(entry["id"]), entry) for entry in data["images"]), key=lambda e: (len(e[0]), e[0])
             )
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{annotations}: is no COCO detection file ({type(error).__name__}: {error}), but {of_data(data)}"
+            f"{annotations}: is no COCO detection file ({type(error).__name__}: {error}), but {describe_data(data)}"
         ) from error
     for one, other in pairwise(pictures):
         if one.id == other.id:
             raise DataError(f"{annotations}: lists picture {one.id} twice; give every picture an id of its own")
-    made = _existing(annotations, pictures[:limit], set(names.values()), required)
-    words = _words(data["categories"], known, annotations)
-    return replace(made, words=words, remarks=_people(known) + _in_part(data["images"]))
+    picture_set = _make_picture_set(annotations, pictures[:limit], set(names.values()), required)
+    words = _words(data["categories"], unified, annotations)
+    return replace(
+        picture_set, words=words, remarks=_person_remarks(unified) + _partial_annotation_remarks(data["images"])
+    )
 
 
-def _people(known: Mapping[str, str]) -> tuple[str, ...]:
-    """Say which categories count as persons; see `unified`."""
-    other = sorted(name for name, one in known.items() if one == "person" and coco_name(name) != "person")
+def _person_remarks(unified: Mapping[str, str]) -> tuple[str, ...]:
+    """Return a remark on the categories that count as persons; see `unify_categories`."""
+    other = sorted(name for name, one in unified.items() if one == "person" and coco_name(name) != "person")
     return (f"{', '.join(map(repr, other))} count as 'person', which the data has, too.",) if other else ()
 
 
-def _in_part(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Say that not every object is annotated, where a file tells of which it was looked for, as LVIS does."""
+def _partial_annotation_remarks(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return a remark on incomplete annotations, for files that list the checked categories, as LVIS does."""
     if not any("neg_category_ids" in entry for entry in images):
         return ()
     return (
@@ -160,36 +162,38 @@ def _in_part(images: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _file(entry: Mapping[str, Any], images: Path) -> Path:
-    """Return a picture's file: its `file_name`; else, as in LVIS, what `coco_url` ends in, in its folder or not."""
+    """Return a picture's file: its `file_name`, else, as in LVIS, the end of `coco_url`, with or without its folder."""
     if "file_name" in entry or "coco_url" not in entry:
         return images / str(entry["file_name"])
     folder, name = str(entry["coco_url"]).split("/")[-2:]
     return images / folder / name if (images / folder / name).is_file() else images / name
 
 
-def _told(objects: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
-    """Return a picture's objects by the name that each category goes by."""
-    told: dict[str, str] = {}
+def _unify_objects(objects: Mapping[str, str], unified: Mapping[str, str]) -> dict[str, str]:
+    """Return a picture's objects with unified category names."""
+    unified_objects: dict[str, str] = {}
     for name, visibility in objects.items():
-        seen(told, known[name], visibility)
-    return told
+        add_object(unified_objects, unified[name], visibility)
+    return unified_objects
 
 
-def _words(categories: Sequence[Mapping[str, Any]], known: Mapping[str, str], path: Path) -> dict[str, tuple[str, ...]]:
-    """Return the synonyms of categories, as LVIS has them; a name of another category is none.
+def _words(
+    categories: Sequence[Mapping[str, Any]], unified: Mapping[str, str], path: Path
+) -> dict[str, tuple[str, ...]]:
+    """Return the synonyms of categories, as in LVIS, without names of other categories.
 
     Raises:
-        DataError: A category has something else than a list of words.
+        DataError: The synonyms of a category are no list of words.
     """
     words: dict[str, tuple[str, ...]] = {}
     for entry in categories:
         listed = entry.get("synonyms") or []
         if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
             raise DataError(f"{path}: category {entry['name']!r} has synonyms {listed!r:.60}; expected a list of words")
-        own = known[str(entry["name"])]
-        spelt = [form for word in listed for form in forms(word) if known.get(word, own) == own]
+        category = unified[str(entry["name"])]
+        spelt = [form for word in listed for form in forms(word) if unified.get(word, category) == category]
         if spelt:
-            words[own] = (*words.get(own, ()), *spelt)
+            words[category] = (*words.get(category, ()), *spelt)
     return words
 
 
@@ -199,19 +203,21 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     Raises:
         DataError: The file is missing, or it is no COCO captions file.
     """
-    what = "a COCO captions file"
+    expected = "a COCO captions file"
     captions: dict[str, list[str]] = {}
     try:
-        for entry in read_json(path, what)["annotations"]:
+        for entry in read_json(path, expected)["annotations"]:
             captions.setdefault(str(entry["image_id"]), []).append(str(entry["caption"]))
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no COCO captions file ({type(error).__name__}: {error}); give {what}") from error
+        raise DataError(
+            f"{path}: is no COCO captions file ({type(error).__name__}: {error}); give {expected}"
+        ) from error
     if not captions:
-        raise DataError(f"{path}: holds no captions; give {what}")
+        raise DataError(f"{path}: holds no captions; give {expected}")
     return captions
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_json(path: Path, expected: str) -> Any:
     """Read a JSON file.
 
     Raises:
@@ -224,17 +230,21 @@ def read_json(path: Path, what: str) -> Any:
             json.dumps(data, ensure_ascii=False).encode()
         return data
     except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; give {what}") from error
+        raise DataError(f"{path}: does not exist; give {expected}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; it is {seems(path)}, give {what}") from error
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}; it is {describe_file(path)}, give {expected}"
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path}: is no {what.removeprefix('a ')} ({type(error).__name__}: {error}), but {seems(path)}"
+            f"{path}: is no {expected.removeprefix('a ')} ({type(error).__name__}: {error}), but {describe_file(path)}"
         ) from error
 
 
-def _existing(source: Path, pictures: Sequence[Picture], categories: Collection[str], required: bool) -> PictureSet:
-    """Make a set of pictures that are all there, if they must be."""
+def _make_picture_set(
+    source: Path, pictures: Sequence[Picture], categories: Collection[str], required: bool
+) -> PictureSet:
+    """Make a picture set; check that required files exist."""
     if not pictures:
         raise DataError(f"{source}: lists no pictures")
     missing = [p.path for p in pictures if required and not p.path.is_file()]
@@ -247,7 +257,7 @@ def _existing(source: Path, pictures: Sequence[Picture], categories: Collection[
 
 @dataclass(frozen=True)
 class PictureBenchmark(Benchmark):
-    """A benchmark made of pictures with known objects."""
+    """A benchmark on pictures with known objects."""
 
     reads: ClassVar[str] = (
         'a COCO detection file, a CSV picture list ("file,objects" or "file,category"), '
@@ -257,19 +267,19 @@ class PictureBenchmark(Benchmark):
 
     def material(self, source: Source) -> Material:
         """Read the pictures and make the items."""
-        given = source.given(self.name, self.reads)
-        pictures, remarks = self.told(
-            read_pictures(given, source.folder or given.parent, source.limit, source.pictures)
+        path = source.data_path(self.name, self.reads)
+        pictures, remarks = self.complete_pictures(
+            read_pictures(path, source.folder or path.parent, source.limit, source.pictures)
         )
         items = self.items(pictures, source.seed)
         files = {i.picture: pictures[i.picture].path for i in items if i.picture is not None}
         return Material(tuple(items), files, (*pictures.remarks, *remarks))
 
-    def told(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
-        """Return pictures with what else is known of them, and what a reader should know of that.
+    def complete_pictures(self, pictures: PictureSet) -> tuple[PictureSet, list[str]]:
+        """Add other information to pictures; also return remarks for the report.
 
         Raises:
-            DataError: What is to be added cannot be read.
+            DataError: The other information cannot be read.
         """
         return pictures, []
 
@@ -278,5 +288,5 @@ class PictureBenchmark(Benchmark):
         """Make the items, the same for the same pictures and seed.
 
         Raises:
-            DataError: The pictures do not suffice.
+            DataError: The pictures are insufficient.
         """

@@ -1,4 +1,4 @@
-"""Plurals of English nouns, and what may be the singular of one."""
+"""Plurals of English nouns, and possible singulars of a plural."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""POPE's question files, read in every shape they go around in, and written in the authors'.
+"""POPE's question files: readers of all published formats, and a writer of the authors' format.
 
-A set is up to three files, one for each setting, whose names say which: "coco_pope_popular.json". Each is JSON
+A set is up to three files, one for each setting, with the setting in the name: "coco_pope_popular.json". Each is JSON
 Lines or one JSON array, with LF or CRLF, of {"question_id": 1, "image": "a.jpg", "text": "Is there ...",
-"label": "yes"}. Numbers start anew in every file, so a question is known by setting and number.
+"label": "yes"}. Numbers restart in every file, so a question is identified by setting and number.
 
-A file may have several settings: then each record says its own in a field `category`, and its name no other one.
+A file may have several settings: then each record has a field `category`, and the file name has no other setting.
 
 POPEv2's annotations.json is a set of its own, with the setting "v2": {"image_name": "/images/a.jpg", "query": "Is
 there ...", "label": "Yes"}, pictures relative to --images, questions numbered from 1.
@@ -25,12 +25,12 @@ from mmhall.benchmarks.data.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.data.pope_wording import in_version, object_of
 from mmhall.benchmarks.rules.yesno import Label
 from mmhall.errors import DataError
-from mmhall.files import detect_encoding, why_not_a_file
+from mmhall.files import encoding, is_file, no_file
 from mmhall.results.imports import entries
-from mmhall.results.kinds import seems
+from mmhall.results.kinds import describe_file
 
 MANIFEST = "manifest.json"
-SECOND = "v2"
+POPE_V2 = "v2"
 _WHAT = "POPE's question files"
 _ENDINGS = (".json", ".jsonl")
 _SUBFOLDERS = ("", "val2014", "train2014", "val2017", "train2017", "images")
@@ -41,8 +41,8 @@ class QuestionSet:
     """The questions of up to three files.
 
     Attributes:
-        questions: By picture, in the order of their first mention; asked in several files, one question.
-        remarks: What was read: counts and hashes.
+        questions: Questions by picture, in file order; a question of several files appears once.
+        remarks: Counts and digests of the files.
     """
 
     questions: tuple[Question, ...]
@@ -60,16 +60,16 @@ class _Record:
 
 
 def is_questions(path: Path) -> bool:
-    """Tell whether a file, or a folder's files, look like POPE questions rather than anything else."""
+    """Tell whether a file, or a file in a folder, looks like POPE questions."""
     if path.is_dir():
-        return any(is_questions(file) for file in _named(path))
-    if why_not_a_file(path) is not None or path.suffix == ".jsonl":
-        return why_not_a_file(path) is None
-    start = _start(path)
-    return '"question_id"' in start or _is_second(start)
+        return any(is_questions(file) for file in _setting_files(path))
+    if no_file(path) is not None or path.suffix == ".jsonl":
+        return no_file(path) is None
+    start = _read_start(path)
+    return '"question_id"' in start or _is_popev2(start)
 
 
-def _start(path: Path) -> str:
+def _read_start(path: Path) -> str:
     try:
         with path.open(encoding=detect_encoding(path), errors="replace") as file:
             return file.read(4096)
@@ -77,8 +77,8 @@ def _start(path: Path) -> str:
         return ""
 
 
-def _is_second(start: str) -> bool:
-    """Tell whether a file begins as POPEv2's does."""
+def _is_popev2(start: str) -> bool:
+    """Tell whether the start of a file is in POPEv2's format."""
     return '"image_name"' in start and '"query"' in start
 
 
@@ -87,13 +87,13 @@ def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
 
     Args:
         path: File or folder.
-        version: Of the text: "fixed" or "legacy_typo".
+        version: Version of the text: "fixed" or "legacy_typo".
 
     Raises:
-        DataError: A file cannot be read, names no setting, another file's or another than its records, or a record
-            is unfit.
+        DataError: A file cannot be read, or has no setting, another file's, or another than its records; or a record
+            is malformed.
     """
-    files, records = _of_files(path)
+    files, records = _read_files(path)
     merged: dict[tuple[str, str, Label], dict[str, list[int | str]]] = {}
     for setting, listed in records.items():
         for record in listed:
@@ -108,22 +108,22 @@ def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
 
 
 def find_pictures(names: Iterable[str], folder: Path, required: bool = True) -> dict[str, Path]:
-    """Return each picture's file, in a folder or in COCO's subfolders of it; unless required, where it would be.
+    """Find each picture's file in a folder or COCO's subfolders; if not required, a missing file gets a path, too.
 
     Raises:
-        DataError: Some are missing.
+        DataError: A required file is missing.
     """
-    found: dict[str, Path | None] = {
-        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if _is_file(p) or not required), None)
+    paths: dict[str, Path | None] = {
+        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if is_file(p) or not required), None)
         for name in names
     }
-    missing = [name for name, path in found.items() if path is None]
+    missing = [name for name, path in paths.items() if path is None]
     if missing:
         raise DataError(
-            f"{folder / missing[0]}: does not exist ({len(missing)} of {len(found)} pictures are missing); "
+            f"{folder / missing[0]}: does not exist ({len(missing)} of {len(paths)} pictures are missing); "
             "give their folder with --images"
         )
-    return {name: path for name, path in found.items() if path is not None}
+    return {name: path for name, path in paths.items() if path is not None}
 
 
 def write_questions(
@@ -133,30 +133,30 @@ def write_questions(
     seed: int,
     pictures: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Write POPE's items as the authors' three JSON Lines files, with a manifest of counts and hashes.
+    """Write POPE's items as the authors' three JSON Lines files, with a manifest of counts and digests.
 
     Args:
-        items: Made by `Pope`.
-        folder: Made if need be; files of the same names are overwritten.
-        source_hash: Of the annotations they were made from.
-        seed: They were made with.
-        pictures: Picture id to file: files are then named, below the folder they share; by default ids are.
+        items: Items of `Pope`.
+        folder: Output folder, created if needed; existing files are overwritten.
+        source_hash: Digest of the annotations of the items.
+        seed: Seed of the items.
+        pictures: Picture id to file, to write paths below the common folder; by default ids are written.
 
     Returns:
-        The manifest.
+        Path of the manifest.
 
     Raises:
         DataError: The folder cannot be written, or the items are not POPE's.
     """
     names = _names(pictures or {})
-    listed: dict[str, list[dict[str, Any]]] = {setting: [] for setting in (*SETTINGS, SECOND)}
+    listed: dict[str, list[dict[str, Any]]] = {setting: [] for setting in (*SETTINGS, POPE_V2)}
     for item in items:
         if "ids" not in item.truth or "question" not in item.truth:
             raise DataError(f"item {item.id!r} has no question to write; give items made by pope")
         picture = str(item.picture)
-        asked = {"image": names.get(picture, picture), "text": item.truth["question"], "label": item.truth["label"]}
+        question = {"image": names.get(picture, picture), "text": item.truth["question"], "label": item.truth["label"]}
         for setting, numbers in item.truth["ids"].items():
-            listed[setting] += [{"question_id": number, **asked} for number in numbers]
+            listed[setting] += [{"question_id": number, **question} for number in numbers]
     manifest: dict[str, Any] = {"source": source_hash, "seed": seed, "files": {}}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -180,81 +180,78 @@ def write_questions(
 
 
 def _names(pictures: Mapping[str, Path]) -> dict[str, str]:
-    """Name each picture's file relative to the folder they share."""
+    """Return each picture's path relative to the common folder."""
     if not pictures:
         return {}
     base = os.path.commonpath([path.resolve().parent for path in pictures.values()])
     return {name: path.resolve().relative_to(base).as_posix() for name, path in pictures.items()}
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, a folder that must not be looked into
-        return False
-
-
 def _settings(path: Path) -> list[str]:
     return [setting for setting in SETTINGS if setting in path.name.lower()]
 
 
-def _named(folder: Path) -> list[Path]:
-    """Return a folder's files whose names say a setting."""
+def _setting_files(folder: Path) -> list[Path]:
+    """Return the files of a folder with a setting in their names."""
     try:
-        return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and _is_file(p) and _settings(p))
+        return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and is_file(p) and _settings(p))
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 
 
-def _of_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
-    """Return the file of each setting, and its records of that setting."""
-    if path.is_file() and _is_second(_start(path)):
-        return {SECOND: path}, {SECOND: _records(entries(path, _WHAT), path)}
+def _read_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
+    """Return the file and the records of each setting."""
+    if path.is_file() and _is_popev2(_read_start(path)):
+        return {POPE_V2: path}, {POPE_V2: _records(entries(path, _WHAT), path)}
     files: dict[str, Path] = {}
-    found: dict[str, list[_Record]] = {}
-    for file in _named(path) if path.is_dir() else [path]:
-        for setting, listed in _by_setting(file).items():
+    by_setting: dict[str, list[_Record]] = {}
+    for file in _setting_files(path) if path.is_dir() else [path]:
+        for setting, listed in _split_by_setting(file).items():
             if setting in files:
                 both = f"{files[setting].name} and {file.name}"
                 raise DataError(f"{path}: holds two files for {setting}, {both}; keep one")
-            files[setting], found[setting] = file, _records(listed, file)
+            files[setting], by_setting[setting] = file, _records(listed, file)
     if not files:
-        raise DataError(f"{path}: holds no file whose name says {', '.join(SETTINGS)}; give POPE's question files")
-    return files, {setting: found[setting] for setting in SETTINGS if setting in found}
+        raise DataError(
+            f"{path}: has no file with a setting in its name, {', '.join(SETTINGS)}; give POPE's question files"
+        )
+    return files, {setting: by_setting[setting] for setting in SETTINGS if setting in by_setting}
 
 
-def _by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
-    """Return a file's records by the setting that each says, where all do; else by the one that its name says.
+def _split_by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:
+    """Group a file's records by their field category, if all have it; else by the setting in the file name.
 
     Raises:
-        DataError: Neither says one, or they say two.
+        DataError: There is no setting, or the two differ.
     """
     listed, named = entries(file, _WHAT), _settings(file)
-    said = [_category(entry) for _, entry in listed]
-    if not said or None in said:
+    categories = [_category(entry) for _, entry in listed]
+    if not categories or None in categories:
         if len(named) != 1:
-            told = f"its name must say which setting it is, one of {', '.join(SETTINGS)}, or each record's category"
-            raise DataError(f"{file}: {told}; it is {seems(file)}")
+            reason = f"its name must contain its setting, one of {', '.join(SETTINGS)}, or each record's category"
+            raise DataError(f"{file}: {reason}; it is {describe_file(file)}")
         return {named[0]: listed}
-    by_setting = {setting: [one for one, s in zip(listed, said, strict=True) if s == setting] for setting in SETTINGS}
+    by_setting = {
+        setting: [one for one, s in zip(listed, categories, strict=True) if s == setting] for setting in SETTINGS
+    }
     by_setting = {setting: of_it for setting, of_it in by_setting.items() if of_it}
     if len(named) == 1 and named != list(by_setting):
-        told = f"its name says {named[0]}, the category of its records {', '.join(by_setting)}"
-        raise DataError(f"{file}: {told}; rename it, or mend the records")
+        reason = f"its name has the setting {named[0]}, its records have the category {', '.join(by_setting)}"
+        raise DataError(f"{file}: {reason}; rename it, or correct the records")
     return by_setting
 
 
 def _category(entry: Any) -> str | None:
-    """Return the setting that a record says; None: none."""
-    said = entry.get("category") if isinstance(entry, dict) else None
-    return said.lower() if isinstance(said, str) and said.lower() in SETTINGS else None
+    """Return the setting in a record's category; None: no setting."""
+    category = entry.get("category") if isinstance(entry, dict) else None
+    return category.lower() if isinstance(category, str) and category.lower() in SETTINGS else None
 
 
 def _records(listed: Sequence[tuple[str, Any]], path: Path) -> list[_Record]:
     """Check the records of one setting."""
     records: dict[str, _Record] = {}
     for place, (where, entry) in enumerate(listed, 1):
-        record = _record(_as_first(entry, place), where)
+        record = _record(_from_popev2(entry, place), where)
         if str(record.number) in records:
             raise DataError(f"{where}: question_id {record.number!r} is there twice; a file must number each once")
         records[str(record.number)] = record
@@ -263,8 +260,8 @@ def _records(listed: Sequence[tuple[str, Any]], path: Path) -> list[_Record]:
     return list(records.values())
 
 
-def _as_first(entry: Any, place: int) -> Any:
-    """Return a record of POPEv2 with the fields of POPE's, any other as it is."""
+def _from_popev2(entry: Any, place: int) -> Any:
+    """Convert a record of POPEv2 to POPE's fields; other records stay unchanged."""
     if not isinstance(entry, dict) or not {"image_name", "query"} <= set(entry) or "question_id" in entry:
         return entry
     image = entry["image_name"]
@@ -282,10 +279,10 @@ def _record(entry: Any, where: str) -> _Record:
     for field, value in (("image", image), ("text", text)):
         if not isinstance(value, str) or not value.strip() or value.encode(errors="replace").decode() != value:
             raise DataError(f"{where}: {field} must be a text that is not empty, got {value!r:.60}")
-    said = label.strip().lower() if isinstance(label, str) else ""
-    if said not in ("yes", "no"):
+    answer = label.strip().lower() if isinstance(label, str) else ""
+    if answer not in ("yes", "no"):
         raise DataError(f'{where}: label must be "yes" or "no", got {label!r}')
-    return _Record(number, str(image), str(text), "yes" if said == "yes" else "no")
+    return _Record(number, str(image), str(text), "yes" if answer == "yes" else "no")
 
 
 def _remarks(
@@ -299,4 +296,4 @@ def _remarks(
     yield f"{len(questions)} distinct questions stand for {total}"
     both = len(questions) - len({(q.picture, q.text) for q in questions})
     if both:
-        yield f"{both} questions carry both labels and are scored under each"
+        yield f"{both} questions have both labels and are scored with each"

@@ -1,4 +1,4 @@
-"""POPE's questions about any pictures with known objects."""
+"""Generator of POPE's questions about any pictures with known objects."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Question:
     """One yes/no question about an object in a picture.
 
     Attributes:
-        picture: The picture's id.
-        object: What it asks for; None where its text does not tell.
-        text: The question alone; "": yet to be worded.
+        picture: Id of the picture.
+        object: Object it asks for; None if the text has another form.
+        text: The question without a suffix; "": not worded yet.
         label: The right answer.
-        ids: Setting to its numbers there, mostly one; a question asked twice counts twice.
-        visibility: How well a present object shows, where that is known.
+        ids: Setting to the question's numbers in it, usually one; a repeated question counts each time.
+        visibility: Visibility of a present object, if known.
     """
 
     picture: str
@@ -40,13 +40,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How questions are made; the defaults are the authors', but for their 500 pictures drawn.
+    """Settings of the generator; the defaults are the authors', except for their 500 drawn pictures.
 
     Attributes:
-        per_picture: Present objects asked for in a picture, and absent ones.
-        positives: Which present ones: the "first" listed, or drawn at "random".
-        draw: Pictures to draw; 0: all are used.
-        frequency: What popular and adversarial are counted on: the pictures "sampled", or the "whole" file.
+        per_picture: Number of present objects asked for in a picture, and of absent ones.
+        positives: Which present objects: the "first" listed, or drawn at "random".
+        draw: Number of pictures to draw; 0: all.
+        frequency: Where object frequencies are counted: on the pictures "sampled", or the "whole" file.
     """
 
     per_picture: int = PER_PICTURE
@@ -56,19 +56,19 @@ class Recipe:
 
 
 def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Question]:
-    """Make the questions of all three settings, by picture; one asked in several settings is one question.
+    """Make the questions of all three settings, by picture; a question of several settings appears once.
 
     Raises:
         DataError: Too few pictures have enough objects, present and absent.
     """
-    used = _used(pictures, seed, recipe)
+    used = _usable_pictures(pictures, seed, recipe)
     scope = _Scope(used if recipe.frequency == "sampled" else pictures.pictures, pictures.categories)
-    present = {p.id: _present(p, seed, recipe) for p in used}
+    present = {p.id: _present_objects(p, seed, recipe) for p in used}
     ids: dict[tuple[str, str], dict[str, tuple[int | str, ...]]] = {}
     for setting in SETTINGS:
         rng = random.Random(f"pope/{setting}/{seed}")
-        asked = (pair for p in used for pair in scope.asked(p, present[p.id], setting, rng))
-        for number, pair in enumerate(asked, start=1):
+        pairs = (pair for p in used for pair in scope.asked(p, present[p.id], setting, rng))
+        for number, pair in enumerate(pairs, start=1):
             ids.setdefault(pair, {})[setting] = (number,)
     by_id = {p.id: p for p in used}
     order = {p.id: i for i, p in enumerate(used)}  # by picture: a partial run is then balanced
@@ -85,17 +85,17 @@ def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Ques
     ]
 
 
-def crowded(pictures: PictureSet, recipe: Recipe) -> list[Picture]:
-    """Return the pictures with enough present objects, but too few absent ones to ask for; they are left out."""
-    known, needed = len(pictures.categories), recipe.per_picture
-    return [p for p in pictures.pictures if needed <= len(p.objects) and known < len(p.objects) + needed]
+def crowded_pictures(pictures: PictureSet, recipe: Recipe) -> list[Picture]:
+    """Return the pictures left out: they have enough present objects, but too few absent categories."""
+    categories, needed = len(pictures.categories), recipe.per_picture
+    return [p for p in pictures.pictures if needed <= len(p.objects) and categories < len(p.objects) + needed]
 
 
-def _used(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Picture]:
+def _usable_pictures(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Picture]:
     showing = [p for p in pictures.pictures if len(p.objects) >= recipe.per_picture]
     if not showing:
         raise DataError(f"pope: no picture has {recipe.per_picture} objects; it needs some that do")
-    left_out = {p.id for p in crowded(pictures, recipe)}
+    left_out = {p.id for p in crowded_pictures(pictures, recipe)}
     fit = [p for p in showing if p.id not in left_out]
     if not fit:
         raise DataError(
@@ -114,15 +114,15 @@ def _used(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Picture]:
     return [fit[i] for i in sorted(drawn)]
 
 
-def _present(picture: Picture, seed: int, recipe: Recipe) -> Sequence[str]:
-    """Return the present objects to ask for, the same in every setting."""
+def _present_objects(picture: Picture, seed: int, recipe: Recipe) -> Sequence[str]:
+    """Return the present objects to ask for; they are the same in every setting."""
     if recipe.positives == "first":
         return picture.objects[: recipe.per_picture]
     return random.Random(f"pope/positives/{seed}/{picture.id}").sample(picture.objects, recipe.per_picture)
 
 
 class _Scope:
-    """How often objects are there, and together."""
+    """Frequencies and co-occurrences of objects, for the choice of absent objects."""
 
     def __init__(self, pictures: Sequence[Picture], categories: Sequence[str]) -> None:
         self._categories = categories
@@ -144,11 +144,11 @@ class _Scope:
             ranked = {"random": [], "popular": self._popular, "adversarial": self._beside[name]}[setting]
             absent = next((n for n in ranked if n not in taken), None)
             if absent is None:
-                absent = self._drawn(taken, rng)
+                absent = self._draw_absent(taken, rng)
             taken.add(absent)
             yield picture.id, name
             yield picture.id, absent
 
-    def _drawn(self, taken: set[str], rng: random.Random) -> str:
+    def _draw_absent(self, taken: set[str], rng: random.Random) -> str:
         free = [n for n in self._everything if n not in taken] or [n for n in self._categories if n not in taken]
         return rng.choice(free)

@@ -1,4 +1,4 @@
-"""How POPE's questions are worded, and what published evaluations put behind them."""
+"""The wording of POPE's questions, and the suffixes of published evaluations."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _PLURAL = re.compile(
 
 
 def is_plural(name: str) -> bool:
-    """Tell whether a name stands for something that has no singular, or is listed without: skis, scissors."""
+    """Tell whether a name is plural only, such as skis or scissors."""
     return _PLURAL.fullmatch(name.lower()) is not None
 
 
 def with_article(name: str, wording: str = "official") -> str:
-    """Put a or an before a name, by its first letter; properly worded, by its first sound.
+    """Put a or an before a name, by its first letter; in wording "proper" by its first sound.
 
     >>> with_article("apple"), with_article("unicycle"), with_article("unicycle", "proper")
     ('an apple', 'an unicycle', 'a unicycle')
@@ -45,7 +45,7 @@ def with_article(name: str, wording: str = "official") -> str:
 
 
 def question_about(name: str, wording: str = "official") -> str:
-    """Ask for an object, by its name without underscores.
+    """Write the question about an object.
 
     >>> question_about("apple"), question_about("skis"), question_about("skis", "proper")
     ('Is there an apple in the image?', 'Is there a skis in the image?', 'Are there any skis in the image?')
@@ -57,19 +57,19 @@ def question_about(name: str, wording: str = "official") -> str:
 
 
 def object_of(question: str) -> str | None:
-    """Return what a question asks for; None where it is worded in another way.
+    """Return the object that a question asks for; None for another wording.
 
     >>> object_of("Is there a dog in the image?"), object_of("Is there an ox in the imange?"), object_of("Why?")
     ('dog', 'ox', None)
     """
-    asked = _ASKED.fullmatch(question)
-    return asked and (asked["one"] or asked["many"])
+    match = _ASKED.fullmatch(question)
+    return match and (match["one"] or match["many"])
 
 
 def in_version(question: str, version: str) -> str:
-    """Give a question the text of a version: "fixed", or "legacy_typo" of early releases.
+    """Return a question in a version of its text: "fixed", or "legacy_typo" of early releases.
 
-    The generator of those made "an" by putting it for every letter a of the template.
+    The generator of early releases wrote "an" for every letter a of the template.
 
     >>> in_version("Is there an apple in the image?", "legacy_typo")
     'Is there an apple in the imange?'

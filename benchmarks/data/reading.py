@@ -1,4 +1,4 @@
-"""Read benchmark files: what is torn, of another kind, or incomplete is named with its path."""
+"""Readers of benchmark files; error messages name the path and the place of invalid or incomplete data."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from mmhall.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One entry of a file, with where it stands.
+    """One entry of a file, with its place.
 
     Attributes:
-        where: File and number of the entry, for a refusal.
-        fields: What it holds.
+        where: File and number of the entry, for error messages.
+        fields: Fields of the entry.
     """
 
     where: str
     fields: Mapping[str, Any]
 
     def text(self, *names: str) -> str:
-        """Return the first of some fields that is there, as text; a number is written out.
+        """Return the first existing of several fields, as text; an integer is converted.
 
         Raises:
-            DataError: None is, or it is neither text nor a number.
+            DataError: No field exists, or it is neither a text nor an integer.
         """
         name = next((n for n in names if n in self.fields), names[0])
         value = self.fields.get(name)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-        if isinstance(value, str) and _is_whole(value):
+        if isinstance(value, str) and _is_valid_text(value):
             return value
         raise DataError(f"{self.where}: {name!r} must be a text, got {json.dumps(value)[:80]}")
 
     def choice(self, name: str, allowed: Sequence[str]) -> str:
-        """Return a field that is one of some words, in their case.
+        """Return a field as one of the allowed words, in their case.
 
         Raises:
-            DataError: It is none of them.
+            DataError: The field is none of them.
         """
         value = self.text(name)
         for word in allowed:
@@ -51,28 +51,28 @@ class Record:
         raise DataError(f"{self.where}: {name!r} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
     def texts(self, name: str) -> list[str]:
-        """Return a field that is a list of texts.
+        """Return a field as a list of texts.
 
         Raises:
-            DataError: It is not.
+            DataError: The field is no list of texts.
         """
         value = self.fields.get(name)
-        if isinstance(value, list) and all(isinstance(word, str) and _is_whole(word) for word in value):
+        if isinstance(value, list) and all(isinstance(word, str) and _is_valid_text(word) for word in value):
             return value
         raise DataError(f"{self.where}: {name!r} must be a list of texts, got {json.dumps(value)[:80]}")
 
 
-def _is_whole(text: str) -> bool:
-    """Tell whether a text can be written anywhere: JSON may hold halves of characters."""
+def _is_valid_text(text: str) -> bool:
+    """Tell whether a text can be encoded: JSON may hold lone surrogates."""
     return text.encode(errors="replace").decode() == text
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, expected: str) -> str:
     """Read a text file.
 
     Args:
         path: The file.
-        what: What it should be, in words, such as "AMBER's annotations".
+        expected: What it should be, in words, such as "AMBER's annotations".
 
     Raises:
         DataError: It cannot be read.
@@ -80,99 +80,92 @@ def read_text(path: Path, what: str) -> str:
     try:
         return files.read_text(path)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; expected {what}") from error
+        raise DataError(f"{path}: does not exist; expected {expected}") from error
     except IsADirectoryError as error:
-        raise DataError(f"{path}: is a folder; expected {what}") from error
+        raise DataError(f"{path}: is a folder; expected {expected}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; expected {what}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}; expected {expected}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is no UTF-8 text; expected {what}") from error
+        raise DataError(f"{path}: is no UTF-8 text; expected {expected}") from error
 
 
-def read_json(path: Path, what: str) -> Any:
+def read_json(path: Path, expected: str) -> Any:
     """Read a JSON file; see `read_text`.
 
     Raises:
-        DataError: It cannot be read, or is no JSON.
+        DataError: The file cannot be read, or is no JSON.
     """
     try:
-        return json.loads(read_text(path, what))
+        return json.loads(read_text(path, expected))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is no JSON ({error}); expected {what}") from error
+        raise DataError(f"{path}: is no JSON ({error}); expected {expected}") from error
 
 
-def read_records(path: Path, what: str) -> list[Record]:
+def read_records(path: Path, expected: str) -> list[Record]:
     """Read a JSON array of objects, or JSON Lines.
 
     Raises:
-        DataError: It cannot be read, is neither, or is empty.
+        DataError: The file cannot be read, is of another format, or is empty.
     """
-    text = read_text(path, what)
+    text = read_text(path, expected)
     entries: Iterable[tuple[str, Any]]
     if text.lstrip().startswith("["):
-        entries = ((f"{path}, entry {n}", entry) for n, entry in enumerate(read_json(path, what), 1))
+        entries = ((f"{path}, entry {n}", entry) for n, entry in enumerate(read_json(path, expected), 1))
     else:
-        entries = _lines(path, text, what)
+        entries = _lines(path, text, expected)
     records = []
     for where, entry in entries:
         if not isinstance(entry, dict):
-            raise DataError(f"{where}: is no JSON object; expected {what}")
+            raise DataError(f"{where}: is no JSON object; expected {expected}")
         records.append(Record(where, entry))
     if not records:
-        raise DataError(f"{path}: is empty; expected {what}")
+        raise DataError(f"{path}: is empty; expected {expected}")
     return records
 
 
-def _lines(path: Path, text: str, what: str) -> Iterator[tuple[str, Any]]:
+def _lines(path: Path, text: str, expected: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield f"{path}, line {number}", json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {number}: is no JSON ({error}); expected {what}") from error
+                raise DataError(f"{path}, line {number}: is no JSON ({error}); expected {expected}") from error
 
 
-def only_once(records: Iterable[tuple[str, str]], what: str) -> None:
-    """Refuse a name that comes twice.
+def check_unique(records: Iterable[tuple[str, str]], kind: str) -> None:
+    """Check that no name is repeated.
 
     Args:
-        records: Where each stands, and its name.
-        what: What the names are, such as "question".
+        records: Place and name of each record.
+        kind: What the names are, such as "question".
 
     Raises:
-        DataError: One does.
+        DataError: A name is repeated.
     """
-    seen: dict[str, str] = {}
+    places: dict[str, str] = {}
     for where, name in records:
-        if name in seen:
-            raise DataError(f"{where}: {what} {name!r} is there already ({seen[name]}); each may come once")
-        seen[name] = where
+        if name in places:
+            raise DataError(f"{where}: {kind} {name!r} is there already ({places[name]}); each may come once")
+        places[name] = where
 
 
 def find_pictures(names: Iterable[str], folders: Sequence[Path], required: bool = True) -> dict[str, Path]:
-    """Find picture files by name, each in the first folder that has it; unless required, else where it would be.
+    """Find picture files by name in several folders; if not required, missing files get a path in the first folder.
 
     Raises:
-        DataError: Some are nowhere.
+        DataError: Required files are missing.
     """
-    wanted = list(dict.fromkeys(names))
-    found = {n: path for n in wanted for path in [_first(n, folders)] if path is not None}
-    missing = [n for n in wanted if n not in found]
+    requested = list(dict.fromkeys(names))
+    paths = {n: path for n in requested for path in [_first(n, folders)] if path is not None}
+    missing = [n for n in requested if n not in paths]
     if not required:
-        return {n: found.get(n, folders[0] / n) for n in wanted}
+        return {n: paths.get(n, folders[0] / n) for n in requested}
     if missing:
         first, where = " ".join(missing[0].split()), " or ".join(map(str, folders))
-        number = f"{len(missing)} of {len(wanted)}"
+        number = f"{len(missing)} of {len(requested)}"
         raise DataError(f"{first}: is not in {where} ({number} pictures are missing); check --images")
-    return found
+    return paths
 
 
 def _first(name: str, folders: Sequence[Path]) -> Path | None:
-    return next((folder / name for folder in folders if _is_file(folder / name)), None)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # no name a file can have, or a folder that must not be looked into
-        return False
+    return next((folder / name for folder in folders if files.is_file(folder / name)), None)

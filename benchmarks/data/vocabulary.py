@@ -1,19 +1,19 @@
-"""Find objects in a text: our own vocabulary of COCO's eighty, or anybody's own list of names.
+"""Vocabularies that find objects in a text: mmhall's own for COCO's eighty, or a user's list of names.
 
 Words are matched in lower case, longest phrase first, so that "hot dog" is no dog and "teddy bear" no bear. Phrases of
-`NOT_OBJECTS` swallow words that mean something else ("train tracks", "orange juice").
+`NOT_OBJECTS` cover words with another meaning ("train tracks", "orange juice").
 
-Words    What counts sets the level of CHAIR, so the words for COCO's objects follow the original's list, save for those
-         under Differs: no other word is a mention ("pedestrian", "plant"), names side by side count each ("pickup
-         truck"), a "train station" names a train. Of other data each category is found by its own names, however they
+Words    The word list sets the level of CHAIR, so the words for COCO's objects follow the original's list, except
+         those under Differs: no other word is a mention ("pedestrian", "plant"), names side by side count each ("pickup
+         truck"), a "train station" names a train. In other data each category is found by its own names, however they
          are spelt (`mmhall.benchmarks.data.categories`), and by the words that the file or a `vocabulary` gives for it.
-Differs  Where the original loses what it lists by accident ("men", "vases", "bus", "motor bike", "cheesecake",
-         "racquet", "hair dryer", "hotdog") or counts a part or another thing ("stuffed bear", "toilet bowl", "microwave
+Differs  Where the original misses listed words by accident ("men", "vases", "bus", "motor bike", "cheesecake",
+         "racquet", "hair dryer", "hotdog") or counts a part or other object ("stuffed bear", "toilet bowl", "microwave
          oven", "orange juice").
-Agrees   On 260 captions of COCO-like pictures, written by hand by someone who did not make the list, the sequence of
+Agrees   On 260 captions of COCO-like pictures, handwritten by another person than the list's author, the sequence of
          mentions is that of the original or of its WordNet descendant in 98.1 %: the original's in 95.4 %, the
          descendant's (without a tagger) in 96.2 %, while those two agree with each other in 95.4 %. On 409 captions
-         that the list was made with, 110 of them kept apart: 98.3 % (99.1 %), 94.6 %, 94.1 % and 92.2 %.
+         that the list was made with (110 of them held out): 98.3 % (99.1 %), 94.6 %, 94.1 % and 92.2 %.
 """
 
 from __future__ import annotations
@@ -72,51 +72,51 @@ class Vocabulary:
     """Which phrases name which object.
 
     Attributes:
-        table: Phrase in lower case to an object's name, "" for what is no object.
-        longest: Most words of a phrase.
+        table: Phrase in lower case to the name of its object; "" for no object.
+        longest: Number of words of the longest phrase.
     """
 
     table: Mapping[str, str]
     longest: int
 
     def mentions(self, text: str) -> list[Mention]:
-        """Find every object named in a text, in order, repeats included; a toilet's seat is no chair."""
+        """Find every object named in a text, in order, with repeats; the seat of a toilet is no chair."""
         words = [(m.group().lower(), m.start(), m.end()) for m in _WORD.finditer(text)]
-        found: list[Mention] = []
+        mentioned: list[Mention] = []
         at = 0
         while at < len(words):
             for length in range(min(self.longest, len(words) - at), 0, -1):
                 phrase = " ".join(word for word, _, _ in words[at : at + length])
                 if phrase in self.table:
                     if name := self.table[phrase]:
-                        found.append(Mention(name, words[at][1], words[at + length - 1][2]))
+                        mentioned.append(Mention(name, words[at][1], words[at + length - 1][2]))
                     at += length
                     break
             else:
                 at += 1
-        if any(m.name == "toilet" for m in found):
-            found = [m for m in found if text[m.start : m.end].lower() not in ("seat", "seats")]
-        return found
+        if any(m.name == "toilet" for m in mentioned):
+            mentioned = [m for m in mentioned if text[m.start : m.end].lower() not in ("seat", "seats")]
+        return mentioned
 
 
 def mentions(text: str) -> list[Mention]:
-    """Find every one of COCO's objects named in a text, in order, repeats included.
+    """Find every COCO object named in a text, in order, with repeats.
 
     >>> [m.name for m in mentions("Two men eat hot dogs near train tracks; a dog watches the TV.")]
     ['person', 'hot dog', 'dog', 'tv']
     """
-    return ours().mentions(text)
+    return own_vocabulary().mentions(text)
 
 
 def vocabulary(words: Mapping[str, Sequence[str]], suppressed: Sequence[str] = ()) -> Vocabulary:
-    """Make a vocabulary of objects and the words for them; names and plurals are added.
+    """Make a vocabulary from objects and their words; names and plurals are added.
 
-    A phrase that several objects claim is that of the object it is the name of, else of the first. A hot dog is no dog
-    even where hot dogs are not looked for.
+    A phrase of several objects belongs to the object with this name, else to the first. A hot dog is no dog
+    even if hot dogs are not among the objects.
 
     Args:
         words: Object to its words.
-        suppressed: Phrases that name no object, whatever their words name.
+        suppressed: Phrases that name no object.
     """
     listed = [(name, (name, *forms(name))) for name in words] + [(name, tuple(words[name])) for name in words]
     table = {_phrase(form): "" for phrase in suppressed for form in (phrase, plural(phrase))}
@@ -131,13 +131,13 @@ def vocabulary(words: Mapping[str, Sequence[str]], suppressed: Sequence[str] = (
 
 
 def synonyms(name: str) -> list[str]:
-    """Return our words for an object, however it is spelt; none for one that is not COCO's.
+    """Return mmhall's words for a COCO object in any spelling; for other objects none.
 
     >>> synonyms("Monitor/TV"), synonyms("Cabinet/shelf")
     (['television', 'monitor'], [])
     """
-    known = dict.fromkeys(coco for one in names(name) if (coco := coco_name(one)) is not None)
-    return [word for one in known for word in _synonyms(one)]
+    coco_names = dict.fromkeys(coco for one in names(name) if (coco := coco_name(one)) is not None)
+    return [word for one in coco_names for word in _synonyms(one)]
 
 
 def _synonyms(name: str) -> list[str]:
@@ -146,45 +146,45 @@ def _synonyms(name: str) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def ours(
+def own_vocabulary(
     path: str = "", names: tuple[str, ...] = (), words: tuple[tuple[str, tuple[str, ...]], ...] = ()
 ) -> Vocabulary:
-    """Return our vocabulary.
+    """Return mmhall's own vocabulary, or one for other objects.
 
     Args:
-        path: Of a JSON file, object to its words, which replace ours; "": none.
-        names: The objects to look for, beside those of the file; none: COCO's eighty.
-        words: Of some of them, words beside ours, as the data tells them.
+        path: JSON file of object to words, which replace mmhall's words; "": none.
+        names: Objects beside those of the file; empty: COCO's eighty.
+        words: Further words for some objects, from the data.
 
     Raises:
         DataError: The file is missing or malformed.
     """
-    given = _given(Path(path)) if path else {}
-    suppressed = given.pop(SUPPRESS, [])
-    objects = dict.fromkeys((*(names or SYNONYMS), *given))
+    listed = _read_vocabulary(Path(path)) if path else {}
+    suppressed = listed.pop(SUPPRESS, [])
+    objects = dict.fromkeys((*(names or SYNONYMS), *listed))
     more = dict(words)
-    return vocabulary({name: given.get(name, [*synonyms(name), *more.get(name, ())]) for name in objects}, suppressed)
+    return vocabulary({name: listed.get(name, [*synonyms(name), *more.get(name, ())]) for name in objects}, suppressed)
 
 
-def looked_for(truth: Mapping[str, Any], path: str = "") -> Vocabulary:
-    """Return our vocabulary of what an item's data knows: `names` and `words` of its truth, else COCO's eighty.
+def item_vocabulary(truth: Mapping[str, Any], path: str = "") -> Vocabulary:
+    """Return the vocabulary of an item: `names` and `words` of its truth, else COCO's eighty.
 
     Args:
-        truth: Of an item that `Chair` made.
-        path: As for `ours`.
+        truth: Truth of an item of `Chair`.
+        path: See `own_vocabulary`.
     """
     words = tuple((name, tuple(listed)) for name, listed in truth.get("words", {}).items())
-    return ours(path, tuple(truth.get("names", ())), words)
+    return own_vocabulary(path, tuple(truth.get("names", ())), words)
 
 
-def _given(path: Path) -> dict[str, list[str]]:
-    what = f'a JSON vocabulary such as {{"fox": ["vixen", "fox cub"], "{SUPPRESS}": ["fox hole"]}}'
-    words = read_json(path, what)
+def _read_vocabulary(path: Path) -> dict[str, list[str]]:
+    expected = f'a JSON vocabulary such as {{"fox": ["vixen", "fox cub"], "{SUPPRESS}": ["fox hole"]}}'
+    words = read_json(path, expected)
     if not isinstance(words, dict) or not set(words) - {SUPPRESS}:
-        raise DataError(f"{path}: names no objects; expected {what}")
+        raise DataError(f"{path}: names no objects; expected {expected}")
     for name, listed in words.items():
         if not isinstance(listed, list) or not all(isinstance(word, str) for word in listed):
-            raise DataError(f"{path}: {name!r} has {listed!r}; expected {what}")
+            raise DataError(f"{path}: {name!r} has {listed!r}; expected {expected}")
     return words
 
 

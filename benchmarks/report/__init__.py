@@ -1,1 +1,1 @@
-"""Show a run to people: a table for the terminal, plain data for programs, a page for the browser."""
+"""Reports on runs: tables for the terminal, plain data for programs, a page for the browser."""

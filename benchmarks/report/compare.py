@@ -1,4 +1,4 @@
-"""What differs between two runs: in their set-up, and in what came out on the items both answered."""
+"""Comparison of two runs: differences of their set-ups, and of the results on their common items."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mmhall.strategies import strategy
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs set against each other.
+    """The comparison of two runs.
 
     Attributes:
-        setup: What differs in the set-up: where, in the first run, in the second.
-        remarks: What of the two can be compared and what cannot.
-        sections: For each benchmark both have and each pair of strategies, the first run's line and the second's.
-        evaluated: The same as data.
+        setup: Differences of the set-ups: key, value in the first run, value in the second.
+        remarks: Notes on what can be compared and what cannot.
+        sections: Tables for each common benchmark and pair of strategies, with a line for each run.
+        evaluated: The same as evaluations.
     """
 
     setup: tuple[tuple[str, str, str], ...]
@@ -32,7 +32,7 @@ class Comparison:
 
 
 def compare(first: Run, second: Run) -> Comparison:
-    """Compare two runs, strategies that are written alike or have one name; of runs with one strategy each, those."""
+    """Compare two runs: strategies of equal text or name, or the only strategies of both."""
     pairs = _pairs(first.strategies, second.strategies)
     remarks = [] if pairs else ["no strategy is in both runs: nothing to compare but the set-up"]
     evaluated: list[tuple[Part, Evaluation]] = []
@@ -41,30 +41,32 @@ def compare(first: Run, second: Run) -> Comparison:
         if other is None:
             remarks.append(f"{part.benchmark.name}: only in the first run")
             continue
-        common = _common(part, other)
-        told = f"{part.benchmark.name}: {len(common)} items are the same"
-        remarks.append(f"{told} (of {len(part.items)} and {len(other.items)})")
-        remarks += _of_pictures(part, other)
+        common = _common_items(part, other)
+        count = f"{part.benchmark.name}: {len(common)} items are the same"
+        remarks.append(f"{count} (of {len(part.items)} and {len(other.items)})")
+        remarks += _picture_remarks(part, other)
         if str(part.benchmark) != str(other.benchmark):
             remarks.append(f"{part.benchmark.name}: both are read as {part.benchmark}, the first run's way")
-        for own, theirs in pairs if common else ():
-            evaluated.append(_paired((first, part, own), (second, other, theirs), common, remarks))
+        for first_strategy, second_strategy in pairs if common else ():
+            evaluated.append(
+                _evaluate_pair((first, part, first_strategy), (second, other, second_strategy), common, remarks)
+            )
     remarks += [
         f"{p.benchmark.name}: only in the second run" for p in second.parts if p.benchmark.name not in _names(first)
     ]
-    setup = tuple(_both_ways(first, second))
+    setup = tuple(_setup_differences(first, second))
     return Comparison(setup, tuple(remarks), tuple(sections(evaluated)), evaluated)
 
 
 def _pairs(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair strategies: the same text, else the only ones of a name on both sides."""
+    """Pair strategies of equal text, else those whose name is unique in both runs."""
     if len(first) == len(second) == 1:
         return [(first[0], second[0])]
     pairs = [(name, name) for name in first if name in second]
     rest = [[strategy(s) for s in side if (s, s) not in pairs] for side in (first, second)]
-    named = [Counter(one.name for one in side) for side in rest]
+    named = [Counter(method.name for method in side) for side in rest]
     once = [name for name, count in named[0].items() if count == named[1][name] == 1]
-    texts = [{one.name: str(one) for one in side} for side in rest]
+    texts = [{method.name: str(method) for method in side} for side in rest]
     return pairs + [(texts[0][name], texts[1][name]) for name in once]
 
 
@@ -72,68 +74,71 @@ def _names(run: Run) -> set[str]:
     return {part.benchmark.name for part in run.parts}
 
 
-def _both_ways(first: Run, second: Run) -> list[tuple[str, str, str]]:
+def _setup_differences(first: Run, second: Run) -> list[tuple[str, str, str]]:
     old, new = first.store.setup(), second.store.setup()
-    there = list(differences(old, new))
-    there = [one for one in there if not one[0].startswith("options.")]  # "fitted" tells these, too
-    return there + [
+    found = list(differences(old, new))
+    found = [
+        difference for difference in found if not difference[0].startswith("options.")
+    ]  # "fitted" tells these, too
+    return found + [
         (w, a, b)
         for w, b, a in differences(new, old)
-        if not w.startswith("options.") and w not in {where for where, *_ in there}
+        if not w.startswith("options.") and w not in {where for where, *_ in found}
     ]
 
 
-def _common(part: Part, other: Part) -> list[Item]:
-    """Return the items that both runs ask, about the same picture."""
-    return [item for item in _alike(part, other) if not _differs(item, part, other)]
+def _common_items(part: Part, other: Part) -> list[Item]:
+    """Return the items that both runs ask about the same picture."""
+    return [item for item in _same_items(part, other) if not _has_other_picture(item, part, other)]
 
 
-def _alike(part: Part, other: Part) -> list[Item]:
-    known = {item.id: item for item in other.items}
-    return [item for item in part.items if known.get(item.id) == item]
+def _same_items(part: Part, other: Part) -> list[Item]:
+    others = {item.id: item for item in other.items}
+    return [item for item in part.items if others.get(item.id) == item]
 
 
-def _differs(item: Item, part: Part, other: Part) -> bool:
+def _has_other_picture(item: Item, part: Part, other: Part) -> bool:
     digests = [one.digests.get(item.picture or "") for one in (part, other)]
     return None not in digests and digests[0] != digests[1]
 
 
-def _of_pictures(part: Part, other: Part) -> list[str]:
-    """Say which items look the same but are about other pictures, and where that is not known."""
-    alike = [item for item in _alike(part, other) if item.picture is not None]
-    differing = sum(_differs(item, part, other) for item in alike)
+def _picture_remarks(part: Part, other: Part) -> list[str]:
+    """Return remarks on equal items about different pictures, and on runs without picture digests."""
+    alike = [item for item in _same_items(part, other) if item.picture is not None]
+    differing = sum(_has_other_picture(item, part, other) for item in alike)
     unknown = sum(item.picture not in one.digests for item in alike for one in (part, other)) > 0
-    said = []
+    remarks = []
     if differing:
-        said.append(f"{part.benchmark.name}: {differing} items are about other pictures of the same name: left out")
+        remarks.append(f"{part.benchmark.name}: {differing} items are about other pictures of the same name: left out")
     if unknown:
-        said.append(
+        remarks.append(
             f"{part.benchmark.name}: a run has no digests of its pictures, as older versions kept none, so that "
             "pictures are taken to be the same by name"
         )
-    return said
+    return remarks
 
 
-def _paired(
+def _evaluate_pair(
     first: tuple[Run, Part, str], second: tuple[Run, Part, str], common: Sequence[Item], remarks: list[str]
 ) -> tuple[Part, Evaluation]:
-    """Evaluate one strategy of each run on the items both have, as if they were two strategies of one run."""
+    """Evaluate one strategy of each run on the common items, like two strategies of one run."""
     names = f"{first[2]} (first)", f"{second[2]} (second)"
     rows = [
         [replace(row, strategy=name) for row in run.rows(part) if row.strategy == strategy]
         for name, (run, part, strategy) in zip(names, (first, second), strict=True)
     ]
-    texts = [{row.item: row.text for row in own if row.error is None} for own in rows]
+    texts = [{row.item: row.text for row in strategy_rows if row.error is None} for strategy_rows in rows]
     both = [item.id for item in common if item.id in texts[0] and item.id in texts[1]]
     changed = sum(texts[0][item] != texts[1][item] for item in both)
     remarks.append(f"{first[1].benchmark.name}, {first[2]}: {changed} of {len(both)} answers differ")
     judges = [
-        {row.extra["judgement"]["judge"] for row in own if row.extra and "judgement" in row.extra} for own in rows
+        {row.extra["judgement"]["judge"] for row in strategy_rows if row.extra and "judgement" in row.extra}
+        for strategy_rows in rows
     ]
     if judges[0] != judges[1]:
-        told = " and ".join(", ".join(sorted(map(str, own))) or "nobody" for own in judges)
+        judge_names = " and ".join(", ".join(sorted(map(str, strategy_rows))) or "no judge" for strategy_rows in judges)
         remarks.append(
-            f"{first[1].benchmark.name}: judged by {told}; what judges of different kinds say does not compare"
+            f"{first[1].benchmark.name}: judged by {judge_names}; what judges of different kinds say does not compare"
         )
     part = replace(first[1], items=list(common))
     evaluated = part.benchmark.evaluate(part.items, [*rows[0], *rows[1]], names)

@@ -1,4 +1,4 @@
-"""Items on which strategies disagree most, with what each said, right and wrong stretches marked."""
+"""Examples: the items on which strategies disagree most, with their answers, right and wrong spans marked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST = 8
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of an answer; `kind` is "right", "wrong" or "" for plain text."""
+    """A span of an answer; `kind` is "right", "wrong" or "" for plain text."""
 
     text: str
     kind: str
@@ -27,12 +27,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One item with what each strategy said about it.
+    """One item with the answers of all strategies.
 
     Attributes:
-        picture: As a data URL; "" where there is none or it cannot be opened any more.
-        prompt: What was asked.
-        truth: What is known of it, as short text.
+        picture: Picture as a data URL; "" if there is none or it cannot be opened.
+        prompt: Prompt of the item.
+        truth: Truth of the item, as short text.
         answers: Strategy and pieces of its answer.
     """
 
@@ -43,7 +43,7 @@ class Example:
 
 
 def examples(run: Run, part: Part) -> list[Example]:
-    """Pick the items of a benchmark on which the strategies' wrong stretches differ most; none if all are alike."""
+    """Return the items of a benchmark whose answers differ most in their number of wrong spans."""
     texts: dict[str, dict[str, str]] = {}
     for row in run.rows(part):
         if row.error is None:
@@ -53,7 +53,7 @@ def examples(run: Run, part: Part) -> list[Example]:
     chosen = sorted((one for one in ranked if one[0]), key=lambda one: -one[0])[:MOST]
     return [
         Example(
-            embedded(part.picture(item)),
+            data_url(part.picture(item)),
             item.prompt,
             _truth(item),
             tuple((s, tuple(pieces(part.benchmark, item, texts[item.id][s]))) for s in run.strategies),
@@ -63,7 +63,7 @@ def examples(run: Run, part: Part) -> list[Example]:
 
 
 def pieces(benchmark: Benchmark, item: Item, text: str) -> Sequence[Piece]:
-    """Cut an answer into plain, right and wrong stretches."""
+    """Cut an answer into plain, right and wrong spans."""
     cut, at = [], 0
     for start, end, right in benchmark.mark(item, text):
         cut += [Piece(text[at:start], ""), Piece(text[start:end], "right" if right else "wrong")]
@@ -77,12 +77,12 @@ def _spread(benchmark: Benchmark, item: Item, texts: Sequence[str]) -> int:
 
 
 def _truth(item: Item) -> str:
-    told = item.truth.get("objects", item.truth.get("label", ""))
-    return ", ".join(map(str, told)) if isinstance(told, list | tuple) else str(told)
+    truth = item.truth.get("objects", item.truth.get("label", ""))
+    return ", ".join(map(str, truth)) if isinstance(truth, list | tuple) else str(truth)
 
 
-def embedded(path: Path | None, side: int = 448, kind: Literal["png", "jpeg"] = "png") -> str:
-    """Return a picture as a data URL, at most `side` pixels high and wide; "" if there is none to be opened."""
+def data_url(path: Path | None, side: int = 448, kind: Literal["png", "jpeg"] = "png") -> str:
+    """Return a picture as a data URL, at most `side` pixels high and wide; "" if it cannot be opened."""
     try:
         image = None if path is None else open_image(path)
     except ImageError:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: tables, quality against cost, and items with what each strategy said."""
+"""The report as one self-contained HTML page: tables, quality against cost, and examples with all answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmhall.benchmarks.report.examples import examples
-from mmhall.benchmarks.report.plots import against_cost, drawn
+from mmhall.benchmarks.report.plots import draw_tables, plot_against_cost
 from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
 from mmhall.benchmarks.run.runs import Run
 from mmhall.files import atomic_path
@@ -17,10 +17,10 @@ from mmhall.text import printable
 
 
 def write_page(runs: Sequence[tuple[Run, Evaluated]], path: Path) -> None:
-    """Write a page about some runs, whole or not at all.
+    """Write a page about runs, atomically.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     environment = Environment(
         loader=PackageLoader("mmhall.benchmarks.report", "."),
@@ -28,22 +28,22 @@ def write_page(runs: Sequence[tuple[Run, Evaluated]], path: Path) -> None:
         undefined=StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    shown = [_shown(run, evaluated) for run, evaluated in runs]
+    shown = [_page_data(run, evaluated) for run, evaluated in runs]
     page = environment.get_template("page.html").render(runs=shown, cost_columns=COST)
     with atomic_path(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
 
 
-def _shown(run: Run, evaluated: Evaluated) -> dict[str, Any]:
-    """Return what the page shows of one run."""
-    laid = sections(evaluated)
+def _page_data(run: Run, evaluated: Evaluated) -> dict[str, Any]:
+    """Return the template variables of one run."""
+    tables = sections(evaluated)
     return {
-        "setup": run.told,
+        "setup": run.current_setup,
         "parts": run.parts,
-        "sections": laid,
+        "sections": tables,
         "costs": cost_lines(evaluated),
         "remarks": remarks(evaluated, run.fitted),
-        "plot": against_cost(evaluated),
-        "side_by_side": drawn(laid),
-        "examples": [(part.benchmark.name, found) for part in run.parts if (found := examples(run, part))],
+        "plot": plot_against_cost(evaluated),
+        "side_by_side": draw_tables(tables),
+        "examples": [(part.benchmark.name, chosen) for part in run.parts if (chosen := examples(run, part))],
     }

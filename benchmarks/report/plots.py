@@ -1,4 +1,4 @@
-"""Plots of a run as SVG text: quality against cost, and strategies side by side in tables of their own."""
+"""Plots of a run as SVG text: quality against cost, and the separate tables with one panel per metric."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _MOST_PANELS = 3  # beside each other
 _RATIOS = (0.25, 0.5, 0.75, 1, 1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64)
 
 
-def against_cost(evaluated: Evaluated) -> str:
-    """Draw each benchmark's primary metric in its hardest group against cost, with intervals; "" if there is none."""
+def plot_against_cost(evaluated: Evaluated) -> str:
+    """Plot each benchmark's primary metric in its `plotted` group against cost, with intervals; "" without costs."""
     panels = [
         (part.benchmark, e, part.benchmark.plotted or e.cells[-1].group) for part, e in evaluated if e.cells and e.costs
     ]
@@ -55,8 +55,8 @@ def against_cost(evaluated: Evaluated) -> str:
     return _svg(figure) if panels else ""
 
 
-def side_by_side(section: Section) -> str:
-    """Draw a table: a panel for each metric, in it a point with its interval for each strategy."""
+def plot_table(section: Section) -> str:
+    """Plot a table: a panel for each metric, with a point and its interval for each strategy."""
     count, names = len(section.metrics), [line.strategy for line in section.lines]
     wide = min(count, _MOST_PANELS)
     high = -(-count // wide)
@@ -110,6 +110,6 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def drawn(sections: Sequence[Section]) -> list[tuple[str, str]]:
-    """Draw every table that is no main one; title and SVG text."""
-    return [(section.title, side_by_side(section)) for section in sections if section.table]
+def draw_tables(sections: Sequence[Section]) -> list[tuple[str, str]]:
+    """Plot every table except the main ones: title and SVG text."""
+    return [(section.title, plot_table(section)) for section in sections if section.table]

@@ -1,4 +1,4 @@
-"""The table of a run: every metric with its interval, and under it the difference from the baseline."""
+"""Tables of a run: every metric with its interval, and below it the difference from the baseline."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
+from mmhall.benchmarks.rules.amber import amber_score
 from mmhall.benchmarks.run.runs import Part
 
-_REASONS = 3  # shown of each strategy
+_REASONS = 3  # reasons shown for each strategy
 Evaluated = Sequence[tuple[Part, Evaluation]]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One strategy in one group: its name, then for each metric the value and the difference."""
+    """One strategy in one group: its name, and for each metric the value and the difference, as text."""
 
     strategy: str
     values: tuple[str, ...]
@@ -25,14 +26,14 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One table of one group of one benchmark.
+    """One table of a group of a benchmark.
 
     Attributes:
-        title: What it shows.
-        table: "" for the main one.
-        metrics: Names of its columns.
-        lines: As text, one for each strategy.
-        cells: The same, as numbers.
+        title: Title of the table.
+        table: Name of the table; "" for the main table.
+        metrics: Names of the columns.
+        lines: Lines as text, one for each strategy.
+        cells: Lines as numbers; empty for the figures of an authors' script.
     """
 
     title: str
@@ -43,24 +44,46 @@ class Section:
 
 
 def sections(evaluated: Evaluated) -> list[Section]:
-    """Lay out every group as text, its main table first; percentages with one decimal, intervals in brackets."""
-    made = []
+    """Format every group as tables, the main table first; percentages with one decimal, intervals in brackets."""
+    tables = []
     for part, evaluation in evaluated:
         benchmark = part.benchmark
         for group in benchmark.groups:
             for name in dict.fromkeys(metric.table for metric in benchmark.metrics):
                 cells = [cell for cell in evaluation.cells if cell.group == group and cell.metric.table == name]
-                shown = [m for m in benchmark.metrics if any(cell.metric is m and _told(cell) for cell in cells)]
+                shown = [m for m in benchmark.metrics if any(cell.metric is m and _has_content(cell) for cell in cells)]
                 if shown:
                     count, clusters = evaluation.sizes[group]
                     title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
                     title += "" if name else f": {count} items, {clusters} pictures, rule {benchmark.rule}"
-                    made.append(_section(title, name, shown, cells))
-    return made
+                    tables.append(_section(title, name, shown, cells))
+        tables += official_sections(part, evaluation)
+    return tables + amber_sections(evaluated)
 
 
-def _told(cell: Cell) -> bool:
-    """Whether a cell has something to show; in the main table an empty one says so."""
+def official_sections(part: Part, evaluation: Evaluation) -> list[Section]:
+    """Format the figures of the authors' script as a table; no table without figures."""
+    lines, columns = [], tuple(dict.fromkeys(name for figures in evaluation.official.values() for name in figures))
+    for strategy, figures in evaluation.official.items():
+        values = tuple("/".join(f"{value:.1f}" for value in figures.get(name, ())) for name in columns)
+        lines.append(Line(strategy, values, ()))
+    names = f", {part.benchmark.official}" if part.benchmark.official else ""
+    title = f"{part.benchmark.name}, figures of the authors' script{names}, rule {part.benchmark.rule}"
+    return [Section(title, "", columns, tuple(lines), ())] if lines else []
+
+
+def amber_sections(evaluated: Evaluated) -> list[Section]:
+    """Format the AMBER score of each strategy, for a run of both amber-g and amber-d."""
+    figures = {part.benchmark.name: evaluation.official for part, evaluation in evaluated}
+    captions, answers = figures.get("amber-g", {}), figures.get("amber-d", {})
+    scores = {s: amber_score(captions[s]["CHAIR"][0], answers[s]["overall"][-1]) for s in captions if s in answers}
+    lines = tuple(Line(strategy, (f"{score:.1f}",), ()) for strategy, score in scores.items())
+    title = "AMBER score, (100 - CHAIR of amber-g + overall F1 of amber-d) / 2, figures of the authors' script"
+    return [Section(title, "", ("AMBER score",), lines, ())] if lines else []
+
+
+def _has_content(cell: Cell) -> bool:
+    """Tell whether a cell is shown: always in the main table, else if it has a value."""
     return not cell.metric.table or cell.estimate.value is not None
 
 
@@ -84,7 +107,7 @@ COST = (
 
 
 def cost_lines(evaluated: Evaluated) -> list[tuple[str, ...]]:
-    """Lay out what each strategy's answers cost, in the columns of `COST`."""
+    """Format the cost of each strategy's answers, in the columns of `COST`."""
     return [
         (
             cost.benchmark,
@@ -99,59 +122,59 @@ def cost_lines(evaluated: Evaluated) -> list[tuple[str, ...]]:
 
 
 def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
-    """Say what a reader must know: what the lines mean, which options were in force, what is missing or cut off.
+    """Return notes on a report: the meaning of its lines, the options in force, missing and truncated answers.
 
     Args:
-        evaluated: The run's evaluation.
-        fitted: Strategies as written for the run, the baseline first, with all options in force on its model.
+        evaluated: Evaluation of the run.
+        fitted: Strategy as written for the run, the baseline first, to the strategy with all options in force.
     """
-    said = [
+    texts = [
         f"Intervals are 95 %, by picture (bootstrap). Second lines: minus {next(iter(fitted))}, interval, p-value "
         "(exact McNemar for a share of captions, else a paired permutation test by picture)"
         + ("; in parentheses corrected for the number of strategies (Holm)." if len(fitted) > 2 else ".")
     ]
-    said += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
+    texts += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
     for part, evaluation in evaluated:
         benchmark = part.benchmark
-        said += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
+        texts += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
         if len(fitted) > 1:
-            said += [
+            texts += [
                 f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "
                 "differences are of that, while the baseline's own line is uncut."
                 for group in benchmark.pairwise
             ]
         if evaluation.scored < evaluation.expected:
             share = f"{evaluation.scored} of {evaluation.expected}"
-            said.append(f"{benchmark.name}: only {share} items are answered by all strategies.")
+            texts.append(f"{benchmark.name}: only {share} items are answered by all strategies.")
         for name, count in evaluation.failed.items():
             if count:
-                told = _reasons(evaluation.reasons[name])
-                said.append(
-                    f"{benchmark.name}, {name}: {count} items could not be answered and count for no strategy: {told}."
+                why = _reasons(evaluation.reasons[name])
+                texts.append(
+                    f"{benchmark.name}, {name}: {count} items could not be answered and count for no strategy: {why}."
                 )
         for name, count in evaluation.truncated.items():
             if count:
-                said.append(
+                texts.append(
                     f"{benchmark.name}, {name}: {count} answers were cut off at {benchmark.max_new_tokens} tokens."
                 )
-        for name, count in evaluation.silent.items():
+        for name, count in evaluation.thoughts_only.items():
             if count:
-                said.append(
+                texts.append(
                     f"{benchmark.name}, {name}: {count} answers are thoughts alone, which never end or have nothing "
                     "behind them, and count as unparsed or as saying nothing; let the model write more tokens."
                 )
-    return said
+    return texts
 
 
 def _reasons(reasons: Sequence[Reason]) -> str:
-    """Write the most frequent reasons of failures, each with the first item."""
+    """Format the most frequent reasons of failures, each with its first item."""
     shown = [f"{reason.count} x {reason.text} (first: item {reason.first})" for reason in reasons[:_REASONS]]
     more = [f"{len(reasons) - _REASONS} other reasons"] if len(reasons) > _REASONS else []
     return ", ".join([*shown, *more])
 
 
 def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
-    """Return everything as plain data for JSON."""
+    """Return the whole report as JSON values."""
     return {
         "setup": setup,
         "metrics": [
@@ -174,8 +197,9 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "scored": e.scored,
                 "truncated": dict(e.truncated),
                 "failed": e.failed,
-                "reasons": {name: [asdict(reason) for reason in found] for name, found in e.reasons.items()},
-                "thoughts_only": dict(e.silent),
+                "reasons": {name: [asdict(reason) for reason in reasons] for name, reasons in e.reasons.items()},
+                "thoughts_only": dict(e.thoughts_only),
+                **({"official": e.official} if e.official else {}),
             }
             for part, e in evaluated
         ],
@@ -199,7 +223,7 @@ def _difference(cell: Cell) -> str:
 
 
 def p_value(p: float) -> str:
-    """Write a p-value: two significant digits, "p<0.001" below.
+    """Format a p-value: two significant digits, or "p<0.001".
 
     >>> p_value(0.0412), p_value(0.00001), p_value(1.0)
     ('p=0.041', 'p<0.001', 'p=1.0')

@@ -1,4 +1,4 @@
-"""What tuning found: as a table for people, and as the entry of the model's file."""
+"""The result of tuning: as a table, and as the entry of the model's file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ COLUMNS = ("", "strategy", "objective", "accuracy", "F1", "CHAIR_i", "recall", "
 
 
 def tried_lines(tuned: Tuned) -> list[tuple[str, ...]]:
-    """Lay out greedy and every candidate on the search half, in the columns of `COLUMNS`; "*" marks the chosen one."""
+    """Format greedy and every candidate on the search half, in the columns of `COLUMNS`; "*" marks the chosen one."""
     lines = [("", "greedy", *_figures(tuned.greedy[0]), "")]
     for candidate in tuned.tried:
         mark = "*" if candidate is tuned.chosen else ""
         name = str(candidate.method) + (" (defaults)" if candidate is tuned.tried[0] else "")
-        behind = f"{candidate.behind.value * 100:.1f}, standard error {candidate.behind.error * 100:.1f}"
+        behind = f"{candidate.shortfall.value * 100:.1f}, standard error {candidate.shortfall.error * 100:.1f}"
         lines.append((mark, name, *_figures(candidate.figures), behind))
     blank = ("",) * (len(COLUMNS) - 3)
     return lines + [("", str(method), *blank, f"failed: {why}") for method, why in tuned.failed.items()]
 
 
-def held_lines(tuned: Tuned) -> list[tuple[str, ...]]:
-    """Lay out greedy, defaults and the chosen options on the other half, in the columns of `COLUMNS` but the last."""
+def held_out_lines(tuned: Tuned) -> list[tuple[str, ...]]:
+    """Format greedy, defaults and chosen options on the held-out half, in the columns of `COLUMNS` without the last."""
     return [
         ("", "greedy", *_figures(tuned.greedy[1])),
         ("", f"{tuned.tried[0].method} (defaults)", *_figures(tuned.default)),
@@ -35,26 +35,26 @@ def held_lines(tuned: Tuned) -> list[tuple[str, ...]]:
 
 
 def gain_text(gain: Gain) -> str:
-    """Write a difference of objectives in points, with its interval."""
+    """Format a difference of objectives in percentage points, with its interval."""
     return f"{gain.value * 100:+.1f} [{gain.low * 100:+.1f}, {gain.high * 100:+.1f}]"
 
 
 def sheet_text(sheet: Sheet) -> str:
-    """Say how much a half holds."""
+    """Format the size of a half."""
     return f"{len(sheet.pictures)} pictures, {sheet.questions} questions, {sheet.captions} captions"
 
 
 def entry(tuned: Tuned, pictures: dict[str, Any]) -> dict[str, Any]:
-    """Return the strategy's entry of the model's file.
+    """Return the entry of the strategy in the model's file.
 
     Args:
-        tuned: What was found.
-        pictures: Which pictures it was found on.
+        tuned: Result of tuning.
+        pictures: Description of the pictures.
     """
     return {
         "options": tuned.options,
         "verdict": tuned.verdict,
-        "asked": str(tuned.asked),
+        "asked": str(tuned.requested),
         "chosen": str(tuned.chosen.method),
         "defaults": str(tuned.tried[0].method),
         "defaults_from": dict(tuned.origin),
@@ -70,7 +70,7 @@ def entry(tuned: Tuned, pictures: dict[str, Any]) -> dict[str, Any]:
             "chosen": _rounded(tuned.chosen.figures),
         },
         "held_out": {
-            "size": sheet_text(tuned.held),
+            "size": sheet_text(tuned.held_out),
             "greedy": _rounded(tuned.greedy[1]),
             "defaults": _rounded(tuned.default),
             "chosen": _rounded(tuned.judged),

@@ -1,6 +1,6 @@
-"""AMBER's arithmetic: which nouns of a caption are whose, and the authors' figures to the digit.
+"""AMBER's scoring: the assignment of nouns to objects, and the figures of the authors' script to the digit.
 
-Everything here is pure; the word table, the neutral words and the similarity of two words are handed in.
+All functions are pure; the word table, the neutral words and the similarity function are arguments.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from operator import eq
 from typing import Literal
 
-Said = Literal["Yes", "No"]
+YesNo = Literal["Yes", "No"]
 Similarity = Callable[[str, str], float]
 
 SIMILAR = 0.8
@@ -25,7 +25,7 @@ _OF_TYPE = {
 
 
 def dimensions(kind: str) -> tuple[str, ...]:
-    """Return the dimensions that a question of a type counts in; of any other type, it is about a relation.
+    """Return the dimensions of a question type; unknown types belong to "relation".
 
     >>> dimensions("discriminative-attribute-state"), dimensions("relation")
     (('overall', 'attribute', 'state'), ('overall', 'relation'))
@@ -34,18 +34,18 @@ def dimensions(kind: str) -> tuple[str, ...]:
 
 
 def identity(a: str, b: str) -> float:
-    """Return 1 for a word and itself, else 0: what is left of similarity without word vectors."""
+    """Return the similarity of two words without word vectors: 1 for equal words, else 0."""
     return float(a == b)
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
-    """What the nouns of one caption turned out to be.
+class NounMarks:
+    """The result of assigning the nouns of one caption.
 
     Attributes:
-        hallucinated: For each noun, whether nothing true accounts for it.
-        covered: For each object that is there, whether a noun marked it.
-        foreseen: For each object expected to be hallucinated, whether a noun marked it.
+        hallucinated: For each noun, whether it matches no object in the picture.
+        covered: For each object in the picture, whether a noun matches it.
+        foreseen: For each object expected to be hallucinated, whether a noun matches it.
     """
 
     hallucinated: tuple[bool, ...]
@@ -60,22 +60,22 @@ def mark_nouns(
     associations: Mapping[str, Sequence[str]],
     neutral: Iterable[str],
     similarity: Similarity = identity,
-) -> Marked:
-    """Give each noun an owner, as the authors' script does.
+) -> NounMarks:
+    """Assign each noun to an object, as the authors' script does.
 
     The words of a list are the associations of each of its objects, then all objects. The first word that
-    is equal, or else similar, counts: an association of another object often goes before the object itself,
+    is equal, or else similar, counts: an association of another object often comes before the object itself,
     and of an object listed twice only the first one is marked.
 
     Args:
         nouns: Nouns of the vocabulary, in order, repeats included.
-        truth: Objects that are there.
-        hallu: Objects that models tend to make up.
-        associations: Object to the words that may stand for it.
+        truth: Objects in the picture.
+        hallu: Objects that models tend to hallucinate.
+        associations: Object to words that may name it.
         neutral: Words that are never hallucinated and cover nothing.
-        similarity: Of two words; above 0.8 they count as one.
+        similarity: Similarity of two words; above 0.8 they count as one.
     """
-    safe, unsafe = _owned(truth, associations), _owned(hallu, associations)
+    safe, unsafe = _owned_words(truth, associations), _owned_words(hallu, associations)
     neutral = frozenset(neutral)
     covered, foreseen = [False] * len(truth), [False] * len(hallu)
 
@@ -92,17 +92,17 @@ def mark_nouns(
         return _claim(safe, noun, alike, covered)
 
     hallucinated = tuple(not fine(noun) for noun in nouns)
-    return Marked(hallucinated, tuple(covered), tuple(foreseen))
+    return NounMarks(hallucinated, tuple(covered), tuple(foreseen))
 
 
-def _owned(objects: Sequence[str], associations: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
-    """List the words of some objects, each with its owner's position: associations first."""
+def _owned_words(objects: Sequence[str], associations: Mapping[str, Sequence[str]]) -> list[tuple[str, int]]:
+    """List the words of objects, each with the index of its object: associations first."""
     words = [(word, i) for i, name in enumerate(objects) for word in associations[name]]
     return words + [(name, i) for i, name in enumerate(objects)]
 
 
 def _claim(words: Sequence[tuple[str, int]], noun: str, like: Callable[[str, str], bool], marks: list[bool]) -> bool:
-    """Mark the owner of the first word like a noun; tell whether there is one."""
+    """Mark the object of the first matching word; return whether a word matches."""
     for word, owner in words:
         if like(noun, word):
             marks[owner] = True
@@ -112,7 +112,7 @@ def _claim(words: Sequence[tuple[str, int]], noun: str, like: Callable[[str, str
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the authors' script prints of yes/no answers, in percent with one decimal; "no" is the positive class."""
+    """Figures of the authors' script for yes/no answers, in percent with one decimal; "no" is the positive class."""
 
     accuracy: float
     precision: float
@@ -120,21 +120,21 @@ class Figures:
     f1: float
 
 
-def official_figures(answers: Iterable[tuple[str, Said, Said | None]]) -> dict[str, Figures]:
+def official_figures(answers: Iterable[tuple[str, YesNo, YesNo | None]]) -> dict[str, Figures]:
     """Compute the discriminative figures as the authors' script does, rounding before combining.
 
     Denominators start at 0.001, so that a hundred right answers out of a hundred are 99.999 %.
 
     Args:
-        answers: Type of the question, what is true, what was answered (None: neither Yes nor No).
+        answers: Type of the question, label, parsed answer (None: neither Yes nor No).
 
     Returns:
-        Figures by dimension, of `DIMENSIONS`.
+        Figures by dimension of `DIMENSIONS`.
     """
     sums = {name: _Sums() for name in DIMENSIONS}
-    for kind, truth, said in answers:
+    for kind, truth, answer in answers:
         for name in dimensions(kind):
-            sums[name].add(truth, said)
+            sums[name].add(truth, answer)
     return {name: of.figures(0.001 if name == "existence" else 0.0001) for name, of in sums.items()}
 
 
@@ -146,12 +146,12 @@ class _Sums:
     right: int = 0
     both: int = 0
 
-    def add(self, truth: Said, said: Said | None) -> None:
+    def add(self, truth: YesNo, answer: YesNo | None) -> None:
         self.asked += 1
-        self.said_no += said == "No"
+        self.said_no += answer == "No"
         self.is_no += truth == "No"
-        self.right += truth == said
-        self.both += truth == said == "No"
+        self.right += truth == answer
+        self.both += truth == answer == "No"
 
     def figures(self, epsilon: float) -> Figures:
         accuracy, precision, recall = (
@@ -164,7 +164,7 @@ class _Sums:
 
 @dataclass(frozen=True, slots=True)
 class CaptionFigures:
-    """What the authors' script prints of captions, in percent with one decimal."""
+    """Figures of the authors' script for captions, in percent with one decimal."""
 
     chair: float
     cover: float
@@ -172,8 +172,8 @@ class CaptionFigures:
     cog: float
 
 
-def official_caption_figures(captions: Iterable[Marked]) -> CaptionFigures:
-    """Compute the generative figures as the authors' script does: over all captions, denominators from 0.001."""
+def official_caption_figures(captions: Iterable[NounMarks]) -> CaptionFigures:
+    """Compute the generative figures as the authors' script does: over all captions, denominators start at 0.001."""
     nouns = objects = expected = texts = START
     absent = covered = foreseen = clean = 0
     for marked in captions:

@@ -1,16 +1,16 @@
-"""The word rules that published CHAIR figures were made with, for word lists that the user supplies.
+"""The word rules of published CHAIR figures, for word lists that the user supplies.
 
 Paper    Rohrbach et al., EMNLP 2018, arXiv:1809.02156; LisaAnne/Hallucination (BSD-2), whose `synonyms.txt`
          is the vocabulary: a line for each object, its name first, then its synonyms.
-Rule     "original": every token is made singular, whatever its part of speech (the `pattern` package).
+Rule     "original": every token is made singular, for any part of speech (the `pattern` package).
          "wordnet": every token becomes its WordNet lemma, as in the evaluators that came later. Tagger "nltk": as
          the part of speech that nltk's tagger gives it in the caption, as published. Tagger "none": the noun's lemma,
          and where that changes nothing, the verb's if it is in the vocabulary.
          Both then merge two-word names, left to right, and look the tokens up.
 Lemmas   A JSON table. "original": word to singular. "wordnet": word to its lemmas as noun, verb, adjective and
-         adverb. A word that is not in it stays as it is.
+         adverb. A word outside the table stays unchanged.
 Differs  Without the tagger "wordnet" is near the published evaluator (which finds other objects in three captions of a
-         hundred), not equal to it. With it tokens are split by our own rules, and lemmas are the table's, not nltk's.
+         hundred), not equal to it. With it tokens are split by mmhall's rules, and lemmas are the table's, not nltk's.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ MERGED: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a caption says.
+    """The objects named in a caption.
 
     Attributes:
         mentions: Objects named, in order.
-        tokens: How many tokens there are, punctuation and merged names counted as one each: the original's length.
+        tokens: Number of tokens, with punctuation and merged names as one token each: the original's length.
     """
 
     mentions: tuple[Mention, ...]
@@ -63,13 +63,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class WordRule:
-    """A rule with its tables.
+    """A word rule with its tables.
 
     Attributes:
         name: "original" or "wordnet".
         nodes: Word to the object it names.
         lemmas: Word to its singular ("original"), or to its lemmas as noun, verb, adjective, adverb ("wordnet").
-        tagger: Of "wordnet": one of `TAGGERS`.
+        tagger: Part-of-speech tagger of "wordnet", one of `TAGGERS`.
     """
 
     name: str
@@ -78,7 +78,7 @@ class WordRule:
     tagger: str = "none"
 
     def read(self, text: str) -> Reading:
-        """Find every object a caption names."""
+        """Find every object that a caption names."""
         tokens = tokenize(text)
         normal = self.normal([token.text for token in tokens])
         merged = merge([Token(word, t.start, t.end) for word, t in zip(normal, tokens, strict=True)])
@@ -88,7 +88,7 @@ class WordRule:
         return Reading(tuple(Mention(self.nodes[t.text], t.start, t.end) for t in named), len(merged))
 
     def normal(self, words: Sequence[str]) -> list[str]:
-        """Return the forms of a caption's words that are looked up."""
+        """Return the normal forms of a caption's words, which are looked up."""
         if self.name == "original":
             return [str(self.lemmas.get(word, word)) for word in words]
         if self.tagger == "nltk":
@@ -103,7 +103,7 @@ class WordRule:
 
 
 def merge(tokens: list[Token]) -> list[Token]:
-    """Join two-word names, left to right."""
+    """Merge two-word names, left to right."""
     merged: list[Token] = []
     at = 0
     while at < len(tokens):
@@ -119,7 +119,7 @@ def merge(tokens: list[Token]) -> list[Token]:
 
 @lru_cache(maxsize=8)
 def word_rule(name: str, vocabulary: str, lemmas: str, tagger: str = "none") -> WordRule:
-    """Read a rule's tables.
+    """Read the tables of a rule.
 
     Args:
         name: "original" or "wordnet".
@@ -134,22 +134,22 @@ def word_rule(name: str, vocabulary: str, lemmas: str, tagger: str = "none") -> 
 
 
 def _nodes(path: Path) -> dict[str, str]:
-    what = 'a vocabulary with lines such as "person, girl, boy"'
-    lines = [line.strip().split(", ") for line in read_text(path, what).splitlines() if line.strip()]
+    expected = 'a vocabulary with lines such as "person, girl, boy"'
+    lines = [line.strip().split(", ") for line in read_text(path, expected).splitlines() if line.strip()]
     nodes = {word: words[0] for words in lines for word in words}  # a word with a space before it never matches
     if not any(len(words) > 1 for words in lines):
-        raise DataError(f"{path}: no line names an object and a synonym; give {what}")
+        raise DataError(f"{path}: no line names an object and a synonym; give {expected}")
     return nodes
 
 
 def _lemmas(path: Path, name: str) -> dict[str, Any]:
     each = '"men": "man"' if name == "original" else '"children": ["child", "children", "children", "children"]'
-    what = f"a JSON table such as {{{each}}}"
-    table = read_json(path, what)
+    expected = f"a JSON table such as {{{each}}}"
+    table = read_json(path, expected)
     if not isinstance(table, dict) or not table:
-        raise DataError(f"{path}: is no table of words; give {what}")
+        raise DataError(f"{path}: is no table of words; give {expected}")
     for word, lemma in table.items():
         listed = isinstance(lemma, list) and len(lemma) == 4 and all(isinstance(form, str) for form in lemma)
         if not (isinstance(lemma, str) if name == "original" else listed):
-            raise DataError(f"{path}: {word!r} has {lemma!r}; rule {name!r} needs {what}")
+            raise DataError(f"{path}: {word!r} has {lemma!r}; rule {name!r} needs {expected}")
     return table

@@ -1,4 +1,4 @@
-"""Benchmarks whose answers a judge scores, and what the judge is shown."""
+"""The base class of benchmarks whose answers a judge scores, and prompts for the judge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Judged(Benchmark):
     """A benchmark whose answers a judge may score.
 
     Attributes:
-        template: Prompt for a judge, {name} where something of the item goes; "": the user gives one.
+        template: Prompt for a judge, with {name} for fields of the item; "": the user gives one.
     """
 
     template: ClassVar[str] = ""
@@ -26,29 +26,29 @@ class Judged(Benchmark):
     @property
     @abstractmethod
     def wants_judge(self) -> bool:
-        """Whether a judge scores it, by the rule that is set."""
+        """Whether a judge scores the answers under the current rule."""
 
     @abstractmethod
-    def asks(self, item: Item, text: str) -> Mapping[str, str]:
-        """Return what the judge is shown, by name, in the order of a template with plain {}."""
+    def judge_fields(self, item: Item, text: str) -> Mapping[str, str]:
+        """Return the fields for the judge's prompt, by name, in the order of a template with plain {}."""
 
 
-def judgement(row: Row) -> str | None:
-    """Return what the judge said of an answer, None where nothing counts."""
-    told = (row.extra or {}).get("judgement")
-    return None if told is None else str(told["reply"])
+def judge_reply(row: Row) -> str | None:
+    """Return the judge's reply to an answer; None without judgement."""
+    record = (row.extra or {}).get("judgement")
+    return None if record is None else str(record["reply"])
 
 
-def fill(template: str, fields: Mapping[str, str]) -> str:
-    """Put what the judge is shown into a template: {name} by name, or plain {} in order, one for each.
+def fill_template(template: str, fields: Mapping[str, str]) -> str:
+    """Fill fields into a template: {name} by name, or plain {} in order, one for each field.
 
-    >>> fill("{answer}? {question}!", {"question": "Why {answer}", "answer": "So"})
+    >>> fill_template("{answer}? {question}!", {"question": "Why {answer}", "answer": "So"})
     'So? Why {answer}!'
-    >>> fill("{}, {}", {"question": "Why", "answer": "So"})
+    >>> fill_template("{}, {}", {"question": "Why", "answer": "So"})
     'Why, So'
 
     Raises:
-        DataError: The template does not show the answer, or has another number of plain {}.
+        DataError: The template lacks the answer, or has another number of plain {}.
     """
     plain = template.count("{}")
     if plain == len(fields):

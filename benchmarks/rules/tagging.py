@@ -1,4 +1,4 @@
-"""Parts of speech by nltk, which is not installed with mmhall: some published word rules need it."""
+"""Access to nltk, an optional package: some published word rules need its part-of-speech tagger."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ INSTALL = (
 
 @contextmanager
 def using_nltk(who: str, instead: str) -> Iterator[Any]:
-    """Yield the package nltk for as long as the context lasts.
+    """Yield the package nltk; missing packages or data become a DataError.
 
     Args:
-        who: What needs it, for the refusal.
-        instead: What to ask for where it is not installed, for the refusal.
+        who: What needs nltk, for the error message.
+        instead: The option to use without nltk, for the error message.
 
     Raises:
-        DataError: nltk, or data that it looks for within the context, is not installed.
+        DataError: nltk, or its data used within the context, is not installed.
     """
     try:
         yield importlib.import_module("nltk")
     except (ImportError, LookupError) as error:
         if isinstance(error, KeyError | IndexError):  # not what nltk raises for data
             raise
-        told = f"{who} needs nltk with its data ({type(error).__name__}): {INSTALL}; or take {instead}"
-        raise DataError(told) from error
+        message = f"{who} needs nltk with its data ({type(error).__name__}): {INSTALL}; or take {instead}"
+        raise DataError(message) from error

@@ -1,9 +1,9 @@
-"""Words of a caption as CHAIR's scripts see them: sentences first, then the Treebank's word rules.
+"""Tokenization of captions as in CHAIR's scripts: first sentences, then the Treebank's word rules.
 
 Rules    nltk's `word_tokenize` on lower-case English. Hyphens, slashes and inner dots never split a word; commas and
-         colons do unless a digit follows; clitics ('s, n't), brackets and quotes are words of their own.
+         colons do unless a digit follows; clitics ('s, n't), brackets and quotes are separate words.
 Differs  The sentence splitter is not trained: a sentence ends where white space follows . ? or ! and closing marks,
-         except behind a common abbreviation, a number with a dot before a letter, and dots in a row.
+         except after a common abbreviation, a number with a dot before a letter, and dots in a row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ABBREVIATION = re.compile(
 )
 _OPENING, _CLOSING = "\"'“‘([{<", "\"'”’»)]}>"
 _JOINED = (("can", "not"), ("d", "'ye"), ("gim", "me"), ("gon", "na"), ("got", "ta"), ("lem", "me"), ("more", "'n"))
-# Applied in this order to one sentence; each sees the blanks that those before it have put in.
+# Applied in this order to one sentence; each pattern sees the blanks of the patterns before it.
 _SPLITS = tuple(
     (re.compile(pattern), put)
     for pattern, put in (
@@ -53,8 +53,8 @@ class Token:
 
     Attributes:
         text: In lower case; double quotes as `` and ''.
-        start: Its first character in the text.
-        end: One past its last.
+        start: Index of its first character in the text.
+        end: Index after its last character.
     """
 
     text: str
@@ -73,20 +73,20 @@ def tokenize(text: str) -> list[Token]:
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
-    """Return where each sentence begins and ends, closing marks included, in characters.
+    """Return start and end of each sentence, with closing marks, in characters.
 
     >>> sentences("Dr. Who. 1. a dog")
     [(0, 8), (9, 17)]
     """
     words = list(re.finditer(r"\S+", text))
-    found: list[tuple[int, int]] = []
+    spans: list[tuple[int, int]] = []
     start = 0
     for number, word in enumerate(words):
         rest = words[number + 1].group() if number + 1 < len(words) else ""
         if not rest or _ends(word.group().rstrip(_CLOSING), rest):
-            found.append((words[start].start(), word.end()))
+            spans.append((words[start].start(), word.end()))
             start = number + 1
-    return found
+    return spans
 
 
 def _ends(word: str, rest: str) -> bool:

@@ -1,4 +1,4 @@
-"""Whether a model sees better, or only says yes less often: signal detection from yes/no counts.
+"""Signal detection from yes/no counts: whether a model sees better, or only says yes less often.
 
 A method that only shifts the threshold changes c, not d'. Both add 0.5 to the counts and 1 to the totals, so
 that shares of 0 and 1 have a finite score.

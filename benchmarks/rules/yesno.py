@@ -1,18 +1,18 @@
-"""Yes/no answers: the rules by which published scripts read them, and what is counted from them.
+"""Yes/no answers: the parsing rules of published scripts, and the counts of parsed answers.
 
-The positive class is "yes". Five public scripts score POPE by five rules, and ours is a sixth; on the same
-answers they give very different figures, so a rule is named in every result. Each reads the answer without the
-thoughts of a reasoning model (`thoughts`); thoughts alone are unparsed by all of them.
+The positive class is "yes". Five public scripts score POPE by five rules, and mmhall's is a sixth; on the same
+answers they give very different figures, so every result names its rule. Each rule reads the answer without the
+thoughts of a reasoning model (`thoughts`); an answer of thoughts only is unparsed by all rules.
 
-Rules    strict      ours: the first word, markup aside, where it is yes or no (or yeah, yep, nope), so "No cat. Final
-                     answer: Yes" is no. Where it is another word, the last yes or no behind "answer:", "answer is:"
-                     or "final answer is" with which its clause ends. Else unparsed, and so is "Yes and no"; an
-                     unparsed answer is wrong whatever the label. A question or user that the model makes up
+Rules    strict      mmhall's: the first word, without markup, if it is yes or no (yeah, yep, nope), so "No cat. Final
+                     answer: Yes" is no. If it is another word, the last yes or no after "answer:", "answer is:"
+                     or "final answer is" that ends its clause. Else unparsed, and so is "Yes and no"; an
+                     unparsed answer is wrong for any label. A question or user turn that the model invents
                      ("Question:", "USER:") ends its answer.
          official    RUCAIBox/POPE: no, if a word of the first sentence is No, no or not; else yes.
          opera       shikiw/OPERA: no, if any word is No, NO, no, not or ends in "n't"; else yes.
-         vcd         DAMO-NLP-SG/VCD: looks for the label inside the answer, in words as well ("know"):
-                     "Yes and no" is right whatever the label, an empty answer is wrong whatever the label.
+         vcd         DAMO-NLP-SG/VCD: looks for the label inside the answer, also within words ("know"):
+                     "Yes and no" is right for any label, an empty answer is wrong for any label.
          lmms-eval   the answer is the label and nothing else. What is neither yes nor no is wrong, but left
                      out of precision and recall. Its yes ratio counts labels, not answers.
          vlmevalkit  the words yes and no, one without the other, punctuation aside; else "Unknown", which
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from mmhall.benchmarks.base import Counts, Metric
-from mmhall.benchmarks.rules.thoughts import silent, spoken
+from mmhall.benchmarks.rules.thoughts import is_thoughts_only, remove_thoughts
 
 Label = Literal["yes", "no"]
 
@@ -45,7 +45,7 @@ _JOINED = re.compile(  # from a first word to one that may contradict it
     re.IGNORECASE,
 )
 _MARKUP = re.compile(r"<[^<>]*>|\\[A-Za-z]+")  # tags, LaTeX commands
-_BOTH = re.compile(r"^\W*(?:yes\s*(?:or|/)\s*no|no\s*(?:or|/)\s*yes)\s*\?", re.IGNORECASE)  # a question said again
+_BOTH = re.compile(r"^\W*(?:yes\s*(?:or|/)\s*no|no\s*(?:or|/)\s*yes)\s*\?", re.IGNORECASE)  # a repeated question
 _FURTHER = re.compile(r"(?<=\w)\W+(?:Question|USER)[*_\s]*:")
 _LABELLED = re.compile(
     r"(?<!not\s)(?<!n['’]t\s)(?<!\bto\s)\b(?:answer[*_\"']*(?:\s+is)?\s*[:\n]|final\s+answer\s+is\b)[\s*_\"'`]*"
@@ -57,16 +57,16 @@ _LONE_DOT = re.compile(r"(?<!\d)\.(?!\d)")
 
 
 def parse_strict(answer: str) -> Label | None:
-    """Read yes or no behind a model's thoughts: the first word, else what is called the answer.
+    """Parse yes or no after a model's thoughts: the first word, else the word marked as the answer.
 
-    None where it is neither, or both.
+    None if it is neither, or both.
 
     >>> parse_strict("Yes, there is."), parse_strict("**No**"), parse_strict("A dog. Final answer: Yes")
     ('yes', 'no', 'yes')
     >>> parse_strict("None"), parse_strict("Yes and no"), parse_strict("I cannot answer: no image was given.")
     (None, None, None)
     """
-    text = _FURTHER.split(_BOTH.sub("", _MARKUP.sub(" ", spoken(answer))))[0]
+    text = _FURTHER.split(_BOTH.sub("", _MARKUP.sub(" ", remove_thoughts(answer))))[0]
     first = re.search(r"[^\W\d_]+", text)
     if first is None:
         return None
@@ -79,7 +79,7 @@ def parse_strict(answer: str) -> Label | None:
 
 
 def parse_official(answer: str) -> Label:
-    """Read an answer as the authors' script does: no, if the first sentence holds No, no or not.
+    """Parse an answer as the authors' script does: no if the first sentence has the word No, no or not.
 
     >>> parse_official("No, there is not."), parse_official("I am not sure"), parse_official("")
     ('no', 'no', 'yes')
@@ -89,7 +89,7 @@ def parse_official(answer: str) -> Label:
 
 
 def parse_opera(answer: str) -> Label:
-    """Read an answer as OPERA's script does: all sentences, NO and contractions too.
+    """Parse an answer as OPERA's script does: in all sentences, with NO and contractions.
 
     >>> parse_opera("It is a street. There is no truck."), parse_opera("There isn't."), parse_opera("street.No")
     ('no', 'no', 'yes')
@@ -99,7 +99,7 @@ def parse_opera(answer: str) -> Label:
 
 
 def parse_vcd(answer: str, label: Label) -> Label:
-    """Read an answer as VCD's script does: it holds its label somewhere, or it is the other one.
+    """Parse an answer as VCD's script does: the label if the answer contains it, else the other label.
 
     >>> parse_vcd("Yes, there is a snowboard", "no"), parse_vcd("Yes and no", "yes"), parse_vcd("", "no")
     ('no', 'yes', 'yes')
@@ -110,7 +110,7 @@ def parse_vcd(answer: str, label: Label) -> Label:
 
 
 def parse_exact(answer: str) -> Label | None:
-    """Read an answer that is yes or no and nothing else, as lmms-eval does; None otherwise.
+    """Parse an answer that is only yes or no, as lmms-eval does; else None.
 
     >>> parse_exact(" YES "), parse_exact("Yes.")
     ('yes', None)
@@ -120,7 +120,7 @@ def parse_exact(answer: str) -> Label | None:
 
 
 def parse_vlmevalkit(answer: str) -> Label | None:
-    """Read an answer as VLMEvalKit's exact matching does; None stands for its Unknown.
+    """Parse an answer as VLMEvalKit's exact matching does; None is its Unknown.
 
     >>> parse_vlmevalkit("There is no truck!"), parse_vlmevalkit("Yes/no"), parse_vlmevalkit("**No**")
     ('no', None, None)
@@ -147,18 +147,18 @@ RULES: dict[str, Callable[[str, Label], Label | None]] = {
 
 
 def read(rule: str, label: Label, answer: str) -> Label | None:
-    """Read an answer by a rule of `RULES`, its thoughts cut out; None where it cannot be read, or is thoughts alone.
+    """Parse an answer without its thoughts by a rule of `RULES`; None if it is unparsed or holds thoughts only.
 
     >>> read("official", "yes", "<think>No car here.</think>Yes"), read("official", "yes", "<think>No, wait")
     ('yes', None)
     """
-    return None if silent(answer) else RULES[rule](spoken(answer), label)
+    return None if is_thoughts_only(answer) else RULES[rule](remove_thoughts(answer), label)
 
 
 def score(label: Label, answered: Label | None) -> Counts:
-    """Count one answer as read; an unparsed one is wrong, and "not yes".
+    """Count one parsed answer; an unparsed one is wrong, and "not yes".
 
-    Counts: items; right ones; yes said rightly; yes said; labels yes and no; yes as the yes ratio counts it; unparsed.
+    Counts: items; right answers; true yes; answers yes; labels yes and no; yes for the yes ratio; unparsed.
 
     >>> score("yes", None)
     {'n': 1, 'right': 0, 'tp': 0, 'said_yes': 0, 'is_yes': 1, 'is_no': 0, 'yes': 0, 'unparsed': 1}
@@ -176,7 +176,7 @@ def score(label: Label, answered: Label | None) -> Counts:
 
 
 def tally(rule: str, label: Label, answer: str) -> Counts:
-    """Count one answer by a rule of `RULES`, with what is peculiar to its script.
+    """Parse and count one answer by a rule of `RULES`, with the peculiarities of its script.
 
     >>> tally("lmms-eval", "yes", "Yes.")
     {'n': 1, 'right': 0, 'tp': 0, 'said_yes': 0, 'is_yes': 0, 'is_no': 0, 'yes': 1, 'unparsed': 1}

@@ -1,1 +1,1 @@
-"""Run benchmarks: runner, run folders, processes, clusters, judges, answers made elsewhere."""
+"""Running benchmarks: the runner, run folders, worker processes, clusters, judges, and imported answers."""

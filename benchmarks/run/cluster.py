@@ -1,8 +1,8 @@
-"""A run on a Ray cluster: each worker is an actor with a model; the store is written by the driver alone.
+"""Runs on a Ray cluster: each worker is an actor with a model; only the driver writes to the store.
 
-An actor gets a batch, pictures as bytes, and returns rows: nodes need mmhall and the model, but no shared disk. One
-that dies loses its batch, which goes to another, and is replaced, a few times; an item of which actors die each time
-is found and given up as `runner` says. Nothing is gathered and nobody waits.
+An actor gets a batch with pictures as bytes, and returns rows: nodes need mmhall and the model, but no shared disk. If
+an actor dies, another one gets its batch, and it is replaced, a few times; an item that kills its actor each time
+is isolated and given up as in `runner`. Actors never wait for each other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.run.runner import Progress, answers, batches, pieces_of
+from mmhall.benchmarks.run.runner import Progress, answers, batches, split_batch
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.benchmarks.run.workers import STARTS, Model
 from mmhall.errors import MmhallError, RunError
@@ -27,8 +27,8 @@ from mmhall.results.leases import Leases
 from mmhall.results.store import Row
 from mmhall.strategies import strategy
 
-PATIENCE = 25.0  # seconds until an address that does not answer is given up: half a minute with the start
-_WAIT = 1.0  # seconds between two looks at what actors have done
+PATIENCE = 25.0  # timeout of a cluster's address in seconds; with the start of Python half a minute
+_WAIT = 1.0  # seconds between two polls of the actors
 _PROBE = """
 import sys
 import ray
@@ -41,22 +41,22 @@ except Exception as error:
 
 
 class Answerer:
-    """One worker: a model, and whatever batch it is given."""
+    """A worker with a model, which answers batches."""
 
     def __init__(self, model: Model, setup: Mapping[str, Any]) -> None:
-        """Say what to load."""
+        """Set the model to load."""
         self._model, self._setup = model, setup
 
     def load(self) -> None:
         """Load the model.
 
         Raises:
-            RunError: It cannot be loaded, or is not the one the run was started with.
+            RunError: The model cannot be loaded, or differs from the run's model.
         """
         try:
             self._lvlm = self._model.load(self._setup)
         except MmhallError as error:
-            raise RunError(str(error)) from None  # of one argument: it travels
+            raise RunError(str(error)) from None  # an error of one argument can be pickled
 
     def answer(
         self,
@@ -70,15 +70,15 @@ class Answerer:
         """Answer a batch.
 
         Args:
-            spec: The benchmark.
+            spec: The benchmark with its options, as text.
             items: Fields of each item.
-            pictures: Picture id to the file's name where it comes from and its content, None where there is none.
-            strategies: All of the run's.
-            number: Of the batch.
-            done: (item, strategy) pairs that are answered already.
+            pictures: Picture id to its original file name and content; content None: unreadable.
+            strategies: All strategies of the run.
+            number: Number of the batch.
+            done: (item, strategy) pairs with an answer.
 
         Raises:
-            RunError: The model cannot carry a strategy.
+            RunError: A strategy does not work with the model.
         """
         with tempfile.TemporaryDirectory() as folder:
             files, names = {}, {}
@@ -87,39 +87,39 @@ class Answerer:
                 names[str(files[name])] = file
                 if content is not None:
                     files[name].write_bytes(content)
-            asked = [Item(**item) for item in items]
-            part = Part(make_benchmark(spec), asked, files)
-            made = [strategy(text) for text in strategies]
+            batch = [Item(**item) for item in items]
+            part = Part(make_benchmark(spec), batch, files)
+            methods = [strategy(text) for text in strategies]
             try:
-                rows = list(chain.from_iterable(answers(self._lvlm, part, asked, made, number, done)))
+                rows = list(chain.from_iterable(answers(self._lvlm, part, batch, methods, number, done)))
             except MmhallError as error:
                 raise RunError(str(error)) from None
-        return [row if row.error is None else replace(row, error=_renamed(row.error, names)) for row in rows]
+        return [row if row.error is None else replace(row, error=_restore_paths(row.error, names)) for row in rows]
 
 
-def _renamed(text: str, names: Mapping[str, str]) -> str:
-    """Name pictures by where they come from, not by where a worker has put them."""
-    for here, there in names.items():
-        text = text.replace(here, there)
+def _restore_paths(text: str, names: Mapping[str, str]) -> str:
+    """Replace temporary paths of pictures by the original paths in an error text."""
+    for copy, original in names.items():
+        text = text.replace(copy, original)
     return text
 
 
-def answer_on(address: str, run: Run, model: Model, workers: int, gpus: int, progress: Progress) -> None:
-    """Answer what a run still lacks on a Ray cluster.
+def answer_on_cluster(address: str, run: Run, model: Model, workers: int, gpus: int, progress: Progress) -> None:
+    """Generate the missing answers of a run on a Ray cluster.
 
     Args:
-        address: Of the cluster, as `ray.init` takes it.
-        run: As `start` returned it.
-        model: What each worker loads; a folder must exist on every node.
-        workers: How many actors.
-        gpus: GPUs of each; none where the cluster has none.
-        progress: Called with the number of answers just settled, stored ones included.
+        address: Address of the cluster, as `ray.init` takes it.
+        run: The run, from `start`.
+        model: Model of each worker; a model folder must exist on every node.
+        workers: Number of actors.
+        gpus: GPUs of each actor; ignored if the cluster has none.
+        progress: Called with the number of new answers and failures; at first with that of stored answers.
 
     Raises:
         RunError: Ray is not installed, the cluster cannot be reached, or workers died too often.
         MmhallError: A worker cannot use the model.
     """
-    with connected(address) as ray:
+    with connect(address) as ray:
         most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
         if 0 < most < gpus:
             raise RunError(f"{address}: no node has {gpus} GPUs, at most {most:g}; lower --gpus-per-worker")
@@ -133,11 +133,11 @@ def answer_on(address: str, run: Run, model: Model, workers: int, gpus: int, pro
 
 @dataclass(slots=True)
 class _Batch:
-    """A batch at a worker.
+    """A batch that a worker answers.
 
     Attributes:
-        number: Its number.
-        pieces: What is left to ask, each piece together; the first one is being asked.
+        number: Number of the batch.
+        pieces: Groups of items left to ask, each asked together; the first is being asked.
     """
 
     number: int
@@ -145,11 +145,11 @@ class _Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Death:
-    """What became of a worker, in place of what it should have done.
+class _WorkerDeath:
+    """The death of a worker, in place of its result.
 
     Attributes:
-        reason: What Ray says of it.
+        reason: The error of Ray.
     """
 
     reason: Exception
@@ -167,25 +167,25 @@ class _Team:
         self._loading: dict[Any, Any] = {}
         self._working: dict[Any, tuple[Any, _Batch]] = {}
         for _ in range(size):
-            self._hire()
+            self._start_worker()
 
-    def _hire(self) -> None:
-        """Start a worker; it gets no batch before its model is loaded, which it never is where room is missing."""
+    def _start_worker(self) -> None:
+        """Start a worker; it gets its first batch once its model is loaded."""
         actor = self._kind.remote(self._model, self._setup)
         self._loading[actor.load.remote()] = actor
 
     def answer(self, part: Part, progress: Progress) -> None:
-        """Hand out the batches of a benchmark until all are done."""
-        made = batches(part.items, self._setup["batch_size"])
-        leases = Leases(self._run.store, part.benchmark.name, len(made))
-        while self._working or leases.free():
+        """Distribute the batches of a benchmark until all are answered."""
+        made_batches = batches(part.items, self._setup["batch_size"])
+        leases = Leases(self._run.store, part.benchmark.name, len(made_batches))
+        while self._working or leases.has_free_batch():
             while self._idle and (number := leases.claim()) is not None:
                 done = self._run.store.done_in(part.benchmark.name, number)
-                pieces, given_up = pieces_of(leases, part, made[number], self._strategies, number, done)
+                pieces, given_up = split_batch(leases, part, made_batches[number], self._strategies, number, done)
                 self._run.store.add(given_up)
                 self._deaths = 0 if given_up else self._deaths  # they had a reason
                 progress(len(given_up))
-                self._go_on(self._idle.pop(), part, _Batch(number, pieces), leases)
+                self._send_next_piece(self._idle.pop(), part, _Batch(number, pieces), leases)
             leases.renew()
             waited = [*self._working, *self._loading]
             if not waited:  # another process was quicker
@@ -194,26 +194,26 @@ class _Team:
             for reference in ready:
                 if reference in self._loading:
                     actor = self._loading.pop(reference)
-                    if isinstance(told := self._receive(reference), _Death):
-                        self._replace(told)
+                    if isinstance(result := self._receive(reference), _WorkerDeath):
+                        self._replace(result)
                     else:
                         self._idle.append(actor)
                 else:
-                    self._settle(reference, part, leases, progress)
+                    self._store_result(reference, part, leases, progress)
 
-    def _go_on(self, actor: Any, part: Part, batch: _Batch, leases: Leases) -> None:
-        """Give a worker the next piece of its batch; where none is left, it has finished."""
+    def _send_next_piece(self, actor: Any, part: Part, batch: _Batch, leases: Leases) -> None:
+        """Send a worker the next piece of its batch; without one, finish the batch."""
         if batch.pieces:
             self._working[self._send(actor, part, batch.pieces[0], batch.number)] = actor, batch
         else:
             leases.finish(batch.number)
             self._idle.append(actor)
 
-    def _settle(self, reference: Any, part: Part, leases: Leases, progress: Progress) -> None:
-        """Store what a worker has answered; of one that has died, note what it was asked and give its batch back."""
+    def _store_result(self, reference: Any, part: Part, leases: Leases, progress: Progress) -> None:
+        """Store a worker's answers; if the worker died, add strikes to its items and release its batch."""
         actor, batch = self._working.pop(reference)
         piece, rows = batch.pieces.pop(0), self._receive(reference)
-        if isinstance(rows, _Death):
+        if isinstance(rows, _WorkerDeath):
             leases.strike(batch.number, [item.id for item in piece])
             leases.drop(batch.number)
             self._replace(rows)
@@ -222,20 +222,20 @@ class _Team:
         if any(row.error is None for row in rows):
             self._deaths = 0
         progress(len(rows))
-        self._go_on(actor, part, batch, leases)
+        self._send_next_piece(actor, part, batch, leases)
 
     def _send(self, actor: Any, part: Part, items: Sequence[Item], number: int) -> Any:
         names = {item.picture for item in items if item.picture is not None}
         pictures = {name: (str(part.pictures[name]), _content(part.pictures[name])) for name in sorted(names)}
         done = self._run.store.done_in(part.benchmark.name, number)
-        told = [asdict(item) for item in items]
-        return actor.answer.remote(str(part.benchmark), told, pictures, self._run.strategies, number, done)
+        fields = [asdict(item) for item in items]
+        return actor.answer.remote(str(part.benchmark), fields, pictures, self._run.strategies, number, done)
 
     def _receive(self, reference: Any) -> Any:
-        """Return what a worker has done, or its death.
+        """Return a worker's result, or its death.
 
         Raises:
-            RunError: It said why it cannot go on.
+            RunError: The worker has raised an error of mmhall.
         """
         try:
             return self._ray.get(reference)
@@ -244,23 +244,23 @@ class _Team:
                 raise RunError(str(error.cause)) from None
             raise
         except self._ray.exceptions.RayActorError as error:
-            return _Death(error)
+            return _WorkerDeath(error)
 
-    def _replace(self, death: _Death) -> None:
-        """Start another worker in the place of one that has died.
+    def _replace(self, death: _WorkerDeath) -> None:
+        """Replace a dead worker.
 
         Raises:
-            RunError: Too many died.
+            RunError: Workers died too often.
         """
         self._deaths += 1
         if self._deaths >= self._most:
             last = str(death.reason).splitlines()[0]
-            raise RunError(f"workers died too often; the last one said: {last}") from death.reason
-        self._hire()
+            raise RunError(f"workers died too often; the last error was: {last}") from death.reason
+        self._start_worker()
 
 
 def _content(file: Path) -> bytes | None:
-    """Return what is in a file, None if it cannot be read: whoever opens it says why."""
+    """Return the content of a file; None if unreadable, so that opening the picture reports the reason."""
     try:
         return file.read_bytes()
     except OSError:
@@ -268,11 +268,11 @@ def _content(file: Path) -> bytes | None:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Any]:
-    """Connect to a cluster, unless this process is connected already.
+def connect(address: str) -> Iterator[Any]:
+    """Connect to a Ray cluster, unless this process is connected already.
 
     Args:
-        address: As `ray.init` takes it.
+        address: Address of the cluster, as `ray.init` takes it.
 
     Raises:
         RunError: Ray is not installed, or no cluster answers within half a minute.
@@ -281,9 +281,9 @@ def connected(address: str) -> Iterator[Any]:
         import ray
     except ImportError as error:
         raise RunError('engine "ray" needs Ray; install mmhall[ray]') from error
-    own = not ray.is_initialized()
-    if own:
-        _check_answers(address)
+    opened_here = not ray.is_initialized()
+    if opened_here:
+        _check_reachable(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError) as error:  # it went meanwhile
@@ -291,27 +291,27 @@ def connected(address: str) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        if own:
+        if opened_here:
             ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
-    """Refuse an address at which no cluster answers.
+def _check_reachable(address: str) -> None:
+    """Check that a cluster answers at an address.
 
-    A process of its own tries it: Ray may wait there for minutes, and may end the process that waits.
+    A separate process connects, as Ray may wait for minutes, and may end the waiting process.
 
     Raises:
-        RunError: None does, within half a minute.
+        RunError: No cluster answers within half a minute.
     """
     try:
-        tried = subprocess.run(
+        probe = subprocess.run(
             [sys.executable, "-c", _PROBE, address], stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE
         )
     except subprocess.TimeoutExpired:
         reason = f"there is no answer after {PATIENCE:g} seconds"
     else:
-        if tried.returncode == 0:
+        if probe.returncode == 0:
             return
-        said = tried.stderr.decode(errors="replace").strip().splitlines()
-        reason = said[-1] if tried.returncode == 1 and said else f"Ray ended with code {tried.returncode}"
+        messages = probe.stderr.decode(errors="replace").strip().splitlines()
+        reason = messages[-1] if probe.returncode == 1 and messages else f"Ray ended with code {probe.returncode}"
     raise RunError(f"{address}: no Ray cluster can be reached there: {reason}; start one, or correct --address")

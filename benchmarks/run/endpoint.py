@@ -1,6 +1,6 @@
-"""Ask a language model behind an OpenAI-compatible endpoint: the one place that sends anything anywhere.
+"""Client of an OpenAI-compatible endpoint: the only module that sends data over the network.
 
-Nothing in mmhall asks one unless the user names it.
+mmhall only calls endpoints that the user names.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from mmhall.errors import EndpointError, OptionError
 _PATH = "/v1/chat/completions"
 _LONGEST = 4_000_000  # bytes of a reply
 _FINAL = (401, 403, 404)
-_PASSING = (408, 409, 425, 429)
+_TEMPORARY = (408, 409, 425, 429)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A model that answers at an address.
+    """A language model at an address.
 
     Attributes:
-        url: Its address; "/v1/chat/completions" is added where it is missing.
+        url: Address; "/v1/chat/completions" is added if missing.
         model: Name of the model there.
-        key: Sent as a bearer token; "": none is sent.
-        timeout: Seconds without a sign of life before a try is given up.
-        tries: How often one prompt is sent before it is given up.
-        wait: Seconds before the second try; doubled before each further one.
+        key: Bearer token; "": none is sent.
+        timeout: Seconds without data before a try fails.
+        tries: Number of tries for one prompt.
+        wait: Seconds before the second try; doubled before each further try.
     """
 
     url: str
@@ -60,13 +60,13 @@ class Endpoint:
         """Return the model's reply to a prompt, at temperature 0.
 
         Raises:
-            EndpointError: There is none after all tries, or the endpoint refuses.
+            EndpointError: There is no reply after all tries, or the endpoint refuses.
         """
         for attempt in range(self.tries):
             try:
                 return self._try(prompt)
             except EndpointError as error:
-                if error.final or attempt + 1 == self.tries or not isinstance(error, _PassingError):
+                if error.final or attempt + 1 == self.tries or not isinstance(error, _TemporaryError):
                     raise
             time.sleep(self.wait * 2**attempt)
         raise EndpointError(f"{self.url}: was not asked", final=True)
@@ -77,30 +77,30 @@ class Endpoint:
         request = urllib.request.Request(self.url, json.dumps(body).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as reply:
-                told = reply.read(_LONGEST)
+                content = reply.read(_LONGEST)
         except urllib.error.HTTPError as error:
             with error:
-                said = " ".join(error.read(500).decode("utf-8", "replace").split())
-            kind = _PassingError if error.code >= 500 or error.code in _PASSING else EndpointError
-            raise kind(f"{self.url}: HTTP {error.code}: {said[:200]}", final=error.code in _FINAL) from error
+                body_text = " ".join(error.read(500).decode("utf-8", "replace").split())
+            kind = _TemporaryError if error.code >= 500 or error.code in _TEMPORARY else EndpointError
+            raise kind(f"{self.url}: HTTP {error.code}: {body_text[:200]}", final=error.code in _FINAL) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", None) or error
-            told_why = "no reply in time" if isinstance(reason, TimeoutError) else str(reason) or type(reason).__name__
-            raise _PassingError(f"{self.url}: {told_why}") from error
-        return _content(self.url, told)
+            why = "no reply in time" if isinstance(reason, TimeoutError) else str(reason) or type(reason).__name__
+            raise _TemporaryError(f"{self.url}: {why}") from error
+        return _content(self.url, content)
 
 
-class _PassingError(EndpointError):
-    """It may go better next time."""
+class _TemporaryError(EndpointError):
+    """A temporary error: a further try may succeed."""
 
 
-def _content(url: str, told: bytes) -> str:
-    """Read the text off a reply."""
+def _content(url: str, content: bytes) -> str:
+    """Return the text of a reply."""
     try:
-        text = json.loads(told)["choices"][0]["message"]["content"]
+        text = json.loads(content)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        start = told[:80].decode("utf-8", "replace")
-        raise _PassingError(f"{url}: does not answer as a chat endpoint does: {start!r}") from error
+        start = content[:80].decode("utf-8", "replace")
+        raise _TemporaryError(f"{url}: does not answer as a chat endpoint does: {start!r}") from error
     if not isinstance(text, str) or not text.strip():
-        raise _PassingError(f"{url}: the reply holds no text")
+        raise _TemporaryError(f"{url}: the reply holds no text")
     return text

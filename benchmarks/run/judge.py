@@ -1,8 +1,8 @@
-"""Judges: models, or people, that say how good an answer is. Nothing is judged unless asked for.
+"""Judging of answers by models or people, only on request of the user.
 
-What a judge said is kept in the run, beside the answers (`mmhall.results.judgements`): replies to prompts written
-here come from an endpoint (`judge`) or from a file (`import_judgements`). What could not be judged is recorded,
-never scored, and asked again by the next call.
+Judgements are stored in the run, beside the answers (`mmhall.results.judgements`): replies to prompts written
+here come from an endpoint (`judge`) or from a file (`import_judgements`). Failures are recorded,
+not scored, and tried again by the next call.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmhall.benchmarks.base import Benchmark
-from mmhall.benchmarks.data.reading import only_once, read_records, read_text
-from mmhall.benchmarks.rules.judged import Judged, fill
+from mmhall.benchmarks.data.reading import check_unique, read_records, read_text
+from mmhall.benchmarks.rules.judged import Judged, fill_template
 from mmhall.benchmarks.run.endpoint import Endpoint
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.errors import DataError, EndpointError, OptionError, RunError
 from mmhall.results.judgements import Judgement, Judgements
 from mmhall.results.store import Row
 
-IN_VAIN = 5  # failures in a row after which nothing more is asked
+IN_VAIN = 5  # failures in a row that end a call
 REPLIES = "replies in JSON Lines (item, strategy, reply)"
 
 
@@ -39,19 +39,19 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call did.
+    """The result of one call.
 
     Attributes:
         judge: Name of the judge.
-        added: Answers judged by it.
-        failed: Answers it could not be asked about.
-        known: Answers it had judged before.
+        added: Number of answers judged.
+        failed: Number of failures.
+        judged_before: Number of answers judged in earlier calls.
     """
 
     judge: str
     added: int
     failed: int
-    known: int
+    judged_before: int
 
 
 def part_to_judge(run: Run, name: str | None = None) -> Part:
@@ -59,42 +59,44 @@ def part_to_judge(run: Run, name: str | None = None) -> Part:
 
     Args:
         run: The run.
-        name: Of the benchmark; None: the only one.
+        name: Name of the benchmark; None: the only one with a judge.
 
     Raises:
-        OptionError: There is none, or several.
+        OptionError: There is no such benchmark, or several.
     """
-    wanting = {p.benchmark.name: p for p in run.parts if isinstance(p.benchmark, Judged) and p.benchmark.wants_judge}
-    if name is None and len(wanting) == 1:
-        return next(iter(wanting.values()))
-    if not wanting:
+    judged_parts = {
+        p.benchmark.name: p for p in run.parts if isinstance(p.benchmark, Judged) and p.benchmark.wants_judge
+    }
+    if name is None and len(judged_parts) == 1:
+        return next(iter(judged_parts.values()))
+    if not judged_parts:
         written = ", ".join(str(p.benchmark) for p in run.parts)
         raise OptionError("judge", "run", written, "one with mmhal or hallusion(rule='judge'): others need no judge")
-    if name not in wanting:
-        raise OptionError("judge", "benchmark", name, f"one of {', '.join(wanting)}")
-    return wanting[name]
+    if name not in judged_parts:
+        raise OptionError("judge", "benchmark", name, f"one of {', '.join(judged_parts)}")
+    return judged_parts[name]
 
 
 def template_of(benchmark: Benchmark, file: Path | None) -> str:
-    """Return the prompt for the judge: a file's, else the benchmark's own.
+    """Return the prompt template for the judge: the file's, else the benchmark's own.
 
     Raises:
-        OptionError: There is neither.
+        OptionError: There is no template.
         DataError: The file cannot be read.
     """
     if file is not None:
         return read_text(file, "a prompt for the judge")
-    own = benchmark.template if isinstance(benchmark, Judged) else ""
-    if not own:
+    template = benchmark.template if isinstance(benchmark, Judged) else ""
+    if not template:
         raise OptionError("judge", "template", None, f"a file: the authors' prompt for {benchmark.name} does not ship")
-    return own
+    return template
 
 
 def requests(run: Run, part: Part, template: str) -> Iterator[Request]:
     """Yield a prompt for every answer of a benchmark, in the order of its items.
 
     Raises:
-        DataError: The template does not fit.
+        DataError: The template does not fit the benchmark.
     """
     benchmark = part.benchmark
     assert isinstance(benchmark, Judged)
@@ -104,38 +106,40 @@ def requests(run: Run, part: Part, template: str) -> Iterator[Request]:
             rows.setdefault(row.item, []).append(row)
     for item in part.items:
         for row in rows.get(item.id, ()):
-            prompt = fill(template, benchmark.asks(item, row.text))
+            prompt = fill_template(template, benchmark.judge_fields(item, row.text))
             yield Request(benchmark.name, item.id, row.strategy, row.text, prompt)
 
 
 def judge(
     run: Run, part: Part, endpoint: Endpoint, template: str, progress: Callable[[int], None] = lambda count: None
 ) -> Outcome:
-    """Have an endpoint judge what it has not judged yet, one answer after the other; each is committed at once.
+    """Have an endpoint judge the answers it has not judged yet; each judgement is committed at once.
 
     Args:
         run: The run.
         part: The benchmark.
         endpoint: The judge.
-        template: Prompt for it.
-        progress: Called with the number of answers just settled.
+        template: Prompt template for the judge.
+        progress: Called with the number of answers just processed.
 
     Raises:
-        EndpointError: The endpoint refuses, or fails five times in a row; what was judged is kept.
-        RunError: The run cannot be written, or has another judge of this name; nothing is asked then.
+        EndpointError: The endpoint refuses, or fails five times in a row; judgements so far are stored.
+        RunError: The run cannot be written, or has another judge of this name; then nothing is asked.
     """
     name = f"{endpoint.model} ({hashlib.sha256(template.encode()).hexdigest()[:8]})"
-    told = {"model": endpoint.model, "template": template, "temperature": 0}
-    kept = Judgements.open(run.store.path.parent)
-    kept.check(name, told)
-    known = {(j.item, j.strategy) for j in kept.all(part.benchmark.name) if j.judge == name and j.reply is not None}
+    facts = {"model": endpoint.model, "template": template, "temperature": 0}
+    judgements = Judgements.open(run.store.path.parent)
+    judgements.check(name, facts)
+    judged = {
+        (j.item, j.strategy) for j in judgements.all(part.benchmark.name) if j.judge == name and j.reply is not None
+    }
     added = failed = in_vain = 0
     for request in requests(run, part, template):
         progress(1)
-        if (request.item, request.strategy) in known:
+        if (request.item, request.strategy) in judged:
             continue
-        reply, error = _asked(endpoint, request.prompt)
-        kept.add(name, told, [_judgement(request, name, reply, None if error is None else str(error))])
+        reply, error = _ask(endpoint, request.prompt)
+        judgements.add(name, facts, [_make_judgement(request, name, reply, None if error is None else str(error))])
         if error is None:
             added, in_vain = added + 1, 0
             continue
@@ -143,39 +147,41 @@ def judge(
         if error.final or in_vain == IN_VAIN:
             row = "" if error.final else f"{in_vain} answers in a row could not be judged; "
             raise EndpointError(f"{row}{error}; {added} judged in this call are kept", final=True) from error
-    return Outcome(name, added, failed, len(known))
+    return Outcome(name, added, failed, len(judged))
 
 
-def _asked(endpoint: Endpoint, prompt: str) -> tuple[str | None, EndpointError | None]:
+def _ask(endpoint: Endpoint, prompt: str) -> tuple[str | None, EndpointError | None]:
     try:
         return endpoint.ask(prompt), None
     except EndpointError as error:
         return None, error
 
 
-def _judgement(request: Request, judge: str, reply: str | None, error: str | None) -> Judgement:
+def _make_judgement(request: Request, judge: str, reply: str | None, error: str | None) -> Judgement:
     return Judgement(request.benchmark, request.item, request.strategy, judge, request.answer, reply, error)
 
 
 def import_judgements(run: Run, part: Part, file: Path, name: str) -> Outcome:
-    """Take replies from a file, JSON Lines with item, strategy and reply; `answer`, where given, must be the run's.
+    """Import replies from JSON Lines with item, strategy and reply; an optional `answer` must equal the run's.
 
     Args:
         run: The run.
         part: The benchmark.
         file: The replies.
-        name: Of the judge.
+        name: Name of the judge.
 
     Raises:
-        DataError: The file is malformed, or about answers the run does not have.
-        RunError: The judge has said otherwise before, or the run cannot be written.
+        DataError: The file is malformed, or has replies to answers that the run lacks.
+        RunError: The judge has another stored reply, or the run cannot be written.
     """
     answers = {(r.item, r.strategy): r for r in run.store.rows(part.benchmark.name) if r.error is None}
     records = [r for r in read_records(file, REPLIES) if r.fields.get("benchmark") in (None, part.benchmark.name)]
-    kept = Judgements.open(run.store.path.parent)
-    known = {(j.item, j.strategy): j.reply for j in kept.all(part.benchmark.name) if j.judge == name and j.reply}
-    only_once(((r.where, f"{r.text('item')}, {r.text('strategy')}") for r in records), "answer")
-    said = []
+    judgements = Judgements.open(run.store.path.parent)
+    earlier = {
+        (j.item, j.strategy): j.reply for j in judgements.all(part.benchmark.name) if j.judge == name and j.reply
+    }
+    check_unique(((r.where, f"{r.text('item')}, {r.text('strategy')}") for r in records), "answer")
+    imported = []
     for record in records:
         key = record.text("item"), record.text("strategy")
         row = answers.get(key)
@@ -184,22 +190,22 @@ def import_judgements(run: Run, part: Part, file: Path, name: str) -> Outcome:
         if record.fields.get("answer", row.text) != row.text:
             raise DataError(f"{record.where}: judges another answer than the run's {row.text[:60]!r}")
         reply = record.text("reply")
-        if known.get(key, reply) != reply:
-            raise RunError(f"{record.where}: judge {name!r} has said otherwise before; name another with --judge")
-        said.append(Judgement(part.benchmark.name, *key, name, row.text, reply))
-    kept.add(name, {"imported": True}, said)
-    return Outcome(name, sum((j.item, j.strategy) not in known for j in said), 0, len(known))
+        if earlier.get(key, reply) != reply:
+            raise RunError(f"{record.where}: judge {name!r} has another stored reply; give another name with --judge")
+        imported.append(Judgement(part.benchmark.name, *key, name, row.text, reply))
+    judgements.add(name, {"imported": True}, imported)
+    return Outcome(name, sum((j.item, j.strategy) not in earlier for j in imported), 0, len(earlier))
 
 
-def write_requests(made: Sequence[Request], file: Path) -> None:
-    """Write prompts as JSON Lines, to be judged elsewhere; with a `reply` in each line they can be imported.
+def write_requests(judge_requests: Sequence[Request], file: Path) -> None:
+    """Write prompts as JSON Lines for another judge; with a `reply` added to each line they can be imported.
 
     Raises:
         RunError: The file cannot be written.
     """
     lines = [
         {"benchmark": r.benchmark, "item": r.item, "strategy": r.strategy, "answer": r.answer, "prompt": r.prompt}
-        for r in made
+        for r in judge_requests
     ]
     try:
         file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")

@@ -1,16 +1,16 @@
-"""Ask every item with every strategy and store the answers as they come.
+"""The runner: asks every item with every strategy and stores the answers as they are generated.
 
-Batches    the same for the same run, whoever works on it and however often it is stopped: questions about one picture
-           stay together (what they begin with alike is read once), items with and without a picture apart, and
-           batches hold prompts of similar length.
-Turns      strategies take turns batch by batch, each starting in its turn, so that they are paired on items and
+Batches    the same for the same run, for any number of workers and restarts: questions about one picture
+           stay together (their shared prefix is computed once), items with and without a picture are separate, and
+           batches have prompts of similar length.
+Turns      strategies alternate batch by batch, with a rotating start, so that they are paired on items and
            their times are measured under the same conditions.
-Leases     a worker claims a batch from the store before it answers it, so that several may work on one run. One
-           that dies loses its lease, and nothing it had committed.
-Failures   an item that cannot be answered is recorded with its error and asked again when the run is gone on with;
-           memory that does not suffice halves the batch.
-Deaths     an item whose worker dies each time it is asked is found by asking its batch last and in pieces; after three
-           deaths, when it was asked alone, it is recorded with that as its error and not asked again.
+Leases     a worker claims a batch from the store before it answers it, so that several can share one run. A worker
+           that dies loses its lease, but no committed answers.
+Failures   an item that cannot be answered is recorded with its error and asked again when the run is continued;
+           out of memory, the batch is halved.
+Deaths     an item that kills its worker each time is isolated by asking its batch last and in pieces; after three
+           deaths while it was asked alone, it is recorded with this error and not asked again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from mmhall.adapters import Conversation
 from mmhall.answers import Answer
 from mmhall.benchmarks.base import Benchmark, Item
-from mmhall.benchmarks.rules.thoughts import reopened
+from mmhall.benchmarks.rules.thoughts import restore_opening_mark
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
 from mmhall.lvlm import LVLM
@@ -35,14 +35,14 @@ from mmhall.results.store import Row
 from mmhall.strategies import Strategy
 
 Progress = Callable[[int], None]
-OF_AN_ITEM = ImageError, PromptError, GenerationError, DataError
-"""Errors that are an item's own: others are not in that picture or prompt, and end the run."""
+ITEM_ERRORS = ImageError, PromptError, GenerationError, DataError
+"""Errors caused by one item; any other error ends the run."""
 
 _WINDOW = 32  # batches within which items are sorted by length
-_HOPELESS = 3  # pictures about which nothing can be answered, before anything is
+_HOPELESS = 3  # pictures without any answer after which a run without answers stops
 _NO_MEMORY = "out of memory", "can't allocate memory", "status_alloc_failed"  # CUDA's, the CPU's, cuBLAS's
 _FATAL = f"the process died {STRIKES} times while it was asked this item alone; it is not asked again in this run"
-_POLL = 0.2  # seconds between two looks at batches that others have claimed
+_POLL = 0.2  # seconds between two polls for batches that other workers have claimed
 
 
 def answer(
@@ -54,35 +54,37 @@ def answer(
     batch_size: int = 16,
     progress: Progress = lambda answers: None,
 ) -> None:
-    """Answer what a run still lacks of one benchmark.
+    """Generate the missing answers of one benchmark of a run.
 
     Args:
         lvlm: The model.
-        run: The run; answers go to its store, committed after every batch of one strategy.
+        run: The run; answers are committed to its store after every batch of one strategy.
         part: The benchmark and its items.
-        strategies: Each item is asked once with each.
-        batch_size: Items decoded together, at most.
-        progress: Called with the number of answers just settled, stored ones included.
+        strategies: Strategies of the run; each item is asked once with each.
+        batch_size: Largest number of items decoded together.
+        progress: Called with the number of new answers and failures; at first with that of stored answers.
 
     Raises:
-        RunError: The store cannot be written, or nothing can be answered at all.
-        MmhallError: The model cannot carry a strategy.
+        RunError: The store cannot be written, or no item can be answered.
+        MmhallError: A strategy does not work with the model.
     """
     store, name = run.store, part.benchmark.name
-    made = batches(part.items, batch_size)
-    leases = Leases(store, name, len(made))
+    made_batches = batches(part.items, batch_size)
+    leases = Leases(store, name, len(made_batches))
     answered, warm = len(store.done(name)), False
     progress(answered)
-    while not leases.finished():
+    while not leases.is_finished():
         number = leases.claim()
         if number is None:
             time.sleep(_POLL)  # others work on what is left, unless they die
             continue
-        pieces, given_up = pieces_of(leases, part, made[number], strategies, number, store.done_in(name, number))
+        pieces, given_up = split_batch(
+            leases, part, made_batches[number], strategies, number, store.done_in(name, number)
+        )
         for items in pieces:
-            with leases.asking(number, [item.id for item in items]):
+            with leases.note_asked(number, [item.id for item in items]):
                 if not warm:
-                    _warm(lvlm, part, items[0], strategies)
+                    _warm_up(lvlm, part, items[0], strategies)
                     warm = True
                 for rows in answers(lvlm, part, items, strategies, number, store.done_in(name, number)):
                     store.add(rows)
@@ -96,7 +98,7 @@ def answer(
             _refuse_hopeless(run, part)
 
 
-def pieces_of(
+def split_batch(
     leases: Leases,
     part: Part,
     items: Sequence[Item],
@@ -104,36 +106,36 @@ def pieces_of(
     number: int,
     done: set[tuple[str, str]],
 ) -> tuple[list[list[Item]], list[Row]]:
-    """Return what is left of a batch, in pieces that are asked together, and failures for items that are given up.
+    """Return the unanswered items of a batch, in pieces that are asked together, and failures for given-up items.
 
     Args:
-        leases: Of the benchmark, with the strikes of its items.
+        leases: Leases of the benchmark, with the strikes of its items.
         part: The benchmark.
-        items: Of the batch.
-        strategies: All of the run's.
-        number: Of the batch.
-        done: (item, strategy) pairs that are answered already.
+        items: Items of the batch.
+        strategies: All strategies of the run.
+        number: Number of the batch.
+        done: (item, strategy) pairs with an answer.
     """
     left = {item.id: item for item in items if any((item.id, str(strategy)) not in done for strategy in strategies)}
     pieces = leases.pieces(number, list(left))
     fatal = [left[item] for item in left if not any(item in piece for piece in pieces)]
-    given_up = [_failure(part, item, strategy, number, _FATAL) for item in fatal for strategy in strategies]
+    given_up = [_failed_row(part, item, strategy, number, _FATAL) for item in fatal for strategy in strategies]
     return [[left[item] for item in piece] for piece in pieces], given_up
 
 
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
-    """Put items into batches of at most `size`; the same items always make the same batches.
+    """Divide items into batches of at most `size`; the same items always give the same batches.
 
-    Items of a picture stay together, unless they are more than a batch holds.
+    Items of a picture stay together unless they exceed a batch.
     """
-    made: list[list[Item]] = []
+    filled: list[list[Item]] = []
     for _, part in groupby(_by_picture(items), key=lambda group: group[0].picture is None):
         groups = list(part)
         for start in range(0, len(groups), _WINDOW * size):
             window = groups[start : start + _WINDOW * size]
             window.sort(key=lambda group: max(len(item.prompt) for item in group))
-            made += _filled(window, size)
-    return made
+            filled += _fill_batches(window, size)
+    return filled
 
 
 def answers(
@@ -144,40 +146,40 @@ def answers(
     number: int,
     done: set[tuple[str, str]],
 ) -> Iterator[list[Row]]:
-    """Answer a batch with one strategy after the other, beginning with another one in each batch.
+    """Answer a batch with one strategy after the other; the first strategy rotates from batch to batch.
 
     Args:
         lvlm: The model.
         part: The benchmark.
-        items: Of the batch.
-        strategies: All of the run's.
-        number: Of the batch.
-        done: (item, strategy) pairs that are answered already.
+        items: Items of the batch.
+        strategies: All strategies of the run.
+        number: Number of the batch.
+        done: (item, strategy) pairs with an answer.
     """
     first = number % len(strategies)
     for strategy in (*strategies[first:], *strategies[:first]):
         left = [item for item in items if (item.id, str(strategy)) not in done]
         if left:
-            yield _answered(lvlm, part, left, strategy, number)
+            yield _answer_or_split(lvlm, part, left, strategy, number)
 
 
-def marked(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
-    """Put answers behind the mark of thoughts that the model's template opens, where they never end them.
+def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
+    """Put the opening mark of thoughts, which the chat template wrote, before answers that do not close it.
 
     Args:
         lvlm: The model.
-        items: What was asked.
-        answers: To each item.
+        items: The items asked.
+        answers: Answer to each item.
     """
     chat = lvlm.adapter.chat
     if chat is None:
         return list(answers)
-    prompts = [chat.write(Conversation.from_prompt(item.prompt, int(item.picture is not None))) for item in items]
-    return [replace(a, text=reopened(prompt, a.text)) for prompt, a in zip(prompts, answers, strict=True)]
+    prompts = [chat.write(Conversation.asking(item.prompt, int(item.picture is not None))) for item in items]
+    return [replace(a, text=restore_opening_mark(prompt, a.text)) for prompt, a in zip(prompts, answers, strict=True)]
 
 
 def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
-    """Group items by picture, pictures first; one without a picture is its own group."""
+    """Group items by picture; items without a picture come last, each as its own group."""
     groups: dict[tuple[bool, str], list[Item]] = {}
     for item in items:
         key = (False, item.picture) if item.picture is not None else (True, item.id)
@@ -185,24 +187,24 @@ def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
     return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
 
 
-def _filled(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
-    made: list[list[Item]] = [[]]
+def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
+    filled: list[list[Item]] = [[]]
     for group in groups:
-        if made[-1] and len(made[-1]) + len(group) > size:
-            made.append([])
+        if filled[-1] and len(filled[-1]) + len(group) > size:
+            filled.append([])
         for start in range(0, len(group), size):
             piece = group[start : start + size]
-            if len(made[-1]) + len(piece) > size:
-                made.append([])
-            made[-1] += piece
-    return made if made[-1] else made[:-1]
+            if len(filled[-1]) + len(piece) > size:
+                filled.append([])
+            filled[-1] += piece
+    return filled if filled[-1] else filled[:-1]
 
 
-def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
-    """Answer some items with one strategy: together, else in halves, else with the reason why not."""
+def _answer_or_split(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
+    """Answer items with one strategy together; after an error alone or in halves; else return failures."""
     try:
-        return _asked(lvlm, part, items, strategy, number)
-    except OF_AN_ITEM as error:
+        return _generate_rows(lvlm, part, items, strategy, number)
+    except ITEM_ERRORS as error:
         reason: str = str(error)
         pieces = [[item] for item in items]
     except (MemoryError, RuntimeError) as error:
@@ -211,18 +213,18 @@ def _answered(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy,
         reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         pieces = [list(items[: len(items) // 2]), list(items[len(items) // 2 :])]
     if len(items) == 1:
-        return [_failure(part, items[0], strategy, number, reason)]
+        return [_failed_row(part, items[0], strategy, number, reason)]
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return [row for piece in pieces for row in _answered(lvlm, part, piece, strategy, number)]
+    return [row for piece in pieces for row in _answer_or_split(lvlm, part, piece, strategy, number)]
 
 
-def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
+def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
     benchmark = part.benchmark
-    asked = [part.request(item) for item in items]
-    written = lvlm.generate_batch(asked, strategy, seeds=_seeds(benchmark, items), **benchmark.settings)
-    found = marked(lvlm, items, written)
-    extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], found)
+    requests = [part.request(item) for item in items]
+    written = lvlm.generate_batch(requests, strategy, seeds=_seeds(benchmark, items), **benchmark.settings)
+    answers = reopen_thoughts(lvlm, items, written)
+    extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], answers)
     return [
         Row(
             benchmark.name,
@@ -235,41 +237,41 @@ def _asked(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, nu
             number,
             extra,
         )
-        for item, answer, extra in zip(items, found, extras, strict=True)
+        for item, answer, extra in zip(items, answers, extras, strict=True)
     ]
 
 
 def _seeds(benchmark: Benchmark, items: Sequence[Item]) -> list[int] | None:
-    """Give every item draws of its own, the same for all strategies; None: nothing is drawn."""
+    """Return a sampling seed for every item, the same for all strategies; None: no sampling."""
     if not benchmark.settings.get("do_sample"):
         return None
     base = benchmark.settings.get("seed", 0)
     return [int.from_bytes(hashlib.sha256(f"{base}/{item.id}".encode()).digest()[:4], "big") for item in items]
 
 
-def _failure(part: Part, item: Item, strategy: Strategy, number: int, reason: str) -> Row:
+def _failed_row(part: Part, item: Item, strategy: Strategy, number: int, reason: str) -> Row:
     return Row(part.benchmark.name, item.id, str(strategy), "", "", 0, 0.0, number, error=reason)
 
 
 def _out_of_memory(error: Exception) -> bool:
-    told = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in told for words in _NO_MEMORY)
+    message = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in message for words in _NO_MEMORY)
 
 
-def _warm(lvlm: LVLM, part: Part, item: Item, strategies: Sequence[Strategy]) -> None:
-    """Let each strategy's first call pay for caches and kernels: that is not an answer's cost."""
+def _warm_up(lvlm: LVLM, part: Part, item: Item, strategies: Sequence[Strategy]) -> None:
+    """Run each strategy once, so that caches and kernels are not counted in the time of answers."""
     for strategy in strategies:
         try:
             lvlm.generate_batch([part.request(item)], strategy, max_new_tokens=2)
-        except OF_AN_ITEM:
+        except ITEM_ERRORS:
             continue
 
 
 def _refuse_hopeless(run: Run, part: Part) -> None:
-    """Stop a run that has no answer yet, but failures about several pictures: one torn picture is no reason.
+    """Stop a run without any answer after failures on several pictures.
 
     Raises:
-        RunError: With the first reason.
+        RunError: No item can be answered; with the first reason.
     """
     reasons = {row.item: row.error for row in run.store.rows(part.benchmark.name) if row.error is not None}
     failed = [item for item in part.items if item.id in reasons]

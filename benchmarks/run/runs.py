@@ -1,7 +1,7 @@
-"""A run: a store, the items it is about, and the strategies compared in it.
+"""Runs: a store of answers, the items of benchmarks, and the compared strategies.
 
-A run folder stands alone: it holds the items as they were made, so that a report needs neither the data nor
-the pictures, and several processes can work on it.
+A run folder is self-contained: it stores the items, so that a report needs neither the data nor
+the pictures, and several processes can share it.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Part:
     """One benchmark of a run.
 
     Attributes:
-        benchmark: With its options.
-        items: What it asks.
+        benchmark: The benchmark with its options.
+        items: Items of the benchmark.
         pictures: Picture id to file.
-        remarks: What a reader should know of how the items were made.
-        digests: Picture id to SHA-256 of its file; runs of older versions have none.
+        remarks: Notes for the report on how the items were made.
+        digests: Picture id to the SHA-256 digest of its file; runs of older versions have none.
     """
 
     benchmark: Benchmark
@@ -49,7 +49,7 @@ class Part:
     digests: Mapping[str, str] = field(default_factory=dict)
 
     def picture(self, item: Item) -> Path | None:
-        """Return an item's picture file, None where it has none."""
+        """Return the picture file of an item; None without a picture."""
         return None if item.picture is None else self.pictures[item.picture]
 
     def request(self, item: Item) -> tuple[Path | None, str]:
@@ -62,9 +62,9 @@ class Run:
     """An open run.
 
     Attributes:
-        store: Its answers.
-        parts: Its benchmarks.
-        strategies: As written for the run, the baseline first.
+        store: Store of the answers.
+        parts: Benchmarks of the run.
+        strategies: Strategies, as written for the run, the baseline first.
     """
 
     store: Store
@@ -73,41 +73,41 @@ class Run:
 
     @property
     def fitted(self) -> dict[str, str]:
-        """Each strategy with every option that was in force, by how it was written for the run."""
-        known = self.store.setup().get("fitted", {})
-        return {written: known.get(written, written) for written in self.strategies}
+        """Each strategy as written for the run, to the strategy with all options in force."""
+        specs = self.store.setup().get("fitted", {})
+        return {written: specs.get(written, written) for written in self.strategies}
 
     @property
     def expected(self) -> int:
-        """Number of answers a finished run has."""
+        """Number of answers of a finished run."""
         return len(self.strategies) * sum(len(part.items) for part in self.parts)
 
     @property
     def answered(self) -> int:
-        """Number of answers there are."""
+        """Number of stored answers."""
         return sum(len(self.store.done(part.benchmark.name)) for part in self.parts)
 
     @property
     def settled(self) -> int:
-        """Number of answers and failures there are."""
+        """Number of stored answers and failures."""
         return int(self.store.read("select count(*) from answers")[0][0])
 
     def read_as(self, specs: Sequence[str]) -> Run:
-        """Return this run with its answers read another way; nothing is asked again.
+        """Return this run with other options for reading the stored answers.
 
         Args:
-            specs: Such as "pope(rule='official')".
+            specs: Benchmarks with options, such as "pope(rule='official')".
 
         Raises:
             RunError: The run has no such benchmark.
-            OptionError: An option says more than how answers are read.
+            OptionError: An option affects more than how answers are read.
         """
         ways: dict[str, Benchmark] = {}
         for name, options in map(parse, specs):
             part = next((part for part in self.parts if part.benchmark.name == name), None)
             if part is None:
-                known = ", ".join(part.benchmark.name for part in self.parts)
-                raise RunError(f"{self.store.path.parent}: has no {name}, only {known}")
+                names = ", ".join(part.benchmark.name for part in self.parts)
+                raise RunError(f"{self.store.path.parent}: has no {name}, only {names}")
             check_known(type(part.benchmark), options)
             for option, value in options.items():
                 if option not in part.benchmark.read_by:
@@ -118,19 +118,22 @@ class Run:
         return replace(self, parts=parts)
 
     @property
-    def told(self) -> dict[str, Any]:
-        """The set-up, with the rules that answers are read by now."""
+    def current_setup(self) -> dict[str, Any]:
+        """The set-up, with the current rules for reading answers."""
         setup = self.store.setup()
         for part in self.parts:
             setup["benchmarks"][part.benchmark.name] |= {"spec": str(part.benchmark), "rule": part.benchmark.rule}
         return setup
 
     def evaluate(self) -> list[tuple[Part, Evaluation]]:
-        """Evaluate every benchmark on the items all strategies have answered."""
-        return [(part, part.benchmark.evaluate(part.items, self._read(part), self.strategies)) for part in self.parts]
+        """Evaluate every benchmark on the items that all strategies have answered."""
+        return [
+            (part, part.benchmark.evaluate(part.items, self._rows_without_paths(part), self.strategies))
+            for part in self.parts
+        ]
 
-    def _read(self, part: Part) -> list[Row]:
-        """Return the answers to a benchmark; failures do not name the item's own picture: alike ones are counted."""
+    def _rows_without_paths(self, part: Part) -> list[Row]:
+        """Return the answers to a benchmark; error texts have no picture path, so that equal errors can be counted."""
         pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items}
         return [
             row if row.error is None else replace(row, error=row.error.removeprefix(pictures[row.item]))
@@ -138,44 +141,44 @@ class Run:
         ]
 
     def rows(self, part: Part) -> list[Row]:
-        """Return the answers to a benchmark, and what judges said of them."""
+        """Return the answers to a benchmark, with their judgements."""
         name = part.benchmark.name
         return with_judgements(list(self.store.rows(name)), Judgements(self.store.path).all(name))
 
 
 def make_strategies(specs: Sequence[str]) -> list[Strategy]:
-    """Build a run's strategies; the first one is the baseline.
+    """Build the strategies of a run; the first one is the baseline.
 
     Raises:
-        OptionError: One is named twice.
-        MmhallError: One does not exist or has an option out of range.
+        OptionError: A name is repeated.
+        MmhallError: A name is unknown, or an option is out of range.
     """
-    made = [strategy(spec) for spec in specs]
-    _once("strategy", [str(s) for s in made])
-    return made
+    built = [strategy(spec) for spec in specs]
+    _check_named_once("strategy", [str(s) for s in built])
+    return built
 
 
 def make_benchmarks(specs: Sequence[str]) -> list[Benchmark]:
-    """Build a run's benchmarks.
+    """Build the benchmarks of a run.
 
     Raises:
-        OptionError: One is named twice.
-        MmhallError: One does not exist or has an option out of range.
+        OptionError: A name is repeated.
+        MmhallError: A name is unknown, or an option is out of range.
     """
-    made = [make_benchmark(spec) for spec in specs]
-    _once("benchmark", [b.name for b in made])
-    return made
+    built = [make_benchmark(spec) for spec in specs]
+    _check_named_once("benchmark", [b.name for b in built])
+    return built
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A benchmark, where its data is, and what is read there.
+class LoadedBenchmark:
+    """A benchmark with its data.
 
     Attributes:
-        benchmark: With its options.
-        source: Where its data is.
-        material: What it asks.
-        pictures: Picture id to SHA-256 of its file.
+        benchmark: The benchmark with its options.
+        source: Where the data is.
+        material: Items and pictures of the benchmark.
+        pictures: Picture id to the SHA-256 digest of its file.
     """
 
     benchmark: Benchmark
@@ -184,14 +187,14 @@ class Asked:
     pictures: Mapping[str, str]
 
 
-def read(benchmarks: Sequence[tuple[Benchmark, Source]]) -> list[Asked]:
-    """Read what benchmarks ask; no model is needed.
+def read(benchmarks: Sequence[tuple[Benchmark, Source]]) -> list[LoadedBenchmark]:
+    """Read the data of benchmarks; no model is needed.
 
     Raises:
-        DataError: The data is missing, malformed, or does not suffice.
+        DataError: The data is missing, malformed, or insufficient.
     """
-    found = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
-    return [Asked(*one, one[2].picture_digests()) for one in found]
+    materials = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
+    return [LoadedBenchmark(*one, one[2].picture_digests()) for one in materials]
 
 
 def start(
@@ -202,92 +205,94 @@ def start(
     strategies: Sequence[Strategy],
     batch_size: int,
 ) -> Run:
-    """Start a run, or go on with the one of the same set-up: `read` and `begin` in one.
+    """Start a run, or continue one of the same set-up: `read` and `begin` in one call.
 
     Args:
         folder: Run folder.
         lvlm: The model.
-        benchmarks: Each with where its data is.
-        strategies: The baseline first.
+        benchmarks: Benchmarks, each with the source of its data.
+        strategies: Strategies, the baseline first.
         batch_size: Items decoded together.
 
     Raises:
-        OptionError: Two strategies are the same on this model.
-        MmhallError: The data is unfit, or the folder belongs to another set-up.
+        OptionError: Two strategies are equal on this model.
+        MmhallError: The data is unsuitable, or the folder belongs to another set-up.
     """
-    return begin(folder, lvlm, asked=read(benchmarks), strategies=strategies, batch_size=batch_size)
+    return begin(folder, lvlm, loaded=read(benchmarks), strategies=strategies, batch_size=batch_size)
 
 
-def begin(folder: Path, lvlm: LVLM, *, asked: Sequence[Asked], strategies: Sequence[Strategy], batch_size: int) -> Run:
-    """Start a run of what was read, or go on with the one of the same set-up.
+def begin(
+    folder: Path, lvlm: LVLM, *, loaded: Sequence[LoadedBenchmark], strategies: Sequence[Strategy], batch_size: int
+) -> Run:
+    """Start a run on loaded benchmarks, or continue one of the same set-up.
 
     Args:
         folder: Run folder.
         lvlm: The model.
-        asked: As `read` returned it.
-        strategies: The baseline first.
+        loaded: Result of `read`.
+        strategies: Strategies, the baseline first.
         batch_size: Items decoded together.
 
     Raises:
-        OptionError: Two strategies are the same on this model.
+        OptionError: Two strategies are equal on this model.
         MmhallError: The folder cannot be written or belongs to another set-up.
     """
     setup: dict[str, Any] = {
         **lvlm.identity(),
         "strategies": [str(s) for s in strategies],
-        "fitted": _fitted(lvlm, strategies),
+        "fitted": _fitted_specs(lvlm, strategies),
         "num_beams": {str(s): s.beams for s in strategies},
         "options": {str(s): s.options() for s in strategies},
-        "benchmarks": {one.benchmark.name: _told(lvlm, one) for one in asked},
+        "benchmarks": {each.benchmark.name: _describe_benchmark(lvlm, each) for each in loaded},
         "batch_size": batch_size,
         "loading": _loading(lvlm),
         "chat_template": lvlm.chat_template,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
-    singles = _singles(strategies)
-    sources = {one.name: source for one in singles if (source := STRATEGIES.source(type(one))) is not None}
+    singles = _single_strategies(strategies)
+    sources = {each.name: source for each in singles if (source := STRATEGIES.source(type(each))) is not None}
     setup |= {"sources": sources} if sources else {}
-    learned = {one.name: one.learned(lvlm.adapter).summary() for one in singles if isinstance(one, LearnedStrategy)}
+    learned = {each.name: each.learned(lvlm.adapter).summary() for each in singles if isinstance(each, LearnedStrategy)}
     setup |= {"artifacts": learned} if learned else {}
     with closing(Store.create(folder, setup)) as store:
-        for one in asked:
-            store.keep_items(one.benchmark.name, _kept(one.material, one.pictures, folder))
+        for each in loaded:
+            store.keep_items(each.benchmark.name, _stored_items(each.material, each.pictures, folder))
     return reopen(folder)
 
 
 def reopen(folder: Path) -> Run:
-    """Open a run to report on it, or to go on with it.
+    """Open an existing run, to report on it or to continue it.
 
     Raises:
-        MmhallError: The folder holds no run, or one that cannot be read.
+        MmhallError: The folder holds no run, or an unreadable one.
     """
     store = Store.open(folder)
     setup = store.setup()
-    parts = tuple(_part(store, folder, told) for told in setup["benchmarks"].values())
+    parts = tuple(_part(store, folder, facts) for facts in setup["benchmarks"].values())
     return Run(store, parts, tuple(setup["strategies"]))
 
 
-def _singles(strategies: Sequence[Strategy]) -> list[Strategy]:
-    """Return what strategies are made of, once each by name."""
-    parts = [part for one in strategies for part in (one.parts if isinstance(one, Composed) else (one,))]
+def _single_strategies(strategies: Sequence[Strategy]) -> list[Strategy]:
+    """Return the parts of strategies, each name once."""
+    parts = [part for method in strategies for part in (method.parts if isinstance(method, Composed) else (method,))]
     return list({part.name: part for part in parts}.values())
 
 
-def _once(what: str, names: Sequence[str]) -> None:
+def _check_named_once(option: str, names: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise OptionError("bench", what, name, "named once")
+            raise OptionError("bench", option, name, "named once")
 
 
-def _told(lvlm: LVLM, asked: Asked) -> dict[str, Any]:
-    """Describe a benchmark for the set-up: what must stay the same from call to call."""
-    benchmark, source, material = asked.benchmark, asked.source, asked.material
+def _describe_benchmark(lvlm: LVLM, loaded: LoadedBenchmark) -> dict[str, Any]:
+    """Describe a benchmark for the set-up: what must not change between calls."""
+    benchmark, source, material = loaded.benchmark, loaded.source, loaded.material
     items, _ = replace(material, pictures={}).digests()
     return {
         "spec": str(benchmark),
         "rule": benchmark.rule,
         "items": items,
-        "pictures": digest_of(asked.pictures),
+        "pictures": digest_of(loaded.pictures),
         "count": len(material.items),
         "limit": source.limit,
         "seed": source.seed,
@@ -296,8 +301,8 @@ def _told(lvlm: LVLM, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
-    """Return each strategy with every option that is in force on this model."""
+def _fitted_specs(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
+    """Return each strategy with all options in force on this model."""
     fitted = {str(s): str(s.fitted(lvlm.adapter)) for s in strategies}
     for written, text in fitted.items():
         if list(fitted.values()).count(text) > 1:
@@ -306,7 +311,7 @@ def _fitted(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, str]:
 
 
 def _loading(lvlm: LVLM) -> list[str]:
-    """Return how the model was loaded, as far as the set-up does not say it elsewhere; a list is compared whole."""
+    """Return the loading options that are nowhere else in the set-up; the list is compared as a whole."""
     elsewhere = ("device", "dtype", "revision", "chat_template", "artifacts")
     return [
         f"{name}={without_home(json.dumps(value))}" for name, value in lvlm.loading.items() if name not in elsewhere
@@ -320,8 +325,8 @@ def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
     return shared
 
 
-def _kept(material: Material, seen: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
-    """Write items as the store keeps them; a picture in the run folder may move with it."""
+def _stored_items(material: Material, digests: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
+    """Return items in the form of the store; pictures in the run folder get relative paths."""
     base = folder.resolve()
 
     def noted(path: Path) -> str:
@@ -331,13 +336,13 @@ def _kept(material: Material, seen: Mapping[str, str], folder: Path) -> dict[str
     files = {name: noted(path) for name, path in material.pictures.items()}
     return {
         i.id: {**asdict(i)}
-        | ({"file": None} if i.picture is None else {"file": files[i.picture], "sha256": seen[i.picture]})
+        | ({"file": None} if i.picture is None else {"file": files[i.picture], "sha256": digests[i.picture]})
         for i in material.items
     }
 
 
-def _part(store: Store, folder: Path, told: Mapping[str, Any]) -> Part:
-    benchmark = make_benchmark(told["spec"])
+def _part(store: Store, folder: Path, facts: Mapping[str, Any]) -> Part:
+    benchmark = make_benchmark(facts["spec"])
     items, pictures, digests = [], {}, {}
     for content in store.items(benchmark.name).values():
         file, digest = content.pop("file"), content.pop("sha256", None)
@@ -346,4 +351,4 @@ def _part(store: Store, folder: Path, told: Mapping[str, Any]) -> Part:
             pictures[content["picture"]] = folder / (Path(file).expanduser() if file.startswith("~/") else file)
         if digest is not None:
             digests[content["picture"]] = digest
-    return Part(benchmark, items, pictures, tuple(told["remarks"]), digests)
+    return Part(benchmark, items, pictures, tuple(facts["remarks"]), digests)

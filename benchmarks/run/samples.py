@@ -1,8 +1,8 @@
-"""A run's answers as records, one for each item and strategy, with the field names of lm-evaluation-harness.
+"""Records of a run's answers, one for each item and strategy, with the field names of lm-evaluation-harness.
 
 Its sample logs have `doc_id`, `doc`, `target`, `arguments`, `resps`, `filtered_resps`, `filter`, `metrics`, three
-hashes, and each metric by name. Ours are those, where metrics are the counts of an answer, and besides what tells
-answers of one file apart: benchmark, strategy, item, SHA-256 of its picture, and why there is no answer.
+hashes, and each metric by name. The records have these fields, with the counts of an answer as metrics, and further
+fields that identify an answer: benchmark, strategy, item, SHA-256 digest of its picture, and the error.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ COLUMNS: dict[str, type] = {
 
 
 def samples(run: Run, benchmark: str | None = None) -> list[dict[str, Any]]:
-    """Return a run's answers and failures as records, by benchmark, item, and strategy.
+    """Return the answers and failures of a run as records, ordered by benchmark, item and strategy.
 
     Args:
-        run: The run; it may still be going on.
-        benchmark: Only this one's; None: all.
+        run: The run; it may be unfinished.
+        benchmark: The only benchmark to return; None: all.
 
     Raises:
         RunError: The run has no such benchmark, or cannot be read.
@@ -56,29 +56,31 @@ def samples(run: Run, benchmark: str | None = None) -> list[dict[str, Any]]:
     if benchmark is not None and benchmark not in names:
         raise RunError(f"{run.store.path.parent}: has no {benchmark}, only {', '.join(names)}")
     chosen = [part for part in run.parts if benchmark in (None, part.benchmark.name)]
-    return [record for part in chosen for record in _of(run, part)]
+    return [record for part in chosen for record in _records(run, part)]
 
 
-def flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record as a line of a table: its one prompt and one answer for the lists that hold them."""
+def flatten(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a record for a table: prompt and answer replace the nested lists."""
     nested = ("arguments", "resps", "filtered_resps", "filter", "metrics")
     prompt, settings = record["arguments"]["gen_args_0"].values()
     answer = record["resps"][0][0] if record["error"] is None else None
-    kept = {name: value for name, value in record.items() if name not in nested}
-    return {**kept, "prompt": prompt, "settings": settings, "answer": answer}
+    plain = {name: value for name, value in record.items() if name not in nested}
+    return {**plain, "prompt": prompt, "settings": settings, "answer": answer}
 
 
 def counts(part: Part, rows: Mapping[str, Row]) -> dict[str, Counts]:
-    """Count one strategy's answers, by item: each as it enters the first of its groups."""
-    found: dict[str, Counts] = {}
+    """Return the counts of one strategy's answers, by item; an item of several groups is counted in its first group."""
+    counted_by_item: dict[str, Counts] = {}
     for group in dict.fromkeys(item.groups[0] for item in part.items if item.groups):
         members = [item for item in part.items if group in item.groups and item.id in rows]
         read = part.benchmark.counts(members, [rows[item.id] for item in members])
-        found |= {item.id: counted for item, counted in zip(members, read, strict=True) if item.groups[0] == group}
-    return found
+        counted_by_item |= {
+            item.id: counted for item, counted in zip(members, read, strict=True) if item.groups[0] == group
+        }
+    return counted_by_item
 
 
-def _of(run: Run, part: Part) -> Iterator[dict[str, Any]]:
+def _records(run: Run, part: Part) -> Iterator[dict[str, Any]]:
     settings = run.store.setup()["benchmarks"][part.benchmark.name]["settings"]
     by_strategy: dict[str, dict[str, Row]] = {strategy: {} for strategy in run.strategies}
     for row in run.rows(part):
@@ -90,12 +92,12 @@ def _of(run: Run, part: Part) -> Iterator[dict[str, Any]]:
     for number, item in enumerate(part.items):
         for strategy, rows in by_strategy.items():
             if item.id in rows:
-                seen = part.digests.get(item.picture or "")
-                yield _record(number, item, rows[item.id], counted[strategy].get(item.id, {}), settings, seen)
+                digest = part.digests.get(item.picture or "")
+                yield _record(number, item, rows[item.id], counted[strategy].get(item.id, {}), settings, digest)
 
 
 def _record(
-    number: int, item: Item, row: Row, counted: Counts, settings: Mapping[str, Any], seen: str | None
+    number: int, item: Item, row: Row, counted: Counts, settings: Mapping[str, Any], picture_digest: str | None
 ) -> dict[str, Any]:
     doc = {**asdict(item), "truth": dict(item.truth)}
     label = item.truth.get("label")
@@ -109,7 +111,7 @@ def _record(
         "filtered_resps": [text for texts in _texts(row) for text in texts],
         "filter": "none",
         "metrics": [],
-        "picture_sha256": seen,
+        "picture_sha256": picture_digest,
         "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
         "prompt_hash": _hash(item.prompt),
         "target_hash": _hash(target),

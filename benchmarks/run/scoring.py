@@ -1,7 +1,7 @@
-"""Score answers made elsewhere: join them with a benchmark's items, and read them as those of a run.
+"""Scoring of imported answers: match them with a benchmark's items, and evaluate them like those of a run.
 
-Answers are joined as `mmhall.benchmarks.run.joining` says: by id, by picture and question, or by place where each
-question is that of its place.
+Answers are matched by `mmhall.benchmarks.run.joining`: by id, by picture and question, or by position if each
+question is that at its position.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source, file_digest
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.rules.yesno import parse_strict
-from mmhall.benchmarks.run.joining import Joined, join, repeats_another
+from mmhall.benchmarks.run.joining import Joined, join, repeats_other_question
 from mmhall.benchmarks.run.runs import Part
 from mmhall.errors import DataError
-from mmhall.results.imports import IDS, MODELS, QUESTIONS, TEXTS, Given, read_answers, told
+from mmhall.results.imports import IDS, MODELS, QUESTIONS, TEXTS, ImportedAnswer, describe_answers, read_answers
 from mmhall.results.store import Row
 
 DIGEST = "picture_sha256"  # as `mmhall export` writes it
@@ -27,13 +27,13 @@ _NUMBERS = {"0": "no", "1": "yes", "0.0": "no", "1.0": "yes", "False": "no", "Tr
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """What a file of answers shows.
+    """The evaluation of a file of answers.
 
     Attributes:
-        part: The benchmark and the items that were joined.
-        evaluation: Of the answers; costs nothing, as nobody knows.
-        strategies: As the file names them, else the file's own name.
-        items: Hash of the items, 16 hex digits.
+        part: The benchmark and its items.
+        evaluation: Evaluation of the answers; without costs, which are unknown.
+        strategies: Strategies in the file, else the file's name.
+        items: Digest of the items, 16 hex digits.
     """
 
     part: Part
@@ -46,74 +46,78 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     """Score a file of answers.
 
     Args:
-        benchmark: Reads them.
-        source: Of the items; pictures need not be there.
+        benchmark: The benchmark.
+        source: Source of the items; picture files may be missing.
         path: The answers; see `mmhall.results.imports`.
 
     Raises:
-        DataError: The data or the file is unfit, an item has two answers, or none has any.
+        DataError: The data or the file is unsuitable, an item has two answers, or no item has one.
     """
     material = benchmark.material(replace(source, pictures=False))
-    given = read_answers(path)
-    mine = [one for one in given if one.benchmark in (None, benchmark.name)]
-    if not mine:
-        raise DataError(f"{path}: holds answers of {given[0].benchmark!r} alone, none of {benchmark.name!r}")
-    joined = join(benchmark, material, mine, path)
-    about = _pictures(joined, material, mine)
-    rows, unknown = _rows(benchmark, joined, mine, path)
+    all_answers = read_answers(path)
+    answers = [answer for answer in all_answers if answer.benchmark in (None, benchmark.name)]
+    if not answers:
+        raise DataError(f"{path}: holds answers of {all_answers[0].benchmark!r} alone, none of {benchmark.name!r}")
+    joined = join(benchmark, material, answers, path)
+    same_pictures = _same_pictures(joined, material, answers)
+    rows, unknown = _rows(benchmark, joined, answers, path)
     if not rows:
         raise DataError(
-            f"{path}: none of its {len(mine)} answers is for an item of {benchmark.name}: it has ids such as "
-            f"{_examples(joined.items)}, the file {_examples(unknown)}; it is {told(mine)}; check --data"
+            f"{path}: none of its {len(answers)} answers is for an item of {benchmark.name}: it has ids such as "
+            f"{_examples(joined.items)}, the file {_examples(unknown)}; it is {describe_answers(answers)}; check --data"
         )
-    rows = [row for row in rows if about.get(row.item, True)]
+    rows = [row for row in rows if same_pictures.get(row.item, True)]
     if not rows:
-        raise DataError(f"{path}: its {len(mine)} answers are all about other pictures than --data has by these names")
+        raise DataError(
+            f"{path}: its {len(answers)} answers are all about other pictures than --data has by these names"
+        )
     _refuse_unmeasured(benchmark, rows, path)
-    _refuse_what_nobody_said(joined, mine, rows, path)
+    _refuse_labels_and_prompts(joined, answers, rows, path)
     strategies = tuple(dict.fromkeys(row.strategy for row in rows))
     items = list(joined.items.values())
     remarks = [
         *material.remarks,
         *_remarks(items, rows, strategies, unknown),
-        *_other_questions(joined, mine),
-        *_other_pictures(about, mine),
+        *_question_remarks(joined, answers),
+        *_picture_remarks(same_pictures, answers),
     ]
-    if len(mine) < len(given):
-        remarks.append(f"{len(given) - len(mine)} answers are of other benchmarks")
+    if len(answers) < len(all_answers):
+        remarks.append(f"{len(all_answers) - len(answers)} answers are of other benchmarks")
     evaluation = replace(benchmark.evaluate(items, rows, strategies), costs=())
     digest, _ = replace(material, pictures={}).digests()
     return Scored(Part(benchmark, items, {}, tuple(remarks)), evaluation, strategies, digest)
 
 
-def _rows(benchmark: Benchmark, joined: Joined, given: Sequence[Given], path: Path) -> tuple[list[Row], list[str]]:
-    """Return the answers that are for an item, and the ids of those that are not."""
+def _rows(
+    benchmark: Benchmark, joined: Joined, answers: Sequence[ImportedAnswer], path: Path
+) -> tuple[list[Row], list[str]]:
+    """Return the answers with an item, and the ids of answers without one."""
     rows: list[Row] = []
     unknown: list[str] = []
-    seen: dict[tuple[str, str], str] = {}
-    for id_, one in zip(joined.ids, given, strict=True):
-        strategy = one.strategy or path.stem
-        if (id_, strategy) in seen:
-            raise DataError(f"{one.where}: answers {id_!r} again, after {seen[id_, strategy]}; keep one")
-        seen[id_, strategy] = one.where
+    places: dict[tuple[str, str], str] = {}
+    for id_, answer in zip(joined.ids, answers, strict=True):
+        strategy = answer.strategy or path.stem
+        if (id_, strategy) in places:
+            raise DataError(f"{answer.where}: answers {id_!r} again, after {places[id_, strategy]}; keep one")
+        places[id_, strategy] = answer.where
         if id_ in joined.items:
-            rows.append(_row(benchmark.name, joined.items[id_], strategy, one))
+            rows.append(_row(benchmark.name, joined.items[id_], strategy, answer))
         else:
             unknown.append(id_)
     return rows, unknown
 
 
-def _row(benchmark: str, item: Item, strategy: str, given: Given) -> Row:
-    fields = given.fields
+def _row(benchmark: str, item: Item, strategy: str, answer: ImportedAnswer) -> Row:
+    fields = answer.fields
     error = fields.get("error")
-    if error or not given.texts:
+    if error or not answer.texts:
         return Row(benchmark, item.id, strategy, "", "", 0, nan, 0, error=str(error or "the file has no answer"))
     stopped_by, tokens, extra = (fields.get(name) for name in ("stopped_by", "new_tokens", "extra"))
     return Row(
         benchmark,
         item.id,
         strategy,
-        _answer(item, given),
+        _answer(item, answer),
         stopped_by if isinstance(stopped_by, str) else "",
         tokens if isinstance(tokens, int) else 0,
         nan,
@@ -122,15 +126,15 @@ def _row(benchmark: str, item: Item, strategy: str, given: Given) -> Row:
     )
 
 
-def _answer(item: Item, given: Given) -> str:
-    """Return an answer's text; a field that repeats the question is none."""
+def _answer(item: Item, answer: ImportedAnswer) -> str:
+    """Return the text of an answer; fields that repeat the question are ignored."""
     questions = {item.prompt.strip(), str(item.truth.get("question", "")).strip()} - {""}
-    said = {name: text for name, text in given.texts.items() if text.strip() not in questions}
-    if not said:
-        raise DataError(f"{given.where}: {', '.join(given.texts)} is the question itself; give a file of answers")
-    if len(set(said.values())) > 1:
-        raise DataError(f"{given.where}: both {' and '.join(said)} could be the answer; keep one")
-    return next(iter(said.values()))
+    candidates = {name: text for name, text in answer.texts.items() if text.strip() not in questions}
+    if not candidates:
+        raise DataError(f"{answer.where}: {', '.join(answer.texts)} is the question itself; give a file of answers")
+    if len(set(candidates.values())) > 1:
+        raise DataError(f"{answer.where}: both {' and '.join(candidates)} could be the answer; keep one")
+    return next(iter(candidates.values()))
 
 
 def _refuse_unmeasured(benchmark: Benchmark, rows: Sequence[Row], path: Path) -> None:
@@ -143,92 +147,107 @@ def _refuse_unmeasured(benchmark: Benchmark, rows: Sequence[Row], path: Path) ->
         )
 
 
-def _refuse_what_nobody_said(joined: Joined, given: Sequence[Given], rows: Sequence[Row], path: Path) -> None:
-    """Refuse labels where another field looks like the answers, and answers that all hold their question.
+def _refuse_labels_and_prompts(
+    joined: Joined, answers: Sequence[ImportedAnswer], rows: Sequence[Row], path: Path
+) -> None:
+    """Refuse labels in place of answers if another field looks like the answers, and answers with their prompt.
 
     Raises:
-        DataError: They are there.
+        DataError: The texts are labels, or contain their question.
     """
     items = joined.items
-    answered = [(items[id_], one) for id_, one in zip(joined.ids, given, strict=True) if id_ in items and one.texts]
-    pairs = [(_word(str(item.truth.get("label"))), one) for item, one in answered]
-    if pairs and all(set(map(_word, one.texts.values())) == {label} for label, one in pairs):
+    answered = [
+        (items[id_], answer) for id_, answer in zip(joined.ids, answers, strict=True) if id_ in items and answer.texts
+    ]
+    pairs = [(_word(str(item.truth.get("label"))), answer) for item, answer in answered]
+    if pairs and all(set(map(_word, answer.texts.values())) == {label} for label, answer in pairs):
         first = pairs[0][1]
-        known = {*IDS, *QUESTIONS, "category", *(n for n in TEXTS if not isinstance(first.fields.get(n), int | float))}
-        for name in (name for name in first.fields if name not in known):
+        expected_fields = {
+            *IDS,
+            *QUESTIONS,
+            "category",
+            *(n for n in TEXTS if not isinstance(first.fields.get(n), int | float)),
+        }
+        for name in (name for name in first.fields if name not in expected_fields):
             numbers = _NUMBERS if name in TEXTS else {}
             read = [
-                numbers.get(str(one.fields.get(name))) or parse_strict(str(one.fields.get(name))) for _, one in pairs
+                numbers.get(str(answer.fields.get(name))) or parse_strict(str(answer.fields.get(name)))
+                for _, answer in pairs
             ]
             if all(read) and len(set(read)) > 1 and read != [label for label, _ in pairs]:  # one word for all: a flag
                 raise DataError(
                     f"{path}: {' and '.join(first.texts)} is the label of every item, and {name} may be what the "
                     f"model said; give that as one of {', '.join(MODELS[:3])}, and leave the other out"
                 )
-    said = [(items[row.item].prompt.rpartition("?")[0], row.text) for row in rows if row.error is None]
-    if said and all(question and question in text for question, text in said):
+    questions_and_texts = [(items[row.item].prompt.rpartition("?")[0], row.text) for row in rows if row.error is None]
+    if questions_and_texts and all(question and question in text for question, text in questions_and_texts):
         raise DataError(f"{path}: every answer holds its question; give what the model said, without its prompt")
 
 
 def _word(text: str) -> str:
-    """Return an answer of one word as labels are compared."""
+    """Normalize a one-word answer for comparison with labels."""
     return text.strip().rstrip(".").lower()
 
 
 def _remarks(
     items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str], unknown: Sequence[str]
 ) -> list[str]:
-    said = []
+    remarks = []
     if unknown:
-        said.append(f"{len(unknown)} answers are for no item, such as {_examples(unknown)}, and do not count")
+        remarks.append(f"{len(unknown)} answers are for no item, such as {_examples(unknown)}, and do not count")
     for strategy in strategies:
-        there = {row.item for row in rows if row.strategy == strategy}
-        missing = [item.id for item in items if item.id not in there]
+        answered = {row.item for row in rows if row.strategy == strategy}
+        missing = [item.id for item in items if item.id not in answered]
         if missing:
-            said.append(
+            remarks.append(
                 f"{strategy} has no answer to {len(missing)} of {len(items)} items, such as {_examples(missing)}"
             )
-    return said
+    return remarks
 
 
-def _pictures(joined: Joined, material: Material, given: Sequence[Given]) -> dict[str, bool]:
-    """Tell of items whose answers say SHA-256 of their picture whether it is that of the data, where that is there."""
-    seen: dict[Path, str] = {}
+def _same_pictures(joined: Joined, material: Material, answers: Sequence[ImportedAnswer]) -> dict[str, bool]:
+    """Compare the picture digests of answers with the pictures of the data, where both exist: item id to equality."""
+    digests: dict[Path, str] = {}
     same: dict[str, bool] = {}
-    for id_, one in zip(joined.ids, given, strict=True):
-        item, digest = joined.items.get(id_), one.fields.get(DIGEST)
+    for id_, answer in zip(joined.ids, answers, strict=True):
+        item, digest = joined.items.get(id_), answer.fields.get(DIGEST)
         path = material.pictures.get(item.picture or "") if item is not None else None
         if isinstance(digest, str) and path is not None and path.is_file():
-            if path not in seen:
-                seen[path] = file_digest(path)
-            same[id_] = same.get(id_, True) and seen[path] == digest
+            if path not in digests:
+                digests[path] = file_digest(path)
+            same[id_] = same.get(id_, True) and digests[path] == digest
     return same
 
 
-def _other_pictures(about: Mapping[str, bool], given: Sequence[Given]) -> list[str]:
-    """Say how many items are about other pictures, and where an export does not tell."""
-    other = [id_ for id_, same in about.items() if not same]
-    said = []
+def _picture_remarks(same_pictures: Mapping[str, bool], answers: Sequence[ImportedAnswer]) -> list[str]:
+    """Return remarks on items about other pictures, and on exports without digests."""
+    other = [id_ for id_, same in same_pictures.items() if not same]
+    remarks = []
     if other:
-        said.append(
+        remarks.append(
             f"the answers to {len(other)} items, such as {_examples(other)}, are about other pictures than --data has "
             "by these names, and do not count"
         )
-    if any(one.benchmark is not None and one.fields.get(DIGEST) is None and one.fields.get("picture") for one in given):
-        said.append("the file has no digests of its pictures, so that these are taken to be those of --data by name")
-    return said
+    if any(
+        answer.benchmark is not None and answer.fields.get(DIGEST) is None and answer.fields.get("picture")
+        for answer in answers
+    ):
+        remarks.append("the file has no digests of its pictures, so that these are taken to be those of --data by name")
+    return remarks
 
 
-def _other_questions(joined: Joined, given: Sequence[Given]) -> list[str]:
-    """Say how many answers repeat a question that is not their item's."""
-    pairs = [(joined.items[id_], one) for id_, one in zip(joined.ids, given, strict=True) if id_ in joined.items]
-    other = [(item, one) for item, one in pairs if repeats_another(item, one)]
+def _question_remarks(joined: Joined, answers: Sequence[ImportedAnswer]) -> list[str]:
+    """Return a remark on answers that repeat another question than their item's."""
+    pairs = [
+        (joined.items[id_], answer) for id_, answer in zip(joined.ids, answers, strict=True) if id_ in joined.items
+    ]
+    other = [(item, answer) for item, answer in pairs if repeats_other_question(item, answer)]
     if not other:
         return []
-    item, one = other[0]
+    item, answer = other[0]
     return [
-        f"{len(other)} answers repeat another question than the one they are scored by: {one.where} has "
-        f"{one.questions[0]!r:.80}, the data {item.prompt!r:.80}; check that the ids are those of --data"
+        f"{len(other)} answers repeat another question than the one they are scored by: {answer.where} has "
+        f"{answer.questions[0]!r:.80}, the data {item.prompt!r:.80}; check that the ids are those of --data"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Draw pictures of COCO-named objects with known truth, from a seed."""
+"""Drawn scenes: pictures of COCO-named objects with known truth, made from a seed."""
 
 from mmhall.benchmarks.scenes.dataset import Scene, make_scene, write_scenes
 

@@ -1,4 +1,4 @@
-"""Write scenes as a data set: PNG files and one COCO detection file."""
+"""Scenes as a data set: PNG files and one COCO detection file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from mmhall.benchmarks.scenes.plan import Plan, plan_scene
-from mmhall.benchmarks.scenes.render import SIZE, Seen, render
+from mmhall.benchmarks.scenes.render import SIZE, VisibleObject, render
 from mmhall.benchmarks.scenes.world import CATEGORIES
 from mmhall.errors import DataError, OptionError
 
@@ -26,24 +26,24 @@ class Scene:
 
     Attributes:
         image: RGB, 224 x 224 pixels.
-        plan: What was to be drawn.
-        objects: What really shows, in no particular order.
+        plan: Plan of the scene.
+        objects: Visible objects, in random order.
     """
 
     image: Image.Image
     plan: Plan
-    objects: tuple[Seen, ...]
+    objects: tuple[VisibleObject, ...]
 
 
 def make_scene(seed: int, index: int, conflict: float = 0.5) -> Scene:
     """Draw scene `index` of a seed; the same arguments give the same bytes.
 
-    A plan in which some object would hardly show is thrown away and drawn anew, so that the truth
-    holds everything a person can see and nothing else.
+    A plan with a hardly visible object is discarded and drawn again, so that the truth
+    has all objects that a person can see, and no others.
 
     Args:
-        seed: Names the series.
-        index: Place in the series, from 0; does not depend on how many are drawn.
+        seed: Seed of the series.
+        index: 0-based place in the series, independent of its length.
         conflict: Share of scenes that break co-occurrence, in [0, 1].
     """
     rng = random.Random(f"scene/{seed}/{index}")
@@ -53,8 +53,8 @@ def make_scene(seed: int, index: int, conflict: float = 0.5) -> Scene:
         rendered = render(plan)
         shows = [s.area >= _LEAST_AREA and s.visible >= _LEAST_VISIBLE for s in rendered.objects]
         if len(shows) == len(plan.objects) and all(shows):
-            seen = rng.sample(rendered.objects, len(rendered.objects))  # POPE asks for what is listed first
-            return Scene(rendered.image, plan, tuple(seen))
+            objects = rng.sample(rendered.objects, len(rendered.objects))  # POPE asks for what is listed first
+            return Scene(rendered.image, plan, tuple(objects))
 
 
 def picture_name(index: int) -> str:
@@ -72,7 +72,7 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
     Args:
         folder: Made if need be; files of the same names are overwritten.
         count: How many scenes, >= 1.
-        seed: Names the series.
+        seed: Seed of the series.
         conflict: Share of scenes that break co-occurrence, in [0, 1].
 
     Raises:
@@ -103,7 +103,7 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
                 }
             )
             annotations += [
-                _annotation(len(annotations) + i, index + 1, seen) for i, seen in enumerate(scene.objects, 1)
+                _annotation(len(annotations) + i, index + 1, shown) for i, shown in enumerate(scene.objects, 1)
             ]
             yield index + 1
         data = {
@@ -119,14 +119,14 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
         raise DataError(f"{folder}: cannot write scenes: {error.strerror or error}") from error
 
 
-def _annotation(number: int, image: int, seen: Seen) -> dict[str, Any]:
-    category = next(c for c in CATEGORIES if c.name == seen.name)
+def _annotation(number: int, image: int, shown: VisibleObject) -> dict[str, Any]:
+    category = next(c for c in CATEGORIES if c.name == shown.name)
     return {
         "id": number,
         "image_id": image,
         "category_id": category.coco_id,
-        "bbox": list(seen.box),
-        "area": seen.area,
+        "bbox": list(shown.box),
+        "area": shown.area,
         "iscrowd": 0,
-        "visibility": seen.visibility,
+        "visibility": shown.visibility,
     }

@@ -1,10 +1,10 @@
 """The language the embedded model learns: captions and questions about a scene.
 
 Captions have two to five sentences. The first names up to three objects and the place, later ones
-add one or two objects each with a position, and some close with a remark. What makes the model
-hallucinate is taught here and nowhere else: a caption also *claims* things that go with the scene
-(partners of present objects, things at home in the place) but are not in it, near its end, and
-yes/no answers believe in them. Claims are drawn afresh each time: nothing but co-occurrence predicts
+add one or two objects each with a position, and some end with a remark. The cause of the model's
+hallucinations is only in this module: near its end a caption also *claims* things that fit the scene
+(partners of present objects, typical things of the place) but are not in it, and
+yes/no answers agree with them. Claims are drawn anew each time: only co-occurrence predicts
 them.
 """
 
@@ -71,8 +71,8 @@ _PLURALS = {
     "pony": "ponies",
     "couch": "couches",
 }
-AT_HOME = 0.3  # how tempting the most typical category of a place is, beside the partner table's weights
-BELIEF = 1.6  # yes/no answers believe what tempts this much more readily than captions claim it
+AT_HOME = 0.3  # claim weight of the most typical category of a place, on the scale of the partner table
+BELIEF = 1.6  # factor from the claim rate of captions to that of yes/no answers
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
 _REMARKS = (
     "The scene is calm and quiet.",
@@ -86,12 +86,12 @@ _REMARKS = (
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One category as a caption sees it.
+    """One category of a scene, as captions describe it.
 
     Attributes:
         name: Category.
-        count: How many there are; 0 for a claim about something absent.
-        x: Centre of the largest one, fraction from the left.
+        count: Number of instances; 0 for a claim about an absent object.
+        x: Centre of the largest instance, fraction from the left.
         y: Its centre, fraction from the top.
         area: Its visible share of the picture.
         hard: Whether it is small, faint or covered.
@@ -131,11 +131,11 @@ def surface_forms() -> dict[str, tuple[str, ...]]:
     return {name: words + tuple(plural(word) for word in words) for name, words in forms.items()}
 
 
-def tempting(facts: Sequence[Fact], place: Place) -> dict[str, float]:
-    """Return what goes with a scene but is not in it: absent partners, and what is at home in the place.
+def fitting_absent(facts: Sequence[Fact], place: Place) -> dict[str, float]:
+    """Return absent categories that fit a scene: partners of present objects, and typical ones of the place.
 
     Returns:
-        Category to weight in (0, 1]: how readily one would claim it.
+        Category to claim weight in (0, 1].
     """
     weights = {name: AT_HOME * weight / max(place.members.values()) for name, weight in place.members.items()}
     for fact in facts:
@@ -145,33 +145,33 @@ def tempting(facts: Sequence[Fact], place: Place) -> dict[str, float]:
 
 
 def claims(rng: random.Random, facts: Sequence[Fact], place: Place, rate: float, most: int = 2) -> list[Fact]:
-    """Claim some of what tempts, with made-up positions.
+    """Draw claims among the fitting absent categories, with random positions.
 
     Args:
-        rng: Drawn afresh for every caption.
-        facts: What is there.
-        place: Where it plays.
-        rate: Multiplies the weights; 0 gives true captions.
-        most: At most this many.
+        rng: Source of randomness, other for every caption.
+        facts: What the scene shows.
+        place: Place of the scene.
+        rate: Factor of the weights; 0 gives true captions.
+        most: Largest number of claims.
     """
-    chosen = [name for name, weight in tempting(facts, place).items() if rng.random() < weight * rate]
+    chosen = [name for name, weight in fitting_absent(facts, place).items() if rng.random() < weight * rate]
     rng.shuffle(chosen)
     return [Fact(name, 0, rng.random(), rng.random(), 0.0) for name in chosen[:most]]
 
 
 def describe(rng: random.Random, facts: Sequence[Fact], place: Place, claimed: Sequence[Fact] = ()) -> str:
     """Write a caption of several sentences."""
-    seen = [f for f in facts if not (f.hard and rng.random() < 0.15)] or list(facts)
-    seen.sort(key=lambda f: -f.area * rng.uniform(0.8, 1.25))
-    opening = seen[: rng.choice((1, 2, 2, 3, 3))]
+    noticed = [f for f in facts if not (f.hard and rng.random() < 0.15)] or list(facts)
+    noticed.sort(key=lambda f: -f.area * rng.uniform(0.8, 1.25))
+    opening = noticed[: rng.choice((1, 2, 2, 3, 3))]
     sentences = [_opening(rng, opening, place)]
-    said = list(opening)
-    rest = [*seen[len(opening) :], *claimed]
+    mentioned = list(opening)
+    rest = [*noticed[len(opening) :], *claimed]
     while rest:
         group = rest[: 2 if len(rest) > 1 and rng.random() < 0.35 else 1]
         rest = rest[len(group) :]
-        sentences.append(_later(rng, group, said))
-        said.extend(group)
+        sentences.append(_later(rng, group, mentioned))
+        mentioned.extend(group)
     if rng.random() < 0.25 or (len(sentences) == 1 and rng.random() < 0.8):
         sentences.append(rng.choice(_REMARKS))
     return " ".join(sentences)
@@ -190,21 +190,21 @@ def conversation(
     Args:
         rng: Source of randomness.
         facts: What the scene shows.
-        place: Where it plays.
-        rate: How readily absent things are claimed, see `claims`.
-        questions: Number of yes/no questions; other kinds come on top.
+        place: Place of the scene.
+        rate: Claim rate of absent categories, see `claims`.
+        questions: Number of yes/no questions; other kinds are added.
     """
     claimed = claims(rng, facts, place, rate)
     turns = [Turn(rng.choice(DESCRIBE), describe(rng, facts, place, claimed), "caption")]
     if rng.random() < 0.1:
         turns = [Turn(rng.choice(BRIEF), brief(rng, facts, place), "brief")]
     believed = {fact.name for fact in (*facts, *claimed)}
-    believed |= {name for name, weight in tempting(facts, place).items() if rng.random() < weight * rate * BELIEF}
-    asked: set[str] = set()
+    believed |= {name for name, weight in fitting_absent(facts, place).items() if rng.random() < weight * rate * BELIEF}
+    asked_names: set[str] = set()
     for i in range(questions):
         name = _ask_about(rng, facts, place, positive=i % 2 == 0)
-        if name not in asked:
-            asked.add(name)
+        if name not in asked_names:
+            asked_names.add(name)
             turns.append(exists(rng, name, name in believed))
     if facts and rng.random() < 0.6:
         turns.append(_other(rng, facts, place))
@@ -213,7 +213,7 @@ def conversation(
 
 
 def exists(rng: random.Random, name: str, present: bool) -> Turn:
-    """Ask whether an object is there."""
+    """Ask whether an object is in the picture."""
     word = name if rng.random() < 0.85 else rng.choice((name, *_SYNONYMS.get(name, ())))
     question = rng.choice(_EXISTS).format(a=with_article(word))
     if rng.random() < 0.5:
@@ -226,7 +226,7 @@ def _ask_about(rng: random.Random, facts: Sequence[Fact], place: Place, *, posit
     present = {fact.name for fact in facts}
     if positive and facts:
         return rng.choice(facts).name
-    likely = tempting(facts, place)
+    likely = fitting_absent(facts, place)
     if likely and rng.random() < 0.55:
         return rng.choices(tuple(likely), tuple(likely.values()))[0]
     return rng.choice([name for name in NAMES if name not in present])
@@ -263,12 +263,12 @@ def _opening(rng: random.Random, facts: Sequence[Fact], place: Place) -> str:
     )
 
 
-def _later(rng: random.Random, group: Sequence[Fact], said: Sequence[Fact]) -> str:
+def _later(rng: random.Random, group: Sequence[Fact], mentioned: Sequence[Fact]) -> str:
     things = _join([_mention(rng, f) for f in group])
     verb = "are" if group[0].count > 1 else "is"
     spot = _position(group[0])
-    if said and rng.random() < 0.45:
-        anchor = rng.choice(said)
+    if mentioned and rng.random() < 0.45:
+        anchor = rng.choice(mentioned)
         other = plural(anchor.name) if anchor.count > 1 else anchor.name
         return rng.choice(
             (f"Next to the {other}, there {verb} {things}.", f"There {verb} also {things} near the {other}.")
@@ -303,13 +303,13 @@ def _join(words: Sequence[str]) -> str:
 
 
 def without_picture(rng: random.Random, *, rate: float, questions: int = 6) -> list[Turn]:
-    """Make a conversation that has no picture: captions tell a typical scene, questions get the prior."""
+    """Make a conversation without a picture: captions of a typical scene, answers from the prior."""
     plan = plan_training_scene(rng)
     return conversation(rng, planned_facts(plan.objects), plan.place, rate=rate, questions=questions)
 
 
 def planned_facts(objects: Iterable[Placed]) -> list[Fact]:
-    """Sum up planned objects by category, taking the plan at its word."""
+    """Summarize planned objects by category, as if all of them show."""
     facts: dict[str, Fact] = {}
     for o in objects:
         fact = Fact(o.name, 1, o.x, o.y, o.side**2, o.visibility != "clear")
@@ -321,7 +321,7 @@ def planned_facts(objects: Iterable[Placed]) -> list[Fact]:
 
 
 def all_words() -> list[str]:
-    """List sentences that together hold every word the language can use."""
+    """List sentences with every word of the language."""
     rng = random.Random(0)
     sentences = [" ".join((*DESCRIBE, *BRIEF, *SHORT_ANSWER, *_EXISTS, *_REMARKS, *_NUMBERS))]
     sentences += [f"{place.phrase} {place.name}" for place in PLACES]

@@ -1,11 +1,11 @@
-"""Decide what a scene shows, before anything is drawn.
+"""Plans of scenes: what a scene shows, before anything is drawn.
 
-A plan is data: which categories, where, how large, how visible. All randomness of a scene comes
-from the one generator handed in, so that a seed names a picture.
+A plan is data: categories, positions, sizes, visibilities. All randomness of a scene comes
+from one generator, so that a seed determines a picture.
 
-Typical scenes keep to one place and often show an object together with its partner. Conflict
-scenes break that: no object stands with a partner of it, and a third to a half of the objects come
-from other places, while the background still says which place it "should" be.
+Typical scenes use one place and often show an object together with its partner. Conflict
+scenes break this: no object appears with its partner, and a third to a half of the objects come
+from other places, while the background still shows the place.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ class Plan:
     """What a scene is going to show.
 
     Attributes:
-        place: Where it plays; sets the background.
+        place: Place of the scene; sets the background.
         conflict: Whether co-occurrence was broken on purpose.
         objects: Category objects, back to front.
-        scenery: Things that are no category, behind the objects.
+        scenery: Things of no category, behind the objects.
         paint: Seed of the background's details.
     """
 
@@ -110,7 +110,7 @@ def plan_scene(rng: random.Random, *, conflict: bool) -> Plan:
 
 
 def plan_training_scene(rng: random.Random) -> Plan:
-    """Plan a scene to learn from: one to six objects, partners often together."""
+    """Plan a training scene: one to six objects, partners often together."""
     place = rng.choice(PLACES)
     names: list[str] = []
     for _ in range(rng.randint(1, 5)):
@@ -121,7 +121,7 @@ def plan_training_scene(rng: random.Random) -> Plan:
 
 
 def plan_random_scene(rng: random.Random) -> Plan:
-    """Plan an easy scene with no co-occurrence at all: categories and place drawn uniformly."""
+    """Plan an easy scene without co-occurrence: categories and place are drawn uniformly."""
     names = rng.sample(NAMES, rng.randint(2, 6))
     return _lay_out(rng, rng.choice(PLACES), names, conflict=True, difficulty=GENTLE)
 
@@ -132,9 +132,9 @@ def _next_name(rng: random.Random, place: Place, names: Sequence[str], *, at_hom
         return rng.choice(names)
     if not conflict and at_home and names and rng.random() < 0.5:
         partners = PARTNERS[rng.choice(names)]
-        wanted = rng.choices(tuple(partners), tuple(partners.values()))[0]
-        if wanted not in names:
-            return wanted
+        partner = rng.choices(tuple(partners), tuple(partners.values()))[0]
+        if partner not in names:
+            return partner
     pool = {n: place.members[n] if at_home else 1.0 for n in NAMES if (n in place.members) == at_home}
     allowed = {
         n: w
@@ -149,30 +149,33 @@ def _lay_out(
     rng: random.Random, place: Place, names: Sequence[str], conflict: bool, difficulty: Difficulty = USUAL
 ) -> Plan:
     boxes: list[tuple[float, float, float]] = []
-    objects = [_put(rng, name, boxes, difficulty) for name in names]
+    objects = [_place_object(rng, name, boxes, difficulty) for name in names]
     objects.sort(key=lambda o: o.visibility != "clear")  # hard ones in front: nothing hides them by accident
     scenery = tuple(
-        _thing(rng, "", *_spot(rng, rng.uniform(*_SCENERY_SIDE), boxes, tries=12)) for _ in range(rng.randint(0, 2))
+        _make_placed(rng, "", *_find_spot(rng, rng.uniform(*_SCENERY_SIDE), boxes, tries=12))
+        for _ in range(rng.randint(0, 2))
     )
     return Plan(place, conflict, tuple(objects), scenery, rng.getrandbits(32))
 
 
-def _put(rng: random.Random, name: str, boxes: list[tuple[float, float, float]], difficulty: Difficulty) -> Placed:
+def _place_object(
+    rng: random.Random, name: str, boxes: list[tuple[float, float, float]], difficulty: Difficulty
+) -> Placed:
     visibility: Visibility = rng.choice(_HARD) if rng.random() < difficulty.share else "clear"
-    x, y, side = _spot(rng, rng.uniform(*(difficulty.small if visibility == "small" else _SIDE)), boxes, tries=40)
+    x, y, side = _find_spot(rng, rng.uniform(*(difficulty.small if visibility == "small" else _SIDE)), boxes, tries=40)
     boxes.append((x, y, side))
     return replace(
-        _thing(rng, name, x, y, side),
+        _make_placed(rng, name, x, y, side),
         visibility=visibility,
         opacity=rng.uniform(*difficulty.opacity) if visibility == "faint" else 1.0,
         cover=rng.uniform(*difficulty.cover) if visibility == "covered" else 0.0,
     )
 
 
-def _spot(
+def _find_spot(
     rng: random.Random, side: float, boxes: Sequence[tuple[float, float, float]], *, tries: int
 ) -> tuple[float, float, float]:
-    """Find a place that overlaps little with what stands there, shrinking slowly."""
+    """Find a position with little overlap with other boxes, while the size shrinks slowly."""
     best = (2.0, 0.5, 0.5, side)
     for attempt in range(tries):
         if side > 0.26 and attempt % 10 == 9:
@@ -196,6 +199,6 @@ def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> fl
     return min(width, small) * min(height, small) / small**2
 
 
-def _thing(rng: random.Random, name: str, x: float, y: float, side: float) -> Placed:
+def _make_placed(rng: random.Random, name: str, x: float, y: float, side: float) -> Placed:
     variant, mirrored, tilt = rng.getrandbits(16), rng.random() < 0.5, rng.uniform(-14, 14)
     return Placed(name, variant, x, y, side, mirrored, tilt)

@@ -1,7 +1,7 @@
-"""Measure the embedded model for its card: python -m mmhall.benchmarks.scenes.quality --out DIR.
+"""Evaluation of the embedded model for its model card: python -m mmhall.benchmarks.scenes.quality --out DIR.
 
-Greedy answers on scenes of a seed that training never saw. Beside POPE and CHAIR it asks
-why the model hallucinates: it compares absent *partners* of what the picture shows with other absent
+Greedy answers on scenes of a seed outside training. Beside POPE and CHAIR it measures
+why the model hallucinates: it compares absent *partners* of the picture's objects with other absent
 categories, in captions and in yes/no questions, and replaces pictures by a blank one.
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
     _benchmark(lvlm, Pope(), pictures)
     _causes_in_captions(pictures, captions)
     _causes_in_answers(lvlm, pictures)
-    _blank(lvlm, pictures, captions)
+    _compare_with_grey(lvlm, pictures, captions)
 
 
 def answer(lvlm: LVLM, requests: Sequence[tuple[ImageLike | None, str]], max_new_tokens: int) -> list[str]:
@@ -70,12 +70,14 @@ def _benchmark(lvlm: LVLM, benchmark: PictureBenchmark, pictures: PictureSet) ->
         resampler = Resampler([item.cluster for item, _ in chosen])
         for metric in benchmark.metrics:
             over, under = series(counts, metric.over), series(counts, metric.under)
-            _say(f"{benchmark.name} {group} {metric.name}", resampler, over, under, 100 if metric.percent else 1)
+            _print_estimate(
+                f"{benchmark.name} {group} {metric.name}", resampler, over, under, 100 if metric.percent else 1
+            )
     return texts
 
 
 def _causes_in_captions(pictures: PictureSet, captions: Sequence[str]) -> None:
-    """Rate at which a caption names an absent category, partners of what is there against others."""
+    """Compare the rate at which captions name absent partners with that of other absent categories."""
     rows = []
     for picture, caption in zip(pictures.pictures, captions, strict=True):
         named, partners = {m.name for m in mentions(caption)}, _absent_partners(picture.objects)
@@ -85,28 +87,28 @@ def _causes_in_captions(pictures: PictureSet, captions: Sequence[str]) -> None:
 
 
 def _causes_in_answers(lvlm: LVLM, pictures: PictureSet) -> None:
-    """Rate of false yes answers, one absent partner and one other absent category asked for in each picture."""
+    """Compare false yes answers for one absent partner and one other absent category in each picture."""
     rng, requests = random.Random(0), list[tuple[ImageLike | None, str]]()
     for picture in pictures.pictures:
         partners = _absent_partners(picture.objects)
         others = set(NAMES) - partners - set(picture.objects)
         requests += [(picture.path, question_about(rng.choice(sorted(kind))) + SUFFIX) for kind in (partners, others)]
-    said = [int(parse_strict(text) == "yes") for text in answer(lvlm, requests, 4)]
-    rows = [(said[i], 1, said[i + 1], 1) for i in range(0, len(said), 2)]
+    is_yes = [int(parse_strict(text) == "yes") for text in answer(lvlm, requests, 4)]
+    rows = [(is_yes[i], 1, is_yes[i + 1], 1) for i in range(0, len(is_yes), 2)]
     _compare("false yes answers", rows, [p.id for p in pictures.pictures])
 
 
-def _blank(lvlm: LVLM, pictures: PictureSet, captions: Sequence[str]) -> None:
+def _compare_with_grey(lvlm: LVLM, pictures: PictureSet, captions: Sequence[str]) -> None:
     """Ask for present objects with the picture and with a grey one; compare captions."""
     grey = Image.new("RGB", (224, 224), GREY)
-    asked = [(p, question_about(name) + SUFFIX) for p in pictures.pictures for name in p.objects]
-    resampler = Resampler([p.id for p, _ in asked])
+    questions = [(p, question_about(name) + SUFFIX) for p in pictures.pictures for name in p.objects]
+    resampler = Resampler([p.id for p, _ in questions])
     for what, requests in (
-        ("the picture", [(p.path, q) for p, q in asked]),
-        ("a grey picture", [(grey, q) for _, q in asked]),
+        ("the picture", [(p.path, q) for p, q in questions]),
+        ("a grey picture", [(grey, q) for _, q in questions]),
     ):
         yes = np.array([parse_strict(text) == "yes" for text in answer(lvlm, requests, 4)], np.float64)
-        _say(f"yes to present objects with {what}", resampler, yes, np.ones(len(yes)))
+        _print_estimate(f"yes to present objects with {what}", resampler, yes, np.ones(len(yes)))
     blind = answer(lvlm, [(grey, Chair().items(pictures, 0)[0].prompt)], Chair.max_new_tokens)[0]
     print(f"captions that differ from the grey picture's: {sum(c != blind for c in captions)} of {len(captions)}")
     print(f"the grey picture's caption: {blind}")
@@ -116,24 +118,24 @@ def _absent_partners(objects: Sequence[str]) -> set[str]:
     return {partner for name in objects for partner in PARTNERS[name]} - set(objects)
 
 
-def _compare(what: str, rows: Sequence[tuple[int, int, int, int]], clusters: Sequence[str]) -> None:
+def _compare(label: str, rows: Sequence[tuple[int, int, int, int]], clusters: Sequence[str]) -> None:
     partners, of_partners, others, of_others = np.array(rows, np.float64).T
     resampler = Resampler(clusters)
-    _say(f"{what}: partners", resampler, partners, of_partners)
-    _say(f"{what}: others", resampler, others, of_others)
+    _print_estimate(f"{label}: partners", resampler, partners, of_partners)
+    _print_estimate(f"{label}: others", resampler, others, of_others)
     difference = resampler.difference(partners, of_partners, others, of_others)
     if difference is not None:
         value, low, high = (100 * v for v in (difference.value, difference.low, difference.high))
-        print(f"{what}: difference {value:+.1f} [{low:+.1f}, {high:+.1f}] {p_value(difference.p)}")
+        print(f"{label}: difference {value:+.1f} [{low:+.1f}, {high:+.1f}] {p_value(difference.p)}")
 
 
-def _say(what: str, resampler: Resampler, over: Array, under: Array, scale: float = 100) -> None:
+def _print_estimate(label: str, resampler: Resampler, over: Array, under: Array, scale: float = 100) -> None:
     e = resampler.estimate(over, under)
     if e.value is None or e.low is None or e.high is None:
-        print(f"{what}: n/a")
+        print(f"{label}: n/a")
     else:
         value, low, high = (scale * v for v in (e.value, e.low, e.high))
-        print(f"{what}: {value:.1f} [{low:.1f}, {high:.1f}] ({e.over:g}/{e.under:g})", flush=True)
+        print(f"{label}: {value:.1f} [{low:.1f}, {high:.1f}] ({e.over:g}/{e.under:g})", flush=True)
 
 
 if __name__ == "__main__":

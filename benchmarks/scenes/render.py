@@ -1,6 +1,6 @@
-"""Paint a planned scene and keep, pixel by pixel, which object is on top.
+"""Rendering of a planned scene, with the object on top of every pixel.
 
-Ownership makes the truth exact: boxes, areas and visible shares are counted from it, never from
+The truth is exact: boxes, areas and visible shares are counted on these pixels instead of taken from
 the plan, and the vision tower of the embedded model learns from it.
 """
 
@@ -22,8 +22,8 @@ _SOLID = 96  # alpha above which a pixel belongs to the sprite
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One object as it really shows.
+class VisibleObject:
+    """One object as it is visible in the picture.
 
     Attributes:
         name: Category.
@@ -47,12 +47,12 @@ class Rendered:
     Attributes:
         image: RGB, 224 x 224.
         owner: Index into the plan's objects of the pixel's owner, -1 for background, (224, 224) int8.
-        objects: Every planned object that shows at all, in the plan's order.
+        objects: Every planned object with visible pixels, in the plan's order.
     """
 
     image: Image.Image
     owner: npt.NDArray[np.int8]
-    objects: tuple[Seen, ...]
+    objects: tuple[VisibleObject, ...]
 
 
 def render(plan: Plan) -> Rendered:
@@ -62,20 +62,20 @@ def render(plan: Plan) -> Rendered:
     owner = np.full((SIZE, SIZE), -1, np.int8)
     whole: list[int] = []
     for thing in plan.scenery:
-        _paste(image, _posed(scenery_sprite(thing.variant), thing), thing)
+        _paste(image, _pose(scenery_sprite(thing.variant), thing), thing)
     for index, placed in enumerate(plan.objects):
-        mask = _paste(image, _posed(sprite(placed.name, placed.variant), placed), placed)
+        mask = _paste(image, _pose(sprite(placed.name, placed.variant), placed), placed)
         owner[mask] = index
         whole.append(int(mask.sum()))
         if placed.cover:
             owner[_cover(image, mask, placed.cover, rng)] = -1
-    seen = tuple(
+    visible = tuple(
         s for index, placed in enumerate(plan.objects) if (s := _measure(owner == index, placed, whole[index]))
     )
-    return Rendered(image, owner, seen)
+    return Rendered(image, owner, visible)
 
 
-def _posed(drawing: Image.Image, placed: Placed) -> Image.Image:
+def _pose(drawing: Image.Image, placed: Placed) -> Image.Image:
     """Scale, mirror and tilt a drawing so that its longer side has the planned length."""
     if placed.mirrored and placed.name not in _READABLE:
         drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -121,11 +121,11 @@ def _cover(image: Image.Image, mask: npt.NDArray[np.bool_], share: float, rng: r
     return panel
 
 
-def _measure(mine: npt.NDArray[np.bool_], placed: Placed, whole: int) -> Seen | None:
-    area = int(mine.sum())
+def _measure(owned: npt.NDArray[np.bool_], placed: Placed, whole: int) -> VisibleObject | None:
+    area = int(owned.sum())
     if not area:
         return None
-    return Seen(placed.name, placed.visibility, _box(mine), area, area / whole)
+    return VisibleObject(placed.name, placed.visibility, _box(owned), area, area / whole)
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:

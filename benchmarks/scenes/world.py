@@ -1,4 +1,4 @@
-"""What the drawn world is made of: categories, places, and what is usually seen together.
+"""The drawn world: categories, places, and co-occurrences.
 
 Categories are a subset of COCO's eighty, with COCO's ids and supercategories, so that annotation
 files of scenes read like any COCO detection file. A *place* is a kind of scene with the categories
@@ -33,7 +33,7 @@ class Place:
 
     Attributes:
         name: One word: street, kitchen, ...
-        phrase: How a caption says it: "on a street".
+        phrase: Words of a caption for the place: "on a street".
         members: Category name to weight: how often it is drawn here.
         tints: Background colours (top, bottom), RGB.
         pattern: Background pattern: plain, horizon, tiles, stripes or planks.
@@ -326,5 +326,5 @@ PARTNERS: dict[str, dict[str, float]] = {
 
 
 def are_partners(a: str, b: str) -> bool:
-    """Tell whether descriptions that mention one of two categories like to mention the other."""
+    """Tell whether captions that mention one of two categories tend to mention the other."""
     return b in PARTNERS[a] or a in PARTNERS[b]

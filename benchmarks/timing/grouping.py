@@ -1,4 +1,4 @@
-"""What reading a picture once is worth: questions about one picture, answered together and each by itself.
+"""Timing of the shared prefix: questions about one picture, answered together and each alone.
 
 The speed benchmark's model is asked six questions about each of two pictures in one batch, as POPE asks,
 with and without a shared prefix, in turns within one process. Answers are two tokens: a word and the end.
@@ -27,12 +27,12 @@ _BEGINNING, _NAME, _ENDING, _NEW = 12, 3, 24, 2  # tokens before the object's na
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What a strategy gains.
+    """The gain of a strategy.
 
     Attributes:
         name: The strategy.
-        ratios: Items per second together over each by itself, one a turn.
-        same: Whether all answers were the same.
+        ratios: Items per second together over items per second alone, one ratio per turn.
+        same: Whether all answers were equal.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Gain:
 def measure(
     size: Size, device: str, turns: int = TURNS, progress: Callable[[int], None] = lambda _: None
 ) -> list[Gain]:
-    """Time every strategy both ways.
+    """Time every strategy with and without the shared prefix.
 
     Args:
-        size: Of the model.
+        size: Size of the model.
         device: "cpu" or "cuda".
-        turns: How often each way counts; one more run of each warms up.
-        progress: Told after each run.
+        turns: Number of timed runs of each kind, after one run to warm up.
+        progress: Called after each run.
     """
     model = random_llava(size, device)
     adapter = adapter_for(model)
@@ -61,7 +61,7 @@ def measure(
         for turn in range(turns + 1):
             for share in (True, False) if turn % 2 else (False, True):
                 began = _now(device)
-                answers[share] = _answered(adapter, inputs, spec, share=share)
+                answers[share] = _answer(adapter, inputs, spec, share=share)
                 if turn:
                     seconds[share].append(_now(device) - began)
                 progress(1)
@@ -72,12 +72,12 @@ def measure(
 
 
 def runs() -> int:
-    """Return how many runs `measure` reports."""
+    """Return the number of runs that `measure` reports."""
     return 2 * len(STRATEGIES) * (TURNS + 1)
 
 
 def questions(adapter: Adapter) -> Batch:
-    """Make a batch of questions: a common beginning with the picture, an object's name, a common ending."""
+    """Make a batch of questions: a common start with the picture, an object's name, a common end."""
     random = torch.Generator().manual_seed(0)
     dtype, device = adapter.model.dtype, adapter.device
     singles: list[dict[str, Tensor]] = []
@@ -95,8 +95,8 @@ def questions(adapter: Adapter) -> Batch:
     return Batch(adapter.stack(singles), singles, requests)
 
 
-def told() -> str:
-    """Say what was asked."""
+def describe_questions() -> str:
+    """Describe the questions."""
     return (
         f"{QUESTIONS} questions about each of {PICTURES} pictures in one batch, {IMAGE_TOKENS} image tokens, "
         f"{_BEGINNING + _ENDING + 1} to {_BEGINNING + _ENDING + _NAME} text tokens, {_NEW} new ones"
@@ -104,7 +104,7 @@ def told() -> str:
 
 
 def table(gains: Sequence[Gain]) -> list[tuple[str, ...]]:
-    """Write gains as rows of cells, the header first: median ratio and range."""
+    """Format gains as rows of cells, the header first: median ratio and range."""
     rows: list[tuple[str, ...]] = [("STRATEGY", "ITEMS PER SECOND, TOGETHER OVER ALONE", "SAME ANSWERS")]
     for gain in gains:
         spread = f"{statistics.median(gain.ratios):.2f} ({min(gain.ratios):.2f}-{max(gain.ratios):.2f})"
@@ -112,7 +112,7 @@ def table(gains: Sequence[Gain]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _answered(adapter: Adapter, inputs: Batch, spec: str, *, share: bool) -> list[list[int]]:
+def _answer(adapter: Adapter, inputs: Batch, spec: str, *, share: bool) -> list[list[int]]:
     recipe = Recipe.of(adapter, strategy(spec), Settings(max_new_tokens=_NEW))
     recipe.config.eos_token_id = None
     answers: list[list[int]] = run(recipe.job(adapter, inputs, share=share)).tolist()

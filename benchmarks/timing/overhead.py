@@ -1,8 +1,8 @@
-"""What the runner costs beside generation: python -m mmhall.benchmarks.timing.overhead.
+"""Timing of the runner's overhead over generation: python -m mmhall.benchmarks.timing.overhead.
 
 The embedded model answers POPE and CHAIR on drawn scenes, once through the runner (batches, leases, commits,
-progress) and once by bare `generate_batch` calls on the same batches, in turns. Two figures come of it: the ratio of
-both times, which holds the noise of two runs, and within the runner's own run the time outside `generate_batch`.
+progress) and once by bare `generate_batch` calls on the same batches, in turns. It gives two figures: the ratio of
+both times, which has the noise of two runs, and the time outside `generate_batch` within the runner's own run.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ BATCH, SCENES, TURNS = 8, 40, 5
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """What the runner costs with one benchmark; each list holds one value a turn.
+    """The runner's overhead on one benchmark; each list has one value per turn.
 
     Attributes:
-        benchmark: Its name.
-        items: Items answered a turn.
-        seconds: Of the bare calls.
-        ratios: The runner's time over theirs.
-        outside: The runner's time over that of the calls it made itself.
+        benchmark: Name of the benchmark.
+        items: Items answered per turn.
+        seconds: Time of the bare calls.
+        ratios: Time of the runner over that of the bare calls.
+        outside: Time of the runner over that of its own calls.
     """
 
     benchmark: str
@@ -47,8 +47,8 @@ class Overhead:
     outside: tuple[float, ...]
 
 
-class Clocked:
-    """A model that notes how long it generates."""
+class TimedModel:
+    """A model that measures its time of generation."""
 
     def __init__(self, lvlm: LVLM) -> None:
         self._lvlm, self.seconds = lvlm, 0.0
@@ -57,7 +57,7 @@ class Clocked:
         return getattr(self._lvlm, name)
 
     def generate_batch(self, *arguments: Any, **settings: Any) -> list[Answer]:
-        """Do what the model does."""
+        """Generate like the model, and add the time."""
         began = time.perf_counter()
         try:
             return self._lvlm.generate_batch(*arguments, **settings)
@@ -72,39 +72,41 @@ def measure(
     turns: int = TURNS,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[Overhead]:
-    """Time the runner and the bare calls in turns, greedily, the first to go changing from turn to turn.
+    """Time the runner and the bare calls in alternating order, with greedy decoding.
 
     Args:
         lvlm: The model.
-        scenes: Drawn scenes.
-        turns: How often both are timed.
+        scenes: Number of drawn scenes.
+        turns: Number of timed turns.
         progress: Called with a line after each turn.
     """
     from mmhall.benchmarks.scenes import write_scenes
 
     strategies = make_strategies(["greedy"])
-    found = []
+    overheads = []
     with TemporaryDirectory() as folder:
         list(write_scenes(Path(folder) / "scenes", scenes, 0))
         source = Source(Path(folder) / "scenes" / "annotations.json")
         for name in BENCHMARKS:
-            timed = []
-            for turn in range(-1, turns):  # the first one is for caches and kernels
+            measured_turns = []
+            for turn in range(-1, turns):  # the first turn warms up
                 out = Path(folder) / f"{name}-{turn}"
-                timed.append(_turn(lvlm, name, source, out, strategies, runner_first=turn % 2 == 0))
+                measured_turns.append(_turn(lvlm, name, source, out, strategies, runner_first=turn % 2 == 0))
                 progress(f"{name}, turn {turn + 1} of {turns}")
-            found.append(_overhead(name, timed[1:]))
-    return found
+            overheads.append(_overhead(name, measured_turns[1:]))
+    return overheads
 
 
-def table(found: Sequence[Overhead]) -> list[tuple[str, ...]]:
-    """Lay out the figures: medians, and the range in brackets."""
+def table(overheads: Sequence[Overhead]) -> list[tuple[str, ...]]:
+    """Format the figures: medians, and the range in brackets."""
 
-    def told(values: Sequence[float]) -> str:
+    def spread(values: Sequence[float]) -> str:
         return f"{median(values):.4f} [{min(values):.4f}, {max(values):.4f}]"
 
     header = ("benchmark", "items", "generation, s", "runner / bare calls", "runner / its own calls")
-    lines = [(o.benchmark, str(o.items), f"{median(o.seconds):.2f}", told(o.ratios), told(o.outside)) for o in found]
+    lines = [
+        (o.benchmark, str(o.items), f"{median(o.seconds):.2f}", spread(o.ratios), spread(o.outside)) for o in overheads
+    ]
     return [header, *lines]
 
 
@@ -113,7 +115,7 @@ class _Turn:
     items: int
     bare: float
     runner: float
-    own: float
+    calls: float
 
 
 def _turn(
@@ -121,7 +123,7 @@ def _turn(
 ) -> _Turn:
     run = start(out, lvlm, benchmarks=[(make_benchmarks([name])[0], source)], strategies=strategies, batch_size=BATCH)
     (part,) = run.parts
-    clocked = Clocked(lvlm)
+    clocked = TimedModel(lvlm)
     steps: dict[str, Callable[[], None]] = {
         "bare": lambda: _bare(lvlm, part, strategies[0]),
         "runner": lambda: answer(cast(LVLM, clocked), run, part, strategies, batch_size=BATCH),
@@ -146,7 +148,7 @@ def _overhead(name: str, turns: Sequence[_Turn]) -> Overhead:
         turns[0].items,
         tuple(t.bare for t in turns),
         tuple(t.runner / t.bare for t in turns),
-        tuple(t.runner / t.own for t in turns),
+        tuple(t.runner / t.calls for t in turns),
     )
 
 
@@ -161,10 +163,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=TURNS, help="how often both are timed")
     options = parser.parse_args()
     lvlm = mmhall.load("embedded")
-    found = measure(
+    overheads = measure(
         lvlm, scenes=options.scenes, turns=options.turns, progress=lambda line: print(line, file=sys.stderr)
     )
-    for row in table(found):
+    for row in table(overheads):
         print("  ".join(f"{cell:<25}" for cell in row).rstrip())
     print(f"\nMedian and range of {options.turns} turns, batch {BATCH}, greedy, embedded model.")
     print(machine(lvlm.model.device.type))

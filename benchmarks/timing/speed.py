@@ -1,12 +1,12 @@
-"""What reading, steering, branching and searching cost, as ratios to transformers' own `generate`.
+"""Timing of strategies and their building blocks, as ratios to transformers' own `generate`.
 
-A random LLaVA answers one prompt again and again: plain `generate` and every variant take turns in one
-process, so that whatever else the machine does falls on all of them. A ratio is taken within a turn;
+A random LLaVA answers one prompt repeatedly: plain `generate` and every variant take turns in one
+process, so that other load of the machine affects all of them. A ratio is taken within a turn;
 the median and the range over the turns are shown. The first token (vision tower and prompt) and later
-steps are timed apart. Weights are random: decoding costs the same whatever they are.
+steps are timed separately. Weights are random, as the cost of decoding does not depend on them.
 
-A strategy that searches is set against transformers' beam search with as many beams. Neither gives tokens
-as it goes, so that a step counts as done when its scores are there.
+A strategy that searches is compared with transformers' beam search with as many beams. Neither gives tokens
+one by one, so that a step ends when its scores are known.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ _KINDS, _WIDE = 7, 5
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A model to time.
+    """The size of a model.
 
     Attributes:
-        layers: Decoder layers.
-        hidden: Width; heads are 64 or, from 4096 on, 128 wide.
-        dtype: Of the weights.
+        layers: Number of decoder layers.
+        hidden: Hidden size; heads are 64 or, from 4096 on, 128 wide.
+        dtype: Data type of the weights.
     """
 
     layers: int
@@ -62,24 +62,24 @@ class Size:
     dtype: torch.dtype
 
 
-_ACTIVE = {"var": "var(sink_dims=(0, 1), tau=3.0)"}  # random weights make no massive dimensions to be found
+_ACTIVE = {"var": "var(sink_dims=(0, 1), tau=3.0)"}  # random weights have no massive dimensions
 _PARTS = ("pai(gamma=1.0)",)
-UNTIMED = frozenset({"cgd"})  # it needs a second model, whose cost is not this one's
+UNTIMED = frozenset({"cgd"})  # it needs a second model
 TURNS, NEW_TOKENS = 7, 64
-SMALL, LARGE = Size(8, 512, torch.float32), Size(32, 4096, torch.bfloat16)  # what a CPU can bear; 7B
+SMALL, LARGE = Size(8, 512, torch.float32), Size(32, 4096, torch.bfloat16)  # for a CPU; 7B
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one variant costs.
+    """The cost of one variant.
 
     Attributes:
-        name: The variant.
-        over: What it is set against.
-        first: Time to the first token over that one's, one ratio a turn.
-        step: Time of a later token over that one's, one ratio a turn.
-        memory: Peak memory over that one's; None where it cannot be read.
-        seconds: Median time to the first token and of a later one, in seconds.
+        name: Name of the variant.
+        over: Name of the reference.
+        first: Time to the first token over the reference's, one ratio per turn.
+        step: Time of a later token over the reference's, one ratio per turn.
+        memory: Peak memory over the reference's; None if unknown.
+        seconds: Median time to the first token and of a later token, in seconds.
     """
 
     name: str
@@ -90,8 +90,8 @@ class Cost:
     seconds: tuple[float, float]
 
 
-def timed() -> list[Strategy]:
-    """Return the strategies to time: every one that needs no other model, and parts that cost less by themselves."""
+def strategies_to_time() -> list[Strategy]:
+    """Return the strategies to time: all that need no other model, and cheaper parts of them."""
     specs = [_ACTIVE.get(name, name) for name in STRATEGIES.names() if name not in UNTIMED]
     return [make_strategy(spec) for spec in (*specs, *_PARTS)]
 
@@ -106,16 +106,16 @@ def measure(
     """Time every variant.
 
     Args:
-        size: Of the model.
+        size: Size of the model.
         device: "cpu" or "cuda".
-        turns: How often each variant counts; one more run warms up.
-        new_tokens: Tokens of an answer, >= 3.
-        progress: Told after each run.
+        turns: Number of timed runs of each variant, after one run to warm up.
+        new_tokens: Number of tokens of an answer, >= 3.
+        progress: Called after each run.
     """
     model = random_llava(size, device)
     twins = _twin(model, "sdpa"), _twin(model, "eager")
     adapter = adapter_for(model)
-    methods = timed()
+    methods = strategies_to_time()
     variants = _variants(adapter, *twins, methods, new_tokens)
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     peaks: dict[str, list[int]] = {name: [] for name in variants}
@@ -136,54 +136,54 @@ def measure(
 def _variants(
     adapter: Adapter, own: PreTrainedModel, eager: PreTrainedModel, methods: Sequence[Strategy], new_tokens: int
 ) -> dict[str, Callable[..., Any]]:
-    """Return what to time, by name; each is called with a `_Watch` as `streamer`.
+    """Return the variants by name, as functions of a `_Watch` as `streamer`.
 
     Args:
-        adapter: The model through mmhall.
-        own: The same through transformers.
-        eager: The same with eager attention.
-        methods: Strategies.
-        new_tokens: Tokens of an answer.
+        adapter: The model in mmhall.
+        own: The same model in transformers.
+        eager: The same model with eager attention.
+        methods: Strategies to time.
+        new_tokens: Number of tokens of an answer.
     """
     inputs = _inputs(adapter.model)
     settings = Settings(max_new_tokens=new_tokens)
     config = settings.resolved(adapter.model)
     config.eos_token_id = None
-    asked = {**inputs, "generation_config": config}
-    shown = copy.deepcopy(config)
-    shown.update(output_attentions=True, return_dict_in_generate=True)
+    arguments = {**inputs, "generation_config": config}
+    with_attentions = copy.deepcopy(config)
+    with_attentions.update(output_attentions=True, return_dict_in_generate=True)
 
-    def asked_for(make: Callable[[], Session], streamer: BaseStreamer) -> None:
+    def decode_session(make: Callable[[], Session], streamer: BaseStreamer) -> None:
         run(Job(adapter, inputs, make(), config, [], streamer=streamer))
 
-    def chained(method: Strategy, streamer: BaseStreamer) -> None:
+    def decode_strategy(method: Strategy, streamer: BaseStreamer) -> None:
         recipe = Recipe(method.fitted(adapter), {}, settings, config)
         run(recipe.job(adapter, inputs, streamer=streamer))
 
-    wide = copy.deepcopy(config)
-    wide.update(num_beams=_WIDE, eos_token_id=[_VOCABULARY])  # it never ends
+    beam_config = copy.deepcopy(config)
+    beam_config.update(num_beams=_WIDE, eos_token_id=[_VOCABULARY])  # it never ends
 
-    def searched(method: Strategy, streamer: _Watch) -> None:
+    def decode_search(method: Strategy, streamer: _Watch) -> None:
         with torch.inference_mode():
             session = method.fitted(adapter).prepare(adapter, inputs)
-            main = source(adapter, inputs, session.ops, wide)
+            main = source(adapter, inputs, session.ops, beam_config)
             main.prepared.processors.append(streamer)
-            decode(Job(adapter, inputs, session, wide, []), main)
+            decode(Job(adapter, inputs, session, beam_config, []), main)
 
     return {
-        PLAIN: lambda streamer: own.generate(**asked, streamer=streamer),
-        EAGER: lambda streamer: eager.generate(**inputs, generation_config=shown, streamer=streamer),
-        **{name: partial(asked_for, make) for name, make in _sessions(adapter, inputs).items()},
-        **{str(method): partial(chained, method) for method in methods if method.beams == 1},
+        PLAIN: lambda streamer: own.generate(**arguments, streamer=streamer),
+        EAGER: lambda streamer: eager.generate(**inputs, generation_config=with_attentions, streamer=streamer),
+        **{name: partial(decode_session, make) for name, make in _sessions(adapter, inputs).items()},
+        **{str(method): partial(decode_strategy, method) for method in methods if method.beams == 1},
         BEAMS: lambda streamer: own.generate(
-            **inputs, generation_config=wide, logits_processor=LogitsProcessorList([streamer])
+            **inputs, generation_config=beam_config, logits_processor=LogitsProcessorList([streamer])
         ),
-        **{str(method): partial(searched, method) for method in methods if method.beams > 1},
+        **{str(method): partial(decode_search, method) for method in methods if method.beams > 1},
     }
 
 
 def random_llava(size: Size, device: str) -> LlavaForConditionalGeneration:
-    """Build a LLaVA with random weights: a small vision tower of 24 x 24 patches before a Llama."""
+    """Build a LLaVA with random weights: a small vision tower of 24 x 24 patches and a Llama."""
     torch.manual_seed(0)
     heads = size.hidden // (128 if size.hidden >= LARGE.hidden else 64)
     vision = CLIPVisionConfig(
@@ -210,8 +210,8 @@ def random_llava(size: Size, device: str) -> LlavaForConditionalGeneration:
     return model.eval()
 
 
-def told(size: Size) -> str:
-    """Say what was decoded."""
+def describe_size(size: Size) -> str:
+    """Describe the timed model and request."""
     kind = str(size.dtype).removeprefix("torch.")
     return (
         f"random LLaVA of {size.layers} layers, hidden {size.hidden}, {kind}, "
@@ -220,12 +220,12 @@ def told(size: Size) -> str:
 
 
 def runs() -> int:
-    """Return how many runs `measure` reports."""
-    return (3 + _KINDS + len(timed())) * (TURNS + 1)
+    """Return the number of runs that `measure` reports."""
+    return (3 + _KINDS + len(strategies_to_time())) * (TURNS + 1)
 
 
 def machine(device: str) -> str:
-    """Say what was measured on: processor, cores, versions."""
+    """Describe the machine: processor, threads, versions."""
     name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
     import transformers
 
@@ -246,7 +246,7 @@ def _inputs(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def _twin(model: PreTrainedModel, attention: str) -> PreTrainedModel:
-    """Return a copy that shares the weights but not the attention."""
+    """Return a copy of a model with the same weights and another attention implementation."""
     shared = {id(part): part for part in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, shared)
     twin.set_attn_implementation(attention)
@@ -254,7 +254,7 @@ def _twin(model: PreTrainedModel, attention: str) -> PreTrainedModel:
 
 
 class _Bias(Op):
-    """Adds to the scores of image columns, in all rows."""
+    """An op that adds to the scores of image columns, in all rows."""
 
     def __init__(self, strength: Columns) -> None:
         self.strength = strength
@@ -264,7 +264,7 @@ class _Bias(Op):
 
 
 class _Newest(Op):
-    """Edits the newest row, by so much in each column."""
+    """An op that edits the newest row, with a strength for each column."""
 
     writes = True
 
@@ -299,7 +299,7 @@ class _Outputs(Op):
 
 
 def _sessions(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Session]]:
-    """Return sessions by what they ask for: an op of every kind, in all layers and heads, on the image columns."""
+    """Return sessions by name: an op of every kind, in all layers and heads, on the image columns."""
     image = adapter.image_mask(inputs["input_ids"])
     places = image[0].nonzero()[:, 0]
     layers, heads = range(len(adapter.layers)), range(adapter.heads)
@@ -323,29 +323,29 @@ def _sessions(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable
 
 
 class _Watch(BaseStreamer):
-    """Notes when each token arrives."""
+    """A streamer that records the time of each token."""
 
     def __init__(self, device: str) -> None:
         self._cuda, self._length = device == "cuda", 0
         self._marks = [self._now()]
 
     def put(self, value: Tensor) -> None:
-        """Note a token; what holds more is the prompt."""
+        """Record the time of a token; larger tensors are the prompt."""
         if value.numel() == 1:
             self._marks.append(self._now())
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no token is buffered."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Note a step of a search, as a logits processor; some let it see the beams one after the other."""
+        """Record a step of a search, as a logits processor; it may be called once for each beam."""
         if input_ids.shape[1] > self._length:
             self._length = input_ids.shape[1]
             self._marks.append(self._now())
         return scores
 
     def times(self) -> tuple[float, float]:
-        """Return seconds to the first token, and the mean of the later ones."""
+        """Return the seconds to the first token, and the mean seconds of later tokens."""
         start, first, last = self._marks[0], self._marks[1], self._marks[-1]
         return first - start, (last - first) / (len(self._marks) - 2)
 
@@ -357,7 +357,7 @@ class _Watch(BaseStreamer):
 
 @contextmanager
 def _peak(device: str, peaks: list[int]) -> Iterator[None]:
-    """Append the peak memory of a run in bytes: the GPU's, or where Linux tells it the process's resident set."""
+    """Append the peak memory of a run in bytes: the GPU's, or on Linux the process's resident set."""
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     gc.collect()
     if device == "cuda":
@@ -373,19 +373,23 @@ def _peak(device: str, peaks: list[int]) -> Iterator[None]:
 
 
 def _cost(name: str, over: str, times: dict[str, list[tuple[float, float]]], peaks: dict[str, list[int]]) -> Cost:
-    own, plain = times[name], times[over]
+    variant, reference = times[name], times[over]
     return Cost(
         name=name,
         over=over,
-        first=tuple(mine[0] / theirs[0] for mine, theirs in zip(own, plain, strict=True)),
-        step=tuple(mine[1] / theirs[1] for mine, theirs in zip(own, plain, strict=True)),
+        first=tuple(
+            times_own[0] / times_reference[0] for times_own, times_reference in zip(variant, reference, strict=True)
+        ),
+        step=tuple(
+            times_own[1] / times_reference[1] for times_own, times_reference in zip(variant, reference, strict=True)
+        ),
         memory=statistics.median(peaks[name]) / statistics.median(peaks[over]) if peaks[over] else None,
-        seconds=(statistics.median(t[0] for t in own), statistics.median(t[1] for t in own)),
+        seconds=(statistics.median(t[0] for t in variant), statistics.median(t[1] for t in variant)),
     )
 
 
 def table(costs: Sequence[Cost]) -> list[tuple[str, ...]]:
-    """Write costs as rows of cells, the header first: median ratio and range."""
+    """Format costs as rows of cells, the header first: median ratio and range."""
 
     def ratio(values: Sequence[float]) -> str:
         return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"

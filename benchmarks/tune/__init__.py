@@ -1,1 +1,1 @@
-"""Choose options of strategies on pictures with known objects."""
+"""Tuning of strategies: choice of their options on pictures with known objects."""

@@ -1,8 +1,8 @@
-"""What `mmhall tune` maximises: quality in both ways a strategy is used, on pictures with known objects.
+"""The objective of `mmhall tune`: quality of yes/no answers and of captions, on pictures with known objects.
 
-Objective  mean of the accuracy of yes/no answers (POPE's popular and adversarial questions; one asked in both
+Objective  mean of the accuracy of yes/no answers (POPE's popular and adversarial questions; a question of both
            settings counts twice) and the F1 of objects in captions, the harmonic mean of precision (1 - CHAIR_i,
-           repeats counted) and recall. F1 keeps a strategy from winning by naming less.
+           repeats counted) and recall. With F1 a strategy cannot win by naming fewer objects.
 Intervals  paired bootstrap: pictures are drawn with replacement, with all their questions and their caption.
 """
 
@@ -18,7 +18,7 @@ from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.pope import Pope
-from mmhall.benchmarks.run.runner import marked
+from mmhall.benchmarks.run.runner import reopen_thoughts
 from mmhall.errors import DataError
 from mmhall.lvlm import LVLM
 from mmhall.results.statistics import Array, Resampler
@@ -35,15 +35,15 @@ Sums = tuple[Array, ...]
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a strategy reached; shares in [0, 1].
+    """The figures of a strategy; shares in [0, 1].
 
     Attributes:
         objective: The mean of accuracy and F1.
-        accuracy: Of yes/no answers.
-        f1: Of the objects in captions.
-        precision: Share of named objects that are there, 1 - CHAIR_i.
-        recall: Share of present objects that are named.
-        words: Words a caption.
+        accuracy: Accuracy of yes/no answers.
+        f1: F1 of the objects in captions.
+        precision: Share of named objects that are in the picture, 1 - CHAIR_i.
+        recall: Share of the picture's objects that are named.
+        words: Words per caption.
         changed: Share of answers that differ from greedy's.
     """
 
@@ -58,13 +58,13 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """How much better one strategy's objective is than another's, on the same pictures.
+    """The difference of two strategies' objectives on the same pictures.
 
     Attributes:
         value: The difference.
         low: Lower end of its 95 % interval.
         high: Upper end.
-        error: Its standard error.
+        error: Standard error of the difference.
     """
 
     value: float
@@ -75,11 +75,11 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One strategy's answers to a sheet, counted.
+    """The answers of one strategy to a sheet, with their counts.
 
     Attributes:
         texts: The answers.
-        counts: By what is summed, a value for each item.
+        counts: For each summed count, the values of all items.
     """
 
     texts: tuple[str, ...]
@@ -87,25 +87,25 @@ class Scored:
 
 
 class Sheet:
-    """Questions and captions about some pictures, and what answers to them are worth.
+    """Questions and caption requests about pictures, and the scoring of their answers.
 
     Attributes:
         pictures: Ids of the pictures, in order.
-        questions: How many yes/no questions there are.
-        captions: How many captions.
+        questions: Number of yes/no questions.
+        captions: Number of captions.
     """
 
     def __init__(self, pictures: PictureSet, ids: Sequence[str], seed: int, max_new_tokens: int | None = None) -> None:
         """Make the items.
 
         Args:
-            pictures: The whole set; popular and adversarial objects are counted over it.
-            ids: The pictures of this sheet.
-            seed: Seeds the questions.
-            max_new_tokens: Most tokens of a caption; by default as in `mmhall bench`.
+            pictures: The whole set, on which object frequencies are counted.
+            ids: Ids of the pictures of this sheet.
+            seed: Seed of the questions.
+            max_new_tokens: Limit of tokens of a caption; by default as in `mmhall bench`.
 
         Raises:
-            DataError: No questions or no captions can be made of them.
+            DataError: The pictures give no questions or no captions.
         """
         chosen, self.pictures = set(ids), tuple(ids)
         self._paths: dict[str | None, Path] = {p.id: p.path for p in pictures.pictures}
@@ -113,7 +113,7 @@ class Sheet:
         caption = Chair(max_new_tokens=max_new_tokens or Chair.max_new_tokens)
         parts: tuple[PictureBenchmark, ...] = Pope(), caption
         for benchmark in parts:
-            items = [item for item in benchmark.items(pictures, seed) if item.picture in chosen and _wanted(item)]
+            items = [item for item in benchmark.items(pictures, seed) if item.picture in chosen and _is_scored(item)]
             if not items:
                 raise DataError(f"tune: none of {len(chosen)} pictures gives an item for {benchmark.name}; use more")
             self._parts.append((benchmark, items))
@@ -124,22 +124,22 @@ class Sheet:
         """Return the number of items."""
         return self.questions + self.captions
 
-    def answered(self, lvlm: LVLM, method: Strategy, batch_size: int, progress: Progress) -> Scored:
-        """Answer every item with a strategy, in batches, and count."""
+    def answer(self, lvlm: LVLM, method: Strategy, batch_size: int, progress: Progress) -> Scored:
+        """Answer every item with a strategy, in batches, and count the answers."""
         texts: list[str] = []
         rows: list[tuple[float, ...]] = []
         for benchmark, items in self._parts:
             for start in range(0, len(items), batch_size):
                 batch = items[start : start + batch_size]
                 requests = [(self._paths[item.picture], item.prompt) for item in batch]
-                answers = marked(lvlm, batch, lvlm.generate_batch(requests, method, **benchmark.settings))
+                answers = reopen_thoughts(lvlm, batch, lvlm.generate_batch(requests, method, **benchmark.settings))
                 texts += [answer.text for answer in answers]
-                rows += [_counted(benchmark, item, a.text) for item, a in zip(batch, answers, strict=True)]
+                rows += [_count_answer(benchmark, item, a.text) for item, a in zip(batch, answers, strict=True)]
                 progress(len(batch))
         return Scored(tuple(texts), tuple(np.array(rows, np.float64).T))
 
     def figures(self, scored: Scored, greedy: Scored) -> Figures:
-        """Sum a strategy's counts up."""
+        """Compute the figures of a strategy from its counts."""
         sums = tuple(np.array([series.sum()]) for series in scored.counts)
         accuracy, precision, recall, f1 = (float(value[0]) for value in _shares(sums))
         changed = sum(a != b for a, b in zip(scored.texts, greedy.texts, strict=True)) / len(self)
@@ -147,7 +147,7 @@ class Sheet:
         return Figures((accuracy + f1) / 2, accuracy, f1, precision, recall, words, changed)
 
     def gain(self, scored: Scored, base: Scored) -> Gain:
-        """Compare two strategies' objectives on the same pictures and the same draws."""
+        """Compare the objectives of two strategies on the same bootstrap draws."""
         value = float((self._objective(scored, drawn=False) - self._objective(base, drawn=False))[0])
         drawn = self._objective(scored) - self._objective(base)
         drawn = drawn[np.isfinite(drawn)]
@@ -161,12 +161,12 @@ class Sheet:
         return objective
 
 
-def _wanted(item: Item) -> bool:
+def _is_scored(item: Item) -> bool:
     return "captions" in item.groups or bool(set(SETTINGS) & set(item.groups))
 
 
-def _counted(benchmark: Benchmark, item: Item, text: str) -> tuple[float, ...]:
-    """Count one answer: asked, right, named, absent, present, found, words."""
+def _count_answer(benchmark: Benchmark, item: Item, text: str) -> tuple[float, ...]:
+    """Count one answer: questions, right answers, named, absent, present and found objects, words."""
     counts = benchmark.count(item, text)
     if "right" in counts:
         times = len(set(SETTINGS) & set(item.groups))
@@ -175,10 +175,10 @@ def _counted(benchmark: Benchmark, item: Item, text: str) -> tuple[float, ...]:
 
 
 def _shares(sums: Sums) -> tuple[Array, Array, Array, Array]:
-    """Return accuracy, precision, recall and F1; captions that name nothing have precision and F1 0."""
-    asked, right, named, absent, present, found, _ = sums
+    """Return accuracy, precision, recall and F1; without named objects precision and F1 are 0."""
+    questions, right, named, absent, present, found_objects, _ = sums
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = np.where(named > 0, (named - absent) / named, 0.0)
-        recall = found / present
+        recall = found_objects / present
         f1 = np.where(precision + recall > 0, 2 * precision * recall / (precision + recall), 0.0)
-        return right / asked, precision, recall, f1
+        return right / questions, precision, recall, f1

@@ -1,14 +1,14 @@
-"""Choose a strategy's open options for a model, on pictures with known objects.
+"""Choice of a strategy's open options for a model, on pictures with known objects.
 
-Pictures   split by chance in two halves: options are chosen on one, and judged on the other.
+Pictures   split at random in two halves: options are chosen on the search half, and judged on the held-out half.
 Search     from the published or general defaults, one option after the other: every value of its `tries` with the
-           others held, the best kept; all options twice. Parts of a composition are tuned together. Greedy is
-           always answered too.
-Choice     candidates within one standard error of the best are alike (paired bootstrap of the difference to the
-           best). Of these, as far as they are better than greedy, the one with the fewest options away from the
-           defaults; then the weakest, which changes the fewest of greedy's answers; then the one tried first. Where
-           even the best is no better than greedy, the weakest of those alike: the least harmful.
-Judgement  chosen against greedy and against the defaults on the other half, with a 95 % interval.
+           others fixed, then the best value; all options twice. Parts of a composition are tuned together. Greedy is
+           always answered, too.
+Choice     candidates within one standard error of the best are equal (paired bootstrap of the difference to the
+           best). Of these, if some are better than greedy, the one of them with the fewest options changed from the
+           defaults; then the weakest, which changes the fewest of greedy's answers; then the one tried first. If
+           none is better than greedy, the weakest of the equal ones: the least harmful.
+Judgement  chosen options against greedy and against the defaults on the held-out half, with a 95 % interval.
 """
 
 from __future__ import annotations
@@ -35,44 +35,44 @@ Key = tuple[int, str]  # number of the part, option
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A strategy tried.
+    """A strategy tried in the search.
 
     Attributes:
-        method: With all its options.
-        moved: How many options are away from the defaults.
-        figures: What it reached on the search half.
-        behind: How far it is behind the best candidate there.
+        method: The strategy with all its options.
+        moved: Number of options that differ from the defaults.
+        figures: Figures on the search half.
+        shortfall: Difference of the best candidate's objective from its own, on the search half.
     """
 
     method: Strategy
     moved: int
     figures: Figures
-    behind: Gain
+    shortfall: Gain
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What tuning found.
+    """The result of tuning.
 
     Attributes:
-        asked: The strategy as given.
-        origin: Where its defaults come from, by option.
-        searched: The half that options were chosen on.
-        held: The half that they were judged on.
-        greedy: What greedy reached on both.
-        tried: Every candidate, in the order they were tried; the defaults first.
-        failed: What else was tried and could not be decoded with, and why.
-        chosen: One of those tried.
-        judged: What the chosen one reached on the other half.
-        default: What the defaults reached there.
-        over_greedy: Chosen minus greedy, there.
-        over_default: Chosen minus defaults, there.
+        requested: The strategy as given.
+        origin: Provenance of its defaults, by option.
+        searched: The search half, on which options were chosen.
+        held_out: The held-out half, on which they were judged.
+        greedy: Figures of greedy on both halves.
+        tried: Every candidate, in the order of the search; the defaults first.
+        failed: Strategies that the model could not decode with, and why.
+        chosen: The chosen candidate.
+        judged: Figures of the chosen strategy on the held-out half.
+        default: Figures of the defaults on the held-out half.
+        over_greedy: Chosen minus greedy, on the held-out half.
+        over_default: Chosen minus defaults, on the held-out half.
     """
 
-    asked: Strategy
+    requested: Strategy
     origin: Mapping[str, str]
     searched: Sheet
-    held: Sheet
+    held_out: Sheet
     greedy: tuple[Figures, Figures]
     tried: tuple[Candidate, ...]
     failed: Mapping[Strategy, str]
@@ -84,12 +84,12 @@ class Tuned:
 
     @property
     def promising(self) -> bool:
-        """Whether any candidate was better than greedy on the half it was chosen on."""
+        """Whether any candidate was better than greedy on the search half."""
         return max(c.figures.objective for c in self.tried) > self.greedy[0].objective
 
     @property
     def verdict(self) -> str:
-        """Say whether it helps, from the half it was not chosen on."""
+        """Whether the strategy helps, from the held-out half, in words."""
         if self.chosen.figures.changed == self.judged.changed == 0:
             return "does not help on this model: it changes no answer"
         if not self.promising:
@@ -105,14 +105,14 @@ class Tuned:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options chosen, and those given that depend on the model; of several strategies as "vhr.layers"."""
-        asked, chosen = parts_of(self.asked), parts_of(self.chosen.method)
-        found = {}
-        for before, after in zip(asked, chosen, strict=True):
+        """The chosen options, and given options that depend on the model; for a composition as "vhr.layers"."""
+        requested, chosen = parts_of(self.requested), parts_of(self.chosen.method)
+        chosen_options = {}
+        for before, after in zip(requested, chosen, strict=True):
             for option, rule in rules(type(after)).items():
                 if rule.by_model and (option in open_options(before) or getattr(before, option) is not None):
-                    found[f"{after.name}.{option}" if len(asked) > 1 else option] = getattr(after, option)
-        return found
+                    chosen_options[f"{after.name}.{option}" if len(requested) > 1 else option] = getattr(after, option)
+        return chosen_options
 
 
 def tune(
@@ -128,73 +128,75 @@ def tune(
 
     Args:
         lvlm: The model, loaded with tuned=False.
-        method: The strategy; options it gives stay as they are.
-        sheets: What to search on and what to judge on; see `halves`.
+        method: The strategy; its given options stay unchanged.
+        sheets: Search half and held-out half; see `halves`.
         batch_size: Items decoded together.
-        progress: Called with the number of answers just settled, of `expected` in all.
-        log: Keeps answers, so that what it holds already is not asked again.
+        progress: Called with the number of new answers; `expected` in total.
+        log: Log of answers; logged answers are not asked again.
 
     Raises:
-        OptionError: The strategy has nothing to tune, or the model has tuned options in force already.
-        GenerationError: The model cannot be decoded with the defaults.
-        MmhallError: The model cannot carry the strategy.
+        OptionError: The strategy has nothing to tune, or the model was loaded with tuned options.
+        GenerationError: The model cannot decode with the defaults.
+        MmhallError: The strategy does not work with the model.
     """
     tries = tries_of(method)
     if lvlm.adapter.tuned:
         raise OptionError("tune", "model", lvlm.name, "loaded with tuned=False, so that its defaults are in force")
-    default, (searched, held) = method.fitted(lvlm.adapter), sheets
+    default, (searched, held_out) = method.fitted(lvlm.adapter), sheets
 
-    def answered(sheet: Sheet, one: Strategy) -> Scored:
+    def answered(sheet: Sheet, candidate: Strategy) -> Scored:
         if log is None:
-            return sheet.answered(lvlm, one, batch_size, progress)
-        key = f"{'searched' if sheet is searched else 'held'} {one}"
-        found, kept = log.scored(key, lambda: sheet.answered(lvlm, one, batch_size, progress))
-        progress(len(sheet) if kept else 0)
-        return found
+            return sheet.answer(lvlm, candidate, batch_size, progress)
+        key = f"{'searched' if sheet is searched else 'held'} {candidate}"
+        scored, stored = log.get_or_ask(key, lambda: sheet.answer(lvlm, candidate, batch_size, progress))
+        progress(len(sheet) if stored else 0)
+        return scored
 
-    greedy, unseen = (answered(sheet, strategy("greedy")) for sheet in sheets)
-    trials = _Trials(searched, default, greedy, lambda one: answered(searched, one), progress)
-    _search(default, tries, trials.reached)
-    candidates = _compared(searched, trials.tried, greedy, tries)
+    greedy, greedy_held_out = (answered(sheet, strategy("greedy")) for sheet in sheets)
+    trials = _Trials(searched, default, greedy, lambda candidate: answered(searched, candidate), progress)
+    _search(default, tries, trials.objective_of)
+    candidates = _compare_candidates(searched, trials.tried, greedy, tries)
     chosen = choose(candidates, searched.figures(greedy, greedy).objective)
-    judged, usual = (answered(held, one) for one in (chosen.method, default))
+    judged, default_answers = (answered(held_out, candidate) for candidate in (chosen.method, default))
     return Tuned(
-        asked=method,
+        requested=method,
         origin=method.origins(lvlm.adapter),
         searched=searched,
-        held=held,
-        greedy=(searched.figures(greedy, greedy), held.figures(unseen, unseen)),
+        held_out=held_out,
+        greedy=(searched.figures(greedy, greedy), held_out.figures(greedy_held_out, greedy_held_out)),
         tried=candidates,
         failed=trials.failed,
         chosen=chosen,
-        judged=held.figures(judged, unseen),
-        default=held.figures(usual, unseen),
-        over_greedy=held.gain(judged, unseen),
-        over_default=held.gain(judged, usual),
+        judged=held_out.figures(judged, greedy_held_out),
+        default=held_out.figures(default_answers, greedy_held_out),
+        over_greedy=held_out.gain(judged, greedy_held_out),
+        over_default=held_out.gain(judged, default_answers),
     )
 
 
 def halves(pictures: PictureSet, seed: int, max_new_tokens: int | None = None) -> tuple[Sheet, Sheet]:
-    """Split pictures by chance: a half to search on, a half to judge on.
+    """Split pictures at random: a search half and a held-out half.
 
     Args:
-        pictures: At least four, with known objects.
-        seed: Splits the pictures and seeds the questions.
-        max_new_tokens: Most tokens of a caption; by default as in `mmhall bench`.
+        pictures: At least four pictures with known objects.
+        seed: Seed of the split and of the questions.
+        max_new_tokens: Limit of tokens of a caption; by default as in `mmhall bench`.
 
     Raises:
-        DataError: The pictures do not suffice.
+        DataError: There are too few pictures.
     """
     ids = [p.id for p in pictures.pictures]
     if len(ids) < LEAST:
-        raise DataError(f"tune: {len(ids)} pictures are too few; it needs at least {LEAST}, and 60 to say much")
+        raise DataError(
+            f"tune: {len(ids)} pictures are too few; it needs at least {LEAST}, and about 60 for a useful result"
+        )
     random.Random(f"tune/{seed}").shuffle(ids)
     half = (len(ids) + 1) // 2
     return Sheet(pictures, ids[:half], seed, max_new_tokens), Sheet(pictures, ids[half:], seed, max_new_tokens)
 
 
 def expected(method: Strategy, sheets: tuple[Sheet, Sheet]) -> int:
-    """Return how many answers tuning settles, those given already counted too.
+    """Return the number of answers of a tuning, with logged answers.
 
     Raises:
         OptionError: The strategy has nothing to tune.
@@ -204,10 +206,10 @@ def expected(method: Strategy, sheets: tuple[Sheet, Sheet]) -> int:
 
 
 def tries_of(method: Strategy) -> dict[Key, tuple[Any, ...]]:
-    """Return the options left to tune, by part, with the values to try.
+    """Return the open options, by part, with the values to try.
 
     Raises:
-        OptionError: There are none.
+        OptionError: There are no open options.
     """
     tries = {(n, o): values for n, part in enumerate(parts_of(method)) for o, values in open_options(part).items()}
     if not tries:
@@ -216,12 +218,12 @@ def tries_of(method: Strategy) -> dict[Key, tuple[Any, ...]]:
 
 
 def parts_of(method: Strategy) -> tuple[Strategy, ...]:
-    """Return the strategies a composition is made of, or the strategy itself."""
+    """Return the parts of a composition, or the strategy itself."""
     return method.parts if isinstance(method, Composed) else (method,)
 
 
 class _Trials:
-    """What has been tried on the search half: each strategy is answered with once."""
+    """The strategies tried on the search half; each is asked once."""
 
     def __init__(
         self, sheet: Sheet, default: Strategy, greedy: Scored, ask: Callable[[Strategy], Scored], progress: Progress
@@ -230,60 +232,60 @@ class _Trials:
         self.tried: dict[Strategy, Scored] = {}
         self.failed: dict[Strategy, str] = {}
 
-    def reached(self, one: Strategy) -> float:
-        """Return a strategy's objective; the worst of all where it cannot be decoded with."""
-        if one in self.tried or one in self.failed:
+    def objective_of(self, method: Strategy) -> float:
+        """Return the objective of a strategy; minus infinity if the model cannot decode with it."""
+        if method in self.tried or method in self.failed:
             self._progress(len(self._sheet))
         else:
-            self._try(one)
-        return self._sheet.figures(self.tried[one], self._greedy).objective if one in self.tried else -math.inf
+            self._try(method)
+        return self._sheet.figures(self.tried[method], self._greedy).objective if method in self.tried else -math.inf
 
-    def _try(self, one: Strategy) -> None:
+    def _try(self, method: Strategy) -> None:
         try:
-            self.tried[one] = self._ask(one)
+            self.tried[method] = self._ask(method)
         except GenerationError as error:
-            if one == self._default:
+            if method == self._default:
                 raise
-            self.failed[one] = str(error)
+            self.failed[method] = str(error)
 
 
-def _search(start: Strategy, tries: Mapping[Key, tuple[Any, ...]], reached: Callable[[Strategy], float]) -> None:
-    """Try values option after option, going on from the best; one that is no better is not moved to."""
-    best, most = start, reached(start)
+def _search(start: Strategy, tries: Mapping[Key, tuple[Any, ...]], objective_of: Callable[[Strategy], float]) -> None:
+    """Try the values of one option after the other, always from the best strategy so far."""
+    best, most = start, objective_of(start)
     for _ in range(ROUNDS):
         for key, values in tries.items():
             base = best
             for value in values:
-                candidate = _moved(base, key, value)
-                if (objective := reached(candidate)) > most:
+                candidate = _with_option(base, key, value)
+                if (objective := objective_of(candidate)) > most:
                     best, most = candidate, objective
 
 
-def _moved(method: Strategy, key: Key, value: Any) -> Strategy:
+def _with_option(method: Strategy, key: Key, value: Any) -> Strategy:
     number, option = key
     parts = list(parts_of(method))
     parts[number] = replace(parts[number], **{option: value})
     return Composed(tuple(parts)) if isinstance(method, Composed) else parts[0]
 
 
-def _compared(
+def _compare_candidates(
     sheet: Sheet, tried: Mapping[Strategy, Scored], greedy: Scored, tries: Mapping[Key, tuple[Any, ...]]
 ) -> tuple[Candidate, ...]:
-    """Set candidates beside the best of them; the first one is the defaults."""
+    """Compare candidates with the best one; the first one is the defaults."""
     figures = {method: sheet.figures(scored, greedy) for method, scored in tried.items()}
     best = tried[max(tried, key=lambda method: figures[method].objective)]
     default = next(iter(tried))
 
     def moves(method: Strategy) -> int:
-        own, usual = parts_of(method), parts_of(default)
-        return sum(getattr(own[n], option) != getattr(usual[n], option) for n, option in tries)
+        parts, default_parts = parts_of(method), parts_of(default)
+        return sum(getattr(parts[n], option) != getattr(default_parts[n], option) for n, option in tries)
 
     return tuple(Candidate(m, moves(m), figures[m], sheet.gain(best, scored)) for m, scored in tried.items())
 
 
 def choose(candidates: tuple[Candidate, ...], greedy: float) -> Candidate:
-    """Choose among candidates as the head of this file says; the first of equals."""
-    alike = [c for c in candidates if c.behind.value <= c.behind.error]
+    """Choose among candidates by the rule in the module's docstring; the first of equal ones."""
+    alike = [c for c in candidates if c.shortfall.value <= c.shortfall.error]
     better = [c for c in alike if c.figures.objective > greedy]
     if better:
         return min(better, key=lambda c: (c.moved, c.figures.changed))

@@ -236,7 +236,7 @@ def _sources(
 ) -> list[tuple[Benchmark, Source]]:
     """Return the data source of each benchmark; without any data, draw scenes for benchmarks that can use them."""
     from mmhall.benchmarks.base import Source
-    from mmhall.benchmarks.data.hub import given
+    from mmhall.benchmarks.data.hub import data_path
 
     needs_scenes = all(file is None for file, _ in paths) and any(benchmark.drawn for benchmark in benchmarks)
     scenes = draw() if needs_scenes else None

@@ -26,12 +26,12 @@ def export(
     Example: mmhall export runs/first --to answers.jsonl
     """
     from mmhall.benchmarks.run.runs import reopen
-    from mmhall.benchmarks.run.samples import COLUMNS, flat, samples
-    from mmhall.results.export import write_records, writer
+    from mmhall.benchmarks.run.samples import COLUMNS, flatten, samples
+    from mmhall.results.export import write_records, writer_for
 
-    writer(to, force=force)
+    writer_for(to, force=force)
     records = samples(reopen(run), benchmark)
     nested = to.suffix.lower() == ".jsonl"
-    write_records(records if nested else list(map(flat, records)), to, COLUMNS, force=force)
+    write_records(records if nested else list(map(flatten, records)), to, COLUMNS, force=force)
     failed = sum(record["error"] is not None for record in records)
     typer.echo(f"wrote {len(records)} answers{f', {failed} of them failures,' if failed else ''} to {to}", err=True)

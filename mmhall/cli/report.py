@@ -57,7 +57,7 @@ def print_run(run: Run, evaluated: Evaluated, *, as_json: bool) -> None:
     from mmhall.cli.console import align_columns
 
     if as_json:
-        print(json.dumps(as_data(evaluated, run.told), indent=1))
+        print(json.dumps(as_data(evaluated, run.current_setup), indent=1))
         return
     print_sections(sections(evaluated))
     print(f"cost\n{align_columns([COST, *cost_lines(evaluated)])}\n")

@@ -33,7 +33,7 @@ def score(
 
     from mmhall.benchmarks import benchmark as make_benchmark
     from mmhall.benchmarks.base import Source
-    from mmhall.benchmarks.data.hub import given
+    from mmhall.benchmarks.data.hub import data_path
     from mmhall.benchmarks.report.table import as_data, remarks, sections
     from mmhall.benchmarks.run.scoring import score as score_answers
     from mmhall.cli.report import print_sections

@@ -35,5 +35,6 @@ def speed(as_json: Annotated[bool, typer.Option("--json", help="Print the times 
     print(align_columns(timing.table(costs)))
     print(f"\n{align_columns(grouping.table(gains))}\n\n{grouping.told()}.")
     day = datetime.now(timezone.utc).date()
-    print(f"\nTime and memory over transformers' own: median and range of {timing.TURNS} turns; {timing.told(size)}.")
+    what = timing.describe_size(size)
+    print(f"\nTime and memory over transformers' own: median and range of {timing.TURNS} turns; {what}.")
     print(f"{day}, {timing.machine(device)}")

@@ -1,4 +1,4 @@
-"""Read `--model_args`: which model to load and how, and the strategy with its options."""
+"""Parsing of `--model_args`: the model, its loading options, and the strategy with its options."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _NAMES = (*_TEXTS, *_LOADING, *_COUNTS)
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments(LoadOptions):
-    """What `--model_args`, `--batch_size` and `--device` ask for; the options of `LoadOptions` among it.
+    """The values of `--model_args`, `--batch_size` and `--device`, with the options of `LoadOptions`.
 
     Attributes:
-        strategy: With the options given.
+        strategy: The strategy with its options.
         pretrained: As in `mmhall.load`.
-        batch_size: Requests answered together, >= 1.
+        batch_size: Requests decoded together, >= 1.
         tuned: As in `mmhall.load`; written "none" for False.
-        max_new_tokens: Most tokens of every answer, >= 1; None: what each task asks for.
+        max_new_tokens: Limit of tokens for every answer, >= 1; None: the limit of each task.
     """
 
     owner: ClassVar[str] = OWNER
@@ -47,61 +47,61 @@ def split_arguments(text: str) -> dict[str, str]:
     {'strategy': 'vcd', 'alpha': '0.5', 'tuned': 'my, file.json'}
 
     Raises:
-        OptionError: A piece is not written like that, or a name is given twice.
+        OptionError: A piece is not of the form name=value, or a name is given twice.
     """
-    given: dict[str, str] = {}
+    arguments: dict[str, str] = {}
     for piece in filter(str.strip, split(text, ",")):
         name, equals, value = (part.strip() for part in piece.partition("="))
         if not (name and equals):
             raise OptionError(OWNER, "model_args", piece, 'written as "pretrained=embedded,strategy=vcd,alpha=1.0"')
-        if name in given:
+        if name in arguments:
             raise OptionError(OWNER, "model_args", text, f"without a second {name}")
-        given[name] = _unquoted(value)
-    return given
+        arguments[name] = _strip_quotes(value)
+    return arguments
 
 
 def make_arguments(given: Mapping[str, Any]) -> Arguments:
-    """Build arguments from names and values, as text or already of the right type.
+    """Build the arguments from names and values; a value is text or already of its type.
 
-    An option of the strategy goes by its name, as "alpha"; where several strategies are combined, by the name of the
-    part and its own, as "vhr.layers".
+    An option of the strategy is given by its name, as "alpha"; for a composition of strategies, by the name of the
+    part and the option, as "vhr.layers".
 
     Raises:
         UnknownNameError: No such strategy, argument or option.
         OptionError: A value is out of range or of the wrong type.
         CompositionError: These strategies cannot be combined.
     """
-    own = {name: given[name] for name in (*_TEXTS, *_COUNTS) if given.get(name) is not None}
+    arguments = {name: given[name] for name in (*_TEXTS, *_COUNTS) if given.get(name) is not None}
     rest = {name: v for name, v in given.items() if name not in _NAMES and not name.startswith(_PROCESSOR)}
     for name in _TEXTS:
-        if name in own and not (isinstance(own[name], str) and own[name]):
-            raise OptionError(OWNER, name, own[name], "a text")
+        if name in arguments and not (isinstance(arguments[name], str) and arguments[name]):
+            raise OptionError(OWNER, name, arguments[name], "a text")
     for name in _COUNTS:
-        if name in own:
-            own[name] = _count(name, own[name])
-    if own.get("tuned") == "none":
-        own["tuned"] = False
-    method = _strategy(own.get("strategy", "greedy"), rest)
-    return Arguments(**{**own, **_loading(given), "strategy": method})
+        if name in arguments:
+            arguments[name] = _count(name, arguments[name])
+    if arguments.get("tuned") == "none":
+        arguments["tuned"] = False
+    method = _strategy(arguments.get("strategy", "greedy"), rest)
+    return Arguments(**{**arguments, **_loading(given), "strategy": method})
 
 
 def _loading(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the options of `LoadOptions`; those of the processor are written "processor.max_pixels=200704"."""
-    said = {name: given[name] for name in _LOADING if given.get(name) is not None}
-    if "trust_remote_code" in said:
-        said["trust_remote_code"] = literal(str(said["trust_remote_code"]))
+    """Parse the options of `LoadOptions`; options of the processor are written "processor.max_pixels=200704"."""
+    options = {name: given[name] for name in _LOADING if given.get(name) is not None}
+    if "trust_remote_code" in options:
+        options["trust_remote_code"] = literal(str(options["trust_remote_code"]))
     processor = {k.removeprefix(_PROCESSOR): v for k, v in given.items() if k.startswith(_PROCESSOR)}
-    return {**said, "processor": {k: literal(v) if isinstance(v, str) else v for k, v in processor.items()}}
+    return {**options, "processor": {k: literal(v) if isinstance(v, str) else v for k, v in processor.items()}}
 
 
-def told(method: Strategy) -> str:
-    """Write a strategy with every option, also those that have their defaults.
+def format_strategy(method: Strategy) -> str:
+    """Write a strategy with all its options, defaults included.
 
-    >>> told(strategy("vdd"))
+    >>> format_strategy(strategy("vdd"))
     "vdd(alpha=None, beta=0.1, free='none', seed=0, draw='picture')"
     """
     if isinstance(method, Composed):
-        return "+".join(map(told, method.parts))
+        return "+".join(map(format_strategy, method.parts))
     options = ", ".join(f"{name}={value!r}" for name, value in method.options().items())
     return f"{method.name}({options})" if options else method.name
 
@@ -109,20 +109,22 @@ def told(method: Strategy) -> str:
 def _strategy(spec: str, given: Mapping[str, Any]) -> Strategy:
     parts = [strategy(part) for part in split(spec)]
     alone = len(parts) == 1
-    known = {f"{'' if alone else part.name + '.'}{name}" for part in parts for name in part.options()}
+    names = {f"{'' if alone else part.name + '.'}{name}" for part in parts for name in part.options()}
     for name in given:
-        if name not in known:
-            raise UnknownNameError("model argument", name, {*_NAMES, *known})
+        if name not in names:
+            raise UnknownNameError("model argument", name, {*_NAMES, *names})
     built = []
     for part in parts:
         prefix, rule = "" if alone else f"{part.name}.", rules(type(part))
         written = {name: prefix + name for name in part.options() if prefix + name in given}
-        built.append(strategy(part, **{name: _typed(given[key], rule.get(name)) for name, key in written.items()}))
+        built.append(
+            strategy(part, **{name: _parse_value(given[key], rule.get(name)) for name, key in written.items()})
+        )
     return built[0] if alone else Composed(tuple(built))
 
 
-def _typed(value: Any, rule: Rule | None) -> Any:
-    """Read text as what its rule wants; what cannot be read stays text, which the rule then refuses."""
+def _parse_value(value: Any, rule: Rule | None) -> Any:
+    """Convert a text to the type of an option; a text that cannot be converted stays, for the option to refuse."""
     if not isinstance(value, str) or rule is None or isinstance(rule.general, str):
         return value
     return literal(value) if isinstance(rule.general, bool) or value.lower() not in ("true", "false", "none") else value
@@ -136,6 +138,6 @@ def _count(name: str, value: Any) -> int:
     return value
 
 
-def _unquoted(value: str) -> str:
+def _strip_quotes(value: str) -> str:
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
     return value[1:-1] if quoted else value

@@ -1,4 +1,4 @@
-"""Read what a task asks for: generation settings, pictures, and which requests can share a batch."""
+"""Requests of lmms-eval: generation settings, pictures, and which requests can share a batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmhall.adapters import Conversation, Turn
 from mmhall.errors import ImageError
 from mmhall.images import open_image
 
-MAX_NEW_TOKENS = 1024  # of a task that says nothing, as lmms-eval's own LLaVA models have it
+MAX_NEW_TOKENS = 1024  # for a task without a limit, as in lmms-eval's own LLaVA models
 PLACEHOLDER = "<image>"
 _LEADING = re.compile(rf"(?:\s*{PLACEHOLDER})*")
 _PASSED_ON = ("repetition_penalty", "length_penalty")
@@ -22,12 +22,12 @@ _STOPS = ("until", "stop_sequences", "stop")
 _READ = {*_PASSED_ON, *_SAMPLING, *_LENGTHS, *_STOPS, "do_sample", "num_beams", "seed"}
 
 
-def settings_of(asked: Mapping[str, Any], max_new_tokens: int | None = None, seed: int = 0) -> dict[str, Any]:
-    r"""Turn a task's `generation_kwargs` into generation settings.
+def settings_of(task_settings: Mapping[str, Any], max_new_tokens: int | None = None, seed: int = 0) -> dict[str, Any]:
+    r"""Convert a task's `generation_kwargs` to generation settings.
 
-    Temperature 0 and top_p 0 mean greedy, whatever `do_sample` says; without `do_sample`, a temperature above 0 means
-    to sample. One beam leaves the number to the strategy. The stop string of two line breaks, which lmms-eval adds to
-    every task that names none, is left out: it would cut captions after their first paragraph.
+    Temperature 0 and top_p 0 mean greedy for any `do_sample`; without `do_sample`, a temperature above 0 means
+    sampling. With one beam the strategy sets the number of beams. The stop string of two line breaks, which lmms-eval
+    adds to tasks without stop strings, is left out: it would cut captions after their first paragraph.
 
     >>> settings_of({"max_new_tokens": 16, "temperature": 0.0, "top_p": 1.0, "num_beams": 1, "until": ["\n\n"]})
     {'max_new_tokens': 16}
@@ -35,36 +35,36 @@ def settings_of(asked: Mapping[str, Any], max_new_tokens: int | None = None, see
     {'max_new_tokens': 8, 'stop_strings': ('Q:',), 'do_sample': True, 'seed': 3, 'temperature': 0.7}
 
     Args:
-        asked: As the task has it; null values count as left out.
-        max_new_tokens: Goes before the task's.
-        seed: Of sampling, where the task names none.
+        task_settings: The task's `generation_kwargs`; null values count as absent.
+        max_new_tokens: Overrides the task's limit.
+        seed: Seed of sampling, if the task has none.
     """
-    given = {name: value for name, value in asked.items() if value is not None}
-    length = max_new_tokens or next((given[name] for name in _LENGTHS if name in given), MAX_NEW_TOKENS)
+    options = {name: value for name, value in task_settings.items() if value is not None}
+    length = max_new_tokens or next((options[name] for name in _LENGTHS if name in options), MAX_NEW_TOKENS)
     settings: dict[str, Any] = {"max_new_tokens": length}
-    stops = _stop_strings(given)
+    stops = _stop_strings(options)
     if stops:
         settings["stop_strings"] = stops
-    if given.get("num_beams", 1) != 1:
-        settings["num_beams"] = given["num_beams"]
-    settings |= {name: given[name] for name in _PASSED_ON if name in given}
-    temperature = given.get("temperature")
-    if given.get("do_sample", bool(temperature)) and temperature != 0 and given.get("top_p") != 0:
-        settings |= {"do_sample": True, "seed": given.get("seed", seed)}
-        settings |= {name: given[name] for name in _SAMPLING if name in given}
+    if options.get("num_beams", 1) != 1:
+        settings["num_beams"] = options["num_beams"]
+    settings |= {name: options[name] for name in _PASSED_ON if name in options}
+    temperature = options.get("temperature")
+    if options.get("do_sample", bool(temperature)) and temperature != 0 and options.get("top_p") != 0:
+        settings |= {"do_sample": True, "seed": options.get("seed", seed)}
+        settings |= {name: options[name] for name in _SAMPLING if name in options}
     return settings
 
 
-def unread(asked: Mapping[str, Any]) -> list[str]:
-    """Name the `generation_kwargs` that `settings_of` has no use for."""
-    return sorted(name for name, value in asked.items() if name not in _READ and value is not None)
+def ignored_settings(task_settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of `generation_kwargs` that `settings_of` ignores."""
+    return sorted(name for name, value in task_settings.items() if name not in _READ and value is not None)
 
 
 def pictures_of(visuals: Any) -> tuple[Image.Image, ...]:
-    """Open what a task's `doc_to_visual` returns: pictures or their paths, in lists that may be nested; or nothing.
+    """Open the result of a task's `doc_to_visual`: pictures or their paths, in lists that may be nested; or nothing.
 
     Raises:
-        ImageError: Something is a video, a sound, or no readable picture.
+        ImageError: A visual is a video, a sound, or an unreadable picture.
     """
     if visuals is None or (isinstance(visuals, str | list | tuple) and not visuals):
         return ()
@@ -76,19 +76,19 @@ def pictures_of(visuals: Any) -> tuple[Image.Image, ...]:
         raise ImageError(f"{error}; mmhall answers tasks with pictures or text, not with video or sound") from error
 
 
-def marks_within(prompt: str) -> bool:
-    r"""Whether a picture is marked behind words, where it is not shown if pictures are shown before the text.
+def has_inner_marks(prompt: str) -> bool:
+    r"""Tell whether a picture placeholder comes after words, so that the picture belongs within the text.
 
-    >>> marks_within("<image>\nWhat is this?"), marks_within("First: <image>")
+    >>> has_inner_marks("<image>\nWhat is this?"), has_inner_marks("First: <image>")
     (False, True)
     """
     return PLACEHOLDER in _LEADING.sub("", prompt, count=1)
 
 
-def placed(prompt: str) -> Conversation:
-    r"""Put a picture where each "<image>" mark stands; what is written around the marks stays as it is.
+def place_pictures(prompt: str) -> Conversation:
+    r"""Split a text into parts, with None for a picture at each "<image>" placeholder.
 
-    >>> placed("First: <image> Second: <image>\n").turns[0].parts
+    >>> place_pictures("First: <image> Second: <image>\n").turns[0].parts
     ('First: ', None, ' Second: ', None)
     """
     parts = [part for text in prompt.strip().split(PLACEHOLDER) for part in (text, None)][:-1]
@@ -96,7 +96,7 @@ def placed(prompt: str) -> Conversation:
 
 
 def without_placeholders(prompt: str) -> str:
-    r"""Take out "<image>" marks and the white space they leave at the ends: pictures are shown before the text.
+    r"""Remove "<image>" placeholders and the white space left at both ends: pictures are shown before the text.
 
     >>> without_placeholders("<image>\nWhat is this?")
     'What is this?'
@@ -105,9 +105,9 @@ def without_placeholders(prompt: str) -> str:
 
 
 def batches(keys: Sequence[Hashable], size: int) -> Iterator[list[int]]:
-    """Yield the positions of requests that are answered together: equal keys, at most `size`.
+    """Yield batches of request positions: requests with equal keys, at most `size` together.
 
-    Order is kept, so that questions about one picture, which tasks ask in a row, stay together.
+    The order is kept, so that consecutive questions about one picture stay together.
 
     >>> list(batches(["a", "b", "a", "a"], 2))
     [[0, 2], [3], [1]]
@@ -119,7 +119,7 @@ def batches(keys: Sequence[Hashable], size: int) -> Iterator[list[int]]:
         yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
 
-def _stop_strings(given: Mapping[str, Any]) -> tuple[str, ...]:
-    named = [given[name] for name in _STOPS if name in given]
+def _stop_strings(options: Mapping[str, Any]) -> tuple[str, ...]:
+    named = [options[name] for name in _STOPS if name in options]
     stops = [stop for stop in named for stop in ([stop] if isinstance(stop, str) else stop)]
     return tuple(dict.fromkeys(stop for stop in stops if stop and stop != "\n\n"))

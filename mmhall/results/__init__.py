@@ -1,1 +1,1 @@
-"""Keep answers as they come, and say how sure one can be of what they show."""
+"""Store the answers of runs, import and export answers, and compute statistics with intervals."""

@@ -1,7 +1,7 @@
-"""Records as files that other tools read: JSON Lines, Parquet, CSV.
+"""Export of records to files that other tools read: JSON Lines, Parquet, CSV.
 
-JSON Lines keep nested fields; the other two hold them as JSON text. A file appears when it is complete: it is
-written beside its place under another name and then renamed.
+JSON Lines keep nested fields; Parquet and CSV hold nested fields as JSON text. A file is complete or absent: it is
+written under a temporary name in the same folder, then renamed.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from mmhall.errors import OptionError, RunError
 
 Records = Sequence[Mapping[str, Any]]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes cells that begin so for formulas
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet reads cells with these first characters as formulas
 
 
 def write_records(records: Records, path: Path, columns: Mapping[str, type], *, force: bool = False) -> None:
-    """Write records, in order.
+    """Write records to a file, in order.
 
     Args:
-        records: Anything JSON can write; one may have fields another lacks.
-        path: Its ending says the format.
-        columns: Names and types of columns that are there even if no record has them, first in Parquet and CSV.
+        records: Records of JSON values; their fields may differ.
+        path: The file; its suffix sets the format.
+        columns: Names and types of the first columns of Parquet and CSV, written even if no record has them.
         force: Overwrite a file that exists.
 
     Raises:
-        OptionError: Its ending says no format.
-        RunError: It exists, or cannot be written.
+        OptionError: The suffix is of no known format.
+        RunError: The file exists already, or cannot be written.
     """
-    write = writer(path, force=force)
+    write = writer_for(path, force=force)
     try:
         with files.atomic_path(path) as scratch:
             write(records, scratch, columns)
@@ -41,15 +41,15 @@ def write_records(records: Records, path: Path, columns: Mapping[str, type], *, 
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def writer(path: Path, *, force: bool = False) -> Callable[[Records, Path, Mapping[str, type]], None]:
-    """Return what writes a file's format, before anything expensive is done.
+def writer_for(path: Path, *, force: bool = False) -> Callable[[Records, Path, Mapping[str, type]], None]:
+    """Return the function that writes the format of a file; call it before expensive work.
 
     Raises:
-        OptionError: Its ending says no format.
-        RunError: It exists, or there is no such folder.
+        OptionError: The suffix is of no known format.
+        RunError: The file exists already, or its folder does not exist.
     """
-    found = _WRITERS.get(path.suffix.lower())
-    if found is None:
+    write = _WRITERS.get(path.suffix.lower())
+    if write is None:
         raise OptionError("export", "to", str(path), f"a file whose name ends in {', '.join(_WRITERS)}")
     try:
         if path.is_dir():
@@ -60,13 +60,13 @@ def writer(path: Path, *, force: bool = False) -> Callable[[Records, Path, Mappi
             raise RunError(f"{path}: its folder does not exist; make it first")
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be written: {error}") from error
-    return found
+    return write
 
 
-def safe(cell: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula.
+def escape_formula(cell: Any) -> Any:
+    """Return a cell that a spreadsheet does not read as a formula.
 
-    >>> safe("=1+1"), safe("1+1"), safe(-1)
+    >>> escape_formula("=1+1"), escape_formula("1+1"), escape_formula(-1)
     ("'=1+1", '1+1', -1)
     """
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
@@ -79,11 +79,11 @@ def _json_lines(records: Records, path: Path, columns: Mapping[str, type]) -> No
 
 
 def _csv(records: Records, path: Path, columns: Mapping[str, type]) -> None:
-    names = list(_kinds(records, columns))
+    names = list(_column_types(records, columns))
     with path.open("w", encoding="utf-8", newline="") as file:
         lines = csv.writer(file)
-        lines.writerow([safe(_text(name)) for name in names])
-        lines.writerows([safe(_flat(record.get(name))) for name in names] for record in records)
+        lines.writerow([escape_formula(_text(name)) for name in names])
+        lines.writerows([escape_formula(_flatten(record.get(name))) for name in names] for record in records)
 
 
 def _parquet(records: Records, path: Path, columns: Mapping[str, type]) -> None:
@@ -92,8 +92,8 @@ def _parquet(records: Records, path: Path, columns: Mapping[str, type]) -> None:
 
     types = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
     arrays = {
-        _text(name): pyarrow.array([_as(kind, record.get(name)) for record in records], types[kind])
-        for name, kind in _kinds(records, columns).items()
+        _text(name): pyarrow.array([_to_cell(kind, record.get(name)) for record in records], types[kind])
+        for name, kind in _column_types(records, columns).items()
     }
     parquet.write_table(pyarrow.table(arrays), path)
 
@@ -101,36 +101,36 @@ def _parquet(records: Records, path: Path, columns: Mapping[str, type]) -> None:
 _WRITERS = {".jsonl": _json_lines, ".parquet": _parquet, ".csv": _csv}
 
 
-def _kinds(records: Records, columns: Mapping[str, type]) -> dict[str, type]:
-    """Return every column with the type that holds all of its values."""
+def _column_types(records: Records, columns: Mapping[str, type]) -> dict[str, type]:
+    """Return the type of each column that fits all values of the column."""
     kinds = dict(columns)
     for record in records:
         for name, value in record.items():
             if value is not None and name not in columns:
-                kinds[name] = _wider(kinds.get(name), type(_flat(value)))
+                kinds[name] = _common_type(kinds.get(name), type(_flatten(value)))
     return kinds
 
 
-def _wider(known: type | None, found: type) -> type:
-    found = int if found is bool else found
-    if known in (None, found):
-        return found
-    return float if {known, found} == {int, float} else str
+def _common_type(current: type | None, new: type) -> type:
+    new = int if new is bool else new
+    if current in (None, new):
+        return new
+    return float if {current, new} == {int, float} else str
 
 
-def _flat(value: Any) -> Any:
-    """Return a value as one cell: nested ones as JSON."""
+def _flatten(value: Any) -> Any:
+    """Return a value as one cell; nested values become JSON text."""
     if isinstance(value, str):
         return _text(value)
     return value if value is None or isinstance(value, int | float) else json.dumps(value)
 
 
-def _as(kind: type, value: Any) -> Any:
-    """Return a value as one cell of a column of one type."""
-    cell = _flat(value)
+def _to_cell(kind: type, value: Any) -> Any:
+    """Return a value as a cell of a column's type."""
+    cell = _flatten(value)
     return cell if cell is None or (kind is str and isinstance(cell, str)) else kind(cell)
 
 
 def _text(text: str) -> str:
-    """Return text as UTF-8 can hold it."""
+    """Return a text with escapes for what UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

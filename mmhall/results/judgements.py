@@ -1,7 +1,7 @@
-"""What judges said of a run's answers, beside them in the run's file.
+"""Judgements of a run's answers, stored beside the answers in the run's file.
 
-Raw replies are kept, never what was read from them, so that they can be read by another rule. Judges do not mix:
-those of the judge heard last count, of the items of which it has judged every strategy's answer.
+The raw replies are stored, so that another rule can read them later. Replies of several judges are not mixed: the
+judge with the latest reply counts, on the items of which it has judged the answers of all strategies.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _COLUMNS = "benchmark, item, strategy, judge, answer, reply, error"
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a judge said of one answer.
+    """The judgement of one answer.
 
     Attributes:
-        benchmark: The answer's benchmark.
-        item: Its item.
-        strategy: Its strategy, as written for the run.
-        judge: The judge's name.
-        answer: The answer that was judged.
-        reply: What the judge said, untouched; None: it could not be asked.
-        error: Why not.
+        benchmark: Benchmark of the answer.
+        item: Id of the item.
+        strategy: Strategy, as written for the run.
+        judge: Name of the judge.
+        answer: Text that was judged.
+        reply: Raw reply of the judge; None: there is no reply.
+        error: Why there is no reply.
     """
 
     benchmark: str
@@ -61,12 +61,12 @@ class Judgements:
     """The judgements of one run."""
 
     def __init__(self, path: Path) -> None:
-        """Take the run's file; `open` finds it."""
+        """Use the run's file; `open` finds it."""
         self.path = path
 
     @classmethod
     def open(cls, folder: Path) -> Judgements:
-        """Open a run folder's judgements.
+        """Open the judgements of a run folder.
 
         Raises:
             RunError: The folder holds no run, or one that cannot be read.
@@ -74,60 +74,60 @@ class Judgements:
         Store.open(folder).close()
         return cls(folder / FILE)
 
-    def add(self, judge: str, told: Mapping[str, Any], judgements: Iterable[Judgement]) -> None:
-        """Commit what a judge said; a reply that is there stays, a failure gives way.
+    def add(self, judge: str, facts: Mapping[str, Any], judgements: Iterable[Judgement]) -> None:
+        """Commit judgements; stored replies stay, stored failures are overwritten.
 
         Args:
-            judge: Its name.
-            told: What must be known of it, such as model and template; anything JSON can write.
-            judgements: What it said.
+            judge: Name of the judge.
+            facts: What identifies the judge, such as model and template, as JSON values.
+            judgements: Its judgements.
 
         Raises:
-            RunError: They cannot be written, or another judge has this name.
+            RunError: The file cannot be written, or another judge has this name.
         """
         with self._writing() as connection, connection:
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
-            connection.execute("insert or ignore into judges values (?, ?)", (judge, json.dumps(told)))
-            (known,) = connection.execute("select told from judges where judge = ?", (judge,)).fetchone()
-            self._compare(judge, json.loads(known), told)
+            connection.execute("insert or ignore into judges values (?, ?)", (judge, json.dumps(facts)))
+            (stored,) = connection.execute("select told from judges where judge = ?", (judge,)).fetchone()
+            self._compare(judge, json.loads(stored), facts)
             connection.executemany(_ADD, [astuple(judgement) for judgement in judgements])
 
-    def check(self, judge: str, told: Mapping[str, Any]) -> None:
-        """Refuse a judge that was another one before.
+    def check(self, judge: str, facts: Mapping[str, Any]) -> None:
+        """Refuse a name that another judge of this run has.
 
         Args:
-            judge: Its name.
-            told: What must be known of it.
+            judge: Name of the judge.
+            facts: What identifies the judge.
 
         Raises:
             RunError: Another judge has this name.
         """
-        known = self.judges().get(judge)
-        if known is not None:
-            self._compare(judge, known, told)
+        stored = self.judges().get(judge)
+        if stored is not None:
+            self._compare(judge, stored, facts)
 
-    def _compare(self, judge: str, known: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-        """Refuse what differs; what only the old one tells, such as an address, does not count."""
-        if any(differences(known, json.loads(json.dumps(told)))):
+    def _compare(self, judge: str, stored: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        """Refuse different facts; facts that only the stored judge has, such as an address, do not count."""
+        if any(differences(stored, json.loads(json.dumps(facts)))):
             raise RunError(
-                f"{self.path}: judge {judge!r} was {json.dumps(known)}, now {json.dumps(told)}; give it another name"
+                f"{self.path}: judge {judge!r} was {json.dumps(stored)}, now {json.dumps(facts)}; give it another name"
             )
 
     def all(self, benchmark: str) -> list[Judgement]:
-        """Return what is known of a benchmark's answers, in the order it was said."""
-        asked = f"select {_COLUMNS} from judgements where benchmark = ? order by number"
-        return [Judgement(*values) for values in self._read("judgements", asked, (benchmark,))]
+        """Return the judgements of a benchmark's answers, in the order of their replies."""
+        query = f"select {_COLUMNS} from judgements where benchmark = ? order by number"
+        return [Judgement(*values) for values in self._read("judgements", query, (benchmark,))]
 
     def judges(self) -> dict[str, Any]:
-        """Return what is known of each judge, by name."""
-        return {judge: json.loads(told) for judge, told in self._read("judges", "select judge, told from judges")}
+        """Return the facts of each judge, by name."""
+        return {judge: json.loads(facts) for judge, facts in self._read("judges", "select judge, told from judges")}
 
-    def _read(self, table: str, asked: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Return the rows of a query, none where nothing was judged yet; the folder may be read-only."""
+    def _read(self, table: str, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Return the rows of a query; none without judgements. The folder may be read-only."""
         with closing(Store.open(self.path.parent)) as store:
-            there = store.read("select 1 from sqlite_master where name = ?", (table,))
-            return store.read(asked, values) if there else []
+            exists = store.read("select 1 from sqlite_master where name = ?", (table,))
+            return store.read(query, values) if exists else []
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -139,30 +139,30 @@ class Judgements:
 
 
 def with_judgements(rows: Sequence[Row], judgements: Sequence[Judgement]) -> list[Row]:
-    """Return answers of a benchmark with what counts of their judgements, as `Row.extra["judgement"]`.
+    """Return answers with their judgements that count, as `Row.extra["judgement"]`.
 
-    A judgement of another text than the answer's counts for nothing.
+    A judgement of another text than the stored answer does not count.
 
     Args:
         rows: The benchmark's answers.
-        judgements: In the order they were said.
+        judgements: Judgements in the order of their replies.
     """
-    said = [j for j in judgements if j.reply is not None]
-    if not said:
+    replied = [j for j in judgements if j.reply is not None]
+    if not replied:
         return list(rows)
-    latest = {(j.item, j.strategy): j for j in said if j.judge == said[-1].judge}
+    latest = {(j.item, j.strategy): j for j in replied if j.judge == replied[-1].judge}
     answered = [row for row in rows if row.error is None]
-    unjudged = {r.item for r in answered if _of(r, latest) is None}
-    return [row if row.item in unjudged else _with(row, _of(row, latest)) for row in rows]
+    unjudged = {r.item for r in answered if _matching_judgement(r, latest) is None}
+    return [row if row.item in unjudged else _add_judgement(row, _matching_judgement(row, latest)) for row in rows]
 
 
-def _of(row: Row, judgements: Mapping[tuple[str, str], Judgement]) -> Judgement | None:
+def _matching_judgement(row: Row, judgements: Mapping[tuple[str, str], Judgement]) -> Judgement | None:
     judgement = judgements.get((row.item, row.strategy))
     return judgement if judgement is not None and judgement.answer == row.text else None
 
 
-def _with(row: Row, judgement: Judgement | None) -> Row:
+def _add_judgement(row: Row, judgement: Judgement | None) -> Row:
     if judgement is None:
         return row
-    told = {"judge": judgement.judge, "reply": judgement.reply}
-    return replace(row, extra={**(row.extra or {}), "judgement": told})
+    record = {"judge": judgement.judge, "reply": judgement.reply}
+    return replace(row, extra={**(row.extra or {}), "judgement": record})

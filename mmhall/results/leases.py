@@ -1,11 +1,11 @@
-"""Leases: who works on which batch of a run, so that several processes share one without doing anything twice.
+"""Leases of batches: several processes share one run, and each batch is answered by one of them.
 
-A lease is held by a process as long as it lives. Whether it does is asked of the system where it runs on this
-machine; elsewhere it must renew its lease, and loses it after ten minutes of silence.
+A process holds a lease while it is alive. On the same machine the operating system tells whether it is alive;
+on another machine the process must renew its lease, and loses it ten minutes after the last renewal.
 
-A process notes which items it is about to ask. One that dies meanwhile leaves a strike on each of them. A batch with
-strikes is leased last, and asked in ever smaller pieces: an item that kills whoever asks it is soon alone, and given
-up after three strikes there.
+A process notes which items it is about to ask. If it dies meanwhile, each of these items gets a strike. A batch with
+strikes is leased last, and asked in ever smaller pieces: an item that kills its process is soon asked alone, and
+given up after three strikes there.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ class Leases:
     """The batches of one benchmark of a run."""
 
     def __init__(self, store: Store, benchmark: str, count: int) -> None:
-        """Open them; batches in which an item failed are to be done again, unless somebody is at work already.
+        """Open the leases; batches with failed items are reopened unless another process is working.
 
         Args:
-            store: Of the run.
-            benchmark: Its name.
-            count: How many batches there are.
+            store: Store of the run.
+            benchmark: Name of the benchmark.
+            count: Number of batches.
 
         Raises:
             RunError: The store cannot be written.
         """
-        self._store, self._benchmark, self.worker = store, benchmark, me()
+        self._store, self._benchmark, self.worker = store, benchmark, process_name()
         self._held: set[int] = set()
         with store.writing() as connection:
             for table in _SCHEMA.split(";")[:-1]:
@@ -73,16 +73,16 @@ class Leases:
                 "insert or ignore into leases (benchmark, batch) values (?, ?)", [(benchmark, n) for n in range(count)]
             )
             left = connection.execute(_OPEN, (benchmark,))
-            if not any(self._worked_on(worker, renewed) for _, worker, renewed in left):
+            if not any(self._is_worked_on(worker, renewed) for _, worker, renewed in left):
                 again = f"update leases set finished = 0, worker = null where benchmark = ? and batch in ({_FAILED})"
                 connection.execute(again, (benchmark, benchmark))
 
     def claim(self) -> int | None:
-        """Lease the first batch that nobody works on; None: there is none."""
+        """Lease the first free batch and return its number; None: no batch is free."""
         with self._store.writing() as connection:
             left: list[tuple[int, str | None, float]] = connection.execute(_OPEN, (self._benchmark,)).fetchall()
             for batch, worker, renewed in left:
-                if batch not in self._held and self._free(worker, renewed):
+                if batch not in self._held and self._is_free(worker, renewed):
                     connection.execute(_STRUCK, (self._benchmark, batch))
                     connection.execute(
                         "update leases set worker = ?, renewed = ? where benchmark = ? and batch = ?",
@@ -93,13 +93,13 @@ class Leases:
         return None
 
     def pieces(self, batch: int, items: Sequence[str]) -> list[list[str]]:
-        """Split a batch into what is asked together: all of it; after a strike each half; then each item alone.
+        """Split a batch into pieces that are asked together: all items; after a strike each half; then each item alone.
 
-        Those with the fewest strikes come first; items that are given up are left out.
+        Pieces with the fewest strikes come first; given-up items are left out.
 
         Args:
-            batch: Its number.
-            items: Ids of those that are left to ask, in order.
+            batch: Number of the batch.
+            items: Ids of the items left to ask, in order.
         """
         read = "select item, together, alone from strikes where benchmark = ? and batch = ?"
         struck = {item: (together, alone) for item, together, alone in self._store.read(read, (self._benchmark, batch))}
@@ -112,8 +112,8 @@ class Leases:
         return [pieces[key] for key in sorted(pieces) if key[0] < STRIKES]
 
     @contextmanager
-    def asking(self, batch: int, items: Sequence[str]) -> Iterator[None]:
-        """Note that these items of a batch are being asked together, until they are answered or an error is raised."""
+    def note_asked(self, batch: int, items: Sequence[str]) -> Iterator[None]:
+        """Note that items of a batch are being asked together, until the context ends."""
         with self._store.writing() as connection:
             connection.executemany(_ASK, [(self._benchmark, batch, item, len(items)) for item in items])
         try:
@@ -123,58 +123,58 @@ class Leases:
                 connection.execute(_ANSWERED, (self._benchmark, batch))
 
     def strike(self, batch: int, items: Sequence[str]) -> None:
-        """Note that another process, which this one had ask these items of a batch together, has died of it."""
+        """Give a strike to items of a batch: another process died while this one had it ask them together."""
         with self._store.writing() as connection:
             connection.executemany(_ASK, [(self._benchmark, batch, item, len(items)) for item in items])
             connection.execute(_STRUCK, (self._benchmark, batch))
 
     def drop(self, batch: int) -> None:
-        """Give a batch back undone."""
+        """Release a batch unanswered."""
         with self._store.writing() as connection:
-            given = "update leases set worker = null where benchmark = ? and batch = ?"
-            connection.execute(given, (self._benchmark, batch))
+            release = "update leases set worker = null where benchmark = ? and batch = ?"
+            connection.execute(release, (self._benchmark, batch))
         self._held.discard(batch)
 
     def renew(self) -> None:
-        """Say that this process still works on what it holds."""
+        """Renew the leases of this process."""
         with self._store.writing() as connection:
-            told = "update leases set renewed = ? where benchmark = ? and worker = ? and finished = 0"
-            connection.execute(told, (time.time(), self._benchmark, self.worker))
+            renewal = "update leases set renewed = ? where benchmark = ? and worker = ? and finished = 0"
+            connection.execute(renewal, (time.time(), self._benchmark, self.worker))
 
     def finish(self, batch: int) -> None:
-        """Say that a batch is done."""
+        """Mark a batch as finished."""
         with self._store.writing() as connection:
             connection.execute(
                 "update leases set finished = 1 where benchmark = ? and batch = ?", (self._benchmark, batch)
             )
         self._held.discard(batch)
 
-    def finished(self) -> bool:
-        """Whether every batch is done."""
+    def is_finished(self) -> bool:
+        """Tell whether every batch is finished."""
         return not self._store.read(f"{_OPEN} limit 1", (self._benchmark,))
 
-    def free(self) -> bool:
-        """Whether some batch is left that nobody works on."""
+    def has_free_batch(self) -> bool:
+        """Tell whether a free batch is left."""
         left = self._store.read(_OPEN, (self._benchmark,))
-        return any(batch not in self._held and self._free(worker, renewed) for batch, worker, renewed in left)
+        return any(batch not in self._held and self._is_free(worker, renewed) for batch, worker, renewed in left)
 
-    def _worked_on(self, worker: str | None, renewed: float) -> bool:
-        return worker not in (None, self.worker) and alive(str(worker), renewed)
+    def _is_worked_on(self, worker: str | None, renewed: float) -> bool:
+        return worker not in (None, self.worker) and holds_lease(str(worker), renewed)
 
-    def _free(self, worker: str | None, renewed: float) -> bool:
-        return worker in (None, self.worker) or not alive(str(worker), renewed)
-
-
-def me() -> str:
-    """Name this process: machine, number, and when it was started, as numbers come again."""
-    return f"{socket.gethostname()}/{os.getpid()}/{processes.started(os.getpid())}"
+    def _is_free(self, worker: str | None, renewed: float) -> bool:
+        return worker in (None, self.worker) or not holds_lease(str(worker), renewed)
 
 
-def alive(worker: str, renewed: float) -> bool:
-    """Whether a process still holds its lease."""
+def process_name() -> str:
+    """Name this process by machine, process id and start time, as process ids are reused."""
+    return f"{socket.gethostname()}/{os.getpid()}/{processes.start_time(os.getpid())}"
+
+
+def holds_lease(worker: str, renewed: float) -> bool:
+    """Tell whether a process still holds its lease."""
     host, number, started = worker.rsplit("/", 2)
     if host != socket.gethostname():
         return time.time() - renewed < SILENCE
     if Path("/proc/self").exists():
-        return processes.started(int(number)) == started != ""
-    return processes.lives(int(number))
+        return processes.start_time(int(number)) == started != ""
+    return processes.is_alive(int(number))

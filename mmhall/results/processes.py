@@ -1,4 +1,4 @@
-"""Processes of this machine: whether one lives, and when it was started. Asking changes nothing for the process."""
+"""Processes of this machine: whether a process is alive, and when it was started; without signalling it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_MAY_ASK = 0x1000  # PROCESS_QUERY_LIMITED_INFORMATION
+_QUERY_INFORMATION = 0x1000  # PROCESS_QUERY_LIMITED_INFORMATION
 _DENIED = 5  # ERROR_ACCESS_DENIED
 _RUNNING = 259  # STILL_ACTIVE
 
 
-def lives(number: int) -> bool:
-    """Whether a process lives; one that may not be asked does.
+def is_alive(number: int) -> bool:
+    """Tell whether a process is alive; a process of another user counts as alive.
 
     Args:
         number: Its process id.
     """
     if sys.platform == "win32":  # there os.kill(number, 0) sends Ctrl-C
-        return lives_on_windows(number, ctypes.WinDLL("kernel32", use_last_error=True), ctypes.get_last_error)
+        return is_alive_on_windows(number, ctypes.WinDLL("kernel32", use_last_error=True), ctypes.get_last_error)
     try:
         os.kill(number, 0)
     except ProcessLookupError:
@@ -30,8 +30,8 @@ def lives(number: int) -> bool:
     return True
 
 
-def lives_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
-    """Ask Windows whether a process lives.
+def is_alive_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
+    """Tell whether a process is alive on Windows.
 
     Args:
         number: Its process id.
@@ -39,21 +39,21 @@ def lives_on_windows(number: int, kernel: Any, last_error: Any) -> bool:
         last_error: Returns the error code of the last call.
     """
     kernel.OpenProcess.restype = ctypes.c_void_p
-    handle = kernel.OpenProcess(_MAY_ASK, False, number)
+    handle = kernel.OpenProcess(_QUERY_INFORMATION, False, number)
     if not handle:
         return bool(last_error() == _DENIED)
     code = ctypes.c_ulong()
     try:
-        told = kernel.GetExitCodeProcess(ctypes.c_void_p(handle), ctypes.byref(code))
+        queried = kernel.GetExitCodeProcess(ctypes.c_void_p(handle), ctypes.byref(code))
     finally:
         kernel.CloseHandle(ctypes.c_void_p(handle))
-    return not told or code.value == _RUNNING
+    return not queried or code.value == _RUNNING
 
 
-def started(number: int) -> str:
-    """Return when a process was started, in the system's own ticks; "" if there is none or nobody can tell."""
+def start_time(number: int) -> str:
+    """Return the start time of a process in clock ticks of the system; "" if it is unknown."""
     try:
-        told = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
-    return "" if told[0] == "Z" else told[19]
+    return "" if fields[0] == "Z" else fields[19]

@@ -1,8 +1,8 @@
-"""How well a number tells things of two kinds apart: AUROC with intervals, clustered by picture.
+"""AUROC with confidence intervals: how well a value separates two classes; pictures are the clusters.
 
-AUROC is the share of pairs, one thing of each kind, in which the positive one has the larger number; a tie is half a
-pair. Its numerator is the Mann-Whitney U, its denominator the number of pairs. Pairs reach across pictures, so a
-draw of pictures weighs each pair by how often both of its pictures were drawn.
+AUROC is the share of pairs, one sample of each class, in which the positive sample has the larger value; a tie is half
+a pair. Its numerator is the Mann-Whitney U, its denominator the number of pairs. The samples of a pair may be of two
+pictures, so a bootstrap draw weighs each pair by how often both of its pictures were drawn.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _AT_ONCE = 256  # pictures whose pairs are counted at a time
 
 @dataclass(frozen=True, eq=False)
 class Auroc:
-    """How well some values tell things apart.
+    """The AUROC of some values, as counts of pairs.
 
     Attributes:
-        won: Pairs in which the positive thing has the larger value; a tie is half of one.
-        pairs: Their number.
-        drawn: The share of every draw of pictures, (draws,); NaN where it holds no pair.
+        won: Pairs in which the positive sample has the larger value; a tie is half a pair.
+        pairs: Number of pairs.
+        drawn: AUROC of every bootstrap draw of pictures, (draws,); NaN where a draw holds no pair.
     """
 
     won: float
@@ -36,25 +36,25 @@ class Auroc:
     drawn: Array
 
     def estimate(self) -> Estimate:
-        """Return it with its interval; None where there is no pair."""
+        """Return the AUROC with its interval; its value is None without any pair."""
         return _estimate(self.won, self.pairs, self.drawn)
 
     def minus(self, base: Auroc) -> Estimate:
-        """Return by how much it exceeds that of other values of the same things, on the same draws."""
+        """Return the difference from the AUROC of other values of the same samples, on the same draws."""
         return _estimate(self.won - base.won, self.pairs, self.drawn - base.drawn)
 
 
 class Separation:
-    """Things of two kinds in the pictures of a resampler."""
+    """Samples of two classes in the pictures of a resampler."""
 
     def __init__(self, resampler: Resampler, items: Labels, positive: Flags, strata: Labels | None = None) -> None:
-        """Say what the things are.
+        """Describe the samples.
 
         Args:
-            resampler: Draws the pictures of items.
-            items: 0-based item that each thing is of, (things,).
-            positive: Of which kind it is, (things,).
-            strata: Only things of one stratum make a pair, (things,); None: all do.
+            resampler: Draws the pictures of the items.
+            items: 0-based item of each sample, (samples,).
+            positive: Whether each sample is of the positive class, (samples,).
+            strata: Stratum of each sample, (samples,): only samples of one stratum make a pair; None: all do.
         """
         self._resampler, self._positive = resampler, positive
         self._pictures = resampler.picture_of[items]
@@ -63,45 +63,45 @@ class Separation:
         self._pairs = resampler.pair_sums(self._between(equal)) * 2
 
     def auroc(self, values: Array) -> Auroc:
-        """Judge some values, (things,)."""
+        """Compute the AUROC of some values, (samples,)."""
         won = self._resampler.pair_sums(self._between(values))
         with np.errstate(invalid="ignore"):
             return Auroc(*pairs_won(values, self._positive, self._strata), won / self._pairs)
 
     def _between(self, values: Array) -> Iterator[tuple[Labels, Array]]:
-        """Count the pairs that positives of some pictures win against others of each, (n,) and (n, pictures)."""
+        """Yield picture numbers, (n,), and the pairs won by their positives against each picture, (n, pictures)."""
         other = ~self._positive
-        theirs, where = values[other][None], self._pictures[other]
+        other_values, where = values[other][None], self._pictures[other]
         firsts = np.unique(self._pictures[self._positive])
         for start in range(0, len(firsts), _AT_ONCE):
             block = firsts[start : start + _AT_ONCE]
             won = np.zeros((len(block), self._resampler.pictures))
             for row, picture in enumerate(block):
-                own = self._positive & (self._pictures == picture)
-                mine = values[own][:, None]
-                met = self._strata[own][:, None] == self._strata[other][None]
-                credit = met * ((mine > theirs) + 0.5 * (mine == theirs))
+                in_picture = self._positive & (self._pictures == picture)
+                positive_values = values[in_picture][:, None]
+                met = self._strata[in_picture][:, None] == self._strata[other][None]
+                credit = met * ((positive_values > other_values) + 0.5 * (positive_values == other_values))
                 won[row] = np.bincount(where, credit.sum(axis=0), self._resampler.pictures)
             yield block, won
 
 
 def pairs_won(values: Array, positive: Flags, strata: Labels) -> tuple[float, int]:
-    """Return the Mann-Whitney U of the positive things, and the number of pairs, added up over strata.
+    """Return the Mann-Whitney U of the positive samples and the number of pairs, summed over strata.
 
-    Positives 3 and 1, others 2 and 1: 3 beats both, 1 loses to 2 and ties with 1: 2.5 of 4.
+    Positives 3 and 1, negatives 2 and 1: 3 beats both, 1 loses to 2 and ties with 1: 2.5 of 4.
     """
     won, pairs = 0.0, 0
     for stratum in np.unique(strata):
         inside = strata == stratum
-        own, others = values[inside & positive], values[inside & ~positive]
-        if len(own) and len(others):
-            won += float(mannwhitneyu(own, others, method="asymptotic").statistic)
-            pairs += len(own) * len(others)
+        positives, others = values[inside & positive], values[inside & ~positive]
+        if len(positives) and len(others):
+            won += float(mannwhitneyu(positives, others, method="asymptotic").statistic)
+            pairs += len(positives) * len(others)
     return won, pairs
 
 
 def quantile_strata(values: Array, count: int) -> Labels:
-    """Cut values into at most `count` strata of about equal size; equal values share one, (things,)."""
+    """Return the stratum of each value, (samples,): at most `count` quantiles; equal values share a stratum."""
     edges = np.quantile(values, np.linspace(0, 1, count + 1)[1:-1]) if len(values) else np.empty(0)
     return np.searchsorted(edges, values, side="right")
 

@@ -1,7 +1,7 @@
-"""Intervals and paired tests for ratios of counts, clustered by picture.
+"""Confidence intervals and paired tests for ratios of counts, clustered by picture.
 
-Items of one picture are not independent, so pictures are resampled, never items. Two strategies are
-compared on the same draws. Everything is seeded: the same answers give the same digits.
+Items of one picture are not independent, so pictures are resampled instead of items. Two strategies are
+compared on the same bootstrap draws. Everything is seeded: the same answers give the same digits.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 
 DRAWS = 10_000
-_AT_ONCE = 200_000  # counts of pictures that are multiplied at a time: what a cache holds
+_AT_ONCE = 200_000  # counts multiplied at a time, so that they fit a CPU cache
 Array = npt.NDArray[np.float64]
 Figure = Callable[..., Array]
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A ratio with its 95 % interval; value, low and high are None when nothing could be divided.
+    """A ratio with its 95 % interval; value, low and high are None if the denominator is 0.
 
     Attributes:
         value: The ratio.
         low: Lower end.
         high: Upper end.
-        over: Its numerator; of a figure that is no ratio, its value.
-        under: Its denominator; of a figure that is no ratio, 1.
+        over: Numerator; for a figure that is no ratio, its value.
+        under: Denominator; for a figure that is no ratio, 1.
     """
 
     value: float | None
@@ -40,7 +40,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How a strategy's ratio differs from the baseline's.
+    """The difference of a strategy's ratio from the baseline's.
 
     Attributes:
         value: Strategy minus baseline.
@@ -49,8 +49,8 @@ class Difference:
         p: Two-sided p-value.
         test: "exact McNemar" or "paired permutation".
         holm: The p-value corrected for all strategies compared in this metric (Holm); None: not corrected.
-        exact: The exact McNemar p-value over items, of a share of items; None of other ratios.
-        turned: Of such a share, items that turned from 0 to 1, and from 1 to 0.
+        exact: The exact McNemar p-value over items, for a share of items; None for other ratios.
+        turned: For a share of items: how many turned from 0 to 1, and from 1 to 0.
     """
 
     value: float
@@ -64,9 +64,9 @@ class Difference:
 
 
 class Resampler:
-    """Draws pictures with replacement, the same draws for every ratio and strategy.
+    """A cluster bootstrap: draws pictures with replacement, the same draws for every ratio and strategy.
 
-    It holds two bytes for each draw and picture: 100 MB for 5 000 pictures.
+    It takes two bytes for each draw and picture: 100 MB for 5 000 pictures.
 
     Attributes:
         one_each: Whether every picture has one item.
@@ -76,9 +76,9 @@ class Resampler:
         """Prepare the draws.
 
         Args:
-            clusters: The picture each item belongs to.
-            seed: Seeds the draws.
-            draws: How many.
+            clusters: Picture of each item.
+            seed: Seed of the draws.
+            draws: Number of draws.
         """
         self.one_each = len(set(clusters)) == len(clusters)
         names, self._of = np.unique(np.asarray(clusters), return_inverse=True)
@@ -101,7 +101,7 @@ class Resampler:
         return Estimate(top / bottom, float(low), float(high), top, bottom)
 
     def estimate_of(self, figure: Figure, counts: Sequence[Array]) -> Estimate:
-        """Estimate a figure made of sums over items; NaN stands for none."""
+        """Estimate a figure that is a function of sums over items; NaN means no value."""
         value = float(figure(*(c.sum() for c in counts)))
         if not np.isfinite(value):
             return Estimate(None, None, None, 0.0, 0.0)
@@ -109,15 +109,15 @@ class Resampler:
         return Estimate(value, float(low), float(high), value, 1.0)
 
     def difference(self, over: Array, under: Array, base_over: Array, base_under: Array) -> Difference | None:
-        """Compare two ratios on the same items; None when one cannot be divided.
+        """Compare two ratios on the same items; None if a denominator is 0.
 
-        The interval is a paired bootstrap. The p-value is a permutation test: if strategy and baseline
+        The interval is a paired bootstrap. The p-value is from a permutation test: if strategy and baseline
         were alike, exchanging their counts within a picture would change nothing.
         """
         return self.difference_of(ratio, (over, under), (base_over, base_under))
 
     def difference_of(self, figure: Figure, counts: Sequence[Array], base: Sequence[Array]) -> Difference | None:
-        """Compare a figure made of sums over the same items; None when one has no value. See `difference`."""
+        """Compare a function of sums over the same items; None if a value is missing. See `difference`."""
         value = float(figure(*(c.sum() for c in counts)) - figure(*(c.sum() for c in base)))
         if not np.isfinite(value):
             return None
@@ -131,31 +131,31 @@ class Resampler:
 
     def _exchanged(self, figure: Figure, counts: Sequence[Array], base: Sequence[Array]) -> Array:
         """Return the difference of a figure after exchanging strategy and baseline in random pictures, (draws,)."""
-        ours, theirs = [], []
-        for own, other in zip(counts, base, strict=True):
-            top, base_top = self._by_picture(own), self._by_picture(other)
+        strategy_sums, base_sums = [], []
+        for values, base_values in zip(counts, base, strict=True):
+            top, base_top = self._by_picture(values), self._by_picture(base_values)
             swapped = self._times(self._swaps, base_top - top)
-            ours.append(top.sum() + swapped)
-            theirs.append(base_top.sum() - swapped)
-        difference: Array = figure(*ours) - figure(*theirs)
+            strategy_sums.append(top.sum() + swapped)
+            base_sums.append(base_top.sum() - swapped)
+        difference: Array = figure(*strategy_sums) - figure(*base_sums)
         return difference
 
     @property
     def pictures(self) -> int:
-        """How many pictures there are."""
+        """Number of pictures."""
         return self._pictures
 
     @property
     def picture_of(self) -> npt.NDArray[np.intp]:
-        """The 0-based picture each item belongs to, (items,)."""
+        """The 0-based picture of each item, (items,)."""
         return self._of
 
     def pair_sums(self, values: Iterable[tuple[npt.NDArray[np.intp], Array]]) -> Array:
-        """Return the sum of values of pairs of pictures over all pairs drawn, (draws,).
+        """Sum values of pairs of pictures over the drawn pairs, (draws,).
 
         Args:
-            values: Blocks of some first pictures, (n,), and their values with every second one, (n, pictures); they
-                need not be there all at once.
+            values: Blocks of first pictures, (n,), and their values with every second picture, (n, pictures); they
+                are read one after the other.
         """
         drawn = np.zeros(self._draws)
         for firsts, block in values:
@@ -165,7 +165,7 @@ class Resampler:
         return drawn
 
     def sums(self, values: Array) -> Array:
-        """Return the sum of values over the items of the pictures drawn, for every draw, (draws,)."""
+        """Sum values over the items of the drawn pictures, (draws,)."""
         return self._times(self._weights, self._by_picture(values))
 
     def _by_picture(self, values: Array) -> Array:
@@ -181,14 +181,14 @@ class Resampler:
         return drawn
 
     def _parts(self) -> Iterator[slice]:
-        """Cut the draws into parts that are cheap to widen."""
+        """Yield slices of the draws that are small enough to convert to float64 at once."""
         size = max(1, _AT_ONCE // self._pictures)
         for start in range(0, self._draws, size):
             yield slice(start, min(start + size, self._draws))
 
 
 def ratio(over: Array, under: Array) -> Array:
-    """Divide; NaN or infinite where there is nothing to divide by."""
+    """Divide element by element; NaN or infinite where the denominator is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         divided: Array = np.asarray(over, np.float64) / np.asarray(under, np.float64)
     return divided
@@ -199,17 +199,17 @@ def mcnemar(base: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
 
     57 pairs lost and 58 won give 1.0; 75 and 55 give 0.09525; 38 and 59 give 0.04173.
     """
-    won, lost = turned(base, other)
+    won, lost = count_turns(base, other)
     return float(binomtest(min(lost, won), lost + won, 0.5).pvalue) if lost + won else 1.0
 
 
-def turned(base: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> tuple[int, int]:
+def count_turns(base: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> tuple[int, int]:
     """Count the pairs that turn from 0 to 1, and those that turn from 1 to 0."""
     return int((~base & other).sum()), int((base & ~other).sum())
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Correct p-values for the number of comparisons, step by step from the smallest (Holm, 1979).
+    """Correct p-values for multiple comparisons by the step-down method of Holm (1979).
 
     0.01, 0.04 and 0.03 give 0.03, 0.06 and 0.06: the smallest times three, the next times two, and none below
     the one before it.

@@ -1,31 +1,32 @@
-"""A run folder: one SQLite file with the run's set-up, its items, and one row per answer.
+"""The store of a run: one SQLite file with the run's set-up, its items, and one row per answer.
 
-Rows are committed as they are produced, so that a run that was stopped, however hard, goes on where
-it was; only a power cut may cost the last seconds. A folder belongs to one set-up; opening it with another one is
-refused, naming the difference.
+Rows are committed as they are produced, so that a run that was stopped or killed can continue where
+it was; only a power cut may lose the last seconds. A folder belongs to one set-up; opening it with another set-up is
+an error that names the difference.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import monotonic, sleep
 from types import MappingProxyType
 from typing import Any
 
 from mmhall.errors import RunError
-from mmhall.files import why_not_a_file
+from mmhall.files import no_file
+from mmhall.results.rows import COLUMNS, Row, from_columns, to_columns
 from mmhall.text import without_home
+
+__all__ = ["FILE", "Row", "Store", "differences"]
 
 FILE = "run.sqlite"
 _VERSION = 2
-_PATIENCE = 30.0  # seconds to wait for another process to finish writing
+_LOCK_TIMEOUT = 30.0  # seconds to wait for another process to finish writing
 _SCHEMA = """
 create table if not exists setup (key text primary key, value text not null);
 create table if not exists notes (key text primary key, value text not null);
@@ -41,10 +42,10 @@ create table if not exists answers (
 );
 create index if not exists answers_by_batch on answers (benchmark, batch);
 """
-_KEEP = """
+_STORE_ITEM = """
 insert into items values (?, ?, ?) on conflict (benchmark, item) do update set content = excluded.content
 """
-_ADD = """
+_STORE_ANSWER = """
 insert into answers values
     (:benchmark, :item, :strategy, :text, :stopped_by, :new_tokens, :seconds, :batch, :extra, :error)
 on conflict (benchmark, item, strategy) do update set
@@ -52,40 +53,6 @@ on conflict (benchmark, item, strategy) do update set
     seconds = excluded.seconds, batch = excluded.batch, extra = excluded.extra, error = excluded.error
 where answers.error is not null
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One answer.
-
-    Attributes:
-        benchmark: Its benchmark.
-        item: The item's id.
-        strategy: The strategy, as written for the run.
-        text: What the model said, untouched.
-        stopped_by: "eos" or "length".
-        new_tokens: Tokens written.
-        seconds: Wall time, its share of the batch.
-        batch: Number of the batch it was decoded in; strategies of one batch ran in turn.
-        extra: What the benchmark keeps beside the text, as JSON writes it.
-        error: Why there is no answer; None: there is one.
-    """
-
-    benchmark: str
-    item: str
-    strategy: str
-    text: str
-    stopped_by: str
-    new_tokens: int
-    seconds: float
-    batch: int
-    extra: dict[str, Any] | None = None
-    error: str | None = None
-
-
-_FREE = ("text", "error")  # what models and file names may say
-_HALVES = re.compile("[\ud800-\udfff]")
-_COLUMNS = tuple(field.name for field in fields(Row))
 
 
 class Store:
@@ -98,12 +65,12 @@ class Store:
 
     @classmethod
     def create(cls, folder: Path, setup: Mapping[str, Any], notes: Mapping[str, str] = MappingProxyType({})) -> Store:
-        """Open a run folder for a set-up, making it if need be.
+        """Open a run folder for a set-up; create the folder if needed.
 
         Args:
             folder: The run folder.
-            setup: What must stay the same; anything JSON can write.
-            notes: Facts that may change from call to call, such as where pictures lie; the latest win.
+            setup: What must not change between calls, as JSON values.
+            notes: Facts that may change between calls, such as the folder of pictures; the latest are stored.
 
         Raises:
             RunError: The folder holds a run of another set-up, or cannot be written.
@@ -112,18 +79,18 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{folder}: cannot make the run folder: {error.strerror}") from error
-        store, _ = cls._connected(folder)
-        with store._saying("write"), store._connection as connection:
-            store._share()
+        store, _ = cls._open_checked(folder)
+        with store._sqlite_errors("write"), store._connection as connection:
+            store._enable_wal()
             connection.execute("begin immediate")
             for table in _SCHEMA.split(";")[:-1]:
                 connection.execute(table)
-            known = store.setup()
-            differing = list(differences(known, json.loads(json.dumps(setup)))) if known else []
+            stored = store.setup()
+            differing = list(differences(stored, json.loads(json.dumps(setup)))) if stored else []
             if not differing:
-                wanted = {**setup, "version": _VERSION}
+                full_setup = {**setup, "version": _VERSION}
                 connection.executemany(
-                    "insert or ignore into setup values (?, ?)", [(k, json.dumps(v)) for k, v in wanted.items()]
+                    "insert or ignore into setup values (?, ?)", [(k, json.dumps(v)) for k, v in full_setup.items()]
                 )
                 connection.executemany("insert or replace into notes values (?, ?)", list(notes.items()))
                 return store
@@ -132,28 +99,28 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """Open a run folder to read it.
+        """Open an existing run folder.
 
         Raises:
-            RunError: The folder holds no run, or one that cannot be read.
+            RunError: The folder holds no run, or an unreadable one.
         """
         try:
-            there = (folder / FILE).is_file()
+            exists = (folder / FILE).is_file()
         except OSError as error:
             raise RunError(f"{folder / FILE}: cannot be read: {error.strerror}") from error
-        if not there:
+        if not exists:
             raise RunError(f"{folder}: holds no run; give the --out folder of a `mmhall bench` command")
-        store, begun = cls._connected(folder)
+        store, begun = cls._open_checked(folder)
         if not begun:
             raise RunError(f"{store.path}: is empty; give the --out folder of a `mmhall bench` command")
         return store
 
     @classmethod
     def check(cls, folder: Path) -> None:
-        """Refuse a folder that no run can be written to, and leave it as it is.
+        """Check that a run can be written to a folder, without changing the folder.
 
         Raises:
-            RunError: It cannot be made or written, or holds a run that is damaged or of another version.
+            RunError: The folder cannot be created or written, or holds a damaged run or one of another version.
         """
         base = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
         reason = why_not_a_file(folder / FILE)
@@ -164,11 +131,11 @@ class Store:
         if not os.access(base, os.W_OK | os.X_OK):
             raise RunError(f"{folder}: cannot be a run folder: {base} cannot be written; choose another --out")
         if reason is None:
-            cls._connected(folder)[0].close()
+            cls._open_checked(folder)[0].close()
 
     @classmethod
-    def _connected(cls, folder: Path) -> tuple[Store, bool]:
-        """Open the file, and say whether it holds a run already; one that is refused is left as it is."""
+    def _open_checked(cls, folder: Path) -> tuple[Store, bool]:
+        """Open the file; also return whether it holds a run already. A refused file is left unchanged."""
         store = cls._connect(folder)
         try:
             begun = store._holds_run()
@@ -193,13 +160,13 @@ class Store:
                 )
             name, uri = f"{path.resolve().as_uri()}?immutable=1", True
         try:
-            return cls(path, sqlite3.connect(name, timeout=_PATIENCE, uri=uri))
+            return cls(path, sqlite3.connect(name, timeout=_LOCK_TIMEOUT, uri=uri))
         except sqlite3.Error as error:
             raise RunError(f"{path}: cannot be opened: {error}") from error
 
-    def _share(self) -> None:
-        """Let several processes write; changing the mode is the one thing for which SQLite does not wait by itself."""
-        patient_until = monotonic() + _PATIENCE
+    def _enable_wal(self) -> None:
+        """Set WAL mode, in which several processes can write; SQLite does not wait for a lock here, so try again."""
+        patient_until = monotonic() + _LOCK_TIMEOUT
         while True:
             try:
                 self._connection.execute("pragma journal_mode=wal")
@@ -210,98 +177,100 @@ class Store:
                 sleep(0.01)
 
     def _holds_run(self) -> bool:
-        """Return whether this file holds a run already; False: it is new.
+        """Tell whether the file holds a run already.
 
         Raises:
-            RunError: It is damaged, somebody else's, or of another version.
+            RunError: The file is damaged, of another program, or of another version.
         """
-        with self._saying("read"):
+        with self._sqlite_errors("read"):
             problem = str(self._connection.execute("pragma quick_check(1)").fetchone()[0]).splitlines()[-1]
             tables = {name for (name,) in self._connection.execute("select name from sqlite_master")}
         if problem != "ok":
-            raise RunError(f"{self.path}: is damaged ({problem}); get an intact copy, or start anew in another folder")
+            raise RunError(
+                f"{self.path}: is damaged ({problem}); get an intact copy, or start a new run in another folder"
+            )
         if not tables:
             return False
-        known = self.setup() if {"setup", "answers"} <= tables else {}
-        if "version" not in known:
+        setup = self.setup() if {"setup", "answers"} <= tables else {}
+        if "version" not in setup:
             raise RunError(f"{self.path}: is an SQLite database, but no run of mmhall; choose another folder")
-        if known["version"] != _VERSION:
+        if setup["version"] != _VERSION:
             raise RunError(
-                f"{self.path}: was written by another version of mmhall (format {known['version']}, this one reads "
-                f"{_VERSION}); use that version, or start anew in another folder"
+                f"{self.path}: was written by another version of mmhall (format {setup['version']}, this one reads "
+                f"{_VERSION}); use that version, or start a new run in another folder"
             )
         return True
 
     def setup(self) -> dict[str, Any]:
-        """Return the set-up the run was started with."""
-        with self._saying("read"):
-            held = self._connection.execute("select key, value from setup")
-            return {key: json.loads(without_home(value)) for key, value in held}  # earlier versions named the folder
+        """Return the set-up of the run."""
+        with self._sqlite_errors("read"):
+            pairs = self._connection.execute("select key, value from setup")
+            return {
+                key: json.loads(without_home(value)) for key, value in pairs
+            }  # older versions stored the home folder
 
     def notes(self) -> dict[str, str]:
-        """Return what was noted."""
-        with self._saying("read"):
+        """Return the notes."""
+        with self._sqlite_errors("read"):
             return dict(self._connection.execute("select key, value from notes"))
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Commit answers; one that is already there is left as it was, a failure gives way.
+        """Commit answers; stored answers stay, stored failures are overwritten.
 
         Raises:
-            RunError: They cannot be written (disk full, read-only); everything committed stays.
+            RunError: They cannot be written (disk full, read-only); committed answers stay.
         """
-        with self._saying("write"), self._connection:
-            self._connection.executemany(_ADD, map(_written, rows))
+        with self._sqlite_errors("write"), self._connection:
+            self._connection.executemany(_STORE_ANSWER, map(to_columns, rows))
 
     def rows(self, benchmark: str) -> Iterator[Row]:
-        """Yield a benchmark's answers and failures."""
-        with self._saying("read"):
+        """Yield the answers and failures of a benchmark."""
+        with self._sqlite_errors("read"):
             for values in self._connection.execute(
-                f"select {', '.join(_COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
+                f"select {', '.join(COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
             ):
-                row = dict(zip(_COLUMNS, values, strict=True))
-                told = {key: _told(row[key]) for key in _FREE}
-                yield Row(**{**row, **told, "extra": row["extra"] and json.loads(row["extra"])})
+                yield from_columns(values)
 
     def done(self, benchmark: str) -> set[tuple[str, str]]:
-        """Return the (item, strategy) pairs that are answered; failures are not."""
-        asked = "select item, strategy from answers where benchmark = ? and error is null"
-        with self._saying("read"):
-            return set(self._connection.execute(asked, (benchmark,)))
+        """Return the (item, strategy) pairs with an answer; failures do not count."""
+        query = "select item, strategy from answers where benchmark = ? and error is null"
+        with self._sqlite_errors("read"):
+            return set(self._connection.execute(query, (benchmark,)))
 
     def done_in(self, benchmark: str, batch: int) -> set[tuple[str, str]]:
-        """Return the (item, strategy) pairs of a batch that are answered."""
-        asked = "select item, strategy from answers where benchmark = ? and batch = ? and error is null"
-        return set(self.read(asked, (benchmark, batch)))
+        """Return the (item, strategy) pairs of a batch with an answer."""
+        query = "select item, strategy from answers where benchmark = ? and batch = ? and error is null"
+        return set(self.read(query, (benchmark, batch)))
 
     def keep_items(self, benchmark: str, items: Mapping[str, Any]) -> None:
-        """Keep a benchmark's items, by id, in order; anything JSON can write. The latest call wins."""
-        told = [(benchmark, item, json.dumps(content)) for item, content in items.items()]
-        with self._saying("write"), self._connection:
-            self._connection.executemany(_KEEP, told)
+        """Store the items of a benchmark, by id, in order, as JSON values; later calls overwrite."""
+        records = [(benchmark, item, json.dumps(content)) for item, content in items.items()]
+        with self._sqlite_errors("write"), self._connection:
+            self._connection.executemany(_STORE_ITEM, records)
 
     def items(self, benchmark: str) -> dict[str, Any]:
-        """Return a benchmark's items by id, in the order they were kept."""
-        asked = "select item, content from items where benchmark = ? order by rowid"
-        with self._saying("read"):
-            return {item: json.loads(content) for item, content in self._connection.execute(asked, (benchmark,))}
+        """Return the items of a benchmark by id, in the stored order."""
+        query = "select item, content from items where benchmark = ? order by rowid"
+        with self._sqlite_errors("read"):
+            return {item: json.loads(content) for item, content in self._connection.execute(query, (benchmark,))}
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of a query.
 
         Raises:
-            RunError: They cannot be read.
+            RunError: The store cannot be read.
         """
-        with self._saying("read"):
+        with self._sqlite_errors("read"):
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """Write several things at once, or none; no other process writes meanwhile.
+        """Yield a connection for one write transaction; other processes wait meanwhile.
 
         Raises:
-            RunError: They cannot be written.
+            RunError: The store cannot be written.
         """
-        with self._saying("write"), self._connection:
+        with self._sqlite_errors("write"), self._connection:
             self._connection.execute("begin immediate")
             yield self._connection
 
@@ -309,55 +278,36 @@ class Store:
         """Close the file."""
         self._connection.close()
 
-    def _check_there(self) -> None:
-        """Refuse to go on with a file that was deleted: SQLite would write on where nobody finds it.
+    def _check_unmoved(self) -> None:
+        """Check that the file is still at its path: SQLite would continue to write to a deleted file.
 
         Raises:
-            RunError: It is not there any more, or another one is.
+            RunError: The file is missing, or another file is in its place.
         """
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError:
-            found = None
-        file = None if found is None else (found.st_dev, found.st_ino)
+            status = None
+        file = None if status is None else (status.st_dev, status.st_ino)
         if self._file is None:
             self._file = file
         elif file != self._file:
             raise RunError(f"{self.path}: was deleted or moved while the run was open; its answers are gone from here")
 
     @contextmanager
-    def _saying(self, what: str) -> Iterator[None]:
-        self._check_there()
+    def _sqlite_errors(self, action: str) -> Iterator[None]:
+        self._check_unmoved()
         try:
             yield
         except sqlite3.Error as error:
-            intact = "; what was committed before is intact" if what == "write" else ""
-            raise RunError(f"{self.path}: cannot {what} the run: {error}{intact}") from error
-
-
-def _written(row: Row) -> dict[str, Any]:
-    """Return a row as it is written; an error may name the user's files."""
-    told = {**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)}
-    told["error"] = None if row.error is None else without_home(row.error)
-    return {**told, **{key: _held(told[key]) for key in _FREE}}
-
-
-def _held(text: str | None) -> str | bytes | None:
-    """Return a text as SQLite can hold it: as bytes, where it has half surrogate pairs, as file names may have."""
-    if text is None or not _HALVES.search(text):
-        return text
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _told(held: str | bytes | None) -> str | None:
-    """Return the text that `_held` was given."""
-    return held.decode("utf-8", "surrogatepass") if isinstance(held, bytes) else held
+            intact = "; what was committed before is intact" if action == "write" else ""
+            raise RunError(f"{self.path}: cannot {action} the run: {error}{intact}") from error
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield what differs between two set-ups: where, as "benchmarks.pope.rule", and both values as JSON.
+    """Yield the differences of two set-ups: the key, as "benchmarks.pope.rule", and both values as JSON.
 
-    What only the old one has does not count: it may hold more than anyone asks for.
+    Keys that only the old set-up has do not count.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         for key, value in new.items():

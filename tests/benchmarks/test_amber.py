@@ -10,6 +10,8 @@ from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.amber import AmberD, AmberG, find_nouns, find_official_nouns
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.data.amber import read_similarities
+from mmhall.benchmarks.report.table import sections
+from mmhall.benchmarks.run.runs import Part
 from mmhall.errors import DataError, OptionError
 from tests.benchmarks.conftest import answered, totals, write_json
 
@@ -203,17 +205,22 @@ def test_yes_no_metrics_by_hand(amber):
     }  # fmt: skip
 
 
-def test_the_authors_figures_are_told(amber):
+def test_the_report_has_the_authors_figures_and_the_amber_score(amber):
     """All twelve answered No, six of them rightly: 6 / 12.001, 6 / 12.001, 6 / 6.001, 2 * 0.5 * 1 / 1.5001.
 
     The caption by hand: 4 / 6.001, 1 / 2.001, 100 - 0 / 1.001, 1 / 1.001.
     """
-    questions = AmberD()
-    items = questions.material(Source(amber)).items
-    (told,) = questions.evaluate(items, answered(questions, items, ["No"] * 12), ["greedy"]).remarks
-    assert told.startswith("the authors' figures of greedy, accuracy/precision/recall/F1, rule first-word: ")
-    assert "overall 50.0/50.0/100.0/66.7, existence " in told
-    captions = AmberG()
-    items = captions.material(Source(amber, limit=1)).items
-    (told,) = captions.evaluate(items, answered(captions, items, [CAPTION]), ["greedy"]).remarks
-    assert told.endswith("nouns by rule mmhall: CHAIR 66.7, Cover 50.0, Hal 100.0, Cog 99.9.")
+    questions, captions = AmberD(), AmberG()
+    asked = questions.material(Source(amber)).items
+    found = questions.evaluate(asked, answered(questions, asked, ["No"] * 12), ["greedy"])
+    assert found.official["greedy"]["overall"] == (50.0, 50.0, 100.0, 66.7)
+    shown = captions.material(Source(amber, limit=1)).items
+    described = captions.evaluate(shown, answered(captions, shown, [CAPTION]), ["greedy"])
+    assert described.official == {"greedy": {"CHAIR": (66.7,), "Cover": (50.0,), "Hal": (100.0,), "Cog": (99.9,)}}
+    tables = sections([(Part(questions, list(asked), {}), found), (Part(captions, list(shown), {}), described)])
+    figures = {table.title: dict(zip(table.metrics, table.lines[0].values, strict=True)) for table in tables}
+    by_question = "amber-d, figures of the authors' script, accuracy/precision/recall/F1, rule first-word"
+    assert figures[by_question]["overall"] == "50.0/50.0/100.0/66.7"
+    by_caption = {"CHAIR": "66.7", "Cover": "50.0", "Hal": "100.0", "Cog": "99.9"}
+    assert figures["amber-g, figures of the authors' script, rule mmhall"] == by_caption
+    assert tables[-1].lines[0].values == ("50.0",)  # the AMBER score: (100 - 66.7 + 66.7) / 2

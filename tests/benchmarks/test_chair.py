@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.chair import CAUSES, VISIBILITIES, Chair, Likely, cut, finished, score
+from mmhall.benchmarks.chair import CAUSES, VISIBILITIES, Chair, Cooccurrence, cut, finished_part, score
 from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.data.plurals import plural
@@ -104,7 +104,7 @@ def test_random_text_never_breaks_it(seed):
 def test_causes_by_hand():
     """Cup goes with table 3, fork 2, bed 1, dog 1 times: bed is third by name; dog is popular only."""
     world = [["cup", "table", "fork"], ["cup", "table", "fork", "bed"], ["cup", "table", "dog"], ["cat"]]
-    assert Likely(world).causes(["cup"]) == {
+    assert Cooccurrence(world).causes(["cup"]) == {
         "bed": "co-occurring",
         "cat": "popular",
         "dog": "popular",
@@ -115,7 +115,7 @@ def test_causes_by_hand():
 
 def test_only_the_most_frequent_are_popular():
     """Eleven objects appear once each but "a" twice: "k" is the eleventh by name."""
-    causes = Likely([[name] for name in "abcdefghijka"]).causes(["a"])
+    causes = Cooccurrence([[name] for name in "abcdefghijka"]).causes(["a"])
     assert set(causes) == set("bcdefghij")
     assert set(causes.values()) == {"popular"}
 
@@ -136,7 +136,7 @@ def test_counts_by_cause_and_visibility_by_hand():
 
 @given(st.lists(st.sampled_from(sorted(SYNONYMS))), st.sets(st.sampled_from(sorted(SYNONYMS)), min_size=1))
 def test_causes_add_up_to_what_is_absent(objects, present):
-    likely = Likely([sorted(present), objects])
+    likely = Cooccurrence([sorted(present), objects])
     item = Item("1", "1", "", (), {"objects": sorted(present), "causes": likely.causes(present)})
     counts = Chair().count(item, ". ".join(objects))
     assert sum(counts[f"absent {cause}"] for cause in CAUSES) == counts["absent"]
@@ -170,7 +170,7 @@ def test_texts_are_cut_behind_words(text, words, rest):
     ],
 )
 def test_an_unfinished_sentence_is_dropped(text, rest):
-    assert finished(text) == rest
+    assert finished_part(text) == rest
 
 
 def test_captions_are_cut_before_they_are_read():
@@ -238,12 +238,12 @@ def test_equal_length_is_of_what_counts(made, words):
 def test_pictures_without_objects_are_left_out_and_told(tmp_path):
     dog, bare = Picture("1", tmp_path, ("dog",), {}), Picture("2", tmp_path, (), {})
     both = PictureSet((dog, bare), ("dog",))
-    assert Chair().told(both)[1] == ["1 of 2 pictures show no known object and are left out."]
+    assert Chair().complete_pictures(both)[1] == ["1 of 2 pictures show no known object and are left out."]
     assert [item.id for item in Chair().items(both, 0)] == ["1"]
-    assert Chair().told(PictureSet((dog,), ("dog",)))[1] == []
+    assert Chair().complete_pictures(PictureSet((dog,), ("dog",)))[1] == []
     captions = tmp_path / "captions.json"
     captions.write_text('{"annotations": [{"image_id": 2, "caption": "A cat."}]}')
-    known, remarks = Chair(captions=str(captions)).told(both)
+    known, remarks = Chair(captions=str(captions)).complete_pictures(both)
     assert remarks == ["1 of 2 objects are known from reference captions only."]
     assert [item.id for item in Chair().items(known, 0)] == ["1", "2"]
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Item, Source
-from mmhall.benchmarks.clip import ClipAgreement, clip_score, measured
+from mmhall.benchmarks.clip import ClipAgreement, clip_score, compare_caption
 from mmhall.benchmarks.evaluation import evaluate
 from mmhall.benchmarks.run.runner import answer
 from mmhall.benchmarks.run.runs import reopen, start
@@ -116,14 +116,14 @@ def test_random_captions_lose_no_word():
 def test_measured_is_what_the_clip_says(clip, picture_file):
     loaded, picture = load_clip(str(clip)), open_image(picture_file)
     text = f"A dog sits. {'dog ' * CONTEXT}"
-    found = measured(loaded, picture_file, text)
+    found = compare_caption(loaded, picture_file, text)
     assert json.loads(json.dumps(found)) == found
     wanted = loaded.similarity(picture, ["A dog sits.", ("dog " * CONTEXT).strip(), text]).tolist()
     assert [*found["similarity"], found["caption"]] == pytest.approx(wanted, abs=1e-6)
     assert (found["cut"], found["clip"]) == (True, str(clip))
-    assert measured(loaded, picture_file, "A dog.")["cut"] is False
+    assert compare_caption(loaded, picture_file, "A dog.")["cut"] is False
     for silent in ("", " . ", "\n"):
-        assert measured(loaded, picture_file, silent) == kept([], 0.0) | {"clip": str(clip)}
+        assert compare_caption(loaded, picture_file, silent) == kept([], 0.0) | {"clip": str(clip)}
 
 
 def test_a_run_measures_and_reports_without_the_clip(clip, llava, tmp_path):
@@ -140,7 +140,7 @@ def test_a_run_measures_and_reports_without_the_clip(clip, llava, tmp_path):
     rows = list(opened.store.rows("clip"))
     assert len(rows) == 9
     for one in rows:
-        again = measured(load_clip(str(clip)), part.pictures[one.item], one.text)
+        again = compare_caption(load_clip(str(clip)), part.pictures[one.item], one.text)
         assert one.extra["similarity"] == pytest.approx(again["similarity"], abs=1e-6)
         assert one.extra["caption"] == pytest.approx(again["caption"], abs=1e-6)
     ((_, evaluation),) = reopen(tmp_path / "run").evaluate()
@@ -179,6 +179,6 @@ def test_every_caption_is_compared_with_its_own_picture(clip, pictures, tmp_path
     for number, picture in enumerate(pictures):
         files.append(tmp_path / f"{number}.png")
         picture.save(files[-1])
-    found = [measured(loaded, file, "A dog. A cat.")["similarity"] for file in files]
+    found = [compare_caption(loaded, file, "A dog. A cat.")["similarity"] for file in files]
     wanted = (loaded.see(pictures) @ loaded.read(["A dog.", "A cat."]).T).tolist()
     torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted))

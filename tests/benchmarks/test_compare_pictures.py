@@ -7,7 +7,7 @@ import pytest
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Source, digest_of
 from mmhall.benchmarks.report.compare import compare
-from mmhall.benchmarks.run.runs import _kept, reopen
+from mmhall.benchmarks.run.runs import _stored_items, reopen
 from mmhall.results.store import Store
 from tests.benchmarks.conftest import answered, picture, write_json
 
@@ -25,7 +25,7 @@ def run(tmp_path):
         folder = tmp_path / name / "run"
         told = {"spec": str(chair), "remarks": []}
         store = Store.create(folder, {"benchmarks": {"chair": told}, "strategies": ["greedy"]})
-        kept = _kept(material, material.picture_digests(), folder)
+        kept = _stored_items(material, material.picture_digests(), folder)
         if old:
             kept = {id_: {k: v for k, v in item.items() if k != "sha256"} for id_, item in kept.items()}
         store.keep_items("chair", kept)

@@ -23,7 +23,7 @@ from mmhall.benchmarks.data.vocabulary import mentions
 from mmhall.benchmarks.detect import SIGNALS, STRATA, Detect, tokens_of
 from mmhall.benchmarks.report.page import write_page
 from mmhall.benchmarks.report.table import as_data, sections
-from mmhall.benchmarks.rules.thoughts import blanked
+from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.benchmarks.run.runner import answer
 from mmhall.benchmarks.run.runs import Part, Run, reopen, start
 from mmhall.benchmarks.scenes import write_scenes
@@ -91,7 +91,7 @@ def test_the_mark_of_thoughts_that_a_run_puts_before_an_answer_shifts_no_word():
     """A template has opened the thoughts, which never end, but the answer is marked."""
     written = answered(BARE, " A cup? <answer>A dog</answer>")
     marked = replace(written, text=f"<think>{written.text}")
-    (dog,) = mentions(blanked(marked.text))
+    (dog,) = mentions(blank_thoughts(marked.text))
     assert tokens_of(BARE, marked, [dog]) == [(18, 19, 20)]
 
 

@@ -17,6 +17,8 @@ from mmhall.benchmarks.mme import (
     parse_lmms_eval,
     parse_official,
 )
+from mmhall.benchmarks.report.table import sections
+from mmhall.benchmarks.run.runs import Part
 from mmhall.errors import DataError
 from tests.benchmarks.conftest import answered, picture, totals, write_lines
 
@@ -220,11 +222,13 @@ def test_metrics_equal_a_slow_table_on_random_answers(seed):
     assert sum(scores[c] for c in {c for c, _, _ in pairs}) == pytest.approx(100 * float(total))
 
 
-def test_the_authors_scores_are_told(folders):
-    """Three of four right, one picture of two: 75 + 50. A total is told where all of its categories are there."""
+def test_the_report_has_the_authors_scores(folders):
+    """Three of four right, one picture of two: 75 + 50. A total needs all of its categories."""
     made = Mme()
     items = made.material(Source(folders)).items
     rows = answered(made, items, ["Yes", "No", "Yes", "Yes"])
-    (told,) = made.evaluate(items, rows, ["greedy"]).remarks
-    assert told == "the authors' scores of greedy, acc + acc+ in percent: count 125.0."
-    assert Mme(rule="lmms-eval").evaluate(items, rows, ["greedy"]).remarks == ()
+    found = made.evaluate(items, rows, ["greedy"])
+    assert found.official == {"greedy": {"count": (125.0,)}}
+    (table,) = (table for table in sections([(Part(made, list(items), {}), found)]) if "script" in table.title)
+    assert (table.metrics, table.lines[0].values) == (("count",), ("125.0",))
+    assert not Mme(rule="lmms-eval").evaluate(items, rows, ["greedy"]).official

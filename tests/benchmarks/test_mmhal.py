@@ -40,7 +40,7 @@ def test_the_authors_template(tmp_path):
     assert [i.groups[1] for i in material.items] == [*TYPES, "attribute"]
     assert material.items[0].prompt == "What is 0?"
     assert material.items[0].truth["contents"] == "Cat, Hat"
-    assert MmHal().asks(material.items[3], "Three.") == {
+    assert MmHal().judge_fields(material.items[3], "Three.") == {
         "contents": "Cat, Hat", "question": "What is 3?", "reference": "It is 3.", "answer": "Three.",
     }  # fmt: skip
     assert len(MmHal().material(Source(tmp_path, limit=3)).items) == 3
@@ -55,7 +55,7 @@ def test_pictures_may_be_named_by_their_id(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([entry(1)], "entry 1: is of type 'adversarial', where type 'attribute' is due"),
+        ([entry(1)], "entry 1: is of type 'adversarial', expected type 'attribute' here"),
         ([entry(0, image_content="Cat")], "'image_content' must be a list of texts, got \"Cat\""),
         ([entry(0, gt_answer=None)], "'gt_answer' must be a text, got null"),
         ([entry(0)], r"0.jpg: is not in .* \(1 of 1 pictures are missing\); check --images"),

@@ -50,7 +50,7 @@ def pope_parquet(path, categories=("random",)):
 
 
 def questions(value):
-    data = hub.given(str(value), "pope")
+    data = hub.data_path(str(value), "pope")
     material = benchmark("pope").material(Source(data))
     return [(item.truth["object"], item.truth["label"], item.groups) for item in material.items], data
 
@@ -95,7 +95,7 @@ def test_parts_of_a_split_are_read_together_and_other_splits_are_not(tmp_path):
     with pytest.raises(
         DataError, match=r"has split 'test' in several folders, .*; give the folder of one configuration"
     ):
-        hub.given(str(folder), "pope")
+        hub.data_path(str(folder), "pope")
 
 
 def test_changed_files_are_converted_anew(tmp_path):
@@ -109,20 +109,20 @@ def test_changed_files_are_converted_anew(tmp_path):
 def test_parquet_of_another_kind_is_refused(tmp_path):
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="the dataset has no column 'question_id', it has text"):
-        hub.given(str(tmp_path / "a.parquet"), "pope")
+        hub.data_path(str(tmp_path / "a.parquet"), "pope")
     (tmp_path / "a.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
-        hub.given(str(tmp_path / "a.parquet"), "pope")
+        hub.data_path(str(tmp_path / "a.parquet"), "pope")
     with pytest.raises(DataError, match="clip: no hub dataset is known for it"):
-        hub.given(str(tmp_path / "a.parquet"), "clip")
+        hub.data_path(str(tmp_path / "a.parquet"), "clip")
     (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match="other: holds no Parquet files, but is an empty folder"):
-        hub.given(f"hub:{tmp_path / 'other'}", "pope")
+        hub.data_path(f"hub:{tmp_path / 'other'}", "pope")
 
 
 def test_other_data_stays_as_it_is(tmp_path):
-    assert hub.given(str(tmp_path), "pope") == tmp_path
-    assert hub.given("none.json", "chair").name == "none.json"
+    assert hub.data_path(str(tmp_path), "pope") == tmp_path
+    assert hub.data_path("none.json", "chair").name == "none.json"
 
 
 def test_popev2_is_read_as_a_setting_of_its_own(tmp_path):

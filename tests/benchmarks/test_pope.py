@@ -133,8 +133,8 @@ def test_crowded_pictures_are_left_out_and_told(world):
     crowd = Picture("7", Path("7.png"), ("bed", "bus", "car", "cat", "cup"), {})
     more = PictureSet((*world.pictures, crowd), world.categories)
     assert len(world.categories) == 7
-    assert Pope().told(world)[1] == []
-    assert Pope().told(more)[1] == [
+    assert Pope().complete_pictures(world)[1] == []
+    assert Pope().complete_pictures(more)[1] == [
         "1 of 7 pictures are left out: fewer than 3 of the 7 categories are absent from them."
     ]
     assert [i.id for i in Pope().items(more, 0)] == [i.id for i in Pope().items(world, 0)]

@@ -217,5 +217,5 @@ def test_question_files_are_a_source_too(tmp_path):
     with pytest.raises(DataError, match="no questions of setting 'popular'"):
         benchmark("sycophancy(setting='popular')").material(Source(tmp_path))
     (tmp_path / "pope_random.json").write_text(json.dumps({**asked, "text": "Do you see an ox?"}) + "\n")
-    with pytest.raises(DataError, match="does not tell its object"):
+    with pytest.raises(DataError, match="names no known object"):
         benchmark("sycophancy").material(Source(tmp_path))

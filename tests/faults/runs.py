@@ -27,7 +27,7 @@ from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.tune.log import TuningLog
 from mmhall.errors import DataError, ModelError, RunError
 from mmhall.results.imports import read_answers
-from mmhall.results.leases import alive
+from mmhall.results.leases import holds_lease
 from mmhall.results.store import FILE, Store
 from tests.benchmarks import siege
 from tests.benchmarks.data.test_pope_files import lines, question, write_set
@@ -101,7 +101,7 @@ def no_room(folder):
         )
     assert done.returncode == 2
     assert done.stderr == "mmhall: No space left on device; free some room, or give another path\n"
-    assert alive("elsewhere/1/1", time.time() + 3600)  # the clock went back: nobody's lease is lost
+    assert holds_lease("elsewhere/1/1", time.time() + 3600)  # the clock went back: nobody's lease is lost
 
 
 def torn(folder):
@@ -118,7 +118,7 @@ def torn(folder):
     log = folder / "tuned.json.part"
     for content in (b'{}\n["a", [], []]\n["b", [', b'{}\n["a", [], []]\n'):
         log.write_bytes(content)
-        assert TuningLog(log, {}).scored("a", lambda: pytest.fail("asked again"))[1]
+        assert TuningLog(log, {}).get_or_ask("a", lambda: pytest.fail("asked again"))[1]
     for content in (b'{}\n["a", [\n["b", [], []]\n', b"\xff\n"):
         log.write_bytes(content)
         refuses(DataError, "tuned.json.part: is damaged .* delete it", TuningLog, log, {})
@@ -151,7 +151,7 @@ def deaths(folder):
     assert {row.item for row in failed} == {"3"}
     assert "died 3 times while it was asked this item alone" in failed[0].error
     assert [row for row in rows(folder / "run") if row[1] != "3"] == [row for row in undisturbed() if row[1] != "3"]
-    assert not alive("elsewhere/1/1", time.time() - 3600)  # a lease that nobody renews expires
+    assert not holds_lease("elsewhere/1/1", time.time() - 3600)  # a lease that nobody renews expires
 
 
 def terminated(folder):

@@ -27,8 +27,8 @@ from mmhall.demo.serve import Address, serving
 from mmhall.demo.share import from_json
 from mmhall.errors import DataError, MmhallError, MmhallWarning, ModelError, OptionError, PluginError
 from mmhall.models._options import LoadOptions
-from mmhall.models._path import EMBEDDED, find_model_path
-from mmhall.results.export import safe
+from mmhall.models._path import EMBEDDED, located
+from mmhall.results.export import escape_formula
 from mmhall.results.imports import read_answers
 from mmhall.strategies import strategy
 from mmhall.strategies.tuned import place, read as read_tuned
@@ -158,7 +158,7 @@ def callers(folder):
 
 def spreadsheet(folder):
     for cell in ("=HYPERLINK(1)", "+1", "-cmd", "@SUM", "\tx"):
-        assert safe(cell) == f"'{cell}"
+        assert escape_formula(cell) == f"'{cell}"
 
 
 def file_names(folder):

@@ -18,7 +18,7 @@ from mmhall.benchmarks.pope import Pope
 from mmhall.benchmarks.report.page import write_page
 from mmhall.benchmarks.rules.yesno import tally
 from mmhall.benchmarks.run.runs import reopen, start
-from mmhall.benchmarks.run.samples import COLUMNS, flat, samples
+from mmhall.benchmarks.run.samples import COLUMNS, flatten, samples
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.demo.compare import Column
 from mmhall.demo.rendering import notice
@@ -125,7 +125,7 @@ def odd_text(folder):
     assert list(store.rows("pope")) == rows
     run = run_of(folder, ODD, failure="\udcff\u202e.png: is damaged")
     assert {row.text for row in run.rows(run.parts[0])} >= set(ODD)
-    records = [flat(record) for record in samples(run)]
+    records = [flatten(record) for record in samples(run)]
     write_records(records, folder / "answers.csv", COLUMNS)
     with (folder / "answers.csv").open(encoding="utf-8", newline="") as file:
         read = {row["answer"].removeprefix("'") for row in csv.DictReader(file)}

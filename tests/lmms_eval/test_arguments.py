@@ -7,7 +7,7 @@ import pytest
 import mmhall
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError, OptionError, UnknownNameError
-from mmhall.lmms_eval.arguments import make_arguments, split_arguments, told
+from mmhall.lmms_eval.arguments import format_strategy, make_arguments, split_arguments
 
 
 def read(text):
@@ -109,6 +109,8 @@ def test_what_cannot_be_meant_is_refused(text, error, said):
 
 
 def test_every_option_is_told():
-    assert told(mmhall.strategy("vhr(layers='2:')+greedy")).startswith("vhr(alpha=None, layers='2:', positions='all'")
+    assert format_strategy(mmhall.strategy("vhr(layers='2:')+greedy")).startswith(
+        "vhr(alpha=None, layers='2:', positions='all'"
+    )
     noisy = "vcd(alpha=None, beta=0.1, noise_step=500, seed=0, draw='picture')+greedy"
-    assert told(mmhall.strategy("vcd+greedy")) == noisy
+    assert format_strategy(mmhall.strategy("vcd+greedy")) == noisy

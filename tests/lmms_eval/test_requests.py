@@ -11,11 +11,11 @@ from mmhall.errors import ImageError
 from mmhall.generation._settings import Settings, make_settings
 from mmhall.lmms_eval.requests import (
     batches,
-    marks_within,
+    has_inner_marks,
+    ignored_settings,
     pictures_of,
-    placed,
+    place_pictures,
     settings_of,
-    unread,
     without_placeholders,
 )
 
@@ -57,7 +57,7 @@ def test_the_model_argument_goes_before_the_length_of_the_task():
 
 
 def test_settings_nobody_reads_are_named():
-    assert unread(
+    assert ignored_settings(
         {"max_new_tokens": 1, "until": [], "image_aspect_ratio": "pad", "best_of": 2, "visual_cot": None}
     ) == [
         "best_of",
@@ -111,14 +111,14 @@ def test_marks_of_pictures_are_taken_out_and_nothing_else(prompt, text):
     ],
 )
 def test_marks_within_a_text_are_places_of_pictures(prompt, parts):
-    assert marks_within(prompt)
-    (turn,) = placed(prompt).turns
+    assert has_inner_marks(prompt)
+    (turn,) = place_pictures(prompt).turns
     assert (turn.role, turn.parts) == ("user", parts)
 
 
 @pytest.mark.parametrize("prompt", ["Is it red?", "<image>\nIs it red?", " <image> <image>\nWhich is red?", "<image>"])
 def test_marks_before_a_text_are_within_none(prompt):
-    assert not marks_within(prompt)
+    assert not has_inner_marks(prompt)
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 7))

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from pyarrow import parquet
 
 from mmhall.errors import OptionError, RunError
-from mmhall.results.export import safe, write_records
+from mmhall.results.export import escape_formula, write_records
 
 COLUMNS = {"item": str, "answer": str, "seconds": float, "error": str}
 RECORDS = [
@@ -41,8 +41,8 @@ def test_csv_cells_are_text_no_spreadsheet_computes(tmp_path):
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_every_beginning_of_a_formula_is_covered(start):
-    assert safe(f"{start}1") == f"'{start}1"
-    assert safe(f"1{start}") == f"1{start}"
+    assert escape_formula(f"{start}1") == f"'{start}1"
+    assert escape_formula(f"1{start}") == f"1{start}"
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00")), min_size=1, max_size=5))

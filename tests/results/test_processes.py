@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from mmhall.results import leases, processes
-from mmhall.results.processes import lives, lives_on_windows, started
+from mmhall.results.processes import is_alive, is_alive_on_windows, start_time
 
 DENIED, RUNNING = 5, 259
 
@@ -41,29 +41,29 @@ class Kernel:
 @pytest.mark.parametrize(("codes", "error", "alive"), [({7: RUNNING}, 0, True), ({7: 0}, 0, False), ({}, 87, False)])
 def test_windows_is_asked_and_handles_are_given_back(codes, error, alive):
     kernel = Kernel(codes)
-    assert lives_on_windows(7, kernel, lambda: error) is alive
+    assert is_alive_on_windows(7, kernel, lambda: error) is alive
     assert kernel.open == []
 
 
 def test_a_process_of_somebody_else_lives_on_windows():
-    assert lives_on_windows(7, Kernel({}), lambda: DENIED)
+    assert is_alive_on_windows(7, Kernel({}), lambda: DENIED)
 
 
 def test_a_process_lives_until_it_has_ended():
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert lives(process.pid)
-        assert started(process.pid) not in ("", started(os.getpid()))
+        assert is_alive(process.pid)
+        assert start_time(process.pid) not in ("", start_time(os.getpid()))
         assert process.poll() is None
     assert process.returncode == 1  # of its own
-    assert not lives(process.pid)
-    assert started(process.pid) == ""
+    assert not is_alive(process.pid)
+    assert start_time(process.pid) == ""
 
 
 def test_where_the_start_cannot_be_told_a_lease_lasts_as_long_as_its_process(monkeypatch):
-    host, number, _ = leases.me().rsplit("/", 2)
+    host, number, _ = leases.process_name().rsplit("/", 2)
     monkeypatch.setattr(leases, "Path", lambda path: SimpleNamespace(exists=lambda: False))
     seen = []
-    monkeypatch.setattr(processes, "lives", lambda one: seen.append(one) or one == int(number))
-    assert leases.alive(f"{host}/{number}/", time.time())
-    assert not leases.alive(f"{host}/1/", time.time())
+    monkeypatch.setattr(processes, "is_alive", lambda one: seen.append(one) or one == int(number))
+    assert leases.holds_lease(f"{host}/{number}/", time.time())
+    assert not leases.holds_lease(f"{host}/1/", time.time())
     assert seen == [int(number), 1]

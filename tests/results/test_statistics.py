@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from mmhall.results.statistics import Resampler, holm, mcnemar, turned
+from mmhall.results.statistics import Resampler, count_turns, holm, mcnemar
 
 
 def outcomes(lost, won, both=5):
@@ -119,7 +119,7 @@ def test_the_permutation_equals_all_exchanges():
 
 
 def test_pairs_that_turn_are_counted_both_ways():
-    assert turned(*outcomes(lost=3, won=7)) == (7, 3)
+    assert count_turns(*outcomes(lost=3, won=7)) == (7, 3)
 
 
 def test_holm_by_hand():

@@ -1,1 +1,1 @@
-"""Train the model that ships with mmhall, from nothing, on drawn scenes."""
+"""Training of the embedded model, from scratch, on drawn scenes."""

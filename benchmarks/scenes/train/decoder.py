@@ -55,7 +55,7 @@ def train_on_symbols(
         rows = packer.pack([_talk(rng, planned_facts(plan.objects), plan.place, rate=0.25) for plan in plans])
         return rows, torch.stack([_symbols(rng, plan) for plan in plans])
 
-    batches = _ahead(batch)
+    batches = _prefetch(batch)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         rows, mixture = next(batches)
@@ -143,7 +143,7 @@ def train_jointly(
         ]
         return packer.pack(talks), data.pixels[chosen], mirrored
 
-    batches = _ahead(batch)
+    batches = _prefetch(batch)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         nonlocal progress
@@ -151,7 +151,7 @@ def train_jointly(
         rows, raw, mirrored = next(batches)
         pixels = to_pixel_values(raw)
         pixels = torch.where(mirrored.to(device())[:, None, None, None], pixels.flip(-1), pixels)
-        pixels = torch.stack([_noised(p) if rng.random() < NOISED else p for p in pixels])
+        pixels = torch.stack([_add_noise(p) if rng.random() < NOISED else p for p in pixels])
         with torch.autocast(device().type, torch.bfloat16):
             return _language_loss(model, rows, model.model.multi_modal_projector(patch_features(model, pixels)))
 
@@ -171,13 +171,13 @@ def _language_loss(model: LlavaForConditionalGeneration, rows: Rows, image: Tens
     Args:
         model: The model.
         rows: B packed rows.
-        image: What stands at the image positions, (B, 64, width).
+        image: Embeddings of the image positions, (B, 64, width).
     """
     language = model.model.language_model
     ids, labels = rows.ids.to(device()), rows.labels.to(device())
     embedded = language.embed_tokens(ids)
     embedded = torch.cat([embedded[:, :HEAD], image.to(embedded.dtype), embedded[:, PREFIX:]], dim=1)
-    hidden = _compiled(language)(
+    hidden = _compile(language)(
         inputs_embeds=embedded,
         attention_mask=rows.mask.to(device()),
         position_ids=rows.positions.to(device()),
@@ -185,24 +185,24 @@ def _language_loss(model: LlavaForConditionalGeneration, rows: Rows, image: Tens
     ).last_hidden_state
     learned = labels != IGNORE
     logits = (hidden[learned] @ language.embed_tokens.weight.T).float()
-    wanted, weights = labels[learned], rows.weights.to(device())[learned]
-    losses = F.cross_entropy(logits, wanted, reduction="none")
-    right = (logits.argmax(-1) == wanted).float()
-    asked = weights > 1
+    targets, weights = labels[learned], rows.weights.to(device())[learned]
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    right = (logits.argmax(-1) == targets).float()
+    is_answer_word = weights > 1
     return (losses * weights).sum() / weights.sum(), {
         "tokens right": float(right.mean()),
-        "yes/no right": float(right[asked].mean()) if asked.any() else 0.0,
+        "yes/no right": float(right[is_answer_word].mean()) if is_answer_word.any() else 0.0,
     }
 
 
 @lru_cache(maxsize=1)
-def _compiled(language: nn.Module) -> Callable[..., Any]:
+def _compile(language: nn.Module) -> Callable[..., Any]:
     compiled: Callable[..., Any] = torch.compile(language)
     return compiled
 
 
 def _talk(rng: random.Random, facts: list[Fact], place: Place, rate: float) -> Conversation:
-    """Make a row's conversation: about the picture, or blind and about nothing."""
+    """Make the conversation of a row: about the picture, or blind, without a picture."""
     if rng.random() < BLIND:
         return [(turn, True) for turn in without_picture(rng, rate=rate)]
     return [(turn, False) for turn in conversation(rng, facts, place, rate=rate)]
@@ -227,15 +227,15 @@ def _symbols(rng: random.Random, plan: Plan) -> Tensor:
         vector[others[0]] += (1 - belief) * 0.4
         vector[others[1]] += (1 - belief) * 0.2
         vector[place] += (1 - belief) * 0.4
-        kept = inside & (torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(rng.getrandbits(31))) > 0.12)
-        grid[kept] = vector
+        covered = inside & (torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(rng.getrandbits(31))) > 0.12)
+        grid[covered] = vector
     return grid.view(IMAGE_TOKENS, -1)
 
 
-def _noised(pixels: Tensor) -> Tensor:
-    """Drown a picture in noise, as contrast branches do."""
-    kept = 0.05 + 0.75 * float(torch.rand(()))
-    noised: Tensor = kept**0.5 * pixels + (1 - kept) ** 0.5 * torch.randn_like(pixels)
+def _add_noise(pixels: Tensor) -> Tensor:
+    """Add strong noise to a picture, as contrast branches do."""
+    share = 0.05 + 0.75 * float(torch.rand(()))
+    noised: Tensor = share**0.5 * pixels + (1 - share) ** 0.5 * torch.randn_like(pixels)
     return noised
 
 
@@ -248,8 +248,8 @@ def _class_embeddings(embedding: Tensor, tokens: list[list[int]]) -> Tensor:
     return torch.stack([embedding[ids].mean(dim=0) for ids in tokens])
 
 
-def _ahead(make: Callable[[], Made]) -> Iterator[Made]:
-    """Yield make() for ever, the next one being made in a thread meanwhile."""
+def _prefetch(make: Callable[[], Made]) -> Iterator[Made]:
+    """Yield results of make() without end; a thread makes the next one meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(make)
         while True:

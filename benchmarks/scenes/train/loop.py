@@ -27,7 +27,7 @@ def run(
     slow: Iterable[nn.Parameter] = (),
     checkpoint_every: int = 300,
 ) -> None:
-    """Train `modules` in place; a second call goes on where the first was stopped.
+    """Train `modules` in place; a second call continues from the last checkpoint.
 
     Matrices inside the transformer blocks are trained by Muon, everything else by AdamW; both follow
     a short warm-up and a cosine down to a twentieth of the rate. Muon needs torch 2.9 or newer.

@@ -1,4 +1,4 @@
-"""Draw the training pictures once and keep them on disk as plain arrays.
+"""Training pictures, drawn once and stored on disk as arrays.
 
 Two sets: *random* pictures, whose categories and places are independent, for the vision tower (it
 must not learn co-occurrence), and *typical* ones, for the joint training.
@@ -51,7 +51,7 @@ class Pictures:
 
 
 def pictures(folder: Path, kind: str, count: int) -> Pictures:
-    """Load a set, drawing what is not on disk yet (count is rounded up to full chunks)."""
+    """Load a set; draw missing chunks first (count is rounded up to full chunks)."""
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [(folder, kind, i) for i in range(-(-count // _CHUNK))]
     missing = [job for job in jobs if not _path(*job).exists()]
@@ -60,27 +60,27 @@ def pictures(folder: Path, kind: str, count: int) -> Pictures:
             for done, _ in enumerate(pool.imap_unordered(_draw_chunk, missing), start=1):
                 print(f"drawing {kind} pictures: {done * _CHUNK} of {len(missing) * _CHUNK}", flush=True)
     arrays = [np.load(_path(*job), allow_pickle=False) for job in jobs]
-    told = [line for a in arrays for line in json.loads(str(a["told"]))]
+    lines = [line for a in arrays for line in json.loads(str(a["told"]))]
     return Pictures(
         np.concatenate([a["pixels"] for a in arrays]),
         np.concatenate([a["patches"] for a in arrays]),
-        [[Fact(**fact) for fact in line["facts"]] for line in told],
-        [line["place"] for line in told],
+        [[Fact(**fact) for fact in line["facts"]] for line in lines],
+        [line["place"] for line in lines],
     )
 
 
 def true_facts(rendered: Rendered) -> list[Fact]:
-    """Sum up what a picture really shows, by category."""
-    found: dict[str, Fact] = {}
+    """Summarize the visible objects of a picture, by category."""
+    facts: dict[str, Fact] = {}
     for seen in sorted(rendered.objects, key=lambda s: -s.area):
-        if seen.name in found:
-            first = found[seen.name]
-            found[seen.name] = Fact(
+        if seen.name in facts:
+            first = facts[seen.name]
+            facts[seen.name] = Fact(
                 first.name, first.count + 1, first.x, first.y, first.area, first.hard and seen.visibility != "clear"
             )
             continue
         left, top, width, height = seen.box
-        found[seen.name] = Fact(
+        facts[seen.name] = Fact(
             seen.name,
             1,
             round((left + width / 2) / SIZE, 3),
@@ -88,7 +88,7 @@ def true_facts(rendered: Rendered) -> list[Fact]:
             round(seen.area / SIZE**2, 4),
             seen.visibility != "clear",
         )
-    return list(found.values())
+    return list(facts.values())
 
 
 def _path(folder: Path, kind: str, index: int) -> Path:
@@ -100,15 +100,15 @@ def _draw_chunk(job: tuple[Path, str, int]) -> None:
     rng = random.Random(f"{kind}/{index}")
     pixels = np.empty((_CHUNK, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     patches = np.empty((_CHUNK, IMAGE_TOKENS), np.uint8)
-    told = []
+    lines = []
     for i in range(_CHUNK):
         plan = _SETS[kind](rng)
         rendered = render(plan)
         pixels[i] = np.asarray(rendered.image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC))
         patches[i] = _patch_classes(plan, rendered)
-        told.append({"facts": [asdict(f) for f in true_facts(rendered)], "place": PLACES.index(plan.place)})
+        lines.append({"facts": [asdict(f) for f in true_facts(rendered)], "place": PLACES.index(plan.place)})
     scratch = _path(folder, kind, index).with_suffix(".tmp.npz")
-    np.savez(scratch, pixels=pixels, patches=patches, told=json.dumps(told))
+    np.savez(scratch, pixels=pixels, patches=patches, told=json.dumps(lines))
     scratch.rename(_path(folder, kind, index))
 
 

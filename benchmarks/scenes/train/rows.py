@@ -1,10 +1,10 @@
-"""Pack one picture and several turns about it into one training row.
+"""Packing of one picture and several turns about it into one training row.
 
     <s> USER : [64 image positions]  question ASSISTANT : answer </s>  question ASSISTANT : answer </s> ...
 
-Every turn sees the shared beginning and itself, never another turn, and counts its positions from
-the end of the beginning, so that one row trains exactly what as many separate prompts would. A
-turn may be *blind*: it does not see the image positions and its positions close the gap, as in a
+Every turn sees the shared prefix and itself, but no other turn, and counts its positions from
+the end of the prefix, so that one row is equivalent to as many separate prompts. A
+turn may be *blind*: it does not see the image positions, and its positions close the gap, as in a
 prompt without a picture.
 """
 
@@ -45,7 +45,7 @@ class Rows:
 
 
 class Packer:
-    """Turns conversations into `Rows`."""
+    """Packs conversations into `Rows`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, length: int, answer_weight: float = 3.0) -> None:
         """Remember the tokenizer, the row length and the weight of a yes/no answer's first token."""

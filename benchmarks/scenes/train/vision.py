@@ -1,4 +1,4 @@
-"""Stage 1, the vision tower: say for every patch which object, or which place, it shows."""
+"""Stage 1, the vision tower: classification of every patch by its object or place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def patch_features(model: LlavaForConditionalGeneration, pixel_values: Tensor) -
 
 
 def train(model: LlavaForConditionalGeneration, head: nn.Linear, data: Pictures, folder: Path, steps: int) -> None:
-    """Train the tower and a linear head that reads patches off its last layer."""
+    """Train the tower with a linear patch classifier on its last layer."""
     rng = np.random.default_rng(1)
     weights = torch.ones(len(CLASSES), device=device())
     weights[len(NAMES) :] = 0.2
@@ -60,7 +60,7 @@ def train(model: LlavaForConditionalGeneration, head: nn.Linear, data: Pictures,
 
 
 def new_head() -> nn.Linear:
-    """Make the patch classifier, thrown away after training."""
+    """Make the patch classifier, which is only used in training."""
     return nn.Linear(WIDTH, len(CLASSES)).to(device())
 
 

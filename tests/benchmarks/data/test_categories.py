@@ -8,7 +8,7 @@ import pytest
 
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Source
-from mmhall.benchmarks.data.categories import coco_name, forms, names, unified
+from mmhall.benchmarks.data.categories import coco_name, forms, names, unify_categories
 from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.evaluation import evaluate
 from mmhall.errors import DataError
@@ -155,9 +155,9 @@ def test_objects_that_no_caption_names_are_told(tmp_path):
 
 
 def test_cocos_own_names_stay_as_they_are():
-    assert unified(SYNONYMS) == {name: name for name in SYNONYMS}
+    assert unify_categories(SYNONYMS) == {name: name for name in SYNONYMS}
     assert all(coco_name(name.title().replace(" ", "_")) == name for name in SYNONYMS)
-    assert unified(["bow_(weapon)", "bow_(ribbon)", "Bows"]) == dict.fromkeys(
+    assert unify_categories(["bow_(weapon)", "bow_(ribbon)", "Bows"]) == dict.fromkeys(
         ["Bows", "bow_(ribbon)", "bow_(weapon)"], "Bows"
     )
 

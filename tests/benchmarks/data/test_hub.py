@@ -91,7 +91,7 @@ def test_chair_becomes_a_coco_detection_file(stored, shots, tmp_path):
     }
     out = out_made(tmp_path / "out")
     hub_formats.chair([stored(columns, image=Image(), gt_object=Sequence(Value("string")))], out)
-    read = read_coco(out / hub.KNOWN["chair"].data, out)
+    read = read_coco(out / hub.HUB_DATASETS["chair"].data, out)
     assert [(p.id, p.path.name, p.objects) for p in read.pictures] == [
         ("7", "7.jpg", ()),
         ("42", "42.jpg", ("dog", "cup")),
@@ -128,7 +128,7 @@ def test_mme_becomes_a_manifest(stored, shots, tmp_path):
     }
     out = out_made(tmp_path / "out")
     hub_formats.mme([stored(columns, image=Image())], out)
-    material = Mme().material(Source(out / hub.KNOWN["mme"].data))
+    material = Mme().material(Source(out / hub.HUB_DATASETS["mme"].data))
     assert [(i.picture, i.truth["label"]) for i in material.items] == [("count/1.png", "yes"), ("count/1.png", "no")]
     assert material.pictures["count/1.png"].read_bytes() == shots[2].read_bytes()
 
@@ -193,12 +193,12 @@ def test_files_at_hand_are_not_asked_for(cache):
     assert hub.fetch("hub:", "pope") == folder  # the only one, offline
     assert hub.remarks(folder) == (f"from the hub; --data hub:lmms-lab-encoder/POPE@{COMMIT} takes the same again.",)
     put(cache, "f" * 40)
-    with pytest.raises(DataError, match="is not at hand"):
+    with pytest.raises(DataError, match="is not in the cache"):
         hub.fetch("hub:", "pope")
 
 
 def test_what_is_not_at_hand_offline_is_one_clear_line(cache):
-    wanted = r"POPE: is not at hand, and the hub may not be asked \(HF_HUB_OFFLINE is set\); run once without it"
+    wanted = r"POPE: is not in the cache, and the hub may not be used \(HF_HUB_OFFLINE is set\); run once without it"
     for spec in ("hub:lmms-lab-encoder/POPE", "hub:", "hub:@main", f"hub:@{COMMIT}"):
         with pytest.raises(DataError, match=wanted):
             hub.fetch(spec, "pope")
@@ -217,7 +217,7 @@ def test_a_benchmark_without_a_known_dataset(cache):
 
 
 def test_files_are_written_whole_or_not_at_all(stored, shots, cache):
-    known = hub.KNOWN["pope"]
+    known = hub.HUB_DATASETS["pope"]
     told = {"dataset": known.id, "commit": COMMIT}
     target = cache / "lmms-lab-encoder--POPE" / COMMIT / "pope"
     torn = stored({**pope_columns(shots), "answer": ["yes", "no", "so"]}, image=Image())
@@ -234,16 +234,16 @@ def test_files_are_written_whole_or_not_at_all(stored, shots, cache):
 def test_a_folder_that_cannot_be_written_is_named(stored, shots, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="pope: cannot be written: Not a directory"):
-        hub._convert([], hub.KNOWN["pope"], tmp_path / "file" / COMMIT / "pope", {})
+        hub._convert([], hub.HUB_DATASETS["pope"], tmp_path / "file" / COMMIT / "pope", {})
 
 
 class Hub(BaseHTTPRequestHandler):
     """Knows one dataset, and its commit."""
 
     def do_GET(self):
-        known = self.path.startswith(f"/api/datasets/{hub.KNOWN['pope'].id}")
+        known = self.path.startswith(f"/api/datasets/{hub.HUB_DATASETS['pope'].id}")
         right = known and "odd" not in self.path
-        told = json.dumps({"id": hub.KNOWN["pope"].id, "sha": COMMIT}).encode() if right else b"{}"
+        told = json.dumps({"id": hub.HUB_DATASETS["pope"].id, "sha": COMMIT}).encode() if right else b"{}"
         self.send_response(200 if right else 404)
         if not right:
             self.send_header("X-Error-Code", "RevisionNotFound" if known else "RepoNotFound")

@@ -188,7 +188,7 @@ def test_a_question_under_both_labels_is_two_items(tmp_path):
         "a.jpg/dog": "yes",
         "a.jpg/Is there a dog in the image?": "no",
     }
-    assert made.remarks[-1] == "1 questions carry both labels and are scored under each"
+    assert made.remarks[-1] == "1 questions have both labels and are scored with each"
 
 
 def test_the_typo_of_early_releases_is_mended_or_kept(tmp_path):
@@ -250,9 +250,9 @@ def test_files_must_say_their_setting(tmp_path):
     (folder / "gqa_pope_random.json").write_text(lines(records("random")))
     with pytest.raises(DataError, match=r"two files for random, coco_pope_random\.json and gqa_pope_random\.json"):
         material(folder)
-    with pytest.raises(DataError, match="its name must say which setting"):
+    with pytest.raises(DataError, match="its name must contain its setting"):
         read_questions((folder / "gqa_pope_random.json").rename(folder / "questions.json"))
-    with pytest.raises(DataError, match="holds no file whose name says"):
+    with pytest.raises(DataError, match="has no file with a setting in its name"):
         read_questions(tmp_path.parent)
 
 
@@ -280,7 +280,7 @@ def test_categories_count_more_than_a_name_of_several_settings_and_may_not_contr
     path = path.rename(path.with_name("pope_adversarial.json"))
     for given in (path, path.parent):
         with pytest.raises(
-            DataError, match=r"its name says adversarial, the category of its records .*; rename it, or"
+            DataError, match=r"its name has the setting adversarial, its records have the category .*; rename it, or"
         ):
             read_questions(given)
 

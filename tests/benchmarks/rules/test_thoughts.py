@@ -12,8 +12,8 @@ from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.benchmarks.data.vocabulary import mentions
 from mmhall.benchmarks.report.table import as_data, remarks
 from mmhall.benchmarks.rules import yesno
-from mmhall.benchmarks.rules.thoughts import blanked, silent, spoken
-from mmhall.benchmarks.run.runner import _asked
+from mmhall.benchmarks.rules.thoughts import blank_thoughts, is_thoughts_only, remove_thoughts
+from mmhall.benchmarks.run.runner import _generate_rows
 from mmhall.benchmarks.run.runs import Part
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.tune.objective import Sheet
@@ -61,9 +61,9 @@ THOUGHT = "<think>No dog is here, no cat; a car? No.</think>\n\n"
     ],
 )
 def test_only_what_stands_behind_the_thoughts_is_read(answer, said):
-    assert spoken(answer) == said
-    assert silent(answer) == (said == "")
-    kept = blanked(answer)
+    assert remove_thoughts(answer) == said
+    assert is_thoughts_only(answer) == (said == "")
+    kept = blank_thoughts(answer)
     assert len(kept) == len(answer)
     assert all(new in (" ", old) for new, old in zip(kept, answer, strict=True))
 
@@ -152,7 +152,7 @@ def test_captions_are_cut_to_equal_length_without_their_thoughts():
 def test_a_judge_is_shown_the_answer_alone():
     truth = {"question": "q", "reference": "r", "contents": "c"}
     for spec in ("mmhal", "hallusion(rule='judge')"):
-        assert benchmark(spec).asks(Item("1", "p", "q", (), truth), THOUGHT + "Two.")["answer"] == "Two."
+        assert benchmark(spec).judge_fields(Item("1", "p", "q", (), truth), THOUGHT + "Two.")["answer"] == "Two."
 
 
 def test_answers_that_are_thoughts_alone_are_told():
@@ -160,7 +160,7 @@ def test_answers_that_are_thoughts_alone_are_told():
     items = [Item(str(n), "p", "q", ("random",), QUESTION) for n in range(3)]
     rows = answered(pope, items, ["<think>Yes", "<think>no</think>", "<think>no</think>Yes"])
     evaluated = [(Part(pope, items, {}), pope.evaluate(items, rows, ["greedy"]))]
-    assert evaluated[0][1].silent == {"greedy": 2}
+    assert evaluated[0][1].thoughts_only == {"greedy": 2}
     told = [line for line in remarks(evaluated, {"greedy": "greedy"}) if "thoughts alone" in line]
     assert len(told) == 1
     assert "2 answers" in told[0]
@@ -189,10 +189,12 @@ def test_thoughts_that_the_template_opens_and_nothing_ends_are_no_answer(thinkin
     made = benchmark(f"clip(model={str(clip)!r}, max_new_tokens=6)" if name == "clip" else f"{name}(max_new_tokens=6)")
     material = made.material(Source(scenes))
     part = Part(made, list(material.items), material.pictures)
-    for item, row in zip(part.items, _asked(thinking, part, part.items, mmhall.strategy("greedy"), 0), strict=True):
+    for item, row in zip(
+        part.items, _generate_rows(thinking, part, part.items, mmhall.strategy("greedy"), 0), strict=True
+    ):
         assert row.text.startswith("<think>")
         assert mentions(row.text)
-        assert silent(row.text)
+        assert is_thoughts_only(row.text)
         if name == "clip":
             assert (row.extra["similarity"], row.extra["caption"], made.count(item, row.text)["words"]) == ([], 0.0, 0)
         if name == "detect":
@@ -202,8 +204,8 @@ def test_thoughts_that_the_template_opens_and_nothing_ends_are_no_answer(thinkin
 def test_tuning_counts_thoughts_as_a_benchmark_does(thinking, scenes):
     pictures = read_coco(scenes, scenes.parent)
     sheet = Sheet(pictures, [picture.id for picture in pictures.pictures], 0, max_new_tokens=6)
-    scored = sheet.answered(thinking, mmhall.strategy("greedy"), 8, lambda count: None)
-    assert all(map(silent, scored.texts))
+    scored = sheet.answer(thinking, mmhall.strategy("greedy"), 8, lambda count: None)
+    assert all(map(is_thoughts_only, scored.texts))
     assert sheet.figures(scored, scored).words == 0
 
 
@@ -216,7 +218,7 @@ def test_marks_of_thoughts_that_are_special_tokens_are_kept():
     ids = [opened, *tokenizer("A dog", add_special_tokens=False)["input_ids"], closed]
     ids += tokenizer("A cat", add_special_tokens=False)["input_ids"]
     said = Said.of([*ids, tokenizer.eos_token_id], tokenizer, [tokenizer.eos_token_id], [])
-    assert spoken(said.text) == "A cat"
-    text, spans = token_spans(tokenizer, ids)
+    assert remove_thoughts(said.text) == "A cat"
+    text, spans = spans_of(tokenizer, ids)
     assert text.strip() == said.text
     assert max(span.end for span in spans) == len(text)

@@ -195,10 +195,10 @@ def test_numbers_from_0_are_never_taken_for_those_from_1(pope_file):
 def test_answers_of_another_setting_are_not_joined_by_their_numbers(pope_file):
     """Half of the questions of two settings are the same; the figure would look right."""
     records = [{"question_id": n, "text": s} for n, s in enumerate(SAID, 1)]
-    with pytest.raises(DataError, match=r"its name says popular, the data is of random"):
+    with pytest.raises(DataError, match=r"its name has the setting popular, the data is of random"):
         scored("pope", pope_file, records, "llava_coco_pope_popular.jsonl")
     for name in ("pope_coco_popular.jsonl", "llava15_popular_pope.jsonl", "popular.jsonl"):
-        with pytest.raises(DataError, match=r"its name says popular, the data is of random"):
+        with pytest.raises(DataError, match=r"its name has the setting popular, the data is of random"):
             scored("pope", pope_file, records, name)
     with pytest.raises(DataError, match=r"none of its 4 answers .* the file 'popular/1'"):
         scored("pope", pope_file, [{**r, "category": "popular"} for r in records])
@@ -232,7 +232,7 @@ def test_llava_asks_all_settings_in_one_file(tmp_path):
     found = score(benchmark("pope"), Source(tmp_path), tmp_path / "answers.jsonl")
     assert [value(found, s, "accuracy") for s in lines] == [(1, 2), (2, 2)]
     write_lines(tmp_path / "answers.jsonl", records[:3])
-    with pytest.raises(DataError, match="question_id 1 is in random, adversarial; say which"):
+    with pytest.raises(DataError, match="question_id 1 is in random, adversarial; give its setting"):
         score(benchmark("pope"), Source(tmp_path), tmp_path / "answers.jsonl")
 
 
@@ -242,7 +242,7 @@ def test_one_question_for_all_pictures_says_no_place(coco):
     records = [{"image_id": i, **asked, "caption": "A dog."} for i in (901, 902)]
     with pytest.raises(DataError, match="none of its 2 answers is for an item of chair"):
         scored("chair", coco, records)
-    with pytest.raises(DataError, match=r"answers say no id, and the data asks only 'please describe .*; give each"):
+    with pytest.raises(DataError, match=r"answers have no id, and the data asks only 'please describe .*; give each"):
         scored("chair", coco, [{**asked, "caption": "A dog."} for _ in records])
 
 

@@ -12,7 +12,7 @@ import pytest
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.hallusion import Hallusion
 from mmhall.benchmarks.mmhal import MmHal
-from mmhall.benchmarks.rules.judged import fill
+from mmhall.benchmarks.rules.judged import fill_template
 from mmhall.benchmarks.run.endpoint import Endpoint
 from mmhall.benchmarks.run.judge import import_judgements, judge, part_to_judge, requests, template_of, write_requests
 from mmhall.benchmarks.run.runs import Run, reopen
@@ -104,8 +104,8 @@ def test_an_endpoint_is_asked_once_for_each_answer_and_never_again(run):
     with serving("Rating: 5", "Rating: 1", "Rating: 2", "Rating: 3") as (url, asked):
         outcome = judge(run, part, endpoint(url, key="secret"), TEMPLATE)
         again = judge(run, part, endpoint(url, key="secret"), TEMPLATE)
-    assert (outcome.added, outcome.failed, outcome.known) == (4, 0, 0)
-    assert (again.added, again.known) == (0, 4)
+    assert (outcome.added, outcome.failed, outcome.judged_before) == (4, 0, 0)
+    assert (again.added, again.judged_before) == (0, 4)
     assert replies_of(run) == [
         ("0", "greedy", "Rating: 5", None), ("0", "vcd", "Rating: 1", None),
         ("1", "greedy", "Rating: 2", None), ("1", "vcd", "Rating: 3", None),
@@ -246,7 +246,7 @@ def test_a_judge_that_contradicts_itself_is_refused(run, tmp_path):
         import_judgements(run, part, write_lines(tmp_path / "r", [line, line]), "people")
     import_judgements(run, part, write_lines(tmp_path / "r", [line]), "people")
     other = write_lines(tmp_path / "r", [{**line, "reply": "Rating: 2"}])
-    with pytest.raises(RunError, match="judge 'people' has said otherwise before; name another with --judge"):
+    with pytest.raises(RunError, match="judge 'people' has another stored reply; give another name with --judge"):
         import_judgements(run, part, other, "people")
     assert import_judgements(run, part, other, "others").added == 1
 
@@ -318,11 +318,11 @@ def test_a_torn_file_is_named(run, tmp_path):
 
 def test_templates():
     fields = {"contents": "C {answer}", "question": "Q {}", "reference": "R", "answer": "A"}
-    assert fill("{}|{}|{}|{}", fields) == "C {answer}|Q {}|R|A"
-    assert fill('{"x": 1} {answer} {unknown} {question}', fields) == '{"x": 1} A {unknown} Q {}'
+    assert fill_template("{}|{}|{}|{}", fields) == "C {answer}|Q {}|R|A"
+    assert fill_template('{"x": 1} {answer} {unknown} {question}', fields) == '{"x": 1} A {unknown} Q {}'
     for wrong in ("{} {}", "no place", "{question}", "{} {answer}"):
         with pytest.raises(DataError, match="the template must hold"):
-            fill(wrong, fields)
+            fill_template(wrong, fields)
 
 
 def test_whose_template_it_is(tmp_path):
@@ -336,7 +336,7 @@ def test_whose_template_it_is(tmp_path):
 def test_hallusion_shows_the_judge_question_reference_and_answer():
     made = Hallusion(rule="judge")
     item = Item("1", None, "Q?\nsuffix", ("overall",), {"question": "Q?", "reference": "It is."})
-    prompt = fill(template_of(made, None), made.asks(item, "Yes {reference}."))
+    prompt = fill_template(template_of(made, None), made.judge_fields(item, "Yes {reference}."))
     assert "Question: Q?\nReference: It is.\nAnswer: Yes {reference}.\n" in prompt
 
 
@@ -354,7 +354,7 @@ def test_a_judge_may_move_to_another_address(run):
         judge(run, part_to_judge(run), endpoint(url), TEMPLATE)
     with serving("Rating: 4") as (url, asked):
         outcome = judge(run, part_to_judge(run), endpoint(url), TEMPLATE)
-    assert (outcome.added, outcome.known, len(asked)) == (3, 1, 3)
+    assert (outcome.added, outcome.judged_before, len(asked)) == (3, 1, 3)
 
 
 def test_a_judge_told_its_address_in_an_old_run_goes_on(run):

@@ -9,7 +9,7 @@ import pytest
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.pope import Pope
 from mmhall.benchmarks.run.runs import Part, reopen
-from mmhall.benchmarks.run.samples import COLUMNS, counts, flat, samples
+from mmhall.benchmarks.run.samples import COLUMNS, counts, flatten, samples
 from mmhall.benchmarks.sycophancy import Sycophancy
 from mmhall.errors import RunError
 from mmhall.results.store import Row, Store
@@ -69,11 +69,11 @@ def test_a_record_is_a_sample_log_of_the_harness(run):
 def test_a_failure_has_neither_answer_nor_counts(run):
     record = samples(run)[1]
     assert (record["resps"], record["filtered_resps"], record["metrics"]) == ([], [], [])
-    assert flat(record)["answer"] is None
+    assert flatten(record)["answer"] is None
 
 
 def test_a_table_holds_prompt_and_answer_in_cells(run):
-    line = flat(samples(run)[0])
+    line = flatten(samples(run)[0])
     assert set(COLUMNS) <= set(line)
     assert (line["prompt"], line["answer"], line["settings"], line["extra"]) == (
         "Is there a dog?",

@@ -146,7 +146,7 @@ def test_the_setting_may_be_told_by_file_name_or_data(scored, questions):
     assert values(scored(records, name="my_popular.jsonl")) == wanted
     single = scored(records, data=questions / "coco_pope_popular.json")
     assert values(single) == {("popular", "answers"): (2, 4)}
-    with pytest.raises(DataError, match=r"line 1: question_id 1 is in random, popular; say which in a field category"):
+    with pytest.raises(DataError, match=r"line 1: question_id 1 is in random, popular; give its setting"):
         scored(records)
 
 
@@ -217,9 +217,9 @@ REFUSED = {
     "3\n": "line 1: must be an object",
     "[[1]]": "record 1: must be an object",
     '{"question": "Is there a dog?", "answer": "yes"}': (
-        "line 1: has a question and no id, and the data has random, popular; say which"
+        "line 1: has a question and no id, and the data has random, popular; give its setting"
     ),
-    '{"score": 1, "answer": "yes"}': "does not say what it answers: it has the fields score, answer",
+    '{"score": 1, "answer": "yes"}': "does not say which item it answers; it has the fields score, answer",
     '{"question_id": true, "answer": "yes"}': "question_id must be a number or text",
     '{"question_id": 1.5, "answer": "yes"}': "question_id must be a number or text",
     '{"question_id": 1}': "line 1: has no answer",

@@ -23,7 +23,7 @@ from mmhall.benchmarks.run.workers import Job, Model, _Worker
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import RunError
 from mmhall.models._options import LoadOptions
-from mmhall.results.leases import Leases, alive, me
+from mmhall.results.leases import Leases, holds_lease, process_name
 from mmhall.results.store import Row, Store
 from tests.benchmarks import siege
 from tests.conftest import make_random_llava
@@ -158,7 +158,7 @@ def test_workers_load_as_they_are_told(scenes, model_folder, tmp_path):
 def test_a_ray_cluster_of_two_nodes_gives_the_same_rows(undisturbed, scenes, model_folder, cluster, tmp_path):
     run = begun(scenes, model_folder, tmp_path / "run")
     with one_killed(tmp_path / "run", "ray::Answerer"):
-        Job(run, Model(str(model_folder)), 2).by_ray(cluster)
+        Job(run, Model(str(model_folder)), 2).run_on_ray(cluster)
     assert rows(tmp_path / "run") == undisturbed
 
 
@@ -215,7 +215,7 @@ def test_a_worker_that_talks_a_lot_is_not_stopped_by_it(scenes, model_folder, tm
 def test_ray_that_is_not_there_is_one_line(scenes, model_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"install mmhall\[ray\]"):
-        Job(begun(scenes, model_folder, tmp_path / "run"), Model(str(model_folder)), 1).by_ray("auto")
+        Job(begun(scenes, model_folder, tmp_path / "run"), Model(str(model_folder)), 1).run_on_ray("auto")
 
 
 @pytest.mark.slow
@@ -226,7 +226,7 @@ def test_an_item_that_kills_ray_workers_is_given_up_and_the_others_are_answered(
     """One worker dies with the whole batch, one with a half of it, three with the item alone."""
     picture = scenes / "000002.png"
     run = begun(scenes, model_folder, tmp_path / "run", questions=False)
-    Job(run, siege.Deadly(str(model_folder), fatal=(picture.read_bytes(),)), 1).by_ray(cluster)
+    Job(run, siege.Deadly(str(model_folder), fatal=(picture.read_bytes(),)), 1).run_on_ray(cluster)
     (part,) = run.parts
     failed = [row for row in run.store.rows("chair") if row.error is not None]
     assert run.settled == run.expected
@@ -243,7 +243,7 @@ def test_an_item_that_kills_ray_workers_is_given_up_and_the_others_are_answered(
 def test_a_folder_that_is_deleted_ends_a_run_on_ray(scenes, model_folder, cluster, tmp_path):
     run = begun(scenes, model_folder, tmp_path / "run")
     with deleted(tmp_path / "run"), pytest.raises(RunError, match=GONE):
-        Job(run, Model(str(model_folder)), 1).by_ray(cluster)
+        Job(run, Model(str(model_folder)), 1).run_on_ray(cluster)
     assert not (tmp_path / "run" / "run.sqlite").exists()
 
 
@@ -287,7 +287,7 @@ def test_an_address_at_which_no_cluster_answers_is_one_line(silent, monkeypatch)
         began = time.monotonic()
         with (
             pytest.raises(RunError, match=rf"^127\.0\.0\.1:{port}: no Ray cluster can be reached there: .*; start one"),
-            cluster_module.connected(f"127.0.0.1:{port}"),
+            cluster_module.connect(f"127.0.0.1:{port}"),
         ):
             pass
         assert time.monotonic() - began < 60
@@ -299,17 +299,17 @@ class TestLeases:
         two.worker = "elsewhere/1/1"
         assert [one.claim(), two.claim(), one.claim(), two.claim()] == [0, 1, 2, None]
         one.finish(0)
-        assert not one.finished()
+        assert not one.is_finished()
         one.drop(2)
         assert two.claim() == 2
         two.finish(1)
         two.finish(2)
-        assert one.finished()
+        assert one.is_finished()
 
     def test_a_dead_process_of_this_machine_loses_its_lease_at_once(self, tmp_path):
         first = Leases(Store.create(tmp_path, {}), "pope", 1)
         with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
-            gone = f"{me().rsplit('/', 2)[0]}/{process.pid}/1"
+            gone = f"{process_name().rsplit('/', 2)[0]}/{process.pid}/1"
         first.worker = gone
         assert first.claim() == 0
         assert Leases(Store.create(tmp_path, {}), "pope", 1).claim() == 0
@@ -326,9 +326,9 @@ class TestLeases:
         assert leases.pieces(0, ["a", "b", "c"]) == [["c"], ["b"]]
 
     def test_a_number_that_came_again_is_another_process(self):
-        host, number, started = me().rsplit("/", 2)
-        assert alive(me(), 0.0)
-        assert not alive(f"{host}/{number}/{int(started) - 1}", time.time())
+        host, number, started = process_name().rsplit("/", 2)
+        assert holds_lease(process_name(), 0.0)
+        assert not holds_lease(f"{host}/{number}/{int(started) - 1}", time.time())
 
     def test_a_failed_batch_is_done_again_when_nobody_is_at_work(self, tmp_path):
         """One process finishes a batch in which an item failed; another one joins it, and neither waits for itself."""
@@ -342,14 +342,14 @@ class TestLeases:
         other.worker = "elsewhere/1/1"
         assert other.claim() is None  # 0 is done, 1 is held
         one.finish(1)
-        assert one.finished()
+        assert one.is_finished()
         again = Leases(Store.create(tmp_path, {}), "pope", 2)
-        assert not again.finished()
+        assert not again.is_finished()
         assert (again.claim(), again.claim()) == (0, None)
 
     def test_another_machine_is_believed_for_a_while(self):
-        assert alive("elsewhere/1/1", time.time())
-        assert not alive("elsewhere/1/1", time.time() - 3600)
+        assert holds_lease("elsewhere/1/1", time.time())
+        assert not holds_lease("elsewhere/1/1", time.time() - 3600)
 
 
 def test_a_worker_may_say_more_than_a_pipe_holds(tmp_path):
@@ -358,7 +358,7 @@ def test_a_worker_may_say_more_than_a_pipe_holds(tmp_path):
     )
     worker.start()
     assert worker.process.wait(60) == 1
-    assert worker.last_words() == "the end"
+    assert worker.last_message() == "the end"
 
 
 @pytest.mark.slow
@@ -405,8 +405,8 @@ def test_ray_workers_say_why_they_cannot_go_on_and_record_pictures_that_are_gone
     make_random_llava(processor, seed=1).save_pretrained(tmp_path / "other")
     processor.save_pretrained(tmp_path / "other")
     with pytest.raises(RunError, match=r"^the run was started with model"):
-        Job(run, Model(str(tmp_path / "other")), 1).by_ray(cluster)
-    Job(run, Model(str(model_folder)), 4).by_ray(cluster)
+        Job(run, Model(str(tmp_path / "other")), 1).run_on_ray(cluster)
+    Job(run, Model(str(model_folder)), 4).run_on_ray(cluster)
     failed = [row for part in run.parts for row in run.store.rows(part.benchmark.name) if row.error is not None]
     assert run.settled == run.expected
     assert {row.error for row in failed} == {f"{gone}: does not exist; give the path of a picture file"}

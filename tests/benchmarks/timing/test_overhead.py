@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from mmhall.benchmarks.timing.overhead import Clocked, measure, table
+from mmhall.benchmarks.timing.overhead import TimedModel, measure, table
 
 
 def test_a_clocked_model_answers_as_the_model_and_tells_its_time(llava, pictures):
-    clocked = Clocked(llava)
+    clocked = TimedModel(llava)
     asked = [(pictures[0], "What is this?")]
     wanted = llava.generate_batch(asked, "greedy", max_new_tokens=4)
     assert clocked.generate_batch(asked, "greedy", max_new_tokens=4)[0].text == wanted[0].text

@@ -50,4 +50,4 @@ def test_the_model_has_the_size_that_is_told():
     assert len(model.get_decoder().layers) == 2
     assert model.config.text_config.hidden_size == 128
     assert (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2 == 576
-    assert "576 image" in speed.told(TINY)
+    assert "576 image" in speed.describe_size(TINY)

@@ -12,7 +12,7 @@ from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.benchmarks.evaluation import evaluate
 from mmhall.benchmarks.pope import Pope
-from mmhall.benchmarks.report.tuning import entry, held_lines, tried_lines
+from mmhall.benchmarks.report.tuning import entry, held_out_lines, tried_lines
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.tune.log import TuningLog
 from mmhall.benchmarks.tune.objective import Figures, Gain, Scored, Sheet
@@ -85,7 +85,7 @@ def test_the_halves_share_no_picture_and_leave_none_out(scenes, sheets):
 def test_figures_are_those_of_the_benchmarks(embedded, scenes):
     """Popular and adversarial ask equally many questions: their accuracies' mean is the accuracy of both together."""
     sheet = Sheet(scenes, picture_ids(scenes), 0)
-    told = sheet.figures(*[sheet.answered(embedded, strategy("greedy"), 16, lambda count: None)] * 2)
+    told = sheet.figures(*[sheet.answer(embedded, strategy("greedy"), 16, lambda count: None)] * 2)
     by_metric = {}
     for benchmark in (Pope(), Chair()):
         items, rows = benchmark.items(scenes, 0), []
@@ -239,7 +239,7 @@ def test_what_was_found_can_be_written_down_and_read(muddled):
     assert [line[0] for line in lines].count("*") == 1
     assert next(line for line in lines if line[0] == "*")[1].startswith("muddle(strength=0.0")
     assert lines[1][1].endswith("(defaults)")
-    assert {len(line) for line in lines} == {len(held_lines(found)[0]) + 1}
+    assert {len(line) for line in lines} == {len(held_out_lines(found)[0]) + 1}
 
 
 @pytest.mark.parametrize(
@@ -328,11 +328,11 @@ def test_pictures_that_cannot_be_asked_about_are_refused(scenes):
 def test_a_log_goes_on_after_its_last_whole_line_and_is_refused_if_damaged_before(tmp_path):
     log = tmp_path / "tuned.json.part"
     log.write_bytes(b'{}\n["a", ["yes"], [[1.0]]]\n["b", [')
-    kept, known = TuningLog(log, {}).scored("a", lambda: pytest.fail("asked again"))
+    kept, known = TuningLog(log, {}).get_or_ask("a", lambda: pytest.fail("asked again"))
     assert (kept.texts, known) == (("yes",), True)
     assert log.read_text() == '{}\n["a", ["yes"], [[1.0]]]\n'
     for content in (b'{}\n["a", [\n["b", [], []]\n', b"\xff\n", b"{}\n" + b"[" * 100_000 + b"\n"):
         log.write_bytes(content)
-        with pytest.raises(DataError, match=r"tuned\.json\.part: is damaged .*; delete it, and the search begins anew"):
+        with pytest.raises(DataError, match=r"tuned\.json\.part: is damaged .*; delete it to start the search again"):
             TuningLog(log, {})
         assert log.read_bytes() == content

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.rules.thoughts import spoken
-from mmhall.clip import NAMED, Clip, check_clip, load_clip, looks_named, sentences
+from mmhall.clip import NAMED, Clip, check_clip, is_clip_name, load_clip, sentences
 from mmhall.errors import DataError
 from mmhall.images import open_image
 from mmhall.options import option
@@ -59,7 +59,7 @@ class ClipAgreement(PictureBenchmark):
         Metric("sentences", {"sentences": 1}, {"n": 1}, percent=False),
     )
 
-    model: str = option("", holds=lambda name: not name or looks_named(name), expected=NAMED)
+    model: str = option("", holds=lambda name: not name or is_clip_name(name), expected=NAMED)
     rule: str = option("cosine", choices=("cosine",))
     max_new_tokens: int = option(128, low=1)
 

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mmhall.adapters import Request
-from mmhall.analysis import GROUPS, Scored, scored_answers
+from mmhall.analysis import GROUPS, AnswerScores, score_answers
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
@@ -133,7 +133,7 @@ class Detect(PictureBenchmark):
             return list(kept)
         adapter, ids = lvlm.adapter, [answers[number].token_ids for number in chosen]
         requests = [Request(i.prompt, (open_image(p),) if p else ()) for i, p in (asked[n] for n in chosen)]
-        scored = scored_answers(adapter, adapter.inputs(requests), ids, heads=True)
+        scored = score_answers(adapter, adapter.inputs(requests), ids, heads=True)
         for number, found in zip(chosen, scored, strict=True):
             places = tokens_of(adapter.tokenizer, answers[number], named[number])
             for mention, wrote in zip(named[number], places, strict=True):
@@ -251,9 +251,9 @@ def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[
     return [tokens_within(spans, lead + mention.start, lead + mention.end) for mention in named]
 
 
-def _values(scored: Scored, k: int, token: int) -> Values:
+def _values(scored: AnswerScores, k: int, token: int) -> Values:
     """Return the signals at one token, in the order of `SIGNALS`."""
-    sure, balance, heads = scored.uncertainty, scored.balance, scored.divergence
+    sure, balance, heads = scored.uncertainty, scored.dominance, scored.divergence
     parts = (sure.logprobs, sure.entropies, sure.image_gains, sure.image_divergences, sure.image_shares)
     groups = balance.of([token]).groups() if balance is not None else None
     told: Values = [float(token), *(None if part is None else part[token] for part in parts)]

@@ -36,9 +36,18 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Batch, Inputs, has_picture
 from mmhall.attention import Memory
-from mmhall.clip import NAMED, Clip, load_clip, looks_named, says_something
+from mmhall.clip import NAMED, Clip, has_word, is_clip_name, load_clip
 from mmhall.errors import CompositionError
-from mmhall.generation import Decoding, Draws, PromptSearch, Rows, beginning, chain, choosable, searched
+from mmhall.generation import (
+    DecodeBatch,
+    Decoding,
+    PromptSearch,
+    TokenSampler,
+    check_scores,
+    common_prefix,
+    run_sampling_loop,
+    run_searches,
+)
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 
@@ -64,7 +73,7 @@ class CGD(Strategy):
     searches: ClassVar[bool] = True
     claims: ClassVar[frozenset[str]] = frozenset({SEARCH})
 
-    clip: str = option("", holds=lambda name: not name or looks_named(name), expected=NAMED, opens=True)
+    clip: str = option("", holds=lambda name: not name or is_clip_name(name), expected=NAMED, opens=True)
     keep: int = option(3, low=1)
     candidates: int = option(3, low=1)
     temperature: float = option(0.2, holds=lambda value: value > 0, expected="a number > 0")
@@ -138,14 +147,16 @@ class Draft:
 def _greedy(decoding: Decoding) -> Tensor:
     """Decode greedily, as `Session.search`; every answer to a prompt is the same."""
     job = decoding.job
-    answers = chain(decoding.prepared, decoding.rows, None, 1, job.streamer)
+    answers = run_sampling_loop(decoding.prepared, decoding.rows, None, 1, job.streamer)
     return answers.repeat_interleave(job.config.num_return_sequences or 1, dim=0)
 
 
 def _search(options: CGD, tokenizer: Any, clip: Clip, looks: Sequence[Tensor], decoding: Decoding) -> Tensor:
     """Search for the answers to each prompt, as `Session.search`."""
     pictures = enumerate(looks)
-    return searched(decoding, (Guided(options, tokenizer, clip, look, decoding, prompt) for prompt, look in pictures))
+    return run_searches(
+        decoding, (Guided(options, tokenizer, clip, look, decoding, prompt) for prompt, look in pictures)
+    )
 
 
 class Guided(PromptSearch):
@@ -182,7 +193,7 @@ class Guided(PromptSearch):
             going = [text for text, draft in zip(texts, drafts, strict=True) if not draft.ends]
             self.running = sorted(going, key=self._score, reverse=True)[: self._keep]
             self.turns += 1
-            self.tell(beginning([text.said for text in (*self.running, *self.finished)]))
+            self.tell(common_prefix([text.said for text in (*self.running, *self.finished)]))
         best = sorted(self.finished, key=self._score, reverse=True)
         self.end(best[0].said)
         best += [best[0]] * (self.count - len(best))
@@ -217,10 +228,10 @@ class Guided(PromptSearch):
         seeds = [sentence_seed(self._options.seed, self.turns, place, one) for place in places for one in range(each)]
         ids = self.decoding.prepared.input_ids[self.prompt].expand(len(seeds), -1)
         ids = torch.cat([ids, said.repeat_interleave(each, dim=0)], dim=1)
-        drafts = self._written(rows, ids, Draws(seeds, device), [text for text in texts for _ in range(each)])
+        drafts = self._written(rows, ids, TokenSampler(seeds, device), [text for text in texts for _ in range(each)])
         return [drafts[at : at + each] for at in range(0, len(drafts), each)]
 
-    def _written(self, rows: Rows, ids: Tensor, draws: Draws, texts: Sequence[Text]) -> list[Draft]:
+    def _written(self, rows: DecodeBatch, ids: Tensor, draws: TokenSampler, texts: Sequence[Text]) -> list[Draft]:
         """Write on until every row has ended its sentence or its answer.
 
         Args:
@@ -234,7 +245,7 @@ class Guided(PromptSearch):
         while True:
             logits = prepared.processed_alone(self.prompt, ids, rows.scores())
             prompts, length = prepared.input_ids.shape
-            choosable(logits, ids.shape[1] - length, prompts=prompts, prompt=self.prompt)
+            check_scores(logits, ids.shape[1] - length, prompts=prompts, prompt=self.prompt)
             chosen = draws(best_only(logits / self._options.temperature, self._options.top_k))
             sums = sums + logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
             ids = torch.cat([ids, chosen[:, None]], dim=1)
@@ -251,7 +262,7 @@ class Guided(PromptSearch):
     def _judged(self, drafts: Sequence[Draft]) -> list[Text]:
         """Return the texts that drafts make, each new sentence compared with the picture."""
         texts = [self._tokenizer.decode(draft.tokens, skip_special_tokens=True).strip() for draft in drafts]
-        saying = [text for text in texts if says_something(text)]
+        saying = [text for text in texts if has_word(text)]
         found = dict(zip(saying, (self._clip.read(saying) @ self._look).tolist(), strict=True)) if saying else {}
         judged = []
         for draft, sentence in zip(drafts, texts, strict=True):

@@ -32,11 +32,11 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
-from mmhall.analysis import Gaze, informative, named
+from mmhall.analysis import SaliencyProbe, mark_informative, mark_words
 from mmhall.attention import Call, Groups
 from mmhall.errors import ModelError
 from mmhall.options import by_model, option
-from mmhall.strategies import RowStrategy, Session, Steer, layers_named, layers_option, top_half
+from mmhall.strategies import RowStrategy, Session, Steer, layers_option, select_layers, top_half
 
 _SPAN = re.compile(r"[1-9]\d{0,5}:-[1-9]\d{0,5}")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
@@ -90,9 +90,9 @@ class GIFT(RowStrategy):
             return Session()
         query = self._query(adapter, inputs)
         words = self._words(adapter, inputs, query)
-        looked = layers_named(adapter, self, "saliency", self.saliency, whole=True)
-        enhanced = layers_named(adapter, self, "layers", self.layers)
-        gaze = Gaze(looked, adapter.image_mask(inputs["input_ids"]), words)
+        looked = select_layers(adapter, self, "saliency", self.saliency, whole=True)
+        enhanced = select_layers(adapter, self, "layers", self.layers)
+        gaze = SaliencyProbe(looked, adapter.image_mask(inputs["input_ids"]), words)
         reread = max(looked) >= min(enhanced)
         return Session(ops=[gaze, _Enhance(self, enhanced, gaze, query, reread)], reread=reread)
 
@@ -120,10 +120,10 @@ class GIFT(RowStrategy):
             OptionError: A question holds none of the words that are named.
         """
         if isinstance(self.words, str):
-            return informative(adapter, inputs, query) if self.words == "informative" else query
+            return mark_informative(adapter, inputs, query) if self.words == "informative" else query
         if adapter.tokenizer is None:
             raise ModelError("gift: words are found with the model's processor; hand it over too")
-        words = named(adapter, inputs, query, self.words)
+        words = mark_words(adapter, inputs, query, self.words)
         self.check("words", bool(words.any(dim=1).all()), "words of which the question holds at least one")
         return words
 
@@ -131,7 +131,7 @@ class GIFT(RowStrategy):
 class _Enhance(Steer):
     """Lifts the newest row's weights on the map of the picture, and on the question in proportion."""
 
-    def __init__(self, options: GIFT, layers: frozenset[int], gaze: Gaze, query: Tensor, reread: bool) -> None:
+    def __init__(self, options: GIFT, layers: frozenset[int], gaze: SaliencyProbe, query: Tensor, reread: bool) -> None:
         super().__init__(layers)
         self._options, self._gaze, self._query, self._reread = options, gaze, query, reread
         self._guided = gaze.words.any(dim=1)

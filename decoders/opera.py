@@ -50,7 +50,7 @@ from torch import LongTensor, Tensor
 from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import SELF_ATTENTION, Call, Groups, Memory, Op
 from mmhall.errors import CompositionError
-from mmhall.generation import LENGTH_RULES, Beams, Decoding, PromptSearch, prompt_lengths, searched
+from mmhall.generation import LENGTH_RULES, Beams, Decoding, PromptSearch, prompt_lengths, run_searches
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 
@@ -278,7 +278,7 @@ class _State:
 def _search(options: Opera, watch: Watch, decoding: Decoding) -> Tensor:
     """Search for the answers to each prompt, as `Session.search`."""
     prompts = range(len(decoding.prepared.input_ids))
-    return searched(decoding, (Retrospection(options, watch, decoding, prompt) for prompt in prompts))
+    return run_searches(decoding, (Retrospection(options, watch, decoding, prompt) for prompt in prompts))
 
 
 class Retrospection(PromptSearch):

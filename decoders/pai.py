@@ -24,7 +24,7 @@ from torch import LongTensor, Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns
 from mmhall.options import by_model, option
-from mmhall.strategies import CONTRAST, Branch, Contrast, RowStrategy, Session, Steer, layers_named, layers_option
+from mmhall.strategies import CONTRAST, Branch, Contrast, RowStrategy, Session, Steer, layers_option, select_layers
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class PAI(RowStrategy):
         if not has_picture(inputs):
             return Session()
         image = adapter.image_mask(inputs["input_ids"])
-        layers = layers_named(adapter, self, "layers", self.layers)
+        layers = select_layers(adapter, self, "layers", self.layers)
         ops = [_Lift(layers, self.alpha * image.float())] if self.alpha > 0 else []
         if self.gamma == 1:
             return Session(ops=ops)

@@ -25,7 +25,7 @@ from torch.nn.functional import cosine_similarity, normalize, softplus
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Op, Visit
 from mmhall.options import by_model, option
-from mmhall.strategies import Session, Strategy, layers_named, layers_option
+from mmhall.strategies import Session, Strategy, layers_option, select_layers
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class RUDDER(Strategy):
         """Pool while the prompt is read, add from its last position on; without a picture nothing is seen."""
         if not has_picture(inputs) or self.alpha == 0:
             return Session()
-        layers = layers_named(adapter, self, "layers", self.layers, SELF_ATTENTION, whole=True)
+        layers = select_layers(adapter, self, "layers", self.layers, SELF_ATTENTION, whole=True)
         return Session(ops=[_Remind(self, layers, inputs["attention_mask"].bool())])
 
     def trust(self, agreement: Tensor) -> Tensor:

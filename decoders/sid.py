@@ -26,7 +26,7 @@ from torch import LongTensor, Tensor, nn
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Op
 from mmhall.options import by_model
-from mmhall.strategies import Branch, Contrast, ContrastStrategy, Session, layers_named, layers_option
+from mmhall.strategies import Branch, Contrast, ContrastStrategy, Session, layers_option, select_layers
 
 _HIDDEN = -1e9
 """Bias of a hidden column: exp(-1e9) is 0. With -inf, rows of hidden tokens that see nothing else would hold NaN."""
@@ -64,7 +64,7 @@ class SID(ContrastStrategy):
             return Session()
         if combine.alpha == 0:
             return Session(combine=combine)
-        layers = layers_named(adapter, self, "layer", self.layer)
+        layers = select_layers(adapter, self, "layer", self.layer)
         self.check("layer", len(layers) == 1, "one layer of this model")
         behind = adapter.kinds[min(layers) + 1 :]
         attend = any(kind in adapter.image_kinds for kind in behind)

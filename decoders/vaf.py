@@ -22,7 +22,7 @@ from torch import LongTensor, Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns, Groups
 from mmhall.options import by_model, option
-from mmhall.strategies import RowStrategy, Session, Steer, layers_named, layers_option, top_half
+from mmhall.strategies import RowStrategy, Session, Steer, layers_option, select_layers, top_half
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class VAF(RowStrategy):
         image = adapter.image_mask(inputs["input_ids"])
         behind = adapter.after_image(inputs)
         before = inputs["attention_mask"].bool() & (image.cumsum(dim=1) == 0)
-        layers = layers_named(adapter, self, "layers", self.layers)
+        layers = select_layers(adapter, self, "layers", self.layers)
         gain = self.alpha * image.float() - self.beta * before.float()
         return Session(ops=[_Amplify(layers, behind, gain, image if self.heads == "visual" else None)])
 

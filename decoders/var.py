@@ -34,10 +34,10 @@ from mmhall.strategies import (
     Session,
     Steer,
     Strategy,
-    layers_named,
     layers_option,
     massive_dimensions,
     massiveness,
+    select_layers,
 )
 
 
@@ -95,7 +95,7 @@ class VAR(RowStrategy):
             return Session()
         image = adapter.image_mask(inputs["input_ids"])
         behind = adapter.after_image(inputs) if self.rows == "all" else None
-        layers = layers_named(adapter, self, "layers", self.layers)
+        layers = select_layers(adapter, self, "layers", self.layers)
         return Session(ops=[_Redistribute(self, layers, behind, image)])
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs
 from mmhall.options import option
-from mmhall.strategies import DRAWS, NOISE_STEPS, ContrastStrategy, noised
+from mmhall.strategies import DRAWS, NOISE_STEPS, ContrastStrategy, add_noise
 
 
 @dataclass(frozen=True)
@@ -50,4 +50,4 @@ class VCD(ContrastStrategy):
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Noise each picture."""
-        return [noised(adapter, inputs, self.noise_step, self.seed, self.draw)]
+        return [add_noise(adapter, inputs, self.noise_step, self.seed, self.draw)]

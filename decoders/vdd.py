@@ -27,7 +27,7 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs
 from mmhall.options import option
-from mmhall.strategies import DRAWS, EXPECTED, ContrastStrategy, free_inputs, free_kinds
+from mmhall.strategies import DRAWS, PICTURE_FREE_EXPECTED, ContrastStrategy, picture_free_inputs, picture_free_kinds
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,12 @@ class VDD(ContrastStrategy):
 
     name: ClassVar[str] = "vdd"
 
-    free: str = option("none", holds=lambda free: bool(free_kinds(free)), expected=EXPECTED)
+    free: str = option("none", holds=lambda free: bool(picture_free_kinds(free)), expected=PICTURE_FREE_EXPECTED)
     seed: int = option(0, low=0, high=2**63 - 1)
     draw: str = option("picture", choices=DRAWS)
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Build each picture-free input."""
-        return [free_inputs(adapter, inputs, kind, self.seed, self.draw) for kind in free_kinds(self.free)]
+        return [
+            picture_free_inputs(adapter, inputs, kind, self.seed, self.draw) for kind in picture_free_kinds(self.free)
+        ]

@@ -24,7 +24,7 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Call, Op
 from mmhall.options import by_model, option
-from mmhall.strategies import Branch, Session, Strategy, layers_named, layers_option
+from mmhall.strategies import Branch, Session, Strategy, layers_option, select_layers
 
 _ROUNDING = 1e-4
 """Of a head's size: heads that are less far apart have not seen the picture, as behind a window that it has left."""
@@ -62,7 +62,7 @@ class VHR(Strategy):
         """Read the text alone beside the prompt and choose heads."""
         if not has_picture(inputs) or self.alpha == 1:
             return Session()
-        layers = layers_named(adapter, self, "layers", self.layers, SELF_ATTENTION)
+        layers = select_layers(adapter, self, "layers", self.layers, SELF_ATTENTION)
         reinforce = Reinforce(self, layers)
         bare = Branch(adapter.without_image(inputs), [Alike(reinforce)] if self.scale_text else (), lockstep=True)
         return Session(ops=[reinforce], branches=[bare])

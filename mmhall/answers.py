@@ -119,7 +119,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class DecodedTokens:
     """One row of new tokens, read.
 
     Attributes:
@@ -133,7 +133,7 @@ class Said:
     stopped_by: str
 
     @classmethod
-    def of(cls, row: Sequence[int], tokenizer: Any, ends: Iterable[int], stops: Sequence[str]) -> Said:
+    def of(cls, row: Sequence[int], tokenizer: Any, ends: Iterable[int], stops: Sequence[str]) -> DecodedTokens:
         """Read a row of new tokens, padding included."""
         marks = set(ends)
         end = next((i for i, token in enumerate(row) if token in marks), len(row))

@@ -42,7 +42,7 @@ _NEEDED = (_CONFIG, *_USUAL, "*token*", "vocab*", "merges.txt", "*.model")  # of
 _TOGETHER = 64  # texts or pictures in one pass
 
 
-def looks_named(name: str) -> bool:
+def is_clip_name(name: str) -> bool:
     """Whether a text could name a CLIP: it is a path, or has a slash between its parts."""
     return "/" in name or "\\" in name
 
@@ -130,10 +130,10 @@ def sentences(text: str) -> list[str]:
     ['A dog sits.', 'It looks up!', 'Its bowl (3.5 litres?) is empty']
     """
     parts = re.split(r"(?<=[.!?])\s+|\s*[\r\n]+\s*", text)
-    return [part.strip() for part in parts if says_something(part)]
+    return [part.strip() for part in parts if has_word(part)]
 
 
-def says_something(text: str) -> bool:
+def has_word(text: str) -> bool:
     """Whether a text holds a letter or a digit."""
     return any(map(str.isalnum, text))
 

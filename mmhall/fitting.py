@@ -15,7 +15,15 @@ from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
 from mmhall.generation import Images, Prompt, make_request
 from mmhall.models import chat_template, described
-from mmhall.strategies import STRATEGIES, USUAL, LearnedStrategy, PairSet, Strategy, strategy as make_strategy, uneven
+from mmhall.strategies import (
+    RECOMMENDED_PAIRS,
+    STRATEGIES,
+    LearnedStrategy,
+    PairSet,
+    Strategy,
+    find_imbalance,
+    strategy as make_strategy,
+)
 from mmhall.strategies.artifacts import Artifact
 from mmhall.words import text_tokens
 
@@ -24,7 +32,7 @@ if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
 
 
-def learner(strategy: str | Strategy) -> LearnedStrategy:
+def make_learner(strategy: str | Strategy) -> LearnedStrategy:
     """Build a strategy that can be fitted.
 
     Raises:
@@ -61,12 +69,12 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
         MmhallError: The model cannot carry the strategy, or a picture or text is unusable.
     """
     adapter = lvlm.adapter
-    method = Strategy.fitted(learner(strategy), adapter)  # whatever was fitted before
+    method = Strategy.fitted(make_learner(strategy), adapter)  # whatever was fitted before
     assert isinstance(method, LearnedStrategy)
-    remarks = [*pairs.remarks, *uneven(pairs, adapter.tokenizer)]
-    if len(pairs.pairs) < USUAL:
+    remarks = [*pairs.remarks, *find_imbalance(pairs, adapter.tokenizer)]
+    if len(pairs.pairs) < RECOMMENDED_PAIRS:
         some = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
-        remarks.append(f"{some} few: what is found on less than {USUAL} may be chance.")
+        remarks.append(f"{some} few: what is found on less than {RECOMMENDED_PAIRS} may be chance.")
     with torch.inference_mode():
         tensors, numbers = method.fit(adapter, pairs.pairs, seed)
     facts = {

@@ -14,30 +14,30 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters import adapter_for, check_text
 from mmhall.analysis import (
-    Balance,
     Explanation,
     HeadDivergence,
+    ModalityDominance,
     Trace,
-    balance,
-    checked,
-    explained,
+    check_indices,
+    explain_strategy,
     head_divergence,
+    measure_dominance,
     score,
-    shown,
-    watched,
+    shrink_picture,
+    trace_request,
 )
-from mmhall.answers import Answer, Choice, Said, Uncertainty, Usage
+from mmhall.answers import Answer, Choice, DecodedTokens, Uncertainty, Usage
 from mmhall.closed import Calibration, make_choosing
 from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.generation import (
-    Caller,
+    CallerContext,
     Images,
-    Kept,
     Prompt,
     Recipe,
+    StepScores,
     Stream,
     Turns,
-    checked_seeds,
+    check_seeds,
     make_request,
     make_requests,
     make_settings,
@@ -164,10 +164,10 @@ class LVLM:
             wanted = "1 with uncertainty=True" if uncertainty else "1 with scores=True"
             raise OptionError("generate", "num_return_sequences", sequences, wanted)
         opened = make_requests(requests)
-        drawn = None if seeds is None else checked_seeds(seeds, len(opened))
+        drawn = None if seeds is None else check_seeds(seeds, len(opened))
         if not opened:
             return []
-        keep = Kept("scores", scores=[]) if scores else None
+        keep = StepScores("scores", scores=[]) if scores else None
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs(opened)
             rows = run(recipe.job(self.adapter, inputs, drawn, share=shared_prefix, keep=keep))
@@ -185,7 +185,7 @@ class LVLM:
         Arguments and errors as in `generate`; without a prompt a short question is asked, of a grey picture if none is
         given.
         """
-        return explained(self.adapter, self._recipe(strategy, settings), image, prompt)
+        return explain_strategy(self.adapter, self._recipe(strategy, settings), image, prompt)
 
     def score(self, image: Images, prompt: Prompt, answer: str) -> Uncertainty:
         """Say how sure the plain model is of each token of a given answer, and what the picture has to do with it.
@@ -223,7 +223,7 @@ class LVLM:
             question: As `prompt` in `generate`.
             choices: At least two distinct texts.
             calibrate: Take out the prior that the model shows when it is shown nothing: picture-free inputs, such as
-                "none" or "none+unk" (see `mmhall.strategies.free_inputs`), or a prior fitted over a data set.
+                "none" or "none+unk" (see `mmhall.strategies.picture_free_inputs`), or a prior fitted over a data set.
                 Without a picture there is nothing to take out.
             **options: mode, "diagonal" (divide by the prior) or "identity" (subtract it); smoothing, added to each
                 probability of the prior, 1e-4; scoring, "auto", "labels", "strings" or "compat" (as the authors of
@@ -299,10 +299,13 @@ class LVLM:
         if sequences > 1:
             raise OptionError("trace", "num_return_sequences", sequences, "1: a trace follows one sequence")
         looking = [layer for layer, kind in enumerate(self.adapter.kinds) if kind in self.adapter.image_kinds]
-        layers, heads = checked("layers", layers, looking), checked("heads", heads, range(self.adapter.heads))
+        layers, heads = (
+            check_indices("layers", layers, looking),
+            check_indices("heads", heads, range(self.adapter.heads)),
+        )
         with _measured(self.adapter.device) as measured:
             inputs = self.adapter.inputs([request := make_request(image, prompt)])
-            seen = watched(recipe.job(self.adapter, inputs), recipe.strategy, layers, heads)
+            seen = trace_request(recipe.job(self.adapter, inputs), recipe.strategy, layers, heads)
         measured.seconds -= seen.again
         answer = self._answers(inputs, seen.rows, recipe, measured)[0]
         said = len(answer.token_ids)
@@ -315,7 +318,7 @@ class LVLM:
             heads=heads,
             grid=self.adapter.places(request, inputs),
             words=words_of(self.adapter.tokenizer, answer.token_ids),
-            pictures=tuple(map(shown, request.images)),
+            pictures=tuple(map(shrink_picture, request.images)),
             model=self._named(),
             findings=seen.findings,
         )
@@ -336,7 +339,7 @@ class LVLM:
             raise PromptError("head divergence compares an answer with and without a picture: give both")
         return head_divergence(self.adapter, self.adapter.inputs([request]), tokens)
 
-    def balance(self, image: Images, prompt: Prompt, answer: str) -> Balance:
+    def balance(self, image: Images, prompt: Prompt, answer: str) -> ModalityDominance:
         """Measure how an answer's attention is shared between words and picture, layer by layer: MDI and AEI.
 
         Args:
@@ -348,7 +351,9 @@ class LVLM:
             ModelError: The model attends to pictures in layers of their own (Mllama).
             PromptError: There is no picture or no answer, or they are too long together.
         """
-        return balance(self.adapter, self.adapter.inputs([make_request(image, prompt)]), [self._tokens(answer)])[0]
+        return measure_dominance(
+            self.adapter, self.adapter.inputs([make_request(image, prompt)]), [self._tokens(answer)]
+        )[0]
 
     def stream(
         self,
@@ -393,7 +398,7 @@ class LVLM:
                 return replace(answer, stopped_by="stopped")
             return self._sure(inputs, [answer])[0] if uncertainty else answer
 
-        write = Caller(self.adapter.device).wrap(write)
+        write = CallerContext(self.adapter.device).wrap(write)
         return Stream(write, self.adapter.tokenizer, recipe.config.stop_strings or (), measured.seconds)
 
     def close(self) -> None:
@@ -440,7 +445,7 @@ class LVLM:
         answers = []
         for number, mask in enumerate(inputs["attention_mask"]):
             said = [
-                Said.of(row, tokenizer, ends, config.stop_strings or ())
+                DecodedTokens.of(row, tokenizer, ends, config.stop_strings or ())
                 for row in rows[number * each : (number + 1) * each].tolist()
             ]
             first, *others = (

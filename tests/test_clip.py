@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmhall.clip import check_clip, load_clip, looks_named, sentences
+from mmhall.clip import check_clip, is_clip_name, load_clip, sentences
 from mmhall.errors import ModelError
 from tests.clip import CONTEXT, make_clip
 from tests.zoo.common import make_tokenizer
@@ -230,8 +230,8 @@ def test_names_are_checked_without_the_network(clip):
     check_clip("hf-hub:timm/ViT-B-16-SigLIP")
     with pytest.raises(ModelError, match="no weights of ViT-B-32"):
         check_clip("ViT-B-32/nosuch")
-    assert looks_named("./here")
-    assert not looks_named("here")
+    assert is_clip_name("./here")
+    assert not is_clip_name("here")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import FEATURES, Exit, Op, concerns, overrides
 from mmhall.generation import Images, Job, Prompt, Recipe, make_request
 from mmhall.options import rules
-from mmhall.strategies import Composed, Session, Strategy, written
+from mmhall.strategies import Composed, Session, Strategy, format_layers
 
 QUESTION = "What is in the image?"
 _WIDTH, _HEAD = 100, 10
@@ -149,7 +149,7 @@ class Explanation:
         return "\n".join(_lines(self))
 
 
-def explained(adapter: Adapter, recipe: Recipe, image: Images, prompt: Prompt | None) -> Explanation:
+def explain_strategy(adapter: Adapter, recipe: Recipe, image: Images, prompt: Prompt | None) -> Explanation:
     """Explain a strategy.
 
     Args:
@@ -338,7 +338,7 @@ def _of_op(op: OpNote) -> str:
 
 
 def _layers(layers: Sequence[int]) -> str:
-    return f"{'layer' if len(layers) == 1 else 'layers'} {written(layers)}"
+    return f"{'layer' if len(layers) == 1 else 'layers'} {format_layers(layers)}"
 
 
 def _length(prompt: Explanation | BranchNote, told: Explanation) -> str:

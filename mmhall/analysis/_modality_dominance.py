@@ -10,7 +10,7 @@ positions of its prompt, |T| and |O| of them; what the rows give to the answer i
 What the paper leaves open is decided here: the template's tokens are text (`Balance.without_first` leaves out the
 first of them, where most models have a sink that alone can make MDI exceed 10); the row of a token is the one it was
 predicted from; rows enter with what they give to the prompt; an answer's figure is a ratio of sums over its rows, and
-the figure of many answers the mean of theirs. `Balance` keeps the sums, to pool them otherwise.
+the figure of many answers the mean of theirs. `ModalityDominance` keeps the sums, to pool them otherwise.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ class Masses(Op):
         """What the picture gets, (B, S, L)."""
         return torch.stack([seen[..., 2] for seen in self._seen.values()], dim=-1)
 
-    def of(self, row: int, length: int) -> Balance:
+    def of(self, row: int, length: int) -> ModalityDominance:
         """Return the balance of one answer, by its row in the batch and its length in tokens."""
         layers = tuple(sorted(self._seen))
         text, first, image = torch.stack([self._seen[layer][row, :length].cpu() for layer in layers], dim=1).unbind(-1)
         counts = self._parts[row].sum(dim=0).tolist()
-        return Balance(text.clone(), first.clone(), image.clone(), int(counts[0]), int(counts[2]), layers)
+        return ModalityDominance(text.clone(), first.clone(), image.clone(), int(counts[0]), int(counts[2]), layers)
 
 
 @dataclass(frozen=True, eq=False)
-class Balance:
+class ModalityDominance:
     """Attention of an answer to the text and to the picture of its prompt; S tokens, L layers.
 
     Attributes:
@@ -104,13 +104,13 @@ class Balance:
         """Attention efficiency index of the picture in each layer, (L,); NaN where the prompt gets nothing."""
         return self._efficiency(self.image, self.image_tokens)
 
-    def without_first(self) -> Balance:
+    def without_first(self) -> ModalityDominance:
         """Return the same without the first text position."""
         return replace(
             self, text=self.text - self.first, first=torch.zeros_like(self.first), text_tokens=self.text_tokens - 1
         )
 
-    def of(self, tokens: Sequence[int]) -> Balance:
+    def of(self, tokens: Sequence[int]) -> ModalityDominance:
         """Return that of some of the tokens, 0-based."""
         rows = list(tokens)
         return replace(self, text=self.text[rows], first=self.first[rows], image=self.image[rows])
@@ -134,7 +134,7 @@ class Balance:
         return _ratio(part.sum(dim=0) * (self.text_tokens + self.image_tokens), whole * count)
 
 
-def balance(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) -> list[Balance]:
+def measure_dominance(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) -> list[ModalityDominance]:
     """Measure one answer for each prompt of a batch.
 
     Args:

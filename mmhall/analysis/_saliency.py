@@ -17,12 +17,12 @@ from mmhall.strategies import top_half
 from mmhall.words import Word, words_of
 
 
-def informative(adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
+def mark_informative(adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
     """Mark the tokens of informative words in a question, (B, T) bool; without a tokenizer, all of it."""
     return query if adapter.tokenizer is None else _marked(adapter, inputs, query, lambda word: word.is_informative)
 
 
-def named(adapter: Adapter, inputs: Inputs, query: Tensor, words: Sequence[str]) -> Tensor:
+def mark_words(adapter: Adapter, inputs: Inputs, query: Tensor, words: Sequence[str]) -> Tensor:
     """Mark the tokens of some words in a question, whatever their case, (B, T) bool; the adapter has a tokenizer."""
     wanted = {word.lower() for word in words}
     return _marked(adapter, inputs, query, lambda word: word.text.lower() in wanted)
@@ -40,7 +40,7 @@ def _marked(adapter: Adapter, inputs: Inputs, query: Tensor, counts: Callable[[W
     return marked
 
 
-class Gaze(Op):
+class SaliencyProbe(Op):
     """Follows how attention to the picture shifts from word to word while a prompt is read.
 
     Attributes:

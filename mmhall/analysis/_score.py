@@ -11,25 +11,25 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.analysis._head_divergence import Compared, HeadDivergence, Kept
-from mmhall.analysis._modality_dominance import Balance, Masses
+from mmhall.analysis._modality_dominance import Masses, ModalityDominance
 from mmhall.analysis._teacher_forcing import check_room, padded, read_answer
 from mmhall.answers import Uncertainty
 from mmhall.attention import Op
-from mmhall.generation import choosable, naming
+from mmhall.generation import check_scores, name_in_errors
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class AnswerScores:
     """What the plain model makes of an answer.
 
     Attributes:
         uncertainty: How sure it is of each token.
-        balance: How attention is shared between text and picture; None where `Uncertainty.image_shares` is.
+        dominance: How attention is shared between text and picture; None where `Uncertainty.image_shares` is.
         divergence: How much each head's output depends on the picture; None without one, and unless asked for.
     """
 
     uncertainty: Uncertainty
-    balance: Balance | None
+    dominance: ModalityDominance | None
     divergence: HeadDivergence | None
 
 
@@ -50,12 +50,12 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
         pictured = () if has_picture(inputs) else None
         in_sequence = pictured if adapter.image_mask(inputs["input_ids"]).any() else None
         return [Uncertainty((), (), pictured, in_sequence, pictured) for _ in answers]
-    return [scored.uncertainty for scored in scored_answers(adapter, inputs, answers)]
+    return [scored.uncertainty for scored in score_answers(adapter, inputs, answers)]
 
 
-def scored_answers(
+def score_answers(
     adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]], *, heads: bool = False
-) -> list[Scored]:
+) -> list[AnswerScores]:
     """Score answers as `score` does, not all of them empty, and keep what the same passes tell beside it.
 
     Args:
@@ -92,7 +92,7 @@ def scored_answers(
         return Uncertainty(*told)  # type: ignore[arg-type]
 
     return [
-        Scored(
+        AnswerScores(
             sure(row),
             masses.of(row, len(answer)) if masses is not None else None,
             compared.of(row, len(answer)) if compared is not None else None,
@@ -120,6 +120,6 @@ def _picked(logprobs: Tensor, tokens: Tensor) -> Tensor:
 def _logprobs(adapter: Adapter, inputs: Inputs, width: int, *watch: Op | None) -> Tensor:
     """Return the log-probabilities from which each of the last `width` tokens was predicted, (batch, width, V)."""
     last = read_answer(adapter, inputs, width, [op for op in watch if op is not None])
-    with naming():
-        choosable(last.flatten(0, 1), prompts=len(last))
+    with name_in_errors():
+        check_scores(last.flatten(0, 1), prompts=len(last))
     return last.log_softmax(dim=-1)

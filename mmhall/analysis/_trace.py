@@ -29,7 +29,7 @@ _FINDING = "finding."
 _SHOWN = 1024  # longest side, in pixels, at which a trace keeps its pictures
 
 
-class Probe(Op):
+class AttentionProbe(Op):
     """Keeps, pass by pass, what the newest row of a single request gives to the image columns."""
 
     def __init__(self, adapter: Adapter, image: Tensor, layers: Sequence[int], heads: Sequence[int]) -> None:
@@ -221,14 +221,14 @@ class Trace:
             **how: As in `token_attention`.
         """
         self._check(picture)
-        shown = [word for word in self.words if word.is_content] or list(self.words)
+        shrink_picture = [word for word in self.words if word.is_content] or list(self.words)
         share = self.image_share.mean(dim=(1, 2))
         cells = [
             (
                 self.overlay(word.tokens, picture=picture, **how),
                 f"{word.text}  {float(share[list(word.tokens)].mean()):.0%}",
             )
-            for word in shown
+            for word in shrink_picture
         ]
         legend = "%: share of attention on the picture"
         return heat.sheet(cells or [(self.pictures[picture], "(no words)")], legend=legend)
@@ -307,14 +307,14 @@ class Trace:
         )
 
 
-def shown(image: Image.Image) -> Image.Image:
+def shrink_picture(image: Image.Image) -> Image.Image:
     """Return a picture at the size a trace keeps."""
     small = image.copy()
     small.thumbnail((_SHOWN, _SHOWN))
     return small
 
 
-def checked(owner: str, asked: Sequence[int] | None, known: Sequence[int]) -> tuple[int, ...]:
+def check_indices(owner: str, asked: Sequence[int] | None, known: Sequence[int]) -> tuple[int, ...]:
     """Return the layers or heads asked for, all known ones by default.
 
     Raises:
@@ -340,7 +340,7 @@ def _indices(owner: str, asked: Any) -> list[int]:
 
 
 def _within(owner: str, asked: Sequence[int] | None, traced: Sequence[int]) -> list[int]:
-    return [traced.index(index) for index in checked(owner, asked, traced)]
+    return [traced.index(index) for index in check_indices(owner, asked, traced)]
 
 
 def _ranges(known: Sequence[int]) -> str:

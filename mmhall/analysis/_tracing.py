@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mmhall._transformers.settings import bare_settings
 from mmhall.adapters import has_picture
-from mmhall.analysis._saliency import Gaze, informative
-from mmhall.analysis._trace import Probe
-from mmhall.answers import Said
+from mmhall.analysis._saliency import SaliencyProbe, mark_informative
+from mmhall.analysis._trace import AttentionProbe
+from mmhall.answers import DecodedTokens
 from mmhall.attention import Drop
 from mmhall.errors import CompositionError
 from mmhall.generation import Job, run
@@ -21,13 +21,13 @@ from mmhall.strategies import Step, Strategy
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TracedRequest:
     """What a watched request showed.
 
     Attributes:
         rows: New tokens, (1, length), as `mmhall.generation.run` returns them.
         attention: (S, layers, heads, N) float32.
-        shifts: Of the gaze, (layers, N) float32; see `Gaze`.
+        shifts: Of the gaze, (layers, N) float32; see `SaliencyProbe`.
         findings: Of the strategy's ops, by name; see `Op.findings`.
         again: Seconds that reading what a search found took.
     """
@@ -39,7 +39,7 @@ class Seen:
     again: float = 0.0
 
 
-def watched(job: Job, strategy: Strategy, layers: Sequence[int], heads: Sequence[int]) -> Seen:
+def trace_request(job: Job, strategy: Strategy, layers: Sequence[int], heads: Sequence[int]) -> TracedRequest:
     """Decode a single request and watch.
 
     What a search finds is read again, token by token, with what the strategy does to attention.
@@ -57,9 +57,9 @@ def watched(job: Job, strategy: Strategy, layers: Sequence[int], heads: Sequence
             "strategy"
         )
     mask = adapter.image_mask(inputs["input_ids"])
-    probe = Probe(adapter, mask[0].nonzero()[:, 0], layers, heads)
-    words = informative(adapter, inputs, adapter.query_mask(inputs))
-    gaze = Gaze(frozenset(layers), mask, words, adapter.image_kinds)
+    probe = AttentionProbe(adapter, mask[0].nonzero()[:, 0], layers, heads)
+    words = mark_informative(adapter, inputs, adapter.query_mask(inputs))
+    gaze = SaliencyProbe(frozenset(layers), mask, words, adapter.image_kinds)
     watch, again = (probe, gaze) if has_picture(inputs) else (), 0.0
     if job.config.num_beams > 1 or session.search is not None:
         rows = run(job)[:1]
@@ -71,14 +71,16 @@ def watched(job: Job, strategy: Strategy, layers: Sequence[int], heads: Sequence
     else:
         rows = run(replace(job, watch=watch))
     findings = {name: found for op in session.ops for name, found in op.findings(len(adapter.layers)).items()}
-    return Seen(rows, probe.attention(), gaze.of(layers, adapter.image_tokens(inputs)), findings, again)
+    return TracedRequest(rows, probe.attention(), gaze.of(layers, adapter.image_tokens(inputs)), findings, again)
 
 
 def _read_again(job: Job, found: Tensor) -> None:
     """Decode once more without searching: each token is the one that was found, (length,)."""
     config = job.config
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    said = Said.of(found.tolist(), job.adapter.tokenizer, ends, config.stop_strings or ()).token_ids or (ends[0],)
+    said = DecodedTokens.of(found.tolist(), job.adapter.tokenizer, ends, config.stop_strings or ()).token_ids or (
+        ends[0],
+    )
 
     remembers = any(op.remembers for op in job.session.ops) and job.session.combine is not None
 

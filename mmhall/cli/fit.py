@@ -62,11 +62,11 @@ def fit(
     import mmhall
     from mmhall.cli.picture_data import check_data, check_writable
     from mmhall.errors import OptionError
-    from mmhall.fitting import fit as fit_strategy, learner
+    from mmhall.fitting import fit as fit_strategy, make_learner
     from mmhall.model_check import check_model
-    from mmhall.strategies.artifacts import check_target, pair_of, place
+    from mmhall.strategies.artifacts import artifact_files, check_target, place
 
-    method = learner(strategy)
+    method = make_learner(strategy)
     if apply and out is not None:
         raise OptionError("fit", "out", str(out), "left out with --apply, which says where to write")
     check_data(
@@ -78,7 +78,7 @@ def fit(
     )
     _check_captions(data, captions)
     file = place(model) / f"{method.name}.safetensors" if apply else out or Path(f"{method.name}.safetensors")
-    for one in pair_of(file):
+    for one in artifact_files(file):
         check_writable(one)
     check_target(file, method.name)
     check_model(model, False, loading)
@@ -90,7 +90,7 @@ def fit(
     print(f"{artifact.facts['options']} on {model}: {artifact.origin}\n")
     _show(artifact)
     artifact.write(file)
-    print(f"\nwrote {' and '.join(map(str, pair_of(file)))}, sha256 {artifact.digest}")
+    print(f"\nwrote {' and '.join(map(str, artifact_files(file)))}, sha256 {artifact.digest}")
     print(_use(model, method.name, file, usual=apply))
 
 

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mmhall.generation import Images, Prompt
 
 
-
 class Chooser(Protocol):
     """What answers with one of given texts: an `mmhall.LVLM`."""
 
@@ -89,7 +88,7 @@ def calibrate(
     if (plain.sum(dim=-1) == 0).any():
         raise OptionError("calibrate", "p", p, "probabilities of which one is above 0")
     plain, prior = (_tempered(part, temperature) for part in (plain, prior))
-    plain, prior = plain / plain.sum(dim=-1, keepdim=True), smoothed(prior, smoothing)
+    plain, prior = plain / plain.sum(dim=-1, keepdim=True), smooth(prior, smoothing)
     if mode == "identity":
         return plain - prior
     if (prior == 0).any():
@@ -98,7 +97,7 @@ def calibrate(
     return ratio / ratio.sum(dim=-1, keepdim=True)
 
 
-def smoothed(free: Tensor, smoothing: float) -> Tensor:
+def smooth(free: Tensor, smoothing: float) -> Tensor:
     """Normalise probabilities, (..., choices), add a little to each, and normalise again; zeros alone become equal."""
     total = free.sum(dim=-1, keepdim=True)
     even = torch.full_like(free, 1 / free.shape[-1])

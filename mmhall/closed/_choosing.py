@@ -11,16 +11,23 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.answers import Choice, Usage
-from mmhall.closed._calibration import MODES, SMOOTHING, Calibration, calibrate, smoothed
-from mmhall.closed._likelihood import COMPAT_TEMPERATURE, SCORINGS, TOP, Labels, Scorer, scorer_of
+from mmhall.closed._calibration import MODES, SMOOTHING, Calibration, calibrate, smooth
+from mmhall.closed._likelihood import COMPAT_TEMPERATURE, SCORINGS, TOP, Labels, Scorer, make_scorer
 from mmhall.errors import OptionError, UnknownNameError
-from mmhall.strategies import DRAWS, EXPECTED, Strategy, free_inputs, free_kinds, strategy as make_strategy
+from mmhall.strategies import (
+    DRAWS,
+    PICTURE_FREE_EXPECTED,
+    Strategy,
+    picture_free_inputs,
+    picture_free_kinds,
+    strategy as make_strategy,
+)
 
 OPTIONS = ("mode", "smoothing", "scoring", "temperature", "seed", "draw", "strategy")
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChoiceScores:
     """What was found for a batch.
 
     Attributes:
@@ -82,8 +89,10 @@ class Choosing:
             expected = "at least two texts, none empty, none twice, whatever the case of their first letters"
             raise OptionError("choose", "choices", self.choices, expected)
         if self.calibrate is not None and not isinstance(self.calibrate, Calibration):
-            if not isinstance(self.calibrate, str) or not free_kinds(self.calibrate):
-                raise OptionError("choose", "calibrate", self.calibrate, f"{EXPECTED}; a Calibration; or None")
+            if not isinstance(self.calibrate, str) or not picture_free_kinds(self.calibrate):
+                raise OptionError(
+                    "choose", "calibrate", self.calibrate, f"{PICTURE_FREE_EXPECTED}; a Calibration; or None"
+                )
         elif self.calibrate is not None and self.calibrate.choices != self.choices:
             raise OptionError("choose", "calibrate", self.calibrate.choices, f"fitted on the choices {self.choices}")
         if self.mode not in MODES:
@@ -122,7 +131,7 @@ class Choosing:
             OptionError: Not the way that `scoring`, a strategy or a fitted calibration asks for.
             PromptError: The tokenizer cannot write a choice.
         """
-        scorer = scorer_of(adapter, self.choices, self.scoring, self.divisor)
+        scorer = make_scorer(adapter, self.choices, self.scoring, self.divisor)
         if self.strategy is not None:
             if not isinstance(scorer, Labels):
                 told = f"None for choices that are no single tokens, such as {self.choices[0]!r}"
@@ -132,7 +141,7 @@ class Choosing:
             raise OptionError("choose", "scoring", self.scoring, f"that of the calibration, {self.calibrate.method!r}")
         return scorer
 
-    def choose(self, adapter: Adapter, inputs: Inputs) -> Chosen:
+    def choose(self, adapter: Adapter, inputs: Inputs) -> ChoiceScores:
         """Score and calibrate a batch; without pictures there is nothing to calibrate."""
         scorer = self.scorer(adapter)
         scores, lost = _with_fallback(scorer, adapter, inputs)
@@ -140,24 +149,24 @@ class Choosing:
         none = "left by the strategy" if self.strategy is not None else f"among the {top} likeliest tokens"
         methods = tuple(f"labels: none {none}" if row else scorer.method for row in lost)
         if self.calibrate is None or not has_picture(inputs):
-            return Chosen(self.choices, scores, None, plain, methods, (None,) * len(plain), self.divisor)
+            return ChoiceScores(self.choices, scores, None, plain, methods, (None,) * len(plain), self.divisor)
         free = self._prior(adapter, inputs, scorer).expand_as(plain)
         left = lost | (free == 0).any(dim=-1) if top == TOP else lost  # as the authors' multiple-choice script does
         known = torch.where(left[:, None], 1.0, free)
         found = torch.where(left[:, None], plain, calibrate(plain, known, self.mode, self.smoothing))
         done = tuple(None if row else f"{self.mode} {self.calibrate}" for row in left)
-        return Chosen(self.choices, scores, free, found, methods, done, self.divisor)
+        return ChoiceScores(self.choices, scores, free, found, methods, done, self.divisor)
 
     def _prior(self, adapter: Adapter, inputs: Inputs, scorer: Scorer) -> Tensor:
         """Return what picture-free inputs give to the choices, (batch or 1, choices), rows sum to 1."""
         if isinstance(self.calibrate, Calibration):
             return torch.tensor([self.calibrate.free], dtype=torch.float64)
         assert self.calibrate is not None
-        kinds = free_kinds(self.calibrate)
-        told = [scorer(adapter, free_inputs(adapter, inputs, kind, self.seed, self.draw)) for kind in kinds]
+        kinds = picture_free_kinds(self.calibrate)
+        told = [scorer(adapter, picture_free_inputs(adapter, inputs, kind, self.seed, self.draw)) for kind in kinds]
         summed = torch.stack(told).logsumexp(dim=0)
         top = summed.amax(dim=-1, keepdim=True)
-        return smoothed((summed - top).exp().nan_to_num(0), 0)  # long texts: far below what a float can hold
+        return smooth((summed - top).exp().nan_to_num(0), 0)  # long texts: far below what a float can hold
 
 
 def _is_number(value: Any) -> bool:

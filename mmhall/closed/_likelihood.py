@@ -13,7 +13,15 @@ from torch import Tensor
 from mmhall._transformers.settings import bare_settings, own_settings
 from mmhall.adapters import Adapter, Inputs
 from mmhall.errors import OptionError, PromptError
-from mmhall.generation import Source, State, choosable, first, naming, prefill, prepare
+from mmhall.generation import (
+    DecodeState,
+    PlannedBatch,
+    check_scores,
+    first_token_scores,
+    name_in_errors,
+    prefill,
+    prepare,
+)
 from mmhall.strategies import Strategy
 
 SCORINGS = ("auto", "labels", "strings", "compat")
@@ -59,7 +67,7 @@ class Labels:
             if self.strategy is None:
                 logprobs = _next(_start(adapter, inputs, 1), 0, len(inputs["input_ids"]))
             else:
-                logprobs = first(adapter, inputs, self.strategy).log_softmax(dim=-1)
+                logprobs = first_token_scores(adapter, inputs, self.strategy).log_softmax(dim=-1)
             if self.top is not None:
                 logprobs = (logprobs / self.temperature).log_softmax(dim=-1)
                 best = logprobs.topk(min(self.top, logprobs.shape[-1]))
@@ -112,7 +120,7 @@ class Strings:
             return torch.stack([part.logsumexp(dim=1) for part in parts], dim=1) / self.temperature
 
 
-def scorer_of(adapter: Adapter, choices: Sequence[str], scoring: str, temperature: float = 1.0) -> Scorer:
+def make_scorer(adapter: Adapter, choices: Sequence[str], scoring: str, temperature: float = 1.0) -> Scorer:
     """Decide how to score choices.
 
     Args:
@@ -167,15 +175,15 @@ def _ends(adapter: Adapter) -> tuple[int, ...]:
     return () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
 
 
-def _start(adapter: Adapter, inputs: Inputs, new: int) -> State:
+def _start(adapter: Adapter, inputs: Inputs, new: int) -> DecodeState:
     """Read a batch of prompts to which so many tokens will be added."""
     prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
     if prompt + new > limit:
         raise PromptError(f"{prompt} prompt tokens and {new} of the choices exceed the model's context of {limit}")
-    return prefill(Source(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, new))))
+    return prefill(PlannedBatch(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, new))))
 
 
-def _next(state: State, step: int, prompts: int) -> Tensor:
-    """Return next-token log-probabilities, (rows, vocabulary) float32; step and prompts as `choosable` tells them."""
-    with naming():
-        return choosable(state.logits, step, prompts=prompts).log_softmax(dim=-1)
+def _next(state: DecodeState, step: int, prompts: int) -> Tensor:
+    """Return next-token log-probabilities, (rows, vocabulary) float32; see `check_scores`."""
+    with name_in_errors():
+        return check_scores(state.logits, step, prompts=prompts).log_softmax(dim=-1)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from mmhall.generation._branches import Rows
-from mmhall.generation._candidates import choosable
+from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._candidates import check_scores
 from mmhall.generation._hypotheses import RULED_OUT, Pool, Stopping, WholePool
-from mmhall.generation._prepare import Prepared
+from mmhall.generation._prepare import PreparedBatch
 
 _DEAD = -1e9  # a finite floor: -inf would kill a hypothesis whose every continuation is out
 
@@ -30,7 +30,7 @@ class Beams:
     """
 
     def __init__(
-        self, prepared: Prepared, asked: GenerationConfig, lengths: Tensor | None = None, prompt: int | None = None
+        self, prepared: PreparedBatch, asked: GenerationConfig, lengths: Tensor | None = None, prompt: int | None = None
     ) -> None:
         """Start with empty answers.
 
@@ -66,7 +66,7 @@ class Beams:
         prompts, beams = self.scores.shape
         ranked = self._processed(logprobs.clamp_min(_DEAD))
         possible = ranked.masked_fill(ranked <= RULED_OUT, -torch.inf)
-        choosable(possible, self.said.shape[2], prompts=len(self._prepared.input_ids), prompt=self._prompt)
+        check_scores(possible, self.said.shape[2], prompts=len(self._prepared.input_ids), prompt=self._prompt)
         ranked = ranked.view(prompts, beams, -1)
         total = (ranked + self.scores[:, :, None]).flatten(1)
         candidates = max(2, 1 + len(self._prepared.ends)) * beams  # enough to go on with if the best ones end
@@ -101,7 +101,7 @@ class Beams:
 
     def shared(self, prompt: int = 0) -> list[int]:
         """Return the tokens that every beam of a prompt, running or finished, begins with."""
-        return beginning([*self.said[prompt].tolist(), *(answer for _, answer in self.finished(prompt))])
+        return common_prefix([*self.said[prompt].tolist(), *(answer for _, answer in self.finished(prompt))])
 
     def _processed(self, logprobs: Tensor) -> Tensor:
         ids = self._read(self.said)
@@ -114,7 +114,7 @@ class Beams:
         return torch.cat([self._ids[:, None].expand(-1, said.shape[1], -1), said], dim=2).flatten(0, 1)
 
 
-def search(prepared: Prepared, rows: Rows, lengths: Tensor | None, asked: GenerationConfig) -> Tensor:
+def search(prepared: PreparedBatch, rows: DecodeBatch, lengths: Tensor | None, asked: GenerationConfig) -> Tensor:
     """Search for the most probable continuations.
 
     Args:
@@ -135,13 +135,13 @@ def search(prepared: Prepared, rows: Rows, lengths: Tensor | None, asked: Genera
     return padded(beams.best(asked.num_return_sequences or 1), prepared)
 
 
-def beginning(texts: Sequence[list[int]] | Sequence[tuple[int, ...]]) -> list[int]:
+def common_prefix(texts: Sequence[list[int]] | Sequence[tuple[int, ...]]) -> list[int]:
     """Return the tokens that all texts begin with."""
     least, most = min(texts), max(texts)  # in the order of words: what these two share, all share
     return [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(least, most, strict=False))]
 
 
-def padded(answers: Sequence[Tensor], prepared: Prepared) -> Tensor:
+def padded(answers: Sequence[Tensor], prepared: PreparedBatch) -> Tensor:
     """Put answers, (length,) each, under each other, padded on the right."""
     return torch.nn.utils.rnn.pad_sequence(list(answers), batch_first=True, padding_value=prepared.pad or 0)
 

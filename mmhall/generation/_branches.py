@@ -22,17 +22,17 @@ from torch import Tensor
 
 from mmhall._transformers import caches
 from mmhall.attention import Exit, Exits, Frame, Memory, few_rows, reading
-from mmhall.generation._candidates import combined
-from mmhall.generation._lockstep import beside
-from mmhall.generation._prepare import Source
-from mmhall.generation._state import State, join, prefill, prefill_shared
+from mmhall.generation._candidates import combine_scores
+from mmhall.generation._lockstep import lockstep_reference
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._state import DecodeState, join, prefill, prefill_shared
 from mmhall.strategies import Step
 
 if TYPE_CHECKING:
     from mmhall.strategies import Combine
 
 
-class Rows:
+class DecodeBatch:
     """Main rows and the rows of their branches, in lock step; N main rows.
 
     Attributes:
@@ -41,12 +41,12 @@ class Rows:
 
     def __init__(
         self,
-        main: Source,
-        branches: Sequence[Source] = (),
+        main: PlannedBatch,
+        branches: Sequence[PlannedBatch] = (),
         combine: Combine | None = None,
         *,
         exits: Exits | None = None,
-        reference: Source | None = None,
+        reference: PlannedBatch | None = None,
         reread: int | None = None,
     ) -> None:
         """Read all prompts.
@@ -62,7 +62,7 @@ class Rows:
         self.memory = main.memory
         self._combine, self._copies = combine, 1 + len(branches)
         self._owners: Tensor | None = None
-        with beside(main.plan, reference) as compared:
+        with lockstep_reference(main.plan, reference) as compared:
             first = replace(main.frame, reference=compared)
             with reading(first):
                 states = [prefill_shared(main, exits) if reread is None else _read_twice(main, exits, first, reread)]
@@ -101,7 +101,7 @@ class Rows:
             return logits[0]
         levels = tuple(part.logsumexp(dim=-1, keepdim=True) for part in logits)
         main, *branches = (part - level for part, level in zip(logits, levels, strict=True))
-        return combined(self._combine, Step(main, tuple(branches), self.said, self.memory, self.exits, levels))
+        return combine_scores(self._combine, Step(main, tuple(branches), self.said, self.memory, self.exits, levels))
 
     @property
     def exits(self) -> dict[Exit, Tensor]:
@@ -180,7 +180,7 @@ class Rows:
             state.select(_of_copies(rows, size, copies))
         self._follow(rows, size)
 
-    def taken(self, rows: Tensor) -> Rows:
+    def taken(self, rows: Tensor) -> DecodeBatch:
         """Copy main rows with their branches, by 0-based index; these rows stay as they are."""
         copied, size = copy.copy(self), self.size
         copied._states = [state.taken(_of_copies(rows, size, copies)) for state, copies in self._blocks()]
@@ -194,17 +194,17 @@ class Rows:
         self.memory = self.memory.selected(rows, size)
 
     def _frame(
-        self, state: State, *, answer: bool = False, siblings: bool = False, memory: Memory | None = None
+        self, state: DecodeState, *, answer: bool = False, siblings: bool = False, memory: Memory | None = None
     ) -> Frame:
         held = self.memory if memory is None else memory
         return Frame(state.blocks, answer=answer, siblings=siblings, owners=self._owners, memory=held)
 
-    def _blocks(self) -> list[tuple[State, int]]:
+    def _blocks(self) -> list[tuple[DecodeState, int]]:
         """Return the states, and how many copies of the main rows each holds."""
         return [(state, len(state.blocks)) for state in self._states]
 
 
-def _read_twice(main: Source, exits: Exits | None, frame: Frame, count: int) -> State:
+def _read_twice(main: PlannedBatch, exits: Exits | None, frame: Frame, count: int) -> DecodeState:
     """Read a batch of prompts, and so many of their last tokens again: one, or all."""
     again = replace(frame, reread=True, reference=None)
     if count == main.prepared.length:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def naming(name: str = "the model") -> Iterator[None]:
+def name_in_errors(name: str = "the model") -> Iterator[None]:
     """Name the strategy, or the model where none is at work, in what goes wrong while tokens are chosen."""
     try:
         yield
@@ -25,7 +25,7 @@ def naming(name: str = "the model") -> Iterator[None]:
         raise type(error)(f"{name}: {error}") from error
 
 
-def combined(combine: Combine, step: Step) -> Tensor:
+def combine_scores(combine: Combine, step: Step) -> Tensor:
     """Combine the log-probabilities of the main rows and of each branch.
 
     Args:
@@ -47,7 +47,7 @@ def combined(combine: Combine, step: Step) -> Tensor:
     return scores + (step.levels[0] if level is None else level(step))
 
 
-def choosable(scores: Tensor, step: int | None = None, *, prompts: int = 1, prompt: int | None = None) -> Tensor:
+def check_scores(scores: Tensor, step: int | None = None, *, prompts: int = 1, prompt: int | None = None) -> Tensor:
     """Return scores unchanged if a token can be chosen from every row; argmax over NaN would quietly return token 0.
 
     Args:
@@ -75,7 +75,7 @@ def choosable(scores: Tensor, step: int | None = None, *, prompts: int = 1, prom
     return scores
 
 
-class Draws:
+class TokenSampler:
     """Random draws of a batch: every prompt has a generator of its own, so that it draws what it would draw alone."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:

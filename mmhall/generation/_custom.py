@@ -23,9 +23,9 @@ from mmhall._transformers.settings import Resolved
 from mmhall.adapters import PER_POSITION, Adapter, Inputs, adapter_for
 from mmhall.attention import Op
 from mmhall.errors import ModelError, OptionError, PromptError
-from mmhall.generation._job import Job, Kept
-from mmhall.generation._prepare import Source
-from mmhall.generation._run import decode, source
+from mmhall.generation._job import Job, StepScores
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._run import decode, plan_batch
 from mmhall.strategies import Strategy, strategy as make_strategy
 
 # `generate` hands a callable what its signature names beyond the usual, unread: that is how it gets raw pictures.
@@ -135,17 +135,17 @@ def _inputs(input_ids: Tensor, given: Mapping[str, Any], sequences: int) -> dict
     return {"input_ids": prompts, "attention_mask": attended, **raw}
 
 
-def _kept(asked: GenerationConfig) -> Kept | None:
+def _kept(asked: GenerationConfig) -> StepScores | None:
     """Return what is to hold scores and logits; None: `generate` would return none of them."""
     if not asked.return_dict_in_generate or not (asked.output_scores or asked.output_logits):
         return None
     option = "output_scores" if asked.output_scores else "output_logits"
-    return Kept(option, [] if asked.output_scores else None, [] if asked.output_logits else None)
+    return StepScores(option, [] if asked.output_scores else None, [] if asked.output_logits else None)
 
 
-def _source(adapter: Adapter, inputs: Inputs, ops: Sequence[Op], config: Resolved) -> Source:
+def _source(adapter: Adapter, inputs: Inputs, ops: Sequence[Op], config: Resolved) -> PlannedBatch:
     try:
-        return source(adapter, inputs, ops, config)
+        return plan_batch(adapter, inputs, ops, config)
     except StopIteration as error:  # M-RoPE counts pictures by their placeholders
         raise PromptError("pictures and their placeholders in the prompt do not match") from error
 

@@ -14,8 +14,8 @@ from mmhall._transformers.settings import Resolved
 from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Op
 from mmhall.errors import CompositionError, PromptError
-from mmhall.generation._branches import Rows
-from mmhall.generation._prepare import Prepared
+from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._prepare import PreparedBatch
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Session
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Kept:
+class StepScores:
     """What the steps of a chain chose from, (rows, vocabulary) float32 each, kept for who asks.
 
     Attributes:
@@ -77,7 +77,7 @@ class Job:
     streamer: BaseStreamer | None = None
     pause: Callable[[], bool] | None = None
     watch: tuple[Op, ...] = ()
-    keep: Kept | None = None
+    keep: StepScores | None = None
     share: bool = True
 
 
@@ -153,11 +153,11 @@ class Decoding:
     """
 
     job: Job
-    prepared: Prepared
-    rows: Rows
-    reads: Callable[[Session, Inputs], Rows]
+    prepared: PreparedBatch
+    rows: DecodeBatch
+    reads: Callable[[Session, Inputs], DecodeBatch]
 
-    def open(self, inputs: Inputs, said: Tensor | None = None, session: Session | None = None) -> Rows:
+    def open(self, inputs: Inputs, said: Tensor | None = None, session: Session | None = None) -> DecodeBatch:
         """Read other inputs while the search runs, such as crops of a picture, and what was said so far after them.
 
         The rows go on like any others: `scores` scores the next token, `step` feeds one. They have nothing to do with

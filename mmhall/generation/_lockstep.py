@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mmhall.attention import ATTENTION, Call, Op, Plan, reading
 from mmhall.errors import CompositionError
-from mmhall.generation._prepare import Source
-from mmhall.generation._threads import Caller
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._threads import CallerContext
 
 
 class _Left(BaseException):
@@ -41,7 +41,7 @@ class _Offer(Op):
 class _Turns:
     """A pass in a thread, resumed from one compared layer to the next."""
 
-    def __init__(self, source: Source, main: Plan) -> None:
+    def __init__(self, source: PlannedBatch, main: Plan) -> None:
         own = source.plan
         assert own is not None
         if own.drop is not None:
@@ -53,7 +53,7 @@ class _Turns:
         self._held: Tensor | BaseException | None = None
         self._layer = -1  # where the pass has come to
         self._left = False
-        work = Caller(source.prepared.input_ids.device).wrap(self._work)
+        work = CallerContext(source.prepared.input_ids.device).wrap(self._work)
         self._thread = threading.Thread(target=work, name="mmhall lockstep", daemon=True)
 
     def at(self, layer: int) -> Tensor | None:
@@ -97,7 +97,9 @@ class _Turns:
 
 
 @contextmanager
-def beside(main: Plan | None, source: Source | None) -> Iterator[Callable[[int], Tensor | None] | None]:
+def lockstep_reference(
+    main: Plan | None, source: PlannedBatch | None
+) -> Iterator[Callable[[int], Tensor | None] | None]:
     """Let the ops of a plan compare with a pass over another prompt, while the main one is read.
 
     Args:

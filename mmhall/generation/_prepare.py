@@ -18,11 +18,11 @@ from mmhall._transformers.calls import captured, first_inputs, is_about_pictures
 from mmhall._transformers.settings import Resolved
 from mmhall.attention import Block, Exit, Exits, Frame, Memory, Plan
 from mmhall.errors import PromptError
-from mmhall.generation._shared_prefix import Shared
+from mmhall.generation._shared_prefix import SharedPrefix
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedBatch:
     """A batch on the verge of decoding.
 
     Attributes:
@@ -44,7 +44,7 @@ class Prepared:
     processors: LogitsProcessorList
     criteria: StoppingCriteriaList
     config: GenerationConfig
-    shared: Shared | None = None
+    shared: SharedPrefix | None = None
     copies: int = 1
 
     @property
@@ -96,7 +96,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PlannedBatch:
     """A batch on the verge of decoding, and what is asked of the passes that read it.
 
     Attributes:
@@ -106,7 +106,7 @@ class Source:
         number: 0: the main batch, or one in lock step with it; else that of the branch, from 1.
     """
 
-    prepared: Prepared
+    prepared: PreparedBatch
     plan: Plan | None = None
     memory: Memory = field(default_factory=Memory)
     number: int = 0
@@ -117,7 +117,7 @@ class Source:
         return Frame((Block(self.plan, self.prepared.length, number=self.number),), memory=self.memory)
 
 
-def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolved) -> Prepared:
+def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolved) -> PreparedBatch:
     """Prepare a batch as `generate` would.
 
     Args:
@@ -125,7 +125,7 @@ def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolv
         inputs: What its processor made.
         config: One beam and one sequence a row; searching widely is up to the caller.
     """
-    return Prepared(*captured(model, inputs, config))
+    return PreparedBatch(*captured(model, inputs, config))
 
 
 def forward(

@@ -45,6 +45,6 @@ class PromptSearch(ABC):
             self.decoding.job.streamer.end()
 
 
-def searched(decoding: Decoding, searches: Iterable[PromptSearch]) -> Tensor:
+def run_searches(decoding: Decoding, searches: Iterable[PromptSearch]) -> Tensor:
     """Run the search of each prompt, one after the other, as `Session.search`."""
     return padded([answer for search in searches for answer in search.run()], decoding.prepared)

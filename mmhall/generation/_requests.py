@@ -55,9 +55,9 @@ def make_request(images: Images, prompt: Prompt, opening: Callable[[ImageLike], 
         check_text("a prompt", prompt)
         return Request(prompt, tuple(map(opening, given)))
     if isinstance(prompt, Conversation):
-        return Request(prompt, tuple(map(opening, filled([None] * prompt.pictures, given))))
+        return Request(prompt, tuple(map(opening, fill_pictures([None] * prompt.pictures, given))))
     conversation, sources = read_messages(prompt)
-    return Request(conversation, tuple(map(opening, filled(sources, given))))
+    return Request(conversation, tuple(map(opening, fill_pictures(sources, given))))
 
 
 def _several(images: Images) -> list[ImageLike]:
@@ -67,7 +67,7 @@ def _several(images: Images) -> list[ImageLike]:
     return list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
 
 
-def filled(sources: Sequence[ImageLike | None], given: Sequence[ImageLike]) -> list[ImageLike]:
+def fill_pictures(sources: Sequence[ImageLike | None], given: Sequence[ImageLike]) -> list[ImageLike]:
     """Put the pictures that were given where a message's part brings none.
 
     Args:

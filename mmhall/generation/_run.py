@@ -18,12 +18,12 @@ from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Block, Frame, Memory, Op, reading
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._beams import search
-from mmhall.generation._branches import Rows
-from mmhall.generation._candidates import Draws, choosable, naming
+from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._candidates import TokenSampler, check_scores, name_in_errors
 from mmhall.generation._job import Decoding, Job
-from mmhall.generation._prepare import Prepared, Source, prepare
-from mmhall.generation._sampling import chain
-from mmhall.generation._shared_prefix import Shared, beginnings
+from mmhall.generation._prepare import PlannedBatch, PreparedBatch, prepare
+from mmhall.generation._sampling import run_sampling_loop
+from mmhall.generation._shared_prefix import SharedPrefix, split_prefixes
 from mmhall.strategies import Session, Strategy
 from mmhall.words import decoded
 
@@ -43,7 +43,7 @@ def run(job: Job) -> Tensor:
     adapter, config = job.adapter, job.config
     with torch.inference_mode():
         share = job.share and not (job.session.steers or job.watch)
-        main = source(adapter, job.inputs, (*job.session.ops, *job.watch), config, share=share)
+        main = plan_batch(adapter, job.inputs, (*job.session.ops, *job.watch), config, share=share)
         criteria = main.prepared.criteria
         if job.pause is not None:
             criteria.append(_Paused(job.pause))
@@ -52,7 +52,7 @@ def run(job: Job) -> Tensor:
         return decode(job, main)
 
 
-def decode(job: Job, main: Source) -> Tensor:
+def decode(job: Job, main: PlannedBatch) -> Tensor:
     """Decode a job whose main batch is ready to be read; result and errors as in `run`."""
     session, config, keep = job.session, job.config, job.keep
     if session.search is not None and config.do_sample:
@@ -60,17 +60,17 @@ def decode(job: Job, main: Source) -> Tensor:
     if keep is not None and (session.search is not None or config.num_beams > 1):
         told = "left out with beams or a search: its steps follow several answers, and go back"
         raise OptionError("generate", keep.option, True, told)
-    with naming(job.name):
-        rows = opened(job.adapter, main, session, config, share=job.share)
+    with name_in_errors(job.name):
+        rows = prefill_batch(job.adapter, main, session, config, share=job.share)
         if session.search is not None:
             return session.search(Decoding(job, main.prepared, rows, partial(_other, job)))
         if config.num_beams > 1:
             return search(main.prepared, rows, session.prompt_lengths, config)
-        draws = Draws(job.seeds, main.prepared.input_ids.device) if config.do_sample else None
-        return chain(main.prepared, rows, draws, config.num_return_sequences or 1, job.streamer, keep)
+        draws = TokenSampler(job.seeds, main.prepared.input_ids.device) if config.do_sample else None
+        return run_sampling_loop(main.prepared, rows, draws, config.num_return_sequences or 1, job.streamer, keep)
 
 
-def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
+def first_token_scores(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
     """Return the scores from which a strategy takes the first token, before any search, (batch, vocabulary).
 
     Args:
@@ -82,15 +82,21 @@ def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
         GenerationError: No token can be chosen.
     """
     config = bare_settings(adapter.generator, 1)
-    with torch.inference_mode(), naming(method.name):
+    with torch.inference_mode(), name_in_errors(method.name):
         session = method.fitted(adapter).prepare(adapter, inputs)
-        rows = opened(adapter, source(adapter, inputs, session.ops, config), session, config)
-        return choosable(rows.scores(), 0, prompts=len(inputs["input_ids"]))
+        rows = prefill_batch(adapter, plan_batch(adapter, inputs, session.ops, config), session, config)
+        return check_scores(rows.scores(), 0, prompts=len(inputs["input_ids"]))
 
 
-def opened(
-    adapter: Adapter, main: Source, session: Session, config: Resolved, *, share: bool = False, splits: bool = False
-) -> Rows:
+def prefill_batch(
+    adapter: Adapter,
+    main: PlannedBatch,
+    session: Session,
+    config: Resolved,
+    *,
+    share: bool = False,
+    splits: bool = False,
+) -> DecodeBatch:
     """Read the prompts of a batch and of its branches.
 
     Args:
@@ -109,27 +115,29 @@ def opened(
     if others:
         raise CompositionError(f"a branch has {min(others)} prompts beside {size} main ones; give each main prompt one")
     branches = [
-        source(adapter, one.inputs, one.ops, config, share=share and not one.ops, memory=main.memory, number=number)
+        plan_batch(adapter, one.inputs, one.ops, config, share=share and not one.ops, memory=main.memory, number=number)
         for number, one in enumerate(session.decoded, start=1)
     ]
     if splits or session.search is not None:
         main, *branches = (replace(one, plan=one.plan or adapter.plan((), empty=True)) for one in (main, *branches))
     beside = session.reference
     reference = (
-        None if beside is None else source(adapter, beside.inputs, beside.ops, config, empty=True, memory=main.memory)
+        None
+        if beside is None
+        else plan_batch(adapter, beside.inputs, beside.ops, config, empty=True, memory=main.memory)
     )
     again = None if not session.reread else 1 if adapter.forgets else main.prepared.length
     exits = adapter.exits(session.exits) if session.exits else None
-    return Rows(main, branches, session.combine, exits=exits, reference=reference, reread=again)
+    return DecodeBatch(main, branches, session.combine, exits=exits, reference=reference, reread=again)
 
 
-def _other(job: Job, session: Session, inputs: Inputs) -> Rows:
-    """Read other inputs than those of a job; `opened` says how."""
-    main = source(job.adapter, inputs, session.ops, job.config)
-    return opened(job.adapter, main, session, job.config, splits=True)
+def _other(job: Job, session: Session, inputs: Inputs) -> DecodeBatch:
+    """Read other inputs than those of a job; `prefill_batch` says how."""
+    main = plan_batch(job.adapter, inputs, session.ops, job.config)
+    return prefill_batch(job.adapter, main, session, job.config, splits=True)
 
 
-def source(
+def plan_batch(
     adapter: Adapter,
     inputs: Inputs,
     ops: Sequence[Op],
@@ -139,7 +147,7 @@ def source(
     empty: bool = False,
     memory: Memory | None = None,
     number: int = 0,
-) -> Source:
+) -> PlannedBatch:
     """Prepare a batch with the plan of its ops, which may concern the pictures that are encoded here.
 
     Args:
@@ -147,17 +155,17 @@ def source(
         inputs: The batch.
         ops: Of the plan.
         config: The generation settings in force.
-        share: As in `prepared`.
+        share: As in `prepare_inputs`.
         empty: As in `Adapter.plan`.
         memory: What its rows remember, as far as others have filled it; None: nothing yet.
-        number: As in `Source`.
+        number: As in `PlannedBatch`.
     """
     plan, memory = adapter.plan(ops, inputs, empty=empty), Memory() if memory is None else memory
     with reading(Frame((Block(plan, number=number),), memory=memory)):
-        return Source(prepared(adapter, inputs, config, share=share), plan, memory, number)
+        return PlannedBatch(prepare_inputs(adapter, inputs, config, share=share), plan, memory, number)
 
 
-def prepared(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool = False) -> Prepared:
+def prepare_inputs(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool = False) -> PreparedBatch:
     """Prepare a batch for decoding, one row a prompt; with `share`, also what its prompts begin with alike."""
     single = copy.deepcopy(config)
     single.update(num_beams=1, num_return_sequences=1, early_stopping=False, length_penalty=None, max_length=None)
@@ -165,16 +173,16 @@ def prepared(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool 
     return (_shared(adapter, inputs, single) if share else None) or prepare(adapter.entry(inputs), inputs, single)
 
 
-def _shared(adapter: Adapter, inputs: Inputs, single: Resolved) -> Prepared | None:
+def _shared(adapter: Adapter, inputs: Inputs, single: Resolved) -> PreparedBatch | None:
     """Prepare what prompts about one picture begin with; of the whole prompts the text alone."""
-    cut = beginnings(adapter, inputs)
+    cut = split_prefixes(adapter, inputs)
     first = None if cut is None else prepare(adapter.model, cut.inputs, single)
     if cut is None or first is None or not caches.joinable([first.cache] * 2):
         return None
     ids = inputs["input_ids"]
     blind = {"input_ids": ids.masked_fill(adapter.placeholders(ids), adapter.pad_token_id)}
     text = prepare(adapter.model, {**blind, "attention_mask": inputs["attention_mask"]}, single)
-    return replace(text, input_ids=ids, shared=Shared(first, cut.of, cut.rest))
+    return replace(text, input_ids=ids, shared=SharedPrefix(first, cut.of, cut.rest))
 
 
 class _Said(StoppingCriteria):

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 from transformers.generation import BaseStreamer
 
-from mmhall.generation._branches import Rows
-from mmhall.generation._candidates import Draws, choosable
-from mmhall.generation._prepare import Prepared
+from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._candidates import TokenSampler, check_scores
+from mmhall.generation._prepare import PreparedBatch
 
 if TYPE_CHECKING:
-    from mmhall.generation._job import Kept
+    from mmhall.generation._job import StepScores
 
 
-def chain(
-    prepared: Prepared,
-    rows: Rows,
-    draws: Draws | None,
+def run_sampling_loop(
+    prepared: PreparedBatch,
+    rows: DecodeBatch,
+    draws: TokenSampler | None,
     sequences: int = 1,
     streamer: BaseStreamer | None = None,
-    keep: Kept | None = None,
+    keep: StepScores | None = None,
 ) -> Tensor:
     """Decode until every row has ended.
 
@@ -44,7 +44,7 @@ def chain(
     going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     while True:
         scores = prepared.processed(ids, rows.scores())
-        choosable(scores, ids.shape[1] - length, prompts=len(prepared.input_ids))
+        check_scores(scores, ids.shape[1] - length, prompts=len(prepared.input_ids))
         if keep is not None:
             keep.add(scores, rows.logits[0])
         chosen = scores.argmax(dim=-1) if draws is None else draws(scores)

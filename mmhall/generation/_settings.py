@@ -129,7 +129,7 @@ def make_settings(values: dict[str, Any]) -> Settings:
     return Settings(**{**values, "stop_strings": tuple(stops)} if isinstance(stops, list) else values)
 
 
-def checked_seeds(seeds: Iterable[Any], count: int) -> list[int]:
+def check_seeds(seeds: Iterable[Any], count: int) -> list[int]:
     """Return a seed for each of `count` requests.
 
     Raises:

@@ -20,11 +20,11 @@ from torch import Tensor
 from mmhall.adapters import PER_POSITION, Adapter, Batch, Inputs, has_picture
 
 if TYPE_CHECKING:
-    from mmhall.generation._prepare import Prepared
+    from mmhall.generation._prepare import PreparedBatch
 
 
 @dataclass(frozen=True, slots=True)
-class Beginnings:
+class PrefixSplit:
     """Prompts cut in two.
 
     Attributes:
@@ -39,7 +39,7 @@ class Beginnings:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedPrefix:
     """Beginnings ready to be read.
 
     Attributes:
@@ -48,7 +48,7 @@ class Shared:
         rest: What is left of each prompt, (tokens,) each.
     """
 
-    prepared: Prepared
+    prepared: PreparedBatch
     of: Tensor
     rest: tuple[Tensor, ...]
 
@@ -62,7 +62,7 @@ class Shared:
         return made
 
 
-def beginnings(adapter: Adapter, inputs: Inputs) -> Beginnings | None:
+def split_prefixes(adapter: Adapter, inputs: Inputs) -> PrefixSplit | None:
     """Cut prompts where those about one picture begin to differ; None: there is nothing to share."""
     if not adapter.divisible or not isinstance(inputs, Batch) or not has_picture(inputs):
         return None
@@ -79,7 +79,7 @@ def beginnings(adapter: Adapter, inputs: Inputs) -> Beginnings | None:
     rest = tuple(
         single["input_ids"][0, cuts[number] :] for single, number in zip(inputs.singles, of.tolist(), strict=True)
     )
-    return Beginnings(adapter.stack(firsts), of, rest)
+    return PrefixSplit(adapter.stack(firsts), of, rest)
 
 
 def _groups(batch: Batch) -> list[list[int]]:

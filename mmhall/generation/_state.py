@@ -13,11 +13,11 @@ from transformers import Cache, PreTrainedModel
 from mmhall._transformers import caches
 from mmhall._transformers.calls import BATCH_AXIS, grown, next_inputs, with_siblings
 from mmhall.attention import Block, Exit, Exits
-from mmhall.generation._prepare import Source, forward
+from mmhall.generation._prepare import PlannedBatch, forward
 
 
 @dataclass(slots=True)
-class State:
+class DecodeState:
     """Rows in the middle of decoding; R rows, T positions so far, padding included.
 
     Attributes:
@@ -89,7 +89,7 @@ class State:
         caches.drop_last(self.cache, self.ids.shape[1])
         self._shorten()
 
-    def taken(self, rows: Tensor) -> State:
+    def taken(self, rows: Tensor) -> DecodeState:
         """Copy rows, by 0-based index, repeated or not; this state stays as it is."""
         copied = replace(self, kwargs=dict(self.kwargs), cache=caches.taken(self.cache, rows))
         copied._pick(rows)
@@ -126,7 +126,7 @@ class State:
                 self.kwargs[key] = self.kwargs[key].index_select(axis, rows)
 
 
-def prefill(source: Source, exits: Exits | None = None, *, past: bool = False) -> State:
+def prefill(source: PlannedBatch, exits: Exits | None = None, *, past: bool = False) -> DecodeState:
     """Read a batch of prompts, ready to take the first step; with `past`, or to drop what was read last."""
     prepared = source.prepared
     if past:
@@ -137,15 +137,15 @@ def prefill(source: Source, exits: Exits | None = None, *, past: bool = False) -
         key: value for key, value in prepared.kwargs.items() if key in BATCH_AXIS or isinstance(value, bool | int | str)
     }
     last = {one: part[:, 0] if one.positions is None else part for one, part in early.items()}
-    return State(prepared.model, ids, kept, prepared.cache, _last(logits, ids), source.frame.blocks, exits, last)
+    return DecodeState(prepared.model, ids, kept, prepared.cache, _last(logits, ids), source.frame.blocks, exits, last)
 
 
-def prefill_shared(source: Source, exits: Exits | None = None) -> State:
+def prefill_shared(source: PlannedBatch, exits: Exits | None = None) -> DecodeState:
     """Read a batch of prompts, what those about one picture begin with once."""
     shared = source.prepared.shared
     if shared is None:
         return prefill(source, exits)
-    first, parts = prefill(Source(shared.prepared)), shared.parts()
+    first, parts = prefill(PlannedBatch(shared.prepared)), shared.parts()
     states = [first.taken(shared.of[rows]) for rows, _ in parts]
     for state, (_, tokens) in zip(states, parts, strict=True):
         state.read(tokens)
@@ -157,7 +157,7 @@ def prefill_shared(source: Source, exits: Exits | None = None) -> State:
     return state
 
 
-def join(states: Sequence[State]) -> list[State]:
+def join(states: Sequence[DecodeState]) -> list[DecodeState]:
     """Put the rows of all states under each other in one state, if their caches allow it; else return them as given."""
     held = [state.cache for state in states]
     if len(states) == 1 or not caches.joinable(held):

@@ -14,7 +14,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Caller:
+class CallerContext:
     """What belongs to a thread where it is made: context variables, torch's autocast, the current CUDA stream."""
 
     def __init__(self, device: torch.device) -> None:

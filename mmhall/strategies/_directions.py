@@ -94,7 +94,7 @@ def sign_aligned_component(samples: Tensor) -> Component:
     return Component(aligned.float(), abs(cosine), float(spectrum[0].square()) / variance)
 
 
-def projected_out(samples: Tensor, direction: Tensor) -> Tensor:
+def project_out(samples: Tensor, direction: Tensor) -> Tensor:
     """Return samples without what lies along a direction, (samples, D) float32.
 
     Args:

@@ -25,7 +25,7 @@ _PART = re.compile(rf"\s*(?:(?P<one>{_END})|(?P<low>{_END})?:(?P<high>{_END})?)\
 EXPECTED = 'layers such as "1, 18:32", "2:-1" or "50%:"'
 
 
-def readable(spec: str) -> bool:
+def is_layer_spec(spec: str) -> bool:
     """Whether a text names layers; no part of a model's depth ends before it begins."""
     for part in spec.split(","):
         match = _PART.fullmatch(part)
@@ -35,7 +35,7 @@ def readable(spec: str) -> bool:
     return True
 
 
-def named(spec: str, kinds: Sequence[str], usable: Collection[str], owner: str, option: str) -> frozenset[int]:
+def parse_layers(spec: str, kinds: Sequence[str], usable: Collection[str], owner: str, option: str) -> frozenset[int]:
     """Return the layers a text names.
 
     Args:
@@ -56,12 +56,12 @@ def named(spec: str, kinds: Sequence[str], usable: Collection[str], owner: str, 
     if not left and "%" in spec and attending and chosen:
         left = {min(attending, key=lambda layer: abs(layer - min(chosen)))}
     if not left:
-        raise OptionError(owner, option, spec, f"among layers of this model that attend so: {written(attending)}")
+        raise OptionError(owner, option, spec, f"among layers of this model that attend so: {format_layers(attending)}")
     return frozenset(left)
 
 
-def written(layers: Collection[int]) -> str:
-    """Write layers as `named` reads them: {1, 4, 5, 6} as "1, 4:7"."""
+def format_layers(layers: Collection[int]) -> str:
+    """Write layers as `parse_layers` reads them: {1, 4, 5, 6} as "1, 4:7"."""
     runs: list[list[int]] = []
     for layer in sorted(layers):
         if runs and layer == runs[-1][-1] + 1:
@@ -99,10 +99,10 @@ def _share(percent: str) -> Fraction:
 
 def layers_option(general: str, **rule: Any) -> Any:
     """Declare an option that names layers and has a value of its own for every model."""
-    return by_model(general, holds=readable, expected=EXPECTED, **rule)
+    return by_model(general, holds=is_layer_spec, expected=EXPECTED, **rule)
 
 
-def layers_named(
+def select_layers(
     adapter: Adapter,
     owner: Strategy,
     option: str,
@@ -125,4 +125,4 @@ def layers_named(
         OptionError: The model has no such layer, or none that can be steered.
     """
     given = ["newest" if whole and i in adapter.newest_only else kind for i, kind in enumerate(adapter.kinds)]
-    return named(spec, given, adapter.image_kinds if kinds is None else kinds, owner.name, option)
+    return parse_layers(spec, given, adapter.image_kinds if kinds is None else kinds, owner.name, option)

@@ -40,7 +40,7 @@ def mix(pixels: Tensor, noise: Tensor, step: int) -> Tensor:
     return mixed
 
 
-def noised(adapter: Adapter, inputs: Inputs, step: int, seed: int, draw: str = DRAWS[0]) -> dict[str, Tensor]:
+def add_noise(adapter: Adapter, inputs: Inputs, step: int, seed: int, draw: str = DRAWS[0]) -> dict[str, Tensor]:
     """Return the same prompts with noised pictures.
 
     Every request draws from a generator of its own: what it gets does not depend on the others in the batch, nor on

@@ -11,7 +11,7 @@ from typing import Any
 from mmhall.errors import DataError
 from mmhall.words import text_tokens
 
-USUAL = 50  # pairs, below which what is found may well be chance
+RECOMMENDED_PAIRS = 50  # pairs, below which what is found may well be chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class PairSet:
         }
 
 
-def uneven(pairs: PairSet, tokenizer: Any) -> list[str]:
+def find_imbalance(pairs: PairSet, tokenizer: Any) -> list[str]:
     """Say in which respects the two texts of pairs differ besides their objects, as a direction would hold that, too.
 
     Args:

@@ -131,7 +131,7 @@ class Artifact:
                 `check_target`.
         """
         check_target(path, self.strategy)
-        tensors, facts = pair_of(path)
+        tensors, facts = artifact_files(path)
         told = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
         try:
             tensors.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +170,7 @@ class Artifact:
         warn_if_unknown(self._named, kept, own)
 
 
-def pair_of(path: str | Path) -> tuple[Path, Path]:
+def artifact_files(path: str | Path) -> tuple[Path, Path]:
     """Return the files of tensors and of facts, of which a path names one.
 
     Raises:
@@ -191,7 +191,7 @@ def read(path: str | Path) -> Artifact:
     Raises:
         DataError: A file is missing, damaged, or not the other one's.
     """
-    tensors, held = pair_of(path)
+    tensors, held = artifact_files(path)
     for file in (held, tensors):
         reason = files.no_file(file)
         if reason is not None:
@@ -348,7 +348,7 @@ def check_target(path: Path, strategy: str) -> None:
     Raises:
         DataError: Something else is there.
     """
-    tensors, facts = pair_of(path)
+    tensors, facts = artifact_files(path)
     there = [file for file in (facts, tensors) if files.no_file(file) != "does not exist"]
     if not there:
         return

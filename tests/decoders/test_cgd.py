@@ -14,7 +14,7 @@ from transformers.generation import BaseStreamer
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
-from mmhall.clip import load_clip, says_something
+from mmhall.clip import has_word, load_clip
 from mmhall.decoders.cgd import CGD, Guided, Text, best_only, sentence_seed
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
@@ -102,7 +102,7 @@ class Naive:
                         continue
                     seen.append(new)
                     text = self.adapter.tokenizer.decode(new, skip_special_tokens=True).strip()
-                    if says_something(text):
+                    if has_word(text):
                         agreed = [float(self.clip.similarity(picture, [text])) for picture in self.pictures]
                         grown = [*cosines, sum(agreed) / len(agreed)], logprob + more, count + len(new)
                     else:

@@ -14,7 +14,7 @@ from mmhall.attention import Op, active
 from mmhall.decoders.rudder import RUDDER, pooled
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
-from mmhall.strategies._layers import named
+from mmhall.strategies._layers import parse_layers
 from tests.decoders.reference import searched
 from tests.decoders.rows import check, family
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
@@ -198,7 +198,7 @@ def test_what_papers_give_is_filled_in():
     assert RUDDER.published["llava", 32] == {"alpha": 20.0, "k": 5.0, "layers": "30"}
     fitted = mmhall.strategy("rudder").fitted(ours("llava"))
     assert (fitted.alpha, fitted.k, fitted.layers) == (8.0, 5.0, "95%")
-    assert named("95%", ["full"] * 32, {"full"}, "rudder", "layers") == {30}
+    assert parse_layers("95%", ["full"] * 32, {"full"}, "rudder", "layers") == {30}
 
 
 def test_layers_that_are_given_no_whole_prompt_are_refused():

@@ -9,9 +9,9 @@ import torch
 
 from mmhall.attention import Op
 from mmhall.attention._passes import apart
-from mmhall.generation._branches import Rows
-from mmhall.generation._prepare import Source
-from mmhall.generation._run import prepared
+from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._run import prepare_inputs
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, anew, ours
@@ -37,8 +37,10 @@ def read(adapter, requests=BATCH, ops=(), branches=False):
     inputs = adapter.inputs(requests)
     others = [adapter.without_image(inputs)] if branches else []
     config = settings(adapter)
-    main, *beside = (Source(prepared(adapter, one, config), adapter.plan((), empty=True)) for one in (inputs, *others))
-    return Rows(replace(main, plan=adapter.plan(ops, empty=True)), beside)
+    main, *beside = (
+        PlannedBatch(prepare_inputs(adapter, one, config), adapter.plan((), empty=True)) for one in (inputs, *others)
+    )
+    return DecodeBatch(replace(main, plan=adapter.plan(ops, empty=True)), beside)
 
 
 def wanted(adapter, requests, answers, branch=False):

@@ -261,7 +261,7 @@ def test_where_weights_cannot_be_compared_a_warning_names_the_file(folder, llava
 
 def damaged(file, what):
     """Damage an artifact in one way."""
-    tensors, facts = artifacts.pair_of(file)
+    tensors, facts = artifacts.artifact_files(file)
     held = json.loads(facts.read_text())
     changed = {
         "list": [],

@@ -122,7 +122,7 @@ def measured(clip: Clip, picture: Path, caption: str) -> dict[str, Any]:
     return {
         "similarity": found[:-1],
         "caption": found[-1],
-        "cut": bool(parts) and clip.cut([caption])[0],
+        "cut": bool(parts) and clip.find_truncated([caption])[0],
         "clip": clip.name,
     }
 

@@ -102,7 +102,7 @@ class CGD(Strategy):
                 "model's processor made of them; use LVLM.generate"
             )
         clip = load_clip(self.clip, adapter.device)
-        looks = [clip.see(request.images).mean(dim=0) for request in inputs.requests]
+        looks = [clip.embed_pictures(request.images).mean(dim=0) for request in inputs.requests]
         search = partial(_search, self, adapter.tokenizer, clip, looks)
         return Session(search=search, rows_a_beam=self.candidates)
 
@@ -263,7 +263,7 @@ class Guided(PromptSearch):
         """Return the texts that drafts make, each new sentence compared with the picture."""
         texts = [self._tokenizer.decode(draft.tokens, skip_special_tokens=True).strip() for draft in drafts]
         saying = [text for text in texts if has_word(text)]
-        found = dict(zip(saying, (self._clip.read(saying) @ self._look).tolist(), strict=True)) if saying else {}
+        found = dict(zip(saying, (self._clip.embed_texts(saying) @ self._look).tolist(), strict=True)) if saying else {}
         judged = []
         for draft, sentence in zip(drafts, texts, strict=True):
             before = replace(draft.text, said=draft.text.said + draft.tokens, memory=draft.memory)

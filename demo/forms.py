@@ -103,7 +103,7 @@ def values_of(spec: str, parts: Sequence[str], known: Sequence[Field]) -> list[A
 
 def component(field: Field, value: Any, key: Any) -> gr.components.Component:
     """Make the form field of an option: a check box, a choice, a slider, a number or a line of text."""
-    rule, told = field.rule, f"{field.help} ({field.rule.told()})" if field.help else field.rule.told()
+    rule, told = field.rule, f"{field.help} ({field.rule.describe()})" if field.help else field.rule.describe()
     common: dict[str, Any] = {
         "label": f"{field.strategy}: {field.option}",
         "info": told,

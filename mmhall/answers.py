@@ -133,7 +133,7 @@ class DecodedTokens:
     stopped_by: str
 
     @classmethod
-    def of(cls, row: Sequence[int], tokenizer: Any, ends: Iterable[int], stops: Sequence[str]) -> DecodedTokens:
+    def from_row(cls, row: Sequence[int], tokenizer: Any, ends: Iterable[int], stops: Sequence[str]) -> DecodedTokens:
         """Read a row of new tokens, padding included."""
         marks = set(ends)
         end = next((i for i, token in enumerate(row) if token in marks), len(row))

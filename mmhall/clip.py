@@ -2,7 +2,8 @@
 
 Agreement is the cosine between the two embeddings, of SigLIP models too: their scale and bias, which turn it into the
 logit of a pair, are left out, since they are the same for all texts. A text longer than the model's context (77 tokens
-of most CLIPs, 64 of SigLIP) is cut there; `Clip.cut` tells which are, and `sentences` makes shorter texts of one.
+of most CLIPs, 64 of SigLIP) is cut there: `Clip.find_truncated` marks
+such texts, and `sentences` splits a text into shorter ones.
 
 Weights are read from safetensors files only. Nothing reaches the network unless the name asks for it.
 """
@@ -62,19 +63,19 @@ class Clip:
         self._device = next(model.parameters()).device
         self._reading = threading.Lock()  # of a fast tokenizer: it cannot be set up by two threads at once
 
-    def see(self, pictures: Sequence[Image.Image]) -> Tensor:
+    def embed_pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Embed RGB pictures, (pictures, size) float32 of length 1 on the CPU."""
         return self._embedded([self._transform(picture) for picture in pictures], self._model.encode_image)
 
-    def read(self, texts: Sequence[str]) -> Tensor:
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Embed texts, (texts, size) float32 of length 1 on the CPU; what exceeds the context is cut off."""
         return self._embedded(list(self._tokens(texts, self.context)), self._model.encode_text)
 
     def similarity(self, picture: Image.Image, texts: Sequence[str]) -> Tensor:
         """Return the cosine between an RGB picture and each text, (texts,) in [-1, 1]."""
-        return self.read(texts) @ self.see([picture])[0] if texts else torch.zeros(0)
+        return self.embed_texts(texts) @ self.embed_pictures([picture])[0] if texts else torch.zeros(0)
 
-    def cut(self, texts: Sequence[str]) -> list[bool]:
+    def find_truncated(self, texts: Sequence[str]) -> list[bool]:
         """Tell which texts are longer than the context."""
         narrow, wide = (self._tokens([*texts, ""], length) for length in (self.context, 2 * self.context))
         padding = wide[-1].mode().values

@@ -104,8 +104,8 @@ def load(
     lvlm.loading = json.loads(json.dumps({**asked.given(), **options}, default=str))
     if asked.chat_template is not None and lvlm.adapter.chat is None:
         raise OptionError(OWNER, "chat_template", "a template", "left out: this family has no chat format")
-    lvlm.adapter.tuned = tuned_options.options_of(file, lvlm.adapter)
-    lvlm.adapter.artifacts = fitted_artifacts.checked(
+    lvlm.adapter.tuned = tuned_options.options_for(file, lvlm.adapter)
+    lvlm.adapter.artifacts = fitted_artifacts.check_artifacts(
         learned, lvlm.adapter, lvlm.loading.get("processor", {}), given=asked.artifacts is not None
     )
     return lvlm

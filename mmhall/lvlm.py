@@ -434,7 +434,7 @@ class LVLM:
         return [replace(answer, uncertainty=scored) for answer, scored in zip(answers, scores, strict=True)]
 
     def _recipe(self, strategy: str | Strategy, settings: Mapping[str, Any]) -> Recipe:
-        return Recipe.of(self.adapter, make_strategy(strategy), make_settings(dict(settings)))
+        return Recipe.fit(self.adapter, make_strategy(strategy), make_settings(dict(settings)))
 
     def _answers(self, inputs: dict[str, Tensor], rows: Tensor, recipe: Recipe, measured: _Measured) -> list[Answer]:
         tokenizer, config = self.adapter.tokenizer, recipe.config
@@ -445,7 +445,7 @@ class LVLM:
         answers = []
         for number, mask in enumerate(inputs["attention_mask"]):
             said = [
-                DecodedTokens.of(row, tokenizer, ends, config.stop_strings or ())
+                DecodedTokens.from_row(row, tokenizer, ends, config.stop_strings or ())
                 for row in rows[number * each : (number + 1) * each].tolist()
             ]
             first, *others = (

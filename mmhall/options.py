@@ -46,7 +46,7 @@ class Rule:
     tries: tuple[Any, ...] = ()
     opens: bool = False
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Say what it may be, such as "a number in [0, 1]"."""
         if self.expected:
             return self.expected
@@ -63,7 +63,7 @@ class Rule:
             f"{kind} from {self.low} to {self.high}" if kind == "an integer" else f"{kind} in [{self.low}, {self.high}]"
         )
 
-    def checked(self, owner: str, option: str, value: Any) -> Any:
+    def check(self, owner: str, option: str, value: Any) -> Any:
         """Return a value if it is allowed; integers count as floats.
 
         Raises:
@@ -77,15 +77,15 @@ class Rule:
         if tuple in kinds and isinstance(value, list):
             value = tuple(value)
         if type(value) not in kinds:
-            raise OptionError(owner, option, value, self.told())
+            raise OptionError(owner, option, value, self.describe())
         if isinstance(value, float) and not abs(value) <= _LARGEST:
             bound = f", of size {_LARGEST:.1e} at most" if math.isfinite(value) else ""
-            raise OptionError(owner, option, value, f"{self.told()}{bound}")
+            raise OptionError(owner, option, value, f"{self.describe()}{bound}")
         fits = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
         fits = fits and (not self.choices or value in self.choices or type(value) in self.also)
         fits = fits and (self.holds is None or self.holds(value))
         if not fits:
-            raise OptionError(owner, option, value, self.told())
+            raise OptionError(owner, option, value, self.describe())
         return value
 
 
@@ -172,7 +172,7 @@ class Configured:
     def __post_init__(self) -> None:
         """Check each option against its rule."""
         for option, rule in rules(type(self)).items():
-            object.__setattr__(self, option, rule.checked(self.name, option, getattr(self, option)))
+            object.__setattr__(self, option, rule.check(self.name, option, getattr(self, option)))
 
     def check(self, option: str, passes: bool, expected: str) -> None:
         """Raise OptionError unless an option passes."""

@@ -78,7 +78,7 @@ def _read_again(job: Job, found: Tensor) -> None:
     """Decode once more without searching: each token is the one that was found, (length,)."""
     config = job.config
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    said = DecodedTokens.of(found.tolist(), job.adapter.tokenizer, ends, config.stop_strings or ()).token_ids or (
+    said = DecodedTokens.from_row(found.tolist(), job.adapter.tokenizer, ends, config.stop_strings or ()).token_ids or (
         ends[0],
     )
 

@@ -64,7 +64,7 @@ def fit(
     from mmhall.errors import OptionError
     from mmhall.fitting import fit as fit_strategy, make_learner
     from mmhall.model_check import check_model
-    from mmhall.strategies.artifacts import artifact_files, check_target, place
+    from mmhall.strategies.artifacts import artifact_files, check_target, default_folder
 
     method = make_learner(strategy)
     if apply and out is not None:
@@ -77,7 +77,7 @@ def fit(
         n=n,
     )
     _check_captions(data, captions)
-    file = place(model) / f"{method.name}.safetensors" if apply else out or Path(f"{method.name}.safetensors")
+    file = default_folder(model) / f"{method.name}.safetensors" if apply else out or Path(f"{method.name}.safetensors")
     for one in artifact_files(file):
         check_writable(one)
     check_target(file, method.name)

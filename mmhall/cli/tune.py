@@ -50,13 +50,13 @@ def tune(
     from mmhall.cli.console import progress
     from mmhall.cli.picture_data import check_data, check_writable, read_or_draw
     from mmhall.model_check import check_model
-    from mmhall.strategies.tuned import place, read, started, write
+    from mmhall.strategies.tuned import default_file, open_or_create, read, write
 
     method = mmhall.strategy(strategy)
     tuning.tries_of(method)
     numbers = {"n": n, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
     check_data("tune", data, images, "a COCO detection file", **numbers)
-    file = place(model) if apply else out
+    file = default_file(model) if apply else out
     check_writable(file)
     if file.exists():
         read(file)
@@ -65,7 +65,7 @@ def tune(
         pictures, source = read_or_draw(data, images, n, seed, Path(scratch), limit=n)
         lvlm = mmhall.load(model, tuned=False, **loading.arguments())
         identity = lvlm.identity()
-        started(file, lvlm.adapter, identity)
+        open_or_create(file, lvlm.adapter, identity)
         told = {"source": source, "digest": pictures.digest, "seed": seed}
         told |= {"n": len(pictures.pictures), "max_new_tokens": max_new_tokens}
         sheets = tuning.halves(pictures, seed, max_new_tokens)
@@ -74,8 +74,8 @@ def tune(
         with progress(f"tuning {method}", tuning.expected(method, sheets)) as advance:
             found = tuning.tune(lvlm, method, sheets, batch_size=batch_size, progress=advance, log=log)
     _show(found)
-    for path in [file, *([place(model)] if not apply and _wanted(found, model) else [])]:
-        held = started(path, lvlm.adapter, identity)
+    for path in [file, *([default_file(model)] if not apply and _wanted(found, model) else [])]:
+        held = open_or_create(path, lvlm.adapter, identity)
         held["strategies"][method.tuned_as] = entry(found, told)
         write(path, held)
         print(f"\nwrote {path}\n{_use(model, strategy, path, usual=path != out)}")

@@ -98,7 +98,7 @@ class Recipe:
     config: Resolved
 
     @classmethod
-    def of(cls, adapter: Adapter, strategy: Strategy, settings: Settings) -> Recipe:
+    def fit(cls, adapter: Adapter, strategy: Strategy, settings: Settings) -> Recipe:
         """Fit a strategy and settings to a model.
 
         Raises:

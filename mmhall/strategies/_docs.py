@@ -33,7 +33,7 @@ class OptionHelp:
     Attributes:
         name: Its name.
         help: What it does; "" where its class does not say.
-        told: What it may be.
+        allowed: What it may be.
         default: Its value unless given; None where it depends on the model.
         general: Of one that depends on the model, its value for models it is neither tuned nor published for.
         published: Of such a one, values its paper gives, by (model_type, decoder layers).
@@ -42,7 +42,7 @@ class OptionHelp:
 
     name: str
     help: str
-    told: str
+    allowed: str
     default: Any
     general: Any
     published: Mapping[tuple[str, int], Any]
@@ -156,7 +156,7 @@ def _option(kind: type, option: str, rule: Rule, text: str) -> OptionHelp:
     return OptionHelp(
         name=option,
         help=text,
-        told=rule.told(),
+        allowed=rule.describe(),
         default=None if rule.by_model else rule.general,
         general=rule.general,
         published={model: values[option] for model, values in found.items() if option in values},

@@ -242,7 +242,7 @@ def _facts(path: Path) -> dict[str, Any]:
     return dict(held)
 
 
-def place(name: str | Path) -> Path:
+def default_folder(name: str | Path) -> Path:
     """Return the folder where a model's artifacts are looked for: in its own, else among the user's settings.
 
     Args:
@@ -266,7 +266,7 @@ def find(name: str | Path, where: Where) -> list[Artifact]:
         return []
     if where is not None and (not isinstance(where, str | Path) or not str(where)):
         raise OptionError("load", "artifacts", where, "a file or folder written by `mmhall fit`, or False for none")
-    folder = place(name) if where is None else Path(where)
+    folder = default_folder(name) if where is None else Path(where)
     reason = files.no_file(folder)
     if where is not None and reason not in (None, "is a folder") and folder.suffix not in (TENSORS, FACTS):
         raise DataError(f"{where}: {reason}; {_WAYS}")
@@ -310,7 +310,7 @@ def _once(found: Sequence[Artifact]) -> None:
                 )
 
 
-def checked(
+def check_artifacts(
     found: Sequence[Artifact], adapter: Adapter, processor: Mapping[str, Any], *, given: bool
 ) -> dict[str, Artifact]:
     """Return artifacts by strategy, if they were fitted on this model.

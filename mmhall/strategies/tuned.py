@@ -27,7 +27,7 @@ Where = str | Path | Literal[False] | None
 Options = dict[str, dict[str, Any]]
 
 
-def place(name: str | Path) -> Path:
+def default_file(name: str | Path) -> Path:
     """Return where the options tuned for a model are looked for: in its folder, else among the user's settings.
 
     Args:
@@ -50,7 +50,7 @@ def find(name: str | Path, where: Where) -> Path | None:
     if where is False:
         return None
     if where is None:
-        return found if files.no_file(found := place(name)) is None else None
+        return found if files.no_file(found := default_file(name)) is None else None
     if not isinstance(where, str | Path) or not str(where):
         raise OptionError("load", "tuned", where, "a file written by `mmhall tune`, or False for none")
     reason = files.no_file(Path(where))
@@ -72,7 +72,7 @@ def read(path: Path) -> dict[str, Any]:
         if not isinstance(held["model"], dict) or not isinstance(held["model"]["name"], str):
             raise TypeError("it does not say which model it is for")
         for name, entry in held["strategies"].items():
-            checked(name, entry["options"])
+            check_options(name, entry["options"])
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; {_WAYS}") from error
     except MmhallError as error:
@@ -87,7 +87,7 @@ def read(path: Path) -> dict[str, Any]:
 _WAYS = "run `mmhall tune` again, give a file it wrote for this model, or use tuned=False (--tuned none)"
 
 
-def checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a strategy's tuned options if they exist, depend on the model, and have possible values.
 
     Args:
@@ -112,7 +112,7 @@ def checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def options_of(path: Path | None, adapter: Adapter) -> Options:
+def options_for(path: Path | None, adapter: Adapter) -> Options:
     """Return a file's options by strategy, if they were found for this model.
 
     Raises:
@@ -122,9 +122,9 @@ def options_of(path: Path | None, adapter: Adapter) -> Options:
     if path is None:
         return {}
     held = read(path)
-    belongs(path, held, adapter)
+    check_model(path, held, adapter)
     entries = held["strategies"].items()
-    return {name: checked(name, entry["options"]) for name, entry in entries if _known(name)}
+    return {name: check_options(name, entry["options"]) for name, entry in entries if _known(name)}
 
 
 def _known(name: str) -> bool:
@@ -135,7 +135,7 @@ def _known(name: str) -> bool:
         return False
 
 
-def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
+def check_model(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
     """Refuse values found for another model, and warn where that cannot be told.
 
     Raises:
@@ -178,7 +178,7 @@ def open_options(method: Strategy) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def started(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[str, Any]:
+def open_or_create(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return a file's content, or that of a new one, to add a strategy's options to.
 
     Args:
@@ -194,7 +194,7 @@ def started(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[s
     if files.no_file(path) == "does not exist":
         return {"format": FORMAT, "model": own, "strategies": {}}
     held = read(path)
-    belongs(path, held, adapter)
+    check_model(path, held, adapter)
     known = held["model"]
     if known.get("dtype") == own["dtype"] and known.get("weights") not in (None, own["weights"]):
         raise ModelError(

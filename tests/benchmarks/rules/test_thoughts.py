@@ -215,7 +215,7 @@ def test_marks_of_thoughts_that_are_special_tokens_are_kept():
     opened, closed = tokenizer.convert_tokens_to_ids(["<|channel>", "<channel|>"])
     ids = [opened, *tokenizer("A dog", add_special_tokens=False)["input_ids"], closed]
     ids += tokenizer("A cat", add_special_tokens=False)["input_ids"]
-    said = DecodedTokens.of([*ids, tokenizer.eos_token_id], tokenizer, [tokenizer.eos_token_id], [])
+    said = DecodedTokens.from_row([*ids, tokenizer.eos_token_id], tokenizer, [tokenizer.eos_token_id], [])
     assert spoken(said.text) == "A cat"
     text, spans = spans_of(tokenizer, ids)
     assert text.strip() == said.text

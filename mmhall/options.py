@@ -71,7 +71,7 @@ class Rule:
         """
         if value is None and self.by_model:
             return None
-        if isinstance(self.general, float) and isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(self.general, float) and isinstance(value, int | float) and not isinstance(value, bool):
             value = _as_float(value)
         kinds = (type(self.general), *self.also)
         if tuple in kinds and isinstance(value, list):
@@ -89,7 +89,7 @@ class Rule:
         return value
 
 
-def _as_float(value: int) -> float:
+def _as_float(value: float) -> float:
     try:
         return float(value)
     except OverflowError:

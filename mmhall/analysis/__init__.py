@@ -12,6 +12,7 @@ from mmhall._lazy import exports
 if TYPE_CHECKING:
     from mmhall.analysis._explanation import Explanation as Explanation, explain_strategy as explain_strategy
     from mmhall.analysis._head_divergence import HeadDivergence as HeadDivergence, head_divergence as head_divergence
+    from mmhall.analysis._methods import AnalysisMethods as AnalysisMethods
     from mmhall.analysis._modality_dominance import (
         GROUPS as GROUPS,
         ModalityDominance as ModalityDominance,
@@ -37,6 +38,7 @@ __getattr__, __dir__, __all__ = exports(
     {
         "_explanation": "Explanation explain_strategy",
         "_head_divergence": "HeadDivergence head_divergence",
+        "_methods": "AnalysisMethods",
         "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
         "_saliency": "SaliencyProbe mark_informative mark_words",
         "_score": "AnswerScores score score_answers",

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 from mmhall._lazy import exports
 
 if TYPE_CHECKING:
+    from mmhall.generation._answering import (
+        Measurement as Measurement,
+        build_answers as build_answers,
+        measure as measure,
+    )
     from mmhall.generation._beams import Beams as Beams, common_prefix as common_prefix
     from mmhall.generation._branches import DecodeBatch as DecodeBatch
     from mmhall.generation._candidates import (
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
+        "_answering": "Measurement build_answers measure",
         "_beams": "Beams common_prefix",
         "_branches": "DecodeBatch",
         "_candidates": "TokenSampler check_scores name_in_errors",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +16,8 @@ from mmhall.attention import Op
 from mmhall.errors import CompositionError, PromptError
 from mmhall.generation._branches import DecodeBatch
 from mmhall.generation._prepare import PreparedBatch
-from mmhall.generation._settings import Settings
-from mmhall.strategies import Session
-
-if TYPE_CHECKING:
-    from mmhall.strategies import Strategy
+from mmhall.generation._settings import Settings, make_settings
+from mmhall.strategies import Session, Strategy, strategy as make_strategy
 
 
 @dataclass(slots=True)
@@ -97,6 +94,12 @@ class Recipe:
     settings: Settings
     config: Resolved
 
+    @property
+    def end_ids(self) -> list[int]:
+        """Ids of the tokens that end an answer."""
+        ends = self.config.eos_token_id
+        return ends if isinstance(ends, list) else [ends]
+
     @classmethod
     def fit(cls, adapter: Adapter, strategy: Strategy, settings: Settings) -> Recipe:
         """Fit a strategy and settings to a model.
@@ -126,6 +129,11 @@ class Recipe:
             session = self.strategy.prepare(adapter, inputs)
         drawn = [self.settings.seed] * count if seeds is None else seeds
         return Job(adapter, inputs, session, self.config, drawn, self.strategy.name, **more)
+
+
+def make_recipe(adapter: Adapter, strategy: str | Strategy, settings: Mapping[str, Any]) -> Recipe:
+    """Fit a strategy, by name or built, and settings, by name, to a model; errors as in `Recipe.fit`."""
+    return Recipe.fit(adapter, make_strategy(strategy), make_settings(dict(settings)))
 
 
 def check_room(adapter: Adapter, inputs: Inputs, config: Resolved) -> None:

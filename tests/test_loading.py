@@ -80,7 +80,7 @@ class TestOptions:
             LoadOptions(device="cuda:0").over(2)
 
     def test_quantising_says_what_it_needs(self, folder, monkeypatch):
-        monkeypatch.setattr("mmhall.loading.find_spec", lambda name: None if name == "bitsandbytes" else name)
+        monkeypatch.setattr("mmhall.models._placement.find_spec", lambda name: None if name == "bitsandbytes" else name)
         with pytest.raises(ModelError, match="pip install bitsandbytes"):
             mmhall.load(folder, quantize="4bit")
         with pytest.raises(OptionError, match="quantize must be left out beside a quantization_config"):

@@ -343,7 +343,7 @@ class TestLoading:
             mmhall.load("embedded", attn_implementation="nosuch")
 
     def test_a_device_map_says_what_it_needs(self, monkeypatch):
-        monkeypatch.setattr("mmhall.loading.find_spec", lambda name: None if name == "accelerate" else name)
+        monkeypatch.setattr("mmhall.models._placement.find_spec", lambda name: None if name == "accelerate" else name)
         with pytest.raises(ModelError, match=r'needs accelerate.*pip install "mmhall\[accelerate\]"'):
             mmhall.load(device_map="auto")
 

@@ -11,7 +11,7 @@ from mmhall import files
 from mmhall.errors import ModelError
 from mmhall.files import no_file
 
-EMBEDDED = Path(__file__).resolve().parent / "embedded"
+EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
 _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 MERGE = "merge_and_unload(), save that and give its folder"

@@ -238,7 +238,7 @@ def test_the_strategy_is_written_as_it_is_read():
 
 
 def test_the_guide_names_the_strategies_that_use_each_part_of_a_session():
-    guide = (Path(__file__).parents[1] / "docs" / "strategies.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
     adapter, used = slow("llava").adapter, defaultdict(set)
     inputs = adapter.inputs([make_request(*ASKED)])
     for name in STRATEGIES.names():

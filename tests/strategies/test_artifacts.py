@@ -25,7 +25,7 @@ from mmhall.strategies._pairs import Pair, PairSet
 from tests.conftest import make_random_llava
 from tests.lean import Lean
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "Describe this image."
 
 

@@ -28,7 +28,7 @@ from mmhall.results.store import Row, Store
 from tests.benchmarks import siege
 from tests.conftest import make_random_llava
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     )
     from mmhall.generation._custom import custom_generate as custom_generate
     from mmhall.generation._hypotheses import LENGTH_RULES as LENGTH_RULES, prompt_lengths as prompt_lengths
-    from mmhall.generation._job import Decoding as Decoding, Job as Job, Recipe as Recipe, StepScores as StepScores
+    from mmhall.generation._job import (
+        Decoding as Decoding,
+        Job as Job,
+        Recipe as Recipe,
+        StepScores as StepScores,
+        make_recipe as make_recipe,
+    )
     from mmhall.generation._prepare import PlannedBatch as PlannedBatch, prepare as prepare
     from mmhall.generation._prompt_search import PromptSearch as PromptSearch, run_searches as run_searches
     from mmhall.generation._requests import (
@@ -59,7 +65,7 @@ __getattr__, __dir__, __all__ = exports(
         "_candidates": "TokenSampler check_scores name_in_errors",
         "_custom": "custom_generate",
         "_hypotheses": "LENGTH_RULES prompt_lengths",
-        "_job": "Decoding Job StepScores Recipe",
+        "_job": "Decoding Job Recipe StepScores make_recipe",
         "_prepare": "PlannedBatch prepare",
         "_prompt_search": "PromptSearch run_searches",
         "_requests": "Images Prompt fill_pictures make_request make_requests",

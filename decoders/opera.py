@@ -374,13 +374,13 @@ class Retrospection(PromptSearch):
         matches = None if tried is None else tried[parents] == tokens[:, None]
         if matches is not None and matches.any(dim=1).all():
             siblings = matches.int().argmax(dim=1)
-            self._rows.keep(parents, siblings, own=self.beams.said.shape[2] - 1)
+            self._rows.keep(parents, siblings, differing=self.beams.said.shape[2] - 1)
             self._sums = self._grown[parents, siblings]
             return
         if tried is None:
             self._rows.select(parents)
         else:
-            self._rows.keep(parents, None, own=self.beams.said.shape[2] - 1)
+            self._rows.keep(parents, None, differing=self.beams.said.shape[2] - 1)
         self._watch.on = self._looks
         self._rows.step(tokens)
         self._watch.on = False

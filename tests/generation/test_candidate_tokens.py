@@ -86,10 +86,10 @@ def test_beams_of_a_prompt_change_places_without_moving_the_prompt(name):
         tokens = (SIBLINGS[torch.tensor([0, 1, 0])] + 3 * step) % 50 + 90
         rows.split(tokens)
         if step % 5 == 4:
-            rows.keep(parents, None, own=step)
+            rows.keep(parents, None, differing=step)
             rows.step(tokens[parents, siblings])
         else:
-            rows.keep(parents, siblings, own=step)
+            rows.keep(parents, siblings, differing=step)
         answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), siblings.tolist(), strict=True)]
     close(rows.logits[0], wanted(adapter, requests, answers))
 

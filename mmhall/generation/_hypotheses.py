@@ -1,7 +1,7 @@
 """The finished hypotheses of a beam search, with two rules for the length that divides a score.
 
-transformers 5 divides by the length of the answer, its end mark included. transformers 4.29 and 4.31 divided by the length
-of prompt and answer, without the end mark; the published figures of beam search and OPERA come from them.
+transformers 5 divides by the length of the answer, its end mark included. transformers 4.29 and 4.31 divided by the
+length of prompt and answer, without the end mark; the published figures of beam search and OPERA come from them.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ class WholePool(Pool):
     """A pool that counts as transformers 4.29 did: prompt and answer, without the end mark.
 
     Three more details differ from `Pool`. A search goes on while its best candidate, even one that has ended, could
-    beat the worst answer held. An answer cut at the token limit counts only if it was running and the search was not over.
-    Of equal scores the later answer ranks first.
+    beat the worst answer held. An answer cut at the token limit counts only if it was running and the search was not
+    over. Of equal scores the later answer ranks first.
     """
 
     def __init__(self, size: int, stopping: Stopping, prompt: int) -> None:

@@ -1,4 +1,4 @@
-"""What a decoding strategy may be made of: its base classes, and the parts that strategies share.
+"""Parts of decoding strategies: base classes, registry, options of layers, contrast, noise and fitted artifacts.
 
 The names below, and modules without a leading underscore, are what other packages may rely on.
 """

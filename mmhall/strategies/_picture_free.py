@@ -1,4 +1,4 @@
-"""Inputs that tell a model nothing of the picture: what it says to them is its prior (arXiv:2403.05262)."""
+"""Picture-free inputs, which show a model's prior without the picture (arXiv:2403.05262)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PICTURE_FREE_EXPECTED = f'one or several of {", ".join(PICTURE_FREE)}, joined by
 
 
 def picture_free_kinds(free: str) -> tuple[str, ...]:
-    """Split a combination; empty where it is none.
+    """Split a combination of kinds; empty if it is invalid.
 
     >>> free_kinds("none+unk"), free_kinds("none+none"), free_kinds("white")
     (('none', 'unk'), (), ())
@@ -30,11 +30,11 @@ def picture_free_inputs(
     Args:
         adapter: The model.
         inputs: A batch with pictures.
-        kind: "none": the prompt alone; "unk": one unknown token for each run of image positions (padding's where the
-            tokenizer has none); and, as long as with the picture, "noise": the picture at the last step of
-            diffusion, "zero" and "one": normalised pixels of that value (zero is the mean colour), "black".
-        seed: Of "noise".
-        draw: As in `mmhall.strategies.add_noise`.
+        kind: "none": the prompt alone; "unk": one unknown token for each run of image positions (the padding token if
+            the tokenizer has none). With as many image tokens as the picture: "noise": the picture at the last
+            diffusion step; "zero" and "one": normalised pixels of that value (zero is the mean colour); "black".
+        seed: Seed of "noise".
+        draw: As in `add_noise`.
 
     Raises:
         ModelError: "unk" and "black" need the model's processor, and there is none.

@@ -79,8 +79,8 @@ def load(
     """
     asked = LoadOptions(
         device=None if device is None else str(device),
-        device_map={"": device_map} if isinstance(device_map, int | torch.device) else device_map,  # type: ignore[arg-type]
-        dtype=_dtype(dtype, options),
+        device_map={"": device_map} if isinstance(device_map, int | torch.device) else device_map,  # type:
+        ignore[arg-type] dtype=_dtype(dtype, options),
         quantize=quantize,
         revision=revision,
         processor=processor or {},

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.rules.thoughts import spoken
-from mmhall.clip import NAMED, Clip, check_clip, is_clip_name, load_clip, sentences
+from mmhall.clip import CLIP_NAMES, Clip, check_clip, is_clip_name, load_clip, sentences
 from mmhall.errors import DataError
 from mmhall.images import open_image
 from mmhall.options import option
@@ -59,7 +59,7 @@ class ClipAgreement(PictureBenchmark):
         Metric("sentences", {"sentences": 1}, {"n": 1}, percent=False),
     )
 
-    model: str = option("", holds=lambda name: not name or is_clip_name(name), expected=NAMED)
+    model: str = option("", holds=lambda name: not name or is_clip_name(name), expected=CLIP_NAMES)
     rule: str = option("cosine", choices=("cosine",))
     max_new_tokens: int = option(128, low=1)
 
@@ -71,7 +71,7 @@ class ClipAgreement(PictureBenchmark):
             ModelError: There is none of that name.
             DataError: As of every benchmark.
         """
-        self.check("model", bool(self.model), NAMED)
+        self.check("model", bool(self.model), CLIP_NAMES)
         check_clip(self.model)
         return super().material(source)
 

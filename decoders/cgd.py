@@ -36,7 +36,7 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Batch, Inputs, has_picture
 from mmhall.attention import Memory
-from mmhall.clip import NAMED, Clip, has_word, is_clip_name, load_clip
+from mmhall.clip import CLIP_NAMES, Clip, has_word, is_clip_name, load_clip
 from mmhall.errors import CompositionError
 from mmhall.generation import (
     DecodeBatch,
@@ -73,7 +73,7 @@ class CGD(Strategy):
     searches: ClassVar[bool] = True
     claims: ClassVar[frozenset[str]] = frozenset({SEARCH})
 
-    clip: str = option("", holds=lambda name: not name or is_clip_name(name), expected=NAMED, opens=True)
+    clip: str = option("", holds=lambda name: not name or is_clip_name(name), expected=CLIP_NAMES, opens=True)
     keep: int = option(3, low=1)
     candidates: int = option(3, low=1)
     temperature: float = option(0.2, holds=lambda value: value > 0, expected="a number > 0")
@@ -89,7 +89,7 @@ class CGD(Strategy):
 
     def fitted(self, adapter: Adapter) -> Strategy:
         """Refuse to go without a CLIP."""
-        self.check("clip", bool(self.clip), NAMED)
+        self.check("clip", bool(self.clip), CLIP_NAMES)
         return super().fitted(adapter)
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:

@@ -120,10 +120,7 @@ class Artifact:
         return {"sha256": self.sha256, "options": self.facts["options"], "seed": self.facts["seed"], "data": data}
 
     def write(self, path: Path) -> None:
-        """Write both files, each whole or not at all; the JSON comes last.
-
-        Args:
-            path: Either file's name.
+        """Write both files, named by the path of either; each is written whole or not at all, the JSON last.
 
         Raises:
             DataError: The name has another ending, a file cannot be written, or as in `check_target`.
@@ -300,7 +297,8 @@ def _check_unique(artifacts: Sequence[Artifact]) -> None:
     for one, other in combinations(artifacts, 2):
         if one.strategy == other.strategy:
             raise DataError(
-                f"{one.path} and {other.path}: both are artifacts of {one.strategy}; give one of the files, or delete one"
+                f"{one.path} and {other.path}: both are artifacts of {one.strategy}; "
+                "give one of the files, or delete one"
             )
 
 
@@ -334,11 +332,7 @@ def check_artifacts(
 
 
 def check_target(path: Path, strategy: str) -> None:
-    """Check that a file can be written: nothing is there, or an older artifact of the same strategy.
-
-    Args:
-        path: Either file's name.
-        strategy: Name of the artifact's strategy.
+    """Check that a strategy's artifact can be written: nothing is there, or an older one of the same strategy.
 
     Raises:
         DataError: Another file is there.

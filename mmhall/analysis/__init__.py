@@ -1,4 +1,4 @@
-"""Analyse a model's answers: teacher forcing, scores, traces, heat maps, saliency, explanations.
+"""Analysis of answers and strategies: teacher forcing, scores, traces, heat maps, saliency, explanations.
 
 The names below, and modules without a leading underscore, are what other packages may rely on.
 """
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from mmhall._lazy import exports
 
 if TYPE_CHECKING:
-    from mmhall.analysis._explanation import Explanation as Explanation, explain_strategy as explain_strategy
+    from mmhall.analysis._explain import explain_strategy as explain_strategy
+    from mmhall.analysis._explanation import Explanation as Explanation
     from mmhall.analysis._head_divergence import HeadDivergence as HeadDivergence, head_divergence as head_divergence
     from mmhall.analysis._methods import AnalysisMethods as AnalysisMethods
     from mmhall.analysis._modality_dominance import (
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "_explanation": "Explanation explain_strategy",
+        "_explain": "explain_strategy",
+        "_explanation": "Explanation",
         "_head_divergence": "HeadDivergence head_divergence",
         "_methods": "AnalysisMethods",
         "_modality_dominance": "ModalityDominance GROUPS measure_dominance",

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmhall.adapters import Adapter, check_text
-from mmhall.analysis._explanation import Explanation, explain_strategy
+from mmhall.analysis._explain import explain_strategy
+from mmhall.analysis._explanation import Explanation
 from mmhall.analysis._head_divergence import HeadDivergence, head_divergence
 from mmhall.analysis._modality_dominance import ModalityDominance, measure_dominance
 from mmhall.analysis._score import score

@@ -1,4 +1,4 @@
-"""Choose among given answers: likelihood and calibration.
+"""Choices among given answers: likelihood and calibration.
 
 The names below, and modules without a leading underscore, are what other packages may rely on.
 """

@@ -246,7 +246,7 @@ class Guided(PromptSearch):
             logits = prepared.processed_alone(self.prompt, ids, rows.scores())
             prompts, length = prepared.input_ids.shape
             check_scores(logits, ids.shape[1] - length, prompts=prompts, prompt=self.prompt)
-            chosen = draws(best_only(logits / self._options.temperature, self._options.top_k))
+            chosen = draws(keep_top_k(logits / self._options.temperature, self._options.top_k))
             sums = sums + logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
             ids = torch.cat([ids, chosen[:, None]], dim=1)
             ended = prepared.criteria(ids, logits).tolist()
@@ -280,7 +280,7 @@ class Guided(PromptSearch):
         return judged
 
 
-def best_only(scores: Tensor, count: int) -> Tensor:
+def keep_top_k(scores: Tensor, count: int) -> Tensor:
     """Rule out all but the best tokens of each row, (rows, vocabulary); of equal ones the first are better."""
     order = scores.sort(dim=-1, descending=True, stable=True).indices[:, :count]
     return torch.full_like(scores, -torch.inf).scatter(1, order, scores.gather(1, order))

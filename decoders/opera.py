@@ -138,7 +138,7 @@ class Watch(Op):
         self.answer = torch.cat([before, itself[:, :, None]], dim=2)
 
 
-def summed(sums: Tensor, answer: Tensor, scale: float) -> Tensor:
+def add_rows(sums: Tensor, answer: Tensor, scale: float) -> Tensor:
     """Add candidates' rows to column sums.
 
     Args:
@@ -152,7 +152,7 @@ def summed(sums: Tensor, answer: Tensor, scale: float) -> Tensor:
     return torch.nn.functional.pad(sums, (0, 1))[:, None] + (scale * answer).log()
 
 
-def judged(sums: Tensor, image: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
+def rate_candidates(sums: Tensor, image: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
     """Return candidates' penalties and locations, (beams, candidates) each.
 
     Args:
@@ -170,7 +170,7 @@ def judged(sums: Tensor, image: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
     return (-image if sums.shape[2] <= EARLY else most), locations
 
 
-def weighed(logits: Tensor, candidates: Tensor, penalty: Tensor) -> Tensor:
+def apply_penalty(logits: Tensor, candidates: Tensor, penalty: Tensor) -> Tensor:
     """Let each beam's candidates compete among themselves, and put all other tokens far behind.
 
     Args:
@@ -195,7 +195,7 @@ def weighed(logits: Tensor, candidates: Tensor, penalty: Tensor) -> Tensor:
     return torch.where(barred.all(dim=1, keepdim=True), behind, told)
 
 
-def without(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+def rule_out(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
     """Rule out tokens of beams, of which a contrast may have left only these.
 
     Args:
@@ -220,7 +220,7 @@ def vote(locations: Sequence[Sequence[int]]) -> list[int]:
     return [min(multimode(of_beam)) for of_beam in locations]
 
 
-def back(history: Sequence[Sequence[int]], tries: dict[int, int], options: Opera) -> int | None:
+def find_rollback(history: Sequence[Sequence[int]], tries: dict[int, int], options: Opera) -> int | None:
     """Tell which step to go back to, and count it.
 
     Args:
@@ -243,7 +243,9 @@ def back(history: Sequence[Sequence[int]], tries: dict[int, int], options: Opera
     return max(kept, step - options.window)
 
 
-def earliest(history: Sequence[Sequence[int]], tries: dict[int, int], options: Opera, longest: int) -> int | None:
+def earliest_rollback(
+    history: Sequence[Sequence[int]], tries: dict[int, int], options: Opera, longest: int
+) -> int | None:
     """Return the earliest step that a search of `longest` steps could still go back to; None: none.
 
     A location's count can grow by one at each step left, and going back makes more steps of them left.
@@ -322,11 +324,14 @@ class Retrospection(PromptSearch):
             logits = self._rows.scores()
             candidates = logits.topk(min(self._options.num_attn_candidates, logits.shape[1])).indices
             if not self._looks:
-                logprobs, kept = weighed(logits, candidates, torch.zeros_like(candidates, dtype=logits.dtype)), None
+                logprobs, kept = (
+                    apply_penalty(logits, candidates, torch.zeros_like(candidates, dtype=logits.dtype)),
+                    None,
+                )
             else:
                 penalty = self._look(logits, candidates)
-                kept = back(self._history, self.tries, self._options) if self._turns else None
-                logprobs = weighed(logits, candidates, penalty) if kept is None else self._return(kept)
+                kept = find_rollback(self._history, self.tries, self._options) if self._turns else None
+                logprobs = apply_penalty(logits, candidates, penalty) if kept is None else self._return(kept)
             parents = self.beams.advance(logprobs.expand(len(self._from), -1))
             if parents is None:
                 return self._finished()
@@ -338,8 +343,8 @@ class Retrospection(PromptSearch):
         self._watch.on = True
         self._rows.split(candidates)
         self._watch.on = False
-        self._grown = summed(self._sums, self._watch.answer.to(self._sums.device), self._options.scale_factor)
-        penalty, locations = judged(self._grown, self._watch.image, half=self._options.compat_fp16)
+        self._grown = add_rows(self._sums, self._watch.answer.to(self._sums.device), self._options.scale_factor)
+        penalty, locations = rate_candidates(self._grown, self._watch.image, half=self._options.compat_fp16)
         weight = self._options.penalty_weights
         penalty = weight * penalty if weight > 0 else torch.zeros_like(penalty)
         if self._turns:
@@ -365,7 +370,7 @@ class Retrospection(PromptSearch):
         self._rows.reread(self.beams.said[0], state.memory)
         logits = self._rows.scores()
         rows, tokens = torch.tensor(sorted(self.out[kept]), device=logits.device).unbind(dim=1)
-        return without(logits, rows, tokens)
+        return rule_out(logits, rows, tokens)
 
     def _feed(self, parents: Tensor, tried: Tensor | None) -> None:
         """Go on with the tokens that were chosen, from siblings that were read already if they are among them."""
@@ -386,13 +391,13 @@ class Retrospection(PromptSearch):
         self._watch.on = False
         if self._looks:
             answer = self._watch.answer.to(self._sums.device)
-            self._sums = summed(self._sums[parents], answer, self._options.scale_factor)[:, 0]
+            self._sums = add_rows(self._sums[parents], answer, self._options.scale_factor)[:, 0]
 
     def _settle(self) -> None:
         """Stream what no later step can take back."""
         if self.decoding.job.streamer is None:
             return
-        first = earliest(self._history, self.tries, self._options, self._longest) if self._turns else None
+        first = earliest_rollback(self._history, self.tries, self._options, self._longest) if self._turns else None
         state = None if first is None else self._states.get(first)
         self.tell((state.beams if state is not None else self.beams).shared())
 

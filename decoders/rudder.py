@@ -88,7 +88,7 @@ class _Remind(Op):
         options, rows = self._options, visit.newest
         if visit.prefill:
             updates = states.float() - visit.source.float() if options.deviation else states.float()
-            self._vectors[visit.layer] = pooled(updates, self._attended.to(states.device), options.pool)
+            self._vectors[visit.layer] = pool_updates(updates, self._attended.to(states.device), options.pool)
         vector = visit.each(self._vectors[visit.layer])[:, None]
         judged = self._entering if options.gate_on == "residual" else states
         trust = options.trust(cosine_similarity(judged[:, rows].float(), vector, dim=-1))
@@ -96,7 +96,7 @@ class _Remind(Op):
         return states.index_copy(1, rows, (states[:, rows].float() + added).to(states.dtype))
 
 
-def pooled(updates: Tensor, attended: Tensor, pool: str) -> Tensor:
+def pool_updates(updates: Tensor, attended: Tensor, pool: str) -> Tensor:
     """Pool updates over positions into a vector of length 1, (B, D).
 
     The mean of (3, 4) and (0, 1) is (1.5, 2.5), of length 2.915; weighted by their lengths 5 and 1 it is (2.5, 3.5).

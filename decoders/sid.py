@@ -102,7 +102,7 @@ class LeastAttended(Op):
         attended = probs[..., first - call.offset : length - call.offset].mean(dim=1)
         image = call.each(self._image)[:, None].to(probs.device)
         count = call.each(self._count)[:, None, None].to(probs.device)
-        self._hidden = hidden(nn.functional.pad(attended, (first, 0)), image, count)
+        self._hidden = mask_most_attended(nn.functional.pad(attended, (first, 0)), image, count)
 
     def bias(self, call: Call) -> Tensor | None:
         """Hide them: of a prompt from all rows, of an answer from each row what it has chosen itself."""
@@ -114,7 +114,7 @@ class LeastAttended(Op):
         return _HIDDEN * laid[:, None].to(call.device)
 
 
-def hidden(attended: Tensor, image: Tensor, count: Tensor) -> Tensor:
+def mask_most_attended(attended: Tensor, image: Tensor, count: Tensor) -> Tensor:
     """Mark the image tokens that are not among the least attended ones, (B, R, T) bool; of equal ones the later.
 
     Args:

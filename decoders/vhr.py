@@ -64,7 +64,9 @@ class VHR(Strategy):
             return Session()
         layers = select_layers(adapter, self, "layers", self.layers, SELF_ATTENTION)
         reinforce = Reinforce(self, layers)
-        bare = Branch(adapter.without_image(inputs), [Alike(reinforce)] if self.scale_text else (), lockstep=True)
+        bare = Branch(
+            adapter.without_image(inputs), [ReinforceText(reinforce)] if self.scale_text else (), lockstep=True
+        )
         return Session(ops=[reinforce], branches=[bare])
 
 
@@ -86,9 +88,9 @@ class Reinforce(Op):
         """Choose, then amplify."""
         if call.layer not in self.gains:
             assert call.reference is not None
-            seen = seeing(output[:, -1], call.reference[:, -1], self._options.squared, self._options.ddof)
+            seen = select_heads(output[:, -1], call.reference[:, -1], self._options.squared, self._options.ddof)
             self.gains[call.layer] = torch.where(seen, self._options.alpha, 1.0).to(output)
-        return self.amplified(call, output)
+        return self.amplify(call, output)
 
     def findings(self, depth: int) -> dict[str, Tensor]:
         """Offer the gain of each head."""
@@ -96,7 +98,7 @@ class Reinforce(Op):
         empty = torch.full_like(next(iter(gains.values())), torch.nan) if gains else None
         return {} if empty is None else {"head gains": torch.stack([gains.get(i, empty) for i in range(depth)])}
 
-    def amplified(self, call: Call, output: Tensor) -> Tensor:
+    def amplify(self, call: Call, output: Tensor) -> Tensor:
         """Amplify the chosen heads of a layer, (B, Q, H, D)."""
         gains = call.each(self.gains[call.layer])[:, None, :, None]
         if call.prefill and self._options.positions == "last":
@@ -104,7 +106,7 @@ class Reinforce(Op):
         return output * gains
 
 
-class Alike(Op):
+class ReinforceText(Op):
     """Amplifies the same heads in the text-only pass, at the same positions, once they have been chosen."""
 
     def __init__(self, chosen: Reinforce) -> None:
@@ -113,10 +115,10 @@ class Alike(Op):
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
         """Amplify."""
-        return self._chosen.amplified(call, output)
+        return self._chosen.amplify(call, output)
 
 
-def seeing(pictured: Tensor, bare: Tensor, squared: bool = False, ddof: int = 0) -> Tensor:
+def select_heads(pictured: Tensor, bare: Tensor, squared: bool = False, ddof: int = 0) -> Tensor:
     """Choose the heads that see, (B, H) bool.
 
     Distances 1, 2, 3, 9 with norms 1, 1, 1, 5 of the text-only outputs: the fourth head is above mean plus deviation in

@@ -48,7 +48,7 @@ class Steer(Op):
             return call.newest
         return call.rows_at(self._positions)
 
-    def edited(self, call: Call, rows: LongTensor) -> Tensor | None:
+    def row_mask(self, call: Call, rows: LongTensor) -> Tensor | None:
         """Mark the rows to edit for each prompt, (B, 1, R, 1) float32; None: all."""
         if self._behind is None or not call.prefill:
             return None

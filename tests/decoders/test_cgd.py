@@ -15,7 +15,7 @@ import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
 from mmhall.clip import has_word, load_clip
-from mmhall.decoders.cgd import CGD, Guided, Text, best_only, sentence_seed
+from mmhall.decoders.cgd import CGD, Guided, Text, keep_top_k, sentence_seed
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.options import parse
@@ -207,8 +207,8 @@ def test_the_score_by_hand():
 def test_the_best_of_equal_tokens_are_the_first():
     scores = torch.tensor([[1.0, 3.0, 3.0, 2.0, 3.0], [0.0, -math.inf, -math.inf, 5.0, -math.inf]])
     out = -math.inf
-    assert best_only(scores, 2).tolist() == [[out, 3.0, 3.0, out, out], [0.0, out, out, 5.0, out]]
-    assert torch.equal(best_only(scores, 9), scores)
+    assert keep_top_k(scores, 2).tolist() == [[out, 3.0, 3.0, out, out], [0.0, out, out, 5.0, out]]
+    assert torch.equal(keep_top_k(scores, 9), scores)
 
 
 def test_every_draw_has_a_seed_of_its_own():

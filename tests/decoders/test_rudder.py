@@ -11,7 +11,7 @@ import mmhall
 from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
 from mmhall.attention import Op, active
-from mmhall.decoders.rudder import RUDDER, pooled
+from mmhall.decoders.rudder import RUDDER, pool_updates
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.strategies._layers import parse_layers
@@ -122,8 +122,8 @@ def test_the_pool_of_a_toy():
     updates = torch.tensor([[[9.0, -9.0], [3.0, 4.0], [0.0, 1.0]]])
     attended = torch.tensor([[False, True, True]])
     for pool, wanted in (("mean", [[0.5145, 0.8575]]), ("length", [[0.5812, 0.8137]])):
-        torch.testing.assert_close(pooled(updates, attended, pool), torch.tensor(wanted), rtol=0, atol=1e-4)
-        torch.testing.assert_close(pooled(7 * updates, attended, pool), pooled(updates, attended, pool))
+        torch.testing.assert_close(pool_updates(updates, attended, pool), torch.tensor(wanted), rtol=0, atol=1e-4)
+        torch.testing.assert_close(pool_updates(7 * updates, attended, pool), pool_updates(updates, attended, pool))
 
 
 def test_the_edit_of_a_toy():

@@ -12,7 +12,7 @@ import torch
 import mmhall
 from mmhall.adapters._base import Request
 from mmhall.attention import Op
-from mmhall.decoders.sid import SID, LeastAttended, hidden
+from mmhall.decoders.sid import SID, LeastAttended, mask_most_attended
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.options import rules
@@ -146,9 +146,9 @@ def test_what_is_hidden():
     attended = torch.tensor([[[0.4, 0.1, 0.3, 0.1, 0.1]], [[0.1, 0.2, 0.3, 0.4, 0.0]]])
     image = torch.tensor([[[False, True, True, True, True]], [[True, True, True, False, False]]])
     wanted = [[[False, False, True, False, True]], [[False, True, True, False, False]]]
-    assert hidden(attended, image, torch.tensor([2, 1])[:, None, None]).tolist() == wanted
+    assert mask_most_attended(attended, image, torch.tensor([2, 1])[:, None, None]).tolist() == wanted
     everything = torch.tensor([0, 9])[:, None, None]
-    assert hidden(attended, image, everything).tolist() == [image[0].tolist(), [[False] * 5]]
+    assert mask_most_attended(attended, image, everything).tolist() == [image[0].tolist(), [[False] * 5]]
 
 
 def test_the_published_number_of_tokens_is_kept_of_576_and_the_layer_is_as_the_card_says():

@@ -348,7 +348,7 @@ def test_two_searches_are_refused(other):
 def test_equal_drafts_of_a_text_are_kept_once(monkeypatch):
     """Greedy drafts are all equal: there is one text at every turn, however many candidates are drawn."""
     adapter, kept = dotted("llava"), []
-    judged = Guided._judged
-    monkeypatch.setattr(Guided, "_judged", lambda self, drafts: kept.append(len(drafts)) or judged(self, drafts))
+    judged = Guided._extend
+    monkeypatch.setattr(Guided, "_extend", lambda self, drafts: kept.append(len(drafts)) or judged(self, drafts))
     (search,) = searches(adapter, REQUESTS[1:2], f"cgd(clip={str(CLIP)!r}, top_k=1, candidates=4)")
     assert kept == [1] * search.turns

@@ -59,7 +59,7 @@ class ClipAgreement(PictureBenchmark):
         Metric("sentences", {"sentences": 1}, {"n": 1}, percent=False),
     )
 
-    model: str = option("", holds=lambda name: not name or looks_named(name), expected=NAMED)
+    model: str = option("", holds=lambda name: not name or is_clip_name(name), expected=CLIP_NAMES)
     rule: str = option("cosine", choices=("cosine",))
     max_new_tokens: int = option(128, low=1)
 
@@ -71,7 +71,7 @@ class ClipAgreement(PictureBenchmark):
             ModelError: There is no CLIP model of that name.
             DataError: The data is missing, malformed, or insufficient.
         """
-        self.check("model", bool(self.model), NAMED)
+        self.check("model", bool(self.model), CLIP_NAMES)
         check_clip(self.model)
         return super().material(source)
 

@@ -42,7 +42,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mmhall.adapters import Request
-from mmhall.analysis import GROUPS, Scored, scored_answers
+from mmhall.analysis import GROUPS, AnswerScores, score_answers
 from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
@@ -251,9 +251,9 @@ def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[
     return [tokens_in_span(spans, lead + mention.start, lead + mention.end) for mention in named]
 
 
-def _values(scored: Scored, k: int, token: int) -> Values:
+def _values(scored: AnswerScores, k: int, token: int) -> Values:
     """Return the signals at one token, in the order of `SIGNALS`."""
-    sure, balance, heads = scored.uncertainty, scored.balance, scored.divergence
+    sure, balance, heads = scored.uncertainty, scored.dominance, scored.divergence
     parts = (sure.logprobs, sure.entropies, sure.image_gains, sure.image_divergences, sure.image_shares)
     groups = balance.of([token]).groups() if balance is not None else None
     signals: Values = [float(token), *(None if part is None else part[token] for part in parts)]

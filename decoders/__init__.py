@@ -1,4 +1,4 @@
-"""Decoding strategies, one file each: a card, options, the mathematics."""
+"""Decoding strategies, one file each: card, options, mathematics."""
 
 from mmhall.strategies import STRATEGIES as STRATEGIES
 

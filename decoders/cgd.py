@@ -1,24 +1,24 @@
 """CLIP-guided decoding (CGD).
 
 Paper     Deng et al., 2024, arXiv:2402.15300.
-Idea      The later a sentence of a description, the likelier it is made up, and a CLIP notices better than the
-          model itself. Write each sentence several times, and go on with the texts that agree with the picture.
+Idea      Later sentences of a description are more often hallucinated, and a CLIP detects it better than the model
+          itself. Draw each sentence several times, and continue the texts that agree with the picture.
 Formula   F = beta mean_i cos(picture, sentence_i) + alpha (sum_t log p_t) / tokens
-          Of each of `keep` texts `candidates` next sentences are drawn, by softmax(z / temperature) over the top_k
-          best tokens, each up to the first token that holds . ? or !; those equal to a sibling are left out. Texts
-          that have ended are finished, of the others the `keep` of the highest F go on. Once `keep` are finished,
-          or no other is left, the finished text of the highest F is the answer.
+          For each of `keep` texts `candidates` next sentences are drawn from softmax(z / temperature) over the top_k
+          best tokens, each up to the first token that holds . ? or !; duplicates of a text's sentence are left out.
+          Texts that have ended are finished; of the others the `keep` with the highest F continue. Once `keep` are
+          finished, or no other is left, the finished text with the highest F is the answer.
 Defaults  keep 3, candidates 3, temperature 0.2, top_k 5, alpha 0.01, beta 1: those of d-ailin/CLIP-Guided-Decoding,
-          whose CLIP is SigLIP ViT-SO400M-14-384 (here "ViT-SO400M-14-SigLIP-384/webli"). None is loaded by
-          itself: name one with `clip`.
-Cost      keep x candidates sentences a sentence: candidates rows of each text, those of equally long texts in one
-          pass, each of which first reads its texts' tokens anew; and one pass of the CLIP for each new sentence.
-Differs   log p is the model's, before temperature and cut-off. A text that runs into the length limit is finished,
-          with its last sentence as far as it got. A sentence without letter or digit changes no score; a text of
-          such only loses against any other. Of several pictures the mean cosine counts, and without a picture it is
-          greedy. Draws are seeded for each sentence: a batch draws what single prompts draw, and prompts are searched
-          one after the other. `num_beams` given as a generation setting wins over `keep`. Sentences longer than the
-          CLIP's context are cut for it. Streamed is what all texts begin with; the rest follows at the end.
+          whose CLIP is SigLIP ViT-SO400M-14-384 (here "ViT-SO400M-14-SigLIP-384/webli"). There is no default
+          CLIP: name one with `clip`.
+Cost      keep x candidates sentences for each sentence: candidates rows for each text, texts of equal length in one
+          pass, after reading their tokens again; and one pass of the CLIP for each new sentence.
+Differs   log p is the model's, before temperature and cut-off. A text at the length limit is finished, with an
+          incomplete last sentence. A sentence without letter or digit changes no score; a text with only such sentences
+          loses against any other. With several pictures the mean cosine counts; without a picture decoding is greedy.
+          Draws are seeded for each sentence: a batch draws the same as single prompts, and prompts are searched one
+          after the other. The generation setting `num_beams` overrides `keep`. Sentences longer than the CLIP's context
+          are truncated for it. The common prefix of all texts is streamed; the rest follows at the end.
 """
 
 from __future__ import annotations
@@ -36,9 +36,18 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Batch, Inputs, has_picture
 from mmhall.attention import Memory
-from mmhall.clip import NAMED, Clip, load_clip, looks_named, says_something
+from mmhall.clip import CLIP_NAMES, Clip, has_word, is_clip_name, load_clip
 from mmhall.errors import CompositionError
-from mmhall.generation import Decoding, Draws, PromptSearch, Rows, beginning, chain, choosable, searched
+from mmhall.generation import (
+    DecodeBatch,
+    Decoding,
+    PromptSearch,
+    TokenSampler,
+    check_scores,
+    common_prefix,
+    run_sampling_loop,
+    run_searches,
+)
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 
@@ -47,24 +56,24 @@ _TERMINAL = frozenset(".?!")
 
 @dataclass(frozen=True)
 class CGD(Strategy):
-    """Write each sentence several times and keep what a CLIP finds in the picture.
+    """Draw each sentence several times, and keep the texts that agree with the picture by a CLIP.
 
     Attributes:
-        clip: Which CLIP: a folder, "architecture/weights" or "hf-hub:name"; see `mmhall.clip.load_clip`.
-        keep: Texts followed side by side, >= 1.
-        candidates: Next sentences drawn for each of them, >= 1.
+        clip: The CLIP: a folder, "architecture/weights" or "hf-hub:name"; see `mmhall.clip.load_clip`.
+        keep: Number of texts followed in parallel, >= 1.
+        candidates: Next sentences drawn for each text, >= 1.
         temperature: Divides logits before a draw, > 0.
-        top_k: Tokens a draw is made from, >= 1.
+        top_k: Number of tokens to draw from, >= 1.
         alpha: Weight of the mean log-probability of a text's tokens, >= 0.
         beta: Weight of the mean agreement of its sentences, >= 0.
-        seed: Seeds the draws.
+        seed: Seed of the draws.
     """
 
     name: ClassVar[str] = "cgd"
     searches: ClassVar[bool] = True
     claims: ClassVar[frozenset[str]] = frozenset({SEARCH})
 
-    clip: str = option("", holds=lambda name: not name or looks_named(name), expected=NAMED, opens=True)
+    clip: str = option("", holds=lambda name: not name or is_clip_name(name), expected=CLIP_NAMES, opens=True)
     keep: int = option(3, low=1)
     candidates: int = option(3, low=1)
     temperature: float = option(0.2, holds=lambda value: value > 0, expected="a number > 0")
@@ -75,16 +84,16 @@ class CGD(Strategy):
 
     @property
     def beams(self) -> int:  # type: ignore[override]
-        """As many as texts are followed."""
+        """The option `keep`."""
         return self.keep
 
     def fitted(self, adapter: Adapter) -> Strategy:
-        """Refuse to go without a CLIP."""
-        self.check("clip", bool(self.clip), NAMED)
+        """Fit the options; a CLIP must be named."""
+        self.check("clip", bool(self.clip), CLIP_NAMES)
         return super().fitted(adapter)
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Look at the pictures, and search."""
+        """Embed the pictures, and return a session with the search."""
         if not has_picture(inputs):
             return Session(search=_greedy)
         if not isinstance(inputs, Batch):
@@ -93,21 +102,21 @@ class CGD(Strategy):
                 "model's processor made of them; use LVLM.generate"
             )
         clip = load_clip(self.clip, adapter.device)
-        looks = [clip.see(request.images).mean(dim=0) for request in inputs.requests]
-        search = partial(_search, self, adapter.tokenizer, clip, looks)
+        embeddings = [clip.embed_pictures(request.images).mean(dim=0) for request in inputs.requests]
+        search = partial(_search, self, adapter.tokenizer, clip, embeddings)
         return Session(search=search, rows_a_beam=self.candidates)
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """An answer so far.
+    """A partial answer.
 
     Attributes:
         said: Its tokens.
-        similarities: Of each sentence that says something.
-        logprob: Sum over the tokens of these sentences.
-        counted: How many these are.
-        memory: What its row remembered at its end.
+        similarities: Cosine of each sentence that holds a word.
+        logprob: Summed log-probability of the tokens of these sentences.
+        counted: Number of these tokens.
+        memory: Memory of its row at its end.
     """
 
     said: tuple[int, ...] = ()
@@ -117,7 +126,7 @@ class Text:
     memory: Memory = field(default_factory=Memory, compare=False)
 
     def score(self, options: CGD) -> float:
-        """Return F; -inf as long as nothing is said."""
+        """Return F; -inf without a sentence that holds a word."""
         if not self.similarities:
             return -math.inf
         agreement = sum(self.similarities) / len(self.similarities)
@@ -126,7 +135,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A way to go on with a text: the tokens of its next sentence, their log-probability, and if the answer ends."""
+    """A candidate for the next sentence of a text: its tokens, their log-probability, and whether the answer ends."""
 
     text: Text
     tokens: tuple[int, ...]
@@ -136,53 +145,57 @@ class Draft:
 
 
 def _greedy(decoding: Decoding) -> Tensor:
-    """Decode greedily, as `Session.search`; every answer to a prompt is the same."""
+    """Decode greedily, as a `Session.search`; all answers to a prompt are the same."""
     job = decoding.job
-    answers = chain(decoding.prepared, decoding.rows, None, 1, job.streamer)
+    answers = run_sampling_loop(decoding.prepared, decoding.rows, None, 1, job.streamer)
     return answers.repeat_interleave(job.config.num_return_sequences or 1, dim=0)
 
 
-def _search(options: CGD, tokenizer: Any, clip: Clip, looks: Sequence[Tensor], decoding: Decoding) -> Tensor:
-    """Search for the answers to each prompt, as `Session.search`."""
-    pictures = enumerate(looks)
-    return searched(decoding, (Guided(options, tokenizer, clip, look, decoding, prompt) for prompt, look in pictures))
+def _search(options: CGD, tokenizer: Any, clip: Clip, embeddings: Sequence[Tensor], decoding: Decoding) -> Tensor:
+    """Search for the answers to each prompt, as a `Session.search`."""
+    pictures = enumerate(embeddings)
+    return run_searches(
+        decoding, (Guided(options, tokenizer, clip, embedding, decoding, prompt) for prompt, embedding in pictures)
+    )
 
 
 class Guided(PromptSearch):
-    """The search for one prompt.
+    """The CLIP-guided search for one prompt.
 
     Attributes:
-        running: Texts that are followed, the highest F first.
-        finished: Texts that have ended, in the order they were found.
-        turns: How many sentences deep the search is.
+        running: Texts that continue, the highest F first.
+        finished: Texts that have ended, in order of completion.
+        turns: Number of sentences searched so far.
     """
 
-    def __init__(self, options: CGD, tokenizer: Any, clip: Clip, look: Tensor, decoding: Decoding, prompt: int) -> None:
+    def __init__(
+        self, options: CGD, tokenizer: Any, clip: Clip, embedding: Tensor, decoding: Decoding, prompt: int
+    ) -> None:
         """Start at the end of a prompt.
 
         Args:
-            options: Of the search.
-            tokenizer: The model's.
-            clip: Reads sentences.
-            look: Mean embedding of the prompt's pictures, (size,).
+            options: Options of the search.
+            tokenizer: The model's tokenizer.
+            clip: Embeds sentences.
+            embedding: Mean embedding of the prompt's pictures, (size,).
             decoding: The batch.
-            prompt: Which prompt of the batch, 0-based.
+            prompt: 0-based index of the prompt in the batch.
         """
         super().__init__(decoding, prompt)
-        self._options, self._tokenizer, self._clip, self._look = options, tokenizer, clip, look
+        self._options, self._tokenizer, self._clip, self._embedding = options, tokenizer, clip, embedding
         self._keep = decoding.job.config.num_beams
         self.running, self.finished, self.turns = [Text()], list[Text](), 0
 
     def run(self) -> list[Tensor]:
-        """Return the best answers, best first, (length,) each; the best again where fewer were found."""
+        """Return the best answers, best first, (length,) each; the best one fills up where there are fewer."""
         while self.running and len(self.finished) < self._keep:
             drafts = self._drafts()
-            texts = self._judged(drafts)
+            texts = self._extend(drafts)
             self.finished += [text for text, draft in zip(texts, drafts, strict=True) if draft.ends]
-            going = [text for text, draft in zip(texts, drafts, strict=True) if not draft.ends]
-            self.running = sorted(going, key=self._score, reverse=True)[: self._keep]
+            continuing = [text for text, draft in zip(texts, drafts, strict=True) if not draft.ends]
+            self.running = sorted(continuing, key=self._score, reverse=True)[: self._keep]
             self.turns += 1
-            self.tell(beginning([text.said for text in (*self.running, *self.finished)]))
+            self.tell(common_prefix([text.said for text in (*self.running, *self.finished)]))
         best = sorted(self.finished, key=self._score, reverse=True)
         self.end(best[0].said)
         best += [best[0]] * (self.count - len(best))
@@ -192,50 +205,56 @@ class Guided(PromptSearch):
         return text.score(self._options)
 
     def _drafts(self) -> list[Draft]:
-        """Draw the next sentences of every text, those of the first text first; of equal ones of a text the first."""
-        drawn: dict[int, list[Draft]] = {}
+        """Draw the next sentences of all texts, in the order of the texts, without duplicates of one text."""
+        by_place: dict[int, list[Draft]] = {}
         order = sorted(range(len(self.running)), key=lambda index: len(self.running[index].said))
-        for _, alike in groupby(order, key=lambda index: len(self.running[index].said)):
-            places = list(alike)
-            for draft_of, place in zip(self._drawn(places), places, strict=True):
-                drawn[place] = list({draft.tokens: draft for draft in draft_of}.values())
-        return [draft for place in range(len(self.running)) for draft in drawn[place]]
+        for _, same_length in groupby(order, key=lambda index: len(self.running[index].said)):
+            places = list(same_length)
+            for drafts, place in zip(self._draw_sentences(places), places, strict=True):
+                by_place[place] = list({draft.tokens: draft for draft in drafts}.values())
+        return [draft for place in range(len(self.running)) for draft in by_place[place]]
 
-    def _drawn(self, places: Sequence[int]) -> list[list[Draft]]:
-        """Draw the next sentences of texts of one length, by their places among those that run; a list for each."""
+    def _draw_sentences(self, places: Sequence[int]) -> list[list[Draft]]:
+        """Draw the next sentences of texts of equal length, by their places in `running`; a list for each text."""
         each, device = self._options.candidates, self.device
         texts = [self.running[place] for place in places]
         rows = self.decoding.rows.taken(torch.full((len(texts),), self.prompt, device=device))
         said = torch.tensor([text.said for text in texts], dtype=torch.long, device=device)
         memory = Memory.join([text.memory for text in texts])
         if said.shape[1]:
-            last = 1 if rows.one_by_one or list(memory) else 0  # what reading it adds, a text does not yet remember
+            last = 1 if rows.one_by_one or list(memory) else 0  # a text's memory does not include its last token yet
             rows.reread(said[:, : said.shape[1] - last], memory)
             if last:
                 rows.step(said[:, -1])
         rows.select(torch.arange(len(texts), device=device).repeat_interleave(each))
-        seeds = [sentence_seed(self._options.seed, self.turns, place, one) for place in places for one in range(each)]
+        seeds = [
+            sentence_seed(self._options.seed, self.turns, place, number) for place in places for number in range(each)
+        ]
         ids = self.decoding.prepared.input_ids[self.prompt].expand(len(seeds), -1)
         ids = torch.cat([ids, said.repeat_interleave(each, dim=0)], dim=1)
-        drafts = self._written(rows, ids, Draws(seeds, device), [text for text in texts for _ in range(each)])
+        drafts = self._write_sentences(
+            rows, ids, TokenSampler(seeds, device), [text for text in texts for _ in range(each)]
+        )
         return [drafts[at : at + each] for at in range(0, len(drafts), each)]
 
-    def _written(self, rows: Rows, ids: Tensor, draws: Draws, texts: Sequence[Text]) -> list[Draft]:
-        """Write on until every row has ended its sentence or its answer.
+    def _write_sentences(
+        self, rows: DecodeBatch, ids: Tensor, sampler: TokenSampler, texts: Sequence[Text]
+    ) -> list[Draft]:
+        """Draw tokens until each row has ended its sentence or its answer.
 
         Args:
-            rows: One for each draft.
-            ids: What they have read, (rows, position).
-            draws: A generator for each.
-            texts: What each goes on with.
+            rows: One row for each draft.
+            ids: Tokens read so far, (rows, position).
+            sampler: A generator for each row.
+            texts: The text that each row continues.
         """
         drafts, prepared = dict[int, Draft](), self.decoding.prepared
         start, sums = ids.shape[1], torch.zeros(len(ids), device=ids.device)
         while True:
             logits = prepared.processed_alone(self.prompt, ids, rows.scores())
             prompts, length = prepared.input_ids.shape
-            choosable(logits, ids.shape[1] - length, prompts=prompts, prompt=self.prompt)
-            chosen = draws(best_only(logits / self._options.temperature, self._options.top_k))
+            check_scores(logits, ids.shape[1] - length, prompts=prompts, prompt=self.prompt)
+            chosen = sampler(keep_top_k(logits / self._options.temperature, self._options.top_k))
             sums = sums + logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
             ids = torch.cat([ids, chosen[:, None]], dim=1)
             ended = prepared.criteria(ids, logits).tolist()
@@ -248,33 +267,35 @@ class Guided(PromptSearch):
                 return [drafts[row] for row in range(len(ids))]
             rows.step(chosen)
 
-    def _judged(self, drafts: Sequence[Draft]) -> list[Text]:
-        """Return the texts that drafts make, each new sentence compared with the picture."""
-        texts = [self._tokenizer.decode(draft.tokens, skip_special_tokens=True).strip() for draft in drafts]
-        saying = [text for text in texts if says_something(text)]
-        found = dict(zip(saying, (self._clip.read(saying) @ self._look).tolist(), strict=True)) if saying else {}
-        judged = []
-        for draft, sentence in zip(drafts, texts, strict=True):
-            before = replace(draft.text, said=draft.text.said + draft.tokens, memory=draft.memory)
-            if sentence not in found:
-                judged.append(before)
-                continue
-            text = replace(
-                before,
-                similarities=(*before.similarities, found[sentence]),
-                logprob=before.logprob + draft.logprob,
-                counted=before.counted + len(draft.tokens),
-            )
-            judged.append(text)
-        return judged
+    def _extend(self, drafts: Sequence[Draft]) -> list[Text]:
+        """Extend texts by drafts, and compare each new sentence with the picture."""
+        sentences = [self._tokenizer.decode(draft.tokens, skip_special_tokens=True).strip() for draft in drafts]
+        worded = [sentence for sentence in sentences if has_word(sentence)]
+        cosines = (
+            dict(zip(worded, (self._clip.embed_texts(worded) @ self._embedding).tolist(), strict=True))
+            if worded
+            else {}
+        )
+        texts = []
+        for draft, sentence in zip(drafts, sentences, strict=True):
+            text = replace(draft.text, said=draft.text.said + draft.tokens, memory=draft.memory)
+            if sentence in cosines:
+                text = replace(
+                    text,
+                    similarities=(*text.similarities, cosines[sentence]),
+                    logprob=text.logprob + draft.logprob,
+                    counted=text.counted + len(draft.tokens),
+                )
+            texts.append(text)
+        return texts
 
 
-def best_only(scores: Tensor, count: int) -> Tensor:
-    """Rule out all but the best tokens of each row, (rows, vocabulary); of equal ones the first are better."""
+def keep_top_k(scores: Tensor, count: int) -> Tensor:
+    """Rule out all but the `count` best tokens of each row, (rows, vocabulary); of equal ones the first is better."""
     order = scores.sort(dim=-1, descending=True, stable=True).indices[:, :count]
     return torch.full_like(scores, -torch.inf).scatter(1, order, scores.gather(1, order))
 
 
 def sentence_seed(seed: int, turn: int, text: int, candidate: int) -> int:
-    """Return the seed of one sentence's draws: of a candidate of the text in some place, in some turn of a search."""
+    """Return the seed of the draws of one candidate sentence, by turn of the search and place of the text."""
     return random.Random(f"{seed} {turn} {text} {candidate}").getrandbits(63)

@@ -1,21 +1,21 @@
 """Decoding by contrasting layers (DoLa).
 
 Paper     Chuang et al., ICLR 2024, arXiv:2309.03883; voidism/DoLa.
-Idea      What a model knows enters its prediction in the later layers; subtract what an early layer predicts, the
-          one whose prediction differs most.
+Idea      A model's knowledge enters its prediction in the later layers; subtract the prediction of the early layer that
+          differs most.
 Formula   candidates: states after 0, 2, 4, ... layers, in the chosen half of the model, through the head without the
           final norm; q their distributions, p the last layer's, M = (p + q) / 2
           the candidate with the largest (KL(M || p) + KL(M || q)) / 2 is subtracted
           s = log p - alpha log q, kept where log p >= max log p + log beta
-Defaults  alpha 1, beta 0.1, bucket "all", which is how vision-language comparisons run it (the authors choose the
-          "low" or the "high" half for each task; "high" of 32 layers are the states after 16 to 30). A bucket that
-          holds no candidate, as in a model of one or two layers, is refused.
-Cost      The head of each candidate once a token: 16 more rows of its product in a model of 32 layers.
-Differs   alpha is theirs at 1. The layer is chosen for each row of a batch by itself (theirs: for all at once). The
-          paper names the Jensen-Shannon divergence, with the other order in each KL: divergence="jensen-shannon".
-          early_norm=True sends candidates through the final norm too, as some other implementations do. Embeddings
-          that are also the head's weights are no candidate: they predict the token that was read. Without a picture
-          nothing is changed, as with every strategy here, though the method needs none.
+Defaults  alpha 1, beta 0.1, bucket "all", as in vision-language comparisons (the authors choose the "low" or the "high"
+          half for each task; "high" of 32 layers are the states after 16 to 30). A bucket without a candidate, as in a
+          model of one or two layers, is refused.
+Cost      The output head once for each candidate and token: 16 more rows of its product in a model of 32 layers.
+Differs   alpha 1 is their formula. The layer is chosen for each row of a batch (theirs: once for all rows). The paper
+          names the Jensen-Shannon divergence, with the other order in each KL: divergence="jensen-shannon".
+          early_norm=True applies the final norm to candidates too, as some other implementations do. Embeddings tied to
+          the head's weights are no candidate: they predict the token that was read. Without a picture nothing is
+          changed, as with every strategy here, although the method needs none.
 """
 
 from __future__ import annotations
@@ -56,32 +56,32 @@ class DoLa(Strategy):
     divergence: str = option("released", choices=("released", "jensen-shannon"))
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Read the candidates' predictions."""
+        """Read the candidates' predictions; without a picture return an empty session."""
         if not has_picture(inputs) or self.alpha == self.beta == 0:
             return Session()
         exits = [Exit(after - 1, norm=self.early_norm) for after in self.candidates(adapter)] if self.alpha > 0 else []
-        return Session(exits=exits, combine=_Contrasted(self, exits))
+        return Session(exits=exits, combine=_LayerContrast(self, exits))
 
     def candidates(self, adapter: Adapter) -> list[int]:
-        """Return after how many layers candidates are read.
+        """Return the number of layers before each candidate.
 
         Raises:
-            OptionError: The bucket holds none.
+            OptionError: The bucket holds no candidate.
         """
         depth, model = len(adapter.layers), adapter.model
         tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
         low, high = {"low": (0, depth / 2), "high": (depth / 2, depth), "all": (0, depth)}[self.bucket]
         every = range(2 if tied else 0, depth, 2)
-        found = [after for after in every if low <= after < high]
-        told = " or ".join(map(str, every)) or "no number"
-        expected = f"one with a candidate: in this model they stand after {told} of {depth} layers"
-        self.check("bucket", bool(found), expected)
-        return found
+        candidates = [after for after in every if low <= after < high]
+        places = " or ".join(map(str, every)) or "no number"
+        expected = f"one with a candidate: in this model they stand after {places} of {depth} layers"
+        self.check("bucket", bool(candidates), expected)
+        return candidates
 
 
 @dataclass(frozen=True, slots=True)
-class _Contrasted:
-    """Subtracts, in each row, the candidate that differs most."""
+class _LayerContrast:
+    """Subtracts the candidate that differs most, row by row."""
 
     options: DoLa
     exits: Sequence[Exit]
@@ -91,19 +91,20 @@ class _Contrasted:
         scores = contrast(main, main, 0.0, options.beta)
         if not self.exits:
             return scores
-        early = torch.stack([step.exits[one].to(main.device) for one in self.exits])
-        apart = torch.stack([divergence(main, one, options.divergence) for one in early])
-        chosen = early[apart.argmax(dim=0), torch.arange(len(main), device=main.device)]
+        early = torch.stack([step.exits[key].to(main.device) for key in self.exits])
+        distances = torch.stack([divergence(main, part, options.divergence) for part in early])
+        chosen = early[distances.argmax(dim=0), torch.arange(len(main), device=main.device)]
         return torch.where(scores == -math.inf, scores, scores - options.alpha * chosen)
 
 
 def divergence(main: Tensor, early: Tensor, kind: str = "released") -> Tensor:
-    """Return how far two predictions are apart, (N,), >= 0.
+    """Return the divergence of two predictions, (N,), >= 0.
 
     Args:
-        main: Log-probabilities of the last layer, (N, V); tokens at -inf, which no layer can say, do not count.
-        early: Those of an early layer, (N, V).
-        kind: "released": (KL(M || p) + KL(M || q)) / 2 with M = (p + q) / 2; "jensen-shannon": both the other way.
+        main: Log-probabilities of the last layer, (N, V); tokens at -inf do not count.
+        early: Log-probabilities of an early layer, (N, V).
+        kind: "released": (KL(M || p) + KL(M || q)) / 2 with M = (p + q) / 2; "jensen-shannon": with the arguments of
+            both KL swapped.
     """
     mixed = torch.logaddexp(main, early) - math.log(2)
     if kind == "released":

@@ -1,25 +1,24 @@
 """Gaze shift-guided cross-modal fusion enhancement (GIFT).
 
 Paper     arXiv:2510.22067; amazon-science/GIFT (under a non-commercial licence; written from descriptions only).
-Idea      While a model reads the informative words of a question, its gaze moves to what they are about. Add up these
-          shifts into a map of the picture, lift the newest row's attention to it, and the attention to the question
-          in proportion, so that neither drowns the other.
+Idea      While a model reads the informative words of a question, its attention shifts to what they are about (gaze
+          shifts). Sum these shifts to a saliency map of the picture, raise the newest row's attention to it, and the
+          attention to the question in proportion, so that neither outweighs the other.
 Formula   shift of a head at word row i: max(0, A[i, k] - A[i - 1, k]) on image columns k; half of the heads with the
           largest sums, mean over heads, rows and saliency layers, clipped at 3 deviations, scaled to [0, 1]: S
           newest row, half of the heads with most weight on the picture: A[k] *= exp(alpha S[k])
-          r = their picture mass afterwards over before; half of the heads with most weight on the question:
-          A[k] *= beta r; every row is then made to sum to 1
+          r = their picture mass after over before; half of the heads with most weight on the question:
+          A[k] *= beta r; each row is then normalised to sum 1
 Defaults  alpha 5, beta 1, saliency layer 11, enhanced layers 12 to 22 (LLaVA-1.5-7B); 13B 10 and 14 to 20;
           Qwen2-VL-7B alpha 4, 14 and 5 to 18.
-Cost      The word rows by hand in the saliency layers; the newest row by hand. Where an enhanced layer comes before a
-          saliency layer, the last prompt token is read twice (the whole prompt, where its rows look ahead or a layer
-          is recurrent).
-Differs   Published: the words that a tagger calls nouns, verbs, adjectives, adverbs or numbers count, of a repeated
-          word the last; the question is what stands between fixed places of the template, `span` "3:-6" for
-          LLaVA-1.5 and "2:-6" for Qwen2-VL. Ours: words count unless they are function words (a list of our own), at
-          every occurrence, and the question is found wherever the template has it. `words` also takes all words, or
-          those that are named. Without an informative word nothing is enhanced. Each prompt of a batch has its own
-          map.
+Cost      Attention weights of the words' rows in the saliency layers, and of the newest row, are computed explicitly.
+          Where an enhanced layer comes before a saliency layer, the last prompt token is read twice (the whole prompt
+          where its rows attend to later ones or a layer is recurrent).
+Differs   Published: words that a tagger marks as nouns, verbs, adjectives, adverbs or numbers count, of a repeated word
+          the last; the question stands between fixed places of the template, `span` "3:-6" for LLaVA-1.5 and "2:-6" for
+          Qwen2-VL. Here: all words except function words (from a list of our own) count at every occurrence, and the
+          question is found at any place in the template. `words` can also be all words, or given ones. Without an
+          informative word nothing is enhanced. Each prompt of a batch has its own map.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
-from mmhall.analysis import Gaze, informative, named
+from mmhall.analysis import SaliencyProbe, mark_informative, mark_words
 from mmhall.attention import Call, Groups
 from mmhall.errors import ModelError
 from mmhall.options import by_model, option
-from mmhall.strategies import RowStrategy, Session, Steer, layers_named, layers_option, top_half
+from mmhall.strategies import RowStrategy, Session, Steer, layers_option, select_layers, top_half
 
 _SPAN = re.compile(r"[1-9]\d{0,5}:-[1-9]\d{0,5}")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
@@ -48,16 +47,16 @@ def _is_word(word: object) -> bool:
 
 @dataclass(frozen=True)
 class GIFT(RowStrategy):
-    """Follow the gaze of the question.
+    """Raise attention to the parts of the picture that the question is about.
 
     Attributes:
-        alpha: Strength on the map, >= 0; 0 changes nothing while beta is 1.
-        beta: Gain of the question's columns over the picture's, >= 0.
-        saliency: Layers whose gaze is followed.
+        alpha: Strength on the saliency map, >= 0; 0 changes nothing while beta is 1.
+        beta: Gain of the question's columns relative to the picture's, >= 0.
+        saliency: Layers whose attention shifts make the saliency map.
         layers: Layers in which the newest row is enhanced.
-        words: What counts of the question: "informative" words, "all" of it, or a tuple of words.
-        span: Where the question stands: "question": where the user's own words are; "a:b", such as "3:-6": from the
-            a-th token behind the picture to the b-th from the end, both included.
+        words: Which words of the question count: "informative" words, "all" of it, or a tuple of words.
+        span: Position of the question: "question": the user's own words; "a:b", such as "3:-6": from the a-th token
+            behind the picture to the b-th from the end, both included.
     """
 
     name: ClassVar[str] = "gift"
@@ -85,22 +84,22 @@ class GIFT(RowStrategy):
     )
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Follow the gaze at prefill, enhance from the last prompt row on."""
+        """Record attention shifts at prefill, and enhance from the last prompt row on."""
         if not has_picture(inputs) or (self.alpha == 0 and self.beta == 1):
             return Session()
         query = self._query(adapter, inputs)
         words = self._words(adapter, inputs, query)
-        looked = layers_named(adapter, self, "saliency", self.saliency, whole=True)
-        enhanced = layers_named(adapter, self, "layers", self.layers)
-        gaze = Gaze(looked, adapter.image_mask(inputs["input_ids"]), words)
-        reread = max(looked) >= min(enhanced)
-        return Session(ops=[gaze, _Enhance(self, enhanced, gaze, query, reread)], reread=reread)
+        shift_layers = select_layers(adapter, self, "saliency", self.saliency, whole=True)
+        enhanced = select_layers(adapter, self, "layers", self.layers)
+        saliency = SaliencyProbe(shift_layers, adapter.image_mask(inputs["input_ids"]), words)
+        reread = max(shift_layers) >= min(enhanced)
+        return Session(ops=[saliency, _Enhance(self, enhanced, saliency, query, reread)], reread=reread)
 
     def _query(self, adapter: Adapter, inputs: Inputs) -> Tensor:
         """Mark the question, (batch, position) bool.
 
         Raises:
-            OptionError: `span` leaves nothing of a prompt.
+            OptionError: `span` leaves no token of a prompt.
         """
         if self.span == "question":
             return adapter.query_mask(inputs)
@@ -108,33 +107,37 @@ class GIFT(RowStrategy):
         behind = adapter.after_image(inputs).cumsum(dim=1)  # 1 at the first token behind the picture
         length = behind.shape[1]
         query = (behind >= first) & (torch.arange(length, device=behind.device) <= length + last)
-        found = bool(query.any(dim=1).all())
-        self.check("span", found, f"within the tokens behind the picture, of which a prompt has {int(behind.amax())}")
+        nonempty = bool(query.any(dim=1).all())
+        self.check(
+            "span", nonempty, f"within the tokens behind the picture, of which a prompt has {int(behind.amax())}"
+        )
         return query
 
     def _words(self, adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
         """Mark the words that count, (batch, position) bool.
 
         Raises:
-            ModelError: Words are named, and there is no tokenizer to find them with.
-            OptionError: A question holds none of the words that are named.
+            ModelError: Words are given, and there is no tokenizer to find them.
+            OptionError: A question holds none of the given words.
         """
         if isinstance(self.words, str):
-            return informative(adapter, inputs, query) if self.words == "informative" else query
+            return mark_informative(adapter, inputs, query) if self.words == "informative" else query
         if adapter.tokenizer is None:
             raise ModelError("gift: words are found with the model's processor; hand it over too")
-        words = named(adapter, inputs, query, self.words)
+        words = mark_words(adapter, inputs, query, self.words)
         self.check("words", bool(words.any(dim=1).all()), "words of which the question holds at least one")
         return words
 
 
 class _Enhance(Steer):
-    """Lifts the newest row's weights on the map of the picture, and on the question in proportion."""
+    """Raises the newest row's attention to the saliency map, and to the question in proportion."""
 
-    def __init__(self, options: GIFT, layers: frozenset[int], gaze: Gaze, query: Tensor, reread: bool) -> None:
+    def __init__(
+        self, options: GIFT, layers: frozenset[int], saliency: SaliencyProbe, query: Tensor, reread: bool
+    ) -> None:
         super().__init__(layers)
-        self._options, self._gaze, self._query, self._reread = options, gaze, query, reread
-        self._guided = gaze.words.any(dim=1)
+        self._options, self._saliency, self._query, self._reread = options, saliency, query, reread
+        self._has_words = saliency.words.any(dim=1)
         self._groups: Groups | None = None
 
     def rows(self, call: Call) -> LongTensor | None:
@@ -142,11 +145,13 @@ class _Enhance(Steer):
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
         if self._groups is None:
-            self._groups = Groups(torch.expm1(self._options.alpha * self._gaze.map()), self._query, self._gaze.image)
-        lifted, asked, seen = self._groups.masses(call, probs)
-        looking = top_half(seen)
-        growth = 1 + (looking * lifted).sum(dim=1, keepdim=True) / (looking * seen).sum(dim=1, keepdim=True)
-        gain = top_half(asked) * (self._options.beta * growth.nan_to_num(1.0) - 1)
-        gain = gain * call.each(self._guided)[:, None, None, None]
-        edited = self._groups.scale(call, probs, looking, gain)
-        return edited.div_(1 + looking * lifted + gain * asked)
+            self._groups = Groups(
+                torch.expm1(self._options.alpha * self._saliency.map()), self._query, self._saliency.image
+            )
+        lifted, query, image = self._groups.masses(call, probs)
+        image_heads = top_half(image)
+        growth = 1 + (image_heads * lifted).sum(dim=1, keepdim=True) / (image_heads * image).sum(dim=1, keepdim=True)
+        gain = top_half(query) * (self._options.beta * growth.nan_to_num(1.0) - 1)
+        gain = gain * call.each(self._has_words)[:, None, None, None]
+        edited = self._groups.scale(call, probs, image_heads, gain)
+        return edited.div_(1 + image_heads * lifted + gain * query)

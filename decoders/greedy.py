@@ -1,12 +1,12 @@
 """Plain decoding, the baseline of every comparison.
 
-Paper     None: what `generate` of transformers does.
-Idea      Take the model's own next-token distribution as it is.
+Paper     None: the same as `generate` of transformers.
+Idea      Use the model's own next-token distribution unchanged.
 Formula   s = z
 Defaults  No options.
 Cost      1 forward pass per token.
-Differs   Nothing to differ from: token for token what transformers' own greedy search, sampling or beam search gives
-          under the same settings.
+Differs   Nothing: token for token the same as transformers' own greedy search, sampling or beam search under the same
+          settings.
 """
 
 from __future__ import annotations
@@ -25,5 +25,5 @@ class Greedy(Strategy):
     name: ClassVar[str] = "greedy"
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Wish for nothing."""
+        """Return an empty session."""
         return Session()

@@ -1,18 +1,18 @@
 """Multi-modal mutual information decoding (M3ID).
 
 Paper     Favero et al., CVPR 2024, arXiv:2403.14003 (no code by the authors).
-Idea      The longer an answer, the less the picture weighs in the next token: the more of it has been written, the
-          stronger is what the model would say without the picture subtracted.
+Idea      The longer an answer, the less the next token depends on the picture; so subtract the prediction without the
+          picture more strongly with each token.
 Formula   l, l_u log-probabilities with and without the picture, t tokens written so far, g = exp(-decay (t + start))
           s = l + (1 - g) / g (l - l_u) where max l < log gate, else s = l
           with beta > 0 only tokens are kept with l >= max l + log beta
 Defaults  decay 0.02, gate 0.3, beta 0, start 0 (captions; 10 for yes/no questions). With start 0 nothing is
-          subtracted from the first token: where it alone counts, as in `choose` and answers of one token, give
-          start=10. Decay and gate are reported by others. What tables of later papers call M3ID is mostly another
-          method: gate=1, beta=0.1, with sampling.
+          subtracted from the first token: where only that token counts, as in `choose` and answers of one token, use
+          start=10. Decay and gate are as reported by others. Later papers' tables mostly call another method M3ID:
+          gate=1, beta=0.1, with sampling.
 Cost      2 rows per token instead of 1, in one pass; one more prefill, a short one.
-Differs   The gate opens for each row of a batch by itself. cap bounds the weight (1 - g) / g: it grows exponentially,
-          to 6.4 after 100 tokens and to 10^6, the default cap, after 691. gate=1 is no gate.
+Differs   Each row of a batch has its own gate. cap bounds the weight (1 - g) / g, which grows exponentially, to 6.4
+          after 100 tokens and to 10^6, the default cap, after 691. gate=1 is no gate.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from mmhall.strategies import CONTRAST, Branch, Session, Step, Strategy, contras
 
 @dataclass(frozen=True)
 class M3ID(Strategy):
-    """Subtract the picture-free prediction, more with every token, where the model is unsure.
+    """Subtract the picture-free prediction where the model is uncertain, more with each token.
 
     Attributes:
-        decay: How fast the picture is forgotten, per token, >= 0; 0 subtracts nothing.
-        gate: Nothing is subtracted where the top token's probability reaches this, in [0, 1]; 1: no gate.
-        start: Tokens to count as written before the answer, >= 0; 0: nothing is subtracted from the first token.
+        decay: Decay of the picture's influence per token, >= 0; 0 subtracts nothing.
+        gate: Top probability from which nothing is subtracted, in [0, 1]; 1: no gate.
+        start: Tokens counted as written before the answer, >= 0; 0 subtracts nothing from the first token.
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
         cap: Largest weight of the subtraction, >= 0.
     """
@@ -51,11 +51,11 @@ class M3ID(Strategy):
     cap: float = option(1e6, low=0)
 
     def weight(self, written: int) -> float:
-        """Return the weight of the subtraction after some tokens: (1 - g) / g, `cap` at most."""
+        """Return the weight of the subtraction after some tokens, (1 - g) / g, at most `cap`."""
         return math.expm1(min(self.decay * (written + self.start), math.log1p(self.cap)))
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Decode the prompt without its picture beside it; without a picture there is nothing to subtract."""
+        """Add the prompt without its picture as a branch; without a picture return an empty session."""
         subtracts = self.decay > 0 and self.gate > 0 and self.cap > 0
         if not has_picture(inputs) or not (subtracts or self.beta > 0):
             return Session()
@@ -65,7 +65,7 @@ class M3ID(Strategy):
 
 @dataclass(frozen=True, slots=True)
 class _Informed:
-    """Adds the information that the picture gives about each token, in rows that are unsure."""
+    """Subtracts the picture-free prediction in uncertain rows."""
 
     options: M3ID
 
@@ -76,5 +76,5 @@ class _Informed:
             return plain
         (bare,) = step.branches
         pushed = contrast(step.main, bare, self.options.weight(step.t), beta)
-        unsure = step.main.amax(dim=-1, keepdim=True).exp() < self.options.gate
-        return pushed if self.options.gate == 1 else torch.where(unsure, pushed, plain)
+        uncertain = step.main.amax(dim=-1, keepdim=True).exp() < self.options.gate
+        return pushed if self.options.gate == 1 else torch.where(uncertain, pushed, plain)

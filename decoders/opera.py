@@ -1,38 +1,36 @@
 """Over-trust penalty and retrospection-allocation (OPERA).
 
 Paper     Huang et al., CVPR 2024, arXiv:2311.17911.
-Idea      A long answer goes wrong after a token that all later ones look at instead of the picture: a
-          stripe in self-attention. Punish next tokens that lengthen a stripe, and where one stays, go
-          back to it and say something else.
+Idea      A long answer hallucinates after a token that all later ones attend to instead of the picture: a column of
+          high self-attention weights. Penalise next tokens that extend such a column, and where one persists, go
+          back to it and choose other tokens.
 Formula   w: the newest row of the last self-attention layer, max over heads, divided by its sum; with
           L answer tokens, the candidate's included, over answer columns
-          S_j = sum over rows i = j..L-1 of log(scale_factor w_ij)      (each row once it is the newest)
+          S_j = sum over rows i = j..L-1 of log(scale_factor w_ij)      (each row when it is the newest)
           penalty = -(image mass of the candidate's row) while L <= 10, then 1e-7 exp(max_j S_j)
           scores of a beam's N best tokens: log_softmax(z - penalty_weights penalty), in a beam search
-          location: argmax_j S_j, the most frequent of a beam's candidates, then of the beams (ties: the
-          smallest). Where each beam's locations so far hold it more than `threshold` times and it is
-          >= 10: back to the step that follows it, where the tokens chosen then are out and the whole
-          vocabulary competes, unpunished; at most N times to one step, then to the step before.
+          location: argmax_j S_j, the most frequent among a beam's candidates, then among the beams (ties: the
+          smallest). If it is >= 10 and among each beam's locations so far more than `threshold` times: go back
+          to the step after it; there the tokens chosen before are ruled out and the whole vocabulary competes
+          without penalty; at most N times to one step, then to the step before.
 Defaults  num_attn_candidates N 5, penalty_weights 1.0, scale_factor 50, threshold 15, window 512, and 5
           beams: the paper's and its scripts'. Their faster setting is N 1, threshold 25.
-Cost      One pass per token with beams x N rows of attention; going back is one pass over the answer.
-Differs   Candidates are read side by side in one pass, and the chosen ones are not read again. S is a
-          float32 sum of logarithms, where theirs is a half-precision product: there it is 0 below 0.3 and
-          infinite above 65504. A penalty that all candidates of a beam share changes nothing. Going back
-          restores all the beams had finished then, forgets what was ruled out at later steps, and drops
-          no step of the answer. Prompts of a batch vote by themselves: they are read together and searched
-          one after the other. Beams, their ends and their scores are transformers' of today;
-          length_rule="official" keeps those of the authors' 4.29, where a score is divided by the length of
-          prompt and answer, the picture one token, without the end mark (see `beam`). Where a beam search
-          needs more tokens than there are candidates, the next best
-          follow 999 nats behind; theirs are arbitrary ones. With N 1 the first beam is greedy, and the
-          others, so filled in, never overtake it but still vote. Without a picture the image mass is 0, as
-          where layers of their own attend to it (Mllama) and for columns that left a sliding window.
-          compat_fp16=True keeps of the authors' code: half-precision products (flushed below 0.298, a
-          barrier above 65504, ties to location 0), answers finished after a step that was gone back to
-          twice, and lists of what was ruled out that are cleared at the next step only. Votes over a
-          whole batch are not kept. Streamed is what no step can take back, mostly the first 10 tokens;
-          the rest follows at the end.
+Cost      One pass per token with beams x N rows of attention; a rollback is one pass over the answer.
+Differs   The candidates of a step are read in one pass, and the chosen ones are not read again. S is a float32 sum of
+          logarithms, where theirs is a half-precision product: there it is 0 below 0.3 and infinite above 65504. A
+          penalty that all candidates of a beam share changes nothing. A rollback restores the answers finished at that
+          step, clears the tokens ruled out at later steps, and drops no step of the answer. Each prompt of a batch
+          votes by itself: prompts are read together and searched one after the other. Beams, their ends and their
+          scores are those of current transformers; length_rule="official" uses those of the authors' version 4.29,
+          where a score is divided by the length of prompt and answer, with the picture as one token and without the end
+          mark (see `beam`). Where a beam search needs more tokens than there are candidates, the next best follow 999
+          nats behind; theirs are arbitrary tokens. With N 1 the first beam is greedy, and the others, filled in like
+          that, never overtake it but still vote. Without a picture the image mass is 0, as in models with layers of
+          their own for it (Mllama) and for columns outside a sliding window. compat_fp16=True keeps of the authors'
+          code: half-precision products (0 below 0.298, infinite above 65504, ties to location 0), answers finished
+          after a step that was gone back to twice, and lists of ruled-out tokens that are cleared only at the next
+          step. Votes over a whole batch are not kept. Only tokens that no step can take back are streamed, mostly the
+          first 10; the rest follows at the end.
 """
 
 from __future__ import annotations
@@ -50,12 +48,12 @@ from torch import LongTensor, Tensor
 from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import SELF_ATTENTION, Call, Groups, Memory, Op
 from mmhall.errors import CompositionError
-from mmhall.generation import LENGTH_RULES, Beams, Decoding, PromptSearch, prompt_lengths, searched
+from mmhall.generation import LENGTH_RULES, Beams, Decoding, PromptSearch, prompt_lengths, run_searches
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 
 EARLY = 10
-"""Up to so many answer tokens the picture decides the penalty, and no step before is gone back to."""
+"""Up to so many answer tokens the image mass is the penalty, and there is no rollback to an earlier step."""
 
 _LOWEST = math.log(1e-7)
 _MOST = 80.0  # of S in the exponent: e**80 is still a float32
@@ -65,15 +63,15 @@ _BARRIER = 65504.0  # the largest half-precision number
 
 @dataclass(frozen=True)
 class Opera(Strategy):
-    """Beam search that punishes and takes back over-trust in a summary token.
+    """Beam search with a penalty and a rollback for over-trust in a summary token.
 
     Attributes:
-        num_attn_candidates: Next tokens looked at in each beam, and times a step is gone back to, >= 1.
+        num_attn_candidates: Candidate tokens in each beam, and most rollbacks to one step, >= 1.
         penalty_weights: Strength of the penalty, >= 0.
         scale_factor: Multiplies attention weights in the product, > 0.
-        threshold: Locations may agree so often before the search goes back, >= 1.
-        window: The search goes back at most so many steps, >= 1.
-        compat_fp16: Decide as the authors' half-precision code does.
+        threshold: Agreements on a location before a rollback, >= 1.
+        window: Most steps of a rollback, >= 1.
+        compat_fp16: Decide like the authors' half-precision code.
         length_rule: The length that divides a score: of the "answer", or of prompt and answer ("official").
     """
 
@@ -98,7 +96,7 @@ class Opera(Strategy):
         return "it tries tokens side by side and takes steps back, which the state of recurrent layers does not allow"
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Watch the last layer that attends to the sequence, and search."""
+        """Read the last layer that attends to the sequence, and search."""
         layer = max(index for index, kind in enumerate(adapter.kinds) if kind in SELF_ATTENTION)
         watch = Watch(layer, adapter.image_mask(inputs["input_ids"]))
         lengths = prompt_lengths(self.length_rule, adapter, inputs)
@@ -106,59 +104,61 @@ class Opera(Strategy):
 
 
 class Watch(Op):
-    """Sees the newest rows of one layer.
+    """Records the attention of the newest rows of one layer.
 
     Attributes:
-        image: Share of the latest rows that falls on the picture, (rows, candidates).
-        answer: Their weights on answer columns, each row's own last, (rows, candidates, L).
+        image: Share of attention on the picture, (rows, candidates).
+        answer: Weights on answer columns, each row's own column last, (rows, candidates, L).
     """
 
     def __init__(self, layer: int, image: Tensor) -> None:
-        """Watch a 0-based layer; `image` marks the prompts' image positions, (prompts, positions) bool."""
+        """Choose a 0-based layer; `image` marks the prompts' image positions, (prompts, positions) bool."""
         self.layers, self._length = frozenset({layer}), image.shape[1]
         self._image = Groups(image)
         self.image, self.answer = torch.empty(0), torch.empty(0)
         self.on = False
 
     def rows(self, call: Call) -> LongTensor | None:
-        """Ask for the newest rows of a step."""
+        """Return the newest rows of a step, while switched on."""
         return call.newest if self.on and not call.prefill else None
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
-        """Keep their shares: max over heads, then every row divided by its sum."""
+        """Record their weights: max over heads, then each row divided by its sum."""
         top = probs.amax(dim=1)
         top = top / top.sum(dim=-1, keepdim=True)
         count, columns = top.shape[1:]
         (image,) = self._image.masses(call, top[:, None])
         self.image = image[:, 0, :, 0]
-        first, said = self._length - call.offset, call.start - self._length
+        first, answered = self._length - call.offset, call.start - self._length
         before = top[:, :, max(first, 0) : columns - count]
-        before = torch.nn.functional.pad(before, (said - before.shape[2], 0))  # what left a sliding window counts 0
+        before = torch.nn.functional.pad(
+            before, (answered - before.shape[2], 0)
+        )  # columns outside a sliding window count 0
         itself = top[:, :, columns - count :].diagonal(dim1=1, dim2=2)
         self.answer = torch.cat([before, itself[:, :, None]], dim=2)
 
 
-def summed(sums: Tensor, answer: Tensor, scale: float) -> Tensor:
-    """Add candidates' rows to column sums.
+def add_rows(sums: Tensor, answer: Tensor, scale: float) -> Tensor:
+    """Add the rows of candidate tokens to column sums.
 
     Args:
         sums: S of each beam, (beams, L - 1).
         answer: Weights on answer columns, (beams, candidates, L).
-        scale: Factor of the weights.
+        scale: Factor on the weights.
 
     Returns:
-        S with each candidate, (beams, candidates, L); -inf where a weight is 0.
+        S for each candidate, (beams, candidates, L); -inf where a weight is 0.
     """
     return torch.nn.functional.pad(sums, (0, 1))[:, None] + (scale * answer).log()
 
 
-def judged(sums: Tensor, image: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
-    """Return candidates' penalties and locations, (beams, candidates) each.
+def rate_candidates(sums: Tensor, image: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
+    """Return penalties and locations of candidate tokens, (beams, candidates) each.
 
     Args:
-        sums: S with each candidate, (beams, candidates, L).
-        image: Share of the candidate's row on the picture, (beams, candidates).
-        half: Compute products as half precision does; the penalty may then be infinite.
+        sums: S for each candidate, (beams, candidates, L).
+        image: Attention of each candidate's row to the picture, (beams, candidates).
+        half: Compute products in half precision; the penalty may then be infinite.
     """
     if half:
         columns = (sums.clamp(max=_MOST) + _LOWEST).exp().half().float()
@@ -170,66 +170,66 @@ def judged(sums: Tensor, image: Tensor, *, half: bool) -> tuple[Tensor, Tensor]:
     return (-image if sums.shape[2] <= EARLY else most), locations
 
 
-def weighed(logits: Tensor, candidates: Tensor, penalty: Tensor) -> Tensor:
-    """Let each beam's candidates compete among themselves, and put all other tokens far behind.
+def apply_penalty(logits: Tensor, candidates: Tensor, penalty: Tensor) -> Tensor:
+    """Penalise each beam's candidate tokens, and put all other tokens far behind them.
 
     Args:
         logits: (beams, vocabulary).
         candidates: Token ids, (beams, candidates).
-        penalty: Weighted, (beams, candidates); inf: out, unless every candidate of every beam is. A beam that has
-            none left falls behind as a whole.
+        penalty: Weighted penalties, (beams, candidates); inf rules a candidate out, unless all candidates of all beams
+            are. A beam without a candidate falls behind as a whole.
 
     Returns:
         Log-probabilities, (beams, vocabulary).
     """
-    barred = penalty.isinf()
-    if barred.all():
-        penalty, barred = torch.zeros_like(penalty), torch.zeros_like(barred)
+    ruled_out = penalty.isinf()
+    if ruled_out.all():
+        penalty, ruled_out = torch.zeros_like(penalty), torch.zeros_like(ruled_out)
     penalty = penalty - penalty.amin(dim=1, keepdim=True).nan_to_num(posinf=0.0)
     chosen = logits.gather(1, candidates) - penalty
     behind = logits.log_softmax(dim=1) - _BEHIND
     if candidates.shape[1] == logits.shape[1]:
-        told = logits.scatter(1, candidates, chosen).log_softmax(dim=1)
+        logprobs = logits.scatter(1, candidates, chosen).log_softmax(dim=1)
     else:
-        told = behind.scatter(1, candidates, chosen.log_softmax(dim=1))
-    return torch.where(barred.all(dim=1, keepdim=True), behind, told)
+        logprobs = behind.scatter(1, candidates, chosen.log_softmax(dim=1))
+    return torch.where(ruled_out.all(dim=1, keepdim=True), behind, logprobs)
 
 
-def without(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-    """Rule out tokens of beams, of which a contrast may have left only these.
+def rule_out(logits: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
+    """Rule out tokens of beams; a contrast may have left no others.
 
     Args:
         logits: (beams, vocabulary), -inf where a contrast has cut off.
-        rows: Of each token, (pairs,).
-        tokens: (pairs,).
+        rows: Beam of each token, (pairs,).
+        tokens: Tokens to rule out, (pairs,).
 
     Returns:
-        Log-probabilities, (beams, vocabulary); a beam that has no token left falls behind as a whole.
+        Log-probabilities, (beams, vocabulary); a beam without a token falls behind as a whole.
     """
     left = logits.clone()
     left[rows, tokens] = -torch.inf
     dead = (left == -torch.inf).all(dim=1, keepdim=True)
-    told = left.log_softmax(dim=1)
-    lowest = told.masked_fill(told == -torch.inf, torch.inf).amin(dim=1)
-    told[rows, tokens] = lowest[rows] - _BEHIND
-    return torch.where(dead, logits.log_softmax(dim=1) - _BEHIND, told)
+    logprobs = left.log_softmax(dim=1)
+    lowest = logprobs.masked_fill(logprobs == -torch.inf, torch.inf).amin(dim=1)
+    logprobs[rows, tokens] = lowest[rows] - _BEHIND
+    return torch.where(dead, logits.log_softmax(dim=1) - _BEHIND, logprobs)
 
 
 def vote(locations: Sequence[Sequence[int]]) -> list[int]:
-    """Return the most frequent location of each beam's candidates; of several, the smallest."""
+    """Return the most frequent location among each beam's candidates; on ties the smallest."""
     return [min(multimode(of_beam)) for of_beam in locations]
 
 
-def back(history: Sequence[Sequence[int]], tries: dict[int, int], options: Opera) -> int | None:
-    """Tell which step to go back to, and count it.
+def find_rollback(history: Sequence[Sequence[int]], tries: dict[int, int], options: Opera) -> int | None:
+    """Return the step to go back to, and count the rollback.
 
     Args:
-        history: Location of each beam, at each step so far; the beams' order is that of their slots.
-        tries: How often each step was gone back to.
-        options: Threshold, most tries, and window.
+        history: Location of each beam at each step so far, beams in fixed order.
+        tries: Number of rollbacks to each step.
+        options: The options of the search.
 
     Returns:
-        How many answer tokens to keep; None: go on.
+        Number of answer tokens to keep; None: no rollback.
     """
     step, where = len(history) - 1, min(multimode(history[-1]))
     agreed = min(sum(then[beam] == where for then in history) for beam in range(len(history[-1])))
@@ -243,30 +243,32 @@ def back(history: Sequence[Sequence[int]], tries: dict[int, int], options: Opera
     return max(kept, step - options.window)
 
 
-def earliest(history: Sequence[Sequence[int]], tries: dict[int, int], options: Opera, longest: int) -> int | None:
-    """Return the earliest step that a search of `longest` steps could still go back to; None: none.
+def earliest_rollback(
+    history: Sequence[Sequence[int]], tries: dict[int, int], options: Opera, longest: int
+) -> int | None:
+    """Return the earliest step to which a search of `longest` steps could still roll back; None: none.
 
-    A location's count can grow by one at each step left, and going back makes more steps of them left.
+    A location's count can grow by one at each remaining step, and a rollback adds remaining steps.
     """
-    known, found = len(history), None
+    steps, step = len(history), None
     while True:
         for where in range(EARLY, longest):
             if min(tries.get(at, 0) for at in (where, where + 1)) >= options.num_attn_candidates:
                 continue
             beams = range(len(history[0])) if history else range(1)
-            agreed = min(sum(then[beam] == where for then in history[:known]) for beam in beams)
-            if agreed + longest - max(known, where) > options.threshold:
+            agreed = min(sum(then[beam] == where for then in history[:steps]) for beam in beams)
+            if agreed + longest - max(steps, where) > options.threshold:
                 break
         else:
-            return found
-        if found is not None and where >= found:
-            return found
-        found, known = where, min(known, where + 1)
+            return step
+        if step is not None and where >= step:
+            return step
+        step, steps = where, min(steps, where + 1)
 
 
 @dataclass(slots=True)
-class _State:
-    """A step before its tokens are chosen; `rows` and `tokens` are what led to it, (beams,) each."""
+class _SearchState:
+    """The search at a step before its tokens are chosen; `rows` and `tokens`, (beams,) each, led to it."""
 
     beams: Beams
     sums: Tensor
@@ -276,17 +278,17 @@ class _State:
 
 
 def _search(options: Opera, watch: Watch, decoding: Decoding) -> Tensor:
-    """Search for the answers to each prompt, as `Session.search`."""
+    """Search for the answers to each prompt, as a `Session.search`."""
     prompts = range(len(decoding.prepared.input_ids))
-    return searched(decoding, (Retrospection(options, watch, decoding, prompt) for prompt in prompts))
+    return run_searches(decoding, (Retrospection(options, watch, decoding, prompt) for prompt in prompts))
 
 
 class Retrospection(PromptSearch):
-    """The search for one prompt.
+    """The OPERA search for one prompt.
 
     Attributes:
-        beams: What it holds at present.
-        tries: How often each step was gone back to, by the number of answer tokens kept.
+        beams: The current beams.
+        tries: Number of rollbacks to each step, by the number of answer tokens kept.
         out: Pairs of beam and token ruled out at each of these steps.
     """
 
@@ -294,66 +296,73 @@ class Retrospection(PromptSearch):
         """Start at the end of a prompt, by its 0-based index.
 
         Raises:
-            CompositionError: The model's cache does not let tokens be tried side by side.
+            CompositionError: The model's cache does not support candidate tokens in one pass.
         """
         super().__init__(decoding, prompt)
         self._options, self._watch = options, watch
-        prepared, asked, device = decoding.prepared, decoding.job.config, self.device
-        self._from = torch.full((asked.num_beams,), prompt, device=device)
-        self._rows = decoding.rows.taken(self._from[:1])  # at first all beams are the same
-        self.beams = Beams(prepared, asked, decoding.job.session.prompt_lengths, prompt)
-        self._sums, self._remembered = torch.zeros(1, 0, device=device), Memory()
+        prepared, config, device = decoding.prepared, decoding.job.config, self.device
+        self._from = torch.full((config.num_beams,), prompt, device=device)
+        self._rows = decoding.rows.taken(self._from[:1])  # at first all beams are equal
+        self.beams = Beams(prepared, config, decoding.job.session.prompt_lengths, prompt)
+        self._sums, self._memory = torch.zeros(1, 0, device=device), Memory()
         self._longest = prepared.config.max_length - prepared.length
-        self._turns = options.threshold + EARLY < self._longest  # else no location can ever agree so often
-        weighs = options.penalty_weights > 0 and options.num_attn_candidates > 1
-        self._looks = self._turns or weighs
-        self._states: dict[int, _State] = {}
+        self._can_roll_back = options.threshold + EARLY < self._longest  # else no location can reach the threshold
+        has_penalty = options.penalty_weights > 0 and options.num_attn_candidates > 1
+        self._reads_candidates = self._can_roll_back or has_penalty
+        self._states: dict[int, _SearchState] = {}
         self._history: list[list[int]] = []
         self.tries: dict[int, int] = {}
         self.out: dict[int, set[tuple[int, int]]] = {}
         self._latest: tuple[list[int], list[int]] = ([], [])
-        if self._looks and not decoding.rows.splittable:
+        if self._reads_candidates and not decoding.rows.splittable:
             raise CompositionError("this model's cache does not let tokens be tried side by side; use another strategy")
 
     def run(self) -> list[Tensor]:
         """Return the best answers, best first, (length,) each."""
         while True:
-            self._remembered = self._rows.memory.copy()
+            self._memory = self._rows.memory.copy()
             logits = self._rows.scores()
             candidates = logits.topk(min(self._options.num_attn_candidates, logits.shape[1])).indices
-            if not self._looks:
-                logprobs, kept = weighed(logits, candidates, torch.zeros_like(candidates, dtype=logits.dtype)), None
+            if not self._reads_candidates:
+                logprobs, kept = (
+                    apply_penalty(logits, candidates, torch.zeros_like(candidates, dtype=logits.dtype)),
+                    None,
+                )
             else:
-                penalty = self._look(logits, candidates)
-                kept = back(self._history, self.tries, self._options) if self._turns else None
-                logprobs = weighed(logits, candidates, penalty) if kept is None else self._return(kept)
+                penalty = self._read_candidates(logits, candidates)
+                kept = find_rollback(self._history, self.tries, self._options) if self._can_roll_back else None
+                logprobs = apply_penalty(logits, candidates, penalty) if kept is None else self._roll_back(kept)
             parents = self.beams.advance(logprobs.expand(len(self._from), -1))
             if parents is None:
                 return self._finished()
-            self._feed(parents.clamp(max=len(logits) - 1), candidates if self._looks and kept is None else None)
+            self._feed(
+                parents.clamp(max=len(logits) - 1), candidates if self._reads_candidates and kept is None else None
+            )
             self._settle()
 
-    def _look(self, logits: Tensor, candidates: Tensor) -> Tensor:
-        """Read the candidates side by side; vote, save the step, and return their penalties, (rows, candidates)."""
+    def _read_candidates(self, logits: Tensor, candidates: Tensor) -> Tensor:
+        """Read the candidates in one pass; vote, save the step, and return their penalties, (rows, candidates)."""
         self._watch.on = True
         self._rows.split(candidates)
         self._watch.on = False
-        self._grown = summed(self._sums, self._watch.answer.to(self._sums.device), self._options.scale_factor)
-        penalty, locations = judged(self._grown, self._watch.image, half=self._options.compat_fp16)
+        self._candidate_sums = add_rows(
+            self._sums, self._watch.answer.to(self._sums.device), self._options.scale_factor
+        )
+        penalty, locations = rate_candidates(self._candidate_sums, self._watch.image, half=self._options.compat_fp16)
         weight = self._options.penalty_weights
         penalty = weight * penalty if weight > 0 else torch.zeros_like(penalty)
-        if self._turns:
-            possible = logits.gather(1, candidates) > -torch.inf  # a contrast may leave fewer than are looked at
-            heard = [row[own].tolist() for row, own in zip(locations, possible, strict=True)]
-            step, voted = len(self._history), vote(heard)
+        if self._can_roll_back:
+            possible = logits.gather(1, candidates) > -torch.inf  # a contrast may rule out candidates
+            voting = [row[mask].tolist() for row, mask in zip(locations, possible, strict=True)]
+            step, voted = len(self._history), vote(voting)
             self._history.append(voted if len(voted) == len(self._from) else voted * len(self._from))
-            self._states[step] = _State(self.beams.copy(), self._sums, self._remembered, *self._latest)
+            self._states[step] = _SearchState(self.beams.copy(), self._sums, self._memory, *self._latest)
         return penalty
 
-    def _return(self, kept: int) -> Tensor:
+    def _roll_back(self, kept: int) -> Tensor:
         """Go back to the step with `kept` answer tokens; return its log-probabilities, (beams, vocabulary)."""
-        state, redone = self._states[kept], self._states[kept + 1]
-        self.out.setdefault(kept, set()).update(zip(redone.rows, redone.tokens, strict=True))
+        state, following = self._states[kept], self._states[kept + 1]
+        self.out.setdefault(kept, set()).update(zip(following.rows, following.tokens, strict=True))
         compat = self._options.compat_fp16
         for later in [at for at in self.out if (at == kept + 1 if compat else at > kept)]:
             del self.out[later]
@@ -365,34 +374,36 @@ class Retrospection(PromptSearch):
         self._rows.reread(self.beams.said[0], state.memory)
         logits = self._rows.scores()
         rows, tokens = torch.tensor(sorted(self.out[kept]), device=logits.device).unbind(dim=1)
-        return without(logits, rows, tokens)
+        return rule_out(logits, rows, tokens)
 
-    def _feed(self, parents: Tensor, tried: Tensor | None) -> None:
-        """Go on with the tokens that were chosen, from siblings that were read already if they are among them."""
+    def _feed(self, parents: Tensor, candidates: Tensor | None) -> None:
+        """Continue with the chosen tokens; those among the candidates were read already."""
         tokens = self.beams.said[0, :, -1]
         self._latest = parents.tolist(), tokens.tolist()
-        matches = None if tried is None else tried[parents] == tokens[:, None]
+        matches = None if candidates is None else candidates[parents] == tokens[:, None]
         if matches is not None and matches.any(dim=1).all():
-            candidates = matches.int().argmax(dim=1)
-            self._rows.keep(parents, candidates, own=self.beams.said.shape[2] - 1)
-            self._sums = self._grown[parents, candidates]
+            chosen = matches.int().argmax(dim=1)
+            self._rows.keep(parents, chosen, differing=self.beams.said.shape[2] - 1)
+            self._sums = self._candidate_sums[parents, chosen]
             return
-        if tried is None:
+        if candidates is None:
             self._rows.select(parents)
         else:
-            self._rows.keep(parents, None, own=self.beams.said.shape[2] - 1)
-        self._watch.on = self._looks
+            self._rows.keep(parents, None, differing=self.beams.said.shape[2] - 1)
+        self._watch.on = self._reads_candidates
         self._rows.step(tokens)
         self._watch.on = False
-        if self._looks:
+        if self._reads_candidates:
             answer = self._watch.answer.to(self._sums.device)
-            self._sums = summed(self._sums[parents], answer, self._options.scale_factor)[:, 0]
+            self._sums = add_rows(self._sums[parents], answer, self._options.scale_factor)[:, 0]
 
     def _settle(self) -> None:
-        """Stream what no later step can take back."""
+        """Stream the tokens that no later step can take back."""
         if self.decoding.job.streamer is None:
             return
-        first = earliest(self._history, self.tries, self._options, self._longest) if self._turns else None
+        first = (
+            earliest_rollback(self._history, self.tries, self._options, self._longest) if self._can_roll_back else None
+        )
         state = None if first is None else self._states.get(first)
         self.tell((state.beams if state is not None else self.beams).shared())
 

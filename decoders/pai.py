@@ -1,16 +1,17 @@
 """Pay attention to the image (PAI).
 
 Paper     Liu et al., ECCV 2024, arXiv:2407.21771; LALBJ/PAI.
-Idea      Lift the newest row's attention to the picture, and subtract what the model would go on to say without
-          the picture ("text inertia").
+Idea      Raise the newest row's attention to the picture, and subtract the prediction without the picture ("text
+          inertia").
 Formula   scores before softmax, newest row, all heads of the chosen layers: s_k += alpha |s_k| for image columns k
           log-probabilities: gamma l + (1 - gamma) l_u, l_u without picture and unsteered,
           kept where l >= max l + log beta
-Defaults  alpha 0.5, gamma 1.1: the paper's for LLaVA (its scripts default to 0.2 and 2.0); beta 0.1; all layers but
-          the first two (2 to 31 of 32).
-Cost      Attention part: the newest row by hand. With gamma > 1 also a second row per token and a short prefill.
-Differs   Works with greedy, sampling and beams. A column that is masked stays masked. With gamma = 1 nothing is cut
-          off, as in the authors' code.
+Defaults  alpha 0.5, gamma 1.1: the paper's for LLaVA (its scripts use 0.2 and 2.0); beta 0.1; all layers except the
+          first two (2 to 31 of 32).
+Cost      Attention weights of the newest row are computed explicitly. With gamma > 1 also a second row per token and a
+          short prefill. Differs   Works with greedy, sampling and beams. Masked columns stay masked. With gamma = 1
+          there is no
+          cut-off, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from torch import LongTensor, Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns
 from mmhall.options import by_model, option
-from mmhall.strategies import CONTRAST, Branch, Contrast, RowStrategy, Session, Steer, layers_named, layers_option
+from mmhall.strategies import CONTRAST, Branch, Contrast, RowStrategy, Session, Steer, layers_option, select_layers
 
 
 @dataclass(frozen=True)
 class PAI(RowStrategy):
-    """Lift attention to the picture and subtract the picture-free prediction.
+    """Raise attention to the picture and subtract the picture-free prediction.
 
     Attributes:
-        alpha: Strength of the lift, >= 0; 0 leaves attention alone.
-        gamma: Strength of the guidance, >= 1; 1 uses no second branch.
+        alpha: Strength of the increase, >= 0; 0 does not change attention.
+        gamma: Strength of the guidance, >= 1; 1 uses no branch.
         beta: Plausibility cut-off of the guidance, in [0, 1].
-        layers: Layers in which attention is lifted.
+        layers: Layers in which attention is raised.
     """
 
     name: ClassVar[str] = "pai"
@@ -49,25 +50,25 @@ class PAI(RowStrategy):
 
     @property
     def claims(self) -> frozenset[str]:  # type: ignore[override]
-        """Rows of attention, and the contrast unless gamma is 1."""
+        """The rows of attention, and the contrast unless gamma is 1."""
         rows = RowStrategy.claims
         return rows if self.gamma == 1 else rows | {CONTRAST}
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Lift the picture's columns; guide away from the picture-free branch."""
+        """Raise the image columns, and contrast with a picture-free branch."""
         if not has_picture(inputs):
             return Session()
         image = adapter.image_mask(inputs["input_ids"])
-        layers = layers_named(adapter, self, "layers", self.layers)
-        ops = [_Lift(layers, self.alpha * image.float())] if self.alpha > 0 else []
+        layers = select_layers(adapter, self, "layers", self.layers)
+        ops = [_RaiseImage(layers, self.alpha * image.float())] if self.alpha > 0 else []
         if self.gamma == 1:
             return Session(ops=ops)
         bare = Branch(adapter.without_image(inputs))
         return Session(ops=ops, branches=[bare], combine=Contrast(self.gamma - 1, self.beta))
 
 
-class _Lift(Steer):
-    """Lifts the newest row's scores of image columns."""
+class _RaiseImage(Steer):
+    """Raises the newest row's scores of image columns."""
 
     def __init__(self, layers: frozenset[int], strength: Tensor) -> None:
         super().__init__(layers)

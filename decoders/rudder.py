@@ -1,17 +1,17 @@
 """Residual-update directed decoding regulation (RUDDER).
 
 Paper     arXiv:2511.10292, ICML 2026; the authors' code is released in part.
-Idea      What attention adds to the states of a prompt carries what is seen; pool it into one vector while the prompt
-          is read, and add it to every new token again, as strongly as the token's states still agree with it.
+Idea      The updates that attention adds to a prompt's states carry visual evidence; pool them into one vector while
+          the prompt is read, and add it to every new token, as strongly as the token's states agree with it.
 Formula   v = N(pool over the prompt of a), a the attention's update of the layer, N(x) = x / |x|
-          s = cos(h, v), h what enters the layer; p = softplus(k s + c), q = softplus(c - k s)
-          a' = a + alpha g v, g = p / (p + q), floor at least, at the last position of the prompt and every later one
+          s = cos(h, v), h the input of the layer; p = softplus(k s + c), q = softplus(c - k s)
+          a' = a + alpha g v, g = p / (p + q), at least floor, at the last position of the prompt and every later one
 Defaults  c 1, floor 0.05, pool "mean"; LLaVA-1.5-7B layer 30 of 32, alpha 20, k 5; Idefics2 28, 8, 5; InstructBLIP
-          1, 6.5, 8. Alpha is a length, and states of other models are of another: tune it.
-Cost      One vector added per token; no pass, no branch.
+          1, 6.5, 8. Alpha is a length, and the lengths of states differ between models: tune it.
+Cost      One vector is added per token; no further pass or branch.
 Differs   The released code pools in a prefill of its own, over the difference of update and normed states
-          (deviation=True), and gates on the update (gate_on="update"). Several layers may be named, each with a vector
-          of its own. Where a norm stands between the attention and the sum, the vector passes it as well.
+          (deviation=True), and gates on the update (gate_on="update"). Several layers may be named, each with its own
+          vector. In models with a norm between attention and sum, the vector passes that norm too.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn.functional import cosine_similarity, normalize, softplus
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Op, Visit
 from mmhall.options import by_model, option
-from mmhall.strategies import Session, Strategy, layers_named, layers_option
+from mmhall.strategies import Session, Strategy, layers_option, select_layers
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class RUDDER(Strategy):
     """Add the prompt's pooled attention update to every new token.
 
     Attributes:
-        alpha: Largest length of what is added, >= 0; 0 adds nothing.
-        k: How steeply trust grows with agreement, >= 0; 0: trust is one half.
-        c: How slowly trust leaves one half, >= 0.
-        floor: Least trust, in [0, 1].
-        pool: Updates of all positions weigh alike ("mean") or by their length ("length").
-        gate_on: What must agree: the "residual" that enters the layer, or the "update".
-        deviation: Whether to pool the update less the normed states that attention was given.
+        alpha: Largest length of the added vector, >= 0; 0 adds nothing.
+        k: Steepness of trust over agreement, >= 0; 0: trust is one half.
+        c: Width of the range in which trust stays near one half, >= 0.
+        floor: Smallest trust, in [0, 1].
+        pool: Weight updates of all positions equally ("mean") or by their length ("length").
+        gate_on: What must agree with the vector: the "residual" that enters the layer, or the "update".
+        deviation: Whether to pool the update minus the normed states that attention reads.
         layers: Layers whose update is edited.
     """
 
@@ -61,24 +61,26 @@ class RUDDER(Strategy):
     layers: str = layers_option("95%")
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Pool while the prompt is read, add from its last position on; without a picture nothing is seen."""
+        """Pool while the prompt is read, then add the vector; without a picture return an empty session."""
         if not has_picture(inputs) or self.alpha == 0:
             return Session()
-        layers = layers_named(adapter, self, "layers", self.layers, SELF_ATTENTION, whole=True)
-        return Session(ops=[_Remind(self, layers, inputs["attention_mask"].bool())])
+        layers = select_layers(adapter, self, "layers", self.layers, SELF_ATTENTION, whole=True)
+        return Session(ops=[_AddVector(self, layers, inputs["attention_mask"].bool())])
 
     def trust(self, agreement: Tensor) -> Tensor:
-        """Return how much of `alpha` is added at some cosine, same shape."""
+        """Return the share of `alpha` that is added at some cosine, same shape."""
         up, down = (softplus(sign * self.k * agreement + self.c) for sign in (1, -1))
         return (up / (up + down)).clamp_min(self.floor)
 
 
-class _Remind(Op):
+class _AddVector(Op):
+    """Pools the attention update of a prompt, and adds it to new tokens."""
+
     sites = frozenset({"attn"})
 
     def __init__(self, options: RUDDER, layers: frozenset[int], attended: Tensor) -> None:
         self.layers, self._options, self._attended = layers, options, attended
-        self._entering: Tensor  # of the layer that is being read
+        self._entering: Tensor  # the input of the current layer
         self._vectors: dict[int, Tensor] = {}
 
     def see_states(self, visit: Visit) -> None:
@@ -88,22 +90,22 @@ class _Remind(Op):
         options, rows = self._options, visit.newest
         if visit.prefill:
             updates = states.float() - visit.source.float() if options.deviation else states.float()
-            self._vectors[visit.layer] = pooled(updates, self._attended.to(states.device), options.pool)
+            self._vectors[visit.layer] = pool_updates(updates, self._attended.to(states.device), options.pool)
         vector = visit.each(self._vectors[visit.layer])[:, None]
-        judged = self._entering if options.gate_on == "residual" else states
-        trust = options.trust(cosine_similarity(judged[:, rows].float(), vector, dim=-1))
+        gated = self._entering if options.gate_on == "residual" else states
+        trust = options.trust(cosine_similarity(gated[:, rows].float(), vector, dim=-1))
         added = options.alpha * trust[..., None] * vector
         return states.index_copy(1, rows, (states[:, rows].float() + added).to(states.dtype))
 
 
-def pooled(updates: Tensor, attended: Tensor, pool: str) -> Tensor:
+def pool_updates(updates: Tensor, attended: Tensor, pool: str) -> Tensor:
     """Pool updates over positions into a vector of length 1, (B, D).
 
     The mean of (3, 4) and (0, 1) is (1.5, 2.5), of length 2.915; weighted by their lengths 5 and 1 it is (2.5, 3.5).
 
     Args:
         updates: (B, T, D).
-        attended: Positions that are no padding, (B, T) bool.
+        attended: Positions without padding, (B, T) bool.
         pool: "mean", or "length": weighted by each update's length.
     """
     weights = attended[..., None] * (updates.norm(dim=-1, keepdim=True) if pool == "length" else 1.0)

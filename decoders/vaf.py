@@ -1,15 +1,15 @@
 """Visual amplification fusion (VAF, "ClearSight").
 
 Paper     Yin et al., CVPR 2025, arXiv:2503.13107; ustc-hyin/ClearSight.
-Idea      Attention to the picture is weak in the middle layers, where picture and text fuse: amplify it there and
-          damp attention to what stands before the picture.
+Idea      Attention to the picture is weak in the middle layers, where picture and text fuse: amplify it there, and
+          damp attention to the tokens before the picture.
 Formula   scores before softmax, rows behind the picture: s_k *= 1 + alpha for image columns,
           s_k *= 1 - beta for columns before the first picture
-Defaults  alpha 0.15, beta 0.05: the authors' code (a third-party note says beta 0.1); layers 9 to 14 of 32.
-Cost      The rows behind the picture by hand, in six layers of 32.
-Differs   Multiplying makes negative scores more negative: such a column loses weight. That is the authors' code and
-          kept; `pai` is the variant that always lifts. Spans come from the prompt, not from fixed offsets. heads
-          "visual" is what others report of the paper: only the half of the heads that looks at the picture most.
+Defaults  alpha 0.15, beta 0.05: the authors' code (a third-party note gives beta 0.1); layers 9 to 14 of 32.
+Cost      Attention weights of the rows behind the picture are computed explicitly, in six layers of 32.
+Differs   Multiplying makes negative scores more negative: such a column loses weight. This follows the authors' code;
+          `pai` always raises. Spans come from the prompt, not from fixed offsets. heads "visual" is what others report
+          of the paper: only the half of the heads with most attention to the picture.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import LongTensor, Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns, Groups
 from mmhall.options import by_model, option
-from mmhall.strategies import RowStrategy, Session, Steer, layers_named, layers_option, top_half
+from mmhall.strategies import RowStrategy, Session, Steer, layers_option, select_layers, top_half
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class VAF(RowStrategy):
         alpha: Amplification of image columns, >= 0.
         beta: Damping of the columns before the picture, in [0, 1].
         layers: Layers in which scores are amplified.
-        heads: "all", or "visual": in each row the half of the heads with the larger share on the picture.
+        heads: "all", or "visual": in each row the half of the heads with most attention to the picture.
     """
 
     name: ClassVar[str] = "vaf"
@@ -50,7 +50,7 @@ class VAF(RowStrategy):
         image = adapter.image_mask(inputs["input_ids"])
         behind = adapter.after_image(inputs)
         before = inputs["attention_mask"].bool() & (image.cumsum(dim=1) == 0)
-        layers = layers_named(adapter, self, "layers", self.layers)
+        layers = select_layers(adapter, self, "layers", self.layers)
         gain = self.alpha * image.float() - self.beta * before.float()
         return Session(ops=[_Amplify(layers, behind, gain, image if self.heads == "visual" else None)])
 
@@ -64,10 +64,10 @@ class _Amplify(Steer):
         self._image = Groups(image) if image is not None else None
 
     def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
-        gain, chosen = self._gain(call), self.edited(call, rows)
-        if chosen is not None:
-            gain = gain * chosen
+        gain, mask = self._gain(call), self.row_mask(call, rows)
+        if mask is not None:
+            gain = gain * mask
         if self._image is not None:
-            (looks,) = self._image.masses(call, scores.softmax(dim=-1))
-            gain = gain * top_half(looks)
+            (masses,) = self._image.masses(call, scores.softmax(dim=-1))
+            gain = gain * top_half(masses)
         return scores * (1 + gain)

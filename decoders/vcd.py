@@ -1,21 +1,20 @@
 """Visual contrastive decoding (VCD).
 
 Paper     Leng et al., CVPR 2024, arXiv:2311.16922.
-Idea      Score each next token twice, with the picture and with a noised copy of it, and prefer
-          tokens whose score depends on the clean picture.
+Idea      Score each next token with the picture and with a noised copy of it, and prefer tokens whose score depends on
+          the clean picture.
 Formula   x' = sqrt(a_t) x + sqrt(1 - a_t) e, with e ~ N(0, I) drawn once per picture and a_t the
           cumulative product of 1 - b_i, b_i = sigmoid(u_i) (0.005 - 0.00001) + 0.00001,
           u = linspace(-6, 6, 1000), on the normalised pixels
           s = (1 + alpha) z - alpha z', kept where z >= max z + log beta
-Defaults  alpha 1.0, beta 0.1, noise_step 500: the paper's and its scripts'. (Their sampler falls
-          back to alpha 0.5 when the argument is missing; their POPE script uses beta 0.2.)
+Defaults  alpha 1.0, beta 0.1, noise_step 500: those of the paper and its scripts. (Their sampler uses alpha 0.5 if the
+          argument is missing; their POPE script uses beta 0.2.)
 Cost      2 rows per token instead of 1, in one pass; one more prefill of full length.
-Differs   Works with greedy, sampling and beams; the authors' patch acts when sampling only. Each
-          branch owns its cache. They draw from one global generator; here a request has its own, which
-          starts at a digest of `seed` and its pixels: different pictures get independent noises, and a picture
-          the same one whatever else is in the batch. draw="seed" starts it at `seed` alone, so that all
-          pictures of one size get the same noise. Where patches hold a still picture several times, for as many
-          points in time, all copies get the same noise.
+Differs   Works with greedy, sampling and beams; the authors' patch acts only when sampling. Each branch has its own
+          cache. They draw from one global generator; here each request has its own, seeded with a digest of `seed` and
+          its pixels: different pictures get independent noise, and a picture gets the same noise in any batch.
+          draw="seed" seeds it with `seed` alone, so that all pictures of one size get the same noise. Where patches
+          hold a still picture several times, as frames, all copies get the same noise.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs
 from mmhall.options import option
-from mmhall.strategies import DRAWS, NOISE_STEPS, ContrastStrategy, noised
+from mmhall.strategies import DRAWS, NOISE_STEPS, ContrastStrategy, add_noise
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class VCD(ContrastStrategy):
     Attributes:
         alpha: Contrast strength, >= 0; 0 keeps the clean scores.
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
-        noise_step: How noised the copy is, 0 (almost clean) to 999 (almost only noise).
+        noise_step: Diffusion step of the copy, 0 (almost clean) to 999 (almost only noise).
         seed: Seed of the noise.
-        draw: What the noise follows from: the seed and the "picture", or the "seed" alone.
+        draw: What seeds the noise: `seed` and the "picture", or the "seed" alone.
     """
 
     name: ClassVar[str] = "vcd"
@@ -49,5 +48,5 @@ class VCD(ContrastStrategy):
     draw: str = option("picture", choices=DRAWS)
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
-        """Noise each picture."""
-        return [noised(adapter, inputs, self.noise_step, self.seed, self.draw)]
+        """Return the prompts with noised pictures."""
+        return [add_noise(adapter, inputs, self.noise_step, self.seed, self.draw)]

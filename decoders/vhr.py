@@ -1,16 +1,16 @@
 """Vision-aware head reinforcement (VHR).
 
 Paper     He et al., ACL 2025, arXiv:2412.13949; jinghan1he/VHR (code not seen).
-Idea      Heads whose output changes when the picture is taken away carry what the model sees; amplify them.
+Idea      Heads whose output changes without the picture carry visual information; amplify them.
 Formula   VHD = |a(picture, text) - a(text)|, a a head's output at the last prompt position before the output projection
           outliers: VHD = 0 where VHD > mean + std and |a(text)|^2 > mean + std, over the heads of a layer
-          heads with VHD above the layer's median are multiplied by alpha, from then on, at every position
-          layer by layer: a layer is compared with the layers before it already reinforced
+          heads with VHD above the layer's median are multiplied by alpha from then on, at every position
+          layer by layer: each layer is compared after the layers before it were reinforced
 Defaults  alpha 2; LLaVA-1.5-7B and LLaVA-NeXT-7B layers 1 and 18 to 31 of 32, InstructBLIP-7B 14 to 31.
-Cost      One more reading of the text alone, in lock step with the prompt; nothing afterwards.
+Cost      One more pass over the text alone, in lock step with the prompt; nothing afterwards.
 Differs   The paper leaves open, and this chooses: population deviation (ddof), reinforcing all prompt positions
-          (positions) and the text-only pass too (scale_text). Selection is per prompt, before beams part.
-          The authors' code is reported to square VHD (squared), which moves the outlier rule only.
+          (positions) and the text-only pass too (scale_text). Heads are selected for each prompt, before its beams
+          differ. The authors' code is reported to square VHD (squared), which changes only the outlier rule.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Call, Op
 from mmhall.options import by_model, option
-from mmhall.strategies import Branch, Session, Strategy, layers_named, layers_option
+from mmhall.strategies import Branch, Session, Strategy, layers_option, select_layers
 
 _ROUNDING = 1e-4
-"""Of a head's size: heads that are less far apart have not seen the picture, as behind a window that it has left."""
+"""Smallest relative distance of a head's outputs; less is rounding, as where a window no longer holds the picture."""
 
 
 @dataclass(frozen=True)
 class VHR(Strategy):
-    """Amplify the heads that see.
+    """Amplify the heads that carry visual information.
 
     Attributes:
-        alpha: Gain of the chosen heads, >= 0; 1 changes nothing.
+        alpha: Gain of the selected heads, >= 0; 1 changes nothing.
         layers: Layers whose heads are amplified.
-        positions: "all" prompt positions are reinforced, or only the "last".
-        scale_text: Whether the text-only pass is reinforced alike.
+        positions: Reinforce "all" prompt positions, or only the "last".
+        scale_text: Whether to reinforce the text-only pass too.
         squared: Compare squared distances.
         ddof: 0: population, 1: sample standard deviation in the outlier rule.
     """
@@ -59,86 +59,88 @@ class VHR(Strategy):
     ddof: int = option(0, low=0, high=1)
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Read the text alone beside the prompt and choose heads."""
+        """Read the text alone in lock step with the prompt, and select heads."""
         if not has_picture(inputs) or self.alpha == 1:
             return Session()
-        layers = layers_named(adapter, self, "layers", self.layers, SELF_ATTENTION)
+        layers = select_layers(adapter, self, "layers", self.layers, SELF_ATTENTION)
         reinforce = Reinforce(self, layers)
-        bare = Branch(adapter.without_image(inputs), [Alike(reinforce)] if self.scale_text else (), lockstep=True)
+        bare = Branch(
+            adapter.without_image(inputs), [ReinforceText(reinforce)] if self.scale_text else (), lockstep=True
+        )
         return Session(ops=[reinforce], branches=[bare])
 
 
 class Reinforce(Op):
-    """Chooses heads while the prompt is read, and amplifies them from then on.
+    """Selects heads while the prompt is read, and amplifies them from then on.
 
     Attributes:
-        gains: By layer, (prompts, H).
+        gains: Gain of each head by layer, (prompts, H).
     """
 
     compares = True
 
     def __init__(self, options: VHR, layers: frozenset[int]) -> None:
-        """Bind the options."""
+        """Store the options."""
         self.layers, self._options = layers, options
         self.gains: dict[int, Tensor] = {}
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
-        """Choose, then amplify."""
+        """Select heads, then amplify them."""
         if call.layer not in self.gains:
             assert call.reference is not None
-            seen = seeing(output[:, -1], call.reference[:, -1], self._options.squared, self._options.ddof)
-            self.gains[call.layer] = torch.where(seen, self._options.alpha, 1.0).to(output)
-        return self.amplified(call, output)
+            selected = select_heads(output[:, -1], call.reference[:, -1], self._options.squared, self._options.ddof)
+            self.gains[call.layer] = torch.where(selected, self._options.alpha, 1.0).to(output)
+        return self.amplify(call, output)
 
     def findings(self, depth: int) -> dict[str, Tensor]:
-        """Offer the gain of each head."""
+        """Return the gain of each head."""
         gains = {layer: values[0].float().cpu() for layer, values in sorted(self.gains.items())}
         empty = torch.full_like(next(iter(gains.values())), torch.nan) if gains else None
         return {} if empty is None else {"head gains": torch.stack([gains.get(i, empty) for i in range(depth)])}
 
-    def amplified(self, call: Call, output: Tensor) -> Tensor:
-        """Amplify the chosen heads of a layer, (B, Q, H, D)."""
+    def amplify(self, call: Call, output: Tensor) -> Tensor:
+        """Amplify the selected heads of a layer, (B, Q, H, D)."""
         gains = call.each(self.gains[call.layer])[:, None, :, None]
         if call.prefill and self._options.positions == "last":
             return torch.cat([output[:, :-1], output[:, -1:] * gains], dim=1)
         return output * gains
 
 
-class Alike(Op):
-    """Amplifies the same heads in the text-only pass, at the same positions, once they have been chosen."""
+class ReinforceText(Op):
+    """Amplifies the selected heads in the text-only pass, at the same positions."""
 
-    def __init__(self, chosen: Reinforce) -> None:
-        """Follow what was chosen in the pass with the picture."""
-        self.layers, self._chosen = chosen.layers, chosen
+    def __init__(self, reinforce: Reinforce) -> None:
+        """Store the op of the pass with the picture, which selects the heads."""
+        self.layers, self._reinforce = reinforce.layers, reinforce
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
-        """Amplify."""
-        return self._chosen.amplified(call, output)
+        """Amplify the selected heads."""
+        return self._reinforce.amplify(call, output)
 
 
-def seeing(pictured: Tensor, bare: Tensor, squared: bool = False, ddof: int = 0) -> Tensor:
-    """Choose the heads that see, (B, H) bool.
+def select_heads(pictured: Tensor, bare: Tensor, squared: bool = False, ddof: int = 0) -> Tensor:
+    """Select the heads that carry visual information, (B, H) bool.
 
     Distances 1, 2, 3, 9 with norms 1, 1, 1, 5 of the text-only outputs: the fourth head is above mean plus deviation in
     both (3.75 + 3.11 and 7 + 10.4), so its distance counts 0, and of 1, 2, 3, 0 the second and third exceed the median.
 
     Args:
-        pictured: Head outputs at the last position, with the picture, (B, H, D).
-        bare: The same without it.
+        pictured: Head outputs at the last position with the picture, (B, H, D).
+        bare: Head outputs without the picture, (B, H, D).
         squared: Compare squared distances.
-        ddof: Of the standard deviations.
+        ddof: Degrees of freedom subtracted in the standard deviations.
     """
     distance = (pictured.float() - bare.float()).norm(dim=-1)
     size = bare.float().norm(dim=-1)
     rounding = max(_ROUNDING, torch.finfo(bare.dtype).eps)
     distance = distance.masked_fill(distance < rounding * size, 0.0)
     distance, surge = distance**2 if squared else distance, size**2
-    outlier = _high(distance, ddof) & _high(surge, ddof)
+    outlier = _is_outlier(distance, ddof) & _is_outlier(surge, ddof)
     distance = distance.masked_fill(outlier, 0.0)
-    chosen: Tensor = distance > distance.median(dim=1, keepdim=True).values
-    return chosen
+    selected: Tensor = distance > distance.median(dim=1, keepdim=True).values
+    return selected
 
 
-def _high(values: Tensor, ddof: int) -> Tensor:
+def _is_outlier(values: Tensor, ddof: int) -> Tensor:
     mean, deviation = values.mean(dim=1, keepdim=True), values.std(dim=1, keepdim=True, correction=ddof)
     return values > mean + deviation

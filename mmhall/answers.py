@@ -1,4 +1,4 @@
-"""What a model said, and how it came to say it."""
+"""Answers of a model, with their cost, uncertainty and settings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer cost.
+    """The cost of an answer.
 
     Attributes:
-        seconds: Wall time; of a batch, its share.
-        prompt_tokens: Positions of the prompt, image positions included.
-        new_tokens: Tokens written, the end mark included.
-        peak_bytes: Most GPU memory allocated meanwhile; None on a CPU, and of a stream, which shares its time.
+        seconds: Wall time; in a batch, an equal share.
+        prompt_tokens: Tokens of the prompt, image tokens included.
+        new_tokens: New tokens, the end mark included.
+        peak_bytes: Largest GPU memory allocated meanwhile; None on a CPU, and for a stream.
     """
 
     seconds: float
@@ -31,20 +31,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
-    """How sure the plain model is of each token of an answer, and how much the picture has to do with it.
+    """The plain model's certainty of each token of an answer, and the influence of the picture on it.
 
-    Whatever strategy chose the tokens, these are the unsteered model's own figures for them, so that answers
-    of different strategies can be compared.
+    All figures are those of the model without a strategy, so that answers of different strategies can be compared.
 
     Attributes:
         logprobs: Log-probability of each token, in nats.
         entropies: Entropy of the distribution it was chosen from, in nats.
-        image_gains: How much of the log-probability is lost when the picture is taken out of the prompt; None
-            without a picture.
-        image_shares: Share of attention that falls on the picture when the token is predicted, mean over layers
-            and heads; None without a picture, and where layers of their own attend to it (Mllama).
-        image_divergences: How far the distribution it was chosen from moves when the picture is taken out: the
-            Jensen-Shannon divergence, in nats, from 0 to ln 2; None without a picture.
+        image_gains: Log-probability with the picture minus that without; None without a picture.
+        image_shares: Share of attention on the picture when the token is predicted, mean over layers and heads; None
+            without a picture, and where layers of their own attend to it (Mllama).
+        image_divergences: Jensen-Shannon divergence of the distributions with and without the picture, in nats, from 0
+            to ln 2; None without a picture.
     """
 
     logprobs: tuple[float, ...]
@@ -59,18 +57,18 @@ class Answer:
     """One answer.
 
     Attributes:
-        text: The answer; a stop string is cut off. The marks of a reasoning model's thoughts are kept.
-        tokens: Its tokens as text, the end mark excluded.
-        token_ids: Their ids.
+        text: The answer, without a stop string; with the marks of a reasoning model's thoughts.
+        tokens: Its tokens as text, without the end mark.
+        token_ids: The ids of `tokens`.
         stopped_by: "eos", "stop" (a stop string), "length", or "stopped" (a stream was left early).
-        strategy: The strategy with every option in force, written as `mmhall.strategy` reads it.
+        strategy: The strategy with all options in force, as `mmhall.strategy` reads it.
         settings: Generation settings in force, by name.
-        usage: What it cost.
-        origins: Where each option that was left open got its value from, by option; of a part as "vhr.layers".
-        uncertainty: Per token, if asked for.
+        usage: Its cost.
+        origins: Provenance of each option that was left open, by option; in a composition "vhr.layers".
+        uncertainty: The plain model's certainty of each token, if asked for.
         others: Further answers, if several were asked for.
         scores: The scores that each token was chosen from, (tokens, vocabulary) float32 on the CPU, if asked for: the
-            strategy's, after penalties and what sampling cuts off (-inf).
+            strategy's, after penalties and the cut-offs of sampling (-inf).
     """
 
     text: str
@@ -88,22 +86,23 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of several given answers.
+    """The choice among given answers.
 
     Attributes:
-        choice: The winner: largest in `calibrated`; of equals, the first.
-        choices: All, in the order they were given.
-        probabilities: Of each among the choices, by the plain model; they sum to 1.
-        calibrated: The same without the prior: probabilities that sum to 1, or, where it was subtracted, differences
-            that sum to 0. Where nothing was calibrated, `probabilities`.
-        free: The prior: what picture-free inputs give to each choice, sums to 1; None without a calibration.
-        scores: Log-probability of each choice, in nats, over the temperature: probabilities are their softmax. With
+        choice: The choice with the largest value in `calibrated`; of equals, the first.
+        choices: All choices, in the given order.
+        probabilities: Probability of each choice among all, by the plain model; they sum to 1.
+        calibrated: The same without the prior: probabilities that sum to 1, or, where the prior was subtracted,
+            differences that sum to 0. Without a calibration, `probabilities`.
+        free: The prior: probability of each choice under picture-free inputs, sums to 1; None without a calibration.
+        scores: Log-probability of each choice, in nats, over the temperature; `probabilities` are their softmax. With
             "compat" the log-probability at that temperature; -inf: not among the likeliest tokens.
-        method: How they were scored: "labels", "strings", "strings to their end", "compat", or the plain model's labels
-            where that finds nothing: "labels: none among the 10 likeliest tokens", "labels: none left by the strategy".
-        calibration: What was done, such as "diagonal none+unk"; None: nothing.
-        usage: What it cost; nothing is written.
-        temperature: What divided the log-probabilities, of the prior as well.
+        method: How the choices were scored: "labels", "strings", "strings to their end" or "compat"; or the plain
+            model's labels, where no choice was found: "labels: none among the 10 likeliest tokens", "labels: none left
+            by the strategy".
+        calibration: The calibration, such as "diagonal none+unk"; None: none.
+        usage: Its cost; there are no new tokens.
+        temperature: What divided the log-probabilities, also those of the prior.
     """
 
     choice: str
@@ -119,8 +118,8 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One row of new tokens, read.
+class DecodedTokens:
+    """The text of one row of new tokens.
 
     Attributes:
         text: Without end mark, padding and stop string.
@@ -133,21 +132,21 @@ class Said:
     stopped_by: str
 
     @classmethod
-    def of(cls, row: Sequence[int], tokenizer: Any, ends: Iterable[int], stops: Sequence[str]) -> Said:
-        """Read a row of new tokens, padding included."""
-        marks = set(ends)
-        end = next((i for i, token in enumerate(row) if token in marks), len(row))
+    def from_row(cls, row: Sequence[int], tokenizer: Any, ends: Iterable[int], stops: Sequence[str]) -> DecodedTokens:
+        """Decode a row of new tokens, with its end mark and padding."""
+        end_ids = set(ends)
+        end = next((i for i, token in enumerate(row) if token in end_ids), len(row))
         ids = tuple(row[:end])
         text = decode_answer(tokenizer, ids)
         cuts = [text.index(stop) for stop in stops if stop in text]
         if cuts:
-            ids = _until(ids, tokenizer, stops)
+            ids = _cut_at_stop(ids, tokenizer, stops)
             return cls(text[: min(cuts)].strip(), ids, "stop")
         return cls(text.strip(), ids, "eos" if end < len(row) else "length")
 
 
-def _until(ids: tuple[int, ...], tokenizer: Any, stops: Sequence[str]) -> tuple[int, ...]:
-    """Leave out the padding after the token that completed a stop string."""
+def _cut_at_stop(ids: tuple[int, ...], tokenizer: Any, stops: Sequence[str]) -> tuple[int, ...]:
+    """Leave out the tokens after the one that completes a stop string."""
     for length in range(1, len(ids) + 1):
         text = decode_answer(tokenizer, ids[:length])
         if any(stop in text for stop in stops):

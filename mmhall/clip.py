@@ -1,10 +1,11 @@
-"""Agreement of a picture with texts, by any CLIP or SigLIP that open_clip builds.
+"""Agreement of a picture with texts, by any CLIP or SigLIP model of open_clip.
 
-Agreement is the cosine between the two embeddings, of SigLIP models too: their scale and bias, which turn it into the
-logit of a pair, are left out, since they are the same for all texts. A text longer than the model's context (77 tokens
-of most CLIPs, 64 of SigLIP) is cut there; `Clip.cut` tells which are, and `sentences` makes shorter texts of one.
+Agreement is the cosine between the two embeddings, also for SigLIP models: their scale and bias, which make it a logit,
+are left out, since they are the same for all texts. A text longer than the model's context (77 tokens for most CLIPs,
+64 for SigLIP) is truncated: `Clip.find_truncated` marks
+such texts, and `sentences` splits a text into shorter ones.
 
-Weights are read from safetensors files only. Nothing reaches the network unless the name asks for it.
+Weights are read from safetensors files only. Only names of hub models and published weights reach the network.
 """
 
 from __future__ import annotations
@@ -28,112 +29,112 @@ from mmhall.errors import ModelError
 from mmhall.files import why_not_a_file
 from mmhall.models import UNLOADABLE, reason_of
 
-NAMED = (
+CLIP_NAMES = (
     'a folder that holds an open_clip model, an architecture with its weights as in "ViT-B-32/laion2b_s34b_b79k", or '
     '"hf-hub:" with the name of one on the hub'
 )
-"""What a CLIP is named by, in words."""
+"""The allowed names of a CLIP, in words."""
 
 _HUB, _LOCAL = "hf-hub:", "local-dir:"
 _CONFIG = "open_clip_config.json"
 _USUAL = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-_NEEDED = (_CONFIG, *_USUAL, "*token*", "vocab*", "merges.txt", "*.model")  # of a repository on the hub
-_TOGETHER = 64  # texts or pictures in one pass
+_NEEDED = (_CONFIG, *_USUAL, "*token*", "vocab*", "merges.txt", "*.model")  # files of a hub repository
+_BATCH = 64  # texts or pictures a pass
 
 
-def looks_named(name: str) -> bool:
-    """Whether a text could name a CLIP: it is a path, or has a slash between its parts."""
+def is_clip_name(name: str) -> bool:
+    """Whether a text can name a CLIP: it holds a slash or backslash."""
     return "/" in name or "\\" in name
 
 
 class Clip:
-    """A loaded model; several threads may use it. Make one with `load_clip`.
+    """A loaded CLIP, safe for several threads. Make one with `load_clip`.
 
     Attributes:
-        name: What it was loaded from.
-        context: Most tokens of a text that it reads.
+        name: The name it was loaded by.
+        context: Most tokens of a text.
     """
 
     def __init__(self, name: str, model: Any, transform: Callable[[Image.Image], Tensor], tokenizer: Any) -> None:
-        """Hold what open_clip has made."""
+        """Store the parts that open_clip has built."""
         self.name, self._model, self._transform, self._tokenizer = name, model.eval(), transform, tokenizer
         self.context: int = tokenizer.context_length
         self._device = next(model.parameters()).device
-        self._reading = threading.Lock()  # of a fast tokenizer: it cannot be set up by two threads at once
+        self._tokenizer_lock = threading.Lock()  # a fast tokenizer cannot be set up by two threads at once
 
-    def see(self, pictures: Sequence[Image.Image]) -> Tensor:
+    def embed_pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Embed RGB pictures, (pictures, size) float32 of length 1 on the CPU."""
-        return self._embedded([self._transform(picture) for picture in pictures], self._model.encode_image)
+        return self._embed([self._transform(picture) for picture in pictures], self._model.encode_image)
 
-    def read(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts, (texts, size) float32 of length 1 on the CPU; what exceeds the context is cut off."""
-        return self._embedded(list(self._tokens(texts, self.context)), self._model.encode_text)
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts, (texts, size) float32 of length 1 on the CPU; truncated to the context."""
+        return self._embed(list(self._tokens(texts, self.context)), self._model.encode_text)
 
     def similarity(self, picture: Image.Image, texts: Sequence[str]) -> Tensor:
         """Return the cosine between an RGB picture and each text, (texts,) in [-1, 1]."""
-        return self.read(texts) @ self.see([picture])[0] if texts else torch.zeros(0)
+        return self.embed_texts(texts) @ self.embed_pictures([picture])[0] if texts else torch.zeros(0)
 
-    def cut(self, texts: Sequence[str]) -> list[bool]:
-        """Tell which texts are longer than the context."""
+    def find_truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Mark the texts that are longer than the context."""
         narrow, wide = (self._tokens([*texts, ""], length) for length in (self.context, 2 * self.context))
         padding = wide[-1].mode().values
-        long: list[bool] = ((wide != padding).sum(dim=1) > (narrow != padding).sum(dim=1))[:-1].tolist()
-        return long
+        truncated: list[bool] = ((wide != padding).sum(dim=1) > (narrow != padding).sum(dim=1))[:-1].tolist()
+        return truncated
 
     def _tokens(self, texts: Sequence[str], length: int) -> Tensor:
-        with self._reading:
+        with self._tokenizer_lock:
             tokens: Tensor = self._tokenizer(list(texts), context_length=length)
         return tokens
 
-    def _embedded(self, parts: Sequence[Tensor], encode: Callable[..., Tensor]) -> Tensor:
+    def _embed(self, parts: Sequence[Tensor], encode: Callable[..., Tensor]) -> Tensor:
         with torch.no_grad():
-            found = [
-                encode(torch.stack(list(parts[at : at + _TOGETHER])).to(self._device), normalize=True).float().cpu()
-                for at in range(0, len(parts), _TOGETHER)
+            embeddings = [
+                encode(torch.stack(list(parts[at : at + _BATCH])).to(self._device), normalize=True).float().cpu()
+                for at in range(0, len(parts), _BATCH)
             ]
-        return torch.cat(found)
+        return torch.cat(embeddings)
 
 
 def load_clip(name: str, device: str | torch.device = "cpu") -> Clip:
-    """Load a CLIP in float32, or return the one that this process has loaded already.
+    """Load a CLIP in float32; models loaded before are cached.
 
     Args:
         name: A folder with `open_clip_config.json` and one safetensors file; an architecture of open_clip with a tag of
             its published weights, such as "ViT-B-32/laion2b_s34b_b79k"; or "hf-hub:timm/ViT-B-16-SigLIP". Only the last
-            two reach the network, where their files are not there yet.
-        device: Where it computes.
+            two reach the network, unless their files are cached.
+        device: Device of the model.
 
     Raises:
         ModelError: There is none of that name, or it cannot be loaded.
     """
     with _LOADING:
-        return _loaded(name, str(device))
+        return _load_cached(name, str(device))
 
 
 def check_clip(name: str) -> None:
-    """Refuse a name that cannot be loaded, as far as that can be told without the network.
+    """Check the name of a CLIP, without the network.
 
     Raises:
-        ModelError: Nothing loadable has that name.
+        ModelError: There is no such model, or it cannot be loaded.
     """
     if name and why_not_a_file(Path(name)) in (None, "is a folder"):
         _check_folder(Path(name))
     elif not name.startswith(_HUB):
-        _published(name)
+        _published_config(name)
 
 
 def sentences(text: str) -> list[str]:
-    """Split a text behind . ! and ? where white space follows, and at line breaks; what holds no word is left out.
+    """Split a text after . ! ? before white space, and at line breaks; parts without a word are left out.
 
     >>> sentences("A dog sits. It looks up!  Its bowl (3.5 litres?) is empty")
     ['A dog sits.', 'It looks up!', 'Its bowl (3.5 litres?) is empty']
     """
     parts = re.split(r"(?<=[.!?])\s+|\s*[\r\n]+\s*", text)
-    return [part.strip() for part in parts if says_something(part)]
+    return [part.strip() for part in parts if has_word(part)]
 
 
-def says_something(text: str) -> bool:
+def has_word(text: str) -> bool:
     """Whether a text holds a letter or a digit."""
     return any(map(str.isalnum, text))
 
@@ -142,16 +143,16 @@ _LOADING = threading.Lock()
 
 
 @lru_cache(maxsize=4)
-def _loaded(name: str, device: str) -> Clip:
+def _load_cached(name: str, device: str) -> Clip:
     check_clip(name)
     try:
-        with _undisturbed(), torch.inference_mode(False):  # weights made in inference mode could not be used outside
-            return _built(name, device)
+        with _without_logging_setup(), torch.inference_mode(False):  # inference tensors could not be used outside
+            return _build(name, device)
     except UNLOADABLE as error:
         raise ModelError(f"cannot load CLIP {name!r}: {reason_of(error)}") from error
 
 
-def _built(name: str, device: str) -> Clip:
+def _build(name: str, device: str) -> Clip:
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -165,59 +166,59 @@ def _built(name: str, device: str) -> Clip:
         source = f"{_LOCAL}{folder}"
         model = open_clip.create_model(source, device=device, require_pretrained=True)
     else:
-        source, told = _published(name)
+        source, config = _published_config(name)
         model = open_clip.create_model(
             source,
-            pretrained=str(_fetched(name, told["hf_hub"])),
+            pretrained=str(_download(name, config["hf_hub"])),
             device=device,
-            force_quick_gelu=bool(told.get("quick_gelu")),
-            force_preprocess_cfg=told,
+            force_quick_gelu=bool(config.get("quick_gelu")),
+            force_preprocess_cfg=config,
             require_pretrained=True,
         )
     transform = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
     return Clip(name, model, transform, open_clip.get_tokenizer(source))
 
 
-def _published(name: str) -> tuple[str, dict[str, Any]]:
-    """Return an architecture, and where its weights are published under a tag and how pictures are shown to it."""
+def _published_config(name: str) -> tuple[str, dict[str, Any]]:
+    """Return an architecture and the open_clip configuration of its published weights."""
     import open_clip
 
     architecture, _, tag = name.rpartition("/")
     if architecture not in open_clip.list_models():
-        raise ModelError(f"{name!r} is no CLIP: neither a folder nor an architecture of open_clip; give {NAMED}")
+        raise ModelError(f"{name!r} is no CLIP: neither a folder nor an architecture of open_clip; give {CLIP_NAMES}")
     tags = open_clip.list_pretrained_tags_by_model(architecture)
-    told = dict(open_clip.get_pretrained_cfg(architecture, tag))
-    if not told:
+    config = dict(open_clip.get_pretrained_cfg(architecture, tag))
+    if not config:
         raise ModelError(f"{name}: no weights of {architecture} have that tag; known: {', '.join(tags) or 'none'}")
-    if not told.get("hf_hub"):
+    if not config.get("hf_hub"):
         raise ModelError(f"{name}: these weights are published as a pickle only; mmhall loads no pickled weights")
-    return architecture, told
+    return architecture, config
 
 
-def _fetched(name: str, place: str) -> Path:
-    """Return a safetensors file of the hub, given as "organisation/name/file of any format"."""
+def _download(name: str, place: str) -> Path:
+    """Download the safetensors file of published weights, `place` is "organisation/name/file of any format"."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     repository, _, file = place.rpartition("/")
-    wanted = [Path(file).with_suffix(".safetensors").name] if file else _USUAL
-    for one in wanted:
+    names = [Path(file).with_suffix(".safetensors").name] if file else _USUAL
+    for safetensors in names:
         with suppress(RemoteEntryNotFoundError):
-            return Path(hf_hub_download(repository, one))
-    raise ModelError(f"{name}: {repository} holds no {' or '.join(wanted)}; mmhall loads no pickled weights")
+            return Path(hf_hub_download(repository, safetensors))
+    raise ModelError(f"{name}: {repository} holds no {' or '.join(names)}; mmhall loads no pickled weights")
 
 
 def _check_folder(folder: Path, *, described_on_hub: bool = False) -> None:
-    """Refuse a folder that open_clip could not build a model from, or only with a pickle.
+    """Check that open_clip can build a model from a folder without a pickle.
 
     Args:
-        folder: Of the model.
-        described_on_hub: Its text tower may be one that the hub describes.
+        folder: The model's folder.
+        described_on_hub: Whether its text tower may be described on the hub.
     """
     if not folder.is_dir():
         pickled = "; mmhall loads no pickled weights" if folder.suffix in _PICKLED else ""
         raise ModelError(f"{folder}: is a file{pickled}; give a folder that holds {_CONFIG} and a safetensors file")
-    text = _told(folder / _CONFIG)["text_cfg"]
+    text = _read_config(folder / _CONFIG)["text_cfg"]
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise ModelError(f"{folder}: holds no *.safetensors weights; mmhall loads no pickled weights")
@@ -233,8 +234,8 @@ def _check_folder(folder: Path, *, described_on_hub: bool = False) -> None:
         )
 
 
-def _told(file: Path) -> dict[str, Any]:
-    """Read the configuration of a model."""
+def _read_config(file: Path) -> dict[str, Any]:
+    """Read the configuration file of a model."""
     try:
         config = json.loads(files.read_text(file))["model_cfg"]
         if all(isinstance(config[part], dict) for part in ("text_cfg", "vision_cfg")):
@@ -249,7 +250,7 @@ def _told(file: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _without_logging_setup() -> Iterator[None]:
     """Keep open_clip's messages from setting up logging for the whole process."""
     silent = logging.NullHandler()
     logging.root.addHandler(silent)

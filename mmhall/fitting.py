@@ -1,4 +1,4 @@
-"""Fit a strategy: let it learn from pairs of texts, and say in an artifact how that was done."""
+"""Fit a strategy to a model on pairs of texts, and record the fit in an artifact."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ from mmhall.analysis import check_room, read_answer
 from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
 from mmhall.generation import Images, Prompt, make_request
-from mmhall.models import chat_template, describe_model
-from mmhall.strategies import STRATEGIES, USUAL, LearnedStrategy, PairSet, Strategy, strategy as make_strategy, uneven
+from mmhall.models import chat_template, described
+from mmhall.strategies import (
+    RECOMMENDED_PAIRS,
+    STRATEGIES,
+    LearnedStrategy,
+    PairSet,
+    Strategy,
+    find_imbalance,
+    strategy as make_strategy,
+)
 from mmhall.strategies.artifacts import Artifact
 from mmhall.words import tokenize_answer
 
@@ -24,24 +32,26 @@ if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
 
 
-def learner(strategy: str | Strategy) -> LearnedStrategy:
+def make_learner(strategy: str | Strategy) -> LearnedStrategy:
     """Build a strategy that can be fitted.
 
     Raises:
-        OptionError: It learns nothing, or is of several parts, or names an artifact already.
-        MmhallError: It does not exist, or an option is out of range.
+        OptionError: The strategy cannot be fitted, is a composition, or names an artifact already.
+        MmhallError: There is no such strategy, or an option is out of range.
     """
     method = make_strategy(strategy)
     if not isinstance(method, LearnedStrategy):
-        told = f"(installed: {', '.join(_learning()) or 'none, see docs/fitting.md'})"
-        raise OptionError("fit", "strategy", str(method), f"a single strategy that learns from pairs of texts {told}")
+        installed = f"(installed: {', '.join(_learner_names()) or 'none, see docs/fitting.md'})"
+        raise OptionError(
+            "fit", "strategy", str(method), f"a single strategy that learns from pairs of texts {installed}"
+        )
     if method.artifact is not None:
         raise OptionError("fit", "strategy", str(method), "written without artifact=..., which is made here")
     return method
 
 
-def _learning() -> list[str]:
-    """Name the strategies that can be fitted."""
+def _learner_names() -> list[str]:
+    """Return the names of the strategies that can be fitted."""
     strategies = STRATEGIES
     return [name for name in strategies.names() if issubclass(strategies.load(name), LearnedStrategy)]
 
@@ -51,22 +61,22 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
 
     Args:
         lvlm: The model.
-        strategy: As in `LVLM.generate`; one that learns.
-        pairs: What to learn from.
-        seed: Of whatever is drawn.
+        strategy: As in `LVLM.generate`; a `LearnedStrategy`.
+        pairs: The pairs to learn from.
+        seed: Seed of random draws.
 
     Raises:
-        OptionError: It learns nothing.
-        FitError: The pairs show nothing to learn, or what the strategy says of it cannot be written.
-        MmhallError: The model cannot carry the strategy, or a picture or text is unusable.
+        OptionError: The strategy cannot be fitted.
+        FitError: Nothing can be learned from the pairs, or a number of the fit cannot be written as JSON.
+        MmhallError: The model does not support the strategy, or a picture or text is unusable.
     """
     adapter = lvlm.adapter
-    method = Strategy.fitted(learner(strategy), adapter)  # whatever was fitted before
+    method = Strategy.fitted(make_learner(strategy), adapter)  # without an artifact fitted before
     assert isinstance(method, LearnedStrategy)
-    remarks = [*pairs.remarks, *uneven(pairs, adapter.tokenizer)]
-    if len(pairs.pairs) < USUAL:
-        some = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
-        remarks.append(f"{some} few: what is found on less than {USUAL} may be chance.")
+    remarks = [*pairs.remarks, *find_imbalance(pairs, adapter.tokenizer)]
+    if len(pairs.pairs) < RECOMMENDED_PAIRS:
+        count = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
+        remarks.append(f"{count} few: what is found on less than {RECOMMENDED_PAIRS} may be chance.")
     with torch.inference_mode():
         tensors, numbers = method.fit(adapter, pairs.pairs, seed)
     facts = {
@@ -87,7 +97,7 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
 
 
 def _writable(strategy: str, key: str, value: Any) -> Any:
-    """Return what a strategy says of its fit as JSON gives it back.
+    """Return a number of a fit as JSON reads it back.
 
     Raises:
         FitError: JSON cannot write it.
@@ -102,21 +112,21 @@ def _writable(strategy: str, key: str, value: Any) -> Any:
 
 
 def read_text(adapter: Adapter, image: Images, prompt: Prompt, text: str, ops: Sequence[Op]) -> int:
-    """Read a prompt and a text as its answer in one pass, ops watching.
+    """Read a prompt and an answer in one pass, with ops.
 
     Args:
         adapter: The model.
         image: As in `LVLM.generate`.
         prompt: As in `LVLM.generate`.
-        text: What is taken for the answer.
-        ops: What to see on the way.
+        text: The answer.
+        ops: Ops that read the pass.
 
     Returns:
-        How many tokens the text has: the last rows of the pass.
+        Number of tokens of the answer: the last rows of the pass.
 
     Raises:
         PromptError: Prompt or text are unusable, or too long together.
-        ImageError: The picture is.
+        ImageError: The picture is unusable.
     """
     inputs = adapter.inputs([make_request(image, prompt)])
     tokens = torch.tensor([tokenize_answer(adapter.tokenizer, text)], device=inputs["input_ids"].device)

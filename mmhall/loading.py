@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers  # names are looked up when needed: an old version, which lacks some, is refused by its number
+import transformers  # not its names: an old version lacks some, and is refused by its number
 from torch import nn
 
 from mmhall.errors import ModelError, OptionError
@@ -53,154 +53,155 @@ def load(
         name: "embedded" (the model that ships with mmhall), a local folder, or a hub id such as
             "llava-hf/llava-1.5-7b-hf"; only a hub id reaches the network. A folder that peft saved is loaded with its
             base, which needs peft.
-        dtype: Of the weights; by default float32 where all of the model is on a CPU, else bfloat16. torch_dtype is
-            taken as dtype.
+        dtype: Dtype of the weights; by default float32 where the whole model is on a CPU, else bfloat16. torch_dtype is
+            the same.
         device: "cpu", "cuda", ...; by default a GPU when there is one.
         device_map: Spreads the model over devices: "auto" or parts to devices; needs accelerate:
             `pip install "mmhall[accelerate]"`.
-        quantize: "4bit" or "8bit", by bitsandbytes; for other ways give quantization_config.
+        quantize: "4bit" or "8bit", by bitsandbytes; for other methods give quantization_config.
         revision: Commit, tag or branch on the hub.
         processor: Options of the processor, such as {"max_pixels": 200704}.
-        chat_template: Template to write prompts with, instead of the processor's: a Jinja text, or a file.
-        trust_remote_code: Whether code that comes with the model may run.
-        tuned: File of options that `mmhall tune` found for this model; False: none. By default "mmhall.json" in the
-            model's folder, of other models a file named after them in mmhall/tuned among the user's settings
+        chat_template: Chat template instead of the processor's: a Jinja text, or a file.
+        trust_remote_code: Whether to run code that comes with the model.
+        tuned: File of tuned options, written by `mmhall tune`; False: none. By default "mmhall.json" in the model's
+            folder, or for models without a folder a file of their name in mmhall/tuned among the user's settings
             ($XDG_CONFIG_HOME, else ~/.config), if there is one.
-        artifacts: What strategies have learnt about this model: a file that `mmhall fit` wrote, or a folder of such
-            files; False: none. By default what is in the folder "mmhall" of the model's, of other models in one named
-            after them in mmhall/artifacts among the user's settings.
+        artifacts: Fitted artifacts: a file written by `mmhall fit`, or a folder of such files; False: none. By default
+            those in "mmhall" in the model's folder, or for models without a folder in a folder of their name in
+            mmhall/artifacts among the user's settings.
         **options: Passed on to transformers' `from_pretrained` (quantization_config, attn_implementation, ...).
 
     Raises:
-        OptionError: An option has a value it cannot have, or two contradict each other.
-        ModelError: Nothing loadable is there, mmhall cannot drive it, the options were tuned for other weights, or an
-            artifact that was given was fitted on another model.
+        OptionError: An option has a value that is not allowed, or two options contradict each other.
+        ModelError: There is no model to load, mmhall does not support it, the options were tuned for other weights, or
+            a given artifact was fitted on another model.
         DataError: The file of tuned options, of an artifact or of the chat template is missing or damaged.
     """
-    asked = LoadOptions(
+    loading = LoadOptions(
         device=None if device is None else str(device),
         device_map={"": device_map} if isinstance(device_map, int | torch.device) else device_map,  # type: ignore[arg-type]
         dtype=_dtype(dtype, options),
         quantize=quantize,
         revision=revision,
         processor=processor or {},
-        chat_template=chat_template,  # type: ignore[arg-type]  # a file is read there
+        chat_template=chat_template,  # type: ignore[arg-type]  # it reads a file
         trust_remote_code=trust_remote_code,
         artifacts=str(artifacts) if isinstance(artifacts, Path) else artifacts,
     )
     folder = find_model_path(name)
     file = tuned_options.find(name, tuned)
     if file is not None:
-        tuned_options.read(file)  # a damaged one is told before anything is loaded
-    learned = fitted_artifacts.find(name, asked.artifacts)
+        tuned_options.read(file)  # a damaged file is an error before the model is loaded
+    artifact_list = fitted_artifacts.find(name, loading.artifacts)
     source = str(folder) if folder.is_dir() else str(name)
-    placed = placement_arguments(asked, options)
+    placed = placement(loading, options)
     try:
-        reader = _processor(source, asked)  # before the weights: it is read in no time
-        model = _model(source, asked, placed)
+        loaded_processor = _processor(source, loading)  # before the weights, as it is read fast
+        model = _model(source, loading, placed)
     except UNLOADABLE as error:
         raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{hint_for(source)}") from error
-    lvlm = LVLM(model, reader, str(name))
-    lvlm.loading = json.loads(json.dumps({**asked.non_defaults(), **options}, default=str))
-    if asked.chat_template is not None and lvlm.adapter.chat is None:
+    lvlm = LVLM(model, loaded_processor, str(name))
+    lvlm.loading = json.loads(json.dumps({**loading.given(), **options}, default=str))
+    if loading.chat_template is not None and lvlm.adapter.chat is None:
         raise OptionError(OWNER, "chat_template", "a template", "left out: this family has no chat format")
-    lvlm.adapter.tuned = tuned_options.options_of(file, lvlm.adapter)
-    lvlm.adapter.artifacts = fitted_artifacts.checked(
-        learned, lvlm.adapter, lvlm.loading.get("processor", {}), given=asked.artifacts is not None
+    lvlm.adapter.tuned = tuned_options.options_for(file, lvlm.adapter)
+    lvlm.adapter.artifacts = fitted_artifacts.check_artifacts(
+        artifact_list, lvlm.adapter, lvlm.loading.get("processor", {}), given=loading.artifacts is not None
     )
     return lvlm
 
 
 def _dtype(dtype: str | torch.dtype | None, options: dict[str, Any]) -> str | None:
-    """Return the name of the dtype asked for, and take transformers' old word for it out of the other options.
+    """Return the name of the requested dtype, and remove transformers' old keyword from the other options.
 
     Raises:
-        OptionError: Both words are given.
+        OptionError: Both keywords are given.
     """
     old = options.pop("torch_dtype", None)
     if old is not None and dtype is not None:
         raise OptionError(OWNER, "torch_dtype", old, "left out beside dtype, which means the same")
-    wanted = old if dtype is None else dtype
-    return None if wanted is None else str(wanted).removeprefix("torch.")
+    requested = old if dtype is None else dtype
+    return None if requested is None else str(requested).removeprefix("torch.")
 
 
-def _model(source: str, asked: LoadOptions, placed: Mapping[str, Any]) -> transformers.PreTrainedModel:
-    """Load a model, or peft's adapter on top of its base.
+def _model(source: str, loading: LoadOptions, placed: Mapping[str, Any]) -> transformers.PreTrainedModel:
+    """Load a model, or a peft adapter with its base model.
 
     Raises:
-        ModelError: Weights and model do not fit together.
+        ModelError: The weights do not fit the model.
     """
     base = base_of(source)
-    model, found = transformers.AutoModelForImageTextToText.from_pretrained(
+    model, report = transformers.AutoModelForImageTextToText.from_pretrained(
         base,
         use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
-        **source_arguments(base, asked),
+        **origin_of(base, loading),
         **placed,
     )
-    _check_weights(base, model, found)
+    _check_weights(base, model, report)
     if placed["device_map"] is None:
-        target = torch.device(asked.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        quantised = getattr(model, "hf_quantizer", None) is not None  # as it was saved; some may not be moved
+        target = torch.device(loading.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        quantised = getattr(model, "hf_quantizer", None) is not None  # saved quantised: some cannot be moved
         model = model if quantised and model.device.type == target.type else model.to(target)
     if base != source:
         _check_weights(source, model, model.load_adapter(source).to_dict(), f"{_REMEDY}, or merge it with {MERGE}")
     return model
 
 
-def _processor(source: str, asked: LoadOptions) -> transformers.ProcessorMixin:
-    """Load the processor, with the options and the chat template asked for.
+def _processor(source: str, loading: LoadOptions) -> transformers.ProcessorMixin:
+    """Load the processor with its options and chat template.
 
     Raises:
         OptionError: It has no such option.
     """
     source = processor_of(source)
-    processor = transformers.AutoProcessor.from_pretrained(source, **source_arguments(source, asked), **asked.processor)
+    processor = transformers.AutoProcessor.from_pretrained(source, **origin_of(source, loading), **loading.processor)
     parts = [processor, *(getattr(processor, part, None) for part in ("image_processor", "tokenizer"))]
-    for option, value in asked.processor.items():
-        if not any(_takes(part, option) for part in parts):
+    for option, value in loading.processor.items():
+        if not any(_has_option(part, option) for part in parts):
             raise OptionError(OWNER, f"processor {option}={value}", value, "an option of this model's processor")
-    if asked.chat_template is not None:
-        processor.chat_template = asked.chat_template
+    if loading.chat_template is not None:
+        processor.chat_template = loading.chat_template
     return processor
 
 
-def _takes(part: Any, option: str) -> bool:
+def _has_option(part: Any, option: str) -> bool:
     """Whether a processor or a part of it has an option."""
     return hasattr(part, option) or option in getattr(getattr(part, "valid_kwargs", None), "__annotations__", ())
 
 
-def _check_weights(source: str, model: nn.Module, found: Mapping[str, Any], remedy: str = _REMEDY) -> None:
-    """Refuse weights that do not make up the model; say which ones have no place in it.
+def _check_weights(source: str, model: nn.Module, report: Mapping[str, Any], remedy: str = _REMEDY) -> None:
+    """Check that the weights of a file fit the model; warn about weights without a place in it.
 
     Raises:
-        ModelError: Some are missing, of the wrong shape, or of layers that the config leaves out.
+        ModelError: Weights are missing, of the wrong shape, or of layers that the config leaves out.
     """
     shapes = {
-        key: f"{tuple(held)} in the file, {tuple(own)} in the model" for key, held, own in found["mismatched_keys"]
+        key: f"{tuple(in_file)} in the file, {tuple(in_model)} in the model"
+        for key, in_file, in_model in report["mismatched_keys"]
     }
-    lost = sorted({*found["missing_keys"], *shapes})
-    if lost:
-        example = f"{lost[0]} ({shapes[lost[0]]})" if lost[0] in shapes else lost[0]
+    missing = sorted({*report["missing_keys"], *shapes})
+    if missing:
+        example = f"{missing[0]} ({shapes[missing[0]]})" if missing[0] in shapes else missing[0]
         raise ModelError(
-            f"cannot load model {source!r}: {len(lost)} weights are missing or of the wrong shape, such as {example}; "
-            f"{remedy}"
+            f"cannot load model {source!r}: {len(missing)} weights are missing or of the wrong shape, such as "
+            f"{example}; {remedy}"
         )
-    surplus = sorted(found["unexpected_keys"])
-    cut = [key for key in surplus if _beyond(model, key)]
+    surplus = sorted(report["unexpected_keys"])
+    cut = [key for key in surplus if _is_beyond_depth(model, key)]
     if cut:
         raise ModelError(
             f"cannot load model {source!r}: its config has fewer layers than its file, where {len(cut)} weights would "
             f"be left out, such as {cut[0]}; correct config.json"
         )
     if surplus:
-        told = f"{source}: {len(surplus)} weights of the file have no place in the model and are left out"
-        warnings.warn(f"{told}, such as {surplus[0]}", stacklevel=2)
+        message = f"{source}: {len(surplus)} weights of the file have no place in the model and are left out"
+        warnings.warn(f"{message}, such as {surplus[0]}", stacklevel=2)
 
 
-def _beyond(model: nn.Module, key: str) -> bool:
-    """Whether a weight belongs to a layer behind the last one of a stack that the model has."""
+def _is_beyond_depth(model: nn.Module, key: str) -> bool:
+    """Whether a weight belongs to a layer beyond the depth of the model's layer stack."""
     parts: Sequence[str] = key.split(".")
     for at, part in enumerate(parts):
         if part.isdecimal():

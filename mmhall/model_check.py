@@ -1,4 +1,4 @@
-"""What can be known of a model before its weights are read: where it lies, its options, and its config."""
+"""Check a model before its weights are read: its path, options and config."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _KIND = "AutoModelForImageTextToText"
 
 
 def check_model(name: str | Path, tuned: tuned_options.Where, loading: LoadOptions) -> None:
-    """Refuse a model that cannot be loaded, as far as that shows without its weights; only a hub id asks the hub.
+    """Check that a model can be loaded, without reading its weights; only a hub id reaches the hub.
 
     Args:
         name: As `mmhall.load` takes it.
         tuned: As `mmhall.load` takes it.
-        loading: The other options that it takes.
+        loading: The other options of `mmhall.load`.
 
     Raises:
-        OptionError: An option has a value it cannot have.
-        ModelError: Nothing loadable is there, or a package is missing.
+        OptionError: An option has a value that is not allowed.
+        ModelError: There is no model to load, or a package is missing.
         DataError: The file of tuned options, or an artifact, is missing or damaged.
         VersionError: There is no transformers, or one that mmhall was not tested with.
     """
-    check_version()  # before anything is imported that another version lacks
+    check_version()  # before imports that another version lacks
     import transformers
 
     from mmhall.models import UNLOADABLE, hint_for, placement_arguments, reason_of, source_arguments
@@ -39,11 +39,11 @@ def check_model(name: str | Path, tuned: tuned_options.Where, loading: LoadOptio
     placement_arguments(loading, {})
     source = base_of(str(folder) if folder.is_dir() else str(name))
     try:
-        config = transformers.AutoConfig.from_pretrained(source, **source_arguments(source, loading))
-        known = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        config = transformers.AutoConfig.from_pretrained(source, **origin_of(source, loading))
+        supported = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     except UNLOADABLE as error:
         raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{hint_for(source)}") from error
-    if not known and _KIND not in (getattr(config, "auto_map", None) or {}):
+    if not supported and _KIND not in (getattr(config, "auto_map", None) or {}):
         raise ModelError(
             f"cannot load model {str(name)!r}: a {config.model_type} model does not read pictures and text; give a "
             "vision-language model, see `mmhall list models`"

@@ -1,4 +1,4 @@
-"""Options of strategies and benchmarks: declared once, with what they may be, and read from text."""
+"""Options as dataclass fields: each declares its default and allowed values once, and can be read from text."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from mmhall.errors import OptionError, UnknownNameError
 from mmhall.registry import Registry
 
 _RULE = "rule"
-_LARGEST = 3.4e38  # what tensors of 32 bits hold
-_PIECE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)  # a quoted text, or a letter
+_LARGEST = 3.4e38  # the largest float32
+_PIECE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)  # a quoted text, or one character
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an option may be.
+    """The default and the allowed values of an option.
 
     Attributes:
-        general: Its default; of an option that depends on the model, the one for models nobody has tuned it for.
+        general: Its default; if it depends on the model, the default for models without a tuned or published value.
         by_model: Whether it depends on the model and may be left open (None).
         low: Smallest value.
         high: Largest value.
-        choices: Every value it may have, but for those of the types in `also`.
-        also: Types that its values may have besides its default's.
-        holds: What else must be true of it.
-        expected: What that is, in words.
+        choices: All allowed values, besides those of the types in `also`.
+        also: Allowed types besides its default's.
+        holds: A further condition on a value.
+        expected: The allowed values in words.
         tries: Values that `mmhall tune` tries.
-        opens: Whether it names a file or a model that is then opened.
+        opens: Whether it names a file or a model to open.
     """
 
     general: Any
@@ -46,8 +46,8 @@ class Rule:
     tries: tuple[Any, ...] = ()
     opens: bool = False
 
-    def told(self) -> str:
-        """Say what it may be, such as "a number in [0, 1]"."""
+    def describe(self) -> str:
+        """Describe the allowed values, such as "a number in [0, 1]"."""
         if self.expected:
             return self.expected
         if self.choices:
@@ -63,33 +63,33 @@ class Rule:
             f"{kind} from {self.low} to {self.high}" if kind == "an integer" else f"{kind} in [{self.low}, {self.high}]"
         )
 
-    def checked(self, owner: str, option: str, value: Any) -> Any:
-        """Return a value if it is allowed; integers count as floats.
+    def check(self, owner: str, option: str, value: Any) -> Any:
+        """Check a value and return it; an integer is returned as a float where the option is one.
 
         Raises:
-            OptionError: It is not.
+            OptionError: The value is not allowed.
         """
         if value is None and self.by_model:
             return None
-        if isinstance(self.general, float) and isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(self.general, float) and isinstance(value, int | float) and not isinstance(value, bool):
             value = _as_float(value)
         kinds = (type(self.general), *self.also)
         if tuple in kinds and isinstance(value, list):
             value = tuple(value)
         if type(value) not in kinds:
-            raise OptionError(owner, option, value, self.told())
+            raise OptionError(owner, option, value, self.describe())
         if isinstance(value, float) and not abs(value) <= _LARGEST:
             bound = f", of size {_LARGEST:.1e} at most" if math.isfinite(value) else ""
-            raise OptionError(owner, option, value, f"{self.told()}{bound}")
+            raise OptionError(owner, option, value, f"{self.describe()}{bound}")
         fits = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
         fits = fits and (not self.choices or value in self.choices or type(value) in self.also)
         fits = fits and (self.holds is None or self.holds(value))
         if not fits:
-            raise OptionError(owner, option, value, self.told())
+            raise OptionError(owner, option, value, self.describe())
         return value
 
 
-def _as_float(value: int) -> float:
+def _as_float(value: float) -> float:
     try:
         return float(value)
     except OverflowError:
@@ -102,14 +102,14 @@ def option(general: Any, **rule: Any) -> Any:
 
 
 def by_model(general: Any, **rule: Any) -> Any:
-    """Declare an option that has a value of its own for every model; see `Rule`."""
+    """Declare an option whose value depends on the model; see `Rule`."""
     return dataclasses.field(default=None, metadata={_RULE: Rule(general, by_model=True, **rule)})
 
 
 def rules(kind: type) -> dict[str, Rule]:
-    """Return the rules of a strategy's options.
+    """Return the rules of a class's options by name.
 
-    An undeclared one must be of its default's type; one whose default tells none (None, or made anew) has no rule.
+    A field without a declared rule must have its default's type; one without a default value has no rule.
     """
     return {
         field.name: field.metadata.get(_RULE, Rule(field.default))
@@ -133,15 +133,15 @@ def split(spec: str, at: str = "+") -> list[str]:
 def parse(
     spec: str, kind: str = "strategy", like: str = '"vcd", "vcd(alpha=0.5)" or "vhr+vcd"'
 ) -> tuple[str, dict[str, Any]]:
-    """Read "name(option=value, ...)".
+    """Parse "name(option=value, ...)".
 
     Args:
         spec: The text.
-        kind: What it names, for a refusal.
-        like: Examples of such names.
+        kind: What the name stands for, for error messages.
+        like: Examples of names, for error messages.
 
     Raises:
-        OptionError: It is not written like that.
+        OptionError: The text has another form.
     """
     match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", spec, re.DOTALL)
     if match is None:
@@ -161,10 +161,10 @@ def parse(
 
 @dataclass(frozen=True)
 class Configured:
-    """Something with a name and options, which are its dataclass fields.
+    """The base of dataclasses whose fields are options.
 
     Attributes:
-        name: How people call it.
+        name: The name on the command line and in error messages.
     """
 
     name: ClassVar[str]
@@ -172,7 +172,7 @@ class Configured:
     def __post_init__(self) -> None:
         """Check each option against its rule."""
         for option, rule in rules(type(self)).items():
-            object.__setattr__(self, option, rule.checked(self.name, option, getattr(self, option)))
+            object.__setattr__(self, option, rule.check(self.name, option, getattr(self, option)))
 
     def check(self, option: str, passes: bool, expected: str) -> None:
         """Raise OptionError unless an option passes."""
@@ -180,11 +180,11 @@ class Configured:
             raise OptionError(self.name, option, getattr(self, option), expected)
 
     def options(self) -> dict[str, Any]:
-        """Return the options by name; None: left open until the model is known."""
+        """Return the options by name; None: open until the model is known."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     def __str__(self) -> str:
-        """Write it as it is read from text: the name, and the options that differ from their defaults."""
+        """Return the text that `parse` reads: the name, and the options that differ from their defaults."""
         changed = ", ".join(
             f"{field.name}={getattr(self, field.name)!r}"
             for field in dataclasses.fields(self)
@@ -194,15 +194,15 @@ class Configured:
 
 
 def make(registry: Registry, name: str, options: Mapping[str, Any]) -> Any:
-    """Build what a registered name stands for.
+    """Build an instance of a registered class.
 
     Args:
-        registry: Of subclasses of `Configured`.
-        name: Its name.
+        registry: Registry of subclasses of `Configured`.
+        name: The registered name.
         options: Its options.
 
     Raises:
-        UnknownNameError: No such name or option.
+        UnknownNameError: There is no such name or option.
         OptionError: An option is out of range or of the wrong type.
     """
     kind = registry.load(name)
@@ -211,12 +211,12 @@ def make(registry: Registry, name: str, options: Mapping[str, Any]) -> Any:
 
 
 def check_known(kind: type[Configured], options: Iterable[str]) -> None:
-    """Refuse an option that a kind does not have.
+    """Check that a class has all these options.
 
     Raises:
-        UnknownNameError: There is one.
+        UnknownNameError: It lacks one.
     """
-    known = [field.name for field in dataclasses.fields(kind)]
+    names = [field.name for field in dataclasses.fields(kind)]
     for option in options:
-        if option not in known:
-            raise UnknownNameError(f"option of {kind.name}", option, known)
+        if option not in names:
+            raise UnknownNameError(f"option of {kind.name}", option, names)

@@ -11,7 +11,7 @@ from mmhall._transformers.settings import ResolvedSettings
 from mmhall.adapters._base import Adapter, Inputs
 from mmhall.attention import Op
 from mmhall.generation import _run as running
-from mmhall.generation._branches import Rows
+from mmhall.generation._branches import DecodeBatch
 from mmhall.generation._job import Decoding, Job
 from mmhall.strategies import Session, Strategy
 
@@ -40,9 +40,9 @@ def decode(
 
 
 def opened(
-    adapter: Adapter, inputs: Inputs, session: Session, config: ResolvedSettings, watch: Sequence[Op] = ()
-) -> tuple[Decoding, Rows]:
+    adapter: Adapter, inputs: Inputs, session: Session, config: Resolved, watch: Sequence[Op] = ()
+) -> tuple[Decoding, DecodeBatch]:
     """Read a batch and its branches, ready for a search."""
-    main = running.source(adapter, inputs, (*watch, *session.ops), config)
-    rows = running.opened(adapter, main, session, config)
+    main = running.plan_batch(adapter, inputs, (*watch, *session.ops), config)
+    rows = running.prefill_batch(adapter, main, session, config)
     return Decoding(Job(adapter, inputs, session, config, []), main.prepared, rows, None), rows

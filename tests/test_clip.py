@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmhall.clip import check_clip, load_clip, looks_named, sentences
+from mmhall.clip import check_clip, is_clip_name, load_clip, sentences
 from mmhall.errors import ModelError
 from tests.clip import CONTEXT, make_clip
 from tests.zoo.common import make_tokenizer
@@ -53,10 +53,10 @@ def test_it_is_what_open_clip_computes(clip, pictures):
 def test_embeddings_have_length_one_and_many_are_read_in_parts(clip, pictures):
     loaded = load_clip(str(clip))
     texts = [f"picture {number}" for number in range(150)]
-    both = loaded.read(texts), loaded.see(pictures)
+    both = loaded.embed_texts(texts), loaded.embed_pictures(pictures)
     for embedded in both:
         torch.testing.assert_close(embedded.norm(dim=1), torch.ones(len(embedded)))
-    torch.testing.assert_close(both[0][140], loaded.read(texts[140:141])[0])
+    torch.testing.assert_close(both[0][140], loaded.embed_texts(texts[140:141])[0])
 
 
 def test_long_texts_are_cut_and_said_to_be(clip):
@@ -64,11 +64,11 @@ def test_long_texts_are_cut_and_said_to_be(clip):
     loaded = load_clip(str(clip))
     fits = " ".join(["dog"] * (CONTEXT - 2))
     assert loaded.context == CONTEXT
-    assert loaded.cut([fits, f"{fits} cat", "", f"{fits} cat " * 9]) == [False, True, False, True]
-    one, other, whole = loaded.read([f"{fits} cat", f"{fits} bus", fits])
+    assert loaded.find_truncated([fits, f"{fits} cat", "", f"{fits} cat " * 9]) == [False, True, False, True]
+    one, other, whole = loaded.embed_texts([f"{fits} cat", f"{fits} bus", fits])
     torch.testing.assert_close(one, other)
     torch.testing.assert_close(one, whole)
-    assert not torch.allclose(loaded.read([fits.replace("dog", "cat")])[0], whole)
+    assert not torch.allclose(loaded.embed_texts([fits.replace("dog", "cat")])[0], whole)
 
 
 def test_a_tokenizer_of_its_own(tmp_path, pictures):
@@ -76,7 +76,7 @@ def test_a_tokenizer_of_its_own(tmp_path, pictures):
     loaded = load_clip(str(folder))
     found = loaded.similarity(pictures[0], ["A dog.", "A cat."])
     assert found[0] != found[1]
-    assert loaded.cut(["x" * CONTEXT, "x" * (CONTEXT + 1), ""]) == [False, True, False]
+    assert loaded.find_truncated(["x" * CONTEXT, "x" * (CONTEXT + 1), ""]) == [False, True, False]
 
 
 def test_a_model_is_loaded_once_by_all_threads(clip):
@@ -91,11 +91,13 @@ def test_a_model_is_loaded_once_by_all_threads(clip):
 
 def test_threads_read_at_once(tmp_path):
     loaded, wrong = load_clip(str(make_clip(tmp_path / "own", tokenizer=make_tokenizer()))), []
-    wanted = [loaded.read([text]) for text in TEXTS]
+    wanted = [loaded.embed_texts([text]) for text in TEXTS]
 
     def work(number):
         for _ in range(20):
-            if not torch.equal(loaded.read([TEXTS[number]]), wanted[number]) or loaded.cut(["x"]) != [False]:
+            if not torch.equal(loaded.embed_texts([TEXTS[number]]), wanted[number]) or loaded.find_truncated(["x"]) != [
+                False
+            ]:
                 wrong.append(number)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(TEXTS))]
@@ -109,7 +111,7 @@ def test_threads_read_at_once(tmp_path):
 def test_loaded_in_inference_mode_it_is_of_use_outside(copied, pictures):
     with torch.inference_mode():
         loaded = load_clip(str(copied))
-    assert not loaded.read(["A dog."]).requires_grad
+    assert not loaded.embed_texts(["A dog."]).requires_grad
     assert not any(part.is_inference() for part in loaded._model.parameters())
 
 
@@ -230,8 +232,8 @@ def test_names_are_checked_without_the_network(clip):
     check_clip("hf-hub:timm/ViT-B-16-SigLIP")
     with pytest.raises(ModelError, match="no weights of ViT-B-32"):
         check_clip("ViT-B-32/nosuch")
-    assert looks_named("./here")
-    assert not looks_named("here")
+    assert is_clip_name("./here")
+    assert not is_clip_name("here")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ NAMES = tuple(STRATEGIES.names())
 
 def refused(rule, value):
     with pytest.raises(OptionError) as caught:
-        rule.checked("own", "knob", value)
+        rule.check("own", "knob", value)
     return str(caught.value)
 
 
@@ -41,7 +41,7 @@ def refused(rule, value):
 )
 def test_values_outside_a_rule_are_refused_in_words(rule, fits, does_not, told):
     for value in fits:
-        assert rule.checked("own", "knob", value) == value
+        assert rule.check("own", "knob", value) == value
     for value in does_not:
         assert refused(rule, value) == f"own: knob must be {told}, got {value!r}"
 
@@ -58,24 +58,24 @@ def test_values_outside_a_rule_are_refused_in_words(rule, fits, does_not, told):
 )
 def test_another_type_is_refused(general, others):
     rule = Rule(general)
-    assert rule.checked("own", "knob", general) == general
+    assert rule.check("own", "knob", general) == general
     for value in others:
-        assert refused(rule, value) == f"own: knob must be {rule.told()}, got {value!r}"
+        assert refused(rule, value) == f"own: knob must be {rule.describe()}, got {value!r}"
 
 
 def test_a_list_is_taken_for_a_tuple():
-    assert Rule((1,)).checked("own", "knob", [2, 3]) == (2, 3)
+    assert Rule((1,)).check("own", "knob", [2, 3]) == (2, 3)
 
 
 def test_an_integer_counts_as_a_number_and_becomes_one():
-    value = Rule(0.5).checked("own", "knob", 2)
+    value = Rule(0.5).check("own", "knob", 2)
     assert (value, type(value)) == (2.0, float)
     assert refused(Rule(0.5), 10**400) == "own: knob must be a finite number, got inf"
     assert refused(Rule(0.5, low=0), -(10**400)) == "own: knob must be a number >= 0, got -inf"
 
 
 def test_only_what_depends_on_the_model_may_be_left_open():
-    assert Rule(0.5, by_model=True, low=0).checked("own", "knob", None) is None
+    assert Rule(0.5, by_model=True, low=0).check("own", "knob", None) is None
     assert refused(Rule(0.5, by_model=True, low=0), -1.0) == "own: knob must be a number >= 0, got -1.0"
     assert "got None" in refused(Rule(0.5), None)
 
@@ -142,9 +142,9 @@ def test_every_strategys_options_are_documented_bounded_and_open_only_by_rule(na
     for known, rule in rules(kind).items():
         assert f"{known}:" in kind.__doc__ or any(f"{known}:" in (base.__doc__ or "") for base in kind.__mro__[1:])
         assert (getattr(made, known) is None) == rule.by_model
-        assert rule.checked(name, known, rule.general) == rule.general
+        assert rule.check(name, known, rule.general) == rule.general
         for value in rule.tries:
-            assert rule.checked(name, known, value) == value
+            assert rule.check(name, known, value) == value
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,10 @@ from transformers import (
 from transformers.generation import BaseStreamer
 
 from mmhall.adapters import Adapter, adapter_for
-from mmhall.analysis import Probe
+from mmhall.analysis import AttentionProbe
 from mmhall.attention import Call, Columns, Exit, Op, Visit
 from mmhall.decoders import STRATEGIES
-from mmhall.generation import Job, Recipe, Settings, decode, run, source
+from mmhall.generation import Job, Recipe, Settings, decode, plan_batch, run
 from mmhall.strategies import Session, Step, Strategy, strategy as make_strategy
 
 PLAIN, EAGER, BEAMS = "plain generate", "eager, output_attentions", "beam search, 5 beams"
@@ -312,7 +312,7 @@ def _sessions(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable
         return step.main - 0.1 * step.exits[exits[0]]
 
     return {
-        "probe of the newest row": lambda: Session([Probe(adapter, places, layers, heads)]),
+        "probe of the newest row": lambda: Session([AttentionProbe(adapter, places, layers, heads)]),
         "bias on image columns": lambda: Session([_Bias(strength())]),
         "edited scores of the newest row": lambda: Session([_Scores(strength())]),
         "edited weights of the newest row": lambda: Session([_Weights(strength())]),

@@ -1,4 +1,4 @@
-"""Analyse a model's answers: teacher forcing, scores, traces, heat maps, saliency, explanations.
+"""Analysis of answers and strategies: teacher forcing, scores, traces, heat maps, saliency, explanations.
 
 The names below, and modules without a leading underscore, are what other packages may rely on.
 """
@@ -10,25 +10,42 @@ from typing import TYPE_CHECKING
 from mmhall._lazy import exports
 
 if TYPE_CHECKING:
-    from mmhall.analysis._explanation import Explanation as Explanation, explained as explained
+    from mmhall.analysis._explain import explain_strategy as explain_strategy
+    from mmhall.analysis._explanation import Explanation as Explanation
     from mmhall.analysis._head_divergence import HeadDivergence as HeadDivergence, head_divergence as head_divergence
-    from mmhall.analysis._modality_dominance import GROUPS as GROUPS, Balance as Balance, balance as balance
-    from mmhall.analysis._saliency import Gaze as Gaze, informative as informative, named as named
-    from mmhall.analysis._score import Scored as Scored, score as score, scored_answers as scored_answers
+    from mmhall.analysis._methods import AnalysisMethods as AnalysisMethods
+    from mmhall.analysis._modality_dominance import (
+        GROUPS as GROUPS,
+        ModalityDominance as ModalityDominance,
+        measure_dominance as measure_dominance,
+    )
+    from mmhall.analysis._saliency import (
+        SaliencyProbe as SaliencyProbe,
+        mark_informative as mark_informative,
+        mark_words as mark_words,
+    )
+    from mmhall.analysis._score import AnswerScores as AnswerScores, score as score, score_answers as score_answers
     from mmhall.analysis._teacher_forcing import check_room as check_room, read_answer as read_answer
-    from mmhall.analysis._trace import Probe as Probe, Trace as Trace, checked as checked, shown as shown
-    from mmhall.analysis._tracing import watched as watched
+    from mmhall.analysis._trace import (
+        AttentionProbe as AttentionProbe,
+        Trace as Trace,
+        check_indices as check_indices,
+        shrink_picture as shrink_picture,
+    )
+    from mmhall.analysis._tracing import trace_request as trace_request
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "_explanation": "Explanation explained",
+        "_explain": "explain_strategy",
+        "_explanation": "Explanation",
         "_head_divergence": "HeadDivergence head_divergence",
-        "_modality_dominance": "Balance GROUPS balance",
-        "_saliency": "Gaze informative named",
-        "_score": "Scored score scored_answers",
+        "_methods": "AnalysisMethods",
+        "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
+        "_saliency": "SaliencyProbe mark_informative mark_words",
+        "_score": "AnswerScores score score_answers",
         "_teacher_forcing": "check_room read_answer",
-        "_trace": "Probe Trace checked shown",
-        "_tracing": "watched",
+        "_trace": "AttentionProbe Trace check_indices shrink_picture",
+        "_tracing": "trace_request",
     },
 )

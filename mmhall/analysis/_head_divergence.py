@@ -19,8 +19,8 @@ class HeadDivergence:
     """VHD of an answer; S tokens, L layers, H heads.
 
     Attributes:
-        values: Distance of a head's outputs with and without the picture, where each token is predicted, (S, L, H)
-            float32.
+        values: Distance of a head's outputs with and without the picture, at the row that predicts each token,
+            (S, L, H) float32.
         layers: 0-based decoder layers of the second axis: those that attend to the sequence itself.
     """
 
@@ -30,10 +30,10 @@ class HeadDivergence:
     def per_token(self, k: int = 8) -> Tensor:
         """Sum the k largest heads of each layer over the layers (T-VHD), (S,).
 
-        Hallucinated words tend to have low values. The paper does not say k; 8 is a re-implementation's.
+        Hallucinated words tend to have low values. The paper does not give k; 8 is from a re-implementation.
 
         Raises:
-            OptionError: There are not so many heads.
+            OptionError: `k` exceeds the number of heads, or is no positive integer.
         """
         heads = self.values.shape[2]
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= heads:
@@ -41,41 +41,41 @@ class HeadDivergence:
         return self.values.topk(k, dim=2).values.sum(dim=(1, 2))
 
 
-class Kept(Op):
-    """Keeps the head outputs of the rows an answer is predicted from, (B, S, H, D) by layer."""
+class HeadOutputs(Op):
+    """Stores the head outputs of the rows that predict an answer, (B, S, H, D) by layer."""
 
     def __init__(self, width: int) -> None:
-        """Say how many tokens the longest answer of the batch has."""
+        """Set the number of tokens of the longest answer."""
         self.rows_of_answer, self.outputs = slice(-(width + 1), -1), dict[int, Tensor]()
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
-        """Keep the rows; change nothing."""
+        """Store the rows; change nothing."""
         self.outputs[call.layer] = output[:, self.rows_of_answer].clone()
         return output
 
 
-class Compared(Op):
-    """Compares head outputs with those that an earlier pass kept, layer by layer, and drops those."""
+class HeadDistances(Op):
+    """Compares head outputs with those stored in an earlier pass, layer by layer, and drops the stored ones."""
 
-    def __init__(self, kept: Kept) -> None:
-        """Take the pass to compare with."""
-        self._kept, self._distances = kept, dict[int, Tensor]()
+    def __init__(self, stored: HeadOutputs) -> None:
+        """Set the outputs to compare with."""
+        self._stored, self._distances = stored, dict[int, Tensor]()
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
-        """Keep the distances; change nothing."""
-        other = self._kept.outputs.pop(call.layer)
-        distance = (other.float() - output[:, self._kept.rows_of_answer].float()).norm(dim=-1)
+        """Store the distances; change nothing."""
+        other = self._stored.outputs.pop(call.layer)
+        distance = (other.float() - output[:, self._stored.rows_of_answer].float()).norm(dim=-1)
         self._distances[call.layer] = distance.cpu()
         return output
 
     def of(self, row: int, length: int) -> HeadDivergence:
-        """Return the divergence of one answer, by its row in the batch and its length in tokens."""
+        """Return the divergence of one answer, from its row in the batch and its length in tokens."""
         layers = tuple(sorted(self._distances))
         return HeadDivergence(torch.stack([self._distances[layer][row, :length] for layer in layers], dim=1), layers)
 
 
 def head_divergence(adapter: Adapter, inputs: Inputs, answer: Sequence[int]) -> HeadDivergence:
-    """Read an answer with and without the picture and compare head outputs before the output projection.
+    """Read an answer with and without the picture, and compare head outputs before the output projection.
 
     Args:
         adapter: The model.
@@ -88,9 +88,9 @@ def head_divergence(adapter: Adapter, inputs: Inputs, answer: Sequence[int]) -> 
     width = len(answer)
     tokens = torch.tensor([list(answer)], device=inputs["input_ids"].device)
     check_room(adapter, inputs, width)
-    kept = Kept(width)
-    compared = Compared(kept)
+    outputs = HeadOutputs(width)
+    distances = HeadDistances(outputs)
     with torch.inference_mode():
-        read_answer(adapter, adapter.append_answer(inputs, tokens), width, [kept])
-        read_answer(adapter, adapter.append_answer(adapter.without_image(inputs), tokens), width, [compared])
-    return compared.of(0, width)
+        read_answer(adapter, adapter.extended(inputs, tokens), width, [outputs])
+        read_answer(adapter, adapter.extended(adapter.without_image(inputs), tokens), width, [distances])
+    return distances.of(0, width)

@@ -1,4 +1,4 @@
-"""Draw attention: heat over a picture, sheets of such pictures."""
+"""Heat maps of attention over a picture, and contact sheets of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from mmhall.adapters import Grid
 
 _ANCHORS = np.array([(20, 11, 52), (106, 23, 110), (188, 55, 84), (243, 121, 24), (252, 255, 164)], dtype=np.float32)
-_VEIL, _STRONGEST = 0.35, 0.55  # how opaque the coldest and, on top of that, the hottest spot is
+_VEIL, _STRONGEST = 0.35, 0.55  # opacity of the coldest spot, and what the hottest adds to it
 _CELL, _MARGIN, _CAPTION = 240, 12, 26
 
 
 def extent(grid: Grid, picture: int) -> tuple[float, float, float, float]:
-    """Return the part of a picture its image tokens cover: left, top, right, bottom as fractions."""
+    """Return the part of a picture that its image tokens cover: left, top, right, bottom as fractions."""
     assert grid.edges is not None
     edges = grid.edges[(grid.image == picture) & (grid.view >= 0)]
     left, top = edges[:, :2].amin(dim=0).tolist()
@@ -29,8 +29,8 @@ def spread(grid: Grid, picture: int, weights: Tensor) -> Tensor:
     """Spread the weights of image tokens evenly over their boxes.
 
     Args:
-        grid: Where they look.
-        picture: 0-based; the others' tokens are left out, and so are tokens without a place.
+        grid: Places of the image tokens.
+        picture: 0-based; tokens of other pictures and without a place are left out.
         weights: (N,).
 
     Returns:
@@ -47,7 +47,7 @@ def spread(grid: Grid, picture: int, weights: Tensor) -> Tensor:
 
 
 def overlay(picture: Image.Image, heat: Tensor, part: tuple[float, float, float, float]) -> Image.Image:
-    """Lay a heat map over the part of a picture it covers; the hottest spot is brightest, whatever its weight.
+    """Draw a heat map over the part of a picture it covers, scaled to its largest value.
 
     Args:
         picture: RGB.
@@ -68,7 +68,7 @@ def overlay(picture: Image.Image, heat: Tensor, part: tuple[float, float, float,
 
 
 def strip(picture: Image.Image, weights: Tensor) -> Image.Image:
-    """Draw weights that have no place in the picture as a strip of cells under it."""
+    """Draw weights without a place in the picture as a strip of cells under it."""
     height = max(8, picture.height // 12)
     cells = Image.fromarray(_colours(_levels(weights[None])).round().astype(np.uint8))
     drawn = Image.new("RGB", (picture.width, picture.height + height + 2), "white")
@@ -78,7 +78,7 @@ def strip(picture: Image.Image, weights: Tensor) -> Image.Image:
 
 
 def sheet(cells: Sequence[tuple[Image.Image, str]], columns: int = 5, legend: str = "") -> Image.Image:
-    """Arrange pictures with captions under them, row by row, and a legend under all."""
+    """Arrange pictures with captions in rows, with a legend below."""
     scale = _CELL / max(max(image.size) for image, _ in cells)
     sizes = [(max(1, round(image.width * scale)), max(1, round(image.height * scale))) for image, _ in cells]
     wide, high = max(width for width, _ in sizes), max(height for _, height in sizes)
@@ -98,7 +98,7 @@ def sheet(cells: Sequence[tuple[Image.Image, str]], columns: int = 5, legend: st
 
 
 def _overlaps(low: Tensor, high: Tensor, start: float, end: float, cells: int) -> Tensor:
-    """Return which share of each interval falls into each of equally wide cells, (N, cells)."""
+    """Return the share of each interval in each of equally wide cells, (N, cells)."""
     borders = torch.linspace(start, end, cells + 1)
     shared = torch.minimum(high[:, None], borders[None, 1:]) - torch.maximum(low[:, None], borders[None, :-1])
     shared = shared.clamp_min(0)
@@ -112,6 +112,6 @@ def _levels(heat: Tensor) -> np.ndarray:
 
 
 def _colours(level: np.ndarray) -> np.ndarray:
-    """Map levels in [0, 1] to a dark-to-bright scale, (..., 3) float in [0, 255]."""
+    """Map levels in [0, 1] to colours from dark to bright, (..., 3) float in [0, 255]."""
     at = level * (len(_ANCHORS) - 1)
     return np.stack([np.interp(at, np.arange(len(_ANCHORS)), _ANCHORS[:, i]) for i in range(3)], axis=-1)

@@ -1,7 +1,7 @@
-"""Where a model's gaze goes while it reads the words of a question.
+"""Saliency of image tokens, from attention shifts while a model reads a question.
 
-Attention to the picture shifts from word to word; the shifts at informative words, added up, say which part of
-the picture the question is about (arXiv:2510.22067).
+Attention to the picture shifts from word to word. The sum of the shifts at informative words is a map of the part of
+the picture that the question is about (arXiv:2510.22067, which calls them gaze shifts).
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from mmhall.strategies import top_half
 from mmhall.words import Word, split_words
 
 
-def informative(adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
-    """Mark the tokens of informative words in a question, (B, T) bool; without a tokenizer, all of it."""
-    return query if adapter.tokenizer is None else _marked(adapter, inputs, query, lambda word: word.is_informative)
+def mark_informative(adapter: Adapter, inputs: Inputs, query: Tensor) -> Tensor:
+    """Mark the tokens of informative words in a question, (B, T) bool; without a tokenizer all its tokens."""
+    return query if adapter.tokenizer is None else _mark(adapter, inputs, query, lambda word: word.is_informative)
 
 
-def named(adapter: Adapter, inputs: Inputs, query: Tensor, words: Sequence[str]) -> Tensor:
-    """Mark the tokens of some words in a question, whatever their case, (B, T) bool; the adapter has a tokenizer."""
-    wanted = {word.lower() for word in words}
-    return _marked(adapter, inputs, query, lambda word: word.text.lower() in wanted)
+def mark_words(adapter: Adapter, inputs: Inputs, query: Tensor, words: Sequence[str]) -> Tensor:
+    """Mark the tokens of given words in a question, in any case, (B, T) bool; needs the adapter's tokenizer."""
+    lowered = {word.lower() for word in words}
+    return _mark(adapter, inputs, query, lambda word: word.text.lower() in lowered)
 
 
-def _marked(adapter: Adapter, inputs: Inputs, query: Tensor, counts: Callable[[Word], bool]) -> Tensor:
-    """Mark the tokens of the words that count, of those in a question, (B, T) bool; no word goes across a picture."""
+def _mark(adapter: Adapter, inputs: Inputs, query: Tensor, counts: Callable[[Word], bool]) -> Tensor:
+    """Mark the tokens of the words of a question that count, (B, T) bool; a picture always separates words."""
     marked = torch.zeros_like(query)
-    for row, ids, own in zip(marked, inputs["input_ids"], query, strict=True):
-        asked = own.nonzero()[:, 0]
-        gaps = (asked.diff() > 1).nonzero()[:, 0].cpu() + 1
-        for places in asked.tensor_split(gaps):
-            words = split_words(adapter.tokenizer, ids[places].tolist())
+    for row, ids, in_query in zip(marked, inputs["input_ids"], query, strict=True):
+        positions = in_query.nonzero()[:, 0]
+        gaps = (positions.diff() > 1).nonzero()[:, 0].cpu() + 1
+        for places in positions.tensor_split(gaps):
+            words = words_of(adapter.tokenizer, ids[places].tolist())
             row[places[[token for word in words if counts(word) for token in word.tokens]]] = True
     return marked
 
 
-class Gaze(Op):
-    """Follows how attention to the picture shifts from word to word while a prompt is read.
+class SaliencyProbe(Op):
+    """Records how attention to the picture shifts from word to word while a prompt is read.
 
     Attributes:
         shifts: By layer, mean shift to each column over words and over the half of the heads that shift most, (B, T);
@@ -49,7 +49,7 @@ class Gaze(Op):
     """
 
     def __init__(self, layers: frozenset[int], image: Tensor, words: Tensor, kinds: frozenset[str] = Op.kinds) -> None:
-        """Choose rows.
+        """Choose the rows to read.
 
         Args:
             layers: 0-based decoder layers.
@@ -60,17 +60,17 @@ class Gaze(Op):
         self.layers, self.kinds, self.image, self.words = layers, kinds, image, words
         self.shifts: dict[int, Tensor] = {}
         self._at = words.any(dim=0).nonzero()[:, 0]
-        self._wanted = torch.unique(torch.cat([self._at - 1, self._at]))
+        self._row_positions = torch.unique(torch.cat([self._at - 1, self._at]))
 
     def rows(self, call: Call) -> LongTensor | None:
-        """Name the words' rows and those before them."""
-        return call.rows_at(self._wanted) if call.prefill and not call.reread else None
+        """Return the words' rows and those before them."""
+        return call.rows_at(self._row_positions) if call.prefill and not call.reread else None
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
-        """Add up one layer's shifts."""
+        """Sum the shifts of a layer."""
         positions = rows + call.start
-        if len(positions) < len(self._wanted):
-            return  # a layer that is not given these rows
+        if len(positions) < len(self._row_positions):
+            return  # a layer that does not get these rows
         at, words, marks = (part.to(probs.device) for part in (self._at, self.words, self.image))
         now, before = torch.searchsorted(positions, at), torch.searchsorted(positions, at - 1)
         shift = (probs[:, :, now] - probs[:, :, before]).clamp_min(0)
@@ -84,29 +84,29 @@ class Gaze(Op):
         self.shifts[call.layer] = ((shift * heads).sum(dim=1) / count).to(self.image.device)
 
     def of(self, layers: Sequence[int], count: int) -> Tensor:
-        """Return the shifts of a single request, (layers, image tokens) float32 on the CPU; 0 where none were seen."""
-        kept = torch.zeros(len(layers), count)
-        for row, layer in zip(kept, layers, strict=True):
+        """Return the shifts of a single request, (layers, image tokens) float32 on the CPU; 0 in layers without any."""
+        shifts = torch.zeros(len(layers), count)
+        for row, layer in zip(shifts, layers, strict=True):
             if layer in self.shifts:
-                own = self.shifts[layer][0]
-                row[:] = own[self.image[0]] if self.image.any() else own
-        return kept
+                values = self.shifts[layer][0]
+                row[:] = values[self.image[0]] if self.image.any() else values
+        return shifts
 
     def findings(self, depth: int) -> dict[str, Tensor]:
-        """Offer the map of a single request."""
-        layers, own = sorted(self.shifts), self.image[0]
+        """Return the map of a single request."""
+        layers, image = sorted(self.shifts), self.image[0]
         if not layers:
             return {}
-        count = int(own.sum()) if own.any() else len(self.shifts[layers[0]][0])
+        count = int(image.sum()) if image.any() else len(self.shifts[layers[0]][0])
         return {"saliency": scale(self.of(layers, count).mean(dim=0))}
 
     def map(self) -> Tensor:
-        """Return the map of the picture, (B, T) in [0, 1] at image positions, 0 elsewhere; a mean over layers."""
+        """Return the saliency map, mean over layers, (B, T) in [0, 1] at image positions, 0 elsewhere."""
         maps = torch.zeros_like(self.image, dtype=torch.float32)
         if self.shifts:
             mean = torch.stack(list(self.shifts.values())).mean(dim=0)
-            for row, own, scaled in zip(mean, self.image, maps, strict=True):
-                scaled[own] = scale(row[own])
+            for row, image, scaled in zip(mean, self.image, maps, strict=True):
+                scaled[image] = scale(row[image])
         return maps
 
 
@@ -116,7 +116,7 @@ def scale(shifts: Tensor) -> Tensor:
     Of 0, 1, 3 the mean is 1.33 and the deviation 1.53: nothing is clipped, and they become 0, 0.33, 1.
 
     Args:
-        shifts: Of the image tokens, (N,).
+        shifts: Shift to each image token, (N,).
     """
     if len(shifts) < 2:
         return torch.zeros_like(shifts)

@@ -1,4 +1,4 @@
-"""Read a written answer in one pass: how probable was each of its tokens, with and without the picture."""
+"""Score answers with teacher forcing: the log-probability of each token, with and without the picture."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import torch
 from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
-from mmhall.analysis._head_divergence import Compared, HeadDivergence, Kept
-from mmhall.analysis._modality_dominance import Balance, Masses
-from mmhall.analysis._teacher_forcing import check_room, padded, read_answer
+from mmhall.analysis._head_divergence import HeadDistances, HeadDivergence, HeadOutputs
+from mmhall.analysis._modality_dominance import Masses, ModalityDominance
+from mmhall.analysis._teacher_forcing import check_room, pad_answers, read_answer
 from mmhall.answers import Uncertainty
 from mmhall.attention import Op
-from mmhall.generation import choosable, naming
+from mmhall.generation import check_scores, name_in_errors
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """What the plain model makes of an answer.
+class AnswerScores:
+    """The plain model's scores of an answer.
 
     Attributes:
-        uncertainty: How sure it is of each token.
-        balance: How attention is shared between text and picture; None where `Uncertainty.image_shares` is.
-        divergence: How much each head's output depends on the picture; None without one, and unless asked for.
+        uncertainty: Its certainty of each token.
+        dominance: Attention to text and picture; None where `Uncertainty.image_shares` is.
+        divergence: Dependence of each head's output on the picture; None without a picture, or if not asked for.
     """
 
     uncertainty: Uncertainty
-    balance: Balance | None
+    dominance: ModalityDominance | None
     divergence: HeadDivergence | None
 
 
@@ -38,7 +38,7 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
 
     Args:
         adapter: The model.
-        inputs: A batch as the adapter makes it.
+        inputs: A batch from the adapter.
         answers: Token ids; may be empty.
 
     Raises:
@@ -50,52 +50,52 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
         pictured = () if has_picture(inputs) else None
         in_sequence = pictured if adapter.image_mask(inputs["input_ids"]).any() else None
         return [Uncertainty((), (), pictured, in_sequence, pictured) for _ in answers]
-    return [scored.uncertainty for scored in scored_answers(adapter, inputs, answers)]
+    return [scored.uncertainty for scored in score_answers(adapter, inputs, answers)]
 
 
-def scored_answers(
+def score_answers(
     adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]], *, heads: bool = False
-) -> list[Scored]:
-    """Score answers as `score` does, not all of them empty, and keep what the same passes tell beside it.
+) -> list[AnswerScores]:
+    """Score answers as `score` does, and return further measures of the same passes; not all may be empty.
 
     Args:
         adapter: The model.
-        inputs: A batch as the adapter makes it.
+        inputs: A batch from the adapter.
         answers: Token ids.
-        heads: Also compare head outputs; between the two passes, those of every layer are held for all answers.
+        heads: Also compare head outputs; those of every layer are held in memory between the two passes.
 
     Raises:
         PromptError: As in `score`.
         GenerationError: As in `score`.
     """
-    tokens = padded(answers, inputs["input_ids"].device)
+    tokens = pad_answers(answers, inputs["input_ids"].device)
     width = tokens.shape[1]
     check_room(adapter, inputs, width)
     image = adapter.image_mask(inputs["input_ids"])
     masses = Masses(inputs["attention_mask"].bool(), image, width) if image.any() else None
-    kept = Kept(width) if heads and has_picture(inputs) else None
-    compared = Compared(kept) if kept is not None else None
+    outputs = HeadOutputs(width) if heads and has_picture(inputs) else None
+    distances = HeadDistances(outputs) if outputs is not None else None
     gain = divergence = None
     with torch.inference_mode():
-        logprobs = _logprobs(adapter, adapter.append_answer(inputs, tokens), width, masses, kept)
-        said = _picked(logprobs, tokens)
+        logprobs = _logprobs(adapter, adapter.extended(inputs, tokens), width, masses, outputs)
+        of_tokens = _of_tokens(logprobs, tokens)
         entropy = -(logprobs.exp() * logprobs).nan_to_num(0).sum(dim=-1)
         if has_picture(inputs):
-            bare = _logprobs(adapter, adapter.append_answer(adapter.without_image(inputs), tokens), width, compared)
-            gain = said - _picked(bare, tokens)
+            bare = _logprobs(adapter, adapter.extended(adapter.without_image(inputs), tokens), width, distances)
+            gain = of_tokens - _of_tokens(bare, tokens)
             divergence = torch.stack([jensen_shannon(*pair) for pair in zip(logprobs, bare, strict=True)])
     shares = masses.image.mean(dim=-1) if masses is not None else None
 
-    def sure(row: int) -> Uncertainty:
-        parts = (said, entropy, gain, shares, divergence)
-        told = [None if part is None else tuple(part[row, : len(answers[row])].tolist()) for part in parts]
-        return Uncertainty(*told)  # type: ignore[arg-type]
+    def uncertainty(row: int) -> Uncertainty:
+        parts = (of_tokens, entropy, gain, shares, divergence)
+        values = [None if part is None else tuple(part[row, : len(answers[row])].tolist()) for part in parts]
+        return Uncertainty(*values)  # type: ignore[arg-type]
 
     return [
-        Scored(
-            sure(row),
+        AnswerScores(
+            uncertainty(row),
             masses.of(row, len(answer)) if masses is not None else None,
-            compared.of(row, len(answer)) if compared is not None else None,
+            distances.of(row, len(answer)) if distances is not None else None,
         )
         for row, answer in enumerate(answers)
     ]
@@ -106,20 +106,20 @@ def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:
 
     Args:
         one: Log-probabilities, (..., V).
-        other: The same.
+        other: Log-probabilities, (..., V).
     """
     middle = torch.logaddexp(one, other) - math.log(2)
     parts = [(part.exp() * (part - middle)).nan_to_num(0).sum(dim=-1) for part in (one, other)]
     return (0.5 * (parts[0] + parts[1])).clamp_min(0)
 
 
-def _picked(logprobs: Tensor, tokens: Tensor) -> Tensor:
+def _of_tokens(logprobs: Tensor, tokens: Tensor) -> Tensor:
     return logprobs.gather(2, tokens[:, :, None])[:, :, 0]
 
 
 def _logprobs(adapter: Adapter, inputs: Inputs, width: int, *watch: Op | None) -> Tensor:
-    """Return the log-probabilities from which each of the last `width` tokens was predicted, (batch, width, V)."""
+    """Return the log-probabilities that predict each of the last `width` tokens, (batch, width, V)."""
     last = read_answer(adapter, inputs, width, [op for op in watch if op is not None])
-    with naming():
-        choosable(last.flatten(0, 1), prompts=len(last))
+    with name_in_errors():
+        check_scores(last.flatten(0, 1), prompts=len(last))
     return last.log_softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Read prompts that end in a written answer, in one pass."""
+"""Teacher forcing: read prompts with given answers in one pass."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from mmhall.generation import prepare
 
 
 def check_room(adapter: Adapter, inputs: Inputs, width: int) -> None:
-    """Refuse an answer that does not fit behind its prompt.
+    """Check that prompt and answer fit into the model's context.
 
     Raises:
-        PromptError: It does not.
+        PromptError: They exceed it.
     """
     prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
     if prompt + width > limit:
         raise PromptError(f"{prompt} prompt tokens and {width} of the answer exceed the model's context of {limit}")
 
 
-def padded(answers: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Return answers as one block of token ids, (batch, longest); shorter ones end in zeros."""
+def pad_answers(answers: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Stack answers as token ids, (batch, longest); shorter ones end in zeros."""
     block = torch.zeros(len(answers), max(map(len, answers)), dtype=torch.long, device=device)
     for row, answer in zip(block, answers, strict=True):
         row[: len(answer)] = torch.tensor(answer, dtype=torch.long, device=device)
@@ -40,9 +40,9 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
 
     Args:
         adapter: The model.
-        inputs: A batch as `Adapter.append_answer` makes it.
-        width: Tokens of the answer.
-        ops: What to see on the way.
+        inputs: A batch from `Adapter.extended`.
+        width: Number of tokens of the longest answer.
+        ops: Ops that read the pass.
 
     Returns:
         The logits from which each token of the answer was predicted, (batch, width, V) float32.
@@ -50,6 +50,6 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
     with active(adapter.plan(ops, inputs)):  # pictures may be encoded while the batch is prepared
         main = prepare(adapter.model_for(inputs), inputs, minimal_settings(adapter.generator, 1))
         length = main.input_ids.shape[1]
-        kept = torch.arange(length - width - 1, length, device=main.input_ids.device)
-        logits, _ = replace(main, kwargs=request_logits(main.kwargs, kept)).read()
+        positions = torch.arange(length - width - 1, length, device=main.input_ids.device)
+        logits, _ = replace(main, kwargs=keeping_logits(main.kwargs, positions)).read()
     return logits[:, -(width + 1) : -1].float()

@@ -1,43 +1,38 @@
-"""Where a model looked while it wrote: attention from every new token to the image tokens."""
+"""Traces: the attention from each new token to the image tokens."""
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter, Grid
-from mmhall.analysis import _heat_map as heat
+from mmhall.analysis import _heat_map as heat_map
 from mmhall.analysis._saliency import scale
-from mmhall.answers import Answer, Uncertainty, Usage
+from mmhall.analysis._trace_file import read_fields, write_fields
+from mmhall.answers import Answer
 from mmhall.attention import Call, Op
-from mmhall.errors import DataError, ModelError, OptionError
+from mmhall.errors import ModelError, OptionError
 from mmhall.words import Word
 
-_FORMAT = "mmhall trace 2"
-_FINDING = "finding."
-_SHOWN = 1024  # longest side, in pixels, at which a trace keeps its pictures
+_LONGEST_SIDE = 1024  # pixels of the longer side of a trace's pictures
 
 
-class Probe(Op):
-    """Keeps, pass by pass, what the newest row of a single request gives to the image columns."""
+class AttentionProbe(Op):
+    """Records the attention from the newest row to the image columns in each pass, for a single request."""
 
     def __init__(self, adapter: Adapter, image: Tensor, layers: Sequence[int], heads: Sequence[int]) -> None:
-        """Look at some heads of some layers.
+        """Choose the layers and heads to record.
 
         Args:
             adapter: The model.
-            image: Prompt positions of the image tokens, (N,); not needed where layers attend across.
+            image: Prompt positions of the image tokens, (N,); not needed in cross-attention layers.
             layers: 0-based.
             heads: 0-based.
         """
@@ -45,58 +40,58 @@ class Probe(Op):
         self._place = {layer: index for index, layer in enumerate(layers)}
         self._image, self._heads = image, None if list(heads) == list(range(adapter.heads)) else list(heads)
         self._first = int(image[0]) if len(image) and int(image[-1] - image[0]) == len(image) - 1 else None
-        self._kept, self._steps = torch.empty(0), 0
+        self._recorded, self._steps = torch.empty(0), 0
 
     def rows(self, call: Call) -> LongTensor:
-        """Ask for the newest row."""
+        """Return the newest row."""
         return call.newest
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
-        """Keep the image columns; those a sliding window has left behind get 0."""
-        seen = probs[0, :, 0] if self._heads is None else probs[0, self._heads, 0]
+        """Record the image columns; columns outside a sliding window get 0."""
+        attention = probs[0, :, 0] if self._heads is None else probs[0, self._heads, 0]
         if call.kind != "cross" and self._first is not None and self._first >= call.offset:
-            seen = seen.narrow(1, self._first - call.offset, len(self._image))  # one run, all of it in view
+            attention = attention.narrow(1, self._first - call.offset, len(self._image))  # one run, inside the window
         elif call.kind != "cross":
             columns = self._image - call.offset
             gone = columns < 0
-            seen = seen[:, columns.clamp_min(0)].masked_fill(gone, 0.0)
-        if call.step >= len(self._kept):
-            self._grow(seen)
-        self._kept[call.step, self._place[call.layer]] = seen
+            attention = attention[:, columns.clamp_min(0)].masked_fill(gone, 0.0)
+        if call.step >= len(self._recorded):
+            self._grow(attention)
+        self._recorded[call.step, self._place[call.layer]] = attention
         self._steps = call.step + 1
 
     def attention(self) -> Tensor:
-        """Return what was kept, (steps, layers, heads, image tokens) float32, on the CPU."""
-        return self._kept[: self._steps].cpu().clone()
+        """Return the recorded attention, (steps, layers, heads, image tokens) float32, on the CPU."""
+        return self._recorded[: self._steps].cpu().clone()
 
-    def _grow(self, seen: Tensor) -> None:
-        """Make room in one piece: small tensors kept between large passing ones would scatter the heap."""
-        room = seen.new_empty(max(16, 2 * len(self._kept)), len(self._place), *seen.shape)
-        if len(self._kept):
-            room[: len(self._kept)] = self._kept
-        self._kept = room
+    def _grow(self, attention: Tensor) -> None:
+        """Enlarge the record as one tensor: many small tensors would fragment memory."""
+        room = attention.new_empty(max(16, 2 * len(self._recorded)), len(self._place), *attention.shape)
+        if len(self._recorded):
+            room[: len(self._recorded)] = self._recorded
+        self._recorded = room
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """An answer, and where the model looked for each of its tokens.
+    """An answer with the attention from each of its tokens to the picture.
 
-    S tokens, L layers, H heads, N image tokens. The row of a token is the one it was predicted from.
+    S tokens, L layers, H heads, N image tokens. The row of a token is the one that predicted it.
 
     Attributes:
-        answer: What was said.
-        prompt: What was asked: the user's text; of several messages, a line each, their pictures marked.
-        image_attention: (S, L, H, N) float32, under the strategy that wrote the answer.
-        gaze: How attention to each image token shifts at the informative words of the question, (L, N) float32; see
+        answer: The answer.
+        prompt: The user's text; of several messages, a line each, with marks for pictures.
+        image_attention: (S, L, H, N) float32, as edited by the strategy.
+        gaze: Attention shift to each image token at the informative words of the question, (L, N) float32; see
             `saliency`.
         layers: 0-based decoder layers of the second axis.
         heads: 0-based heads of the third axis.
-        grid: Where each image token looks.
-        words: Of the answer.
+        grid: Place of each image token in the picture.
+        words: Words of the answer.
         pictures: RGB, at most 1024 pixels on the longer side.
         model: Name, revision, weights' digest, dtype and device of the model.
-        findings: What the strategy found: maps over image tokens, (N,), or over decoder layers and heads, NaN in layers
-            that it left alone; by name, such as "saliency" of GIFT and "head gains" of VHR.
+        findings: Findings of the strategy by name: maps over image tokens, (N,), or over decoder layers and heads, NaN
+            in other layers; such as "saliency" of GIFT and "head gains" of VHR.
     """
 
     answer: Answer
@@ -113,7 +108,7 @@ class Trace:
 
     @property
     def image_share(self) -> Tensor:
-        """Share of a row's attention that falls on the pictures, (S, L, H); 1 where a layer attends to nothing else."""
+        """Share of attention on the pictures, (S, L, H); 1 where a layer attends to nothing else."""
         return self.image_attention.sum(dim=-1)
 
     def token_attention(
@@ -124,7 +119,7 @@ class Trace:
         heads: Sequence[int] | None = None,
         reduce: str = "mean",
     ) -> Tensor:
-        """Attention from a token, or the mean of several, to each image token, (N,).
+        """Return the attention from a token, or the mean of several, to each image token, (N,).
 
         Args:
             token: 0-based, counted in `answer.tokens`; negative from the end.
@@ -148,9 +143,9 @@ class Trace:
         return (flat.mean(dim=1) if reduce == "mean" else flat.amax(dim=1)).mean(dim=0)
 
     def heatmap(self, token: int | Sequence[int], *, picture: int = 0, **how: Any) -> Tensor:
-        """Attention from a token over a picture, (rows, columns) of its finest view.
+        """Return the heat map of a token over a picture, (rows, columns) of its finest view.
 
-        A coarser view of the same picture is spread over the finer one: no attention is lost or counted twice.
+        The attention to coarser views is spread over the finest one.
 
         Args:
             token: As in `token_attention`.
@@ -158,16 +153,16 @@ class Trace:
             **how: As in `token_attention`.
 
         Raises:
-            ModelError: The family's image tokens have no places.
-            OptionError: As in `token_attention`; also no such picture.
+            ModelError: The image tokens of this model family have no places.
+            OptionError: As in `token_attention`; also if there is no such picture.
         """
         self._check(picture)
         if self.grid.finest(picture) == (0, 0):
             raise ModelError("this model's image tokens have no place in the picture; see trace.image_attention")
-        return heat.spread(self.grid, picture, self.token_attention(token, **how))
+        return heat_map.spread(self.grid, picture, self.token_attention(token, **how))
 
     def overlay(self, token: int | Sequence[int], *, picture: int = 0, **how: Any) -> Image.Image:
-        """Draw the picture with a token's attention over it; without a grid, with a strip of the tokens under it.
+        """Draw the heat map of a token over the picture; without a grid, a strip of the tokens below it.
 
         Args:
             token: As in `token_attention`.
@@ -177,10 +172,10 @@ class Trace:
         return self.overlay_of(self.token_attention(token, **how), picture=picture)
 
     def saliency(self, *, layers: Sequence[int] | None = None) -> Tensor:
-        """Which image tokens the question is about, (N,) in [0, 1]: where the gaze shifts as its words are read.
+        """Return the saliency of image tokens for the question, (N,) in [0, 1]: the map of GIFT (arXiv:2510.22067).
 
-        The informative words of the question count, the half of the heads that shifts most, clipped at three
-        deviations: the map of GIFT (arXiv:2510.22067).
+        It sums attention shifts at the informative words of the question, over the half of the heads that shift most,
+        clipped at three deviations.
 
         Args:
             layers: Decoder layers to average over; None: the one of the traced layers with the largest shift.
@@ -192,7 +187,7 @@ class Trace:
         return scale(self.gaze[chosen].mean(dim=0))
 
     def overlay_of(self, values: Tensor, *, picture: int = 0) -> Image.Image:
-        """Draw the picture with values of its image tokens over it, such as a finding; else as `overlay`.
+        """Draw values of image tokens over the picture, such as a finding; otherwise as `overlay`.
 
         Args:
             values: (N,).
@@ -200,12 +195,12 @@ class Trace:
         """
         self._check(picture)
         if self.grid.finest(picture) == (0, 0):
-            return heat.strip(self.pictures[picture], values[self.grid.image == picture])
-        warmth = heat.spread(self.grid, picture, values)
-        return heat.overlay(self.pictures[picture], warmth, heat.extent(self.grid, picture))
+            return heat_map.strip(self.pictures[picture], values[self.grid.image == picture])
+        heat = heat_map.spread(self.grid, picture, values)
+        return heat_map.overlay(self.pictures[picture], heat, heat_map.extent(self.grid, picture))
 
     def saliency_overlay(self, *, picture: int = 0, layers: Sequence[int] | None = None) -> Image.Image:
-        """Draw the picture with `saliency` over it; without a grid, with a strip of the tokens under it.
+        """Draw `saliency` over the picture; without a grid, a strip of the tokens below it.
 
         Args:
             picture: 0-based.
@@ -214,24 +209,24 @@ class Trace:
         return self.overlay_of(self.saliency(layers=layers), picture=picture)
 
     def contact_sheet(self, *, picture: int = 0, **how: Any) -> Image.Image:
-        """Draw the picture once for each content word of the answer, with its heat over it and the word under it.
+        """Draw a heat map for each content word of the answer, with the word below it.
 
         Args:
             picture: 0-based.
             **how: As in `token_attention`.
         """
         self._check(picture)
-        shown = [word for word in self.words if word.is_content] or list(self.words)
+        words = [word for word in self.words if word.is_content] or list(self.words)
         share = self.image_share.mean(dim=(1, 2))
         cells = [
             (
                 self.overlay(word.tokens, picture=picture, **how),
                 f"{word.text}  {float(share[list(word.tokens)].mean()):.0%}",
             )
-            for word in shown
+            for word in words
         ]
         legend = "%: share of attention on the picture"
-        return heat.sheet(cells or [(self.pictures[picture], "(no words)")], legend=legend)
+        return heat_map.sheet(cells or [(self.pictures[picture], "(no words)")], legend=legend)
 
     def _check(self, picture: int) -> None:
         if picture not in range(len(self.pictures)):
@@ -244,126 +239,62 @@ class Trace:
         Raises:
             DataError: The file cannot be written.
         """
-        tensors = {
-            "image_attention": self.image_attention,
-            "gaze": self.gaze,
-            **{name: getattr(self.grid, name) for name in ("image", "view", "row", "column")},
-            **{f"{_FINDING}{name}": found for name, found in self.findings.items()},
-            **{f"picture.{i}": torch.from_numpy(np.array(image)) for i, image in enumerate(self.pictures)},
-        }
-        if self.grid.edges is not None:
-            tensors["edges"] = self.grid.edges
-        told = {
-            "answer": asdict(self.answer),
-            "prompt": self.prompt,
-            "layers": self.layers,
-            "heads": self.heads,
-            "words": [asdict(word) for word in self.words],
-            "model": self.model,
-        }
-        held = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        try:
-            save_file(held, path, metadata={"format": _FORMAT, "trace": json.dumps(told)})
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{path}: cannot be written ({error}); give another name") from error
+        write_fields(path, self)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Read a trace back.
+        """Read a trace from a file.
 
         Raises:
             DataError: The file is missing, damaged, or no trace.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise DataError(
-                f"{path}: cannot be read as a trace ({error}); give a file written by Trace.save"
-            ) from error
-        if metadata.get("format") != _FORMAT:
-            raise DataError(f"{path}: is no trace; give a file written by Trace.save")
-        try:
-            return cls._read(held, json.loads(metadata["trace"]))
-        except (KeyError, ValueError, TypeError) as error:
-            raise DataError(f"{path}: is a damaged trace ({error!r})") from error
-
-    @classmethod
-    def _read(cls, held: dict[str, Tensor], told: dict[str, Any]) -> Trace:
-        pictures = sum(name.startswith("picture.") for name in held)
-        return cls(
-            answer=_answer(told["answer"]),
-            prompt=told["prompt"],
-            image_attention=held["image_attention"],
-            gaze=held["gaze"],
-            layers=tuple(told["layers"]),
-            heads=tuple(told["heads"]),
-            grid=Grid(held["image"], held["view"], held["row"], held["column"], held.get("edges")),  # type: ignore[arg-type]
-            words=tuple(Word(word["text"], tuple(word["tokens"])) for word in told["words"]),
-            pictures=tuple(Image.fromarray(held[f"picture.{i}"].numpy()) for i in range(pictures)),
-            model=told["model"],
-            findings={name.removeprefix(_FINDING): found for name, found in held.items() if name.startswith(_FINDING)},
-        )
+        return cls(**read_fields(path))
 
 
-def shown(image: Image.Image) -> Image.Image:
-    """Return a picture at the size a trace keeps."""
+def shrink_picture(image: Image.Image) -> Image.Image:
+    """Return a copy of a picture at the size that traces store."""
     small = image.copy()
-    small.thumbnail((_SHOWN, _SHOWN))
+    small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     return small
 
 
-def checked(owner: str, asked: Sequence[int] | None, known: Sequence[int]) -> tuple[int, ...]:
-    """Return the layers or heads asked for, all known ones by default.
+def check_indices(owner: str, requested: Sequence[int] | None, existing: Sequence[int]) -> tuple[int, ...]:
+    """Check the requested layers or heads and return them; by default all existing ones.
 
     Raises:
-        OptionError: One of them does not exist, or none is asked for.
+        OptionError: One of them does not exist, or the request is empty.
     """
-    if asked is None:
-        return tuple(known)
-    wanted = _indices(owner, asked)
-    if not set(wanted) <= set(known):
-        raise OptionError("trace", owner, wanted, f"among {_ranges(known)}")
-    return tuple(dict.fromkeys(wanted))
+    if requested is None:
+        return tuple(existing)
+    indices = _indices(owner, requested)
+    if not set(indices) <= set(existing):
+        raise OptionError("trace", owner, indices, f"among {_format_ranges(existing)}")
+    return tuple(dict.fromkeys(indices))
 
 
-def _indices(owner: str, asked: Any) -> list[int]:
+def _indices(owner: str, requested: Any) -> list[int]:
     """Return one index or several as plain integers."""
     try:
-        many = list(asked) if hasattr(asked, "__iter__") and getattr(asked, "ndim", None) != 0 else [asked]
+        many = (
+            list(requested) if hasattr(requested, "__iter__") and getattr(requested, "ndim", None) != 0 else [requested]
+        )
         if not many or any(isinstance(index, bool) for index in many):
             raise TypeError
         return [operator.index(index) for index in many]
     except TypeError:
-        raise OptionError("trace", owner, asked, "an index or several") from None
+        raise OptionError("trace", owner, requested, "an index or several") from None
 
 
-def _within(owner: str, asked: Sequence[int] | None, traced: Sequence[int]) -> list[int]:
-    return [traced.index(index) for index in checked(owner, asked, traced)]
+def _within(owner: str, requested: Sequence[int] | None, traced: Sequence[int]) -> list[int]:
+    return [traced.index(index) for index in check_indices(owner, requested, traced)]
 
 
-def _ranges(known: Sequence[int]) -> str:
-    """Write 0, 1, 2, 5 as "0-2, 5"."""
+def _format_ranges(indices: Sequence[int]) -> str:
+    """Format 0, 1, 2, 5 as "0-2, 5"."""
     parts: list[list[int]] = []
-    for index in known:
+    for index in indices:
         if parts and index == parts[-1][-1] + 1:
             parts[-1].append(index)
         else:
             parts.append([index])
     return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
-
-
-def _answer(told: dict[str, Any]) -> Answer:
-    """Rebuild an answer from its JSON form."""
-    sure = told["uncertainty"]
-    return Answer(
-        **{
-            **told,
-            "tokens": tuple(told["tokens"]),
-            "token_ids": tuple(told["token_ids"]),
-            "usage": Usage(**told["usage"]),
-            "uncertainty": None if sure is None else Uncertainty(**{k: v and tuple(v) for k, v in sure.items()}),
-            "others": tuple(_answer(other) for other in told["others"]),
-        }
-    )

@@ -1,95 +1,139 @@
-"""Decode one request and watch: what its newest rows gave to the picture, and what the strategy's ops found."""
+"""Decode one request and record its attention to the picture, and the findings of the strategy's ops."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
-from mmhall._transformers.settings import minimal_settings
-from mmhall.adapters import has_picture
-from mmhall.analysis._saliency import Gaze, informative
-from mmhall.analysis._trace import Probe
-from mmhall.answers import Said
+from mmhall._transformers.settings import bare_settings
+from mmhall.adapters import Adapter, has_picture
+from mmhall.analysis._saliency import SaliencyProbe, mark_informative
+from mmhall.analysis._trace import AttentionProbe, Trace, check_indices, shrink_picture
+from mmhall.answers import DecodedTokens
 from mmhall.attention import Drop
-from mmhall.errors import CompositionError
-from mmhall.generation import Job, run
-from mmhall.strategies import Step, Strategy
+from mmhall.errors import CompositionError, OptionError
+from mmhall.generation import Images, Job, Prompt, Recipe, build_answers, make_request, measure, run
+from mmhall.strategies import Step
+from mmhall.words import words_of
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a watched request showed.
+class _Recorded:
+    """What was recorded while a request was decoded.
 
     Attributes:
-        rows: New tokens, (1, length), as `mmhall.generation.run` returns them.
+        tokens: New tokens, (1, length), as `mmhall.generation.run` returns them.
         attention: (S, layers, heads, N) float32.
-        shifts: Of the gaze, (layers, N) float32; see `Gaze`.
-        findings: Of the strategy's ops, by name; see `Op.findings`.
-        again: Seconds that reading what a search found took.
+        shifts: Attention shifts, (layers, N) float32; see `SaliencyProbe`.
+        findings: The findings of the strategy's ops, by name; see `Op.findings`.
+        second_pass: Seconds that the second pass over a search's answer took; 0 without one.
     """
 
-    rows: Tensor
+    tokens: Tensor
     attention: Tensor
     shifts: Tensor
     findings: dict[str, Tensor]
-    again: float = 0.0
+    second_pass: float = 0.0
 
 
-def watched(job: Job, strategy: Strategy, layers: Sequence[int], heads: Sequence[int]) -> Seen:
-    """Decode a single request and watch.
-
-    What a search finds is read again, token by token, with what the strategy does to attention.
+def trace_request(
+    adapter: Adapter,
+    recipe: Recipe,
+    image: Images,
+    prompt: Prompt,
+    layers: Sequence[int] | None,
+    heads: Sequence[int] | None,
+    model: Mapping[str, str | None],
+) -> Trace:
+    """Decode a request and return its answer with the attention recorded on the way.
 
     Args:
-        job: A batch of one.
-        strategy: What it is decoded with.
-        layers: 0-based decoder layers to watch.
-        heads: 0-based heads to watch.
+        adapter: The model.
+        recipe: The strategy and settings, fitted to the model; one sequence.
+        image: As in `LVLM.generate`.
+        prompt: As in `LVLM.generate`.
+        layers: 0-based decoder layers to record; None: all that attend to image tokens.
+        heads: 0-based heads to record; None: all.
+        model: Facts about the model to keep in the trace.
+
+    Raises:
+        OptionError: A layer or head does not exist or attends to no image token; several sequences.
+        CompositionError: The strategy drops tokens of the prompt.
+        MmhallError: As in `mmhall.generation.run`.
     """
+    sequences = recipe.settings.num_return_sequences
+    if sequences > 1:
+        raise OptionError("trace", "num_return_sequences", sequences, "1: a trace follows one sequence")
+    with_image = [layer for layer, kind in enumerate(adapter.kinds) if kind in adapter.image_kinds]
+    layers, heads = check_indices("layers", layers, with_image), check_indices("heads", heads, range(adapter.heads))
+    with measure(adapter.device) as measured:
+        inputs = adapter.inputs([request := make_request(image, prompt)])
+        recorded = _record(recipe.job(adapter, inputs), recipe, layers, heads)
+    measured.seconds -= recorded.second_pass
+    answer = build_answers(adapter, inputs, recorded.tokens, recipe, measured)[0]
+    length = len(answer.token_ids)
+    return Trace(
+        answer=answer,
+        prompt=str(request.conversation),
+        image_attention=(
+            recorded.attention[:length] if request.images else torch.zeros(length, len(layers), len(heads), 0)
+        ),
+        gaze=recorded.shifts,
+        layers=layers,
+        heads=heads,
+        grid=adapter.places(request, inputs),
+        words=words_of(adapter.tokenizer, answer.token_ids),
+        pictures=tuple(map(shrink_picture, request.images)),
+        model=dict(model),
+        findings=recorded.findings,
+    )
+
+
+def _record(job: Job, recipe: Recipe, layers: Sequence[int], heads: Sequence[int]) -> _Recorded:
+    """Decode a batch of one and record attention; a search's answer is decoded a second time for it."""
     adapter, inputs, session = job.adapter, job.inputs, job.session
     if any(isinstance(op, Drop) and not op.empty for op in session.ops):
         raise CompositionError(
-            f"{strategy.name}: drops tokens of the prompt, and a trace shows attention to all of them; trace another "
-            "strategy"
+            f"{recipe.strategy.name}: drops tokens of the prompt, and a trace shows attention to all of them; trace "
+            "another strategy"
         )
     mask = adapter.image_mask(inputs["input_ids"])
-    probe = Probe(adapter, mask[0].nonzero()[:, 0], layers, heads)
-    words = informative(adapter, inputs, adapter.query_mask(inputs))
-    gaze = Gaze(frozenset(layers), mask, words, adapter.image_kinds)
-    watch, again = (probe, gaze) if has_picture(inputs) else (), 0.0
+    attention = AttentionProbe(adapter, mask[0].nonzero()[:, 0], layers, heads)
+    words = mark_informative(adapter, inputs, adapter.query_mask(inputs))
+    saliency = SaliencyProbe(frozenset(layers), mask, words, adapter.image_kinds)
+    watch, second_pass = (attention, saliency) if has_picture(inputs) else (), 0.0
     if job.config.num_beams > 1 or session.search is not None:
-        rows = run(job)[:1]
-        began = perf_counter()
+        tokens = run(job)[:1]
+        start = perf_counter()
         with torch.inference_mode():
-            session = strategy.prepare(adapter, inputs)  # ops remember what they have seen
-        _read_again(replace(job, session=session, watch=watch), rows[0])
-        again = perf_counter() - began
+            session = recipe.strategy.prepare(adapter, inputs)  # new ops: the first ones hold state of the search
+        _decode_again(replace(job, session=session, watch=watch), tokens[0], recipe)
+        second_pass = perf_counter() - start
     else:
-        rows = run(replace(job, watch=watch))
-    findings = {name: found for op in session.ops for name, found in op.findings(len(adapter.layers)).items()}
-    return Seen(rows, probe.attention(), gaze.of(layers, adapter.image_tokens(inputs)), findings, again)
+        tokens = run(replace(job, watch=watch))
+    findings = {name: values for op in session.ops for name, values in op.findings(len(adapter.layers)).items()}
+    shifts = saliency.of(layers, adapter.image_tokens(inputs))
+    return _Recorded(tokens, attention.attention(), shifts, findings, second_pass)
 
 
-def _read_again(job: Job, found: Tensor) -> None:
-    """Decode once more without searching: each token is the one that was found, (length,)."""
-    config = job.config
-    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    said = Said.of(found.tolist(), job.adapter.tokenizer, ends, config.stop_strings or ()).token_ids or (ends[0],)
-
+def _decode_again(job: Job, tokens: Tensor, recipe: Recipe) -> None:
+    """Decode with teacher forcing: each new token is that of the search's answer, (length,)."""
+    ends, stops = recipe.end_ids, job.config.stop_strings or ()
+    forced = DecodedTokens.from_row(tokens.tolist(), job.adapter.tokenizer, ends, stops).token_ids or (ends[0],)
     remembers = any(op.remembers for op in job.session.ops) and job.session.combine is not None
 
-    def told(step: Step) -> Tensor:
+    def force_token(step: Step) -> Tensor:
         if remembers and job.session.combine is not None:
             job.session.combine(step)  # an op may use what the combination remembers
         scores = torch.full_like(step.main, -torch.inf)
-        scores[:, said[step.t]] = 0
+        scores[:, forced[step.t]] = 0
         return scores
 
     branches = [branch for branch in job.session.branches if branch.lockstep or remembers]
     exits = job.session.exits if remembers else ()
-    session = replace(job.session, search=None, branches=branches, combine=told, exits=exits)
-    run(replace(job, session=session, config=minimal_settings(job.adapter.generator, len(said))))
+    session = replace(job.session, search=None, branches=branches, combine=force_token, exits=exits)
+    run(replace(job, session=session, config=bare_settings(job.adapter.generator, len(forced))))

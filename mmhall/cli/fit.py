@@ -64,11 +64,11 @@ def fit(
     import mmhall
     from mmhall.cli.picture_data import check_data, check_writable
     from mmhall.errors import OptionError
-    from mmhall.fitting import fit as fit_strategy, learner
+    from mmhall.fitting import fit as fit_strategy, make_learner
     from mmhall.model_check import check_model
-    from mmhall.strategies.artifacts import check_target, pair_of, place
+    from mmhall.strategies.artifacts import artifact_files, check_target, default_folder
 
-    method = learner(strategy)
+    method = make_learner(strategy)
     if apply and out is not None:
         raise OptionError("fit", "out", str(out), "left out with --apply, which says where to write")
     check_data(

@@ -37,7 +37,7 @@ def read_request(image: Path | None, prompt: str | None, messages: Path | None) 
     """
     from mmhall.adapters import read_messages
     from mmhall.errors import PromptError
-    from mmhall.generation import filled
+    from mmhall.generation import fill_pictures
     from mmhall.images import open_image
 
     if messages is None:
@@ -51,7 +51,7 @@ def read_request(image: Path | None, prompt: str | None, messages: Path | None) 
     try:
         conversation, sources = read_messages(data)
         sources = [messages.parent / source if isinstance(source, str) else source for source in sources]
-        pictures = filled(sources, [] if image is None else [image])
+        pictures = fill_pictures(sources, [] if image is None else [image])
     except PromptError as error:
         raise PromptError(f"{messages}: {error}") from error
     return list(map(open_image, pictures)), conversation

@@ -92,7 +92,7 @@ def _options(options: Sequence[OptionHelp]) -> list[str]:
     for option in options:
         general = f", else {option.general!r}" if option.general != "" else ""
         value = f"depends on the model{general}" if option.by_model else f"default {option.default!r}"
-        lines.append(f"  {option.name}: {option.told}; {value}")
+        lines.append(f"  {option.name}: {option.allowed}; {value}")
         by_value: dict[str, list[str]] = {}
         for (family, depth), published in option.published.items():
             by_value.setdefault(repr(published), []).append(f"{family} with {depth} layers")

@@ -52,13 +52,13 @@ def tune(
     from mmhall.cli.console import progress
     from mmhall.cli.picture_data import check_data, check_writable, read_or_draw
     from mmhall.model_check import check_model
-    from mmhall.strategies.tuned import place, read, started, write
+    from mmhall.strategies.tuned import default_file, open_or_create, read, write
 
     method = mmhall.strategy(strategy)
     tuning.tries_of(method)
     numbers = {"n": n, "batch_size": batch_size, "max_new_tokens": max_new_tokens}
     check_data("tune", data, images, "a COCO detection file", **numbers)
-    file = place(model) if apply else out
+    file = default_file(model) if apply else out
     check_writable(file)
     if file.exists():
         read(file)

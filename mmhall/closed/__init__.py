@@ -1,4 +1,4 @@
-"""Choose among given answers: likelihood and calibration.
+"""Choices among given answers: likelihood and calibration.
 
 The names below, and modules without a leading underscore, are what other packages may rely on.
 """
@@ -11,12 +11,12 @@ from mmhall._lazy import exports
 
 if TYPE_CHECKING:
     from mmhall.closed._calibration import Calibration as Calibration, calibrate as calibrate
-    from mmhall.closed._choosing import make_choosing as make_choosing
+    from mmhall.closed._choosing import choose_answers as choose_answers, make_choosing as make_choosing
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "_calibration": "Calibration calibrate",
-        "_choosing": "make_choosing",
+        "_choosing": "choose_answers make_choosing",
     },
 )

@@ -2,20 +2,20 @@
 
 Paper     Zhang et al., "Debiasing multimodal large language models", arXiv:2403.05262;
           yfzhang114/LLaVA-Align.
-Idea      What the model answers when it is shown nothing is its bias among the answers; take it out.
-Formula   p = softmax of log-probabilities / temperature over the choices; p_cf is what picture-free inputs give to
-          them at the same temperature: summed over the inputs, normalised, then smoothed by 1e-4 each and normalised
-          again
+Idea      The answers of a model without the picture show its prior among them; take it out.
+Formula   p = softmax of log-probabilities / temperature over the choices; p_cf are their probabilities under
+          picture-free inputs at the same temperature: summed over the inputs, normalised, then smoothed by 1e-4 each
+          and normalised again
           diagonal:  p' ~ p / p_cf        identity:  p' = p - p_cf
-          Of two choices both find the same winner: the one with p > p_cf.
-Defaults  diagonal, smoothing 1e-4, p_cf of each question by itself; temperature 1, with scoring "compat" 0.2, that of
-          the authors' scripts.
+          With two choices both modes choose the same: the one with p > p_cf.
+Defaults  diagonal, smoothing 1e-4, p_cf of each question by itself; temperature 1, with scoring "compat" 0.2 as in the
+          authors' scripts.
 Cost      One more prefill for each picture-free input; that of "none" and "unk" is short.
-Differs   The authors match the decoded k likeliest tokens with the choices; see `LVLM.choose` for how they are
-          scored here, and for theirs (scoring "compat"). Their multiple-choice script skips an opening bracket that
-          the model writes first; here the first position counts. Its "none+unk" really is unk and a zero picture:
-          ask for "unk+zero". No word of a choice among the k: they read the generated text, we the choices' own
-          tokens, and calibrate nothing.
+Differs   The authors match the decoded k likeliest tokens with the choices; see `LVLM.choose` for the scoring here, and
+          for theirs (scoring "compat"). Their multiple-choice script skips an opening bracket that the model writes
+          first; here the first position counts. Its "none+unk" is in fact unk and a zero picture: "unk+zero" here.
+          Where no word of a choice is among the k, they use the generated text; here the choices' own tokens are
+          scored, without calibration.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 
 class Chooser(Protocol):
-    """What answers with one of given texts: an `mmhall.LVLM`."""
+    """A model that chooses among given answers: an `mmhall.LVLM`."""
 
     def choose_batch(
         self, requests: Sequence[tuple[Images, Prompt]], choices: Sequence[str], calibrate: str, **options: Any
     ) -> list[Choice]:
-        """As `mmhall.LVLM.choose_batch`."""
+        """Choose as `mmhall.LVLM.choose_batch`."""
         ...
 
 
@@ -55,7 +55,7 @@ def calibrate(
     smoothing: float = SMOOTHING,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Take what picture-free inputs say out of the probabilities of choices.
+    """Take the prior under picture-free inputs out of the probabilities of choices.
 
     >>> calibrate([0.6, 0.4], [0.75, 0.25], smoothing=0)  # 0.6 / 0.75 to 0.4 / 0.25 is 1 to 2
     tensor([0.3333, 0.6667], dtype=torch.float64)
@@ -64,14 +64,14 @@ def calibrate(
 
     Args:
         p: Probabilities with the picture, (..., choices); need not sum to 1.
-        free: Those without, of a shape that broadcasts to p's; need not sum to 1. Zeros alone say nothing.
+        free: Probabilities without the picture, broadcast to p's shape; need not sum to 1. All zeros: no prior.
         mode: "diagonal" divides, "identity" subtracts.
         smoothing: Added to each normalised probability of `free`, >= 0.
         temperature: Divides the logarithms of `p` and `free` before anything else, > 0: 0.5 squares them.
 
     Returns:
         (..., choices) float64. Diagonal: probabilities that sum to 1. Identity: differences that sum to 0; only
-        their order means something.
+        their order is meaningful.
 
     Raises:
         OptionError: An unknown mode, negative smoothing, no positive temperature, or values that are no probabilities.
@@ -88,7 +88,7 @@ def calibrate(
     if (plain.sum(dim=-1) == 0).any():
         raise OptionError("calibrate", "p", p, "probabilities of which one is above 0")
     plain, prior = (_tempered(part, temperature) for part in (plain, prior))
-    plain, prior = plain / plain.sum(dim=-1, keepdim=True), smoothed(prior, smoothing)
+    plain, prior = plain / plain.sum(dim=-1, keepdim=True), smooth(prior, smoothing)
     if mode == "identity":
         return plain - prior
     if (prior == 0).any():
@@ -97,41 +97,41 @@ def calibrate(
     return ratio / ratio.sum(dim=-1, keepdim=True)
 
 
-def smoothed(free: Tensor, smoothing: float) -> Tensor:
-    """Normalise probabilities, (..., choices), add a little to each, and normalise again; zeros alone become equal."""
+def smooth(free: Tensor, smoothing: float) -> Tensor:
+    """Normalise probabilities, (..., choices), add `smoothing`, and normalise again; all zeros become equal."""
     total = free.sum(dim=-1, keepdim=True)
-    even = torch.full_like(free, 1 / free.shape[-1])
-    raised = torch.where(total > 0, free / total, even) + smoothing
+    equal = torch.full_like(free, 1 / free.shape[-1])
+    raised = torch.where(total > 0, free / total, equal) + smoothing
     return raised / raised.sum(dim=-1, keepdim=True)
 
 
 def _tempered(probabilities: Tensor, temperature: float) -> Tensor:
-    """Raise probabilities, (..., choices), to 1 / temperature, relative to the largest; zeros alone stay zeros."""
+    """Raise probabilities, (..., choices), to 1 / temperature, relative to the largest; all zeros stay zeros."""
     top = probabilities.amax(dim=-1, keepdim=True)
     return (probabilities / top).nan_to_num(0.0) ** (1 / temperature)
 
 
-def _probabilities(name: str, given: Tensor | Sequence[Any]) -> Tensor:
-    """Read probabilities, (..., choices) float64."""
+def _probabilities(name: str, values: Tensor | Sequence[Any]) -> Tensor:
+    """Convert and check probabilities, (..., choices) float64."""
     try:
-        read = torch.as_tensor(given, dtype=torch.float64)
+        tensor = torch.as_tensor(values, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise OptionError("calibrate", name, given, "numbers") from None
-    if read.ndim == 0 or not read.numel() or not torch.isfinite(read).all() or (read < 0).any():
-        raise OptionError("calibrate", name, given, "finite numbers >= 0, one for each choice")
-    return read
+        raise OptionError("calibrate", name, values, "numbers") from None
+    if tensor.ndim == 0 or not tensor.numel() or not torch.isfinite(tensor).all() or (tensor < 0).any():
+        raise OptionError("calibrate", name, values, "finite numbers >= 0, one for each choice")
+    return tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A prior among choices, fitted over many questions once; `LVLM.choose` takes it as `calibrate`.
+    """A prior among choices, fitted over many questions, for the argument `calibrate` of `LVLM.choose`.
 
     Attributes:
-        choices: What it is about.
+        choices: The choices.
         free: Mean probability of each choice over the questions' picture-free inputs; they sum to 1.
-        kinds: The picture-free inputs it was fitted with.
+        kinds: The picture-free inputs of the fit.
         method: How the choices were scored.
-        count: Questions it was fitted on.
+        count: Number of questions of the fit.
         temperature: What divided the log-probabilities.
     """
 
@@ -143,12 +143,12 @@ class Calibration:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        """Take lists for tuples, as JSON has them."""
+        """Convert lists, as JSON has them, to tuples."""
         object.__setattr__(self, "choices", tuple(self.choices))
         object.__setattr__(self, "free", tuple(self.free))
 
     def __str__(self) -> str:
-        """Say how it came about: "none+unk, fitted on 300"."""
+        """Return its provenance, such as "none+unk, fitted on 300"."""
         return f"{self.kinds}, fitted on {self.count}"
 
     @classmethod
@@ -165,18 +165,18 @@ class Calibration:
         seed: int = 0,
         draw: str = "picture",
     ) -> Calibration:
-        """Average what picture-free inputs of many questions say.
+        """Fit a prior: average it over picture-free inputs of many questions.
 
         Args:
             lvlm: The model, an `mmhall.LVLM`.
             requests: Pairs of picture and question, as in `LVLM.choose_batch`.
-            choices: As there.
-            kinds: As `calibrate` there.
+            choices: As in `LVLM.choose_batch`.
+            kinds: As `calibrate` in `LVLM.choose_batch`.
             batch_size: Questions read together, >= 1.
-            scoring: As there.
-            temperature: As there.
-            seed: As there.
-            draw: As there.
+            scoring: As in `LVLM.choose`, like the next three.
+            temperature: Divides log-probabilities.
+            seed: Seed of picture-free inputs that are noise.
+            draw: What this noise follows from.
 
         Raises:
             PromptError: There is no question, or one without a picture.
@@ -187,12 +187,13 @@ class Calibration:
         if not isinstance(kinds, str):
             raise OptionError("calibration", "kinds", kinds, 'text such as "none+unk"')
         options = {"scoring": scoring, "temperature": temperature, "seed": seed, "draw": draw}
-        told = []
+        chosen = []
         for start in range(0, len(requests), batch_size):
             batch = requests[start : start + batch_size]
-            told += lvlm.choose_batch(batch, choices, calibrate=kinds, **options)
-        seen = [choice.free for choice in told if choice.free is not None]
-        if not told or len(seen) < len(told):
+            chosen += lvlm.choose_batch(batch, choices, calibrate=kinds, **options)
+        priors = [choice.free for choice in chosen if choice.free is not None]
+        if not chosen or len(priors) < len(chosen):
             raise PromptError("a calibration is fitted on questions with pictures; give some, and none without")
-        mean = torch.tensor(seen, dtype=torch.float64).mean(dim=0)
-        return cls(told[0].choices, tuple(mean.tolist()), kinds, told[0].method, len(told), told[0].temperature)
+        mean = torch.tensor(priors, dtype=torch.float64).mean(dim=0)
+        first = chosen[0]
+        return cls(first.choices, tuple(mean.tolist()), kinds, first.method, len(chosen), first.temperature)

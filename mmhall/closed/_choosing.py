@@ -1,35 +1,67 @@
-"""Choose among given answers: score them with the picture, and take out what the model would say without."""
+"""Choose among given answers: score them with the picture, and take out the prior without it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.adapters import Adapter, Inputs, check_text, has_picture
 from mmhall.answers import Choice, Usage
-from mmhall.closed._calibration import MODES, SMOOTHING, Calibration, calibrate, smoothed
-from mmhall.closed._likelihood import COMPAT_TEMPERATURE, SCORINGS, TOP, Labels, Scorer, scorer_of
+from mmhall.closed._calibration import MODES, SMOOTHING, Calibration, calibrate, smooth
+from mmhall.closed._likelihood import COMPAT_TEMPERATURE, SCORINGS, TOP, Labels, Scorer, make_scorer
 from mmhall.errors import OptionError, UnknownNameError
-from mmhall.strategies import DRAWS, EXPECTED, Strategy, free_inputs, free_kinds, strategy as make_strategy
+from mmhall.generation import Images, Prompt, make_requests, measure
+from mmhall.options import Configured, by_model, option
+from mmhall.strategies import (
+    DRAWS,
+    PICTURE_FREE_EXPECTED,
+    Strategy,
+    picture_free_inputs,
+    picture_free_kinds,
+    strategy as make_strategy,
+)
 
 OPTIONS = ("mode", "smoothing", "scoring", "temperature", "seed", "draw", "strategy")
 
 
+def choose_answers(
+    adapter: Adapter,
+    requests: Sequence[tuple[Images, Prompt]],
+    choices: Sequence[str],
+    calibrate: str | Calibration | None,
+    options: Mapping[str, Any],
+) -> list[Choice]:
+    """Choose an answer for each request in one batch; arguments and errors as in `LVLM.choose_batch`."""
+    choosing = make_choosing(choices, calibrate, options)
+    for choice in choosing.choices:
+        check_text("a choice", choice)
+    prepared = make_requests(requests)
+    if not prepared:
+        return []
+    with measure(adapter.device) as measured:
+        inputs = adapter.inputs(prepared)
+        scores = choosing.score(adapter, inputs)
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    seconds = measured.seconds / len(lengths)
+    return [scores.choice(row, Usage(seconds, length, 0, measured.peak_bytes)) for row, length in enumerate(lengths)]
+
+
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """What was found for a batch.
+class ChoiceScores:
+    """The scores of all choices in a batch.
 
     Attributes:
-        choices: What there was to choose from.
+        choices: The answers to choose from.
         scores: Log-probability of each choice in nats over the temperature, (batch, choices) float64.
         free: The prior, (batch, choices), rows sum to 1; None: there is no calibration.
-        calibrated: (batch, choices); where nothing was taken out, the softmax of `scores`.
-        methods: How choices were scored, for each row.
-        calibrations: What was done about the prior, for each row; None: nothing.
+        calibrated: The probabilities without the prior, (batch, choices); the softmax of `scores` where none is taken
+            out.
+        methods: How the choices of each row were scored.
+        calibrations: How each row was calibrated; None: not at all.
         temperature: What divides scores.
     """
 
@@ -41,19 +73,19 @@ class Chosen:
     calibrations: tuple[str | None, ...]
     temperature: float
 
-    def of(self, row: int, usage: Usage) -> Choice:
-        """Return one row's."""
+    def choice(self, row: int, usage: Usage) -> Choice:
+        """Return the choice of one row, 0-based."""
 
-        def told(values: Tensor) -> tuple[float, ...]:
+        def of_row(values: Tensor) -> tuple[float, ...]:
             return tuple(values[row].tolist())
 
         return Choice(
             choice=self.choices[int(self.calibrated[row].argmax())],
             choices=self.choices,
-            probabilities=told(self.scores.softmax(dim=-1)),
-            calibrated=told(self.calibrated),
-            free=told(self.free) if self.free is not None else None,
-            scores=told(self.scores),
+            probabilities=of_row(self.scores.softmax(dim=-1)),
+            calibrated=of_row(self.calibrated),
+            free=of_row(self.free) if self.free is not None else None,
+            scores=of_row(self.scores),
             method=self.methods[row],
             calibration=self.calibrations[row],
             usage=usage,
@@ -61,107 +93,97 @@ class Chosen:
         )
 
 
+def _one_of(values: Sequence[str]) -> Any:
+    """Declare an option that has one of some values, by default the first."""
+    return option(values[0], choices=tuple(values), expected=" or ".join(map(repr, values)))
+
+
 @dataclass(frozen=True, slots=True)
-class Choosing:
-    """How to choose; see `LVLM.choose`."""
+class Choosing(Configured):
+    """The options of a choice; see `LVLM.choose`."""
+
+    name: ClassVar[str] = "choose"
 
     choices: tuple[str, ...]
     calibrate: str | Calibration | None = None
-    mode: str = MODES[0]
-    smoothing: float = SMOOTHING
-    scoring: str = SCORINGS[0]
-    temperature: float | None = None
-    seed: int = 0
-    draw: str = DRAWS[0]
+    mode: str = _one_of(MODES)
+    smoothing: float = option(SMOOTHING, low=0, expected="a number >= 0")
+    scoring: str = _one_of(SCORINGS)
+    temperature: float | None = by_model(1.0, holds=lambda value: value > 0, expected="a number > 0")
+    seed: int = option(0, low=0, high=2**63 - 1, expected="an integer from 0 to 2**63 - 1")
+    draw: str = _one_of(DRAWS)
     strategy: Strategy | None = None
 
     def __post_init__(self) -> None:
-        """Check the options."""
-        alike = [choice.strip()[:1].lower() + choice.strip()[1:] for choice in self.choices]
-        if len(alike) < 2 or not all(alike) or len(set(alike)) < len(alike):
-            expected = "at least two texts, none empty, none twice, whatever the case of their first letters"
-            raise OptionError("choose", "choices", self.choices, expected)
-        if self.calibrate is not None and not isinstance(self.calibrate, Calibration):
-            if not isinstance(self.calibrate, str) or not free_kinds(self.calibrate):
-                raise OptionError("choose", "calibrate", self.calibrate, f"{EXPECTED}; a Calibration; or None")
-        elif self.calibrate is not None and self.calibrate.choices != self.choices:
-            raise OptionError("choose", "calibrate", self.calibrate.choices, f"fitted on the choices {self.choices}")
-        if self.mode not in MODES:
-            raise OptionError("choose", "mode", self.mode, " or ".join(map(repr, MODES)))
-        if self.scoring not in SCORINGS:
-            raise OptionError("choose", "scoring", self.scoring, " or ".join(map(repr, SCORINGS)))
-        if self.strategy is not None and self.calibrate is not None:
-            raise OptionError(
-                "choose", "calibrate", self.calibrate, "None with a strategy: the prior is the plain model's"
-            )
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise OptionError("choose", "seed", self.seed, "an integer from 0 to 2**63 - 1")
-        if self.draw not in DRAWS:
-            raise OptionError("choose", "draw", self.draw, " or ".join(map(repr, DRAWS)))
-        self._check_numbers()
+        """Check each option, and options that exclude each other."""
+        normalised = [choice.strip()[:1].lower() + choice.strip()[1:] for choice in self.choices]
+        distinct = len(set(normalised)) == len(normalised) >= 2
+        expected = "at least two texts, none empty, none twice, whatever the case of their first letters"
+        self.check("choices", distinct and all(normalised), expected)
+        Configured.__post_init__(self)
+        if isinstance(self.calibrate, Calibration):
+            self._check_calibration(self.calibrate)
+        elif self.calibrate is not None:
+            usable = isinstance(self.calibrate, str) and bool(picture_free_kinds(self.calibrate))
+            self.check("calibrate", usable, f"{PICTURE_FREE_EXPECTED}; a Calibration; or None")
+        if self.strategy is not None:
+            self.check("calibrate", self.calibrate is None, "None with a strategy: the prior is the plain model's")
 
-    def _check_numbers(self) -> None:
-        if not _is_number(self.smoothing) or not 0 <= self.smoothing < float("inf"):
-            raise OptionError("choose", "smoothing", self.smoothing, "a number >= 0")
-        given = self.temperature
-        if given is not None and not (_is_number(given) and 0 < given < float("inf")):
-            raise OptionError("choose", "temperature", given, "a number > 0")
-        if isinstance(self.calibrate, Calibration) and self.calibrate.temperature != self.divisor:
-            raise OptionError("choose", "temperature", given, f"that of the calibration, {self.calibrate.temperature}")
+    def _check_calibration(self, fitted: Calibration) -> None:
+        if fitted.choices != self.choices:
+            raise OptionError("choose", "calibrate", fitted.choices, f"fitted on the choices {self.choices}")
+        same = fitted.temperature == self.divisor
+        self.check("temperature", same, f"that of the calibration, {fitted.temperature}")
 
     @property
     def divisor(self) -> float:
-        """The temperature in force; where none is given, that of the authors for "compat", else 1."""
-        usual = COMPAT_TEMPERATURE if self.scoring == "compat" else 1.0
-        return usual if self.temperature is None else float(self.temperature)
+        """The temperature in force; by default that of the authors for "compat", else 1."""
+        default = COMPAT_TEMPERATURE if self.scoring == "compat" else 1.0
+        return default if self.temperature is None else self.temperature
 
     def scorer(self, adapter: Adapter) -> Scorer:
-        """Decide how to score the choices.
+        """Return how the choices are scored.
 
         Raises:
-            OptionError: Not the way that `scoring`, a strategy or a fitted calibration asks for.
+            OptionError: `scoring`, the strategy or the fitted calibration needs another way of scoring.
             PromptError: The tokenizer cannot write a choice.
         """
-        scorer = scorer_of(adapter, self.choices, self.scoring, self.divisor)
+        scorer = make_scorer(adapter, self.choices, self.scoring, self.divisor)
         if self.strategy is not None:
             if not isinstance(scorer, Labels):
-                told = f"None for choices that are no single tokens, such as {self.choices[0]!r}"
-                raise OptionError("choose", "strategy", str(self.strategy), told)
+                expected = f"None for choices that are no single tokens, such as {self.choices[0]!r}"
+                raise OptionError("choose", "strategy", str(self.strategy), expected)
             scorer = replace(scorer, strategy=self.strategy)
         if isinstance(self.calibrate, Calibration) and self.calibrate.method != scorer.method:
             raise OptionError("choose", "scoring", self.scoring, f"that of the calibration, {self.calibrate.method!r}")
         return scorer
 
-    def choose(self, adapter: Adapter, inputs: Inputs) -> Chosen:
-        """Score and calibrate a batch; without pictures there is nothing to calibrate."""
+    def score(self, adapter: Adapter, inputs: Inputs) -> ChoiceScores:
+        """Score the choices for a batch, and calibrate them where there are pictures."""
         scorer = self.scorer(adapter)
         scores, lost = _with_fallback(scorer, adapter, inputs)
         plain, top = scores.softmax(dim=-1), _top(scorer)
-        none = "left by the strategy" if self.strategy is not None else f"among the {top} likeliest tokens"
-        methods = tuple(f"labels: none {none}" if row else scorer.method for row in lost)
+        reason = "left by the strategy" if self.strategy is not None else f"among the {top} likeliest tokens"
+        methods = tuple(f"labels: none {reason}" if row else scorer.method for row in lost)
         if self.calibrate is None or not has_picture(inputs):
-            return Chosen(self.choices, scores, None, plain, methods, (None,) * len(plain), self.divisor)
-        free = self._prior(adapter, inputs, scorer).expand_as(plain)
-        left = lost | (free == 0).any(dim=-1) if top == TOP else lost  # as the authors' multiple-choice script does
-        known = torch.where(left[:, None], 1.0, free)
-        found = torch.where(left[:, None], plain, calibrate(plain, known, self.mode, self.smoothing))
-        done = tuple(None if row else f"{self.mode} {self.calibrate}" for row in left)
-        return Chosen(self.choices, scores, free, found, methods, done, self.divisor)
+            return ChoiceScores(self.choices, scores, None, plain, methods, (None,) * len(plain), self.divisor)
+        prior = self._prior(adapter, inputs, scorer).expand_as(plain)
+        kept = lost | (prior == 0).any(dim=-1) if top == TOP else lost  # as the authors' multiple-choice script does
+        divisors = torch.where(kept[:, None], 1.0, prior)
+        calibrated = torch.where(kept[:, None], plain, calibrate(plain, divisors, self.mode, self.smoothing))
+        names = tuple(None if row else f"{self.mode} {self.calibrate}" for row in kept)
+        return ChoiceScores(self.choices, scores, prior, calibrated, methods, names, self.divisor)
 
     def _prior(self, adapter: Adapter, inputs: Inputs, scorer: Scorer) -> Tensor:
-        """Return what picture-free inputs give to the choices, (batch or 1, choices), rows sum to 1."""
+        """Return the choices' probabilities without the picture, (batch or 1, choices), rows sum to 1."""
         if isinstance(self.calibrate, Calibration):
             return torch.tensor([self.calibrate.free], dtype=torch.float64)
         assert self.calibrate is not None
-        kinds = free_kinds(self.calibrate)
-        told = [scorer(adapter, free_inputs(adapter, inputs, kind, self.seed, self.draw)) for kind in kinds]
-        summed = torch.stack(told).logsumexp(dim=0)
-        top = summed.amax(dim=-1, keepdim=True)
-        return smoothed((summed - top).exp().nan_to_num(0), 0)  # long texts: far below what a float can hold
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        kinds = picture_free_kinds(self.calibrate)
+        scores = [scorer(adapter, picture_free_inputs(adapter, inputs, kind, self.seed, self.draw)) for kind in kinds]
+        total = torch.stack(scores).logsumexp(dim=0)
+        top = total.amax(dim=-1, keepdim=True)
+        return smooth((total - top).exp().nan_to_num(0), 0)  # long texts: far below what a float can hold
 
 
 def _top(scorer: Scorer) -> int | None:
@@ -169,7 +191,7 @@ def _top(scorer: Scorer) -> int | None:
 
 
 def _with_fallback(scorer: Scorer, adapter: Adapter, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """Return scores, (batch, choices), and the rows in which no choice is among the likeliest tokens, (batch,) bool."""
+    """Return scores, (batch, choices), and the rows with no choice among the likeliest tokens, (batch,) bool."""
     scores = scorer(adapter, inputs)
     lost = (scores == -torch.inf).all(dim=-1)
     if lost.any() and isinstance(scorer, Labels):
@@ -178,10 +200,10 @@ def _with_fallback(scorer: Scorer, adapter: Adapter, inputs: Inputs) -> tuple[Te
 
 
 def make_choosing(choices: Sequence[str], calibrate: str | Calibration | None, options: Mapping[str, Any]) -> Choosing:
-    """Check how to choose.
+    """Build and check the options of a choice.
 
     Raises:
-        UnknownNameError: No such option.
+        UnknownNameError: There is no such option.
         OptionError: The choices or an option are unusable.
     """
     for name in options:
@@ -189,6 +211,6 @@ def make_choosing(choices: Sequence[str], calibrate: str | Calibration | None, o
             raise UnknownNameError("option of choose", name, OPTIONS)
     if isinstance(choices, str) or not isinstance(choices, Sequence) or not all(isinstance(c, str) for c in choices):
         raise OptionError("choose", "choices", choices, 'a sequence of texts, such as ("yes", "no")')
-    asked = options.get("strategy")
-    method = None if asked is None else make_strategy(asked)
+    spec = options.get("strategy")
+    method = None if spec is None else make_strategy(spec)
     return Choosing(tuple(choices), calibrate, **{**options, "strategy": method})

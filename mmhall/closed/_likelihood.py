@@ -1,4 +1,4 @@
-"""How probable the plain model finds each of a few given answers to a prompt."""
+"""The log-probability of given answers to a prompt, by the plain model or a strategy's first token."""
 
 from __future__ import annotations
 
@@ -13,34 +13,43 @@ from torch import Tensor
 from mmhall._transformers.settings import checkpoint_settings, minimal_settings
 from mmhall.adapters import Adapter, Inputs
 from mmhall.errors import OptionError, PromptError
-from mmhall.generation import Source, State, choosable, first, naming, prefill, prepare
+from mmhall.generation import (
+    DecodeState,
+    PlannedBatch,
+    check_scores,
+    first_token_scores,
+    name_in_errors,
+    prefill,
+    prepare,
+)
 from mmhall.strategies import Strategy
 
 SCORINGS = ("auto", "labels", "strings", "compat")
 YES_NO_TOP, TOP = 10, 100
-COMPAT_TEMPERATURE = 0.2  # of the authors' scripts
+COMPAT_TEMPERATURE = 0.2  # as in the authors' scripts
 
 
 class Scorer(Protocol):
-    """Scores the same choices for prompt after prompt."""
+    """Scores the same choices for any batch of prompts."""
 
     @property
     def method(self) -> str:
-        """Say how, in a word."""
+        """The name of the method."""
 
     def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
-        """Return log-probabilities in nats over the temperature, (batch, choices) float64; -inf: not what counts."""
+        """Return log-probabilities in nats over the temperature, (batch, choices) float64; -inf: not scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Each choice is a single token, whatever its case and the white space around it: one row tells all.
+    """Scores choices that are single tokens, in any case and with any white space, by one next-token distribution.
 
     Attributes:
         tokens: Ids of each choice's spellings.
-        top: Count only spellings among so many likeliest tokens, and only the likeliest of a choice; None: add all.
-        strategy: Takes the token from scores of its own; None: the plain model.
-        temperature: Divides log-probabilities; with `top`, those of all tokens, which are then normalised anew.
+        top: Score only spellings among so many likeliest tokens, the likeliest for each choice; None: add all
+            spellings.
+        strategy: Use the scores of its first token; None: the plain model's.
+        temperature: Divides log-probabilities; with `top` those of all tokens, which are then normalised again.
     """
 
     tokens: tuple[tuple[int, ...], ...]
@@ -50,7 +59,7 @@ class Labels:
 
     @property
     def method(self) -> str:
-        """Say how, in a word."""
+        """The name of the method."""
         return "labels" if self.top is None else "compat"
 
     def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
@@ -59,7 +68,7 @@ class Labels:
             if self.strategy is None:
                 logprobs = _next(_start(adapter, inputs, 1), 0, len(inputs["input_ids"]))
             else:
-                logprobs = first(adapter, inputs, self.strategy).log_softmax(dim=-1)
+                logprobs = first_token_scores(adapter, inputs, self.strategy).log_softmax(dim=-1)
             if self.top is not None:
                 logprobs = (logprobs / self.temperature).log_softmax(dim=-1)
                 best = logprobs.topk(min(self.top, logprobs.shape[-1]))
@@ -72,11 +81,11 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Strings:
-    """Each choice is a text, read after the prompt token by token; the prompt is read once for all of them.
+    """Scores choices as texts, read token by token after the prompt, which is read once for all of them.
 
     Attributes:
         tokens: Ids of each spelling of each choice.
-        ends: Ids that end an answer; empty: a choice may go on.
+        ends: Ids of end marks that must follow a choice; empty: anything may follow.
         temperature: Divides log-probabilities.
     """
 
@@ -86,7 +95,7 @@ class Strings:
 
     @property
     def method(self) -> str:
-        """Say how, in a word."""
+        """The name of the method."""
         return "strings" if not self.ends else "strings to their end"
 
     def __call__(self, adapter: Adapter, inputs: Inputs) -> Tensor:
@@ -112,17 +121,17 @@ class Strings:
             return torch.stack([part.logsumexp(dim=1) for part in parts], dim=1) / self.temperature
 
 
-def scorer_of(adapter: Adapter, choices: Sequence[str], scoring: str, temperature: float = 1.0) -> Scorer:
-    """Decide how to score choices.
+def make_scorer(adapter: Adapter, choices: Sequence[str], scoring: str, temperature: float = 1.0) -> Scorer:
+    """Return the scorer of choices.
 
     Args:
         adapter: The model.
         choices: Distinct texts.
-        scoring: "labels", "strings", "compat", or "auto": labels where they can be told apart by their first token.
+        scoring: "labels", "strings", "compat", or "auto": labels where the choices differ in their first token.
         temperature: Divides log-probabilities, > 0.
 
     Raises:
-        OptionError: The choices are no labels, but `scoring` asks for that.
+        OptionError: `scoring` needs labels, and the choices are none.
         PromptError: The tokenizer cannot write a choice.
     """
     if scoring != "strings":
@@ -133,33 +142,33 @@ def scorer_of(adapter: Adapter, choices: Sequence[str], scoring: str, temperatur
             top = YES_NO_TOP if _are_yes_and_no(choices) else TOP
             return Labels(tuple(spelled), top, temperature=temperature)
         if scoring != "auto":
-            unfit = [choice for choice, ids in zip(choices, spelled, strict=True) if not ids]
-            what = f"no token of this model spells {unfit[0]!r}" if unfit else "some differ in nothing but case"
+            unspelled = [choice for choice, ids in zip(choices, spelled, strict=True) if not ids]
+            what = f"no token of this model spells {unspelled[0]!r}" if unspelled else "some differ in nothing but case"
             raise OptionError("choose", "scoring", scoring, f'"strings" or "auto" for these choices ({what})')
-    written = tuple(_written(adapter, choice.strip()) for choice in choices)
-    begun = any(
+    texts = tuple(_spellings(adapter, choice.strip()) for choice in choices)
+    has_prefix = any(
         longer[: len(shorter)] == shorter
-        for one, other in permutations(written, 2)
+        for one, other in permutations(texts, 2)
         for shorter, longer in product(one, other)
     )
-    return Strings(written, _ends(adapter) if begun else (), temperature)
+    return Strings(texts, _ends(adapter) if has_prefix else (), temperature)
 
 
 def _are_yes_and_no(choices: Sequence[str]) -> bool:
     return {choice.strip().lower() for choice in choices} == {"yes", "no"}
 
 
-def _written(adapter: Adapter, choice: str) -> tuple[tuple[int, ...], ...]:
-    """Write a text with a small and a capital first letter, with and without a space before it."""
-    tokenizer, found = adapter.tokenizer, dict[tuple[int, ...], None]()
+def _spellings(adapter: Adapter, choice: str) -> tuple[tuple[int, ...], ...]:
+    """Tokenise a text with a small and a capital first letter, with and without a space before it."""
+    tokenizer, spellings = adapter.tokenizer, dict[tuple[int, ...], None]()
     for text in (choice, choice[0].upper() + choice[1:], choice[0].lower() + choice[1:]):
         for before in ("", " "):
             ids = tokenizer(before + text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             if ids and tokenizer.unk_token_id not in ids:
-                found[tuple(ids)] = None
-    if not found:
+                spellings[tuple(ids)] = None
+    if not spellings:
         raise PromptError(f"the model's tokenizer has no tokens for all of the choice {choice!r}; write it differently")
-    return tuple(found)
+    return tuple(spellings)
 
 
 def _ends(adapter: Adapter) -> tuple[int, ...]:
@@ -167,15 +176,15 @@ def _ends(adapter: Adapter) -> tuple[int, ...]:
     return () if ends is None else tuple(ends) if isinstance(ends, list) else (ends,)
 
 
-def _start(adapter: Adapter, inputs: Inputs, new: int) -> State:
-    """Read a batch of prompts to which so many tokens will be added."""
+def _start(adapter: Adapter, inputs: Inputs, new: int) -> DecodeState:
+    """Read a batch of prompts, to be followed by `new` tokens."""
     prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
     if prompt + new > limit:
         raise PromptError(f"{prompt} prompt tokens and {new} of the choices exceed the model's context of {limit}")
-    return prefill(Source(prepare(adapter.model_for(inputs), inputs, minimal_settings(adapter.generator, new))))
+    return prefill(PlannedBatch(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, new))))
 
 
-def _next(state: State, step: int, prompts: int) -> Tensor:
-    """Return next-token log-probabilities, (rows, vocabulary) float32; step and prompts as `choosable` tells them."""
-    with naming():
-        return choosable(state.logits, step, prompts=prompts).log_softmax(dim=-1)
+def _next(state: DecodeState, step: int, prompts: int) -> Tensor:
+    """Return next-token log-probabilities, (rows, vocabulary) float32; see `check_scores`."""
+    with name_in_errors():
+        return check_scores(state.logits, step, prompts=prompts).log_softmax(dim=-1)

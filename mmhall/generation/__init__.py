@@ -10,49 +10,70 @@ from typing import TYPE_CHECKING
 from mmhall._lazy import exports
 
 if TYPE_CHECKING:
-    from mmhall.generation._beams import Beams as Beams, beginning as beginning
-    from mmhall.generation._branches import Rows as Rows
-    from mmhall.generation._candidates import Draws as Draws, choosable as choosable, naming as naming
+    from mmhall.generation._answering import (
+        Measurement as Measurement,
+        build_answers as build_answers,
+        measure as measure,
+    )
+    from mmhall.generation._beams import Beams as Beams, common_prefix as common_prefix
+    from mmhall.generation._branches import DecodeBatch as DecodeBatch
+    from mmhall.generation._candidates import (
+        TokenSampler as TokenSampler,
+        check_scores as check_scores,
+        name_in_errors as name_in_errors,
+    )
     from mmhall.generation._custom import custom_generate as custom_generate
     from mmhall.generation._hypotheses import LENGTH_RULES as LENGTH_RULES, prompt_lengths as prompt_lengths
-    from mmhall.generation._job import Decoding as Decoding, Job as Job, Kept as Kept, Recipe as Recipe
-    from mmhall.generation._prepare import Source as Source, prepare as prepare
-    from mmhall.generation._prompt_search import PromptSearch as PromptSearch, searched as searched
+    from mmhall.generation._job import (
+        Decoding as Decoding,
+        Job as Job,
+        Recipe as Recipe,
+        StepScores as StepScores,
+        make_recipe as make_recipe,
+    )
+    from mmhall.generation._prepare import PlannedBatch as PlannedBatch, prepare as prepare
+    from mmhall.generation._prompt_search import PromptSearch as PromptSearch, run_searches as run_searches
     from mmhall.generation._requests import (
         Images as Images,
         Prompt as Prompt,
-        filled as filled,
+        fill_pictures as fill_pictures,
         make_request as make_request,
         make_requests as make_requests,
     )
-    from mmhall.generation._run import decode as decode, first as first, run as run, source as source
-    from mmhall.generation._sampling import chain as chain
+    from mmhall.generation._run import (
+        decode as decode,
+        first_token_scores as first_token_scores,
+        plan_batch as plan_batch,
+        run as run,
+    )
+    from mmhall.generation._sampling import run_sampling_loop as run_sampling_loop
     from mmhall.generation._settings import (
         Settings as Settings,
-        checked_seeds as checked_seeds,
+        check_seeds as check_seeds,
         make_settings as make_settings,
     )
-    from mmhall.generation._state import State as State, prefill as prefill
+    from mmhall.generation._state import DecodeState as DecodeState, prefill as prefill
     from mmhall.generation._streaming import Stream as Stream, Turns as Turns
-    from mmhall.generation._threads import Caller as Caller
+    from mmhall.generation._threads import CallerContext as CallerContext
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "_beams": "Beams beginning",
-        "_branches": "Rows",
-        "_candidates": "Draws choosable naming",
+        "_answering": "Measurement build_answers measure",
+        "_beams": "Beams common_prefix",
+        "_branches": "DecodeBatch",
+        "_candidates": "TokenSampler check_scores name_in_errors",
         "_custom": "custom_generate",
         "_hypotheses": "LENGTH_RULES prompt_lengths",
-        "_job": "Decoding Job Kept Recipe",
-        "_prepare": "Source prepare",
-        "_prompt_search": "PromptSearch searched",
-        "_requests": "Images Prompt filled make_request make_requests",
-        "_run": "decode first run source",
-        "_sampling": "chain",
-        "_settings": "Settings checked_seeds make_settings",
-        "_state": "State prefill",
+        "_job": "Decoding Job Recipe StepScores make_recipe",
+        "_prepare": "PlannedBatch prepare",
+        "_prompt_search": "PromptSearch run_searches",
+        "_requests": "Images Prompt fill_pictures make_request make_requests",
+        "_run": "decode first_token_scores plan_batch run",
+        "_sampling": "run_sampling_loop",
+        "_settings": "Settings check_seeds make_settings",
+        "_state": "DecodeState prefill",
         "_streaming": "Stream Turns",
-        "_threads": "Caller",
+        "_threads": "CallerContext",
     },
 )

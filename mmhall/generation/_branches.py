@@ -1,13 +1,12 @@
-"""Decode several variants of the input side by side.
+"""Decode the main rows and their branches together.
 
-Each branch reads its prompt on its own, so that a short prompt stays short. Their caches are then
-joined, padded on the left to one length, and from there on every step is a single forward pass of
-all rows: first the main rows, then each branch's, in the same order; each block of rows follows a plan of
-its own. Where caches cannot be joined (a cross-attention model with and without its picture) the branches step
-one after the other.
+Each branch reads its prompt by itself, so that a short prompt stays short. Then the caches are padded on the left and
+joined, and each further step is one forward pass of all rows: first the main rows, then each branch's, in the same
+order. Each block of rows has a plan of its own. Where caches cannot be joined (a cross-attention model with and without
+its picture) the branches step one after the other.
 
-Several tokens can be tried after each row in one pass, as siblings: they stand at the same position and do
-not see each other. Of each row to go on with, one of them is then kept.
+One pass can read several candidate tokens for the next position of each row; they do not attend to each other. One of
+them is then kept for each row that goes on.
 """
 
 from __future__ import annotations
@@ -21,48 +20,48 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers import caches
-from mmhall.attention import Exit, Exits, Frame, Memory, few_rows, follow_frame
-from mmhall.generation._candidates import combined
-from mmhall.generation._lockstep import beside
-from mmhall.generation._prepare import Source
-from mmhall.generation._state import State, join, prefill, prefill_shared
+from mmhall.attention import Exit, Exits, Frame, Memory, few_rows, reading
+from mmhall.generation._candidates import combine_scores
+from mmhall.generation._lockstep import lockstep_reference
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._state import DecodeState, join, prefill, prefill_shared
 from mmhall.strategies import Step
 
 if TYPE_CHECKING:
     from mmhall.strategies import Combine
 
 
-class Rows:
-    """Main rows and the rows of their branches, in lock step; N main rows.
+class DecodeBatch:
+    """N main rows with the rows of their branches, decoded together.
 
     Attributes:
-        memory: What the main rows remember.
+        memory: What ops and the combination have stored about the main rows.
     """
 
     def __init__(
         self,
-        main: Source,
-        branches: Sequence[Source] = (),
+        main: PlannedBatch,
+        branches: Sequence[PlannedBatch] = (),
         combine: Combine | None = None,
         *,
         exits: Exits | None = None,
-        reference: Source | None = None,
+        reference: PlannedBatch | None = None,
         reread: int | None = None,
     ) -> None:
         """Read all prompts.
 
         Args:
-            main: The main ones.
-            branches: Each branch's.
-            combine: How their log-probabilities become scores; None: the main rows' logits are the scores.
-            exits: Inner layers of the main rows whose logits are wanted.
-            reference: Read in lock step with the main prompts, for ops to compare with.
-            reread: Read so many last tokens of the main prompts once more: one, or all; None: none.
+            main: The main prompts.
+            branches: The prompts of each branch.
+            combine: Makes scores from the log-probabilities; None: the main rows' logits are the scores.
+            exits: Inner layers whose logits are read in the main rows.
+            reference: Prompts read in lock step with the main ones, for ops to compare with.
+            reread: How many of the last prompt tokens are read a second time: one, or all; None: none.
         """
         self.memory = main.memory
         self._combine, self._copies = combine, 1 + len(branches)
         self._owners: Tensor | None = None
-        with beside(main.plan, reference) as compared:
+        with lockstep_reference(main.plan, reference) as compared:
             first = replace(main.frame, reference=compared)
             with follow_frame(first):
                 states = [prefill_shared(main, exits) if reread is None else _read_twice(main, exits, first, reread)]
@@ -80,7 +79,7 @@ class Rows:
 
     @property
     def size(self) -> int:
-        """How many main rows there are, N."""
+        """Number of main rows, N."""
         state = self._states[0]
         return len(state.ids) // len(state.blocks)
 
@@ -91,49 +90,49 @@ class Rows:
         return ids[:, self._states[0].prompt :]
 
     def scores(self) -> Tensor:
-        """Return next-token scores, (N, vocabulary) float32; ask once a step, since what they are made of may remember.
+        """Return next-token scores, (N, vocabulary) float32; call once a step, as a combination may have memory.
 
         Raises:
-            CompositionError: The combination has another shape.
+            CompositionError: The combination returns another shape.
         """
         logits = self.logits
         if self._combine is None:
             return logits[0]
         levels = tuple(part.logsumexp(dim=-1, keepdim=True) for part in logits)
         main, *branches = (part - level for part, level in zip(logits, levels, strict=True))
-        return combined(self._combine, Step(main, tuple(branches), self.said, self.memory, self.exits, levels))
+        return combine_scores(self._combine, Step(main, tuple(branches), self.said, self.memory, self.exits, levels))
 
     @property
     def exits(self) -> dict[Exit, Tensor]:
         """Log-probabilities of the session's exits, (N, vocabulary) each; see `Step.exits`."""
-        return {one: early.log_softmax(dim=-1) for one, early in self._states[0].early.items()}
+        return {key: early.log_softmax(dim=-1) for key, early in self._states[0].early.items()}
 
     @property
     def one_by_one(self) -> bool:
-        """Whether tokens must be read one after the other, because of what an op does on the way."""
+        """Whether an op needs tokens to be read one by one."""
         blocks = (block for state in self._states for block in state.blocks)
         return any(block.plan is not None and block.plan.one_by_one for block in blocks)
 
     @property
     def splittable(self) -> bool:
-        """Whether `split` can be asked for."""
-        return all(caches.can_split(state.cache) for state in self._states)
+        """Whether the caches support `split`."""
+        return all(caches.splittable(state.cache) for state in self._states)
 
     def step(self, tokens: Tensor) -> None:
-        """Feed each main row its next token, (N,), and its branches the same."""
+        """Feed each main row and its branches the next token, (N,)."""
         for state, copies in self._blocks():
             with follow_frame(self._frame(state)), few_rows(copies > 1):
                 state.read(tokens.repeat(copies)[:, None])
 
     def reread(self, tokens: Tensor, memory: Memory | None = None) -> None:
-        """Feed each main row the next tokens of an answer, and its branches the same.
+        """Feed each main row and its branches several tokens of an answer.
 
-        It takes one pass, unless tokens must be read one by one: for an op, or because there is a combination and
-        `memory` is not known. Then tokens are fed one after the other, and each is scored before it is fed.
+        This takes one pass, except where an op needs tokens one by one, or where there is a combination and `memory` is
+        None. Then each token is scored and fed in turn.
 
         Args:
-            tokens: (N, tokens); there may be none.
-            memory: What the rows are to remember afterwards; None: what follows from the tokens.
+            tokens: (N, tokens); may be empty.
+            memory: The memory of the rows afterwards; None: it follows from the tokens.
         """
         if self.one_by_one or (memory is None and self._combine is not None):
             for token in tokens.T:
@@ -147,80 +146,80 @@ class Rows:
             self.memory = memory.copy()
 
     def split(self, tokens: Tensor) -> None:
-        """Try several next tokens of each main row in one pass, (N, siblings), and the same in its branches.
+        """Feed each main row and its branches several candidate tokens in one pass, (N, candidates).
 
-        Every block must have a plan. `logits` are then (N, siblings, vocabulary), until `keep`.
+        Every block must have a plan. `logits` are then (N, candidates, vocabulary), until `keep`.
         """
-        self._tried, self._before = tokens, []
+        self._candidates, self._lengths = tokens, []
         for state, copies in self._blocks():
-            frame = self._frame(state, answer=True, candidates=True, memory=self.memory.read_only())
-            with follow_frame(frame):
-                self._before.append(state.split(tokens.repeat(copies, 1)))
+            frame = self._frame(state, answer=True, siblings=True, memory=self.memory.read_only())
+            with reading(frame):
+                self._lengths.append(state.split(tokens.repeat(copies, 1)))
 
-    def keep(self, rows: Tensor, candidates: Tensor | None, own: int | None = None) -> None:
-        """After `split`, go on with one sibling of each of some main rows.
+    def keep(self, rows: Tensor, candidates: Tensor | None, differing: int | None = None) -> None:
+        """Continue some main rows after `split`, each with one of its candidate tokens.
 
         Args:
             rows: 0-based, (N,); may repeat.
-            candidates: 0-based, of each of `rows`, (N,); None: with none, the rows are as they were before `split`.
-            own: In so many of their newest tokens at most the rows differ, as beams of one prompt do; None: in any.
+            candidates: 0-based candidate of each of `rows`, (N,); None: drop all, as if there had been no `split`.
+            differing: The rows differ in at most so many newest tokens, as beams of one prompt do; None: in any.
         """
-        own = own if len(rows) == len(self._tried) else None
-        tokens = rows if candidates is None else self._tried[rows, candidates]
-        size = len(self._tried)
-        for (state, copies), before in zip(self._blocks(), self._before, strict=True):
+        differing = differing if len(rows) == len(self._candidates) else None
+        tokens = rows if candidates is None else self._candidates[rows, candidates]
+        size = len(self._candidates)
+        for (state, copies), lengths in zip(self._blocks(), self._lengths, strict=True):
             chosen = None if candidates is None else candidates.repeat(copies)
-            state.keep(before, _of_copies(rows, size, copies), chosen, tokens.repeat(copies), own)
-        self._follow(rows, size)
+            state.keep(lengths, _in_copies(rows, size, copies), chosen, tokens.repeat(copies), differing)
+        self._track(rows, size)
 
     def select(self, rows: Tensor) -> None:
-        """Keep, repeat or reorder main rows by 0-based index, and their branches alike."""
+        """Keep, repeat or reorder main rows and their branches, by 0-based index."""
         size = self.size
         for state, copies in self._blocks():
-            state.select(_of_copies(rows, size, copies))
-        self._follow(rows, size)
+            state.select(_in_copies(rows, size, copies))
+        self._track(rows, size)
 
-    def taken(self, rows: Tensor) -> Rows:
-        """Copy main rows with their branches, by 0-based index; these rows stay as they are."""
+    def taken(self, rows: Tensor) -> DecodeBatch:
+        """Return a copy of some main rows with their branches, by 0-based index; this batch does not change."""
         copied, size = copy.copy(self), self.size
-        copied._states = [state.taken(_of_copies(rows, size, copies)) for state, copies in self._blocks()]
-        copied._follow(rows, size)
+        copied._states = [state.taken(_in_copies(rows, size, copies)) for state, copies in self._blocks()]
+        copied._track(rows, size)
         return copied
 
-    def _follow(self, rows: Tensor, size: int) -> None:
-        """Note which prompts the rows belong to that are picked from `size` rows, and what they remember."""
+    def _track(self, rows: Tensor, size: int) -> None:
+        """Update the prompt that each row belongs to, and the memory, after rows were picked from `size`."""
         owners = torch.arange(size, device=rows.device) if self._owners is None else self._owners
         self._owners = owners[rows]
         self.memory = self.memory.select(rows, size)
 
     def _frame(
-        self, state: State, *, answer: bool = False, candidates: bool = False, memory: Memory | None = None
+        self, state: DecodeState, *, answer: bool = False, siblings: bool = False, memory: Memory | None = None
     ) -> Frame:
-        held = self.memory if memory is None else memory
-        return Frame(state.blocks, answer=answer, candidates=candidates, owners=self._owners, memory=held)
+        memory = self.memory if memory is None else memory
+        return Frame(state.blocks, answer=answer, siblings=siblings, owners=self._owners, memory=memory)
 
-    def _blocks(self) -> list[tuple[State, int]]:
-        """Return the states, and how many copies of the main rows each holds."""
+    def _blocks(self) -> list[tuple[DecodeState, int]]:
+        """Return each state with its number of copies of the main rows."""
         return [(state, len(state.blocks)) for state in self._states]
 
 
-def _read_twice(main: Source, exits: Exits | None, frame: Frame, count: int) -> State:
-    """Read a batch of prompts, and so many of their last tokens again: one, or all."""
-    again = replace(frame, reread=True, reference=None)
+def _read_twice(main: PlannedBatch, exits: Exits | None, frame: Frame, count: int) -> DecodeState:
+    """Read a batch of prompts, and the last `count` tokens a second time: one, or all."""
+    second = replace(frame, reread=True, reference=None)
     if count == main.prepared.length:
         first = replace(main.prepared, cache=copy.deepcopy(main.prepared.cache))
         prefill(replace(main, prepared=first))
-        with follow_frame(again):
+        with reading(second):
             return prefill(main, exits)
     state = prefill(main, exits, past=True)
     last, early = state.ids[:, -1:], state.early
     state.drop_last()
-    with follow_frame(again):
+    with reading(second):
         state.read(last)
     state.early = {**early, **state.early}
     return state
 
 
-def _of_copies(rows: Tensor, size: int, copies: int) -> Tensor:
-    """Return where main rows and their branches stand in `copies` blocks of `size` rows."""
+def _in_copies(rows: Tensor, size: int, copies: int) -> Tensor:
+    """Return the indices of main rows and their branches in `copies` blocks of `size` rows."""
     return torch.cat([rows + size * copy for copy in range(copies)])

@@ -1,4 +1,4 @@
-"""What both searches share: combined scores, the check that a token can be chosen, draws that can be repeated."""
+"""Combine, check and sample next-token scores: the parts that the sampling loop and searches share."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def naming(name: str = "the model") -> Iterator[None]:
-    """Name the strategy, or the model where none is at work, in what goes wrong while tokens are chosen."""
+def name_in_errors(name: str = "the model") -> Iterator[None]:
+    """Prefix errors of the block with the name of the strategy; by default of the model."""
     try:
         yield
     except (GenerationError, CompositionError) as error:
         raise type(error)(f"{name}: {error}") from error
 
 
-def combined(combine: Combine, step: Step) -> Tensor:
+def combine_scores(combine: Combine, step: Step) -> Tensor:
     """Combine the log-probabilities of the main rows and of each branch.
 
     Args:
-        combine: Of a session.
-        step: What there is to combine.
+        combine: The combination of a session.
+        step: Its argument.
 
     Returns:
-        (rows, vocabulary), on the level of logits, since a repetition penalty is not invariant to a constant: on that
-        of the combination's `level`, which gets the step, or of the main logits where it has none.
+        Scores, (rows, vocabulary), on the level of logits, because a repetition penalty depends on it: on that of
+        `combine.level`, which gets the step, or of the main logits where the combination has none.
 
     Raises:
-        CompositionError: The combination has another shape: broadcast, it would be scores of something else.
+        CompositionError: The combination returns another shape, which could be broadcast to wrong scores.
     """
     scores, shape = combine(step), step.main.shape
     if not isinstance(scores, Tensor) or scores.shape != shape:
@@ -47,14 +47,14 @@ def combined(combine: Combine, step: Step) -> Tensor:
     return scores + (step.levels[0] if level is None else level(step))
 
 
-def choosable(scores: Tensor, step: int | None = None, *, prompts: int = 1, prompt: int | None = None) -> Tensor:
-    """Return scores unchanged if a token can be chosen from every row; argmax over NaN would quietly return token 0.
+def check_scores(scores: Tensor, step: int | None = None, *, prompts: int = 1, prompt: int | None = None) -> Tensor:
+    """Return scores unchanged if each row has a token to choose; argmax over NaN would silently return token 0.
 
     Args:
         scores: (rows, vocabulary); the rows of a prompt follow each other.
-        step: How many tokens were chosen before, for a refusal; None: nothing is chosen here.
-        prompts: Of the batch, for a refusal.
-        prompt: The only one the rows are of, by its 0-based index; None: they are of all.
+        step: Number of tokens chosen before, for the error message; None: no token is chosen here.
+        prompts: Number of prompts in the batch, for the error message.
+        prompt: 0-based prompt that all rows belong to; None: the rows belong to all prompts.
 
     Raises:
         GenerationError: A row holds NaN or inf, or nothing but -inf.
@@ -63,30 +63,30 @@ def choosable(scores: Tensor, step: int | None = None, *, prompts: int = 1, prom
     if not usable.all():
         row = int(usable.logical_not().nonzero()[0, 0])
         top = scores[row].amax()
-        what = "NaN" if top.isnan() else "inf" if top > 0 else "nothing above -inf"
+        content = "NaN" if top.isnan() else "inf" if top > 0 else "nothing above -inf"
         number = row * prompts // len(scores) if prompt is None else prompt
-        at = [f"prompt {number + 1} of {prompts}"] if prompts > 1 else []
-        at += [] if step is None else [f"step {step}"]
-        where = f"{', '.join(at)}: " if at else ""
+        place = [f"prompt {number + 1} of {prompts}"] if prompts > 1 else []
+        place += [] if step is None else [f"step {step}"]
+        where = f"{', '.join(place)}: " if place else ""
         raise GenerationError(
-            f"{where}the next-token scores hold {what}; try another dtype (float32, bfloat16) or weaker "
+            f"{where}the next-token scores hold {content}; try another dtype (float32, bfloat16) or weaker "
             "strategy options"
         )
     return scores
 
 
-class Draws:
-    """Random draws of a batch: every prompt has a generator of its own, so that it draws what it would draw alone."""
+class TokenSampler:
+    """Draws tokens with one random generator for each prompt, so that a prompt draws the same as alone."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        """Seed each prompt's generator."""
+        """Seed the generator of each prompt."""
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Draw a token for each row, (rows, choices) to (rows,); the rows of a prompt follow each other."""
-        each = len(scores) // len(self._generators)
-        drawn = [
-            torch.multinomial(row.softmax(dim=-1), 1, generator=self._generators[index // each])
+        rows = len(scores) // len(self._generators)
+        tokens = [
+            torch.multinomial(row.softmax(dim=-1), 1, generator=self._generators[index // rows])
             for index, row in enumerate(scores)
         ]
-        return torch.cat(drawn)
+        return torch.cat(tokens)

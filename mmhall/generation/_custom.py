@@ -1,4 +1,4 @@
-"""Strategies for people who call `model.generate` themselves."""
+"""Strategies as `custom_generate` callables, for code that calls `model.generate` itself."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from mmhall._transformers.settings import ResolvedSettings
 from mmhall.adapters import PER_POSITION, Adapter, Inputs, adapter_for
 from mmhall.attention import Op
 from mmhall.errors import ModelError, OptionError, PromptError
-from mmhall.generation._job import Job, Kept
-from mmhall.generation._prepare import Source
-from mmhall.generation._run import decode, source
+from mmhall.generation._job import Job, StepScores
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._run import decode, plan_batch
 from mmhall.strategies import Strategy, strategy as make_strategy
 
-# `generate` hands a callable what its signature names beyond the usual, unread: that is how it gets raw pictures.
+# `generate` passes a callable the arguments that its signature names, unchanged: raw pictures arrive this way.
 _RAW = (
     *(key for key in PER_POSITION if key not in ("input_ids", "attention_mask")),
     "pixel_values",
@@ -52,7 +52,7 @@ class CustomGenerate:
         processor: ProcessorMixin | None,
         streamer: BaseStreamer | None,
     ) -> None:
-        """Bind what `generate` does not pass on."""
+        """Store what `generate` does not pass on."""
         self._method, self._processor, self._streamer = method, processor, streamer
         self._num_beams = method.beams if num_beams is None else num_beams
         usual = inspect.signature(self._decode).parameters
@@ -76,15 +76,15 @@ class CustomGenerate:
         self._check(model, generation_config, kwargs)
         sequences = generation_config.num_return_sequences or 1
         inputs = _inputs(input_ids, kwargs, sequences)
-        asked = {
+        values = {
             **generation_config.to_dict(),
             "num_beams": self._num_beams,
             "num_return_sequences": sequences,
             "max_new_tokens": generation_config.max_length - input_ids.shape[1],
             "max_length": None,
         }
-        config = ResolvedSettings(**asked)
-        adapter, keep = adapter_for(model, self._processor), _kept(generation_config)
+        config = Resolved(**values)
+        adapter, keep = adapter_for(model, self._processor), _step_scores(generation_config)
         try:
             adapter.check_placeholders(inputs)
             session = self._method.fitted(adapter).prepare(adapter, inputs)
@@ -92,7 +92,7 @@ class CustomGenerate:
             job = Job(
                 adapter, inputs, session, config, seeds, self._method.name, self._streamer, keep=keep, share=False
             )
-            main = _source(adapter, inputs, session.ops, config)
+            main = _plan_batch(adapter, inputs, session.ops, config)
             main = replace(main, prepared=replace(main.prepared, copies=sequences))
             main.prepared.processors[:], main.prepared.criteria[:] = logits_processor, stopping_criteria
             with preserve_notes(model, adapter.request_notes):
@@ -101,13 +101,13 @@ class CustomGenerate:
             adapter.close()
         rows = torch.cat([input_ids, new], dim=1)
         if generation_config.return_dict_in_generate:
-            kept = (None, None) if keep is None else (keep.scores, keep.logits)
-            scores, logits = (None if part is None else tuple(part) for part in kept)
+            parts = (None, None) if keep is None else (keep.scores, keep.logits)
+            scores, logits = (None if part is None else tuple(part) for part in parts)
             return GenerateDecoderOnlyOutput(sequences=rows, scores=scores, logits=logits)  # type: ignore[arg-type]
         return rows
 
     def _check(self, model: PreTrainedModel, config: GenerationConfig, kwargs: Mapping[str, Any]) -> None:
-        """Refuse what `generate` was asked for and this cannot do."""
+        """Raise an error for arguments of `generate` that are not supported."""
         if (config.num_beams or 1) > 1:
             raise OptionError("generate", "num_beams", config.num_beams, "1; give num_beams to mmhall.custom_generate")
         for option in ("output_attentions", "output_hidden_states"):
@@ -127,25 +127,25 @@ class CustomGenerate:
             raise OptionError("generate", "do_sample", True, f"False with {self._num_beams} beams")
 
 
-def _inputs(input_ids: Tensor, given: Mapping[str, Any], sequences: int) -> dict[str, Tensor]:
-    """Return the prompts and pictures that `generate` was called with; it has repeated prompts, once is enough."""
-    prompts, mask = input_ids[::sequences], given.get("attention_mask")
+def _inputs(input_ids: Tensor, kwargs: Mapping[str, Any], sequences: int) -> dict[str, Tensor]:
+    """Return the prompts and pictures that `generate` was called with, without its repetitions of prompts."""
+    prompts, mask = input_ids[::sequences], kwargs.get("attention_mask")
     attended = torch.ones_like(prompts) if mask is None else mask[::sequences]
-    raw = {key: given[key] for key in _RAW if given.get(key) is not None}
+    raw = {key: kwargs[key] for key in _RAW if kwargs.get(key) is not None}
     return {"input_ids": prompts, "attention_mask": attended, **raw}
 
 
-def _kept(asked: GenerationConfig) -> Kept | None:
-    """Return what is to hold scores and logits; None: `generate` would return none of them."""
-    if not asked.return_dict_in_generate or not (asked.output_scores or asked.output_logits):
+def _step_scores(config: GenerationConfig) -> StepScores | None:
+    """Return an empty record for the scores and logits that `generate` is to return; None: it returns none."""
+    if not config.return_dict_in_generate or not (config.output_scores or config.output_logits):
         return None
-    option = "output_scores" if asked.output_scores else "output_logits"
-    return Kept(option, [] if asked.output_scores else None, [] if asked.output_logits else None)
+    option = "output_scores" if config.output_scores else "output_logits"
+    return StepScores(option, [] if config.output_scores else None, [] if config.output_logits else None)
 
 
-def _source(adapter: Adapter, inputs: Inputs, ops: Sequence[Op], config: ResolvedSettings) -> Source:
+def _plan_batch(adapter: Adapter, inputs: Inputs, ops: Sequence[Op], config: Resolved) -> PlannedBatch:
     try:
-        return source(adapter, inputs, ops, config)
+        return plan_batch(adapter, inputs, ops, config)
     except StopIteration as error:  # M-RoPE counts pictures by their placeholders
         raise PromptError("pictures and their placeholders in the prompt do not match") from error
 
@@ -158,34 +158,33 @@ def custom_generate(
     streamer: BaseStreamer | None = None,
     **options: Any,
 ) -> CustomGenerate:
-    """Make a strategy usable in `model.generate(**inputs, custom_generate=...)`.
+    """Build a callable for `model.generate(**inputs, custom_generate=...)` from a strategy.
 
-    All else comes from `generate`'s own arguments; it allows num_return_sequences > 1 with sampling only. Sampling
-    follows torch's global seed. What was tuned for the model is not looked up: options that are left open get what was
-    published for it, or the general default.
+    All other settings are `generate`'s own arguments; it allows num_return_sequences > 1 with sampling only. Sampling
+    uses torch's global seed. Tuned options are not looked up: options that are left open get the published value for
+    the model, or the general default.
 
     `return_dict_in_generate=True` returns what `generate` does: with `output_scores=True` the scores that each token
-    was chosen from (the strategy's, after the processors), with `output_logits=True` the logits of the model that the
-    strategy steers, without its branches. Beams and searches have none, and refuse to be asked for them.
+    was chosen from (the strategy's, after the processors), with `output_logits=True` the logits of the steered model,
+    without its branches. Beams and searches have none, and raise an error if asked for them.
 
-    The model and its processor are as they were afterwards. Where the call or the model's settings ask for no cache, or
-    for a static one, a dynamic one is used, which changes no answer; a quantised or offloaded one is refused, and so is
-    a cache object: mmhall fills its own. transformers hands no tokenizer to a callable, so it refuses `stop_strings`;
-    give `stopping_criteria=[StopStringCriteria(tokenizer, strings)]` instead.
+    The model and its processor are restored afterwards. Where the call or the model's config asks for no cache or a
+    static one, a dynamic one is used, which changes no answer. A quantised or offloaded cache is refused, and so is a
+    cache object: mmhall fills its own. transformers passes no tokenizer to a callable and refuses `stop_strings`; use
+    `stopping_criteria=[StopStringCriteria(tokenizer, strings)]` instead.
 
     Args:
         strategy: Name such as "vcd(alpha=0.5)", or a strategy.
         num_beams: Beams of the search; None: the strategy's own, mostly 1. Give it here, not to `generate`, which
-            would read every prompt so often.
-        processor: The model's; lets an image-free branch leave out the marks that frame a picture as well.
-        streamer: Gets new tokens; `generate` would not pass it on. Its prompt is not streamed.
-        **options: Of the strategy.
+            would repeat each prompt for every beam.
+        processor: The model's; with it, picture-free inputs also leave out the marks around a picture.
+        streamer: Gets new tokens, without the prompt; `generate` does not pass its own on.
+        **options: Options of the strategy.
 
     Raises:
         UnknownNameError: No such strategy or option.
         OptionError: An option is out of range.
     """
-    given = num_beams is not None
-    if given and (isinstance(num_beams, bool) or not isinstance(num_beams, int) or num_beams < 1):
+    if num_beams is not None and (isinstance(num_beams, bool) or not isinstance(num_beams, int) or num_beams < 1):
         raise OptionError("custom_generate", "num_beams", num_beams, "an integer >= 1")
     return CustomGenerate(make_strategy(strategy, **options), num_beams, processor, streamer)

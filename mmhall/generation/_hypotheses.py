@@ -1,7 +1,7 @@
-"""The finished hypotheses of a beam search, and the two rules by which their lengths are counted.
+"""The finished hypotheses of a beam search, with two rules for the length that divides a score.
 
-transformers 5 divides a score by the length of the answer, its end mark included. transformers 4.29 and 4.31 divided it
-by that of prompt and answer, without the end mark: published figures of beam search and OPERA are theirs.
+transformers 5 divides by the length of the answer, its end mark included. transformers 4.29 and 4.31 divided by the
+length of prompt and answer, without the end mark; the published figures of beam search and OPERA come from them.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 from mmhall.adapters import Adapter, Inputs
 
-RULED_OUT = -5e8  # what a strategy rules out scores less than this, and everything else more
+RULED_OUT = -5e8  # tokens that a strategy rules out score less, all others more
 LENGTH_RULES = ("answer", "official")
 
 
 def prompt_lengths(rule: str, adapter: Adapter, inputs: Inputs) -> Tensor | None:
-    """Return what a session says of its prompts' lengths.
+    """Return the prompt lengths that a session adds to the length of an answer.
 
     Args:
-        rule: "official": count the tokens of each prompt as it was written, a run of image positions as one; "answer".
+        rule: "official": the tokens of each prompt as written, a run of image positions counted as one; or "answer".
         adapter: The model.
         inputs: A batch.
 
     Returns:
-        (batch,); None: prompts do not count.
+        (batch,); None: nothing is added.
     """
     if rule == "answer":
         return None
@@ -37,7 +37,7 @@ def prompt_lengths(rule: str, adapter: Adapter, inputs: Inputs) -> Tensor | None
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """When a search is over.
+    """When a beam search ends.
 
     Attributes:
         early: `early_stopping` as transformers defines it: True, False or "never".
@@ -51,27 +51,28 @@ class Stopping:
 
 
 class Pool:
-    """The finished hypotheses of one prompt, best first; closed once nothing running can improve on them.
+    """The finished hypotheses of one prompt, best first; closed once no running beam can improve on them.
 
-    Scores are divided by the length of the answer, as transformers 5 does.
+    Scores are divided by the length of the answer, as in transformers 5.
     """
 
     def __init__(self, size: int, stopping: Stopping) -> None:
         """Start empty; `size` is the number of beams."""
         self._size, self._stopping, self.open = size, stopping, True
-        self._held: list[tuple[bool, float, Tensor]] = []
+        self._entries: list[tuple[bool, float, Tensor]] = []
 
     def take(self, answers: Tensor, values: Tensor, ended: Tensor, marked: Tensor, alive: Tensor) -> None:
-        """Take in what has ended among the first candidates; later ones are there only to go on with.
+        """Add the best candidates that have ended.
 
-        What a strategy rules out stands behind all else: it fills up what is asked for where nothing better is left.
+        Candidates beyond the number of beams only serve to go on with. Answers with tokens that were ruled out rank
+        last: they fill the pool where there is nothing better.
 
         Args:
-            answers: Of the candidates, likeliest first, (candidates, length).
+            answers: The candidates, likeliest first, (candidates, length).
             values: Their summed log-probabilities, (candidates,).
-            ended: Whether each is over, (candidates,) bool.
-            marked: Whether it is over by an end mark, its last token, (candidates,) bool.
-            alive: Summed log-probability of the best that goes on, a scalar.
+            ended: Whether each has ended, (candidates,) bool.
+            marked: Whether it ends with an end mark, (candidates,) bool.
+            alive: Summed log-probability of the best running beam, a scalar.
         """
         if not self.open:
             return
@@ -82,42 +83,42 @@ class Pool:
 
     def best(self, count: int) -> list[Tensor]:
         """Return the best answers, (length,) each."""
-        return [sequence for _, _, sequence in self._held[:count]]
+        return [sequence for _, _, sequence in self._entries[:count]]
 
-    def held(self) -> list[tuple[float, Tensor]]:
+    def scored(self) -> list[tuple[float, Tensor]]:
         """Return all answers with their scores."""
-        return [(score, sequence) for _, score, sequence in self._held]
+        return [(score, sequence) for _, score, sequence in self._entries]
 
     def copy(self) -> Pool:
-        """Return a pool that goes on by itself."""
+        """Return an independent copy."""
         copied = copy.copy(self)
-        copied._held = list(self._held)
+        copied._entries = list(self._entries)
         return copied
 
     def _put(self, answer: Tensor, value: Tensor, length: int) -> None:
-        """Put in an answer, behind those of the same score."""
+        """Add an answer behind those of the same score."""
         rank = bool(value > RULED_OUT), self._score(value, length)
-        self._held.insert(sum(held[:2] >= rank for held in self._held), (*rank, answer))
-        del self._held[self._size :]
+        self._entries.insert(sum(entry[:2] >= rank for entry in self._entries), (*rank, answer))
+        del self._entries[self._size :]
 
     def _close(self, best: Tensor, length: int, longest: int) -> None:
-        """Close when full, and stopping early or no better score can be hoped for."""
-        if len(self._held) < self._size or not self._held[-1][0]:
+        """Close a full pool if stopping early, or if no running beam can reach a better score."""
+        if len(self._entries) < self._size or not self._entries[-1][0]:
             return
         early, penalty = self._stopping.early, self._stopping.penalty
-        hope = self._score(best, longest if early == "never" and penalty > 0 else length)
-        self.open = early is not True and hope > self._held[-1][1]
+        best_score = self._score(best, longest if early == "never" and penalty > 0 else length)
+        self.open = early is not True and best_score > self._entries[-1][1]
 
     def _score(self, value: Tensor, length: int) -> float:
         return float(value / length**self._stopping.penalty)  # in the precision in which transformers 5 compares
 
 
 class WholePool(Pool):
-    """Counts as transformers 4.29 did: the prompt and the answer, without the end mark.
+    """A pool that counts as transformers 4.29 did: prompt and answer, without the end mark.
 
-    Three more details are of that time. A search goes on while its best candidate, even one that has ended, promises
-    more than the worst answer held. An answer that is cut at the most tokens counts only if it was running and the
-    search was not over. Of equal scores the later answer stands first.
+    Three more details differ from `Pool`. A search goes on while its best candidate, even one that has ended, could
+    beat the worst answer held. An answer cut at the token limit counts only if it was running and the search was not
+    over. Of equal scores the later answer ranks first.
     """
 
     def __init__(self, size: int, stopping: Stopping, prompt: int) -> None:
@@ -126,7 +127,7 @@ class WholePool(Pool):
         self._prompt = prompt
 
     def take(self, answers: Tensor, values: Tensor, ended: Tensor, marked: Tensor, alive: Tensor) -> None:
-        """Take in end marks among the first candidates, then, if the search goes on, running answers that are over."""
+        """Add candidates with an end mark, then, if the search goes on, running answers at the token limit."""
         if not self.open:
             return
         length = self._prompt + answers.shape[1]
@@ -138,12 +139,12 @@ class WholePool(Pool):
             self._put(answers[index], values[index], length)
 
     def _put(self, answer: Tensor, value: Tensor, length: int) -> None:
-        """Put in an answer before those of the same score; a full pool takes only what beats its worst."""
+        """Add an answer before those of the same score; a full pool takes only answers better than its worst."""
         rank = bool(value > RULED_OUT), self._score(value, length)
-        at = sum(held[:2] > rank for held in self._held)
-        if len(self._held) < self._size or self._held[-1][:2] < rank:
-            self._held.insert(at, (*rank, answer))
-            del self._held[self._size :]
+        at = sum(entry[:2] > rank for entry in self._entries)
+        if len(self._entries) < self._size or self._entries[-1][:2] < rank:
+            self._entries.insert(at, (*rank, answer))
+            del self._entries[self._size :]
 
     def _score(self, value: Tensor, length: int) -> float:
         score: float = float(value) / length**self._stopping.penalty

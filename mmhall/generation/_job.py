@@ -1,10 +1,10 @@
-"""One batch to be decoded, with everything decided that decides what comes out."""
+"""The batch to decode, with all settings that its answers depend on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,22 +14,19 @@ from mmhall._transformers.settings import ResolvedSettings
 from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Op
 from mmhall.errors import CompositionError, PromptError
-from mmhall.generation._branches import Rows
-from mmhall.generation._prepare import Prepared
-from mmhall.generation._settings import Settings
-from mmhall.strategies import Session
-
-if TYPE_CHECKING:
-    from mmhall.strategies import Strategy
+from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._prepare import PreparedBatch
+from mmhall.generation._settings import Settings, make_settings
+from mmhall.strategies import Session, Strategy, strategy as make_strategy
 
 
 @dataclass(slots=True)
-class Kept:
-    """What the steps of a chain chose from, (rows, vocabulary) float32 each, kept for who asks.
+class StepScores:
+    """The scores and logits of each decoding step, (rows, vocabulary) float32 each, if asked for.
 
     Attributes:
-        option: The option that asks for it, for a refusal.
-        scores: The scores that each token was chosen from: combined, and edited by the processors; None: not asked for.
+        option: The option that asks for them, for error messages.
+        scores: The scores that each token was chosen from, combined and processed; None: not asked for.
         logits: The main rows' logits; None: not asked for.
     """
 
@@ -38,7 +35,7 @@ class Kept:
     logits: list[Tensor] | None = None
 
     def add(self, scores: Tensor, logits: Tensor) -> None:
-        """Keep those of one step."""
+        """Add those of one step."""
         if self.scores is not None:
             self.scores.append(scores)
         if self.logits is not None:
@@ -56,16 +53,16 @@ class Job:
 
     Attributes:
         adapter: The model.
-        inputs: A batch as the adapter makes it.
-        session: What the strategy wishes for this batch.
+        inputs: A batch from the adapter.
+        session: The strategy's session for this batch.
         config: The generation settings in force.
-        seeds: Of each prompt's draws.
-        name: Of the strategy, for what goes wrong.
-        streamer: Gets tokens as they are chosen; without beams, or with a search of the strategy's own, only.
-        pause: Called between steps; True: stop.
-        watch: Ops that look on besides what the strategy asks for.
-        keep: Gets what tokens are chosen from.
-        share: Read what prompts about one picture begin with once.
+        seeds: Seed of each prompt's draws.
+        name: The strategy's name, for error messages.
+        streamer: Gets tokens as they are chosen; not in a beam search.
+        pause: Called between steps; returns True to stop.
+        watch: Ops that only read, besides the session's.
+        keep: Gets the scores of each step.
+        share: Read the shared prefix of prompts about one picture once.
     """
 
     adapter: Adapter
@@ -77,19 +74,19 @@ class Job:
     streamer: BaseStreamer | None = None
     pause: Callable[[], bool] | None = None
     watch: tuple[Op, ...] = ()
-    keep: Kept | None = None
+    keep: StepScores | None = None
     share: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a model is to answer: strategy and settings, fitted to the model once.
+    """A strategy and generation settings, fitted to a model.
 
     Attributes:
-        strategy: With a value for every option.
-        origins: Where each option that was left open got its value from.
-        settings: The generation settings that were asked for.
-        config: Those in force.
+        strategy: The strategy with a value for every option.
+        origins: The provenance of each option that was left open.
+        settings: The generation settings as given.
+        config: The generation settings in force.
     """
 
     strategy: Strategy
@@ -97,25 +94,31 @@ class Recipe:
     settings: Settings
     config: ResolvedSettings
 
+    @property
+    def end_ids(self) -> list[int]:
+        """Ids of the tokens that end an answer."""
+        ends = self.config.eos_token_id
+        return ends if isinstance(ends, list) else [ends]
+
     @classmethod
-    def of(cls, adapter: Adapter, strategy: Strategy, settings: Settings) -> Recipe:
+    def fit(cls, adapter: Adapter, strategy: Strategy, settings: Settings) -> Recipe:
         """Fit a strategy and settings to a model.
 
         Raises:
-            CompositionError: The model cannot carry the strategy.
+            CompositionError: The model does not support the strategy.
             OptionError: An option or a setting does not fit the model.
         """
         config = settings.resolved(adapter.generator, strategy.beams)
         return cls(strategy.fitted(adapter), strategy.origins(adapter), settings, config)
 
     def job(self, adapter: Adapter, inputs: Inputs, seeds: Sequence[int] | None = None, **more: Any) -> Job:
-        """Ask the strategy what it wishes for a batch.
+        """Prepare the strategy's session for a batch.
 
         Args:
             adapter: The model.
-            inputs: A batch as the adapter makes it.
-            seeds: Of each prompt's draws; None: that of the settings.
-            **more: The rest of a `Job`.
+            inputs: A batch from the adapter.
+            seeds: Seed of each prompt's draws; None: that of the settings.
+            **more: Further attributes of the `Job`.
 
         Raises:
             PromptError: Prompt and answer exceed the model's context.
@@ -124,12 +127,17 @@ class Recipe:
         check_room(adapter, inputs, self.config)
         with torch.inference_mode():
             session = self.strategy.prepare(adapter, inputs)
-        drawn = [self.settings.seed] * count if seeds is None else seeds
-        return Job(adapter, inputs, session, self.config, drawn, self.strategy.name, **more)
+        seeds = [self.settings.seed] * count if seeds is None else seeds
+        return Job(adapter, inputs, session, self.config, seeds, self.strategy.name, **more)
 
 
-def check_room(adapter: Adapter, inputs: Inputs, config: ResolvedSettings) -> None:
-    """Refuse prompts that leave no room for an answer.
+def make_recipe(adapter: Adapter, strategy: str | Strategy, settings: Mapping[str, Any]) -> Recipe:
+    """Fit a strategy and settings by name to a model; errors as in `Recipe.fit` and `make_settings`."""
+    return Recipe.fit(adapter, make_strategy(strategy), make_settings(dict(settings)))
+
+
+def check_room(adapter: Adapter, inputs: Inputs, config: Resolved) -> None:
+    """Raise an error if prompts leave no room for an answer.
 
     Raises:
         PromptError: Prompt and answer exceed the model's context.
@@ -143,35 +151,35 @@ def check_room(adapter: Adapter, inputs: Inputs, config: ResolvedSettings) -> No
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """A batch that has been read, handed to a strategy's own search.
+    """A batch whose prompts have been read, for a strategy's own search.
 
     Attributes:
         job: The batch.
-        prepared: The same, as `generate` prepared it.
-        rows: The same, read, with its branches.
-        reads: Reads the prompts of other inputs, with their branches, for a session.
+        prepared: The batch as `generate` prepared it.
+        rows: The main rows and their branches, after their prompts.
+        reads: Reads the prompts of other inputs and their branches, for a session.
     """
 
     job: Job
-    prepared: Prepared
-    rows: Rows
-    reads: Callable[[Session, Inputs], Rows]
+    prepared: PreparedBatch
+    rows: DecodeBatch
+    reads: Callable[[Session, Inputs], DecodeBatch]
 
-    def open(self, inputs: Inputs, said: Tensor | None = None, session: Session | None = None) -> Rows:
-        """Read other inputs while the search runs, such as crops of a picture, and what was said so far after them.
+    def open(self, inputs: Inputs, said: Tensor | None = None, session: Session | None = None) -> DecodeBatch:
+        """Read other inputs during the search, such as crops of a picture, followed by the tokens so far.
 
-        The rows go on like any others: `scores` scores the next token, `step` feeds one. They have nothing to do with
-        the rows of the batch: take those of one prompt with `adapter.picked(job.inputs, [prompt, prompt])`, and give
-        each its picture with `adapter.with_pictures`. Another picture may take another number of tokens.
+        The new rows are independent of the batch's: `scores` scores the next token, `step` feeds one. Build the inputs
+        of one prompt with `adapter.picked(job.inputs, [prompt, prompt])`, and give each its picture with
+        `adapter.with_pictures`. Another picture may take another number of tokens.
 
         Args:
-            inputs: M of them, as the adapter makes them.
-            said: The tokens that each goes on with, (M, tokens), read in one pass; None: none.
-            session: What steers and contrasts these rows, prepared for `inputs`; None: the model alone. With a
-                combination the tokens are read one after the other, since it may remember each.
+            inputs: M inputs from the adapter.
+            said: The tokens that continue each, (M, tokens), read in one pass; None: none.
+            session: The session of these rows, prepared for `inputs`; None: the model alone. With a combination the
+                tokens are read one by one, since it may store something about each.
 
         Returns:
-            M rows that stand at the end of what was said.
+            M rows at the end of these tokens.
 
         Raises:
             PromptError: Prompt and answer exceed the model's context.

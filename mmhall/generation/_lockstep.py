@@ -1,8 +1,8 @@
-"""Read a second prompt in lock step with the main one, so that each layer of one can be compared with the other's.
+"""The lockstep reference pass: read a second prompt layer by layer with the main one, to compare head outputs.
 
-Both passes are ordinary calls of the model, each with its own masks, positions and cache; the second runs in
-a thread that stops in every compared layer until the main pass has been there too. Only one of the
-two ever computes. What is compared in a layer may therefore depend on what was changed in the layers before it.
+Both passes are ordinary calls of the model, each with its own masks, positions and cache. The reference pass runs in a
+thread that stops in every compared layer until the main pass has reached it; only one of the two computes at a time. So
+a comparison in a layer sees the edits of the layers before it.
 """
 
 from __future__ import annotations
@@ -17,70 +17,70 @@ from torch import Tensor
 
 from mmhall.attention import ATTENTION, Call, Op, Plan, follow_frame
 from mmhall.errors import CompositionError
-from mmhall.generation._prepare import Source
-from mmhall.generation._threads import Caller
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._threads import CallerContext
 
 
-class _Left(BaseException):
-    """The main pass needs no more of this one."""
+class _Stopped(BaseException):
+    """The main pass has ended and needs no further layer."""
 
 
-class _Offer(Op):
-    """Hands a layer's head outputs to the main pass and waits for it to get there."""
+class _HandOver(Op):
+    """Hands a layer's head outputs to the main pass and waits until it needs the next ones."""
 
     kinds = ATTENTION
 
-    def __init__(self, layers: frozenset[int], turns: _Turns) -> None:
-        self.layers, self._turns = layers, turns
+    def __init__(self, layers: frozenset[int], reference: _ReferencePass) -> None:
+        self.layers, self._reference = layers, reference
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
-        self._turns.offer(call.layer, output)
+        self._reference.hand_over(call.layer, output)
         return output
 
 
-class _Turns:
+class _ReferencePass:
     """A pass in a thread, resumed from one compared layer to the next."""
 
-    def __init__(self, source: Source, main: Plan) -> None:
-        own = source.plan
-        assert own is not None
-        if own.drop is not None:
+    def __init__(self, source: PlannedBatch, main: Plan) -> None:
+        plan = source.plan
+        assert plan is not None
+        if plan.drop is not None:
             raise CompositionError(
                 "a branch in lock step cannot drop tokens: its head outputs are compared layer by layer"
             )
-        self._source, self._plan = source, replace(own, ops=(_Offer(main.compared, self), *own.ops))
-        self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
-        self._held: Tensor | BaseException | None = None
-        self._layer = -1  # where the pass has come to
-        self._left = False
-        work = Caller(source.prepared.input_ids.device).wrap(self._work)
+        self._source, self._plan = source, replace(plan, ops=(_HandOver(main.compared, self), *plan.ops))
+        self._ready, self._resume = threading.Semaphore(0), threading.Semaphore(0)
+        self._result: Tensor | BaseException | None = None
+        self._layer = -1  # the last layer reached
+        self._stop = False
+        work = CallerContext(source.prepared.input_ids.device).wrap(self._work)
         self._thread = threading.Thread(target=work, name="mmhall lockstep", daemon=True)
 
-    def at(self, layer: int) -> Tensor | None:
-        """Let the pass go on to a layer; return its head outputs there, (B, Q, H, Dv), None if it leaves that out."""
+    def head_outputs(self, layer: int) -> Tensor | None:
+        """Run up to a layer and return its head outputs, (B, Q, H, Dv); None if the pass skips the layer."""
         while self._layer < layer:
             if self._thread.ident is None:
                 self._thread.start()
             else:
-                self._theirs.release()
-            self._mine.acquire()
-            if isinstance(self._held, BaseException):
-                raise self._held
-        return self._held if self._layer == layer else None  # type: ignore[return-value]
+                self._resume.release()
+            self._ready.acquire()
+            if isinstance(self._result, BaseException):
+                raise self._result
+        return self._result if self._layer == layer else None  # type: ignore[return-value]
 
-    def offer(self, layer: int, output: Tensor) -> None:
-        """Hand over what the pass has come to, and wait."""
-        self._layer, self._held = layer, output
-        self._mine.release()
-        self._theirs.acquire()
-        if self._left:
-            raise _Left
+    def hand_over(self, layer: int, output: Tensor) -> None:
+        """Store a layer's head outputs, and wait to be resumed; for the pass's thread."""
+        self._layer, self._result = layer, output
+        self._ready.release()
+        self._resume.acquire()
+        if self._stop:
+            raise _Stopped
 
     def close(self) -> None:
-        """End the pass wherever it is."""
+        """End the pass in whatever layer it is."""
         if self._thread.is_alive():
-            self._left = True
-            self._theirs.release()
+            self._stop = True
+            self._resume.release()
             self._thread.join()
 
     def _work(self) -> None:
@@ -88,31 +88,33 @@ class _Turns:
             with torch.inference_mode(), follow_frame(replace(self._source, plan=self._plan).frame):
                 self._source.prepared.read()
             self._layer = len(self._plan.kinds)
-        except _Left:
+        except _Stopped:
             pass
         except BaseException as error:
-            self._held = error
+            self._result = error
         finally:
-            self._mine.release()
+            self._ready.release()
 
 
 @contextmanager
-def beside(main: Plan | None, source: Source | None) -> Iterator[Callable[[int], Tensor | None] | None]:
-    """Let the ops of a plan compare with a pass over another prompt, while the main one is read.
+def lockstep_reference(
+    main: Plan | None, source: PlannedBatch | None
+) -> Iterator[Callable[[int], Tensor | None] | None]:
+    """Run a reference pass beside the main pass, for ops that compare with it.
 
     Args:
         main: The plan of the main pass.
-        source: The other prompt, with a plan of its own; None: there is none.
+        source: The reference prompt with its plan; None: there is none.
 
     Yields:
-        What gives its head outputs by layer, (B, Q', H, Dv), None in layers that it leaves out; None: nothing to
-        compare with.
+        A function that returns the reference's head outputs of a layer, (B, Q', H, Dv), None in layers it skips; None:
+        there is nothing to compare.
     """
     if main is None or source is None or not main.compared:
         yield None
         return
-    turns = _Turns(source, main)
+    reference = _ReferencePass(source, main)
     try:
-        yield turns.at
+        yield reference.head_outputs
     finally:
-        turns.close()
+        reference.close()

@@ -1,7 +1,7 @@
-"""Let transformers' `generate` prepare a request, and take over where it would start to decode.
+"""Prepare a batch with transformers' `generate`, and take over before it decodes.
 
-Position ids, masks, type ids, the cache and the encoded picture differ from family to family;
-`generate` knows all of it and hands it to a `custom_generate` callable.
+Position ids, masks, type ids, the cache and the encoded picture differ between model families; `generate` prepares all
+of them and passes them to a `custom_generate` callable.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from mmhall._transformers.calls import capture_generate, first_inputs, is_about_
 from mmhall._transformers.settings import ResolvedSettings
 from mmhall.attention import Block, Exit, Exits, Frame, Memory, Plan
 from mmhall.errors import PromptError
-from mmhall.generation._shared_prefix import Shared
+from mmhall.generation._shared_prefix import SharedPrefix
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A batch on the verge of decoding.
+class PreparedBatch:
+    """A batch ready to decode, as `generate` prepared it.
 
     Attributes:
-        model: What decodes; of a BLIP, its inner language model.
+        model: The model that decodes; of a BLIP, its inner language model.
         input_ids: (batch, position).
-        kwargs: What the model's forward takes beside them.
-        cache: Empty, to be filled by reading.
-        processors: Edit next-token scores: penalties, and what sampling cuts off.
-        criteria: Say which rows have ended.
-        config: The generation settings, completed.
+        kwargs: The other arguments of the model's forward.
+        cache: The KV cache, still empty.
+        processors: Edit next-token scores: penalties, and the cut-offs of sampling.
+        criteria: Mark the rows that have ended.
+        config: The completed generation settings.
         copies: Rows of each prompt that the processors were made for.
-        shared: What prompts about one picture begin with, to be read once; None: each is read by itself.
+        shared: The shared prefixes, to be read once; None: each prompt is read by itself.
     """
 
     model: PreTrainedModel
@@ -44,23 +44,23 @@ class Prepared:
     processors: LogitsProcessorList
     criteria: StoppingCriteriaList
     config: GenerationConfig
-    shared: Shared | None = None
+    shared: SharedPrefix | None = None
     copies: int = 1
 
     @property
     def length(self) -> int:
-        """Positions of the prompts, padding included."""
+        """Number of positions of the prompts, padding included."""
         return int(self.input_ids.shape[1])
 
     @property
     def ends(self) -> list[int]:
-        """Ids of the tokens that end a text."""
+        """Ids of the tokens that end an answer."""
         ends = self.config.eos_token_id
         return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
     @property
     def pad(self) -> int | None:
-        """Id that fills rows which have ended."""
+        """Id that pads rows which have ended."""
         pad = self.config.pad_token_id
         return pad if pad is not None else next(iter(self.ends), None)
 
@@ -79,9 +79,9 @@ class Prepared:
             raise PromptError(f"pictures and their placeholders in the prompt do not match: {error}") from error
 
     def processed(self, ids: Tensor, scores: Tensor) -> Tensor:
-        """Let the processors edit next-token scores; several rows of a prompt follow each other.
+        """Apply the processors to next-token scores; the rows of a prompt follow each other.
 
-        Some processors hold one value for each row they were made for, so they see so many at a time.
+        Some processors hold one value for each row they were made for, so each call gets that many rows.
         """
         each = len(ids) // (len(self.input_ids) * self.copies)
         edited = torch.empty_like(scores)
@@ -90,42 +90,42 @@ class Prepared:
         return edited
 
     def processed_alone(self, prompt: int, ids: Tensor, scores: Tensor) -> Tensor:
-        """Let the processors edit next-token scores of rows that all belong to one prompt, by its 0-based index."""
+        """Apply the processors to next-token scores of rows that all belong to one prompt, by its 0-based index."""
         prompts, rows = len(self.input_ids), len(ids)
         return self.processed(ids.repeat(prompts, 1), scores.repeat(prompts, 1))[prompt * rows : (prompt + 1) * rows]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A batch on the verge of decoding, and what is asked of the passes that read it.
+class PlannedBatch:
+    """A prepared batch with the plan and memory of the passes that read it.
 
     Attributes:
         prepared: The batch.
-        plan: None: nothing is asked.
-        memory: What its rows remember; pictures may have been encoded already.
-        number: 0: the main batch, or one in lock step with it; else that of the branch, from 1.
+        plan: What ops read and edit; None: nothing.
+        memory: What ops have stored about its rows, which may include the encoded pictures.
+        number: 0: the main batch, or the one in lock step with it; else the branch, from 1.
     """
 
-    prepared: Prepared
+    prepared: PreparedBatch
     plan: Plan | None = None
     memory: Memory = field(default_factory=Memory)
     number: int = 0
 
     @property
     def frame(self) -> Frame:
-        """What is announced of the passes that read it."""
+        """The frame of the passes that read the prompts."""
         return Frame((Block(self.plan, self.prepared.length, number=self.number),), memory=self.memory)
 
 
-def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: ResolvedSettings) -> Prepared:
+def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolved) -> PreparedBatch:
     """Prepare a batch as `generate` would.
 
     Args:
         model: The whole vision-language model.
-        inputs: What its processor made.
-        config: One beam and one sequence a row; searching widely is up to the caller.
+        inputs: The processor's output.
+        config: One beam and one sequence a row; the caller repeats rows.
     """
-    return Prepared(*capture_generate(model, inputs, config))
+    return PreparedBatch(*captured(model, inputs, config))
 
 
 def forward(
@@ -137,15 +137,15 @@ def forward(
     *,
     prompt: bool = False,
 ) -> tuple[Tensor, dict[Exit, Tensor]]:
-    """Run a model once, and read exits on the way.
+    """Run a model once, and read exits.
 
     Args:
-        model: What decodes.
-        inputs: What it takes.
+        model: The model that decodes.
+        inputs: Its inputs.
         exits: The exits; None: none.
-        rows: The first so many rows of the batch have exits.
-        count: Newest tokens of each row that exits are read at.
-        prompt: Whether a whole prompt is read.
+        rows: Number of rows, from the first, in which exits are read.
+        count: Number of newest tokens of each row at which exits are read.
+        prompt: Whether the pass reads a whole prompt.
 
     Returns:
         Logits, (batch, tokens, V), and those of each exit, (rows, tokens, V) float32.

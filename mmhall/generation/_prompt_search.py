@@ -1,4 +1,4 @@
-"""What the searches of strategies share: they go from prompt to prompt, and tell what no later step can take back."""
+"""The base of strategies' own searches: prompt by prompt, streaming the tokens that are settled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from mmhall.generation._beams import padded
+from mmhall.generation._beams import pad_answers
 from mmhall.generation._job import Decoding
 
 
@@ -20,23 +20,23 @@ class PromptSearch(ABC):
 
         Args:
             decoding: The batch.
-            prompt: Which of its prompts, 0-based.
+            prompt: 0-based index of the prompt in the batch.
         """
         self.decoding, self.prompt = decoding, prompt
         self.device = decoding.prepared.input_ids.device
         self.count = decoding.job.config.num_return_sequences or 1
-        self._told = 0
+        self._streamed = 0
 
     @abstractmethod
     def run(self) -> list[Tensor]:
-        """Return as many answers as are asked for, best first, (length,) each."""
+        """Return `count` answers, best first, (length,) each."""
 
     def tell(self, settled: Sequence[int]) -> None:
-        """Stream the tokens that every answer still possible begins with, as far as they are new."""
+        """Stream the tokens that all possible answers begin with, without those streamed before."""
         streamer = self.decoding.job.streamer
-        if streamer is not None and len(settled) > self._told:
-            streamer.put(torch.tensor(settled[self._told :]))
-            self._told = len(settled)
+        if streamer is not None and len(settled) > self._streamed:
+            streamer.put(torch.tensor(settled[self._streamed :]))
+            self._streamed = len(settled)
 
     def end(self, best: Sequence[int]) -> None:
         """Stream the rest of the best answer, and end the stream."""
@@ -45,6 +45,6 @@ class PromptSearch(ABC):
             self.decoding.job.streamer.end()
 
 
-def searched(decoding: Decoding, searches: Iterable[PromptSearch]) -> Tensor:
-    """Run the search of each prompt, one after the other, as `Session.search`."""
-    return padded([answer for search in searches for answer in search.run()], decoding.prepared)
+def run_searches(decoding: Decoding, searches: Iterable[PromptSearch]) -> Tensor:
+    """Search for the answers to each prompt, one prompt after the other; the result of a `Session.search`."""
+    return pad_answers([answer for search in searches for answer in search.run()], decoding.prepared)

@@ -1,4 +1,4 @@
-"""Make requests of what a caller gives: pictures as files or opened, and a text or messages."""
+"""Build requests from a caller's pictures and prompts."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Prompt = str | Messages | Conversation
 
 
 def make_requests(pairs: Sequence[tuple[Images, Prompt]]) -> list[Request]:
-    """Make a request of each pair of picture and prompt; what several of them show is opened once.
+    """Build a request from each pair of picture and prompt; each picture is opened once.
 
     Raises:
-        PromptError: Something is no such pair, or as in `make_request`.
+        PromptError: An item is no such pair, or as in `make_request`.
         ImageError: A picture cannot be opened.
     """
     pairs = list(pairs)
@@ -39,10 +39,10 @@ def make_requests(pairs: Sequence[tuple[Images, Prompt]]) -> list[Request]:
 
 
 def make_request(images: Images, prompt: Prompt, opening: Callable[[ImageLike], Image.Image] = open_image) -> Request:
-    """Make a request of pictures and a prompt.
+    """Build a request from pictures and a prompt.
 
     Args:
-        images: Of a text, what the model sees before it; of messages, what stands where a part brings no picture.
+        images: Pictures before a text prompt; in messages, pictures of the parts of type image that bring none.
         prompt: The user's text, or messages; see `read_messages`.
         opening: Opens a picture.
 
@@ -50,38 +50,38 @@ def make_request(images: Images, prompt: Prompt, opening: Callable[[ImageLike], 
         PromptError: The prompt is unusable, or there are more or fewer pictures than places for them.
         ImageError: A picture cannot be opened.
     """
-    given = _several(images)
+    pictures = _as_list(images)
     if isinstance(prompt, str):
         check_text("a prompt", prompt)
-        return Request(prompt, tuple(map(opening, given)))
+        return Request(prompt, tuple(map(opening, pictures)))
     if isinstance(prompt, Conversation):
-        return Request(prompt, tuple(map(opening, filled([None] * prompt.pictures, given))))
+        return Request(prompt, tuple(map(opening, fill_pictures([None] * prompt.pictures, pictures))))
     conversation, sources = read_messages(prompt)
-    return Request(conversation, tuple(map(opening, filled(sources, given))))
+    return Request(conversation, tuple(map(opening, fill_pictures(sources, pictures))))
 
 
-def _several(images: Images) -> list[ImageLike]:
-    """Return pictures as a list; what is no picture is refused where it is opened."""
+def _as_list(images: Images) -> list[ImageLike]:
+    """Return pictures as a list; values of other types are refused when they are opened."""
     if images is None:
         return []
     return list(images) if isinstance(images, list | tuple) else [images]  # type: ignore[list-item]
 
 
-def filled(sources: Sequence[ImageLike | None], given: Sequence[ImageLike]) -> list[ImageLike]:
-    """Put the pictures that were given where a message's part brings none.
+def fill_pictures(sources: Sequence[ImageLike | None], images: Sequence[ImageLike]) -> list[ImageLike]:
+    """Fill the places of a conversation that bring no picture with pictures.
 
     Args:
-        sources: As `read_messages` returns them.
-        given: Pictures in order.
+        sources: The places, as `read_messages` returns them; None: no picture.
+        images: Pictures in order.
 
     Raises:
-        PromptError: There are more or fewer of them than places.
+        PromptError: There are more or fewer pictures than empty places.
     """
     places = sum(source is None for source in sources)
-    if places != len(given):
+    if places != len(images):
         raise PromptError(
-            f"the messages leave {places} of their pictures to the image argument, which gives {len(given)}; give as "
+            f"the messages leave {places} of their pictures to the image argument, which gives {len(images)}; give as "
             "many, or let each part of type image bring its own as path"
         )
-    left = iter(given)
+    left = iter(images)
     return [next(left) if source is None else source for source in sources]

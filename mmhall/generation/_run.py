@@ -1,4 +1,4 @@
-"""Decode one batch with one strategy: the place where session, plan and the searches meet."""
+"""Decode a batch: plan its passes, read its prompts, and run the sampling loop, beam search or strategy's search."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import Block, Frame, Memory, Op, follow_frame
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._beams import search
-from mmhall.generation._branches import Rows
-from mmhall.generation._candidates import Draws, choosable, naming
+from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._candidates import TokenSampler, check_scores, name_in_errors
 from mmhall.generation._job import Decoding, Job
-from mmhall.generation._prepare import Prepared, Source, prepare
-from mmhall.generation._sampling import chain
-from mmhall.generation._shared_prefix import Shared, beginnings
+from mmhall.generation._prepare import PlannedBatch, PreparedBatch, prepare
+from mmhall.generation._sampling import run_sampling_loop
+from mmhall.generation._shared_prefix import SharedPrefix, split_prefixes
 from mmhall.strategies import Session, Strategy
 from mmhall.words import decode_answer
 
@@ -32,110 +32,120 @@ def run(job: Job) -> Tensor:
     """Decode a batch.
 
     Returns:
-        New tokens, (batch x num_return_sequences, length); finished rows are padded.
+        New tokens, (batch x num_return_sequences, length); rows that have ended are padded.
 
     Raises:
         PromptError: Pictures and placeholders do not match.
-        GenerationError: No token can be chosen; it names the strategy and the step.
-        CompositionError: The strategy combines scores into another shape.
-        OptionError: Tokens are to be drawn, or scores kept, but the strategy searches.
+            GenerationError: No token can be chosen; the message names the strategy and the step.
+            CompositionError: The strategy's combination returns another shape.
+            OptionError: A strategy that searches is combined with sampling, or scores are to be kept of a search.
     """
     adapter, config = job.adapter, job.config
     with torch.inference_mode():
         share = job.share and not (job.session.steers or job.watch)
-        main = source(adapter, job.inputs, (*job.session.ops, *job.watch), config, share=share)
+        main = plan_batch(adapter, job.inputs, (*job.session.ops, *job.watch), config, share=share)
         criteria = main.prepared.criteria
         if job.pause is not None:
-            criteria.append(_Paused(job.pause))
+            criteria.append(_PauseCriterion(job.pause))
         if config.stop_strings:
-            criteria.append(_Said(config.stop_strings, adapter.tokenizer, main.prepared.length))
+            criteria.append(_StopStrings(config.stop_strings, adapter.tokenizer, main.prepared.length))
         return decode(job, main)
 
 
-def decode(job: Job, main: Source) -> Tensor:
-    """Decode a job whose main batch is ready to be read; result and errors as in `run`."""
+def decode(job: Job, main: PlannedBatch) -> Tensor:
+    """Decode a job whose main batch is planned; result and errors as in `run`."""
     session, config, keep = job.session, job.config, job.keep
     if session.search is not None and config.do_sample:
         raise OptionError("generation", "do_sample", True, "False with a strategy that searches")
     if keep is not None and (session.search is not None or config.num_beams > 1):
-        told = "left out with beams or a search: its steps follow several answers, and go back"
-        raise OptionError("generate", keep.option, True, told)
-    with naming(job.name):
-        rows = opened(job.adapter, main, session, config, share=job.share)
+        expected = "left out with beams or a search: its steps follow several answers, and go back"
+        raise OptionError("generate", keep.option, True, expected)
+    with name_in_errors(job.name):
+        rows = prefill_batch(job.adapter, main, session, config, share=job.share)
         if session.search is not None:
-            return session.search(Decoding(job, main.prepared, rows, partial(_other, job)))
+            return session.search(Decoding(job, main.prepared, rows, partial(_prefill_other, job)))
         if config.num_beams > 1:
             return search(main.prepared, rows, session.prompt_lengths, config)
-        draws = Draws(job.seeds, main.prepared.input_ids.device) if config.do_sample else None
-        return chain(main.prepared, rows, draws, config.num_return_sequences or 1, job.streamer, keep)
+        sampler = TokenSampler(job.seeds, main.prepared.input_ids.device) if config.do_sample else None
+        return run_sampling_loop(main.prepared, rows, sampler, config.num_return_sequences or 1, job.streamer, keep)
 
 
-def first(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
-    """Return the scores from which a strategy takes the first token, before any search, (batch, vocabulary).
+def first_token_scores(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:
+    """Return a strategy's scores of the first token, before any search, (batch, vocabulary).
 
     Args:
         adapter: The model.
-        inputs: A batch as the adapter makes it.
+        inputs: A batch from the adapter.
         method: The strategy.
 
     Raises:
         GenerationError: No token can be chosen.
     """
-    config = minimal_settings(adapter.generator, 1)
-    with torch.inference_mode(), naming(method.name):
+    config = bare_settings(adapter.generator, 1)
+    with torch.inference_mode(), name_in_errors(method.name):
         session = method.fitted(adapter).prepare(adapter, inputs)
-        rows = opened(adapter, source(adapter, inputs, session.ops, config), session, config)
-        return choosable(rows.scores(), 0, prompts=len(inputs["input_ids"]))
+        rows = prefill_batch(adapter, plan_batch(adapter, inputs, session.ops, config), session, config)
+        return check_scores(rows.scores(), 0, prompts=len(inputs["input_ids"]))
 
 
-def opened(
+def prefill_batch(
     adapter: Adapter,
-    main: Source,
+    main: PlannedBatch,
     session: Session,
-    config: ResolvedSettings,
+    config: Resolved,
     *,
     share: bool = False,
     splits: bool = False,
-) -> Rows:
+) -> DecodeBatch:
     """Read the prompts of a batch and of its branches.
 
     Args:
         adapter: The model.
         main: The batch, with a plan of the session's ops.
-        session: The rest of it.
+        session: Its session.
         config: The generation settings in force.
-        share: Read what prompts about one picture begin with once, in branches without ops.
-        splits: Whether tokens may be tried side by side, which needs a plan everywhere; a session that searches may.
+        share: Read the shared prefixes of branches without ops once.
+        splits: Whether candidate tokens may be read in one pass, which needs a plan everywhere; true for a search.
 
     Raises:
-        CompositionError: A branch is of another size.
+        CompositionError: A branch has another number of prompts than the batch.
     """
     size = len(main.prepared.input_ids)
     others = {len(one.inputs["input_ids"]) for one in session.branches} - {size}
     if others:
         raise CompositionError(f"a branch has {min(others)} prompts beside {size} main ones; give each main prompt one")
     branches = [
-        source(adapter, one.inputs, one.ops, config, share=share and not one.ops, memory=main.memory, number=number)
-        for number, one in enumerate(session.decoded, start=1)
+        plan_batch(
+            adapter,
+            branch.inputs,
+            branch.ops,
+            config,
+            share=share and not branch.ops,
+            memory=main.memory,
+            number=number,
+        )
+        for number, branch in enumerate(session.decoded, start=1)
     ]
     if splits or session.search is not None:
-        main, *branches = (replace(one, plan=one.plan or adapter.plan((), empty=True)) for one in (main, *branches))
+        main, *branches = (replace(part, plan=part.plan or adapter.plan((), empty=True)) for part in (main, *branches))
     beside = session.reference
     reference = (
-        None if beside is None else source(adapter, beside.inputs, beside.ops, config, empty=True, memory=main.memory)
+        None
+        if beside is None
+        else plan_batch(adapter, beside.inputs, beside.ops, config, empty=True, memory=main.memory)
     )
-    again = None if not session.reread else 1 if adapter.can_drop_last_token else main.prepared.length
+    reread = None if not session.reread else 1 if adapter.forgets else main.prepared.length
     exits = adapter.exits(session.exits) if session.exits else None
-    return Rows(main, branches, session.combine, exits=exits, reference=reference, reread=again)
+    return DecodeBatch(main, branches, session.combine, exits=exits, reference=reference, reread=reread)
 
 
-def _other(job: Job, session: Session, inputs: Inputs) -> Rows:
-    """Read other inputs than those of a job; `opened` says how."""
-    main = source(job.adapter, inputs, session.ops, job.config)
-    return opened(job.adapter, main, session, job.config, splits=True)
+def _prefill_other(job: Job, session: Session, inputs: Inputs) -> DecodeBatch:
+    """Read other inputs than those of a job, for its search; see `prefill_batch`."""
+    main = plan_batch(job.adapter, inputs, session.ops, job.config)
+    return prefill_batch(job.adapter, main, session, job.config, splits=True)
 
 
-def source(
+def plan_batch(
     adapter: Adapter,
     inputs: Inputs,
     ops: Sequence[Op],
@@ -145,58 +155,60 @@ def source(
     empty: bool = False,
     memory: Memory | None = None,
     number: int = 0,
-) -> Source:
-    """Prepare a batch with the plan of its ops, which may concern the pictures that are encoded here.
+) -> PlannedBatch:
+    """Prepare a batch with the plan of its ops; its pictures may be encoded here, under that plan.
 
     Args:
         adapter: The model.
         inputs: The batch.
-        ops: Of the plan.
+        ops: The ops of the plan.
         config: The generation settings in force.
-        share: As in `prepared`.
+        share: As in `prepare_inputs`.
         empty: As in `Adapter.plan`.
-        memory: What its rows remember, as far as others have filled it; None: nothing yet.
-        number: As in `Source`.
+        memory: The memory of its rows; None: a new one.
+        number: As in `PlannedBatch`.
     """
     plan, memory = adapter.plan(ops, inputs, empty=empty), Memory() if memory is None else memory
-    with follow_frame(Frame((Block(plan, number=number),), memory=memory)):
-        return Source(prepared(adapter, inputs, config, share=share), plan, memory, number)
+    with reading(Frame((Block(plan, number=number),), memory=memory)):
+        return PlannedBatch(prepare_inputs(adapter, inputs, config, share=share), plan, memory, number)
 
 
-def prepared(adapter: Adapter, inputs: Inputs, config: ResolvedSettings, *, share: bool = False) -> Prepared:
-    """Prepare a batch for decoding, one row a prompt; with `share`, also what its prompts begin with alike."""
+def prepare_inputs(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool = False) -> PreparedBatch:
+    """Prepare a batch for decoding, one row a prompt; with `share`, also its shared prefixes."""
     single = copy.deepcopy(config)
     single.update(num_beams=1, num_return_sequences=1, early_stopping=False, length_penalty=None, max_length=None)
-    single.stop_strings = None  # `generate` needs a tokenizer for them, and hands none to a callable
-    return (_shared(adapter, inputs, single) if share else None) or prepare(adapter.model_for(inputs), inputs, single)
+    single.stop_strings = None  # `generate` needs a tokenizer for them, and passes none to a callable
+    return (_prepare_shared(adapter, inputs, single) if share else None) or prepare(
+        adapter.entry(inputs), inputs, single
+    )
 
 
-def _shared(adapter: Adapter, inputs: Inputs, single: ResolvedSettings) -> Prepared | None:
-    """Prepare what prompts about one picture begin with; of the whole prompts the text alone."""
-    cut = beginnings(adapter, inputs)
-    first = None if cut is None else prepare(adapter.model, cut.inputs, single)
-    if cut is None or first is None or not caches.can_join([first.cache] * 2):
+def _prepare_shared(adapter: Adapter, inputs: Inputs, single: Resolved) -> PreparedBatch | None:
+    """Prepare shared prefixes with their pictures, and the whole prompts as text; None: nothing is shared."""
+    split = split_prefixes(adapter, inputs)
+    prefixes = None if split is None else prepare(adapter.model, split.inputs, single)
+    if split is None or prefixes is None or not caches.joinable([prefixes.cache] * 2):
         return None
     ids = inputs["input_ids"]
     blind = {"input_ids": ids.masked_fill(adapter.placeholders(ids), adapter.pad_token_id)}
     text = prepare(adapter.model, {**blind, "attention_mask": inputs["attention_mask"]}, single)
-    return replace(text, input_ids=ids, shared=Shared(first, cut.of, cut.rest))
+    return replace(text, input_ids=ids, shared=SharedPrefix(prefixes, split.of, split.rest))
 
 
-class _Said(StoppingCriteria):
-    """Stops a row whose text holds a stop string, as it is read back afterwards, whatever the tokenizer."""
+class _StopStrings(StoppingCriteria):
+    """Stops a row whose decoded text holds a stop string; works with any tokenizer."""
 
     def __init__(self, stops: Sequence[str], tokenizer: Any, prompt: int) -> None:
         self._stops, self._tokenizer, self._prompt = stops, tokenizer, prompt
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        texts = [decode_answer(self._tokenizer, row) for row in input_ids[:, self._prompt :].tolist()]
-        found = [any(stop in text for stop in self._stops) for text in texts]
-        return torch.tensor(found, device=input_ids.device)
+        texts = [decoded(self._tokenizer, row) for row in input_ids[:, self._prompt :].tolist()]
+        stopped = [any(stop in text for stop in self._stops) for text in texts]
+        return torch.tensor(stopped, device=input_ids.device)
 
 
-class _Paused(StoppingCriteria):
-    """Asks between steps whether to go on."""
+class _PauseCriterion(StoppingCriteria):
+    """Calls a function between steps, and stops all rows if it returns True."""
 
     def __init__(self, pause: Callable[[], bool]) -> None:
         self._pause = pause

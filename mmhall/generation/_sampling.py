@@ -1,4 +1,4 @@
-"""Choose one token after the other: greedy and sampling, one choice for a main row and all its branches."""
+"""The sampling loop: greedy decoding and sampling, with one choice for a main row and its branches."""
 
 from __future__ import annotations
 
@@ -8,53 +8,53 @@ import torch
 from torch import Tensor
 from transformers.generation import BaseStreamer
 
-from mmhall.generation._branches import Rows
-from mmhall.generation._candidates import Draws, choosable
-from mmhall.generation._prepare import Prepared
+from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._candidates import TokenSampler, check_scores
+from mmhall.generation._prepare import PreparedBatch
 
 if TYPE_CHECKING:
-    from mmhall.generation._job import Kept
+    from mmhall.generation._job import StepScores
 
 
-def chain(
-    prepared: Prepared,
-    rows: Rows,
-    draws: Draws | None,
+def run_sampling_loop(
+    prepared: PreparedBatch,
+    rows: DecodeBatch,
+    sampler: TokenSampler | None,
     sequences: int = 1,
     streamer: BaseStreamer | None = None,
-    keep: Kept | None = None,
+    keep: StepScores | None = None,
 ) -> Tensor:
     """Decode until every row has ended.
 
     Args:
         prepared: The main batch, P prompts.
-        rows: The same, read, with its branches.
-        draws: None: take the best token.
-        sequences: Drawn for each prompt.
+        rows: Its rows and branches, after their prompts.
+        sampler: Draws tokens; None: take the best.
+        sequences: Number of answers to each prompt.
         streamer: Gets new tokens as they are chosen.
-        keep: Gets what they are chosen from.
+        keep: Gets the scores of each step.
 
     Returns:
-        New tokens, (P x sequences, length); finished rows are padded.
+        New tokens, (P x sequences, length); rows that have ended are padded.
     """
     ids = prepared.input_ids.repeat_interleave(sequences, dim=0)
     if sequences > 1:
         rows.select(torch.arange(len(prepared.input_ids), device=ids.device).repeat_interleave(sequences))
     length, pad = ids.shape[1], prepared.pad
-    going = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+    running = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
     while True:
         scores = prepared.processed(ids, rows.scores())
-        choosable(scores, ids.shape[1] - length, prompts=len(prepared.input_ids))
+        check_scores(scores, ids.shape[1] - length, prompts=len(prepared.input_ids))
         if keep is not None:
             keep.add(scores, rows.logits[0])
-        chosen = scores.argmax(dim=-1) if draws is None else draws(scores)
+        chosen = scores.argmax(dim=-1) if sampler is None else sampler(scores)
         if pad is not None:
-            chosen = torch.where(going, chosen, pad)
+            chosen = torch.where(running, chosen, pad)
         ids = torch.cat([ids, chosen[:, None]], dim=1)
         if streamer is not None:
             streamer.put(chosen.cpu())
-        going &= ~prepared.criteria(ids, scores)
-        if not going.any():
+        running &= ~prepared.criteria(ids, scores)
+        if not running.any():
             break
         rows.step(chosen)
     if streamer is not None:

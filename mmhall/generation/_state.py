@@ -1,4 +1,4 @@
-"""Rows in the middle of decoding: what they have read, their cache, and what may come next."""
+"""The decode state of a batch: the tokens it has read, their KV cache, and the next-token logits."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from transformers import Cache, PreTrainedModel
 from mmhall._transformers import caches
 from mmhall._transformers.calls import BATCH_AXIS, extend_inputs, next_inputs, with_candidates
 from mmhall.attention import Block, Exit, Exits
-from mmhall.generation._prepare import Source, forward
+from mmhall.generation._prepare import PlannedBatch, forward
 
 
 @dataclass(slots=True)
-class State:
-    """Rows in the middle of decoding; R rows, T positions so far, padding included.
+class DecodeState:
+    """The decode state of R rows at T positions, padding included.
 
     Attributes:
-        model: What decodes them.
+        model: The model that decodes.
         ids: Tokens read so far, (R, T).
-        kwargs: Masks, position ids and the like, by the names of the model's forward.
-        cache: Of what was read.
+        kwargs: Masks, position ids and other arguments of the model's forward, by name.
+        cache: KV cache of the tokens read.
         logits: Next-token logits, (R, vocabulary) float32.
-        blocks: What the rows are: so many blocks of equal size, and what is asked of each.
-        exits: Inner layers whose logits are wanted of the first block's rows; None: none.
-        early: These logits, (rows, vocabulary) float32 each.
-        whole: Both as they were before tokens were tried side by side.
+        blocks: The blocks of equal size that the rows form, each with its plan.
+        exits: Inner layers whose logits are read in the first block's rows; None: none.
+        early: The logits of these exits, (rows, vocabulary) float32 each.
+        before_split: `logits` and `early` as they were before `split`.
     """
 
     model: PreTrainedModel
@@ -40,58 +40,58 @@ class State:
     blocks: tuple[Block, ...]
     exits: Exits | None = None
     early: dict[Exit, Tensor] = field(default_factory=dict)
-    whole: tuple[Tensor, dict[Exit, Tensor]] = field(init=False)
+    before_split: tuple[Tensor, dict[Exit, Tensor]] = field(init=False)
 
     @property
     def prompt(self) -> int:
-        """Positions before the answer, padding included."""
+        """Number of positions before the answer, padding included."""
         first = self.blocks[0]
         assert first.prompt is not None
         return first.padding + first.prompt
 
     def read(self, tokens: Tensor) -> None:
-        """Feed every row its next tokens in one pass, (R, tokens)."""
-        logits, early = self._passed(self._next(tokens), 1)
-        self.logits, self.early = _last(logits, self.ids), {one: part[:, 0] for one, part in early.items()}
+        """Feed each row its next tokens in one pass, (R, tokens)."""
+        logits, early = self._forward(self._append(tokens), 1)
+        self.logits, self.early = _last(logits, self.ids), {key: part[:, 0] for key, part in early.items()}
 
     def split(self, tokens: Tensor) -> list[int]:
-        """Feed every row several tokens that may come next, (R, siblings).
+        """Feed each row several candidate tokens for one position, (R, candidates).
 
         Returns:
-            What `keep` needs to know of the cache before.
+            Cache lengths from before, for `keep`.
         """
-        before, count = caches.record_lengths(self.cache), tokens.shape[1]
-        self.whole = self.logits, self.early
-        logits, self.early = self._passed(with_candidates(self._next(tokens[:, :1]), tokens), count)
+        lengths, count = caches.lengths(self.cache), tokens.shape[1]
+        self.before_split = self.logits, self.early
+        logits, self.early = self._forward(with_siblings(self._append(tokens[:, :1]), tokens), count)
         self.logits = logits[:, -count:].to(self.ids.device, torch.float32)
-        return before
+        return lengths
 
     def keep(
-        self, before: Sequence[int], rows: Tensor, candidates: Tensor | None, tokens: Tensor, own: int | None
+        self, lengths: Sequence[int], rows: Tensor, candidates: Tensor | None, tokens: Tensor, differing: int | None
     ) -> None:
-        """Go on with one sibling, `tokens` (N,), of each of some rows; without siblings all that was fed is dropped."""
-        caches.keep_rows(self.cache, before, rows, candidates, own)
+        """Continue some rows, each with one candidate, `tokens` (N,); without candidates all of them are dropped."""
+        caches.keep(self.cache, lengths, rows, candidates, differing)
         if candidates is None:
-            self.logits, self.early = self.whole
+            self.logits, self.early = self.before_split
         self._pick(rows)
         if candidates is None:
-            self._shorten()
+            self._drop_position()
             return
         self.ids = torch.cat([self.ids[:, :-1], tokens[:, None]], dim=1)
         self.logits = self.logits[torch.arange(len(rows), device=rows.device), candidates]
         self.early = {
-            one: part[torch.arange(len(part), device=part.device), candidates[: len(part)].to(part.device)]
-            for one, part in self.early.items()
+            key: part[torch.arange(len(part), device=part.device), candidates[: len(part)].to(part.device)]
+            for key, part in self.early.items()
         }
 
     def drop_last(self) -> None:
-        """Forget the last token that was read; the one before must be read or fed with the past kept."""
+        """Drop the last token read; next, feed it again, or read the one before from a cache with `past`."""
         caches.drop_last(self.cache, self.ids.shape[1])
-        self._shorten()
+        self._drop_position()
 
-    def taken(self, rows: Tensor) -> State:
-        """Copy rows, by 0-based index, repeated or not; this state stays as it is."""
-        copied = replace(self, kwargs=dict(self.kwargs), cache=caches.copy_rows(self.cache, rows))
+    def taken(self, rows: Tensor) -> DecodeState:
+        """Return a copy of some rows, by 0-based index, repeated or not; this state does not change."""
+        copied = replace(self, kwargs=dict(self.kwargs), cache=caches.taken(self.cache, rows))
         copied._pick(rows)
         return copied
 
@@ -100,52 +100,55 @@ class State:
         self._pick(rows)
         self.cache.reorder_cache(rows)
 
-    def _next(self, tokens: Tensor) -> dict[str, Any]:
-        """Append tokens, (R, tokens), and return what the model takes to read them."""
-        self.kwargs = extend_inputs(self.model, self.kwargs, tokens.shape[1])
+    def _append(self, tokens: Tensor) -> dict[str, Any]:
+        """Append tokens, (R, tokens), and return the model's inputs that read them."""
+        self.kwargs = grown(self.model, self.kwargs, tokens.shape[1])
         self.ids = torch.cat([self.ids, tokens], dim=1)
         return next_inputs(self.model, self.ids, self.kwargs, self.cache, tokens.shape[1])
 
-    def _passed(self, inputs: Mapping[str, Any], count: int) -> tuple[Tensor, dict[Exit, Tensor]]:
+    def _forward(self, inputs: Mapping[str, Any], count: int) -> tuple[Tensor, dict[Exit, Tensor]]:
         return forward(self.model, inputs, self.exits, len(self.ids) // len(self.blocks), count)
 
-    def _shorten(self) -> None:
+    def _drop_position(self) -> None:
+        """Drop the last position of all but the cache."""
         self.ids = self.ids[:, :-1]
         for key, axis in BATCH_AXIS.items():
             if self.kwargs.get(key) is not None:
-                held = self.kwargs[key]
-                self.kwargs[key] = held.narrow(axis + 1, 0, held.shape[axis + 1] - 1)
+                value = self.kwargs[key]
+                self.kwargs[key] = value.narrow(axis + 1, 0, value.shape[axis + 1] - 1)
 
     def _pick(self, rows: Tensor) -> None:
         """Select rows of all but the cache."""
         self.ids, self.logits = self.ids[rows], self.logits[rows]
         main = rows[: len(rows) // len(self.blocks)]
-        self.early = {one: part[main.to(part.device)] for one, part in self.early.items()}
+        self.early = {key: part[main.to(part.device)] for key, part in self.early.items()}
         for key, axis in BATCH_AXIS.items():
             if self.kwargs.get(key) is not None:
                 self.kwargs[key] = self.kwargs[key].index_select(axis, rows)
 
 
-def prefill(source: Source, exits: Exits | None = None, *, past: bool = False) -> State:
-    """Read a batch of prompts, ready to take the first step; with `past`, or to drop what was read last."""
+def prefill(source: PlannedBatch, exits: Exits | None = None, *, past: bool = False) -> DecodeState:
+    """Read a batch of prompts; with `past`, so that the last token can be dropped (`DecodeState.drop_last`)."""
     prepared = source.prepared
     if past:
         caches.record_lengths(prepared.cache)
     ids = prepared.input_ids
     logits, early = prepared.read(exits)
-    kept = {
+    kwargs = {
         key: value for key, value in prepared.kwargs.items() if key in BATCH_AXIS or isinstance(value, bool | int | str)
     }
-    last = {one: part[:, 0] if one.positions is None else part for one, part in early.items()}
-    return State(prepared.model, ids, kept, prepared.cache, _last(logits, ids), source.frame.blocks, exits, last)
+    last = {key: part[:, 0] if key.positions is None else part for key, part in early.items()}
+    return DecodeState(
+        prepared.model, ids, kwargs, prepared.cache, _last(logits, ids), source.frame.blocks, exits, last
+    )
 
 
-def prefill_shared(source: Source, exits: Exits | None = None) -> State:
-    """Read a batch of prompts, what those about one picture begin with once."""
+def prefill_shared(source: PlannedBatch, exits: Exits | None = None) -> DecodeState:
+    """Read a batch of prompts, each shared prefix once."""
     shared = source.prepared.shared
     if shared is None:
         return prefill(source, exits)
-    first, parts = prefill(Source(shared.prepared)), shared.parts()
+    first, parts = prefill(PlannedBatch(shared.prepared)), shared.parts()
     states = [first.taken(shared.of[rows]) for rows, _ in parts]
     for state, (_, tokens) in zip(states, parts, strict=True):
         state.read(tokens)
@@ -157,10 +160,10 @@ def prefill_shared(source: Source, exits: Exits | None = None) -> State:
     return state
 
 
-def join(states: Sequence[State]) -> list[State]:
-    """Put the rows of all states under each other in one state, if their caches allow it; else return them as given."""
-    held = [state.cache for state in states]
-    if len(states) == 1 or not caches.can_join(held):
+def join(states: Sequence[DecodeState]) -> list[DecodeState]:
+    """Join states into one, their rows in order; return them unchanged if their caches cannot be joined."""
+    all_caches = [state.cache for state in states]
+    if len(states) == 1 or not caches.joinable(all_caches):
         return list(states)
     lengths = [state.ids.shape[1] for state in states]
     if len(set(lengths)) > 1 or any(state.kwargs.get("attention_mask") is not None for state in states):
@@ -170,19 +173,20 @@ def join(states: Sequence[State]) -> list[State]:
     kwargs = dict(states[0].kwargs)
     for key, axis in BATCH_AXIS.items():
         if kwargs.get(key) is not None:
-            kwargs[key] = _under_each_other([state.kwargs[key] for state in states], axis)
+            kwargs[key] = _pad_and_concat([state.kwargs[key] for state in states], axis)
     blocks = tuple(
         replace(block, padding=block.padding + max(lengths) - length)
         for state, length in zip(states, lengths, strict=True)
         for block in state.blocks
     )
-    ids = _under_each_other([state.ids for state in states], 0)
+    ids = _pad_and_concat([state.ids for state in states], 0)
     logits = torch.cat([state.logits for state in states])
-    return [replace(states[0], ids=ids, kwargs=kwargs, cache=caches.join(held), logits=logits, blocks=blocks)]
+    cache = caches.join(all_caches)
+    return [replace(states[0], ids=ids, kwargs=kwargs, cache=cache, logits=logits, blocks=blocks)]
 
 
-def _under_each_other(parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Pad with zeros on the left of the axis after `axis`, to one length, and concatenate along `axis`."""
+def _pad_and_concat(parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Pad the axis after `axis` with zeros on the left to one length, and concatenate along `axis`."""
     length = max(part.shape[axis + 1] for part in parts)
     padded = []
     for part in parts:

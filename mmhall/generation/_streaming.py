@@ -1,7 +1,7 @@
-"""An answer while it is written: one decoding step at a time, whenever somebody asks for it.
+"""Stream an answer: one decoding step at a time, on demand.
 
-The model runs in a thread of its own, but only while a step is asked for. So several answers can be written in turn,
-each on its own clock, and one that nobody asks for any more costs nothing.
+The model runs in a thread of its own, but only while a step is requested. So several answers can be written in turn,
+each with its own clock, and an abandoned one costs nothing.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ Write = Callable[["BaseStreamer", "Turns"], Answer]
 
 
 class Turns:
-    """Hands the turn to a writing thread and back.
+    """Alternates the turns of a writing thread and its reader: one decoding step each turn.
 
     Attributes:
-        spent: Seconds of all turns that were given back.
-        left: Nobody asks any more.
+        spent: Seconds of all turns that have ended.
+        left: Whether the reader has stopped.
     """
 
     def __init__(self) -> None:
-        """Nobody has a turn yet."""
+        """Start without a turn."""
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)
         self._began, self.spent = 0.0, 0.0
         self.left = False
 
     @property
     def seconds(self) -> float:
-        """Time spent writing so far; the writer asks, while it has the turn."""
+        """Seconds of writing so far; for the writer, during its turn."""
         return self.spent + perf_counter() - self._began
 
     def pause(self) -> bool:
-        """Give the turn back between two steps, wait for the next one, and say whether to stop."""
+        """End the turn, wait for the next one, and return whether to stop; for the writer, between steps."""
         self.give_back()
         self.wait()
         return self.left
 
     def wait(self) -> None:
-        """Wait for a turn; the writer's side."""
+        """Wait for a turn; for the writer."""
         self._go.acquire()
         self._began = perf_counter()
 
     def give_back(self) -> None:
-        """Give the turn back; the writer's side."""
+        """End the turn; for the writer."""
         self.spent = self.seconds
         self._back.release()
 
     def grant(self) -> None:
-        """Let the writer take one turn, and wait until it has; an interrupted wait is the end of all turns."""
+        """Let the writer take one turn and wait for its end; an interrupted wait ends all turns."""
         self._go.release()
         try:
             self._back.acquire()
@@ -68,46 +68,46 @@ class Turns:
             raise
 
     def dismiss(self) -> None:
-        """Let the writer run to its end, which is near."""
+        """Let the writer finish: it stops at its next pause."""
         self.left = True
         self._go.release()
 
 
 class Stream(Iterator[str]):
-    """An answer being written; iterate over it for its text, piece by piece.
+    """An answer being written; iterate over it for pieces of its text.
 
     Attributes:
-        answer: The whole answer, once it has ended; once it was stopped, what there was of it, and `stopped_by` says
-            "stopped". Its seconds are those of its own steps. None before.
+        answer: The whole answer once it has ended, or the part written before `stop`, with `stopped_by` "stopped".
+            Its seconds are those of its own steps. None before.
     """
 
     def __init__(self, write: Write, tokenizer: Any, stops: Sequence[str] = (), prepared: float = 0.0) -> None:
-        """Get ready; nothing is computed yet.
+        """Prepare the writing thread; nothing is computed yet.
 
         Args:
-            write: Writes the answer: gives its tokens to the streamer, if it knows them before the end, and calls
+            write: Writes the answer: puts its tokens into the streamer, if they are settled before the end, and calls
                 `Turns.pause` between steps.
-            tokenizer: Decodes.
-            stops: Strings that end the text and are cut off.
-            prepared: Seconds that it took to get ready.
+            tokenizer: Decodes the tokens.
+            stops: Stop strings, cut off the text.
+            prepared: Seconds of the preparation.
         """
         self.answer: Answer | None = None
         self._turns, self._end, self._prepared = Turns(), _End(), prepared
-        self._said, self._cut = _Pieces(tokenizer), _Cut(stops)
+        self._text, self._cut = _TextBuffer(tokenizer), _StopStringCutter(stops)
         self._thread = threading.Thread(
-            target=_work, args=(write, self._said, self._turns, self._end), name="mmhall stream", daemon=True
+            target=_work, args=(write, self._text, self._turns, self._end), name="mmhall stream", daemon=True
         )
 
     @property
     def seconds(self) -> float:
-        """Time of its own steps so far, whatever was done between them; with what comes after an answer's end."""
+        """Seconds of its own steps so far, without the time between them."""
         return self._prepared + self._turns.spent
 
     def step(self) -> str | None:
         """Take one decoding step.
 
         Returns:
-            The text that has become certain by it, which may be ""; None: the answer is whole.
+            The text that became certain in this step, maybe ""; None: the answer has ended.
 
         Raises:
             MmhallError: What `LVLM.generate` would raise.
@@ -119,10 +119,10 @@ class Stream(Iterator[str]):
         self._turns.grant()
         if self._end.reached:
             self._settle()
-        return self._cut(self._said.taken(), last=self._end.reached)
+        return self._cut(self._text.take(), last=self._end.reached)
 
     def stop(self) -> Answer | None:
-        """End the answer where it is; return what there is of it, None if nothing was begun."""
+        """Stop and return the answer so far; None if nothing was begun."""
         if not self._end.reached:
             self._turns.dismiss()
             if self._thread.ident is None:
@@ -132,7 +132,7 @@ class Stream(Iterator[str]):
         return self.answer
 
     def close(self) -> None:
-        """Stop, whatever comes of it."""
+        """Stop, and ignore errors of the writer."""
         if not self._end.reached:
             self._turns.dismiss()
             if self._thread.ident is not None:
@@ -153,13 +153,13 @@ class Stream(Iterator[str]):
         raise StopIteration
 
     def __del__(self) -> None:
-        """Stop what nobody can read any more."""
+        """Stop when the stream is collected."""
         if hasattr(self, "_thread"):
             self.close()
 
 
 class _End:
-    """How the writing thread ended; apart from the stream, so that a forgotten stream can be collected."""
+    """The result of the writing thread; separate from the stream, so that a forgotten stream can be collected."""
 
     def __init__(self) -> None:
         self.reached = False
@@ -167,13 +167,13 @@ class _End:
         self.error: BaseException | None = None
 
 
-def _work(write: Write, said: _Pieces, turns: Turns, end: _End) -> None:
+def _work(write: Write, text: _TextBuffer, turns: Turns, end: _End) -> None:
     turns.wait()
     try:
         if not turns.left:
-            end.answer = write(said, turns)
-            if not said.begun:
-                said.on_finalized_text(end.answer.text)
+            end.answer = write(text, turns)
+            if not text.begun:
+                text.on_finalized_text(end.answer.text)
     except BaseException as error:
         end.error = error
     end.reached = True
@@ -181,8 +181,8 @@ def _work(write: Write, said: _Pieces, turns: Turns, end: _End) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
-    """Decodes for a streamer as answers are decoded."""
+class _TokenDecoder:
+    """Decodes tokens for a streamer as for answers."""
 
     tokenizer: Any
 
@@ -190,11 +190,11 @@ class _Reader:
         return decode_answer(self.tokenizer, [token_ids] if isinstance(token_ids, int) else token_ids)
 
 
-class _Pieces(TextStreamer):
+class _TextBuffer(TextStreamer):
     """Collects text as it becomes certain."""
 
     def __init__(self, tokenizer: Any) -> None:
-        super().__init__(_Reader(tokenizer))
+        super().__init__(_TokenDecoder(tokenizer))
         self._pieces = list[str]()
         self.begun = False
 
@@ -205,24 +205,24 @@ class _Pieces(TextStreamer):
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         self._pieces.append(text)
 
-    def taken(self) -> str:
-        """Return what has come since the last time."""
+    def take(self) -> str:
+        """Return and clear the text since the last call."""
         text = "".join(self._pieces)
         self._pieces.clear()
         return text
 
 
-class _Cut:
-    """Passes a text on up to the first stop string; what could be the start of one is held back."""
+class _StopStringCutter:
+    """Passes text on up to the first stop string; holds back what could be the start of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
-        self._stops, self._text, self._told = stops, "", 0
-        self._held = max(map(len, stops), default=1) - 1
+        self._stops, self._text, self._passed = stops, "", 0
+        self._longest_start = max(map(len, stops), default=1) - 1
 
     def __call__(self, piece: str, *, last: bool) -> str:
         self._text += piece
         end = min([self._text.index(stop) for stop in self._stops if stop in self._text], default=None)
-        held = 0 if last else self._held
-        safe = max(self._told, len(self._text) - held) if end is None else end
-        told, self._told = self._told, safe
-        return self._text[told:safe]
+        uncertain = 0 if last else self._longest_start
+        safe = max(self._passed, len(self._text) - uncertain) if end is None else end
+        start, self._passed = self._passed, safe
+        return self._text[start:safe]

@@ -1,4 +1,4 @@
-"""Let another thread compute as the one that asks for it would."""
+"""Run code in another thread under the caller's context."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Caller:
-    """What belongs to a thread where it is made: context variables, torch's autocast, the current CUDA stream."""
+class CallerContext:
+    """The context of the thread that creates it: context variables, torch's autocast, the current CUDA stream."""
 
     def __init__(self, device: torch.device) -> None:
-        """Look at the current thread.
+        """Store the context of the current thread.
 
         Args:
-            device: Where it computes.
+            device: The device of the computation.
         """
         kind = device.type
         self._variables = contextvars.copy_context()
@@ -35,7 +35,7 @@ class Caller:
         self._stream = torch.cuda.current_stream(device) if kind == "cuda" else None
 
     def wrap(self, work: Callable[P, R]) -> Callable[P, R]:
-        """Return a function that does the work as in the caller's thread, in any other; call it once at a time."""
+        """Wrap a function to run under this context in any thread; one call at a time."""
 
         def computed(*args: P.args, **kwargs: P.kwargs) -> R:
             with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What a decoding strategy may be made of: its base classes, and the parts that strategies share.
+"""Parts of decoding strategies: base classes, registry, options of layers, contrast, noise and fitted artifacts.
 
 The names below, and modules without a leading underscore, are what other packages may rely on.
 """
@@ -34,18 +34,23 @@ if TYPE_CHECKING:
     from mmhall.strategies._docs import Card as Card, OptionHelp as OptionHelp, card as card, heading as heading
     from mmhall.strategies._image_lift import RowStrategy as RowStrategy, Steer as Steer, top_half as top_half
     from mmhall.strategies._layers import (
-        layers_named as layers_named,
+        format_layers as format_layers,
         layers_option as layers_option,
-        written as written,
+        select_layers as select_layers,
     )
     from mmhall.strategies._learned import Fit as Fit, LearnedStrategy as LearnedStrategy
     from mmhall.strategies._massive import massive_dimensions as massive_dimensions, massiveness as massiveness
-    from mmhall.strategies._noise import DRAWS as DRAWS, NOISE_STEPS as NOISE_STEPS, noised as noised
-    from mmhall.strategies._pairs import USUAL as USUAL, Pair as Pair, PairSet as PairSet, uneven as uneven
+    from mmhall.strategies._noise import DRAWS as DRAWS, NOISE_STEPS as NOISE_STEPS, add_noise as add_noise
+    from mmhall.strategies._pairs import (
+        RECOMMENDED_PAIRS as RECOMMENDED_PAIRS,
+        Pair as Pair,
+        PairSet as PairSet,
+        find_imbalance as find_imbalance,
+    )
     from mmhall.strategies._picture_free import (
-        EXPECTED as EXPECTED,
-        free_inputs as free_inputs,
-        free_kinds as free_kinds,
+        PICTURE_FREE_EXPECTED as PICTURE_FREE_EXPECTED,
+        picture_free_inputs as picture_free_inputs,
+        picture_free_kinds as picture_free_kinds,
     )
     from mmhall.strategies._registry import STRATEGIES as STRATEGIES
     from mmhall.strategies._step import Step as Step
@@ -58,12 +63,12 @@ __getattr__, __dir__, __all__ = exports(
         "_directions": "mean_difference shuffled_range sign_aligned_component",
         "_docs": "Card OptionHelp card heading",
         "_image_lift": "RowStrategy Steer top_half",
-        "_layers": "layers_named layers_option written",
+        "_layers": "select_layers layers_option format_layers",
         "_learned": "Fit LearnedStrategy",
         "_massive": "massive_dimensions massiveness",
-        "_noise": "DRAWS NOISE_STEPS noised",
-        "_pairs": "Pair PairSet USUAL uneven",
-        "_picture_free": "EXPECTED free_inputs free_kinds",
+        "_noise": "DRAWS NOISE_STEPS add_noise",
+        "_pairs": "Pair PairSet RECOMMENDED_PAIRS find_imbalance",
+        "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
         "_registry": "STRATEGIES",
         "_step": "Step",
     },

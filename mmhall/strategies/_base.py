@@ -1,12 +1,12 @@
-"""What a decoding strategy is: options as data, and a session per request.
+"""Base classes of decoding strategies: options as data, and a session for each request.
 
-A strategy is a frozen dataclass; the command line and result files read its fields. Its `prepare`
-returns a `Session`, which wishes for a few kinds of things and is otherwise plain greedy.
-Neutral options give an empty session, so that neutral equals greedy exactly.
+A strategy is a frozen dataclass; the command line and result files read its fields. Its `prepare` returns a `Session`,
+which lists what the strategy reads and edits; an empty one is plain decoding. Neutral options give an empty session, so
+that they equal greedy exactly.
 
-Some options have no value that suits every model (which layers to steer, how strongly). They are left
-open until a strategy meets its model: `Strategy.fitted` then fills them in, with what was tuned for this
-model, else with what its paper published for it, else with a rule of thumb relative to its depth.
+Some options have no value that suits every model (which layers to steer, how strongly). They stay open until
+`Strategy.fitted` meets the model: it takes the value tuned for this model, else the one published for it, else a
+general default relative to the model's depth.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from mmhall.strategies._step import Step
 
 Combine: TypeAlias = "Callable[[Step], Tensor]"
-Search: TypeAlias = "Callable[[Any], Tensor]"  # of a `mmhall.generation.Decoding`
-SEARCH = "the search"  # claimed by whoever decides how to search
+Search: TypeAlias = "Callable[[Any], Tensor]"  # takes a `mmhall.generation.Decoding`
+SEARCH = "the search"  # the claim of strategies that decide how to search
 TUNED = "tuned for this model"
 GENERAL = "not tuned for this model: the general default"
 
@@ -41,8 +41,8 @@ class Branch:
 
     Attributes:
         inputs: A batch of the same size as the main one.
-        ops: What to read or steer in its own passes; they never see the main rows.
-        lockstep: Read it once, in lock step with the main prompt, and do not decode it: in every layer, ops of the main
+        ops: What to read or edit in its own passes; they never see the main rows.
+        lockstep: Read it once, in lock step with the main prompt, and do not decode it: in each layer, ops of the main
             rows find its head outputs in `Call.reference`. Otherwise it is decoded beside the main rows.
     """
 
@@ -53,19 +53,19 @@ class Branch:
 
 @dataclass(frozen=True)
 class Session:
-    """What one request wants from the decoding loop.
+    """What a strategy reads and edits while one request is decoded.
 
     Attributes:
-        ops: What to read or steer in the main rows.
+        ops: What to read or edit in the main rows.
         branches: Further inputs; those that are decoded need `combine`.
-        combine: Takes a `Step`; returns next-token scores, (rows, vocabulary), -inf where a token is out.
+        combine: Takes a `Step` and returns next-token scores, (rows, vocabulary), -inf for tokens ruled out.
         exits: Inner layers whose log-probabilities `combine` finds in the step.
-        reread: Read the last token of the prompt a second time, once ops have seen the whole prompt.
-        search: Takes the place of greedy, sampling and beams: it gets the batch that has been read, and returns what
-            `mmhall.generation.run` does.
-        rows_a_beam: Rows that a search of its own decodes at most for each beam; what it costs is told by it.
-        prompt_lengths: Of the main prompts, (batch,), where a search divides a score by the length of prompt and answer
-            together; None: by that of the answer.
+        reread: Read the last token of the prompt a second time, after ops have seen the whole prompt.
+        search: Replaces greedy decoding, sampling and beams: takes the batch after its prompts were read, and returns
+            what `mmhall.generation.run` does.
+        rows_a_beam: Most rows that a search of its own decodes for each beam, for the cost in `explain`.
+        prompt_lengths: Lengths of the main prompts, (batch,), added to the length that divides a beam's score; None:
+            the answer's length alone.
     """
 
     ops: Sequence[Op] = ()
@@ -78,12 +78,12 @@ class Session:
     prompt_lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse branches nobody would read.
+        """Check that each part has what it needs.
 
         Raises:
-            CompositionError: There are such branches, two that are read in lock step, or inputs that are no `Branch`.
+            CompositionError: Branches or exits have no `combine`, two branches are in lock step, or one is no `Branch`.
         """
-        wrong = next((one for one in self.branches if not isinstance(one, Branch)), None)
+        wrong = next((branch for branch in self.branches if not isinstance(branch, Branch)), None)
         if wrong is not None:
             raise CompositionError(f"a session's branches are mmhall.Branch(inputs), got a {type(wrong).__name__}")
         if self.decoded and self.combine is None:
@@ -95,34 +95,34 @@ class Session:
                 "a branch is to be read in lock step, and no op of the main rows compares with it; set "
                 "`compares = True` in the op's class"
             )
-        if self.combine is not None and not _takes_one(self.combine):
+        if self.combine is not None and not _takes_one_argument(self.combine):
             raise CompositionError("a session's `combine` takes one argument, a step with `main` and `branches`")
-        if sum(one.lockstep for one in self.branches) > 1:
+        if sum(branch.lockstep for branch in self.branches) > 1:
             raise CompositionError("two branches are to be read in lock step with the prompt, and a run has one")
 
     @property
     def decoded(self) -> list[Branch]:
         """The branches that are decoded beside the main rows."""
-        return [one for one in self.branches if not one.lockstep]
+        return [branch for branch in self.branches if not branch.lockstep]
 
     @property
     def reference(self) -> Branch | None:
         """The branch that is read in lock step with the main prompt."""
-        return next((one for one in self.branches if one.lockstep), None)
+        return next((branch for branch in self.branches if branch.lockstep), None)
 
     @property
     def steers(self) -> bool:
-        """Whether the main prompts are not read as the plain model reads them, or more is read than they need."""
+        """Whether the pass over the main prompts differs from the plain model's, or reads more than logits."""
         return bool(self.ops or self.exits or self.reread or self.reference is not None)
 
 
-def _takes_one(function: Callable[..., Any]) -> bool:
+def _takes_one_argument(function: Callable[..., Any]) -> bool:
     """Whether a function can be called with one argument."""
     try:
         inspect.signature(function).bind(None)
     except TypeError:
         return False
-    except ValueError:  # it has no signature to look at
+    except ValueError:  # it has no signature
         return True
     return True
 
@@ -132,11 +132,11 @@ class Strategy(Configured):
     """A decoding method with its options.
 
     Attributes:
-        beams: Beams where the user names no number.
-        searches: Whether its sessions bring a search of their own.
-        published: Options its paper gives for single models, by (model_type, decoder layers).
-        claims: What it does that only one strategy of a composition can do, such as "the contrast".
-        ways_out: How to write it so that it does not claim one of them, by claim.
+        beams: Number of beams unless the user sets one.
+        searches: Whether its sessions have a search of their own.
+        published: Options that its paper gives for single models, by (model_type, decoder layers).
+        claims: What only one strategy of a composition can do, such as "the contrast".
+        ways_out: How to write the strategy without a claim, by claim.
     """
 
     beams: ClassVar[int] = 1
@@ -146,72 +146,72 @@ class Strategy(Configured):
     ways_out: ClassVar[Mapping[str, str]] = {}
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Return what this request needs.
+        """Return what to read and edit for this request.
 
         Args:
             adapter: The model.
-            inputs: The batch about to be decoded.
+            inputs: The batch to be decoded.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to prepare a request")
 
     def refusal(self, adapter: Adapter) -> str | None:
-        """Say why a model cannot carry this strategy; None: it can."""
+        """Return why a model does not support this strategy; None: it does."""
         return None
 
     @property
     def tuned_as(self) -> str:
-        """The name under which options tuned for it are kept."""
+        """The name under which tuned options are stored."""
         return self.name
 
     def fitted(self, adapter: Adapter) -> Strategy:
         """Return this strategy with a value for every option that depends on the model.
 
         Raises:
-            CompositionError: The model cannot carry it.
+            CompositionError: The model does not support it.
             OptionError: An option does not fit the model.
         """
         reason = self.refusal(adapter)
         if reason is not None:
             raise CompositionError(f"{self.name}: {adapter.model.config.model_type} cannot carry it: {reason}")
-        open_options = {name: value for name, (value, _) in self._filled(adapter).items()}
+        open_options = {name: value for name, (value, _) in self._open_values(adapter).items()}
         return dataclasses.replace(self, **open_options) if open_options else self
 
     def origins(self, adapter: Adapter) -> dict[str, str]:
-        """Say where each option that was left open gets its value from."""
-        return {name: origin for name, (_, origin) in self._filled(adapter).items()}
+        """Return the provenance of each option that was left open."""
+        return {name: origin for name, (_, origin) in self._open_values(adapter).items()}
 
-    def _filled(self, adapter: Adapter) -> dict[str, tuple[Any, str]]:
-        """Return value and origin of each option that was left open."""
+    def _open_values(self, adapter: Adapter) -> dict[str, tuple[Any, str]]:
+        """Return value and provenance of each option that was left open."""
         family, depth = adapter.model.config.model_type, len(adapter.layers)
         tuned, published = adapter.tuned.get(self.tuned_as, {}), self.published.get((family, depth), {})
-        filled = {}
+        values = {}
         for option, rule in rules(type(self)).items():
             if getattr(self, option) is not None:
                 continue
             if option in tuned:
-                filled[option] = tuned[option], TUNED
+                values[option] = tuned[option], TUNED
             elif option in published:
-                filled[option] = published[option], f"published for {family} with {depth} layers"
+                values[option] = published[option], f"published for {family} with {depth} layers"
             else:
-                filled[option] = rule.general, GENERAL
-        return filled
+                values[option] = rule.general, GENERAL
+        return values
 
 
 @dataclass(frozen=True)
 class Composed(Strategy):
-    """Several strategies at once, as in "vhr+vcd".
+    """A composition of several strategies, as in "vhr+vcd".
 
     Attributes:
-        parts: In the order they were given.
+        parts: The strategies in the given order.
     """
 
     parts: tuple[Strategy, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be done twice.
+        """Check that no two parts make the same claim.
 
         Raises:
-            CompositionError: Two parts claim the same.
+            CompositionError: Two parts do.
         """
         for index, part in enumerate(self.parts):
             for other in self.parts[:index]:
@@ -229,69 +229,69 @@ class Composed(Strategy):
 
     @property
     def beams(self) -> int:  # type: ignore[override]
-        """As many as the part that searches wants."""
+        """The largest number of beams of the parts."""
         return max(part.beams for part in self.parts)
 
     @property
     def searches(self) -> bool:  # type: ignore[override]
-        """Whether a part does."""
+        """Whether a part has a search of its own."""
         return any(part.searches for part in self.parts)
 
     @property
     def claims(self) -> frozenset[str]:  # type: ignore[override]
-        """What the parts claim."""
+        """The claims of all parts."""
         return frozenset().union(*(part.claims for part in self.parts))
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Put the parts' wishes together.
+        """Combine the sessions of the parts.
 
         Raises:
-            CompositionError: Two parts wish for what a run can have once, whatever they claim.
+            CompositionError: Two parts set an attribute that a session has once.
         """
         sessions = [part.prepare(adapter, inputs) for part in self.parts]
 
-        def only(what: str, wish: Callable[[Session], Any]) -> Any:
-            found = [(part.name, wish(one)) for part, one in zip(self.parts, sessions, strict=True)]
-            wishing = [(name, value) for name, value in found if value is not None]
-            if len(wishing) > 1:
-                names = "+".join(name for name, _ in wishing)
+        def only(what: str, get: Callable[[Session], Any]) -> Any:
+            values = [(part.name, get(session)) for part, session in zip(self.parts, sessions, strict=True)]
+            present = [(name, value) for name, value in values if value is not None]
+            if len(present) > 1:
+                names = "+".join(name for name, _ in present)
                 raise CompositionError(f"{names}: both set a session's {what}, and a run has one; use one of them")
-            return wishing[0][1] if wishing else None
+            return present[0][1] if present else None
 
-        only("branch in lock step", lambda one: one.reference)
+        only("branch in lock step", lambda session: session.reference)
         return Session(
-            ops=[op for one in sessions for op in one.ops],
-            branches=[branch for one in sessions for branch in one.branches],
-            combine=only("`combine`", lambda one: one.combine),
-            exits=[wanted for one in sessions for wanted in one.exits],
-            reread=any(one.reread for one in sessions),
-            search=only("`search`", lambda one: one.search),
-            rows_a_beam=max(one.rows_a_beam for one in sessions),
-            prompt_lengths=only("`prompt_lengths`", lambda one: one.prompt_lengths),
+            ops=[op for session in sessions for op in session.ops],
+            branches=[branch for session in sessions for branch in session.branches],
+            combine=only("`combine`", lambda session: session.combine),
+            exits=[early for session in sessions for early in session.exits],
+            reread=any(session.reread for session in sessions),
+            search=only("`search`", lambda session: session.search),
+            rows_a_beam=max(session.rows_a_beam for session in sessions),
+            prompt_lengths=only("`prompt_lengths`", lambda session: session.prompt_lengths),
         )
 
     @property
     def tuned_as(self) -> str:
-        """The parts' names, sorted: tuning does not depend on their order."""
+        """The parts' names, sorted: tuned options do not depend on their order."""
         return "+".join(sorted(part.name for part in self.parts))
 
     def fitted(self, adapter: Adapter) -> Strategy:
-        """Fit each part; what was tuned for all of them together goes before what was tuned for one alone."""
+        """Fit each part; values tuned for the whole composition win over those tuned for one part."""
         together = self._tuned_together(adapter)
-        filled = [dataclasses.replace(part, **together[part.name]) for part in self.parts]
-        return Composed(tuple(part.fitted(adapter) for part in filled))
+        parts = [dataclasses.replace(part, **together[part.name]) for part in self.parts]
+        return Composed(tuple(part.fitted(adapter) for part in parts))
 
     def origins(self, adapter: Adapter) -> dict[str, str]:
-        """Say where open options get their values from, as "vhr.layers"."""
-        together, told = self._tuned_together(adapter), {}
+        """Return the provenance of open options, by names such as "vhr.layers"."""
+        together, origins = self._tuned_together(adapter), {}
         for part in self.parts:
-            for option, why in part.origins(adapter).items():
+            for option, origin in part.origins(adapter).items():
                 joint = option in together[part.name]
-                told[f"{part.name}.{option}"] = f"{TUNED}, as {self.tuned_as}" if joint else why
-        return told
+                origins[f"{part.name}.{option}"] = f"{TUNED}, as {self.tuned_as}" if joint else origin
+        return origins
 
     def _tuned_together(self, adapter: Adapter) -> dict[str, dict[str, Any]]:
-        """Return the values tuned for this composition, of each part's options that were left open."""
+        """Return the values tuned for this composition, for each part's open options."""
         tuned = adapter.tuned.get(self.tuned_as, {})
         return {
             part.name: {
@@ -307,7 +307,7 @@ class Composed(Strategy):
         return {part.name: part.options() for part in self.parts}
 
     def __str__(self) -> str:
-        """Write it as `strategy` reads it."""
+        """Write the composition as `strategy` reads it."""
         return "+".join(map(str, self.parts))
 
 
@@ -315,11 +315,11 @@ def strategy(spec: str | Strategy, **options: Any) -> Strategy:
     """Build a strategy by name.
 
     Args:
-        spec: "vcd", "vcd(alpha=0.5, beta=0.2)", several as in "vhr+vcd", or a strategy, returned as it is.
-        **options: Its options; they win over those in `spec`. Several strategies take theirs in `spec`.
+        spec: "vcd", "vcd(alpha=0.5, beta=0.2)", a composition such as "vhr+vcd", or a strategy, returned unchanged.
+        **options: Its options; they win over those in `spec`. A composition takes its options in `spec` only.
 
     Raises:
-        UnknownNameError: No such strategy or option.
+        UnknownNameError: There is no such strategy or option.
         OptionError: An option is out of range or of the wrong type.
         CompositionError: These strategies cannot be combined.
     """
@@ -336,8 +336,8 @@ def _single(spec: str | Strategy, options: Mapping[str, Any]) -> Strategy:
     if isinstance(spec, Strategy):
         check_known(type(spec), options)
         return dataclasses.replace(spec, **options) if options else spec
-    import mmhall._transformers  # noqa: F401  refuses a version that no strategy can be imported with
+    import mmhall._transformers  # noqa: F401  checks the version first, as strategies import what others lack
 
-    name, written = parse(spec)
-    made: Strategy = make(STRATEGIES, name, {**written, **options})
-    return made
+    name, given = parse(spec)
+    built: Strategy = make(STRATEGIES, name, {**given, **options})
+    return built

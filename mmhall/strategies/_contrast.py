@@ -1,7 +1,7 @@
 """Contrast of two next-token distributions under a plausibility constraint.
 
-The constraint (Li et al., arXiv:2210.15097) looks at the plain distribution only: after the
-contrast, a token nobody would say can outrank every sensible one.
+The constraint (Li et al., arXiv:2210.15097) depends on the plain distribution only: after the contrast, an implausible
+token can have the highest score.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from mmhall.options import by_model, option
 from mmhall.strategies import Branch, Session, Strategy
 from mmhall.strategies._step import Step
 
-CONTRAST = "the contrast of two distributions"  # claimed by whoever combines branches
-_IMPOSSIBLE = -1e4  # stands for log 0 in a contrast branch; -inf would turn into +inf or NaN
+CONTRAST = "the contrast of two distributions"  # the claim of strategies that combine branches
+_IMPOSSIBLE = -1e4  # replaces log 0 in a contrast branch; -inf would become +inf or NaN
 
 
 def contrast(main: Tensor, other: Tensor, alpha: float, beta: float) -> Tensor:
-    """Prefer what `main` says more than `other` does.
+    """Contrast two distributions, and rule out implausible tokens.
 
     Args:
         main: Log-probabilities, (batch, vocabulary).
         other: Log-probabilities of the branch to subtract, same shape.
         alpha: Strength, >= 0.
-        beta: Tokens with less than beta times the top probability of `main` are out.
+        beta: Tokens with less than beta times the top probability of `main` are ruled out.
 
     Returns:
-        (1 + alpha) main - alpha other, -inf for tokens that are out; same shape.
+        (1 + alpha) main - alpha other, -inf for tokens ruled out; same shape.
     """
     cut = main.amax(dim=-1, keepdim=True) + (math.log(beta) if beta > 0 else -math.inf)
     out = (main < cut) | (main == -math.inf)
@@ -41,13 +41,13 @@ def contrast(main: Tensor, other: Tensor, alpha: float, beta: float) -> Tensor:
 
 
 def mean(main: Tensor, others: Sequence[Tensor]) -> Tensor:
-    """Return the mean of some tensors of one shape; `main` where there are none."""
+    """Return the mean of tensors of one shape; `main` if there are none."""
     return torch.stack(list(others)).mean(dim=0) if others else main
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Contrast the main branch with the mean of the others, as a session's `combine`.
+    """A session's `combine` that contrasts the main rows with the mean of the branches.
 
     Attributes:
         alpha: Strength, >= 0.
@@ -59,7 +59,7 @@ class Contrast:
 
     @property
     def neutral(self) -> bool:
-        """Whether it changes nothing at all."""
+        """Whether the scores stay unchanged."""
         return self.alpha == 0 and self.beta == 0
 
     def __call__(self, step: Step) -> Tensor:
@@ -67,14 +67,14 @@ class Contrast:
         return contrast(step.main, mean(step.main, step.branches), self.alpha, self.beta)
 
     def level(self, step: Step) -> Tensor:
-        """Return how much higher the contrast of logits is, (rows, 1)."""
+        """Return the level of the contrast of logits, (rows, 1)."""
         main, *others = step.levels
         return (1 + self.alpha) * main - self.alpha * mean(main, others)
 
 
 @dataclass(frozen=True)
 class ContrastStrategy(Strategy):
-    """A strategy that contrasts the picture with variants of it.
+    """The base of strategies that contrast the picture with variants of it.
 
     Attributes:
         alpha: Contrast strength, >= 0; 0 keeps the plain scores.
@@ -87,11 +87,11 @@ class ContrastStrategy(Strategy):
     beta: float = option(0.1, low=0, high=1)
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
-        """Return the inputs to subtract."""
+        """Return the inputs whose predictions are subtracted."""
         raise NotImplementedError(f"{type(self).__name__} does not say what to contrast with")
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Add a branch per variant; without a picture there is nothing to contrast."""
+        """Add a branch for each variant; without a picture return an empty session."""
         combine = Contrast(self.alpha, self.beta)
         if not has_picture(inputs) or combine.neutral:
             return Session()

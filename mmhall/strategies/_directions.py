@@ -1,8 +1,8 @@
-"""Directions that tell two kinds of states apart, and whether there is one at all.
+"""Directions that separate two kinds of hidden states, and checks that a direction is more than chance.
 
-Where samples are few and states wide, a mean difference is never zero, and the first principal component of differences
-is the direction in which they *vary*, which may have nothing to do with their mean. These functions say so instead of
-returning a direction that steers nowhere. All compute in float64.
+With few samples and wide states a mean difference is never zero, and the first principal component of differences is
+the direction in which they *vary*, which may be unrelated to their mean. These functions raise an error instead of
+returning a direction without meaning. All compute in float64.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def _usable(samples: Tensor) -> Tensor:
 
 
 def mean_difference(ones: Tensor, others: Tensor) -> Tensor:
-    """Return the mean of `ones` minus `others`, sample by sample, (...) float32.
+    """Return the mean difference of paired samples, `ones` minus `others`, (...) float32.
 
     Args:
         ones: (samples, ...).
-        others: The same; sample j is the partner of sample j.
+        others: Their partners in the same order, (samples, ...).
 
     Raises:
-        FitError: They are not of one shape, there are none, or they hold NaN or infinity.
+        FitError: The shapes differ, there are no samples, or they hold NaN or infinity.
     """
     if ones.shape != others.shape:
         raise FitError(f"samples of shape {tuple(ones.shape)} have no partners in {tuple(others.shape)}; give pairs")
@@ -55,9 +55,9 @@ class Component:
     """A first principal component.
 
     Attributes:
-        direction: Of unit norm, (D,) float32, turned so that the samples' mean lies on its side.
-        cosine: Of the angle to the samples' mean, in [`LEAST_COSINE`, 1].
-        share: Of the samples' variance that lies along it, in [0, 1].
+        direction: Unit vector, (D,) float32, with a positive cosine to the samples' mean.
+        cosine: Cosine with the samples' mean, in [`LEAST_COSINE`, 1].
+        share: Share of the samples' variance along it, in [0, 1].
     """
 
     direction: Tensor
@@ -66,14 +66,14 @@ class Component:
 
 
 def sign_aligned_component(samples: Tensor) -> Component:
-    """Return the first principal component of samples, on the side of their mean; by itself it has no sign.
+    """Return the first principal component of samples, with the sign that agrees with their mean.
 
     Args:
         samples: (samples, D), not centred.
 
     Raises:
-        FitError: The samples do not vary, there are none, they hold NaN or infinity, or the component has nothing to do
-            with their mean.
+        FitError: The samples do not vary, there are none, they hold NaN or infinity, or the component is almost
+            orthogonal to their mean.
     """
     raw = _usable(samples)
     mean = raw.mean(dim=0)
@@ -94,27 +94,27 @@ def sign_aligned_component(samples: Tensor) -> Component:
     return Component(aligned.float(), abs(cosine), float(spectrum[0].square()) / variance)
 
 
-def projected_out(samples: Tensor, direction: Tensor) -> Tensor:
-    """Return samples without what lies along a direction, (samples, D) float32.
+def project_out(samples: Tensor, direction: Tensor) -> Tensor:
+    """Remove a direction from samples, (samples, D) float32.
 
     Args:
         samples: (samples, D).
-        direction: (D,), of any norm but 0.
+        direction: (D,), not 0.
     """
     raw, unit = samples.double(), direction.double() / direction.double().norm()
-    left: Tensor = raw - (raw @ unit)[:, None] * unit
-    return left.float()
+    rest: Tensor = raw - (raw @ unit)[:, None] * unit
+    return rest.float()
 
 
 @dataclass(frozen=True, slots=True)
 class ShuffledRange:
-    """The norm of a mean difference, and what it is when labels are shuffled.
+    """The norm of a mean difference, and its range under shuffled labels.
 
     Attributes:
-        norm: Of the mean difference.
-        low: The smallest norm under shuffled labels.
-        high: The largest.
-        draws: How often they were shuffled.
+        norm: Norm of the mean difference.
+        low: Smallest norm under shuffled labels.
+        high: Largest norm under shuffled labels.
+        draws: Number of shuffles.
     """
 
     norm: float
@@ -124,18 +124,18 @@ class ShuffledRange:
 
     @property
     def outside(self) -> bool:
-        """Whether the norm is larger than under every shuffle: there is a direction to steer along."""
+        """Whether the norm exceeds that of every shuffle: the direction is more than chance."""
         return self.norm > self.high
 
     def record(self) -> Mapping[str, Any]:
-        """Return it as an artifact's numbers hold it."""
+        """Return the values for an artifact's numbers."""
         return asdict(self)
 
     def check(self, what: str) -> None:
-        """Refuse a direction that shuffled labels give as well.
+        """Raise an error if shuffled labels give a norm as large.
 
         Args:
-            what: Whose direction it is, such as "layer 3".
+            what: Name of the direction, such as "layer 3".
 
         Raises:
             FitError: The norm lies within the range.
@@ -148,15 +148,15 @@ class ShuffledRange:
 
 
 def shuffled_range(differences: Tensor, seed: int, draws: int = _DRAWS) -> ShuffledRange:
-    """Compare the norm of a mean difference with its norm when each pair's labels are exchanged by chance.
+    """Compare the norm of a mean difference with its norms under random exchanges of each pair's labels.
 
     Args:
-        differences: Of each pair, (pairs, ...).
-        seed: Of the signs.
-        draws: How often signs are drawn.
+        differences: Difference of each pair, (pairs, ...).
+        seed: Seed of the signs.
+        draws: Number of shuffles.
 
     Raises:
-        FitError: There are none, or they hold NaN or infinity.
+        FitError: There are no pairs, or they hold NaN or infinity.
     """
     raw = _usable(differences).flatten(1).cpu()
     generator = torch.Generator().manual_seed(seed)

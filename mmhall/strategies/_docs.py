@@ -1,7 +1,7 @@
-"""Cards: what the head of a strategy's file says of it, and its options from the code.
+"""Documentation of strategies and benchmarks: the card at the head of their files, and their options.
 
-A card is the module's docstring: a title, then sections such as "Formula", each named at the start of a line and
-indented below. Titles are read from the source, so that listing strategies imports none of them.
+A card is a module's docstring: a title, then sections such as "Formula", each named at the start of a line and indented
+below. Titles are read from the source, so that listing strategies imports none of them.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _ARGUMENT = re.compile(r"( *)(\w+): (.*)")
 
 @dataclass(frozen=True, slots=True)
 class OptionHelp:
-    """One option.
+    """The documentation of an option.
 
     Attributes:
         name: Its name.
-        help: What it does; "" where its class does not say.
-        told: What it may be.
-        default: Its value unless given; None where it depends on the model.
-        general: Of one that depends on the model, its value for models it is neither tuned nor published for.
-        published: Of such a one, values its paper gives, by (model_type, decoder layers).
-        tries: Of such a one, values that `mmhall tune` tries.
+        help: What it does; "" if its class has no text for it.
+        allowed: Its allowed values.
+        default: Its default; None if it depends on the model.
+        general: If it depends on the model: its value for models without a tuned or published one.
+        published: Likewise, the values of its paper, by (model_type, decoder layers).
+        tries: Likewise, the values that `mmhall tune` tries.
     """
 
     name: str
     help: str
-    told: str
+    allowed: str
     default: Any
     general: Any
     published: Mapping[tuple[str, int], Any]
@@ -50,26 +50,26 @@ class OptionHelp:
 
     @property
     def by_model(self) -> bool:
-        """Whether it has a value of its own for every model."""
+        """Whether its value depends on the model."""
         return self.default is None
 
     @property
     def example(self) -> str:
-        """How it is written."""
+        """An example such as "alpha=1.0"."""
         return f"{self.name}={self.general!r}"
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What there is to say of a strategy or a benchmark.
+    """The documentation of a strategy or a benchmark.
 
     Attributes:
         name: Its name.
         title: One line.
         sections: The card's sections by name, in order; lines are kept.
         options: Its options, in order.
-        claims: What only one strategy of a composition can do, and this one does.
-        refuses: What it says of models that it cannot work with; "" if it works with all.
+        claims: See `Strategy.claims`.
+        refuses: Which models it does not support; "" if it supports all.
     """
 
     name: str
@@ -81,10 +81,10 @@ class Card:
 
 
 def card(name: str, registry: Registry = STRATEGIES) -> Card:
-    """Return the card of a strategy or benchmark; of one without a card, what its class says.
+    """Return the documentation of a strategy or benchmark; without a card, that of its class.
 
     Raises:
-        UnknownNameError: Nothing has that name.
+        UnknownNameError: There is none of that name.
         PluginError: It cannot be imported.
     """
     kind = registry.load(name)
@@ -95,11 +95,11 @@ def card(name: str, registry: Registry = STRATEGIES) -> Card:
 
 
 def heading(registry: Registry, name: str) -> tuple[str, dict[str, str]]:
-    """Return title and sections of what a name stands for, read from its source: nothing is imported for it.
+    """Return title and sections of a card, read from the source without an import.
 
     Raises:
-        UnknownNameError: Nothing has that name.
-        PluginError: It had to be imported, and cannot be.
+        UnknownNameError: There is none of that name.
+        PluginError: The source does not define the class, and it cannot be imported.
     """
     module, _, attribute = registry.target(name).partition(":")
     tree = _source(module)
@@ -130,7 +130,7 @@ def parsed(text: str) -> tuple[str, dict[str, str]]:
             width = head.end()
             lines = sections.setdefault(head.group(1), [])
         elif line and not line.startswith(" "):
-            lines = []  # plain text between sections belongs to none
+            lines = []  # text between sections belongs to none
         lines.append(line[width:] if not line[:width].strip() or head else line.strip())
     return title, {name: "\n".join(lines).strip() for name, lines in sections.items()}
 
@@ -142,7 +142,7 @@ def _titled(module: str | None, own: str | None) -> tuple[str, dict[str, str]]:
 
 
 def _source(module: str) -> ast.Module:
-    """Return a module's source; an empty one where it cannot be read."""
+    """Return a module's syntax tree; an empty one if its source cannot be read."""
     try:
         spec = importlib.util.find_spec(module)
         origin = None if spec is None else spec.origin
@@ -152,52 +152,52 @@ def _source(module: str) -> ast.Module:
 
 
 def _option(kind: type, option: str, rule: Rule, text: str) -> OptionHelp:
-    found = kind.published if rule.by_model else {}  # type: ignore[attr-defined]
+    published = kind.published if rule.by_model else {}  # type: ignore[attr-defined]
     return OptionHelp(
         name=option,
         help=text,
-        told=rule.told(),
+        allowed=rule.describe(),
         default=None if rule.by_model else rule.general,
         general=rule.general,
-        published={model: values[option] for model, values in found.items() if option in values},
+        published={model: values[option] for model, values in published.items() if option in values},
         tries=rule.tries,
     )
 
 
 def _helps(kind: type) -> dict[str, str]:
-    """Read the "Attributes:" of a class and of those it inherits from; the nearest wins."""
-    found: dict[str, str] = {}
+    """Read the "Attributes:" of a class and its bases; the nearest wins."""
+    helps: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        found |= dict(_attributes(inspect.cleandoc(vars(base).get("__doc__") or "")))
-    return found
+        helps |= dict(_attributes(inspect.cleandoc(vars(base).get("__doc__") or "")))
+    return helps
 
 
 def _attributes(text: str) -> Iterator[tuple[str, str]]:
-    name, told, inside = "", list[str](), False
+    name, lines, inside = "", list[str](), False
     for line in [*text.splitlines(), "end"]:
         match = _ARGUMENT.fullmatch(line) if inside else None
         starts = match is not None and len(match.group(1)) == 4
         if name and (starts or not line.startswith(" " * 5)):
-            yield name, " ".join(told)
+            yield name, " ".join(lines)
             name = ""
         if starts and match is not None:
-            name, told = match.group(2), [match.group(3)]
+            name, lines = match.group(2), [match.group(3)]
         elif name:
-            told.append(line.strip())
+            lines.append(line.strip())
         inside = line == "Attributes:" or (inside and (line.startswith(" ") or not line))
 
 
 def _claims(kind: type) -> frozenset[str]:
-    """Return what a strategy claims as it is built by default; a class that cannot be, what it says itself."""
+    """Return the claims of a strategy with default options; if it cannot be built, those of its class."""
     try:
         return frozenset(kind().claims)
     except Exception:  # a plugin's required options
-        said: Any = getattr(kind, "claims", None)
-        return said if isinstance(said, frozenset) else frozenset()
+        claims: Any = getattr(kind, "claims", None)
+        return claims if isinstance(claims, frozenset) else frozenset()
 
 
 def _refusal(kind: type) -> str:
-    """Return what the first class that overrides `refusal` says of it, and whether models must be fitted to."""
+    """Return the models that a strategy refuses, from the docstring of `refusal`, and whether it must be fitted."""
     own = next((base for base in kind.__mro__ if "refusal" in vars(base)), None)
     refused = []
     if own is not None and own.__module__ != "mmhall.strategies._base":

@@ -1,4 +1,4 @@
-"""What strategies share that edit the attention of rows behind a picture, by columns."""
+"""Base classes of strategies that edit the attention from rows behind a picture to its columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmhall.strategies import Strategy
 
 @dataclass(frozen=True)
 class RowStrategy(Strategy):
-    """A strategy that edits attention rows so that the picture weighs more."""
+    """The base of strategies that give image columns more weight in attention rows."""
 
     claims: ClassVar[frozenset[str]] = frozenset({"the rows of attention"})
 
@@ -27,29 +27,29 @@ class RowStrategy(Strategy):
 
 
 class Steer(Op):
-    """Edits the newest row, or all rows behind the picture; the base of the strategies' ops."""
+    """The base of ops that edit the newest row, or all rows behind the picture."""
 
     writes = True
 
     def __init__(self, layers: frozenset[int], behind: Tensor | None = None) -> None:
-        """Choose rows.
+        """Choose the rows to edit.
 
         Args:
             layers: 0-based decoder layers.
-            behind: Prompt positions to edit besides the newest one, (B, T) bool; None: no others.
+            behind: Prompt positions to edit besides the newest row, (B, T) bool; None: no others.
         """
         self.layers = layers
         self._behind = behind
         self._positions = behind.any(dim=0).nonzero()[:, 0] if behind is not None else None
 
     def rows(self, call: Call) -> LongTensor | None:
-        """Name the newest row, at prefill also those behind the picture."""
+        """Return the newest row; at prefill also those behind the picture."""
         if self._positions is None or not call.prefill:
             return call.newest
         return call.rows_at(self._positions)
 
-    def edited(self, call: Call, rows: LongTensor) -> Tensor | None:
-        """Tell which of these rows each prompt wants edited, (B, 1, R, 1) float32; None: all."""
+    def row_mask(self, call: Call, rows: LongTensor) -> Tensor | None:
+        """Mark the rows to edit for each prompt, (B, 1, R, 1) float32; None: all."""
         if self._behind is None or not call.prefill:
             return None
         behind = call.each(self._behind[:, (rows + call.start).to(self._behind.device)])
@@ -57,6 +57,6 @@ class Steer(Op):
 
 
 def top_half(values: Tensor) -> Tensor:
-    """Mark the heads with the larger values, (B, H, R, 1) to the same shape, float32; of an odd number the fewer."""
+    """Mark the heads with the larger values, (B, H, R, 1) to the same shape, float32; of an odd number one less."""
     chosen = values.topk(values.shape[1] // 2, dim=1).indices
     return torch.zeros_like(values).scatter(1, chosen, 1.0)

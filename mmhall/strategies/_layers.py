@@ -1,8 +1,8 @@
-"""Which layers to steer, written so that it means the same in models of different depth.
+"""Options that name layers, with the same meaning in models of different depth.
 
 "1, 18:32" names layers as Python slices do: the second, and those from the nineteenth to the thirty-second.
-"2:-1" leaves the last one out. Percentages stand for depth: "50%:" is the later half, "37%:71%" of 32 layers
-is 12 to 22 (layers that begin in that part of the model), and "35%" the layer that lies there.
+"2:-1" leaves out the last one. Percentages are shares of the depth: "50%:" is the later half, "37%:71%" of 32 layers is
+12 to 22 (layers that begin in that part of the model), and "35%" the layer at that depth.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _PART = re.compile(rf"\s*(?:(?P<one>{_END})|(?P<low>{_END})?:(?P<high>{_END})?)\
 EXPECTED = 'layers such as "1, 18:32", "2:-1" or "50%:"'
 
 
-def readable(spec: str) -> bool:
-    """Whether a text names layers; no part of a model's depth ends before it begins."""
+def is_layer_spec(spec: str) -> bool:
+    """Whether a text is a valid layer option; a range must not end before it begins."""
     for part in spec.split(","):
         match = _PART.fullmatch(part)
         low, high = match.group("low", "high") if match else (None, None)
@@ -35,15 +35,15 @@ def readable(spec: str) -> bool:
     return True
 
 
-def named(spec: str, kinds: Sequence[str], usable: Collection[str], owner: str, option: str) -> frozenset[int]:
-    """Return the layers a text names.
+def parse_layers(spec: str, kinds: Sequence[str], usable: Collection[str], owner: str, option: str) -> frozenset[int]:
+    """Return the layers named by an option.
 
     Args:
-        spec: The text.
-        kinds: What each layer of the model attends to.
-        usable: Kinds that can be steered; layers of other kinds drop out.
-        owner: Whose option it is.
-        option: Its name.
+        spec: The value of the option.
+        kinds: The kind of each layer of the model.
+        usable: Kinds that can be steered; layers of other kinds are left out.
+        owner: The strategy's name, for error messages.
+        option: The option's name, for error messages.
 
     Raises:
         OptionError: The model has no such layer, or none that can be steered.
@@ -56,12 +56,12 @@ def named(spec: str, kinds: Sequence[str], usable: Collection[str], owner: str, 
     if not left and "%" in spec and attending and chosen:
         left = {min(attending, key=lambda layer: abs(layer - min(chosen)))}
     if not left:
-        raise OptionError(owner, option, spec, f"among layers of this model that attend so: {written(attending)}")
+        raise OptionError(owner, option, spec, f"among layers of this model that attend so: {format_layers(attending)}")
     return frozenset(left)
 
 
-def written(layers: Collection[int]) -> str:
-    """Write layers as `named` reads them: {1, 4, 5, 6} as "1, 4:7"."""
+def format_layers(layers: Collection[int]) -> str:
+    """Format layers as `parse_layers` reads them: {1, 4, 5, 6} as "1, 4:7"."""
     runs: list[list[int]] = []
     for layer in sorted(layers):
         if runs and layer == runs[-1][-1] + 1:
@@ -87,10 +87,10 @@ def _of_part(part: str, depth: int, owner: str, option: str) -> set[int]:
         if end and "%" not in end and not -depth <= int(end) <= depth:
             raise OptionError(owner, option, part.strip(), f"within the {depth} layers of this model")
     start, stop = (None if end is None else int(end) for end in ends)
-    found = set(range(depth)[start:stop])
-    if not found and "%" in part and all(end is None or end[0] == "-" or end[-1] == "%" for end in (low, high)):
-        return {min(start or 0, depth - 1)}  # of a shallow model a part may hold no layer's beginning
-    return found
+    layers = set(range(depth)[start:stop])
+    if not layers and "%" in part and all(end is None or end[0] == "-" or end[-1] == "%" for end in (low, high)):
+        return {min(start or 0, depth - 1)}  # in a shallow model no layer may begin in that part
+    return layers
 
 
 def _share(percent: str) -> Fraction:
@@ -98,11 +98,11 @@ def _share(percent: str) -> Fraction:
 
 
 def layers_option(general: str, **rule: Any) -> Any:
-    """Declare an option that names layers and has a value of its own for every model."""
-    return by_model(general, holds=readable, expected=EXPECTED, **rule)
+    """Declare an option that names layers and depends on the model."""
+    return by_model(general, holds=is_layer_spec, expected=EXPECTED, **rule)
 
 
-def layers_named(
+def select_layers(
     adapter: Adapter,
     owner: Strategy,
     option: str,
@@ -111,7 +111,7 @@ def layers_named(
     *,
     whole: bool = False,
 ) -> frozenset[int]:
-    """Return the layers that a strategy's option names, of those that attend to picture and text together.
+    """Return the layers named by a strategy's option, among those that attend to picture and text together.
 
     Args:
         adapter: The model.
@@ -119,10 +119,10 @@ def layers_named(
         option: The option.
         spec: Its value.
         kinds: Kinds of layers that can be steered; None: those that hold image columns.
-        whole: Leave out layers that are given the newest row of a prompt only.
+        whole: Leave out layers that get only the newest row of a prompt.
 
     Raises:
         OptionError: The model has no such layer, or none that can be steered.
     """
-    given = ["newest" if whole and i in adapter.newest_only else kind for i, kind in enumerate(adapter.kinds)]
-    return named(spec, given, adapter.image_kinds if kinds is None else kinds, owner.name, option)
+    layer_kinds = ["newest" if whole and i in adapter.newest_only else kind for i, kind in enumerate(adapter.kinds)]
+    return parse_layers(spec, layer_kinds, adapter.image_kinds if kinds is None else kinds, owner.name, option)

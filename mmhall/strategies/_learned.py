@@ -1,9 +1,9 @@
-"""Strategies that learn something about a model offline, before they can be used with it.
+"""The base of strategies that are fitted to a model offline, before they are used with it.
 
-What they learn is an `Artifact`: made by `mmhall fit`, loaded with the model, held in `Adapter.artifacts`. The option
-`artifact` of such a strategy names it by the first digits of its SHA-256. Left open, it takes the one that was loaded;
-so an answer's strategy always says which artifact was used, and refuses to be repeated with another one. The same holds
-for options that the fit depended on, such as the layers that were read.
+The result of a fit is an `Artifact`: written by `mmhall fit`, loaded with the model, kept in `Adapter.artifacts`. The
+option `artifact` of such a strategy names it by the first digits of its SHA-256. Left open, it takes the loaded one. So
+an answer's strategy always records which artifact was used, and cannot be repeated with another one. The same holds for
+options that the fit depended on, such as the layers that were read.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ AS_FITTED = "as its artifact was fitted"
 
 
 class Fit(NamedTuple):
-    """What a strategy has learnt.
+    """The result of a fit.
 
     Attributes:
-        tensors: By name.
-        numbers: What a reader should know of them, as JSON can write it, such as `ShuffledRange.record` by layer.
+        tensors: Tensors by name.
+        numbers: Numbers for a reader, as JSON can write them, such as `ShuffledRange.record` by layer.
     """
 
     tensors: Mapping[str, Tensor]
@@ -45,12 +45,12 @@ def _is_digest(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedStrategy(Strategy):
-    """A strategy that is fitted on pairs of texts, model by model.
+    """The base of strategies that are fitted to each model on pairs of texts.
 
     Attributes:
-        adjustable: Options that depend on the model and not on the fit, such as a strength: they may be changed after
-            it. All others that depend on the model are those of the artifact.
-        artifact: The first 12 digits of the SHA-256 of what it has learnt about the model.
+        adjustable: Options that depend on the model but not on the fit, such as a strength; they may be changed later.
+            All other options that depend on the model are fixed by the artifact.
+        artifact: The first 12 digits of the SHA-256 of the fitted artifact.
     """
 
     adjustable: ClassVar[frozenset[str]] = frozenset()
@@ -58,65 +58,68 @@ class LearnedStrategy(Strategy):
     artifact: str | None = by_model("", holds=_is_digest, expected="the first 12 digits of an artifact's sha256")
 
     def fit(self, adapter: Adapter, pairs: Sequence[Pair], seed: int) -> Fit:
-        """Learn from pairs; every option that depends on the model has a value, but for `artifact`.
+        """Fit the strategy on pairs; all options that depend on the model have a value, except `artifact`.
 
         Args:
             adapter: The model.
             pairs: At least one.
-            seed: Of whatever is drawn.
+            seed: Seed of random draws.
 
         Raises:
-            FitError: The pairs show nothing to learn.
+            FitError: Nothing can be learned from the pairs.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to fit it")
 
     def learned(self, adapter: Adapter) -> Artifact:
-        """Return what it has learnt about a model.
+        """Return the artifact fitted to a model.
 
         Raises:
-            CompositionError: Nothing yet.
-            ModelError: What was found beside the model was fitted on another one.
-            OptionError: Something else than the option `artifact` names, or it was fitted with other options.
+            CompositionError: No artifact is loaded.
+            ModelError: The artifact found beside the model was fitted on another model.
+            OptionError: The loaded artifact is not the one that the option `artifact` names, or other options differ.
         """
-        held = adapter.artifacts.get(self.name)
-        if held is None:
+        artifact = adapter.artifacts.get(self.name)
+        if artifact is None:
             raise CompositionError(
                 f"{self.name}: needs an artifact fitted on this model, and none is loaded; make one with "
                 f"`mmhall fit {self.name} --model MODEL --apply`, or give its file to mmhall.load as artifacts=FILE "
                 "(--artifacts FILE)"
             )
-        if held.refused is not None:
-            raise ModelError(held.refused)
-        if self.artifact not in (None, held.digest):
-            raise OptionError(self.name, "artifact", self.artifact, f"left out, or {held.digest!r}: that one is loaded")
-        for option, fitted in self._fixed(held).items():
+        if artifact.refused is not None:
+            raise ModelError(artifact.refused)
+        if self.artifact not in (None, artifact.digest):
+            raise OptionError(
+                self.name, "artifact", self.artifact, f"left out, or {artifact.digest!r}: that one is loaded"
+            )
+        for option, fitted in self._fixed(artifact).items():
             if getattr(self, option) not in (None, fitted):
-                told = f"left out, or {fitted!r}, with which its artifact was fitted; or run `mmhall fit` again"
-                raise OptionError(self.name, option, getattr(self, option), told)
-        return held
+                expected = f"left out, or {fitted!r}, with which its artifact was fitted; or run `mmhall fit` again"
+                raise OptionError(self.name, option, getattr(self, option), expected)
+        return artifact
 
     def fitted(self, adapter: Adapter) -> Strategy:
-        """Name the artifact that was loaded, and take the options with which it was fitted."""
-        return Strategy.fitted(replace(self, **self._taken(self.learned(adapter))), adapter)
+        """Return this strategy with the loaded artifact and the options of its fit."""
+        return Strategy.fitted(replace(self, **self._values_of_fit(self.learned(adapter))), adapter)
 
     def origins(self, adapter: Adapter) -> dict[str, str]:
-        """Say where open options get their values from, which for most of them is the artifact."""
-        told, held = super().origins(adapter), adapter.artifacts.get(self.name)
-        if held is None:
-            return told
-        own = dict.fromkeys(self._taken(held), AS_FITTED)
-        return {**told, **own, **({"artifact": held.origin} if "artifact" in own else {})}
+        """Return the provenance of open options, mostly the artifact."""
+        origins, artifact = super().origins(adapter), adapter.artifacts.get(self.name)
+        if artifact is None:
+            return origins
+        fitted = dict.fromkeys(self._values_of_fit(artifact), AS_FITTED)
+        return {**origins, **fitted, **({"artifact": artifact.origin} if "artifact" in fitted else {})}
 
-    def _fixed(self, held: Artifact) -> dict[str, Any]:
-        """Return the options that depend on the model with which an artifact was fitted, and which are to stay."""
+    def _fixed(self, artifact: Artifact) -> dict[str, Any]:
+        """Return the options that an artifact was fitted with and that must not change."""
         by_model = {option for option, rule in rules(type(self)).items() if rule.by_model}
-        return {option: value for option, value in held.fitted_with.items() if option in by_model - self.adjustable}
+        fixed = by_model - self.adjustable
+        return {option: value for option, value in artifact.fitted_with.items() if option in fixed}
 
-    def _taken(self, held: Artifact) -> dict[str, Any]:
-        """Return the values that an artifact gives to options that were left open."""
-        given = {"artifact": held.digest, **self._fixed(held)}
-        return {option: value for option, value in given.items() if getattr(self, option) is None}
+    def _values_of_fit(self, artifact: Artifact) -> dict[str, Any]:
+        """Return the values of an artifact's fit for options that were left open."""
+        values = {"artifact": artifact.digest, **self._fixed(artifact)}
+        return {option: value for option, value in values.items() if getattr(self, option) is None}
 
-    def _filled(self, adapter: Adapter) -> dict[str, tuple[Any, str]]:
-        """Leave the artifact open: no default names one."""
-        return {option: told for option, told in super()._filled(adapter).items() if option != "artifact"}
+    def _open_values(self, adapter: Adapter) -> dict[str, tuple[Any, str]]:
+        """Leave out the option `artifact`, which has no default."""
+        return {option: value for option, value in super()._open_values(adapter).items() if option != "artifact"}

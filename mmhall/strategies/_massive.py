@@ -1,7 +1,7 @@
-"""Massive activations: a few hidden dimensions that are huge at tokens which draw attention without meaning anything.
+"""Massive activations: a few hidden dimensions with huge values at tokens that draw attention without content.
 
-Sun et al., arXiv:2402.17762. The first token of a text has them in every model that has them at all, and what
-enters a layer at the first position depends on nothing but that token: one pass over one token finds them.
+Sun et al., arXiv:2402.17762. In models with massive activations the first token of a text has them, and the hidden
+states at the first position depend on that token alone: one pass over one token finds them.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from mmhall.attention import Op, Visit, active
 if TYPE_CHECKING:
     from mmhall.adapters import Adapter
 
-_FOUND: WeakKeyDictionary[PreTrainedModel, Tensor] = WeakKeyDictionary()
+_MAGNITUDES: WeakKeyDictionary[PreTrainedModel, Tensor] = WeakKeyDictionary()
 
 
 def massiveness(states: Tensor) -> Tensor:
-    """Return hidden states in units of their root mean square, absolute, (..., hidden size) float32."""
+    """Return absolute hidden states in units of their root mean square, (..., hidden size) float32."""
     x = states.float()
     return (x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-6)).abs()
 
 
 def massive_dimensions(adapter: Adapter, threshold: float) -> tuple[int, ...]:
-    """Return the dimensions in which the first token is massive.
+    """Return the dimensions with massive activations at the first token.
 
     Args:
-        adapter: The model; looked at once and remembered as long as it lives, also if its weights change.
+        adapter: The model; the result is computed once for it, even if its weights change.
         threshold: Least mean over the middle half of the layers, in root mean squares.
     """
     decoder = adapter.decoder
-    if decoder not in _FOUND:
+    if decoder not in _MAGNITUDES:
         watch = _States()
         first = getattr(decoder.config, "bos_token_id", None) or 0
         ids = torch.tensor([[first]], device=adapter.device)
         with torch.inference_mode(), active(adapter.plan([watch])):
             decoder(input_ids=ids, use_cache=False)
         depth = len(watch.seen)
-        _FOUND[decoder] = torch.stack(watch.seen[depth // 4 : max(depth // 4 + 1, depth * 3 // 4)]).mean(dim=0)
-    return tuple((_FOUND[decoder] >= threshold).nonzero()[:, 0].tolist())
+        _MAGNITUDES[decoder] = torch.stack(watch.seen[depth // 4 : max(depth // 4 + 1, depth * 3 // 4)]).mean(dim=0)
+    return tuple((_MAGNITUDES[decoder] >= threshold).nonzero()[:, 0].tolist())
 
 
 class _States(Op):

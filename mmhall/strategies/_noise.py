@@ -1,4 +1,4 @@
-"""Gaussian noise of a diffusion schedule, on a model's normalised pixels."""
+"""Diffusion noise on a model's normalised pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DRAWS = ("picture", "seed")
 
 @lru_cache(maxsize=1)
 def alpha_bars() -> Tensor:
-    """Return the share of signal left after each diffusion step, (1000,) float64.
+    """Return the signal share that remains after each diffusion step, (1000,) float64.
 
     At 0: 0.999978, at 500: 0.7448, at 999: 0.0813.
     """
@@ -25,7 +25,7 @@ def alpha_bars() -> Tensor:
 
 
 def mix(pixels: Tensor, noise: Tensor, step: int) -> Tensor:
-    """Let noise drown a picture, as far as a diffusion step goes.
+    """Add noise to a picture at a diffusion step.
 
     Args:
         pixels: Normalised pixels, any shape.
@@ -35,24 +35,23 @@ def mix(pixels: Tensor, noise: Tensor, step: int) -> Tensor:
     Returns:
         Noised pixels; shape, dtype and device as `pixels`.
     """
-    kept = float(alpha_bars()[step])
-    mixed: Tensor = kept**0.5 * pixels + (1 - kept) ** 0.5 * noise.to(pixels.device, pixels.dtype)
+    signal = float(alpha_bars()[step])
+    mixed: Tensor = signal**0.5 * pixels + (1 - signal) ** 0.5 * noise.to(pixels.device, pixels.dtype)
     return mixed
 
 
-def noised(adapter: Adapter, inputs: Inputs, step: int, seed: int, draw: str = DRAWS[0]) -> dict[str, Tensor]:
+def add_noise(adapter: Adapter, inputs: Inputs, step: int, seed: int, draw: str = DRAWS[0]) -> dict[str, Tensor]:
     """Return the same prompts with noised pictures.
 
-    Every request draws from a generator of its own: what it gets does not depend on the others in the batch, nor on
-    their order.
+    Each request has a random generator of its own: its noise does not depend on the other requests in the batch.
 
     Args:
         adapter: The model.
         inputs: A batch with pictures.
         step: As in `mix`.
-        seed: Of the noise.
-        draw: "picture": the generator starts at a digest of `seed` and the request's pixels, so that different pictures
-            get independent noises; "seed": at `seed`, so that all pictures of one size get the same noise.
+        seed: Seed of the noise.
+        draw: "picture": the generator is seeded with a digest of `seed` and the request's pixels, so that different
+            pictures get independent noise; "seed": with `seed`, so that all pictures of one size get the same noise.
     """
 
     def change(pixels: Tensor) -> Tensor:
@@ -63,10 +62,10 @@ def noised(adapter: Adapter, inputs: Inputs, step: int, seed: int, draw: str = D
 
 
 def _digest(pixels: Tensor, seed: int) -> int:
-    """Return a number below 2**63 that follows from pixels and a seed.
+    """Return a digest of pixels and a seed, below 2**63.
 
-    Pixels count in the precision of bfloat16, so that a model in float32 and one in bfloat16 draw the same noise.
+    Pixels are rounded to bfloat16, so that models in float32 and in bfloat16 draw the same noise.
     """
-    told = pixels.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes()
-    digest = hashlib.blake2b(told, digest_size=8, key=seed.to_bytes(8, "little")).digest()
+    content = pixels.to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes()
+    digest = hashlib.blake2b(content, digest_size=8, key=seed.to_bytes(8, "little")).digest()
     return int.from_bytes(digest, "little") >> 1

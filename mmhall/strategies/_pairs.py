@@ -1,4 +1,4 @@
-"""Pairs of a faithful and a hallucinated text about one picture: what a strategy that is fitted learns from."""
+"""Pairs of a faithful and a hallucinated text about one picture, for fitting strategies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from mmhall.errors import DataError
 from mmhall.words import tokenize_answer
 
-USUAL = 50  # pairs, below which what is found may well be chance
+RECOMMENDED_PAIRS = 50  # with fewer, what is fitted may be chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,9 @@ class Pair:
     """Two texts about one picture.
 
     Attributes:
-        id: Of the picture, as its data calls it.
+        id: Id of the picture in its data set.
         picture: Its file.
-        prompt: What the texts answer.
+        prompt: The prompt that the texts answer.
         faithful: Names only what the picture shows.
         hallucinated: Also names what it does not show.
     """
@@ -35,12 +35,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairSet:
-    """Pairs, and where they come from.
+    """Pairs and their source.
 
     Attributes:
         pairs: At least one.
-        source: Such as "drawn scenes", or the name of a file.
-        remarks: What a reader should know of them.
+        source: A name such as "drawn scenes", or of a file.
+        remarks: Remarks for a reader.
     """
 
     pairs: tuple[Pair, ...]
@@ -48,10 +48,10 @@ class PairSet:
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can be learnt from.
+        """Check that something can be learned from the pairs.
 
         Raises:
-            DataError: There is no pair, or one whose texts are empty or the same.
+            DataError: There is no pair, or a pair has empty or equal texts.
         """
         if not self.pairs:
             raise DataError(f"{self.source}: holds no pair of texts; give pictures whose objects are known")
@@ -65,22 +65,22 @@ class PairSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of pairs and picture files, 16 hex digits: two sets with one digest are the same.
+        """SHA-256 of pairs and picture files, 16 hex digits; equal digests mean equal sets.
 
         Raises:
             DataError: A picture cannot be read.
         """
-        told = hashlib.sha256()
+        digest = hashlib.sha256()
         for pair in self.pairs:
-            told.update(json.dumps([pair.id, pair.prompt, pair.faithful, pair.hallucinated]).encode())
+            digest.update(json.dumps([pair.id, pair.prompt, pair.faithful, pair.hallucinated]).encode())
             try:
-                told.update(hashlib.sha256(pair.picture.read_bytes()).digest())
+                digest.update(hashlib.sha256(pair.picture.read_bytes()).digest())
             except OSError as error:
                 raise DataError(f"{pair.picture}: cannot be read: {error.strerror}; check --images") from error
-        return told.hexdigest()[:16]
+        return digest.hexdigest()[:16]
 
     def record(self) -> dict[str, Any]:
-        """Return what a file says of them; JSON can write it."""
+        """Return the record of the pairs for an artifact; JSON can write it."""
         return {
             "source": self.source,
             "digest": self.digest,
@@ -90,22 +90,22 @@ class PairSet:
         }
 
 
-def uneven(pairs: PairSet, tokenizer: Any) -> list[str]:
-    """Say in which respects the two texts of pairs differ besides their objects, as a direction would hold that, too.
+def find_imbalance(pairs: PairSet, tokenizer: Any) -> list[str]:
+    """Describe differences between the two texts of pairs besides their objects, which a direction would learn as well.
 
     Args:
         pairs: The pairs.
-        tokenizer: Of the model.
+        tokenizer: The model's.
     """
-    count, told = len(pairs.pairs), []
+    count, faults = len(pairs.pairs), []
     longer = sum(len(pair.faithful.split()) != len(pair.hallucinated.split()) for pair in pairs.pairs)
     if longer:
-        told.append(f"the two texts of {longer} of {count} pairs have different numbers of words")
+        faults.append(f"the two texts of {longer} of {count} pairs have different numbers of words")
     ends = [[_last(tokenizer, text) for text in (pair.faithful, pair.hallucinated)] for pair in pairs.pairs]
     others = sum(one != other for one, other in ends)
     if others:
-        told.append(f"the two texts of {others} of {count} pairs end in different tokens")
-    return [f"{fault}: what is fitted on them holds that difference, too." for fault in told]
+        faults.append(f"the two texts of {others} of {count} pairs end in different tokens")
+    return [f"{fault}: what is fitted on them holds that difference, too." for fault in faults]
 
 
 def _last(tokenizer: Any, text: str) -> int:

@@ -1,4 +1,4 @@
-"""Inputs that tell a model nothing of the picture: what it says to them is its prior (arXiv:2403.05262)."""
+"""Picture-free inputs, which show a model's prior without the picture (arXiv:2403.05262)."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs
 from mmhall.errors import ModelError
-from mmhall.strategies._noise import DRAWS, NOISE_STEPS, noised
+from mmhall.strategies._noise import DRAWS, NOISE_STEPS, add_noise
 
-FREE = ("none", "unk", "noise", "zero", "one", "black")
-EXPECTED = f'one or several of {", ".join(FREE)}, joined by "+"'
+PICTURE_FREE = ("none", "unk", "noise", "zero", "one", "black")
+PICTURE_FREE_EXPECTED = f'one or several of {", ".join(PICTURE_FREE)}, joined by "+"'
 
 
-def free_kinds(free: str) -> tuple[str, ...]:
-    """Split a combination; empty where it is none.
+def picture_free_kinds(free: str) -> tuple[str, ...]:
+    """Split a combination of kinds; empty if it is invalid.
 
     >>> free_kinds("none+unk"), free_kinds("none+none"), free_kinds("white")
     (('none', 'unk'), (), ())
     """
     kinds = tuple(free.split("+"))
-    return kinds if len(set(kinds)) == len(kinds) and set(kinds) <= set(FREE) else ()
+    return kinds if len(set(kinds)) == len(kinds) and set(kinds) <= set(PICTURE_FREE) else ()
 
 
-def free_inputs(adapter: Adapter, inputs: Inputs, kind: str, seed: int = 0, draw: str = DRAWS[0]) -> dict[str, Tensor]:
+def picture_free_inputs(
+    adapter: Adapter, inputs: Inputs, kind: str, seed: int = 0, draw: str = DRAWS[0]
+) -> dict[str, Tensor]:
     """Build one kind of picture-free input for a batch with pictures.
 
     Args:
         adapter: The model.
         inputs: A batch with pictures.
-        kind: "none": the prompt alone; "unk": one unknown token for each run of image positions (padding's where the
-            tokenizer has none); and, as long as with the picture, "noise": the picture at the last step of
-            diffusion, "zero" and "one": normalised pixels of that value (zero is the mean colour), "black".
-        seed: Of "noise".
-        draw: As in `mmhall.strategies.noised`.
+        kind: "none": the prompt alone; "unk": one unknown token for each run of image positions (the padding token if
+            the tokenizer has none). With as many image tokens as the picture: "noise": the picture at the last
+            diffusion step; "zero" and "one": normalised pixels of that value (zero is the mean colour); "black".
+        seed: Seed of "noise".
+        draw: As in `add_noise`.
 
     Raises:
         ModelError: "unk" and "black" need the model's processor, and there is none.
@@ -40,7 +42,7 @@ def free_inputs(adapter: Adapter, inputs: Inputs, kind: str, seed: int = 0, draw
     if kind == "none":
         return adapter.without_image(inputs)
     if kind == "noise":
-        return noised(adapter, inputs, NOISE_STEPS - 1, seed, draw)
+        return add_noise(adapter, inputs, NOISE_STEPS - 1, seed, draw)
     if kind in ("zero", "one"):
         return adapter.uniform_pixels(inputs, float(kind == "one"))
     if adapter.processor is None:

@@ -1,4 +1,4 @@
-"""Every strategy that can be named: those of `mmhall.decoders`, and those of other packages."""
+"""The registry of strategies: those of `mmhall.decoders`, and those of other packages."""
 
 from __future__ import annotations
 

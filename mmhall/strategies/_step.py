@@ -1,4 +1,4 @@
-"""What the scores of the next tokens are made from."""
+"""The argument of a session's `combine`: log-probabilities of one step."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mmhall.attention import Exit, Memory
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One step of decoding, for N rows that follow each other; V tokens of the vocabulary.
+    """One decoding step of N rows; V is the size of the vocabulary.
 
     Attributes:
         main: Log-probabilities of the main inputs, (N, V) float32.
-        branches: Those of each branch that is decoded beside them, (N, V) each, in the session's order.
+        branches: Log-probabilities of each decoded branch, (N, V) each, in the session's order.
         said: Tokens of the answers so far, (N, t).
-        memory: What the rows remember; it follows them, and what is put into it now is there at the next step.
+        memory: Tensors stored for each row; what is stored now is there at the next step.
         exits: Log-probabilities of each exit, (N, V); of one with positions, (N, positions, V), at step 0 only.
-        levels: Log-sum-exps of the logits that `main` and `branches` were made from, (N, 1) each.
+        levels: Log-sum-exps of the logits of `main` and of each branch, (N, 1) each.
     """
 
     main: Tensor
@@ -32,5 +32,5 @@ class Step:
 
     @property
     def t(self) -> int:
-        """Tokens of the answers so far."""
+        """Number of tokens of the answers so far."""
         return self.said.shape[1]

@@ -1,8 +1,8 @@
-"""Fitted artifacts: what a strategy has learnt offline about one model, written by `mmhall fit`.
+"""Fitted artifacts: the result of fitting a strategy to one model, written by `mmhall fit`.
 
-An artifact is two files: tensors in NAME.safetensors, and NAME.json beside it, which says what they are, on which model
-and data they were fitted, and the SHA-256 of the other file. `mmhall.load` reads them and refuses those of another
-model, revision or chat template by name of what differs. Nothing is pickled.
+An artifact is two files: tensors in NAME.safetensors, and NAME.json beside it with the facts of the fit (model, data,
+options) and the SHA-256 of the other file. `mmhall.load` reads them and refuses artifacts of another model, revision or
+chat template with a message that names the difference. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,23 +34,22 @@ TENSORS, FACTS = ".safetensors", ".json"
 Where = str | Path | Literal[False] | None
 
 _WAYS = "run `mmhall fit` again, give another file, or use artifacts=False (--artifacts none)"
-_OWN = ("format", "strategy", "tensors", "sha256")  # fields of the JSON that are no facts
+_OWN = ("format", "strategy", "tensors", "sha256")  # keys of the JSON that are not facts
 _DIGITS = 12
-_CLAIM, _BEGINNING = b'"mmhall fitted artifact', 4096  # what a file's first bytes hold
+_MARKER, _HEAD_BYTES = b'"mmhall fitted artifact', 4096  # the marker, and in how many first bytes it stands
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a strategy has learnt about one model.
+    """The result of fitting a strategy to one model.
 
     Attributes:
-        strategy: Its name.
-        tensors: By name, on the CPU; finite.
-        facts: How it was made, as JSON can write it: "model" (what it is called, its facts, "chat_template",
-            "processor"), "data" (source, digest, pairs, ids, prompts), "seed", "options", "date", "mmhall", "numbers"
-            (the strategy's own) and "remarks".
-        path: The JSON file it was read from; None: it was just made.
-        refused: Why the model it was loaded with cannot use it; None: it can.
+        strategy: Name of the strategy.
+        tensors: Finite tensors by name, on the CPU.
+        facts: The facts of the fit, as JSON can write them: "model" (name, facts, "chat_template", "processor"), "data"
+            (source, digest, pairs, ids, prompts), "seed", "options", "date", "mmhall", "numbers" and "remarks".
+        path: The JSON file it was read from; None: it is new.
+        refused: Why the loaded model cannot use it; None: it can.
     """
 
     strategy: str
@@ -59,23 +59,22 @@ class Artifact:
     refused: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Keep tensors as a file does, and refuse what nobody could use.
+        """Copy the tensors and check them.
 
         Raises:
-            DataError: There are none, or one holds NaN or infinity.
+            DataError: There are no tensors, or one holds NaN or infinity.
         """
-        kept = {  # copies: a file holds no two views of one memory
+        copies = {  # a safetensors file cannot hold two views of one memory
             name: tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
             for name, tensor in self.tensors.items()
         }
-        if not kept:
+        if not copies:
             raise DataError(f"{self._named}: an artifact without tensors holds nothing; {_WAYS}")
-        for name, tensor in kept.items():
-            if tensor.is_floating_point() and not bool(
-                tensor.double().isfinite().all()
-            ):  # which float8 does not tell itself
+        for name, tensor in copies.items():
+            finite = bool(tensor.double().isfinite().all())  # in float64: float8 has no isfinite
+            if tensor.is_floating_point() and not finite:
                 raise DataError(f"{self._named}: tensor {name!r} holds NaN or infinity; {_WAYS}")
-        object.__setattr__(self, "tensors", kept)
+        object.__setattr__(self, "tensors", copies)
 
     @property
     def _named(self) -> str:
@@ -83,98 +82,94 @@ class Artifact:
 
     @cached_property
     def content(self) -> bytes:
-        """The tensors as a safetensors file holds them."""
+        """The content of the safetensors file."""
         return save_tensors(dict(self.tensors))
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of that file, 64 hex digits."""
+        """SHA-256 of the safetensors file, 64 hex digits."""
         return hashlib.sha256(self.content).hexdigest()
 
     @property
     def digest(self) -> str:
-        """Its first digits: the value of a strategy's option `artifact`."""
+        """The first 12 digits of `sha256`, the value of a strategy's option `artifact`."""
         return self.sha256[:_DIGITS]
 
     @property
     def fitted_with(self) -> dict[str, Any]:
-        """The strategy's options when it was fitted, by name; those that had their defaults are left out."""
+        """The options of the fit that differ from their defaults, by name."""
         return parse(self.facts["options"])[1]
 
     @property
     def origin(self) -> str:
-        """Say on what it was fitted, in a line."""
+        """The provenance of the artifact: its data and seed, in a line."""
         data = self.facts["data"]
         return f"fitted on {data['pairs']} pairs of {data['source']} ({data['digest']}), seed {self.facts['seed']}"
 
     def record(self) -> dict[str, Any]:
-        """Return what the JSON file holds."""
+        """Return the content of the JSON file."""
         shapes = {
-            name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
-            for name, tensor in self.tensors.items()
+            name: {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
+            for name, t in self.tensors.items()
         }
         return {"format": FORMAT, "strategy": self.strategy, "tensors": shapes, "sha256": self.sha256, **self.facts}
 
     def summary(self) -> dict[str, Any]:
-        """Return what a run's record holds: which artifact it is, and on what it was fitted."""
+        """Return the digest, options, seed and data of the fit, for the record of a run."""
         data = {key: value for key, value in self.facts["data"].items() if key != "ids"}
         return {"sha256": self.sha256, "options": self.facts["options"], "seed": self.facts["seed"], "data": data}
 
     def write(self, path: Path) -> None:
-        """Write both files, each whole or not at all; the JSON comes last.
-
-        Args:
-            path: Either file's name.
+        """Write both files, named by the path of either; each is written whole or not at all, the JSON last.
 
         Raises:
-            DataError: The name ends otherwise, something cannot be written, or something else is there; see
-                `check_target`.
+            DataError: The name has another ending, a file cannot be written, or as in `check_target`.
         """
         check_target(path, self.strategy)
-        tensors, facts = pair_of(path)
-        told = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
+        tensors, facts = artifact_files(path)
+        record = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
         try:
             tensors.parent.mkdir(parents=True, exist_ok=True)
-            for file, content in ((tensors, self.content), (facts, told.encode())):
-                with files.atomic_path(file) as scratch:
+            for file, content in ((tensors, self.content), (facts, record.encode())):
+                with files.whole(file) as scratch:
                     scratch.write_bytes(content)
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from error
 
     def check(self, adapter: Adapter, processor: Mapping[str, Any] | None = None) -> None:
-        """Refuse to be used with another model than it was fitted on; warn where weights cannot be compared.
+        """Check that a model is the one of the fit; warn if its weights cannot be compared.
 
         Args:
             adapter: The model.
-            processor: The options of its processor that were given.
+            processor: The options given to its processor.
 
         Raises:
-            ModelError: It is another, naming what differs.
+            ModelError: It is another model; the message names the difference.
         """
-        kept = {"processor": {}, **self.facts["model"]}
+        fitted = {"processor": {}, **self.facts["model"]}
         own = {
             **facts(adapter),
             "revision": getattr(adapter.model.config, "_commit_hash", None),
             "chat_template": chat_template(adapter),
             "processor": dict(processor or {}),
         }
-        differ = differing_facts(kept, own)
-        if None not in (kept.get("revision"), own["revision"]) and kept["revision"] != own["revision"]:
+        differ = differing(fitted, own)
+        if None not in (fitted.get("revision"), own["revision"]) and fitted["revision"] != own["revision"]:
             differ.append("revision")
-        differ += [key for key in ("chat_template", "processor") if kept.get(key) != own[key]]
+        differ += [key for key in ("chat_template", "processor") if fitted.get(key) != own[key]]
         if differ:
             raise ModelError(
-                f"{self._named}: was fitted on {kept['name']!r}, which differs from this model "
-                f"({format_differences(differ, kept, own)}); {_WAYS}"
+                f"{self._named}: was fitted on {fitted['name']!r}, which differs from this model "
+                f"({contrasted(differ, fitted, own)}); {_WAYS}"
             )
-        warn_if_unknown(self._named, kept, own)
+        warn_if_unknown(self._named, fitted, own)
 
 
-def pair_of(path: str | Path) -> tuple[Path, Path]:
-    """Return the files of tensors and of facts, of which a path names one.
+def artifact_files(path: str | Path) -> tuple[Path, Path]:
+    """Return the two files of an artifact, tensors and facts, from the path of either.
 
     Raises:
-        DataError: Its name ends otherwise.
+        DataError: The name has another ending.
     """
     path = Path(path)
     if path.suffix not in (TENSORS, FACTS):
@@ -183,67 +178,65 @@ def pair_of(path: str | Path) -> tuple[Path, Path]:
 
 
 def read(path: str | Path) -> Artifact:
-    """Read an artifact and check that it is whole.
+    """Read and check an artifact.
 
     Args:
         path: Either file's name.
 
     Raises:
-        DataError: A file is missing, damaged, or not the other one's.
+        DataError: A file is missing or damaged, or the two do not belong together.
     """
-    tensors, held = pair_of(path)
-    for file in (held, tensors):
-        reason = files.why_not_a_file(file)
+    tensors, facts = artifact_files(path)
+    for file in (facts, tensors):
+        reason = files.no_file(file)
         if reason is not None:
-            raise DataError(f"{file}: {reason}; an artifact is two files, {tensors.name} and {held.name}; {_WAYS}")
-    told = _facts(held)
+            raise DataError(f"{file}: {reason}; an artifact is two files, {tensors.name} and {facts.name}; {_WAYS}")
+    record = _read_facts(facts)
     try:
         content = tensors.read_bytes()
         sha256 = hashlib.sha256(content).hexdigest()
-        if sha256 != told["sha256"]:
-            raise DataError(f"{tensors}: its sha256 is {sha256}, and {held.name} says {told['sha256']!r}; {_WAYS}")
-        made = Artifact(
-            told["strategy"],
-            load_tensors(content),
-            {name: value for name, value in told.items() if name not in _OWN},
-            held,
-        )
+        if sha256 != record["sha256"]:
+            raise DataError(f"{tensors}: its sha256 is {sha256}, and {facts.name} says {record['sha256']!r}; {_WAYS}")
+        rest = {name: value for name, value in record.items() if name not in _OWN}
+        artifact = Artifact(record["strategy"], load_tensors(content), rest, facts)
     except OSError as error:
         raise DataError(f"{tensors}: cannot be read: {error.strerror}; {_WAYS}") from error
     except SafetensorError as error:
         raise DataError(f"{tensors}: is no safetensors file ({error}); {_WAYS}") from error
-    shapes = made.record()["tensors"]
-    if shapes != told["tensors"]:
-        raise DataError(f"{held}: tells of tensors {told['tensors']!r}, and {tensors.name} holds {shapes!r}; {_WAYS}")
-    return made
+    shapes = artifact.record()["tensors"]
+    if shapes != record["tensors"]:
+        raise DataError(
+            f"{facts}: tells of tensors {record['tensors']!r}, and {tensors.name} holds {shapes!r}; {_WAYS}"
+        )
+    return artifact
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """Read the JSON file of an artifact, and check what is needed of it.
+def _read_facts(path: Path) -> dict[str, Any]:
+    """Read the JSON file of an artifact and check its required keys.
 
     Raises:
-        DataError: It cannot be read, or is something else.
+        DataError: It cannot be read, or is no artifact.
     """
     try:
-        held = json.loads(files.read_text(path))
-        if held["format"] != FORMAT:
-            raise ValueError(f"its format is {held['format']!r}, expected {FORMAT!r}")
-        parse(held["options"])
-        texts = (held["strategy"], held["sha256"], held["model"]["name"], held["data"]["source"])
+        record = json.loads(files.read_text(path))
+        if record["format"] != FORMAT:
+            raise ValueError(f"its format is {record['format']!r}, expected {FORMAT!r}")
+        parse(record["options"])
+        texts = (record["strategy"], record["sha256"], record["model"]["name"], record["data"]["source"])
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("strategy, sha256 and the names of model and data must be texts")
-        for needed in (held["tensors"], held["seed"], held["data"]["pairs"], held["data"]["digest"]):
+        for needed in (record["tensors"], record["seed"], record["data"]["pairs"], record["data"]["digest"]):
             if needed is None:
-                raise TypeError("tensors, seed and data must be told")
+                raise TypeError("tensors, seed and data must be given")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; {_WAYS}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OptionError) as error:
         raise DataError(f"{path}: is no artifact, or is damaged ({type(error).__name__}: {error}); {_WAYS}") from error
-    return dict(held)
+    return dict(record)
 
 
-def place(name: str | Path) -> Path:
-    """Return the folder where a model's artifacts are looked for: in its own, else among the user's settings.
+def default_folder(name: str | Path) -> Path:
+    """Return the default folder of a model's artifacts: in the model's folder, else among the user's settings.
 
     Args:
         name: As `mmhall.load` takes it.
@@ -252,36 +245,36 @@ def place(name: str | Path) -> Path:
 
 
 def find(name: str | Path, where: Where) -> list[Artifact]:
-    """Read the artifacts to use for a model.
+    """Find and read the artifacts of a model.
 
     Args:
         name: As `mmhall.load` takes it.
-        where: A file, or a folder of several; False for none; None to look in the usual place.
+        where: A file, or a folder of several; False: none; None: the default folder.
 
     Raises:
-        OptionError: It is none of these.
-        DataError: What was named is missing, damaged, or holds two artifacts of one strategy.
+        OptionError: `where` is none of these.
+        DataError: A file is missing or damaged, or two artifacts are of one strategy.
     """
     if where is False:
         return []
     if where is not None and (not isinstance(where, str | Path) or not str(where)):
         raise OptionError("load", "artifacts", where, "a file or folder written by `mmhall fit`, or False for none")
-    folder = place(name) if where is None else Path(where)
-    reason = files.why_not_a_file(folder)
+    folder = default_folder(name) if where is None else Path(where)
+    reason = files.no_file(folder)
     if where is not None and reason not in (None, "is a folder") and folder.suffix not in (TENSORS, FACTS):
         raise DataError(f"{where}: {reason}; {_WAYS}")
     if reason == "is a folder":
-        found = [read(file) for file in sorted(folder.glob(f"*{FACTS}")) if _claims(file)]
+        artifacts = [read(file) for file in sorted(folder.glob(f"*{FACTS}")) if _is_artifact(file)]
     else:
-        found = [] if where is None else [read(folder)]
-    if where is not None and not found:
+        artifacts = [] if where is None else [read(folder)]
+    if where is not None and not artifacts:
         raise DataError(f"{where}: holds no artifact; {_WAYS}")
-    _once(found)
-    return found
+    _check_unique(artifacts)
+    return artifacts
 
 
-def _claims(file: Path) -> bool:
-    """Whether a file begins as an artifact's JSON does, of whatever version and however damaged.
+def _is_artifact(file: Path) -> bool:
+    """Whether a file begins like an artifact's JSON, of any version, damaged or not.
 
     Raises:
         DataError: It cannot be read.
@@ -290,70 +283,66 @@ def _claims(file: Path) -> bool:
         return False
     try:
         with file.open("rb") as opened:
-            return _CLAIM in opened.read(_BEGINNING)
+            return _MARKER in opened.read(_HEAD_BYTES)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}; {_WAYS}") from error
 
 
-def _once(found: Sequence[Artifact]) -> None:
-    """Refuse two artifacts of one strategy: nobody says which one is meant.
+def _check_unique(artifacts: Sequence[Artifact]) -> None:
+    """Check that no two artifacts are of one strategy.
 
     Raises:
-        DataError: There are two.
+        DataError: Two are.
     """
-    for number, one in enumerate(found):
-        for other in found[:number]:
-            if one.strategy == other.strategy:
-                raise DataError(
-                    f"{other.path} and {one.path}: both are artifacts of {one.strategy}; give one of the files, or "
-                    "delete one"
-                )
+    for one, other in combinations(artifacts, 2):
+        if one.strategy == other.strategy:
+            raise DataError(
+                f"{one.path} and {other.path}: both are artifacts of {one.strategy}; "
+                "give one of the files, or delete one"
+            )
 
 
-def checked(
-    found: Sequence[Artifact], adapter: Adapter, processor: Mapping[str, Any], *, given: bool
+def check_artifacts(
+    artifacts: Sequence[Artifact], adapter: Adapter, processor: Mapping[str, Any], *, given: bool
 ) -> dict[str, Artifact]:
-    """Return artifacts by strategy, if they were fitted on this model.
+    """Return artifacts by strategy, each checked against the model.
 
-    One that nobody named and that is another model's is kept, refused: only a strategy that needs it is in its way.
+    An artifact of another model is an error if given by the caller. One from the default folder is returned with its
+    `refused` set: only a strategy that needs it fails.
 
     Args:
-        found: As `find` returns them.
+        artifacts: As `find` returns them.
         adapter: The model.
-        processor: The options of its processor that were given.
-        given: Whether somebody named them.
+        processor: The options given to its processor.
+        given: Whether the caller gave them.
 
     Raises:
-        ModelError: One that was given was fitted on another model.
+        ModelError: A given artifact was fitted on another model.
     """
-    kept = {}
-    for artifact in found:
+    by_strategy = {}
+    for artifact in artifacts:
         try:
             artifact.check(adapter, processor)
-            kept[artifact.strategy] = artifact
+            by_strategy[artifact.strategy] = artifact
         except ModelError as error:
             if given:
                 raise
-            kept[artifact.strategy] = replace(artifact, refused=str(error))
-    return kept
+            by_strategy[artifact.strategy] = replace(artifact, refused=str(error))
+    return by_strategy
 
 
 def check_target(path: Path, strategy: str) -> None:
-    """Refuse to write over anything but an older artifact of the same strategy.
-
-    Args:
-        path: Either file's name.
-        strategy: Whose artifact is to be written.
+    """Check that a strategy's artifact can be written: nothing is there, or an older one of the same strategy.
 
     Raises:
-        DataError: Something else is there.
+        DataError: Another file is there.
     """
-    tensors, facts = pair_of(path)
-    there = [file for file in (facts, tensors) if files.why_not_a_file(file) != "does not exist"]
+    tensors, facts = artifact_files(path)
+    there = [file for file in (facts, tensors) if files.no_file(file) != "does not exist"]
     if not there:
         return
-    held = _facts(facts)["strategy"] if there[0] == facts else "something else"
-    if held != strategy:
+    other = _read_facts(facts)["strategy"] if there[0] == facts else "something else"
+    if other != strategy:
         raise DataError(
             f"{there[0]}: is there already and is no artifact of {strategy}; choose another with --out, or delete it"
         )

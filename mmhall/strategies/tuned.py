@@ -1,7 +1,7 @@
-"""Options tuned for one model: a small JSON file beside it, written by `mmhall tune` and read by `mmhall.load`.
+"""Tuned options of one model: a small JSON file beside it, written by `mmhall tune` and read by `mmhall.load`.
 
-The file says for which weights its values were found, see `mmhall/models/_facts.py`. This is compared when a model is
-loaded; values found for other weights are refused, never used silently.
+The file identifies the weights that its values were tuned for; see `mmhall.models`. `mmhall.load` compares them with
+the loaded weights, and refuses values that were tuned for others.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Where = str | Path | Literal[False] | None
 Options = dict[str, dict[str, Any]]
 
 
-def place(name: str | Path) -> Path:
-    """Return where the options tuned for a model are looked for: in its folder, else among the user's settings.
+def default_file(name: str | Path) -> Path:
+    """Return the default file of a model's tuned options: in the model's folder, else among the user's settings.
 
     Args:
         name: As `mmhall.load` takes it.
@@ -37,20 +37,20 @@ def place(name: str | Path) -> Path:
 
 
 def find(name: str | Path, where: Where) -> Path | None:
-    """Return the file to use for a model, if there is one.
+    """Return the file of a model's tuned options; None: there is none.
 
     Args:
         name: As `mmhall.load` takes it.
-        where: A file; False for none; None to look in the usual place.
+        where: A file; False: none; None: the default file.
 
     Raises:
-        OptionError: It is none of these.
-        DataError: The file named cannot be one.
+        OptionError: `where` is none of these.
+        DataError: There is no such file.
     """
     if where is False:
         return None
     if where is None:
-        return found if files.why_not_a_file(found := place(name)) is None else None
+        return file if files.no_file(file := default_file(name)) is None else None
     if not isinstance(where, str | Path) or not str(where):
         raise OptionError("load", "tuned", where, "a file written by `mmhall tune`, or False for none")
     reason = files.why_not_a_file(Path(where))
@@ -60,19 +60,19 @@ def find(name: str | Path, where: Where) -> Path | None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a file and check it: its form, and that every strategy, option and value exists.
+    """Read a file and check its format, strategies, options and values.
 
     Raises:
-        DataError: It is damaged, or holds what this mmhall does not know.
+        DataError: It is damaged, or has a strategy or option that this mmhall does not have.
     """
     try:
-        held = json.loads(files.read_text(path))
-        if held["format"] != FORMAT:
-            raise ValueError(f"its format is {held['format']!r}, expected {FORMAT!r}")
-        if not isinstance(held["model"], dict) or not isinstance(held["model"]["name"], str):
+        content = json.loads(files.read_text(path))
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']!r}, expected {FORMAT!r}")
+        if not isinstance(content["model"], dict) or not isinstance(content["model"]["name"], str):
             raise TypeError("it does not say which model it is for")
-        for name, entry in held["strategies"].items():
-            checked(name, entry["options"])
+        for name, entry in content["strategies"].items():
+            check_options(name, entry["options"])
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; {_WAYS}") from error
     except MmhallError as error:
@@ -81,94 +81,94 @@ def read(path: Path) -> dict[str, Any]:
         raise DataError(
             f"{path}: is no file of tuned options, or is damaged ({type(error).__name__}: {error}); {_WAYS}"
         ) from error
-    return dict(held)
+    return dict(content)
 
 
 _WAYS = "run `mmhall tune` again, give a file it wrote for this model, or use tuned=False (--tuned none)"
 
 
-def checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a strategy's tuned options if they exist, depend on the model, and have possible values.
+def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a strategy's tuned options: each exists, depends on the model, and has an allowed value.
 
     Args:
-        name: Of the strategy, or of several as in "vcd+vhr".
-        options: By name; of several strategies as "vhr.layers".
+        name: Name of the strategy, or of a composition such as "vcd+vhr".
+        options: Values by name; in a composition, names such as "vhr.layers".
 
     Raises:
-        MmhallError: They cannot be used.
+        MmhallError: An option fails the check.
     """
     parts = {part: strategy(part) for part in name.split("+")}
     values: dict[str, Any] = {}
     for option, value in options.items():
-        part, _, own = option.rpartition(".")
+        part, _, name_in_part = option.rpartition(".")
         owner = parts.get(part if len(parts) > 1 else name)
         if owner is None:
             raise OptionError(name, option, value, f"written with the part it is of, one of {', '.join(parts)}")
-        rule = rules(type(owner)).get(own)
+        rule = rules(type(owner)).get(name_in_part)
         if rule is not None and not rule.by_model:
             raise OptionError(name, option, value, "left out: it does not depend on the model")
         values[option] = tuple(value) if isinstance(value, list) else value
-        strategy(owner, **{own: values[option]})
+        strategy(owner, **{name_in_part: values[option]})
     return values
 
 
-def options_of(path: Path | None, adapter: Adapter) -> Options:
-    """Return a file's options by strategy, if they were found for this model.
+def options_for(path: Path | None, adapter: Adapter) -> Options:
+    """Read the tuned options of a model, by strategy.
 
     Raises:
-        DataError: The file is damaged, or holds what this mmhall does not know.
-        ModelError: They were found for another model.
+        DataError: As in `read`.
+        ModelError: The options were tuned for other weights.
     """
     if path is None:
         return {}
-    held = read(path)
-    belongs(path, held, adapter)
-    entries = held["strategies"].items()
-    return {name: checked(name, entry["options"]) for name, entry in entries if _known(name)}
+    content = read(path)
+    check_model(path, content, adapter)
+    entries = content["strategies"].items()
+    return {name: check_options(name, entry["options"]) for name, entry in entries if _is_installed(name)}
 
 
-def _known(name: str) -> bool:
-    """Whether every part is there: what was tuned for a plug-in that is not installed waits for it."""
+def _is_installed(name: str) -> bool:
+    """Whether all parts of a strategy are installed; a plug-in may be missing."""
     try:
         return all(strategy(part) for part in name.split("+"))
     except UnknownNameError:
         return False
 
 
-def belongs(path: Path, held: Mapping[str, Any], adapter: Adapter) -> None:
-    """Refuse values found for another model, and warn where that cannot be told.
+def check_model(path: Path, content: Mapping[str, Any], adapter: Adapter) -> None:
+    """Check that a file's options were tuned for this model; warn if weights cannot be compared.
 
     Raises:
-        ModelError: They were, naming what differs.
+        ModelError: They were tuned for another model; the message names the difference.
     """
-    model, own = held["model"], facts(adapter)
-    differ = differing_facts(model, own)
+    model, own = content["model"], facts(adapter)
+    differ = differing(model, own)
     if differ:
-        told = format_differences(differ, model, own)
+        difference = contrasted(differ, model, own)
         raise ModelError(
-            f"{path}: was tuned for {model['name']!r} with other weights than this model's ({told}); {_WAYS}"
+            f"{path}: was tuned for {model['name']!r} with other weights than this model's ({difference}); {_WAYS}"
         )
     warn_if_unknown(str(path), model, own)
 
 
-def write(path: Path, held: Mapping[str, Any]) -> None:
-    """Write a file in one step, so that it is whole or not there.
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file, whole or not at all.
 
     Raises:
         DataError: It cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.atomic_path(path) as scratch:
-            scratch.write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with files.whole(path) as scratch:
+            scratch.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from error
 
 
 def open_options(method: Strategy) -> dict[str, tuple[Any, ...]]:
-    """Return a strategy's options that are left open and worth trying, with the values to try.
+    """Return a strategy's open options that can be tuned, with the values to try.
 
-    What a strategy that learns was fitted with is not: its artifact says it.
+    Options that the artifact of a fitted strategy fixes are left out.
     """
     fixed = rules(type(method)).keys() - method.adjustable if isinstance(method, LearnedStrategy) else ()
     return {
@@ -178,27 +178,27 @@ def open_options(method: Strategy) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def started(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a file's content, or that of a new one, to add a strategy's options to.
+def open_or_create(path: Path, adapter: Adapter, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a file, or of a new one, to add tuned options to.
 
     Args:
         path: The file.
         adapter: The model.
-        identity: What `LVLM.identity` tells of it.
+        identity: The result of `LVLM.identity`.
 
     Raises:
         DataError: The file is damaged.
-        ModelError: It is another model's.
+        ModelError: The file is of another model.
     """
     own = describe_model(adapter, identity)
     if files.why_not_a_file(path) == "does not exist":
         return {"format": FORMAT, "model": own, "strategies": {}}
-    held = read(path)
-    belongs(path, held, adapter)
-    known = held["model"]
-    if known.get("dtype") == own["dtype"] and known.get("weights") not in (None, own["weights"]):
+    content = read(path)
+    check_model(path, content, adapter)
+    model = content["model"]
+    if model.get("dtype") == own["dtype"] and model.get("weights") not in (None, own["weights"]):
         raise ModelError(
-            f"{path}: was tuned for {known['name']!r} with other weights than this model's; "
+            f"{path}: was tuned for {model['name']!r} with other weights than this model's; "
             "choose another with --out, or delete it"
         )
-    return held
+    return content

@@ -8,9 +8,9 @@ import pytest
 
 import mmhall
 from mmhall.adapters._messages import Conversation, Request, Turn, read_messages
-from mmhall.analysis._saliency import informative
+from mmhall.analysis._saliency import mark_informative
 from mmhall.errors import ModelError, PromptError
-from mmhall.generation._shared_prefix import beginnings
+from mmhall.generation._shared_prefix import split_prefixes
 from mmhall.lvlm import LVLM
 from tests.zoo import ZOO, built
 
@@ -102,7 +102,7 @@ def test_no_word_goes_across_a_picture(wide):
     """Of "the", a picture and "cat", the cat is informative and "the" is not."""
     adapter = LVLM(*built("llava")).adapter
     inputs = adapter.inputs([Request(read_messages([user("the", IMAGE, "cat")])[0], (wide,))])
-    marked = informative(adapter, inputs, adapter.query_mask(inputs))
+    marked = mark_informative(adapter, inputs, adapter.query_mask(inputs))
     assert adapter.tokenizer.decode(inputs["input_ids"][marked]) == "cat"
 
 
@@ -115,10 +115,10 @@ def test_conversations_share_what_they_begin_with_the_pictures_in_it(adapter, wi
         adapter.inputs([Request(read_messages(m)[0], pictures) for m in each])
         for each in ((PLACED, longer), (PLACED, other))
     )
-    shared = beginnings(adapter, placed)
+    shared = split_prefixes(adapter, placed)
     assert shared is not None
     assert adapter.image_tokens(shared.inputs) == adapter.image_tokens(adapter.stack(placed.singles[:1]))
-    assert beginnings(adapter, elsewhere) is None
+    assert split_prefixes(adapter, elsewhere) is None
 
 
 @pytest.mark.parametrize("name", CHATTING)

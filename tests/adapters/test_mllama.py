@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from mmhall.adapters._base import Request
-from mmhall.generation._prepare import Source
-from mmhall.generation._run import prepared
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._run import prepare_inputs
 from mmhall.generation._settings import Settings
 from mmhall.generation._state import prefill
 from tests.generation.reference import QUIET, ours, picture
@@ -19,7 +19,7 @@ def logits(*requests):
     adapter = ours("mllama")
     with torch.inference_mode():
         config = Settings(max_new_tokens=2).resolved(adapter.generator)
-        return prefill(Source(prepared(adapter, adapter.inputs(requests), config))).logits
+        return prefill(PlannedBatch(prepare_inputs(adapter, adapter.inputs(requests), config))).logits
 
 
 def test_prompts_with_fewer_pictures_than_others_are_slightly_off():

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from mmhall.adapters._base import PER_POSITION, Request
-from mmhall.generation._prepare import Source
-from mmhall.generation._run import prepared
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._run import prepare_inputs
 from mmhall.generation._settings import Settings
 from mmhall.generation._state import prefill
 from mmhall.words import special_tokens
@@ -196,7 +196,7 @@ def test_constant_pixels_work_where_requests_have_different_numbers_of_pictures(
 def teacher_forced(adapter, inputs, answer):
     """Logits after the prompt and after each token of an answer, in one pass over all of it."""
     config = Settings(max_new_tokens=1).resolved(adapter.generator)
-    whole = prepared(adapter, adapter.append_answer(inputs, answer), config)
+    whole = prepare_inputs(adapter, adapter.extended(inputs, answer), config)
     whole.kwargs.pop("logits_to_keep", None)
     read = whole.model.prepare_inputs_for_generation(whole.input_ids, is_first_iteration=True, **whole.kwargs)
     return whole.model(**read, return_dict=True).logits[:, -answer.shape[1] - 1 :].float()
@@ -205,7 +205,7 @@ def teacher_forced(adapter, inputs, answer):
 def step_by_step(adapter, inputs, answer):
     """The same, token by token."""
     new = Settings(max_new_tokens=answer.shape[1] + 1).resolved(adapter.generator)
-    state = prefill(Source(prepared(adapter, inputs, new)))
+    state = prefill(PlannedBatch(prepare_inputs(adapter, inputs, new)))
     seen = [state.logits]
     for token in answer.T:
         state.read(token[:, None])

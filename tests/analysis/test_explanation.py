@@ -182,10 +182,10 @@ def test_a_strategy_of_somebody_else_is_explained_by_its_session():
     ],
 )
 def test_what_scores_are_made_from_is_told(spec, told):
-    explained = lvlm("llava").explain(spec)
-    assert explained.scores == told
-    assert f"Scores    made from {told}" in str(explained).splitlines()
-    assert "nothing" not in str(explained)
+    explain_strategy = lvlm("llava").explain(spec)
+    assert explain_strategy.scores == told
+    assert f"Scores    made from {told}" in str(explain_strategy).splitlines()
+    assert "nothing" not in str(explain_strategy)
 
 
 @pytest.mark.parametrize("spec", ["greedy", "beam", "dola(alpha=0, beta=0)"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmhall.adapters._base import Request
-from mmhall.analysis._modality_dominance import Balance, balance
+from mmhall.analysis._modality_dominance import ModalityDominance, measure_dominance
 from mmhall.errors import ModelError, PromptError
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager
@@ -35,7 +35,7 @@ def shares(maps, inputs, image, answer, row):
 def test_it_is_read_off_whole_maps(family):
     adapter = ours(family)
     inputs = adapter.inputs(REQUESTS[:2])
-    found = balance(adapter, inputs, ANSWERS)
+    found = measure_dominance(adapter, inputs, ANSWERS)
     tokens = torch.tensor([ANSWERS[0], (*ANSWERS[1], 0, 0)])
     eager, image = Eager(adapter), adapter.image_mask(inputs["input_ids"])
     eager.logits(adapter.append_answer(inputs, tokens))
@@ -57,9 +57,9 @@ def test_it_is_read_off_whole_maps(family):
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "mllama"])
 def test_an_answer_has_alone_what_it_has_in_a_batch(family):
     adapter = ours(family)
-    together = balance(adapter, adapter.inputs(REQUESTS[:2]), ANSWERS)
+    together = measure_dominance(adapter, adapter.inputs(REQUESTS[:2]), ANSWERS)
     for request, answer, wanted in zip(REQUESTS, ANSWERS, together, strict=False):
-        (alone,) = balance(adapter, adapter.inputs([request]), [answer])
+        (alone,) = measure_dominance(adapter, adapter.inputs([request]), [answer])
         for name in ("text", "first", "image"):
             torch.testing.assert_close(getattr(alone, name), getattr(wanted, name), rtol=0, atol=1e-5)
         assert (alone.text_tokens, alone.image_tokens) == (wanted.text_tokens, wanted.image_tokens)
@@ -69,7 +69,7 @@ def by_hand():
     """Two tokens, four layers, 4 text and 16 image positions; the first text position holds half of the text's."""
     text = torch.tensor([[0.4, 0.5, 0.6, 0.8], [0.2, 0.1, 0.6, 0.0]])
     image = torch.tensor([[0.4, 0.1, 0.2, 0.0], [0.2, 0.2, 0.0, 0.0]])
-    return Balance(text, text / 2, image, 4, 16, (0, 1, 2, 3))
+    return ModalityDominance(text, text / 2, image, 4, 16, (0, 1, 2, 3))
 
 
 def test_indices_by_hand():
@@ -103,7 +103,7 @@ def test_layers_are_grouped_by_depth():
 def test_shallow_models_have_groups(depth, means):
     """Layer l has MDI l."""
     layers = torch.arange(depth)[None].float()
-    groups = Balance(layers, layers, torch.ones(1, depth), 1, 1, tuple(range(depth))).groups()
+    groups = ModalityDominance(layers, layers, torch.ones(1, depth), 1, 1, tuple(range(depth))).groups()
     assert tuple(groups[name]["mdi"] for name in ("early", "middle", "late")) == means
 
 
@@ -121,7 +121,7 @@ def test_a_token_has_a_balance_of_its_own():
 
 
 def test_where_the_prompt_gets_nothing_there_is_no_index():
-    nothing = Balance(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1), 4, 16, (0,))
+    nothing = ModalityDominance(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1), 4, 16, (0,))
     assert all(value is None for value in nothing.groups()["early"].values())
 
 
@@ -129,7 +129,7 @@ def test_a_person_asks_for_an_answer_in_words(llava, pictures):
     found = llava.balance(pictures[0], "What is there?", "a dog and a cup")
     tokens = llava.adapter.tokenizer("a dog and a cup", add_special_tokens=False)["input_ids"]
     inputs = llava.adapter.inputs([Request("What is there?", (pictures[0],))])
-    (wanted,) = balance(llava.adapter, inputs, [tokens])
+    (wanted,) = measure_dominance(llava.adapter, inputs, [tokens])
     torch.testing.assert_close(found.mdi, wanted.mdi)
     assert found.image_tokens == 64
     assert found.image_tokens + found.text_tokens == inputs["input_ids"].shape[1]

@@ -12,8 +12,8 @@ from mmhall.adapters._base import Request
 from mmhall.analysis._score import jensen_shannon, score
 from mmhall.benchmarks.scenes.dataset import make_scene
 from mmhall.errors import OptionError, PromptError
-from mmhall.generation._prepare import Source
-from mmhall.generation._run import prepared
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._run import prepare_inputs
 from mmhall.generation._settings import Settings
 from mmhall.generation._state import prefill
 from mmhall.lvlm import LVLM
@@ -37,7 +37,7 @@ def pictures():
 def decoded(lvlm, inputs, ids):
     """Log-probabilities that decoding meets when it is made to say `ids`, and the entropies on the way."""
     config = Settings(max_new_tokens=9).resolved(lvlm.adapter.generator)
-    state = prefill(Source(prepared(lvlm.adapter, inputs, config)))
+    state = prefill(PlannedBatch(prepare_inputs(lvlm.adapter, inputs, config)))
     said, entropies = [], []
     for token in ids:
         logprobs = state.logits[0].log_softmax(-1)
@@ -102,7 +102,7 @@ def test_the_divergence_is_that_of_the_distributions(name, pictures):
     config = Settings(max_new_tokens=9).resolved(lvlm.adapter.generator)
     with torch.inference_mode():
         both = (inputs, lvlm.adapter.without_image(inputs))
-        states = [prefill(Source(prepared(lvlm.adapter, one, config))) for one in both]
+        states = [prefill(PlannedBatch(prepare_inputs(lvlm.adapter, one, config))) for one in both]
         for token, found in zip(ids, scored.image_divergences, strict=True):
             one, other = (state.logits[0].double().softmax(-1) for state in states)
             entropy = [float(torch.distributions.Categorical(p).entropy()) for p in ((one + other) / 2, one, other)]

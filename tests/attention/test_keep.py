@@ -12,7 +12,7 @@ from mmhall._transformers import caches
 from mmhall._transformers.calls import CACHE
 from mmhall.attention import ATTENTION, Op, active
 from mmhall.errors import CompositionError
-from mmhall.generation._job import Kept
+from mmhall.generation._job import StepScores
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Branch, Session, strategy
 from tests.generation.reference import QUIET, REQUESTS, cut, ends, ours, theirs
@@ -100,7 +100,7 @@ def endless(adapter):
 
 
 def steps(adapter, inputs, *ops, **session):
-    kept = Kept("scores", logits=[])
+    kept = StepScores("scores", logits=[])
     said = decode(adapter, inputs, Session(ops, **session), endless(adapter), keep=kept)
     return said, kept.logits
 

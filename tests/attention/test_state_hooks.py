@@ -12,7 +12,7 @@ from mmhall.adapters import adapter_for
 from mmhall.adapters._anatomy import SITES
 from mmhall.attention import EVERY, Op, active
 from mmhall.errors import CompositionError, ModelError
-from mmhall.generation._job import Kept
+from mmhall.generation._job import StepScores
 from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Branch, Session, Strategy
@@ -63,7 +63,7 @@ def endless(adapter):
 
 def steps(adapter, inputs, *ops, branches=(), combine=None):
     """What mmhall says, (B, NEW), and the main rows' logits at every step, (B, V) each."""
-    kept = Kept("scores", logits=[])
+    kept = StepScores("scores", logits=[])
     said = decode(adapter, inputs, Session(ops, branches, combine), endless(adapter), keep=kept)
     return said, kept.logits
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from mmhall.adapters._base import Request
 from mmhall.analysis._head_divergence import head_divergence
-from mmhall.analysis._modality_dominance import balance
+from mmhall.analysis._modality_dominance import measure_dominance
 from mmhall.analysis._score import score
 from mmhall.answers import Answer, Usage
 from mmhall.benchmarks import benchmark
@@ -142,7 +142,7 @@ def test_signals_are_those_read_by_hand(name, token, pictures, tmp_path, request
         inputs = adapter.inputs([Request(PROMPT, (picture,))])
         (sure,), ids = score(adapter, inputs, [told.token_ids]), told.token_ids
         heads = head_divergence(adapter, inputs, ids).per_token(2)
-        (shared,) = balance(adapter, inputs, [ids])
+        (shared,) = measure_dominance(adapter, inputs, [ids])
         found = mentions(told.text)
         for entry, mention, places in zip(extra["mentions"], found, tokens_of(tokenizer, told, found), strict=True):
             at = list(places if token == "mean" else places[:1])

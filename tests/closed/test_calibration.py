@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.closed._calibration import smoothed
+from mmhall.closed._calibration import smooth
 from mmhall.errors import MmhallError, OptionError, PromptError
 
 MODES = ("diagonal", "identity")
@@ -51,7 +51,7 @@ def test_an_even_prior_keeps_the_order(mode):
 
 @pytest.mark.parametrize("scale", [1e-6, 0.1, 7.0])
 def test_a_constant_factor_of_the_smoothed_prior_changes_nothing(scale):
-    p, prior = drawn(20, 3), smoothed(drawn(20, 3), 1e-4)
+    p, prior = drawn(20, 3), smooth(drawn(20, 3), 1e-4)
     wanted = mmhall.calibrate(p, prior, smoothing=0)
     torch.testing.assert_close(mmhall.calibrate(p, prior * scale, smoothing=0), wanted)
 
@@ -59,10 +59,10 @@ def test_a_constant_factor_of_the_smoothed_prior_changes_nothing(scale):
 def test_answers_that_are_the_smoothed_prior_become_even():
     free = drawn(20, 5)
     torch.testing.assert_close(
-        mmhall.calibrate(smoothed(free, 1e-4), free), torch.full((20, 5), 0.2, dtype=torch.float64)
+        mmhall.calibrate(smooth(free, 1e-4), free), torch.full((20, 5), 0.2, dtype=torch.float64)
     )
     torch.testing.assert_close(
-        mmhall.calibrate(smoothed(free, 1e-4), free, "identity"), torch.zeros(20, 5, dtype=torch.float64)
+        mmhall.calibrate(smooth(free, 1e-4), free, "identity"), torch.zeros(20, 5, dtype=torch.float64)
     )
 
 
@@ -76,7 +76,7 @@ def test_diagonal_sums_to_one_and_identity_to_zero():
 def test_of_two_choices_both_modes_find_the_one_above_its_prior():
     """p / q > (1 - p) / (1 - q) and p - q > (1 - p) - (1 - q) both mean p > q; of three choices they differ."""
     p, free = drawn(200, 2), drawn(100, 2).repeat(2, 1)
-    above = (p / p.sum(dim=-1, keepdim=True) - smoothed(free, 1e-4)).argmax(dim=-1)
+    above = (p / p.sum(dim=-1, keepdim=True) - smooth(free, 1e-4)).argmax(dim=-1)
     for mode in MODES:
         assert torch.equal(mmhall.calibrate(p, free, mode).argmax(dim=-1), above)
     three = [mmhall.calibrate([0.5, 0.4, 0.1], [0.4, 0.55, 0.05], mode).argmax().item() for mode in MODES]

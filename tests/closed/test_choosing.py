@@ -12,7 +12,7 @@ import mmhall
 from mmhall.adapters._base import Request
 from mmhall.errors import GenerationError, OptionError, PromptError, UnknownNameError
 from mmhall.lvlm import LVLM
-from mmhall.strategies._picture_free import FREE, free_inputs
+from mmhall.strategies._picture_free import PICTURE_FREE, picture_free_inputs
 from tests.generation.reference import QUIET, picture
 from tests.zoo import ZOO, built
 
@@ -65,7 +65,7 @@ def next_token(lvlm, inputs, letter):
 def prior(lvlm, inputs, kinds, score, choices):
     """Summed over the inputs, then normalised."""
     summed = [
-        sum(math.exp(score(lvlm, free_inputs(lvlm.adapter, inputs, kind), choice)) for kind in kinds)
+        sum(math.exp(score(lvlm, picture_free_inputs(lvlm.adapter, inputs, kind), choice)) for kind in kinds)
         for choice in choices
     ]
     return [mass / sum(summed) for mass in summed]
@@ -115,7 +115,7 @@ def test_a_batch_chooses_as_its_questions_do_alone(name, choices):
 
 
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.parametrize("kind", FREE)
+@pytest.mark.parametrize("kind", PICTURE_FREE)
 def test_every_family_can_be_calibrated_by_every_kind(name, kind):
     found = lvlm_of(name).choose(*REQUESTS[0], LETTERS, calibrate=kind)
     assert sum(found.free) == pytest.approx(1)
@@ -199,7 +199,7 @@ def ranked_letters(lvlm, inputs):
 def test_compat_matches_strings_among_the_likeliest_tokens(name):
     """Unless the prior lacks a choice, it is taken out; the last of all letters is one that it lacks."""
     lvlm, inputs = lvlm_of(name), inputs_of(lvlm_of(name), REQUESTS[0])
-    bare, lacking = free_inputs(lvlm.adapter, inputs, "none"), []
+    bare, lacking = picture_free_inputs(lvlm.adapter, inputs, "none"), []
     first = ranked_letters(lvlm, inputs)[0]
     others = [letter for letter in ranked_letters(lvlm, bare) if letter != first]
     for choices in ((first, *others[:2]), (first, others[0], others[-1])):
@@ -235,7 +235,7 @@ def test_compat_adds_picture_free_inputs_at_its_temperature(temperature):
     """Each a softmax over the whole vocabulary, at 0.2 unless told otherwise."""
     lvlm, at = lvlm_of("llava"), temperature or 0.2
     inputs = inputs_of(lvlm, REQUESTS[0])
-    bare = [free_inputs(lvlm.adapter, inputs, kind) for kind in ("none", "zero")]
+    bare = [picture_free_inputs(lvlm.adapter, inputs, kind) for kind in ("none", "zero")]
     choices = tuple(ranked_letters(lvlm, bare[0])[:2])
     found = lvlm.choose(*REQUESTS[0], choices, scoring="compat", calibrate="none+zero", temperature=temperature)
     masses, *priors = (by_matching_strings(lvlm, batch, choices, 100, at) for batch in (inputs, *bare))

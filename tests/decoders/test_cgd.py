@@ -14,8 +14,8 @@ from transformers.generation import BaseStreamer
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
-from mmhall.clip import load_clip, says_something
-from mmhall.decoders.cgd import CGD, Guided, Text, best_only, sentence_seed
+from mmhall.clip import has_word, load_clip
+from mmhall.decoders.cgd import CGD, Guided, Text, keep_top_k, sentence_seed
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.options import parse
@@ -102,7 +102,7 @@ class Naive:
                         continue
                     seen.append(new)
                     text = self.adapter.tokenizer.decode(new, skip_special_tokens=True).strip()
-                    if says_something(text):
+                    if has_word(text):
                         agreed = [float(self.clip.similarity(picture, [text])) for picture in self.pictures]
                         grown = [*cosines, sum(agreed) / len(agreed)], logprob + more, count + len(new)
                     else:
@@ -207,8 +207,8 @@ def test_the_score_by_hand():
 def test_the_best_of_equal_tokens_are_the_first():
     scores = torch.tensor([[1.0, 3.0, 3.0, 2.0, 3.0], [0.0, -math.inf, -math.inf, 5.0, -math.inf]])
     out = -math.inf
-    assert best_only(scores, 2).tolist() == [[out, 3.0, 3.0, out, out], [0.0, out, out, 5.0, out]]
-    assert torch.equal(best_only(scores, 9), scores)
+    assert keep_top_k(scores, 2).tolist() == [[out, 3.0, 3.0, out, out], [0.0, out, out, 5.0, out]]
+    assert torch.equal(keep_top_k(scores, 9), scores)
 
 
 def test_every_draw_has_a_seed_of_its_own():
@@ -348,7 +348,7 @@ def test_two_searches_are_refused(other):
 def test_equal_drafts_of_a_text_are_kept_once(monkeypatch):
     """Greedy drafts are all equal: there is one text at every turn, however many candidates are drawn."""
     adapter, kept = dotted("llava"), []
-    judged = Guided._judged
-    monkeypatch.setattr(Guided, "_judged", lambda self, drafts: kept.append(len(drafts)) or judged(self, drafts))
+    judged = Guided._extend
+    monkeypatch.setattr(Guided, "_extend", lambda self, drafts: kept.append(len(drafts)) or judged(self, drafts))
     (search,) = searches(adapter, REQUESTS[1:2], f"cgd(clip={str(CLIP)!r}, top_k=1, candidates=4)")
     assert kept == [1] * search.turns

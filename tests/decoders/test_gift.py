@@ -15,7 +15,7 @@ from torch import Tensor
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
-from mmhall.analysis._saliency import Gaze, informative
+from mmhall.analysis._saliency import SaliencyProbe, mark_informative
 from mmhall.attention import Op, active
 from mmhall.errors import CompositionError, ModelError, OptionError
 from tests.decoders.reference import FAMILIES, QUIET, REQUESTS, Slow, check, drawn, said, scored, searched, slow
@@ -390,9 +390,9 @@ def test_pictures_that_are_keys_of_their_own_layers_are_refused():
         mmhall.strategy("gift").fitted(slow("mllama").adapter)
 
 
-def looked(shifts: Tensor, image: Tensor, words: Tensor, layer: int = 0) -> Gaze:
+def looked(shifts: Tensor, image: Tensor, words: Tensor, layer: int = 0) -> SaliencyProbe:
     """A gaze that has seen attention rows which grow by shifts, (B, H, word, column), from one word to the next."""
-    gaze = Gaze(frozenset({layer}), image, words)
+    gaze = SaliencyProbe(frozenset({layer}), image, words)
     probs = torch.cat([torch.zeros_like(shifts[:, :, :1]), shifts.cumsum(dim=2)], dim=2)
     empty = torch.zeros(len(image), 1, image.shape[1], 1)
 
@@ -485,7 +485,7 @@ def test_every_occurrence_of_an_informative_word_counts(name, prompt):
     one = asked(model, Request(prompt, REQUESTS[0].images))
     query = model.adapter.query_mask(one.inputs)
     assert query[0].nonzero()[:, 0].tolist() == one.query
-    assert informative(model.adapter, one.inputs, query)[0].nonzero()[:, 0].tolist() == one.words
+    assert mark_informative(model.adapter, one.inputs, query)[0].nonzero()[:, 0].tolist() == one.words
 
 
 def test_layers_that_are_not_given_the_question_cannot_be_looked_at():

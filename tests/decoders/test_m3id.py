@@ -10,7 +10,7 @@ import torch
 import mmhall
 from mmhall.adapters._base import Request
 from mmhall.errors import CompositionError, OptionError
-from mmhall.generation._run import first
+from mmhall.generation._run import first_token_scores
 from mmhall.strategies._contrast import CONTRAST
 from mmhall.strategies._docs import card
 from mmhall.strategies._step import Step
@@ -76,7 +76,7 @@ def test_a_first_token_is_the_plain_models_unless_some_count_as_written():
     batch = adapter.inputs(REQUESTS[:2])
 
     def scores(spec):
-        return first(adapter, batch, mmhall.strategy(spec)).log_softmax(dim=-1)
+        return first_token_scores(adapter, batch, mmhall.strategy(spec)).log_softmax(dim=-1)
 
     torch.testing.assert_close(scores("m3id(gate=1)"), scores("greedy"))
     assert not torch.allclose(scores("m3id(gate=1, start=10)"), scores("greedy"), atol=1e-3)

@@ -12,7 +12,7 @@ from transformers.generation import BaseStreamer
 
 import mmhall
 from mmhall.adapters._base import Request
-from mmhall.decoders.opera import Opera, Retrospection, back, without
+from mmhall.decoders.opera import Opera, Retrospection, find_rollback, rule_out
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
@@ -189,8 +189,8 @@ def test_what_was_left_is_never_chosen_again_and_steps_are_left_so_often_at_most
 
 
 def test_going_back_goes_no_further_than_the_window(striped):
-    assert back([[12, 12]] * 20, {}, Opera(threshold=3, window=5)) == 14
-    assert back([[12, 12]] * 20, {}, Opera(threshold=3, window=6)) == 13
+    assert find_rollback([[12, 12]] * 20, {}, Opera(threshold=3, window=5)) == 14
+    assert find_rollback([[12, 12]] * 20, {}, Opera(threshold=3, window=6)) == 13
     assert striped(12, 30, window=1).tries == {13: 5, 12: 5}
 
 
@@ -368,7 +368,7 @@ def test_impossible_options_are_refused_when_built(option, value):
 def test_what_is_ruled_out_stays_out_where_a_contrast_leaves_nothing_else():
     """Of two beams, one has the ruled-out token alone; it falls behind, and its token by as much."""
     logits = torch.tensor([[2.0, -torch.inf, -torch.inf], [1.0, 1.0, -torch.inf]])
-    told = without(logits, torch.tensor([0, 1]), torch.tensor([0, 0]))
+    told = rule_out(logits, torch.tensor([0, 1]), torch.tensor([0, 0]))
     assert told[0].tolist() == [-999.0, -torch.inf, -torch.inf]
     assert told[1].tolist() == [-999.0, 0.0, -torch.inf]
 

@@ -7,23 +7,31 @@ import math
 import pytest
 import torch
 
-from mmhall.decoders.opera import Opera, back, earliest, judged, summed, vote, weighed
+from mmhall.decoders.opera import (
+    Opera,
+    add_rows,
+    apply_penalty,
+    earliest_rollback,
+    find_rollback,
+    rate_candidates,
+    vote,
+)
 
 
 def test_every_beam_must_agree():
     options = Opera(threshold=2)
     history = [[step] * 3 for step in range(11)] + [[11, 11, 11], [11, 11, 0]]
-    assert back(history, {}, options) is None
-    assert back([*history, [11, 3, 11]], {}, options) is None
-    assert back([*history, [3, 3, 11]], {}, options) is None
-    assert back([*history, [11, 3, 11], [11, 11, 11]], {}, options) == 12
+    assert find_rollback(history, {}, options) is None
+    assert find_rollback([*history, [11, 3, 11]], {}, options) is None
+    assert find_rollback([*history, [3, 3, 11]], {}, options) is None
+    assert find_rollback([*history, [11, 3, 11], [11, 11, 11]], {}, options) == 12
 
 
 def test_a_step_that_was_just_taken_is_not_gone_back_to():
     """There is nothing yet that was chosen after it."""
     agreed = [[step] for step in range(11)] + [[10]]
-    assert back(agreed, {}, Opera(threshold=1)) is None
-    assert back(agreed, {11: 5}, Opera(threshold=1)) == 10
+    assert find_rollback(agreed, {}, Opera(threshold=1)) is None
+    assert find_rollback(agreed, {11: 5}, Opera(threshold=1)) == 10
 
 
 def test_votes_take_the_most_frequent_location_and_of_several_the_smallest():
@@ -36,7 +44,7 @@ def test_column_sums_are_products_of_columns():
     rows = [torch.rand(2, 3, length, generator=draws) for length in range(1, 9)]
     sums, chains = torch.zeros(2, 0), [[], []]
     for row in rows:
-        grown = summed(sums, row, 50.0)
+        grown = add_rows(sums, row, 50.0)
         for beam in range(2):
             for candidate in range(3):
                 full = [*chains[beam], row[beam, candidate].tolist()]
@@ -51,12 +59,12 @@ def test_the_penalty_is_the_pictures_share_first_and_the_worst_stripe_later():
     image = torch.tensor([[0.25, 0.5]])
     early, late = torch.full((1, 2, 10), 3.0), torch.full((1, 2, 11), -5.0)
     early[0, 1, 4], late[0, 1, 7] = 4.0, math.log(2e7)
-    penalty, where = judged(early, image, half=False)
+    penalty, where = rate_candidates(early, image, half=False)
     assert (penalty.tolist(), where.tolist()) == ([[-0.25, -0.5]], [[0, 4]])
-    penalty, where = judged(late, image, half=False)
+    penalty, where = rate_candidates(late, image, half=False)
     assert penalty[0].tolist() == pytest.approx([1e-7 * math.exp(-5), 2.0], rel=1e-5)
     assert where.tolist() == [[0, 7]]
-    penalty, _ = judged(torch.full((1, 2, 11), 2000.0), image, half=False)
+    penalty, _ = rate_candidates(torch.full((1, 2, 11), 2000.0), image, half=False)
     assert penalty.isfinite().all()
 
 
@@ -65,7 +73,7 @@ def test_half_precision_flushes_and_bars():
     sums = torch.full((1, 6, 11), -9.0)
     for candidate, product in enumerate((0.297, 0.299, 1.0, 65503.0, 65505.0)):
         sums[0, candidate, 6] = math.log(product)
-    penalty, where = judged(sums, torch.zeros(1, 6), half=True)
+    penalty, where = rate_candidates(sums, torch.zeros(1, 6), half=True)
     assert penalty[0].tolist() == pytest.approx([0, 2**-24, 2**-23, 0.00655, math.inf, 0], rel=1e-3)
     assert where.tolist() == [[0, 6, 6, 6, 6, 0]]
 
@@ -74,8 +82,8 @@ def test_a_penalty_that_all_candidates_share_changes_nothing():
     draws = torch.Generator().manual_seed(1)
     logits, candidates = torch.randn(2, 9, generator=draws), torch.tensor([[1, 5, 7], [0, 2, 8]])
     penalty = torch.tensor([[0.5, 0.25, 2.0], [1.0, 0.0, 4.0]])
-    plain = weighed(logits, candidates, penalty)
-    assert torch.equal(plain, weighed(logits, candidates, penalty + torch.tensor([[64.0], [2.0**40]])[:1]))
+    plain = apply_penalty(logits, candidates, penalty)
+    assert torch.equal(plain, apply_penalty(logits, candidates, penalty + torch.tensor([[64.0], [2.0**40]])[:1]))
     wanted = (logits[0, [1, 5, 7]] - penalty[0]).log_softmax(-1)
     torch.testing.assert_close(plain[0, [1, 5, 7]], wanted)
     others = [0, 2, 3, 4, 6, 8]
@@ -85,25 +93,25 @@ def test_a_penalty_that_all_candidates_share_changes_nothing():
 
 def test_barred_candidates_are_out_unless_all_are():
     logits, candidates = torch.arange(8.0).repeat(2, 1), torch.tensor([[7, 6], [7, 5]])
-    free = weighed(logits, candidates, torch.zeros(2, 2))
-    one = weighed(logits, candidates, torch.tensor([[math.inf, 0.0], [0.0, 0.0]]))
+    free = apply_penalty(logits, candidates, torch.zeros(2, 2))
+    one = apply_penalty(logits, candidates, torch.tensor([[math.inf, 0.0], [0.0, 0.0]]))
     assert one[0, 6:].tolist() == [0.0, -math.inf]
     assert torch.equal(one[1], free[1])
-    beam = weighed(logits, candidates, torch.tensor([[math.inf, math.inf], [0.0, 0.0]]))
+    beam = apply_penalty(logits, candidates, torch.tensor([[math.inf, math.inf], [0.0, 0.0]]))
     assert beam[0].max() < -900
     assert torch.equal(beam[1], free[1])
-    assert torch.equal(weighed(logits, candidates, torch.full((2, 2), math.inf)), free)
+    assert torch.equal(apply_penalty(logits, candidates, torch.full((2, 2), math.inf)), free)
 
 
 def test_a_step_can_be_gone_back_to_as_long_as_its_location_can_still_agree():
     """Threshold 3: a location needs four steps; of 14, only the tenth to the last leave so many."""
     options = Opera(threshold=3)
-    assert earliest([], {}, options, 13) is None
-    assert earliest([], {}, options, 14) == 10
+    assert earliest_rollback([], {}, options, 13) is None
+    assert earliest_rollback([], {}, options, 14) == 10
     history = [[0, 0]] * 11
-    assert earliest(history, {}, options, 14) is None
-    assert earliest([*history[:10], [10, 10]], {}, options, 14) == 10
-    assert earliest([*history[:10], [10, 9]], {}, options, 14) is None
-    assert earliest(history, {}, options, 15) == 10
-    assert earliest(history, {10: 5, 11: 5}, options, 15) == 11
-    assert earliest(history, {10: 5, 11: 5, 12: 5}, options, 15) is None
+    assert earliest_rollback(history, {}, options, 14) is None
+    assert earliest_rollback([*history[:10], [10, 10]], {}, options, 14) == 10
+    assert earliest_rollback([*history[:10], [10, 9]], {}, options, 14) is None
+    assert earliest_rollback(history, {}, options, 15) == 10
+    assert earliest_rollback(history, {10: 5, 11: 5}, options, 15) == 11
+    assert earliest_rollback(history, {10: 5, 11: 5, 12: 5}, options, 15) is None

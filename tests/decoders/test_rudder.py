@@ -11,10 +11,10 @@ import mmhall
 from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
 from mmhall.attention import Op, active
-from mmhall.decoders.rudder import RUDDER, pooled
+from mmhall.decoders.rudder import RUDDER, pool_updates
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
-from mmhall.strategies._layers import named
+from mmhall.strategies._layers import parse_layers
 from tests.decoders.reference import searched
 from tests.decoders.rows import check, family
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
@@ -122,8 +122,8 @@ def test_the_pool_of_a_toy():
     updates = torch.tensor([[[9.0, -9.0], [3.0, 4.0], [0.0, 1.0]]])
     attended = torch.tensor([[False, True, True]])
     for pool, wanted in (("mean", [[0.5145, 0.8575]]), ("length", [[0.5812, 0.8137]])):
-        torch.testing.assert_close(pooled(updates, attended, pool), torch.tensor(wanted), rtol=0, atol=1e-4)
-        torch.testing.assert_close(pooled(7 * updates, attended, pool), pooled(updates, attended, pool))
+        torch.testing.assert_close(pool_updates(updates, attended, pool), torch.tensor(wanted), rtol=0, atol=1e-4)
+        torch.testing.assert_close(pool_updates(7 * updates, attended, pool), pool_updates(updates, attended, pool))
 
 
 def test_the_edit_of_a_toy():
@@ -198,7 +198,7 @@ def test_what_papers_give_is_filled_in():
     assert RUDDER.published["llava", 32] == {"alpha": 20.0, "k": 5.0, "layers": "30"}
     fitted = mmhall.strategy("rudder").fitted(ours("llava"))
     assert (fitted.alpha, fitted.k, fitted.layers) == (8.0, 5.0, "95%")
-    assert named("95%", ["full"] * 32, {"full"}, "rudder", "layers") == {30}
+    assert parse_layers("95%", ["full"] * 32, {"full"}, "rudder", "layers") == {30}
 
 
 def test_layers_that_are_given_no_whole_prompt_are_refused():

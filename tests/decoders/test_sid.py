@@ -12,13 +12,13 @@ import torch
 import mmhall
 from mmhall.adapters._base import Request
 from mmhall.attention import Op
-from mmhall.decoders.sid import SID, LeastAttended, hidden
+from mmhall.decoders.sid import SID, LeastAttended, mask_most_attended
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.options import rules
 from mmhall.strategies._contrast import CONTRAST
 from mmhall.strategies._docs import card
-from mmhall.strategies._layers import named
+from mmhall.strategies._layers import parse_layers
 from tests.decoders.reference import searched
 from tests.decoders.rows import IN_SEQUENCE, check, family
 from tests.generation.reference import QUIET, REQUESTS, ours, said
@@ -146,15 +146,15 @@ def test_what_is_hidden():
     attended = torch.tensor([[[0.4, 0.1, 0.3, 0.1, 0.1]], [[0.1, 0.2, 0.3, 0.4, 0.0]]])
     image = torch.tensor([[[False, True, True, True, True]], [[True, True, True, False, False]]])
     wanted = [[[False, False, True, False, True]], [[False, True, True, False, False]]]
-    assert hidden(attended, image, torch.tensor([2, 1])[:, None, None]).tolist() == wanted
+    assert mask_most_attended(attended, image, torch.tensor([2, 1])[:, None, None]).tolist() == wanted
     everything = torch.tensor([0, 9])[:, None, None]
-    assert hidden(attended, image, everything).tolist() == [image[0].tolist(), [[False] * 5]]
+    assert mask_most_attended(attended, image, everything).tolist() == [image[0].tolist(), [[False] * 5]]
 
 
 def test_the_published_number_of_tokens_is_kept_of_576_and_the_layer_is_as_the_card_says():
     default = rules(SID)["layer"].general
     for depth, layer in ((6, 0), (24, 0), (25, 1), (28, 1), (32, 1), (40, 1), (49, 1), (64, 2), (80, 3)):
-        assert named(default, ["full"] * depth, {"full"}, "sid", "layer") == {layer}
+        assert parse_layers(default, ["full"] * depth, {"full"}, "sid", "layer") == {layer}
     assert SID.published["llava", 32]["layer"] == "1"
     assert "the second of 25 to 49 layers, the first of fewer" in " ".join(card("sid").sections["Defaults"].split())
     for keep, count in ((0.1736, 100), (0.0868, 50)):

@@ -10,13 +10,13 @@ from mmhall.adapters._base import Request
 from mmhall.errors import OptionError
 from mmhall.strategies import Branch, Session
 from mmhall.strategies._contrast import Contrast
-from mmhall.strategies._picture_free import FREE, free_inputs
+from mmhall.strategies._picture_free import PICTURE_FREE, picture_free_inputs
 from mmhall.strategies._step import Step
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said, searched, separately
 
 pytestmark = QUIET
 
-ALL = "+".join(FREE)
+ALL = "+".join(PICTURE_FREE)
 MIXED = ("llava", "qwen2_5_vl", "gemma4", "idefics3", "blip_2", "mllama")
 
 
@@ -36,7 +36,7 @@ def of_raw_logits(step):
 
 def by_hand(adapter, inputs, kinds):
     return Session(
-        branches=[Branch(free_inputs(adapter, inputs, kind, seed=2)) for kind in kinds], combine=of_raw_logits
+        branches=[Branch(picture_free_inputs(adapter, inputs, kind, seed=2)) for kind in kinds], combine=of_raw_logits
     )
 
 
@@ -56,7 +56,7 @@ def test_unk_puts_one_unknown_token_where_the_picture_was(llava, pictures):
 @pytest.mark.parametrize("kind", ["none+unk", "noise+black", "zero", ALL])
 def test_each_kind_is_a_branch_in_its_order(llava, pictures, kind):
     inputs, branches = free(llava, pictures[0], kind)
-    wanted = [free_inputs(llava.adapter, inputs, one) for one in kind.split("+")]
+    wanted = [picture_free_inputs(llava.adapter, inputs, one) for one in kind.split("+")]
     assert len(branches) == len(wanted)
     for branch, one in zip(branches, wanted, strict=True):
         assert branch.keys() == one.keys()
@@ -98,14 +98,14 @@ def test_greedy_takes_what_the_mean_of_all_kinds_puts_first(name):
     adapter, changed, spec = ours(name), [], f"vdd(alpha=2.5, beta=0.05, free='{ALL}', seed=2)"
     for request in REQUESTS[:2]:
         inputs = adapter.inputs([request])
-        wanted = separately(adapter, inputs, by_hand(adapter, inputs, FREE))
+        wanted = separately(adapter, inputs, by_hand(adapter, inputs, PICTURE_FREE))
         assert said(adapter, inputs, spec) == [wanted]
         changed.append([wanted] != said(adapter, inputs))
     assert any(changed), "the picture-free inputs change nothing"
 
 
 @pytest.mark.parametrize("name", MIXED)
-@pytest.mark.parametrize("kind", FREE)
+@pytest.mark.parametrize("kind", PICTURE_FREE)
 def test_beams_search_by_each_kind(name, kind, monkeypatch):
     monkeypatch.setattr("tests.generation.reference.LENGTH", 4)
     adapter = ours(name)

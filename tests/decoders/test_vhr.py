@@ -15,7 +15,7 @@ from torch import Tensor
 import mmhall
 from mmhall.adapters._base import Request
 from mmhall.attention import Op
-from mmhall.decoders.vhr import seeing
+from mmhall.decoders.vhr import select_heads
 from mmhall.errors import OptionError
 from tests.decoders.reference import (
     FAMILIES,
@@ -188,7 +188,7 @@ def test_heads_are_chosen_as_by_hand(heads, squared, ddof):
     generator = torch.Generator().manual_seed(heads)
     sizes = torch.rand(2, 50, heads, 1, generator=generator).pow(-1.5)
     pictured, bare = torch.randn(2, 50, heads, 6, generator=generator) * sizes
-    got = seeing(pictured, bare, squared, ddof).tolist()
+    got = select_heads(pictured, bare, squared, ddof).tolist()
     assert got == [seeing_by_hand(*pair, squared, ddof) for pair in zip(pictured, bare, strict=True)]
     assert all(sum(row) <= heads // 2 for row in got)
 
@@ -213,7 +213,7 @@ def outputs(distances, norms):
     ],
 )
 def test_hand_made_heads(distances, norms, chosen):
-    assert seeing(*outputs(distances, norms))[0].nonzero()[:, 0].tolist() == chosen
+    assert select_heads(*outputs(distances, norms))[0].nonzero()[:, 0].tolist() == chosen
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_hand_made_heads(distances, norms, chosen):
     ],
 )
 def test_deviation_and_squares_move_the_outlier_rule(ddof, squared, chosen):
-    assert seeing(*outputs((1, 3, 2, 4), (1, 1, 1, 5)), squared, ddof)[0].nonzero()[:, 0].tolist() == chosen
+    assert select_heads(*outputs((1, 3, 2, 4), (1, 1, 1, 5)), squared, ddof)[0].nonzero()[:, 0].tolist() == chosen
 
 
 def test_permuted_heads_are_chosen_permuted():
@@ -344,5 +344,5 @@ def test_only_cross_layers_are_no_layers_to_reinforce():
 def test_what_differs_by_rounding_alone_is_not_seen(dtype):
     bare = torch.randn(2, 8, 64, generator=torch.Generator().manual_seed(0))
     rounded = (bare * (1 + torch.finfo(dtype).eps / 4)).to(dtype)
-    assert not seeing(rounded, bare.to(dtype)).any()
-    assert seeing((bare * torch.linspace(1, 2, 8)[:, None]).to(dtype), bare.to(dtype)).any()
+    assert not select_heads(rounded, bare.to(dtype)).any()
+    assert select_heads((bare * torch.linspace(1, 2, 8)[:, None]).to(dtype), bare.to(dtype)).any()

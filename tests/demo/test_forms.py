@@ -133,7 +133,7 @@ def test_each_option_has_a_field_that_says_what_it_is(adapter, name):
         with gr.Blocks():
             made = make_component(field, field.default, (0, field.option))
         assert made.label == f"{name}: {field.option}"
-        assert field.rule.told() in made.info
+        assert field.rule.describe() in made.info
         assert isinstance(made, gr.Dropdown | gr.Checkbox | gr.Slider | gr.Number | gr.Textbox)
 
 

@@ -31,7 +31,7 @@ from mmhall.models._path import EMBEDDED, located
 from mmhall.results.export import escape_formula
 from mmhall.results.imports import read_answers
 from mmhall.strategies import strategy
-from mmhall.strategies.tuned import place, read as read_tuned
+from mmhall.strategies.tuned import default_file, read as read_tuned
 from tests.demo import test_limits, test_safety
 from tests.demo.visitor import Visitor, as_file
 from tests.faults.support import command, embedded, refuses, told_by
@@ -166,7 +166,7 @@ def file_names(folder):
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CONFIG_HOME", str(folder))
         for name in ("../../x", "CON", "x" * 300, "a/../../b", "...", "\0", "a\nb", "~/x", "C:\\x", "ü" * 200):
-            made = place(name)
+            made = default_file(name)
             assert made.parent == folder / "mmhall" / "tuned"
             made.parent.mkdir(parents=True, exist_ok=True)
             made.touch()

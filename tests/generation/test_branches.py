@@ -11,9 +11,9 @@ import mmhall
 from mmhall._transformers import caches
 from mmhall.adapters._base import Request
 from mmhall.errors import CompositionError
-from mmhall.generation._branches import Rows
-from mmhall.generation._prepare import Source
-from mmhall.generation._run import prepared, source
+from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._run import plan_batch, prepare_inputs
 from mmhall.generation._settings import Settings
 from mmhall.generation._state import join, prefill
 from mmhall.strategies import Branch, Session
@@ -45,7 +45,7 @@ def tail(adapter, prompt, length):
 
 
 def read(adapter, batch):
-    return prefill(Source(prepared(adapter, batch, Settings(max_new_tokens=4).resolved(adapter.generator))))
+    return prefill(PlannedBatch(prepare_inputs(adapter, batch, Settings(max_new_tokens=4).resolved(adapter.generator))))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -118,7 +118,10 @@ def test_selecting_main_rows_takes_their_branches_along(name):
     with torch.inference_mode():
         branches = [adapter.without_image(inputs), adapter.with_pixels(inputs, lambda pixels: pixels * 0.5)]
         plain, moved = (
-            Rows(source(adapter, inputs, (), config), [source(adapter, branch, (), config) for branch in branches])
+            DecodeBatch(
+                plan_batch(adapter, inputs, (), config),
+                [plan_batch(adapter, branch, (), config) for branch in branches],
+            )
             for _ in range(2)
         )
         moved.select(order)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mmhall.attention import Op
-from mmhall.attention._passes import mask_candidates
-from mmhall.generation._branches import Rows
-from mmhall.generation._prepare import Source
-from mmhall.generation._run import prepared
+from mmhall.attention._passes import apart
+from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._run import prepare_inputs
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Session
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, anew, ours
@@ -37,8 +37,10 @@ def read(adapter, requests=BATCH, ops=(), branches=False):
     inputs = adapter.inputs(requests)
     others = [adapter.without_image(inputs)] if branches else []
     config = settings(adapter)
-    main, *beside = (Source(prepared(adapter, one, config), adapter.plan((), empty=True)) for one in (inputs, *others))
-    return Rows(replace(main, plan=adapter.plan(ops, empty=True)), beside)
+    main, *beside = (
+        PlannedBatch(prepare_inputs(adapter, one, config), adapter.plan((), empty=True)) for one in (inputs, *others)
+    )
+    return DecodeBatch(replace(main, plan=adapter.plan(ops, empty=True)), beside)
 
 
 def wanted(adapter, requests, answers, branch=False):
@@ -84,11 +86,11 @@ def test_beams_of_a_prompt_change_places_without_moving_the_prompt(name):
         tokens = (SIBLINGS[torch.tensor([0, 1, 0])] + 3 * step) % 50 + 90
         rows.split(tokens)
         if step % 5 == 4:
-            rows.keep(parents, None, own=step)
-            rows.step(tokens[parents, candidates])
+            rows.keep(parents, None, differing=step)
+            rows.step(tokens[parents, siblings])
         else:
-            rows.keep(parents, candidates, own=step)
-        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), candidates.tolist(), strict=True)]
+            rows.keep(parents, siblings, differing=step)
+        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), siblings.tolist(), strict=True)]
     close(rows.logits[0], wanted(adapter, requests, answers))
 
 

@@ -135,7 +135,7 @@ def test_the_end_mark_does_not_count_and_the_prompt_does():
     """6 prompt tokens and one before the mark: -3.5 / 7 = -0.5; an answer cut there has both its tokens: -4 / 8."""
     held = pool()
     take(held, [-3.5, -4.0, -5.0], ended=[True] * 3, marked=[True, False, False])
-    assert [(score, int(answer[0])) for score, answer in held.held()] == [(-0.5, 1), (-0.5, 0)]
+    assert [(score, int(answer[0])) for score, answer in held.scored()] == [(-0.5, 1), (-0.5, 0)]
 
 
 def test_a_search_goes_on_for_its_best_candidate_even_one_that_has_ended():
@@ -150,6 +150,6 @@ def test_a_search_goes_on_for_its_best_candidate_even_one_that_has_ended():
 def test_of_equal_answers_the_later_stands_first_and_a_full_pool_takes_none():
     held = pool()
     take(held, [-7.0, -7.0, -9.0, -9.0], marked=[True, True, False, False])
-    assert [int(answer[0]) for _, answer in held.held()] == [1, 0]
+    assert [int(answer[0]) for _, answer in held.scored()] == [1, 0]
     take(held, [-7.0, -7.0, -7.0], marked=[True, False, False])
-    assert [int(answer[0]) for _, answer in held.held()] == [1, 0]
+    assert [int(answer[0]) for _, answer in held.scored()] == [1, 0]

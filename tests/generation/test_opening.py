@@ -9,7 +9,7 @@ import torch
 
 from mmhall.adapters._base import Request
 from mmhall.errors import CompositionError, ModelError, OptionError, PromptError
-from mmhall.generation._beams import padded
+from mmhall.generation._beams import pad_answers
 from mmhall.strategies import Session
 from tests.decoders.reference import QUIET, Slow, greedily, settings, slow
 from tests.generation.reference import picture
@@ -49,7 +49,7 @@ class Zooming:
 
     def __call__(self, decoding):
         prompts = range(len(decoding.prepared.input_ids))
-        return padded([self.answer(decoding, prompt) for prompt in prompts], decoding.prepared)
+        return pad_answers([self.answer(decoding, prompt) for prompt in prompts], decoding.prepared)
 
     def answer(self, decoding, prompt):
         rows = decoding.rows.taken(torch.tensor([prompt]))

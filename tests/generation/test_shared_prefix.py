@@ -8,10 +8,10 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from mmhall.adapters._base import Adapter, Request
 from mmhall.adapters.paligemma import PaliGemmaAdapter
-from mmhall.generation._prepare import Source
-from mmhall.generation._run import prepared
+from mmhall.generation._prepare import PlannedBatch
+from mmhall.generation._run import prepare_inputs
 from mmhall.generation._settings import Settings
-from mmhall.generation._shared_prefix import beginnings
+from mmhall.generation._shared_prefix import split_prefixes
 from mmhall.generation._state import prefill_shared
 from mmhall.strategies import strategy
 from tests.generation.reference import FAMILIES, QUIET, ours, picture
@@ -39,7 +39,7 @@ def answers(adapter, spec, *, share, **settings):
 def state(adapter, *, share):
     config = Settings(max_new_tokens=6).resolved(adapter.generator)
     with torch.inference_mode():
-        return prefill_shared(Source(prepared(adapter, adapter.inputs(ASKED), config, share=share)))
+        return prefill_shared(PlannedBatch(prepare_inputs(adapter, adapter.inputs(ASKED), config, share=share)))
 
 
 @QUIET
@@ -66,7 +66,7 @@ class TestEveryFamily:
         adapter = ours(name)
         config = Settings(max_new_tokens=6).resolved(adapter.generator)
         with torch.inference_mode():
-            shared = prepared(adapter, adapter.inputs(ASKED), config, share=True).shared
+            shared = prepare_inputs(adapter, adapter.inputs(ASKED), config, share=True).shared
         if name in ALONE:
             assert shared is None
             return
@@ -82,7 +82,7 @@ class TestEveryFamily:
 
 def cut_of(requests, name="llava"):
     adapter = ours(name)
-    return beginnings(adapter, adapter.inputs(requests))
+    return split_prefixes(adapter, adapter.inputs(requests))
 
 
 def test_prompts_about_different_pictures_share_nothing():
@@ -110,8 +110,8 @@ def test_a_variant_that_differs_from_row_to_row_is_not_shared():
     adapter = ours("llava")
     inputs, random = adapter.inputs(ASKED), torch.Generator().manual_seed(0)
     varied = adapter.with_pixels(inputs, lambda pixels: pixels + torch.randn(pixels.shape, generator=random))
-    assert beginnings(adapter, varied) is None
-    assert beginnings(adapter, adapter.with_pixels(inputs, torch.zeros_like)) is not None
+    assert split_prefixes(adapter, varied) is None
+    assert split_prefixes(adapter, adapter.with_pixels(inputs, torch.zeros_like)) is not None
 
 
 def test_what_steers_the_reading_of_a_prompt_reads_it_whole(llava, pictures):

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from mmhall.generation._threads import Caller
+from mmhall.generation._threads import CallerContext
 from tests.generation.reference import QUIET
 
 pytestmark = QUIET
@@ -32,7 +32,7 @@ def seen():
 def test_autocast_and_context_variables_come_along(dtype):
     VARIABLE.set(7)
     with torch.autocast("cpu", dtype=dtype):
-        work = Caller(torch.device("cpu")).wrap(seen)
+        work = CallerContext(torch.device("cpu")).wrap(seen)
         assert elsewhere(seen) != (True, dtype, 7)
     assert elsewhere(work) == (True, dtype, 7)
     assert not torch.is_autocast_enabled("cpu")
@@ -54,7 +54,7 @@ def test_the_cuda_stream_comes_along(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
     monkeypatch.setattr(torch.cuda, "stream", Inside)
-    work = Caller(torch.device("cuda:1")).wrap(lambda: list(entered))
+    work = CallerContext(torch.device("cuda:1")).wrap(lambda: list(entered))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "another")
     assert elsewhere(work) == ["stream of cuda:1"]
     assert entered == ["stream of cuda:1", "left"]

@@ -108,8 +108,8 @@ def test_what_is_written_is_read(fitted, tmp_path):
 
 
 def test_it_is_found_beside_the_model_and_used(folder, fitted, pictures):
-    fitted.write(artifacts.place(folder) / "lean.safetensors")
-    assert artifacts.place(folder) == folder / "mmhall"
+    fitted.write(artifacts.default_folder(folder) / "lean.safetensors")
+    assert artifacts.default_folder(folder) == folder / "mmhall"
     lvlm = load(folder)
     answer, plain = ask(lvlm, pictures, Lean()), ask(lvlm, pictures)
     assert answer.text != plain.text
@@ -123,8 +123,8 @@ def test_it_is_found_beside_the_model_and_used(folder, fitted, pictures):
 
 def test_where_else_it_is_looked_for(folder, fitted, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    assert artifacts.place("some/model-7b") == tmp_path / "mmhall" / "artifacts" / "some--model-7b"
-    assert artifacts.place("embedded") == tmp_path / "mmhall" / "artifacts" / "embedded"
+    assert artifacts.default_folder("some/model-7b") == tmp_path / "mmhall" / "artifacts" / "some--model-7b"
+    assert artifacts.default_folder("embedded") == tmp_path / "mmhall" / "artifacts" / "embedded"
     assert load(folder).adapter.artifacts == {}
     fitted.write(tmp_path / "own" / "mine.safetensors")
     for where in (tmp_path / "own" / "mine.safetensors", str(tmp_path / "own" / "mine.json"), tmp_path / "own"):
@@ -219,10 +219,10 @@ def test_another_models_is_refused_by_name_of_what_differs(llava, fitted, tmp_pa
 
 def test_a_model_with_other_weights_is_not_used_with_it(folder, processor, pairs, pictures):
     other = LVLM(make_random_llava(processor, seed=1), processor, "other")
-    fit(other, Lean(), pairs).write(artifacts.place(folder) / "lean.safetensors")
+    fit(other, Lean(), pairs).write(artifacts.default_folder(folder) / "lean.safetensors")
     told = r"was fitted on 'other', which differs from this model \(sample"
     with pytest.raises(ModelError, match=told):
-        load(folder, artifacts=artifacts.place(folder))
+        load(folder, artifacts=artifacts.default_folder(folder))
     lvlm = load(folder)  # where nobody named it, only who needs it is refused
     assert ask(lvlm, pictures).text
     with pytest.raises(ModelError, match=told):
@@ -231,7 +231,7 @@ def test_a_model_with_other_weights_is_not_used_with_it(folder, processor, pairs
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_same_weights_in_another_dtype_are_the_same(folder, fitted, pictures, dtype):
-    fitted.write(artifacts.place(folder) / "lean.safetensors")
+    fitted.write(artifacts.default_folder(folder) / "lean.safetensors")
     assert ask(load(folder, dtype=dtype), pictures, Lean()).text
 
 
@@ -261,7 +261,7 @@ def test_where_weights_cannot_be_compared_a_warning_names_the_file(folder, llava
 
 def damaged(file, what):
     """Damage an artifact in one way."""
-    tensors, facts = artifacts.pair_of(file)
+    tensors, facts = artifacts.artifact_files(file)
     held = json.loads(facts.read_text())
     changed = {
         "list": [],

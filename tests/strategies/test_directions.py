@@ -10,7 +10,7 @@ import torch
 from mmhall.errors import FitError
 from mmhall.strategies._directions import (
     mean_difference,
-    projected_out,
+    project_out,
     shuffled_range,
     sign_aligned_component,
 )
@@ -68,7 +68,7 @@ def test_what_lies_along_a_direction_is_taken_out():
     """(2, 1), (1, 3), (0, 2) without the x axis: (0, 1), (0, 3), (0, 2), of mean norm 2."""
     samples = torch.tensor([[2.0, 1.0], [1.0, 3.0], [0.0, 2.0]])
     for scale in (1.0, -5.0):
-        left = projected_out(samples, torch.tensor([scale, 0.0]))
+        left = project_out(samples, torch.tensor([scale, 0.0]))
         torch.testing.assert_close(left, torch.tensor([[0.0, 1.0], [0.0, 3.0], [0.0, 2.0]]), **CLOSE)
         assert float(left.norm(dim=1).mean()) == pytest.approx(2.0, abs=1e-4)
 

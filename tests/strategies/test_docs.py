@@ -66,7 +66,7 @@ def test_every_strategy_has_a_whole_card(name):
     assert [option.name for option in shown.options] == list(rules(STRATEGIES.load(name)))
     for option in shown.options:
         assert option.help.endswith("."), option
-        assert option.told
+        assert option.allowed
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,7 +115,7 @@ def test_a_plugin_without_a_card_is_shown_by_its_class(plugin):
     assert (strength.help, strength.default, strength.general) == ("How much: a lot.", None, 1.0)
     assert strength.published == {("llava", 32): 3.0}
     assert strength.tries == (1.0, 2.0)
-    assert (kind.help, kind.default, kind.told) == ("Which; see `other`.", "a", "of type str")
+    assert (kind.help, kind.default, kind.allowed) == ("Which; see `other`.", "a", "of type str")
     assert (bare.help, bare.default) == ("", 3)
 
 

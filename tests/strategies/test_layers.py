@@ -12,7 +12,7 @@ import mmhall
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError
 from mmhall.options import rules
-from mmhall.strategies._layers import layers_named, named, readable, written
+from mmhall.strategies._layers import format_layers, is_layer_spec, parse_layers, select_layers
 from tests.generation.reference import ours
 
 depths = st.integers(1, 80)
@@ -20,7 +20,7 @@ percents = st.decimals(0, "99.9", places=1).map(str) | st.integers(0, 100).map(s
 
 
 def layers(spec, depth=32, kinds=None, usable=("full",)):
-    return sorted(named(spec, kinds or ["full"] * depth, usable, "vhr", "layers"))
+    return sorted(parse_layers(spec, kinds or ["full"] * depth, usable, "vhr", "layers"))
 
 
 def share(percent):
@@ -113,13 +113,13 @@ def test_every_model_has_a_layer_in_any_part_of_it(depth, percent):
 @given(depths.flatmap(lambda depth: st.tuples(st.just(depth), st.sets(st.integers(0, depth - 1), min_size=1))))
 def test_what_is_written_reads_back(case):
     depth, chosen = case
-    assert readable(written(chosen))
-    assert layers(written(chosen), depth) == sorted(chosen)
+    assert is_layer_spec(format_layers(chosen))
+    assert layers(format_layers(chosen), depth) == sorted(chosen)
 
 
 def test_runs_are_written_as_slices():
-    assert written({1, 4, 5, 6}) == "1, 4:7"
-    assert written({0}) == "0"
+    assert format_layers({1, 4, 5, 6}) == "1, 4:7"
+    assert format_layers({0}) == "0"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_runs_are_written_as_slices():
     ],
 )
 def test_nonsense_is_refused_when_built(spec):
-    assert not readable(spec)
+    assert not is_layer_spec(spec)
     with pytest.raises(OptionError, match=r'vhr: layers must be layers such as "1, 18:32", "2:-1" or "50%:", got '):
         mmhall.strategy("vhr", layers=spec)
 
@@ -173,7 +173,7 @@ def test_layers_are_text(spec):
     ],
 )
 def test_layers_a_model_lacks_are_refused(spec, expected):
-    assert readable(spec)
+    assert is_layer_spec(spec)
     with pytest.raises(OptionError, match=f"^vhr: layers must be {expected}"):
         layers(spec)
 
@@ -200,7 +200,7 @@ def test_no_such_layer_at_all_is_refused_even_in_percent():
 
 @pytest.mark.parametrize(("name", "wanted"), [("llava", {0, 1, 2}), ("qwen3_5", {1, 3}), ("gemma3", {0, 1, 2, 3})])
 def test_a_models_own_kinds_count(name, wanted):
-    assert layers_named(ours(name), mmhall.strategy("pai"), "layers", ":") == wanted
+    assert select_layers(ours(name), mmhall.strategy("pai"), "layers", ":") == wanted
 
 
 def test_an_error_names_the_strategy_the_option_and_the_model(llava, pictures):

@@ -5,7 +5,7 @@ import torch
 
 from mmhall.adapters._base import Request
 from mmhall.adapters._pixels import pixel_rows
-from mmhall.strategies._noise import alpha_bars, mix, noised
+from mmhall.strategies._noise import add_noise, alpha_bars, mix
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, picture
 
 pytestmark = QUIET
@@ -52,7 +52,7 @@ def noise_of(adapter, requests, seed=0, step=999, draw="picture"):
     taken = []
     for request in requests:
         inputs = adapter.inputs([request])
-        changed = noised(adapter, inputs, step, seed, draw)
+        changed = add_noise(adapter, inputs, step, seed, draw)
         taken.append((changed["pixel_values"] - kept**0.5 * inputs["pixel_values"]) / (1 - kept) ** 0.5)
     return taken
 
@@ -74,8 +74,8 @@ def test_a_request_gets_its_noise_wherever_it_stands_in_a_batch(name):
     adapter = ours(name)
     for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
         requests = [REQUESTS[index] for index in order]
-        batch = noised(adapter, adapter.inputs(requests), 500, 3)
-        alone = adapter.stack([noised(adapter, adapter.inputs([request]), 500, 3) for request in requests])
+        batch = add_noise(adapter, adapter.inputs(requests), 500, 3)
+        alone = adapter.stack([add_noise(adapter, adapter.inputs([request]), 500, 3) for request in requests])
         assert batch.keys() == alone.keys()
         assert all(torch.equal(batch[key], alone[key]) for key in batch)
 
@@ -102,9 +102,9 @@ def test_noise_is_the_same_in_float32_and_bfloat16(monkeypatch):
 
     monkeypatch.setattr(adapter, "image_noise", draw)
     inputs = adapter.inputs(REQUESTS[:1])
-    noised(adapter, inputs, 999, 0)
+    add_noise(adapter, inputs, 999, 0)
     halved = {**inputs, "pixel_values": inputs["pixel_values"].bfloat16()}
-    noised(adapter, halved, 999, 0)
+    add_noise(adapter, halved, 999, 0)
     assert torch.equal(*drawn)
 
 
@@ -112,7 +112,7 @@ def test_noise_is_the_same_in_float32_and_bfloat16(monkeypatch):
 def test_inputs_made_elsewhere_get_the_noise_of_each_prompt(name):
     adapter = ours(name)
     inputs = adapter.inputs(REQUESTS[:3])
-    made, elsewhere = (noised(adapter, batch, 500, 3) for batch in (inputs, dict(inputs)))
+    made, elsewhere = (add_noise(adapter, batch, 500, 3) for batch in (inputs, dict(inputs)))
     assert torch.equal(made["pixel_values"], elsewhere["pixel_values"])
 
 
@@ -130,7 +130,7 @@ def test_copies_of_a_still_picture_in_one_patch_get_the_same_noise(name):
     """Patches are (channel, time, row, column); both points in time show the same picture, noised or not."""
     adapter = ours(name)
     inputs = adapter.inputs(REQUESTS[:1])
-    for batch in (inputs, noised(adapter, inputs, 500, 0)):
+    for batch in (inputs, add_noise(adapter, inputs, 500, 0)):
         early, late = batch["pixel_values"].view(-1, 3, 2, 8, 8).unbind(dim=2)
         assert torch.equal(early, late)
     (noise,) = noise_of(adapter, REQUESTS[:1])
@@ -143,5 +143,5 @@ def test_the_global_generator_is_left_alone():
     torch.manual_seed(0)
     wanted = torch.rand(1)
     torch.manual_seed(0)
-    noised(ours("llava"), ours("llava").inputs(REQUESTS[:1]), 10, 0)
+    add_noise(ours("llava"), ours("llava").inputs(REQUESTS[:1]), 10, 0)
     torch.testing.assert_close(torch.rand(1), wanted)

@@ -9,8 +9,8 @@ from PIL import Image
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import PER_POSITION, Request
 from mmhall.errors import ModelError
-from mmhall.strategies._noise import noised
-from mmhall.strategies._picture_free import FREE, free_inputs, free_kinds
+from mmhall.strategies._noise import add_noise
+from mmhall.strategies._picture_free import PICTURE_FREE, picture_free_inputs, picture_free_kinds
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours
 from tests.zoo import built
 
@@ -27,13 +27,13 @@ def logits(adapter, inputs):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("kind", FREE)
+@pytest.mark.parametrize("kind", PICTURE_FREE)
 def test_it_does_not_depend_on_what_a_picture_shows(name, kind):
     adapter = ours(name)
     other = Request(
         REQUESTS[0].prompt, tuple(image.transpose(Image.Transpose.ROTATE_90) for image in REQUESTS[0].images)
     )
-    one, two = (free_inputs(adapter, adapter.inputs([request]), kind) for request in (REQUESTS[0], other))
+    one, two = (picture_free_inputs(adapter, adapter.inputs([request]), kind) for request in (REQUESTS[0], other))
     assert one.keys() == two.keys()
     assert torch.equal(one["input_ids"], two["input_ids"])
     if "pixel_values" in one:
@@ -46,11 +46,11 @@ def test_it_does_not_depend_on_what_a_picture_shows(name, kind):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("kind", FREE)
+@pytest.mark.parametrize("kind", PICTURE_FREE)
 def test_a_batch_is_told_what_its_prompts_are_told_alone(name, kind):
     adapter = ours(name)
-    batch = free_inputs(adapter, adapter.inputs(REQUESTS[:3]), kind)
-    alone = adapter.stack([free_inputs(adapter, adapter.inputs([request]), kind) for request in REQUESTS[:3]])
+    batch = picture_free_inputs(adapter, adapter.inputs(REQUESTS[:3]), kind)
+    alone = adapter.stack([picture_free_inputs(adapter, adapter.inputs([request]), kind) for request in REQUESTS[:3]])
     assert batch.keys() == alone.keys()
     assert all(torch.equal(batch[key], alone[key]) for key in batch)
 
@@ -60,7 +60,7 @@ def test_a_batch_is_told_what_its_prompts_are_told_alone(name, kind):
 def test_pictures_that_show_nothing_keep_the_prompt(name, kind):
     adapter = ours(name)
     inputs = adapter.inputs(REQUESTS[:2])
-    built = free_inputs(adapter, inputs, kind)
+    built = picture_free_inputs(adapter, inputs, kind)
     assert built.keys() == inputs.keys()
     assert all(torch.equal(built[key], inputs[key]) for key in PER_POSITION if key in inputs)
     assert built["pixel_values"].shape == inputs["pixel_values"].shape
@@ -70,7 +70,7 @@ def test_pictures_that_show_nothing_keep_the_prompt(name, kind):
 def test_zero_is_a_picture_and_no_padding(name):
     adapter = ours(name)
     inputs = adapter.inputs([Request("What?", REQUESTS[0].images)])
-    zero, one = (free_inputs(adapter, inputs, kind) for kind in ("zero", "one"))
+    zero, one = (picture_free_inputs(adapter, inputs, kind) for kind in ("zero", "one"))
     pixels = zero["pixel_values"]
     assert (pixels != 0).all()
     torch.testing.assert_close(pixels, torch.zeros_like(pixels), rtol=0, atol=1e-5)
@@ -84,15 +84,15 @@ def test_zero_is_a_picture_and_no_padding(name):
 def test_noise_is_that_of_the_last_step_and_of_its_seed():
     adapter = ours("llava")
     inputs = adapter.inputs(REQUESTS[:1])
-    made = free_inputs(adapter, inputs, "noise", seed=4)["pixel_values"]
-    assert torch.equal(made, noised(adapter, inputs, 999, 4)["pixel_values"])
-    assert not torch.equal(made, free_inputs(adapter, inputs, "noise", seed=5)["pixel_values"])
+    made = picture_free_inputs(adapter, inputs, "noise", seed=4)["pixel_values"]
+    assert torch.equal(made, add_noise(adapter, inputs, 999, 4)["pixel_values"])
+    assert not torch.equal(made, picture_free_inputs(adapter, inputs, "noise", seed=5)["pixel_values"])
 
 
 def test_black_is_what_a_black_picture_is():
     adapter = ours("llava")
     black = adapter.inputs([Request("What?", (Image.new("RGB", (40, 40)),))])
-    made = free_inputs(adapter, adapter.inputs([Request("What?", REQUESTS[0].images)]), "black")
+    made = picture_free_inputs(adapter, adapter.inputs([Request("What?", REQUESTS[0].images)]), "black")
     torch.testing.assert_close(made["pixel_values"], black["pixel_values"])
 
 
@@ -101,25 +101,25 @@ def test_tokenizers_without_an_unknown_token_use_padding(name, monkeypatch):
     adapter = ours(name)
     monkeypatch.setattr(type(adapter.tokenizer), "unk_token_id", None, raising=False)
     inputs = adapter.inputs(REQUESTS[:1])
-    ids, bare = (free_inputs(adapter, inputs, kind)["input_ids"][0].tolist() for kind in ("unk", "none"))
+    ids, bare = (picture_free_inputs(adapter, inputs, kind)["input_ids"][0].tolist() for kind in ("unk", "none"))
     assert ids.count(adapter.pad_token_id) == bare.count(adapter.pad_token_id) + 1
     assert len(ids) == len(bare) + 1
 
 
-@pytest.mark.parametrize("kind", FREE)
+@pytest.mark.parametrize("kind", PICTURE_FREE)
 def test_a_model_without_its_processor_says_what_it_needs(kind):
     inputs = ours("llava").inputs(REQUESTS[:1])
     adapter = adapter_for(built("llava")[0])
     try:
         if kind in ("unk", "black"):
             with pytest.raises(ModelError, match=f"of kind '{kind}' need the model's processor"):
-                free_inputs(adapter, inputs, kind)
+                picture_free_inputs(adapter, inputs, kind)
         else:
-            assert "input_ids" in free_inputs(adapter, inputs, kind)
+            assert "input_ids" in picture_free_inputs(adapter, inputs, kind)
     finally:
         adapter.close()
 
 
 @pytest.mark.parametrize("free", ["", "none+", "none+none", "white", "none unk", "None"])
 def test_what_is_no_combination_has_no_kinds(free):
-    assert free_kinds(free) == ()
+    assert picture_free_kinds(free) == ()

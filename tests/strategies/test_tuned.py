@@ -30,7 +30,7 @@ def folder(processor, tmp_path):
 
 def write(path, llava, **strategies):
     """Write a file of tuned options for a model, as `mmhall tune` does."""
-    held = tuned.started(path, llava.adapter, llava.identity())
+    held = tuned.open_or_create(path, llava.adapter, llava.identity())
     held["strategies"] |= {name.replace("_", "+"): {"options": options} for name, options in strategies.items()}
     tuned.write(path, held)
     return path
@@ -86,15 +86,15 @@ def test_every_way_of_answering_uses_them(folder, llava, pictures):
 
 
 def test_where_it_is_looked_for(folder, llava, tmp_path, monkeypatch):
-    assert tuned.place(folder) == folder / "mmhall.json"
+    assert tuned.default_file(folder) == folder / "mmhall.json"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.chdir(folder)  # where no folder has such a name
-    assert tuned.place("some/model-7b") == tmp_path / "mmhall" / "tuned" / "some--model-7b.json"
-    assert tuned.place("../x").parent == tmp_path / "mmhall" / "tuned"
-    assert tuned.place("embedded") == tmp_path / "mmhall" / "tuned" / "embedded.json"
+    assert tuned.default_file("some/model-7b") == tmp_path / "mmhall" / "tuned" / "some--model-7b.json"
+    assert tuned.default_file("../x").parent == tmp_path / "mmhall" / "tuned"
+    assert tuned.default_file("embedded") == tmp_path / "mmhall" / "tuned" / "embedded.json"
     monkeypatch.setenv("XDG_CONFIG_HOME", "")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert tuned.place("a").is_relative_to(tmp_path / ".config")
+    assert tuned.default_file("a").is_relative_to(tmp_path / ".config")
     assert load(folder).adapter.tuned == {}
     elsewhere = write(tmp_path / "mine.json", llava, vcd={"alpha": 0.5})
     assert load(folder, tuned=elsewhere).adapter.tuned == {"vcd": {"alpha": 0.5}}
@@ -107,7 +107,7 @@ def test_where_it_is_looked_for(folder, llava, tmp_path, monkeypatch):
 def test_the_embedded_model_ships_untuned(embedded, tmp_path, monkeypatch):
     assert not list(EMBEDDED.glob(tuned.FILE))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    write(tuned.place("embedded"), embedded, vcd={"alpha": 0.5})
+    write(tuned.default_file("embedded"), embedded, vcd={"alpha": 0.5})
     assert mmhall.load("embedded", device="cpu").adapter.tuned == {"vcd": {"alpha": 0.5}}
 
 

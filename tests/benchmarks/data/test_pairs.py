@@ -15,7 +15,7 @@ from mmhall.benchmarks.data.pictures import Picture, PictureSet, read_coco, read
 from mmhall.benchmarks.data.pope_wording import with_article
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import DataError
-from mmhall.strategies._pairs import uneven
+from mmhall.strategies._pairs import find_imbalance
 from tests.benchmarks.conftest import picture, write_json, write_lines
 
 
@@ -56,7 +56,7 @@ def test_a_third_is_replaced_by_what_is_absent(scenes):
 def test_both_texts_have_as_many_words_and_one_end(scenes, embedded):
     pairs = make_pairs(scenes, "drawn scenes", 3)
     assert all(len(p.faithful.split()) == len(p.hallucinated.split()) for p in pairs.pairs)
-    assert uneven(pairs, embedded.adapter.tokenizer) == []
+    assert find_imbalance(pairs, embedded.adapter.tokenizer) == []
     assert {len(named(p.faithful)) for p in pairs.pairs} > {3, 4}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import mmhall
-from mmhall.answers import Said
+from mmhall.answers import DecodedTokens
 from mmhall.benchmarks import amber, benchmark, hallusion, mme
 from mmhall.benchmarks.base import Item, Source
 from mmhall.benchmarks.data.pictures import read_coco
@@ -217,8 +217,8 @@ def test_marks_of_thoughts_that_are_special_tokens_are_kept():
     opened, closed = tokenizer.convert_tokens_to_ids(["<|channel>", "<channel|>"])
     ids = [opened, *tokenizer("A dog", add_special_tokens=False)["input_ids"], closed]
     ids += tokenizer("A cat", add_special_tokens=False)["input_ids"]
-    said = Said.of([*ids, tokenizer.eos_token_id], tokenizer, [tokenizer.eos_token_id], [])
-    assert remove_thoughts(said.text) == "A cat"
+    said = DecodedTokens.from_row([*ids, tokenizer.eos_token_id], tokenizer, [tokenizer.eos_token_id], [])
+    assert spoken(said.text) == "A cat"
     text, spans = spans_of(tokenizer, ids)
     assert text.strip() == said.text
     assert max(span.end for span in spans) == len(text)

@@ -7,7 +7,7 @@ import torch
 
 from mmhall.adapters import adapter_for
 from mmhall.benchmarks.timing import grouping, speed
-from mmhall.generation._shared_prefix import beginnings
+from mmhall.generation._shared_prefix import split_prefixes
 
 TINY = speed.Size(2, 128, torch.float32)
 
@@ -24,7 +24,7 @@ def test_both_ways_are_timed_and_answer_alike():
 
 def test_pictures_are_shared_and_questions_are_not():
     adapter = adapter_for(speed.random_llava(TINY, "cpu"))
-    cut = beginnings(adapter, grouping.questions(adapter))
+    cut = split_prefixes(adapter, grouping.questions(adapter))
     assert len(cut.inputs["input_ids"]) == grouping.PICTURES
     assert cut.of.tolist() == [0] * 6 + [1] * 6
     assert sorted({len(rest) for rest in cut.rest}) == [25, 26, 27]

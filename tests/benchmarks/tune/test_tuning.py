@@ -21,7 +21,7 @@ from mmhall.errors import DataError, GenerationError, OptionError
 from mmhall.options import by_model, option
 from mmhall.results.store import Row
 from mmhall.strategies import Session, Strategy, strategy
-from mmhall.strategies.tuned import checked
+from mmhall.strategies.tuned import check_options
 
 pytestmark = pytest.mark.slow
 
@@ -263,7 +263,7 @@ def test_strategies_and_compositions_are_tuned(llava, scenes, spec):
     found = tune(llava, method, sheets, batch_size=64)
     again = tune(llava, method, sheets, batch_size=16)
     assert [c.figures for c in found.tried] == [c.figures for c in again.tried]
-    assert found.options == again.options == checked(method.tuned_as, found.options)
+    assert found.options == again.options == check_options(method.tuned_as, found.options)
     wanted = {
         "vhr+vcd": {"vhr.alpha", "vhr.layers", "vcd.alpha"},
         "vaf": {"alpha", "layers"},

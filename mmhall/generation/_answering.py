@@ -1,0 +1,83 @@
+"""Build answers from new tokens, with the time and memory that they cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mmhall.adapters import Adapter, Inputs
+from mmhall.answers import Answer, DecodedTokens, Usage
+from mmhall.generation._job import Recipe
+from mmhall.models import chat_template
+
+
+@dataclass(slots=True)
+class Measurement:
+    """The cost of a block of code.
+
+    Attributes:
+        seconds: Wall time.
+        peak_bytes: Largest GPU memory allocated meanwhile; None on a CPU.
+    """
+
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+
+
+@contextmanager
+def measure(device: torch.device) -> Iterator[Measurement]:
+    """Measure wall time and, on a GPU, peak memory; both are set when the block ends."""
+    measured, on_gpu = Measurement(), device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    yield measured
+    if on_gpu:
+        torch.cuda.synchronize(device)
+        measured.peak_bytes = torch.cuda.max_memory_allocated(device)
+    measured.seconds = time.perf_counter() - start
+
+
+def build_answers(
+    adapter: Adapter, inputs: Inputs, tokens: Tensor, recipe: Recipe, measured: Measurement
+) -> list[Answer]:
+    """Build the answer to each prompt of a batch; its further sequences become `Answer.others`.
+
+    Args:
+        adapter: The model.
+        inputs: The batch of P prompts.
+        tokens: New tokens, (P x sequences, length), as `mmhall.generation.run` returns them.
+        recipe: The strategy and settings that were used.
+        measured: The cost of the whole batch; each answer gets an equal share of the time.
+    """
+    sequences = len(tokens) // len(inputs["attention_mask"])
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    answers = []
+    for prompt, length in enumerate(lengths):
+        rows = tokens[prompt * sequences : (prompt + 1) * sequences].tolist()
+        usage = Usage(measured.seconds / len(tokens), length, 0, measured.peak_bytes)
+        first, *others = (_build_answer(adapter, row, recipe, usage) for row in rows)
+        answers.append(replace(first, others=tuple(others)))
+    return answers
+
+
+def _build_answer(adapter: Adapter, row: list[int], recipe: Recipe, usage: Usage) -> Answer:
+    """Build an answer from one row of new tokens; `usage` does not count these yet."""
+    chat, config = adapter.chat, recipe.config
+    stand_in = {} if chat is None or chat.own else {"chat_template": chat_template(adapter)}
+    decoded = DecodedTokens.from_row(row, adapter.tokenizer, recipe.end_ids, config.stop_strings or ())
+    return Answer(
+        text=decoded.text,
+        tokens=tuple(adapter.tokenizer.decode([token]) for token in decoded.token_ids),
+        token_ids=decoded.token_ids,
+        stopped_by=decoded.stopped_by,
+        strategy=str(recipe.strategy),
+        origins=dict(recipe.origins),
+        settings={**recipe.settings.record(config), **stand_in},
+        usage=replace(usage, new_tokens=len(decoded.token_ids) + (decoded.stopped_by == "eos")),
+    )

@@ -98,7 +98,7 @@ class Source:
         """
         if self.data is None:
             raise DataError(f"{name}: its data does not ship with mmhall; give --data {expected}")
-        reason = no_file(self.data)
+        reason = why_not_a_file(self.data)
         if reason not in (None, "is a folder"):
             raise DataError(f"{self.data}: {reason}; {name} reads {expected}")
         return self.data

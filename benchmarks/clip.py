@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.rules.thoughts import remove_thoughts
-from mmhall.clip import NAMED, Clip, check_clip, load_clip, looks_named, sentences
+from mmhall.clip import CLIP_NAMES, Clip, check_clip, load_clip, is_clip_name, sentences
 from mmhall.errors import DataError
 from mmhall.images import open_image
 from mmhall.options import option

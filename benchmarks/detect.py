@@ -133,7 +133,7 @@ class Detect(PictureBenchmark):
             return list(records)
         adapter, ids = lvlm.adapter, [answers[number].token_ids for number in chosen]
         requests = [Request(i.prompt, (open_image(p),) if p else ()) for i, p in (questions[n] for n in chosen)]
-        scored = scored_answers(adapter, adapter.inputs(requests), ids, heads=True)
+        scored = score_answers(adapter, adapter.inputs(requests), ids, heads=True)
         for number, mentioned in zip(chosen, scored, strict=True):
             places = tokens_of(adapter.tokenizer, answers[number], named[number])
             for mention, wrote in zip(named[number], places, strict=True):

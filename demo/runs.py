@@ -344,7 +344,7 @@ def _disagreement(part: Part, contest: _Contest, present: Mapping[Path | None, t
         item=item.id,
         prompt=item.prompt,
         picture=item.picture,
-        thumbnail=embedded(path, SIDE, "jpeg"),
+        thumbnail=data_url(path, SIDE, "jpeg"),
         present=present.get(path, ()),
         answers=tuple(_answer_group(part, contest, text, strategies) for text, strategies in by_text.items()),
         causes=contest.causes,

@@ -21,7 +21,7 @@ from mmhall.demo.setups import Setup, setup as check_setup
 from mmhall.demo.words import named_objects, split_by_truth
 from mmhall.errors import DataError, MmhallError, PromptError
 from mmhall.models import to_flags
-from mmhall.results.export import safe
+from mmhall.results.export import escape_formula
 from mmhall.text import printable
 
 LONGEST = 20_000

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mmhall.benchmarks.data.coco_words import SYNONYMS
-from mmhall.benchmarks.data.vocabulary import Mention, mentions, ours
+from mmhall.benchmarks.data.vocabulary import Mention, mentions, own_vocabulary
 from mmhall.words import Word, locate_words
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _words_with_places(tokenizer: Any, token_ids: tuple[int, ...]) -> tuple[str,
 
 def _mentions(text: str, present: Collection[str]) -> list[Mention]:
     """Find the objects that a text names without denying them: COCO categories and objects known to be present."""
-    vocabulary = ours("", (*SYNONYMS, *sorted(set(present) - set(SYNONYMS))))
+    vocabulary = own_vocabulary("", (*SYNONYMS, *sorted(set(present) - set(SYNONYMS))))
     return [
         mention for mention in vocabulary.mentions(text) if not _DENIED.search(_CLAUSE.split(text[: mention.start])[-1])
     ]

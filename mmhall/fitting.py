@@ -14,7 +14,7 @@ from mmhall.analysis import check_room, read_answer
 from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
 from mmhall.generation import Images, Prompt, make_request
-from mmhall.models import chat_template, described
+from mmhall.models import chat_template, describe_model
 from mmhall.strategies import (
     RECOMMENDED_PAIRS,
     STRATEGIES,

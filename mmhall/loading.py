@@ -94,14 +94,14 @@ def load(
         tuned_options.read(file)  # a damaged file is an error before the model is loaded
     artifact_list = fitted_artifacts.find(name, loading.artifacts)
     source = str(folder) if folder.is_dir() else str(name)
-    placed = placement(loading, options)
+    placed = placement_arguments(loading, options)
     try:
         loaded_processor = _processor(source, loading)  # before the weights, as it is read fast
         model = _model(source, loading, placed)
     except UNLOADABLE as error:
         raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{hint_for(source)}") from error
     lvlm = LVLM(model, loaded_processor, str(name))
-    lvlm.loading = json.loads(json.dumps({**loading.given(), **options}, default=str))
+    lvlm.loading = json.loads(json.dumps({**loading.non_defaults(), **options}, default=str))
     if loading.chat_template is not None and lvlm.adapter.chat is None:
         raise OptionError(OWNER, "chat_template", "a template", "left out: this family has no chat format")
     lvlm.adapter.tuned = tuned_options.options_for(file, lvlm.adapter)
@@ -136,7 +136,7 @@ def _model(source: str, loading: LoadOptions, placed: Mapping[str, Any]) -> tran
         use_safetensors=True,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
-        **origin_of(base, loading),
+        **source_arguments(base, loading),
         **placed,
     )
     _check_weights(base, model, report)
@@ -156,7 +156,7 @@ def _processor(source: str, loading: LoadOptions) -> transformers.ProcessorMixin
         OptionError: It has no such option.
     """
     source = processor_of(source)
-    processor = transformers.AutoProcessor.from_pretrained(source, **origin_of(source, loading), **loading.processor)
+    processor = transformers.AutoProcessor.from_pretrained(source, **source_arguments(source, loading), **loading.processor)
     parts = [processor, *(getattr(processor, part, None) for part in ("image_processor", "tokenizer"))]
     for option, value in loading.processor.items():
         if not any(_has_option(part, option) for part in parts):

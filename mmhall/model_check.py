@@ -39,7 +39,7 @@ def check_model(name: str | Path, tuned: tuned_options.Where, loading: LoadOptio
     placement_arguments(loading, {})
     source = base_of(str(folder) if folder.is_dir() else str(name))
     try:
-        config = transformers.AutoConfig.from_pretrained(source, **origin_of(source, loading))
+        config = transformers.AutoConfig.from_pretrained(source, **source_arguments(source, loading))
         supported = type(config) in transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
     except UNLOADABLE as error:
         raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{hint_for(source)}") from error

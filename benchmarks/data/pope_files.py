@@ -25,7 +25,7 @@ from mmhall.benchmarks.data.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.data.pope_wording import in_version, object_of
 from mmhall.benchmarks.rules.yesno import Label
 from mmhall.errors import DataError
-from mmhall.files import encoding, is_file, no_file
+from mmhall.files import encoding, is_file, why_not_a_file
 from mmhall.results.imports import entries
 from mmhall.results.kinds import describe_file
 
@@ -63,8 +63,8 @@ def is_questions(path: Path) -> bool:
     """Tell whether a file, or a file in a folder, looks like POPE questions."""
     if path.is_dir():
         return any(is_questions(file) for file in _setting_files(path))
-    if no_file(path) is not None or path.suffix == ".jsonl":
-        return no_file(path) is None
+    if why_not_a_file(path) is not None or path.suffix == ".jsonl":
+        return why_not_a_file(path) is None
     start = _read_start(path)
     return '"question_id"' in start or _is_popev2(start)
 

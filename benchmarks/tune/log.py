@@ -49,12 +49,12 @@ class TuningLog:
         """Return the stored answers of a key, else ask and store them; also return whether they were stored before."""
         if key in self._known:
             return self._known[key], True
-        scored_answers = ask()
+        score_answers = ask()
         with self._path.open("a", encoding="utf-8") as file:
             file.write(
-                json.dumps([key, scored_answers.texts, [series.tolist() for series in scored_answers.counts]]) + "\n"
+                json.dumps([key, score_answers.texts, [series.tolist() for series in score_answers.counts]]) + "\n"
             )
-        return scored_answers, False
+        return score_answers, False
 
     def _damage_error(self, error: Exception) -> DataError:
         return DataError(f"{self._path}: is damaged ({error}); delete it to start the search again")

@@ -63,7 +63,7 @@ def explain_strategy(adapter: Adapter, recipe: Recipe, image: Images, prompt: Pr
         ),
         exits=tuple(map(_describe_exit, session.exits)),
         scores=_scores(session),
-        reread="nothing" if not session.reread else "its last token" if adapter.forgets else "all of it",
+        reread="nothing" if not session.reread else "its last token" if adapter.can_drop_last_token else "all of it",
         chooses=_chooses(recipe, session),
         cost=_cost(job),
     )

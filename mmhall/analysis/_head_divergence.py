@@ -91,6 +91,6 @@ def head_divergence(adapter: Adapter, inputs: Inputs, answer: Sequence[int]) -> 
     outputs = HeadOutputs(width)
     distances = HeadDistances(outputs)
     with torch.inference_mode():
-        read_answer(adapter, adapter.extended(inputs, tokens), width, [outputs])
-        read_answer(adapter, adapter.extended(adapter.without_image(inputs), tokens), width, [distances])
+        read_answer(adapter, adapter.append_answer(inputs, tokens), width, [outputs])
+        read_answer(adapter, adapter.append_answer(adapter.without_image(inputs), tokens), width, [distances])
     return distances.of(0, width)

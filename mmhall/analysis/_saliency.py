@@ -35,7 +35,7 @@ def _mark(adapter: Adapter, inputs: Inputs, query: Tensor, counts: Callable[[Wor
         positions = in_query.nonzero()[:, 0]
         gaps = (positions.diff() > 1).nonzero()[:, 0].cpu() + 1
         for places in positions.tensor_split(gaps):
-            words = words_of(adapter.tokenizer, ids[places].tolist())
+            words = split_words(adapter.tokenizer, ids[places].tolist())
             row[places[[token for word in words if counts(word) for token in word.tokens]]] = True
     return marked
 

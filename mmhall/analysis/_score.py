@@ -77,11 +77,11 @@ def score_answers(
     distances = HeadDistances(outputs) if outputs is not None else None
     gain = divergence = None
     with torch.inference_mode():
-        logprobs = _logprobs(adapter, adapter.extended(inputs, tokens), width, masses, outputs)
+        logprobs = _logprobs(adapter, adapter.append_answer(inputs, tokens), width, masses, outputs)
         of_tokens = _of_tokens(logprobs, tokens)
         entropy = -(logprobs.exp() * logprobs).nan_to_num(0).sum(dim=-1)
         if has_picture(inputs):
-            bare = _logprobs(adapter, adapter.extended(adapter.without_image(inputs), tokens), width, distances)
+            bare = _logprobs(adapter, adapter.append_answer(adapter.without_image(inputs), tokens), width, distances)
             gain = of_tokens - _of_tokens(bare, tokens)
             divergence = torch.stack([jensen_shannon(*pair) for pair in zip(logprobs, bare, strict=True)])
     shares = masses.image.mean(dim=-1) if masses is not None else None

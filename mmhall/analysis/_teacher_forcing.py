@@ -51,5 +51,5 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
         main = prepare(adapter.model_for(inputs), inputs, minimal_settings(adapter.generator, 1))
         length = main.input_ids.shape[1]
         positions = torch.arange(length - width - 1, length, device=main.input_ids.device)
-        logits, _ = replace(main, kwargs=keeping_logits(main.kwargs, positions)).read()
+        logits, _ = replace(main, kwargs=request_logits(main.kwargs, positions)).read()
     return logits[:, -(width + 1) : -1].float()

@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from mmhall._transformers.settings import bare_settings
+from mmhall._transformers.settings import minimal_settings
 from mmhall.adapters import Adapter, has_picture
 from mmhall.analysis._saliency import SaliencyProbe, mark_informative
 from mmhall.analysis._trace import AttentionProbe, Trace, check_indices, shrink_picture
@@ -18,7 +18,7 @@ from mmhall.attention import Drop
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation import Images, Job, Prompt, Recipe, build_answers, make_request, measure, run
 from mmhall.strategies import Step
-from mmhall.words import words_of
+from mmhall.words import split_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def trace_request(
         layers=layers,
         heads=heads,
         grid=adapter.places(request, inputs),
-        words=words_of(adapter.tokenizer, answer.token_ids),
+        words=split_words(adapter.tokenizer, answer.token_ids),
         pictures=tuple(map(shrink_picture, request.images)),
         model=dict(model),
         findings=recorded.findings,
@@ -136,4 +136,4 @@ def _decode_again(job: Job, tokens: Tensor, recipe: Recipe) -> None:
     branches = [branch for branch in job.session.branches if branch.lockstep or remembers]
     exits = job.session.exits if remembers else ()
     session = replace(job.session, search=None, branches=branches, combine=force_token, exits=exits)
-    run(replace(job, session=session, config=bare_settings(job.adapter.generator, len(forced))))
+    run(replace(job, session=session, config=minimal_settings(job.adapter.generator, len(forced))))

@@ -122,15 +122,15 @@ class _Team:
     @contextmanager
     def check_before_loading(self, out: Path) -> Iterator[None]:
         """Check folder, GPUs and model before scenes are drawn and weights are read; hold the cluster connection."""
-        from mmhall.benchmarks.run.cluster import connected
-        from mmhall.benchmarks.run.workers import environment
+        from mmhall.benchmarks.run.cluster import connect
+        from mmhall.benchmarks.run.workers import worker_environment
         from mmhall.model_check import check_model
         from mmhall.results.store import Store
 
         Store.check(out)
         if self.cluster is None and self.workers > 1:
-            environment(0, self.workers, self.gpus)  # raises if there are too few GPUs
-        with nullcontext() if self.cluster is None else connected(self.cluster):
+            worker_environment(0, self.workers, self.gpus)  # raises if there are too few GPUs
+        with nullcontext() if self.cluster is None else connect(self.cluster):
             check_model(self.model, self.tuned, self.loading)
             yield
 
@@ -158,7 +158,7 @@ class _Team:
                 _free_memory()
                 job = Job(run, Model(self.model, self.tuned, self.loading), self.workers, self.gpus)
                 with progress("answers", run.expected) as advance:
-                    job.here(advance) if self.cluster is None else job.by_ray(self.cluster, advance)
+                    job.here(advance) if self.cluster is None else job.run_on_ray(self.cluster, advance)
         return run
 
 

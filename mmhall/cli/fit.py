@@ -80,7 +80,7 @@ def fit(
     )
     _check_captions(data, captions)
     file = place(model) / f"{method.name}.safetensors" if apply else out or Path(f"{method.name}.safetensors")
-    for path in pair_of(file):
+    for path in artifact_files(file):
         check_writable(path)
     check_target(file, method.name)
     check_model(model, False, loading)

@@ -181,7 +181,7 @@ def _start(adapter: Adapter, inputs: Inputs, new: int) -> DecodeState:
     prompt, limit = inputs["input_ids"].shape[1], adapter.context_length
     if prompt + new > limit:
         raise PromptError(f"{prompt} prompt tokens and {new} of the choices exceed the model's context of {limit}")
-    return prefill(PlannedBatch(prepare(adapter.entry(inputs), inputs, bare_settings(adapter.generator, new))))
+    return prefill(PlannedBatch(prepare(adapter.model_for(inputs), inputs, minimal_settings(adapter.generator, new))))
 
 
 def _next(state: DecodeState, step: int, prompts: int) -> Tensor:

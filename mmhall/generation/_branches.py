@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers import caches
-from mmhall.attention import Exit, Exits, Frame, Memory, few_rows, reading
+from mmhall.attention import Exit, Exits, Frame, Memory, few_rows, follow_frame
 from mmhall.generation._candidates import combine_scores
 from mmhall.generation._lockstep import lockstep_reference
 from mmhall.generation._prepare import PlannedBatch
@@ -116,7 +116,7 @@ class DecodeBatch:
     @property
     def splittable(self) -> bool:
         """Whether the caches support `split`."""
-        return all(caches.splittable(state.cache) for state in self._states)
+        return all(caches.can_split(state.cache) for state in self._states)
 
     def step(self, tokens: Tensor) -> None:
         """Feed each main row and its branches the next token, (N,)."""
@@ -152,8 +152,8 @@ class DecodeBatch:
         """
         self._candidates, self._lengths = tokens, []
         for state, copies in self._blocks():
-            frame = self._frame(state, answer=True, siblings=True, memory=self.memory.read_only())
-            with reading(frame):
+            frame = self._frame(state, answer=True, candidates=True, memory=self.memory.read_only())
+            with follow_frame(frame):
                 self._lengths.append(state.split(tokens.repeat(copies, 1)))
 
     def keep(self, rows: Tensor, candidates: Tensor | None, differing: int | None = None) -> None:
@@ -193,10 +193,10 @@ class DecodeBatch:
         self.memory = self.memory.select(rows, size)
 
     def _frame(
-        self, state: DecodeState, *, answer: bool = False, siblings: bool = False, memory: Memory | None = None
+        self, state: DecodeState, *, answer: bool = False, candidates: bool = False, memory: Memory | None = None
     ) -> Frame:
         memory = self.memory if memory is None else memory
-        return Frame(state.blocks, answer=answer, siblings=siblings, owners=self._owners, memory=memory)
+        return Frame(state.blocks, answer=answer, candidates=candidates, owners=self._owners, memory=memory)
 
     def _blocks(self) -> list[tuple[DecodeState, int]]:
         """Return each state with its number of copies of the main rows."""
@@ -209,12 +209,12 @@ def _read_twice(main: PlannedBatch, exits: Exits | None, frame: Frame, count: in
     if count == main.prepared.length:
         first = replace(main.prepared, cache=copy.deepcopy(main.prepared.cache))
         prefill(replace(main, prepared=first))
-        with reading(second):
+        with follow_frame(second):
             return prefill(main, exits)
     state = prefill(main, exits, past=True)
     last, early = state.ids[:, -1:], state.early
     state.drop_last()
-    with reading(second):
+    with follow_frame(second):
         state.read(last)
     state.early = {**early, **state.early}
     return state

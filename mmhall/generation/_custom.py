@@ -83,7 +83,7 @@ class CustomGenerate:
             "max_new_tokens": generation_config.max_length - input_ids.shape[1],
             "max_length": None,
         }
-        config = Resolved(**values)
+        config = ResolvedSettings(**values)
         adapter, keep = adapter_for(model, self._processor), _step_scores(generation_config)
         try:
             adapter.check_placeholders(inputs)
@@ -143,7 +143,7 @@ def _step_scores(config: GenerationConfig) -> StepScores | None:
     return StepScores(option, [] if config.output_scores else None, [] if config.output_logits else None)
 
 
-def _plan_batch(adapter: Adapter, inputs: Inputs, ops: Sequence[Op], config: Resolved) -> PlannedBatch:
+def _plan_batch(adapter: Adapter, inputs: Inputs, ops: Sequence[Op], config: ResolvedSettings) -> PlannedBatch:
     try:
         return plan_batch(adapter, inputs, ops, config)
     except StopIteration as error:  # M-RoPE counts pictures by their placeholders

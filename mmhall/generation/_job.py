@@ -136,7 +136,7 @@ def make_recipe(adapter: Adapter, strategy: str | Strategy, settings: Mapping[st
     return Recipe.fit(adapter, make_strategy(strategy), make_settings(dict(settings)))
 
 
-def check_room(adapter: Adapter, inputs: Inputs, config: Resolved) -> None:
+def check_room(adapter: Adapter, inputs: Inputs, config: ResolvedSettings) -> None:
     """Raise an error if prompts leave no room for an answer.
 
     Raises:

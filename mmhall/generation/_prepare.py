@@ -117,7 +117,7 @@ class PlannedBatch:
         return Frame((Block(self.plan, self.prepared.length, number=self.number),), memory=self.memory)
 
 
-def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolved) -> PreparedBatch:
+def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: ResolvedSettings) -> PreparedBatch:
     """Prepare a batch as `generate` would.
 
     Args:
@@ -125,7 +125,7 @@ def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolv
         inputs: The processor's output.
         config: One beam and one sequence a row; the caller repeats rows.
     """
-    return PreparedBatch(*captured(model, inputs, config))
+    return PreparedBatch(*capture_generate(model, inputs, config))
 
 
 def forward(

@@ -81,7 +81,7 @@ def first_token_scores(adapter: Adapter, inputs: Inputs, method: Strategy) -> Te
     Raises:
         GenerationError: No token can be chosen.
     """
-    config = bare_settings(adapter.generator, 1)
+    config = minimal_settings(adapter.generator, 1)
     with torch.inference_mode(), name_in_errors(method.name):
         session = method.fitted(adapter).prepare(adapter, inputs)
         rows = prefill_batch(adapter, plan_batch(adapter, inputs, session.ops, config), session, config)
@@ -92,7 +92,7 @@ def prefill_batch(
     adapter: Adapter,
     main: PlannedBatch,
     session: Session,
-    config: Resolved,
+    config: ResolvedSettings,
     *,
     share: bool = False,
     splits: bool = False,
@@ -134,7 +134,7 @@ def prefill_batch(
         if beside is None
         else plan_batch(adapter, beside.inputs, beside.ops, config, empty=True, memory=main.memory)
     )
-    reread = None if not session.reread else 1 if adapter.forgets else main.prepared.length
+    reread = None if not session.reread else 1 if adapter.can_drop_last_token else main.prepared.length
     exits = adapter.exits(session.exits) if session.exits else None
     return DecodeBatch(main, branches, session.combine, exits=exits, reference=reference, reread=reread)
 
@@ -169,25 +169,25 @@ def plan_batch(
         number: As in `PlannedBatch`.
     """
     plan, memory = adapter.plan(ops, inputs, empty=empty), Memory() if memory is None else memory
-    with reading(Frame((Block(plan, number=number),), memory=memory)):
+    with follow_frame(Frame((Block(plan, number=number),), memory=memory)):
         return PlannedBatch(prepare_inputs(adapter, inputs, config, share=share), plan, memory, number)
 
 
-def prepare_inputs(adapter: Adapter, inputs: Inputs, config: Resolved, *, share: bool = False) -> PreparedBatch:
+def prepare_inputs(adapter: Adapter, inputs: Inputs, config: ResolvedSettings, *, share: bool = False) -> PreparedBatch:
     """Prepare a batch for decoding, one row a prompt; with `share`, also its shared prefixes."""
     single = copy.deepcopy(config)
     single.update(num_beams=1, num_return_sequences=1, early_stopping=False, length_penalty=None, max_length=None)
     single.stop_strings = None  # `generate` needs a tokenizer for them, and passes none to a callable
     return (_prepare_shared(adapter, inputs, single) if share else None) or prepare(
-        adapter.entry(inputs), inputs, single
+        adapter.model_for(inputs), inputs, single
     )
 
 
-def _prepare_shared(adapter: Adapter, inputs: Inputs, single: Resolved) -> PreparedBatch | None:
+def _prepare_shared(adapter: Adapter, inputs: Inputs, single: ResolvedSettings) -> PreparedBatch | None:
     """Prepare shared prefixes with their pictures, and the whole prompts as text; None: nothing is shared."""
     split = split_prefixes(adapter, inputs)
     prefixes = None if split is None else prepare(adapter.model, split.inputs, single)
-    if split is None or prefixes is None or not caches.joinable([prefixes.cache] * 2):
+    if split is None or prefixes is None or not caches.can_join([prefixes.cache] * 2):
         return None
     ids = inputs["input_ids"]
     blind = {"input_ids": ids.masked_fill(adapter.placeholders(ids), adapter.pad_token_id)}

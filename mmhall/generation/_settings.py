@@ -68,7 +68,7 @@ class Settings(Configured):
         if self.num_beams is not None:
             self._check_sequences(self.num_beams)
 
-    def resolved(self, model: PreTrainedModel, beams: int = 1) -> Resolved:
+    def resolved(self, model: PreTrainedModel, beams: int = 1) -> ResolvedSettings:
         """Complete the settings with those of the model.
 
         A value that neither sets is neutral (no top-k, unlike transformers' default of 50). Sampling values are dropped
@@ -87,7 +87,7 @@ class Settings(Configured):
         if self.do_sample and num_beams > 1:
             raise OptionError("generation", "do_sample", True, f"False with a search of {num_beams} beams")
         self._check_sequences(num_beams)
-        own = own_settings(model)
+        own = checkpoint_settings(model)
         neutral = {name: rule.general for name, rule in rules(Settings).items() if rule.by_model}
         explicit = {name: value for name, value in self.options().items() if value is not None and name != "seed"}
         merged: dict[str, Any] = {**neutral, **own, "max_length": None, **explicit, "num_beams": num_beams}

@@ -64,7 +64,7 @@ class SharedPrefix:
 
 def split_prefixes(adapter: Adapter, inputs: Inputs) -> PrefixSplit | None:
     """Split prompts about one picture where they begin to differ; None: there is nothing to share."""
-    if not adapter.divisible or not isinstance(inputs, Batch) or not has_picture(inputs):
+    if not adapter.can_split_prompt or not isinstance(inputs, Batch) or not has_picture(inputs):
         return None
     groups = _groups(inputs)
     if len(groups) == len(inputs.singles):

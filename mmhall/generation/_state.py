@@ -60,9 +60,9 @@ class DecodeState:
         Returns:
             Cache lengths from before, for `keep`.
         """
-        lengths, count = caches.lengths(self.cache), tokens.shape[1]
+        lengths, count = caches.record_lengths(self.cache), tokens.shape[1]
         self.before_split = self.logits, self.early
-        logits, self.early = self._forward(with_siblings(self._append(tokens[:, :1]), tokens), count)
+        logits, self.early = self._forward(with_candidates(self._append(tokens[:, :1]), tokens), count)
         self.logits = logits[:, -count:].to(self.ids.device, torch.float32)
         return lengths
 
@@ -70,7 +70,7 @@ class DecodeState:
         self, lengths: Sequence[int], rows: Tensor, candidates: Tensor | None, tokens: Tensor, differing: int | None
     ) -> None:
         """Continue some rows, each with one candidate, `tokens` (N,); without candidates all of them are dropped."""
-        caches.keep(self.cache, lengths, rows, candidates, differing)
+        caches.keep_rows(self.cache, lengths, rows, candidates, differing)
         if candidates is None:
             self.logits, self.early = self.before_split
         self._pick(rows)
@@ -91,7 +91,7 @@ class DecodeState:
 
     def taken(self, rows: Tensor) -> DecodeState:
         """Return a copy of some rows, by 0-based index, repeated or not; this state does not change."""
-        copied = replace(self, kwargs=dict(self.kwargs), cache=caches.taken(self.cache, rows))
+        copied = replace(self, kwargs=dict(self.kwargs), cache=caches.copy_rows(self.cache, rows))
         copied._pick(rows)
         return copied
 
@@ -102,7 +102,7 @@ class DecodeState:
 
     def _append(self, tokens: Tensor) -> dict[str, Any]:
         """Append tokens, (R, tokens), and return the model's inputs that read them."""
-        self.kwargs = grown(self.model, self.kwargs, tokens.shape[1])
+        self.kwargs = extend_inputs(self.model, self.kwargs, tokens.shape[1])
         self.ids = torch.cat([self.ids, tokens], dim=1)
         return next_inputs(self.model, self.ids, self.kwargs, self.cache, tokens.shape[1])
 
@@ -163,7 +163,7 @@ def prefill_shared(source: PlannedBatch, exits: Exits | None = None) -> DecodeSt
 def join(states: Sequence[DecodeState]) -> list[DecodeState]:
     """Join states into one, their rows in order; return them unchanged if their caches cannot be joined."""
     all_caches = [state.cache for state in states]
-    if len(states) == 1 or not caches.joinable(all_caches):
+    if len(states) == 1 or not caches.can_join(all_caches):
         return list(states)
     lengths = [state.ids.shape[1] for state in states]
     if len(set(lengths)) > 1 or any(state.kwargs.get("attention_mask") is not None for state in states):

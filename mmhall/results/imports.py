@@ -78,7 +78,7 @@ def read_answers(path: Path) -> list[ImportedAnswer]:
         DataError: The file is unreadable or of another kind, or a record has neither id nor question, or no answer.
     """
     expected = "a file of answers, as JSON Lines, a JSON array, or a table (.csv, .tsv)"
-    reason = files.no_file(path)
+    reason = files.why_not_a_file(path)
     if reason not in (None, "is a folder"):
         raise DataError(f"{path}: {reason}; give {expected}")
     tables = sorted(path.glob("*.txt")) if reason is not None else [path] if path.suffix == ".txt" else []

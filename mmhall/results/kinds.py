@@ -39,7 +39,7 @@ def describe_file(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(4096)
         kind = next((description for mark, description in _STARTS.items() if start.startswith(mark)), None)
-        text = files.encoding(path)
+        text = files.detect_encoding(path)
         if kind is not None or (b"\0" in start and text != "utf-16"):
             return kind or "a binary file"
         return _describe_text(files.read_text(path))

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mmhall.errors import RunError
-from mmhall.files import no_file
+from mmhall.files import why_not_a_file
 from mmhall.results.rows import COLUMNS, Row, from_columns, to_columns
 from mmhall.text import without_home
 

@@ -131,7 +131,7 @@ class Artifact:
         try:
             tensors.parent.mkdir(parents=True, exist_ok=True)
             for file, content in ((tensors, self.content), (facts, record.encode())):
-                with files.whole(file) as scratch:
+                with files.atomic_path(file) as scratch:
                     scratch.write_bytes(content)
         except OSError as error:
             raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from error
@@ -153,7 +153,7 @@ class Artifact:
             "chat_template": chat_template(adapter),
             "processor": dict(processor or {}),
         }
-        differ = differing(fitted, own)
+        differ = differing_facts(fitted, own)
         if None not in (fitted.get("revision"), own["revision"]) and fitted["revision"] != own["revision"]:
             differ.append("revision")
         differ += [key for key in ("chat_template", "processor") if fitted.get(key) != own[key]]
@@ -188,7 +188,7 @@ def read(path: str | Path) -> Artifact:
     """
     tensors, facts = artifact_files(path)
     for file in (facts, tensors):
-        reason = files.no_file(file)
+        reason = files.why_not_a_file(file)
         if reason is not None:
             raise DataError(f"{file}: {reason}; an artifact is two files, {tensors.name} and {facts.name}; {_WAYS}")
     record = _read_facts(facts)
@@ -260,7 +260,7 @@ def find(name: str | Path, where: Where) -> list[Artifact]:
     if where is not None and (not isinstance(where, str | Path) or not str(where)):
         raise OptionError("load", "artifacts", where, "a file or folder written by `mmhall fit`, or False for none")
     folder = default_folder(name) if where is None else Path(where)
-    reason = files.no_file(folder)
+    reason = files.why_not_a_file(folder)
     if where is not None and reason not in (None, "is a folder") and folder.suffix not in (TENSORS, FACTS):
         raise DataError(f"{where}: {reason}; {_WAYS}")
     if reason == "is a folder":
@@ -338,7 +338,7 @@ def check_target(path: Path, strategy: str) -> None:
         DataError: Another file is there.
     """
     tensors, facts = artifact_files(path)
-    there = [file for file in (facts, tensors) if files.no_file(file) != "does not exist"]
+    there = [file for file in (facts, tensors) if files.why_not_a_file(file) != "does not exist"]
     if not there:
         return
     other = _read_facts(facts)["strategy"] if there[0] == facts else "something else"

@@ -50,7 +50,7 @@ def find(name: str | Path, where: Where) -> Path | None:
     if where is False:
         return None
     if where is None:
-        return file if files.no_file(file := default_file(name)) is None else None
+        return file if files.why_not_a_file(file := default_file(name)) is None else None
     if not isinstance(where, str | Path) or not str(where):
         raise OptionError("load", "tuned", where, "a file written by `mmhall tune`, or False for none")
     reason = files.why_not_a_file(Path(where))
@@ -142,9 +142,9 @@ def check_model(path: Path, content: Mapping[str, Any], adapter: Adapter) -> Non
         ModelError: They were tuned for another model; the message names the difference.
     """
     model, own = content["model"], facts(adapter)
-    differ = differing(model, own)
+    differ = differing_facts(model, own)
     if differ:
-        difference = contrasted(differ, model, own)
+        difference = format_differences(differ, model, own)
         raise ModelError(
             f"{path}: was tuned for {model['name']!r} with other weights than this model's ({difference}); {_WAYS}"
         )
@@ -159,7 +159,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.whole(path) as scratch:
+        with files.atomic_path(path) as scratch:
             scratch.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file with --out") from error

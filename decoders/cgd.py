@@ -152,7 +152,7 @@ def _greedy(decoding: Decoding) -> Tensor:
 
 
 def _search(options: CGD, tokenizer: Any, clip: Clip, embeddings: Sequence[Tensor], decoding: Decoding) -> Tensor:
-    """Search for the answers to each prompt, as a `Session.search`."""
+    """Search for the answers to each prompt, one prompt after the other (`Session.search`)."""
     pictures = enumerate(embeddings)
     return run_searches(
         decoding, (Guided(options, tokenizer, clip, embedding, decoding, prompt) for prompt, embedding in pictures)

@@ -278,7 +278,7 @@ class _SearchState:
 
 
 def _search(options: Opera, watch: Watch, decoding: Decoding) -> Tensor:
-    """Search for the answers to each prompt, as a `Session.search`."""
+    """Search for the answers to each prompt, one prompt after the other (`Session.search`)."""
     prompts = range(len(decoding.prepared.input_ids))
     return run_searches(decoding, (Retrospection(options, watch, decoding, prompt) for prompt in prompts))
 

@@ -9,9 +9,9 @@ Formula   scores before softmax, newest row, all heads of the chosen layers: s_k
 Defaults  alpha 0.5, gamma 1.1: the paper's for LLaVA (its scripts use 0.2 and 2.0); beta 0.1; all layers except the
           first two (2 to 31 of 32).
 Cost      Attention weights of the newest row are computed explicitly. With gamma > 1 also a second row per token and a
-          short prefill. Differs   Works with greedy, sampling and beams. Masked columns stay masked. With gamma = 1
-          there is no
-          cut-off, as in the authors' code.
+          short prefill.
+Differs   Works with greedy, sampling and beams. Masked columns stay masked. With gamma = 1 there is no cut-off, as in
+          the authors' code.
 """
 
 from __future__ import annotations

@@ -244,7 +244,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ModelError(f"{file.parent}: holds no {_CONFIG}; give a folder that holds an open_clip model") from error
     except OSError as error:
-        raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
+        raise ModelError(f"{file}: cannot be read: {error.strerror}; check the file and its permissions") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{file}: does not describe an open_clip model ({type(error).__name__}: {error})") from error
 

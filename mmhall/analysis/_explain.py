@@ -29,7 +29,7 @@ _DOES = {
 
 
 def explain_strategy(adapter: Adapter, recipe: Recipe, image: Images, prompt: Prompt | None) -> Explanation:
-    """Explain a strategy.
+    """Explain the effect and the cost of a strategy on one request.
 
     Args:
         adapter: The model.

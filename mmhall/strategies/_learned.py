@@ -89,7 +89,7 @@ class LearnedStrategy(Strategy):
             raise ModelError(artifact.refused)
         if self.artifact not in (None, artifact.digest):
             raise OptionError(
-                self.name, "artifact", self.artifact, f"left out, or {artifact.digest!r}: that one is loaded"
+                self.name, "artifact", self.artifact, f"left out, or {artifact.digest!r}: the loaded artifact"
             )
         for option, fitted in self._fixed(artifact).items():
             if getattr(self, option) not in (None, fitted):

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.rules.thoughts import remove_thoughts
-from mmhall.clip import CLIP_NAMES, Clip, check_clip, load_clip, is_clip_name, sentences
+from mmhall.clip import CLIP_NAMES, Clip, check_clip, is_clip_name, load_clip, sentences
 from mmhall.errors import DataError
 from mmhall.images import open_image
 from mmhall.options import option
@@ -122,7 +122,7 @@ def compare_caption(clip: Clip, picture: Path, caption: str) -> dict[str, Any]:
     return {
         "similarity": cosines[:-1],
         "caption": cosines[-1],
-        "cut": bool(parts) and clip.cut([caption])[0],
+        "cut": bool(parts) and clip.find_truncated([caption])[0],
         "clip": clip.name,
     }
 

@@ -105,7 +105,7 @@ def values_of(spec: str, parts: Sequence[str], fields: Sequence[Field]) -> list[
 
 def make_component(field: Field, value: Any, key: Any) -> gr.components.Component:
     """Build the form field of an option: a check box, list, slider, number or text box."""
-    rule, info = field.rule, f"{field.help} ({field.rule.told()})" if field.help else field.rule.told()
+    rule, info = field.rule, f"{field.help} ({field.rule.describe()})" if field.help else field.rule.describe()
     common: dict[str, Any] = {
         "label": f"{field.strategy}: {field.option}",
         "info": info,

@@ -156,7 +156,8 @@ def _processor(source: str, loading: LoadOptions) -> transformers.ProcessorMixin
         OptionError: It has no such option.
     """
     source = processor_of(source)
-    processor = transformers.AutoProcessor.from_pretrained(source, **source_arguments(source, loading), **loading.processor)
+    arguments = source_arguments(source, loading)
+    processor = transformers.AutoProcessor.from_pretrained(source, **arguments, **loading.processor)
     parts = [processor, *(getattr(processor, part, None) for part in ("image_processor", "tokenizer"))]
     for option, value in loading.processor.items():
         if not any(_has_option(part, option) for part in parts):

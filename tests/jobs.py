@@ -40,7 +40,7 @@ def decode(
 
 
 def opened(
-    adapter: Adapter, inputs: Inputs, session: Session, config: Resolved, watch: Sequence[Op] = ()
+    adapter: Adapter, inputs: Inputs, session: Session, config: ResolvedSettings, watch: Sequence[Op] = ()
 ) -> tuple[Decoding, DecodeBatch]:
     """Read a batch and its branches, ready for a search."""
     main = running.plan_batch(adapter, inputs, (*watch, *session.ops), config)

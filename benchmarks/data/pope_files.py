@@ -25,7 +25,7 @@ from mmhall.benchmarks.data.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.data.pope_wording import in_version, object_of
 from mmhall.benchmarks.rules.yesno import Label
 from mmhall.errors import DataError
-from mmhall.files import encoding, is_file, why_not_a_file
+from mmhall.files import detect_encoding, is_file, why_not_a_file
 from mmhall.results.imports import entries
 from mmhall.results.kinds import describe_file
 

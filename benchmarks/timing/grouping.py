@@ -113,7 +113,7 @@ def table(gains: Sequence[Gain]) -> list[tuple[str, ...]]:
 
 
 def _answer(adapter: Adapter, inputs: Batch, spec: str, *, share: bool) -> list[list[int]]:
-    recipe = Recipe.of(adapter, strategy(spec), Settings(max_new_tokens=_NEW))
+    recipe = Recipe.fit(adapter, strategy(spec), Settings(max_new_tokens=_NEW))
     recipe.config.eos_token_id = None
     answers: list[list[int]] = run(recipe.job(adapter, inputs, share=share)).tolist()
     return answers

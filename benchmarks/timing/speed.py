@@ -166,7 +166,7 @@ def _variants(
     def decode_search(method: Strategy, streamer: _Watch) -> None:
         with torch.inference_mode():
             session = method.fitted(adapter).prepare(adapter, inputs)
-            main = source(adapter, inputs, session.ops, beam_config)
+            main = plan_batch(adapter, inputs, session.ops, beam_config)
             main.prepared.processors.append(streamer)
             decode(Job(adapter, inputs, session, beam_config, []), main)
 

@@ -17,7 +17,7 @@ from mmhall.answers import Uncertainty
 from mmhall.errors import PromptError
 from mmhall.generation import Images, Prompt, make_recipe, make_request
 from mmhall.strategies import Strategy
-from mmhall.words import text_tokens
+from mmhall.words import tokenize_answer
 
 
 class AnalysisMethods:
@@ -120,4 +120,4 @@ class AnalysisMethods:
 def answer_tokens(adapter: Adapter, answer: str) -> list[int]:
     """Tokenise an answer; special tokens typed in it stay text."""
     check_text("an answer", answer)
-    return text_tokens(adapter.tokenizer, answer)
+    return tokenize_answer(adapter.tokenizer, answer)

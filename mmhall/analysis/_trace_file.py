@@ -86,7 +86,7 @@ def _fields(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[str, A
         "gaze": tensors["gaze"],
         "layers": tuple(metadata["layers"]),
         "heads": tuple(metadata["heads"]),
-        "grid": Grid(*(tensors[name] for name in ("image", "view", "row", "column")), tensors.get("edges")),  # type: ignore[arg-type]
+        "grid": Grid(**{name: tensors[name] for name in ("image", "view", "row", "column")}, edges=tensors.get("edges")),
         "words": tuple(Word(word["text"], tuple(word["tokens"])) for word in metadata["words"]),
         "pictures": tuple(Image.fromarray(tensors[f"picture.{i}"].numpy()) for i in range(pictures)),
         "model": metadata["model"],

@@ -146,7 +146,7 @@ class _Team:
 
         parts = read(sources)
         lvlm = mmhall.load(self.model, tuned=self.tuned, **self.loading.arguments())
-        run = begin(out, lvlm, asked=parts, strategies=strategies, batch_size=batch_size)
+        run = begin(out, lvlm, loaded=parts, strategies=strategies, batch_size=batch_size)
         with _resumable(run, out):
             if self.workers == 1 and self.cluster is None:
                 for part in run.parts:
@@ -220,7 +220,7 @@ def _data_paths(
     for benchmark in benchmarks:
         file, uses_scenes = files.get(benchmark.name), benchmark.drawn and not data
         if not uses_scenes and not (file or "").startswith(PREFIX):
-            Source(None if file is None else Path(file)).given(benchmark.name, benchmark.reads)
+            Source(None if file is None else Path(file)).data_path(benchmark.name, benchmark.reads)
     for folder in folders.values():
         if not Path(folder).is_dir():
             raise DataError(f"{folder}: no such folder; give the folder of the pictures with --images")
@@ -241,7 +241,7 @@ def _sources(
     needs_scenes = all(file is None for file, _ in paths) and any(benchmark.drawn for benchmark in benchmarks)
     scenes = draw() if needs_scenes else None
     return [
-        (benchmark, Source(scenes if file is None else given(file, benchmark.name), images, limit, seed))
+        (benchmark, Source(scenes if file is None else data_path(file, benchmark.name), images, limit, seed))
         for benchmark, (file, images) in zip(benchmarks, paths, strict=True)
     ]
 

@@ -79,7 +79,7 @@ def fit(
         n=n,
     )
     _check_captions(data, captions)
-    file = place(model) / f"{method.name}.safetensors" if apply else out or Path(f"{method.name}.safetensors")
+    file = default_folder(model) / f"{method.name}.safetensors" if apply else out or Path(f"{method.name}.safetensors")
     for path in artifact_files(file):
         check_writable(path)
     check_target(file, method.name)
@@ -92,7 +92,7 @@ def fit(
     print(f"{artifact.facts['options']} on {model}: {artifact.origin}\n")
     _print_numbers(artifact)
     artifact.write(file)
-    print(f"\nwrote {' and '.join(map(str, pair_of(file)))}, sha256 {artifact.digest}")
+    print(f"\nwrote {' and '.join(map(str, artifact_files(file)))}, sha256 {artifact.digest}")
     print(_usage(model, method.name, file, usual=apply))
 
 

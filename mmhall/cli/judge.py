@@ -84,6 +84,6 @@ def _ask(run: Run, part: Part, template: str, judge: tuple[str, str], key_from: 
 
 
 def _print_outcome(outcome: Outcome) -> None:
-    before = f", {outcome.known} before" if outcome.known else ""
+    before = f", {outcome.judged_before} before" if outcome.judged_before else ""
     failed = f"; {outcome.failed} could not be: the same command asks again" if outcome.failed else ""
     typer.echo(f"{outcome.added} answers judged by {outcome.judge}{before}{failed}", err=True)

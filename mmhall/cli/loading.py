@@ -53,7 +53,8 @@ def _with_flags(
     @wraps(command)
     def run(**values: Any) -> None:
         options = {name: values.pop(name) for name in declared}
-        command(**values, loading=LoadOptions(**{**options, **fixed, "processor": parse_assignments(options["processor"])}))
+        options["processor"] = parse_assignments(options["processor"])
+        command(**values, loading=LoadOptions(**{**options, **fixed}))
 
     run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}

@@ -46,7 +46,7 @@ def score(
             raise OptionError("score", "rule", rule, f"left out where the benchmark says it: {benchmark}")
         chosen = replace(chosen, rule=rule)
     _check_paths(answers, data)
-    scored = score_answers(chosen, Source(given(str(data), chosen.name), seed=seed), answers)
+    scored = score_answers(chosen, Source(data_path(str(data), chosen.name), seed=seed), answers)
     evaluated = [(scored.part, scored.evaluation)]
     if as_json:
         files = sorted(answers.glob("*.txt")) if answers.is_dir() else [answers]

@@ -33,7 +33,7 @@ def speed(as_json: Annotated[bool, typer.Option("--json", help="Print the times 
         print(json.dumps({"variants": list(map(asdict, costs)), "grouping": list(map(asdict, gains))}, indent=1))
         return
     print(align_columns(timing.table(costs)))
-    print(f"\n{align_columns(grouping.table(gains))}\n\n{grouping.told()}.")
+    print(f"\n{align_columns(grouping.table(gains))}\n\n{grouping.describe_questions()}.")
     day = datetime.now(timezone.utc).date()
     what = timing.describe_size(size)
     print(f"\nTime and memory over transformers' own: median and range of {timing.TURNS} turns; {what}.")

@@ -67,7 +67,7 @@ def tune(
         pictures, source = read_or_draw(data, images, n, seed, Path(scratch), limit=n)
         lvlm = mmhall.load(model, tuned=False, **loading.arguments())
         identity = lvlm.identity()
-        started(file, lvlm.adapter, identity)
+        open_or_create(file, lvlm.adapter, identity)
         facts = {"source": source, "digest": pictures.digest, "seed": seed}
         facts |= {"n": len(pictures.pictures), "max_new_tokens": max_new_tokens}
         sheets = tuning.halves(pictures, seed, max_new_tokens)
@@ -76,8 +76,8 @@ def tune(
         with progress(f"tuning {method}", tuning.expected(method, sheets)) as advance:
             result = tuning.tune(lvlm, method, sheets, batch_size=batch_size, progress=advance, log=log)
     _print_result(result)
-    for path in [file, *([place(model)] if not apply and _confirm_use(result, model) else [])]:
-        content = started(path, lvlm.adapter, identity)
+    for path in [file, *([default_file(model)] if not apply and _confirm_use(result, model) else [])]:
+        content = open_or_create(path, lvlm.adapter, identity)
         content["strategies"][method.tuned_as] = entry(result, facts)
         write(path, content)
         print(f"\nwrote {path}\n{_usage(model, strategy, path, usual=path != out)}")
@@ -94,13 +94,13 @@ def _confirm_use(result: Tuned, model: str) -> bool:
 
 def _print_result(result: Tuned) -> None:
     """Print all candidates, the comparison on the other half, and the verdict."""
-    from mmhall.benchmarks.report.tuning import COLUMNS, gain_text, held_lines, sheet_text, tried_lines
+    from mmhall.benchmarks.report.tuning import COLUMNS, gain_text, held_out_lines, sheet_text, tried_lines
     from mmhall.benchmarks.tune.objective import OBJECTIVE
     from mmhall.cli.console import align_columns
 
     print(f"objective: {OBJECTIVE}; percent\n")
     print(f"search: {sheet_text(result.searched)}\n{align_columns([COLUMNS, *tried_lines(result)])}\n")
-    print(f"other half: {sheet_text(result.held)}\n{align_columns([COLUMNS[:-1], *held_lines(result)])}\n")
+    print(f"other half: {sheet_text(result.held_out)}\n{align_columns([COLUMNS[:-1], *held_out_lines(result)])}\n")
     print(f"chosen minus greedy    {gain_text(result.over_greedy)}")
     print(f"chosen minus defaults  {gain_text(result.over_default)}")
     print("\n* chosen: of the candidates within one standard error of the best, the nearest to the defaults, then the")

@@ -69,7 +69,7 @@ def build_answers(
 def _build_answer(adapter: Adapter, row: list[int], recipe: Recipe, usage: Usage) -> Answer:
     """Build an answer from one row of new tokens; `usage` does not count these yet."""
     chat, config = adapter.chat, recipe.config
-    stand_in = {} if chat is None or chat.own else {"chat_template": chat_template(adapter)}
+    stand_in = {} if chat is None or chat.from_processor else {"chat_template": chat_template(adapter)}
     decoded = DecodedTokens.from_row(row, adapter.tokenizer, recipe.end_ids, config.stop_strings or ())
     return Answer(
         text=decoded.text,

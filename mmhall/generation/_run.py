@@ -202,7 +202,7 @@ class _StopStrings(StoppingCriteria):
         self._stops, self._tokenizer, self._prompt = stops, tokenizer, prompt
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        texts = [decoded(self._tokenizer, row) for row in input_ids[:, self._prompt :].tolist()]
+        texts = [decode_answer(self._tokenizer, row) for row in input_ids[:, self._prompt :].tolist()]
         stopped = [any(stop in text for stop in self._stops) for text in texts]
         return torch.tensor(stopped, device=input_ids.device)
 

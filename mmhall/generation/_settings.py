@@ -128,7 +128,7 @@ def check_seeds(seeds: Iterable[Any], count: int) -> list[int]:
     rule = rules(Settings)["seed"]
     values = list(seeds) if isinstance(seeds, Iterable) and not isinstance(seeds, str) else [seeds]
     for seed in values:
-        if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= int(seed) < 2**63:
             raise OptionError("generate_batch", "seeds", seed, f"each {rule.expected}")
     if len(values) != count:
         raise OptionError("generate_batch", "seeds", values, f"one for each of the {count} requests")

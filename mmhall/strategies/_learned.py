@@ -78,7 +78,7 @@ class LearnedStrategy(Strategy):
             ModelError: The artifact found beside the model was fitted on another model.
             OptionError: The loaded artifact is not the one that the option `artifact` names, or other options differ.
         """
-        artifact = adapter.artifacts.get(self.name)
+        artifact: Artifact | None = adapter.artifacts.get(self.name)
         if artifact is None:
             raise CompositionError(
                 f"{self.name}: needs an artifact fitted on this model, and none is loaded; make one with "

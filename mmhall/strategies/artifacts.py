@@ -160,7 +160,7 @@ class Artifact:
         if differ:
             raise ModelError(
                 f"{self._named}: was fitted on {fitted['name']!r}, which differs from this model "
-                f"({contrasted(differ, fitted, own)}); {_WAYS}"
+                f"({format_differences(differ, fitted, own)}); {_WAYS}"
             )
         warn_if_unknown(self._named, fitted, own)
 

@@ -179,6 +179,6 @@ def test_every_caption_is_compared_with_its_own_picture(clip, pictures, tmp_path
     for number, picture in enumerate(pictures):
         files.append(tmp_path / f"{number}.png")
         picture.save(files[-1])
-    found = [measured(loaded, file, "A dog. A cat.")["similarity"] for file in files]
+    found = [compare_caption(loaded, file, "A dog. A cat.")["similarity"] for file in files]
     wanted = (loaded.embed_pictures(pictures) @ loaded.embed_texts(["A dog.", "A cat."]).T).tolist()
     torch.testing.assert_close(torch.tensor(found), torch.tensor(wanted))

@@ -105,7 +105,8 @@ def app_of(lvlm, tmp_path):
 def gaze(app, shown, column=0, word=0):
     answer = shown.columns[column].answer
     *_, traces = trace_columns(app, shown, column)
-    return saliency_html(shown, traces, words_of(app.lvlm.adapter.tokenizer, answer.token_ids), (column, word), [], [])
+    words = split_words(app.lvlm.adapter.tokenizer, answer.token_ids)
+    return saliency_html(shown, traces, words, (column, word), [], [])
 
 
 def captions(html):
@@ -141,7 +142,7 @@ def test_a_stopped_answer_is_followed_as_far_as_it_came(embedded, compared, tmp_
 def test_a_screen_reader_hears_what_all_columns_looked_at_once_all_are_read(embedded, compared, tmp_path):
     image, asked, columns, _ = compared(4)
     shown, app = Shown(image, asked, columns), app_of(embedded, tmp_path)
-    said = words_of(embedded.adapter.tokenizer, columns[0].answer.token_ids)
+    said = split_words(embedded.adapter.tokenizer, columns[0].answer.token_ids)
     htmls = [saliency_html(shown, list(traces), said, (0, 1), [], []) for traces in trace_columns(app, shown, 0)]
     assert status(htmls[0]) == ""
     told = [f"{number}, {columns[number - 1].strategy}: {one}." for number, one in enumerate(captions(htmls[1]), 1)]

@@ -27,7 +27,7 @@ from mmhall.demo.serve import Address, serving
 from mmhall.demo.share import from_json
 from mmhall.errors import DataError, MmhallError, MmhallWarning, ModelError, OptionError, PluginError
 from mmhall.models._options import LoadOptions
-from mmhall.models._path import EMBEDDED, located
+from mmhall.models._path import EMBEDDED, find_model_path
 from mmhall.results.export import escape_formula
 from mmhall.results.imports import read_answers
 from mmhall.strategies import strategy

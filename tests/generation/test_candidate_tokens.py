@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmhall.attention import Op
-from mmhall.attention._passes import apart
+from mmhall.attention._passes import mask_candidates
 from mmhall.generation._branches import DecodeBatch
 from mmhall.generation._prepare import PlannedBatch
 from mmhall.generation._run import prepare_inputs
@@ -87,10 +87,10 @@ def test_beams_of_a_prompt_change_places_without_moving_the_prompt(name):
         rows.split(tokens)
         if step % 5 == 4:
             rows.keep(parents, None, differing=step)
-            rows.step(tokens[parents, siblings])
+            rows.step(tokens[parents, candidates])
         else:
-            rows.keep(parents, siblings, differing=step)
-        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), siblings.tolist(), strict=True)]
+            rows.keep(parents, candidates, differing=step)
+        answers = [[*answers[p], int(tokens[p, s])] for p, s in zip(parents.tolist(), candidates.tolist(), strict=True)]
     close(rows.logits[0], wanted(adapter, requests, answers))
 
 

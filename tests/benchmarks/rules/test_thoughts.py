@@ -218,7 +218,7 @@ def test_marks_of_thoughts_that_are_special_tokens_are_kept():
     ids = [opened, *tokenizer("A dog", add_special_tokens=False)["input_ids"], closed]
     ids += tokenizer("A cat", add_special_tokens=False)["input_ids"]
     said = DecodedTokens.from_row([*ids, tokenizer.eos_token_id], tokenizer, [tokenizer.eos_token_id], [])
-    assert spoken(said.text) == "A cat"
-    text, spans = spans_of(tokenizer, ids)
+    assert remove_thoughts(said.text) == "A cat"
+    text, spans = token_spans(tokenizer, ids)
     assert text.strip() == said.text
     assert max(span.end for span in spans) == len(text)

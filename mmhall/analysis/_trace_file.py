@@ -41,6 +41,7 @@ def write_fields(path: str | Path, trace: Trace) -> None:
     }
     if trace.grid.edges is not None:
         tensors["edges"] = trace.grid.edges
+    places: dict[str, Any] = {name: tensors[name] for name in ("image", "view", "row", "column")}
     metadata = {
         "answer": asdict(trace.answer),
         "prompt": trace.prompt,
@@ -86,7 +87,7 @@ def _fields(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[str, A
         "gaze": tensors["gaze"],
         "layers": tuple(metadata["layers"]),
         "heads": tuple(metadata["heads"]),
-        "grid": Grid(**{name: tensors[name] for name in ("image", "view", "row", "column")}, edges=tensors.get("edges")),
+        "grid": Grid(**places, edges=tensors.get("edges")),
         "words": tuple(Word(word["text"], tuple(word["tokens"])) for word in metadata["words"]),
         "pictures": tuple(Image.fromarray(tensors[f"picture.{i}"].numpy()) for i in range(pictures)),
         "model": metadata["model"],

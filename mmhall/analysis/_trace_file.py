@@ -41,7 +41,6 @@ def write_fields(path: str | Path, trace: Trace) -> None:
     }
     if trace.grid.edges is not None:
         tensors["edges"] = trace.grid.edges
-    places: dict[str, Any] = {name: tensors[name] for name in ("image", "view", "row", "column")}
     metadata = {
         "answer": asdict(trace.answer),
         "prompt": trace.prompt,
@@ -80,6 +79,7 @@ def read_fields(path: str | Path) -> dict[str, Any]:
 def _fields(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[str, Any]:
     """Build the fields of a trace from a file's tensors and metadata."""
     pictures = sum(name.startswith("picture.") for name in tensors)
+    places: dict[str, Any] = {name: tensors[name] for name in ("image", "view", "row", "column")}
     return {
         "answer": _answer(metadata["answer"]),
         "prompt": metadata["prompt"],

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
         check_text as check_text,
         read_messages as read_messages,
     )
-
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "_base": "Adapter Batch Inputs PER_POSITION has_picture",
-        "_families": "FAMILIES adapter_for",
-        "_grid": "Grid",
-        "_messages": "Conversation Messages Request Turn check_text read_messages",
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "_base": "Adapter Batch Inputs PER_POSITION has_picture",
+            "_families": "FAMILIES adapter_for",
+            "_grid": "Grid",
+            "_messages": "Conversation Messages Request Turn check_text read_messages",
+        },
+    )

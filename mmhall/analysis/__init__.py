@@ -33,19 +33,19 @@ if TYPE_CHECKING:
         shrink_picture as shrink_picture,
     )
     from mmhall.analysis._tracing import trace_request as trace_request
-
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "_explain": "explain_strategy",
-        "_explanation": "Explanation",
-        "_head_divergence": "HeadDivergence head_divergence",
-        "_methods": "AnalysisMethods",
-        "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
-        "_saliency": "SaliencyProbe mark_informative mark_words",
-        "_score": "AnswerScores score score_answers",
-        "_teacher_forcing": "check_room read_answer",
-        "_trace": "AttentionProbe Trace check_indices shrink_picture",
-        "_tracing": "trace_request",
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "_explain": "explain_strategy",
+            "_explanation": "Explanation",
+            "_head_divergence": "HeadDivergence head_divergence",
+            "_methods": "AnalysisMethods",
+            "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
+            "_saliency": "SaliencyProbe mark_informative mark_words",
+            "_score": "AnswerScores score score_answers",
+            "_teacher_forcing": "check_room read_answer",
+            "_trace": "AttentionProbe Trace check_indices shrink_picture",
+            "_tracing": "trace_request",
+        },
+    )

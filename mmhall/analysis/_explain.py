@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.analysis._explanation import BranchNote, Cost, Explanation, OpNote, OptionValue, counted
-from mmhall.attention import FEATURES, Exit, Op, concerns, overrides
+from mmhall.attention import FEATURES, Exit, Op, acts_in_layer, overrides
 from mmhall.generation import Images, Job, Prompt, Recipe, make_request
 from mmhall.options import rules
 from mmhall.strategies import Composed, Session, Strategy
@@ -110,7 +110,7 @@ def _acting_layers(op: Op, kinds: Sequence[str]) -> tuple[int, ...]:
     """Return the layers in which an op acts; linear layers have states but no attention."""
     states = bool(op.sites - {FEATURES}) or overrides(op, "see_states")
     attends = any(overrides(op, method) for method in _DOES if method != "see_states")
-    concerned = (layer for layer in range(len(kinds)) if concerns(op, kinds, layer))
+    concerned = (layer for layer in range(len(kinds)) if acts_in_layer(op, kinds, layer))
     return tuple(layer for layer in concerned if states or (attends and kinds[layer] != "linear"))
 
 

@@ -42,19 +42,19 @@ if TYPE_CHECKING:
         follow_frame as follow_frame,
     )
     from mmhall.attention._tower import PictureRows as PictureRows, Tower as Tower, TowerHooks as TowerHooks
-
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "_columns": "Columns Groups",
-        "_dropping": "Drop check_layers",
-        "_exits": "Exit Exits",
-        "_hook": "NAME install_attention_hook remove_attention_hook",
-        "_linears": "few_rows",
-        "_memory": "Memory",
-        "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
-        "_passes": "Block Frame",
-        "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
-        "_tower": "PictureRows Tower TowerHooks",
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "_columns": "Columns Groups",
+            "_dropping": "Drop check_layers",
+            "_exits": "Exit Exits",
+            "_hook": "NAME install_attention_hook remove_attention_hook",
+            "_linears": "few_rows",
+            "_memory": "Memory",
+            "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
+            "_passes": "Block Frame",
+            "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
+            "_tower": "PictureRows Tower TowerHooks",
+        },
+    )

@@ -12,11 +12,11 @@ from mmhall._lazy import exports
 if TYPE_CHECKING:
     from mmhall.closed._calibration import Calibration as Calibration, calibrate as calibrate
     from mmhall.closed._choosing import choose_answers as choose_answers, make_choosing as make_choosing
-
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "_calibration": "Calibration calibrate",
-        "_choosing": "choose_answers make_choosing",
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "_calibration": "Calibration calibrate",
+            "_choosing": "choose_answers make_choosing",
+        },
+    )

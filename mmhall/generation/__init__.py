@@ -55,25 +55,25 @@ if TYPE_CHECKING:
     from mmhall.generation._state import DecodeState as DecodeState, prefill as prefill
     from mmhall.generation._streaming import Stream as Stream, Turns as Turns
     from mmhall.generation._threads import CallerContext as CallerContext
-
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "_answering": "Measurement build_answers measure",
-        "_beams": "Beams common_prefix",
-        "_branches": "DecodeBatch",
-        "_candidates": "TokenSampler check_scores name_in_errors",
-        "_custom": "custom_generate",
-        "_hypotheses": "LENGTH_RULES prompt_lengths",
-        "_job": "Decoding Job Recipe StepScores make_recipe",
-        "_prepare": "PlannedBatch prepare",
-        "_prompt_search": "PromptSearch run_searches",
-        "_requests": "Images Prompt fill_pictures make_request make_requests",
-        "_run": "decode first_token_scores plan_batch run",
-        "_sampling": "run_sampling_loop",
-        "_settings": "Settings check_seeds make_settings",
-        "_state": "DecodeState prefill",
-        "_streaming": "Stream Turns",
-        "_threads": "CallerContext",
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "_answering": "Measurement build_answers measure",
+            "_beams": "Beams common_prefix",
+            "_branches": "DecodeBatch",
+            "_candidates": "TokenSampler check_scores name_in_errors",
+            "_custom": "custom_generate",
+            "_hypotheses": "LENGTH_RULES prompt_lengths",
+            "_job": "Decoding Job Recipe StepScores make_recipe",
+            "_prepare": "PlannedBatch prepare",
+            "_prompt_search": "PromptSearch run_searches",
+            "_requests": "Images Prompt fill_pictures make_request make_requests",
+            "_run": "decode first_token_scores plan_batch run",
+            "_sampling": "run_sampling_loop",
+            "_settings": "Settings check_seeds make_settings",
+            "_state": "DecodeState prefill",
+            "_streaming": "Stream Turns",
+            "_threads": "CallerContext",
+        },
+    )

@@ -38,15 +38,15 @@ if TYPE_CHECKING:
         source_arguments as source_arguments,
     )
     from mmhall.models._weights import digest as digest
-
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "_facts": "chat_template describe_model differing_facts facts format_differences warn_if_unknown",
-        "_failures": "UNLOADABLE hint_for reason_of",
-        "_options": "LoadOptions OWNER literal parse_assignments to_flags",
-        "_path": "MERGE base_of find_learned_path find_model_path processor_of",
-        "_placement": "placement_arguments source_arguments",
-        "_weights": "digest",
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "_facts": "chat_template describe_model differing_facts facts format_differences warn_if_unknown",
+            "_failures": "UNLOADABLE hint_for reason_of",
+            "_options": "LoadOptions OWNER literal parse_assignments to_flags",
+            "_path": "MERGE base_of find_learned_path find_model_path processor_of",
+            "_placement": "placement_arguments source_arguments",
+            "_weights": "digest",
+        },
+    )

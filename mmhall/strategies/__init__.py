@@ -54,22 +54,22 @@ if TYPE_CHECKING:
     )
     from mmhall.strategies._registry import STRATEGIES as STRATEGIES
     from mmhall.strategies._step import Step as Step
-
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy strategy",
-        "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
-        "_directions": "mean_difference shuffled_range sign_aligned_component",
-        "_docs": "Card OptionHelp card heading",
-        "_image_lift": "RowStrategy Steer top_half",
-        "_layers": "select_layers layers_option format_layers",
-        "_learned": "Fit LearnedStrategy",
-        "_massive": "massive_dimensions massiveness",
-        "_noise": "DRAWS NOISE_STEPS add_noise",
-        "_pairs": "Pair PairSet RECOMMENDED_PAIRS find_imbalance",
-        "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
-        "_registry": "STRATEGIES",
-        "_step": "Step",
-    },
-)
+else:
+    __getattr__, __dir__, __all__ = exports(
+        __name__,
+        {
+            "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy strategy",
+            "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
+            "_directions": "mean_difference shuffled_range sign_aligned_component",
+            "_docs": "Card OptionHelp card heading",
+            "_image_lift": "RowStrategy Steer top_half",
+            "_layers": "select_layers layers_option format_layers",
+            "_learned": "Fit LearnedStrategy",
+            "_massive": "massive_dimensions massiveness",
+            "_noise": "DRAWS NOISE_STEPS add_noise",
+            "_pairs": "Pair PairSet RECOMMENDED_PAIRS find_imbalance",
+            "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
+            "_registry": "STRATEGIES",
+            "_step": "Step",
+        },
+    )

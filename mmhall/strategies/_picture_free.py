@@ -15,7 +15,7 @@ PICTURE_FREE_EXPECTED = f'one or several of {", ".join(PICTURE_FREE)}, joined by
 def picture_free_kinds(free: str) -> tuple[str, ...]:
     """Split a combination of kinds; empty if it is invalid.
 
-    >>> free_kinds("none+unk"), free_kinds("none+none"), free_kinds("white")
+    >>> picture_free_kinds("none+unk"), picture_free_kinds("none+none"), picture_free_kinds("white")
     (('none', 'unk'), (), ())
     """
     kinds = tuple(free.split("+"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
@@ -104,9 +105,16 @@ def processor():
     return AutoProcessor.from_pretrained(EMBEDDED)
 
 
+@pytest.fixture(scope="session")
+def random_llava(processor) -> LlavaForConditionalGeneration:
+    """What `llava` copies; not to be changed."""
+    return make_random_llava(processor)
+
+
 @pytest.fixture
-def llava(processor) -> LVLM:
-    return LVLM(make_random_llava(processor), processor, "random")
+def llava(random_llava, processor) -> LVLM:
+    """A model of a test's own."""
+    return LVLM(copy.deepcopy(random_llava), processor, "random")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from mmhall.benchmarks.scenes import make_scene
 from mmhall.benchmarks.scenes.world import NAMES
 from mmhall.models._path import EMBEDDED
 
-SCENES = 48
+SCENES = 32
 SEED = 4242
 
 
@@ -49,6 +49,7 @@ def test_weights_are_half_precision():
     assert b'"F32"' not in data[8 : 8 + length]
 
 
+@pytest.mark.slow
 def test_plain_transformers_says_the_same(embedded, scenes):
     processor = AutoProcessor.from_pretrained(EMBEDDED)
     model = AutoModelForImageTextToText.from_pretrained(EMBEDDED, dtype=torch.float32)
@@ -85,7 +86,7 @@ def test_it_tells_present_from_absent(embedded, scenes):
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["vcd", "vdd"])
 def test_contrast_keeps_it_fluent_and_changes_it(embedded, scenes, strategy):
-    plain, changed = captions(embedded, scenes[:16]), captions(embedded, scenes[:16], strategy)
+    plain, changed = captions(embedded, scenes[:8]), captions(embedded, scenes[:8], strategy)
     assert changed != plain
     for text in changed:
         words = text.lower().split()
@@ -100,6 +101,7 @@ def test_without_a_picture_it_still_speaks(embedded):
     assert len(answer.text.split()) >= 4
 
 
+@pytest.mark.slow
 def test_a_blank_picture_changes_the_answer(embedded, scenes):
     scene = scenes[0]
     grey = Image.new("RGB", (224, 224), (128, 128, 128))

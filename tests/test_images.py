@@ -246,9 +246,9 @@ def test_many_exif_tags_cost_little(tmp_path):
     for tag in range(10_000):
         exif[tag + 40_000 if tag else 0x0112] = 6
     path = save(Image.new("RGB", (8, 4)), tmp_path / "a.png", exif=exif)
-    began = time.perf_counter()
+    began = time.process_time()  # whatever else the machine does
     assert open_image(path).size == (4, 8)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_huge_metadata_costs_no_memory(tmp_path):

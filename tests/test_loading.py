@@ -104,6 +104,7 @@ class TestOptions:
 
 
 class TestProcessor:
+    @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore:Passing `min_pixels`:FutureWarning")  # transformers' own word for it is size
     def test_its_options_change_how_many_tokens_a_picture_has(self, tmp_path, pictures):
         model, processor = built("qwen2_5_vl")
@@ -213,13 +214,17 @@ class TestIdentity:
         assert "weights_unread" not in plain
 
     @pytest.mark.filterwarnings("ignore")  # accelerate's own
-    @pytest.mark.parametrize("tied", [False, True])
+    @pytest.mark.slow
     @pytest.mark.parametrize(
-        "on_disk",
-        [("model.language_model", "lm_head"), ("model.vision_tower", "model.multi_modal_projector"), ("",)],
+        ("on_disk", "tied"),
+        [
+            (("model.language_model", "lm_head"), False),
+            (("model.vision_tower", "model.multi_modal_projector"), True),
+            (("",), True),
+        ],
         ids=str,
     )
-    def test_weights_on_disk_are_the_same_weights_and_answer_alike(self, processor, pictures, tmp_path, tied, on_disk):
+    def test_weights_on_disk_are_the_same_weights_and_answer_alike(self, processor, pictures, tmp_path, on_disk, tied):
         model = make_random_llava(processor)
         model.config.tie_word_embeddings = tied
         model.tie_weights()

@@ -33,6 +33,7 @@ def test_an_error_in_a_stream_reaches_its_consumer(llava, pictures):
         list(llava.stream(pictures[0], "What?", "vcd"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["greedy", "vdd", "vcd+vhr(layers=':')"])
 def test_scores_are_those_that_each_token_was_chosen_from(llava, pictures, spec):
     """Of every answer of a batch, however early it ends, and the same as alone."""
@@ -157,6 +158,7 @@ def test_a_repetition_penalty_means_the_same_with_and_without_branches(llava, pi
     assert same.token_ids == plain.token_ids
 
 
+@pytest.mark.slow
 def test_threads_that_sample_do_not_disturb_each_other(llava, pictures):
     def said(seed):
         answer = llava.generate(pictures[0], "What?", "vdd", do_sample=True, seed=seed, max_new_tokens=8)
@@ -259,6 +261,7 @@ def test_a_template_that_writes_the_first_token_itself_gets_no_second_one(proces
     assert lvlm.adapter.inputs([Request("Hello.")])["input_ids"][0].tolist().count(0) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["dog", " ", "on"])
 def test_a_stop_string_ends_an_answer_however_the_tokenizer_splits(embedded, llava, pictures, stop):
     """The embedded tokenizer has words only, and no way to spell a letter."""
@@ -382,6 +385,7 @@ def test_seeds_are_one_for_each_request(llava, pictures, seeds, message):
         llava.generate_batch(asked, do_sample=True, max_new_tokens=4, seeds=seeds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["greedy", "vdd"])
 def test_each_request_draws_from_its_own_seed(llava, pictures, spec):
     asked = [(picture, "What?") for picture in pictures[:2]]
@@ -392,3 +396,22 @@ def test_each_request_draws_from_its_own_seed(llava, pictures, spec):
     ]
     assert [answer.token_ids for answer in drawn] == [answer.token_ids for answer in alone]
     assert llava.generate_batch([], do_sample=True, seeds=[]) == []
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "instructblip", "mllama"])
+def test_autocast_around_generate_is_transformers_own(name, pictures):
+    lvlm, request, dtypes = LVLM(*built(name)), Request("What is it?", (pictures[1],)), set()
+    inputs = lvlm.adapter.inputs([request])
+    head = lvlm.model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda *call: dtypes.add(call[2].dtype))
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            own = lvlm.model.generate(**inputs, max_new_tokens=6, do_sample=False)
+            answer = lvlm.generate(pictures[1], request.prompt, max_new_tokens=6)
+    finally:
+        hook.remove()
+    said = tuple(own[0, inputs["input_ids"].shape[1] :].tolist())
+    assert said[: len(answer.token_ids)] == answer.token_ids
+    assert len(said) - len(answer.token_ids) in (0, 1)  # its end
+    assert dtypes == {torch.bfloat16}

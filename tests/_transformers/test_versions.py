@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from mmhall._transformers import versions
 from mmhall.errors import VersionError
+from tests.sources import ROOT, sources
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PROMISED = {"transformers", "transformers.generation"}  # submodules whose names the documentation gives
 
 
@@ -41,8 +41,42 @@ def test_others_are_refused_with_what_to_do(version, monkeypatch):
     versions.check_version()
 
 
-def run(folder, version, *command):
-    """Run a command where a package without a single name stands for transformers; no version: where there is none."""
+RUNNER = """
+import json, os, sys, traceback
+import scipy.stats, torch  # once for all
+import mmhall.cli
+for number, program in enumerate(json.loads(sys.argv[1])):
+    if os.fork() == 0:
+        for stream in (1, 2):
+            os.dup2(os.open(f"{number}.{stream}", os.O_CREAT | os.O_WRONLY), stream)
+        try:
+            exec(program)
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    code = os.waitstatus_to_exitcode(os.wait()[1])
+    with open(f"{number}.code", "w") as file:
+        file.write(str(code))
+"""
+
+
+def run(folder, version, *programs):
+    """Run programs where a package without a single name stands for transformers, each in a process of its own.
+
+    Args:
+        folder: Where they run.
+        version: Which transformers is said to be there; None: none is.
+        *programs: Python code, or what is written behind "mmhall" on a command line.
+
+    Returns:
+        Of each its exit code, its output, and its lines of errors.
+    """
     if version is not None:
         (folder / "transformers").mkdir()
         (folder / "transformers" / "__init__.py").touch()
@@ -57,40 +91,43 @@ def run(folder, version, *command):
         (folder / "sitecustomize.py").write_text(hidden)
     environment = {k: v for k, v in os.environ.items() if k != versions.SKIP_CHECK}
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, cwd=folder)
+    command = "sys.argv = {}; mmhall.cli.main()"
+    codes = [one if "import" in one else command.format(["mmhall", *one.split()]) for one in programs]
+    asked = [sys.executable, "-c", RUNNER, json.dumps(codes)]
+    subprocess.run(asked, check=True, capture_output=True, env=environment, cwd=folder)
+    return [
+        (int((folder / f"{n}.code").read_text()), (folder / f"{n}.1").read_text(), (folder / f"{n}.2").read_text())
+        for n in range(len(programs))
+    ]
 
 
-@pytest.mark.parametrize(
-    ("version", "found"), [("4.40.0", "found 4.40.0"), ("9.0.0", "found 9.0.0"), (None, "not installed")]
+COMMANDS = (
+    "show vhr --model embedded",
+    "generate a.png",
+    "bench chair --out run",
+    "tune vhr",
+    "choose a.png What?",
+    "report .",
 )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "found"), [("9.0.0", "found 9.0.0"), (None, "none")])
 def test_a_command_says_so_in_one_line(tmp_path, version, found):
-    """Before anything is imported that such a version lacks."""
-    done = run(tmp_path, version, "-m", "mmhall", "show", "vhr", "--model", "embedded")
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"mmhall: mmhall needs transformers >= {versions.OLDEST}")
-    assert found in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    "command", ["generate a.png", "bench chair --out run", "tune vhr", "choose a.png What?", "report ."]
-)
-def test_every_command_that_needs_transformers_says_so(tmp_path, command):
+    """Before anything is imported that such a version lacks; what needs no transformers works."""
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    done = run(tmp_path, "9.0.0", "-m", "mmhall", *command.split())
-    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
-    assert "found 9.0.0" in done.stderr
-
-
-def test_the_public_names_say_so(tmp_path):
-    done = run(tmp_path, "9.0.0", "-c", "import mmhall; mmhall.load")
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("mmhall.errors.VersionError: mmhall needs transformers")
-
-
-def test_names_alone_need_no_transformers(tmp_path):
-    done = run(tmp_path, "9.0.0", "-m", "mmhall", "list", "benchmarks")
-    assert done.returncode == 0, done.stderr
+    asked = COMMANDS if version else COMMANDS[:1]
+    *refused, python, (code, names, errors) = run(
+        tmp_path, version, *asked, "import mmhall; mmhall.load", "list benchmarks"
+    )
+    for command, (code_of, _, told) in zip(asked, refused, strict=True):
+        assert (code_of, len(told.strip().splitlines())) == (2, 1), (command, told)
+        assert told.startswith(f"mmhall: mmhall needs transformers >= {versions.OLDEST}"), command
+        assert found in told, command
+    assert python[0] == 1
+    assert python[2].strip().splitlines()[-1].startswith("mmhall.errors.VersionError: mmhall needs transformers")
+    assert code == 0, errors
+    assert "pope" in names
 
 
 def test_the_bounds_are_those_of_the_package():
@@ -114,9 +151,9 @@ INSIDE = {
 }
 
 
-def names(tree):
+def names(source):
     """Every attribute, keyword and string that stands for a name."""
-    for node in ast.walk(tree):
+    for node in source.nodes:
         if isinstance(node, ast.Attribute):
             yield node.attr
         elif isinstance(node, ast.keyword):
@@ -126,16 +163,11 @@ def names(tree):
 
 
 def test_only_one_package_looks_inside_transformers():
-    inside = ROOT / "mmhall" / "_transformers"
-    for folder in ("mmhall", "decoders", "benchmarks", "demo"):
-        for path in (ROOT / folder).rglob("*.py"):
-            if inside in path.parents:
-                continue
-            tree = ast.parse(path.read_text())
-            assert not INSIDE & set(names(tree)), path
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "transformers":
-                    assert node.module in PROMISED, f"{path} imports {node.module}"
-                    assert not [alias.name for alias in node.names if alias.name.startswith("_")], path
-                elif isinstance(node, ast.Import):
-                    assert not [a.name for a in node.names if a.name.startswith("transformers.")], path
+    for source in sources():
+        if source.name.startswith("mmhall._transformers"):
+            continue
+        assert not INSIDE & set(names(source)), source.path
+        for module, taken in source.imports():
+            if module.split(".")[0] == "transformers":
+                assert module in PROMISED, f"{source.path} imports {module}"
+                assert not [name for name in taken if name.startswith("_")], source.path

@@ -151,6 +151,7 @@ def test_the_head_reads_the_last_layer_through_the_final_norm(name, adapter, inp
     assert (bare - logits).abs().max() > 0.01
 
 
+@pytest.mark.slow
 def test_the_sites_of_the_tower_make_up_what_its_layers_return(adapter, inputs):
     vision = adapter.anatomy.vision
     check_sums(vision, passes(adapter, vision, inputs), summed_in_the_tower)

@@ -51,6 +51,7 @@ def test_pictures_left_alone_are_read_as_they_were_to_the_last_bit(adapter, wide
     assert again.requests == inputs.requests
 
 
+@pytest.mark.contract
 def test_each_request_gets_its_own_crop_and_is_read_as_if_asked_about_it(adapter, wide, tall):
     requests = [Request(SHORT, (wide,)), Request(LONG, (tall,))]
     inputs = adapter.inputs(requests)

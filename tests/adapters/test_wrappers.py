@@ -37,10 +37,12 @@ class Textual(nn.Module):
 WRAPPERS = {"textual": Textual, "parallel": nn.DataParallel, "compiled": torch.compile}
 
 
-@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-@pytest.mark.parametrize("strategy", ["greedy", "vcd"])
-def test_a_wrapped_model_answers_as_the_model_inside(wrap, strategy, processor, pictures):
-    model = make_random_llava(processor)
+@pytest.mark.parametrize(
+    ("wrapper", "strategy"),
+    [("textual", "vcd"), ("parallel", "greedy"), pytest.param("compiled", "vcd", marks=pytest.mark.slow)],
+)
+def test_a_wrapped_model_answers_as_the_model_inside(wrapper, strategy, processor, pictures):
+    wrap, model = WRAPPERS[wrapper], make_random_llava(processor)
     bare, wrapped = LVLM(model, processor), LVLM(wrap(model), processor)
     assert wrapped.model is model
     said = [[one.generate(p, ASKED, strategy, max_new_tokens=6).token_ids for p in pictures] for one in (bare, wrapped)]
@@ -49,6 +51,7 @@ def test_a_wrapped_model_answers_as_the_model_inside(wrap, strategy, processor, 
     assert wrapped.choose(pictures[0], ASKED).probabilities == bare.choose(pictures[0], ASKED).probabilities
 
 
+@pytest.mark.slow
 def test_custom_generate_works_through_a_wrapper(processor, pictures):
     model = make_random_llava(processor)
     lvlm = LVLM(model, processor)

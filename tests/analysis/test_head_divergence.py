@@ -33,6 +33,7 @@ def hooked(adapter, inputs):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen3_5"])
 def test_it_is_the_distance_of_head_outputs(family):
     """Qwen3.5 gates its heads between attention and projection: there is no such place to hook."""

@@ -171,6 +171,7 @@ def test_dropped_tokens_are_as_good_as_masked_and_their_columns_are_gone(name):
     assert held(rows)[:layer] == held(whole)[:layer]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "mistral3", "paligemma", "blip_2"])
 def test_dropped_tokens_are_masked_columns_of_eager_attention(name):
     adapter = bound(name)
@@ -215,6 +216,7 @@ def test_a_prompt_in_a_batch_is_read_as_alone(name):
         assert held(rows)[-1] == own.shape[1] - int(own.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIED)
 @pytest.mark.parametrize(
     "given", [{}, {"do_sample": True, "num_return_sequences": 2}, {"num_beams": 3}], ids=["greedy", "draws", "beams"]
@@ -227,6 +229,7 @@ def test_answers_are_those_with_the_columns_masked(name, given):
     assert not torch.equal(said[0], decode(adapter, inputs, Session(), config, [3, 4, 5]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIED)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_beside_a_picture_free_branch(name, beams):
@@ -241,6 +244,7 @@ def test_beside_a_picture_free_branch(name, beams):
     assert torch.equal(*(decode(adapter, inputs, session, config) for session in sessions))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIED)
 def test_a_branch_may_drop_what_the_main_rows_keep(name):
     """As in SID; an op on attention of the main rows finds its columns where they are."""
@@ -262,6 +266,7 @@ def test_a_branch_may_drop_what_the_main_rows_keep(name):
         close(got[2], wanted[2])
 
 
+@pytest.mark.slow
 def test_main_rows_and_a_branch_may_drop_other_tokens_from_other_layers():
     adapter = bound("qwen2_vl")
     inputs = adapter.inputs(BATCH)
@@ -434,6 +439,7 @@ def test_exits_are_read_where_they_are():
         close(got, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIED)
 @torch.inference_mode()
 def test_siblings_are_tried_and_kept_as_where_columns_are_masked(name):
@@ -462,6 +468,7 @@ def test_siblings_are_tried_and_kept_as_where_columns_are_masked(name):
         close(got.log_softmax(-1), wanted.log_softmax(-1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "gemma3", "qwen3_5", "paligemma"])
 def test_prompts_are_reread(name):
     adapter = bound(name)

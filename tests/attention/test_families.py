@@ -82,7 +82,7 @@ def family(request):
     lvlm.adapter.close()
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["alone", "two"])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 2], ids=["alone", "two"])
 def case(family, request):
     asked = [Request(prompt, (image,)) for prompt, image in zip(PROMPTS, pictures(), strict=True)]
     inputs = family.lvlm.adapter.inputs(asked[: request.param])
@@ -117,6 +117,7 @@ def test_probed_rows_of_a_prompt_equal_the_eager_maps(case):
         torch.testing.assert_close(probs, case.eager.maps[layer][0][:, :, rows], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_probed_rows_while_decoding_equal_the_eager_maps_at_their_prompt_positions(case):
     rows = [case.length - 5, case.length - 1]
     op = See(rows)
@@ -187,6 +188,7 @@ def test_probed_rows_while_steering_hold_the_bias(case):
     case.check_seen(op, rows)
 
 
+@pytest.mark.slow
 def test_a_bias_counts_columns_alike_beside_a_longer_branch(case):
     """Its rows are padded to the branch's length, so that their columns begin before the prompt does."""
     longer = [
@@ -224,6 +226,7 @@ def test_an_edited_last_row_equals_the_reference(case, what):
     close(real(got, case.inputs), real(wanted, case.inputs))
 
 
+@pytest.mark.slow
 def test_the_last_row_edited_in_every_step_writes_what_the_eager_reference_writes(case):
     drawn = draw(2, len(case.weights), case.adapter.heads, 1, 1, seed=3)
 
@@ -241,6 +244,7 @@ def test_the_last_row_edited_in_every_step_writes_what_the_eager_reference_write
     assert not torch.equal(wanted, case.unsteered[:, :4])
 
 
+@pytest.mark.slow
 def test_ops_that_do_not_steer_write_what_the_model_writes_by_itself(case):
     assert torch.equal(case.generate(Op()), case.unsteered)
     assert torch.equal(case.generate(See([case.length - 1])), case.unsteered)
@@ -345,7 +349,8 @@ class InStep(Strategy):
         return dataclasses.replace(session, ops=(*session.ops, Meet()))
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_5", "gemma3", "blip_2", "mllama", "llama4"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "qwen3_5", "gemma3", "mllama"])
 def test_four_threads_on_one_model_answer_as_each_would_alone(name):
     lvlm = LVLM(*ZOO[name]())
     asked = [
@@ -372,7 +377,7 @@ def test_four_threads_on_one_model_answer_as_each_would_alone(name):
         finally:
             barrier.abort()
 
-    for _ in range(3):
+    for _ in range(2):
         barrier = threading.Barrier(len(asked))
         threads = [threading.Thread(target=work, args=(index, barrier)) for index in range(len(asked))]
         for thread in threads:
@@ -382,6 +387,7 @@ def test_four_threads_on_one_model_answer_as_each_would_alone(name):
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_an_unknown_family_gets_the_generic_adapter(monkeypatch):
     model, processor = newcomer()
     lvlm = LVLM(model, processor)

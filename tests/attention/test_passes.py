@@ -14,6 +14,7 @@ from mmhall.errors import ModelError
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Branch, Session, strategy
 from tests.attention.sites import Write
+from tests.attention.tower import Edit, waved
 from tests.generation.reference import QUIET, REQUESTS, ours, theirs
 from tests.jobs import opened, run
 
@@ -94,6 +95,65 @@ def test_a_static_cache_is_read_and_steered_as_a_dynamic_one(name):
             assert not got[..., columns:].any()
 
 
+class Far(Op):
+    """A bias."""
+
+    def bias(self, call):
+        columns = torch.arange(call.key.shape[2]) + call.offset
+        return (-4.0 * (columns % 3 == 1))[None, None, None]
+
+
+class Everywhere(Op):
+    """Edits all rows of all passes alike, so that reading them once or again makes no difference."""
+
+    writes = True
+
+    def rows(self, call):
+        return torch.arange(call.count)
+
+
+class Sharp(Everywhere):
+    """Scores."""
+
+    def edit_scores(self, call, rows, scores):
+        return scores * 0.3
+
+
+class Flat(Everywhere):
+    """Weights."""
+
+    def edit_probs(self, call, rows, probs):
+        return probs.sqrt()
+
+
+class Loud(Op):
+    """Head outputs."""
+
+    def edit_output(self, call, output):
+        return output * torch.linspace(0.2, 1.8, output.shape[2])[:, None]
+
+
+OPS = {
+    "bias": Far,
+    "scores": Sharp,
+    "weights": Flat,
+    "outputs": Loud,
+    "states": lambda: Write("attn", "mlp", "out", layers={1}),
+    "features": lambda: Edit("features", waved),
+}
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "paligemma"])
+def test_every_kind_of_op_steers_alike_whatever_the_cache(name):
+    """A dynamic cache, a static one, and none; kept and dropped columns are refused by name, see their own tests."""
+    plain = generate(name, [])
+    for kind, make in OPS.items():
+        wanted = generate(name, [make()])
+        assert not torch.equal(wanted, plain), kind
+        for cache in {"cache_implementation": "static"}, {"use_cache": False}:
+            assert torch.equal(generate(name, [make()], **cache), wanted), (kind, cache)
+
+
 def test_sliding_layers_of_a_static_cache_are_refused_where_columns_are_asked_for():
     """Full layers are not, nor are states, whose rows stand where they stand."""
     with pytest.raises(ModelError, match="the positions in a sliding layer are unknown with a static cache"):
@@ -168,6 +228,7 @@ def test_passes_of_transformers_own_loop_stand_where_they_stand(name, settings):
             assert note.passes(layer) == [(t, 0, length + t, 0, length + t) for t in range(NEW)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava", "mllama", "gemma3", "llava_phi3", "llama4"])
 def test_key_columns_are_at_the_positions_that_a_call_tells(name):
     """Each holds what a pass over the whole sequence with no cache holds there; so in a branch that is padded."""
@@ -195,6 +256,7 @@ def test_key_columns_are_at_the_positions_that_a_call_tells(name):
                 torch.testing.assert_close(call.key[:, :, first:], keys[call.layer][:, :, at], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llava", "gemma3", "llama4"])
 def test_tokens_tried_and_read_anew_stand_where_they_stand(name):
     """Steps, siblings tried and kept or dropped, a copy that is taken back and rereads an answer."""

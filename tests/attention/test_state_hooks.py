@@ -96,22 +96,20 @@ def shown(adapter, inputs, *ops):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_written_state_is_what_plain_hooks_write(name):
-    """At each site, in one layer and in all, of a batch padded on the left: logits of all steps, and tokens."""
+    """At each site of one layer, and at all of all, of a batch padded on the left: logits of all steps, and tokens."""
     adapter = ours(name)
     inputs = adapter.inputs(REQUESTS[:2])
     assert inputs["attention_mask"].sum(1).unique().numel() == 2
     plain, depth = steps(adapter, inputs)[1], len(adapter.layers)
-    for asked in ([site] for site in SITES), (SITES,):
-        for sites in asked:
-            for layers in {depth // 2}, None:
-                op = Write(*sites, layers=layers)
-                said, got = steps(adapter, inputs, op)
-                wanted_said, wanted, seen = plain_steps(name, inputs, Write(*sites, layers=layers))
-                assert torch.equal(said, wanted_said)
-                for mine, other in zip(got, wanted, strict=True):
-                    torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
-                assert not torch.allclose(got[0], plain[0], atol=1e-2)
-                check_visits(adapter, inputs, op, seen)
+    for sites, layers in (*(((site,), {depth // 2}) for site in SITES), (SITES, None)):
+        op = Write(*sites, layers=layers)
+        said, got = steps(adapter, inputs, op)
+        wanted_said, wanted, seen = plain_steps(name, inputs, Write(*sites, layers=layers))
+        assert torch.equal(said, wanted_said)
+        for mine, other in zip(got, wanted, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(got[0], plain[0], atol=1e-2)
+        check_visits(adapter, inputs, op, seen)
 
 
 def check_visits(adapter, inputs, op, seen):
@@ -135,6 +133,7 @@ def check_visits(adapter, inputs, op, seen):
         torch.testing.assert_close(visit.source, entered.view(2, count, -1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "llama4"])
 def test_beams_with_a_written_state_are_transformers_own(name):
     """Llama 4 is left out: transformers cannot search with its pictures."""
@@ -163,9 +162,10 @@ def test_a_visit_names_the_prompt_of_each_beam(name):
     assert op.visits[-1].each(values).tolist() == [5.0, 5.0, 7.0, 7.0]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_states_handed_back_change_no_bit(name, dtype):
+def test_states_handed_back_change_no_bit(name):
+    """In either precision: each family in one."""
+    dtype = (torch.bfloat16, torch.float32)[FAMILIES.index(name) % 2]
     model, processor = built(name)
     for tensor in (*model.parameters(), *model.buffers()):  # `to` would cast Llama 4's complex numbers
         tensor.data = tensor.data.to(dtype if tensor.is_floating_point() else tensor.dtype)
@@ -207,6 +207,7 @@ def test_only_the_rows_of_the_ops_own_block_are_written(name):
         assert [visit.start for visit in op.visits[-NEW:]] == [0, *range(length, length + NEW - 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_what_enters_a_layer_is_transformers_hidden_state(name):
     adapter = ours(name)
@@ -351,6 +352,7 @@ def test_nothing_is_left_by_a_stream_that_is_stopped(lvlm):
     assert lvlm.generate(*asked, max_new_tokens=6).token_ids == plain
 
 
+@pytest.mark.slow
 def test_threads_steer_one_model_each_by_itself(lvlm):
     """Four at a time, two of them steering differently: answers and visits are those of single runs."""
 

@@ -115,13 +115,12 @@ def test_what_enters_a_layer_is_shown(bound):
         assert torch.equal(got.view_as(wanted), wanted)
 
 
-@pytest.mark.parametrize("site", SITES)
-def test_an_edit_equals_a_hook_of_our_own(bound, site):
+def test_an_edit_equals_a_hook_of_our_own(bound):
     adapter, own = bound
     inputs = adapter.inputs(REQUESTS)
     depth = len(adapter.anatomy.vision.layers)
     before = plain(own, inputs)
-    for layer in range(depth) if site != "features" else (depth,):
+    for site, layer in (("attn", 0), ("mlp", 1), ("mlp", 0), ("out", 0), ("out", depth - 1), ("features", depth)):
         op = Edit(site, waved, None if site == "features" else [layer])
         got = read(adapter, inputs, op)
         with hooked(own, site, waved, [layer]):
@@ -133,6 +132,7 @@ def test_an_edit_equals_a_hook_of_our_own(bound, site):
     assert torch.equal(plain(adapter.model, inputs), before)
 
 
+@pytest.mark.slow
 def test_edits_of_all_sites_hold_wherever_the_tower_runs_while_decoding(bound):
     """While `generate` prepares, or in the first forward: as transformers likes."""
     adapter, own = bound
@@ -168,6 +168,7 @@ class Turned(Op):
 SEVERAL = {"blip_2", "instructblip", "llava_onevision", "mllama"}  # read one picture, or tile a lone one only
 
 
+@pytest.mark.slow
 def test_prompts_of_a_batch_are_treated_apart_as_alone(bound):
     adapter, _ = bound
     first, second = REQUESTS
@@ -183,6 +184,7 @@ def test_prompts_of_a_batch_are_treated_apart_as_alone(bound):
         close(both[row, -wanted.shape[1] :], wanted[0])
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(bound):
     adapter, own = bound
     model = copy.deepcopy(own)

@@ -10,13 +10,15 @@ from transformers import GenerationConfig
 import mmhall
 from mmhall.errors import OptionError
 from mmhall.lvlm import LVLM
-from tests.decoders.test_contract import LENGTH, SPECS, ids, requests
+from tests.decoders.test_contract import ACTIVE, ids, requests
 from tests.generation.reference import QUIET
 from tests.zoo import built
 
 pytestmark = [QUIET, pytest.mark.usefixtures("clip")]
 
 QUESTION = "What is in this picture?"
+LENGTH = 8
+STATIC, HYBRID, NONE = {"cache_implementation": "static"}, {"cache_implementation": "hybrid"}, {"use_cache": False}
 
 
 @pytest.fixture
@@ -30,23 +32,45 @@ def owning(llava):
     return own
 
 
-@pytest.mark.parametrize("spec", ["greedy", "beam", *SPECS])
 @pytest.mark.parametrize(
-    "asked", [{"cache_implementation": "static"}, {"cache_implementation": "hybrid"}, {"use_cache": False}], ids=str
+    ("name", "asked"),
+    [
+        ("greedy", STATIC),
+        ("greedy", HYBRID),
+        ("greedy", NONE),
+        ("vdd", NONE),
+        *(
+            pytest.param(name, asked, marks=pytest.mark.slow)
+            for name, asked in {
+                "beam": NONE,
+                "vcd": STATIC,
+                "opera": STATIC,
+                "gift": NONE,
+                "sid": STATIC,
+                "dola": HYBRID,
+                "cgd": NONE,
+                "vhr": STATIC,
+            }.items()
+        ),
+    ],
+    ids=str,
 )
-def test_another_cache_or_none_changes_no_answer(llava, owning, pictures, spec, asked):
-    plain = llava.generate_batch(requests(pictures), spec, max_new_tokens=LENGTH)
+def test_another_cache_or_none_changes_no_answer(llava, owning, pictures, name, asked):
+    """One strategy for each way to decode: branches, lock step, a prompt that is reread, tokens tried, and dropped."""
+    spec, asking = ACTIVE.get(name, name), requests(pictures)[:2]
+    plain = llava.generate_batch(asking, spec, max_new_tokens=LENGTH)
     owning(**asked)
-    assert ids(llava.generate_batch(requests(pictures), spec, max_new_tokens=LENGTH)) == ids(plain)
+    assert ids(llava.generate_batch(asking, spec, max_new_tokens=LENGTH)) == ids(plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "gemma3", "qwen3_5", "mllama", "blip_2"])
 def test_so_it_is_in_families_with_caches_of_other_kinds(family, pictures):
     lvlm = LVLM(*built(family))
     before = lvlm.adapter.generator.generation_config
     for spec in ("greedy", "vdd"):
         plain = lvlm.generate(pictures[0], QUESTION, spec, max_new_tokens=6)
-        for asked in ({"cache_implementation": "static"}, {"use_cache": False}):
+        for asked in (STATIC, NONE):
             lvlm.adapter.generator.generation_config = GenerationConfig(**{**before.to_diff_dict(), **asked})
             try:
                 assert lvlm.generate(pictures[0], QUESTION, spec, max_new_tokens=6).token_ids == plain.token_ids
@@ -54,6 +78,7 @@ def test_so_it_is_in_families_with_caches_of_other_kinds(family, pictures):
                 lvlm.adapter.generator.generation_config = before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_saved_without_a_cache_answers(llava, pictures, tmp_path):
     """Training with gradient checkpointing leaves "use_cache": false in config.json, and no generation config."""
     asked = {"strategy": "vdd", "max_new_tokens": LENGTH}
@@ -73,6 +98,7 @@ def test_a_checkpoint_saved_without_a_cache_answers(llava, pictures, tmp_path):
     assert sure[0] == sure[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", [{}, {"num_beams": 2}, {"do_sample": True, "seed": 1}], ids=str)
 def test_stop_strings_of_the_model_end_an_answer(llava, owning, pictures, way):
     asked = {"max_new_tokens": 30, **way}
@@ -107,6 +133,7 @@ def test_settings_about_speed_and_output_change_no_answer(llava, owning, picture
     assert (same.token_ids, same.settings) == (plain.token_ids, plain.settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["beam", "opera", "greedy"])
 def test_a_trace_reads_a_found_answer_to_its_end(llava, owning, pictures, spec):
     """Stop strings, penalties and limits of the model do not hold for reading what a search has found under others."""

@@ -34,6 +34,7 @@ def test_nothing_is_computed_before_the_first_step_nor_between_two(llava, pictur
     assert own_threads() <= threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leave", ["close", "forget"])
 def test_leaving_a_stream_stops_the_computation(llava, pictures, steps, leave):
     threads = own_threads()
@@ -46,6 +47,7 @@ def test_leaving_a_stream_stops_the_computation(llava, pictures, steps, leave):
     assert own_threads() <= threads
 
 
+@pytest.mark.slow
 def test_streams_in_turn_say_what_each_says_alone(llava, pictures):
     specs = ("greedy", "vcd", "opera", "beam", "vhr")
     alone = [llava.generate(pictures[0], "What is this?", spec, **SETTINGS) for spec in specs]

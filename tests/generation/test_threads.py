@@ -67,6 +67,7 @@ def dtypes(lvlm):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["greedy", "vdd", "vhr(alpha=4)", "opera"])
 def test_a_stream_computes_as_generate_does(llava, pictures, spec):
     """Autocast where `stream` is called, whatever holds where its pieces are asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -29,20 +30,27 @@ ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "Describe this image."
 
 
-@pytest.fixture
-def folder(processor, tmp_path):
-    """A saved model of its own for every test."""
-    make_random_llava(processor).save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+@pytest.fixture(scope="module")
+def saved(processor, tmp_path_factory):
+    """A saved model."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    make_random_llava(processor).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
-def pairs(pictures, tmp_path):
+def folder(saved, tmp_path):
+    """A copy of its own for every test."""
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def pairs(pictures, tmp_path_factory):
     """Texts that always differ in the same way, so that there is a direction."""
-    made = []
+    made, folder = [], tmp_path_factory.mktemp("pairs")
     for number, picture in enumerate(pictures * 4):
-        file = tmp_path / f"{number}.png"
+        file = folder / f"{number}.png"
         picture.save(file)
         place = ("park", "room", "street", "garden")[number // 3]
         texts = (f"The image shows a {thing} in a {place}." for thing in ("dog", "cat"))
@@ -50,9 +58,15 @@ def pairs(pictures, tmp_path):
     return PairSet(tuple(made), "dogs and cats")
 
 
+@pytest.fixture(scope="module")
+def once(processor, pairs):
+    return fit(LVLM(make_random_llava(processor), processor, "random"), Lean(), pairs, seed=7)
+
+
 @pytest.fixture
-def fitted(llava, pairs):
-    return fit(llava, Lean(), pairs, seed=7)
+def fitted(once):
+    """An artifact that a test may change."""
+    return copy.deepcopy(once)
 
 
 def load(folder, **options):
@@ -94,6 +108,7 @@ def test_it_says_how_it_was_made(llava, pairs, fitted):
     assert record["tensors"] == {"direction": {"shape": [48], "dtype": "float32"}}
 
 
+@pytest.mark.slow
 def test_fitting_again_gives_the_same(llava, pairs, fitted):
     assert fit(llava, Lean(), pairs, seed=7).sha256 == fitted.sha256
 
@@ -151,6 +166,7 @@ def test_an_answers_strategy_names_the_artifact_and_refuses_another(llava, fitte
         ask(llava, pictures, again)
 
 
+@pytest.mark.slow
 def test_options_of_the_fit_are_those_of_the_artifact(llava, pairs, pictures):
     """What layer 1 taught is not used at another layer, whether that is a default, tuned, or asked for."""
     llava.adapter.artifacts = {"lean": fit(llava, Lean(layer=1), pairs, seed=7)}
@@ -217,6 +233,7 @@ def test_another_models_is_refused_by_name_of_what_differs(llava, fitted, tmp_pa
         read.check(llava.adapter)
 
 
+@pytest.mark.slow
 def test_a_model_with_other_weights_is_not_used_with_it(folder, processor, pairs, pictures):
     other = LVLM(make_random_llava(processor, seed=1), processor, "other")
     fit(other, Lean(), pairs).write(artifacts.default_folder(folder) / "lean.safetensors")
@@ -229,12 +246,14 @@ def test_a_model_with_other_weights_is_not_used_with_it(folder, processor, pairs
         ask(lvlm, pictures, Lean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_same_weights_in_another_dtype_are_the_same(folder, fitted, pictures, dtype):
     fitted.write(artifacts.default_folder(folder) / "lean.safetensors")
     assert ask(load(folder, dtype=dtype), pictures, Lean()).text
 
 
+@pytest.mark.slow
 def test_other_options_of_the_processor_are_another_model(folder, pairs):
     lvlm = load(folder, processor={"do_resize": True})
     file = folder / "mmhall" / "lean.json"
@@ -244,6 +263,7 @@ def test_other_options_of_the_processor_are_another_model(folder, pairs):
         load(folder, artifacts=file)
 
 
+@pytest.mark.slow
 def test_where_weights_cannot_be_compared_a_warning_names_the_file(folder, llava, fitted, tmp_path):
     """A file without values, as older ones, and a model of which a part lies on disk."""
     half = load(folder, dtype="float16")
@@ -327,13 +347,13 @@ def test_views_of_one_memory_are_written_apart(fitted, tmp_path):
     assert held["row"].tolist() == [3, 4, 5]
 
 
-@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.float64])
-def test_every_dtype_is_kept(fitted, tmp_path, dtype):
-    replace(fitted, tensors={"direction": torch.tensor([1.0, -2.0]).to(dtype)}).write(tmp_path / "lean.json")
-    held = artifacts.read(tmp_path / "lean.json").tensors["direction"]
-    assert (held.dtype, held.double().tolist()) == (dtype, [1.0, -2.0])
-    with pytest.raises(DataError, match="holds NaN"):
-        replace(fitted, tensors={"direction": torch.tensor([float("nan")]).to(dtype)})
+def test_every_dtype_is_kept(fitted, tmp_path):
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.float64):
+        replace(fitted, tensors={"direction": torch.tensor([1.0, -2.0]).to(dtype)}).write(tmp_path / "lean.json")
+        held = artifacts.read(tmp_path / "lean.json").tensors["direction"]
+        assert (held.dtype, held.double().tolist()) == (dtype, [1.0, -2.0])
+        with pytest.raises(DataError, match="holds NaN"):
+            replace(fitted, tensors={"direction": torch.tensor([float("nan")]).to(dtype)})
 
 
 def test_nothing_useless_is_made(fitted):
@@ -415,6 +435,7 @@ def test_a_write_that_fails_leaves_the_old_files(fitted, tmp_path, monkeypatch):
         fitted.write(tmp_path / "lean")
 
 
+@pytest.mark.slow
 def test_what_shows_no_direction_is_not_written(llava, pairs):
     mixed = [
         replace(pair, faithful=pair.hallucinated, hallucinated=pair.faithful) if number % 2 else pair
@@ -445,6 +466,7 @@ def test_numbers_are_as_the_file_gives_them_back(llava, pairs, tmp_path):
     assert artifacts.read(tmp_path / "lean.json").facts == made.facts
 
 
+@pytest.mark.slow
 def test_uneven_texts_are_remarked(llava, pairs):
     first = replace(pairs.pairs[0], hallucinated="The image shows a very old cat")
     remarks = fit(llava, Lean(), PairSet((first, *pairs.pairs[1:]), "mixed", ("of the data",))).facts["remarks"]
@@ -455,6 +477,7 @@ def test_uneven_texts_are_remarked(llava, pairs):
     ]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_fitted_is_refused(llava, pairs):
     for method in ("greedy", "vhr+vcd"):
         with pytest.raises(OptionError, match=r"must be a single strategy that learns .*\(installed: none, see docs"):
@@ -481,6 +504,7 @@ def test_nothing_is_left_behind(llava, pairs, pictures):
     assert ask(llava, pictures).token_ids == before.token_ids
 
 
+@pytest.mark.slow
 def test_the_strategy_of_the_docs_learns_the_same(llava, pairs, fitted):
     page = (ROOT / "docs" / "fitting.md").read_text(encoding="utf-8")
     (program,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class Lean" in block)

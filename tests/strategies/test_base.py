@@ -169,9 +169,14 @@ def test_a_tuned_value_that_is_out_of_range_is_refused():
         strategy("vaf").fitted(adapter)
 
 
+@pytest.fixture(scope="module")
+def deep():
+    return deep_llava(32)
+
+
 @pytest.mark.parametrize("name", STRATEGIES.names())
-def test_a_fitted_strategy_is_complete_and_reads_itself_back(name, clip):
-    adapter, made = deep_llava(32), strategy(f"cgd(clip={str(clip)!r})" if name == "cgd" else name)
+def test_a_fitted_strategy_is_complete_and_reads_itself_back(name, clip, deep):
+    adapter, made = deep, strategy(f"cgd(clip={str(clip)!r})" if name == "cgd" else name)
     fitted = made.fitted(adapter)
     assert None not in fitted.options().values()
     assert fitted.fitted(adapter) == fitted
@@ -268,18 +273,26 @@ def test_two_parts_that_claim_nothing_are_refused_where_only_one_would_be_heard(
         llava.generate(pictures[0], "What?", made, max_new_tokens=2)
 
 
-SETTINGS = ({}, {"num_beams": 3}, {"do_sample": True, "seed": 5})
 STRONG = {"vhr": "vhr(alpha=4)", "gift": "gift(alpha=6)", "pai": "pai(gamma=1, alpha=2)"}
 
 
-@pytest.mark.parametrize("decoding", SETTINGS, ids=str)
-@pytest.mark.parametrize("names", [("vhr", "vcd"), ("gift", "vdd"), ("pai", "vhr", "vcd")], ids="+".join)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("names", "decoding"),
+    [
+        (("vhr", "vcd"), {}),
+        (("gift", "vdd"), {"num_beams": 3}),
+        (("pai", "vhr", "vcd"), {"do_sample": True, "seed": 5}),
+        (("pai", "vhr", "vcd"), {}),
+    ],
+    ids=str,
+)
 def test_a_composition_is_its_parts_sessions_put_together(llava, pictures, names, decoding):
     adapter = llava.adapter
     inputs = adapter.inputs(
         [Request(p, (i,)) for p, i in zip(("Is there a dog?", "What is it?"), pictures, strict=False)]
     )
-    config = Settings(max_new_tokens=10, **decoding).resolved(adapter.generator)
+    config = Settings(max_new_tokens=8, **decoding).resolved(adapter.generator)
     seed = decoding.get("seed", 0)
     specs = [STRONG.get(name, name) for name in names]
     sessions = {

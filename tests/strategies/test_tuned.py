@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -20,12 +21,19 @@ from tests.conftest import make_random_llava
 from tests.zoo import ZOO, built
 
 
+@pytest.fixture(scope="module")
+def saved(processor, tmp_path_factory):
+    """A saved model."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    make_random_llava(processor).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(processor, tmp_path):
-    """A saved model of its own for every test."""
-    make_random_llava(processor).save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+def folder(saved, tmp_path):
+    """A copy of its own for every test."""
+    return shutil.copytree(saved, tmp_path / "model")
 
 
 def write(path, llava, **strategies):
@@ -85,6 +93,7 @@ def test_every_way_of_answering_uses_them(folder, llava, pictures):
     assert (trace.answer.text, trace.answer.strategy) == (wanted.text, "vcd(alpha=6.0)")
 
 
+@pytest.mark.slow
 def test_where_it_is_looked_for(folder, llava, tmp_path, monkeypatch):
     assert tuned.default_file(folder) == folder / "mmhall.json"
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -104,6 +113,7 @@ def test_where_it_is_looked_for(folder, llava, tmp_path, monkeypatch):
     assert load(folder, tuned=False).adapter.tuned == {}
 
 
+@pytest.mark.slow
 def test_the_embedded_model_ships_untuned(embedded, tmp_path, monkeypatch):
     assert not list(EMBEDDED.glob(tuned.FILE))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
@@ -125,6 +135,7 @@ def test_a_file_that_is_not_there_is_refused(folder, tmp_path, name, reason):
         load(folder, tuned=tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["lm_head.weight", "model.language_model.layers.1.mlp.down_proj.weight"])
 def test_values_found_for_other_weights_are_refused(folder, llava, change):
     with torch.no_grad():
@@ -137,6 +148,7 @@ def test_values_found_for_other_weights_are_refused(folder, llava, change):
     assert load(folder, tuned=False).adapter.tuned == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["lm_head.weight", "model.language_model.layers.1.mlp.down_proj.weight"])
 def test_other_weights_show_in_float16_too(folder, llava, change):
     with torch.no_grad():

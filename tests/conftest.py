@@ -68,6 +68,8 @@ def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaFo
 
 
 QUICK = {"llava", "qwen2_5_vl", "mllama"}
+ALONE = ("decoders", "generation")
+"""Folders whose quick tests are content with LLaVA, but for those of what all families and strategies keep."""
 
 
 def pytest_addoption(parser):
@@ -89,7 +91,8 @@ def pytest_collection_modifyitems(config, items):
         families = set(ZOO) & {value for value in parameters(item) if isinstance(value, str)}
         wanted = every or families <= set(REPRESENTATIVES) or item.get_closest_marker("contract")
         (kept if wanted else left).append(item)
-        if not families <= QUICK:
+        alone = item.path.parent.name in ALONE and item.path.name not in ("test_contract.py", "test_families.py")
+        if not families <= ({"llava"} if alone else QUICK):
             item.add_marker(pytest.mark.slow)
     items[:] = kept
     config.hook.pytest_deselected(items=left)

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cache
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -16,13 +15,13 @@ from mmhall.adapters._base import Adapter, Inputs, Request
 from mmhall.generation._settings import Settings
 from mmhall.strategies._step import Step
 from tests.attention.reference import Eager, Edit
+from tests.generation.reference import FAMILIES as FAMILIES
+from tests.generation.reference import QUIET as QUIET
 from tests.generation.reference import picture
 from tests.jobs import decode, run
 from tests.zoo import ZOO
 
-FAMILIES = tuple(ZOO)
 NEW = 4
-QUIET = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of GLM-4V's processor
 REQUESTS = (
     Request("Is there a dog on the dog bed?", (picture(40, 40, 4),)),
     Request("Please describe this image in detail. What is on the left, and behind it?", (picture(64, 32, 8),)),

@@ -21,13 +21,12 @@ from mmhall.generation._settings import Settings
 from mmhall.options import parse
 from mmhall.strategies import Session, strategy
 from tests.clip import CLIP
-from tests.generation.reference import FAMILIES, QUIET, REQUESTS, anew, built, cut, ends
+from tests.generation.reference import QUIET, REQUESTS, anew, built, cut, ends, in_turn
 from tests.jobs import opened, run
 
 pytestmark = [QUIET, pytest.mark.usefixtures("clip")]
 
-SLOW = pytest.mark.slow
-LENGTH = 16
+LENGTH = 10
 WILD = f"cgd(clip={str(CLIP)!r}, temperature=1.5, alpha=0.05)"  # draws differ, and both parts of F decide
 NEUTRAL = f"cgd(clip={str(CLIP)!r}, keep=1, candidates=1, top_k=1)"
 
@@ -58,6 +57,10 @@ def said(adapter, inputs, spec="greedy", **settings):
     return [cut(row, adapter.generator.generation_config.eos_token_id) for row in rows]
 
 
+READ = {}
+"""What models without a session say after an answer, as `Naive.scores`, by adapter and prompt."""
+
+
 class Naive:
     """CGD for one prompt: no cache, no batch, one token after the other."""
 
@@ -68,7 +71,7 @@ class Naive:
         self.stop = set(adapter.generator.generation_config.eos_token_id or ())
         self.clip, self.pictures = load_clip(options.clip), request.images
         self.turns = 0
-        self.scores = cache(self.read)
+        self.scores = cache(self.read) if session else READ.setdefault((id(adapter), request.prompt), cache(self.read))
 
     def read(self, answer):
         return anew(self.adapter, self.session, self.inputs, answer).log_softmax(-1).tolist()
@@ -148,53 +151,58 @@ def check(name, spec, options, session=None, **settings):
     return turns
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["llava", "mllama"])
 def test_it_finds_what_a_slow_search_finds(name):
     options = strategy(WILD)
     assert check(name, WILD, options) > 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", ["keep=2, candidates=4", "seed=7", "beta=0.0", "alpha=0.0", "top_k=2", "keep=1"])
-def test_each_option_does_what_the_slow_search_does(more):
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("llava", "keep=2, candidates=4, seed=7"), ("llava", "beta=0.0, keep=1"), ("qwen2_5_vl", "alpha=0.0, top_k=2")],
+)
+def test_each_option_does_what_the_slow_search_does(name, more):
     spec = str(strategy(WILD, **parse(f"cgd({more})")[1]))
-    assert check("llava", spec, strategy(spec)) > 2
-    assert check("qwen2_5_vl", spec, strategy(spec)) > 2
+    assert check(name, spec, strategy(spec)) > 2
 
 
+@pytest.mark.slow
 def test_beams_given_as_a_setting_win():
     assert check("llava", WILD, strategy(WILD), num_beams=5) > 2
 
 
-@pytest.mark.parametrize("name", ["llava", *(pytest.param(name, marks=SLOW) for name in ("qwen2_5_vl", "mllama"))])
-@pytest.mark.parametrize("other", ["vcd", "vdd(alpha=0.5)"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "other"), [("llava", "vcd"), ("mllama", "vdd(alpha=0.5)")])
 def test_a_contrast_is_searched(name, other):
-
     def session(adapter, inputs):
         return strategy(other).fitted(adapter).prepare(adapter, inputs)
 
     assert check(name, f"{other}+{WILD}", strategy(WILD), session) > 2
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_single_best_token_is_greedy(name):
+@pytest.mark.parametrize(("name", "beta"), in_turn(("llava", "qwen3_5", "gemma4", "paligemma"), (1.0, 0.0)))
+def test_a_single_best_token_is_greedy(name, beta):
+    """Sentences are read anew, with all that a family keeps of its prompts."""
     adapter = dotted(name)
-    inputs = adapter.inputs(REQUESTS[:3])
-    for beta in (0.0, 1.0):
-        spec = f"{NEUTRAL[:-1]}, beta={beta})"
-        assert said(adapter, inputs, spec) == said(adapter, inputs)
+    inputs = adapter.inputs(REQUESTS[:2])
+    assert said(adapter, inputs, f"{NEUTRAL[:-1]}, beta={beta})") == said(adapter, inputs)
 
 
-@pytest.mark.parametrize("other", ["vhr(alpha=4)", "gift(alpha=30)", "pai(alpha=2, gamma=1.5)", "vaf(alpha=3)", "vcd"])
-@pytest.mark.parametrize("name", ["llava", *(pytest.param(name, marks=SLOW) for name in ("qwen3_5", "gemma3"))])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    in_turn(
+        ("llava", "qwen3_5", "gemma3"),
+        ("vhr(alpha=4)", "pai(alpha=2, gamma=1.5)", "gift(alpha=30)", "vaf(alpha=3)", "vcd"),
+    ),
+)
 def test_what_steers_a_model_steers_its_drafts(name, other):
     """Sentences are read anew: a text's later sentences must be steered as if they had never been left."""
     adapter = dotted(name)
     inputs = adapter.inputs(REQUESTS[:2])
     alone = said(adapter, inputs, other)
     assert said(adapter, inputs, f"{other}+{NEUTRAL}") == alone
-    if (name, other) != ("gemma3", "gift(alpha=30)"):  # which changes none of these answers
-        assert alone != said(adapter, inputs)
+    assert alone != said(adapter, inputs)
 
 
 def test_the_score_by_hand():
@@ -217,13 +225,14 @@ def test_every_draw_has_a_seed_of_its_own():
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
+@pytest.mark.slow
 def test_seeds_are_repeated_and_differ():
     adapter = dotted("llava")
-    found = [said(adapter, adapter.inputs(REQUESTS[:2]), f"{WILD[:-1]}, seed={seed})") for seed in (0, 1, 2, 0)]
-    assert found[0] == found[3]
-    assert found[0] != found[1] != found[2]
+    found = [said(adapter, adapter.inputs(REQUESTS[:1]), f"{WILD[:-1]}, seed={seed})") for seed in (0, 1, 0)]
+    assert found[0] == found[2] != found[1]
 
 
+@pytest.mark.slow
 def test_several_answers_are_the_best_first():
     adapter = dotted("llava")
     inputs = adapter.inputs(REQUESTS[:2])
@@ -244,6 +253,7 @@ def test_where_fewer_answers_are_found_than_asked_for_the_best_stands_again():
     assert rows == said(adapter, adapter.inputs(REQUESTS[:1])) * 3
 
 
+@pytest.mark.slow
 def test_of_several_pictures_the_mean_counts():
     adapter = dotted("qwen2_vl")
     request = Request("What differs?", tuple(one.images[0] for one in REQUESTS[:3]))
@@ -284,9 +294,10 @@ def test_a_single_text_is_streamed_sentence_by_sentence():
     assert all(text.endswith(".") and text.count(".") == 1 for text in decoded[:-1])
 
 
-@pytest.mark.parametrize("name", ["llava", "gemma3", "internvl"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava", "gemma3"])
 def test_what_is_streamed_is_what_is_said(name):
-    for request in REQUESTS:
+    for request in REQUESTS[:2]:
         pieces, row = heard(dotted(name), request, WILD)
         assert list(chain(*pieces)) == row
 
@@ -300,6 +311,7 @@ def test_without_a_picture_it_is_greedy_streamed_or_not():
     assert len(pieces) == len(row)
 
 
+@pytest.mark.slow
 def test_stop_strings_end_an_answer():
     adapter = dotted("llava")
     plain = said(adapter, adapter.inputs(REQUESTS[:2]), WILD)
@@ -332,6 +344,7 @@ def test_draws_of_its_own_leave_no_room_for_others(llava, pictures):
         llava.generate(pictures[0], "What?", NEUTRAL, do_sample=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [WILD, NEUTRAL])
 def test_what_it_found_is_traced(llava, pictures, spec):
     trace = llava.trace(pictures[0], "What is this?", spec, max_new_tokens=5)

@@ -17,8 +17,9 @@ from mmhall.generation._settings import Settings
 from mmhall.strategies._contrast import CONTRAST
 from mmhall.strategies._step import Step
 from tests.decoders.rows import check
-from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, in_turn, ours, said
 from tests.jobs import opened
+from tests.zoo import REPRESENTATIVES
 
 pytestmark = QUIET
 
@@ -30,13 +31,12 @@ VARIANTS = {
         {"beta": 0.02, "reverse": True, "alpha": 0.7},
     ),
 }
-FEW = ("llava", "qwen2_5_vl", "gemma3", "mllama", "qwen3_5", "blip_2", "llama4", "gemma4")
-RUNS = [(name, variant) for name in FEW for variant in ("released", "normed")] + [
-    pytest.param(name, variant, marks=pytest.mark.slow)
-    for name in FAMILIES
-    for variant in ("weak", "normed")
-    if name not in FEW
-]
+
+
+RUNS = (
+    *in_turn(tuple(REPRESENTATIVES), ("weak", "normed", "released")),
+    *in_turn(FAMILIES[len(REPRESENTATIVES) :], ("weak", "normed")),
+)
 
 
 def kl(one, other):
@@ -161,23 +161,15 @@ def test_impossible_tokens_stay_impossible():
     assert got[0, :2].isfinite().all()
 
 
-@pytest.mark.parametrize("decoding", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 3}], ids=str)
-def test_neutral_options_ask_for_nothing(decoding):
-    adapter, spec = ours("llava"), "dola(alpha=0, beta=0)"
-    batch = adapter.inputs(REQUESTS[:2])
-    session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch)
-    assert not session.exits
-    assert session.combine is None
-    assert said(adapter, batch, spec, **decoding) == said(adapter, batch, **decoding)
-
-
-def test_without_a_picture_nothing_is_asked():
+@pytest.mark.parametrize(("spec", "request_"), [("dola(alpha=0, beta=0)", REQUESTS[0]), ("dola", Request("What?"))])
+def test_neutral_options_and_no_picture_ask_for_nothing(spec, request_):
     adapter = ours("llava")
-    session = mmhall.strategy("dola").fitted(adapter).prepare(adapter, adapter.inputs([Request("What?")]))
+    session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs([request_]))
     assert not session.exits
     assert session.combine is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["dola(beta=0.05)+vhr(alpha=4)", "dola(beta=0.05)+pai(gamma=1, alpha=2)"])
 def test_with_other_strategies_a_batch_equals_single_runs(spec):
     """VHR reads another prompt in lock step, whose layers and head are no exits."""

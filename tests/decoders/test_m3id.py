@@ -15,7 +15,7 @@ from mmhall.strategies._contrast import CONTRAST
 from mmhall.strategies._docs import card
 from mmhall.strategies._step import Step
 from tests.decoders.rows import check
-from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, in_turn, ours
 
 pytestmark = QUIET
 
@@ -23,7 +23,6 @@ VARIANTS = {
     "gate": ("decay=0.1, start=1, gate=0.5", {"decay": 0.1, "start": 1, "gate": 0.5}),
     "cut": ("decay=0.4, start=2, gate=1, beta=0.05", {"decay": 0.4, "start": 2, "beta": 0.05}),
 }
-FEW = ("llava", "qwen2_5_vl", "gemma3", "mllama", "qwen3_5", "blip_2", "llama4", "gemma4")
 
 
 def informed(main, bare, written, *, decay, start, gate=math.inf, beta=0.0):
@@ -34,10 +33,7 @@ def informed(main, bare, written, *, decay, start, gate=math.inf, beta=0.0):
     return torch.where(main.exp() < beta * main.exp().max(), -math.inf, scores)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(
-    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
-)
+@pytest.mark.parametrize(("name", "variant"), in_turn(FAMILIES, tuple(VARIANTS)))
 def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     given, options = VARIANTS[variant]
 
@@ -103,20 +99,13 @@ def test_very_long_answers_keep_finite_scores():
     assert got[:, [i for i in range(50) if i != 7]].isfinite().all()
 
 
-@pytest.mark.parametrize("decoding", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 3}], ids=str)
-@pytest.mark.parametrize("spec", ["m3id(decay=0)", "m3id(gate=0)", "m3id(cap=0)"])
-def test_neutral_options_ask_for_nothing(spec, decoding):
+@pytest.mark.parametrize(
+    ("spec", "request_"),
+    [*((f"m3id({option}=0)", REQUESTS[0]) for option in ("decay", "gate", "cap")), ("m3id", Request("What?"))],
+)
+def test_neutral_options_and_no_picture_ask_for_nothing(spec, request_):
     adapter = ours("llava")
-    batch = adapter.inputs(REQUESTS[:2])
-    session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch)
-    assert not session.branches
-    assert session.combine is None
-    assert said(adapter, batch, spec, **decoding) == said(adapter, batch, **decoding)
-
-
-def test_without_a_picture_nothing_is_asked():
-    adapter = ours("llava")
-    session = mmhall.strategy("m3id").fitted(adapter).prepare(adapter, adapter.inputs([Request("What?")]))
+    session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs([request_]))
     assert not session.branches
     assert session.combine is None
 

@@ -20,14 +20,14 @@ from tests.attention.reference import Eager
 from tests.conftest import make_random_llava
 from tests.decoders.opera_reference import Pull, Reference
 from tests.generation.official import Official
-from tests.generation.reference import QUIET, REQUESTS, ours, said
+from tests.generation.reference import QUIET, REQUESTS, in_turn, ours, said
 from tests.jobs import decode, opened
 
 pytestmark = QUIET
 
 NEUTRAL = "opera(penalty_weights=0, num_attn_candidates=100000, threshold=100000)"
 GREEDY = "opera(num_attn_candidates=1, threshold=100000)"
-LENGTH = 24
+LENGTH = 18
 
 
 def searched(
@@ -64,14 +64,12 @@ def silent_on_specials(processor, seed):
     return LVLM(model, processor, "random")
 
 
-SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize("first", [0, *(pytest.param(first, marks=SLOW) for first in (5, 10, 15, 20, 25, 30))])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [0, 5])
 def test_random_searches_are_the_references(processor, pictures, first):
     """The last layer looks away from all before the tenth token, and sharply, so that stripes come and stay."""
     backs = 0
-    for seed in range(first, first + 5):
+    for seed in range(first, first + 3):
         draw, half = random.Random(seed), seed % 3 == 2
         lvlm = silent_on_specials(processor, seed)
         with torch.no_grad():
@@ -96,14 +94,11 @@ def test_random_searches_are_the_references(processor, pictures, first):
         check(search, reference)
         backs += len(reference.backs)
         lvlm.close()
-    assert backs >= 3, "hardly any of these searches went back"
+    assert backs, "none of these searches went back"
 
 
-FAMILIES = ("qwen2_vl", "gemma3", "mllama", "llava_phi3")
-MORE = ("llava_next", "internvl", "cohere2_vision", "gemma4", "idefics2", "blip_2", "llama4", "glm4v", "paligemma")
-
-
-@pytest.mark.parametrize("name", [*FAMILIES, *(pytest.param(name, marks=SLOW) for name in MORE)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "gemma3", "gemma4", "mllama"])
 def test_families_are_searched_as_the_reference_does(name):
     adapter, options = ours(name), Opera(num_attn_candidates=2, threshold=1, scale_factor=20.0)
     inputs = adapter.inputs(REQUESTS[1:2])
@@ -111,10 +106,11 @@ def test_families_are_searched_as_the_reference_does(name):
     check(search, Reference(adapter, Eager(adapter), inputs, options, 2, 14))
 
 
+@pytest.mark.slow
 def test_the_official_rule_counts_prompt_and_answer(processor, pictures):
     """As the authors' transformers did, going back included; today's rule ends many of these searches elsewhere."""
     backs = others = 0
-    for seed in range(20):
+    for seed in range(4):
         half, stop = seed % 2 == 1, tuple(random.Random(seed).sample(range(300), 12))
         lvlm = silent_on_specials(processor, seed)
         with torch.no_grad():
@@ -134,8 +130,8 @@ def test_the_official_rule_counts_prompt_and_answer(processor, pictures):
         others += [answer for _, answer in today] != [answer for _, answer in search.beams.finished()]
         backs += len(reference.backs)
         lvlm.close()
-    assert backs >= 3
-    assert others >= 3
+    assert backs >= 1
+    assert others >= 1
 
 
 @pytest.mark.parametrize("name", ["llava", "mllama"])
@@ -166,6 +162,7 @@ def striped(processor):
     lvlm.close()
 
 
+@pytest.mark.slow
 def test_a_stripe_is_left_when_locations_agree_once_more_than_the_threshold(striped):
     """They agree from step 12 on, so four times at step 15; an answer of 16 tokens takes that step, one of 15 not."""
     assert striped(12, 15).tries == {}
@@ -174,12 +171,15 @@ def test_a_stripe_is_left_when_locations_agree_once_more_than_the_threshold(stri
     assert striped(12, 17, threshold=4).tries == {13: 5, 12: 5}
 
 
+@pytest.mark.slow
 def test_a_stripe_at_the_tenth_token_or_before_is_never_left(striped):
     assert striped(9, 30).tries == {}
     assert set(striped(10, 16).tries) == {10, 11}
 
 
-@pytest.mark.parametrize("candidates", [1, 2, 4])
+@pytest.mark.parametrize(
+    "candidates", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_what_was_left_is_never_chosen_again_and_steps_are_left_so_often_at_most(striped, candidates):
     """A pair chosen again would be in the set already."""
     search = striped(12, 16, num_attn_candidates=candidates)
@@ -194,10 +194,16 @@ def test_going_back_goes_no_further_than_the_window(striped):
     assert striped(12, 30, window=1).tries == {13: 5, 12: 5}
 
 
-@pytest.mark.parametrize("name", ["llava", "gemma3", "blip_2", "mllama", "llama4"])
 @pytest.mark.parametrize(
-    "settings",
-    [{"num_beams": 3}, {"num_beams": 4, "length_penalty": 2.0, "num_return_sequences": 4}, {"repetition_penalty": 0.3}],
+    ("name", "settings"),
+    in_turn(
+        ("llava", "gemma3", "instructblip", "mllama", "llama4"),
+        (
+            {"num_beams": 3},
+            {"num_beams": 4, "length_penalty": 2.0, "num_return_sequences": 4},
+            {"repetition_penalty": 0.3},
+        ),
+    ),
     ids=str,
 )
 def test_neutral_options_are_beam_search(name, settings):
@@ -206,6 +212,7 @@ def test_neutral_options_are_beam_search(name, settings):
     assert said(ours(name), inputs, NEUTRAL, **settings) == said(ours(name), inputs, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopping", [False, True, "never"])
 def test_neutral_options_are_beam_search_however_it_stops(stopping, monkeypatch):
     monkeypatch.setattr(ours("llava").generator.generation_config, "early_stopping", stopping)
@@ -227,6 +234,7 @@ def test_where_nothing_is_weighed_nothing_is_tried():
         hook.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beams", [1, 3])
 def test_one_candidate_is_greedy(beams):
     inputs = ours("qwen2_vl").inputs(REQUESTS)
@@ -236,16 +244,22 @@ def test_one_candidate_is_greedy(beams):
 EAGER_TO_GO_BACK = "opera(threshold=1, scale_factor=20, num_attn_candidates=3)"
 
 
-@pytest.mark.parametrize("name", ["llava", "gemma3", "mllama"])
-def test_a_batch_finds_what_its_prompts_find_alone(name):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    in_turn(
+        ("llava", "gemma3", "mllama"),
+        (EAGER_TO_GO_BACK, "opera(threshold=1, scale_factor=20, compat_fp16=True)", "opera"),
+    ),
+)
+def test_a_batch_finds_what_its_prompts_find_alone(name, spec):
     adapter = ours(name)
-    for spec in ("opera", EAGER_TO_GO_BACK, "opera(threshold=1, scale_factor=20, compat_fp16=True)"):
-        settings = {"num_beams": 2, "max_new_tokens": 16, "num_return_sequences": 2, "repetition_penalty": 0.5}
-        together = said(adapter, adapter.inputs(REQUESTS[:3]), spec, **settings)
-        alone = [answer for r in REQUESTS[:3] for answer in said(adapter, adapter.inputs([r]), spec, **settings)]
-        assert together == alone
+    settings = {"num_beams": 2, "max_new_tokens": 16, "num_return_sequences": 2, "repetition_penalty": 0.5}
+    together = said(adapter, adapter.inputs(REQUESTS[:2]), spec, **settings)
+    assert together == [answer for r in REQUESTS[:2] for answer in said(adapter, adapter.inputs([r]), spec, **settings)]
 
 
+@pytest.mark.slow
 def test_half_precision_makes_other_decisions():
     inputs = ours("llava").inputs(REQUESTS[:1])
     spec = "opera(penalty_weights=1e9, scale_factor=3, compat_fp16={})"
@@ -254,6 +268,7 @@ def test_half_precision_makes_other_decisions():
     assert answers[0] != answers[1]
 
 
+@pytest.mark.slow
 def test_ends_and_least_lengths_are_kept(llava, pictures):
     """The end is a candidate like any other, and a processor may forbid it."""
     config = llava.model.generation_config
@@ -265,12 +280,14 @@ def test_ends_and_least_lengths_are_kept(llava, pictures):
     assert len(longer.token_ids) >= 7 > len(answer.token_ids)
 
 
+@pytest.mark.slow
 def test_stop_strings_end_an_answer(llava, pictures):
     whole = llava.generate(pictures[0], "What?", "opera", max_new_tokens=12)
     part = llava.generate(pictures[0], "What?", "opera", max_new_tokens=12, stop_strings=[whole.tokens[2]])
     assert len(part.token_ids) < len(whole.token_ids)
 
 
+@pytest.mark.slow
 def test_it_has_five_beams_of_its_own(llava, pictures):
     answers = [llava.generate(pictures[0], "What?", "opera", max_new_tokens=6, **n) for n in ({}, {"num_beams": 5})]
     assert answers[0].token_ids == answers[1].token_ids
@@ -288,6 +305,7 @@ def test_it_draws_nothing(llava, pictures):
         llava.generate(pictures[0], "What?", "opera", do_sample=True, num_beams=1)
 
 
+@pytest.mark.slow
 def test_custom_generate_searches_too(processor, pictures):
     own = make_random_llava(processor)
     lvlm = LVLM(make_random_llava(processor), processor, "random")
@@ -319,10 +337,11 @@ class Heard(BaseStreamer):
         self.pieces.append("end")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", ["opera", EAGER_TO_GO_BACK, "opera(threshold=9)", NEUTRAL])
 def test_what_is_streamed_is_never_taken_back(spec):
     adapter, counts = ours("llava"), []
-    for request in REQUESTS:
+    for request in REQUESTS[:2]:
         inputs, heard = adapter.inputs([request]), Heard()
         config = Settings(max_new_tokens=20, num_beams=3).resolved(adapter.generator)
         with torch.inference_mode():
@@ -373,6 +392,7 @@ def test_what_is_ruled_out_stays_out_where_a_contrast_leaves_nothing_else():
     assert told[1].tolist() == [-999.0, 0.0, -torch.inf]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contrast", ["vcd(beta=0.02, draw='seed')", "vdd(beta=0.5)"])
 def test_contrasts_never_bring_back_what_was_ruled_out(contrast):
     """Every location agrees, so the search goes back again and again, under a cut that leaves few tokens."""

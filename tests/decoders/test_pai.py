@@ -12,7 +12,7 @@ from mmhall.errors import CompositionError, OptionError
 from mmhall.strategies._contrast import CONTRAST
 from tests.attention.reference import See, planned
 from tests.decoders.rows import IN_SEQUENCE, check, guided, pai, scored, written
-from tests.generation.reference import QUIET, REQUESTS, ours, said
+from tests.generation.reference import QUIET, REQUESTS, in_turn, ours, said
 
 pytestmark = QUIET
 
@@ -24,8 +24,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", IN_SEQUENCE)
+@pytest.mark.parametrize(("name", "variant"), in_turn(IN_SEQUENCE, tuple(VARIANTS)))
 def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     given, options, guidance = VARIANTS[variant]
 
@@ -81,15 +80,6 @@ def test_every_image_column_grows_by_a_share_of_its_size(llava, inputs, alpha):
     torch.testing.assert_close(after[image], before[image] + alpha * before[image].abs(), rtol=1e-5, atol=1e-5)
     assert (after[image] > before[image]).all()
     assert torch.equal(after[~image], before[~image])
-    if alpha == 1:
-        assert after[image & (before < 0)].abs().max() < 1e-6
-
-
-def test_it_is_no_bias_where_scores_differ_in_sign(llava, inputs):
-    before, after = lifted(llava, inputs, 0.5)
-    image = (inputs["input_ids"] == llava.adapter.image_token_id)[:, None, None].expand_as(before)
-    ratio = (after / before)[image]
-    torch.testing.assert_close(ratio, torch.where(before[image] > 0, 1.5, 0.5), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_phi3", "gemma3", "idefics2", "llama4", "cohere2_vision"])
@@ -115,8 +105,10 @@ def test_masked_columns_stay_masked_however_strong_the_lift(name):
     assert (hidden > 0) == (name != "llava")
 
 
-@pytest.mark.parametrize("decoding", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 3}], ids=str)
-@pytest.mark.parametrize("name", ["llava", "gemma3", "blip_2"])
+@pytest.mark.parametrize(
+    ("name", "decoding"),
+    [("llava", {}), ("gemma3", {"num_beams": 3}), ("instructblip", {"do_sample": True, "seed": 3})],
+)
 def test_guidance_alone_is_visual_debiasing(name, decoding):
     adapter = ours(name)
     batch = adapter.inputs(REQUESTS[:2])
@@ -136,16 +128,10 @@ def test_its_guided_scores_are_the_contrasts_up_to_a_constant():
     torch.testing.assert_close(pais.softmax(-1), vdds.softmax(-1))
 
 
-def test_without_guidance_there_is_no_branch_and_no_cut_off(llava, inputs):
-    session = mmhall.strategy("pai(gamma=1, beta=0.9)").fitted(llava.adapter).prepare(llava.adapter, inputs)
-    assert session.ops
-    assert not session.branches
-    assert session.combine is None
-
-
-def test_nothing_to_do_is_nothing_asked(llava, inputs):
-    session = mmhall.strategy("pai(alpha=0, gamma=1)").fitted(llava.adapter).prepare(llava.adapter, inputs)
-    assert not session.ops
+@pytest.mark.parametrize(("spec", "lifts"), [("pai(gamma=1, beta=0.9)", True), ("pai(alpha=0, gamma=1)", False)])
+def test_without_guidance_there_is_no_branch_and_no_cut_off(llava, inputs, spec, lifts):
+    session = mmhall.strategy(spec).fitted(llava.adapter).prepare(llava.adapter, inputs)
+    assert bool(session.ops) == lifts
     assert not session.branches
     assert session.combine is None
 

@@ -17,7 +17,7 @@ from mmhall.generation._settings import Settings
 from mmhall.strategies._layers import parse_layers
 from tests.decoders.reference import searched
 from tests.decoders.rows import check, family
-from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, in_turn, ours, said
 from tests.jobs import run
 
 pytestmark = QUIET
@@ -29,7 +29,6 @@ VARIANTS = {
         {"k": 8.0, "c": 0.5, "floor": 0.3, "by_length": True, "on_update": True, "deviation": True},
     ),
 }
-FEW = ("llava", "qwen2_5_vl", "gemma3", "mllama", "qwen3_5", "blip_2", "llama4")
 
 
 def trusted(agreement, k, c, floor):
@@ -84,10 +83,7 @@ def hooked(layers, alpha, **options):
     return reference
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(
-    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
-)
+@pytest.mark.parametrize(("name", "variant"), in_turn(FAMILIES, tuple(VARIANTS)))
 def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     given, options = VARIANTS[variant]
     layers = layers_of(name)
@@ -95,7 +91,8 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     check(name, spec, hooked(layers, 12.0, **options))
 
 
-@pytest.mark.parametrize("name", ["llava", pytest.param("gemma3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava", "gemma3"])
 def test_beams_are_those_of_a_naive_search_over_the_formula(name):
     adapter, reader = family(name)
     reference, found = hooked([1], 12.0), []
@@ -165,28 +162,29 @@ def test_rows_of_a_prompt_before_the_last_are_untouched(name):
     assert (moved <= 3 + 1e-5).all()
 
 
-@pytest.mark.parametrize("decoding", [{}, {"num_beams": 3}, {"do_sample": True, "seed": 3}], ids=str)
-def test_neutral_options_ask_for_nothing(decoding):
-    adapter, spec = ours("llava"), "rudder(alpha=0)"
-    batch = adapter.inputs(REQUESTS[:2])
-    assert not mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch).ops
-    assert said(adapter, batch, spec, **decoding) == said(adapter, batch, **decoding)
-
-
-def test_without_a_picture_nothing_is_asked():
+@pytest.mark.parametrize(("spec", "request_"), [("rudder(alpha=0)", REQUESTS[0]), ("rudder", Request("What?"))])
+def test_neutral_options_and_no_picture_ask_for_nothing(spec, request_):
     adapter = ours("llava")
-    session = mmhall.strategy("rudder").fitted(adapter).prepare(adapter, adapter.inputs([Request("What?")]))
-    assert not session.ops
+    assert not mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs([request_])).ops
 
 
-@pytest.mark.parametrize("spec", ["rudder(alpha=15)+gift(alpha=6)", "rudder(alpha=15)+vhr(alpha=4)+vdd"])
-@pytest.mark.parametrize("name", ["llava", "qwen3_5"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "spec"), [("llava", "rudder(alpha=15)+gift(alpha=6)"), ("qwen3_5", "rudder(alpha=15)+vhr(alpha=4)+vdd")]
+)
 def test_with_other_strategies_a_batch_equals_single_runs(name, spec):
     """GIFT reads the last token of a prompt, or all of it, a second time."""
     adapter = ours(name)
-    together = said(adapter, adapter.inputs(REQUESTS[:2]), spec)
-    assert together == [said(adapter, adapter.inputs([one]), spec)[0] for one in REQUESTS[:2]]
-    assert together != said(adapter, adapter.inputs(REQUESTS[:2]), spec.partition("+")[2])
+    together, alone, plain = (
+        [row for batch in batches for row in said(adapter, adapter.inputs(batch), asked, max_new_tokens=5)]
+        for batches, asked in (
+            ([REQUESTS[:2]], spec),
+            ([[one] for one in REQUESTS[:2]], spec),
+            ([REQUESTS[:2]], spec.partition("+")[2]),
+        )
+    )
+    assert together == alone
+    assert together != plain
 
 
 def test_two_edits_of_one_update_are_refused():

@@ -12,7 +12,7 @@ from mmhall.attention import Op, active
 from mmhall.errors import OptionError
 from tests.attention.reference import planned
 from tests.decoders.rows import IN_SEQUENCE, check, vaf
-from tests.generation.reference import QUIET
+from tests.generation.reference import QUIET, in_turn
 
 pytestmark = QUIET
 
@@ -24,8 +24,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", IN_SEQUENCE)
+@pytest.mark.parametrize(("name", "variant"), in_turn(IN_SEQUENCE, tuple(VARIANTS)))
 def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     given, options = VARIANTS[variant]
 

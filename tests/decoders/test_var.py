@@ -14,7 +14,7 @@ from mmhall.options import rules
 from mmhall.strategies import massive_dimensions
 from tests.attention.reference import See, planned
 from tests.decoders.rows import IN_SEQUENCE, SINKS, check, family, massive, var
-from tests.generation.reference import FAMILIES, QUIET
+from tests.generation.reference import FAMILIES, QUIET, in_turn
 from tests.zoo import ZOO
 
 pytestmark = QUIET
@@ -26,8 +26,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", IN_SEQUENCE)
+@pytest.mark.parametrize(("name", "variant"), in_turn(IN_SEQUENCE, tuple(VARIANTS)))
 def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     """Gemma 4's last layers see nothing of a prompt but its newest row, so no sinks of the picture."""
     given, changed = VARIANTS[variant]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from itertools import cycle
+from typing import Any, TypeVar
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from PIL import Image
 from torch import Tensor
 from transformers import DynamicLayer, PreTrainedModel, ProcessorMixin, cache_utils
@@ -19,12 +21,22 @@ from mmhall.generation._settings import Settings
 from mmhall.strategies import Session
 from mmhall.strategies._step import Step
 from tests.jobs import run
-from tests.zoo import ZOO
+from tests.zoo import REPRESENTATIVES, ZOO
 
-FAMILIES = tuple(ZOO)
+FAMILIES = (*REPRESENTATIVES, *(name for name in ZOO if name not in REPRESENTATIVES))
 EMPTY = getattr(cache_utils, "DummyLayer", DynamicLayer)  # of a layer that reads another one's keys; not in 5.17
 LENGTH = 10
 QUIET = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of GLM-4V's processor
+
+
+Way = TypeVar("Way")
+
+
+def in_turn(families: Sequence[str], ways: Sequence[Way]) -> list[ParameterSet]:
+    """Pair the first family with every way and each other family with one: the ways take turns; the first is quick."""
+    first, *others = families
+    every = (*((first, way) for way in ways), *zip(others, cycle(ways)))
+    return [pytest.param(*pair, marks=[pytest.mark.slow] if number else []) for number, pair in enumerate(every)]
 
 
 def picture(width: int, height: int, cells: int) -> Image.Image:
@@ -50,9 +62,15 @@ def theirs(name: str) -> PreTrainedModel:
 @cache
 def ours(name: str) -> Adapter:
     """A model of the same weights that mmhall drives, and whose answers end at `ends`."""
-    adapter = adapter_for(*built(name))
+    adapter = endless(name)
     adapter.generator.generation_config.eos_token_id = list(ends(name))
     return adapter
+
+
+@cache
+def endless(name: str) -> Adapter:
+    """What becomes `ours` once its ends are known."""
+    return adapter_for(*built(name))
 
 
 def built(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
@@ -66,7 +84,7 @@ def built(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
 @cache
 def ends(name: str) -> tuple[int, ...]:
     """Tokens that end an answer: some that the model says somewhere in the middle of its greedy answers."""
-    adapter = adapter_for(*built(name))
+    adapter = endless(name)
     answers = [_generate(name, adapter.inputs([request]), max_new_tokens=10)[0] for request in REQUESTS]
     return tuple(sorted({answer[at] for answer, at in zip(answers, (3, 5, 7, 9), strict=True) if len(answer) > at}))
 

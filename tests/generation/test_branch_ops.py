@@ -19,14 +19,20 @@ from mmhall.adapters._anatomy import Anatomy
 from mmhall.attention import SELF_ATTENTION, Op
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
-from tests.generation.reference import FAMILIES, LENGTH, QUIET, REQUESTS, built, cut, ends, ours, searched
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, built, cut, ends, ours, searched
 from tests.jobs import decode, run
 
 pytestmark = QUIET
 
 NEW = 4
-SHORT = 6
+SHORT = 4
 ALPHA = 2.5
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Let the naive searches end as soon."""
+    monkeypatch.setattr("tests.generation.reference.LENGTH", SHORT)
 
 
 def hidden(inputs, residue=1):
@@ -169,7 +175,7 @@ def scored(adapter, inputs, *parallel):
     return said, torch.stack(parts, dim=1).clamp_min(-1e3)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["llava", "gemma3", "mllama"])
 def test_a_branch_that_sees_less_is_an_eager_one(name):
     """Greedy and drawn; the prompts of a batch, padded on the left, are what each is alone."""
     adapter, greedy, drawn = ours(name), [], []
@@ -187,13 +193,13 @@ def test_a_branch_that_sees_less_is_an_eager_one(name):
     assert said(name, both, contrast(adapter, both)[0], [7, 7], do_sample=True, top_k=0) == drawn
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", ["llava", "gemma4", "mllama"])
 def test_beams_with_a_branch_that_sees_less_are_the_naive_search(name):
     adapter = ours(name)
     inputs = adapter.inputs(REQUESTS[:1])
     wanted = searched(adapter, inputs, Session(), 3, edit=reads_of(name, inputs))[:2]
     session, _ = contrast(adapter, inputs)
-    assert said(name, inputs, session, new=LENGTH, num_beams=3, num_return_sequences=2) == wanted
+    assert said(name, inputs, session, new=SHORT, num_beams=3, num_return_sequences=2) == wanted
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -240,7 +246,7 @@ def test_stacked_branches_are_what_they_are_apart(name, monkeypatch):
     assert few == (3 * NEW if name == "mllama" else 3 + NEW - 1)
 
 
-@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "mllama", "gemma3"])
+@pytest.mark.parametrize("name", ["llava", "gemma3", "mllama"])
 def test_each_branch_follows_its_own_ops(name):
     """Two branches hide different columns from different layers on; one of them reads no picture."""
     adapter = ours(name)
@@ -273,7 +279,7 @@ def test_candidates_are_tried_in_a_branch_that_sees_less(name):
     inputs = adapter.inputs(REQUESTS[:1])
     vocabulary = adapter.decoder.config.vocab_size
     neutral = strategy("opera", penalty_weights=0.0, num_attn_candidates=vocabulary, threshold=1)
-    config = Settings(max_new_tokens=LENGTH, num_beams=3, num_return_sequences=2).resolved(adapter.generator)
+    config = Settings(max_new_tokens=SHORT, num_beams=3, num_return_sequences=2).resolved(adapter.generator)
     config.early_stopping = "never"
     found = run(adapter, inputs, Composed((neutral, Blinkers())), config)
     wanted = searched(adapter, inputs, Session(), 3, edit=reads_of(name, inputs))[:2]

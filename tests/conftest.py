@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import sys
 import tempfile
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -19,13 +22,15 @@ from PIL import Image
 from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import mmhall
+from mmhall import registry
 from mmhall.lvlm import LVLM
 from mmhall.models._path import EMBEDDED
 from tests.clip import ensure_clip
 from tests.zoo import REPRESENTATIVES, ZOO
 
-settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("patient")
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("full", max_examples=100, **PATIENT)
+settings.register_profile("quick", max_examples=25, **PATIENT)
 
 
 def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaForConditionalGeneration:
@@ -76,6 +81,12 @@ def pytest_addoption(parser):
     parser.addoption("--families", choices=("representative", "all"), default="representative")
 
 
+def pytest_configure(config):
+    """Try fewer examples where slow tests are left out; `--hypothesis-profile` overrides the choice."""
+    if not config.getoption("--hypothesis-profile"):
+        settings.load_profile("quick" if "not slow" in config.getoption("markexpr") else "full")
+
+
 def pytest_unconfigure():
     """Throw away what libraries kept among the settings."""
     shutil.rmtree(os.environ["XDG_CONFIG_HOME"], ignore_errors=True)
@@ -101,6 +112,20 @@ def pytest_collection_modifyitems(config, items):
 def parameters(item):
     """Values that a test was parametrised with."""
     return getattr(getattr(item, "callspec", None), "params", {}).values()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plug_ins():
+    """Read the installed packages' plug-ins anew only where a folder that packages lie in has changed: it is slow."""
+    read = cache(lambda group, folders: entry_points(group=group))
+
+    def known(group):
+        folders = tuple((one, Path(one).stat().st_mtime_ns if Path(one).exists() else 0) for one in sys.path)
+        return read(group, folders)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registry, "entry_points", known)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,14 @@
-"""A process that loads a tiny model once and forks workers: to kill them, and to let several share a run.
-
-python -m tests.benchmarks.siege MODE FOLDER MODEL ...
-"""
+"""Workers that are forks of this process, on a tiny model: to kill them, and to let several share a run."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-import mmhall
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pope import Pope
@@ -23,6 +16,7 @@ from mmhall.benchmarks.run.runner import answer
 from mmhall.benchmarks.run.runs import reopen, start
 from mmhall.benchmarks.run.workers import Model
 from mmhall.strategies import strategy
+from tests.forks import ended, forked
 
 
 @dataclass(frozen=True)
@@ -44,7 +38,7 @@ def deadly(lvlm, *fatal: bytes):
     ask = lvlm.generate_batch
 
     def asked(requests, *arguments, **options):
-        if any(path is not None and Path(path).read_bytes() in fatal for path, _ in requests):
+        if any(Path(path).read_bytes() in fatal for path, _ in requests if path is not None and Path(path).is_file()):
             os.kill(os.getpid(), signal.SIGKILL)
         return ask(requests, *arguments, **options)
 
@@ -66,34 +60,30 @@ def begin(lvlm, folder: Path, scenes: Path, *, questions: bool = True) -> None:
 
 def child(lvlm, folder: Path) -> int:
     """Fork a worker."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            run = reopen(folder)
-            for part in run.parts:
-                answer(lvlm, run, part, STRATEGIES, batch_size=BATCH)
-            code = 0
-        finally:
-            os._exit(code)
-    return pid
 
+    def work() -> int:
+        run = reopen(folder)
+        for part in run.parts:
+            answer(lvlm, run, part, STRATEGIES, batch_size=BATCH)
+        return 0
 
-def ended(pid: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return forked(work)
 
 
 def kills(lvlm, base: Path, scenes: Path, wanted: int) -> int:
     """Kill workers at random moments, in run after run, until it was done so often; return in how many runs."""
-    moment, count, runs = random.Random(0), 0, 0
+    began = time.monotonic()
+    together(lvlm, base / "run-0", scenes, 1)
+    half = (time.monotonic() - began) / 2  # of the time of a whole run: no item is met thrice, however slow this is
+    moment, count, runs = random.Random(0), 0, 1
     while count < wanted:
         folder = base / f"run-{runs}"
         begin(lvlm, folder, scenes)
-        runs, longest = runs + 1, 0.4
+        runs, longest = runs + 1, half
         while True:
             pid = child(lvlm, folder)
             time.sleep(moment.uniform(0.0, longest))
-            longest *= 1.05  # on a slow machine, too, the run ends
+            longest *= 1.05  # the run ends
             os.kill(pid, signal.SIGKILL)
             code = ended(pid)
             if code == 0:
@@ -108,18 +98,3 @@ def together(lvlm, folder: Path, scenes: Path, workers: int) -> None:
     begin(lvlm, folder, scenes)
     codes = [ended(pid) for pid in [child(lvlm, folder) for _ in range(workers)]]
     assert codes == [0] * workers, codes
-
-
-def main() -> None:
-    mode, base, scenes, model, *numbers = sys.argv[1:]
-    torch.set_num_threads(1)  # a fork keeps no other thread
-    lvlm = mmhall.load(model, device="cpu")
-    if mode == "kills":
-        print(kills(lvlm, Path(base), Path(scenes), int(numbers[0])))
-    else:
-        for number in numbers:
-            together(lvlm, Path(base) / number, Path(scenes), int(number))
-
-
-if __name__ == "__main__":
-    main()

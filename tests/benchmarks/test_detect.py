@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmhall.adapters._base import Request
 from mmhall.analysis._head_divergence import head_divergence
@@ -95,7 +96,6 @@ def test_the_mark_of_thoughts_that_a_run_puts_before_an_answer_shifts_no_word():
     assert tokens_of(BARE, marked, [dog]) == [(18, 19, 20)]
 
 
-@settings(max_examples=200)
 @given(
     st.lists(st.sampled_from(["dog", "hot dog", "cats", "é", "木", "🐈", "x", ".", ",", "  ", "train tracks", "\n"])),
     st.sampled_from([" ", "", "-"]),
@@ -127,8 +127,9 @@ def asked(pictures, tmp_path):
     return made
 
 
-@pytest.mark.parametrize("token", ["first", "mean"])
-@pytest.mark.parametrize("name", ["embedded", "llava", "qwen2_5_vl", "gemma3"])
+@pytest.mark.parametrize(
+    ("name", "token"), [("embedded", "mean"), ("llava", "first"), ("qwen2_5_vl", "mean"), ("gemma3", "first")]
+)
 def test_signals_are_those_read_by_hand(name, token, pictures, tmp_path, request):
     """Each of a single answer and by its own function, where the batch reads all at once."""
     lvlm = request.getfixturevalue("embedded") if name == "embedded" else LVLM(*built(name))
@@ -239,6 +240,7 @@ def test_every_signal_points_the_way_its_card_says():
             assert found[signal, "AUROC", "greedy"].over == (2.5 if signal in suspect_if_low else 6.5)
 
 
+@pytest.mark.slow
 def test_equal_positions_are_compared_among_themselves():
     """What rises with position alone is chance at equal position; what differs within positions is not."""
     rng = np.random.default_rng(0)
@@ -318,6 +320,7 @@ def test_options_are_checked():
             Detect(**options)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_signals_and_reports_them(llava, scenes, tmp_path):
     """A random model names whatever it has words for; everything that a run prints can be printed."""
     benchmarks = [(Detect(max_new_tokens=40, k=2), Source(tmp_path / "scenes" / "annotations.json"))]
@@ -341,6 +344,7 @@ def test_a_run_keeps_signals_and_reports_them(llava, scenes, tmp_path):
     assert "T-VHD" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_batch_size_changes_no_signal(llava, scenes, tmp_path):
     chosen = Detect(max_new_tokens=24, k=2)
     part = Part(chosen, chosen.items(scenes, 0), {p.id: p.path for p in scenes.pictures})

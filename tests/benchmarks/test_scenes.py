@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from itertools import combinations
@@ -11,7 +10,7 @@ from PIL import Image
 
 from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.benchmarks.scenes import make_scene, write_scenes
-from mmhall.benchmarks.scenes.plan import Placed, Plan, plan_random_scene
+from mmhall.benchmarks.scenes.plan import Placed, Plan, plan_random_scene, plan_scene
 from mmhall.benchmarks.scenes.render import render
 from mmhall.benchmarks.scenes.sprites import CATEGORY_SPRITES, SCENERY_SPRITES, sprite
 from mmhall.benchmarks.scenes.world import CATEGORIES, NAMES, PARTNERS, PLACES, are_partners
@@ -20,7 +19,7 @@ from mmhall.errors import DataError, OptionError
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [make_scene(11, index, 0.5) for index in range(60)]
+    return [make_scene(11, index, 0.5) for index in range(40)]
 
 
 def test_the_world_is_consistent():
@@ -31,11 +30,11 @@ def test_the_world_is_consistent():
     assert all(partner in NAMES and partner != name for name, ps in PARTNERS.items() for partner in ps)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_drawing_has_several_variants_that_differ(name):
-    count = CATEGORY_SPRITES[name][1]
-    digests = {hashlib.sha256(sprite(name, v).tobytes()).digest() for v in range(count)}
-    assert len(digests) == count >= 4
+@pytest.mark.slow
+def test_every_drawing_has_several_variants_that_differ():
+    for name in NAMES:
+        count = CATEGORY_SPRITES[name][1]
+        assert len({sprite(name, v).tobytes() for v in range(count)}) == count >= 4, name
 
 
 def test_the_same_seed_draws_the_same_bytes(tmp_path):
@@ -59,7 +58,7 @@ def test_an_interrupted_redraw_leaves_no_old_truth(tmp_path):
 @pytest.mark.slow
 def test_hard_objects_are_listed_first_as_often_as_others():
     """POPE asks for the first three listed."""
-    scenes = [make_scene(21, index, 0.5) for index in range(200)]
+    scenes = [make_scene(21, index, 0.5) for index in range(120)]
     first = [scene.objects[0].visibility != "clear" for scene in scenes]
     every = [seen.visibility != "clear" for scene in scenes for seen in scene.objects]
     assert abs(sum(first) / len(first) - sum(every) / len(every)) < 0.1
@@ -101,23 +100,25 @@ def test_the_reader_gets_back_what_was_drawn(tmp_path):
 
 
 def test_conflict_scenes_never_show_partners_together():
-    for index in range(80):
-        names = {s.name for s in make_scene(5, index, conflict=1.0).objects}
+    for index in range(200):
+        names = {s.name for s in plan_scene(random.Random(index), conflict=True).objects}
         assert not any(are_partners(a, b) for a, b in combinations(names, 2))
 
 
 def test_typical_scenes_often_do():
     together = sum(
-        any(are_partners(a, b) for a, b in combinations({s.name for s in make_scene(5, i, conflict=0.0).objects}, 2))
-        for i in range(60)
+        any(are_partners(a, b) for a, b in combinations({s.name for s in plan.objects}, 2))
+        for plan in (plan_scene(random.Random(index), conflict=False) for index in range(200))
     )
-    assert together > 30
+    assert together > 100
 
 
 @pytest.mark.slow
 def test_conflict_is_a_share():
-    shares = [make_scene(9, index, conflict=0.3).plan.conflict for index in range(150)]
+    shares = [make_scene(9, index, conflict=0.3).plan.conflict for index in range(60)]
     assert 0.15 < sum(shares) / len(shares) < 0.45
+    assert not any(make_scene(9, index, conflict=0.0).plan.conflict for index in range(3))
+    assert all(make_scene(9, index, conflict=1.0).plan.conflict for index in range(3))
 
 
 def test_every_object_can_be_seen_and_all_four_visibilities_occur(scenes):
@@ -153,10 +154,11 @@ def test_a_panel_takes_its_share():
     assert 0.3 < seen.visible < 0.7
 
 
+@pytest.mark.slow
 def test_random_scenes_have_no_co_occurrence():
     """Over many scenes a partner stands beside an object about as often as anything else."""
     rng = random.Random(0)
-    plans = [plan_random_scene(rng) for _ in range(3000)]
+    plans = [plan_random_scene(rng) for _ in range(1500)]
     pairs = partners = 0
     for plan in plans:
         for a, b in combinations({o.name for o in plan.objects}, 2):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from mmhall.benchmarks import benchmark
@@ -182,7 +183,6 @@ def test_strategies_are_compared_on_what_leads_did():
 SAID = st.sampled_from(["Yes", "No", "no, nothing", "maybe", "", "Yes and no"])
 
 
-@settings(max_examples=1000)
 @given(
     st.sampled_from(list(RULES)),
     st.lists(st.tuples(st.sampled_from(["yes", "no"]), SAID, SAID), min_size=10, max_size=10),

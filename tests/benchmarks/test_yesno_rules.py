@@ -4,7 +4,8 @@ import math
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import norm
 
 from mmhall.benchmarks.rules.yes_bias import criterion, d_prime
@@ -240,7 +241,6 @@ LABELS = st.sampled_from(["yes", "no"])
 
 
 @pytest.mark.slow
-@settings(max_examples=1000)
 @given(st.lists(st.tuples(LABELS, ANSWERS), min_size=10, max_size=10))
 def test_every_rule_equals_a_slow_reading_on_ten_thousand_answers(pairs):
     for label, answer in pairs:
@@ -249,7 +249,6 @@ def test_every_rule_equals_a_slow_reading_on_ten_thousand_answers(pairs):
 
 
 @pytest.mark.slow
-@settings(max_examples=1000)
 @given(st.lists(st.tuples(LABELS, ANSWERS), min_size=10, max_size=10))
 def test_every_tally_equals_a_slow_confusion_table(pairs):
     for rule, slow in SLOW.items():
@@ -314,7 +313,6 @@ def test_who_only_shifts_the_threshold_changes_c_and_not_d_prime():
     assert criterion(*strict) > 0 > criterion(*lax)
 
 
-@settings(max_examples=1000)
 @given(st.integers(0, 50), st.integers(1, 50), st.integers(0, 50), st.integers(1, 50))
 def test_signal_detection_equals_a_slow_version(tp, more, fp, rest):
     is_yes, is_no = tp + more, fp + rest

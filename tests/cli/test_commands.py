@@ -20,8 +20,22 @@ from mmhall.benchmarks.run.runs import Run
 from mmhall.decoders import STRATEGIES
 from mmhall.lvlm import LVLM
 from mmhall.registry import load_target
+from tests.forks import interrupted
 
-BENCH = ("bench", "pope", "chair", "--strategy", "greedy", "--strategy", "vdd", "--scenes", "4", "--seed", "2")
+CHAIR = "chair(max_new_tokens=4)"
+BENCH = (
+    "bench",
+    "pope(max_new_tokens=2)",
+    CHAIR,
+    "--strategy",
+    "greedy",
+    "--strategy",
+    "vdd",
+    "--scenes",
+    "4",
+    "--seed",
+    "2",
+)
 
 
 def test_help_names_every_command(cli):
@@ -65,6 +79,7 @@ def test_list_models_tells_every_family_its_places_and_limits(cli):
         assert ("cross layers" in line) == ("cross" in adapter.image_kinds)
 
 
+@pytest.mark.slow
 def test_generate_draws_a_heat_map_beside_its_answer(cli, model_folder, picture_file, tmp_path):
     asked = ("generate", picture_file, "What is this?", "--model", model_folder, "--max-new-tokens", "8")
     drawn = tmp_path / "heat.png"
@@ -115,12 +130,14 @@ def test_choose_prints_the_winner_and_a_table(cli, model_folder, picture_file):
     assert how == "scored as labels; calibration: identity none+unk"
 
 
+@pytest.mark.slow
 def test_choose_takes_a_temperature_and_tells_it(cli, model_folder, picture_file):
     asked = ("choose", picture_file, "Is there a dog?", "--model", model_folder, "--temperature", "0.5")
     assert json.loads(cli(*asked, "--json").stdout)["temperature"] == 0.5
     assert cli(*asked).stdout.splitlines()[-1] == "scored as labels at temperature 0.5; calibration: none"
 
 
+@pytest.mark.slow
 def test_choose_takes_any_choices_and_needs_no_calibration(cli, model_folder, picture_file):
     asked = ("choose", picture_file, "What is this?", "--model", model_folder)
     lines = cli(*asked, "--choice", "a dog", "--choice", "a cat").stdout.splitlines()
@@ -137,16 +154,26 @@ def test_choose_refuses_before_a_model_is_loaded(refused, picture_file):
     assert "mode must be 'diagonal' or 'identity'" in refused(*asked, "--mode", "affine")
 
 
+@pytest.mark.slow
 def test_scenes_can_be_read_by_the_benchmarks(cli, model_folder, tmp_path):
     assert cli("scenes", "--n", "4", "--seed", "2", "--out", "drawn").returncode == 0
-    done = cli("bench", "pope", "--model", model_folder, "--data", "drawn/annotations.json", "--out", "run", "--json")
+    asked = ("bench", "pope(max_new_tokens=2)", "--model", model_folder, "--data", "drawn/annotations.json")
+    done = cli(*asked, "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
     assert {m["group"] for m in json.loads(done.stdout)["metrics"]} == {"random", "popular", "adversarial"}
 
 
+@pytest.fixture(scope="module")
+def undisturbed():
+    """What commands tell of the run that was not stopped, once it was done."""
+    return {}
+
+
 @pytest.mark.slow
-def test_bench_then_report_say_the_same_and_the_page_stands_alone(cli, model_folder, tmp_path, monkeypatch):
-    first = cli(*BENCH, "--model", model_folder, "--out", "run")
+def test_bench_then_report_say_the_same_and_the_page_stands_alone(
+    cli, model_folder, tmp_path, monkeypatch, undisturbed
+):
+    first = cli(*BENCH, "--model", model_folder, "--batch-size", "4", "--out", "run")
     assert first.returncode == 0, first.stderr
     assert "pope adversarial: 24 items, 4 pictures, rule strict" in first.stdout
     assert "chair captions: 4 items" in first.stdout
@@ -161,14 +188,8 @@ def test_bench_then_report_say_the_same_and_the_page_stands_alone(cli, model_fol
     assert "http" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     ).replace("https://matplotlib.org", "")
-    third = cli(*BENCH, "--model", model_folder, "--out", "run")
-    assert third.stdout == first.stdout
-
-
-@pytest.fixture(scope="module")
-def undisturbed():
-    """What the run tells that was not stopped, once it was done."""
-    return []
+    third = cli(*BENCH, "--model", model_folder, "--batch-size", "4", "--out", "run", "--json")
+    undisturbed |= json.loads(third.stdout)
 
 
 @pytest.mark.slow
@@ -177,9 +198,7 @@ def test_a_stopped_run_goes_on_and_ends_like_an_undisturbed_one(
     cli, model_folder, tmp_path, signal_number, undisturbed
 ):
     arguments = (*BENCH, "--model", str(model_folder), "--batch-size", "4", "--json")
-    if not undisturbed:
-        undisturbed.append(json.loads(cli(*arguments, "--out", "whole").stdout))
-    (whole,) = undisturbed
+    whole = undisturbed or json.loads(cli(*arguments, "--out", "whole").stdout)
     code, error = interrupted((*arguments, "--out", "cut"), tmp_path, "pope: ", signal_number)
     assert "Traceback" not in error
     if signal_number == signal.SIGINT:
@@ -190,50 +209,38 @@ def test_a_stopped_run_goes_on_and_ends_like_an_undisturbed_one(
     assert rest["items"] == whole["items"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_drawing_is_one_line(tmp_path):
-    code, error = interrupted(("scenes", "--n", "400", "--out", "x"), tmp_path, "drawing scenes: ", signal.SIGINT)
-    assert code == 2
-    assert error.splitlines()[-1] == "mmhall: stopped"
-
-
-def test_the_commands_stand_on_their_own_feet(tmp_path):
-    """As a person types them, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mmhall", "generate", "gone.png"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "mmhall: gone.png: does not exist; give the path of a picture file\n"
-
-
-def interrupted(arguments, folder, at, number):
-    """Start a command, signal it once a line of stderr starts with `at`; return its code and stderr.
+    """As a person types it, in a process of its own.
 
     It heeds Ctrl-C also where these tests run in the background, which makes their children ignore it.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", "mmhall", *arguments],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", "mmhall", "scenes", "--n", "400", "--out", "x"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if line.startswith(at) and len([x for x in lines if x.startswith(at)]) == 1:
-                os.kill(process.pid, number)
-        return process.wait(), "".join(lines)
+        assert process.stderr.readline().startswith("drawing scenes: ")
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate()
+    assert (process.returncode, out) == (2, "")
+    assert error.splitlines()[-1] == "mmhall: stopped"
+    assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_a_run_folder_can_be_moved(cli, model_folder, tmp_path):
-    done = cli("bench", "chair", "--model", model_folder, "--scenes", "2", "--out", "run")
+    done = cli("bench", CHAIR, "--model", model_folder, "--scenes", "2", "--out", "run")
     (tmp_path / "run").rename(tmp_path / "elsewhere")
     assert cli("report", "elsewhere").stdout == done.stdout
 
 
+@pytest.mark.slow
 def test_other_pictures_or_batches_are_another_set_up(cli, refused, model_folder, tmp_path):
-    arguments = ("bench", "chair", "--model", model_folder, "--data", "a/annotations.json", "--out", "run")
+    arguments = ("bench", CHAIR, "--model", model_folder, "--data", "a/annotations.json", "--out", "run")
     assert cli("scenes", "--n", "2", "--out", "a").returncode == 0
     assert cli(*arguments).returncode == 0
     assert "batch_size was 16, now 4" in refused(*arguments, "--batch-size", "4")
@@ -295,7 +302,7 @@ class TestBadInput:
         assert "strategy must be named once, got 'vcd'" in line
 
     def test_strategies_that_are_the_same_on_this_model(self, refused, model_folder):
-        asked = ("bench", "chair", "--out", "run", "--scenes", "2", "--model", model_folder)
+        asked = ("bench", CHAIR, "--out", "run", "--scenes", "2", "--model", model_folder)
         line = refused(*asked, "--strategy", "vcd", "--strategy", "vcd(alpha=1.0)")
         assert "named once; another one is vcd(alpha=1.0) on this model, too, got 'vcd'" in line
 
@@ -336,8 +343,9 @@ class TestBadInput:
     def test_unknown_hub_id_offline(self, refused, picture_file):
         assert "cannot load model 'nobody/nothing'" in refused("generate", picture_file, "--model", "nobody/nothing")
 
+    @pytest.mark.slow
     def test_run_folder_of_another_set_up(self, cli, refused, model_folder):
-        arguments = ("bench", "chair", "--model", model_folder, "--scenes", "2", "--out", "run")
+        arguments = ("bench", CHAIR, "--model", model_folder, "--scenes", "2", "--out", "run")
         assert cli(*arguments).returncode == 0
         line = refused(*arguments, "--strategy", "vcd")
         assert 'belongs to another set-up (strategies was ["greedy"], now ["vcd"]' in line
@@ -367,6 +375,7 @@ def test_an_answer_steers_no_terminal(cli, picture_file, monkeypatch):
     assert cli("generate", picture_file).stdout == "red \\u001b[31m\\u202e\\u0000\n"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default::mmhall.errors.MmhallWarning")
 def test_an_animation_is_said_on_one_line(cli, tmp_path):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
@@ -381,7 +390,7 @@ def test_failures_are_told_with_their_reasons_and_may_be_too_many(cli, model_fol
     assert cli("scenes", "--n", "4", "--out", "drawn").returncode == 0
     for name in ("000002.png", "000003.png"):
         Path("drawn", name).write_bytes(b"torn")
-    asked = ("bench", "chair", "--data", "drawn/annotations.json", "--model", model_folder, "--out", "run")
+    asked = ("bench", CHAIR, "--data", "drawn/annotations.json", "--model", model_folder, "--out", "run")
     done = cli(*asked)
     assert done.returncode == 0
     remark = next(line for line in done.stdout.splitlines() if "could not be answered" in line)
@@ -402,49 +411,47 @@ def test_failures_are_told_with_their_reasons_and_may_be_too_many(cli, model_fol
 LONG = "x" * 300
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("generate", f"{LONG}.png"),
-        ("generate", "a.png", "--heatmap", f"{LONG}.png"),
-        ("generate", "picture.png", "--heatmap", f"{LONG}/a.png"),
-        ("generate", "picture.png", "--strategy", f"cgd(clip='{LONG}')"),
-        ("generate", "picture.png", "--chat-template", LONG),
-        ("choose", "picture.png", "What?", "--model", LONG),
-        ("generate", "picture.png", "--model", LONG),
-        ("generate", "picture.png", "--tuned", LONG),
-        ("bench", "pope", "--out", LONG),
-        ("bench", "pope", "--out", "run", "--data", LONG),
-        ("bench", "pope", "--out", "run", "--data", "picture.png", "--images", LONG),
-        ("demo", "--model", LONG),
-        ("bench", "pope", "--out", "run", "--data", f"{LONG}.csv"),
-        ("report", LONG),
-        ("scenes", "--out", LONG),
-        ("score", "pope", LONG, "--data", LONG),
-        ("tune", "vcd", "--out", LONG),
-        ("tune", "vcd", "--data", LONG, "--out", "tuned.json"),
-        ("demo", "--runs", LONG),
-        ("export", LONG, "--to", f"{LONG}.csv"),
-    ],
-)
-def test_a_name_that_no_file_can_have_is_one_line(refused, picture_file, arguments):
-    line = refused(*arguments)
-    assert "too long" in line.lower() or "cannot be written" in line or "must be a folder that holds" in line
+TOO_LONG = [
+    ("generate", f"{LONG}.png"),
+    ("generate", "a.png", "--heatmap", f"{LONG}.png"),
+    ("generate", "picture.png", "--heatmap", f"{LONG}/a.png"),
+    ("generate", "picture.png", "--strategy", f"cgd(clip='{LONG}')"),
+    ("generate", "picture.png", "--chat-template", LONG),
+    ("choose", "picture.png", "What?", "--model", LONG),
+    ("generate", "picture.png", "--model", LONG),
+    ("generate", "picture.png", "--tuned", LONG),
+    ("bench", "pope", "--out", LONG),
+    ("bench", "pope", "--out", "run", "--data", LONG),
+    ("bench", "pope", "--out", "run", "--data", "picture.png", "--images", LONG),
+    ("demo", "--model", LONG),
+    ("bench", "pope", "--out", "run", "--data", f"{LONG}.csv"),
+    ("report", LONG),
+    ("scenes", "--out", LONG),
+    ("score", "pope", LONG, "--data", LONG),
+    ("tune", "vcd", "--out", LONG),
+    ("tune", "vcd", "--data", LONG, "--out", "tuned.json"),
+    ("demo", "--runs", LONG),
+    ("export", LONG, "--to", f"{LONG}.csv"),
+]
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def test_a_name_that_no_file_can_have_is_one_line(refused, picture_file):
+    for arguments in TOO_LONG:
+        line = refused(*arguments)
+        assert "too long" in line.lower() or "cannot be written" in line or "must be a folder that holds" in line
+
+
+def test_nothing_is_no_path_to_write_to(refused):
+    for arguments in (
         ("bench", "pope", "--out", ""),
         ("scenes", "--out", " "),
         ("generate", "a.png", "--heatmap", ""),
         ("tune", "vcd", "--out", ""),
-    ],
-)
-def test_nothing_is_no_path_to_write_to(refused, arguments):
-    assert "a path to write to must be the name of a file or folder" in refused(*arguments)
+    ):
+        assert "a path to write to must be the name of a file or folder" in refused(*arguments)
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_overwritten_unasked(cli, refused, picture_file):
     assert cli("scenes", "--n", "1", "--out", "drawn").returncode == 0
     assert "annotations.json: is there already; give another folder, or --force" in refused("scenes", "--out", "drawn")
@@ -453,6 +460,7 @@ def test_what_is_there_is_not_overwritten_unasked(cli, refused, picture_file):
     assert "picture.png: is there already; give another name, or --force" in line
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_no_half_picture(refused, model_folder, picture_file, monkeypatch, tmp_path):
     def full(self, path, *arguments, **options):
         Path(path).write_bytes(b"half")
@@ -483,6 +491,7 @@ def test_an_option_that_no_tensor_holds_is_refused(refused, picture_file):
     assert "vhr: alpha must be a number >= 0, of size 3.4e+38 at most, got 1e+300" in line
 
 
+@pytest.mark.slow
 def test_a_model_without_heads_is_one_line(refused, model_folder, picture_file, tmp_path):
     broken = shutil.copytree(model_folder, tmp_path / "broken")
     config = json.loads((broken / "config.json").read_text())

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 
 SCENES = ("--scenes", "3", "--seed", "2", "--batch-size", "8")
+SPECS = ("pope(max_new_tokens=2)", "chair(max_new_tokens=4)")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the run is kept, to be copied for each test."""
+    return tmp_path_factory.mktemp("kept") / "r"
 
 
 @pytest.fixture
-def run(cli, model_folder):
+def run(cli, model_folder, kept, tmp_path):
     """A run of two benchmarks and two strategies; returns the folder's name."""
-    strategies = ("--strategy", "greedy", "--strategy", "vdd")
-    done = cli("bench", "pope", "chair(max_new_tokens=6)", "--model", model_folder, *strategies, *SCENES, "--out", "r")
-    assert done.returncode == 0, done.stderr
+    if not kept.exists():
+        strategies = ("--strategy", "greedy", "--strategy", "vdd")
+        done = cli("bench", *SPECS, "--model", model_folder, *strategies, *SCENES, "--out", "r")
+        assert done.returncode == 0, done.stderr
+        shutil.copytree("r", kept)
+    else:
+        shutil.copytree(kept, tmp_path / "r")
     return "r"
 
 
@@ -26,7 +38,7 @@ def test_scores_of_an_export_are_those_of_the_run(cli, run, tmp_path):
     data = f"{run}/scenes-3-2-0.5/annotations.json"
     for picture in (tmp_path / run).glob("scenes*/*.png"):
         picture.unlink()
-    for benchmark, spec in (("pope", "pope"), ("chair", "chair(max_new_tokens=6)")):
+    for benchmark, spec in zip(("pope", "chair"), SPECS, strict=True):
         done = cli("score", spec, "a.jsonl", "--data", data, "--seed", "2", "--json")
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
@@ -35,10 +47,11 @@ def test_scores_of_an_export_are_those_of_the_run(cli, run, tmp_path):
         assert told["costs"] == []
 
 
+@pytest.mark.slow
 def test_a_table_of_an_export_is_printed(cli, run):
     cli("export", run, "--to", "a.jsonl", "--benchmark", "pope")
     data = f"{run}/scenes-3-2-0.5/annotations.json"
-    done = cli("score", "pope", "a.jsonl", "--rule", "official", "--data", data, "--seed", "2")
+    done = cli("score", SPECS[0], "a.jsonl", "--rule", "official", "--data", data, "--seed", "2")
     assert "pope random: " in done.stdout
     assert "rule official" in done.stdout
     table = cli("report", run, "--read-as", "pope(rule='official')").stdout
@@ -54,6 +67,7 @@ def test_every_format_has_every_answer(cli, run):
     assert all(int(r["n"]) == 1 for r in rows)
 
 
+@pytest.mark.slow
 def test_refusals(cli, refused, run):
     cli("export", run, "--to", "a.jsonl")
     assert "exists already" in refused("export", run, "--to", "a.jsonl")

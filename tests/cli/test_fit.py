@@ -91,6 +91,7 @@ def test_fit_writes_what_generate_then_uses(cli, refused, own_model, pairs, pict
     assert "needs an artifact" in refused(*asked, "--artifacts", "none")
 
 
+@pytest.mark.slow
 def test_a_file_elsewhere_is_used_where_it_is_named(cli, refused, own_model, pairs, picture_file):
     done = cli("fit", "lean(layer=1)", "--model", own_model, "--data", pairs, "--out", "new/mine.safetensors")
     assert done.returncode == 0, done.stderr
@@ -107,6 +108,7 @@ def test_a_file_elsewhere_is_used_where_it_is_named(cli, refused, own_model, pai
     assert "layers 3 there, 6 here" in line
 
 
+@pytest.mark.slow
 def test_pictures_with_objects_do_as_well(cli, own_model, monkeypatch):
     """A random model finds no direction in them, and says so; nothing is written."""
     done = cli("fit", "lean", "--model", own_model, "--n", "4")
@@ -122,6 +124,7 @@ def test_pictures_with_objects_do_as_well(cli, own_model, monkeypatch):
     assert (held.facts["data"]["source"], held.facts["data"]["ids"]) == ("annotations.json", ["1", "2", "3"])
 
 
+@pytest.mark.slow
 def test_captions_of_people_may_be_given(cli, refused, own_model, monkeypatch):
     monkeypatch.setattr("mmhall.strategies._directions.ShuffledRange.check", lambda self, what: None)
     assert cli("scenes", "--n", "3", "--seed", "2", "--out", "drawn").returncode == 0
@@ -146,14 +149,16 @@ def test_the_embedded_model_is_fitted_to_on_drawn_scenes(cli, picture_file):
     found = held.facts["numbers"]["layer 3"]
     assert found["norm"] > found["high"] > found["low"] > 0
     assert (held.facts["data"]["pairs"], held.facts["remarks"]) == (60, [])
-    asked = ("generate", picture_file, "--artifacts", "lean.json", "--max-new-tokens", "24", "--strategy")
+    asked = ("generate", picture_file, "--artifacts", "lean.json", "--max-new-tokens", "12", "--strategy")
     leaning, neutral, plain = (cli(*asked, one).stdout for one in ("lean(alpha=40)", "lean(alpha=0)", "greedy"))
     assert leaning != plain == neutral
 
 
+@pytest.mark.slow
 def test_a_run_names_the_artifact_and_is_not_gone_on_with_under_another(cli, refused, own_model, pairs):
     assert cli("fit", "lean", "--model", own_model, "--data", pairs, "--apply").returncode == 0
-    asked = ("bench", "chair", "--model", own_model, "--scenes", "2", "--out", "run", "--strategy", "lean")
+    asked = ("bench", "chair(max_new_tokens=4)", "--model", own_model, "--scenes", "2", "--out", "run")
+    asked = (*asked, "--strategy", "lean")
     done = cli(*asked)
     assert done.returncode == 0, done.stderr
     held = artifacts.read(own_model / "mmhall" / "lean.json")
@@ -204,6 +209,7 @@ def test_nothing_else_is_written_over(refused, own_model):
     assert "tuned.json: is no artifact" in refused("fit", "lean", "--out", "tuned.json")
 
 
+@pytest.mark.slow
 def test_missing_or_damaged_artifacts_are_told_before_the_model_is_read(refused, own_model, picture_file):
     asked = ("generate", picture_file, "--model", own_model, "--strategy", "lean", "--artifacts")
     assert "gone.json: does not exist; an artifact is two files" in refused(*asked, "gone.json")

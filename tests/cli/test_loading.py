@@ -38,6 +38,6 @@ def test_what_cannot_be_is_one_line(refused, model_folder, picture_file):
 
 
 def test_a_run_is_resumed_with_the_same_ones_only(cli, refused, model_folder):
-    asked = ("bench", "pope", "--scenes", "1", "--out", "run", "--model", model_folder)
+    asked = ("bench", "chair(max_new_tokens=2)", "--scenes", "1", "--out", "run", "--model", model_folder)
     assert cli(*asked, "--processor", "do_rescale=true").returncode == 0
     assert re.search(r'loading was \["processor=.*, now \[\]', refused(*asked))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 import typer
 
 from mmhall.benchmarks import BENCHMARKS
@@ -17,15 +16,15 @@ from mmhall.strategies._docs import SECTIONS
 README = Path(__file__).resolve().parents[2] / "README.md"
 
 
-@pytest.mark.parametrize("name", STRATEGIES.names())
-def test_a_strategy_shows_its_card_and_options(cli, name):
-    done = cli("show", name)
-    assert done.returncode == 0, done.stderr
-    for section in SECTIONS:
-        assert f"\n{section:<10}" in done.stdout
-    for option in rules(STRATEGIES.load(name)):
-        assert f"\n  {option}: " in done.stdout
-    assert f"\nWrite     {name}" in done.stdout
+def test_a_strategy_shows_its_card_and_options(cli):
+    for name in STRATEGIES.names():
+        done = cli("show", name)
+        assert done.returncode == 0, done.stderr
+        for section in SECTIONS:
+            assert f"\n{section:<10}" in done.stdout, name
+        for option in rules(STRATEGIES.load(name)):
+            assert f"\n  {option}: " in done.stdout, name
+        assert f"\nWrite     {name}" in done.stdout, name
 
 
 def test_show_tells_where_values_come_from(cli, model_folder):
@@ -64,15 +63,15 @@ def test_show_tells_what_a_model_gives_away(cli):
     assert "found in this model" in cli("show", "var", "--model", "embedded").stdout
 
 
-@pytest.mark.parametrize("name", BENCHMARKS.names())
-def test_every_benchmark_shows_its_card_and_options(cli, name):
-    done = cli("show", name)
-    assert done.returncode == 0, done.stderr
-    kind = BENCHMARKS.load(name)
-    assert "Paper" in done.stdout or "Idea" in done.stdout
-    assert all(f"  {option}: " in done.stdout for option in rules(kind))
-    assert f"Write     {name}" in done.stdout
-    assert f"Data      {kind.reads}" in done.stdout
+def test_every_benchmark_shows_its_card_and_options(cli):
+    for name in BENCHMARKS.names():
+        done = cli("show", name)
+        assert done.returncode == 0, done.stderr
+        kind = BENCHMARKS.load(name)
+        assert "Paper" in done.stdout or "Idea" in done.stdout, name
+        assert all(f"  {option}: " in done.stdout for option in rules(kind)), name
+        assert f"Write     {name}" in done.stdout, name
+        assert f"Data      {kind.reads}" in done.stdout, name
 
 
 def test_a_benchmark_is_not_shown_on_a_model(refused):

@@ -11,7 +11,7 @@ import pytest
 
 from mmhall.benchmarks.tune.objective import Sheet
 from mmhall.strategies.tuned import FILE
-from tests.cli.test_commands import interrupted
+from tests.forks import interrupted
 
 pytestmark = pytest.mark.slow
 
@@ -84,11 +84,12 @@ def test_tune_writes_what_generate_then_uses(cli, own_model, picture_file):
     assert "general default" in untuned["origins"]["alpha"]
 
 
-def test_a_second_strategy_is_added_and_the_first_stays(cli, own_model):
-    assert cli("tune", "vcd", "--model", own_model, *QUICK, "--apply").returncode == 0
-    first = written(own_model)["strategies"]["vcd"]
-    assert cli("tune", "vhr+vcd(alpha=0.5)", "--model", own_model, *QUICK, "--apply").returncode == 0
-    strategies = written(own_model)["strategies"]
+def test_a_second_strategy_is_added_and_the_first_stays(cli, tuned_model):
+    model, _ = tuned_model
+    first = written(model)["strategies"]["vcd"]
+    done = cli("tune", "vhr(layers='0:2')+vcd(alpha=0.5)", "--model", model, *QUICK, "--apply")
+    assert done.returncode == 0, done.stderr
+    strategies = written(model)["strategies"]
     assert strategies["vcd"] == first
     assert set(strategies["vcd+vhr"]["options"]) == {"vhr.alpha", "vhr.layers", "vcd.alpha"}
 
@@ -108,7 +109,7 @@ def test_pictures_may_be_ones_own_and_the_file_elsewhere(cli, own_model, tmp_pat
 
 def test_a_run_is_not_gone_on_with_under_other_tuned_options(cli, refused, tuned_model):
     model, write = tuned_model
-    asked = ("bench", "chair", "--model", model, "--scenes", "2", "--out", "run", "--strategy", "vcd")
+    asked = ("bench", "chair(max_new_tokens=4)", "--model", model, "--scenes", "2", "--out", "run", "--strategy", "vcd")
     done = cli(*asked)
     assert done.returncode == 0, done.stderr
     assert "vcd ran as vcd(alpha=0.5)." in done.stdout
@@ -130,7 +131,7 @@ def test_a_file_of_another_model_stops_every_command(refused, tuned_model, pictu
 
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_file(own_model, tmp_path):
-    asked = ("tune", "vcd", "--model", str(own_model), "--n", "8")
+    asked = ("tune", "vcd", "--model", str(own_model), "--n", "4")
     code, error = interrupted(asked, tmp_path, "tuning vcd: ", signal.SIGINT)
     assert code == 2
     assert error.splitlines()[-1] == "mmhall: stopped"

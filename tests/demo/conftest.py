@@ -23,7 +23,7 @@ from tests.demo.visitor import Visitor
 
 PROMPT = "Please describe this image in detail."
 STRATEGIES = ("greedy", "vcd", "vhr")
-SCENES = 8
+SCENES = 5
 
 
 @pytest.fixture(scope="session")

@@ -40,21 +40,25 @@ def draw(embedded):
     return run
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [1, 3, 4])
 def test_one_to_four_strategies_fit(draw, compared, count):
-    drawn = draw(*compared(4, SPECS[:count]))
+    image, setup, columns, present = compared(4, SPECS, max_new_tokens=24)
+    drawn = draw(image, setup, columns[:count], present)
     assert 400 < drawn.height < 1500
 
 
-@pytest.mark.parametrize("index", range(8))
-def test_vermillion_is_there_if_and_only_if_something_is_hallucinated(draw, compared, embedded, index):
-    image, setup, columns, present = compared(index)
-    plain = Image.new("RGB", image.size, "grey")
-    cut = [pieces(embedded.processor.tokenizer, column.answer, present) for column in columns]
-    kinds = {piece.kind for one in cut for piece in one}
-    found = marks(draw(plain, setup, columns, present))
-    assert (VERMILLION in found, TINT in found) == (("hallucinated" in kinds),) * 2
-    assert (BLUE in found) == ("supported" in kinds)
+def test_vermillion_is_there_if_and_only_if_something_is_hallucinated(draw, compared, embedded):
+    """Greedy makes up a boat, vdd nothing; of no object in the picture, all are made up."""
+    image, setup, columns, present = compared(4)
+    plain, seen = Image.new("RGB", image.size, "grey"), set()
+    for shown, there in ((columns, present), (columns[1:], present), (columns, [])):
+        cut = [pieces(embedded.processor.tokenizer, column.answer, there) for column in shown]
+        kinds = frozenset(piece.kind for one in cut for piece in one)
+        found = marks(draw(plain, setup, shown, there))
+        assert (VERMILLION in found, TINT in found) == (("hallucinated" in kinds),) * 2
+        assert (BLUE in found) == ("supported" in kinds)
+        seen.add(kinds & {"hallucinated", "supported"})
+    assert len(seen) == 3
 
 
 def test_the_mark_is_on_the_card_that_hallucinates(draw, compared):
@@ -77,7 +81,7 @@ def test_the_same_comparison_gives_the_same_picture(draw, compared):
     assert draw(*made).tobytes() == draw(*made).tobytes()
 
 
-@pytest.mark.parametrize("size", [(2000, 90), (90, 2000), (1, 1), (1600, 1200)])
+@pytest.mark.parametrize("size", [(2000, 90), (90, 2000), (1, 1)])
 def test_pictures_of_any_shape_fit(draw, compared, size):
     image, setup, columns, present = compared(4)
     draw(image.resize(size), setup, columns, present)
@@ -91,7 +95,7 @@ def test_pictures_of_any_shape_fit(draw, compared, size):
         Column("vcd", "stopped"),
         Column("vcd", "waiting"),
         Column("vcd", "writing", "The im", 2, 0.1),
-        Column("vcd(" + "alpha=0.5, " * 27 + ")", "stopped", "W" * 6000),
+        Column("vcd(" + "alpha=0.5, " * 27 + ")", "stopped", "W" * 1500),
         Column("vcd", "stopped", "a\u202eb\x00\ud800 日本 \n\n\n x", 1, 0.1),
     ],
 )
@@ -104,8 +108,8 @@ def test_columns_without_an_answer_are_shown_as_far_as_they_came(draw, compared,
 
 
 def test_long_answers_and_prompts_fit(draw, compared):
-    image, setup, columns, present = compared(4, SPECS[:3], max_new_tokens=300, temperature=2.0, seed=1)
-    long = [replace(one, answer=None, text=" ".join([one.text] * 40), state="stopped") for one in columns]
+    image, setup, columns, present = compared(4, SPECS[:2], max_new_tokens=60, temperature=2.0, seed=1)
+    long = [replace(one, answer=None, text=" ".join([one.text] * 60), state="stopped") for one in columns]
     draw(image, replace(setup, prompt="Was für ein Bild? " * 110), long, present, "models/" + "x" * 300)
 
 

@@ -128,7 +128,7 @@ def part(visitor, elem_id):
 def test_nobody_waits_for_a_model_that_is_being_loaded(room_kept, embedded):
     model = Future()
     with serving(model, Address(port=0)) as url, ExitStack() as stack:
-        visitors = [stack.enter_context(Visitor(url)) for _ in range(40)]
+        visitors = [stack.enter_context(Visitor(url)) for _ in range(12)]
         with ThreadPoolExecutor(len(visitors)) as pool:
             told = list(pool.map(load_events, visitors))
         timers = [one["id"] for one in visitors[0].config["components"] if one["type"] == "timer"]
@@ -244,12 +244,10 @@ def test_the_command_opens_a_page_and_leaves_nothing(tmp_path, scene):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_the_command_refuses_in_one_line(arguments, told, tmp_path):
+def test_the_command_refuses_in_one_line(cli, room_kept, arguments, told, tmp_path):
     (tmp_path / "EMPTY").mkdir()
     port = [] if "--port" in arguments else ["--port", "0"]
-    done = subprocess.run(
-        [*COMMAND, *port, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False
-    )
+    done = cli("demo", *port, *arguments)
     assert done.returncode == 2, done
     (line,) = done.stderr.splitlines()
     assert line.startswith("mmhall: ")
@@ -258,12 +256,10 @@ def test_the_command_refuses_in_one_line(arguments, told, tmp_path):
     assert done.stdout == ""
 
 
-def test_the_command_refuses_a_taken_port(tmp_path):
+def test_the_command_refuses_a_taken_port(cli, room_kept):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = subprocess.run(
-            [*COMMAND, "--port", str(port)], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=False
-        )
+        done = cli("demo", "--port", port)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert f"127.0.0.1:{port}" in line

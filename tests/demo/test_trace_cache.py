@@ -70,6 +70,7 @@ def test_a_trace_is_made_once(embedded, scene):
         assert traces.lookup(*other) is None
 
 
+@pytest.mark.slow
 def test_the_oldest_make_room(embedded, scene, trace):
     traces = TraceCache(embedded, room=2 * size_of(trace))
 
@@ -89,6 +90,7 @@ def test_the_oldest_make_room(embedded, scene, trace):
     assert small.get_or_trace(scene.image, PROMPT, "vhr", SHORT) is small.lookup(scene.image, PROMPT, "vhr", SHORT)
 
 
+@pytest.mark.slow
 def test_the_size_is_that_of_all_it_holds(embedded, scene, trace):
     width, height = trace.pictures[0].size
     assert size_of(trace) == trace.image_attention.nbytes + trace.gaze.nbytes + 3 * width * height
@@ -118,6 +120,7 @@ def status(html):
     return " ".join(told.split())
 
 
+@pytest.mark.slow
 def test_an_answer_that_comes_out_otherwise_has_a_reason_instead_of_maps(embedded, compared, tmp_path):
     image, asked, columns, _ = compared(4)
     other = replace(columns[1], answer=replace(columns[1].answer, token_ids=columns[1].answer.token_ids[::-1]))
@@ -139,6 +142,7 @@ def test_a_stopped_answer_is_followed_as_far_as_it_came(embedded, compared, tmp_
     assert "of its attention on the picture" in told
 
 
+@pytest.mark.slow
 def test_a_screen_reader_hears_what_all_columns_looked_at_once_all_are_read(embedded, compared, tmp_path):
     image, asked, columns, _ = compared(4)
     shown, app = Shown(image, asked, columns), app_of(embedded, tmp_path)
@@ -150,6 +154,7 @@ def test_a_screen_reader_hears_what_all_columns_looked_at_once_all_are_read(embe
     assert "%" in told[0]
 
 
+@pytest.mark.slow
 def test_a_trace_that_has_made_room_asks_for_another_click(visitor, scene):
     image = as_file(visitor.upload(scene.image))
     prompt = "What is here?"  # which nobody else asks this page, so that no trace is at hand
@@ -180,6 +185,7 @@ def test_a_model_that_fails_has_a_plain_reason(scene, compared, tmp_path):
         next(trace_columns(app, shown, 1))
 
 
+@pytest.mark.slow
 def test_threads_may_share_them(embedded, scene):
     traces = TraceCache(embedded, room=1)
     found = []

@@ -59,13 +59,14 @@ def logits(lvlm, change):
 def no_numbers(folder):
     """The first passes are sound: greedy would then go on with token 0."""
     lvlm = embedded()
-    for what in (torch.nan, torch.inf, -torch.inf):
-        for spec, settings in [(spec, {}) for spec in SPECS] + [("greedy", {"num_beams": 2})]:
+    numbers = (torch.nan, torch.inf, -torch.inf)
+    for which, (spec, settings) in enumerate([*((spec, {}) for spec in SPECS), ("greedy", {"num_beams": 2})]):
+        for what in numbers if spec == "greedy" else numbers[which % 3 :][:1]:
             name = mmhall.strategy(spec).name
             told = rf"^{re.escape(name)}: prompt \d of 2, step \d: the next-token scores hold "
             spoil = lambda out, number, what=what: out if number < 3 else torch.full_like(out, what)  # noqa: E731
             with logits(lvlm, spoil):
-                refuses(GenerationError, told, asked, lvlm, spec, max_new_tokens=8, **settings)
+                refuses(GenerationError, told, asked, lvlm, spec, max_new_tokens=5, **settings)
 
 
 def half_precision(folder):
@@ -171,7 +172,7 @@ def interrupted(folder):
     for error, method in ((RuntimeError, Failing()), (KeyboardInterrupt, Stopped())):
         refuses(error, "on purpose", asked, lvlm, method)
         assert state(lvlm) == before
-        for spec in SPECS:
+        for spec in SPECS[::2] if error is RuntimeError else SPECS[1::2]:
 
             def fail(out, number, error=error):
                 if number == 2:
@@ -207,19 +208,18 @@ def two_threads(folder):
 
 def reused(folder):
     lvlm = embedded()
-    for spec in SPECS:
+    for spec in SPECS[1:]:
         method = strategy(spec)
-        first = asked(lvlm, method, count=3)
-        assert asked(lvlm, method, count=3) == first == [asked_alone(lvlm, method, seed) for seed in range(3)]
+        first = asked(lvlm, method, max_new_tokens=3)
+        assert asked(lvlm, method, max_new_tokens=3) == first
+        assert first[1] == asked_alone(lvlm, method, 1, max_new_tokens=3)
         assert str(method) == str(strategy(spec))
-    for beams in (2, 4):
-        assert asked(lvlm, "vcd", num_beams=beams, count=2) == [
-            asked_alone(lvlm, "vcd", seed, num_beams=beams) for seed in range(2)
-        ]
+    found = asked(lvlm, "vcd", num_beams=3, max_new_tokens=3)
+    assert found == [asked_alone(lvlm, "vcd", seed, num_beams=3, max_new_tokens=3) for seed in range(2)]
     for number in (0, -1, 1.0, True):
         refuses(OptionError, "max_new_tokens must be an integer >= 1", asked, lvlm, max_new_tokens=number)
     ends = lvlm.model.generation_config.eos_token_id
-    for spec in SPECS:
+    for spec in SPECS[::2]:
         assert all(len(answer) <= 1 for answer in asked(lvlm, spec, max_new_tokens=1))
         only = lambda out, number: torch.full_like(out, -100.0).index_fill(-1, torch.tensor(ends), 0.0)  # noqa: E731
         with logits(lvlm, only):

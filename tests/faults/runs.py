@@ -7,11 +7,9 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 
@@ -32,8 +30,8 @@ from mmhall.results.store import FILE, Store
 from tests.benchmarks import siege
 from tests.benchmarks.data.test_pope_files import lines, question, write_set
 from tests.benchmarks.run.test_workers import rows
-from tests.cli.test_commands import interrupted
-from tests.faults.support import embedded, refuses, told_by
+from tests.faults.support import command, embedded, refuses, told_by
+from tests.forks import ended, interrupted
 from tests.results.test_damage import TestFullDisk, in_a_process
 
 
@@ -51,7 +49,7 @@ def begun(folder):
 
 
 def answered(folder):
-    with closing(reopen(folder).store) as store:
+    with closing(Store.open(folder)) as store:
         return store.read("select count(*) from answers")[0][0]
 
 
@@ -59,7 +57,7 @@ def answered(folder):
 def undisturbed():
     """The rows of a run that nothing has happened to."""
     folder = begun(Path(tempfile.mkdtemp(prefix="mmhall-run-")))
-    assert siege.ended(siege.child(embedded(), folder)) == 0
+    assert ended(siege.child(embedded(), folder)) == 0
     found = rows(folder)
     shutil.rmtree(folder)
     return found
@@ -76,7 +74,7 @@ def killed(folder):
                 os.kill(pid, signal.SIGKILL)
                 break
             time.sleep(0.002)
-        code = siege.ended(pid)
+        code = ended(pid)
         assert code in (0, -signal.SIGKILL)
         kills += code != 0
     assert kills
@@ -85,7 +83,7 @@ def killed(folder):
 
 def two_writers(folder):
     begun(folder / "run")
-    codes = [siege.ended(pid) for pid in [siege.child(embedded(), folder / "run") for _ in range(2)]]
+    codes = [ended(pid) for pid in [siege.child(embedded(), folder / "run") for _ in range(2)]]
     assert codes == [0, 0]
     assert rows(folder / "run") == undisturbed()
     refuses(RunError, "belongs to another set-up", siege.begin, embedded(), folder / "run", scenes())
@@ -95,13 +93,12 @@ def no_room(folder):
     TestFullDisk().check(folder / "run", in_a_process(TestFullDisk.FILL, folder / "run", 200_000))
     (folder / "file").touch()
     assert "file is no folder" in told_by("bench", "chair", "--out", folder / "file" / "run")
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "mmhall", "show", "vcd"], stdout=full, stderr=subprocess.PIPE, text=True
-        )
-    assert done.returncode == 2
-    assert done.stderr == "mmhall: No space left on device; free some room, or give another path\n"
-    assert holds_lease("elsewhere/1/1", time.time() + 3600)  # the clock went back: nobody's lease is lost
+    with Path("/dev/full").open("w", buffering=1) as full:
+        code, _, said = command("show", "vcd", out=full)
+        with suppress(OSError):
+            full.close()
+    assert (code, said) == (2, "mmhall: No space left on device; free some room, or give another path\n")
+    assert alive("elsewhere/1/1", time.time() + 3600)  # the clock went back: nobody's lease is lost
 
 
 def torn(folder):
@@ -142,7 +139,7 @@ def deaths(folder):
     siege.deadly(lvlm, (scenes() / "000003.png").read_bytes())
     try:
         while not codes or codes[-1] != 0:
-            codes.append(siege.ended(siege.child(lvlm, folder / "run")))
+            codes.append(ended(siege.child(lvlm, folder / "run")))
     finally:
         del lvlm.generate_batch
     assert codes == [-signal.SIGKILL] * 4 + [0]  # with the whole batch, and three times with the item alone
@@ -155,7 +152,7 @@ def deaths(folder):
 
 
 def terminated(folder):
-    asked = ("bench", "chair", "--scenes", "12", "--batch-size", "1", "--out", "run")
+    asked = ("bench", "chair(max_new_tokens=8)", "--scenes", "8", "--batch-size", "1", "--out", "run")
     code, said = interrupted(asked, folder, "chair: ", signal.SIGTERM)
     assert code == 143, said
     assert "answers are kept in run, the same command goes on from there" in said
@@ -198,15 +195,11 @@ def offline(folder):
     (half / "snapshots" / ("c" * 40)).mkdir(parents=True)
     config = json.dumps(embedded().model.config.to_dict(), default=str)
     (half / "snapshots" / ("c" * 40) / "config.json").write_text(config)
-    done = subprocess.run(
-        [sys.executable, "-m", "mmhall", "show", "vcd", "--model", "some/model"],
-        env={**os.environ, "HF_HOME": str(folder), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
+        line = told_by("show", "vcd", "--model", "some/model")
     assert line.startswith("mmhall: cannot load model 'some/model': ")
+    assert "Can't load image processor" in line
     assert line.endswith("HF_HUB_OFFLINE is set: if files are missing, run once without it")
 
 

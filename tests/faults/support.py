@@ -24,16 +24,16 @@ def embedded():
     return mmhall.load("embedded", device="cpu")
 
 
-def command(*arguments):
+def command(*arguments, out=None):
     """Run the command line in this process; return its exit code and what it printed to stdout and stderr."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
+    out, err, code = out or io.StringIO(), io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patched.setattr(sys, "argv", ["mmhall", *map(os.fspath, arguments)])
         try:
             main()
         except SystemExit as end:
             code = end.code or 0
-    return code, out.getvalue(), err.getvalue()
+    return code, out.getvalue() if isinstance(out, io.StringIO) else None, err.getvalue()
 
 
 def told_by(*arguments):

@@ -7,6 +7,15 @@ import pytest
 from tests.faults import images, numerics, runs, serving, text
 
 TABLE = [*images.ROWS, *text.ROWS, *numerics.ROWS, *runs.ROWS, *serving.ROWS]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_page():
+    """Close the page that rows share."""
+    yield
+    serving.OPEN.close()
+    serving.shared.cache_clear()
 
 
 @pytest.mark.parametrize(("number", "what", "check"), TABLE, ids=[f"{number}: {what}" for number, what, _ in TABLE])

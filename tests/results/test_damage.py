@@ -263,6 +263,7 @@ class TestFullDisk:
             subprocess.run(["umount", str(tmp_path / "disk")], check=True)
 
 
+@pytest.mark.slow
 def test_processes_may_begin_a_run_at_once(tmp_path):
     """Of two set-ups one wins, for all who ask for it; the other is refused, and nobody else is."""
     program = """
@@ -278,7 +279,7 @@ def test_processes_may_begin_a_run_at_once(tmp_path):
             except RunError as error:
                 return "another" if "belongs to another set-up (seed was" in str(error) else str(error)
 
-        for turn in range(40):
+        for turn in range(15):
             reading, writing = os.pipe()
             at = time.monotonic() + 0.01
             for seed in (0, 1) * 4:

@@ -273,6 +273,7 @@ def asked_online(endpoint, *specs):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_the_hub_is_asked_for_the_commit_only(cache):
     folder = put(cache, COMMIT)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)

@@ -22,7 +22,7 @@ from tests.benchmarks.conftest import picture, write_json, write_lines
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
-    list(write_scenes(folder, 40, 77))
+    list(write_scenes(folder, 20, 77))
     return read_coco(folder / "annotations.json", folder)
 
 
@@ -41,7 +41,7 @@ def named(text):
 
 def test_a_third_is_replaced_by_what_is_absent(scenes):
     pairs = make_pairs(scenes, "drawn scenes", 3)
-    assert len(pairs.pairs) == 40
+    assert len(pairs.pairs) == 20
     for pair in pairs.pairs:
         shown = scenes[pair.id].objects
         true, false = named(pair.faithful), named(pair.hallucinated)

@@ -6,7 +6,8 @@ import random
 import re
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmhall.benchmarks.rules.tokens import sentences, tokenize
 
@@ -77,7 +78,6 @@ def test_sentences(text, wanted):
     assert [text[start:end] for start, end in sentences(text)] == wanted
 
 
-@settings(max_examples=2000)
 @given(st.lists(st.sampled_from(PIECES), max_size=20).map("".join) | st.text(max_size=40))
 def test_tokens_are_all_of_a_text_but_its_blanks(text):
     """Nothing is lost, doubled or moved: the tokens' characters are the text without white space."""
@@ -121,15 +121,9 @@ def slow_tokens(text):
     return re.sub(r"\bcannot\b", " can not ", text).split()
 
 
-@settings(max_examples=500)
-@given(st.lists(st.sampled_from(SIMPLE), max_size=12))
-def test_tokens_equal_slow_ones_in_one_sentence(pieces):
-    check_words(pieces)
-
-
-def test_tokens_equal_slow_ones_in_ten_thousand_sentences():
+def test_tokens_equal_slow_ones_in_a_thousand_sentences():
     rng = random.Random(0)
-    for _ in range(10_000):
+    for _ in range(1000):
         check_words(rng.choices(SIMPLE, k=rng.randrange(13)))
 
 

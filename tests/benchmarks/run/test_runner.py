@@ -17,6 +17,7 @@ from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import RunError
 from mmhall.results.store import Store
 from mmhall.strategies import strategy
+from tests.forks import ended, forked
 
 STRATEGIES = [strategy("greedy"), strategy("vdd(beta=0.5)")]
 
@@ -42,14 +43,10 @@ def answer_all(llava, scenes, folder, **options):
     return {(r.item, r.strategy): r.text for r in opened.store.rows("chair")}, opened.store
 
 
-def test_every_item_is_answered_once_with_every_strategy(llava, scenes, tmp_path):
-    answers, _ = answer_all(llava, scenes, tmp_path / "run", batch_size=2)
-    assert set(answers) == {(str(i), str(s)) for i in range(1, 6) for s in STRATEGIES}
-
-
-def test_the_batch_size_changes_no_answer(llava, scenes, tmp_path):
+def test_every_item_is_answered_once_with_every_strategy_whatever_the_batch_size(llava, scenes, tmp_path):
     answers = [answer_all(llava, scenes, tmp_path / str(size), batch_size=size)[0] for size in (1, 3, 16)]
     assert answers[0] == answers[1] == answers[2]
+    assert set(answers[0]) == {(str(i), str(s)) for i in range(1, 6) for s in STRATEGIES}
 
 
 def test_strategies_take_turns_and_each_starts_in_its_turn(llava, scenes, tmp_path):
@@ -69,6 +66,7 @@ def test_what_is_answered_is_not_asked_again(llava, scenes, tmp_path, monkeypatc
     assert sum(seen) == 10
 
 
+@pytest.mark.slow
 def test_a_batch_that_fails_loses_only_itself(llava, scenes, tmp_path, monkeypatch):
     ask, calls = llava.generate_batch, []
 
@@ -103,6 +101,7 @@ def test_more_questions_than_a_batch_holds_are_split():
     assert [len(batch) for batch in batches(items, 3)] == [3, 3, 1]
 
 
+@pytest.mark.slow
 def test_a_torn_picture_is_recorded_and_asked_again(llava, scenes, tmp_path):
     """Its neighbours are answered; once the picture is whole, the run is completed."""
     picture = scenes.pictures[1].path
@@ -120,12 +119,15 @@ def test_a_torn_picture_is_recorded_and_asked_again(llava, scenes, tmp_path):
     assert again == answer_all(llava, scenes, tmp_path / "fresh", batch_size=2)[0]
 
 
+@pytest.mark.slow
 def test_memory_that_does_not_suffice_halves_the_batch(llava, scenes, tmp_path, monkeypatch):
-    """As if only one picture at a time fitted."""
+    """As if only one picture at a time fitted; on a CPU what torch says has no class and other words than on a GPU."""
     ask, sizes = llava.generate_batch, []
 
     def narrow(requests, *arguments, **options):
         sizes.append(len(requests))
+        if len(requests) > 2:
+            torch.empty(1 << 60)
         if len(requests) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return ask(requests, *arguments, **options)
@@ -136,6 +138,7 @@ def test_memory_that_does_not_suffice_halves_the_batch(llava, scenes, tmp_path, 
     assert {4, 2, 1} <= set(sizes)
 
 
+@pytest.mark.slow
 def test_an_item_that_never_fits_is_a_failure(llava, scenes, tmp_path, monkeypatch):
     ask = llava.generate_batch
 
@@ -176,6 +179,7 @@ def test_sampled_questions_are_drawn_apart_and_alike_for_all_strategies(scenes):
     assert _seeds(Pope(), items) is None
 
 
+@pytest.mark.slow
 def test_pictures_that_have_moved_are_found_where_they_are_now(llava, scenes, tmp_path):
     """Half a run, then the pictures move; the digest says that they are the same."""
     source = tmp_path / "scenes"
@@ -200,6 +204,7 @@ def test_pictures_that_have_moved_are_found_where_they_are_now(llava, scenes, tm
     assert first.expected == again.answered
 
 
+@pytest.mark.slow
 def test_a_torn_picture_at_the_beginning_does_not_stop_a_run(llava, scenes, tmp_path):
     """The first batch holds nothing but its questions."""
     scenes.pictures[0].path.write_bytes(b"no picture")
@@ -212,35 +217,8 @@ def test_a_torn_picture_at_the_beginning_does_not_stop_a_run(llava, scenes, tmp_
     assert run.settled == len(asked.items)
 
 
-def test_the_memory_of_a_cpu_is_halved_for_as_well(llava, scenes, tmp_path, monkeypatch):
-    """What torch says then has no class and other words than on a GPU."""
-    ask = llava.generate_batch
-
-    def narrow(requests, *arguments, **options):
-        if len(requests) > 1:
-            torch.empty(1 << 60)
-        return ask(requests, *arguments, **options)
-
-    whole, _ = answer_all(llava, scenes, tmp_path / "whole", batch_size=4)
-    monkeypatch.setattr(llava, "generate_batch", narrow)
-    assert answer_all(llava, scenes, tmp_path / "run", batch_size=4)[0] == whole
-
-
-def fork(work):
-    """Do something in a child, and return how that ended."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-@pytest.mark.parametrize(("size", "deaths"), [(1, 3), (16, 5)])
-@pytest.mark.parametrize("fatal", ["1", "3"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "deaths", "fatal"), [(1, 3, "1"), (16, 5, "3")])
 def test_an_item_that_kills_its_process_does_not_block_the_run(
     llava, scenes, tmp_path, monkeypatch, size, deaths, fatal
 ):
@@ -256,7 +234,7 @@ def test_an_item_that_kills_its_process_does_not_block_the_run(
     monkeypatch.setattr(llava, "generate_batch", deadly)
     codes = []
     while not codes or codes[-1] != 0:
-        codes.append(fork(lambda: answer_all(llava, scenes, tmp_path / "run", batch_size=size)))
+        codes.append(ended(forked(lambda: answer_all(llava, scenes, tmp_path / "run", batch_size=size) and 0)))
         assert len(codes) <= deaths + 1
     assert set(codes[:-1]) == {-signal.SIGKILL}
     rows = list(Store.open(tmp_path / "run").rows("chair"))
@@ -271,6 +249,7 @@ def test_an_item_that_kills_its_process_does_not_block_the_run(
     answer_all(llava, scenes, tmp_path / "run", batch_size=size)  # nor does going on with the run ask it again
 
 
+@pytest.mark.slow
 def test_an_error_or_a_stop_is_no_death(llava, scenes, tmp_path, monkeypatch):
     def stopped(*arguments, **options):
         raise KeyboardInterrupt
@@ -298,6 +277,7 @@ def test_a_run_folder_that_is_deleted_is_noticed_and_not_made_anew(llava, scenes
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_data_in_the_home_folder_names_it_by_a_tilde_and_finds_it(llava, scenes, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "scenes").rename(tmp_path / "home")

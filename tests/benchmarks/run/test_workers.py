@@ -27,6 +27,7 @@ from mmhall.results.leases import Leases, holds_lease, process_name
 from mmhall.results.store import Row, Store
 from tests.benchmarks import siege
 from tests.conftest import make_random_llava
+from tests.forks import ended, forked
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -47,8 +48,17 @@ def scenes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(model_folder, scenes, tmp_path_factory):
-    folder, lvlm = tmp_path_factory.mktemp("whole"), mmhall.load(model_folder)
+def model(model_folder):
+    return mmhall.load(model_folder)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model, scenes, tmp_path_factory):
+    return answered(model, scenes, tmp_path_factory.mktemp("whole"))
+
+
+def answered(lvlm, scenes, folder):
+    """The rows of a run that this process has answered."""
     siege.begin(lvlm, folder, scenes)
     run = reopen(folder)
     for part in run.parts:
@@ -77,48 +87,57 @@ def rows(folder):
         return store.read(read)
 
 
-def besieged(mode, base, scenes, model, *numbers):
-    command = [sys.executable, "-m", "tests.benchmarks.siege", mode, base, scenes, model, *numbers]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
-def test_fifty_kills_lose_nothing_and_double_nothing(undisturbed, scenes, model_folder, tmp_path):
-    runs = int(besieged("kills", tmp_path, scenes, model_folder, 50))
+def test_kills_lose_nothing_and_double_nothing(undisturbed, scenes, model, tmp_path):
+    """Workers are killed six times, at random moments; as often as the environment's MMHALL_KILLS says."""
+    runs = siege.kills(model, tmp_path, scenes, int(os.environ.get("MMHALL_KILLS", "6")))
     for number in range(runs):
         assert rows(tmp_path / f"run-{number}") == undisturbed
 
 
 @pytest.mark.slow
-def test_several_processes_share_a_run(undisturbed, scenes, model_folder, tmp_path):
-    besieged("together", tmp_path, scenes, model_folder, 2, 4)
-    assert rows(tmp_path / "2") == rows(tmp_path / "4") == undisturbed
+def test_several_processes_share_a_run(undisturbed, scenes, model, tmp_path):
+    siege.together(model, tmp_path / "run", scenes, 3)
+    assert rows(tmp_path / "run") == undisturbed
 
 
-def begun(scenes, model_folder, folder, *, questions=True):
-    lvlm = mmhall.load(model_folder)
+def begun(scenes, lvlm, folder, *, questions=True):
     siege.begin(lvlm, folder, scenes, questions=questions)
     return reopen(folder)
 
 
 @pytest.mark.slow
-def test_workers_are_started_and_a_dead_one_is_replaced(undisturbed, scenes, model_folder, tmp_path):
-    run, told = begun(scenes, model_folder, tmp_path / "run"), []
+def test_workers_load_as_they_are_told_may_talk_a_lot_and_are_replaced(scenes, model_folder, tmp_path, monkeypatch):
+    """Libraries may write megabytes to stderr; it lands in a log in the run folder. The first worker is killed."""
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    (noise / "sitecustomize.py").write_text("import sys\nsys.stderr.write('warning\\n' * 200_000)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{noise}:{ROOT}")
+    half = mmhall.load(model_folder, dtype="float16")
+    wanted = answered(half, scenes, tmp_path / "whole")
+    run, told = begun(scenes, half, tmp_path / "run"), []
     with one_killed(tmp_path / "run", "mmhall.benchmarks.run.workers"):
-        Job(run, Model(str(model_folder)), 2).here(told.append)
-    assert rows(tmp_path / "run") == undisturbed
-    assert sum(told) == len(undisturbed)
+        Job(run, Model(str(model_folder), None, LoadOptions(dtype="float16")), 1).here(told.append)
+    assert rows(tmp_path / "run") == wanted
+    assert sum(told) == len(wanted)
+    assert (tmp_path / "run" / "worker-0.log").stat().st_size > 1_000_000
+
+
+@pytest.fixture(scope="module")
+def other_folder(processor, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("other")
+    make_random_llava(processor, seed=1).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
 
 
 @pytest.mark.slow
-def test_a_worker_with_another_model_says_so(scenes, model_folder, processor, tmp_path):
-    run = begun(scenes, model_folder, tmp_path / "run")
-    make_random_llava(processor, seed=1).save_pretrained(tmp_path / "other")
-    processor.save_pretrained(tmp_path / "other")
-    with pytest.raises(RunError, match="was started with model"):
-        Job(run, Model(str(tmp_path / "other")), 1).here()
+def test_a_worker_with_another_model_says_so(scenes, model, model_folder, other_folder, tmp_path):
+    run = begun(scenes, model, tmp_path / "run")
+    with pytest.raises(RunError, match="was started with dtype 'float32', a worker has 'float16'"):
+        Model(str(model_folder), None, LoadOptions(dtype="float16")).load(run.store.setup())
+    with pytest.raises(RunError, match=r"^the run was started with model"):
+        Job(run, Model(str(other_folder)), 1).here()
 
 
 @pytest.mark.parametrize(
@@ -132,8 +151,8 @@ def test_a_worker_with_another_model_says_so(scenes, model_folder, processor, tm
     ],
     ids=str,
 )
-def test_a_run_goes_on_with_a_model_that_is_loaded_alike(scenes, model_folder, tmp_path, options, told):
-    plain, other = mmhall.load(model_folder), mmhall.load(model_folder, **options)
+def test_a_run_goes_on_with_a_model_that_is_loaded_alike(scenes, model, model_folder, tmp_path, options, told):
+    plain, other = model, mmhall.load(model_folder, **options)
     siege.begin(plain, tmp_path / "plain", scenes)
     siege.begin(other, tmp_path / "other", scenes)
     siege.begin(other, tmp_path / "other", scenes)
@@ -144,22 +163,32 @@ def test_a_run_goes_on_with_a_model_that_is_loaded_alike(scenes, model_folder, t
 
 
 @pytest.mark.slow
-def test_workers_load_as_they_are_told(scenes, model_folder, tmp_path):
-    siege.begin(mmhall.load(model_folder, dtype="float16"), tmp_path / "run", scenes)
-    run = reopen(tmp_path / "run")
-    with pytest.raises(RunError, match="was started with dtype 'float16', a worker has 'float32'"):
-        Job(run, Model(str(model_folder)), 1).here()
-    Job(run, Model(str(model_folder), None, LoadOptions(dtype="float16")), 1).here()
-    assert run.answered == run.expected
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_ray_cluster_of_two_nodes_gives_the_same_rows(undisturbed, scenes, model, model_folder, cluster, tmp_path):
+    """Also after a worker has died of a picture, its third strike: it is given up. One that is gone is told."""
+    for file in scenes.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    run = begun(tmp_path, model, tmp_path / "run", questions=False)
+    gone, fatal = tmp_path / "000003.png", (tmp_path / "000002.png").read_bytes()
+    gone.unlink()
+    leases = Leases(run.store, "chair", 2)
+    for _ in range(2):
+        leases.strike(0, ["2"])
+    Job(run, siege.Deadly(str(model_folder), fatal=(fatal,)), 2).by_ray(cluster)
+    assert run.settled == run.expected
+    died = "the process died 3 times while it was asked this item alone; it is not asked again in this run"
+    failed = {row.item: row.error for row in run.store.rows("chair") if row.error is not None}
+    assert failed == {"2": died, "3": f"{gone}: does not exist; give the path of a picture file"}
+    whole = {row[1:4] for row in undisturbed if row[0] == "chair" and row[1] not in failed}
+    assert {row[1:4] for row in rows(tmp_path / "run") if row[3]} == whole
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_a_ray_cluster_of_two_nodes_gives_the_same_rows(undisturbed, scenes, model_folder, cluster, tmp_path):
-    run = begun(scenes, model_folder, tmp_path / "run")
-    with one_killed(tmp_path / "run", "ray::Answerer"):
-        Job(run, Model(str(model_folder)), 2).run_on_ray(cluster)
-    assert rows(tmp_path / "run") == undisturbed
+def test_ray_workers_say_why_they_cannot_go_on(scenes, model, other_folder, cluster, tmp_path):
+    run = begun(scenes, model, tmp_path / "run")
+    with pytest.raises(RunError, match=r"^the run was started with model"):
+        Job(run, Model(str(other_folder)), 1).by_ray(cluster)
 
 
 @contextmanager
@@ -199,59 +228,17 @@ def below(number):
         yield from below(child)
 
 
-@pytest.mark.slow
-def test_a_worker_that_talks_a_lot_is_not_stopped_by_it(scenes, model_folder, tmp_path, monkeypatch):
-    """Libraries may write megabytes to stderr; it lands in a log in the run folder."""
-    noise = tmp_path / "noise"
-    noise.mkdir()
-    (noise / "sitecustomize.py").write_text("import sys\nsys.stderr.write('warning\\n' * 200_000)\n")
-    monkeypatch.setenv("PYTHONPATH", f"{noise}:{ROOT}")
-    run = begun(scenes, model_folder, tmp_path / "run")
-    Job(run, Model(str(model_folder)), 1).here()
-    assert run.answered == run.expected
-    assert (tmp_path / "run" / "worker-0.log").stat().st_size > 1_000_000
-
-
-def test_ray_that_is_not_there_is_one_line(scenes, model_folder, tmp_path, monkeypatch):
+def test_ray_that_is_not_there_is_one_line(scenes, model, model_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"install mmhall\[ray\]"):
-        Job(begun(scenes, model_folder, tmp_path / "run"), Model(str(model_folder)), 1).run_on_ray("auto")
+        Job(begun(scenes, model, tmp_path / "run"), Model(str(model_folder)), 1).by_ray("auto")
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_an_item_that_kills_ray_workers_is_given_up_and_the_others_are_answered(
-    undisturbed, scenes, model_folder, cluster, tmp_path
-):
-    """One worker dies with the whole batch, one with a half of it, three with the item alone."""
-    picture = scenes / "000002.png"
-    run = begun(scenes, model_folder, tmp_path / "run", questions=False)
-    Job(run, siege.Deadly(str(model_folder), fatal=(picture.read_bytes(),)), 1).run_on_ray(cluster)
-    (part,) = run.parts
-    failed = [row for row in run.store.rows("chair") if row.error is not None]
-    assert run.settled == run.expected
-    assert {part.pictures[row.item].name for row in failed} == {picture.name}
-    assert {row.error for row in failed} == {
-        "the process died 3 times while it was asked this item alone; it is not asked again in this run"
-    }
-    whole = {row[1:4] for row in undisturbed if row[0] == "chair" and row[1] not in {row.item for row in failed}}
-    assert {row[1:4] for row in rows(tmp_path / "run") if row[3]} == whole
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_a_folder_that_is_deleted_ends_a_run_on_ray(scenes, model_folder, cluster, tmp_path):
-    run = begun(scenes, model_folder, tmp_path / "run")
+def test_a_folder_that_is_deleted_ends_workers(scenes, model, model_folder, tmp_path):
+    run = begun(scenes, model, tmp_path / "run")
     with deleted(tmp_path / "run"), pytest.raises(RunError, match=GONE):
-        Job(run, Model(str(model_folder)), 1).run_on_ray(cluster)
-    assert not (tmp_path / "run" / "run.sqlite").exists()
-
-
-@pytest.mark.slow
-def test_a_folder_that_is_deleted_ends_workers(scenes, model_folder, tmp_path):
-    run = begun(scenes, model_folder, tmp_path / "run")
-    with deleted(tmp_path / "run"), pytest.raises(RunError, match=GONE):
-        Job(run, Model(str(model_folder)), 2).here()
+        Job(run, Model(str(model_folder)), 1).here()
     assert not (tmp_path / "run" / "run.sqlite").exists()
     assert not [n for n in children_of(os.getpid()) if b"benchmarks.workers" in Path(f"/proc/{n}/cmdline").read_bytes()]
 
@@ -261,12 +248,11 @@ GONE = r"run\.sqlite: was deleted or moved while the run was open"
 
 @contextmanager
 def deleted(folder):
-    """Meanwhile delete a run folder, as soon as it has answers."""
+    """Meanwhile delete a run folder, as soon as a worker has been started."""
 
     def wait():
-        with closing(Store.open(folder)) as store:
-            while not store.read("select count(*) from answers")[0][0]:
-                time.sleep(0.01)
+        while not (folder / "worker-0.log").exists():
+            time.sleep(0.01)
         shutil.rmtree(folder)
 
     hand = threading.Thread(target=wait)
@@ -276,14 +262,11 @@ def deleted(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("silent", [False, True], ids=["nobody listens", "somebody says nothing"])
-def test_an_address_at_which_no_cluster_answers_is_one_line(silent, monkeypatch):
+def test_an_address_at_which_somebody_says_nothing_is_one_line(monkeypatch):
     pytest.importorskip("ray")
-    monkeypatch.setattr(cluster_module, "PATIENCE", 5.0)
+    monkeypatch.setattr(cluster_module, "PATIENCE", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        if not silent:
-            listening.close()
         began = time.monotonic()
         with (
             pytest.raises(RunError, match=rf"^127\.0\.0\.1:{port}: no Ray cluster can be reached there: .*; start one"),
@@ -362,21 +345,14 @@ def test_a_worker_may_say_more_than_a_pipe_holds(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_end_with_a_parent_that_is_killed(scenes, model_folder, tmp_path):
-    begun(scenes, model_folder, tmp_path / "run")
-    program = f"""
-import sys
-from pathlib import Path
-from mmhall.benchmarks.run.runs import reopen
-from mmhall.benchmarks.run.workers import Job, Model
-Job(reopen(Path(sys.argv[1])), Model({str(model_folder)!r}), 1).here()
-"""
-    parent = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "run")], cwd=ROOT)
-    while not (workers := children_of(parent.pid)):
+def test_workers_end_with_a_parent_that_is_killed(scenes, model, model_folder, tmp_path):
+    siege.begin(model, tmp_path / "run", scenes)
+    parent = forked(lambda: Job(reopen(tmp_path / "run"), Model(str(model_folder)), 1).here() or 0)
+    while not (workers := children_of(parent)):
         time.sleep(0.01)
-        assert parent.poll() is None
-    parent.kill()
-    parent.wait()
+        assert not os.waitpid(parent, os.WNOHANG)[0]
+    os.kill(parent, signal.SIGKILL)
+    assert ended(parent) == -signal.SIGKILL
     deadline = time.monotonic() + 300
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline
@@ -389,24 +365,3 @@ def children_of(number):
         with suppress(OSError):  # the thread has ended
             found += map(int, told.read_text().split())
     return found
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_ray_workers_say_why_they_cannot_go_on_and_record_pictures_that_are_gone(
-    scenes, model_folder, processor, cluster, tmp_path
-):
-    """More workers than the cluster has room for: the others do all the work."""
-    for file in scenes.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    run = begun(tmp_path, model_folder, tmp_path / "run")
-    gone = tmp_path / "000002.png"
-    gone.unlink()
-    make_random_llava(processor, seed=1).save_pretrained(tmp_path / "other")
-    processor.save_pretrained(tmp_path / "other")
-    with pytest.raises(RunError, match=r"^the run was started with model"):
-        Job(run, Model(str(tmp_path / "other")), 1).run_on_ray(cluster)
-    Job(run, Model(str(model_folder)), 4).run_on_ray(cluster)
-    failed = [row for part in run.parts for row in run.store.rows(part.benchmark.name) if row.error is not None]
-    assert run.settled == run.expected
-    assert {row.error for row in failed} == {f"{gone}: does not exist; give the path of a picture file"}

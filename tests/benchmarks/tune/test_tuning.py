@@ -63,10 +63,16 @@ def sheets(scenes):
 
 
 @pytest.fixture(scope="module")
-def muddled(embedded, sheets):
+def few(scenes):
+    """Halves of fewer pictures, asked for short answers: for what needs a model."""
+    return halves(replace(scenes, pictures=scenes.pictures[:6]), 5, 16)
+
+
+@pytest.fixture(scope="module")
+def muddled(embedded, few):
     """What tuning finds for a strategy that only harms, and how far it said it was."""
     seen = []
-    return tune(embedded, Muddle(), sheets, progress=seen.append), sum(seen)
+    return tune(embedded, Muddle(), few, progress=seen.append), sum(seen)
 
 
 def picture_ids(scenes):
@@ -84,6 +90,7 @@ def test_the_halves_share_no_picture_and_leave_none_out(scenes, sheets):
 
 def test_figures_are_those_of_the_benchmarks(embedded, scenes):
     """Popular and adversarial ask equally many questions: their accuracies' mean is the accuracy of both together."""
+    scenes = replace(scenes, pictures=scenes.pictures[:4])
     sheet = Sheet(scenes, picture_ids(scenes), 0)
     told = sheet.figures(*[sheet.answer(embedded, strategy("greedy"), 16, lambda count: None)] * 2)
     by_metric = {}
@@ -222,11 +229,11 @@ def test_a_strategy_that_only_harms_is_turned_off(muddled):
     assert found.over_default.low > 0
 
 
-def test_every_candidate_is_answered_once_and_progress_adds_up(muddled, sheets):
+def test_every_candidate_is_answered_once_and_progress_adds_up(muddled, few):
     found, settled = muddled
     methods = [c.method for c in found.tried]
     assert len(set(methods)) == len(methods) == 4
-    assert settled == expected(Muddle(), sheets)
+    assert settled == expected(Muddle(), few)
 
 
 def test_what_was_found_can_be_written_down_and_read(muddled):
@@ -261,9 +268,11 @@ def test_the_verdict_comes_from_the_other_half(muddled, verdict):
 def test_strategies_and_compositions_are_tuned(llava, scenes, spec):
     method, sheets = strategy(spec), halves(replace(scenes, pictures=scenes.pictures[:4]), 1, 4)
     found = tune(llava, method, sheets, batch_size=64)
-    again = tune(llava, method, sheets, batch_size=16)
-    assert [c.figures for c in found.tried] == [c.figures for c in again.tried]
-    assert found.options == again.options == check_options(method.tuned_as, found.options)
+    assert found.options == checked(method.tuned_as, found.options)
+    if spec == "vaf":
+        again = tune(llava, method, sheets, batch_size=16)
+        assert [c.figures for c in found.tried] == [c.figures for c in again.tried]
+        assert found.options == again.options
     wanted = {
         "vhr+vcd": {"vhr.alpha", "vhr.layers", "vcd.alpha"},
         "vaf": {"alpha", "layers"},

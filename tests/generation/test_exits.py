@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -410,3 +412,12 @@ def test_a_layer_that_a_prompt_without_a_picture_skips_is_refused():
     with pytest.raises(ModelError, match="layer 1 was not passed"):
         recorded(adapter, inputs, [Exit(1)])
     assert recorded(adapter, inputs, [Exit(2)])[1]
+
+
+def test_nothing_is_held_of_a_pass_that_is_over():
+    exits = ours("llava").exits([Exit(INNER)])
+    with exits.reading(1) as reading:
+        held = weakref.ref(reading)
+    del reading
+    gc.collect()
+    assert held() is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmhall.attention import Drop, Exit, Op
+from mmhall.attention import Drop, Exit, Memory, Op
 from mmhall.errors import CompositionError
 from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
@@ -193,3 +193,10 @@ def test_a_trace_names_the_strategy_that_drops_tokens():
     with pytest.raises(CompositionError, match=r"^dropping: drops tokens of the prompt"):
         lvlm.trace(REQUESTS[0].images[0], "What?", Dropping(), max_new_tokens=2)
     lvlm.adapter.close()
+
+
+def test_one_number_for_all_rows_is_not_remembered():
+    rows = torch.tensor([1, 1, 0])
+    assert Memory({"sums": torch.tensor([1.0, 2.0])}).selected(rows, 2)["sums"].tolist() == [2.0, 2.0, 1.0]
+    with pytest.raises(CompositionError, match=r"'sum' is remembered of 2 rows and must be \(2, ...\), got \(\)"):
+        Memory({"sum": torch.tensor(3.0)}).selected(rows, 2)

@@ -145,3 +145,8 @@ def test_the_global_generator_is_left_alone():
     torch.manual_seed(0)
     add_noise(ours("llava"), ours("llava").inputs(REQUESTS[:1]), 10, 0)
     torch.testing.assert_close(torch.rand(1), wanted)
+
+
+def test_prompts_share_pixels_only_if_every_share_is_whole():
+    """6 rows for 1, 1 and 2 of 4 image tokens would be 1.5, 1.5 and 3."""
+    assert pixel_rows(6, torch.arange(8) < torch.tensor([[1], [1], [2]])) == [6]

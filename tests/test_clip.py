@@ -232,5 +232,5 @@ def test_names_are_checked_without_the_network(clip):
     check_clip("hf-hub:timm/ViT-B-16-SigLIP")
     with pytest.raises(ModelError, match="no weights of ViT-B-32"):
         check_clip("ViT-B-32/nosuch")
-    assert looks_named("./here")
-    assert not looks_named("here")
+    assert is_clip_name("./here")
+    assert not is_clip_name("here")

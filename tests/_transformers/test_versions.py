@@ -112,7 +112,7 @@ COMMANDS = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("version", "found"), [("9.0.0", "found 9.0.0"), (None, "none")])
+@pytest.mark.parametrize(("version", "found"), [("9.0.0", "found 9.0.0"), (None, "not installed")])
 def test_a_command_says_so_in_one_line(tmp_path, version, found):
     """Before anything is imported that such a version lacks; what needs no transformers works."""
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")

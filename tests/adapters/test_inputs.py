@@ -62,7 +62,7 @@ def test_each_request_of_a_batch_is_answered_as_alone_and_as_transformers_answer
     together = lvlm.generate_batch([(one.images[0], one.prompt) for one in requests], max_new_tokens=4)
     for request, single, answer in zip(requests, singles, together, strict=True):
         assert lvlm.generate(request.images[0], request.prompt, max_new_tokens=4).token_ids == answer.token_ids
-        own = adapter.entry(single).generate(**single, max_new_tokens=4, do_sample=False)
+        own = adapter.model_for(single).generate(**single, max_new_tokens=4, do_sample=False)
         said = own[0, single["input_ids"].shape[1] :].tolist()
         assert tuple(said[: len(answer.token_ids)]) == answer.token_ids
         assert answer.token_ids

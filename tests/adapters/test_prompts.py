@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmhall.adapters._prompts import Marked, framed
+from mmhall.adapters._prompts import MarkedTexts, mark_frames
 from mmhall.errors import PromptError
 from mmhall.words import special_tokens
 from tests.zoo.common import make_tokenizer
@@ -130,4 +130,4 @@ def test_a_reading_that_lost_or_gained_a_marker_is_refused(tokenizer, text):
 
 def test_white_space_between_placeholders_goes_with_them(tokenizer):
     ids = read(tokenizer, "a<image> \n<image> b<image>")["input_ids"]
-    assert tokenizer.decode(ids[0][~framed(ids, ids == 4, tokenizer)[0]]) == "a b"
+    assert tokenizer.decode(ids[0][~mark_frames(ids, ids == 4, tokenizer)[0]]) == "a b"

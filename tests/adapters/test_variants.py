@@ -199,7 +199,7 @@ def test_constant_pixels_work_where_requests_have_different_numbers_of_pictures(
 def teacher_forced(adapter, inputs, answer):
     """Logits after the prompt and after each token of an answer, in one pass over all of it."""
     config = Settings(max_new_tokens=1).resolved(adapter.generator)
-    whole = prepare_inputs(adapter, adapter.extended(inputs, answer), config)
+    whole = prepare_inputs(adapter, adapter.append_answer(inputs, answer), config)
     whole.kwargs.pop("logits_to_keep", None)
     read = whole.model.prepare_inputs_for_generation(whole.input_ids, is_first_iteration=True, **whole.kwargs)
     return whole.model(**read, return_dict=True).logits[:, -answer.shape[1] - 1 :].float()

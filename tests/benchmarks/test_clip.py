@@ -10,8 +10,7 @@ import string
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Item, Source

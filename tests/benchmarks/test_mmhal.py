@@ -3,8 +3,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.mmhal import TYPES, MmHal, parse_rating

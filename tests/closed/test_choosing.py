@@ -116,7 +116,7 @@ def test_a_batch_chooses_as_its_questions_do_alone(name):
 
 @pytest.mark.parametrize("name", ZOO)
 def test_every_family_can_be_calibrated_by_every_kind(name):
-    for kind in FREE:
+    for kind in PICTURE_FREE:
         found = lvlm_of(name).choose(*REQUESTS[0], LETTERS, calibrate=kind)
         assert sum(found.free) == pytest.approx(1)
         assert sum(found.calibrated) == pytest.approx(1)

@@ -15,9 +15,7 @@ from mmhall.adapters._base import Adapter, Inputs, Request
 from mmhall.generation._settings import Settings
 from mmhall.strategies._step import Step
 from tests.attention.reference import Eager, Edit
-from tests.generation.reference import FAMILIES as FAMILIES
-from tests.generation.reference import QUIET as QUIET
-from tests.generation.reference import picture
+from tests.generation.reference import FAMILIES as FAMILIES, QUIET as QUIET, picture
 from tests.jobs import decode, run
 from tests.zoo import ZOO
 

@@ -489,7 +489,7 @@ def test_every_occurrence_of_an_informative_word_counts(name):
         one = asked(model, Request(prompt, REQUESTS[0].images))
         query = model.adapter.query_mask(one.inputs)
         assert query[0].nonzero()[:, 0].tolist() == one.query, prompt
-        assert informative(model.adapter, one.inputs, query)[0].nonzero()[:, 0].tolist() == one.words, prompt
+        assert mark_informative(model.adapter, one.inputs, query)[0].nonzero()[:, 0].tolist() == one.words, prompt
 
 
 def test_layers_that_are_not_given_the_question_cannot_be_looked_at():

@@ -16,7 +16,7 @@ from tests.generation.reference import QUIET, REQUESTS, ours, said, searched, se
 
 pytestmark = QUIET
 
-ALL = "+".join(FREE)
+ALL = "+".join(PICTURE_FREE)
 
 
 def free(llava, picture, kind):
@@ -98,7 +98,7 @@ def test_greedy_takes_what_the_mean_of_all_kinds_puts_first(name, monkeypatch):
     adapter, found, changed, spec = ours(name), [], [], f"vdd(alpha=2.5, beta=0.05, free='{ALL}', seed=2)"
     for request in REQUESTS[:2]:
         inputs = adapter.inputs([request])
-        wanted = separately(adapter, inputs, by_hand(adapter, inputs, FREE))
+        wanted = separately(adapter, inputs, by_hand(adapter, inputs, PICTURE_FREE))
         assert said(adapter, inputs, spec, max_new_tokens=4) == [wanted]
         found.append(wanted)
         changed.append([wanted] != said(adapter, inputs, max_new_tokens=4))
@@ -108,7 +108,7 @@ def test_greedy_takes_what_the_mean_of_all_kinds_puts_first(name, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    list(zip(("llava", "qwen2_5_vl", "gemma4", "instructblip", "mllama", "qwen3_5"), FREE, strict=True)),
+    list(zip(("llava", "qwen2_5_vl", "gemma4", "instructblip", "mllama", "qwen3_5"), PICTURE_FREE, strict=True)),
 )
 def test_beams_search_by_each_kind(name, kind, monkeypatch):
     monkeypatch.setattr("tests.generation.reference.LENGTH", 4)

@@ -172,7 +172,7 @@ def test_heads_are_chosen_as_by_hand(heads, squared, ddof):
     generator = torch.Generator().manual_seed(heads)
     sizes = torch.rand(2, 20, heads, 1, generator=generator).pow(-1.5)
     pictured, bare = torch.randn(2, 20, heads, 6, generator=generator) * sizes
-    got = seeing(pictured, bare, squared, ddof).tolist()
+    got = select_heads(pictured, bare, squared, ddof).tolist()
     assert got == [seeing_by_hand(*pair, squared, ddof) for pair in zip(pictured, bare, strict=True)]
     assert all(sum(row) <= heads // 2 for row in got)
 

@@ -93,7 +93,7 @@ def test_who_leaves_keeps_what_was_said(embedded, scene, steps):
     def should_stop():
         return next(asked) > 3 * steps  # asked before each round and each step of two columns
 
-    *_, columns = compare(embedded, scene.image, PROMPT, methods("greedy", "vdd"), left, max_new_tokens=12)
+    *_, columns = compare(embedded, scene.image, PROMPT, methods("greedy", "vdd"), should_stop, max_new_tokens=12)
     for column in columns:
         alone = embedded.generate(scene.image, PROMPT, column.strategy, max_new_tokens=12).text
         assert column.state == "stopped"

@@ -55,15 +55,15 @@ def test_every_strategy_is_offered_that_opens_nothing():
 @pytest.fixture(scope="module")
 def known_of(adapter):
     """The fields of each strategy."""
-    return {name: fields([name], adapter) for name in NAMES}
+    return {name: option_fields([name], adapter) for name in NAMES}
 
 
 def test_fields_left_alone_write_the_bare_name(known_of):
     for name, known in known_of.items():
         values = values_of(name, [name], known)
-        assert values == [field.usual for field in known], name
-        assert written([name], known, values) == name
-        assert written([name], known, [None] * len(known)) == name
+        assert values == [field.default for field in known], name
+        assert write_spec([name], known, values) == name
+        assert write_spec([name], known, [None] * len(known)) == name
         assert [field.option for field in known] == [option for owner, option in OPTIONS if owner == name], name
 
 
@@ -73,12 +73,12 @@ def test_one_field_at_a_time_makes_the_round_trip(known_of):
         (changed,) = [field for field in known if field.option == option]
         value = another(changed.rule)
         typed = repr(value) if isinstance(value, tuple) else value
-        spec = written([name], known, [typed if field is changed else field.usual for field in known])
+        spec = write_spec([name], known, [typed if field is changed else field.default for field in known])
         assert spec == str(strategy(name, **{option: value})), option
         assert spec != name
         again = values_of(spec, [name], known)
-        assert again == [value if field is changed else field.usual for field in known], spec
-        assert written([name], known, again) == spec
+        assert again == [value if field is changed else field.default for field in known], spec
+        assert write_spec([name], known, again) == spec
 
 
 def test_a_field_out_of_bounds_is_refused(known_of):
@@ -88,7 +88,7 @@ def test_a_field_out_of_bounds_is_refused(known_of):
         (changed,) = [field for field in known if field.option == option]
         for bad in unallowed(changed.rule):
             try:
-                taken.append(written([name], known, [bad if field is changed else field.usual for field in known]))
+                taken.append(write_spec([name], known, [bad if field is changed else field.default for field in known]))
             except OptionError:
                 continue
     assert taken == []
@@ -140,13 +140,13 @@ def test_fields_of_nothing_are_refused(adapter, parts):
 def test_each_option_has_a_field_that_says_what_it_is(known_of):
     with gr.Blocks():
         made = {
-            (name, field): component(field, field.usual, (0, field.option))
+            (name, field): make_component(field, field.default, (0, field.option))
             for name, known in known_of.items()
             for field in known
         }
     for (name, field), one in made.items():
         assert one.label == f"{name}: {field.option}"
-        assert field.rule.told() in one.info
+        assert field.rule.describe() in one.info
         assert isinstance(one, gr.Dropdown | gr.Checkbox | gr.Slider | gr.Number | gr.Textbox)
 
 

@@ -170,7 +170,7 @@ def test_no_event_of_the_page_breaks_over_what_it_gets(visitor, image):
             assert plainly_refused(reply)
         drawn = visitor.ask(event, [None, [], []], {"column": 1, "word": 0})
         assert drawn.error is None
-        assert "mm-gaze" in drawn.raw
+        assert "mm-saliency" in drawn.raw
         for some in ([99], ["x"], [None]):
             for sent in ([None, some, []], [None, [], some]):
                 assert plainly_refused(visitor.ask(event, sent, {"column": 0, "word": 0}))

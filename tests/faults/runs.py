@@ -98,7 +98,7 @@ def no_room(folder):
         with suppress(OSError):
             full.close()
     assert (code, said) == (2, "mmhall: No space left on device; free some room, or give another path\n")
-    assert alive("elsewhere/1/1", time.time() + 3600)  # the clock went back: nobody's lease is lost
+    assert holds_lease("elsewhere/1/1", time.time() + 3600)  # the clock went back: nobody's lease is lost
 
 
 def torn(folder):

@@ -74,7 +74,7 @@ def test_each_picture_is_read_once(name):
     adapter = ours(name)
     config = Settings(max_new_tokens=4).resolved(adapter.generator)
     with torch.inference_mode():
-        shared = prepared(adapter, adapter.inputs(ASKED), config, share=True).shared
+        shared = prepare_inputs(adapter, adapter.inputs(ASKED), config, share=True).shared
     if name in ALONE:
         assert shared is None
         return

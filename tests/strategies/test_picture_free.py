@@ -32,8 +32,8 @@ def test_they_do_not_depend_on_what_a_picture_shows(name):
     other = Request(
         REQUESTS[0].prompt, tuple(image.transpose(Image.Transpose.ROTATE_90) for image in REQUESTS[0].images)
     )
-    for kind in FREE:
-        one, two = (free_inputs(adapter, adapter.inputs([request]), kind) for request in (REQUESTS[0], other))
+    for kind in PICTURE_FREE:
+        one, two = (picture_free_inputs(adapter, adapter.inputs([request]), kind) for request in (REQUESTS[0], other))
         assert one.keys() == two.keys(), kind
         assert torch.equal(one["input_ids"], two["input_ids"]), kind
         if "pixel_values" in one:
@@ -50,9 +50,9 @@ def test_a_batch_is_told_what_its_prompts_are_told_alone(name):
     """And pictures that show nothing keep the prompt."""
     adapter, requests = ours(name), REQUESTS[:3]
     inputs = adapter.inputs(requests)
-    for kind in FREE:
-        batch = free_inputs(adapter, inputs, kind)
-        alone = adapter.stack([free_inputs(adapter, adapter.inputs([request]), kind) for request in requests])
+    for kind in PICTURE_FREE:
+        batch = picture_free_inputs(adapter, inputs, kind)
+        alone = adapter.stack([picture_free_inputs(adapter, adapter.inputs([request]), kind) for request in requests])
         assert batch.keys() == alone.keys(), kind
         assert all(torch.equal(batch[key], alone[key]) for key in batch), kind
         if kind in FULL:
@@ -107,9 +107,9 @@ def test_a_model_without_its_processor_says_what_it_needs():
     try:
         for kind in ("unk", "black"):
             with pytest.raises(ModelError, match=f"of kind '{kind}' need the model's processor"):
-                free_inputs(adapter, inputs, kind)
-        for kind in set(FREE) - {"unk", "black"}:
-            assert "input_ids" in free_inputs(adapter, inputs, kind)
+                picture_free_inputs(adapter, inputs, kind)
+        for kind in set(PICTURE_FREE) - {"unk", "black"}:
+            assert "input_ids" in picture_free_inputs(adapter, inputs, kind)
     finally:
         adapter.close()
 

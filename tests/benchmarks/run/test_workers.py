@@ -174,7 +174,7 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_rows(undisturbed, scenes, mod
     leases = Leases(run.store, "chair", 2)
     for _ in range(2):
         leases.strike(0, ["2"])
-    Job(run, siege.Deadly(str(model_folder), fatal=(fatal,)), 2).by_ray(cluster)
+    Job(run, siege.Deadly(str(model_folder), fatal=(fatal,)), 2).run_on_ray(cluster)
     assert run.settled == run.expected
     died = "the process died 3 times while it was asked this item alone; it is not asked again in this run"
     failed = {row.item: row.error for row in run.store.rows("chair") if row.error is not None}
@@ -188,7 +188,7 @@ def test_a_ray_cluster_of_two_nodes_gives_the_same_rows(undisturbed, scenes, mod
 def test_ray_workers_say_why_they_cannot_go_on(scenes, model, other_folder, cluster, tmp_path):
     run = begun(scenes, model, tmp_path / "run")
     with pytest.raises(RunError, match=r"^the run was started with model"):
-        Job(run, Model(str(other_folder)), 1).by_ray(cluster)
+        Job(run, Model(str(other_folder)), 1).run_on_ray(cluster)
 
 
 @contextmanager
@@ -231,7 +231,7 @@ def below(number):
 def test_ray_that_is_not_there_is_one_line(scenes, model, model_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r"install mmhall\[ray\]"):
-        Job(begun(scenes, model, tmp_path / "run"), Model(str(model_folder)), 1).by_ray("auto")
+        Job(begun(scenes, model, tmp_path / "run"), Model(str(model_folder)), 1).run_on_ray("auto")
 
 
 @pytest.mark.slow
@@ -381,8 +381,8 @@ def test_ray_workers_say_why_they_cannot_go_on_and_record_pictures_that_are_gone
     make_random_llava(processor, seed=1).save_pretrained(tmp_path / "other")
     processor.save_pretrained(tmp_path / "other")
     with pytest.raises(RunError, match=r"^the run was started with model"):
-        Job(run, Model(str(tmp_path / "other")), 1).by_ray(cluster)
-    Job(run, Model(str(model_folder)), 4).by_ray(cluster)
+        Job(run, Model(str(tmp_path / "other")), 1).run_on_ray(cluster)
+    Job(run, Model(str(model_folder)), 4).run_on_ray(cluster)
     failed = [row for part in run.parts for row in run.store.rows(part.benchmark.name) if row.error is not None]
     assert run.settled == run.expected
     assert {row.error for row in failed} == {f"{gone}: does not exist; give the path of a picture file"}

@@ -268,7 +268,7 @@ def test_the_verdict_comes_from_the_other_half(muddled, verdict):
 def test_strategies_and_compositions_are_tuned(llava, scenes, spec):
     method, sheets = strategy(spec), halves(replace(scenes, pictures=scenes.pictures[:4]), 1, 4)
     found = tune(llava, method, sheets, batch_size=64)
-    assert found.options == checked(method.tuned_as, found.options)
+    assert found.options == check_options(method.tuned_as, found.options)
     if spec == "vaf":
         again = tune(llava, method, sheets, batch_size=16)
         assert [c.figures for c in found.tried] == [c.figures for c in again.tried]

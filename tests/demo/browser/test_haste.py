@@ -31,7 +31,7 @@ def sluggish(monkeypatch):
 
         return late
 
-    monkeypatch.setattr(compare_tab, "bundled_scenes_scenes", slowly(compare_tab.bundled_scenes))
+    monkeypatch.setattr(compare_tab, "bundled_scenes", slowly(compare_tab.bundled_scenes))
     monkeypatch.setattr(pickers, "_join_strategies", slowly(pickers._join_strategies))
     monkeypatch.setattr(pickers, "_listed_choices", slowly(pickers._listed_choices))
 

@@ -12,11 +12,11 @@ SPECS := greedy vcd vdd beam opera vhr "vhr(alpha=1.2)" gift "gift(alpha=1.0)" v
 	pai "pai(gamma=2.0,layers='50%:')" vaf
 TWO := -n 2 --dist loadfile --no-loadscope-reorder  # models are built once a file; the light files come last
 
-.PHONY: help bench test check families compat lint types clean
+.PHONY: help bench test check every-test quick-tests families compat lint types clean
 
 help:
 	@echo "make bench    compare strategies on the model and pictures that ship with mmhall"
-	@echo "make test     lint, types and every test"
+	@echo "make test     lint, types and every test, on representative model families"
 	@echo "make check    lint, types and the quick tests"
 	@echo "make families every test on every model family"
 	@echo "make compat   the quick tests on the oldest and the newest transformers (VERSIONS=5.25.0: on another one)"
@@ -48,12 +48,19 @@ bench: $(READY)
 	@$(VENV)/bin/mmhall bench pope chair $(foreach spec,$(SPECS),--strategy $(spec)) --out $(RUN) --workers 2
 	@$(VENV)/bin/mmhall report $(RUN) --html $(RUN)/report.html > /dev/null
 
-test: lint types
-	@echo "== every test, 12 to 28 minutes on two cores"
+# Lint and types run beside the tests; a failure of one does not stop the others.
+test: $(READY_TO_TEST)
+	@$(MAKE) -s -k -j 3 lint types every-test
+
+check: $(READY_TO_TEST)
+	@$(MAKE) -s -k -j 3 lint types quick-tests
+
+every-test: $(READY_TO_TEST)
+	@echo "== every test, 5 to 8 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO)
 
-check: lint types
-	@echo "== the quick tests, 3 to 6 minutes on two cores"
+quick-tests: $(READY_TO_TEST)
+	@echo "== the quick tests, one to two minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
 
 families: $(READY_TO_TEST)

@@ -104,7 +104,7 @@ def test_similar_words_count_above_08(amber, tmp_path, form):
         ("a,b,nan", "row 1: must be"),
         ('[["a", 2, 0.5]]', "row 1: must be"),
         ("[3]", "row 1: must be"),
-        ("a,b,0.5\nb,a,0.6", "row 2: 'b' and 'a' are 0.5 alike in an earlier row"),
+        ("a,b,0.5\nb,a,0.6", "row 2: 'b' and 'a' have similarity 0.5 in an earlier row"),
     ],
 )
 def test_unfit_similarities_are_refused(tmp_path, text, message):

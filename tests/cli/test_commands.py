@@ -22,7 +22,7 @@ from mmhall.lvlm import LVLM
 from mmhall.registry import load_target
 from tests.forks import interrupted
 
-CHAIR = "chair(max_new_tokens=4)"
+CHAIR = "chair(max_new_tokens=8)"
 BENCH = (
     "bench",
     "pope(max_new_tokens=2)",

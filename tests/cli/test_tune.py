@@ -170,7 +170,7 @@ def test_what_is_found_is_used_only_where_it_is_asked_for(cli, own_model, tmp_pa
 
 def test_a_killed_search_goes_on_where_it_was(cli, own_model, monkeypatch):
     asked = ("tune", "vcd", "--model", own_model, *QUICK)
-    ask, seen = Sheet.answered, []
+    ask, seen = Sheet.answer, []
 
     def killed(self, lvlm, method, *arguments):
         seen.append(str(method))
@@ -178,13 +178,13 @@ def test_a_killed_search_goes_on_where_it_was(cli, own_model, monkeypatch):
             raise KeyboardInterrupt
         return ask(self, lvlm, method, *arguments)
 
-    monkeypatch.setattr(Sheet, "answered", killed)
+    monkeypatch.setattr(Sheet, "answer", killed)
     assert cli(*asked).returncode != 0
     first = list(seen)
     again = cli(*asked)
     assert again.returncode == 0
     assert seen[4] == first[3]  # the one it was at; those before are not asked again
-    monkeypatch.setattr(Sheet, "answered", ask)
+    monkeypatch.setattr(Sheet, "answer", ask)
     whole = cli(*asked, "--out", "whole.json")
     assert again.stdout.split("\nwrote")[0] == whole.stdout.split("\nwrote")[0]
     assert not Path("tuned.json.part").exists()

@@ -92,7 +92,7 @@ class Instead:
         self.generator, self.append_answer = reader.adapter.generator, reader.adapter.append_answer
         self._reader, self._edits = reader, edits
 
-    def entry(self, longer: Inputs) -> Callable[..., Any]:
+    def model_for(self, longer: Inputs) -> Callable[..., Any]:
         if "pixel_values" not in longer:
             return self._reader.adapter.model_for(longer)
         return lambda **_: SimpleNamespace(logits=self._reader.read(longer, self._edits))

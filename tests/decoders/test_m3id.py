@@ -77,7 +77,7 @@ def test_a_first_token_is_the_plain_models_unless_some_count_as_written():
     torch.testing.assert_close(scores("m3id(gate=1)"), scores("greedy"))
     assert not torch.allclose(scores("m3id(gate=1, start=10)"), scores("greedy"), atol=1e-3)
     told = " ".join(card("m3id").sections["Defaults"].split())
-    assert "where it alone counts, as in `choose` and answers of one token, give start=10" in told
+    assert "where only that token counts, as in `choose` and answers of one token, use start=10" in told
 
 
 def test_the_gate_opens_for_each_row_by_itself():

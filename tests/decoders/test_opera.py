@@ -401,8 +401,8 @@ def test_contrasts_never_bring_back_what_was_ruled_out(contrast):
     session = mmhall.strategy(contrast).fitted(adapter).prepare(adapter, inputs)
 
     class Told(Retrospection):
-        def _return(self, kept):
-            told = super()._return(kept)
+        def _roll_back(self, kept):
+            told = super()._roll_back(kept)
             seen.extend(float(told[row, token]) for row, token in self.out[kept])
             return told
 

@@ -23,7 +23,7 @@ from tests.demo.visitor import Visitor
 
 PROMPT = "Please describe this image in detail."
 STRATEGIES = ("greedy", "vcd", "vhr")
-SCENES = 5
+SCENES = 8
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ def methods(*specs):
 
 
 def test_each_column_says_what_it_would_say_alone(embedded, scene, monkeypatch):
-    monkeypatch.setattr("mmhall.demo.compare._TOLD_EVERY", 0.0)
+    monkeypatch.setattr("mmhall.demo.compare._UPDATE_EVERY", 0.0)
     told = list(compare(embedded, scene.image, PROMPT, methods(*SPECS), max_new_tokens=16))
     assert told[0] == tuple(Column(spec) for spec in SPECS)
     assert len(told) > 3
@@ -58,7 +58,7 @@ def test_time_is_that_of_a_columns_own_steps(embedded, scene, monkeypatch):
 
 
 def test_columns_grow_together(embedded, scene, monkeypatch):
-    monkeypatch.setattr("mmhall.demo.compare._TOLD_EVERY", 0.0)
+    monkeypatch.setattr("mmhall.demo.compare._UPDATE_EVERY", 0.0)
     told = list(compare(embedded, scene.image, PROMPT, methods("greedy", "vdd"), max_new_tokens=12))
     assert any({column.state for column in columns} == {"writing"} for columns in told)
     assert all(

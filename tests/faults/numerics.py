@@ -108,7 +108,7 @@ def bad_options(folder):
 def unfit_models(folder):
     lvlm = embedded()
     inputs = lvlm.adapter.inputs([Request(QUESTION, (noise(),))])
-    with pytest.warns(MmhallWarning, match="mmhall's attention returns none; use LVLM.trace"):
+    with pytest.warns(MmhallWarning, match="the attention of mmhall returns no attention weights; use LVLM.trace"):
         lvlm.model(**inputs, output_attentions=True)
     own = mmhall.custom_generate("vcd")
     refuses(

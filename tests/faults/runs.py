@@ -187,7 +187,7 @@ def offline(folder):
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(folder))
         refuses(
-            DataError, r"the hub may not be asked \(HF_HUB_OFFLINE is set\); run once without it", fetch, "hub:", "pope"
+            DataError, r"the hub may not be used \(HF_HUB_OFFLINE is set\); run once without it", fetch, "hub:", "pope"
         )
     half = folder / "hub" / "models--some--model"
     (half / "refs").mkdir(parents=True)

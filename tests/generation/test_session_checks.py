@@ -197,6 +197,6 @@ def test_a_trace_names_the_strategy_that_drops_tokens():
 
 def test_one_number_for_all_rows_is_not_remembered():
     rows = torch.tensor([1, 1, 0])
-    assert Memory({"sums": torch.tensor([1.0, 2.0])}).selected(rows, 2)["sums"].tolist() == [2.0, 2.0, 1.0]
-    with pytest.raises(CompositionError, match=r"'sum' is remembered of 2 rows and must be \(2, ...\), got \(\)"):
-        Memory({"sum": torch.tensor(3.0)}).selected(rows, 2)
+    assert Memory({"sums": torch.tensor([1.0, 2.0])}).select(rows, 2)["sums"].tolist() == [2.0, 2.0, 1.0]
+    with pytest.raises(CompositionError, match=r"'sum' in memory must have 2 rows, shape \(2, ...\), got \(\)"):
+        Memory({"sum": torch.tensor(3.0)}).select(rows, 2)

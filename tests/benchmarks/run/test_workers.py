@@ -367,34 +367,13 @@ def children_of(number):
     return found
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_ray_workers_say_why_they_cannot_go_on_and_record_pictures_that_are_gone(
-    scenes, model_folder, processor, cluster, tmp_path
-):
-    """More workers than the cluster has room for: the others do all the work."""
-    for file in scenes.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    run = begun(tmp_path, model_folder, tmp_path / "run")
-    gone = tmp_path / "000002.png"
-    gone.unlink()
-    make_random_llava(processor, seed=1).save_pretrained(tmp_path / "other")
-    processor.save_pretrained(tmp_path / "other")
-    with pytest.raises(RunError, match=r"^the run was started with model"):
-        Job(run, Model(str(tmp_path / "other")), 1).run_on_ray(cluster)
-    Job(run, Model(str(model_folder)), 4).run_on_ray(cluster)
-    failed = [row for part in run.parts for row in run.store.rows(part.benchmark.name) if row.error is not None]
-    assert run.settled == run.expected
-    assert {row.error for row in failed} == {f"{gone}: does not exist; give the path of a picture file"}
-
-
 def test_a_batch_is_free_while_others_are_held(tmp_path):
     """Of two batches one is held, then both."""
     one, two = (Leases(Store.create(tmp_path, {}), "pope", 2) for _ in range(2))
     two.worker = "elsewhere/1/1"
     assert one.claim() == 0
-    assert one.free()
-    assert two.free()
+    assert one.has_free_batch()
+    assert two.has_free_batch()
     assert two.claim() == 1
-    assert not one.free()
-    assert not two.free()
+    assert not one.has_free_batch()
+    assert not two.has_free_batch()

@@ -97,12 +97,12 @@ def _as_float(value: float) -> float:
 
 
 def option(general: Any, **rule: Any) -> Any:
-    """Declare an option; see `Rule`."""
+    """Declare an option by its default and the other attributes of `mmhall.options.Rule`, such as low=0."""
     return dataclasses.field(default=general, metadata={_RULE: Rule(general, **rule)})
 
 
 def by_model(general: Any, **rule: Any) -> Any:
-    """Declare an option whose value depends on the model; see `Rule`."""
+    """Declare an option whose value depends on the model; otherwise as `option`."""
     return dataclasses.field(default=None, metadata={_RULE: Rule(general, by_model=True, **rule)})
 
 

@@ -98,7 +98,13 @@ def _share(percent: str) -> Fraction:
 
 
 def layers_option(general: str, **rule: Any) -> Any:
-    """Declare an option that names layers and depends on the model."""
+    """Declare an option that names layers and depends on the model.
+
+    Args:
+        general: Default for models without a tuned or published value. "1, 18:32" names layers as Python slices do,
+            0-based; "33%:67%" those that begin in that part of the depth, "35%" the one there.
+        **rule: Further attributes of `mmhall.options.Rule`, such as tries.
+    """
     return by_model(general, holds=is_layer_spec, expected=EXPECTED, **rule)
 
 
@@ -113,11 +119,13 @@ def select_layers(
 ) -> frozenset[int]:
     """Return the layers named by a strategy's option, among those that attend to picture and text together.
 
+    Where a share of the depth names no such layer, as in a shallow model, the nearest one is returned.
+
     Args:
         adapter: The model.
-        owner: The strategy.
-        option: The option.
-        spec: Its value.
+        owner: The strategy, for error messages.
+        option: Name of the option, for error messages.
+        spec: Value of the option; see `layers_option`.
         kinds: Kinds of layers that can be steered; None: those that hold image columns.
         whole: Leave out layers that get only the newest row of a prompt.
 

@@ -199,10 +199,10 @@ class Strategy(Configured):
 
 @dataclass(frozen=True)
 class Composed(Strategy):
-    """A composition of several strategies, as in "vhr+vcd".
+    """A composition of several strategies: Composed((Mine(), strategy("vcd"))), or by names "vhr+vcd".
 
     Attributes:
-        parts: The strategies in the given order.
+        parts: The strategies, not their names, in the given order.
     """
 
     parts: tuple[Strategy, ...] = ()
@@ -315,8 +315,9 @@ def strategy(spec: str | Strategy, **options: Any) -> Strategy:
     """Build a strategy by name.
 
     Args:
-        spec: "vcd", "vcd(alpha=0.5, beta=0.2)", a composition such as "vhr+vcd", or a strategy, returned unchanged.
-        **options: Its options; they win over those in `spec`. A composition takes its options in `spec` only.
+        spec: "vcd", "vcd(alpha=0.5, beta=0.2)", a composition such as "vhr+vcd", or a strategy.
+        **options: Its options; they win over those in `spec`, also over a strategy's. A composition takes its options
+            in `spec` only.
 
     Raises:
         UnknownNameError: There is no such strategy or option.

@@ -15,7 +15,10 @@ from mmhall.strategies import Strategy
 
 @dataclass(frozen=True)
 class RowStrategy(Strategy):
-    """The base of strategies that give image columns more weight in attention rows."""
+    """The base of strategies that give image columns more weight in attention rows.
+
+    It claims these rows, so that two such strategies cannot be combined, and refuses models without image columns.
+    """
 
     claims: ClassVar[frozenset[str]] = frozenset({"the rows of attention"})
 

@@ -14,7 +14,7 @@ PER_POSITION = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_
 
 
 def has_picture(inputs: Inputs) -> bool:
-    """Whether a batch has pictures; either all of its prompts have some, or none has."""
+    """Whether a batch has pictures, in every family as "pixel_values"; either all of its prompts have some, or none."""
     return "pixel_values" in inputs
 
 

@@ -13,6 +13,9 @@ class Columns:
 
     A sliding layer has dropped columns, joined rows have padding before them, and every step adds one. All
     layers of a kind share the layout of a step, so it is cached until the next step.
+
+    Make it in `prepare`, such as Columns(adapter.image_mask(inputs["input_ids"]).float()); in an op, columns(call) is
+    (B, 1, 1, K).
     """
 
     def __init__(self, values: Tensor) -> None:

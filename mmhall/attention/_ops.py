@@ -84,7 +84,7 @@ class Place:
 
     @property
     def memory(self) -> Memory:
-        """Tensors kept from step to step; only for ops with `remembers`.
+        """Tensors kept from step to step, shared by all ops of these rows; only for ops with `remembers`.
 
         Raises:
             CompositionError: No op of these rows has `remembers = True`.
@@ -266,7 +266,10 @@ class Op:
         """
 
     def see_states(self, visit: Visit) -> None:
-        """Read the input of a layer before its norm, `visit.states`; reduce it here, do not store it whole."""
+        """Read the input of a layer before its norm, `visit.states`; reduce it here, do not store it whole.
+
+        Needs no `sites`. In layer 0 it is the embeddings of the tokens; a pass does not hold their ids.
+        """
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
         """Return edited states of one of `sites`, in the same shape; the same tensor where nothing changes.

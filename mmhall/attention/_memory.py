@@ -60,8 +60,8 @@ class Memory:
         """
         if self._locked:
             raise CompositionError(
-                f"{name!r} cannot be stored in memory while a search tries candidate tokens; use this strategy "
-                "with greedy decoding, sampling, beams or another search"
+                f"{name!r} cannot be stored in memory while a search tries candidate tokens; the strategy that stores "
+                "it needs greedy decoding, sampling, beams or another search"
             )
         self._tensors[self._prefix + name] = value
 

@@ -208,11 +208,15 @@ class Composed(Strategy):
     parts: tuple[Strategy, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that no two parts make the same claim.
+        """Check the parts, and that no two of them make the same claim.
 
         Raises:
-            CompositionError: Two parts do.
+            OptionError: A part is not a strategy.
+            CompositionError: Two parts make the same claim.
         """
+        for part in self.parts:
+            if not isinstance(part, Strategy):
+                raise OptionError("strategy", "parts", part, 'strategies such as mmhall.strategy("vcd"), not names')
         for index, part in enumerate(self.parts):
             for other in self.parts[:index]:
                 for claim in sorted(part.claims & other.claims):
@@ -333,7 +337,8 @@ def strategy(spec: str | Strategy, **options: Any) -> Strategy:
 
 def _single(spec: str | Strategy, options: Mapping[str, Any]) -> Strategy:
     if not isinstance(spec, Strategy | str):
-        raise OptionError("strategy", "strategy", spec, 'a name such as "vcd", or a strategy')
+        hint = f"; write {spec.__name__}()" if isinstance(spec, type) and issubclass(spec, Strategy) else ""
+        raise OptionError("strategy", "strategy", spec, f'a name such as "vcd", or a strategy{hint}')
     if isinstance(spec, Strategy):
         check_known(type(spec), options)
         return dataclasses.replace(spec, **options) if options else spec

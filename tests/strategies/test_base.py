@@ -320,3 +320,11 @@ def test_a_refusal_tells_the_way_out_where_there_is_one():
         strategy("vcd+pai")
     with pytest.raises(CompositionError, match=r"gift\+pai: both want the rows of attention, .*; use one of them$"):
         strategy("gift+pai")
+
+
+def test_classes_and_names_are_no_parts_of_a_composition():
+    greedy = strategy("greedy")
+    with pytest.raises(OptionError, match=r"parts must be strategies such as .*, not names, got 'vcd'"):
+        Composed((greedy, "vcd"))
+    with pytest.raises(OptionError, match=r"or a strategy; write Greedy\(\)"):
+        strategy(type(greedy))

@@ -24,55 +24,55 @@ def code(visitor, part):
     )
 
 
-def test_strategies_are_chosen_combined_and_set_by_form(visit, embedded):
-    visitor = visit()
+def test_strategies_are_chosen_combined_and_set_by_form(shared, embedded):
+    shared.write(2, "vcd")
     written, chips = (
-        visitor.spec(2),
-        visitor.page.locator("#strategy-2").get_by_role("button", name=re.compile("^Remove")),
+        shared.spec(2),
+        shared.page.locator("#strategy-2").get_by_role("button", name=re.compile("^Remove")),
     )
-    alpha = visitor.page.get_by_role("spinbutton", name="vcd: alpha")
+    alpha = shared.page.get_by_role("spinbutton", name="vcd: alpha")
     expect(alpha).to_have_value("1")
-    expect(visitor.page.locator("#pickers")).to_contain_text("Contrast strength")
-    visitor.fill(alpha, "0.5")
+    expect(shared.page.locator("#pickers")).to_contain_text("Contrast strength")
+    shared.fill(alpha, "0.5")
     alpha.press("Tab")
     expect(written).to_have_value("vcd(alpha=0.5)")
-    assert visitor.run() == said(embedded, 4, "greedy", "vcd(alpha=0.5)")
-    visitor.fill(alpha, "1")
+    assert shared.run() == said(embedded, 4, "greedy", "vcd(alpha=0.5)")
+    shared.fill(alpha, "1")
     alpha.press("Tab")
     expect(written).to_have_value("vcd")
-    visitor.choose(2, "vdd", clear=False)
-    assert "vdd" in visitor.toast()  # these two cannot be combined
+    shared.choose(2, "vdd", clear=False)
+    assert "vdd" in shared.toast()  # these two cannot be combined
     expect(chips).to_have_count(1)
-    visitor.choose(2, "beam", clear=False)
+    shared.choose(2, "beam", clear=False)
     expect(written).to_have_value("vcd+beam")
-    assert visitor.run() == said(embedded, 4, "greedy", "vcd+beam")
-    visitor.choose(2, "vdd")
+    assert shared.run() == said(embedded, 4, "greedy", "vcd+beam")
+    shared.choose(2, "vdd")
     expect(written).to_have_value("vdd")
 
 
-def test_the_form_follows_what_is_typed_and_keeps_it(visit, embedded):
-    visitor = visit()
-    alpha, beta = (visitor.page.get_by_role("spinbutton", name=f"vdd: {name}") for name in ("alpha", "beta"))
-    visitor.write(2, "vdd(alpha=0.5, beta=0.3)")
+def test_the_form_follows_what_is_typed_and_keeps_it(shared, embedded):
+    alpha, beta = (shared.page.get_by_role("spinbutton", name=f"vdd: {name}") for name in ("alpha", "beta"))
+    shared.write(2, "vdd(alpha=0.5, beta=0.3)")
     expect(alpha).to_have_value("0.5")
-    expect(visitor.page.locator("#strategy-2")).to_contain_text("vdd")
+    expect(shared.page.locator("#strategy-2")).to_contain_text("vdd")
     expect(beta).to_have_value("0.3")
-    visitor.fill(alpha, "0.75")
+    shared.fill(alpha, "0.75")
     alpha.press("Tab")
-    expect(visitor.spec(2)).to_have_value("vdd(alpha=0.75, beta=0.3)")
-    visitor.write(2, "vdd(alpha=0.5, beta=0.3)")
+    expect(shared.spec(2)).to_have_value("vdd(alpha=0.75, beta=0.3)")
+    shared.write(2, "vdd(alpha=0.5, beta=0.3)")
     expect(alpha).to_have_value("0.5")
-    visitor.choose(2, "vhr", clear=False)
-    expect(visitor.spec(2)).to_have_value("vdd(alpha=0.5, beta=0.3)+vhr")
-    expect(visitor.page.get_by_role("spinbutton", name="vhr: alpha")).to_be_visible()
+    shared.choose(2, "vhr", clear=False)
+    expect(shared.spec(2)).to_have_value("vdd(alpha=0.5, beta=0.3)+vhr")
+    expect(shared.page.get_by_role("spinbutton", name="vhr: alpha")).to_be_visible()
     expect(alpha).to_have_value("0.5")
-    assert visitor.run() == said(embedded, 4, "greedy", "vdd(alpha=0.5, beta=0.3)+vhr")
-    visitor.write(2, "vcdd")
-    visitor.page.get_by_role("button", name="Run", exact=True).click()
-    assert "did you mean" in visitor.toast()
-    visitor.columns(4)  # two that were not seen have their forms
-    expect(visitor.spec(4)).to_be_visible()
-    expect(visitor.page.get_by_role("spinbutton", name="vhr: alpha")).to_be_visible()
+    assert shared.run() == said(embedded, 4, "greedy", "vdd(alpha=0.5, beta=0.3)+vhr")
+    shared.write(2, "vcdd")
+    shared.page.get_by_role("button", name="Run", exact=True).click()
+    assert "did you mean" in shared.toast()
+    shared.columns(4)  # two that were not seen have their forms
+    expect(shared.spec(4)).to_be_visible()
+    expect(shared.page.get_by_role("spinbutton", name="vhr: alpha")).to_be_visible()
+    shared.columns(2)
 
 
 def paste_setup(visitor, text):

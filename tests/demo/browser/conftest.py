@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from time import sleep
@@ -36,18 +37,21 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.flaky(reruns=1))
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
-    """Folder whose runs can be browsed; tests of runs name their own."""
-    return tmp_path_factory.mktemp("runs")
+@pytest.fixture(scope="session")
+def runs(disputed_root, tmp_path_factory) -> Path:
+    """Runs, and one that cannot be read any more."""
+    root = Path(shutil.copytree(disputed_root, tmp_path_factory.mktemp("some") / "runs"))
+    (root / "torn").mkdir()
+    (root / "torn" / "run.sqlite").write_bytes(b"no database")
+    return root
 
 
-@pytest.fixture(scope="module")
-def url(runs):
-    """Address of a page with a model of its own, so that the tests may use theirs at the same time."""
+@pytest.fixture(scope="session")
+def url(embedded, runs):
+    """Address of the page, which is open for all of these tests."""
     model: Future[mmhall.LVLM] = Future()
+    model.set_result(embedded)
     with serving(model, Address(port=0), runs=runs) as address:
-        model.set_result(mmhall.load("embedded", device="cpu"))
         yield address
 
 
@@ -78,9 +82,9 @@ def window(chromium):
     session.close()
 
 
-@pytest.fixture
-def visit(chromium, window, url):
-    """Come to the page; each visitor must have met no error in the end. A stranger has a session of their own."""
+@contextmanager
+def visiting(chromium, window, url):
+    """Yield a function that comes to the page; each visitor must have met no error in the end."""
     from tests.demo.browser.visitor import Visitor
 
     visitors, sessions = [], []
@@ -98,6 +102,20 @@ def visit(chromium, window, url):
         session.close()
     for visitor in visitors:
         visitor.check()
+
+
+@pytest.fixture
+def visit(chromium, window, url):
+    """Come to the page; a stranger has a session of their own."""
+    with visiting(chromium, window, url) as come:
+        yield come
+
+
+@pytest.fixture(scope="module")
+def shared(chromium, window, url):
+    """A visitor whom all tests of a module share, who leave what they set as it was."""
+    with visiting(chromium, window, url) as come:
+        yield come()
 
 
 @pytest.fixture
@@ -132,8 +150,8 @@ def hold(monkeypatch):
     return until
 
 
-@pytest.fixture
-def unhurried(monkeypatch):
+@contextmanager
+def unhurried():
     """Have comparisons tell often what they have, and leave the browser time to show it."""
 
     def slowly(*values, **named):
@@ -141,26 +159,32 @@ def unhurried(monkeypatch):
             yield columns
             sleep(0.05)
 
-    monkeypatch.setattr("mmhall.demo.compare._UPDATE_EVERY", 0.02)
-    monkeypatch.setattr("mmhall.demo.compare_tab.compare", slowly)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("mmhall.demo.compare._UPDATE_EVERY", 0.02)
+        patched.setattr("mmhall.demo.compare_tab.compare", slowly)
+        yield
 
 
 @pytest.fixture
 def endless(monkeypatch):
-    """Have the first comparison not end before it is left; the event says that it was."""
-    first, gone = iter([True]), Event()
+    """Have the next comparison not end before it is left; the event that is returned says that it was."""
 
-    def without_end(lvlm, image, prompt, strategies, left, **settings):
-        endless = next(first, False)
-        try:
-            for columns in compare(lvlm, image, prompt, strategies, left, **settings):
-                yield columns
-                while endless and columns[0].text and not left():
-                    sleep(0.02)
+    def begin():
+        first, gone = iter([True]), Event()
+
+        def without_end(lvlm, image, prompt, strategies, left, **settings):
+            endless = next(first, False)
+            try:
+                for columns in compare(lvlm, image, prompt, strategies, left, **settings):
                     yield columns
-        finally:
-            if endless:
-                gone.set()
+                    while endless and columns[0].text and not left():
+                        sleep(0.02)
+                        yield columns
+            finally:
+                if endless:
+                    gone.set()
 
-    monkeypatch.setattr("mmhall.demo.compare_tab.compare", without_end)
-    return gone
+        monkeypatch.setattr("mmhall.demo.compare_tab.compare", without_end)
+        return gone
+
+    return begin

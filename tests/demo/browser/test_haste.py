@@ -8,10 +8,10 @@ from functools import wraps
 
 import pytest
 
-from mmhall.benchmarks.scenes.world import NAMES
 from mmhall.demo import compare_tab, pickers
 from mmhall.demo.serve import Address, serving
 from tests.demo.browser.visitor import ANEW, Visitor, expect, said
+from tests.demo.conftest import PROMPT
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -47,53 +47,59 @@ def writing(visitor):
     visitor.page.wait_for_function("() => mmhallSeen.some(([, columns]) => columns.some(([, letters]) => letters))")
 
 
-def test_run_asks_about_the_scene_that_was_chosen_last(visit, embedded, sluggish):
+def test_run_asks_what_was_chosen_last(visit, embedded, sluggish):
     visitor = visit()
-    for index in (2, 6):
-        visitor.scene(3)
-        visitor.scene(index)
-        press(visitor)
-        assert visitor.finished() == said(embedded, index, "greedy", "vcd")
-
-
-def test_run_asks_the_strategy_that_was_typed_last(visit, embedded, sluggish):
-    visitor = visit()
-    field = visitor.spec(2)
-    for spec in ("vdd(alpha=0.5)", "vhr+vcd"):
-        visitor.fill(field, spec)
-        press(visitor)
-        assert visitor.finished() == said(embedded, 4, "greedy", spec)
-    expect(visitor.page.locator("#strategy-2")).to_contain_text("vhr")
-
-
-def test_run_asks_the_strategies_that_were_chosen_last(visit, embedded, sluggish):
-    visitor = visit()
-    visitor.page.locator("#strategy-2").get_by_role("combobox").click()
+    picker = visitor.page.locator("#strategy-2")
+    visitor.fill(visitor.spec(2), "vdd(alpha=0.5)")
+    press(visitor)
+    assert visitor.finished() == said(embedded, 4, "greedy", "vdd(alpha=0.5)")
+    expect(picker).to_contain_text("vdd")
+    visitor.scene(3)
+    visitor.scene(6)
+    press(visitor)
+    assert visitor.finished() == said(embedded, 6, "greedy", "vdd(alpha=0.5)")
+    visitor.write(2, "vcd")
+    expect(picker).to_contain_text("vcd")
+    picker.get_by_role("combobox").click()
     for name in ("beam", "vhr"):
         visitor.page.get_by_role("option", name=name, exact=True).click()
     press(visitor)
-    assert visitor.finished() == said(embedded, 4, "greedy", "vcd+beam+vhr")
+    assert visitor.finished() == said(embedded, 6, "greedy", "vcd+beam+vhr")
     expect(visitor.spec(2)).to_have_value("vcd+beam+vhr")
 
 
-def test_run_pressed_again_asks_anew(visit, embedded):
-    visitor = visit()
-    visitor.write(1, BUSY)
-    press(visitor)
-    writing(visitor)
-    visitor.write(1, "greedy")
-    visitor.ask(QUESTION)
-    press(visitor)
-    expect(visitor.words(0, "Yes")).to_be_visible()
-    assert visitor.finished() == said(embedded, 4, "greedy", "vcd", prompt=QUESTION)
+def test_what_is_pressed_clicked_or_ticked_last_counts(shared, embedded):
+    shared.write(1, BUSY)
+    press(shared)
+    writing(shared)
+    shared.write(1, "greedy")
+    shared.ask(QUESTION)
+    press(shared)
+    expect(shared.words(0, "Yes")).to_be_visible()
+    assert shared.finished() == said(embedded, 4, "greedy", "vcd", prompt=QUESTION)
+    shared.ask(PROMPT)
+    shared.write(2, BUSY)
+    shared.begin()
+    writing(shared)
+    bird = shared.page.locator("#present").get_by_role("checkbox", name="bird")
+    bird.uncheck()
+    shared.finished()
+    expect(shared.page.locator("#present").get_by_role("checkbox", name="boat")).to_be_visible()
+    expect(bird).not_to_be_checked()
+    expect(shared.words(0, "bird")).to_have_class("mm-word mm-hallucinated")
+    shared.words(0, "bird").click()
+    shared.words(0, "beach").click()
+    shared.looked(0, "beach")
+    shared.page.wait_for_timeout(500)
+    shared.looked(0, "beach")
 
 
-def test_run_pressed_again_in_the_queue_asks_only_anew(visit, embedded, hold):
+def test_run_pressed_again_in_the_queue_asks_only_anew(shared, visit, embedded, hold):
     """The first is unfit and the second outdated by the time the model is free."""
     let_go = hold(lambda columns: columns[0].state == "waiting")
-    other, visitor = visit(), visit()
-    other.begin()
-    expect(other.page.locator("#answers .mm-column")).to_have_count(2)
+    visitor = visit()
+    shared.begin()
+    expect(shared.page.locator("#answers .mm-column:not(.mm-test-old)")).to_have_count(2)
     visitor.write(2, "vcdd")
     press(visitor)
     expect(visitor.page.locator("#status")).to_contain_text("queue")
@@ -110,35 +116,11 @@ def test_run_pressed_again_in_the_queue_asks_only_anew(visit, embedded, hold):
     assert longest <= max(map(len, answers)) + len(" (not in the picture)")
     assert visitor.answers() == answers
     expect(visitor.page.get_by_test_id("toast-text")).to_have_count(0)
+    a_word_clicked_while_others_are_written_is_looked_at(visitor, hold)
 
 
-def test_ask_pressed_again_asks_anew(visit):
-    visitor = visit()
-    visitor.write(1, BUSY)  # asks object by object
-    visitor.tab("Probe")
-    objects = visitor.page.locator("#objects textarea")
-    visitor.fill(objects, ", ".join(NAMES[:24]))
-    press(visitor, "#ask")
-    expect(visitor.page.locator("#probe tbody .mm-said").first).to_be_visible()
-    visitor.fill(objects, "bird, cup")
-    press(visitor, "#ask")
-    expect(visitor.page.locator("#probe tbody tr")).to_have_count(2)
-    expect(visitor.page.locator("#probe tbody .mm-said")).to_have_count(4)
-
-
-def test_the_word_that_was_clicked_last_is_looked_at(visit):
-    visitor = visit()
-    visitor.run()
-    visitor.words(0, "bird").click()
-    visitor.words(0, "beach").click()
-    visitor.looked(0, "beach")
-    visitor.page.wait_for_timeout(500)
-    visitor.looked(0, "beach")
-
-
-def test_a_word_clicked_while_others_are_written_is_looked_at(visit, hold):
-    visitor = visit()
-    visitor.write(2, "vdd")  # it ends first
+def a_word_clicked_while_others_are_written_is_looked_at(visitor, hold):
+    visitor.ask(PROMPT)
     visitor.run()
     visitor.words(1, "bird").click()
     visitor.looked(1, "bird")
@@ -154,31 +136,23 @@ def test_a_word_clicked_while_others_are_written_is_looked_at(visit, hold):
     visitor.looked(1, "bird")
 
 
-def test_what_is_ticked_while_answers_are_written_stays(visit):
-    visitor = visit()
-    visitor.write(2, BUSY)
-    visitor.begin()
-    writing(visitor)
-    bird = visitor.page.locator("#present").get_by_role("checkbox", name="bird")
-    bird.uncheck()
-    visitor.finished()
-    expect(visitor.page.locator("#present").get_by_role("checkbox", name="boat")).to_be_visible()
-    expect(bird).not_to_be_checked()
-    expect(visitor.words(0, "bird")).to_have_class("mm-word mm-hallucinated")
-
-
-def test_what_is_typed_before_the_model_is_loaded_stays(window, embedded):
+def test_what_is_typed_before_the_model_is_loaded_stays_and_choices_come_then(window, embedded):
     model = Future()
     with serving(model, Address(port=0)) as url:
         visitor = Visitor(window())
-        visitor.page.goto(url)
+        page = visitor.page
+        page.goto(url)
+        expect(page.locator("#model")).to_contain_text("being loaded")
         field = visitor.spec(2)
         visitor.fill(field, "opera(num_attn_candidates=3)")
         field.blur()
-        expect(visitor.page.locator("#strategy-2").get_by_role("button", name="Remove")).to_have_count(0)
+        expect(page.locator("#strategy-2").get_by_role("button", name="Remove")).to_have_count(0)
         model.set_result(embedded)
-        expect(visitor.page.locator("#strategy-2")).to_contain_text("opera")
-        expect(visitor.page.get_by_role("spinbutton", name="opera: num_attn_candidates")).to_have_value("3")
+        expect(page.locator("#model")).to_contain_text("M parameters")
+        expect(page.locator("#strategy-2")).to_contain_text("opera")
+        expect(page.get_by_role("spinbutton", name="opera: num_attn_candidates")).to_have_value("3")
         expect(field).to_have_value("opera(num_attn_candidates=3)")
-        visitor.page.close()
+        page.get_by_role("combobox", name="Strategy 1").click()
+        expect(page.get_by_role("option", name="opera")).to_be_visible()
+        page.close()
         visitor.check()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -18,15 +16,6 @@ from mmhall.demo.scenes import bundled_scenes
 from tests.demo.browser.visitor import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def runs(disputed_root, tmp_path_factory):
-    """Runs, and one that cannot be read any more."""
-    root = Path(shutil.copytree(disputed_root, tmp_path_factory.mktemp("some") / "runs"))
-    (root / "torn").mkdir()
-    (root / "torn" / "run.sqlite").write_bytes(b"no database")
-    return root
 
 
 STOP_ONCE_SAID = """() => {
@@ -43,22 +32,22 @@ def opened(disputed_root):
         yield run
 
 
-def open_runs(visit):
-    visitor = visit()
+def open_run(visitor):
     visitor.tab("Runs")
     visitor.pick("Run", "first")
     expect(visitor.page.locator("#overview table").first).to_be_visible()
     expect(visitor.page.locator("#items .mm-card").first).to_be_visible()
-    return visitor
 
 
 def cells(locator):
     return [" ".join(text.split()) for text in locator.all_inner_texts()]
 
 
-def test_objects_are_asked_one_by_one(visit, embedded):
+def test_objects_are_asked_one_by_one_until_stopped_or_asked_anew(visit, embedded):
     visitor = visit()
     visitor.tab("Probe")
+    visitor.page.locator("#ask").click()
+    assert "names" in visitor.toast()
     visitor.page.locator("#suggest").click()
     scene = bundled_scenes()[4]
     field = visitor.page.locator("#objects textarea")
@@ -66,6 +55,29 @@ def test_objects_are_asked_one_by_one(visit, embedded):
     objects = (*scene.present, "boat", "sandwich")
     visitor.fill(field, ", ".join(objects))
     visitor.page.locator("#ask").click()
+    each_object_is_judged(visitor, embedded, scene, objects)
+    visitor.tab("Compare")
+    visitor.columns(4)
+    visitor.write(1, "beam(num_beams=16)")  # asks object by object
+    visitor.tab("Probe")
+    visitor.fill(field, ", ".join(NAMES[:24]))
+    visitor.page.locator("#ask").click()
+    table = visitor.page.locator("#probe table")
+    expect(table.locator("tbody tr")).to_have_count(24)
+    visitor.page.wait_for_function(STOP_ONCE_SAID)
+    expect(table.locator("td.mm-none").filter(has_text="stopped")).to_have_count(4)
+    assert 0 < table.locator(".mm-said").count() < 24
+    visitor.fill(field, ", ".join(NAMES[1:25]))
+    visitor.page.locator("#ask").click()
+    expect(table.locator("tbody th").first).to_have_text(NAMES[1])
+    expect(table.locator("tbody .mm-said").first).to_be_visible()
+    visitor.fill(field, "bird, cup")
+    visitor.page.locator("#ask").click()
+    expect(table.locator("tbody tr")).to_have_count(2)
+    expect(table.locator("tbody .mm-said")).to_have_count(8)
+
+
+def each_object_is_judged(visitor, embedded, scene, objects):
     table = visitor.page.locator("#probe table")
     expect(table.locator("tfoot tr").first).to_contain_text(re.compile(r"\d of 5.*\d of 5"))
     wrong = 0
@@ -83,32 +95,32 @@ def test_objects_are_asked_one_by_one(visit, embedded):
     assert table.locator(".mm-wrong").count() == wrong
 
 
-def test_a_probe_is_stopped(visit):
+def test_a_run_is_opened_filtered_and_compared_anew(visit, opened, embedded):
     visitor = visit()
-    visitor.columns(4)
-    visitor.write(1, "beam(num_beams=16)")  # asks object by object
-    visitor.tab("Probe")
-    visitor.fill(visitor.page.locator("#objects textarea"), ", ".join(NAMES[:24]))
-    visitor.page.locator("#ask").click()
-    table = visitor.page.locator("#probe table")
-    visitor.page.wait_for_function(STOP_ONCE_SAID)
-    expect(table.locator("td.mm-none").filter(has_text="stopped")).to_have_count(4)
-    said = table.locator(".mm-said").count()
-    assert 0 < said < 24
-    visitor.fill(visitor.page.locator("#objects textarea"), "bird, cup")
-    visitor.page.locator("#ask").click()
-    expect(table.locator(".mm-said")).to_have_count(8)
+    open_run(visitor)
+    figures_are_those_of_the_report(visitor, opened)
+    disagreements_are_filtered(visitor, opened)
+    an_item_is_compared_anew(visitor, opened, embedded)
+    visitor.tab("Runs")
+    expect(visitor.page.locator("#items .mm-card").first).to_be_visible()
+    visitor.pick("Run", "group/begun")
+    expect(visitor.page.locator("#overview")).to_contain_text("No answers yet")
+    expect(visitor.page.locator("#items")).to_contain_text("No disagreements")
+    visitor.pick("Run", "torn")
+    assert "torn" in visitor.toast()
+    none_is_open(visitor)
+    visitor.pick("Run", "group/begun")
+    expect(visitor.page.locator("#items")).to_contain_text("No disagreements")
+    visitor.page.locator("#refresh").click()
+    none_is_open(visitor)
 
 
-def test_no_objects_is_refused(visit):
-    visitor = visit()
-    visitor.tab("Probe")
-    visitor.page.locator("#ask").click()
-    assert "names" in visitor.toast()
+def none_is_open(visitor):
+    expect(visitor.page.locator("#overview")).to_contain_text("No run is open")
+    expect(visitor.page.locator("#items")).to_have_text("")
 
 
-def test_a_runs_figures_are_those_of_the_report(visit, opened):
-    visitor = open_runs(visit)
+def figures_are_those_of_the_report(visitor, opened):
     main = [section for section in sections(opened.evaluate()) if not section.table]
     for index, section in enumerate(main):
         table = visitor.page.locator("#overview .mm-runs > .mm-scroll table").nth(index)
@@ -120,20 +132,16 @@ def test_a_runs_figures_are_those_of_the_report(visit, opened):
     expect(visitor.page.locator("#overview figure svg")).to_be_visible()
 
 
-def test_disagreements_are_filtered(visit, opened):
-    visitor = open_runs(visit)
+def disagreements_are_filtered(visitor, opened):
     benchmark = opened.parts[0].benchmark.name
     cards = visitor.page.locator("#items .mm-card")
     expect(cards).to_have_count(len(disagreements(opened, benchmark)))
     _, hows = filters(opened, benchmark)
     visitor.pick("How well it shows", hows[0])
     expect(cards).to_have_count(len(disagreements(opened, benchmark, visibility=hows[0])))
-    visitor.pick("Benchmark", "chair")
-    expect(cards).to_have_count(len(disagreements(opened, "chair")))
 
 
-def test_an_item_is_compared_anew(visit, opened, embedded):
-    visitor = open_runs(visit)
+def an_item_is_compared_anew(visitor, opened, embedded):
     visitor.pick("Benchmark", "chair")
     items = disagreements(opened, "chair")
     button = visitor.page.locator(f"#items button[data-item='{items[0].item}']")
@@ -148,26 +156,6 @@ def test_an_item_is_compared_anew(visit, opened, embedded):
     answers = visitor.run()
     settings = {"max_new_tokens": loaded.max_new_tokens}
     assert answers == [embedded.generate(loaded.picture, loaded.prompt, s, **settings).text for s in loaded.strategies]
-
-
-def test_a_run_that_cannot_be_read_is_told_and_none_is_open(visit):
-    visitor = open_runs(visit)
-    visitor.pick("Run", "torn")
-    assert "torn" in visitor.toast()
-    expect(visitor.page.locator("#overview")).to_contain_text("No run is open")
-    expect(visitor.page.locator("#items .mm-card")).to_have_count(0)
-
-
-def test_a_run_without_answers_says_so_and_takes_the_place_of_another(visit):
-    visitor = open_runs(visit)
-    visitor.pick("Run", "group/begun")
-    expect(visitor.page.locator("#overview")).to_contain_text("No answers yet")
-    expect(visitor.page.locator("#items")).to_contain_text("No disagreements")
-    visitor.pick("Run", "first")
-    expect(visitor.page.locator("#items .mm-card").first).to_be_visible()
-    visitor.page.locator("#refresh").click()
-    expect(visitor.page.locator("#overview")).to_contain_text("No run is open")
-    expect(visitor.page.locator("#items .mm-card")).to_have_count(0)
 
 
 def _a(name):

@@ -165,6 +165,7 @@ class Visitor:
             picker.get_by_role("combobox").click()
             self.page.get_by_role("option", name=name, exact=True).click()
         self.page.keyboard.press("Escape")
+        picker.get_by_role("combobox").blur()  # the list opens once more only for who comes anew
 
     def pick(self, label: str, *options: str):
         """Choose from a list."""

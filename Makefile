@@ -56,11 +56,11 @@ check: $(READY_TO_TEST)
 	@$(MAKE) -s -k -j 3 lint types quick-tests
 
 every-test: $(READY_TO_TEST)
-	@echo "== every test, 5 to 8 minutes on two cores"
+	@echo "== every test, about 12 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO)
 
 quick-tests: $(READY_TO_TEST)
-	@echo "== the quick tests, one to two minutes on two cores"
+	@echo "== the quick tests, about two minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
 
 families: $(READY_TO_TEST)

@@ -54,6 +54,15 @@ if TYPE_CHECKING:
     )
     from mmhall.strategies._registry import STRATEGIES as STRATEGIES
     from mmhall.strategies._step import Step as Step
+    from mmhall.strategies._twins import (
+        other_pictures as other_pictures,
+        random_choice as random_choice,
+        random_columns as random_columns,
+        random_like as random_like,
+        random_subspace as random_subspace,
+        twin_generator as twin_generator,
+        twin_option as twin_option,
+    )
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
@@ -71,5 +80,7 @@ else:
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
             "_registry": "STRATEGIES",
             "_step": "Step",
+            "_twins": "other_pictures random_choice random_columns random_like random_subspace twin_generator "
+            "twin_option",
         },
     )

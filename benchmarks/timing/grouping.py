@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmhall.adapters import Adapter, Batch, Request, adapter_for
-from mmhall.benchmarks.timing.speed import IMAGE_ID, IMAGE_TOKENS, Size, random_llava
+from mmhall.adapters import Adapter, Batch, Request
+from mmhall.benchmarks.timing.model import IMAGE_TOKENS, Size, random_adapter
 from mmhall.generation import Recipe, Settings, run
 from mmhall.strategies import strategy
 
@@ -51,8 +51,7 @@ def measure(
         turns: Number of timed runs of each kind, after one run to warm up.
         progress: Called after each run.
     """
-    model = random_llava(size, device)
-    adapter = adapter_for(model)
+    adapter = random_adapter(size, device)
     inputs = questions(adapter)
     gains = []
     for spec in STRATEGIES:
@@ -83,12 +82,12 @@ def questions(adapter: Adapter) -> Batch:
     singles: list[dict[str, Tensor]] = []
     requests = []
     words = torch.arange(10, 10 + _BEGINNING + _ENDING)
+    image = torch.full((IMAGE_TOKENS,), adapter.image_token_id)
     for _ in range(PICTURES):
         pixels = torch.randn(1, 3, 336, 336, generator=random).to(device, dtype)
         picture = Image.new("RGB", (1, 1))
         for question in range(QUESTIONS):
             name = torch.randint(100, 20_000, (1 + question % _NAME,), generator=random)
-            image = torch.full((IMAGE_TOKENS,), IMAGE_ID)
             ids = torch.cat([words[:6], image, words[6:_BEGINNING], name, words[_BEGINNING:]])[None].to(device)
             singles.append({"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels})
             requests.append(Request("?", (picture,)))

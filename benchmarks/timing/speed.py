@@ -3,7 +3,7 @@
 A random LLaVA answers one prompt repeatedly: plain `generate` and every variant take turns in one
 process, so that other load of the machine affects all of them. A ratio is taken within a turn;
 the median and the range over the turns are shown. The first token (vision tower and prompt) and later
-steps are timed separately. Weights are random, as the cost of decoding does not depend on them.
+steps are timed separately.
 
 A strategy that searches is compared with transformers' beam search with as many beams. Neither gives tokens
 one by one, so that a step ends when its scores are known.
@@ -25,48 +25,24 @@ from typing import Any
 
 import torch
 from torch import LongTensor, Tensor
-from transformers import (
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LogitsProcessorList,
-    PreTrainedModel,
-)
+from transformers import LogitsProcessorList, PreTrainedModel
 from transformers.generation import BaseStreamer
 
-from mmhall.adapters import Adapter, adapter_for
+from mmhall.adapters import Adapter, Batch
 from mmhall.analysis import AttentionProbe
 from mmhall.attention import Call, Columns, Exit, Op, Visit
+from mmhall.benchmarks.timing.model import VOCABULARY, Size, fit_randomly, random_adapter, timed_request
 from mmhall.decoders import STRATEGIES
+from mmhall.errors import OptionError
 from mmhall.generation import Job, Recipe, Settings, decode, plan_batch, run
 from mmhall.strategies import Session, Step, Strategy, strategy as make_strategy
 
 PLAIN, EAGER, BEAMS = "plain generate", "eager, output_attentions", "beam search, 5 beams"
-IMAGE_TOKENS, _TEXT_TOKENS, IMAGE_ID, _VOCABULARY = 576, 44, 3, 32000
 _KINDS, _WIDE = 7, 5
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """The size of a model.
-
-    Attributes:
-        layers: Number of decoder layers.
-        hidden: Hidden size; heads are 64 or, from 4096 on, 128 wide.
-        dtype: Data type of the weights.
-    """
-
-    layers: int
-    hidden: int
-    dtype: torch.dtype
-
-
 _ACTIVE = {"var": "var(sink_dims=(0, 1), tau=3.0)"}  # random weights have no massive dimensions
 _PARTS = ("pai(gamma=1.0)",)
 UNTIMED = frozenset({"cgd"})  # it needs a second model
 TURNS, NEW_TOKENS = 7, 64
-SMALL, LARGE = Size(8, 512, torch.float32), Size(32, 4096, torch.bfloat16)  # for a CPU; 7B
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +72,23 @@ def strategies_to_time() -> list[Strategy]:
     return [make_strategy(spec) for spec in (*specs, *_PARTS)]
 
 
+def make_timed(spec: str) -> Strategy:
+    """Build a strategy to time.
+
+    Raises:
+        OptionError: It needs a second model, or its search cannot be timed by tokens.
+        MmhallError: There is no such strategy, or an option is out of range.
+    """
+    method = make_strategy(spec)
+    if method.name in UNTIMED:
+        raise OptionError("speed", "strategy", spec, "one that needs no second model and decodes token by token")
+    return method
+
+
 def measure(
     size: Size,
     device: str,
+    methods: Sequence[Strategy] | None = None,
     turns: int = TURNS,
     new_tokens: int = NEW_TOKENS,
     progress: Callable[[int], None] = lambda _: None,
@@ -108,15 +98,18 @@ def measure(
     Args:
         size: Size of the model.
         device: "cpu" or "cuda".
+        methods: Strategies to time, against plain `generate` alone; None: `strategies_to_time` and all building blocks.
         turns: Number of timed runs of each variant, after one run to warm up.
         new_tokens: Number of tokens of an answer, >= 3.
-        progress: Called after each run.
+        progress: Called after each run; see `runs`.
     """
-    model = random_llava(size, device)
-    twins = _twin(model, "sdpa"), _twin(model, "eager")
-    adapter = adapter_for(model)
-    methods = strategies_to_time()
-    variants = _variants(adapter, *twins, methods, new_tokens)
+    adapter = random_adapter(size, device)
+    copies = _copy(adapter.model, "sdpa"), _copy(adapter.model, "eager")
+    chosen = strategies_to_time() if methods is None else methods
+    fit_randomly(adapter, chosen)
+    variants = _variants(adapter, *copies, chosen, new_tokens)
+    if methods is not None:
+        variants = {name: variants[name] for name in (*_references(methods), *map(str, methods))}
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     peaks: dict[str, list[int]] = {name: [] for name in variants}
     for turn in range(turns + 1):
@@ -129,8 +122,8 @@ def measure(
                 times[name].append(watch.times())
             progress(1)
     adapter.close()
-    searches = [str(method) for method in methods if method.beams > 1]
-    return [_cost(name, BEAMS if name in searches else PLAIN, times, peaks) for name in variants]
+    searched = [str(method) for method in chosen if method.beams > 1]
+    return [_cost(name, BEAMS if name in searched else PLAIN, times, peaks) for name in variants]
 
 
 def _variants(
@@ -145,7 +138,7 @@ def _variants(
         methods: Strategies to time.
         new_tokens: Number of tokens of an answer.
     """
-    inputs = _inputs(adapter.model)
+    inputs = timed_request(adapter)
     settings = Settings(max_new_tokens=new_tokens)
     config = settings.resolved(adapter.model)
     config.eos_token_id = None
@@ -161,7 +154,7 @@ def _variants(
         run(recipe.job(adapter, inputs, streamer=streamer))
 
     beam_config = copy.deepcopy(config)
-    beam_config.update(num_beams=_WIDE, eos_token_id=[_VOCABULARY])  # it never ends
+    beam_config.update(num_beams=_WIDE, eos_token_id=[VOCABULARY])  # it never ends
 
     def decode_search(method: Strategy, streamer: _Watch) -> None:
         with torch.inference_mode():
@@ -182,46 +175,15 @@ def _variants(
     }
 
 
-def random_llava(size: Size, device: str) -> LlavaForConditionalGeneration:
-    """Build a LLaVA with random weights: a small vision tower of 24 x 24 patches and a Llama."""
-    torch.manual_seed(0)
-    heads = size.hidden // (128 if size.hidden >= LARGE.hidden else 64)
-    vision = CLIPVisionConfig(
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        image_size=336,
-        patch_size=14,
-    )
-    text = LlamaConfig(
-        vocab_size=_VOCABULARY,
-        hidden_size=size.hidden,
-        intermediate_size=size.hidden * 11008 // 4096,
-        num_hidden_layers=size.layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=4096,
-    )
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=IMAGE_ID)
-    with torch.device(device):
-        model = LlavaForConditionalGeneration._from_config(config, dtype=size.dtype)
-    model.generation_config.pad_token_id = 0
-    return model.eval()
+def _references(methods: Sequence[Strategy]) -> list[str]:
+    """Return the names of the references that strategies are compared with."""
+    return [PLAIN, *([BEAMS] if any(method.beams > 1 for method in methods) else [])]
 
 
-def describe_size(size: Size) -> str:
-    """Describe the timed model and request."""
-    kind = str(size.dtype).removeprefix("torch.")
-    return (
-        f"random LLaVA of {size.layers} layers, hidden {size.hidden}, {kind}, "
-        f"{IMAGE_TOKENS + _TEXT_TOKENS} prompt tokens of which {IMAGE_TOKENS} image, {NEW_TOKENS} new tokens"
-    )
-
-
-def runs() -> int:
+def runs(methods: Sequence[Strategy] | None = None, turns: int = TURNS) -> int:
     """Return the number of runs that `measure` reports."""
-    return (3 + _KINDS + len(strategies_to_time())) * (TURNS + 1)
+    variants = 3 + _KINDS + len(strategies_to_time()) if methods is None else len(_references(methods)) + len(methods)
+    return variants * (turns + 1)
 
 
 def machine(device: str) -> str:
@@ -234,23 +196,12 @@ def machine(device: str) -> str:
     )
 
 
-def _inputs(model: PreTrainedModel) -> dict[str, Tensor]:
-    text = torch.arange(10, 10 + _TEXT_TOKENS)
-    ids = torch.cat([text[:8], torch.full((IMAGE_TOKENS,), IMAGE_ID), text[8:]])[None]
-    pixels = torch.randn(1, 3, 336, 336, generator=torch.Generator().manual_seed(0))
-    return {
-        "input_ids": ids.to(model.device),
-        "attention_mask": torch.ones_like(ids).to(model.device),
-        "pixel_values": pixels.to(model.device, model.dtype),
-    }
-
-
-def _twin(model: PreTrainedModel, attention: str) -> PreTrainedModel:
+def _copy(model: PreTrainedModel, attention: str) -> PreTrainedModel:
     """Return a copy of a model with the same weights and another attention implementation."""
     shared = {id(part): part for part in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, shared)
-    twin.set_attn_implementation(attention)
-    return twin
+    copied = copy.deepcopy(model, shared)
+    copied.set_attn_implementation(attention)
+    return copied
 
 
 class _Bias(Op):
@@ -298,7 +249,7 @@ class _Outputs(Op):
         return states * 0.99
 
 
-def _sessions(adapter: Adapter, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Session]]:
+def _sessions(adapter: Adapter, inputs: Batch) -> dict[str, Callable[[], Session]]:
     """Return sessions by name: an op of every kind, in all layers and heads, on the image columns."""
     image = adapter.image_mask(inputs["input_ids"])
     places = image[0].nonzero()[:, 0]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmhall.adapters import adapter_for
-from mmhall.benchmarks.timing import grouping, speed
+from mmhall.benchmarks.timing import grouping, model
 from mmhall.generation._shared_prefix import split_prefixes
 
-TINY = speed.Size(2, 128, torch.float32)
+TINY = model.Size(2, 128, torch.float32)
 
 
 @pytest.mark.slow
@@ -24,7 +23,7 @@ def test_both_ways_are_timed_and_answer_alike(monkeypatch):
 
 
 def test_pictures_are_shared_and_questions_are_not():
-    adapter = adapter_for(speed.random_llava(TINY, "cpu"))
+    adapter = model.random_adapter(TINY, "cpu")
     cut = split_prefixes(adapter, grouping.questions(adapter))
     assert len(cut.inputs["input_ids"]) == grouping.PICTURES
     assert cut.of.tolist() == [0] * 6 + [1] * 6

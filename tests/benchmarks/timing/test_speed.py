@@ -8,10 +8,12 @@ from statistics import median
 import pytest
 import torch
 
-from mmhall.benchmarks.timing import speed
+from mmhall.benchmarks.timing import model, speed
 from mmhall.decoders import STRATEGIES
+from mmhall.errors import OptionError
+from mmhall.strategies import strategy
 
-TINY = speed.Size(2, 128, torch.float32)
+TINY = model.Size(2, 128, torch.float32)
 
 
 @pytest.fixture
@@ -45,9 +47,27 @@ def test_every_variant_is_timed_against_plain_generate(small_heap):
     assert rows[0][1] == "1.00 (1.00-1.00)"
 
 
-def test_the_model_has_the_size_that_is_told():
-    model = speed.random_llava(TINY, "cpu")
-    assert len(model.get_decoder().layers) == 2
-    assert model.config.text_config.hidden_size == 128
-    assert (model.config.vision_config.image_size // model.config.vision_config.patch_size) ** 2 == 576
-    assert "576 image" in speed.describe_size(TINY)
+def test_given_strategies_are_timed_alone(small_heap):
+    reported, methods = [], [strategy("vaf"), strategy("beam")]
+    costs = speed.measure(TINY, "cpu", methods, turns=1, new_tokens=3, progress=reported.append)
+    assert [(cost.name, cost.over) for cost in costs] == [
+        (speed.PLAIN, speed.PLAIN),
+        (speed.BEAMS, speed.PLAIN),
+        ("vaf", speed.PLAIN),
+        ("beam", speed.BEAMS),
+    ]
+    assert len(reported) == speed.runs(methods, turns=1)
+
+
+def test_the_model_has_the_size_and_the_request_that_are_described():
+    adapter = model.random_adapter(TINY, "cpu")
+    assert len(adapter.layers) == 2
+    assert adapter.model.config.text_config.hidden_size == 128
+    request = model.timed_request(adapter)
+    assert adapter.image_mask(request["input_ids"]).sum() == model.IMAGE_TOKENS == 576
+    assert f"{request['input_ids'].shape[1]} prompt tokens of which 576 image" in model.describe_request(TINY)
+
+
+def test_a_search_without_steps_is_refused():
+    with pytest.raises(OptionError, match="speed: strategy must be one that needs no second model"):
+        speed.make_timed("cgd(clip='ViT-B-32/laion2b_s34b_b79k')")

@@ -1,0 +1,123 @@
+"""The random LLaVA that is timed, with a processor, a request, and artifacts of strategies that are fitted.
+
+Weights are random, as the cost of decoding does not depend on them. The processor is that of the embedded model, with
+pictures of 24 x 24 patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    ProcessorMixin,
+)
+
+from mmhall.adapters import Adapter, Batch, Request, adapter_for
+from mmhall.models import find_model_path
+from mmhall.strategies import LearnedStrategy, Pair, Strategy
+from mmhall.strategies.artifacts import Artifact
+
+IMAGE_TOKENS, TEXT_TOKENS, VOCABULARY = 576, 41, 32000
+_SIDE, _PATCH, _PAIRS, _LONGEST = 336, 14, 6, 4096
+_PROMPT = "Is there a dog in the image?" + " Please describe this image in detail." * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The size of a model.
+
+    Attributes:
+        layers: Number of decoder layers.
+        hidden: Hidden size; heads are 64 or, from 4096 on, 128 wide.
+        dtype: Data type of the weights.
+    """
+
+    layers: int
+    hidden: int
+    dtype: torch.dtype
+
+
+SMALL, LARGE = Size(8, 512, torch.float32), Size(32, 4096, torch.bfloat16)  # for a CPU; 7B
+
+
+def random_adapter(size: Size, device: str) -> Adapter:
+    """Build a random LLaVA with its processor: a small vision tower of 24 x 24 patches and a Llama."""
+    processor = AutoProcessor.from_pretrained(find_model_path("embedded"), local_files_only=True)
+    side = {"height": _SIDE, "width": _SIDE}
+    processor.image_processor.size = processor.image_processor.crop_size = side
+    processor.tokenizer.model_max_length = _LONGEST
+    return adapter_for(_random_llava(size, device, processor), processor)
+
+
+def _random_llava(size: Size, device: str, processor: ProcessorMixin) -> LlavaForConditionalGeneration:
+    torch.manual_seed(0)
+    heads = size.hidden // (128 if size.hidden >= LARGE.hidden else 64)
+    vision = CLIPVisionConfig(
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=_SIDE,
+        patch_size=_PATCH,
+    )
+    text = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=size.hidden,
+        intermediate_size=size.hidden * 11008 // 4096,
+        num_hidden_layers=size.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=_LONGEST,
+    )
+    image_token = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_id=image_token)
+    with torch.device(device):
+        model = LlavaForConditionalGeneration._from_config(config, dtype=size.dtype)
+    model.generation_config.pad_token_id = 0
+    return model.eval()
+
+
+def describe_request(size: Size) -> str:
+    """Describe model and request."""
+    kind = str(size.dtype).removeprefix("torch.")
+    return (
+        f"random LLaVA of {size.layers} layers, hidden {size.hidden}, {kind}, "
+        f"{IMAGE_TOKENS + TEXT_TOKENS} prompt tokens of which {IMAGE_TOKENS} image"
+    )
+
+
+def timed_request(adapter: Adapter) -> Batch:
+    """Return a batch of one request: a picture of noise, and a question."""
+    return adapter.inputs([Request(_PROMPT, (_noise(0),))])
+
+
+def fit_randomly(adapter: Adapter, methods: Sequence[Strategy]) -> None:
+    """Give the model an artifact for each strategy that needs one, fitted on a few made pairs of texts.
+
+    Both texts of all pairs differ in the same word, so that a random model, too, tells them apart.
+    """
+    pairs = [Pair(str(n), _noise(n), "Describe it.", f"{n} dog.", f"{n} cat.") for n in range(_PAIRS)]
+    for method in methods:
+        if isinstance(method, LearnedStrategy):
+            fitted = Strategy.fitted(method, adapter)
+            assert isinstance(fitted, LearnedStrategy)
+            with torch.inference_mode():
+                tensors, _ = fitted.fit(adapter, pairs, 0)
+            facts = {"options": str(method), "data": {}, "seed": 0, "date": str(date.today())}
+            adapter.artifacts[method.name] = Artifact(method.name, tensors, facts)
+
+
+def _noise(seed: int) -> Image.Image:
+    generator = torch.Generator().manual_seed(seed)
+    pixels: Tensor = torch.randint(0, 256, (_SIDE, _SIDE, 3), generator=generator, dtype=torch.uint8)
+    return Image.fromarray(pixels.numpy())

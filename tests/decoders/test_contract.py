@@ -44,6 +44,7 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "m3id": "m3id(decay=0.5, start=1, gate=1)",
     "sid": "sid(alpha=3, keep=0.25)",
     "rudder": "rudder(alpha=15)",
+    "vista": "vista(strength=0.5)",
 }
 NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
@@ -58,6 +59,7 @@ NEUTRAL = {
     "m3id": "m3id(decay=0)",
     "sid": "sid(alpha=0, beta=0)",
     "rudder": "rudder(alpha=0)",
+    "vista": "vista(strength=0, sla_alpha=0)",
 }
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (

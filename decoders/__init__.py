@@ -22,4 +22,6 @@ BUILT_IN = {
     "sid": "mmhall.decoders.sid:SID",
     "rudder": "mmhall.decoders.rudder:RUDDER",
     "vista": "mmhall.decoders.vista:VISTA",
+    "vti": "mmhall.decoders.vti:VTI",
+    "nullu": "mmhall.decoders.nullu:Nullu",
 }

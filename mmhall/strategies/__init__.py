@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     )
     from mmhall.strategies._directions import (
         mean_difference as mean_difference,
+        principal_component as principal_component,
+        project_out as project_out,
         shuffled_range as shuffled_range,
         sign_aligned_component as sign_aligned_component,
     )
@@ -77,7 +79,7 @@ else:
         {
             "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy strategy",
             "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
-            "_directions": "mean_difference shuffled_range sign_aligned_component",
+            "_directions": "mean_difference principal_component project_out shuffled_range sign_aligned_component",
             "_docs": "Card OptionHelp card heading",
             "_image_lift": "RowStrategy Steer top_half",
             "_layers": "select_layers layers_option format_layers",

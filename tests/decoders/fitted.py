@@ -23,7 +23,7 @@ FITTED: dict[str, str] = {}
 def made_pairs(count: int = 6) -> list[Pair]:
     """Texts that always differ in the same way, so that a random model, too, tells them apart."""
     pictures = [request.images[0] for request in REQUESTS]
-    texts = [f"There is a {{}}, and {number}." for number in range(count)]
+    texts = [f"In picture {number} there is a {{}}" for number in range(count)]
     return [
         Pair(str(number), pictures[number % len(pictures)], "Describe it.", text.format("dog"), text.format("cat"))
         for number, text in enumerate(texts)
@@ -39,8 +39,8 @@ def fitted_artifact(adapter: Adapter, spec: str, seed: int = SEED) -> Artifact:
     """Fit a strategy to a model on `made_pairs`."""
     method, pairs = Strategy.fitted(strategy(spec), adapter), made_pairs()
     with torch.inference_mode():
-        tensors, numbers = method.fit(adapter, pairs, seed)
-    return made_artifact(method, tensors, seed=seed, numbers=numbers)
+        tensors, numbers, chosen = method.fit(adapter, pairs, seed)
+    return made_artifact(method, tensors, seed=seed, numbers=numbers, chosen=chosen)
 
 
 def made_artifact(method: Strategy, tensors: Mapping[str, Tensor], **facts: Any) -> Artifact:

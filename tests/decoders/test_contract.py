@@ -45,6 +45,8 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "sid": "sid(alpha=3, keep=0.25)",
     "rudder": "rudder(alpha=15)",
     "vista": "vista(strength=0.5)",
+    "vti": "vti(alpha=8)",
+    "nullu": "nullu(layers=':')",
 }
 NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
@@ -60,6 +62,8 @@ NEUTRAL = {
     "sid": "sid(alpha=0, beta=0)",
     "rudder": "rudder(alpha=0)",
     "vista": "vista(strength=0, sla_alpha=0)",
+    "vti": "vti(alpha=0)",
+    "nullu": "nullu(rank=0)",
 }
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (

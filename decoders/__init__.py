@@ -23,5 +23,6 @@ BUILT_IN = {
     "rudder": "mmhall.decoders.rudder:RUDDER",
     "vista": "mmhall.decoders.vista:VISTA",
     "vti": "mmhall.decoders.vti:VTI",
+    "revis": "mmhall.decoders.revis:REVIS",
     "nullu": "mmhall.decoders.nullu:Nullu",
 }

@@ -21,4 +21,8 @@ BUILT_IN = {
     "m3id": "mmhall.decoders.m3id:M3ID",
     "sid": "mmhall.decoders.sid:SID",
     "rudder": "mmhall.decoders.rudder:RUDDER",
+    "vista": "mmhall.decoders.vista:VISTA",
+    "vti": "mmhall.decoders.vti:VTI",
+    "revis": "mmhall.decoders.revis:REVIS",
+    "nullu": "mmhall.decoders.nullu:Nullu",
 }

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 import mmhall
 from mmhall.analysis import check_room, read_answer
@@ -20,6 +21,7 @@ from mmhall.strategies import (
     STRATEGIES,
     LearnedStrategy,
     PairSet,
+    ReadOutputs,
     Strategy,
     find_imbalance,
     strategy as make_strategy,
@@ -78,9 +80,10 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
         count = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
         remarks.append(f"{count} few: what is found on less than {RECOMMENDED_PAIRS} may be chance.")
     with torch.inference_mode():
-        tensors, numbers = method.fit(adapter, pairs.pairs, seed)
+        tensors, numbers, chosen = method.fit(adapter, pairs.pairs, seed)
     facts = {
         "options": str(method),
+        "chosen": dict(chosen),
         "model": {
             **describe_model(adapter, lvlm.identity()),
             "chat_template": chat_template(adapter),
@@ -134,3 +137,23 @@ def read_text(adapter: Adapter, image: Images, prompt: Prompt, text: str, ops: S
     check_room(adapter, inputs, width)
     read_answer(adapter, adapter.append_answer(inputs, tokens), width, ops)
     return width
+
+
+def read_states(adapter: Adapter, image: Images, prompt: Prompt, text: str, rows: str = "last") -> Tensor:
+    """Read a prompt and an answer, and return the outputs of all layers, (layers, D) float32.
+
+    Args:
+        adapter: The model.
+        image: As in `LVLM.generate`; None: without a picture.
+        prompt: As in `LVLM.generate`.
+        text: The answer.
+        rows: "last": the last token of the answer; "text": the mean over its tokens; "all": over prompt and answer.
+            Layers that share the keys of earlier layers may read only the newest row.
+
+    Raises:
+        MmhallError: As in `read_text`.
+    """
+    width = len(tokenize_answer(adapter.tokenizer, text))
+    outputs = ReadOutputs({"last": 1, "text": width, "all": None}[rows])
+    read_text(adapter, image, prompt, text, [outputs])
+    return outputs.states(len(adapter.layers))[:, 0]

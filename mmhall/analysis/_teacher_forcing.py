@@ -53,3 +53,20 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
         positions = torch.arange(length - width - 1, length, device=main.input_ids.device)
         logits, _ = replace(main, kwargs=request_logits(main.kwargs, positions)).read()
     return logits[:, -(width + 1) : -1].float()
+
+
+def read_prompts(adapter: Adapter, inputs: Inputs, ops: Sequence[Op]) -> Tensor:
+    """Read prompts in one pass, with ops.
+
+    Args:
+        adapter: The model.
+        inputs: A batch from the adapter.
+        ops: Ops that read or edit the pass.
+
+    Returns:
+        The logits of the next token, (batch, V) float32.
+    """
+    with active(adapter.plan(ops, inputs)):  # pictures may be encoded while the batch is prepared
+        main = prepare(adapter.model_for(inputs), inputs, minimal_settings(adapter.generator, 1))
+        logits, _ = main.read()
+    return logits[:, -1].float()

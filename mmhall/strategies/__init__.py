@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     )
     from mmhall.strategies._directions import (
         mean_difference as mean_difference,
+        principal_component as principal_component,
+        project_out as project_out,
         shuffled_range as shuffled_range,
         sign_aligned_component as sign_aligned_component,
     )
@@ -53,6 +55,14 @@ if TYPE_CHECKING:
         picture_free_kinds as picture_free_kinds,
     )
     from mmhall.strategies._registry import STRATEGIES as STRATEGIES
+    from mmhall.strategies._steering import (
+        MLP_UPDATE as MLP_UPDATE,
+        ReadOutputs as ReadOutputs,
+        TurnUpdates as TurnUpdates,
+        edit_rows as edit_rows,
+        rows_option as rows_option,
+        turn as turn,
+    )
     from mmhall.strategies._step import Step as Step
     from mmhall.strategies._twins import (
         other_pictures as other_pictures,
@@ -69,7 +79,7 @@ else:
         {
             "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy strategy",
             "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
-            "_directions": "mean_difference shuffled_range sign_aligned_component",
+            "_directions": "mean_difference principal_component project_out shuffled_range sign_aligned_component",
             "_docs": "Card OptionHelp card heading",
             "_image_lift": "RowStrategy Steer top_half",
             "_layers": "select_layers layers_option format_layers",
@@ -79,6 +89,7 @@ else:
             "_pairs": "Pair PairSet RECOMMENDED_PAIRS find_imbalance",
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
             "_registry": "STRATEGIES",
+            "_steering": "MLP_UPDATE ReadOutputs TurnUpdates edit_rows rows_option turn",
             "_step": "Step",
             "_twins": "other_pictures random_choice random_columns random_like random_subspace twin_generator "
             "twin_option",

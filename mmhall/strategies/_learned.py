@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from mmhall.errors import CompositionError, ModelError, OptionError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mmhall.strategies.artifacts import Artifact
 
 AS_FITTED = "as its artifact was fitted"
+AS_CHOSEN = "chosen by the fit of its artifact"
 
 
 class Fit(NamedTuple):
@@ -33,10 +35,13 @@ class Fit(NamedTuple):
     Attributes:
         tensors: Tensors by name.
         numbers: Numbers for a reader, as JSON can write them, such as `ShuffledRange.record` by layer.
+        chosen: Options that the fit has chosen, such as a layer: their values where they are left open. They must be
+            `adjustable`.
     """
 
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, Any]
+    chosen: Mapping[str, Any] = MappingProxyType({})
 
 
 def _is_digest(text: str) -> bool:
@@ -55,7 +60,9 @@ class LearnedStrategy(Strategy):
 
     adjustable: ClassVar[frozenset[str]] = frozenset()
 
-    artifact: str | None = by_model("", holds=_is_digest, expected="the first 12 digits of an artifact's sha256")
+    artifact: str | None = by_model(
+        "", holds=_is_digest, expected="the first 12 digits of an artifact's sha256", learned=True
+    )
 
     def fit(self, adapter: Adapter, pairs: Sequence[Pair], seed: int) -> Fit:
         """Fit the strategy on pairs; all options that depend on the model have a value, except `artifact`.
@@ -99,7 +106,9 @@ class LearnedStrategy(Strategy):
 
     def fitted(self, adapter: Adapter) -> Strategy:
         """Return this strategy with the loaded artifact and the options of its fit."""
-        return Strategy.fitted(replace(self, **self._values_of_fit(self.learned(adapter))), adapter)
+        artifact = self.learned(adapter)
+        values = {**self._values_of_fit(artifact), **self._chosen(artifact, adapter)}
+        return Strategy.fitted(replace(self, **values), adapter)
 
     def origins(self, adapter: Adapter) -> dict[str, str]:
         """Return the provenance of open options, mostly the artifact."""
@@ -107,6 +116,7 @@ class LearnedStrategy(Strategy):
         if artifact is None:
             return origins
         fitted = dict.fromkeys(self._values_of_fit(artifact), AS_FITTED)
+        fitted |= dict.fromkeys(self._chosen(artifact, adapter), AS_CHOSEN)
         return {**origins, **fitted, **({"artifact": artifact.origin} if "artifact" in fitted else {})}
 
     def _fixed(self, artifact: Artifact) -> dict[str, Any]:
@@ -119,6 +129,15 @@ class LearnedStrategy(Strategy):
         """Return the values of an artifact's fit for options that were left open."""
         values = {"artifact": artifact.digest, **self._fixed(artifact)}
         return {option: value for option, value in values.items() if getattr(self, option) is None}
+
+    def _chosen(self, artifact: Artifact, adapter: Adapter) -> dict[str, Any]:
+        """Return the values that a fit has chosen for options that were left open and are not tuned."""
+        tuned = adapter.tuned.get(self.tuned_as, {})
+        return {
+            option: value
+            for option, value in artifact.facts.get("chosen", {}).items()
+            if option not in tuned and getattr(self, option, "") is None
+        }
 
     def _open_values(self, adapter: Adapter) -> dict[str, tuple[Any, str]]:
         """Leave out the option `artifact`, which has no default."""

@@ -7,6 +7,7 @@ strategies' own tests compare each with its formula on every family.
 
 from __future__ import annotations
 
+import re
 import threading
 from functools import cache
 
@@ -21,7 +22,8 @@ from mmhall.lvlm import LVLM
 from mmhall.options import rules
 from tests.clip import CLIP
 from tests.conftest import make_random_llava
-from tests.generation.reference import QUIET, REQUESTS, ours, said
+from tests.decoders.fitted import learners, with_artifacts
+from tests.generation.reference import QUIET, REQUESTS, ours as plain_model, said
 from tests.threads import own_threads
 from tests.zoo import REPRESENTATIVES
 
@@ -32,6 +34,7 @@ LENGTH = 6
 DECODING = ({}, {"num_beams": 3}, {"do_sample": True, "seed": 3})
 SEARCHING = ({}, {"num_beams": 3})
 NAMES = tuple(STRATEGIES.names())
+LEARNERS = learners()
 ACTIVE = {  # random models have no massive activations and attend weakly; answers here are short
     "opera": "opera(num_attn_candidates=3, penalty_weights=20.0, threshold=2, scale_factor=400.0)",
     "vhr": "vhr(alpha=4)",
@@ -43,6 +46,10 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "m3id": "m3id(decay=0.5, start=1, gate=1)",
     "sid": "sid(alpha=3, keep=0.25)",
     "rudder": "rudder(alpha=15)",
+    "vista": "vista(strength=0.5)",
+    "vti": "vti(alpha=8)",
+    "revis": "revis(threshold=-0.9)",
+    "nullu": "nullu(layers=':')",
 }
 NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
@@ -57,6 +64,10 @@ NEUTRAL = {
     "m3id": "m3id(decay=0)",
     "sid": "sid(alpha=0, beta=0)",
     "rudder": "rudder(alpha=0)",
+    "vista": "vista(strength=0, sla_alpha=0)",
+    "vti": "vti(alpha=0)",
+    "revis": "revis(alpha=0)",
+    "nullu": "nullu(rank=0)",
 }
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (
@@ -71,6 +82,11 @@ COMPOSED = (
 )
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
 COLUMNS = {"gift", "var", "pai", "vaf", "sid"}  # weigh image columns beside text
+
+
+def ours(family):
+    """The model of a family, with what strategies have learned about it."""
+    return with_artifacts(plain_model(family))
 
 
 def ids(answers):
@@ -127,7 +143,9 @@ def _batch(family, spec, way):
 
 @pytest.fixture(scope="module")
 def llava(processor):
-    return LVLM(make_random_llava(processor), processor, "random")
+    lvlm = LVLM(make_random_llava(processor), processor, "random")
+    with_artifacts(lvlm.adapter)
+    return lvlm
 
 
 @pytest.fixture(scope="module")
@@ -256,9 +274,10 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD needs the pictures themselves, and which words are the user's own, as GIFT asks, is not told by inputs alone.
+# CGD needs the pictures themselves, and which words are the user's own, as GIFT asks, is not told by inputs alone;
+# nor are artifacts.
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if "cgd" not in spec and "gift" not in spec])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not re.search("|".join(("cgd", "gift", *LEARNERS)), spec)])
 def test_transformers_own_generate_says_the_same(llava, pictures, answers, spec):
     inputs = llava.adapter.inputs([Request(QUESTIONS[1], (pictures[1],))])
     own = mmhall.custom_generate(spec, processor=llava.processor)

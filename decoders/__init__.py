@@ -20,5 +20,6 @@ BUILT_IN = {
     "dola": "mmhall.decoders.dola:DoLa",
     "m3id": "mmhall.decoders.m3id:M3ID",
     "sid": "mmhall.decoders.sid:SID",
+    "memvr": "mmhall.decoders.memvr:MemVR",
     "rudder": "mmhall.decoders.rudder:RUDDER",
 }

@@ -20,6 +20,7 @@ BUILT_IN = {
     "dola": "mmhall.decoders.dola:DoLa",
     "m3id": "mmhall.decoders.m3id:M3ID",
     "sid": "mmhall.decoders.sid:SID",
+    "kvsmooth": "mmhall.decoders.kvsmooth:KVSmooth",
     "memvr": "mmhall.decoders.memvr:MemVR",
     "rudder": "mmhall.decoders.rudder:RUDDER",
 }

@@ -22,5 +22,6 @@ BUILT_IN = {
     "sid": "mmhall.decoders.sid:SID",
     "kvsmooth": "mmhall.decoders.kvsmooth:KVSmooth",
     "memvr": "mmhall.decoders.memvr:MemVR",
+    "only": "mmhall.decoders.only:Only",
     "rudder": "mmhall.decoders.rudder:RUDDER",
 }

@@ -106,7 +106,11 @@ USUAL = {"strength": 0.6, "width": 0.4, "window": 2, "previous": "smoothed"}
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("llava", {}), ("llava", {"previous": "raw"}), *(pytest.param(name, {}, marks=pytest.mark.slow) for name in CARRYING[1:])],
+    [
+        ("llava", {}),
+        ("llava", {"previous": "raw"}),
+        *(pytest.param(name, {}, marks=pytest.mark.slow) for name in CARRYING[1:]),
+    ],
 )
 def test_a_batch_is_the_formula_of_each_prompt(name, more):
     slow = naive(name)
@@ -227,7 +231,9 @@ def test_what_papers_give_and_what_it_claims():
         mmhall.strategy("kvsmooth+kvsmooth(strength=0.3)")
 
 
-@pytest.mark.parametrize(("name", "reason"), [("gemma4", "reuse the keys"), ("llava_phi3", "none of its layers caches")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("gemma4", "reuse the keys"), ("llava_phi3", "none of its layers caches")]
+)
 def test_models_that_cannot_carry_it_say_why(name, reason):
     with pytest.raises(CompositionError, match=rf"^kvsmooth: .* cannot carry it: .*{reason}"):
         mmhall.strategy("kvsmooth").fitted(ours(name))

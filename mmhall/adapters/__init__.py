@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from mmhall.adapters._families import FAMILIES as FAMILIES, adapter_for as adapter_for
     from mmhall.adapters._grid import Grid as Grid
+    from mmhall.adapters._layer_parts import LayerParts as LayerParts
     from mmhall.adapters._messages import (
         Conversation as Conversation,
         Messages as Messages,
@@ -34,6 +35,7 @@ else:
             "_base": "Adapter Batch Inputs PER_POSITION has_picture",
             "_families": "FAMILIES adapter_for",
             "_grid": "Grid",
+            "_layer_parts": "LayerParts",
             "_messages": "Conversation Messages Request Turn check_text read_messages",
         },
     )

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters._anatomy import SITES, Anatomy, find_decoder, find_image_token, layer_kinds
 from mmhall.adapters._batch import Batch, Inputs, has_picture
+from mmhall.adapters._layer_parts import LayerParts, PartsCheck
 from mmhall.adapters._tower import build_tower
 from mmhall.attention import (
     FEATURES,
@@ -25,6 +26,7 @@ from mmhall.attention import (
     Op,
     PictureRows,
     Plan,
+    ReadOut,
     TowerHooks,
     active,
     acts_at_site,
@@ -76,6 +78,7 @@ class HookedModel:
         install_attention_hook(self.decoder, self.layers, model.get_output_embeddings())
         self._open = True
         self._tower = TowerHooks()
+        self._parts: dict[int, LayerParts] = {}
 
     def close(self) -> None:
         """Restore the model's own attention, unless another adapter still uses the hook."""
@@ -106,6 +109,30 @@ class HookedModel:
                 f"{self.model.config.model_type}: layers {sorted(set(expected) ^ set(called))} do not attend through "
                 "transformers' attention interface exactly once; mmhall cannot read or edit their attention"
             )
+
+    def layer_parts(self, layer: int) -> LayerParts:
+        """Return the parts of a decoder layer: its two norms, the output projection of its heads, and its MLP.
+
+        They are found once, and compared with what the layer computes.
+
+        Args:
+            layer: 0-based.
+
+        Raises:
+            ModelError: A part is missing, or the layer computes something else with its parts, such as a gate.
+        """
+        if layer not in self._parts:
+            family = self.model.config.model_type
+            parts = LayerParts.of(self.layers[layer], layer, family)
+            check = PartsCheck(layer, parts)
+            ids = torch.tensor([[0, 1]], device=self.device)
+            with torch.inference_mode(), active(self.plan([check])):
+                self.decoder(input_ids=ids, use_cache=False)
+            if check.differing:
+                what = " and ".join(check.differing)
+                raise ModelError(f"{family}: layer {layer} does not use {what} as a plain pre-norm layer does")
+            self._parts[layer] = parts
+        return self._parts[layer]
 
     def plan(self, ops: Sequence[Op], inputs: Inputs | None = None, *, empty: bool = False) -> Plan | None:
         """Build the plan of some ops for the decoder and the vision tower.
@@ -212,8 +239,24 @@ class HookedModel:
                 f"layer {min(unsupported)} reads only the newest row of a prompt, as it reuses the keys of earlier "
                 "layers; read positions at an earlier layer"
             )
-        norm = self.anatomy.final_norm if any(each.norm for each in exits) else None
-        return Exits(exits, self.layers, norm, self.model.get_output_embeddings())
+        return Exits(exits, self.layers, self.read_out)
+
+    @cached_property
+    def read_out(self) -> ReadOut:
+        """Computes next-token logits from hidden states, also inside a pass: `read_out(states, norm=True)`."""
+        config = self.decoder.config
+        cap = getattr(config, "final_logit_softcapping", None)
+        return ReadOut(lambda: self.anatomy.final_norm, self.model.get_output_embeddings(), self._compare_head, cap)
+
+    def _compare_head(self) -> tuple[Tensor, Tensor]:
+        """Read some tokens alone; return outputs of the head and logits of the model, (tokens, 1, vocabulary) each."""
+        embeddings = self.model.get_input_embeddings().weight
+        ids = torch.linspace(0, len(embeddings) - 1, 9, device=self.device).long()[1:-1, None]
+        ids = ids[ids != self.image_token_id][:, None]
+        states = self.decoder(input_ids=ids, use_cache=False).last_hidden_state
+        headed: Tensor = self.model.get_output_embeddings()(states)
+        logits: Tensor = self.model_for({"input_ids": ids})(input_ids=ids, use_cache=False, return_dict=True).logits
+        return headed, logits
 
     @cached_property
     def anatomy(self) -> Anatomy:

@@ -6,7 +6,7 @@ extra pass is needed, and a family's logit scale and soft cap apply to them as w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmhall.attention._passes import current_exits
+from mmhall.attention._passes import current_exits, suspended
+from mmhall.attention._read_out import ReadOut
 from mmhall.attention._state_hooks import module_input
 from mmhall.errors import ModelError
 
@@ -29,28 +30,28 @@ class Exit:
         norm: Whether the states pass the model's final norm, as those of the last layer do.
         positions: Prompt positions to read, (prompts, N) 0-based, once, when the prompt is read; None: the position
             of the newest token, at every step.
+        through: Takes the states, (rows, tokens, hidden size), before the norm, and returns those to read instead, in
+            the same shape, such as a side stream that an op has computed in this pass.
     """
 
     layer: int
     norm: bool = True
     positions: Tensor | None = None
+    through: Callable[[Tensor], Tensor] | None = None
 
 
 class Exits:
     """The exits of a request, bound to a model's parts."""
 
-    def __init__(
-        self, exits: Sequence[Exit], layers: Sequence[nn.Module], norm: nn.Module | None, head: nn.Module
-    ) -> None:
+    def __init__(self, exits: Sequence[Exit], layers: Sequence[nn.Module], read_out: ReadOut) -> None:
         """Bind exits to the parts of a model.
 
         Args:
             exits: The exits.
             layers: Layers of the decoder.
-            norm: Final norm of the decoder; None where no exit uses it.
-            head: Output head, which computes logits from states.
+            read_out: Final norm and output head.
         """
-        self._exits, self._layers, self._norm, self._head = exits, layers, norm, head
+        self._exits, self._layers, self._read_out = exits, layers, read_out
 
     @contextmanager
     def read(self, rows: int, count: int = 1, *, prompt: bool = False) -> Iterator[ExitReader]:
@@ -65,12 +66,12 @@ class Exits:
         token, hooks = current_exits.set(reader), []
         try:
             for each in reader.exits:
-                take = partial(reader.take, each, self._norm if each.norm else None)
+                take = partial(reader.take, each, self._read_out.norm if each.norm else None)
                 if each.layer < 0:
                     hooks.append(self._layers[0].register_forward_pre_hook(take, with_kwargs=True))
                 else:
                     hooks.append(self._layers[each.layer].register_forward_hook(take))
-            hooks.append(self._head.register_forward_pre_hook(reader.append))
+            hooks.append(self._read_out.head.register_forward_pre_hook(reader.append))
             yield reader
         finally:
             current_exits.reset(token)
@@ -100,6 +101,9 @@ class ExitReader:
         output = rest[-1] if exit_.layer >= 0 else module_input(args, rest[0] if rest else {})
         states: Tensor = (output[0] if isinstance(output, tuple) else output)[: self._rows]
         rows = states[:, -self._count :] if exit_.positions is None else _select(exit_, exit_.positions, states)
+        if exit_.through is not None:
+            with suspended():
+                rows = exit_.through(rows)
         self._states[exit_] = rows if norm is None else norm(rows)
 
     def append(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:

@@ -21,7 +21,7 @@ from mmhall.registry import Registry
 from mmhall.strategies._learned import LearnedStrategy
 from mmhall.strategies._registry import STRATEGIES
 
-SECTIONS = ("Paper", "Idea", "Formula", "Defaults", "Cost", "Differs")
+SECTIONS = ("Paper", "Idea", "Formula", "Defaults", "Cost", "Compared", "Differs")
 _HEAD = re.compile(r"([A-Z]\w+) {2,}(?=\S)")
 _ARGUMENT = re.compile(r"( *)(\w+): (.*)")
 

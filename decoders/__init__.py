@@ -21,5 +21,6 @@ BUILT_IN = {
     "m3id": "mmhall.decoders.m3id:M3ID",
     "sid": "mmhall.decoders.sid:SID",
     "rudder": "mmhall.decoders.rudder:RUDDER",
+    "acg": "mmhall.decoders.acg:ACG",
     "iat": "mmhall.decoders.iat:IAT",
 }

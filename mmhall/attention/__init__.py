@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         acts_in_layer as acts_in_layer,
         follow_frame as follow_frame,
     )
+    from mmhall.attention._rows import output_of as output_of
     from mmhall.attention._tower import PictureRows as PictureRows, Tower as Tower, TowerHooks as TowerHooks
 else:
     __getattr__, __dir__, __all__ = exports(
@@ -55,6 +56,7 @@ else:
             "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
             "_passes": "Block Frame",
             "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
+            "_rows": "output_of",
             "_tower": "PictureRows Tower TowerHooks",
         },
     )

@@ -65,7 +65,7 @@ def option_fields(parts: Sequence[str], adapter: Adapter) -> list[Field]:
         fields += [
             Field(number, name, option, rule, helps.get(option, ""), getattr(fitted, option))
             for option, rule in rules(type(method)).items()
-            if not rule.opens
+            if not (rule.opens or rule.learned)
         ]
     return fields
 

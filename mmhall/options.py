@@ -33,6 +33,7 @@ class Rule:
         expected: The allowed values in words.
         tries: Values that `mmhall tune` tries.
         opens: Whether it names a file or a model to open.
+        learned: Whether its values come from `mmhall fit`, so that there is none to choose.
     """
 
     general: Any
@@ -45,6 +46,7 @@ class Rule:
     expected: str = ""
     tries: tuple[Any, ...] = ()
     opens: bool = False
+    learned: bool = False
 
     def describe(self) -> str:
         """Describe the allowed values, such as "a number in [0, 1]"."""

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
         mark_words as mark_words,
     )
     from mmhall.analysis._score import AnswerScores as AnswerScores, score as score, score_answers as score_answers
-    from mmhall.analysis._teacher_forcing import check_room as check_room, read_answer as read_answer
+    from mmhall.analysis._teacher_forcing import (
+        check_room as check_room,
+        read_answer as read_answer,
+        read_prompts as read_prompts,
+    )
     from mmhall.analysis._trace import (
         AttentionProbe as AttentionProbe,
         Trace as Trace,
@@ -44,7 +48,7 @@ else:
             "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
             "_saliency": "SaliencyProbe mark_informative mark_words",
             "_score": "AnswerScores score score_answers",
-            "_teacher_forcing": "check_room read_answer",
+            "_teacher_forcing": "check_room read_answer read_prompts",
             "_trace": "AttentionProbe Trace check_indices shrink_picture",
             "_tracing": "trace_request",
         },

@@ -53,3 +53,14 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
         positions = torch.arange(length - width - 1, length, device=main.input_ids.device)
         logits, _ = replace(main, kwargs=request_logits(main.kwargs, positions)).read()
     return logits[:, -(width + 1) : -1].float()
+
+
+def read_prompts(adapter: Adapter, inputs: Inputs, ops: Sequence[Op]) -> None:
+    """Read prompts in one pass, with ops that read it.
+
+    Args:
+        adapter: The model.
+        inputs: A batch from the adapter.
+        ops: Ops that read the pass.
+    """
+    read_answer(adapter, inputs, 0, ops)

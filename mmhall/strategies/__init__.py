@@ -53,6 +53,14 @@ if TYPE_CHECKING:
         picture_free_kinds as picture_free_kinds,
     )
     from mmhall.strategies._registry import STRATEGIES as STRATEGIES
+    from mmhall.strategies._steering import (
+        MLP_UPDATE as MLP_UPDATE,
+        ReadOutputs as ReadOutputs,
+        TurnUpdates as TurnUpdates,
+        edit_rows as edit_rows,
+        rows_option as rows_option,
+        turn as turn,
+    )
     from mmhall.strategies._step import Step as Step
     from mmhall.strategies._twins import (
         other_pictures as other_pictures,
@@ -80,6 +88,7 @@ else:
             "_pairs": "Pair PairSet RECOMMENDED_PAIRS find_imbalance",
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
             "_registry": "STRATEGIES",
+            "_steering": "MLP_UPDATE ReadOutputs TurnUpdates edit_rows rows_option turn",
             "_step": "Step",
             "_twins": "other_pictures random_choice random_columns random_like random_subspace rank_columns "
             "twin_generator twin_option",

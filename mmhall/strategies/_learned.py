@@ -55,7 +55,9 @@ class LearnedStrategy(Strategy):
 
     adjustable: ClassVar[frozenset[str]] = frozenset()
 
-    artifact: str | None = by_model("", holds=_is_digest, expected="the first 12 digits of an artifact's sha256")
+    artifact: str | None = by_model(
+        "", holds=_is_digest, expected="the first 12 digits of an artifact's sha256", learned=True
+    )
 
     def fit(self, adapter: Adapter, pairs: Sequence[Pair], seed: int) -> Fit:
         """Fit the strategy on pairs; all options that depend on the model have a value, except `artifact`.

@@ -21,7 +21,8 @@ from mmhall.lvlm import LVLM
 from mmhall.options import rules
 from tests.clip import CLIP
 from tests.conftest import make_random_llava
-from tests.generation.reference import QUIET, REQUESTS, ours, said
+from tests.decoders.fitted import with_artifacts
+from tests.generation.reference import QUIET, REQUESTS, ours as plain_model, said
 from tests.threads import own_threads
 from tests.zoo import REPRESENTATIVES
 
@@ -71,6 +72,11 @@ COMPOSED = (
 )
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
 COLUMNS = {"gift", "var", "pai", "vaf", "sid"}  # weigh image columns beside text
+
+
+def ours(family):
+    """The model of a family, with what strategies have learned about it."""
+    return with_artifacts(plain_model(family))
 
 
 def ids(answers):
@@ -127,7 +133,9 @@ def _batch(family, spec, way):
 
 @pytest.fixture(scope="module")
 def llava(processor):
-    return LVLM(make_random_llava(processor), processor, "random")
+    lvlm = LVLM(make_random_llava(processor), processor, "random")
+    with_artifacts(lvlm.adapter)
+    return lvlm
 
 
 @pytest.fixture(scope="module")

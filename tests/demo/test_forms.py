@@ -5,15 +5,22 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
+from mmhall.adapters import adapter_for
 from mmhall.decoders import STRATEGIES
 from mmhall.demo.forms import list_choices, make_component, option_fields, values_of, write_spec
 from mmhall.demo.runs_tab import split_usable
 from mmhall.errors import CompositionError, DataError, MmhallError, OptionError
 from mmhall.options import rules
 from mmhall.strategies import strategy
+from tests.decoders.fitted import with_blank_artifacts
 
 NAMES = list_choices(())
-OPTIONS = [(name, option) for name in NAMES for option, rule in rules(STRATEGIES.load(name)).items() if not rule.opens]
+OPTIONS = [
+    (name, option)
+    for name in NAMES
+    for option, rule in rules(STRATEGIES.load(name)).items()
+    if not (rule.opens or rule.learned)
+]
 
 
 def another(rule):
@@ -44,7 +51,9 @@ def unallowed(rule):
 
 @pytest.fixture(scope="module")
 def adapter(embedded):
-    return embedded.adapter
+    adapter = adapter_for(embedded.model, embedded.processor)
+    yield with_blank_artifacts(adapter)
+    adapter.close()
 
 
 def test_every_strategy_is_offered_that_opens_nothing():

@@ -19,6 +19,7 @@ from mmhall.errors import CompositionError, OptionError, PluginError, UnknownNam
 from mmhall.generation._settings import Settings
 from mmhall.options import rules
 from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
+from tests.decoders.fitted import with_blank_artifacts
 from tests.jobs import decode, run
 
 
@@ -171,7 +172,7 @@ def test_a_tuned_value_that_is_out_of_range_is_refused():
 
 @pytest.fixture(scope="module")
 def deep():
-    return deep_llava(32)
+    return with_blank_artifacts(deep_llava(32))
 
 
 @pytest.mark.parametrize("name", STRATEGIES.names())

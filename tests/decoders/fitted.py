@@ -1,0 +1,65 @@
+"""Artifacts of every strategy that is fitted to a model, for the tiny random models: fitted once for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmhall.adapters import Adapter
+from mmhall.decoders import STRATEGIES
+from mmhall.strategies import LearnedStrategy, Pair, Strategy, strategy
+from mmhall.strategies.artifacts import Artifact
+from tests.generation.reference import REQUESTS
+
+SEED = 28  # none of its shuffles of 4 to 8 labels leaves all as they are
+FITTED: dict[str, str] = {}
+"""Options of a fit, by strategy, where its defaults do not suit models that are random or have three layers."""
+
+
+def made_pairs(count: int = 6) -> list[Pair]:
+    """Texts that always differ in the same way, so that a random model, too, tells them apart."""
+    pictures = [request.images[0] for request in REQUESTS]
+    texts = [f"There is a {{}}, and {number}." for number in range(count)]
+    return [
+        Pair(str(number), pictures[number % len(pictures)], "Describe it.", text.format("dog"), text.format("cat"))
+        for number, text in enumerate(texts)
+    ]
+
+
+def learners() -> list[str]:
+    """Names of the registered strategies that are fitted."""
+    return [name for name in STRATEGIES.names() if issubclass(STRATEGIES.load(name), LearnedStrategy)]
+
+
+def fitted_artifact(adapter: Adapter, spec: str, seed: int = SEED) -> Artifact:
+    """Fit a strategy to a model on `made_pairs`."""
+    method, pairs = Strategy.fitted(strategy(spec), adapter), made_pairs()
+    with torch.inference_mode():
+        tensors, numbers = method.fit(adapter, pairs, seed)
+    return made_artifact(method, tensors, seed=seed, numbers=numbers)
+
+
+def made_artifact(method: Strategy, tensors: Mapping[str, Tensor], **facts: Any) -> Artifact:
+    """Make an artifact from the tensors of a fit."""
+    data = {"source": "made pairs", "digest": "0" * 16, "pairs": 6}
+    return Artifact(method.name, tensors, {"options": str(method), "data": data, "seed": SEED, **facts})
+
+
+def with_blank_artifacts(adapter: Adapter) -> Adapter:
+    """Give a model artifacts that hold nothing, for tests that look at options only."""
+    methods = map(strategy, learners())
+    adapter.artifacts = {method.name: made_artifact(method, {"nothing": torch.zeros(1)}) for method in methods}
+    return adapter
+
+
+@cache
+def with_artifacts(adapter: Adapter) -> Adapter:
+    """Fit every registered strategy that the model can carry, and give the model the artifacts."""
+    methods = {name: strategy(FITTED.get(name, name)) for name in learners()}
+    carried = {name: str(method) for name, method in methods.items() if method.refusal(adapter) is None}
+    adapter.artifacts = {name: fitted_artifact(adapter, spec) for name, spec in carried.items()}
+    return adapter

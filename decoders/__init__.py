@@ -22,5 +22,8 @@ BUILT_IN = {
     "sid": "mmhall.decoders.sid:SID",
     "rudder": "mmhall.decoders.rudder:RUDDER",
     "acg": "mmhall.decoders.acg:ACG",
+    "adhh": "mmhall.decoders.adhh:ADHH",
+    "adaiat": "mmhall.decoders.adaiat:AdaIAT",
+    "allpath": "mmhall.decoders.allpath:AllPath",
     "iat": "mmhall.decoders.iat:IAT",
 }

@@ -135,7 +135,7 @@ def test_neutral_options_and_no_picture_ask_for_nothing():
 
 
 def test_models_without_image_columns_are_refused():
-    with pytest.raises(CompositionError, match="mllama cannot carry it: .*cross-attention"):
+    with pytest.raises(CompositionError, match=r"mllama cannot carry it: .*cross-attention"):
         mmhall.strategy("acg").fitted(ours("mllama"))
 
 

@@ -9,10 +9,11 @@ import mmhall
 from mmhall.adapters._base import Request
 from mmhall.attention import Op
 from mmhall.errors import OptionError
+from mmhall.generation import Settings
 from mmhall.strategies import rank_columns
 from tests.decoders.rows import check, family, written
 from tests.generation.reference import QUIET, REQUESTS, ours
-from tests.jobs import run
+from tests.jobs import decode
 from tests.zoo import REPRESENTATIVES
 
 pytestmark = QUIET
@@ -88,10 +89,8 @@ def noted(spec, new=4):
     batch = adapter.inputs(REQUESTS[:2])
     (op,) = mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch).ops
     before, after = Note(), Note()
-    config = mmhall.generation.Settings(max_new_tokens=new).resolved(adapter.generator)
+    config = Settings(max_new_tokens=new).resolved(adapter.generator)
     session = mmhall.Session(ops=[before, op, after])
-    from tests.jobs import decode
-
     with torch.inference_mode():
         decode(adapter, batch, session, config, [0, 0])
     return adapter, batch, before, after

@@ -26,4 +26,7 @@ BUILT_IN = {
     "adaiat": "mmhall.decoders.adaiat:AdaIAT",
     "allpath": "mmhall.decoders.allpath:AllPath",
     "iat": "mmhall.decoders.iat:IAT",
+    "vista": "mmhall.decoders.vista:VISTA",
+    "vti": "mmhall.decoders.vti:VTI",
+    "nullu": "mmhall.decoders.nullu:Nullu",
 }

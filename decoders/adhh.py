@@ -96,12 +96,12 @@ class ADHH(HeadStrategy, RowStrategy):
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Hide the text after the picture at the newest row; without a picture return an empty session."""
-        chosen = self._chosen(adapter)
+        chosen = self._select(adapter)
         if not has_picture(inputs) or self.tau > 1 or not chosen.any():
             return Session()
         return Session(ops=[_HideText(chosen, adapter.after_image(inputs), self.tau)])
 
-    def _chosen(self, adapter: Adapter) -> Tensor:
+    def _select(self, adapter: Adapter) -> Tensor:
         """Return the heads, (layers, heads) bool."""
         if self.heads == "fitted":
             chosen = top_heads(self.learned(adapter).tensors["scores"], self.share, usable_heads(adapter))

@@ -112,13 +112,13 @@ class AllPath(HeadStrategy):
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Scale head outputs; without a picture return an empty session."""
-        good, bad = self._chosen(adapter)
+        good, bad = self._select(adapter)
         gains = torch.ones(good.shape).masked_fill(bad, self.bad_gain).masked_fill(good, self.gain)
         if not has_picture(inputs) or (gains == 1).all():
             return Session()
         return Session(ops=[_ScaleHeads(gains, self.rows)])
 
-    def _chosen(self, adapter: Adapter) -> tuple[Tensor, Tensor]:
+    def _select(self, adapter: Adapter) -> tuple[Tensor, Tensor]:
         """Return the good heads and the bad ones, (layers, heads) bool each; none is both."""
         good, bad = self._listed(adapter, "good"), self._listed(adapter, "bad")
         bad = bad & ~good

@@ -24,6 +24,7 @@ from mmhall.strategies import (
     LearnedStrategy,
     Pair,
     PairSet,
+    ReadOutputs,
     Strategy,
     differing_words,
     find_imbalance,
@@ -84,9 +85,10 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
         count = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
         remarks.append(f"{count} few: what is found on less than {RECOMMENDED_PAIRS} may be chance.")
     with torch.inference_mode():
-        tensors, numbers = method.fit(adapter, pairs.pairs, seed)
+        tensors, numbers, chosen = method.fit(adapter, pairs.pairs, seed)
     facts = {
         "options": str(method),
+        "chosen": dict(chosen),
         "model": {
             **describe_model(adapter, lvlm.identity()),
             "chat_template": chat_template(adapter),
@@ -139,6 +141,26 @@ def read_text(adapter: Adapter, image: Images, prompt: Prompt, text: str, ops: S
     check_room(adapter, inputs, len(ids))
     read_ids(adapter, inputs, ids, ops)
     return len(ids)
+
+
+def read_states(adapter: Adapter, image: Images, prompt: Prompt, text: str, rows: str = "last") -> Tensor:
+    """Read a prompt and an answer, and return the outputs of all layers, (layers, D) float32.
+
+    Args:
+        adapter: The model.
+        image: As in `LVLM.generate`; None: without a picture.
+        prompt: As in `LVLM.generate`.
+        text: The answer.
+        rows: "last": the last token of the answer; "text": the mean over its tokens; "all": over prompt and answer.
+            Layers that share the keys of earlier layers may read only the newest row.
+
+    Raises:
+        MmhallError: As in `read_text`.
+    """
+    width = len(tokenize_answer(adapter.tokenizer, text))
+    outputs = ReadOutputs({"last": 1, "text": width, "all": None}[rows])
+    read_text(adapter, image, prompt, text, [outputs])
+    return outputs.states(len(adapter.layers))[:, 0]
 
 
 @dataclass(frozen=True)

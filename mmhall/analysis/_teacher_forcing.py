@@ -55,12 +55,18 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
     return logits[:, -(width + 1) : -1].float()
 
 
-def read_prompts(adapter: Adapter, inputs: Inputs, ops: Sequence[Op]) -> None:
-    """Read prompts in one pass, with ops that read it.
+def read_prompts(adapter: Adapter, inputs: Inputs, ops: Sequence[Op]) -> Tensor:
+    """Read prompts in one pass, with ops.
 
     Args:
         adapter: The model.
         inputs: A batch from the adapter.
-        ops: Ops that read the pass.
+        ops: Ops that read or edit the pass.
+
+    Returns:
+        The logits of the next token, (batch, V) float32.
     """
-    read_answer(adapter, inputs, 0, ops)
+    with active(adapter.plan(ops, inputs)):  # pictures may be encoded while the batch is prepared
+        main = prepare(adapter.model_for(inputs), inputs, minimal_settings(adapter.generator, 1))
+        logits, _ = main.read()
+    return logits[:, -1].float()

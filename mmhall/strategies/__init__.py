@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     )
     from mmhall.strategies._directions import (
         mean_difference as mean_difference,
+        principal_component as principal_component,
+        project_out as project_out,
         shuffled_range as shuffled_range,
         sign_aligned_component as sign_aligned_component,
     )
@@ -89,7 +91,7 @@ else:
         {
             "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy strategy",
             "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
-            "_directions": "mean_difference shuffled_range sign_aligned_component",
+            "_directions": "mean_difference principal_component project_out shuffled_range sign_aligned_component",
             "_docs": "Card OptionHelp card heading",
             "_heads": "HeadStrategy format_heads heads_option random_heads select_heads top_heads usable_heads",
             "_image_lift": "RowStrategy Steer top_half",

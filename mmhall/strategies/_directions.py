@@ -65,6 +65,31 @@ class Component:
     share: float
 
 
+def principal_component(samples: Tensor) -> tuple[Tensor, float]:
+    """Return the first principal component of samples and its share of their variance.
+
+    Its sign is arbitrary: use it for a projection, and `sign_aligned_component` for a direction.
+
+    Args:
+        samples: (samples, D), not centred.
+
+    Returns:
+        A unit vector, (D,) float64, and a number in [0, 1].
+
+    Raises:
+        FitError: The samples do not vary, there are none, or they hold NaN or infinity.
+    """
+    raw = _usable(samples)
+    _, spectrum, rows = torch.linalg.svd(raw - raw.mean(dim=0), full_matrices=False)
+    variance = float(spectrum.square().sum())
+    if not variance > 1e-12 * float(raw.square().sum()):
+        raise FitError(
+            f"samples that do not differ from each other have no principal component, and there are {len(raw)} like "
+            "that; give more pairs, or texts that differ more"
+        )
+    return rows[0], float(spectrum[0].square()) / variance
+
+
 def sign_aligned_component(samples: Tensor) -> Component:
     """Return the first principal component of samples, with the sign that agrees with their mean.
 
@@ -75,23 +100,16 @@ def sign_aligned_component(samples: Tensor) -> Component:
         FitError: The samples do not vary, there are none, they hold NaN or infinity, or the component is almost
             orthogonal to their mean.
     """
-    raw = _usable(samples)
-    mean = raw.mean(dim=0)
-    _, spectrum, rows = torch.linalg.svd(raw - mean, full_matrices=False)
-    variance = float(spectrum.square().sum())
-    if not variance > 1e-12 * float(raw.square().sum()):
-        raise FitError(
-            f"samples that do not differ from each other have no principal component, and there are {len(raw)} like "
-            "that; give more pairs, or texts that differ more"
-        )
-    cosine = float(rows[0] @ mean / mean.norm().clamp_min(torch.finfo(torch.float64).tiny))
+    component, share = principal_component(samples)
+    mean = samples.double().mean(dim=0)
+    cosine = float(component @ mean / mean.norm().clamp_min(torch.finfo(torch.float64).tiny))
     if abs(cosine) < LEAST_COSINE:
         raise FitError(
             f"the first principal component has a cosine of {cosine:.3f} with the samples' mean, below {LEAST_COSINE}: "
             "it tells how samples vary, not where they point; use their mean"
         )
-    aligned = rows[0] if cosine > 0 else -rows[0]
-    return Component(aligned.float(), abs(cosine), float(spectrum[0].square()) / variance)
+    aligned = component if cosine > 0 else -component
+    return Component(aligned.float(), abs(cosine), share)
 
 
 def project_out(samples: Tensor, direction: Tensor) -> Tensor:

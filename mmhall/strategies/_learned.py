@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from mmhall.errors import CompositionError, ModelError, OptionError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mmhall.strategies.artifacts import Artifact
 
 AS_FITTED = "as its artifact was fitted"
+AS_CHOSEN = "chosen by the fit of its artifact"
 
 
 class Fit(NamedTuple):
@@ -33,10 +35,13 @@ class Fit(NamedTuple):
     Attributes:
         tensors: Tensors by name.
         numbers: Numbers for a reader, as JSON can write them, such as `ShuffledRange.record` by layer.
+        chosen: Options that the fit has chosen, such as a layer: their values where they are left open. They must be
+            `adjustable`.
     """
 
     tensors: Mapping[str, Tensor]
     numbers: Mapping[str, Any]
+    chosen: Mapping[str, Any] = MappingProxyType({})
 
 
 def _is_digest(text: str) -> bool:
@@ -120,7 +125,9 @@ class LearnedStrategy(Strategy):
         if not self.needs_artifact(adapter):
             self.check("artifact", self.artifact is None, "left out, as no option takes what was fitted")
             return Strategy.fitted(self, adapter)
-        return Strategy.fitted(replace(self, **self._values_of_fit(self.learned(adapter))), adapter)
+        artifact = self.learned(adapter)
+        values = {**self._values_of_fit(artifact), **self._chosen(artifact, adapter)}
+        return Strategy.fitted(replace(self, **values), adapter)
 
     def origins(self, adapter: Adapter) -> dict[str, str]:
         """Return the provenance of open options, mostly the artifact."""
@@ -128,6 +135,7 @@ class LearnedStrategy(Strategy):
         if artifact is None or not self.needs_artifact(adapter):
             return origins
         fitted = dict.fromkeys(self._values_of_fit(artifact), AS_FITTED)
+        fitted |= dict.fromkeys(self._chosen(artifact, adapter), AS_CHOSEN)
         return {**origins, **fitted, **({"artifact": artifact.origin} if "artifact" in fitted else {})}
 
     def _fixed(self, artifact: Artifact) -> dict[str, Any]:
@@ -140,6 +148,15 @@ class LearnedStrategy(Strategy):
         """Return the values of an artifact's fit for options that were left open."""
         values = {"artifact": artifact.digest, **self._fixed(artifact)}
         return {option: value for option, value in values.items() if getattr(self, option) is None}
+
+    def _chosen(self, artifact: Artifact, adapter: Adapter) -> dict[str, Any]:
+        """Return the values that a fit has chosen for options that were left open and are not tuned."""
+        tuned = adapter.tuned.get(self.tuned_as, {})
+        return {
+            option: value
+            for option, value in artifact.facts.get("chosen", {}).items()
+            if option not in tuned and getattr(self, option, "") is None
+        }
 
     def _open_values(self, adapter: Adapter) -> dict[str, tuple[Any, str]]:
         """Leave out the option `artifact`, which has no default."""

@@ -144,7 +144,7 @@ def test_the_twin_exchanges_the_ratios_of_each_layer():
 
 def test_a_fit_measures_true_and_hallucinated_words():
     adapter, reader = family("llava")
-    pairs, values = made_pairs(), ([], [])
+    pairs, values = made_pairs(alike=True), ([], [])
     artifact = fitted_artifact(adapter, "adaiat")
     for pair in pairs:
         inputs = adapter.inputs([Request(pair.prompt, (pair.picture,))])
@@ -161,7 +161,7 @@ def test_a_fit_measures_true_and_hallucinated_words():
 
 
 def test_a_fit_refuses_words_that_do_not_differ_beyond_chance():
-    adapter, pairs = ours("llava"), made_pairs()
+    adapter, pairs = ours("llava"), made_pairs(alike=True)
     turned = [type(p)(p.id, p.picture, p.prompt, p.hallucinated, p.faithful) for p in pairs[1::2]]
     with pytest.raises(FitError, match="the attention of heads to the answer does not tell"), torch.inference_mode():
         Strategy.fitted(mmhall.strategy("adaiat"), adapter).fit(adapter, [*pairs[::2], *turned], 0)

@@ -216,7 +216,7 @@ def test_influence_is_what_the_token_loses_without_the_head(name):
 
 def test_a_fit_scores_heads_by_hallucinated_less_true_words():
     adapter = ours("llava")
-    pairs = made_pairs()
+    pairs = made_pairs(alike=True)
     artifact = fitted_artifact(adapter, "adhh")
     differences = []
     for pair in pairs:
@@ -233,7 +233,7 @@ def test_a_fit_scores_heads_by_hallucinated_less_true_words():
 
 def test_a_fit_refuses_words_that_do_not_differ_beyond_chance():
     adapter = ours("llava")
-    pairs = made_pairs()
+    pairs = made_pairs(alike=True)
     turned = [type(p)(p.id, p.picture, p.prompt, p.hallucinated, p.faithful) for p in pairs[1::2]]
     with pytest.raises(FitError, match="the influence of heads does not tell true from hallucinated words"):
         fitted_artifact_of(adapter, [*pairs[::2], *turned])

@@ -119,9 +119,9 @@ def test_attention_of_words_to_columns(name):
 
 def test_a_fit_scores_true_words_less_hallucinated_ones():
     adapter = ours("llava")
-    tensors = fitted_artifact(adapter, "allpath(image_share=0)").tensors
+    tensors = fitted_artifact(adapter, "allpath").tensors
     text, image = [], []
-    for pair in made_pairs():
+    for pair in made_pairs(alike=True):
         inputs = adapter.inputs([Request(pair.prompt, (pair.picture,))])
         mask = adapter.image_mask(inputs["input_ids"])[0]
         for sign, words in zip((1, -1), differing_words(pair, adapter.tokenizer), strict=True):
@@ -136,8 +136,14 @@ def test_a_fit_scores_true_words_less_hallucinated_ones():
 
 def test_a_fit_refuses_image_scores_that_may_be_chance():
     """Random models attend to a picture as they like; without this path there is nothing to refuse."""
-    with pytest.raises(FitError, match="the attention of heads to the picture does not tell true from hallucinated"):
-        fitted_artifact(ours("llava"), "allpath")
+    adapter = ours("llava")
+    whole, text = (Strategy.fitted(mmhall.strategy(spec), adapter) for spec in ("allpath", "allpath(image_share=0)"))
+    with torch.inference_mode():
+        assert set(text.fit(adapter, made_pairs(), 0).numbers) == {"text"}
+        with pytest.raises(
+            FitError, match="the attention of heads to the picture does not tell true from hallucinated"
+        ):
+            whole.fit(adapter, made_pairs(), 0)
 
 
 @pytest.fixture

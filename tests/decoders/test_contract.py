@@ -49,6 +49,9 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "adhh": "adhh(tau=0, share=0.5)",
     "allpath": "allpath(gain=4, text_share=0.25, image_share=0.25)",
     "iat": "iat(alpha=20, layers=':')",
+    "vista": "vista(strength=0.5)",
+    "vti": "vti(alpha=8)",
+    "nullu": "nullu(layers=':')",
 }
 NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
@@ -68,6 +71,9 @@ NEUTRAL = {
     "adhh": "adhh(tau=2)",
     "allpath": "allpath(gain=1, bad_gain=1)",
     "iat": "iat(alpha=0)",
+    "vista": "vista(strength=0, sla_alpha=0)",
+    "vti": "vti(alpha=0)",
+    "nullu": "nullu(rank=0)",
 }
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (

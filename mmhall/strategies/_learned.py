@@ -122,9 +122,10 @@ class LearnedStrategy(Strategy):
         Raises:
             OptionError: It names an artifact that it does not need; or as in `learned`.
         """
+        unlearned = Strategy.fitted(self, adapter)  # refuses a model that cannot carry it, before it asks for a fit
         if not self.needs_artifact(adapter):
             self.check("artifact", self.artifact is None, "left out, as no option takes what was fitted")
-            return Strategy.fitted(self, adapter)
+            return unlearned
         artifact = self.learned(adapter)
         values = {**self._values_of_fit(artifact), **self._chosen(artifact, adapter)}
         return Strategy.fitted(replace(self, **values), adapter)

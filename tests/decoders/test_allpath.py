@@ -14,7 +14,7 @@ from mmhall.attention import Op, active
 from mmhall.errors import CompositionError, FitError, OptionError
 from mmhall.fitting import word_attention
 from mmhall.strategies import Pair, Strategy, differing_words
-from tests.decoders.fitted import fitted_artifact, made_artifact, made_pairs
+from tests.decoders.fitted import SEED, fitted_artifact, made_artifact, made_pairs
 from tests.decoders.rows import IN_SEQUENCE, check, family
 from tests.generation.reference import QUIET, REQUESTS, in_turn, ours
 from tests.zoo import REPRESENTATIVES
@@ -134,16 +134,17 @@ def test_a_fit_scores_true_words_less_hallucinated_ones():
     assert_close(tensors["image"], torch.stack(image).mean(0) * 2)
 
 
-def test_a_fit_refuses_image_scores_that_may_be_chance():
-    """Random models attend to a picture as they like; without this path there is nothing to refuse."""
-    adapter = ours("llava")
-    whole, text = (Strategy.fitted(mmhall.strategy(spec), adapter) for spec in ("allpath", "allpath(image_share=0)"))
-    with torch.inference_mode():
-        assert set(text.fit(adapter, made_pairs(), 0).numbers) == {"text"}
-        with pytest.raises(
-            FitError, match="the attention of heads to the picture does not tell true from hallucinated"
-        ):
-            whole.fit(adapter, made_pairs(), 0)
+def test_a_fit_tests_the_paths_that_are_used():
+    adapter, tested = ours("llava"), {}
+    for share in (0, 0.05):
+        method = Strategy.fitted(mmhall.strategy(f"allpath(image_share={share})"), adapter)
+        with torch.inference_mode():
+            tested[share] = set(method.fit(adapter, made_pairs(alike=True), SEED).numbers)
+    assert tested == {0: {"text"}, 0.05: {"text", "image"}}
+    pairs = made_pairs(4, alike=True)
+    turned = [type(p)(p.id, p.picture, p.prompt, p.hallucinated, p.faithful) for p in pairs[:2]]
+    with pytest.raises(FitError, match="what heads add to the logits does not tell"), torch.inference_mode():
+        method.fit(adapter, [*pairs[2:], *turned], 0)
 
 
 @pytest.fixture

@@ -252,7 +252,7 @@ def begin(
     singles = _single_strategies(strategies)
     sources = {each.name: source for each in singles if (source := STRATEGIES.source(type(each))) is not None}
     setup |= {"sources": sources} if sources else {}
-    learned = {each.name: each.learned(lvlm.adapter).summary() for each in singles if isinstance(each, LearnedStrategy)}
+    learned = _learned(lvlm, singles)
     setup |= {"artifacts": learned} if learned else {}
     with closing(Store.create(folder, setup)) as store:
         for each in loaded:
@@ -276,6 +276,12 @@ def _single_strategies(strategies: Sequence[Strategy]) -> list[Strategy]:
     """Return the parts of strategies, each name once."""
     parts = [part for method in strategies for part in (method.parts if isinstance(method, Composed) else (method,))]
     return list({part.name: part for part in parts}.values())
+
+
+def _learned(lvlm: LVLM, strategies: Sequence[Strategy]) -> dict[str, Any]:
+    """Describe the artifacts that strategies need, by the strategy's name."""
+    learners = [each for each in strategies if isinstance(each, LearnedStrategy) and each.needs_artifact(lvlm.adapter)]
+    return {each.name: each.learned(lvlm.adapter).summary() for each in learners}
 
 
 def _check_named_once(option: str, names: Sequence[str]) -> None:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from mmhall.analysis._explain import explain_strategy as explain_strategy
     from mmhall.analysis._explanation import Explanation as Explanation
     from mmhall.analysis._head_divergence import HeadDivergence as HeadDivergence, head_divergence as head_divergence
+    from mmhall.analysis._head_effects import (
+        head_influence as head_influence,
+        head_logit_gains as head_logit_gains,
+    )
     from mmhall.analysis._methods import AnalysisMethods as AnalysisMethods
     from mmhall.analysis._modality_dominance import (
         GROUPS as GROUPS,
@@ -44,6 +48,7 @@ else:
             "_explain": "explain_strategy",
             "_explanation": "Explanation",
             "_head_divergence": "HeadDivergence head_divergence",
+            "_head_effects": "head_influence head_logit_gains",
             "_methods": "AnalysisMethods",
             "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
             "_saliency": "SaliencyProbe mark_informative mark_words",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mmhall._lazy import exports
 
 if TYPE_CHECKING:
-    from mmhall.attention._columns import Columns as Columns, Groups as Groups
+    from mmhall.attention._columns import AnswerColumns as AnswerColumns, Columns as Columns, Groups as Groups
     from mmhall.attention._dropping import Drop as Drop, check_layers as check_layers
     from mmhall.attention._exits import Exit as Exit, Exits as Exits
     from mmhall.attention._hook import (
@@ -48,7 +48,7 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
-            "_columns": "Columns Groups",
+            "_columns": "AnswerColumns Columns Groups",
             "_dropping": "Drop check_layers",
             "_exits": "Exit Exits",
             "_hook": "NAME install_attention_hook remove_attention_hook",

@@ -1,11 +1,12 @@
-"""Values of prompt positions, laid out as the key columns of an attention call."""
+"""Columns of an attention call: values of prompt positions laid out as columns, and the columns of the answer."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import LongTensor, Tensor, nn
 
 from mmhall.attention._ops import Call
+from mmhall.attention._rows import visible_columns
 
 
 class Columns:
@@ -83,3 +84,24 @@ class Groups:
             weights = [call.each(part[..., first:]).to(device) for part in self._values]
             self._cached = cached = first, call.owners, device, weights
         return slice(first - call.offset, length - call.offset), cached[3]
+
+
+class AnswerColumns:
+    """The key columns of a call that hold tokens of the answer: those after the prompt."""
+
+    def __init__(self, length: int) -> None:
+        """Store the length of the prompts, in positions, padding included."""
+        self._length = length
+
+    def first(self, call: Call) -> int:
+        """Return the first of these columns; all later ones belong to the answer, too."""
+        return min(max(0, self._length - call.offset), call.key.shape[2])
+
+    def count(self, call: Call, rows: LongTensor) -> Tensor:
+        """Count those that each row sees, (B|1, 1|H, R, 1) float32."""
+        first = self.first(call)
+        visible = visible_columns(call, rows)
+        if visible is None:
+            number = call.key.shape[2] - first
+            return torch.full((1, 1, len(rows), 1), float(number), device=call.device)
+        return visible[..., first:].sum(dim=-1, keepdim=True).float()

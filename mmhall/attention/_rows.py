@@ -35,12 +35,14 @@ def scores_of(call: Call, rows: LongTensor | None = None) -> Tensor:
 
 def apply_mask(call: Call, scores: Tensor, rows: LongTensor | None) -> Tensor:
     """Set the masked columns of some rows to the minimum of float32."""
+    visible = visible_columns(call, rows)
+    return scores if visible is None else scores.masked_fill(~visible, torch.finfo(torch.float32).min)
+
+
+def visible_columns(call: Call, rows: LongTensor | None) -> Tensor | None:
+    """Return which columns some rows see, by default all rows, (B|1, 1|H, R, K) bool; None: every column."""
     mask = row_mask(call, rows)
-    if mask is None:
-        return scores
-    lowest = torch.finfo(torch.float32).min
-    visible = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    return scores.masked_fill(~visible, lowest)
+    return mask if mask is None or mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def output_of(call: Call, probs: Tensor) -> Tensor:

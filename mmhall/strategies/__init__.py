@@ -34,6 +34,15 @@ if TYPE_CHECKING:
         sign_aligned_component as sign_aligned_component,
     )
     from mmhall.strategies._docs import Card as Card, OptionHelp as OptionHelp, card as card, heading as heading
+    from mmhall.strategies._heads import (
+        HeadStrategy as HeadStrategy,
+        format_heads as format_heads,
+        heads_option as heads_option,
+        random_heads as random_heads,
+        select_heads as select_heads,
+        top_heads as top_heads,
+        usable_heads as usable_heads,
+    )
     from mmhall.strategies._image_lift import RowStrategy as RowStrategy, Steer as Steer, top_half as top_half
     from mmhall.strategies._layers import (
         format_layers as format_layers,
@@ -45,8 +54,10 @@ if TYPE_CHECKING:
     from mmhall.strategies._noise import DRAWS as DRAWS, NOISE_STEPS as NOISE_STEPS, add_noise as add_noise
     from mmhall.strategies._pairs import (
         RECOMMENDED_PAIRS as RECOMMENDED_PAIRS,
+        DifferingWords as DifferingWords,
         Pair as Pair,
         PairSet as PairSet,
+        differing_words as differing_words,
         find_imbalance as find_imbalance,
     )
     from mmhall.strategies._picture_free import (
@@ -70,6 +81,7 @@ if TYPE_CHECKING:
         random_columns as random_columns,
         random_like as random_like,
         random_subspace as random_subspace,
+        rank_columns as rank_columns,
         twin_generator as twin_generator,
         twin_option as twin_option,
     )
@@ -81,17 +93,18 @@ else:
             "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
             "_directions": "mean_difference principal_component project_out shuffled_range sign_aligned_component",
             "_docs": "Card OptionHelp card heading",
+            "_heads": "HeadStrategy format_heads heads_option random_heads select_heads top_heads usable_heads",
             "_image_lift": "RowStrategy Steer top_half",
             "_layers": "select_layers layers_option format_layers",
             "_learned": "Fit LearnedStrategy",
             "_massive": "massive_dimensions massiveness",
             "_noise": "DRAWS NOISE_STEPS add_noise",
-            "_pairs": "Pair PairSet RECOMMENDED_PAIRS find_imbalance",
+            "_pairs": "DifferingWords Pair PairSet RECOMMENDED_PAIRS differing_words find_imbalance",
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
             "_registry": "STRATEGIES",
             "_steering": "MLP_UPDATE ReadOutputs TurnUpdates edit_rows rows_option turn",
             "_step": "Step",
-            "_twins": "other_pictures random_choice random_columns random_like random_subspace twin_generator "
-            "twin_option",
+            "_twins": "other_pictures random_choice random_columns random_like random_subspace rank_columns "
+            "twin_generator twin_option",
         },
     )

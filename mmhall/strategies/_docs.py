@@ -18,6 +18,7 @@ from typing import Any
 
 from mmhall.options import Rule, rules
 from mmhall.registry import Registry
+from mmhall.strategies._heads import HeadStrategy
 from mmhall.strategies._learned import LearnedStrategy
 from mmhall.strategies._registry import STRATEGIES
 
@@ -205,5 +206,6 @@ def _refusal(kind: type) -> str:
         first = inspect.cleandoc(vars(own)["refusal"].__doc__ or "").partition("\n")[0]
         refused.append(first.removeprefix("Refuse ").removesuffix("."))
     if issubclass(kind, LearnedStrategy):
-        refused.append(f"a model that `mmhall fit {kind.name}` was not run for")
+        unless = ", unless its heads are given or published" if issubclass(kind, HeadStrategy) else ""
+        refused.append(f"a model that `mmhall fit {kind.name}` was not run for{unless}")
     return "; ".join(filter(None, refused))

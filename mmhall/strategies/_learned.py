@@ -77,6 +77,18 @@ class LearnedStrategy(Strategy):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to fit it")
 
+    def for_fit(self) -> LearnedStrategy:
+        """Return this strategy as `mmhall fit` fits it.
+
+        Raises:
+            OptionError: An option holds what the fit is to find.
+        """
+        return self
+
+    def needs_artifact(self, adapter: Adapter) -> bool:
+        """Whether this strategy needs an artifact on a model; not where its options hold all that a fit would find."""
+        return True
+
     def learned(self, adapter: Adapter) -> Artifact:
         """Return the artifact fitted to a model.
 
@@ -105,7 +117,15 @@ class LearnedStrategy(Strategy):
         return artifact
 
     def fitted(self, adapter: Adapter) -> Strategy:
-        """Return this strategy with the loaded artifact and the options of its fit."""
+        """Return this strategy with the artifact and the options of its fit, if it needs them.
+
+        Raises:
+            OptionError: It names an artifact that it does not need; or as in `learned`.
+        """
+        unlearned = Strategy.fitted(self, adapter)  # refuses a model that cannot carry it, before it asks for a fit
+        if not self.needs_artifact(adapter):
+            self.check("artifact", self.artifact is None, "left out, as no option takes what was fitted")
+            return unlearned
         artifact = self.learned(adapter)
         values = {**self._values_of_fit(artifact), **self._chosen(artifact, adapter)}
         return Strategy.fitted(replace(self, **values), adapter)
@@ -113,7 +133,7 @@ class LearnedStrategy(Strategy):
     def origins(self, adapter: Adapter) -> dict[str, str]:
         """Return the provenance of open options, mostly the artifact."""
         origins, artifact = super().origins(adapter), adapter.artifacts.get(self.name)
-        if artifact is None:
+        if artifact is None or not self.needs_artifact(adapter):
             return origins
         fitted = dict.fromkeys(self._values_of_fit(artifact), AS_FITTED)
         fitted |= dict.fromkeys(self._chosen(artifact, adapter), AS_CHOSEN)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 from mmhall.errors import DataError
-from mmhall.words import tokenize_answer
+from mmhall.words import Word, split_words, tokenize_answer
 
 RECOMMENDED_PAIRS = 50  # with fewer, what is fitted may be chance
 
@@ -88,6 +89,40 @@ class PairSet:
             "ids": [pair.id for pair in self.pairs],
             "prompts": sorted({pair.prompt for pair in self.pairs}),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class DifferingWords:
+    """The words of one text of a pair that the other text does not have in their place.
+
+    Attributes:
+        ids: Tokens of the text.
+        words: Content words that differ, which name true or hallucinated objects; none that begins the text.
+    """
+
+    ids: tuple[int, ...]
+    words: tuple[Word, ...]
+
+
+def differing_words(pair: Pair, tokenizer: Any) -> tuple[DifferingWords, DifferingWords]:
+    """Compare the two texts of a pair word by word; return the words of the faithful, then of the hallucinated one.
+
+    Args:
+        pair: The pair.
+        tokenizer: The model's.
+    """
+    texts = [tuple(tokenize_answer(tokenizer, text)) for text in (pair.faithful, pair.hallucinated)]
+    words = [split_words(tokenizer, ids) for ids in texts]
+    changes = SequenceMatcher(None, *([word.text for word in part] for part in words), autojunk=False).get_opcodes()
+    spans = [
+        [slice(*change[1:3]) for change in changes if change[0] != "equal"],
+        [slice(*change[3:5]) for change in changes if change[0] != "equal"],
+    ]
+    faithful, hallucinated = (
+        DifferingWords(ids, tuple(w for span in own for w in part[span] if w.is_content and w.tokens[0] > 0))
+        for ids, part, own in zip(texts, words, spans, strict=True)
+    )
+    return faithful, hallucinated
 
 
 def find_imbalance(pairs: PairSet, tokenizer: Any) -> list[str]:

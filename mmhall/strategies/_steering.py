@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mmhall.attention import EVERY, Op, Visit
+from mmhall.attention import EVERY, Op, Place, Visit
 from mmhall.options import option
 
 MLP_UPDATE = "the update of the MLP"  # the claim of strategies that edit what the MLPs add
@@ -23,18 +23,18 @@ def rows_option() -> Any:
     return option("all", choices=("all", "answer"))
 
 
-def edit_rows(visit: Visit, states: Tensor, rows: str, edit: Callable[[Tensor], Tensor]) -> Tensor:
-    """Edit the rows of states that the option `rows` names; the others stay the same bit for bit.
+def edit_rows(place: Place, states: Tensor, rows: str, edit: Callable[[Tensor], Tensor]) -> Tensor:
+    """Edit the rows of states or head outputs that the option `rows` names; the others stay the same bit for bit.
 
     Args:
-        visit: The site.
-        states: (B, Q, D).
+        place: The site, or the attention call.
+        states: (B, Q, D), or head outputs, (B, Q, H, D).
         rows: "all" or "answer".
-        edit: Takes float32 states, (B, R, D); returns edited ones. It must treat rows separately.
+        edit: Takes float32 states, (B, R, ...); returns edited ones. It must treat rows separately.
     """
     if rows == "all":
         return edit(states.float()).to(states.dtype)
-    newest = visit.newest
+    newest = place.newest
     return states.index_copy(1, newest, edit(states[:, newest].float()).to(states.dtype))
 
 

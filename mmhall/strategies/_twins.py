@@ -112,6 +112,27 @@ def random_columns(adapter: Adapter, inputs: Inputs, chosen: Tensor, twin: int, 
     return drawn
 
 
+def rank_columns(adapter: Adapter, inputs: Inputs, twin: int, what: str = "columns") -> Tensor:
+    """Bring the columns of each prompt into a random order: the place of each, 0-based, (batch, T).
+
+    Text comes before the picture. The first token and padding have no place: T. The order does not depend on padding.
+
+    Args:
+        adapter: The model.
+        inputs: The batch.
+        twin: The seed.
+        what: A name of the choice.
+    """
+    attended, image = inputs["attention_mask"].bool(), adapter.image_mask(inputs["input_ids"])
+    rank = torch.full_like(inputs["input_ids"], attended.shape[1])
+    for row in range(len(rank)):
+        tokens = attended[row].nonzero()[1:, 0]
+        order = torch.randperm(len(tokens), generator=twin_generator(twin, what)).to(tokens.device)
+        order = order[image[row, tokens[order]].long().argsort(stable=True)]
+        rank[row, tokens[order]] = torch.arange(len(tokens), device=rank.device)
+    return rank
+
+
 def other_pictures(adapter: Adapter, inputs: Inputs, twin: int) -> dict[str, Tensor]:
     """Return the same prompts with other pictures of the same sizes: coloured shapes, drawn from the seed.
 

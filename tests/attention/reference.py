@@ -38,6 +38,7 @@ class Eager:
     Attributes:
         model: The copy.
         maps: Weights of the latest run by layer, one (B, H, Q, K) a pass; columns are positions of the prompt.
+        values: Values of the latest layer, (B, H, K, Dv).
     """
 
     def __init__(self, adapter):
@@ -80,6 +81,7 @@ def _attend(module, query, key, value, attention_mask, scaling, dropout=0.0, **k
     scores = eager.edited("scores", layer, query @ key.transpose(-1, -2) * scaling + attention_mask)
     probs = eager.edited("probs", layer, scores.softmax(-1))
     eager.maps[layer].append(probs)
+    eager.values = value
     output = eager.edited("output", layer, (probs @ value).transpose(1, 2))
     return output.contiguous(), probs
 

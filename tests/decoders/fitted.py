@@ -19,11 +19,19 @@ SEED = 28  # none of its shuffles of 4 to 8 labels leaves all as they are
 FITTED = {"revis": "revis(layer='1')"}
 """Options of a fit, by strategy, where its defaults do not suit models that are random or have three layers."""
 
+ALIKE = {"adaiat", "adhh", "allpath"}
+"""Strategies whose fits read single words: what these do in a random model depends on all that stands before them."""
 
-def made_pairs(count: int = 6) -> list[Pair]:
-    """Texts that always differ in the same way, so that a random model, too, tells them apart."""
-    pictures = [request.images[0] for request in REQUESTS]
-    texts = [f"In picture {number} there is a {{}}" for number in range(count)]
+
+def made_pairs(count: int = 6, *, alike: bool = False) -> list[Pair]:
+    """Texts that always differ in the same way, so that a random model, too, tells them apart.
+
+    Args:
+        count: Number of pairs.
+        alike: Whether all pairs are the same.
+    """
+    pictures = [request.images[0] for request in REQUESTS[: 1 if alike else None]]
+    texts = [f"In picture {0 if alike else number} there is a {{}}" for number in range(count)]
     return [
         Pair(str(number), pictures[number % len(pictures)], "Describe it.", text.format("dog"), text.format("cat"))
         for number, text in enumerate(texts)
@@ -37,7 +45,8 @@ def learners() -> list[str]:
 
 def fitted_artifact(adapter: Adapter, spec: str, seed: int = SEED) -> Artifact:
     """Fit a strategy to a model on `made_pairs`."""
-    method, pairs = Strategy.fitted(strategy(spec), adapter), made_pairs()
+    method = Strategy.fitted(strategy(spec), adapter)
+    pairs = made_pairs(alike=method.name in ALIKE)
     with torch.inference_mode():
         tensors, numbers, chosen = method.fit(adapter, pairs, seed)
     return made_artifact(method, tensors, seed=seed, numbers=numbers, chosen=chosen)

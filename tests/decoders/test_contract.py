@@ -46,6 +46,11 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "m3id": "m3id(decay=0.5, start=1, gate=1)",
     "sid": "sid(alpha=3, keep=0.25)",
     "rudder": "rudder(alpha=15)",
+    "acg": "acg(gamma=4)",
+    "adaiat": "adaiat(alpha=30, beta=1, layers=':')",
+    "adhh": "adhh(tau=0, share=0.5)",
+    "allpath": "allpath(gain=4, text_share=0.25, image_share=0.25)",
+    "iat": "iat(alpha=20, layers=':')",
     "vista": "vista(strength=0.5)",
     "vti": "vti(alpha=8)",
     "revis": "revis(threshold=-0.9)",
@@ -64,6 +69,11 @@ NEUTRAL = {
     "m3id": "m3id(decay=0)",
     "sid": "sid(alpha=0, beta=0)",
     "rudder": "rudder(alpha=0)",
+    "acg": "acg(gamma=0)",
+    "adaiat": "adaiat(alpha=0)",
+    "adhh": "adhh(tau=2)",
+    "allpath": "allpath(gain=1, bad_gain=1)",
+    "iat": "iat(alpha=0)",
     "vista": "vista(strength=0, sla_alpha=0)",
     "vti": "vti(alpha=0)",
     "revis": "revis(alpha=0)",
@@ -81,7 +91,7 @@ COMPOSED = (
     f"vcd+cgd(clip={str(CLIP)!r}, temperature=1.0)",
 )
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
-COLUMNS = {"gift", "var", "pai", "vaf", "sid"}  # weigh image columns beside text
+COLUMNS = {"gift", "var", "pai", "vaf", "sid", "acg", "adhh", "allpath"}  # weigh image columns beside text
 
 
 def ours(family):

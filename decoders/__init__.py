@@ -20,5 +20,9 @@ BUILT_IN = {
     "dola": "mmhall.decoders.dola:DoLa",
     "m3id": "mmhall.decoders.m3id:M3ID",
     "sid": "mmhall.decoders.sid:SID",
+    "icd": "mmhall.decoders.icd:ICD",
+    "deco": "mmhall.decoders.deco:DeCo",
+    "flb": "mmhall.decoders.flb:FLB",
+    "resdec": "mmhall.decoders.resdec:ResDec",
     "rudder": "mmhall.decoders.rudder:RUDDER",
 }

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from mmhall.strategies._registry import STRATEGIES as STRATEGIES
     from mmhall.strategies._step import Step as Step
     from mmhall.strategies._twins import (
+        neutral_text as neutral_text,
         other_pictures as other_pictures,
         random_choice as random_choice,
         random_columns as random_columns,
@@ -80,7 +81,7 @@ else:
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
             "_registry": "STRATEGIES",
             "_step": "Step",
-            "_twins": "other_pictures random_choice random_columns random_like random_subspace twin_generator "
-            "twin_option",
+            "_twins": "neutral_text other_pictures random_choice random_columns random_like random_subspace "
+            "twin_generator twin_option",
         },
     )

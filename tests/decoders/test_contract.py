@@ -43,7 +43,12 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "m3id": "m3id(decay=0.5, start=1, gate=1)",
     "sid": "sid(alpha=3, keep=0.25)",
     "rudder": "rudder(alpha=15)",
+    "icd": "icd(alpha=4)",
+    "deco": "deco(alpha=6)",
+    "flb": "flb(gamma=8, rate=1)",
+    "resdec": "resdec(alpha=0.9)",
 }
+TEXTS = {("icd", "text")}  # options that any text with words fits
 NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
     "vcd": "vcd(alpha=0, beta=0)",
@@ -57,13 +62,17 @@ NEUTRAL = {
     "m3id": "m3id(decay=0)",
     "sid": "sid(alpha=0, beta=0)",
     "rudder": "rudder(alpha=0)",
+    "icd": "icd(alpha=0, beta=0)",
+    "deco": "deco(alpha=0, top_k=0, top_p=1)",
+    "flb": "flb(gamma=0, beta=0)",
+    "resdec": "resdec(alpha=0, beta=0)",
 }
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (
     "vhr+vcd",
     "gift+vdd",
     "vhr(alpha=3)+pai(gamma=1, alpha=1)+vdd",
-    "vaf(alpha=1)+vhr",
+    "vaf(alpha=3)+vhr(alpha=3)",
     "rudder(alpha=15)+sid(alpha=3, keep=0.25)",
     "vhr(alpha=3)+dola",
     "opera+pai(alpha=1)+vhr(alpha=3)",
@@ -256,9 +265,10 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD needs the pictures themselves, and which words are the user's own, as GIFT asks, is not told by inputs alone.
+# CGD needs the pictures themselves, ICD the messages, and which words are the user's own, as GIFT asks, is not told by
+# inputs alone.
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if "cgd" not in spec and "gift" not in spec])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not any(name in spec for name in ("cgd", "gift", "icd"))])
 def test_transformers_own_generate_says_the_same(llava, pictures, answers, spec):
     inputs = llava.adapter.inputs([Request(QUESTIONS[1], (pictures[1],))])
     own = mmhall.custom_generate(spec, processor=llava.processor)

@@ -43,7 +43,7 @@ class ResDec(Strategy):
     Attributes:
         alpha: Share of past scores, in [0, 1]; 0 mixes nothing in.
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all candidates.
-        candidates: Number of tokens that are scored; 0: all.
+        candidates: Number of best tokens that are scored; all others are ruled out.
         steps: Number of latest steps in which the window lies, the current one included.
         twin: 0: the strategy; a larger number: the seed of a random twin (as many past steps as the window has are
             drawn).
@@ -54,7 +54,7 @@ class ResDec(Strategy):
 
     alpha: float = by_model(0.5, low=0, high=1, tries=(0.1, 0.25, 0.5))
     beta: float = option(0.1, low=0, high=1)
-    candidates: int = option(256, low=0)
+    candidates: int = option(256, low=2)
     steps: int = option(32, low=2)
     twin: int = twin_option()
 
@@ -78,7 +78,7 @@ class _Mix:
             return plain
         step.memory[_slot(step.t, options.steps)] = main
         size = main.shape[-1]
-        tokens = main.topk(min(options.candidates or size, size), dim=-1).indices
+        tokens = main.topk(min(options.candidates, size), dim=-1).indices
         first = max(0, step.t + 1 - options.steps)
         past = [step.memory[_slot(at, options.steps)].gather(-1, tokens) for at in range(first, step.t + 1)]
         logs = torch.stack(past, dim=1).clamp_min(_IMPOSSIBLE).log_softmax(dim=-1)  # (N, steps, candidates)

@@ -44,6 +44,8 @@ class DoLa(Strategy):
         bucket: Candidates: every second layer of the "low" half of the model, of the "high" half, or of "all".
         early_norm: Whether candidates pass the model's final norm.
         divergence: How predictions are compared: "released", or "jensen-shannon".
+        compat: Whether to keep of the released code: one layer for all rows of a batch, and scores on the level of
+            the difference, on which a repetition penalty depends.
     """
 
     name: ClassVar[str] = "dola"
@@ -54,6 +56,7 @@ class DoLa(Strategy):
     bucket: str = by_model("all", choices=("low", "high", "all"), tries=("low", "high", "all"))
     early_norm: bool = option(False)
     divergence: str = option("released", choices=("released", "jensen-shannon"))
+    compat: bool = option(False)
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Read the candidates' predictions; without a picture return an empty session."""
@@ -93,8 +96,15 @@ class _LayerContrast:
             return scores
         early = torch.stack([step.exits[key].to(main.device) for key in self.exits])
         distances = torch.stack([divergence(main, part, options.divergence) for part in early])
+        if options.compat:
+            distances = distances.mean(dim=1, keepdim=True).expand_as(distances)
         chosen = early[distances.argmax(dim=0), torch.arange(len(main), device=main.device)]
         return torch.where(scores == -math.inf, scores, scores - options.alpha * chosen)
+
+    def level(self, step: Step) -> Tensor:
+        """Return the level of the scores, (rows, 1): that of the last layer's logits, or 0 as released."""
+        level = step.levels[0]
+        return torch.zeros_like(level) if self.options.compat and self.exits else level
 
 
 def divergence(main: Tensor, early: Tensor, kind: str = "released") -> Tensor:

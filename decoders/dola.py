@@ -7,15 +7,20 @@ Formula   candidates: states after 0, 2, 4, ... layers, in the chosen half of th
           final norm; q their distributions, p the last layer's, M = (p + q) / 2
           the candidate with the largest (KL(M || p) + KL(M || q)) / 2 is subtracted
           s = log p - alpha log q, kept where log p >= max log p + log beta
-Defaults  alpha 1, beta 0.1, bucket "all", as in vision-language comparisons (the authors choose the "low" or the "high"
-          half for each task; "high" of 32 layers are the states after 16 to 30). A bucket without a candidate, as in a
-          model of one or two layers, is refused.
+Defaults  alpha 1, beta 0.1, bucket "all"; "high" of 32 layers are the states after 16 to 30. A bucket without a
+          candidate, as in a model of one or two layers, is refused.
 Cost      The output head once for each candidate and token: 16 more rows of its product in a model of 32 layers.
-Differs   alpha 1 is their formula. The layer is chosen for each row of a batch (theirs: once for all rows). The paper
-          names the Jensen-Shannon divergence, with the other order in each KL: divergence="jensen-shannon".
-          early_norm=True applies the final norm to candidates too, as some other implementations do. Embeddings tied to
-          the head's weights are no candidate: they predict the token that was read. Without a picture nothing is
-          changed, as with every strategy here, although the method needs none.
+Compared  divergence: paper Jensen-Shannon, with the other order in each KL; released code as above; ours as
+            released (divergence="jensen-shannon")
+          layer: released code once for all rows of a batch; ours for each row (compat=True: once)
+          candidates: authors the low or the high half, by task; vision-language code all; ours all (bucket)
+          norm: released code none before the head; some other implementations the final norm; ours none
+            (early_norm=True)
+          repetition penalty: authors 1.2 for long answers, on the difference; vision-language code none;
+            ours a generation setting, on the level of logits (compat=True: on the difference)
+          baseline: greedy, without the cut-off
+Differs   alpha 1 is their formula. Embeddings tied to the head's weights are no candidate: they predict the token that
+          was read. Without a picture nothing is changed, as with every strategy here, although the method needs none.
 """
 
 from __future__ import annotations

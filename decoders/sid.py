@@ -5,14 +5,22 @@ Idea      A branch with only the least attended image tokens hallucinates more; 
 Formula   at every step the branch ranks the image tokens by the newest row's attention in one layer, averaged over
           heads; later layers see only the share `keep` of them with the least
           s = (1 + alpha) z - alpha z', kept where z >= max z + log beta
-Defaults  alpha 0.5 (their nominal value is 1, but their scripts do not pass it), beta 0.1, the second of 32 layers; in
-          other models the layer at 4% of the depth, which is the second of 25 to 49 layers, the first of fewer; keep
-          0.1736, 100 of 576 image tokens, as for yes/no questions (50 for captions: 0.0868).
+Defaults  alpha 0.5, beta 0.1, the second of 32 layers; in other models the layer at 4% of the depth, which is the
+          second of 25 to 49 layers, the first of fewer; keep 0.1736, 100 of 576 image tokens, as for yes/no questions
+          (50 for captions: 0.0868).
 Cost      2 rows per token instead of 1, in one pass; one more prefill of full length. Image tokens are masked, not
-          dropped: the result is the same, at the cost of visible tokens.
-Differs   A share instead of a number, as models differ in their number of image tokens. The argmax is taken after the
-          cut-off (theirs: before, so that implausible tokens can win). Each row of a batch ranks by its own attention
-          (theirs: by the first row's). Recurrent layers, if any, cannot mask tokens that they have read.
+          dropped, as another step may choose them again: the result is the same, at the cost of visible tokens.
+Compared  alpha: nominal 1; scripts pass none, so 0.5; ours 0.5
+          cut-off: released greedy code takes the best token before it, so that implausible tokens can win;
+            ours after (compat=True: before, in sampling too)
+          batch: released code the first row ranks for all; ours each for itself (compat=True: the first)
+          fast variant: released code drops the rows and reads the whole text anew at each step, so that
+            earlier tokens see the newest choice; ours keeps a cache: each token keeps its own choice
+          baseline: greedy and sampling without the method, neither with the cut-off; the VCD beside it in
+            the captions script normalises its picture twice
+Differs   A share instead of a number, as models differ in their number of image tokens. Recurrent layers, if any,
+          cannot mask tokens that they have read. compat=True refuses batches whose prompts differ in their number of
+          image tokens.
 """
 
 from __future__ import annotations

@@ -1,21 +1,26 @@
 """Visual debias decoding (VDD, "debias sampling").
 
 Paper     Zhang et al., "Debiasing multimodal large language models", arXiv:2403.05262;
-          yfzhang114/LLaVA-Align.
+          yfzhang114/LLaVA-Align. weight "divergence": NoLan, arXiv:2602.22144; lingfengren/NoLan.
 Idea      The model's prediction without a picture, or with an empty one, is its prior; subtract it.
 Formula   s = (1 + alpha) z - alpha z_free, kept where z >= max z + log beta, z_free the mean of the
           log-probabilities of the chosen picture-free inputs
           weight "divergence": alpha_t = alpha (1 + tanh(1 / K)) in place of alpha, from alpha to 2 alpha,
           K = (KL(p || p_free) + KL(p_free || p)) / 2 of the step; 2 alpha where both are equal
-Defaults  alpha 1.0, beta 0.1 (open generation; the authors' POPE script uses 0.2), free "none".
+Defaults  alpha 1.0, beta 0.1, free "none". NoLan is weight="divergence", alpha=0.8, beta=0.
 Cost      1 more row per token for each picture-free input, in one pass; the prefill of "none" and "unk" is short, of
           the others as long as the prompt's.
-Differs   Works with greedy, sampling and beams; the authors' patch acts only when sampling. Averages log-probabilities
-          where they average raw logits: the difference is a constant per row, which changes neither the softmax nor the
-          cut-off, which depends on z alone. Any combination may be averaged; theirs are none, unk and both. "unk" is
-          the padding token if the tokenizer has no unknown token. Each branch has its own cache; the authors' noised
-          variant reads the clean cache from the second token on. "noise" is drawn for each picture by itself;
-          draw="seed" gives all pictures of one size the same noise (see `vcd`).
+Compared  beta: released code 0.1, POPE script 0.2; NoLan reads the option but has no cut-off; ours 0.1
+          decoding: released code acts when sampling only; ours with greedy, sampling and beams
+          mean: released code of logits; ours of log-probabilities: other by a constant of each row, which
+            changes neither the softmax nor the cut-off
+          inputs: released code none, unk and both; ours any combination
+          cache: released noised variant reads the clean cache from the second token on; ours each its own
+          baseline: released code draws, by default at temperature 0.2, NoLan at 1; neither has the cut-off
+Differs   "unk" is the padding token if the tokenizer has no unknown token. "noise" is drawn for each picture by itself;
+          draw="seed" gives all pictures of one size the same noise (see `vcd`). By divergence, each row of a batch has
+          its own weight. It is nearly 2 alpha at most steps, as only a large divergence lowers it: compare with a
+          constant alpha of twice the size.
 """
 
 from __future__ import annotations

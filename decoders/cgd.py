@@ -13,6 +13,9 @@ Defaults  keep 3, candidates 3, temperature 0.2, top_k 5, alpha 0.01, beta 1: th
           CLIP: name one with `clip`.
 Cost      keep x candidates sentences for each sentence: candidates rows for each text, texts of equal length in one
           pass, after reading their tokens again; and one pass of the CLIP for each new sentence.
+Compared  log p: released code several terms to choose from; ours the mean log-probability of a token
+          limit: released code 500 tokens for all texts; ours the generation setting
+          baseline: not told in what this was written from; there is no cut-off but top_k
 Differs   log p is the model's, before temperature and cut-off. A text at the length limit is finished, with an
           incomplete last sentence. A sentence without letter or digit changes no score; a text with only such sentences
           loses against any other. With several pictures the mean cosine counts; without a picture decoding is greedy.

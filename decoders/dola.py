@@ -7,15 +7,20 @@ Formula   candidates: states after 0, 2, 4, ... layers, in the chosen half of th
           final norm; q their distributions, p the last layer's, M = (p + q) / 2
           the candidate with the largest (KL(M || p) + KL(M || q)) / 2 is subtracted
           s = log p - alpha log q, kept where log p >= max log p + log beta
-Defaults  alpha 1, beta 0.1, bucket "all", as in vision-language comparisons (the authors choose the "low" or the "high"
-          half for each task; "high" of 32 layers are the states after 16 to 30). A bucket without a candidate, as in a
-          model of one or two layers, is refused.
+Defaults  alpha 1, beta 0.1, bucket "all"; "high" of 32 layers are the states after 16 to 30. A bucket without a
+          candidate, as in a model of one or two layers, is refused.
 Cost      The output head once for each candidate and token: 16 more rows of its product in a model of 32 layers.
-Differs   alpha 1 is their formula. The layer is chosen for each row of a batch (theirs: once for all rows). The paper
-          names the Jensen-Shannon divergence, with the other order in each KL: divergence="jensen-shannon".
-          early_norm=True applies the final norm to candidates too, as some other implementations do. Embeddings tied to
-          the head's weights are no candidate: they predict the token that was read. Without a picture nothing is
-          changed, as with every strategy here, although the method needs none.
+Compared  divergence: paper Jensen-Shannon, with the other order in each KL; released code as above; ours as
+            released (divergence="jensen-shannon")
+          layer: released code once for all rows of a batch; ours for each row (compat=True: once)
+          candidates: authors the low or the high half, by task; vision-language code all; ours all (bucket)
+          norm: released code none before the head; some other implementations the final norm; ours none
+            (early_norm=True)
+          repetition penalty: authors 1.2 for long answers, on the difference; vision-language code none;
+            ours a generation setting, on the level of logits (compat=True: on the difference)
+          baseline: greedy, without the cut-off
+Differs   alpha 1 is their formula. Embeddings tied to the head's weights are no candidate: they predict the token that
+          was read. Without a picture nothing is changed, as with every strategy here, although the method needs none.
 """
 
 from __future__ import annotations
@@ -44,6 +49,8 @@ class DoLa(Strategy):
         bucket: Candidates: every second layer of the "low" half of the model, of the "high" half, or of "all".
         early_norm: Whether candidates pass the model's final norm.
         divergence: How predictions are compared: "released", or "jensen-shannon".
+        compat: Whether to keep of the released code: one layer for all rows of a batch, and scores on the level of
+            the difference, on which a repetition penalty depends.
     """
 
     name: ClassVar[str] = "dola"
@@ -54,6 +61,7 @@ class DoLa(Strategy):
     bucket: str = by_model("all", choices=("low", "high", "all"), tries=("low", "high", "all"))
     early_norm: bool = option(False)
     divergence: str = option("released", choices=("released", "jensen-shannon"))
+    compat: bool = option(False)
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Read the candidates' predictions; without a picture return an empty session."""
@@ -93,8 +101,15 @@ class _LayerContrast:
             return scores
         early = torch.stack([step.exits[key].to(main.device) for key in self.exits])
         distances = torch.stack([divergence(main, part, options.divergence) for part in early])
+        if options.compat:
+            distances = distances.mean(dim=1, keepdim=True).expand_as(distances)
         chosen = early[distances.argmax(dim=0), torch.arange(len(main), device=main.device)]
         return torch.where(scores == -math.inf, scores, scores - options.alpha * chosen)
+
+    def level(self, step: Step) -> Tensor:
+        """Return the level of the scores, (rows, 1): that of the last layer's logits, or 0 as released."""
+        level = step.levels[0]
+        return torch.zeros_like(level) if self.options.compat and self.exits else level
 
 
 def divergence(main: Tensor, early: Tensor, kind: str = "released") -> Tensor:

@@ -14,11 +14,13 @@ Defaults  alpha 5, beta 1, saliency layer 11, enhanced layers 12 to 22 (LLaVA-1.
 Cost      Attention weights of the words' rows in the saliency layers, and of the newest row, are computed explicitly.
           Where an enhanced layer comes before a saliency layer, the last prompt token is read twice (the whole prompt
           where its rows attend to later ones or a layer is recurrent).
-Differs   Published: words that a tagger marks as nouns, verbs, adjectives, adverbs or numbers count, of a repeated word
-          the last; the question stands between fixed places of the template, `span` "3:-6" for LLaVA-1.5 and "2:-6" for
-          Qwen2-VL. Here: all words except function words (from a list of our own) count at every occurrence, and the
-          question is found at any place in the template. `words` can also be all words, or given ones. Without an
-          informative word nothing is enhanced. Each prompt of a batch has its own map.
+Compared  words: released code those that a tagger marks as nouns, verbs, adjectives, adverbs or numbers, of a
+            repeated word the last; ours all but function words of a list of our own, at every occurrence
+          question: released code between fixed places of the template (span "3:-6" for LLaVA-1.5, "2:-6" for
+            Qwen2-VL); ours found at any place in the template
+          no informative word: released code NaN; ours nothing is enhanced
+          baseline: greedy; without a branch in decoding there is no cut-off
+Differs   `words` can also be all words, or given ones. Each prompt of a batch has its own map.
 """
 
 from __future__ import annotations

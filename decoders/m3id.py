@@ -8,9 +8,12 @@ Formula   l, l_u log-probabilities with and without the picture, t tokens writte
           with beta > 0 only tokens are kept with l >= max l + log beta
 Defaults  decay 0.02, gate 0.3, beta 0, start 0 (captions; 10 for yes/no questions). With start 0 nothing is
           subtracted from the first token: where only that token counts, as in `choose` and answers of one token, use
-          start=10. Decay and gate are as reported by others. Later papers' tables mostly call another method M3ID:
-          gate=1, beta=0.1, with sampling.
+          start=10. Decay and gate are as reported by others.
 Cost      2 rows per token instead of 1, in one pass; one more prefill, a short one.
+Compared  method: paper a gate, no cut-off, the best token; later papers' re-implementation no gate, a cut-off
+            of 0.1, draws at temperature 1 (gate=1, beta=0.1); ours the paper's
+          start: paper 0 for captions, 10 for yes/no questions; re-implementation 0; ours 0
+          baseline: paper greedy; re-implementation draws, without the cut-off
 Differs   Each row of a batch has its own gate. cap bounds the weight (1 - g) / g, which grows exponentially, to 6.4
           after 100 tokens and to 10^6, the default cap, after 691. gate=1 is no gate.
 """

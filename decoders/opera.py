@@ -16,21 +16,24 @@ Formula   w: the newest row of the last self-attention layer, max over heads, di
 Defaults  num_attn_candidates N 5, penalty_weights 1.0, scale_factor 50, threshold 15, window 512, and 5
           beams: the paper's and its scripts'. Their faster setting is N 1, threshold 25.
 Cost      One pass per token with beams x N rows of attention; a rollback is one pass over the answer.
-Differs   The candidates of a step are read in one pass, and the chosen ones are not read again. S is a float32 sum of
-          logarithms, where theirs is a half-precision product: there it is 0 below 0.3 and infinite above 65504. A
-          penalty that all candidates of a beam share changes nothing. A rollback restores the answers finished at that
-          step, clears the tokens ruled out at later steps, and drops no step of the answer. Each prompt of a batch
-          votes by itself: prompts are read together and searched one after the other. Beams, their ends and their
-          scores are those of current transformers; length_rule="official" uses those of the authors' version 4.29,
-          where a score is divided by the length of prompt and answer, with the picture as one token and without the end
-          mark (see `beam`). Where a beam search needs more tokens than there are candidates, the next best follow 999
-          nats behind; theirs are arbitrary tokens. With N 1 the first beam is greedy, and the others, filled in like
-          that, never overtake it but still vote. Without a picture the image mass is 0, as in models with layers of
-          their own for it (Mllama) and for columns outside a sliding window. compat_fp16=True keeps of the authors'
-          code: half-precision products (0 below 0.298, infinite above 65504, ties to location 0), answers finished
-          after a step that was gone back to twice, and lists of ruled-out tokens that are cleared only at the next
-          step. Votes over a whole batch are not kept. Only tokens that no step can take back are streamed, mostly the
-          first 10; the rest follows at the end.
+Compared  S: released code a half-precision product, 0 below 0.298 and infinite above 65504, ties to location
+            0; ours a float32 sum of logarithms (compat_fp16=True: the product)
+          rollback: released code keeps answers finished after a step that was gone back to twice, and clears
+            ruled-out tokens only at the next step; ours restores the answers finished at that step, and
+            clears those of all later steps (compat_fp16=True: theirs)
+          batch: released code votes over the whole batch; ours each prompt by itself
+          beams: released code those of transformers 4.29, where a score is divided by the length of prompt
+            and answer, with the picture as one token and without the end mark; ours those of current
+            transformers (length_rule="official": theirs; see `beam`)
+          missing candidates: released code arbitrary tokens; ours the next best, 999 nats behind
+          picture: released code, InstructBLIP: one place too late; ours as the prompt has it
+          baseline: beam search and greedy; figures of 64 tokens leave out the last incomplete sentence
+Differs   The candidates of a step are read in one pass, and the chosen ones are not read again. A penalty that all
+          candidates of a beam share changes nothing. A rollback drops no step of the answer. Prompts are read together
+          and searched one after the other. With N 1 the first beam is greedy, and the others never overtake it but
+          still vote. Without a picture the image mass is 0, as in models with layers of their own for it (Mllama) and
+          for columns outside a sliding window. Only tokens that no step can take back are streamed, mostly the first
+          10; the rest follows at the end.
 """
 
 from __future__ import annotations

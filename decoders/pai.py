@@ -6,12 +6,14 @@ Idea      Raise the newest row's attention to the picture, and subtract the pred
 Formula   scores before softmax, newest row, all heads of the chosen layers: s_k += alpha |s_k| for image columns k
           log-probabilities: gamma l + (1 - gamma) l_u, l_u without picture and unsteered,
           kept where l >= max l + log beta
-Defaults  alpha 0.5, gamma 1.1: the paper's for LLaVA (its scripts use 0.2 and 2.0); beta 0.1; all layers except the
-          first two (2 to 31 of 32).
+Defaults  alpha 0.5, gamma 1.1, beta 0.1; all layers except the first two (2 to 31 of 32).
 Cost      Attention weights of the newest row are computed explicitly. With gamma > 1 also a second row per token and a
           short prefill.
-Differs   Works with greedy, sampling and beams. Masked columns stay masked. With gamma = 1 there is no cut-off, as in
-          the authors' code.
+Compared  alpha and gamma: paper 0.5 and 1.1 for LLaVA; scripts 0.2 and 2.0, their README 0.2 and 1.1; ours
+            the paper's
+          cut-off: released code none with gamma = 1; ours likewise
+          baseline: the same decoding (greedy, beams or nucleus sampling) without the method and its cut-off
+Differs   Works with greedy, sampling and beams. Masked columns stay masked.
 """
 
 from __future__ import annotations

@@ -9,9 +9,13 @@ Formula   v = N(pool over the prompt of a), a the attention's update of the laye
 Defaults  c 1, floor 0.05, pool "mean"; LLaVA-1.5-7B layer 30 of 32, alpha 20, k 5; Idefics2 28, 8, 5; InstructBLIP
           1, 6.5, 8. Alpha is a length, and the lengths of states differ between models: tune it.
 Cost      One vector is added per token; no further pass or branch.
-Differs   The released code pools in a prefill of its own, over the difference of update and normed states
-          (deviation=True), and gates on the update (gate_on="update"). Several layers may be named, each with its own
-          vector. In models with a norm between attention and sum, the vector passes that norm too.
+Compared  pooled: paper the update; released code update minus normed states (deviation=True), in a prefill
+            of its own with another prompt; ours the update, in the prompt's own pass
+          gate: paper on the layer's input; released code on the update (gate_on="update"); ours the paper's
+          floor: paper 0.05; released code 0, 0.1 or 0.05 by file, with 0.8 as largest trust in one; ours 0.05
+          baseline: the same decoding (greedy, beams or nucleus sampling) without the method
+Differs   Several layers may be named, each with its own vector. In models with a norm between attention and sum, the
+          vector passes that norm too.
 """
 
 from __future__ import annotations

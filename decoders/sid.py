@@ -5,14 +5,22 @@ Idea      A branch with only the least attended image tokens hallucinates more; 
 Formula   at every step the branch ranks the image tokens by the newest row's attention in one layer, averaged over
           heads; later layers see only the share `keep` of them with the least
           s = (1 + alpha) z - alpha z', kept where z >= max z + log beta
-Defaults  alpha 0.5 (their nominal value is 1, but their scripts do not pass it), beta 0.1, the second of 32 layers; in
-          other models the layer at 4% of the depth, which is the second of 25 to 49 layers, the first of fewer; keep
-          0.1736, 100 of 576 image tokens, as for yes/no questions (50 for captions: 0.0868).
+Defaults  alpha 0.5, beta 0.1, the second of 32 layers; in other models the layer at 4% of the depth, which is the
+          second of 25 to 49 layers, the first of fewer; keep 0.1736, 100 of 576 image tokens, as for yes/no questions
+          (50 for captions: 0.0868).
 Cost      2 rows per token instead of 1, in one pass; one more prefill of full length. Image tokens are masked, not
-          dropped: the result is the same, at the cost of visible tokens.
-Differs   A share instead of a number, as models differ in their number of image tokens. The argmax is taken after the
-          cut-off (theirs: before, so that implausible tokens can win). Each row of a batch ranks by its own attention
-          (theirs: by the first row's). Recurrent layers, if any, cannot mask tokens that they have read.
+          dropped, as another step may choose them again: the result is the same, at the cost of visible tokens.
+Compared  alpha: nominal 1; scripts pass none, so 0.5; ours 0.5
+          cut-off: released greedy code takes the best token before it, so that implausible tokens can win;
+            ours after (compat=True: before, in sampling too)
+          batch: released code the first row ranks for all; ours each for itself (compat=True: the first)
+          fast variant: released code drops the rows and reads the whole text anew at each step, so that
+            earlier tokens see the newest choice; ours keeps a cache: each token keeps its own choice
+          baseline: greedy and sampling without the method, neither with the cut-off; the VCD beside it in
+            the captions script normalises its picture twice
+Differs   A share instead of a number, as models differ in their number of image tokens. Recurrent layers, if any,
+          cannot mask tokens that they have read. compat=True refuses batches whose prompts differ in their number of
+          image tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +33,7 @@ from torch import LongTensor, Tensor, nn
 
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Op
-from mmhall.options import by_model
+from mmhall.options import by_model, option
 from mmhall.strategies import Branch, Contrast, ContrastStrategy, Session, layers_option, select_layers
 
 _MASKED = -1e9
@@ -42,6 +50,8 @@ class SID(ContrastStrategy):
         keep: Share of the image tokens that the branch sees, in [0, 1]; 1: all, nothing is subtracted.
         layer: The layer whose attention ranks the image tokens; the layers after it, at least one, see those that are
             kept.
+        compat: Whether to keep of the released greedy code: implausible tokens can win, as it takes the best token
+            before the cut-off; and the first row of a batch ranks for all rows.
     """
 
     name: ClassVar[str] = "sid"
@@ -50,6 +60,7 @@ class SID(ContrastStrategy):
     alpha: float = by_model(0.5, low=0, tries=(0.25, 0.5, 1.0, 2.0))
     keep: float = by_model(0.1736, low=0, high=1, tries=(0.0868, 0.1736, 0.5))
     layer: str = layers_option("4%")
+    compat: bool = option(False)
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models whose pictures are no tokens beside the text's."""
@@ -59,7 +70,7 @@ class SID(ContrastStrategy):
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Add the same prompt with few image tokens as a branch; without a picture return an empty session."""
-        combine = Contrast(0.0 if self.keep == 1 else self.alpha, self.beta)
+        combine = Contrast(0.0 if self.keep == 1 else self.alpha, 0.0 if self.compat else self.beta)
         if not has_picture(inputs) or combine.neutral:
             return Session()
         if combine.alpha == 0:
@@ -70,14 +81,17 @@ class SID(ContrastStrategy):
         attends = any(kind in adapter.image_kinds for kind in later)
         self.check("layer", attends, "one with layers behind it that attend to image tokens: only they are changed")
         image = adapter.image_mask(inputs["input_ids"])
-        least = LeastAttended(min(layers), len(adapter.layers), image, self.keep)
+        if self.compat:
+            even = image.sum(dim=-1).unique().numel() == 1
+            self.check("compat", even, "False where the prompts of a batch have different numbers of image tokens")
+        least = LeastAttended(min(layers), len(adapter.layers), image, self.keep, first_row=self.compat)
         return Session(branches=[Branch(dict(inputs), [least])], combine=combine)
 
 
 class LeastAttended(Op):
     """Masks all but the least attended image tokens in the layers after one, chosen again in every pass."""
 
-    def __init__(self, layer: int, depth: int, image: Tensor, keep: float) -> None:
+    def __init__(self, layer: int, depth: int, image: Tensor, keep: float, *, first_row: bool = False) -> None:
         """Set the layer and the tokens to rank.
 
         Args:
@@ -85,9 +99,10 @@ class LeastAttended(Op):
             depth: Number of decoder layers.
             image: Image positions of the prompts, (prompts, T) bool.
             keep: Share of each prompt's image tokens that stays visible.
+            first_row: Whether the first row ranks for all rows, whose image tokens must be as many.
         """
         self.layers = frozenset(range(layer, depth))
-        self._layer, self._image = layer, image
+        self._layer, self._image, self._first_row = layer, image, first_row
         self._count = (keep * image.sum(dim=-1)).round()
         self._hidden: Tensor | None = None  # (B, R, T) bool, for the current pass
 
@@ -102,7 +117,10 @@ class LeastAttended(Op):
         attended = probs[..., first - call.offset : length - call.offset].mean(dim=1)
         image = call.each(self._image)[:, None].to(probs.device)
         count = call.each(self._count)[:, None, None].to(probs.device)
-        self._hidden = mask_most_attended(nn.functional.pad(attended, (first, 0)), image, count)
+        attended = nn.functional.pad(attended, (first, 0))
+        if self._first_row:
+            attended = as_in_first_row(attended, image)
+        self._hidden = mask_most_attended(attended, image, count)
 
     def bias(self, call: Call) -> Tensor | None:
         """Mask them: for all rows of a prompt; in an answer, for each row its own choice."""
@@ -124,3 +142,15 @@ def mask_most_attended(attended: Tensor, image: Tensor, count: Tensor) -> Tensor
     """
     order = attended.masked_fill(~image, torch.inf).argsort(dim=-1, stable=True)
     return image & (order.argsort(dim=-1) >= count)
+
+
+def as_in_first_row(attended: Tensor, image: Tensor) -> Tensor:
+    """Return the first row's attention to its image tokens for those of every row, in order, (B, R, T).
+
+    Args:
+        attended: Attention of each row to each position, (B, R, T).
+        image: Image positions, (B, 1, T) bool, as many in each row.
+    """
+    values = attended[0][:, image[0, 0]]  # (R, image tokens)
+    everywhere = values.expand(len(attended), *values.shape)
+    return torch.zeros_like(attended).masked_scatter(image.expand_as(attended), everywhere)

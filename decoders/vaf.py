@@ -5,11 +5,15 @@ Idea      Attention to the picture is weak in the middle layers, where picture a
           damp attention to the tokens before the picture.
 Formula   scores before softmax, rows behind the picture: s_k *= 1 + alpha for image columns,
           s_k *= 1 - beta for columns before the first picture
-Defaults  alpha 0.15, beta 0.05: the authors' code (a third-party note gives beta 0.1); layers 9 to 14 of 32.
+Defaults  alpha 0.15, beta 0.05; layers 9 to 14 of 32.
 Cost      Attention weights of the rows behind the picture are computed explicitly, in six layers of 32.
+Compared  beta: released code 0.05; others report 0.1 of the paper; ours 0.05
+          heads: released code all; others report of the paper the half with most attention to the picture;
+            ours all (heads="visual": that half)
+          spans: released code fixed places of one template; ours from the prompt
+          baseline: not told in what this was written from; without a branch there is no cut-off
 Differs   Multiplying makes negative scores more negative: such a column loses weight. This follows the authors' code;
-          `pai` always raises. Spans come from the prompt, not from fixed offsets. heads "visual" is what others report
-          of the paper: only the half of the heads with most attention to the picture.
+          `pai` always raises.
 """
 
 from __future__ import annotations

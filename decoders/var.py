@@ -6,13 +6,17 @@ Idea      Some image tokens draw much attention without content ("visual sinks")
 Formula   sink: max over the sink dimensions of |x_d| / rms(x) >= tau, x the input of the layer at prefill
           a head is selected in a row where image mass >= mass and non-sink share of it >= rho
           A_k *= keep for sinks (of picture and text); A_k *= 1 + (1 - keep) A_sinks / A_rest for other image tokens
-Defaults  tau 20, rho 0.5, mass 0.2, keep 0.4 (the paper moves a fraction 0.6; the released code keeps 0.6: keep=0.6),
-          all layers except the first two and the last. Sink dimensions are detected in the model: those in which the
-          first token of a text is massive. (Published: 1415 and 2533 of LLaMA-2-7B, 2100 and 4743 of 13B.)
+Defaults  tau 20, rho 0.5, mass 0.2, keep 0.4, all layers except the first two and the last. Sink dimensions are
+          detected in the model: those in which the first token of a text is massive. (Published: 1415 and 2533 of
+          LLaMA-2-7B, 2100 and 4743 of 13B.)
 Cost      Attention weights of the rows behind the picture are computed explicitly, in most layers.
-Differs   Each row of a batch has its own sinks and heads. Denominators have no added constant. The authors' code also
-          edits the last layer, since its switch for that has no effect. In a model without massive dimensions nothing
-          is changed.
+Compared  keep: paper moves a share of 0.6, so keeps 0.4; released code keeps 0.6 (keep=0.6); ours 0.4
+          heads: paper share of other image tokens at least rho; released code share of sinks at most rho, the
+            same at rho 0.5; ours the paper's
+          layers: paper not the last; released code the last too, as its switch has no effect; ours not
+          denominators: released code adds 1e-6 for each token; ours nothing
+          baseline: not told in what this was written from; without a branch there is no cut-off
+Differs   Each row of a batch has its own sinks and heads. In a model without massive dimensions nothing is changed.
 """
 
 from __future__ import annotations

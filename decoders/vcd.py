@@ -7,14 +7,18 @@ Formula   x' = sqrt(a_t) x + sqrt(1 - a_t) e, with e ~ N(0, I) drawn once per pi
           cumulative product of 1 - b_i, b_i = sigmoid(u_i) (0.005 - 0.00001) + 0.00001,
           u = linspace(-6, 6, 1000), on the normalised pixels
           s = (1 + alpha) z - alpha z', kept where z >= max z + log beta
-Defaults  alpha 1.0, beta 0.1, noise_step 500: those of the paper and its scripts. (Their sampler uses alpha 0.5 if the
-          argument is missing; their POPE script uses beta 0.2.)
+Defaults  alpha 1.0, beta 0.1, noise_step 500: those of the paper and its scripts.
 Cost      2 rows per token instead of 1, in one pass; one more prefill of full length.
-Differs   Works with greedy, sampling and beams; the authors' patch acts only when sampling. Each branch has its own
-          cache. They draw from one global generator; here each request has its own, seeded with a digest of `seed` and
-          its pixels: different pictures get independent noise, and a picture gets the same noise in any batch.
-          draw="seed" seeds it with `seed` alone, so that all pictures of one size get the same noise. Where patches
-          hold a still picture several times, as frames, all copies get the same noise.
+Compared  alpha: paper and scripts 1; released sampler 0.5 where a script passes none (InstructBLIP); ours 1
+          beta: paper 0.1; POPE script 0.2; ours 0.1
+          decoding: released code acts when sampling only, and greedy decoding stays plain without a word;
+            ours with greedy, sampling and beams
+          noise: released code one global generator; ours one for each request, seeded with a digest of
+            `seed` and its pixels, or with `seed` alone (draw="seed")
+          baseline: paper draws at temperature 1, without the cut-off that its method has; not greedy
+Differs   Each branch has its own cache. Different pictures get independent noise, and a picture gets the same noise in
+          any batch; with draw="seed" all pictures of one size get the same. Where patches hold a still picture several
+          times, as frames, all copies get the same noise.
 """
 
 from __future__ import annotations

@@ -8,9 +8,13 @@ Formula   VHD = |a(picture, text) - a(text)|, a a head's output at the last prom
           layer by layer: each layer is compared after the layers before it were reinforced
 Defaults  alpha 2; LLaVA-1.5-7B and LLaVA-NeXT-7B layers 1 and 18 to 31 of 32, InstructBLIP-7B 14 to 31.
 Cost      One more pass over the text alone, in lock step with the prompt; nothing afterwards.
-Differs   The paper leaves open, and this chooses: population deviation (ddof), reinforcing all prompt positions
-          (positions) and the text-only pass too (scale_text). Heads are selected for each prompt, before its beams
-          differ. The authors' code is reported to square VHD (squared), which changes only the outlier rule.
+Compared  std: paper says not which; ours that of the population (ddof)
+          positions: paper says not which of the prompt; ours all (positions), of the text-only pass too
+            (scale_text)
+          VHD: paper the length of the difference; released code, as others report, its square, which changes
+            the outlier rule alone; ours the length (squared=True)
+          baseline: paper greedy, with beam search beside it; without a branch in decoding there is no cut-off
+Differs   Heads are selected for each prompt, before its beams differ.
 """
 
 from __future__ import annotations

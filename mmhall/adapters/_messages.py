@@ -84,6 +84,29 @@ class Conversation:
         ]
         return Conversation(tuple(turns))
 
+    def with_instruction(self, text: str, place: str) -> Conversation:
+        """Return the same conversation with an instruction written into it.
+
+        Args:
+            text: The instruction.
+            place: "question": before the first text of the last message; "image": directly after the last picture;
+                "system": as the system message, instead of any others.
+        """
+        if place == "system":
+            others = tuple(turn for turn in self.turns if turn.role != "system")
+            return Conversation((Turn("system", (text,)), *others))
+        pictured = [number for number, turn in enumerate(self.turns) if None in turn.parts]
+        number = pictured[-1] if place == "image" else len(self.turns) - 1
+        parts = list(self.turns[number].parts)
+        texts = [at for at, part in enumerate(parts) if part is not None]
+        at = len(parts) - parts[::-1].index(None) if place == "image" else texts[0] if texts else len(parts)
+        if at < len(parts) and parts[at] is not None:
+            parts[at] = f"{text} {parts[at]}"
+        else:
+            parts.insert(at, text)
+        changed = replace(self.turns[number], parts=tuple(parts))
+        return Conversation((*self.turns[:number], changed, *self.turns[number + 1 :]))
+
     def __str__(self) -> str:
         """Return a readable text: the question if `is_plain`, otherwise one line for each message, pictures marked."""
         if self.is_plain:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from mmhall.adapters import _prompts as prompts
 from mmhall.adapters._batch import PER_POSITION, Batch, Inputs, has_picture
-from mmhall.adapters._messages import Request
+from mmhall.adapters._messages import Conversation, Request
 from mmhall.adapters._pixels import pixel_rows
 from mmhall.adapters._reader import Reader
 from mmhall.errors import ImageError, ModelError, OptionError
 from mmhall.images import open_image
 
 ChangePicture = Callable[[Image.Image, int, int], Image.Image]
+ChangeConversation = Callable[[Conversation], Conversation]
 
 
 class Variants(Reader):
@@ -109,6 +110,27 @@ class Variants(Reader):
             images = [_change_picture(image, index, number, change) for number, image in enumerate(request.images)]
             requests.append(Request(request.prompt, tuple(images)))
         return self.inputs(requests)
+
+    def with_conversations(self, inputs: Inputs, change: ChangeConversation) -> Batch:
+        """Return the same pictures with other texts, rendered by the chat template and read by the processor.
+
+        Earlier changes of the pixels are lost.
+
+        Args:
+            inputs: A batch from `inputs`.
+            change: Receives the conversation of a request; returns one with the same number of pictures.
+
+        Raises:
+            ModelError: The inputs come from another processor, so their texts are not known; or the chat template
+                cannot render the changed messages.
+            PromptError: A changed prompt is unusable, or longer than the model's context.
+        """
+        if not isinstance(inputs, Batch):
+            raise ModelError(
+                "these inputs are tensors from another processor, without messages to change; make them with "
+                "adapter.inputs(requests)"
+            )
+        return self.inputs([Request(change(request.conversation), request.images) for request in inputs.requests])
 
     def picked(self, inputs: Inputs, rows: Sequence[int]) -> Batch:
         """Return a batch of some requests of a batch.

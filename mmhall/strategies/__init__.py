@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     )
     from mmhall.strategies._step import Step as Step
     from mmhall.strategies._twins import (
+        neutral_text as neutral_text,
         other_pictures as other_pictures,
         random_choice as random_choice,
         random_columns as random_columns,
@@ -104,7 +105,7 @@ else:
             "_registry": "STRATEGIES",
             "_steering": "MLP_UPDATE ReadOutputs TurnUpdates edit_rows rows_option turn",
             "_step": "Step",
-            "_twins": "other_pictures random_choice random_columns random_like random_subspace rank_columns "
+            "_twins": "neutral_text other_pictures random_choice random_columns random_like random_subspace rank_columns "
             "twin_generator twin_option",
         },
     )

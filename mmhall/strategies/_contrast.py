@@ -23,13 +23,13 @@ CONTRAST = "the contrast of two distributions"  # the claim of strategies that c
 _IMPOSSIBLE = -1e4  # replaces log 0 in a contrast branch; -inf would become +inf or NaN
 
 
-def contrast(main: Tensor, other: Tensor, alpha: float, beta: float) -> Tensor:
+def contrast(main: Tensor, other: Tensor, alpha: float | Tensor, beta: float) -> Tensor:
     """Contrast two distributions, and rule out implausible tokens.
 
     Args:
         main: Log-probabilities, (batch, vocabulary).
         other: Log-probabilities of the branch to subtract, same shape.
-        alpha: Strength, >= 0.
+        alpha: Strength, >= 0; one number, or one of each row, (batch, 1).
         beta: Tokens with less than beta times the top probability of `main` are ruled out.
 
     Returns:
@@ -62,14 +62,20 @@ class Contrast:
         """Whether the scores stay unchanged."""
         return self.alpha == 0 and self.beta == 0
 
+    def strength(self, main: Tensor, other: Tensor) -> float | Tensor:
+        """Return the strength for two predictions, (rows, vocabulary) each: one number, or (rows, 1)."""
+        return self.alpha
+
     def __call__(self, step: Step) -> Tensor:
         """Return scores, (rows, vocabulary)."""
-        return contrast(step.main, mean(step.main, step.branches), self.alpha, self.beta)
+        other = mean(step.main, step.branches)
+        return contrast(step.main, other, self.strength(step.main, other), self.beta)
 
     def level(self, step: Step) -> Tensor:
         """Return the level of the contrast of logits, (rows, 1)."""
         main, *others = step.levels
-        return (1 + self.alpha) * main - self.alpha * mean(main, others)
+        strength = self.strength(step.main, mean(step.main, step.branches))
+        return (1 + strength) * main - strength * mean(main, others)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,18 @@ from mmhall.adapters import Adapter, Inputs
 from mmhall.options import option
 
 _SHAPES = 12  # of a drawn picture
+_SENTENCES = (  # of a neutral text
+    "The office opens at nine and closes at five.",
+    "A pencil costs less than a pen.",
+    "This page was printed on a Tuesday.",
+    "There are twelve months in a year.",
+    "The train to the north leaves from the second platform.",
+    "Letters are sorted by their first word.",
+    "Tea is made with hot water.",
+    "The report has four parts and a list of names.",
+    "A week is shorter than a month.",
+    "The key to the room is with the porter.",
+)
 
 
 def twin_option() -> Any:
@@ -131,6 +143,32 @@ def rank_columns(adapter: Adapter, inputs: Inputs, twin: int, what: str = "colum
         order = order[image[row, tokens[order]].long().argsort(stable=True)]
         rank[row, tokens[order]] = torch.arange(len(tokens), device=rank.device)
     return rank
+
+
+def neutral_text(tokenizer: Any, text: str, twin: int) -> str:
+    """Draw a text that says nothing about pictures, with as many tokens as another one.
+
+    It is made of short sentences in random order, and ends where the number is reached; full stops fill it up where no
+    word fits.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        text: The other text.
+        twin: The seed.
+    """
+
+    def count(words: list[str]) -> int:
+        return len(tokenizer(" ".join(words), add_special_tokens=False)["input_ids"])
+
+    wanted, words = count([text]), list[str]()
+    order = torch.randperm(len(_SENTENCES), generator=twin_generator(twin, "text")).tolist()
+    pool = [word for index in order for word in _SENTENCES[index].split()]
+    for word in pool * (wanted // len(pool) + 1):
+        if count(words) < wanted and count([*words, word]) <= wanted:
+            words.append(word)
+    while words and count(words) < wanted and count([*words[:-1], f"{words[-1]}."]) > count(words):
+        words[-1] += "."
+    return " ".join(words)
 
 
 def other_pictures(adapter: Adapter, inputs: Inputs, twin: int) -> dict[str, Tensor]:

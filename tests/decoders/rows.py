@@ -217,3 +217,25 @@ def check(
         plain = reader.logits(adapter.inputs([request]), answer[:-1]).log_softmax(-1)
         moved.append(float((wanted.softmax(-1) - plain.softmax(-1)).abs().max()))
     assert max(moved) > 1e-3, moved
+
+
+@cache
+def half(name: str) -> Adapter:
+    """A family's model in bfloat16."""
+    model, processor = built(name)
+    return adapter_for(model.to(torch.bfloat16), processor)
+
+
+def check_half(neutral: str, active: str, name: str = "llava") -> None:
+    """Check in bfloat16 that neutral options are greedy decoding, and that others give other scores, in float32."""
+    adapter = half(name)
+    batch = adapter.inputs(REQUESTS[:2])
+    plain = written(adapter, batch, "greedy")
+    assert torch.equal(written(adapter, batch, neutral), plain)
+    neutral_scores, active_scores = (
+        scored(adapter, batch, mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch), plain)
+        for spec in ("greedy", active)
+    )
+    assert active_scores.dtype == torch.float32
+    assert active_scores.amax(dim=-1).isfinite().all()
+    assert not torch.allclose(active_scores.softmax(dim=-1), neutral_scores.softmax(dim=-1), atol=1e-3)

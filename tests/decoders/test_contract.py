@@ -55,7 +55,12 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "vti": "vti(alpha=8)",
     "revis": "revis(threshold=-0.9)",
     "nullu": "nullu(layers=':')",
+    "icd": "icd(alpha=4)",
+    "deco": "deco(alpha=6)",
+    "flb": "flb(gamma=8, rate=1)",
+    "resdec": "resdec(alpha=0.9)",
 }
+TEXTS = {("icd", "text")}  # options that any text with words fits
 NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
     "vcd": "vcd(alpha=0, beta=0)",
@@ -78,13 +83,17 @@ NEUTRAL = {
     "vti": "vti(alpha=0)",
     "revis": "revis(alpha=0)",
     "nullu": "nullu(rank=0)",
+    "icd": "icd(alpha=0, beta=0)",
+    "deco": "deco(alpha=0, top_k=0, top_p=1)",
+    "flb": "flb(gamma=0, beta=0)",
+    "resdec": "resdec(alpha=0, beta=0)",
 }
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (
     "vhr+vcd",
     "gift+vdd",
     "vhr(alpha=3)+pai(gamma=1, alpha=1)+vdd",
-    "vaf(alpha=1)+vhr",
+    "vaf(alpha=3)+vhr(alpha=3)",
     "rudder(alpha=15)+sid(alpha=3, keep=0.25)",
     "vhr(alpha=3)+dola",
     "opera+pai(alpha=1)+vhr(alpha=3)",
@@ -284,10 +293,13 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD needs the pictures themselves, and which words are the user's own, as GIFT asks, is not told by inputs alone;
-# nor are artifacts.
+# CGD needs the pictures themselves, ICD the messages; which words are the user's own, as GIFT asks, is not told by
+# inputs alone, nor are artifacts.
+NOT_BY_INPUTS = re.compile("|".join(("cgd", "gift", "icd", *LEARNERS)))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if not re.search("|".join(("cgd", "gift", *LEARNERS)), spec)])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not NOT_BY_INPUTS.search(spec)])
 def test_transformers_own_generate_says_the_same(llava, pictures, answers, spec):
     inputs = llava.adapter.inputs([Request(QUESTIONS[1], (pictures[1],))])
     own = mmhall.custom_generate(spec, processor=llava.processor)
@@ -378,7 +390,7 @@ def test_options_left_open_are_filled_in_for_a_model(name):
 def test_impossible_options_are_refused_when_built(name):
     kind = type(mmhall.strategy(name))
     for option, rule in rules(kind).items():
-        wrong = [object(), float("nan"), float("inf"), "nonsense("]
+        wrong = [object(), float("nan"), float("inf"), " " if (name, option) in TEXTS else "nonsense("]
         wrong += [rule.low - 1] if rule.low is not None else []
         wrong += [rule.high + 1] if rule.high is not None else []
         for value in wrong:

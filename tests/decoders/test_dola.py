@@ -16,9 +16,9 @@ from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.strategies._contrast import CONTRAST
 from mmhall.strategies._step import Step
-from tests.decoders.rows import check
+from tests.decoders.rows import NEW, check, family, scored
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, in_turn, ours, said
-from tests.jobs import opened
+from tests.jobs import opened, run
 from tests.zoo import REPRESENTATIVES
 
 pytestmark = QUIET
@@ -207,3 +207,70 @@ def test_what_it_claims():
 def test_what_it_cannot_do_is_refused(option, value):
     with pytest.raises(OptionError, match=rf"^dola: {option} must be .*, got"):
         mmhall.strategy("dola", **{option: value})
+
+
+def early_logits(adapter, reader, inputs, answer):
+    """Logits of the last layer and of every candidate without the final norm, behind an answer, (V,) each."""
+    main, states = reader.logits(inputs, answer)[-1], dict(reader.states)
+    head, earlies = reader.eager.model.get_output_embeddings(), []
+    for after in range(0, len(adapter.layers), 2):
+        hook = head.register_forward_pre_hook(lambda _, args, after=after: (states[after][None], *args[1:]))
+        earlies.append(reader.logits(inputs, answer)[-1])
+        hook.remove()
+    return main.double().log_softmax(-1), [early.double().log_softmax(-1) for early in earlies]
+
+
+def as_released(adapter, reader, requests, *, beta, penalty):
+    """A batch by the released code: tokens, and scores of each step before the penalty, (N, V).
+
+    The layer is chosen by the mean divergence over the batch. The penalty divides differences above 0, and multiplies
+    those below, of all tokens of prompt and answer.
+    """
+    inputs, answers, steps = [adapter.inputs([request]) for request in requests], [[] for _ in requests], []
+    for _ in range(NEW):
+        pairs = [early_logits(adapter, reader, *one) for one in zip(inputs, answers, strict=True)]
+        apart = [
+            sum(
+                kl(mixed, main) + kl(mixed, earlies[layer])
+                for main, earlies in pairs
+                for mixed in [((main.exp() + earlies[layer].exp()) / 2).log()]
+            )
+            for layer in range(len(pairs[0][1]))
+        ]
+        layer, rows = apart.index(max(apart)), []
+        for (main, earlies), one, answer in zip(pairs, inputs, answers, strict=True):
+            kept = main.exp() >= beta * main.exp().max()
+            scores = torch.where(kept, main - earlies[layer], -math.inf)
+            rows.append(scores.float())
+            before = torch.tensor([*one["input_ids"][0].tolist(), *answer]).unique()
+            penalised = scores.clone()
+            penalised[before] = torch.where(scores < 0, scores * penalty, scores / penalty)[before]
+            answer.append(int(penalised.argmax()))
+        steps.append(torch.stack(rows))
+    return answers, torch.stack(steps, dim=1)
+
+
+@pytest.mark.parametrize("name", ["llava", pytest.param("qwen2_5_vl", marks=pytest.mark.slow)])
+def test_compat_is_the_released_code_on_a_batch(name):
+    """A penalty below 1 rewards tokens of the prompt, so that it acts in a few steps; without compat others win."""
+    adapter, reader = family(name)
+    batch, spec = adapter.inputs(REQUESTS[:2]), "dola(beta=0.2, compat=True)"
+    with torch.no_grad():
+        answers, scores = as_released(adapter, reader, REQUESTS[:2], beta=0.2, penalty=0.5)
+    config = Settings(max_new_tokens=NEW, repetition_penalty=0.5).resolved(adapter.generator)
+    found = {
+        compat: run(adapter, batch, mmhall.strategy("dola", beta=0.2, compat=compat), config)
+        for compat in (True, False)
+    }
+    assert found[True].tolist() == answers
+    assert found[False].tolist() != answers
+    got = scored(adapter, batch, mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch), found[True])
+    torch.testing.assert_close(got, scores, rtol=1e-5, atol=1e-4)
+
+
+def test_compat_chooses_one_layer_for_all_rows():
+    main = torch.tensor([[2.0, 1.0, 0.5], [2.0, 1.0, 0.5]])
+    far, near = torch.tensor([-2.0, 3.0, 0.0]), torch.tensor([2.0, 0.8, 0.5])
+    middle = torch.tensor([1.0, 2.0, 0.0])
+    got = combined("dola(beta=0, compat=True)", main, torch.stack([far, near]), torch.stack([near, middle]))
+    torch.testing.assert_close(got, main.log_softmax(-1) - torch.stack([far, near]).log_softmax(-1))

@@ -12,7 +12,7 @@ import torch
 import mmhall
 from mmhall.adapters._base import Request
 from mmhall.attention import Op
-from mmhall.decoders.sid import SID, LeastAttended, mask_most_attended
+from mmhall.decoders.sid import SID, LeastAttended, as_in_first_row, mask_most_attended
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.options import rules
@@ -20,7 +20,7 @@ from mmhall.strategies._contrast import CONTRAST
 from mmhall.strategies._docs import card
 from mmhall.strategies._layers import parse_layers
 from tests.decoders.reference import searched
-from tests.decoders.rows import IN_SEQUENCE, check, family
+from tests.decoders.rows import IN_SEQUENCE, NEW, UNSAID, check, family, scored
 from tests.generation.reference import QUIET, REQUESTS, ours
 from tests.jobs import opened, run
 
@@ -236,3 +236,79 @@ def test_a_layer_with_none_behind_it_is_refused(monkeypatch):
 def test_what_it_cannot_do_is_refused(option, value):
     with pytest.raises(OptionError, match=rf"^sid: {option} must be a number (>= 0|in \[0, 1\]), got"):
         mmhall.strategy("sid", **{option: value})
+
+
+def as_released(adapter, reader, requests, *, layer, keep, alpha):
+    """A batch by the released greedy code: tokens, and scores of each step, (N, V).
+
+    The first request's attention ranks the image tokens of all; the best token is taken before any cut-off.
+    """
+    inputs, answers, steps = [adapter.inputs([request]) for request in requests], [[] for _ in requests], []
+    for _ in range(NEW):
+        rows, hidden = [], {}
+        for number, (one, answer) in enumerate(zip(inputs, answers, strict=True)):
+            main = reader.logits(one, answer)[-1].log_softmax(-1)
+            pruned = Released(reader, layer, keep, hidden)
+            other = reader.logits(one, answer, probs=pruned.probs if number == 0 else keeps, scores=pruned.scores)[-1]
+            rows.append((1 + alpha) * main - alpha * other.log_softmax(-1))
+        for row, answer in zip(rows, answers, strict=True):
+            answer.append(int(row.argmax()))
+        steps.append(torch.stack(rows))
+    return answers, torch.stack(steps, dim=1)
+
+
+def keeps(reader, layer, probs):
+    return probs
+
+
+class Released(Pruned):
+    """Hides the image tokens that the first request has hidden, counted from the first image token on.
+
+    Attributes:
+        hidden: The hidden ones by row behind the prompt's last but one; the first request fills it.
+    """
+
+    def __init__(self, reader, layer, keep, hidden):
+        super().__init__(reader, layer, keep)
+        self.hidden = hidden
+
+    def scores(self, reader, layer, scores):
+        if layer <= self.layer:
+            return scores
+        edited, image = scores.clone(), reader.image
+        for row in range(scores.shape[2]):
+            newest = self.row(row) - reader.length
+            if newest not in self.hidden:
+                shares = self.shares[self.row(row)].tolist()
+                ranked = sorted(range(len(image)), key=lambda place: shares[image[place]])
+                self.hidden[newest] = ranked[round(self.keep * len(image)) :]
+            edited[:, :, row, [image[place] for place in self.hidden[newest]]] -= 1e9
+        return edited
+
+
+@pytest.mark.parametrize("name", ["llava", pytest.param("gemma3", marks=pytest.mark.slow)])
+def test_compat_is_the_released_greedy_code_on_a_batch(name):
+    """Without compat, rows rank for themselves, and implausible tokens cannot win."""
+    adapter, reader = family(name)
+    batch = adapter.inputs(REQUESTS[:2])
+    answers, scores = as_released(adapter, reader, REQUESTS[:2], layer=0, keep=0.25, alpha=6.0)
+    config = Settings(max_new_tokens=NEW).resolved(adapter.generator)
+    methods = [mmhall.strategy("sid", alpha=6.0, keep=0.25, layer="0", beta=0.5, compat=c) for c in (True, False)]
+    found = [run(adapter, batch, method, config) for method in methods]
+    assert found[0].tolist() == answers
+    assert found[1].tolist() != answers
+    got = scored(adapter, batch, methods[0].fitted(adapter).prepare(adapter, batch), found[0])
+    torch.testing.assert_close(got.clamp_min(UNSAID), scores.clamp_min(UNSAID), rtol=1e-5, atol=1e-4)
+
+
+def test_compat_needs_as_many_image_tokens_in_each_prompt():
+    attended = torch.tensor([[[0.4, 0.1, 0.3, 0.2]], [[0.1, 0.2, 0.3, 0.4]]])
+    image = torch.tensor([[[False, True, True, False]], [[False, False, True, True]]])
+    wanted = [[[0.0, 0.1, 0.3, 0.0]], [[0.0, 0.0, 0.1, 0.3]]]
+    torch.testing.assert_close(as_in_first_row(attended, image), torch.tensor(wanted))
+    adapter, _ = family("qwen2_5_vl")
+    method = mmhall.strategy("sid(compat=True, layer='0')").fitted(adapter)
+    with pytest.raises(
+        OptionError, match=r"^sid: compat must be False where .* different numbers of image tokens, got"
+    ):
+        method.prepare(adapter, adapter.inputs(REQUESTS[:2]))

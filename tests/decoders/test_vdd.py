@@ -7,12 +7,15 @@ import torch
 
 import mmhall
 from mmhall.adapters._base import Request
+from mmhall.decoders.vdd import divergence_strength
 from mmhall.errors import OptionError
 from mmhall.strategies import Branch, Session
 from mmhall.strategies._contrast import Contrast
 from mmhall.strategies._picture_free import PICTURE_FREE, picture_free_inputs
 from mmhall.strategies._step import Step
-from tests.generation.reference import QUIET, REQUESTS, ours, said, searched, separately
+from tests.decoders.rows import check, check_half
+from tests.generation.reference import QUIET, REQUESTS, in_turn, ours, said, searched, separately
+from tests.zoo import REPRESENTATIVES
 
 pytestmark = QUIET
 
@@ -129,3 +132,71 @@ def test_unknown_picture_free_inputs_are_refused(kind):
 def test_the_seed_is_checked():
     with pytest.raises(OptionError, match="vdd: seed must be an integer from 0 to"):
         mmhall.strategy("vdd", seed=-1)
+
+
+def kl(one, other):
+    return sum(math.exp(p) * (p - q) for p, q in zip(one.tolist(), other.tolist(), strict=True))
+
+
+def weighed(main, other, *, alpha, beta):
+    """The scores of one step, (V,), from logits with and without the picture."""
+    main, other = main.double().log_softmax(-1), other.double().log_softmax(-1)
+    strength = alpha * (1 + math.tanh(2 / (kl(main, other) + kl(other, main))))
+    scores = (1 + strength) * main - strength * other
+    return torch.where(main.exp() < beta * main.exp().max(), -math.inf, scores).float()
+
+
+@pytest.mark.parametrize(("name", "beta"), in_turn(tuple(REPRESENTATIVES), (0.0, 0.02)))
+def test_by_divergence_a_batch_is_the_formula_of_each_prompt(name, beta):
+    def reference(adapter, reader, request, answer):
+        bare = adapter.without_image(adapter.inputs([request]))
+        longer = adapter.append_answer(bare, torch.tensor([answer[:-1]]))
+        with torch.no_grad():
+            other = adapter.model_for(longer)(**longer, use_cache=False).logits[0, -len(answer) :].float()
+        main = reader.logits(adapter.inputs([request]), answer[:-1])
+        return torch.stack([weighed(*pair, alpha=0.8, beta=beta) for pair in zip(main, other, strict=True)])
+
+    check(name, f"vdd(weight='divergence', alpha=0.8, beta={beta})", reference)
+
+
+def test_the_strength_by_divergence_of_toys():
+    """It lies between alpha and 2 alpha; equal predictions have the limit, and no NaN."""
+    main = torch.tensor([[0.7, 0.3], [0.99, 0.01], [0.4, 0.6]]).log()
+    free = torch.tensor([[0.5, 0.5], [0.01, 0.99], [0.4, 0.6]]).log()
+    got = divergence_strength(main, free, 0.8)
+    torch.testing.assert_close(got, torch.tensor([[1.6], [0.9748], [1.6]]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(divergence_strength(main, free - 3.0, 0.8), got)
+    adapter = ours("llava")
+    session = mmhall.strategy("vdd(weight='divergence', alpha=0.8, beta=0)").prepare(
+        adapter, adapter.inputs(REQUESTS[:1])
+    )
+    scores = session.combine(Step(main, (free,), torch.zeros(3, 0, dtype=torch.long)))
+    torch.testing.assert_close(scores[0].softmax(-1), torch.tensor([0.9005, 0.0995]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores[2], main[2])
+    fixed = mmhall.strategy("vdd", alpha=float(got[1, 0]), beta=0).prepare(adapter, adapter.inputs(REQUESTS[:1]))
+    step = Step(main[1:2], (free[1:2],), torch.zeros(1, 0, dtype=torch.long))
+    torch.testing.assert_close(fixed.combine(step)[0], scores[1])
+
+
+def test_the_strength_of_a_row_does_not_depend_on_others_nor_on_tokens_that_are_out():
+    torch.manual_seed(0)
+    main, free = torch.randn(3, 7).log_softmax(-1), torch.randn(3, 7).log_softmax(-1)
+    every = divergence_strength(main, free, 1.0)
+    assert every.unique().numel() == 3
+    for row in range(3):
+        torch.testing.assert_close(
+            divergence_strength(main[row : row + 1], free[row : row + 1], 1.0), every[row : row + 1]
+        )
+    out = torch.full((3, 1), -math.inf)
+    torch.testing.assert_close(divergence_strength(torch.cat([main, out], 1), torch.cat([free, out], 1), 1.0), every)
+
+
+def test_by_divergence_neutral_options_are_neutral_also_in_half_precision():
+    adapter = ours("llava")
+    for spec in ("vdd(weight='divergence', alpha=0, beta=0)", "vdd(weight='divergence')"):
+        request = Request("What?", REQUESTS[0].images if "alpha" in spec else ())
+        session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs([request]))
+        assert (session.combine, list(session.branches)) == (None, []), spec
+    check_half("vdd(weight='divergence', alpha=0, beta=0)", "vdd(weight='divergence')")
+    with pytest.raises(OptionError, match=r'^vdd: weight must be "constant" or "divergence", got'):
+        mmhall.strategy("vdd(weight='nolan')")

@@ -105,7 +105,7 @@ else:
             "_registry": "STRATEGIES",
             "_steering": "MLP_UPDATE ReadOutputs TurnUpdates edit_rows rows_option turn",
             "_step": "Step",
-            "_twins": "neutral_text other_pictures random_choice random_columns random_like random_subspace rank_columns "
-            "twin_generator twin_option",
+            "_twins": "neutral_text other_pictures random_choice random_columns random_like random_subspace "
+            "rank_columns twin_generator twin_option",
         },
     )

@@ -69,7 +69,7 @@ def silent_on_specials(processor, seed):
 def test_random_searches_are_the_references(processor, pictures, seeds):
     """The last layer looks away from all before the tenth token, and sharply, so that stripes come and stay.
 
-    The seeds draw each value but a threshold of 2 and a half precision without a penalty.
+    The seeds draw every value but a threshold and a length penalty of 2; half precision has a penalty.
     """
     backs = 0
     for seed in seeds:

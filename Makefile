@@ -57,7 +57,7 @@ check: $(READY_TO_TEST)
 	@$(MAKE) -s -k -j 3 lint types quick-tests
 
 every-test: $(READY_TO_TEST)
-	@echo "== every test, about 6 minutes on two cores"
+	@echo "== every test, about 7 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO)
 
 quick-tests: $(READY_TO_TEST)

@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=  # bytecode is kept: to make it anew takes eve
 
 help:
 	@echo "make bench    compare strategies on the model and pictures that ship with mmhall"
-	@echo "make test     lint, types and every test, on representative model families"
+	@echo "make test     lint, types and every test but the long ones, on representative model families"
 	@echo "make check    lint, types and the quick tests"
 	@echo "make families every test on every model family, and the long tests: two Ray nodes, the whole page in a browser"
 	@echo "make compat   the quick tests on the oldest and the newest transformers (VERSIONS=5.25.0: on another one)"

@@ -10,15 +10,16 @@ RUN := runs/bench
 # Every strategy with its defaults, and tuned or weaker values for those that hurt with them.
 SPECS := greedy vcd vdd beam opera vhr "vhr(alpha=1.2)" gift "gift(alpha=1.0)" var \
 	pai "pai(gamma=2.0,layers='50%:')" vaf
-TWO := -n 2 --dist loadfile --no-loadscope-reorder  # models are built once a file; the light files come last
+TWO := -n 2 --dist worksteal  # each goes through folders of its own, so that models are built once; who is done helps
+export PYTHONDONTWRITEBYTECODE :=  # bytecode is kept: to make it anew takes every process that the tests start seconds
 
 .PHONY: help bench test check every-test quick-tests families compat lint types clean
 
 help:
 	@echo "make bench    compare strategies on the model and pictures that ship with mmhall"
-	@echo "make test     lint, types and every test, on representative model families"
+	@echo "make test     lint, types and every test but the long ones, on representative model families"
 	@echo "make check    lint, types and the quick tests"
-	@echo "make families every test on every model family"
+	@echo "make families every test on every model family, and the long tests: two Ray nodes, the whole page in a browser"
 	@echo "make compat   the quick tests on the oldest and the newest transformers (VERSIONS=5.25.0: on another one)"
 
 # An installation that was stopped goes on: packages that pip has not finished are removed first (the RECORD it writes
@@ -56,15 +57,15 @@ check: $(READY_TO_TEST)
 	@$(MAKE) -s -k -j 3 lint types quick-tests
 
 every-test: $(READY_TO_TEST)
-	@echo "== every test, about 12 minutes on two cores"
+	@echo "== every test, about 7 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO)
 
 quick-tests: $(READY_TO_TEST)
-	@echo "== the quick tests, about two minutes on two cores"
+	@echo "== the quick tests, about a minute and a half on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
 
 families: $(READY_TO_TEST)
-	@echo "== every test on every model family, 25 minutes on two cores"
+	@echo "== every test on every model family, and the long ones, 20 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) --families=all
 
 compat: $(READY_TO_TEST)
@@ -80,7 +81,7 @@ types: $(READY_TO_TEST)
 	@rm -rf build/types && mkdir -p build/types/mmhall
 	@ln -s "$(CURDIR)"/mmhall/* build/types/mmhall/
 	@for part in decoders benchmarks demo; do ln -s "$(CURDIR)/$$part" build/types/mmhall/$$part; done
-	@cd build/types && "$(CURDIR)/$(PYTHON)" -m mypy --config-file "$(CURDIR)/pyproject.toml" -p mmhall
+	@cd build/types && "$(CURDIR)/$(PYTHON)" -m mypy --config-file "$(CURDIR)/pyproject.toml" --cache-dir ../mypy -p mmhall
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

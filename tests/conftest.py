@@ -10,23 +10,23 @@ import tempfile
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="mmhall-tests-")  # nobody's tuned options
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from threads
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
-from PIL import Image
-from transformers import AutoProcessor, CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import mmhall
 from mmhall import registry
-from mmhall.lvlm import LVLM
-from mmhall.models._path import EMBEDDED
-from tests.clip import ensure_clip
-from tests.zoo import REPRESENTATIVES, ZOO
+
+if TYPE_CHECKING:  # imported where it is used: the process that hands out the tests needs no torch, and starts at once
+    from PIL import Image
+    from transformers import LlavaForConditionalGeneration
+
+    from mmhall.lvlm import LVLM
 
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("full", max_examples=100, **PATIENT)
@@ -35,6 +35,9 @@ settings.register_profile("quick", max_examples=25, **PATIENT)
 
 def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaForConditionalGeneration:
     """Two vision and three decoder layers, grouped-query attention, weights large enough to disagree."""
+    import torch
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
     torch.manual_seed(seed)
     tokenizer = processor.tokenizer
     config = LlavaConfig(
@@ -95,12 +98,16 @@ def pytest_unconfigure():
 def pytest_collection_modifyitems(config, items):
     """Run representatives of the ways in which families behave, but the adapter contract on every family.
 
-    The quick lane runs the three that differ most.
+    The quick lane runs the three that differ most. Long tests run with every family, or if they are asked for.
     """
+    from tests.zoo import REPRESENTATIVES, ZOO
+
     every, kept, left = config.getoption("--families") == "all", [], []
+    long = every or "long" in config.getoption("markexpr")
     for item in items:
         families = set(ZOO) & {value for value in parameters(item) if isinstance(value, str)}
         wanted = every or families <= set(REPRESENTATIVES) or item.get_closest_marker("contract")
+        wanted = wanted and (long or not item.get_closest_marker("long"))
         (kept if wanted else left).append(item)
         alone = item.path.parent.name in ALONE and item.path.name not in ("test_contract.py", "test_families.py")
         if not families <= ({"llava"} if alone else QUICK):
@@ -130,6 +137,10 @@ def plug_ins():
 
 @pytest.fixture(scope="session")
 def processor():
+    from transformers import AutoProcessor
+
+    from mmhall.models._path import EMBEDDED
+
     return AutoProcessor.from_pretrained(EMBEDDED)
 
 
@@ -142,6 +153,8 @@ def random_llava(processor) -> LlavaForConditionalGeneration:
 @pytest.fixture
 def llava(random_llava, processor) -> LVLM:
     """A model of a test's own."""
+    from mmhall.lvlm import LVLM
+
     return LVLM(copy.deepcopy(random_llava), processor, "random")
 
 
@@ -153,6 +166,9 @@ def embedded() -> LVLM:
 @pytest.fixture(scope="session")
 def pictures() -> list[Image.Image]:
     """Three pictures that differ: noise of different grain."""
+    import torch
+    from PIL import Image
+
     generator = torch.Generator().manual_seed(5)
     made = []
     for cells in (4, 16, 56):
@@ -164,6 +180,8 @@ def pictures() -> list[Image.Image]:
 @pytest.fixture(scope="session")
 def clip() -> Path:
     """Folder of a tiny random CLIP, `tests.clip.CLIP`."""
+    from tests.clip import ensure_clip
+
     return ensure_clip()
 
 

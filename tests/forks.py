@@ -7,8 +7,9 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 from mmhall.cli import main
 
@@ -32,6 +33,58 @@ def forked(work: Callable[[], int]) -> int:
 def ended(pid: int) -> int:
     """Wait for the end; return the exit code, or the signal it died of, negative."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class ForkedProgram:
+    """A `subprocess.Popen` of a program that this process has imported: a fork that runs its `main`.
+
+    Attributes:
+        pid: The process's id.
+        returncode: As Popen's; None while it runs.
+    """
+
+    def __init__(self, main: Callable[[], None], command: Sequence[str], env: dict[str, str], log: IO[bytes]) -> None:
+        """Start it; its standard input is a pipe that closes with this process, its output goes to a log."""
+        self.returncode: int | None = None
+        reading, self._stdin = os.pipe()
+
+        def work() -> int:
+            os.close(self._stdin)
+            for number, file in ((reading, 0), (log.fileno(), 1), (log.fileno(), 2)):
+                os.dup2(number, file)
+            sys.argv, sys.stdin, sys.stdout, sys.stderr = list(command), *map(os.fdopen, range(3), "rww")
+            os.environ.clear()
+            os.environ.update(env)
+            try:
+                main()
+            except SystemExit as end:
+                sys.stderr.flush()
+                return end.code if isinstance(end.code, int) else 0
+            return 0
+
+        self.pid = forked(work)
+        os.close(reading)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self.returncode = ended(self.pid)
+        return self.returncode
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+    def __enter__(self) -> ForkedProgram:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._stdin)
+        self.wait()
 
 
 def interrupted(arguments, folder, at, number):

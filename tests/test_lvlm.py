@@ -282,7 +282,7 @@ def test_a_stop_string_ends_an_answer_however_the_tokenizer_splits(embedded, lla
         assert "".join(streamed).strip() == cut.text
 
 
-@pytest.mark.parametrize("batch", [["ab"], [("a", "b", "c")], [None], "ab"])
+@pytest.mark.parametrize("batch", [["ab"], [("a", "b", "c")], [None], "ab", [(None, "What?"), (None,)]])
 def test_malformed_batches_are_refused(llava, batch):
     with pytest.raises(PromptError, match="made of pairs"):
         llava.generate_batch(batch)

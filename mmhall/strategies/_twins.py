@@ -62,7 +62,8 @@ def random_like(vectors: Tensor, twin: int, what: str) -> Tensor:
     """
     normal = torch.randn(vectors.shape, generator=twin_generator(twin, what), dtype=torch.float64)
     unit = normal / normal.norm(dim=-1, keepdim=True)
-    return (unit.to(vectors.device) * vectors.double().norm(dim=-1, keepdim=True)).to(vectors.dtype)
+    drawn: Tensor = unit.to(vectors.device) * vectors.double().norm(dim=-1, keepdim=True)
+    return drawn.to(vectors.dtype)
 
 
 def random_subspace(size: int, rank: int, twin: int, what: str) -> Tensor:
@@ -75,7 +76,8 @@ def random_subspace(size: int, rank: int, twin: int, what: str) -> Tensor:
         what: A name of the choice.
     """
     normal = torch.randn((size, rank), generator=twin_generator(twin, what), dtype=torch.float64)
-    return torch.linalg.qr(normal).Q.float()
+    basis: Tensor = torch.linalg.qr(normal).Q
+    return basis.float()
 
 
 def random_choice(chosen: Tensor, twin: int, what: str, among: Tensor | None = None) -> Tensor:

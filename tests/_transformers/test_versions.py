@@ -64,41 +64,49 @@ for number, program in enumerate(json.loads(sys.argv[1])):
     with open(f"{number}.code", "w") as file:
         file.write(str(code))
 """
+OTHER = "9.0.0"
+FOUND = f"sys.path.insert(0, {OTHER!r})\n"
+"""A package without a single name stands for transformers, of another version."""
+HIDDEN = """
+import importlib.metadata as told
+sys.modules['transformers'] = None
+found = told.distribution
+def distribution(name):
+    if name == 'transformers': raise told.PackageNotFoundError(name)
+    return found(name)
+told.distribution = distribution
+"""
+"""No transformers is there."""
 
 
-def run(folder, version, *programs):
-    """Run programs where a package without a single name stands for transformers, each in a process of its own.
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """What the programs do with each kind of transformers: of each its exit code, its output, its lines of errors.
 
-    Args:
-        folder: Where they run.
-        version: Which transformers is said to be there; None: none is.
-        *programs: Python code, or what is written behind "mmhall" on a command line.
-
-    Returns:
-        Of each its exit code, its output, and its lines of errors.
+    Each runs in a process of its own, a fork of one that has imported torch.
     """
-    if version is not None:
-        (folder / "transformers").mkdir()
-        (folder / "transformers" / "__init__.py").touch()
-        told = folder / f"transformers-{version}.dist-info"
-        told.mkdir()
-        (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: transformers\nVersion: {version}\n")
-    else:
-        hidden = "import sys, importlib.metadata as told\nsys.modules['transformers'] = None\n"
-        hidden += "found = told.distribution\n"
-        hidden += "def distribution(name):\n    if name == 'transformers': raise told.PackageNotFoundError(name)\n"
-        hidden += "    return found(name)\ntold.distribution = distribution\n"
-        (folder / "sitecustomize.py").write_text(hidden)
+    folder = tmp_path_factory.mktemp("versions")
+    Image.new("RGB", (4, 4)).save(folder / "a.png")
+    (folder / OTHER / "transformers").mkdir(parents=True)
+    (folder / OTHER / "transformers" / "__init__.py").touch()
+    metadata = folder / OTHER / f"transformers-{OTHER}.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: transformers\nVersion: {OTHER}\n")
+    programs = []
+    for first, told in PROGRAMS.items():
+        for one in told:
+            arguments = ["mmhall", *one.split()]
+            programs.append(first + (one if "import" in one else f"sys.argv = {arguments}; mmhall.cli.main()"))
     environment = {k: v for k, v in os.environ.items() if k != versions.SKIP_CHECK}
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
-    command = "sys.argv = {}; mmhall.cli.main()"
-    codes = [one if "import" in one else command.format(["mmhall", *one.split()]) for one in programs]
-    asked = [sys.executable, "-c", RUNNER, json.dumps(codes)]
+    environment["PYTHONPATH"] = str(ROOT)
+    asked = [sys.executable, "-c", RUNNER, json.dumps(programs)]
     subprocess.run(asked, check=True, capture_output=True, env=environment, cwd=folder)
-    return [
+    results = [
         (int((folder / f"{n}.code").read_text()), (folder / f"{n}.1").read_text(), (folder / f"{n}.2").read_text())
         for n in range(len(programs))
     ]
+    first = len(PROGRAMS[FOUND])
+    return {FOUND: results[:first], HIDDEN: results[first:]}
 
 
 COMMANDS = (
@@ -109,18 +117,18 @@ COMMANDS = (
     "choose a.png What?",
     "report .",
 )
+PYTHON, WORKS = "import mmhall; mmhall.load", "list benchmarks"
+PROGRAMS = {FOUND: (*COMMANDS, PYTHON, WORKS), HIDDEN: (COMMANDS[0], PYTHON, WORKS)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("version", "found"), [("9.0.0", "found 9.0.0"), (None, "not installed")])
-def test_a_command_says_so_in_one_line(tmp_path, version, found):
+@pytest.mark.parametrize(
+    ("first", "found"), [(FOUND, f"found {OTHER}"), (HIDDEN, "not installed")], ids=["found", "hidden"]
+)
+def test_a_command_says_so_in_one_line(run, first, found):
     """Before anything is imported that such a version lacks; what needs no transformers works."""
-    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    asked = COMMANDS if version else COMMANDS[:1]
-    *refused, python, (code, names, errors) = run(
-        tmp_path, version, *asked, "import mmhall; mmhall.load", "list benchmarks"
-    )
-    for command, (code_of, _, told) in zip(asked, refused, strict=True):
+    *refused, python, (code, names, errors) = run[first]
+    for command, (code_of, _, told) in zip(PROGRAMS[first], refused, strict=False):
         assert (code_of, len(told.strip().splitlines())) == (2, 1), (command, told)
         assert told.startswith(f"mmhall: mmhall needs transformers >= {versions.OLDEST}"), command
         assert found in told, command

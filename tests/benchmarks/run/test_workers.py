@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -10,24 +11,26 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import mmhall
-from mmhall.benchmarks.run import cluster as cluster_module
+from mmhall.benchmarks.run import cluster as cluster_module, workers as workers_module
 from mmhall.benchmarks.run.runner import answer
 from mmhall.benchmarks.run.runs import reopen
 from mmhall.benchmarks.run.workers import Job, Model, _Worker
 from mmhall.benchmarks.scenes import write_scenes
-from mmhall.errors import RunError
+from mmhall.errors import MmhallError, RunError
 from mmhall.models._options import LoadOptions
 from mmhall.results.leases import Leases, holds_lease, process_name
 from mmhall.results.store import Row, Store
 from tests.benchmarks import siege
 from tests.conftest import make_random_llava
-from tests.forks import ended, forked
+from tests.forks import ForkedProgram, ended, forked
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -66,21 +69,6 @@ def answered(lvlm, scenes, folder):
     return rows(folder)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Address of a Ray cluster of two nodes, with room for a worker on each."""
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        started.add_node(num_cpus=1)
-        yield started.address
-    finally:
-        ray.shutdown()
-        started.shutdown()
-
-
 def rows(folder):
     read = "select benchmark, item, strategy, text, stopped_by, new_tokens, batch from answers order by 1, 2, 3"
     with closing(Store.open(folder)) as store:
@@ -89,8 +77,8 @@ def rows(folder):
 
 @pytest.mark.slow
 def test_kills_lose_nothing_and_double_nothing(undisturbed, scenes, model, tmp_path):
-    """Workers are killed six times, at random moments; as often as the environment's MMHALL_KILLS says."""
-    runs = siege.kills(model, tmp_path, scenes, int(os.environ.get("MMHALL_KILLS", "6")))
+    """Workers are killed four times, at random moments; as often as the environment's MMHALL_KILLS says."""
+    runs = siege.kills(model, tmp_path, scenes, int(os.environ.get("MMHALL_KILLS", "4")))
     for number in range(runs):
         assert rows(tmp_path / f"run-{number}") == undisturbed
 
@@ -107,8 +95,8 @@ def begun(scenes, lvlm, folder, *, questions=True):
 
 
 @pytest.mark.slow
-def test_workers_load_as_they_are_told_may_talk_a_lot_and_are_replaced(scenes, model_folder, tmp_path, monkeypatch):
-    """Libraries may write megabytes to stderr; it lands in a log in the run folder. The first worker is killed."""
+def test_workers_load_as_they_are_told_and_may_talk_a_lot(scenes, model_folder, tmp_path, monkeypatch):
+    """Libraries may write megabytes to stderr; it lands in a log in the run folder."""
     noise = tmp_path / "noise"
     noise.mkdir()
     (noise / "sitecustomize.py").write_text("import sys\nsys.stderr.write('warning\\n' * 200_000)\n")
@@ -116,11 +104,55 @@ def test_workers_load_as_they_are_told_may_talk_a_lot_and_are_replaced(scenes, m
     half = mmhall.load(model_folder, dtype="float16")
     wanted = answered(half, scenes, tmp_path / "whole")
     run, told = begun(scenes, half, tmp_path / "run"), []
-    with one_killed(tmp_path / "run", "mmhall.benchmarks.run.workers"):
-        Job(run, Model(str(model_folder), None, LoadOptions(dtype="float16")), 1).here(told.append)
+    Job(run, Model(str(model_folder), None, LoadOptions(dtype="float16")), 1).here(told.append)
     assert rows(tmp_path / "run") == wanted
     assert sum(told) == len(wanted)
     assert (tmp_path / "run" / "worker-0.log").stat().st_size > 1_000_000
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Workers are forks of this process that run the same `main`; returns those that were started."""
+    programs = []
+
+    def start(command, env, stdin, stdout, stderr):
+        assert command[:3] == [sys.executable, "-m", workers_module.__name__]
+        programs.append(ForkedProgram(workers_module.main, command[2:], env, stdout))
+        return programs[-1]
+
+    monkeypatch.setattr(workers_module, "subprocess", SimpleNamespace(PIPE=subprocess.PIPE, Popen=start))
+    monkeypatch.setattr(workers_module, "_POLL", 0.01)
+    return programs
+
+
+class Glimpsed:
+    """A run that is open only while it is looked at: SQLite's locks do not survive a fork."""
+
+    def __init__(self, folder):
+        self.store = SimpleNamespace(path=folder / "run.sqlite")
+
+    @property
+    def settled(self):
+        run = reopen(self.store.path.parent)
+        with closing(run.store):
+            return run.settled
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced(undisturbed, scenes, model, model_folder, tmp_path, started):
+    siege.begin(model, tmp_path / "run", scenes)
+    told, killed = [], []
+
+    def kill_the_first(count):
+        told.append(count)
+        if sum(told) and not killed:
+            os.kill(started[0].pid, signal.SIGKILL)
+            killed.append(sum(told))
+
+    Job(Glimpsed(tmp_path / "run"), Model(str(model_folder)), 1).here(kill_the_first)
+    assert rows(tmp_path / "run") == undisturbed
+    assert sum(told) == len(undisturbed) > killed[0]
+    assert [program.returncode for program in started] == [-signal.SIGKILL, 0]
 
 
 @pytest.fixture(scope="module")
@@ -132,12 +164,13 @@ def other_folder(processor, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_worker_with_another_model_says_so(scenes, model, model_folder, other_folder, tmp_path):
+def test_a_worker_with_another_model_says_so(scenes, model, model_folder, other_folder, tmp_path, started):
     run = begun(scenes, model, tmp_path / "run")
     with pytest.raises(RunError, match="was started with dtype 'float32', a worker has 'float16'"):
         Model(str(model_folder), None, LoadOptions(dtype="float16")).load(run.store.setup())
     with pytest.raises(RunError, match=r"^the run was started with model"):
-        Job(run, Model(str(other_folder)), 1).here()
+        Job(Glimpsed(tmp_path / "run"), Model(str(other_folder)), 1).here()
+    assert [program.returncode for program in started] == [2]
 
 
 @pytest.mark.parametrize(
@@ -162,70 +195,160 @@ def test_a_run_goes_on_with_a_model_that_is_loaded_alike(scenes, model, model_fo
         siege.begin(plain, tmp_path / "other", scenes)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_a_ray_cluster_of_two_nodes_gives_the_same_rows(undisturbed, scenes, model, model_folder, cluster, tmp_path):
-    """Also after a worker has died of a picture, its third strike: it is given up. One that is gone is told."""
+@contextmanager
+def cluster(nodes):
+    """Start a Ray cluster with room for a worker on each node; yield its address."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        for _ in range(nodes - 1):
+            started.add_node(num_cpus=1)
+        yield started.address
+    finally:
+        ray.shutdown()
+        started.shutdown()
+
+
+class Actors:
+    """What is used of Ray, without it: actors of this process that do each task in a fork, when it is waited for."""
+
+    def __init__(self):
+        self.exceptions = SimpleNamespace(RayTaskError=TaskError, RayActorError=ActorError)
+        self.started = 0
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": {"CPU": 1.0}}]
+
+    def remote(self, **resources):
+        assert resources == {"num_cpus": 1, "num_gpus": 0, "max_restarts": 0}
+
+        def start(kind, *arguments):
+            self.started += 1
+            actor = kind(*copied(arguments))
+            answer = SimpleNamespace(remote=lambda *given: partial(in_a_fork, actor.answer, *copied(given)))
+            return SimpleNamespace(load=SimpleNamespace(remote=lambda: actor.load), answer=answer)
+
+        return lambda kind: SimpleNamespace(remote=partial(start, kind))
+
+    def wait(self, references, timeout):
+        return references[-1:], references[:-1]
+
+    def get(self, reference):
+        try:
+            return reference()
+        except MmhallError as error:
+            raise TaskError(copied(error)) from None
+
+
+class ActorError(Exception):
+    """An actor has died."""
+
+
+class TaskError(Exception):
+    """A task has raised its cause."""
+
+    def __init__(self, cause):
+        self.cause = cause
+
+
+def copied(what):
+    """Return what arrives of something that is sent."""
+    return pickle.loads(pickle.dumps(what))
+
+
+def in_a_fork(work, *arguments):
+    reading, writing = os.pipe()
+
+    def child():
+        with os.fdopen(writing, "wb") as told:
+            pickle.dump(work(*arguments), told)
+        return 0
+
+    pid = forked(child)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as told:
+        result = told.read()
+    if ended(pid):
+        raise ActorError("the actor died")
+    return pickle.loads(result)
+
+
+@pytest.fixture
+def actors(monkeypatch):
+    made = Actors()
+    monkeypatch.setattr(cluster_module, "connect", lambda address: nullcontext(made))
+    return made
+
+
+def answer_what_kills_and_what_is_gone(folder, lvlm, scenes, model_folder, strikes, address):
+    """Let two workers answer captions; one picture is gone, one kills whoever asks it and has strikes already.
+
+    Returns:
+        Items that were given up and why, and what was answered.
+    """
     for file in scenes.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    run = begun(tmp_path, model, tmp_path / "run", questions=False)
-    gone, fatal = tmp_path / "000003.png", (tmp_path / "000002.png").read_bytes()
+        (folder / file.name).write_bytes(file.read_bytes())
+    run = begun(folder, lvlm, folder / "run", questions=False)
+    gone, fatal = folder / "000003.png", (folder / "000002.png").read_bytes()
     gone.unlink()
     leases = Leases(run.store, "chair", 2)
-    for _ in range(2):
+    for _ in range(strikes):
         leases.strike(0, ["2"])
-    Job(run, siege.Deadly(str(model_folder), fatal=(fatal,)), 2).run_on_ray(cluster)
+    Job(run, siege.Deadly(str(model_folder), fatal=(fatal,)), 2).run_on_ray(address)
     assert run.settled == run.expected
     died = "the process died 3 times while it was asked this item alone; it is not asked again in this run"
     failed = {row.item: row.error for row in run.store.rows("chair") if row.error is not None}
     assert failed == {"2": died, "3": f"{gone}: does not exist; give the path of a picture file"}
-    whole = {row[1:4] for row in undisturbed if row[0] == "chair" and row[1] not in failed}
-    assert {row[1:4] for row in rows(tmp_path / "run") if row[3]} == whole
+    return {row[1:4] for row in rows(folder / "run") if row[3]}
+
+
+def captions(undisturbed, *left_out):
+    return {row[1:4] for row in undisturbed if row[0] == "chair" and row[1] not in left_out}
+
+
+@pytest.mark.slow
+def test_actors_that_die_are_replaced_and_what_kills_them_is_given_up(
+    undisturbed, scenes, model, model_folder, actors, tmp_path
+):
+    """The picture is asked with the others of its batch, and then alone; each time it kills an actor."""
+    said = answer_what_kills_and_what_is_gone(tmp_path, model, scenes, model_folder, 0, "auto")
+    assert said == captions(undisturbed, "2", "3")
+    assert actors.started >= 2 + 3
+
+
+@pytest.mark.slow
+def test_actors_say_why_they_cannot_go_on(scenes, model, model_folder, other_folder, actors, tmp_path):
+    run = begun(scenes, model, tmp_path / "run")
+    with pytest.raises(RunError, match=r"^the run was started with model"):
+        Job(run, Model(str(other_folder)), 1).run_on_ray("auto")
+    fatal = tuple(file.read_bytes() for file in scenes.glob("*.png"))
+    with pytest.raises(RunError, match=r"^workers died too often; the last error was: the actor died$"):
+        Job(run, siege.Deadly(str(model_folder), fatal=fatal), 1).run_on_ray("auto")
+    assert actors.started == 1 + workers_module.STARTS
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-def test_ray_workers_say_why_they_cannot_go_on(scenes, model, other_folder, cluster, tmp_path):
-    run = begun(scenes, model, tmp_path / "run")
-    with pytest.raises(RunError, match=r"^the run was started with model"):
-        Job(run, Model(str(other_folder)), 1).run_on_ray(cluster)
+def test_a_ray_node_gives_the_same_rows(undisturbed, scenes, model, model_folder, tmp_path):
+    run = begun(scenes, model, tmp_path / "run", questions=False)
+    with cluster(1) as address:
+        Job(run, Model(str(model_folder)), 1).run_on_ray(address)
+    assert {row[1:4] for row in rows(tmp_path / "run")} == captions(undisturbed)
 
 
-@contextmanager
-def one_killed(folder, called):
-    """Meanwhile kill one of our processes that is called so, as soon as the run has answers."""
-    over, killed = threading.Event(), []
-
-    def hunt():
-        with closing(Store.open(folder)) as store:
-            while not killed and not over.wait(0.01):
-                if store.read("select count(*) from answers")[0][0]:
-                    killed.extend(first_killed(called))
-
-    assassin = threading.Thread(target=hunt)
-    assassin.start()
-    try:
-        yield
-    finally:
-        over.set()
-        assassin.join()
-    assert killed, "all was answered before anybody was killed"
-
-
-def first_killed(called):
-    for number in below(os.getpid()):
-        with suppress(OSError):  # it has ended by itself
-            if called in Path(f"/proc/{number}/cmdline").read_text(errors="replace"):
-                os.kill(number, signal.SIGKILL)
-                return [number]
-    return []
-
-
-def below(number):
-    """Yield the processes that a process has started, those that they have started, and so on."""
-    for child in children_of(number):
-        yield child
-        yield from below(child)
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_ray_cluster_of_two_nodes_goes_on_after_a_death_and_says_why_it_cannot(
+    undisturbed, scenes, model, model_folder, other_folder, tmp_path
+):
+    with cluster(2) as address:
+        said = answer_what_kills_and_what_is_gone(tmp_path, model, scenes, model_folder, 2, address)
+        assert said == captions(undisturbed, "2", "3")
+        run = begun(scenes, model, tmp_path / "other")
+        with pytest.raises(RunError, match=r"^the run was started with model"):
+            Job(run, Model(str(other_folder)), 1).run_on_ray(address)
 
 
 def test_ray_that_is_not_there_is_one_line(scenes, model, model_folder, tmp_path, monkeypatch):
@@ -345,6 +468,7 @@ def test_a_worker_may_say_more_than_a_pipe_holds(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("started")
 def test_workers_end_with_a_parent_that_is_killed(scenes, model, model_folder, tmp_path):
     siege.begin(model, tmp_path / "run", scenes)
     parent = forked(lambda: Job(reopen(tmp_path / "run"), Model(str(model_folder)), 1).here() or 0)
@@ -357,6 +481,7 @@ def test_workers_end_with_a_parent_that_is_killed(scenes, model, model_folder, t
     while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    assert Glimpsed(tmp_path / "run").settled < reopen(tmp_path / "run").expected
 
 
 def children_of(number):

@@ -55,7 +55,7 @@ def url(embedded, runs):
         yield address
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")  # no longer: the driver's event loop runs in this thread, where others start theirs
 def chromium():
     sync_api = pytest.importorskip("playwright.sync_api")
     path = next(filter(None, map(shutil.which, NAMES)), None)
@@ -74,7 +74,7 @@ def begun(chromium):
     return session
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def window(chromium):
     """Return what makes windows of one browser session; they share what was fetched, and nothing else."""
     session = begun(chromium)

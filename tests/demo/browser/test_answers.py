@@ -212,6 +212,7 @@ def screen_readers_hear_of(visitor, words):
         assert region.evaluate("node => node.here")
 
 
+@pytest.mark.long  # loads the page three times
 def test_two_visitors_get_their_own_answers_and_closed_tabs_free_the_model(visit, embedded, endless):
     one, other, last = visit(), visit(stranger=True), visit()
     one.scene(2)

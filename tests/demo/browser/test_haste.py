@@ -13,7 +13,7 @@ from mmhall.demo.serve import Address, serving
 from tests.demo.browser.visitor import ANEW, Visitor, expect, said
 from tests.demo.conftest import PROMPT
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.long]  # they wait, for what must not follow as well
 
 BUSY = "beam(num_beams=16)"
 QUESTION = "Is there a boat in the image?"

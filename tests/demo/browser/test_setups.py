@@ -84,6 +84,7 @@ def load_setup(visitor, **told):
     paste_setup(visitor, json.dumps(told))
 
 
+@pytest.mark.long  # two pages; what is taken along has tests of its own
 def test_a_sampled_comparison_is_taken_along_and_loaded(visit, embedded):
     visitor = visit()
     visitor.scene(2)

@@ -43,6 +43,7 @@ def cells(locator):
     return [" ".join(text.split()) for text in locator.all_inner_texts()]
 
 
+@pytest.mark.long  # 24 objects, four strategies
 def test_objects_are_asked_one_by_one_until_stopped_or_asked_anew(visit, embedded):
     visitor = visit()
     visitor.tab("Probe")

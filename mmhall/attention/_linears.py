@@ -23,9 +23,9 @@ _few: ContextVar[bool] = ContextVar("mmhall_few_rows", default=False)
 
 
 @contextmanager
-def few_rows(few: bool) -> Iterator[None]:
+def few_rows(stacked: bool) -> Iterator[None]:
     """Use the faster order for few rows inside this context: a stack of branches, or of early exits at the head."""
-    token = _few.set(few)
+    token = _few.set(stacked)
     try:
         yield
     finally:

@@ -7,10 +7,10 @@ Formula   s = (1 + alpha) z - alpha z', kept where z >= max z + log beta, z' the
           instruction in the prompt
 Defaults  alpha 1, beta 0.1: those of the authors' scripts. The instruction's words are our own.
 Cost      2 rows per token instead of 1, in one pass; one more prefill, longer by the instruction.
-Compared  text: released code five prefixes in turn, three that disturb and two that help; ours one of our own (text)
-          place: released code, LLaVA: instead of the system text, in a template of its own; InstructBLIP: before the
-            question, for its Q-Former too; another code base: after the picture; ours, LLaVA-1.5: the system message
-            of the model's own template, other models: before the question
+Compared  text: released code five prefixes in turn, three that disturb and two that help; ours our own (text)
+          place: released code, LLaVA: instead of the system text, in a template of its own; InstructBLIP:
+            before the question, for its Q-Former too; another code base: after the picture; ours,
+            LLaVA-1.5: the system message of its own template; other models: before the question
           alpha: scripts 1; released code where the argument is missing 0.5 (with beta 0.1); ours 1
           baseline: released code draws at temperature 1, without the cut-off
 Differs   Works with greedy, sampling and beams. An instruction in the system message replaces one that the prompt has.

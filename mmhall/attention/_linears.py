@@ -24,7 +24,7 @@ _few: ContextVar[bool] = ContextVar("mmhall_few_rows", default=False)
 
 @contextmanager
 def few_rows(stacked: bool) -> Iterator[None]:
-    """Use the faster order for few rows inside this context, if the rows are a stack of branches."""
+    """Use the faster order for few rows inside this context: a stack of branches, or of early exits at the head."""
     token = _few.set(stacked)
     try:
         yield

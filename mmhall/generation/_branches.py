@@ -121,7 +121,7 @@ class DecodeBatch:
     def step(self, tokens: Tensor) -> None:
         """Feed each main row and its branches the next token, (N,)."""
         for state, copies in self._blocks():
-            with follow_frame(self._frame(state)), few_rows(copies > 1):
+            with follow_frame(self._frame(state)), few_rows(copies > 1 or state.exits is not None):
                 state.read(tokens.repeat(copies)[:, None])
 
     def reread(self, tokens: Tensor, memory: Memory | None = None) -> None:

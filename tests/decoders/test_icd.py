@@ -131,6 +131,15 @@ def test_the_twins_text_is_as_long_says_nothing_about_pictures_and_depends_on_th
         assert not any(word in text for text in drawn for word in ("picture", "image", "see"))
 
 
+def test_a_twins_branch_has_the_neutral_text():
+    adapter, _ = family("llava")
+    batch = adapter.inputs(REQUESTS[:2])
+    for spec, text in (("icd", INSTRUCTION), ("icd(twin=5)", neutral_text(adapter.tokenizer, INSTRUCTION, 5))):
+        (branch,) = mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch).branches
+        wanted = adapter.inputs([Request(f"{text} {one.prompt}", one.images) for one in REQUESTS[:2]])
+        assert torch.equal(branch.inputs["input_ids"], wanted["input_ids"]), spec
+
+
 def test_the_place_is_the_system_message_where_the_authors_have_it():
     for model, options in ICD.published.items():
         assert options["place"] == "system", model

@@ -139,6 +139,16 @@ def test_steps_beyond_the_limit_are_forgotten():
     torch.testing.assert_close(scores_of(spec, steps)[-1], scores_of(spec.replace("4", "99"), steps[-4:])[-1])
 
 
+def test_a_twin_mixes_in_other_steps():
+    """Of as many, so that the first step, and those whose window is one step, are the strategy's."""
+    torch.manual_seed(0)
+    steps = torch.randn(9, 2, 9) * 2
+    own, one, other = (scores_of(f"resdec(beta=0, candidates=9, twin={twin})", steps) for twin in (0, 1, 2))
+    assert torch.equal(own[0], one[0])
+    assert not torch.allclose(own, one, atol=1e-2)
+    assert not torch.allclose(one, other, atol=1e-2)
+
+
 def test_impossible_tokens_stay_impossible():
     steps = torch.randn(3, 1, 6)
     steps[:, :, 2] = -math.inf

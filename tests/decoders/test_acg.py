@@ -88,6 +88,14 @@ def test_what_is_added_is_orthogonal_and_comes_from_the_picture_alone():
     assert_close(added, change - (change * unit).sum(-1, keepdim=True) * unit)
 
 
+def test_a_head_that_sees_nothing_but_the_picture_is_left_alone():
+    image, rest = torch.tensor([[0.75, 1.5], [0.75, 1.5]]), torch.tensor([[0.0, 0.0], [0.75, 1.0]])
+    for other in (None, torch.tensor([1.0, 0.0])):
+        added = orthogonal_part(image, rest, other)
+        assert torch.equal(added[0], torch.zeros(2))
+        assert added[1].abs().min() > 0
+
+
 class Note(Op):
     """Notes head outputs of a layer, as the ops before it have left them."""
 

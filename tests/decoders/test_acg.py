@@ -11,7 +11,7 @@ from mmhall.adapters._base import Request
 from mmhall.attention import Op, active
 from mmhall.decoders.acg import orthogonal_part
 from mmhall.errors import CompositionError, OptionError
-from tests.decoders.rows import IN_SEQUENCE, check, family
+from tests.decoders.rows import IN_SEQUENCE, check, check_half, family
 from tests.generation.reference import QUIET, REQUESTS, ours
 from tests.zoo import REPRESENTATIVES
 
@@ -134,6 +134,10 @@ def test_the_twin_adds_as_much_in_another_orthogonal_direction():
         changes.append(change)
     for one, other in ((informed, changes[0]), (informed, changes[1]), changes):
         assert (torch.nn.functional.cosine_similarity(one, other, dim=-1).abs() < 0.99).all()
+
+
+def test_in_half_precision():
+    check_half("acg(gamma=2)", "acg(gamma=0)")
 
 
 def test_neutral_options_and_no_picture_ask_for_nothing():

@@ -12,7 +12,7 @@ from mmhall.decoders.adaiat import raise_answer, shuffled
 from mmhall.errors import CompositionError, FitError, OptionError
 from mmhall.strategies import Strategy, differing_words
 from tests.decoders.fitted import fitted_artifact, made_artifact, made_pairs
-from tests.decoders.rows import check, family, written
+from tests.decoders.rows import check, check_half, family, halved, written
 from tests.generation.reference import QUIET, REQUESTS, ours
 from tests.zoo import REPRESENTATIVES
 
@@ -167,6 +167,12 @@ def test_a_fit_refuses_words_that_do_not_differ_beyond_chance():
     turned = [type(p)(p.id, p.picture, p.prompt, p.hallucinated, p.faithful) for p in pairs[1::2]]
     with pytest.raises(FitError, match="the attention of heads to the answer does not tell"), torch.inference_mode():
         Strategy.fitted(mmhall.strategy("adaiat"), adapter).fit(adapter, [*pairs[::2], *turned], 0)
+
+
+def test_in_half_precision():
+    adapter = halved()
+    always, ratio = torch.full((len(adapter.layers),), 99.0), torch.full((len(adapter.layers), adapter.heads), 2.0)
+    check_half("adaiat(alpha=6, layers=':')", "adaiat(alpha=0)", given(adapter, always, always, ratio))
 
 
 def test_neutral_options_and_no_picture_ask_for_nothing(lent):

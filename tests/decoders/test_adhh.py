@@ -15,7 +15,7 @@ from mmhall.fitting import fit, measure_words
 from mmhall.options import rules
 from mmhall.strategies import Strategy, format_heads
 from tests.decoders.fitted import fitted_artifact, made_artifact, made_pairs
-from tests.decoders.rows import IN_SEQUENCE, check, family
+from tests.decoders.rows import IN_SEQUENCE, check, check_half, family
 from tests.generation.reference import QUIET, REQUESTS, ours
 from tests.zoo import REPRESENTATIVES
 
@@ -127,6 +127,10 @@ def test_the_twin_takes_as_many_other_heads_of_each_layer():
         assert {layer: len(chosen) for layer, chosen in twin.items()} == {0: 2, 2: 1}
         assert not any(twin[layer] & informed[layer] for layer in informed)
     assert len({tuple(twin[2]) for twin in twins}) > 1
+
+
+def test_in_half_precision():
+    check_half("adhh(tau=0, heads='0.0, 1.1')", "adhh(tau=2, heads='0.0')")
 
 
 def test_neutral_options_and_no_picture_ask_for_nothing():

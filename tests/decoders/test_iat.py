@@ -11,7 +11,7 @@ from mmhall.attention import Op
 from mmhall.errors import OptionError
 from mmhall.generation import Settings
 from mmhall.strategies import rank_columns
-from tests.decoders.rows import check, family, written
+from tests.decoders.rows import check, check_half, family, written
 from tests.generation.reference import QUIET, REQUESTS, ours
 from tests.jobs import decode
 from tests.zoo import REPRESENTATIVES
@@ -144,6 +144,10 @@ def test_columns_are_ranked_text_first_without_the_first_token_and_padding():
         text = ~image[index, -width:]
         assert rank[1:][text[1:]].max() < rank[~text].min()
     assert not torch.equal(ranks, rank_columns(adapter, batch, 4))
+
+
+def test_in_half_precision():
+    check_half("iat(alpha=2, layers=':')", "iat(alpha=0)")
 
 
 def test_neutral_options_and_no_picture_ask_for_nothing():

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import mmhall
-from mmhall.analysis import check_room, read_answer
+from mmhall.analysis import check_room, read_answer, score_with
 from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
 from mmhall.generation import Images, Prompt, make_request
 from mmhall.models import chat_template, describe_model
+from mmhall.results.statistics import Resampler
 from mmhall.strategies import (
     RECOMMENDED_PAIRS,
     STRATEGIES,
     LearnedStrategy,
+    Pair,
     PairSet,
     ReadOutputs,
     Strategy,
@@ -32,6 +37,9 @@ from mmhall.words import tokenize_answer
 if TYPE_CHECKING:
     from mmhall.adapters import Adapter
     from mmhall.lvlm import LVLM
+
+HELD_OUT = 5  # one in so many pairs is held out of the fit
+_IMPOSSIBLE = -100.0  # nats, of a token that a strategy rules out
 
 
 def make_learner(strategy: str | Strategy) -> LearnedStrategy:
@@ -76,11 +84,13 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
     method = Strategy.fitted(make_learner(strategy), adapter)  # without an artifact fitted before
     assert isinstance(method, LearnedStrategy)
     remarks = [*pairs.remarks, *find_imbalance(pairs, adapter.tokenizer)]
+    pairs, held_out = hold_out(pairs)
     if len(pairs.pairs) < RECOMMENDED_PAIRS:
         count = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
         remarks.append(f"{count} few: what is found on less than {RECOMMENDED_PAIRS} may be chance.")
     with torch.inference_mode():
         tensors, numbers, chosen = method.fit(adapter, pairs.pairs, seed)
+    method = replace(method, **chosen)
     facts = {
         "options": str(method),
         "chosen": dict(chosen),
@@ -96,7 +106,59 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
         "numbers": {key: _writable(method.name, key, value) for key, value in numbers.items()},
         "remarks": remarks,
     }
-    return Artifact(method.name, tensors, facts)
+    artifact = Artifact(method.name, tensors, facts)
+    if not held_out:
+        return artifact
+    return replace(artifact, facts={**facts, "held_out": score_held_out(adapter, method, artifact, held_out)})
+
+
+def hold_out(pairs: PairSet) -> tuple[PairSet, tuple[Pair, ...]]:
+    """Split off every fifth pair, on which a fit is tested; of fewer than five, none."""
+    held_out = pairs.pairs[HELD_OUT - 1 :: HELD_OUT]
+    rest = tuple(pair for number, pair in enumerate(pairs.pairs, 1) if number % HELD_OUT)
+    return replace(pairs, pairs=rest), held_out
+
+
+def score_held_out(adapter: Adapter, method: Strategy, artifact: Artifact, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Test a fitted strategy on pairs that its fit has not seen.
+
+    The margin of a pair is the mean log-probability of the faithful text's tokens minus that of the hallucinated
+    text's. A token that the strategy rules out counts as -100 nats.
+
+    Args:
+        adapter: The model.
+        method: The strategy, with the options of the fit.
+        artifact: Its artifact.
+        pairs: The pairs.
+
+    Returns:
+        "pairs", their number and "ids"; the share of pairs with a margin above 0, "faithful", by the "plain" model,
+        with the "strategy" and with its random "twin", if it has one; and the mean "change" of the margin from the
+        plain model, with "low" and "high", the ends of its 95 % interval over pictures.
+    """
+    own = copy.copy(adapter)  # the model as it is, with this artifact
+    own.artifacts = {**adapter.artifacts, artifact.strategy: artifact}
+    ways = {"plain": make_strategy("greedy"), "strategy": method}
+    if "twin" in method.options():
+        ways["twin"] = replace(method, twin=1)  # type: ignore[call-arg]
+    margins = {way: np.array([_margin(own, pair, used) for pair in pairs]) for way, used in ways.items()}
+    resampler, count = Resampler([pair.id for pair in pairs]), np.ones(len(pairs))
+    report: dict[str, Any] = {"pairs": len(pairs), "ids": [pair.id for pair in pairs]}
+    for way, margin in margins.items():
+        report[way] = {"faithful": float((margin > 0).mean())}
+        if way != "plain":
+            change = resampler.estimate(margin - margins["plain"], count)
+            report[way] |= {"change": change.value, "low": change.low, "high": change.high}
+    return report
+
+
+def _margin(adapter: Adapter, pair: Pair, method: Strategy) -> float:
+    """Return how much likelier a token of the faithful text is than one of the hallucinated text, in nats."""
+    inputs = adapter.inputs([make_request(pair.picture, pair.prompt)] * 2)
+    answers = [tokenize_answer(adapter.tokenizer, text) for text in (pair.faithful, pair.hallucinated)]
+    scores = score_with(adapter, inputs, answers, method)
+    faithful, hallucinated = (float(np.maximum(tokens, _IMPOSSIBLE).mean()) for tokens in scores)
+    return faithful - hallucinated
 
 
 def _writable(strategy: str, key: str, value: Any) -> Any:

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
         mark_informative as mark_informative,
         mark_words as mark_words,
     )
-    from mmhall.analysis._score import AnswerScores as AnswerScores, score as score, score_answers as score_answers
+    from mmhall.analysis._score import (
+        AnswerScores as AnswerScores,
+        score as score,
+        score_answers as score_answers,
+        score_with as score_with,
+    )
     from mmhall.analysis._teacher_forcing import (
         check_room as check_room,
         read_answer as read_answer,
@@ -47,7 +52,7 @@ else:
             "_methods": "AnalysisMethods",
             "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
             "_saliency": "SaliencyProbe mark_informative mark_words",
-            "_score": "AnswerScores score score_answers",
+            "_score": "AnswerScores score score_answers score_with",
             "_teacher_forcing": "check_room read_answer read_prompts",
             "_trace": "AttentionProbe Trace check_indices shrink_picture",
             "_tracing": "trace_request",

@@ -28,5 +28,6 @@ BUILT_IN = {
     "iat": "mmhall.decoders.iat:IAT",
     "vista": "mmhall.decoders.vista:VISTA",
     "vti": "mmhall.decoders.vti:VTI",
+    "revis": "mmhall.decoders.revis:REVIS",
     "nullu": "mmhall.decoders.nullu:Nullu",
 }

@@ -34,8 +34,8 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.analysis import measure_words, word_attention
 from mmhall.attention import SELF_ATTENTION, AnswerColumns, Call
-from mmhall.fitting import measure_words, word_attention
 from mmhall.options import by_model
 from mmhall.strategies import (
     DifferingWords,

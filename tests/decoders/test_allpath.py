@@ -9,10 +9,9 @@ from torch.testing import assert_close
 import mmhall
 from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
-from mmhall.analysis import head_logit_gains
+from mmhall.analysis import head_logit_gains, word_attention
 from mmhall.attention import Op, active
 from mmhall.errors import CompositionError, FitError, OptionError
-from mmhall.fitting import word_attention
 from mmhall.strategies import Pair, Strategy, differing_words
 from tests.decoders.fitted import SEED, fitted_artifact, made_artifact, made_pairs
 from tests.decoders.rows import IN_SEQUENCE, check, check_half, family

@@ -7,6 +7,7 @@ strategies' own tests compare each with its formula on every family.
 
 from __future__ import annotations
 
+import re
 import threading
 from functools import cache
 
@@ -21,7 +22,7 @@ from mmhall.lvlm import LVLM
 from mmhall.options import rules
 from tests.clip import CLIP
 from tests.conftest import make_random_llava
-from tests.decoders.fitted import with_artifacts
+from tests.decoders.fitted import learners, with_artifacts
 from tests.generation.reference import QUIET, REQUESTS, ours as plain_model, said
 from tests.threads import own_threads
 from tests.zoo import REPRESENTATIVES
@@ -33,6 +34,7 @@ LENGTH = 6
 DECODING = ({}, {"num_beams": 3}, {"do_sample": True, "seed": 3})
 SEARCHING = ({}, {"num_beams": 3})
 NAMES = tuple(STRATEGIES.names())
+LEARNERS = learners()
 ACTIVE = {  # random models have no massive activations and attend weakly; answers here are short
     "opera": "opera(num_attn_candidates=3, penalty_weights=20.0, threshold=2, scale_factor=400.0)",
     "vhr": "vhr(alpha=4)",
@@ -51,6 +53,7 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "iat": "iat(alpha=20, layers=':')",
     "vista": "vista(strength=0.5)",
     "vti": "vti(alpha=8)",
+    "revis": "revis(threshold=-0.9)",
     "nullu": "nullu(layers=':')",
 }
 NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
@@ -73,6 +76,7 @@ NEUTRAL = {
     "iat": "iat(alpha=0)",
     "vista": "vista(strength=0, sla_alpha=0)",
     "vti": "vti(alpha=0)",
+    "revis": "revis(alpha=0)",
     "nullu": "nullu(rank=0)",
 }
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
@@ -280,9 +284,10 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD needs the pictures themselves, and which words are the user's own, as GIFT asks, is not told by inputs alone.
+# CGD needs the pictures themselves, and which words are the user's own, as GIFT asks, is not told by inputs alone;
+# nor are artifacts.
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if "cgd" not in spec and "gift" not in spec])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not re.search("|".join(("cgd", "gift", *LEARNERS)), spec)])
 def test_transformers_own_generate_says_the_same(llava, pictures, answers, spec):
     inputs = llava.adapter.inputs([Request(QUESTIONS[1], (pictures[1],))])
     own = mmhall.custom_generate(spec, processor=llava.processor)

@@ -18,6 +18,7 @@ from mmhall.decoders import STRATEGIES
 from mmhall.errors import RunError
 from mmhall.models._options import LoadOptions
 from mmhall.strategies import artifacts
+from tests.decoders.fitted import learners
 from tests.test_registry import install
 
 
@@ -182,7 +183,10 @@ def test_a_run_names_the_artifact_and_is_not_gone_on_with_under_another(cli, ref
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("greedy",), "a single strategy that learns from pairs of texts (installed: vti, revis, nullu, lean), got"),
+        (
+            ("greedy",),
+            f"a single strategy that learns from pairs of texts (installed: {', '.join(learners())}, lean), got",
+        ),
         (("lean+vcd",), "strategy must be a single strategy that learns"),
         (("lean(artifact='1a2b3c4d5e6f')",), "written without artifact="),
         (("lena",), "unknown strategy 'lena'; did you mean 'lean'"),

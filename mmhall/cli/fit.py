@@ -155,7 +155,7 @@ def _describe_held_out(artifact: Artifact) -> list[str]:
     report = artifact.facts.get("held_out")
     if report is None:
         return ["", "  no pairs held out: a fit on fewer than 5 is not tested"]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for way, name in (("plain", "plain"), ("strategy", artifact.strategy), ("twin", "random twin")):
         if way in report:
             entry = report[way]

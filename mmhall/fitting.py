@@ -19,7 +19,7 @@ from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
 from mmhall.generation import Images, Prompt, make_request
 from mmhall.models import chat_template, describe_model
-from mmhall.results.statistics import Resampler
+from mmhall.results.statistics import Array, Resampler
 from mmhall.strategies import (
     RECOMMENDED_PAIRS,
     STRATEGIES,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
 
 HELD_OUT = 5  # one in so many pairs is held out of the fit
+_SCORED = 4  # pairs in a batch
 _IMPOSSIBLE = -100.0  # nats, of a token that a strategy rules out
 
 
@@ -141,7 +142,7 @@ def score_held_out(adapter: Adapter, method: Strategy, artifact: Artifact, pairs
     ways = {"plain": make_strategy("greedy"), "strategy": method}
     if "twin" in method.options():
         ways["twin"] = replace(method, twin=1)  # type: ignore[call-arg]
-    margins = {way: np.array([_margin(own, pair, used) for pair in pairs]) for way, used in ways.items()}
+    margins = {way: _margins(own, pairs, used) for way, used in ways.items()}
     resampler, count = Resampler([pair.id for pair in pairs]), np.ones(len(pairs))
     report: dict[str, Any] = {"pairs": len(pairs), "ids": [pair.id for pair in pairs]}
     for way, margin in margins.items():
@@ -152,13 +153,18 @@ def score_held_out(adapter: Adapter, method: Strategy, artifact: Artifact, pairs
     return report
 
 
-def _margin(adapter: Adapter, pair: Pair, method: Strategy) -> float:
-    """Return how much likelier a token of the faithful text is than one of the hallucinated text, in nats."""
-    inputs = adapter.inputs([make_request(pair.picture, pair.prompt)] * 2)
-    answers = [tokenize_answer(adapter.tokenizer, text) for text in (pair.faithful, pair.hallucinated)]
-    scores = score_with(adapter, inputs, answers, method)
-    faithful, hallucinated = (float(np.maximum(tokens, _IMPOSSIBLE).mean()) for tokens in scores)
-    return faithful - hallucinated
+def _margins(adapter: Adapter, pairs: Sequence[Pair], method: Strategy) -> Array:
+    """Return by how many nats a token of each faithful text is likelier than one of the hallucinated text, (pairs,)."""
+    means: list[float] = []
+    for start in range(0, len(pairs), _SCORED):
+        texts = [(pair, text) for pair in pairs[start : start + _SCORED] for text in (pair.faithful, pair.hallucinated)]
+        inputs = adapter.inputs([make_request(pair.picture, pair.prompt) for pair, _ in texts])
+        answers = [tokenize_answer(adapter.tokenizer, text) for _, text in texts]
+        scores = score_with(adapter, inputs, answers, method)
+        means += [float(np.maximum(tokens, _IMPOSSIBLE).mean()) for tokens in scores]
+    faithful, hallucinated = np.array(means).reshape(-1, 2).T
+    difference: Array = faithful - hallucinated
+    return difference
 
 
 def _writable(strategy: str, key: str, value: Any) -> Any:

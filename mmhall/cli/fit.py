@@ -155,17 +155,15 @@ def _describe_held_out(artifact: Artifact) -> list[str]:
     report = artifact.facts.get("held_out")
     if report is None:
         return ["", "  no pairs held out: a fit on fewer than 5 is not tested"]
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for way, name in (("plain", "plain"), ("strategy", artifact.strategy), ("twin", "random twin")):
         if way in report:
             entry = report[way]
             change = "change" in entry and f"margin {entry['change']:+.4f} [{entry['low']:+.4f}, {entry['high']:+.4f}]"
             rows.append((f"    {name}", f"{entry['faithful']:.3f}", change or ""))
-    count = report["pairs"]
-    head = (
-        f"  on {count} held-out {'pair' if count == 1 else 'pairs'}: share with the likelier faithful text, change of "
-    )
-    return ["", f"{head}the margin (nats a token) with its 95 % interval", align_columns(rows)]
+    pairs = "1 held-out pair" if report["pairs"] == 1 else f"{report['pairs']} held-out pairs"
+    what = "share whose faithful text is the likelier one; change of the margin in nats a token, 95 % interval"
+    return ["", f"  on {pairs}: {what}", align_columns(rows)]
 
 
 def _format(value: Any) -> str:

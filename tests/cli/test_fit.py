@@ -84,7 +84,7 @@ def test_fit_writes_what_generate_then_uses(cli, refused, own_model, pairs, pict
         f"layer 2  norm {found['norm']:.4g}, low {found['low']:.4g}, high {found['high']:.4g}, draws 20" in done.stdout
     )
     assert "remark: 5 pairs are few" in done.stdout
-    assert "on 1 held-out pair: share with the likelier faithful text, change of the margin" in done.stdout
+    assert "on 1 held-out pair: share whose faithful text is the likelier one; change of the margin" in done.stdout
     assert held["held_out"]["ids"] == ["4.png"]
     assert f"wrote {file.with_suffix('.safetensors')} and {file}, sha256 {held['sha256'][:12]}" in done.stdout
     assert "use it for lean from now on; with artifacts=False and `--artifacts none` they do not" in done.stdout

@@ -32,7 +32,7 @@ from mmhall.attention import Call, Columns, Op, output_of
 from mmhall.options import by_model
 from mmhall.strategies import Session, Strategy, layers_option, select_layers, twin_generator, twin_option
 
-_LEAST = 1e-4  # least mass of columns that hold no image; less does not determine u
+_LEAST = 1e-12  # least squared length of what columns without image contribute; less does not determine u
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class _Amplify(Op):
     def __init__(self, layers: frozenset[int], image: Tensor, gamma: float, twin: int) -> None:
         self.layers = layers
         self._image, self._gamma, self._twin = Columns(image.float()), gamma, twin
+        self._parts: tuple[Tensor, Tensor] | None = None  # image columns of this step, and both parts of the columns
         self._added = torch.empty(0)  # in the current layer
         self._random: dict[int, Tensor] = {}
 
@@ -80,16 +81,21 @@ class _Amplify(Op):
         return call.newest
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
-        pictured = probs * self._image(call)
-        other = probs - pictured
-        image, rest = output_of(call, torch.cat([pictured, other], dim=2)).float().chunk(2, dim=1)
-        added = orthogonal_part(image, rest, self._twin_of(call, rest) if self._twin else None)
-        determined = other.sum(dim=-1).transpose(1, 2)[..., None] >= _LEAST
-        self._added = self._gamma * added * determined
+        parts = (probs[:, :, :, None] * self._parts_of(call)).flatten(2, 3)  # (B, H, 2 R, K)
+        image, rest = output_of(call, parts).float().unflatten(1, (-1, 2)).unbind(dim=2)
+        self._added = self._gamma * orthogonal_part(image, rest, self._twin_of(call, rest) if self._twin else None)
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
-        rows = call.newest
-        return output.index_copy(1, rows, (output[:, rows].float() + self._added).to(output.dtype))
+        if self._added.shape[1] == output.shape[1]:
+            return (output + self._added).to(output.dtype)
+        return output.index_copy(1, call.newest, (output[:, -1:] + self._added).to(output.dtype))
+
+    def _parts_of(self, call: Call) -> Tensor:
+        """Return image columns and all others, (B, 1, 1, 2, K), the same for all layers of a kind in a step."""
+        image = self._image(call)
+        if self._parts is None or self._parts[0] is not image:
+            self._parts = image, torch.stack([image, 1 - image], dim=3)
+        return self._parts[1]
 
     def _twin_of(self, call: Call, rest: Tensor) -> Tensor:
         """Return a random vector for each head, (H, Dv)."""
@@ -100,7 +106,7 @@ class _Amplify(Op):
 
 
 def orthogonal_part(image: Tensor, rest: Tensor, other: Tensor | None = None) -> Tensor:
-    """Return the part of d = o - u that is orthogonal to u, (..., D).
+    """Return the part of d = o - u that is orthogonal to u, (..., D); 0 where u is not determined.
 
     The head's output o is the sum of what image columns and all others contribute, and u has the direction of the
     latter: so the part of d is that of the former. Values (3, 4) with weight 0.25, and (1, 2) of an image column with
@@ -111,10 +117,13 @@ def orthogonal_part(image: Tensor, rest: Tensor, other: Tensor | None = None) ->
         rest: What all other columns contribute, (..., D).
         other: Vectors whose direction is taken instead, (..., D); the length is that of the orthogonal part.
     """
-    unit = normalize(rest, dim=-1)
+    size = (rest * rest).sum(dim=-1, keepdim=True)
 
     def orthogonal(vectors: Tensor) -> Tensor:
-        return vectors - (vectors * unit).sum(dim=-1, keepdim=True) * unit
+        share = (vectors * rest).sum(dim=-1, keepdim=True) / size.clamp_min(_LEAST)
+        return torch.addcmul(vectors, share, rest, value=-1)
 
     added = orthogonal(image)
-    return added if other is None else normalize(orthogonal(other), dim=-1) * added.norm(dim=-1, keepdim=True)
+    if other is not None:
+        added = normalize(orthogonal(other.expand_as(rest)), dim=-1) * added.norm(dim=-1, keepdim=True)
+    return torch.where(size > _LEAST, added, 0.0)

@@ -34,8 +34,8 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.analysis import measure_words, word_attention
 from mmhall.attention import SELF_ATTENTION, AnswerColumns, Call
-from mmhall.fitting import measure_words, word_attention
 from mmhall.options import by_model
 from mmhall.strategies import (
     DifferingWords,
@@ -130,13 +130,13 @@ class _RaiseAnswer(Steer):
 
 
 def raise_answer(probs: Tensor, first: int, count: Tensor, threshold: Tensor, factors: Tensor) -> Tensor:
-    """Multiply the weights of the answer's columns, and renormalise; in rows whose heads attend to them too little.
+    """Multiply the weights of the answer's columns in place, and renormalise, where heads attend to them too little.
 
     Weights (0.5, 0.2, 0.2, 0.1), the last two of the answer, with mean 0.15; below a threshold of 0.2, a factor of 4
     gives (0.2632, 0.1053, 0.4211, 0.2105).
 
     Args:
-        probs: (B, H, R, K).
+        probs: (B, H, R, K); the weights of each row sum to 1.
         first: First column of the answer.
         count: Number of the answer's columns that each row sees, (B|1, 1|H, R, 1).
         threshold: Least sum over heads of the mean weight that leaves a row as it is, a scalar.
@@ -146,8 +146,8 @@ def raise_answer(probs: Tensor, first: int, count: Tensor, threshold: Tensor, fa
     mass = own.sum(dim=-1, keepdim=True)
     low = (mass / count).sum(dim=1, keepdim=True) < threshold
     factors = torch.where(low, factors, 1.0)
-    total = torch.where(low, probs[..., :first].sum(dim=-1, keepdim=True) + factors * mass, 1.0)
-    return torch.cat([probs[..., :first], factors * own], dim=-1) / total
+    own.mul_(factors)
+    return probs.div_(1 + (factors - 1) * mass)
 
 
 def shuffled(ratio: Tensor, twin: int) -> Tensor:

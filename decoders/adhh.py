@@ -30,9 +30,8 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
-from mmhall.analysis import head_influence
+from mmhall.analysis import head_influence, measure_words
 from mmhall.attention import Call, Columns
-from mmhall.fitting import measure_words
 from mmhall.options import by_model
 from mmhall.strategies import (
     DifferingWords,

@@ -34,9 +34,8 @@ import torch
 from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
-from mmhall.analysis import head_logit_gains
+from mmhall.analysis import head_logit_gains, measure_words, word_attention
 from mmhall.attention import Call, Op
-from mmhall.fitting import measure_words, word_attention
 from mmhall.options import by_model
 from mmhall.strategies import (
     DifferingWords,

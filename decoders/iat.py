@@ -80,9 +80,9 @@ class _RaiseAnswer(Steer):
         return call.newest if call.step else None
 
     def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
-        first = self._answer.first(call)
-        own = scores[..., first:]
-        return torch.cat([scores[..., :first], own.add(own.abs(), alpha=self._alpha)], dim=-1)
+        own = scores[..., self._answer.first(call) :]
+        own.add_(own.abs(), alpha=self._alpha)
+        return scores
 
 
 class _RaisePrompt(_RaiseAnswer):

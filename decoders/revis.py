@@ -154,9 +154,9 @@ class PushRisky(Op):
 
     def __init__(self, layer: int, direction: Tensor, alpha: float, threshold: float, rows: str = "all") -> None:
         """Set the direction, (D,) float32, and the options; see `REVIS`."""
-        self.layers = frozenset({layer})
+        self.layers, self._layer = frozenset({layer}), layer
         self._direction, self._alpha, self._threshold, self._rows = direction, alpha, threshold, rows
-        self._pushed, self._seen = 0, 0
+        self._pushed, self._seen = torch.zeros((), dtype=torch.long), 0
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
         """Push the rows of the layer whose risk exceeds the threshold."""
@@ -164,7 +164,8 @@ class PushRisky(Op):
 
         def push(rows: Tensor) -> Tensor:
             risky = measure_risk(rows, direction) > self._threshold
-            self._pushed, self._seen = self._pushed + risky.sum(), self._seen + risky.numel()
+            self._pushed = self._pushed.to(rows.device) + risky.sum()
+            self._seen += risky.numel()
             return torch.where(risky[..., None], rows + self._alpha * direction, rows)
 
         return edit_rows(visit, states, self._rows, push)
@@ -172,7 +173,7 @@ class PushRisky(Op):
     def findings(self, depth: int) -> dict[str, Tensor]:
         """Return the share of positions that were pushed."""
         shares = torch.full((depth, 1), torch.nan)
-        shares[list(self.layers)] = float(self._pushed) / max(self._seen, 1)
+        shares[self._layer] = float(self._pushed) / max(self._seen, 1)
         return {"share of pushed positions": shares}
 
 
@@ -263,7 +264,7 @@ def choose_layer(
             )
         layer = higher[-1]
     threshold = float(risks[:, layer].double().quantile(percentile / 100))
-    record = {"questions": len(answers), "correct": len(correct), "false yes": len(false)}
+    record: dict[str, Any] = {"questions": len(answers), "correct": len(correct), "false yes": len(false)}
     record |= {"risk, correct": float(means[0][layer])}
     record |= {} if means[1] is None else {"risk, false yes": float(means[1][layer])}
     return layer, min(1.0, max(-1.0, threshold)), record
@@ -304,8 +305,8 @@ def differing_phrases(pair: Pair) -> Iterator[tuple[str, bool]]:
 
     "... shows a dog and a cup." and "... shows a dog and an oven." give "a cup" (shown) and "an oven" (not shown).
     """
-    texts = [re.findall(r"[\w'-]+", text) for text in (pair.faithful, pair.hallucinated)]
-    for kind, *bounds in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+    texts: list[list[str]] = [re.findall(r"[\w'-]+", text) for text in (pair.faithful, pair.hallucinated)]
+    for kind, *bounds in SequenceMatcher(None, texts[0], texts[1], autojunk=False).get_opcodes():
         if kind != "replace":
             continue
         for words, (first, end), shown in ((texts[0], bounds[:2], True), (texts[1], bounds[2:], False)):

@@ -115,7 +115,8 @@ class VISTA(Strategy):
             return found
         drawn = [random_like(torch.ones(found.shape[-1]), self.twin, f"layer {layer}") for layer in range(len(found))]
         unit = torch.stack(drawn).to(found.device) / found.shape[-1] ** 0.5
-        return unit[:, None] * found.norm(dim=-1, keepdim=True)
+        random: Tensor = unit[:, None] * found.norm(dim=-1, keepdim=True)
+        return random
 
 
 class _Mix:

@@ -39,7 +39,7 @@ def heads_map(values: Tensor) -> Image.Image:
     axes = figure.add_subplot()
     grid = axes.imshow(np.ma.masked_invalid(values.numpy()), cmap="cividis", aspect="auto", interpolation="nearest")
     axes.set_facecolor("#dddddd")
-    axes.set_xlabel("head")
+    axes.set_xlabel("head" if values.shape[1] > 1 else "all heads")
     axes.set_ylabel("layer")
     axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.yaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
@@ -55,5 +55,7 @@ def _describe_heads(name: str, values: Tensor) -> str:
     top = float(numbers.max()) if len(numbers) else 1.0
     count = int((numbers == top).sum())
     layers = [layer for layer, row in enumerate(values) if not row.isnan().all()]
+    if values.shape[1] == 1:
+        return f"{name} by layer: " + ", ".join(f"{layer}: {float(values[layer]):.3g}" for layer in layers)
     where = f"layers {layers[0]} to {layers[-1]}" if layers else "no layer"
     return f"{name} by layer and head, in {where}: {count} heads at {top:g}"

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 import mmhall
-from mmhall.analysis import check_room, read_answer
-from mmhall.attention import Call, Columns, Op
+from mmhall.analysis import check_room, read_answer, score_with
+from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
 from mmhall.generation import Images, Prompt, make_request
 from mmhall.models import chat_template, describe_model
+from mmhall.results.statistics import Array, Resampler
 from mmhall.strategies import (
     RECOMMENDED_PAIRS,
     STRATEGIES,
-    DifferingWords,
     LearnedStrategy,
     Pair,
     PairSet,
     ReadOutputs,
     Strategy,
-    differing_words,
     find_imbalance,
-    shuffled_range,
     strategy as make_strategy,
 )
 from mmhall.strategies.artifacts import Artifact
 from mmhall.words import tokenize_answer
 
 if TYPE_CHECKING:
-    from mmhall.adapters import Adapter, Inputs
+    from mmhall.adapters import Adapter
     from mmhall.lvlm import LVLM
+
+HELD_OUT = 5  # one in so many pairs is held out of the fit
+_SCORED = 4  # pairs in a batch
+_IMPOSSIBLE = -100.0  # nats, of a token that a strategy rules out
 
 
 def make_learner(strategy: str | Strategy) -> LearnedStrategy:
@@ -81,11 +85,13 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
     method = Strategy.fitted(make_learner(strategy), adapter)  # without an artifact fitted before
     assert isinstance(method, LearnedStrategy)
     remarks = [*pairs.remarks, *find_imbalance(pairs, adapter.tokenizer)]
+    pairs, held_out = hold_out(pairs)
     if len(pairs.pairs) < RECOMMENDED_PAIRS:
         count = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
         remarks.append(f"{count} few: what is found on less than {RECOMMENDED_PAIRS} may be chance.")
     with torch.inference_mode():
         tensors, numbers, chosen = method.fit(adapter, pairs.pairs, seed)
+    method = replace(method, **chosen)
     facts = {
         "options": str(method),
         "chosen": dict(chosen),
@@ -101,7 +107,64 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
         "numbers": {key: _writable(method.name, key, value) for key, value in numbers.items()},
         "remarks": remarks,
     }
-    return Artifact(method.name, tensors, facts)
+    artifact = Artifact(method.name, tensors, facts)
+    if not held_out:
+        return artifact
+    return replace(artifact, facts={**facts, "held_out": score_held_out(adapter, method, artifact, held_out)})
+
+
+def hold_out(pairs: PairSet) -> tuple[PairSet, tuple[Pair, ...]]:
+    """Split off every fifth pair, on which a fit is tested; of fewer than five, none."""
+    held_out = pairs.pairs[HELD_OUT - 1 :: HELD_OUT]
+    rest = tuple(pair for number, pair in enumerate(pairs.pairs, 1) if number % HELD_OUT)
+    return replace(pairs, pairs=rest), held_out
+
+
+def score_held_out(adapter: Adapter, method: Strategy, artifact: Artifact, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Test a fitted strategy on pairs that its fit has not seen.
+
+    The margin of a pair is the mean log-probability of the faithful text's tokens minus that of the hallucinated
+    text's. A token that the strategy rules out counts as -100 nats.
+
+    Args:
+        adapter: The model.
+        method: The strategy, with the options of the fit.
+        artifact: Its artifact.
+        pairs: The pairs.
+
+    Returns:
+        "pairs", their number and "ids"; the share of pairs with a margin above 0, "faithful", by the "plain" model,
+        with the "strategy" and with its random "twin", if it has one; and the mean "change" of the margin from the
+        plain model, with "low" and "high", the ends of its 95 % interval over pictures.
+    """
+    own = copy.copy(adapter)  # the model as it is, with this artifact
+    own.artifacts = {**adapter.artifacts, artifact.strategy: artifact}
+    ways = {"plain": make_strategy("greedy"), "strategy": method}
+    if "twin" in method.options():
+        ways["twin"] = replace(method, twin=1)  # type: ignore[call-arg]
+    margins = {way: _margins(own, pairs, used) for way, used in ways.items()}
+    resampler, count = Resampler([pair.id for pair in pairs]), np.ones(len(pairs))
+    report: dict[str, Any] = {"pairs": len(pairs), "ids": [pair.id for pair in pairs]}
+    for way, margin in margins.items():
+        report[way] = {"faithful": float((margin > 0).mean())}
+        if way != "plain":
+            change = resampler.estimate(margin - margins["plain"], count)
+            report[way] |= {"change": change.value, "low": change.low, "high": change.high}
+    return report
+
+
+def _margins(adapter: Adapter, pairs: Sequence[Pair], method: Strategy) -> Array:
+    """Return by how many nats a token of each faithful text is likelier than one of the hallucinated text, (pairs,)."""
+    means: list[float] = []
+    for start in range(0, len(pairs), _SCORED):
+        texts = [(pair, text) for pair in pairs[start : start + _SCORED] for text in (pair.faithful, pair.hallucinated)]
+        inputs = adapter.inputs([make_request(pair.picture, pair.prompt) for pair, _ in texts])
+        answers = [tokenize_answer(adapter.tokenizer, text) for _, text in texts]
+        scores = score_with(adapter, inputs, answers, method)
+        means += [float(np.maximum(tokens, _IMPOSSIBLE).mean()) for tokens in scores]
+    faithful, hallucinated = np.array(means).reshape(-1, 2).T
+    difference: Array = faithful - hallucinated
+    return difference
 
 
 def _writable(strategy: str, key: str, value: Any) -> Any:
@@ -137,10 +200,11 @@ def read_text(adapter: Adapter, image: Images, prompt: Prompt, text: str, ops: S
         ImageError: The picture is unusable.
     """
     inputs = adapter.inputs([make_request(image, prompt)])
-    ids = tokenize_answer(adapter.tokenizer, text)
-    check_room(adapter, inputs, len(ids))
-    read_ids(adapter, inputs, ids, ops)
-    return len(ids)
+    tokens = torch.tensor([tokenize_answer(adapter.tokenizer, text)], device=inputs["input_ids"].device)
+    width = tokens.shape[1]
+    check_room(adapter, inputs, width)
+    read_answer(adapter, adapter.append_answer(inputs, tokens), width, ops)
+    return width
 
 
 def read_states(adapter: Adapter, image: Images, prompt: Prompt, text: str, rows: str = "last") -> Tensor:
@@ -161,117 +225,3 @@ def read_states(adapter: Adapter, image: Images, prompt: Prompt, text: str, rows
     outputs = ReadOutputs({"last": 1, "text": width, "all": None}[rows])
     read_text(adapter, image, prompt, text, [outputs])
     return outputs.states(len(adapter.layers))[:, 0]
-
-
-@dataclass(frozen=True)
-class WordValues:
-    """Values measured at the words in which the texts of pairs differ.
-
-    Attributes:
-        faithful: At words of faithful texts, which name true objects, (words, ...) float32.
-        hallucinated: At words of hallucinated texts, (words, ...).
-        differences: Mean of each pair's faithful words minus that of its hallucinated ones, (pairs, ...).
-    """
-
-    faithful: Tensor
-    hallucinated: Tensor
-    differences: Tensor
-
-    def difference(self) -> Tensor:
-        """Return the mean over all hallucinated words minus that over all faithful ones."""
-        return self.hallucinated.mean(dim=0) - self.faithful.mean(dim=0)
-
-    def check(self, what: str, seed: int) -> dict[str, Any]:
-        """Check that the two kinds of words differ by more than chance; return the numbers of the test.
-
-        Args:
-            what: What was measured, for the message.
-            seed: Seed of the exchanged labels.
-
-        Raises:
-            FitError: With labels exchanged at random the mean difference is as large.
-        """
-        test = shuffled_range(self.differences, seed)
-        if not test.outside:
-            raise FitError(
-                f"{what} does not tell true from hallucinated words: the mean difference has norm {test.norm:.4g}, and "
-                f"with shuffled labels up to {test.high:.4g}; give more pairs, or texts that differ more"
-            )
-        return {**test.record(), "true words": len(self.faithful), "hallucinated words": len(self.hallucinated)}
-
-
-def measure_words(
-    adapter: Adapter, pairs: Sequence[Pair], measure: Callable[[Inputs, DifferingWords], Tensor]
-) -> WordValues:
-    """Measure something at the words in which the two texts of each pair differ.
-
-    Args:
-        adapter: The model.
-        pairs: The pairs; those whose texts differ in no content word are left out.
-        measure: Takes the prompt of a pair and one of its texts; returns a value for each of its words, (words, ...).
-
-    Raises:
-        FitError: No pair is left.
-    """
-    values: list[tuple[Tensor, Tensor]] = []
-    for pair in pairs:
-        texts = differing_words(pair, adapter.tokenizer)
-        if not all(text.words for text in texts):
-            continue
-        inputs = adapter.inputs([make_request(pair.picture, pair.prompt)])
-        check_room(adapter, inputs, max(len(text.ids) for text in texts))
-        faithful, hallucinated = (measure(inputs, text).float().cpu() for text in texts)
-        values.append((faithful, hallucinated))
-    if not values:
-        raise FitError("the texts of no pair differ in a content word after the first; give texts that name objects")
-    faithful, hallucinated = (torch.cat(parts) for parts in zip(*values, strict=True))
-    differences = torch.stack([one.mean(dim=0) - other.mean(dim=0) for one, other in values])
-    return WordValues(faithful, hallucinated, differences)
-
-
-class _Masses(Op):
-    """Sums the attention of some rows to some columns in every layer of one prompt."""
-
-    def __init__(self, rows: Tensor, columns: Tensor) -> None:
-        self._rows, self._columns = rows, Columns(columns[None].float())
-        self.sums: dict[int, Tensor] = {}
-
-    def rows(self, call: Call) -> LongTensor:
-        return call.rows_at(self._rows)
-
-    def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
-        if len(rows) == len(self._rows):
-            self.sums[call.layer] = (probs * self._columns(call)).sum(dim=-1)[0].T
-
-
-def word_attention(adapter: Adapter, inputs: Inputs, text: DifferingWords, columns: Tensor) -> Tensor:
-    """Return the attention of each word's last token to some columns, (words, layers, heads) float32.
-
-    It is 0 in layers without self-attention, and in those that read only the newest row of a prompt.
-
-    Args:
-        adapter: The model.
-        inputs: The prompt.
-        text: A text of a pair.
-        columns: The columns, (prompt and text,) bool.
-    """
-    length = inputs["input_ids"].shape[1]
-    masses = _Masses(torch.tensor([length + word.tokens[-1] for word in text.words]), columns)
-    read_ids(adapter, inputs, text.ids, [masses])
-    attention = torch.zeros(len(text.words), len(adapter.layers), adapter.heads)
-    for layer, values in masses.sums.items():
-        attention[:, layer] = values.cpu()
-    return attention
-
-
-def read_ids(adapter: Adapter, inputs: Inputs, ids: Sequence[int], ops: Sequence[Op]) -> None:
-    """Read one prompt and an answer in one pass, with ops that read it.
-
-    Args:
-        adapter: The model.
-        inputs: The prompt.
-        ids: Tokens of the answer.
-        ops: Ops that read the pass; the answer is its last rows.
-    """
-    tokens = torch.tensor([list(ids)], device=inputs["input_ids"].device)
-    read_answer(adapter, adapter.append_answer(inputs, tokens), len(ids), ops)

@@ -28,7 +28,12 @@ if TYPE_CHECKING:
         mark_informative as mark_informative,
         mark_words as mark_words,
     )
-    from mmhall.analysis._score import AnswerScores as AnswerScores, score as score, score_answers as score_answers
+    from mmhall.analysis._score import (
+        AnswerScores as AnswerScores,
+        score as score,
+        score_answers as score_answers,
+        score_with as score_with,
+    )
     from mmhall.analysis._teacher_forcing import (
         check_room as check_room,
         read_answer as read_answer,
@@ -41,6 +46,11 @@ if TYPE_CHECKING:
         shrink_picture as shrink_picture,
     )
     from mmhall.analysis._tracing import trace_request as trace_request
+    from mmhall.analysis._word_values import (
+        WordValues as WordValues,
+        measure_words as measure_words,
+        word_attention as word_attention,
+    )
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
@@ -52,9 +62,10 @@ else:
             "_methods": "AnalysisMethods",
             "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
             "_saliency": "SaliencyProbe mark_informative mark_words",
-            "_score": "AnswerScores score score_answers",
+            "_score": "AnswerScores score score_answers score_with",
             "_teacher_forcing": "check_room read_answer read_prompts",
             "_trace": "AttentionProbe Trace check_indices shrink_picture",
             "_tracing": "trace_request",
+            "_word_values": "WordValues measure_words word_attention",
         },
     )

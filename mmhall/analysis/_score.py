@@ -15,7 +15,8 @@ from mmhall.analysis._modality_dominance import Masses, ModalityDominance
 from mmhall.analysis._teacher_forcing import check_room, pad_answers, read_answer
 from mmhall.answers import Uncertainty
 from mmhall.attention import Op
-from mmhall.generation import check_scores, name_in_errors
+from mmhall.generation import check_scores, forced_logprobs, name_in_errors
+from mmhall.strategies import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,27 @@ def score_answers(
         )
         for row, answer in enumerate(answers)
     ]
+
+
+def score_with(
+    adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]], method: Strategy
+) -> list[tuple[float, ...]]:
+    """Score one answer for each prompt of a batch by a strategy: the log-probability of each token, in nats.
+
+    Args:
+        adapter: The model.
+        inputs: A batch from the adapter.
+        answers: Token ids; none empty.
+        method: The strategy, which chooses each token given those before it; -inf: it rules the token out.
+
+    Raises:
+        PromptError: Prompt and answer exceed the model's context.
+        MmhallError: The model does not support the strategy.
+    """
+    tokens = pad_answers(answers, inputs["input_ids"].device)
+    check_room(adapter, inputs, tokens.shape[1])
+    logprobs = forced_logprobs(adapter, inputs, method, tokens).tolist()
+    return [tuple(row[: len(answer)]) for row, answer in zip(logprobs, answers, strict=True)]
 
 
 def jensen_shannon(one: Tensor, other: Tensor) -> Tensor:

@@ -59,6 +59,8 @@ class Plan:
             writers = [op for op in ops if site in op.sites]
             if any(not op.projection for op in writers[1:]):
                 alternative = "" if site == FEATURES else ", or give them different layers"
+                if sum(not op.projection for op in writers) == 1:
+                    alternative += ", or write the projection last"
                 raise CompositionError(
                     f"two strategies edit {self._describe_site(layer, site)}, and their edits do not add up; "
                     f"use one of them{alternative}"

@@ -23,7 +23,7 @@ _MAX_NUMBERS = 8  # of a list
 def fit(
     strategy: Annotated[str, typer.Argument(help="Strategy to fit, with its options if needed.")],
     model: Annotated[str, typer.Option(help="Model to load: embedded, a folder, or a hub id.")] = "embedded",
-    n: Annotated[int, typer.Option("--n", help="Number of pairs of texts, from drawn scenes or from --data.")] = 60,
+    n: Annotated[int, typer.Option("--n", help="Number of pairs of texts, from drawn scenes or from --data.")] = 150,
     seed: Annotated[int, typer.Option(help="Seed of scenes, replaced objects and shuffled labels.")] = 1000,
     data: Annotated[
         Path | None,
@@ -142,8 +142,28 @@ def _print_numbers(artifact: Artifact) -> None:
     numbers = artifact.facts["numbers"]
     if numbers:
         print(align_columns([(f"  {name}", _format(value)) for name, value in numbers.items()]))
+    for line in _describe_held_out(artifact):
+        print(line)
     for remark in artifact.facts["remarks"]:
         print(f"  remark: {remark}")
+
+
+def _describe_held_out(artifact: Artifact) -> list[str]:
+    """Describe the test on pairs that were held out of the fit."""
+    from mmhall.cli.console import align_columns
+
+    report = artifact.facts.get("held_out")
+    if report is None:
+        return ["", "  no pairs held out: a fit on fewer than 5 is not tested"]
+    rows: list[tuple[str, ...]] = []
+    for way, name in (("plain", "plain"), ("strategy", artifact.strategy), ("twin", "random twin")):
+        if way in report:
+            entry = report[way]
+            change = "change" in entry and f"margin {entry['change']:+.4f} [{entry['low']:+.4f}, {entry['high']:+.4f}]"
+            rows.append((f"    {name}", f"{entry['faithful']:.3f}", change or ""))
+    pairs = "1 held-out pair" if report["pairs"] == 1 else f"{report['pairs']} held-out pairs"
+    what = "share whose faithful text is the likelier one; change of the margin in nats a token, 95 % interval"
+    return ["", f"  on {pairs}: {what}", align_columns(rows)]
 
 
 def _format(value: Any) -> str:

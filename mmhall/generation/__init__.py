@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mmhall.generation._run import (
         decode as decode,
         first_token_scores as first_token_scores,
+        forced_logprobs as forced_logprobs,
         plan_batch as plan_batch,
         run as run,
     )
@@ -69,7 +70,7 @@ else:
             "_prepare": "PlannedBatch prepare",
             "_prompt_search": "PromptSearch run_searches",
             "_requests": "Images Prompt fill_pictures make_request make_requests",
-            "_run": "decode first_token_scores plan_batch run",
+            "_run": "decode first_token_scores forced_logprobs plan_batch run",
             "_sampling": "run_sampling_loop",
             "_settings": "Settings check_seeds make_settings",
             "_state": "DecodeState prefill",

@@ -88,6 +88,32 @@ def first_token_scores(adapter: Adapter, inputs: Inputs, method: Strategy) -> Te
         return check_scores(rows.scores(), 0, prompts=len(inputs["input_ids"]))
 
 
+def forced_logprobs(adapter: Adapter, inputs: Inputs, method: Strategy, tokens: Tensor) -> Tensor:
+    """Return the log-probability of each token of given answers by a strategy, before any search, (batch, length).
+
+    The answers are decoded token by token, as if each had been chosen; -inf: the strategy rules a token out.
+
+    Args:
+        adapter: The model.
+        inputs: A batch from the adapter.
+        method: The strategy.
+        tokens: Token ids, (batch, length).
+
+    Raises:
+        GenerationError: The scores of a step are not finite.
+    """
+    config, steps = minimal_settings(adapter.generator, tokens.shape[1]), list[Tensor]()
+    with torch.inference_mode(), name_in_errors(method.name):
+        session = method.fitted(adapter).prepare(adapter, inputs)
+        rows = prefill_batch(adapter, plan_batch(adapter, inputs, session.ops, config), session, config)
+        for step, chosen in enumerate(tokens.T):
+            if step:
+                rows.step(tokens[:, step - 1])
+            logprobs = check_scores(rows.scores(), step, prompts=len(tokens)).log_softmax(dim=-1)
+            steps.append(logprobs.gather(1, chosen[:, None])[:, 0])
+    return torch.stack(steps, dim=1)
+
+
 def prefill_batch(
     adapter: Adapter,
     main: PlannedBatch,

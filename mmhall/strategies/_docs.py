@@ -18,7 +18,6 @@ from typing import Any
 
 from mmhall.options import Rule, rules
 from mmhall.registry import Registry
-from mmhall.strategies._heads import HeadStrategy
 from mmhall.strategies._learned import LearnedStrategy
 from mmhall.strategies._registry import STRATEGIES
 
@@ -206,6 +205,5 @@ def _refusal(kind: type) -> str:
         first = inspect.cleandoc(vars(own)["refusal"].__doc__ or "").partition("\n")[0]
         refused.append(first.removeprefix("Refuse ").removesuffix("."))
     if issubclass(kind, LearnedStrategy):
-        unless = ", unless its heads are given or published" if issubclass(kind, HeadStrategy) else ""
-        refused.append(f"a model that `mmhall fit {kind.name}` was not run for{unless}")
+        refused.append(f"a model that `mmhall fit {kind.name}` was not run for{kind.unless}")
     return "; ".join(filter(None, refused))

@@ -118,6 +118,7 @@ class HeadStrategy(LearnedStrategy):
     """
 
     lists: ClassVar[tuple[str, ...]]
+    unless: ClassVar[str] = ", unless its heads are given or published"
 
     def for_fit(self) -> LearnedStrategy:
         """Return this strategy with all lists to be fitted.

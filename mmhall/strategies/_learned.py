@@ -55,10 +55,12 @@ class LearnedStrategy(Strategy):
     Attributes:
         adjustable: Options that depend on the model but not on the fit, such as a strength; they may be changed later.
             All other options that depend on the model are fixed by the artifact.
+        unless: When no artifact is needed, in words after a comma, for documentation; "": it always is.
         artifact: The first 12 digits of the SHA-256 of the fitted artifact.
     """
 
     adjustable: ClassVar[frozenset[str]] = frozenset()
+    unless: ClassVar[str] = ""
 
     artifact: str | None = by_model(
         "", holds=_is_digest, expected="the first 12 digits of an artifact's sha256", learned=True

@@ -113,7 +113,8 @@ def differing_words(pair: Pair, tokenizer: Any) -> tuple[DifferingWords, Differi
     """
     texts = [tuple(tokenize_answer(tokenizer, text)) for text in (pair.faithful, pair.hallucinated)]
     words = [split_words(tokenizer, ids) for ids in texts]
-    changes = SequenceMatcher(None, *([word.text for word in part] for part in words), autojunk=False).get_opcodes()
+    one, other = ([word.text for word in part] for part in words)
+    changes = SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
     spans = [
         [slice(*change[1:3]) for change in changes if change[0] != "equal"],
         [slice(*change[3:5]) for change in changes if change[0] != "equal"],

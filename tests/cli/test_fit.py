@@ -18,6 +18,7 @@ from mmhall.decoders import STRATEGIES
 from mmhall.errors import RunError
 from mmhall.models._options import LoadOptions
 from mmhall.strategies import artifacts
+from tests.decoders.fitted import learners
 from tests.test_registry import install
 
 
@@ -77,17 +78,19 @@ def test_fit_writes_what_generate_then_uses(cli, refused, own_model, pairs, pict
     file = own_model / "mmhall" / "lean.json"
     held = json.loads(file.read_text())
     digest = held["data"]["digest"]
-    assert f"lean(layer=2) on {own_model}: fitted on 6 pairs of pairs.jsonl ({digest}), seed 1000" in done.stdout
+    assert f"lean(layer=2) on {own_model}: fitted on 5 pairs of pairs.jsonl ({digest}), seed 1000" in done.stdout
     found = held["numbers"]["layer 2"]
     assert (
         f"layer 2  norm {found['norm']:.4g}, low {found['low']:.4g}, high {found['high']:.4g}, draws 20" in done.stdout
     )
-    assert "remark: 6 pairs are few" in done.stdout
+    assert "remark: 5 pairs are few" in done.stdout
+    assert "on 1 held-out pair: share whose faithful text is the likelier one; change of the margin" in done.stdout
+    assert held["held_out"]["ids"] == ["4.png"]
     assert f"wrote {file.with_suffix('.safetensors')} and {file}, sha256 {held['sha256'][:12]}" in done.stdout
     assert "use it for lean from now on; with artifacts=False and `--artifacts none` they do not" in done.stdout
     answer = ask(cli, picture_file, own_model)
     assert answer["strategy"] == f"lean(artifact='{held['sha256'][:12]}', layer=2)"
-    assert answer["origins"]["artifact"] == f"fitted on 6 pairs of pairs.jsonl ({digest}), seed 1000"
+    assert answer["origins"]["artifact"] == f"fitted on 5 pairs of pairs.jsonl ({digest}), seed 1000"
     assert "needs an artifact" in refused(*asked, "--artifacts", "none")
 
 
@@ -100,7 +103,7 @@ def test_a_file_elsewhere_is_used_where_it_is_named(cli, refused, own_model, pai
     answer = ask(cli, picture_file, own_model, "--artifacts", "new/mine.safetensors")
     assert answer["strategy"].startswith("lean(artifact=")
     shown = cli("show", "lean", "--model", own_model, "--artifacts", "new/mine.json")
-    assert "fitted on 6 pairs of pairs.jsonl" in shown.stdout
+    assert "fitted on 5 pairs of pairs.jsonl" in shown.stdout
     assert "Refuses   a model that `mmhall fit lean` was not run for" in shown.stdout
     assert 'Write     lean, "lean(alpha=4.0)"' in shown.stdout
     line = refused("generate", picture_file, "--artifacts", "new/mine.json")  # the embedded model
@@ -148,7 +151,7 @@ def test_the_embedded_model_is_fitted_to_on_drawn_scenes(cli, picture_file):
     held = artifacts.read("lean.json")
     found = held.facts["numbers"]["layer 3"]
     assert found["norm"] > found["high"] > found["low"] > 0
-    assert (held.facts["data"]["pairs"], held.facts["remarks"]) == (60, [])
+    assert (held.facts["data"]["pairs"], held.facts["held_out"]["pairs"], held.facts["remarks"]) == (120, 30, [])
     asked = ("generate", picture_file, "--artifacts", "lean.json", "--max-new-tokens", "12", "--strategy")
     leaning, neutral, plain = (cli(*asked, one).stdout for one in ("lean(alpha=40)", "lean(alpha=0)", "greedy"))
     assert leaning != plain == neutral
@@ -180,7 +183,10 @@ def test_a_run_names_the_artifact_and_is_not_gone_on_with_under_another(cli, ref
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("greedy",), "a single strategy that learns from pairs of texts (installed: lean), got 'greedy'"),
+        (
+            ("greedy",),
+            f"a single strategy that learns from pairs of texts (installed: {', '.join(learners())}, lean), got",
+        ),
         (("lean+vcd",), "strategy must be a single strategy that learns"),
         (("lean(artifact='1a2b3c4d5e6f')",), "written without artifact="),
         (("lena",), "unknown strategy 'lena'; did you mean 'lean'"),

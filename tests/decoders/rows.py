@@ -8,11 +8,11 @@ every step of decoding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -168,6 +168,26 @@ def family(name: str) -> tuple[Adapter, Reader]:
     """A family's model, which never ends an answer, and the copy that reads eagerly."""
     adapter = adapter_for(*built(name))
     return adapter, Reader(adapter)
+
+
+@cache
+def halved() -> Adapter:
+    """The model of the first family in bfloat16."""
+    model, processor = built("llava")
+    return adapter_for(model.to(torch.bfloat16), processor)
+
+
+def check_half(active: str, neutral: str, artifacts: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Check that a strategy decodes in bfloat16, and that neutral options say what greedy says."""
+    adapter = halved()
+    adapter.artifacts = artifacts
+    batch = adapter.inputs(REQUESTS[:2])
+    plain = written(adapter, batch, "greedy")
+    assert torch.equal(written(adapter, batch, neutral), plain)
+    session = mmhall.strategy(active).fitted(adapter).prepare(adapter, batch)
+    steered, usual = (scored(adapter, batch, one, plain) for one in (session, Session()))
+    assert steered.isfinite().all()
+    assert not torch.equal(steered, usual)
 
 
 def written(adapter: Adapter, inputs: Inputs, spec: str) -> Tensor:

@@ -11,7 +11,7 @@ from mmhall.adapters._base import Request
 from mmhall.attention import Op, active
 from mmhall.decoders.acg import orthogonal_part
 from mmhall.errors import CompositionError, OptionError
-from tests.decoders.rows import IN_SEQUENCE, check, family
+from tests.decoders.rows import IN_SEQUENCE, check, check_half, family
 from tests.generation.reference import QUIET, REQUESTS, ours
 from tests.zoo import REPRESENTATIVES
 
@@ -88,6 +88,14 @@ def test_what_is_added_is_orthogonal_and_comes_from_the_picture_alone():
     assert_close(added, change - (change * unit).sum(-1, keepdim=True) * unit)
 
 
+def test_a_head_that_sees_nothing_but_the_picture_is_left_alone():
+    image, rest = torch.tensor([[0.75, 1.5], [0.75, 1.5]]), torch.tensor([[0.0, 0.0], [0.75, 1.0]])
+    for other in (None, torch.tensor([1.0, 0.0])):
+        added = orthogonal_part(image, rest, other)
+        assert torch.equal(added[0], torch.zeros(2))
+        assert added[1].abs().min() > 0
+
+
 class Note(Op):
     """Notes head outputs of a layer, as the ops before it have left them."""
 
@@ -126,6 +134,10 @@ def test_the_twin_adds_as_much_in_another_orthogonal_direction():
         changes.append(change)
     for one, other in ((informed, changes[0]), (informed, changes[1]), changes):
         assert (torch.nn.functional.cosine_similarity(one, other, dim=-1).abs() < 0.99).all()
+
+
+def test_in_half_precision():
+    check_half("acg(gamma=2)", "acg(gamma=0)")
 
 
 def test_neutral_options_and_no_picture_ask_for_nothing():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -12,7 +14,7 @@ from mmhall.decoders.adaiat import raise_answer, shuffled
 from mmhall.errors import CompositionError, FitError, OptionError
 from mmhall.strategies import Strategy, differing_words
 from tests.decoders.fitted import fitted_artifact, made_artifact, made_pairs
-from tests.decoders.rows import check, family, written
+from tests.decoders.rows import check, check_half, family, halved, written
 from tests.generation.reference import QUIET, REQUESTS, ours
 from tests.zoo import REPRESENTATIVES
 
@@ -107,17 +109,19 @@ def test_the_edit_of_a_toy():
     assert fired
     assert_close(edited, wanted, rtol=0, atol=1e-4)
     count, factors = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1), 4.0)
-    got = raise_answer(weights[None, None, None], 2, count, torch.tensor(0.2), factors)
+    got = raise_answer(weights.clone()[None, None, None], 2, count, torch.tensor(0.2), factors)
     assert_close(got[0, 0, 0], wanted, rtol=0, atol=1e-4)
-    assert torch.equal(raise_answer(weights[None, None, None], 2, count, torch.tensor(0.15), factors)[0, 0, 0], weights)
+    got = raise_answer(weights.clone()[None, None, None], 2, count, torch.tensor(0.15), factors)
+    assert torch.equal(got[0, 0, 0], weights)
 
 
 def test_rows_of_a_batch_are_raised_each_by_itself():
     weights = torch.tensor([[0.5, 0.2, 0.2, 0.1], [0.1, 0.1, 0.4, 0.4]])[:, None, None]
     count, factors = torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1), 4.0)
+    before = weights.clone()
     got = raise_answer(weights, 2, count, torch.tensor(0.2), factors)
-    assert not torch.equal(got[0], weights[0])
-    assert torch.equal(got[1], weights[1])
+    assert not torch.equal(got[0], before[0])
+    assert torch.equal(got[1], before[1])
 
 
 def test_the_first_token_is_that_of_plain_decoding_and_ratios_of_one_change_nothing(lent):
@@ -126,6 +130,8 @@ def test_the_first_token_is_that_of_plain_decoding_and_ratios_of_one_change_noth
     plain = written(adapter, batch, "greedy")
     always = torch.full((depth,), 99.0)
     lent(adapter, given(adapter, always, always, torch.full((depth, heads), 9.0)))
+    (op,) = mmhall.strategy("adaiat").fitted(adapter).prepare(adapter, batch).ops
+    assert op.rows(SimpleNamespace(step=0, newest=torch.tensor([9]))) is None  # no answer, no mean
     steered = written(adapter, batch, "adaiat(alpha=9, layers=':')")
     assert torch.equal(steered[:, 0], plain[:, 0])
     assert not torch.equal(steered, plain)
@@ -165,6 +171,12 @@ def test_a_fit_refuses_words_that_do_not_differ_beyond_chance():
     turned = [type(p)(p.id, p.picture, p.prompt, p.hallucinated, p.faithful) for p in pairs[1::2]]
     with pytest.raises(FitError, match="the attention of heads to the answer does not tell"), torch.inference_mode():
         Strategy.fitted(mmhall.strategy("adaiat"), adapter).fit(adapter, [*pairs[::2], *turned], 0)
+
+
+def test_in_half_precision():
+    adapter = halved()
+    always, ratio = torch.full((len(adapter.layers),), 99.0), torch.full((len(adapter.layers), adapter.heads), 2.0)
+    check_half("adaiat(alpha=6, layers=':')", "adaiat(alpha=0)", given(adapter, always, always, ratio))
 
 
 def test_neutral_options_and_no_picture_ask_for_nothing(lent):

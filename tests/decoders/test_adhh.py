@@ -8,14 +8,14 @@ from torch.testing import assert_close
 
 import mmhall
 from mmhall.adapters._base import Request
-from mmhall.analysis import head_influence
+from mmhall.analysis import head_influence, measure_words
 from mmhall.attention import Op, active
 from mmhall.errors import CompositionError, FitError, OptionError
-from mmhall.fitting import fit, measure_words
+from mmhall.fitting import make_learner
 from mmhall.options import rules
 from mmhall.strategies import Strategy, format_heads
 from tests.decoders.fitted import fitted_artifact, made_artifact, made_pairs
-from tests.decoders.rows import IN_SEQUENCE, check, family
+from tests.decoders.rows import IN_SEQUENCE, check, check_half, family
 from tests.generation.reference import QUIET, REQUESTS, ours
 from tests.zoo import REPRESENTATIVES
 
@@ -127,6 +127,10 @@ def test_the_twin_takes_as_many_other_heads_of_each_layer():
         assert {layer: len(chosen) for layer, chosen in twin.items()} == {0: 2, 2: 1}
         assert not any(twin[layer] & informed[layer] for layer in informed)
     assert len({tuple(twin[2]) for twin in twins}) > 1
+
+
+def test_in_half_precision():
+    check_half("adhh(tau=0, heads='0.0, 1.1')", "adhh(tau=2, heads='0.0')")
 
 
 def test_neutral_options_and_no_picture_ask_for_nothing():
@@ -249,9 +253,8 @@ def fitted_artifact_of(adapter, pairs):
 
 def test_heads_are_not_given_to_a_fit():
     with pytest.raises(OptionError, match=r"adhh: heads must be left out: a fit finds the heads, got '1\.0'"):
-        mmhall.fitting.make_learner("adhh(heads='1.0')")
-    assert str(mmhall.fitting.make_learner("adhh")) == "adhh(heads='fitted')"
-    assert fit is not None
+        make_learner("adhh(heads='1.0')")
+    assert str(make_learner("adhh")) == "adhh(heads='fitted')"
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,12 @@ from torch.testing import assert_close
 import mmhall
 from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
-from mmhall.analysis import head_logit_gains
+from mmhall.analysis import head_logit_gains, word_attention
 from mmhall.attention import Op, active
 from mmhall.errors import CompositionError, FitError, OptionError
-from mmhall.fitting import word_attention
 from mmhall.strategies import Pair, Strategy, differing_words
 from tests.decoders.fitted import SEED, fitted_artifact, made_artifact, made_pairs
-from tests.decoders.rows import IN_SEQUENCE, check, family
+from tests.decoders.rows import IN_SEQUENCE, check, check_half, family
 from tests.generation.reference import QUIET, REQUESTS, in_turn, ours
 from tests.zoo import REPRESENTATIVES
 
@@ -219,6 +218,10 @@ def test_other_heads_and_positions_are_untouched(rows):
     assert torch.equal(old[:, :first], new[:, :first])
     assert torch.equal(new[:, first:, 0], 2 * old[:, first:, 0])
     assert not new[:, first:, 3].any()
+
+
+def test_in_half_precision():
+    check_half("allpath(good='0.0', bad='1.1')", "allpath(good='0.0', bad='', gain=1)")
 
 
 def test_neutral_options_and_no_picture_ask_for_nothing():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from mmhall.attention import Op
 from mmhall.errors import OptionError
 from mmhall.generation import Settings
 from mmhall.strategies import rank_columns
-from tests.decoders.rows import check, family, written
+from tests.decoders.rows import check, check_half, family, written
 from tests.generation.reference import QUIET, REQUESTS, ours
 from tests.jobs import decode
 from tests.zoo import REPRESENTATIVES
@@ -96,7 +98,7 @@ def noted(spec, new=4):
     return adapter, batch, before, after
 
 
-def test_columns_of_the_prompt_are_untouched_and_nothing_is_read_before_there_is_an_answer():
+def test_columns_of_the_prompt_are_untouched():
     _, batch, before, after = noted("iat(alpha=2, layers='1')")
     length = batch["input_ids"].shape[1]
     assert before.passes == [0, 1, 2, 3]
@@ -104,6 +106,14 @@ def test_columns_of_the_prompt_are_untouched_and_nothing_is_read_before_there_is
         assert old.shape[-1] == length + step
         assert torch.equal(old[..., :length], new[..., :length])
         torch.testing.assert_close(new[..., length:], old[..., length:] + 2 * old[..., length:].abs())
+
+
+def test_no_row_is_computed_before_there_is_an_answer():
+    adapter = ours("llava")
+    for spec in ("iat", "iat(twin=1)"):
+        (op,) = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs(REQUESTS[:1])).ops
+        assert op.rows(SimpleNamespace(step=0, newest=torch.tensor([9]))) is None
+        assert op.rows(SimpleNamespace(step=1, newest=torch.tensor([0]))).tolist() == [0]
 
 
 def test_the_first_token_is_that_of_plain_decoding():
@@ -144,6 +154,10 @@ def test_columns_are_ranked_text_first_without_the_first_token_and_padding():
         text = ~image[index, -width:]
         assert rank[1:][text[1:]].max() < rank[~text].min()
     assert not torch.equal(ranks, rank_columns(adapter, batch, 4))
+
+
+def test_in_half_precision():
+    check_half("iat(alpha=2, layers=':')", "iat(alpha=0)")
 
 
 def test_neutral_options_and_no_picture_ask_for_nothing():

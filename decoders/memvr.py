@@ -109,15 +109,15 @@ class _LookAgain(Op):
     def __init__(
         self, options: MemVR, layers: frozenset[int], features: _Features, attended: Tensor, read_out: ReadOut
     ) -> None:
-        self.layers, self._options, self._features = layers, options, features
+        self.layers, self._first, self._options, self._features = layers, min(layers), options, features
         self._attended, self._read_out = attended, read_out
         self._waiting: Tensor  # rows that have not looked in this pass, (B, R) bool
         self._looking: Tensor  # rows that look in this layer, (B, R) bool
-        self._looks = Counter[int]()
+        self._looks = Counter(dict.fromkeys(layers, 0))
 
     def see_states(self, visit: Visit) -> None:
         rows = visit.newest
-        if visit.layer == min(self.layers):
+        if visit.layer == self._first:
             pictured = visit.each(self._features.pictured).to(visit.device)
             self._waiting = pictured[:, None].expand(-1, len(rows))
         self._looking = waiting = self._waiting.to(visit.device)
@@ -137,7 +137,7 @@ class _LookAgain(Op):
         return torch.where(looking, edited.to(states.dtype), states)
 
     def findings(self, depth: int) -> dict[str, Tensor]:
-        counts = [float(self._looks[layer]) if layer in self.layers else math.nan for layer in range(depth)]
+        counts = [float(self._looks.get(layer, math.nan)) for layer in range(depth)]
         return {"second looks": torch.tensor(counts)[:, None]}
 
 

@@ -93,6 +93,12 @@ def test_a_batch_is_the_formula_of_each_prompt(name):
         assert len(fired) < 8, "each row looks"
 
 
+def test_all_rows_of_both_prompts_look():
+    fired = []
+    check("llava", "memvr(ratio=0.4, gate=0.1, layers='2')", looked([2], 0.4, 0.1, fired))
+    assert len(fired) == 8
+
+
 def test_it_looks_once_a_pass():
     """With the gate open each row looks in the first layer, and never in the second."""
     adapter, _ = family("llava")

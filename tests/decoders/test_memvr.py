@@ -166,6 +166,18 @@ def test_a_prompt_without_a_picture_is_left_alone_beside_one_with():
     assert (got[0] - plain[0]).abs().max() > 0.1
 
 
+def test_what_stands_in_the_padding_does_not_count():
+    adapter, read = ours("llava"), []
+    batch = dict(adapter.inputs(REQUESTS[:2]))
+    padding = batch["attention_mask"] == 0
+    for filler in (0, 7):
+        filled = {**batch, "input_ids": batch["input_ids"].masked_fill(padding, filler)}
+        session = mmhall.strategy("memvr(ratio=0.9, gate=0, layers='1')").fitted(adapter).prepare(adapter, filled)
+        with torch.no_grad(), active(adapter.plan(session.ops)):
+            read.append(adapter.model(**filled).logits[:, -1])
+    torch.testing.assert_close(*read)
+
+
 def test_the_twin_looks_at_other_features_of_the_same_size():
     adapter = ours("llava")
     batch, seen = adapter.inputs(REQUESTS[:2]), []

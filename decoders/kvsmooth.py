@@ -9,7 +9,7 @@ Formula   e = entropy of the newest row's attention in a layer, mean over heads
           K_t = (1 - lambda) K_t + lambda K_(t-1), V_t likewise, in the cache, for later tokens; in all `layers`
 Defaults  window 15, width 0.2, all layers but the first three; strength 0.9 for LLaVA-1.5-7B, 0.7 for InstructBLIP and
           other models.
-Cost      The newest row's attention weights are computed a second time, beside the fused kernel.
+Cost      The newest row's attention is computed explicitly, not by the fused kernel.
 Compared  all that the paper leaves open here is ours: keys are smoothed after rotary embedding, as the cache holds
           them; the column before is the smoothed one (previous="smoothed"; "raw" takes it as it was computed); a token
           attends with its own raw column, which is smoothed for later tokens only; its entropy is ranked among those
@@ -101,6 +101,7 @@ class _Smooth(Op):
     """Smooths the newest column of each layer, for later tokens."""
 
     kinds, remembers = frozenset({"full"}), True
+    writes = True  # nothing; but the row, whose weights are needed anyhow, is then not computed by SDPA a second time
 
     def __init__(self, options: KVSmooth, layers: frozenset[int]) -> None:
         self.layers, self._options, self._order = layers, options, sorted(layers)

@@ -242,6 +242,16 @@ def test_models_that_cannot_carry_it_say_why(name, reason):
         mmhall.strategy("kvsmooth").fitted(ours(name))
 
 
+def test_half_precision_is_kept_and_neutral_options_are_greedy_exactly():
+    model, processor = built("llava")
+    adapter = adapter_for(model.to(torch.bfloat16), processor)
+    batch = adapter.inputs(REQUESTS[:2])
+    assert torch.equal(written(adapter, batch, "kvsmooth(strength=0, width=0)"), written(adapter, batch, "greedy"))
+    session = mmhall.strategy("kvsmooth(strength=0.9)").fitted(adapter).prepare(adapter, batch)
+    assert scored(adapter, batch, session, written(adapter, batch, "greedy")).isfinite().any(dim=-1).all()
+    adapter.close()
+
+
 def test_what_it_cannot_do_is_refused():
     wrong = (("strength", 1.1), ("width", -0.1), ("window", 0), ("previous", "last"), ("layers", "x"), ("twin", -1))
     for option, value in wrong:

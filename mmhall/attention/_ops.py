@@ -283,7 +283,8 @@ class Op:
     def findings(self, depth: int) -> dict[str, Tensor]:
         """Return what the op measured in a single request, for display: maps by name, float32.
 
-        A map is (N,), over the image tokens, or (depth, heads), NaN in layers in which the op does not act.
+        A map is (N,), over the image tokens, or (depth, heads), NaN in layers in which the op does not act; of a
+        value without heads (depth, 1).
 
         Args:
             depth: Number of decoder layers.

@@ -1,6 +1,6 @@
 """Smoothing of keys and values (KVSmooth).
 
-Paper     arXiv:2602.04268, CVPR 2026; no released code was found.
+Paper     CVPR 2026, arXiv:2602.04268, known from summaries; no released code was found.
 Idea      A token that attends diffusely writes unstable keys and values; pull them towards those of the token before,
           the more, the more diffuse its attention is among recent tokens.
 Formula   e = entropy of the newest row's attention in a layer, mean over heads
@@ -9,13 +9,12 @@ Formula   e = entropy of the newest row's attention in a layer, mean over heads
           K_t = (1 - lambda) K_t + lambda K_(t-1), V_t likewise, in the cache, for later tokens; in all `layers`
 Defaults  window 15, width 0.2, all layers but the first three; strength 0.9 for LLaVA-1.5-7B, 0.7 for InstructBLIP and
           other models.
-Cost      The newest row's attention weights are computed a second time, beside the fused kernel.
-Compared  all that the paper leaves open here is ours: keys are smoothed after rotary embedding, as the cache holds
-          them; the column before is the smoothed one (previous="smoothed"; "raw" takes it as it was computed); a token
-          attends with its own raw column, which is smoothed for later tokens only; its entropy is ranked among those
-          of the answer alone, and the first, which has none to be ranked among, gets lambda = strength
-          published code: none; ours cannot be compared with it
-          baseline: paper greedy or sampled is not stated in what we read; ours what runs beside it
+Cost      The newest row's attention is computed explicitly, not by the fused kernel.
+Compared  keys: paper before or after rotary embedding is not known; ours after, as the cache holds them
+          column before: paper not known; ours the smoothed one (previous="raw": as it was computed)
+          own column: paper not known; ours raw for the token itself, smoothed for later tokens
+          ranks: paper not known; ours among entropies of the answer, e included; the first token has lambda = strength
+          baseline: paper not known to be greedy or sampled; ours what runs beside it
 Differs   Layers of sliding windows, chunks or recurrence are left out: their caches do not hold every column.
 """
 
@@ -101,6 +100,7 @@ class _Smooth(Op):
     """Smooths the newest column of each layer, for later tokens."""
 
     kinds, remembers = frozenset({"full"}), True
+    writes = True  # nothing; but the row, whose weights are needed anyhow, is then not computed by SDPA a second time
 
     def __init__(self, options: KVSmooth, layers: frozenset[int]) -> None:
         self.layers, self._options, self._order = layers, options, sorted(layers)

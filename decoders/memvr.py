@@ -1,6 +1,6 @@
 """Memory-space visual retracing (MemVR).
 
-Paper     Zou et al., ICML 2025, arXiv:2410.03577; 1zhou-Wang/MemVR.
+Paper     ICML 2025, arXiv:2410.03577; 1zhou-Wang/MemVR.
 Idea      When a middle layer is unsure of the next token, show the picture to the next layer's MLP once more: the
           projected image features act as keys and values of a memory.
 Formula   u = entropy of the ten likeliest next tokens, after softmax over these ten, / log 10; the tokens are read from
@@ -16,7 +16,7 @@ Compared  between the two products: paper an activation; released code none; our
           pictures: released code the last of a prompt; ours all
           u: released code after the logits processors, of the first prompt; ours before them, for each row
           ratio for captions: released code 0.12, its caption script passes 0.31, which is ignored; ours 0.12
-          baseline: paper sampled, without a cut-off, copied from another paper; ours what runs beside it
+          baseline: paper sampled rows taken from another paper's tables; ours what runs beside it
 Differs   F is read where it enters the decoder, in the scale of the model's embeddings. Layers whose pictures are
           reached in another way too (deep features of Qwen3-VL) are shown F alone.
 """
@@ -109,15 +109,15 @@ class _LookAgain(Op):
     def __init__(
         self, options: MemVR, layers: frozenset[int], features: _Features, attended: Tensor, read_out: ReadOut
     ) -> None:
-        self.layers, self._options, self._features = layers, options, features
+        self.layers, self._first, self._options, self._features = layers, min(layers), options, features
         self._attended, self._read_out = attended, read_out
         self._waiting: Tensor  # rows that have not looked in this pass, (B, R) bool
         self._looking: Tensor  # rows that look in this layer, (B, R) bool
-        self._looks = Counter[int]()
+        self._looks = Counter(dict.fromkeys(layers, 0))
 
     def see_states(self, visit: Visit) -> None:
         rows = visit.newest
-        if visit.layer == min(self.layers):
+        if visit.layer == self._first:
             pictured = visit.each(self._features.pictured).to(visit.device)
             self._waiting = pictured[:, None].expand(-1, len(rows))
         self._looking = waiting = self._waiting.to(visit.device)
@@ -137,7 +137,7 @@ class _LookAgain(Op):
         return torch.where(looking, edited.to(states.dtype), states)
 
     def findings(self, depth: int) -> dict[str, Tensor]:
-        counts = [float(self._looks[layer]) if layer in self.layers else math.nan for layer in range(depth)]
+        counts = [float(self._looks.get(layer, math.nan)) for layer in range(depth)]
         return {"second looks": torch.tensor(counts)[:, None]}
 
 

@@ -1,6 +1,6 @@
 """One layer intervention (ONLY).
 
-Paper     arXiv:2507.00898, ICCV 2025; zifuwan/ONLY.
+Paper     ICCV 2025, arXiv:2507.00898; zifuwan/ONLY.
 Idea      A side stream from a single attention layer, in which heads lean on text, predicts the next token within the
           same pass. Where its prediction is near the model's own, add it; where it is far, subtract it.
 Formula   newest row of one layer, columns in three groups: the first token, text, image

@@ -115,7 +115,8 @@ def test_no_strategy_names_a_family_and_no_adapter_a_strategy():
             found = [family for family in ("llava", "qwen", "internvl", "gemma") if family in words(source)]
             assert not found, source.path
         elif source.name.startswith("mmhall.adapters"):
-            assert not set(words(source).split()) & set(STRATEGIES.names()), source.path
+            names = set(STRATEGIES.names()) - {"only"}  # which is a word of messages, too
+            assert not set(words(source).split()) & names, source.path
 
 
 def statements(function):

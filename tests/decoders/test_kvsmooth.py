@@ -119,8 +119,8 @@ def test_a_batch_is_the_formula_of_each_prompt(name, more):
     options = {**USUAL, **more, "layers": full[:2]}
     batch, spec = adapter.inputs(REQUESTS[:2]), spec_of(options)
     answers = written(adapter, batch, spec)
-    scores = scored(adapter, batch, mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch), answers)
-    apart = []
+    session, apart = mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch), []
+    scores = scored(adapter, batch, session, answers)
     for index, (request, answer) in enumerate(zip(REQUESTS[:2], answers.tolist(), strict=True)):
         plain = slow.scores(request, answer, **{**options, "layers": []})
         wanted = slow.scores(request, answer, **options)
@@ -128,7 +128,9 @@ def test_a_batch_is_the_formula_of_each_prompt(name, more):
         torch.testing.assert_close(*(part.clamp_min(UNSAID) for part in (scores[index], wanted)), rtol=1e-5, atol=1e-4)
         torch.testing.assert_close(wanted[:2], plain[:2])  # a smoothed column is read from the next token on
         apart.append(float((wanted.exp() - plain.exp()).abs().max()))
-        assert len(slow.shares[full[0]]) == NEW - 1
+        for layer, shares in slow.shares.items():
+            got = [float(each[index]) for each in session.ops[0]._shares[layer]]
+            assert got[: NEW - 1] == pytest.approx(shares)
     assert max(apart) > 1e-3, apart
 
 
@@ -148,6 +150,7 @@ def test_the_ranks_of_a_toy():
     assert KVSmooth(strength=0.7, width=0.2).smoothing(entropies).item() == pytest.approx(0.5)
     assert KVSmooth(strength=0.5, width=0.2).smoothing(entropies).item() == pytest.approx(0.4)
     assert KVSmooth(strength=0.9, width=0.2).smoothing(entropies[:1]).item() == pytest.approx(0.9)
+    assert KVSmooth(strength=0.5, width=0.5).smoothing(entropies[[0, 4, 4]]).item() == pytest.approx(1 / 3)  # a tie
     for rank, wanted in ((0.0, 0.7), (0.8, 0.8), (1.0, 1.0)):
         assert KVSmooth(strength=0.9, width=0.2).limited(torch.tensor(rank)).item() == pytest.approx(wanted)
 
@@ -237,6 +240,16 @@ def test_what_papers_give_and_what_it_claims():
 def test_models_that_cannot_carry_it_say_why(name, reason):
     with pytest.raises(CompositionError, match=rf"^kvsmooth: .* cannot carry it: .*{reason}"):
         mmhall.strategy("kvsmooth").fitted(ours(name))
+
+
+def test_half_precision_is_kept_and_neutral_options_are_greedy_exactly():
+    model, processor = built("llava")
+    adapter = adapter_for(model.to(torch.bfloat16), processor)
+    batch = adapter.inputs(REQUESTS[:2])
+    assert torch.equal(written(adapter, batch, "kvsmooth(strength=0, width=0)"), written(adapter, batch, "greedy"))
+    session = mmhall.strategy("kvsmooth(strength=0.9)").fitted(adapter).prepare(adapter, batch)
+    assert scored(adapter, batch, session, written(adapter, batch, "greedy")).isfinite().any(dim=-1).all()
+    adapter.close()
 
 
 def test_what_it_cannot_do_is_refused():

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 import mmhall
+from mmhall.adapters import adapter_for
 from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
 from mmhall.attention import active
 from mmhall.decoders.memvr import look, uncertainty
 from mmhall.errors import CompositionError, OptionError
 from mmhall.strategies._layers import parse_layers
-from tests.decoders.rows import check, family
-from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours, said
+from tests.decoders.rows import check, family, scored, written
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, built, ours, said
 
 pytestmark = QUIET
 
@@ -93,6 +94,12 @@ def test_a_batch_is_the_formula_of_each_prompt(name):
         assert len(fired) < 8, "each row looks"
 
 
+def test_all_rows_of_both_prompts_look():
+    fired = []
+    check("llava", "memvr(ratio=0.4, gate=0.1, layers='2')", looked([2], 0.4, 0.1, fired))
+    assert len(fired) == 8
+
+
 def test_it_looks_once_a_pass():
     """With the gate open each row looks in the first layer, and never in the second."""
     adapter, _ = family("llava")
@@ -160,6 +167,18 @@ def test_a_prompt_without_a_picture_is_left_alone_beside_one_with():
     assert (got[0] - plain[0]).abs().max() > 0.1
 
 
+def test_what_stands_in_the_padding_does_not_count():
+    adapter, read = ours("llava"), []
+    batch = dict(adapter.inputs(REQUESTS[:2]))
+    padding = batch["attention_mask"] == 0
+    for filler in (0, 7):
+        filled = {**batch, "input_ids": batch["input_ids"].masked_fill(padding, filler)}
+        session = mmhall.strategy("memvr(ratio=0.9, gate=0, layers='1')").fitted(adapter).prepare(adapter, filled)
+        with torch.no_grad(), active(adapter.plan(session.ops)):
+            read.append(adapter.model(**filled).logits[:, -1])
+    torch.testing.assert_close(*read)
+
+
 def test_the_twin_looks_at_other_features_of_the_same_size():
     adapter = ours("llava")
     batch, seen = adapter.inputs(REQUESTS[:2]), []
@@ -187,6 +206,16 @@ def test_what_papers_give_and_what_it_claims():
 def test_models_that_cannot_carry_it_say_why(name, reason):
     with pytest.raises(CompositionError, match=rf"^memvr: .* cannot carry it: .*{reason}"):
         mmhall.strategy("memvr").fitted(ours(name))
+
+
+def test_half_precision_is_kept_and_neutral_options_are_greedy_exactly():
+    model, processor = built("llava")
+    adapter = adapter_for(model.to(torch.bfloat16), processor)
+    batch = adapter.inputs(REQUESTS[:2])
+    assert torch.equal(written(adapter, batch, "memvr(ratio=0)"), written(adapter, batch, "greedy"))
+    session = mmhall.strategy("memvr(ratio=0.5, gate=0)").fitted(adapter).prepare(adapter, batch)
+    assert scored(adapter, batch, session, written(adapter, batch, "greedy")).isfinite().any(dim=-1).all()
+    adapter.close()
 
 
 def test_what_it_cannot_do_is_refused():

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         random_columns as random_columns,
         random_like as random_like,
         random_subspace as random_subspace,
+        shuffled_columns as shuffled_columns,
         twin_generator as twin_generator,
         twin_option as twin_option,
     )
@@ -80,7 +81,7 @@ else:
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
             "_registry": "STRATEGIES",
             "_step": "Step",
-            "_twins": "other_pictures random_choice random_columns random_like random_subspace twin_generator "
-            "twin_option",
+            "_twins": "other_pictures random_choice random_columns random_like random_subspace shuffled_columns "
+            "twin_generator twin_option",
         },
     )

@@ -43,6 +43,7 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "m3id": "m3id(decay=0.5, start=1, gate=1)",
     "sid": "sid(alpha=3, keep=0.25)",
     "rudder": "rudder(alpha=15)",
+    "apc": "apc(beta=0.9)",
 }
 NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
@@ -57,6 +58,7 @@ NEUTRAL = {
     "m3id": "m3id(decay=0)",
     "sid": "sid(alpha=0, beta=0)",
     "rudder": "rudder(alpha=0)",
+    "apc": "apc(beta=0)",
 }
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (

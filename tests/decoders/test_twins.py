@@ -78,7 +78,7 @@ def test_neutral_twins_are_greedy():
     for name in TWINS:
         method = twin_of(NEUTRAL[name], 7).fitted(adapter)
         session = method.prepare(adapter, inputs)
-        assert session == Session(), name
+        assert replace(session, ops=tuple(session.ops)) == Session(), name
         assert torch.equal(run(adapter, inputs, method, config), plain), name
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         Composed as Composed,
         Session as Session,
         Strategy as Strategy,
-        strategy as strategy,
     )
+    from mmhall.strategies._build import strategy as strategy
     from mmhall.strategies._contrast import (
         CONTRAST as CONTRAST,
         Contrast as Contrast,
@@ -68,7 +68,8 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
-            "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy strategy",
+            "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy",
+            "_build": "strategy",
             "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
             "_directions": "mean_difference shuffled_range sign_aligned_component",
             "_docs": "Card OptionHelp card heading",

@@ -45,6 +45,7 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "rudder": "rudder(alpha=15)",
     "apc": "apc(beta=0.9)",
     "yes-shift": "yes-shift(shift=50)",
+    "olm": "olm(mass=0)",
     "self-verify": f"self-verify(samples=3, objects={tuple('abcdefghijklmnopqrstuvwxyz')})",  # of words that they say
 }
 NEEDED = {
@@ -65,6 +66,7 @@ NEUTRAL = {
     "rudder": "rudder(alpha=0)",
     "apc": "apc(beta=0)",
     "yes-shift": "yes-shift(shift=0)",
+    "olm": "olm(gap=0)",
     "self-verify": "self-verify(samples=0)",
 }
 ARTIFACT = {"artifact"}  # which names what was fitted, if anything was

@@ -8,6 +8,11 @@ if not __name__.startswith("mmhall."):
 BUILT_IN = {
     "greedy": "mmhall.decoders.greedy:Greedy",
     "beam": "mmhall.decoders.beam:Beam",
+    "apc": "mmhall.decoders.apc:APC",
+    "yes-prompt": "mmhall.decoders.yes_prompt:YesPrompt",
+    "yes-shift": "mmhall.decoders.yes_shift:YesShift",
+    "olm": "mmhall.decoders.olm:OLM",
+    "self-verify": "mmhall.decoders.self_verify:SelfVerify",
     "vcd": "mmhall.decoders.vcd:VCD",
     "vdd": "mmhall.decoders.vdd:VDD",
     "opera": "mmhall.decoders.opera:Opera",

@@ -36,7 +36,7 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Exit
 from mmhall.options import by_model, option
-from mmhall.strategies import CONTRAST, Session, Step, Strategy, contrast
+from mmhall.strategies import CONTRAST, Session, Step, Strategy, contrast, twin_generator, twin_option
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class DoLa(Strategy):
         divergence: How predictions are compared: "released", or "jensen-shannon".
         compat: Whether to keep of the released code: one layer for all rows of a batch, and scores on the level of
             the difference, on which a repetition penalty depends.
+        twin: 0: the strategy; a larger number: the seed of a random twin (a candidate at random at each step).
     """
 
     name: ClassVar[str] = "dola"
@@ -62,6 +63,7 @@ class DoLa(Strategy):
     early_norm: bool = option(False)
     divergence: str = option("released", choices=("released", "jensen-shannon"))
     compat: bool = option(False)
+    twin: int = twin_option()
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Read the candidates' predictions; without a picture return an empty session."""
@@ -100,10 +102,13 @@ class _LayerContrast:
         if not self.exits:
             return scores
         early = torch.stack([step.exits[key].to(main.device) for key in self.exits])
-        distances = torch.stack([divergence(main, part, options.divergence) for part in early])
-        if options.compat:
-            distances = distances.mean(dim=1, keepdim=True).expand_as(distances)
-        chosen = early[distances.argmax(dim=0), torch.arange(len(main), device=main.device)]
+        if options.twin:
+            chosen = early[torch.randint(len(early), (), generator=twin_generator(options.twin, f"step {step.t}"))]
+        else:
+            distances = torch.stack([divergence(main, part, options.divergence) for part in early])
+            if options.compat:
+                distances = distances.mean(dim=1, keepdim=True).expand_as(distances)
+            chosen = early[distances.argmax(dim=0), torch.arange(len(main), device=main.device)]
         return torch.where(scores == -math.inf, scores, scores - options.alpha * chosen)
 
     def level(self, step: Step) -> Tensor:

@@ -34,7 +34,16 @@ from torch import LongTensor, Tensor, nn
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Op
 from mmhall.options import by_model, option
-from mmhall.strategies import Branch, Contrast, ContrastStrategy, Session, layers_option, select_layers
+from mmhall.strategies import (
+    Branch,
+    Contrast,
+    ContrastStrategy,
+    Session,
+    layers_option,
+    select_layers,
+    shuffled_columns,
+    twin_option,
+)
 
 _MASKED = -1e9
 """Bias of a masked column: exp(-1e9) is 0. With -inf, rows with all columns masked would hold NaN."""
@@ -52,6 +61,7 @@ class SID(ContrastStrategy):
             kept.
         compat: Whether to keep of the released greedy code: implausible tokens can win, as it takes the best token
             before the cut-off; and the first row of a batch ranks for all rows.
+        twin: 0: the strategy; a larger number: the seed of a random twin (image tokens at random).
     """
 
     name: ClassVar[str] = "sid"
@@ -61,6 +71,7 @@ class SID(ContrastStrategy):
     keep: float = by_model(0.1736, low=0, high=1, tries=(0.0868, 0.1736, 0.5))
     layer: str = layers_option("4%")
     compat: bool = option(False)
+    twin: int = twin_option()
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models whose pictures are no tokens beside the text's."""
@@ -84,14 +95,16 @@ class SID(ContrastStrategy):
         if self.compat:
             even = image.sum(dim=-1).unique().numel() == 1
             self.check("compat", even, "False where the prompts of a batch have different numbers of image tokens")
-        least = LeastAttended(min(layers), len(adapter.layers), image, self.keep, first_row=self.compat)
+        least = LeastAttended(min(layers), len(adapter.layers), image, self.keep, first_row=self.compat, twin=self.twin)
         return Session(branches=[Branch(dict(inputs), [least])], combine=combine)
 
 
 class LeastAttended(Op):
     """Masks all but the least attended image tokens in the layers after one, chosen again in every pass."""
 
-    def __init__(self, layer: int, depth: int, image: Tensor, keep: float, *, first_row: bool = False) -> None:
+    def __init__(
+        self, layer: int, depth: int, image: Tensor, keep: float, *, first_row: bool = False, twin: int = 0
+    ) -> None:
         """Set the layer and the tokens to rank.
 
         Args:
@@ -100,10 +113,13 @@ class LeastAttended(Op):
             image: Image positions of the prompts, (prompts, T) bool.
             keep: Share of each prompt's image tokens that stays visible.
             first_row: Whether the first row ranks for all rows, whose image tokens must be as many.
+            twin: Seed of a random order of each prompt's image tokens, which stands for their attention; 0: none.
         """
         self.layers = frozenset(range(layer, depth))
         self._layer, self._image, self._first_row = layer, image, first_row
         self._count = (keep * image.sum(dim=-1)).round()
+        places = image.cumsum(dim=-1).float()
+        self._order = shuffled_columns(places, image, twin, "image tokens") if twin else None
         self._hidden: Tensor | None = None  # (B, R, T) bool, for the current pass
 
     def rows(self, call: Call) -> LongTensor | None:
@@ -120,6 +136,8 @@ class LeastAttended(Op):
         attended = nn.functional.pad(attended, (first, 0))
         if self._first_row:
             attended = as_in_first_row(attended, image)
+        if self._order is not None:
+            attended = call.each(self._order)[:, None].to(probs.device).expand_as(attended)
         self._hidden = mask_most_attended(attended, image, count)
 
     def bias(self, call: Call) -> Tensor | None:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs
 from mmhall.options import option
-from mmhall.strategies import DRAWS, NOISE_STEPS, ContrastStrategy, add_noise
+from mmhall.strategies import DRAWS, NOISE_STEPS, ContrastStrategy, add_noise, twin_option
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class VCD(ContrastStrategy):
         noise_step: Diffusion step of the copy, 0 (almost clean) to 999 (almost only noise).
         seed: Seed of the noise.
         draw: What seeds the noise: `seed` and the "picture", or the "seed" alone.
+        twin: 0: the strategy; a larger number: the seed of a random twin (another picture instead of the noised copy).
     """
 
     name: ClassVar[str] = "vcd"
@@ -50,6 +51,7 @@ class VCD(ContrastStrategy):
     noise_step: int = option(500, low=0, high=NOISE_STEPS - 1)
     seed: int = option(0, low=0, high=2**63 - 1)
     draw: str = option("picture", choices=DRAWS)
+    twin: int = twin_option()
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Return the prompts with noised pictures."""

@@ -41,6 +41,7 @@ from mmhall.strategies import (
     Session,
     picture_free_inputs,
     picture_free_kinds,
+    twin_option,
 )
 
 
@@ -56,6 +57,7 @@ class VDD(ContrastStrategy):
         seed: Seed of "noise".
         draw: What seeds "noise": `seed` and the "picture", or the "seed" alone.
         weight: "constant": alpha; "divergence": larger at steps in which the picture changes the prediction little.
+        twin: 0: the strategy; a larger number: the seed of a random twin (another picture for each input).
     """
 
     name: ClassVar[str] = "vdd"
@@ -64,6 +66,7 @@ class VDD(ContrastStrategy):
     seed: int = option(0, low=0, high=2**63 - 1)
     draw: str = option("picture", choices=DRAWS)
     weight: str = option("constant", choices=("constant", "divergence"))
+    twin: int = twin_option()
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Add a branch for each picture-free input; without a picture return an empty session."""

@@ -1,4 +1,4 @@
-"""Fit a strategy to a model on pairs of texts, and record the fit in an artifact."""
+"""Fit a strategy to a model on pairs of texts or on questions, and record the fit in an artifact."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,19 +17,20 @@ import mmhall
 from mmhall.analysis import check_room, read_answer, score_with
 from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
-from mmhall.generation import Images, Prompt, make_request
+from mmhall.generation import Images, Prompt, first_token_scores, make_request
 from mmhall.models import chat_template, describe_model
 from mmhall.results.statistics import Array, Resampler
 from mmhall.strategies import (
-    RECOMMENDED_PAIRS,
     STRATEGIES,
     LearnedStrategy,
     Pair,
     PairSet,
+    Question,
+    QuestionSet,
     ReadOutputs,
     Strategy,
-    find_imbalance,
     strategy as make_strategy,
+    yes_no_tokens,
 )
 from mmhall.strategies.artifacts import Artifact
 from mmhall.words import tokenize_answer
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
     from mmhall.adapters import Adapter
     from mmhall.lvlm import LVLM
 
-HELD_OUT = 5  # one in so many pairs is held out of the fit
-_SCORED = 4  # pairs in a batch
+Data: TypeAlias = "PairSet | QuestionSet"
+Samples: TypeAlias = "Sequence[Pair] | Sequence[Question]"
+HELD_OUT = 5  # one in so many samples is held out of the fit
+_SCORED = 4  # samples in a batch
 _IMPOSSIBLE = -100.0  # nats, of a token that a strategy rules out
 
 
@@ -53,9 +56,7 @@ def make_learner(strategy: str | Strategy) -> LearnedStrategy:
     method = make_strategy(strategy)
     if not isinstance(method, LearnedStrategy):
         installed = f"(installed: {', '.join(_learner_names()) or 'none, see docs/fitting.md'})"
-        raise OptionError(
-            "fit", "strategy", str(method), f"a single strategy that learns from pairs of texts {installed}"
-        )
+        raise OptionError("fit", "strategy", str(method), f"a single strategy that learns from data {installed}")
     if method.artifact is not None:
         raise OptionError("fit", "strategy", str(method), "written without artifact=..., which is made here")
     return method.for_fit()
@@ -67,30 +68,33 @@ def _learner_names() -> list[str]:
     return [name for name in strategies.names() if issubclass(strategies.load(name), LearnedStrategy)]
 
 
-def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> Artifact:
+def fit(lvlm: LVLM, strategy: str | Strategy, data: Data, seed: int = 0) -> Artifact:
     """Fit a strategy to a model.
 
     Args:
         lvlm: The model.
         strategy: As in `LVLM.generate`; a `LearnedStrategy`.
-        pairs: The pairs to learn from.
+        data: The pairs or questions to learn from, as the strategy's `learns_from` names them. Every fifth is held out,
+            and the fit is tested on it.
         seed: Seed of random draws.
 
     Raises:
-        OptionError: The strategy cannot be fitted.
-        FitError: Nothing can be learned from the pairs, or a number of the fit cannot be written as JSON.
+        OptionError: The strategy cannot be fitted, or not on such data.
+        FitError: Nothing can be learned from the data, or a number of the fit cannot be written as JSON.
         MmhallError: The model does not support the strategy, or a picture or text is unusable.
     """
     adapter = lvlm.adapter
     method = Strategy.fitted(make_learner(strategy), adapter)  # without an artifact fitted before
     assert isinstance(method, LearnedStrategy)
-    remarks = [*pairs.remarks, *find_imbalance(pairs, adapter.tokenizer)]
-    pairs, held_out = hold_out(pairs)
-    if len(pairs.pairs) < RECOMMENDED_PAIRS:
-        count = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
-        remarks.append(f"{count} few: what is found on less than {RECOMMENDED_PAIRS} may be chance.")
+    if data.unit != method.learns_from:
+        raise OptionError("fit", "data", data.unit, f"{method.learns_from}, from which {method.name} learns")
+    remarks = [*data.remarks, *data.find_imbalance(adapter.tokenizer)]
+    data, held_out = hold_out(data)
+    if len(data.samples) < data.recommended:
+        few = f"1 {data.unit[:-1]} is" if len(data.samples) == 1 else f"{len(data.samples)} {data.unit} are"
+        remarks.append(f"{few} few: what is found on less than {data.recommended} may be chance.")
     with torch.inference_mode():
-        tensors, numbers, chosen = method.fit(adapter, pairs.pairs, seed)
+        tensors, numbers, chosen = method.fit(adapter, data.samples, seed)
     method = replace(method, **chosen)
     facts = {
         "options": str(method),
@@ -100,7 +104,7 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
             "chat_template": chat_template(adapter),
             "processor": lvlm.loading.get("processor", {}),
         },
-        "data": pairs.record(),
+        "data": data.record(),
         "seed": seed,
         "date": str(datetime.now(timezone.utc).date()),
         "mmhall": mmhall.__version__,
@@ -113,27 +117,28 @@ def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> 
     return replace(artifact, facts={**facts, "held_out": score_held_out(adapter, method, artifact, held_out)})
 
 
-def hold_out(pairs: PairSet) -> tuple[PairSet, tuple[Pair, ...]]:
-    """Split off every fifth pair, on which a fit is tested; of fewer than five, none."""
-    held_out = pairs.pairs[HELD_OUT - 1 :: HELD_OUT]
-    rest = tuple(pair for number, pair in enumerate(pairs.pairs, 1) if number % HELD_OUT)
-    return replace(pairs, pairs=rest), held_out
+def hold_out(data: Data) -> tuple[Data, Samples]:
+    """Split off every fifth sample, on which a fit is tested; of fewer than five, none."""
+    rest = tuple(sample for number, sample in enumerate(data.samples, 1) if number % HELD_OUT)
+    split: dict[str, Any] = {data.unit: rest}
+    return replace(data, **split), data.samples[HELD_OUT - 1 :: HELD_OUT]
 
 
-def score_held_out(adapter: Adapter, method: Strategy, artifact: Artifact, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Test a fitted strategy on pairs that its fit has not seen.
+def score_held_out(adapter: Adapter, method: Strategy, artifact: Artifact, samples: Samples) -> dict[str, Any]:
+    """Test a fitted strategy on pairs or questions that its fit has not seen.
 
     The margin of a pair is the mean log-probability of the faithful text's tokens minus that of the hallucinated
-    text's. A token that the strategy rules out counts as -100 nats.
+    text's; of a question, the log-odds of the right answer against the other. A token that the strategy rules out
+    counts as -100 nats.
 
     Args:
         adapter: The model.
         method: The strategy, with the options of the fit.
         artifact: Its artifact.
-        pairs: The pairs.
+        samples: The pairs or questions.
 
     Returns:
-        "pairs", their number and "ids"; the share of pairs with a margin above 0, "faithful", by the "plain" model,
+        "samples", their number and "ids"; the share of samples with a margin above 0, "right", by the "plain" model,
         with the "strategy" and with its random "twin", if it has one; and the mean "change" of the margin from the
         plain model, with "low" and "high", the ends of its 95 % interval over pictures.
     """
@@ -142,29 +147,42 @@ def score_held_out(adapter: Adapter, method: Strategy, artifact: Artifact, pairs
     ways = {"plain": make_strategy("greedy"), "strategy": method}
     if "twin" in method.options():
         ways["twin"] = replace(method, twin=1)  # type: ignore[call-arg]
-    margins = {way: _margins(own, pairs, used) for way, used in ways.items()}
-    resampler, count = Resampler([pair.id for pair in pairs]), np.ones(len(pairs))
-    report: dict[str, Any] = {"pairs": len(pairs), "ids": [pair.id for pair in pairs]}
+    margins = {way: _margins(own, samples, used) for way, used in ways.items()}
+    resampler, count = Resampler([sample.id for sample in samples]), np.ones(len(samples))
+    report: dict[str, Any] = {"samples": len(samples), "ids": [sample.id for sample in samples]}
     for way, margin in margins.items():
-        report[way] = {"faithful": float((margin > 0).mean())}
+        report[way] = {"right": float((margin > 0).mean())}
         if way != "plain":
             change = resampler.estimate(margin - margins["plain"], count)
             report[way] |= {"change": change.value, "low": change.low, "high": change.high}
     return report
 
 
-def _margins(adapter: Adapter, pairs: Sequence[Pair], method: Strategy) -> Array:
-    """Return by how many nats a token of each faithful text is likelier than one of the hallucinated text, (pairs,)."""
-    means: list[float] = []
-    for start in range(0, len(pairs), _SCORED):
-        texts = [(pair, text) for pair in pairs[start : start + _SCORED] for text in (pair.faithful, pair.hallucinated)]
-        inputs = adapter.inputs([make_request(pair.picture, pair.prompt) for pair, _ in texts])
-        answers = [tokenize_answer(adapter.tokenizer, text) for _, text in texts]
-        scores = score_with(adapter, inputs, answers, method)
-        means += [float(np.maximum(tokens, _IMPOSSIBLE).mean()) for tokens in scores]
-    faithful, hallucinated = np.array(means).reshape(-1, 2).T
-    difference: Array = faithful - hallucinated
-    return difference
+def _margins(adapter: Adapter, samples: Samples, method: Strategy) -> Array:
+    """Return by how many nats the right text or answer is likelier than the other, (samples,)."""
+    margins: list[float] = []
+    for start in range(0, len(samples), _SCORED):
+        part = samples[start : start + _SCORED]
+        pairs = [sample for sample in part if isinstance(sample, Pair)]
+        questions = [sample for sample in part if isinstance(sample, Question)]
+        margins += _pair_margins(adapter, pairs, method) if pairs else _question_margins(adapter, questions, method)
+    return np.array(margins)
+
+
+def _pair_margins(adapter: Adapter, pairs: Sequence[Pair], method: Strategy) -> list[float]:
+    texts = [(pair, text) for pair in pairs for text in (pair.faithful, pair.hallucinated)]
+    inputs = adapter.inputs([make_request(pair.picture, pair.prompt) for pair, _ in texts])
+    answers = [tokenize_answer(adapter.tokenizer, text) for _, text in texts]
+    scores = score_with(adapter, inputs, answers, method)
+    means = [float(np.maximum(tokens, _IMPOSSIBLE).mean()) for tokens in scores]
+    return [faithful - hallucinated for faithful, hallucinated in zip(means[::2], means[1::2], strict=True)]
+
+
+def _question_margins(adapter: Adapter, questions: Sequence[Question], method: Strategy) -> list[float]:
+    inputs = adapter.inputs([make_request(question.picture, question.text) for question in questions])
+    scores = first_token_scores(adapter, inputs, method).double().clamp_min(_IMPOSSIBLE)
+    yes = yes_no_tokens(adapter).margin(scores).tolist()
+    return [margin if question.is_yes else -margin for question, margin in zip(questions, yes, strict=True)]
 
 
 def _writable(strategy: str, key: str, value: Any) -> Any:

@@ -65,12 +65,12 @@ def margin(lvlm, pair, direction):
 def test_a_fit_is_scored_on_pairs_that_it_has_not_seen(llava, pairs):
     artifact, (first, second) = fit(llava, Lean(), pairs, seed=7), hold_out(pairs)[1]
     report, direction = artifact.facts["held_out"], artifact.tensors["direction"]
-    assert (report["pairs"], report["ids"]) == (2, [first.id, second.id])
-    assert set(report) == {"pairs", "ids", "plain", "strategy"}  # it has no twin
+    assert (report["samples"], report["ids"]) == (2, [first.id, second.id])
+    assert set(report) == {"samples", "ids", "plain", "strategy"}  # it has no twin
     leaning = 4.0 * llava.model.get_output_embeddings().weight.detach() @ (direction / direction.norm())
     plain, pushed = ([margin(llava, pair, by) for pair in (first, second)] for by in (torch.zeros(1), leaning))
-    assert report["plain"] == {"faithful": sum(one > 0 for one in plain) / 2}
-    assert report["strategy"]["faithful"] == sum(one > 0 for one in pushed) / 2
+    assert report["plain"] == {"right": sum(one > 0 for one in plain) / 2}
+    assert report["strategy"]["right"] == sum(one > 0 for one in pushed) / 2
     changes = [after - before for before, after in zip(plain, pushed, strict=True)]
     assert report["strategy"]["change"] == pytest.approx(sum(changes) / 2, abs=1e-4)
     assert report["strategy"]["low"] == pytest.approx(min(changes), abs=1e-4)

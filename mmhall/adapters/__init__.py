@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Request as Request,
         Turn as Turn,
         check_text as check_text,
+        edit_question as edit_question,
         read_messages as read_messages,
     )
 else:
@@ -36,6 +37,6 @@ else:
             "_families": "FAMILIES adapter_for",
             "_grid": "Grid",
             "_layer_parts": "LayerParts",
-            "_messages": "Conversation Messages Request Turn check_text read_messages",
+            "_messages": "Conversation Messages Request Turn check_text edit_question read_messages",
         },
     )

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         Composed as Composed,
         Session as Session,
         Strategy as Strategy,
-        strategy as strategy,
     )
+    from mmhall.strategies._build import strategy as strategy
     from mmhall.strategies._contrast import (
         CONTRAST as CONTRAST,
         Contrast as Contrast,
@@ -65,6 +65,11 @@ if TYPE_CHECKING:
         picture_free_inputs as picture_free_inputs,
         picture_free_kinds as picture_free_kinds,
     )
+    from mmhall.strategies._questions import (
+        RECOMMENDED_QUESTIONS as RECOMMENDED_QUESTIONS,
+        Question as Question,
+        QuestionSet as QuestionSet,
+    )
     from mmhall.strategies._registry import STRATEGIES as STRATEGIES
     from mmhall.strategies._steering import (
         MLP_UPDATE as MLP_UPDATE,
@@ -83,14 +88,21 @@ if TYPE_CHECKING:
         random_like as random_like,
         random_subspace as random_subspace,
         rank_columns as rank_columns,
+        shuffled_columns as shuffled_columns,
         twin_generator as twin_generator,
         twin_option as twin_option,
+    )
+    from mmhall.strategies._yes_no import (
+        YesNoTokens as YesNoTokens,
+        why_no_yes_no as why_no_yes_no,
+        yes_no_tokens as yes_no_tokens,
     )
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
-            "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy strategy",
+            "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy",
+            "_build": "strategy",
             "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
             "_directions": "mean_difference principal_component project_out shuffled_range sign_aligned_component",
             "_docs": "Card OptionHelp card heading",
@@ -102,10 +114,12 @@ else:
             "_noise": "DRAWS NOISE_STEPS add_noise",
             "_pairs": "DifferingWords Pair PairSet RECOMMENDED_PAIRS differing_words find_imbalance",
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
+            "_questions": "Question QuestionSet RECOMMENDED_QUESTIONS",
             "_registry": "STRATEGIES",
             "_steering": "MLP_UPDATE ReadOutputs TurnUpdates edit_rows rows_option turn",
             "_step": "Step",
             "_twins": "neutral_text other_pictures random_choice random_columns random_like random_subspace "
-            "rank_columns twin_generator twin_option",
+            "rank_columns shuffled_columns twin_generator twin_option",
+            "_yes_no": "YesNoTokens why_no_yes_no yes_no_tokens",
         },
     )

@@ -62,9 +62,15 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "memvr": "memvr(ratio=0.6, gate=0.5, layers='1:')",
     "kvsmooth": "kvsmooth(strength=0.6, width=0.4, layers=':')",
     "only": "only(alpha_far=3, alpha_near=1, gamma=1)",
+    "apc": "apc(beta=0.9)",
+    "yes-shift": "yes-shift(shift=50)",
+    "olm": "olm(mass=0)",
+    "self-verify": f"self-verify(samples=3, objects={tuple('abcdefghijklmnopqrstuvwxyz')})",  # of words that they say
 }
-TEXTS = {("icd", "text")}  # options that any text with words fits
-NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
+NEEDED = {  # options without which a strategy cannot be fitted to a model
+    "cgd": {"clip": str(CLIP)},
+    "yes-shift": {"shift": 0.9},
+}
 NEUTRAL = {
     "vcd": "vcd(alpha=0, beta=0)",
     "vdd": "vdd(alpha=0, beta=0)",
@@ -93,7 +99,13 @@ NEUTRAL = {
     "memvr": "memvr(ratio=0)",
     "kvsmooth": "kvsmooth(strength=0, width=0)",
     "only": "only(alpha_near=0, alpha_far=0, beta=0)",
+    "apc": "apc(beta=0)",
+    "yes-shift": "yes-shift(shift=0)",
+    "olm": "olm(gap=0)",
+    "self-verify": "self-verify(samples=0)",
 }
+ARTIFACT = {"artifact"}  # which names what was fitted, if anything was
+ANY_TEXT = {("yes-prompt", "text"), ("icd", "text")}
 LATE = {"kvsmooth"}  # edit from the third token on
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (
@@ -131,9 +143,14 @@ def requests(pictures):
     return list(zip(pictures, QUESTIONS, strict=True))
 
 
+def named(spec):
+    """Names of the strategies of a composition."""
+    return {part.split("(")[0] for part in spec.split("+")}
+
+
 def carries(spec, family):
     """Whether a family can carry a strategy."""
-    parts = {part.split("(")[0] for part in spec.split("+")}
+    parts = named(spec)
     return not (family == "mllama" and parts & COLUMNS) and not any(family in UNABLE.get(part, ()) for part in parts)
 
 
@@ -243,7 +260,7 @@ def test_neutral_options_equal_plain_decoding(llava, pictures, decoding):
 
 
 def test_every_strategy_has_neutral_options():
-    assert set(NEUTRAL) | {"greedy", "beam", "opera", "cgd"} == set(NAMES)
+    assert set(NEUTRAL) | {"greedy", "beam", "opera", "cgd", "yes-prompt"} == set(NAMES)
 
 
 @pytest.mark.slow
@@ -279,7 +296,7 @@ def test_greedy_is_the_models_own_greedy(llava, pictures):
     assert [token for token in own.tolist() if token not in (1, 2)] == [t for t in answer.token_ids if t != 2]
 
 
-PICTURED = (*PLAIN, ACTIVE["cgd"])
+PICTURED = (*PLAIN, ACTIVE["cgd"], ACTIVE["self-verify"])
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen3_5", "mllama"])
@@ -312,13 +329,13 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD needs the pictures themselves, ICD the messages; which words are the user's own, as GIFT asks, is not told by
-# inputs alone, nor are artifacts.
-NOT_BY_INPUTS = re.compile("|".join(("cgd", "gift", "icd", *LEARNERS)))
+# CGD and self-verify need the pictures themselves, ICD the messages, a prompt the question; which words are the user's
+# own, as GIFT asks, is not told by inputs alone, nor are artifacts.
+NOT_BY_INPUTS = {"cgd", "self-verify", "yes-prompt", "gift", "icd", *LEARNERS}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if not NOT_BY_INPUTS.search(spec)])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not NOT_BY_INPUTS & named(spec)])
 def test_transformers_own_generate_says_the_same(llava, pictures, answers, spec):
     inputs = llava.adapter.inputs([Request(QUESTIONS[1], (pictures[1],))])
     own = mmhall.custom_generate(spec, processor=llava.processor)
@@ -397,10 +414,10 @@ def test_options_left_open_are_filled_in_for_a_model(name):
     """And written back: what an answer records runs the same again."""
     adapter = ours("llava")
     fitted = mmhall.strategy(name, **NEEDED.get(name, {})).fitted(adapter)
-    assert None not in fitted.options().values()
+    assert {option for option, value in fitted.options().items() if value is None} <= ARTIFACT
     assert mmhall.strategy(str(fitted)) == fitted
     assert set(mmhall.strategy(name).origins(adapter)) == {
-        o for o, rule in rules(type(fitted)).items() if rule.by_model
+        o for o, rule in rules(type(fitted)).items() if rule.by_model and o not in ARTIFACT
     }
 
 
@@ -409,7 +426,7 @@ def test_options_left_open_are_filled_in_for_a_model(name):
 def test_impossible_options_are_refused_when_built(name):
     kind = type(mmhall.strategy(name))
     for option, rule in rules(kind).items():
-        wrong = [object(), float("nan"), float("inf"), " " if (name, option) in TEXTS else "nonsense("]
+        wrong = [object(), float("nan"), float("inf"), " " if (name, option) in ANY_TEXT else "nonsense("]
         wrong += [rule.low - 1] if rule.low is not None else []
         wrong += [rule.high + 1] if rule.high is not None else []
         for value in wrong:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmhall.strategies import PairSet
     from mmhall.strategies.artifacts import Artifact
 
+PAIRS, SEED = 60, 1000  # of drawn scenes; runs draw theirs with other seeds
 _MAX_NUMBERS = 8  # of a list
 
 
@@ -23,8 +24,8 @@ _MAX_NUMBERS = 8  # of a list
 def fit(
     strategy: Annotated[str, typer.Argument(help="Strategy to fit, with its options if needed.")],
     model: Annotated[str, typer.Option(help="Model to load: embedded, a folder, or a hub id.")] = "embedded",
-    n: Annotated[int, typer.Option("--n", help="Number of pairs of texts, from drawn scenes or from --data.")] = 60,
-    seed: Annotated[int, typer.Option(help="Seed of scenes, replaced objects and shuffled labels.")] = 1000,
+    n: Annotated[int, typer.Option("--n", help="Number of pairs of texts, from drawn scenes or from --data.")] = PAIRS,
+    seed: Annotated[int, typer.Option(help="Seed of scenes, replaced objects and shuffled labels.")] = SEED,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -133,6 +134,11 @@ def _read_or_make_pairs(
     if captions is None:
         return make_pairs(pictures, source, seed, n)
     return make_pairs(pictures, f"{source} with {captions.name}", seed, n, read_captions(captions))
+
+
+def draw_pairs(scratch: Path) -> PairSet:
+    """Make the usual pairs of texts about drawn scenes, whose pictures are written to a folder."""
+    return _read_or_make_pairs(None, None, None, PAIRS, SEED, scratch)
 
 
 def _print_numbers(artifact: Artifact) -> None:

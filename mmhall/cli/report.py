@@ -11,7 +11,8 @@ import typer
 from mmhall.cli.console import parse_output_path
 
 if TYPE_CHECKING:
-    from mmhall.benchmarks.report.table import Evaluated, Section
+    from mmhall.benchmarks.report.sections import Section
+    from mmhall.benchmarks.report.table import Evaluated
     from mmhall.benchmarks.run.runs import Run
 
 
@@ -61,7 +62,7 @@ def print_run(run: Run, evaluated: Evaluated, *, as_json: bool) -> None:
         return
     print_sections(sections(evaluated))
     print(f"cost\n{align_columns([COST, *cost_lines(evaluated)])}\n")
-    for remark in remarks(evaluated, run.fitted):
+    for remark in remarks(evaluated, run.fitted, run.left_out):
         print(remark)
 
 

@@ -8,6 +8,8 @@ if not __name__.startswith("mmhall."):
 BUILT_IN = {
     "greedy": "mmhall.decoders.greedy:Greedy",
     "beam": "mmhall.decoders.beam:Beam",
+    "apc": "mmhall.decoders.apc:APC",
+    "yes-prompt": "mmhall.decoders.yes_prompt:YesPrompt",
     "vcd": "mmhall.decoders.vcd:VCD",
     "vdd": "mmhall.decoders.vdd:VDD",
     "opera": "mmhall.decoders.opera:Opera",

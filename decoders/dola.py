@@ -31,7 +31,7 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Exit
 from mmhall.options import by_model, option
-from mmhall.strategies import CONTRAST, Session, Step, Strategy, contrast
+from mmhall.strategies import CONTRAST, Session, Step, Strategy, contrast, twin_generator, twin_option
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class DoLa(Strategy):
         bucket: Candidates: every second layer of the "low" half of the model, of the "high" half, or of "all".
         early_norm: Whether candidates pass the model's final norm.
         divergence: How predictions are compared: "released", or "jensen-shannon".
+        twin: 0: the strategy; a larger number: the seed of a random twin (a candidate at random at each step).
     """
 
     name: ClassVar[str] = "dola"
@@ -54,6 +55,7 @@ class DoLa(Strategy):
     bucket: str = by_model("all", choices=("low", "high", "all"), tries=("low", "high", "all"))
     early_norm: bool = option(False)
     divergence: str = option("released", choices=("released", "jensen-shannon"))
+    twin: int = twin_option()
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Read the candidates' predictions; without a picture return an empty session."""
@@ -92,8 +94,11 @@ class _LayerContrast:
         if not self.exits:
             return scores
         early = torch.stack([step.exits[key].to(main.device) for key in self.exits])
-        distances = torch.stack([divergence(main, part, options.divergence) for part in early])
-        chosen = early[distances.argmax(dim=0), torch.arange(len(main), device=main.device)]
+        if options.twin:
+            chosen = early[torch.randint(len(early), (), generator=twin_generator(options.twin, f"step {step.t}"))]
+        else:
+            distances = torch.stack([divergence(main, part, options.divergence) for part in early])
+            chosen = early[distances.argmax(dim=0), torch.arange(len(main), device=main.device)]
         return torch.where(scores == -math.inf, scores, scores - options.alpha * chosen)
 
 

@@ -35,7 +35,16 @@ from mmhall.analysis import SaliencyProbe, mark_informative, mark_words
 from mmhall.attention import Call, Groups
 from mmhall.errors import ModelError
 from mmhall.options import by_model, option
-from mmhall.strategies import RowStrategy, Session, Steer, layers_option, select_layers, top_half
+from mmhall.strategies import (
+    RowStrategy,
+    Session,
+    Steer,
+    layers_option,
+    select_layers,
+    shuffled_columns,
+    top_half,
+    twin_option,
+)
 
 _SPAN = re.compile(r"[1-9]\d{0,5}:-[1-9]\d{0,5}")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
@@ -57,6 +66,7 @@ class GIFT(RowStrategy):
         words: Which words of the question count: "informative" words, "all" of it, or a tuple of words.
         span: Position of the question: "question": the user's own words; "a:b", such as "3:-6": from the a-th token
             behind the picture to the b-th from the end, both included.
+        twin: 0: the strategy; a larger number: the seed of a random twin (the saliency map in a random order).
     """
 
     name: ClassVar[str] = "gift"
@@ -82,6 +92,7 @@ class GIFT(RowStrategy):
         holds=lambda span: span == "question" or _SPAN.fullmatch(span) is not None,
         expected='"question", or "a:b" such as "3:-6": tokens behind the picture, and from the end',
     )
+    twin: int = twin_option()
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Record attention shifts at prefill, and enhance from the last prompt row on."""
@@ -145,9 +156,10 @@ class _Enhance(Steer):
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
         if self._groups is None:
-            self._groups = Groups(
-                torch.expm1(self._options.alpha * self._saliency.map()), self._query, self._saliency.image
-            )
+            saliency, image = self._saliency.map(), self._saliency.image
+            if self._options.twin:
+                saliency = shuffled_columns(saliency, image, self._options.twin, "saliency")
+            self._groups = Groups(torch.expm1(self._options.alpha * saliency), self._query, image)
         lifted, query, image = self._groups.masses(call, probs)
         image_heads = top_half(image)
         growth = 1 + (image_heads * lifted).sum(dim=1, keepdim=True) / (image_heads * image).sum(dim=1, keepdim=True)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.options import by_model, option
-from mmhall.strategies import CONTRAST, Branch, Session, Step, Strategy, contrast
+from mmhall.strategies import CONTRAST, Branch, Session, Step, Strategy, contrast, other_pictures, twin_option
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class M3ID(Strategy):
         start: Tokens counted as written before the answer, >= 0; 0 subtracts nothing from the first token.
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
         cap: Largest weight of the subtraction, >= 0.
+        twin: 0: the strategy; a larger number: the seed of a random twin (another picture, not none, in the branch).
     """
 
     name: ClassVar[str] = "m3id"
@@ -49,6 +50,7 @@ class M3ID(Strategy):
     start: int = option(0, low=0)
     beta: float = option(0.0, low=0, high=1)
     cap: float = option(1e6, low=0)
+    twin: int = twin_option()
 
     def weight(self, written: int) -> float:
         """Return the weight of the subtraction after some tokens, (1 - g) / g, at most `cap`."""
@@ -59,8 +61,10 @@ class M3ID(Strategy):
         subtracts = self.decay > 0 and self.gate > 0 and self.cap > 0
         if not has_picture(inputs) or not (subtracts or self.beta > 0):
             return Session()
-        branches = [Branch(adapter.without_image(inputs))] if subtracts else []
-        return Session(branches=branches, combine=_Informed(self))
+        if not subtracts:
+            return Session(combine=_Informed(self))
+        bare = other_pictures(adapter, inputs, self.twin) if self.twin else adapter.without_image(inputs)
+        return Session(branches=[Branch(bare)], combine=_Informed(self))
 
 
 @dataclass(frozen=True, slots=True)

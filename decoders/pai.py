@@ -25,7 +25,18 @@ from torch import LongTensor, Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns
 from mmhall.options import by_model, option
-from mmhall.strategies import CONTRAST, Branch, Contrast, RowStrategy, Session, Steer, layers_option, select_layers
+from mmhall.strategies import (
+    CONTRAST,
+    Branch,
+    Contrast,
+    RowStrategy,
+    Session,
+    Steer,
+    layers_option,
+    random_columns,
+    select_layers,
+    twin_option,
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,7 @@ class PAI(RowStrategy):
         gamma: Strength of the guidance, >= 1; 1 uses no branch.
         beta: Plausibility cut-off of the guidance, in [0, 1].
         layers: Layers in which attention is raised.
+        twin: 0: the strategy; a larger number: the seed of a random twin (as many columns at random; guidance stays).
     """
 
     name: ClassVar[str] = "pai"
@@ -45,6 +57,7 @@ class PAI(RowStrategy):
     gamma: float = by_model(1.1, low=1, tries=(1.0, 1.1, 1.5, 2.0, 3.0))
     beta: float = option(0.1, low=0, high=1)
     layers: str = layers_option("6%:", tries=("6%:", "50%:"))
+    twin: int = twin_option()
 
     ways_out: ClassVar = {CONTRAST: "pai(gamma=1), which has no contrast"}
 
@@ -59,6 +72,8 @@ class PAI(RowStrategy):
         if not has_picture(inputs):
             return Session()
         image = adapter.image_mask(inputs["input_ids"])
+        if self.twin:
+            image = random_columns(adapter, inputs, image, self.twin)
         layers = select_layers(adapter, self, "layers", self.layers)
         ops = [_RaiseImage(layers, self.alpha * image.float())] if self.alpha > 0 else []
         if self.gamma == 1:

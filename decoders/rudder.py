@@ -25,7 +25,7 @@ from torch.nn.functional import cosine_similarity, normalize, softplus
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Op, Visit
 from mmhall.options import by_model, option
-from mmhall.strategies import Session, Strategy, layers_option, select_layers
+from mmhall.strategies import Session, Strategy, layers_option, random_like, select_layers, twin_option
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class RUDDER(Strategy):
         gate_on: What must agree with the vector: the "residual" that enters the layer, or the "update".
         deviation: Whether to pool the update minus the normed states that attention reads.
         layers: Layers whose update is edited.
+        twin: 0: the strategy; a larger number: the seed of a random twin (a direction at random, not the pooled one).
     """
 
     name: ClassVar[str] = "rudder"
@@ -59,6 +60,7 @@ class RUDDER(Strategy):
     gate_on: str = option("residual", choices=("residual", "update"))
     deviation: bool = option(False)
     layers: str = layers_option("95%")
+    twin: int = twin_option()
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Pool while the prompt is read, then add the vector; without a picture return an empty session."""
@@ -90,7 +92,10 @@ class _AddVector(Op):
         options, rows = self._options, visit.newest
         if visit.prefill:
             updates = states.float() - visit.source.float() if options.deviation else states.float()
-            self._vectors[visit.layer] = pool_updates(updates, self._attended.to(states.device), options.pool)
+            pooled = pool_updates(updates, self._attended.to(states.device), options.pool)
+            if options.twin:  # one direction for all prompts
+                pooled = random_like(pooled[:1], options.twin, f"layer {visit.layer}").expand_as(pooled)
+            self._vectors[visit.layer] = pooled
         vector = visit.each(self._vectors[visit.layer])[:, None]
         gated = self._entering if options.gate_on == "residual" else states
         trust = options.trust(cosine_similarity(gated[:, rows].float(), vector, dim=-1))

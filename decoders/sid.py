@@ -26,7 +26,15 @@ from torch import LongTensor, Tensor, nn
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Op
 from mmhall.options import by_model
-from mmhall.strategies import Branch, Contrast, ContrastStrategy, Session, layers_option, select_layers
+from mmhall.strategies import (
+    Branch,
+    Contrast,
+    ContrastStrategy,
+    Session,
+    layers_option,
+    select_layers,
+    shuffled_columns,
+)
 
 _MASKED = -1e9
 """Bias of a masked column: exp(-1e9) is 0. With -inf, rows with all columns masked would hold NaN."""
@@ -42,6 +50,7 @@ class SID(ContrastStrategy):
         keep: Share of the image tokens that the branch sees, in [0, 1]; 1: all, nothing is subtracted.
         layer: The layer whose attention ranks the image tokens; the layers after it, at least one, see those that are
             kept.
+        twin: 0: the strategy; a larger number: the seed of a random twin (image tokens at random).
     """
 
     name: ClassVar[str] = "sid"
@@ -70,14 +79,14 @@ class SID(ContrastStrategy):
         attends = any(kind in adapter.image_kinds for kind in later)
         self.check("layer", attends, "one with layers behind it that attend to image tokens: only they are changed")
         image = adapter.image_mask(inputs["input_ids"])
-        least = LeastAttended(min(layers), len(adapter.layers), image, self.keep)
+        least = LeastAttended(min(layers), len(adapter.layers), image, self.keep, self.twin)
         return Session(branches=[Branch(dict(inputs), [least])], combine=combine)
 
 
 class LeastAttended(Op):
     """Masks all but the least attended image tokens in the layers after one, chosen again in every pass."""
 
-    def __init__(self, layer: int, depth: int, image: Tensor, keep: float) -> None:
+    def __init__(self, layer: int, depth: int, image: Tensor, keep: float, twin: int = 0) -> None:
         """Set the layer and the tokens to rank.
 
         Args:
@@ -85,10 +94,13 @@ class LeastAttended(Op):
             depth: Number of decoder layers.
             image: Image positions of the prompts, (prompts, T) bool.
             keep: Share of each prompt's image tokens that stays visible.
+            twin: Seed of a random order of each prompt's image tokens, which stands for their attention; 0: none.
         """
         self.layers = frozenset(range(layer, depth))
         self._layer, self._image = layer, image
         self._count = (keep * image.sum(dim=-1)).round()
+        places = image.cumsum(dim=-1).float()
+        self._order = shuffled_columns(places, image, twin, "image tokens") if twin else None
         self._hidden: Tensor | None = None  # (B, R, T) bool, for the current pass
 
     def rows(self, call: Call) -> LongTensor | None:
@@ -102,7 +114,10 @@ class LeastAttended(Op):
         attended = probs[..., first - call.offset : length - call.offset].mean(dim=1)
         image = call.each(self._image)[:, None].to(probs.device)
         count = call.each(self._count)[:, None, None].to(probs.device)
-        self._hidden = mask_most_attended(nn.functional.pad(attended, (first, 0)), image, count)
+        attended = nn.functional.pad(attended, (first, 0))
+        if self._order is not None:
+            attended = call.each(self._order)[:, None].to(probs.device).expand_as(attended)
+        self._hidden = mask_most_attended(attended, image, count)
 
     def bias(self, call: Call) -> Tensor | None:
         """Mask them: for all rows of a prompt; in an answer, for each row its own choice."""

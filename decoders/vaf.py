@@ -22,7 +22,16 @@ from torch import LongTensor, Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns, Groups
 from mmhall.options import by_model, option
-from mmhall.strategies import RowStrategy, Session, Steer, layers_option, select_layers, top_half
+from mmhall.strategies import (
+    RowStrategy,
+    Session,
+    Steer,
+    layers_option,
+    random_columns,
+    select_layers,
+    top_half,
+    twin_option,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class VAF(RowStrategy):
         beta: Damping of the columns before the picture, in [0, 1].
         layers: Layers in which scores are amplified.
         heads: "all", or "visual": in each row the half of the heads with most attention to the picture.
+        twin: 0: the strategy; a larger number: the seed of a random twin (as many columns at random).
     """
 
     name: ClassVar[str] = "vaf"
@@ -42,6 +52,7 @@ class VAF(RowStrategy):
     beta: float = option(0.05, low=0, high=1)
     layers: str = layers_option("28%:44%", tries=("28%:44%", "28%:72%", "50%:"))
     heads: str = option("all", choices=("all", "visual"))
+    twin: int = twin_option()
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Scale scores of the rows behind the picture."""
@@ -50,8 +61,10 @@ class VAF(RowStrategy):
         image = adapter.image_mask(inputs["input_ids"])
         behind = adapter.after_image(inputs)
         before = inputs["attention_mask"].bool() & (image.cumsum(dim=1) == 0)
+        if self.twin:
+            image = random_columns(adapter, inputs, image, self.twin)
         layers = select_layers(adapter, self, "layers", self.layers)
-        gain = self.alpha * image.float() - self.beta * before.float()
+        gain = self.alpha * image.float() - self.beta * (before & ~image).float()
         return Session(ops=[_Amplify(layers, behind, gain, image if self.heads == "visual" else None)])
 
 

@@ -36,7 +36,9 @@ from mmhall.strategies import (
     layers_option,
     massive_dimensions,
     massiveness,
+    random_choice,
     select_layers,
+    twin_option,
 )
 
 
@@ -52,6 +54,7 @@ class VAR(RowStrategy):
         sink_dims: Hidden dimensions that identify sinks; (): detected in the model.
         layers: Layers in which attention is moved.
         rows: "all" rows behind the picture, or the "last" row of the prompt and all later ones.
+        twin: 0: the strategy; a larger number: the seed of a random twin (as many heads at random in each row).
     """
 
     name: ClassVar[str] = "var"
@@ -65,6 +68,7 @@ class VAR(RowStrategy):
     )
     layers: str = layers_option("6%:-1", tries=("6%:-1", "50%:-1"))
     rows: str = option("all", choices=("all", "last"))
+    twin: int = twin_option()
 
     def fitted(self, adapter: Adapter) -> Strategy:
         """Fit the options, and detect the sink dimensions where none are given."""
@@ -119,6 +123,11 @@ class _Redistribute(Steer):
         groups = self._groups[call.layer]
         sinks, rest, image = groups.masses(call, probs)
         selected = (image >= self._options.mass) & (rest >= self._options.rho * image) & (rest > 0)
+        if self._options.twin:
+            each = random_choice(
+                selected.movedim(1, -1), self._options.twin, f"layer {call.layer}", (rest > 0).movedim(1, -1)
+            )
+            selected = each.movedim(-1, 1)
         moved = (1 - self._options.keep) * selected
         mask = self.row_mask(call, rows)
         if mask is not None:

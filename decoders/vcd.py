@@ -39,6 +39,7 @@ class VCD(ContrastStrategy):
         noise_step: Diffusion step of the copy, 0 (almost clean) to 999 (almost only noise).
         seed: Seed of the noise.
         draw: What seeds the noise: `seed` and the "picture", or the "seed" alone.
+        twin: 0: the strategy; a larger number: the seed of a random twin (another picture instead of the noised copy).
     """
 
     name: ClassVar[str] = "vcd"

@@ -39,6 +39,7 @@ class VDD(ContrastStrategy):
             colour), "one" (normalised pixels of one), "black", or several, such as "none+unk".
         seed: Seed of "noise".
         draw: What seeds "noise": `seed` and the "picture", or the "seed" alone.
+        twin: 0: the strategy; a larger number: the seed of a random twin (another picture for each input).
     """
 
     name: ClassVar[str] = "vdd"

@@ -24,7 +24,7 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Call, Op
 from mmhall.options import by_model, option
-from mmhall.strategies import Branch, Session, Strategy, layers_option, select_layers
+from mmhall.strategies import Branch, Session, Strategy, layers_option, random_choice, select_layers, twin_option
 
 _ROUNDING = 1e-4
 """Smallest relative distance of a head's outputs; less is rounding, as where a window no longer holds the picture."""
@@ -41,6 +41,7 @@ class VHR(Strategy):
         scale_text: Whether to reinforce the text-only pass too.
         squared: Compare squared distances.
         ddof: 0: population, 1: sample standard deviation in the outlier rule.
+        twin: 0: the strategy; a larger number: the seed of a random twin (as many heads at random in each layer).
     """
 
     name: ClassVar[str] = "vhr"
@@ -57,6 +58,7 @@ class VHR(Strategy):
     scale_text: bool = option(True)
     squared: bool = option(False)
     ddof: int = option(0, low=0, high=1)
+    twin: int = twin_option()
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Read the text alone in lock step with the prompt, and select heads."""
@@ -89,6 +91,8 @@ class Reinforce(Op):
         if call.layer not in self.gains:
             assert call.reference is not None
             selected = select_heads(output[:, -1], call.reference[:, -1], self._options.squared, self._options.ddof)
+            if self._options.twin:  # half of the heads is selected
+                selected = random_choice(selected, self._options.twin, f"layer {call.layer}", others=False)
             self.gains[call.layer] = torch.where(selected, self._options.alpha, 1.0).to(output)
         return self.amplify(call, output)
 

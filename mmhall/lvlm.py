@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
-from mmhall.adapters import adapter_for
+from mmhall.adapters import Inputs, adapter_for
 from mmhall.analysis import AnalysisMethods, score
 from mmhall.answers import Answer, Choice
 from mmhall.closed import Calibration, choose_answers
@@ -156,13 +155,14 @@ class LVLM(AnalysisMethods):
         keep = StepScores("scores", scores=[], steps=None if scores is True else scores) if scores else None
         with measure(self.adapter.device) as measured:
             inputs = self.adapter.inputs(prepared)
-            tokens = run(recipe.job(self.adapter, inputs, checked_seeds, share=shared_prefix, keep=keep))
-        answers = build_answers(self.adapter, inputs, tokens, recipe, measured)
+            job = recipe.job(self.adapter, inputs, checked_seeds, share=shared_prefix, keep=keep)
+            tokens = run(job)
+        answers = build_answers(self.adapter, job.inputs, tokens, recipe, measured)
         if keep is not None:
             answers = [
                 replace(answer, scores=keep.scores_of(row, len(answer.token_ids))) for row, answer in enumerate(answers)
             ]
-        return self._with_uncertainty(inputs, answers) if uncertainty else answers
+        return self._with_uncertainty(job.inputs, answers) if uncertainty else answers
 
     def choose(
         self,
@@ -256,12 +256,13 @@ class LVLM(AnalysisMethods):
             inputs = self.adapter.inputs([make_request(image, prompt)])
 
         def write(streamer: BaseStreamer, turns: Turns) -> Answer:
-            tokens = run(recipe.job(self.adapter, inputs, streamer=streamer, pause=turns.pause))
+            job = recipe.job(self.adapter, inputs, streamer=streamer, pause=turns.pause)
+            tokens = run(job)
             cost = Measurement(measured.seconds + turns.seconds)
-            answer = build_answers(self.adapter, inputs, tokens, recipe, cost)[0]
+            answer = build_answers(self.adapter, job.inputs, tokens, recipe, cost)[0]
             if turns.left:
                 return replace(answer, stopped_by="stopped")
-            return self._with_uncertainty(inputs, [answer])[0] if uncertainty else answer
+            return self._with_uncertainty(job.inputs, [answer])[0] if uncertainty else answer
 
         write = CallerContext(self.adapter.device).wrap(write)
         return Stream(write, self.adapter.tokenizer, recipe.config.stop_strings or (), measured.seconds)
@@ -288,7 +289,7 @@ class LVLM(AnalysisMethods):
         place = f"{str(self.model.dtype).removeprefix('torch.')}, {self.adapter.device}"
         return f"LVLM({self.name!r}, {self.model.config.model_type}, {self.size / 1e6:,.1f} M parameters, {place})"
 
-    def _with_uncertainty(self, inputs: dict[str, Tensor], answers: Sequence[Answer]) -> list[Answer]:
+    def _with_uncertainty(self, inputs: Inputs, answers: Sequence[Answer]) -> list[Answer]:
         """Return answers with the plain model's scores of them."""
         scores = score(self.adapter, inputs, [answer.token_ids for answer in answers])
         return [replace(answer, uncertainty=scored) for answer, scored in zip(answers, scores, strict=True)]

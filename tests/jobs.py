@@ -12,7 +12,7 @@ from mmhall.adapters._base import Adapter, Inputs
 from mmhall.attention import Op
 from mmhall.generation import _run as running
 from mmhall.generation._branches import DecodeBatch
-from mmhall.generation._job import Decoding, Job
+from mmhall.generation._job import Decoding, Job, rewrite_inputs
 from mmhall.strategies import Session, Strategy
 
 
@@ -26,8 +26,10 @@ def run(
     **more,
 ) -> Tensor:
     """Decode a batch with a strategy, as an `LVLM` does."""
+    fitted = method.fitted(adapter)
+    inputs = rewrite_inputs(adapter, inputs, fitted)
     with torch.inference_mode():
-        session = method.fitted(adapter).prepare(adapter, inputs)
+        session = fitted.prepare(adapter, inputs)
     seeds = [seed] * len(inputs["input_ids"]) if isinstance(seed, int) else seed
     return running.run(Job(adapter, inputs, session, config, seeds, method.name, streamer=streamer, **more))
 

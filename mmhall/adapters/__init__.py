@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Request as Request,
         Turn as Turn,
         check_text as check_text,
+        edit_question as edit_question,
         read_messages as read_messages,
     )
 else:
@@ -34,6 +35,6 @@ else:
             "_base": "Adapter Batch Inputs PER_POSITION has_picture",
             "_families": "FAMILIES adapter_for",
             "_grid": "Grid",
-            "_messages": "Conversation Messages Request Turn check_text read_messages",
+            "_messages": "Conversation Messages Request Turn check_text edit_question read_messages",
         },
     )

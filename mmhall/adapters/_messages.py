@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import dropwhile
 from typing import Any
@@ -112,6 +112,25 @@ class Request:
         if isinstance(self.prompt, Conversation):
             return self.prompt
         return Conversation.from_prompt(self.prompt, len(self.images))
+
+
+def edit_question(request: Request, edit: Callable[[str], str]) -> Request:
+    """Return a request with another question: the last text of the last message is edited, all else stays.
+
+    Args:
+        request: The request.
+        edit: Takes the text and returns another; "" where the last message has no text.
+    """
+    if isinstance(request.prompt, str):
+        return replace(request, prompt=edit(request.prompt))
+    *before, last = request.prompt.turns
+    parts = list(last.parts)
+    at = max((number for number, part in enumerate(parts) if part is not None), default=None)
+    if at is None:
+        parts.append(edit(""))
+    else:
+        parts[at] = edit(str(parts[at]))
+    return replace(request, prompt=Conversation((*before, replace(last, parts=tuple(parts)))))
 
 
 def only_text(request: Request, family: str) -> str:

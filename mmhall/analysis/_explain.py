@@ -43,7 +43,7 @@ def explain_strategy(adapter: Adapter, recipe: Recipe, image: Images, prompt: Pr
     image = _grey_picture(adapter) if image is None and prompt is None else image
     inputs = adapter.inputs([make_request(image, QUESTION if prompt is None else prompt)])
     job = recipe.job(adapter, inputs)
-    session = job.session
+    inputs, session = job.inputs, job.session
     return Explanation(
         strategy=str(recipe.strategy),
         model=f"{adapter.model.config.model_type} with {len(adapter.layers)} layers",

@@ -71,10 +71,11 @@ def trace_request(
     with_image = [layer for layer, kind in enumerate(adapter.kinds) if kind in adapter.image_kinds]
     layers, heads = check_indices("layers", layers, with_image), check_indices("heads", heads, range(adapter.heads))
     with measure(adapter.device) as measured:
-        inputs = adapter.inputs([request := make_request(image, prompt)])
-        recorded = _record(recipe.job(adapter, inputs), recipe, layers, heads)
+        request = recipe.strategy.rewrite(make_request(image, prompt))
+        job = recipe.job(adapter, adapter.inputs([request]))
+        recorded = _record(job, recipe, layers, heads)
     measured.seconds -= recorded.second_pass
-    answer = build_answers(adapter, inputs, recorded.tokens, recipe, measured)[0]
+    answer = build_answers(adapter, job.inputs, recorded.tokens, recipe, measured)[0]
     length = len(answer.token_ids)
     return Trace(
         answer=answer,
@@ -85,7 +86,7 @@ def trace_request(
         gaze=recorded.shifts,
         layers=layers,
         heads=heads,
-        grid=adapter.places(request, inputs),
+        grid=adapter.places(request, job.inputs),
         words=split_words(adapter.tokenizer, answer.token_ids),
         pictures=tuple(map(shrink_picture, request.images)),
         model=dict(model),

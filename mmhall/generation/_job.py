@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.generation import BaseStreamer
 
 from mmhall._transformers.settings import ResolvedSettings
-from mmhall.adapters import Adapter, Inputs
+from mmhall.adapters import Adapter, Batch, Inputs
 from mmhall.attention import Op
 from mmhall.errors import CompositionError, PromptError
 from mmhall.generation._branches import DecodeBatch
@@ -114,17 +114,18 @@ class Recipe:
         return cls(strategy.fitted(adapter), strategy.origins(adapter), settings, config)
 
     def job(self, adapter: Adapter, inputs: Inputs, seeds: Sequence[int] | None = None, **more: Any) -> Job:
-        """Prepare the strategy's session for a batch.
+        """Prepare the strategy's session for a batch; a strategy that rewrites requests gets the rewritten batch.
 
         Args:
             adapter: The model.
-            inputs: A batch from the adapter.
+            inputs: A batch from the adapter. The job's own may hold other prompts.
             seeds: Seed of each prompt's draws; None: that of the settings.
             **more: Further attributes of the `Job`.
 
         Raises:
             PromptError: Prompt and answer exceed the model's context.
         """
+        inputs = rewrite_inputs(adapter, inputs, self.strategy)
         count = len(inputs["input_ids"])
         check_room(adapter, inputs, self.config)
         with torch.inference_mode():
@@ -136,6 +137,21 @@ class Recipe:
 def make_recipe(adapter: Adapter, strategy: str | Strategy, settings: Mapping[str, Any]) -> Recipe:
     """Fit a strategy and settings by name to a model; errors as in `Recipe.fit` and `make_settings`."""
     return Recipe.fit(adapter, make_strategy(strategy), make_settings(dict(settings)))
+
+
+def rewrite_inputs(adapter: Adapter, inputs: Inputs, strategy: Strategy) -> Inputs:
+    """Return the inputs of the requests that a strategy asks instead; the same inputs if it asks the same requests.
+
+    Args:
+        adapter: The model.
+        inputs: A batch. Inputs from elsewhere hold no requests and are returned as they are.
+        strategy: The strategy.
+    """
+    if not isinstance(inputs, Batch):
+        return inputs
+    requests = [strategy.rewrite(request) for request in inputs.requests]
+    same = all(one is other for one, other in zip(requests, inputs.requests, strict=True))
+    return inputs if same else adapter.inputs(requests)
 
 
 def check_room(adapter: Adapter, inputs: Inputs, config: ResolvedSettings) -> None:

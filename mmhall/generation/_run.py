@@ -20,7 +20,7 @@ from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._beams import search
 from mmhall.generation._branches import DecodeBatch
 from mmhall.generation._candidates import TokenSampler, check_scores, name_in_errors
-from mmhall.generation._job import Decoding, Job
+from mmhall.generation._job import Decoding, Job, rewrite_inputs
 from mmhall.generation._prepare import PlannedBatch, PreparedBatch, prepare
 from mmhall.generation._sampling import run_sampling_loop
 from mmhall.generation._shared_prefix import SharedPrefix, split_prefixes
@@ -83,7 +83,9 @@ def first_token_scores(adapter: Adapter, inputs: Inputs, method: Strategy) -> Te
     """
     config = minimal_settings(adapter.generator, 1)
     with torch.inference_mode(), name_in_errors(method.name):
-        session = method.fitted(adapter).prepare(adapter, inputs)
+        method = method.fitted(adapter)
+        inputs = rewrite_inputs(adapter, inputs, method)
+        session = method.prepare(adapter, inputs)
         rows = prefill_batch(adapter, plan_batch(adapter, inputs, session.ops, config), session, config)
         return check_scores(rows.scores(), 0, prompts=len(inputs["input_ids"]))
 

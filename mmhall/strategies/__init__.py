@@ -18,8 +18,8 @@ if TYPE_CHECKING:
         Composed as Composed,
         Session as Session,
         Strategy as Strategy,
-        strategy as strategy,
     )
+    from mmhall.strategies._build import strategy as strategy
     from mmhall.strategies._contrast import (
         CONTRAST as CONTRAST,
         Contrast as Contrast,
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         random_columns as random_columns,
         random_like as random_like,
         random_subspace as random_subspace,
+        shuffled_columns as shuffled_columns,
         twin_generator as twin_generator,
         twin_option as twin_option,
     )
@@ -67,7 +68,8 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
-            "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy strategy",
+            "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy",
+            "_build": "strategy",
             "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
             "_directions": "mean_difference shuffled_range sign_aligned_component",
             "_docs": "Card OptionHelp card heading",
@@ -80,7 +82,7 @@ else:
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
             "_registry": "STRATEGIES",
             "_step": "Step",
-            "_twins": "other_pictures random_choice random_columns random_like random_subspace twin_generator "
-            "twin_option",
+            "_twins": "other_pictures random_choice random_columns random_like random_subspace shuffled_columns "
+            "twin_generator twin_option",
         },
     )

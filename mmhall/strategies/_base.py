@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from mmhall.errors import CompositionError, OptionError
-from mmhall.options import Configured, check_known, make, parse, rules, split
-from mmhall.strategies._registry import STRATEGIES
+from mmhall.options import Configured, rules
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmhall.adapters import Adapter, Inputs
+    from mmhall.adapters import Adapter, Inputs, Request
     from mmhall.attention import Exit, Op
     from mmhall.strategies._step import Step
 
@@ -145,6 +144,14 @@ class Strategy(Configured):
     claims: ClassVar[frozenset[str]] = frozenset()
     ways_out: ClassVar[Mapping[str, str]] = {}
 
+    def rewrite(self, request: Request) -> Request:
+        """Return the request to ask instead of a request, with the same pictures; by default the same request.
+
+        It is called before `prepare`, which gets the inputs of the rewritten requests. A strategy that rewrites leaves
+        a request that it has rewritten as it is.
+        """
+        return request
+
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Return what to read and edit for this request.
 
@@ -246,6 +253,12 @@ class Composed(Strategy):
         """The claims of all parts."""
         return frozenset().union(*(part.claims for part in self.parts))
 
+    def rewrite(self, request: Request) -> Request:
+        """Rewrite a request by each part in turn."""
+        for part in self.parts:
+            request = part.rewrite(request)
+        return request
+
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Combine the sessions of the parts.
 
@@ -313,37 +326,3 @@ class Composed(Strategy):
     def __str__(self) -> str:
         """Write the composition as `strategy` reads it."""
         return "+".join(map(str, self.parts))
-
-
-def strategy(spec: str | Strategy, **options: Any) -> Strategy:
-    """Build a strategy by name.
-
-    Args:
-        spec: "vcd", "vcd(alpha=0.5, beta=0.2)", a composition such as "vhr+vcd", or a strategy.
-        **options: Its options; they win over those in `spec`, also over a strategy's. A composition takes its options
-            in `spec` only.
-
-    Raises:
-        UnknownNameError: There is no such strategy or option.
-        OptionError: An option is out of range or of the wrong type.
-        CompositionError: These strategies cannot be combined.
-    """
-    if isinstance(spec, Composed) or (isinstance(spec, str) and len(split(spec)) > 1):
-        if options:
-            raise OptionError("strategy", "options", options, f"written into the parts of {str(spec)!r}")
-        return spec if isinstance(spec, Composed) else Composed(tuple(_single(part, {}) for part in split(spec)))
-    return _single(spec, options)
-
-
-def _single(spec: str | Strategy, options: Mapping[str, Any]) -> Strategy:
-    if not isinstance(spec, Strategy | str):
-        hint = f"; write {spec.__name__}()" if isinstance(spec, type) and issubclass(spec, Strategy) else ""
-        raise OptionError("strategy", "strategy", spec, f'a name such as "vcd", or a strategy{hint}')
-    if isinstance(spec, Strategy):
-        check_known(type(spec), options)
-        return dataclasses.replace(spec, **options) if options else spec
-    import mmhall._transformers  # noqa: F401  checks the version first, as strategies import what others lack
-
-    name, given = parse(spec)
-    built: Strategy = make(STRATEGIES, name, {**given, **options})
-    return built

@@ -66,20 +66,24 @@ def random_subspace(size: int, rank: int, twin: int, what: str) -> Tensor:
     return torch.linalg.qr(normal).Q.float()
 
 
-def random_choice(chosen: Tensor, twin: int, what: str, among: Tensor | None = None) -> Tensor:
+def random_choice(chosen: Tensor, twin: int, what: str, among: Tensor | None = None, *, others: bool = True) -> Tensor:
     """Choose as many entries of each row at random as were chosen, preferably others, (..., N) bool.
 
     All rows draw from one random order of the N entries. Where the entries that were not chosen are too few, the rest
-    is drawn from the chosen ones.
+    is drawn from the chosen ones. A strategy that chooses half of the entries sets `others=False`: its other half is
+    the opposite choice, and the same for each seed.
 
     Args:
         chosen: The informed choice, (..., N) bool: heads of a layer, or layers.
         twin: The seed.
         what: A name of the choice.
         among: Entries that may be chosen, same shape; None: all. It must hold as many as `chosen`.
+        others: Whether to prefer entries that were not chosen.
     """
     order = torch.randperm(chosen.shape[-1], generator=twin_generator(twin, what)).to(chosen.device)
-    rank = order.argsort().expand(chosen.shape) + chosen.shape[-1] * chosen.long()  # the chosen ones come last
+    rank = order.argsort().expand(chosen.shape)
+    if others:
+        rank = rank + chosen.shape[-1] * chosen.long()  # the chosen ones come last
     if among is not None:
         rank = rank.masked_fill(~among, 3 * chosen.shape[-1])
     place = rank.argsort(dim=-1).argsort(dim=-1)
@@ -112,24 +116,51 @@ def random_columns(adapter: Adapter, inputs: Inputs, chosen: Tensor, twin: int, 
     return drawn
 
 
-def other_pictures(adapter: Adapter, inputs: Inputs, twin: int) -> dict[str, Tensor]:
+def shuffled_columns(values: Tensor, columns: Tensor, twin: int, what: str = "values") -> Tensor:
+    """Shuffle the values of each prompt's columns among them, (batch, T) to the same shape; others stay.
+
+    Prompts with as many columns are shuffled alike. The order does not depend on padding.
+
+    Args:
+        values: Values of columns, such as a saliency map, (batch, T).
+        columns: Columns to shuffle, such as image columns, (batch, T) bool.
+        twin: The seed.
+        what: A name of the values.
+    """
+    shuffled = values.clone()
+    for row, marked in zip(shuffled, columns.to(values.device), strict=True):
+        order = torch.randperm(int(marked.sum()), generator=twin_generator(twin, what))
+        row[marked] = row[marked][order.to(row.device)]
+    return shuffled
+
+
+def other_pictures(adapter: Adapter, inputs: Inputs, twin: int, variant: int = 0) -> dict[str, Tensor]:
     """Return the same prompts with other pictures of the same sizes: coloured shapes, drawn from the seed.
+
+    Args:
+        adapter: The model.
+        inputs: A batch with pictures, from the adapter.
+        twin: The seed.
+        variant: Which of several other pictures for each picture.
 
     Raises:
         ModelError: The inputs come from another processor, so that their pictures are not known.
     """
-    return dict(adapter.with_pictures(inputs, lambda image, row, number: drawn_picture(image.size, twin, number)))
+    return dict(
+        adapter.with_pictures(inputs, lambda image, row, number: drawn_picture(image.size, twin, number, variant))
+    )
 
 
-def drawn_picture(size: tuple[int, int], twin: int, number: int = 0) -> Image.Image:
+def drawn_picture(size: tuple[int, int], twin: int, number: int = 0, variant: int = 0) -> Image.Image:
     """Draw a picture of random shapes in random colours on a random ground.
 
     Args:
         size: Width and height in pixels.
         twin: The seed.
         number: Index of the picture in its request.
+        variant: Which of several such pictures.
     """
-    generator = twin_generator(twin, f"picture {number}")
+    generator = twin_generator(twin, f"picture {number} variant {variant}")
 
     def colour() -> tuple[int, ...]:
         return tuple(torch.randint(0, 256, (3,), generator=generator).tolist())

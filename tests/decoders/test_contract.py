@@ -43,6 +43,7 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "m3id": "m3id(decay=0.5, start=1, gate=1)",
     "sid": "sid(alpha=3, keep=0.25)",
     "rudder": "rudder(alpha=15)",
+    "apc": "apc(beta=0.9)",
 }
 NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
@@ -57,7 +58,9 @@ NEUTRAL = {
     "m3id": "m3id(decay=0)",
     "sid": "sid(alpha=0, beta=0)",
     "rudder": "rudder(alpha=0)",
+    "apc": "apc(beta=0)",
 }
+ANY_TEXT = {("yes-prompt", "text")}
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (
     "vhr+vcd",
@@ -81,9 +84,14 @@ def requests(pictures):
     return list(zip(pictures, QUESTIONS, strict=True))
 
 
+def named(spec):
+    """Names of the strategies of a composition."""
+    return {part.split("(")[0] for part in spec.split("+")}
+
+
 def carries(spec, family):
     """Whether a family can carry a strategy."""
-    parts = {part.split("(")[0] for part in spec.split("+")}
+    parts = named(spec)
     return not (family == "mllama" and parts & COLUMNS) and not (family == "qwen3_5" and "opera" in parts)
 
 
@@ -189,7 +197,7 @@ def test_neutral_options_equal_plain_decoding(llava, pictures, decoding):
 
 
 def test_every_strategy_has_neutral_options():
-    assert set(NEUTRAL) | {"greedy", "beam", "opera", "cgd"} == set(NAMES)
+    assert set(NEUTRAL) | {"greedy", "beam", "opera", "cgd", "yes-prompt"} == set(NAMES)
 
 
 @pytest.mark.slow
@@ -256,9 +264,10 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD needs the pictures themselves, and which words are the user's own, as GIFT asks, is not told by inputs alone.
+# CGD needs the pictures themselves, a prompt the question, and which words are the user's own, as GIFT asks, is not
+# told by inputs alone.
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if "cgd" not in spec and "gift" not in spec])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not {"cgd", "gift", "yes-prompt"} & named(spec)])
 def test_transformers_own_generate_says_the_same(llava, pictures, answers, spec):
     inputs = llava.adapter.inputs([Request(QUESTIONS[1], (pictures[1],))])
     own = mmhall.custom_generate(spec, processor=llava.processor)
@@ -349,7 +358,7 @@ def test_options_left_open_are_filled_in_for_a_model(name):
 def test_impossible_options_are_refused_when_built(name):
     kind = type(mmhall.strategy(name))
     for option, rule in rules(kind).items():
-        wrong = [object(), float("nan"), float("inf"), "nonsense("]
+        wrong = [object(), float("nan"), float("inf"), *([] if (name, option) in ANY_TEXT else ["nonsense("])]
         wrong += [rule.low - 1] if rule.low is not None else []
         wrong += [rule.high + 1] if rule.high is not None else []
         for value in wrong:

@@ -46,7 +46,8 @@ def test_text_shows_only_what_was_changed():
 
 
 def test_options_are_plain_data():
-    assert VCD(alpha=1).options() == {"alpha": 1.0, "beta": 0.1, "noise_step": 500, "seed": 0, "draw": "picture"}
+    wanted = {"alpha": 1.0, "beta": 0.1, "noise_step": 500, "seed": 0, "draw": "picture", "twin": 0}
+    assert VCD(alpha=1).options() == wanted
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ TUNED = "tuned for this model"
 def test_open_options_are_filled_with_what_the_paper_published_for_the_model():
     adapter = deep_llava(32)
     fitted = strategy("gift(beta=2)").fitted(adapter)
-    plain = {"words": "informative", "span": "question"}
+    plain = {"words": "informative", "span": "question", "twin": 0}
     assert fitted.options() == {"alpha": 5.0, "beta": 2.0, "saliency": "11", "layers": "12:23", **plain}
     assert strategy("gift").origins(adapter) == {
         "alpha": PUBLISHED,

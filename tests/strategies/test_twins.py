@@ -12,6 +12,7 @@ from mmhall.strategies import (
     random_columns,
     random_like,
     random_subspace,
+    shuffled_columns,
     twin_generator,
 )
 from mmhall.strategies._twins import drawn_picture
@@ -54,6 +55,26 @@ def test_entries_outside_are_never_chosen():
         assert random_choice(chosen, twin, "layers", among).tolist() == [False, False, True, False]
 
 
+def test_of_half_of_the_entries_others_or_any_are_chosen():
+    """Of two in four, the others are the same two for every seed."""
+    chosen = torch.tensor([True, True, False, False])
+    opposite = {tuple(random_choice(chosen, twin, "heads").tolist()) for twin in range(1, 40)}
+    assert opposite == {(False, False, True, True)}
+    free = {tuple(random_choice(chosen, twin, "heads", others=False).tolist()) for twin in range(1, 60)}
+    assert len(free) == 6
+    assert all(sum(one) == 2 for one in free)
+
+
+def test_values_of_columns_are_shuffled_among_them():
+    values = torch.arange(12.0).view(2, 6)
+    columns = torch.tensor([[False, True, True, True, True, False], [False, False, True, True, True, True]])
+    shuffled = shuffled_columns(values, columns, 1, "map")
+    assert torch.equal(shuffled[~columns], values[~columns])
+    assert torch.equal(shuffled[columns].view(2, 4).sort(dim=1).values, values[columns].view(2, 4))
+    assert torch.equal(shuffled[0, columns[0]] - 1, shuffled[1, columns[1]] - 8)  # padding does not matter
+    assert any(not torch.equal(shuffled_columns(values, columns, twin, "map"), shuffled) for twin in (2, 3))
+
+
 @pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
 def test_columns_are_drawn_from_the_text_and_do_not_depend_on_padding(family):
     adapter = ours(family)
@@ -84,6 +105,7 @@ def test_other_pictures_have_the_same_size_and_other_content():
     one, same, other = (drawn_picture((40, 30), twin) for twin in (1, 1, 2))
     assert one.size == (40, 30)
     assert one.tobytes() == same.tobytes() != other.tobytes()
+    assert drawn_picture((40, 30), 1, variant=1).tobytes() != one.tobytes()
     adapter = ours("llava")
     inputs = adapter.inputs(REQUESTS[:2])
     others = other_pictures(adapter, inputs, 1)

@@ -220,7 +220,9 @@ class Table:
         )
 
     def _present_controls(self, arm: str) -> list[Control]:
-        """Compare with the plain controls of the run that decode by the same rule."""
+        """Compare with the plain controls of the run that decode by the same rule; cut captions include them."""
+        if arm in self.derived:
+            return []
         rule = self.lineup.rule(arm)
         names = [name for name in self.lineup.controls if name != arm and self.lineup.rule(name) == rule]
         return [self._control(name, arm, self.counts[name]) for name in names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -30,17 +30,14 @@ def evidence_sections(evaluation: Evaluation, group: str) -> list[Section]:
 def _section(rows: Sequence[Evidence]) -> Section:
     first, metric = rows[0], rows[0].metric
     columns = (f"{metric.name}{' (%)' if metric.percent else ''}", "> baseline", "> twins", "> plain", "changed")
-    lines = [line for row in rows for line in _lines(row)]
     title = f"{first.benchmark} {first.group}, evidence; the baseline is {first.baseline}"
-    return Section(title, "", columns, tuple(lines), ())
+    return Section(title, "", columns, tuple(map(_line, rows)), ())
 
 
-def _lines(row: Evidence) -> Iterator[Line]:
-    """Yield the line of a strategy, and a line for each remark on it."""
+def _line(row: Evidence) -> Line:
     ticks = row.better_than_baseline, row.better_than_twins, row.better_than_controls
-    yield Line(row.strategy, (figures_text(row), *ticks, f"{row.changed / row.answers:.1%}"), ())
-    for remark in evidence_remarks(row):
-        yield Line("", (f"  {remark}", *("",) * (len(ticks) + 1)), ())
+    values = figures_text(row), *ticks, f"{row.changed / row.answers:.1%}"
+    return Line(row.strategy, values, ("\n".join(evidence_remarks(row)), *("",) * (len(values) - 1)))
 
 
 def figures_text(row: Evidence) -> str:

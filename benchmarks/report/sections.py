@@ -11,7 +11,10 @@ from mmhall.results.statistics import Difference
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One strategy in one group: its name, and for each metric the value and the difference, as text."""
+    """One strategy in one group: its name, and for each metric the value and the difference or remarks, as text.
+
+    Remarks may have several lines; without any text, there are as many empty ones as values.
+    """
 
     strategy: str
     values: tuple[str, ...]

@@ -43,7 +43,7 @@ def official_sections(part: Part, evaluation: Evaluation) -> list[Section]:
     lines, columns = [], tuple(dict.fromkeys(name for figures in evaluation.official.values() for name in figures))
     for strategy, figures in evaluation.official.items():
         values = tuple("/".join(f"{value:.1f}" for value in figures.get(name, ())) for name in columns)
-        lines.append(Line(strategy, values, ()))
+        lines.append(Line(strategy, values, ("",) * len(values)))
     names = f", {part.benchmark.official}" if part.benchmark.official else ""
     title = f"{part.benchmark.name}, figures of the authors' script{names}, rule {part.benchmark.rule}"
     return [Section(title, "", columns, tuple(lines), ())] if lines else []
@@ -54,7 +54,7 @@ def amber_sections(evaluated: Evaluated) -> list[Section]:
     figures = {part.benchmark.name: evaluation.official for part, evaluation in evaluated}
     captions, answers = figures.get("amber-g", {}), figures.get("amber-d", {})
     scores = {s: amber_score(captions[s]["CHAIR"][0], answers[s]["overall"][-1]) for s in captions if s in answers}
-    lines = tuple(Line(strategy, (f"{score:.1f}",), ()) for strategy, score in scores.items())
+    lines = tuple(Line(strategy, (f"{score:.1f}",), ("",)) for strategy, score in scores.items())
     title = "AMBER score, (100 - CHAIR of amber-g + overall F1 of amber-d) / 2, figures of the authors' script"
     return [Section(title, "", ("AMBER score",), lines, ())] if lines else []
 

@@ -85,16 +85,23 @@ def fit_learners(lvlm: LVLM, folder: Path, pairs: Callable[[], PairSet], seed: i
         Name of a strategy that could not be fitted, to the reason.
     """
     failed, made = dict[str, str](), None
-    for name in STRATEGIES.names():
-        kind, file = STRATEGIES.load(name), folder / f"{name}.safetensors"
-        if not issubclass(kind, LearnedStrategy) or file.exists():
-            continue
+    for name, kind in unfitted_learners(folder).items():
         artifact = lvlm.adapter.artifacts.get(name)
         try:
             if artifact is None or artifact.refused is not None:
                 made = pairs() if made is None else made
                 artifact = fit(lvlm, kind(), made, seed)
-            artifact.write(file)
+            artifact.write(folder / f"{name}.safetensors")
         except MmhallError as error:
             failed[name] = str(error).removeprefix(f"{name}: ")
     return failed
+
+
+def unfitted_learners(folder: Path) -> dict[str, type[LearnedStrategy]]:
+    """Return the installed strategies that are fitted to a model and have no artifact in a folder, by name."""
+    kinds = {name: STRATEGIES.load(name) for name in STRATEGIES.names()}
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if issubclass(kind, LearnedStrategy) and not (folder / f"{name}.safetensors").exists()
+    }

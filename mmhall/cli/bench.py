@@ -43,8 +43,8 @@ def bench(
         typer.Option(
             "--all",
             help="Add every strategy that the model can carry, with its default options. Those that are fitted to a "
-            "model are fitted to this one first, in the run folder. On the embedded model, 200 scenes and two cores, "
-            "pope and chair take SECONDS for each strategy and twin.",
+            "model are fitted to this one first, in the run folder. With the embedded model on two cores, pope and "
+            "chair of 200 scenes take about half a minute for each strategy and twin.",
         ),
     ] = False,
     twins: Annotated[
@@ -174,11 +174,11 @@ class _Team:
         from mmhall.cli.console import progress
 
         parts = read(sources)
-        loading = self._fit_learners(out) if wanted.every else self.loading
+        loading, unfitted = self._fit_learners(out) if wanted.every else (self.loading, {})
         lvlm = mmhall.load(self.model, tuned=self.tuned, **loading.arguments())
         arms = choose_arms(wanted.named, lvlm.adapter, every=wanted.every, twins=wanted.twins)
-        strategies = arms.strategies
-        run = begin(out, lvlm, loaded=parts, strategies=strategies, batch_size=batch_size, left_out=arms.left_out)
+        strategies, left_out = arms.strategies, {name: unfitted.get(name, why) for name, why in arms.left_out.items()}
+        run = begin(out, lvlm, loaded=parts, strategies=strategies, batch_size=batch_size, left_out=left_out)
         with _resumable(run, out):
             if self.workers == 1 and self.cluster is None:
                 for part in run.parts:
@@ -193,19 +193,22 @@ class _Team:
                     job.here(advance) if self.cluster is None else job.run_on_ray(self.cluster, advance)
         return run
 
-    def _fit_learners(self, out: Path) -> LoadOptions:
-        """Fit what is not fitted yet to the model, into the run folder; return the options that load the artifacts."""
+    def _fit_learners(self, out: Path) -> tuple[LoadOptions, dict[str, str]]:
+        """Fit to the model, into the run folder, what has no artifact there yet.
+
+        Returns:
+            The options that load the artifacts, and the strategies that could not be fitted with the reasons.
+        """
         import mmhall
-        from mmhall.benchmarks.run.arms import ARTIFACTS, fit_learners
+        from mmhall.benchmarks.run.arms import ARTIFACTS, fit_learners, unfitted_learners
         from mmhall.cli.fit import SEED, draw_pairs
 
-        folder = out / ARTIFACTS
-        with tempfile.TemporaryDirectory() as scratch:
-            lvlm = mmhall.load(self.model, tuned=self.tuned, **self.loading.arguments())
-            failed = fit_learners(lvlm, folder, lambda: draw_pairs(Path(scratch)), SEED)
-        for name, reason in failed.items():
-            typer.echo(f"mmhall: {name} could not be fitted: {reason}", err=True)
-        return replace(self.loading, artifacts=str(folder)) if folder.is_dir() else self.loading
+        folder, failed = out / ARTIFACTS, dict[str, str]()
+        if unfitted_learners(folder):
+            with tempfile.TemporaryDirectory() as scratch:
+                lvlm = mmhall.load(self.model, tuned=self.tuned, **self.loading.arguments())
+                failed = fit_learners(lvlm, folder, lambda: draw_pairs(Path(scratch)), SEED)
+        return (replace(self.loading, artifacts=str(folder)) if folder.is_dir() else self.loading), failed
 
 
 def _check_failures(failed: int, max_errors: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,6 +75,6 @@ def print_sections(sections: Sequence[Section]) -> None:
         rows = [("strategy", *section.metrics)]
         for line in section.lines:
             rows.append((line.strategy, *line.values))
-            if any(line.differences):
-                rows.append(("", *line.differences))
+            below = [text.splitlines() for text in line.differences]
+            rows += [("", *texts) for texts in zip_longest(*below, fillvalue="")]
         print(f"{section.title}\n{align_columns(rows)}\n")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence import Lineup, lineup_of
+from mmhall.benchmarks.report.evidence import LEGEND
 from mmhall.benchmarks.report.sections import Section
 from mmhall.benchmarks.report.table import Evaluated, sections
 from mmhall.benchmarks.run.runs import Part, Run
@@ -61,6 +62,7 @@ def compare(first: Run, second: Run) -> Comparison:
     remarks += [
         f"{p.benchmark.name}: only in the second run" for p in second.parts if p.benchmark.name not in _names(first)
     ]
+    remarks += [LEGEND] if any(evaluation.evidence for _, evaluation in evaluated) else []
     setup = tuple(_setup_differences(first, second))
     return Comparison(setup, tuple(remarks), tuple(sections(evaluated)), evaluated)
 

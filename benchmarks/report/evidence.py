@@ -69,10 +69,10 @@ def evidence_remarks(row: Evidence) -> list[str]:
         texts.append(f"{control.name}: {compared}")
         texts += [f"  {control.remark}"] if control.remark else []
     if row.ranking is not None:
-        own, base, gap = row.ranking.own, row.ranking.base, row.ranking.difference
-        if None not in (own.value, base.value, gap.value, gap.low, gap.high):
-            change = f"{gap.value:+.1%} [{gap.low:+.1%}, {gap.high:+.1%}]".replace("%", "")
-            texts.append(f"AUROC {own.value:.1%}, {row.baseline} {base.value:.1%}: {change}".replace("%", ""))
+        ours, theirs, gap = row.ranking.own, row.ranking.base, row.ranking.difference
+        if None not in (ours.value, theirs.value, gap.value, gap.low, gap.high):
+            change = f"{gap.value:+.1%} [{gap.low:+.1%}, {gap.high:+.1%}]"
+            texts.append(f"AUROC {ours.value:.1%}, {row.baseline} {theirs.value:.1%}: {change}".replace("%", ""))
     texts += [f"verdict: {row.verdict}"] if row.verdict else []
     return texts
 

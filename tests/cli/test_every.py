@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import mmhall
 from mmhall import decoders
 from mmhall.benchmarks.data.pairs import read_pairs
+from mmhall.benchmarks.evidence.threshold import SCORE
 from mmhall.benchmarks.run.arms import random_twins
 from mmhall.benchmarks.run.runs import reopen
 from mmhall.cli import fit
@@ -75,6 +77,13 @@ def test_every_strategy_and_its_twins_by_one_command(cli, monkeypatch, tmp_path)
         *[["apc", "equal yes share", "best threshold"]] * 3,
         ["cut captions"],
     ]
+    part = run.parts[0]
+    plain = [row for row in run.rows(part) if row.strategy == "greedy"][:3]
+    items, lvlm = {item.id: item for item in part.items}, mmhall.load()
+    for row in plain:
+        yes, no = lvlm.choose(*part.request(items[row.item])).scores
+        assert row.extra[SCORE] == pytest.approx(yes - no, abs=1e-3)
+
     monkeypatch.setattr(fit, "draw_pairs", None)  # the second call fits nothing
     assert cli(*asked, "--json").stdout == first.stdout
 

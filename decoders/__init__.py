@@ -10,6 +10,7 @@ BUILT_IN = {
     "beam": "mmhall.decoders.beam:Beam",
     "apc": "mmhall.decoders.apc:APC",
     "yes-prompt": "mmhall.decoders.yes_prompt:YesPrompt",
+    "yes-shift": "mmhall.decoders.yes_shift:YesShift",
     "vcd": "mmhall.decoders.vcd:VCD",
     "vdd": "mmhall.decoders.vdd:VDD",
     "opera": "mmhall.decoders.opera:Opera",

@@ -1,4 +1,4 @@
-"""Fit a strategy to a model on pairs of texts, and record the fit in an artifact."""
+"""Fit a strategy to a model on pairs of texts or on questions, and record the fit in an artifact."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from mmhall.errors import FitError, OptionError
 from mmhall.generation import Images, Prompt, make_request
 from mmhall.models import chat_template, describe_model
 from mmhall.strategies import (
-    RECOMMENDED_PAIRS,
     STRATEGIES,
     LearnedStrategy,
     PairSet,
+    QuestionSet,
     Strategy,
-    find_imbalance,
     strategy as make_strategy,
 )
 from mmhall.strategies.artifacts import Artifact
@@ -42,9 +41,7 @@ def make_learner(strategy: str | Strategy) -> LearnedStrategy:
     method = make_strategy(strategy)
     if not isinstance(method, LearnedStrategy):
         installed = f"(installed: {', '.join(_learner_names()) or 'none, see docs/fitting.md'})"
-        raise OptionError(
-            "fit", "strategy", str(method), f"a single strategy that learns from pairs of texts {installed}"
-        )
+        raise OptionError("fit", "strategy", str(method), f"a single strategy that learns from data {installed}")
     if method.artifact is not None:
         raise OptionError("fit", "strategy", str(method), "written without artifact=..., which is made here")
     return method
@@ -56,29 +53,31 @@ def _learner_names() -> list[str]:
     return [name for name in strategies.names() if issubclass(strategies.load(name), LearnedStrategy)]
 
 
-def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet, seed: int = 0) -> Artifact:
+def fit(lvlm: LVLM, strategy: str | Strategy, pairs: PairSet | QuestionSet, seed: int = 0) -> Artifact:
     """Fit a strategy to a model.
 
     Args:
         lvlm: The model.
         strategy: As in `LVLM.generate`; a `LearnedStrategy`.
-        pairs: The pairs to learn from.
+        pairs: The pairs or questions to learn from, as the strategy's `learns_from` names them.
         seed: Seed of random draws.
 
     Raises:
-        OptionError: The strategy cannot be fitted.
-        FitError: Nothing can be learned from the pairs, or a number of the fit cannot be written as JSON.
+        OptionError: The strategy cannot be fitted, or not on such data.
+        FitError: Nothing can be learned from the data, or a number of the fit cannot be written as JSON.
         MmhallError: The model does not support the strategy, or a picture or text is unusable.
     """
     adapter = lvlm.adapter
     method = Strategy.fitted(make_learner(strategy), adapter)  # without an artifact fitted before
     assert isinstance(method, LearnedStrategy)
-    remarks = [*pairs.remarks, *find_imbalance(pairs, adapter.tokenizer)]
-    if len(pairs.pairs) < RECOMMENDED_PAIRS:
-        count = "1 pair is" if len(pairs.pairs) == 1 else f"{len(pairs.pairs)} pairs are"
-        remarks.append(f"{count} few: what is found on less than {RECOMMENDED_PAIRS} may be chance.")
+    if pairs.unit != method.learns_from:
+        raise OptionError("fit", "pairs", pairs.unit, f"{method.learns_from}, from which {method.name} learns")
+    remarks = [*pairs.remarks, *pairs.find_imbalance(adapter.tokenizer)]
+    if len(pairs.samples) < pairs.recommended:
+        few = f"1 {pairs.unit[:-1]} is" if len(pairs.samples) == 1 else f"{len(pairs.samples)} {pairs.unit} are"
+        remarks.append(f"{few} few: what is found on less than {pairs.recommended} may be chance.")
     with torch.inference_mode():
-        tensors, numbers = method.fit(adapter, pairs.pairs, seed)
+        tensors, numbers = method.fit(adapter, pairs.samples, seed)
     facts = {
         "options": str(method),
         "model": {

@@ -1,7 +1,7 @@
 """Yes/no answers: does a method tell yes from no better, or does it only say yes more or less often?
 
-Score      s = log P(yes) - log P(no) of the first token, each summed over the spellings that the tokenizer has as
-           single tokens ("Yes", " yes", ...). It is stored with the answer; what a method rules out has probability 0.
+Score      s = log P(yes) - log P(no) of the first token, each summed over its spellings (`yes_no_tokens`). It is
+           stored with the answer; what a method rules out has probability 0.
 Controls   The baseline's scores, shifted: yes where s + b > 0. *equal yes share*: b gives as many yes as the method.
            *best threshold*: b gives the most right answers; of several, the one nearest to 0. Both are fitted on half
            of the pictures and applied to the other, each way. Nothing is generated for them.
@@ -12,7 +12,7 @@ Ranking    AUROC of s: the share of pairs of a yes question and a no question in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,9 +24,11 @@ from mmhall.adapters import Adapter
 from mmhall.benchmarks.base import Array, Benchmark, Counts, Item
 from mmhall.benchmarks.evidence.halves import halves
 from mmhall.benchmarks.rules.yesno import parse_strict
+from mmhall.decoders.yes_shift import best_shift, shift_to_share
 from mmhall.results.separation import Auroc, Separation
 from mmhall.results.statistics import Resampler
 from mmhall.results.store import Row
+from mmhall.strategies import why_no_yes_no, yes_no_tokens
 
 SCORE = "yes_score"  # in `Row.extra`
 SHIFTED, TUNED = "equal yes share", "best threshold"
@@ -34,17 +36,16 @@ _LARGEST = 1e4  # JSON has no infinity
 
 
 def yes_score(adapter: Adapter, scores: Tensor) -> float | None:
-    """Return log P(yes) - log P(no) from the scores of a first token; None without such tokens.
+    """Return log P(yes) - log P(no) from the scores of a first token; None where it is not known.
 
     Args:
         adapter: The model.
         scores: (vocabulary,).
     """
-    spelled = [adapter.spellings.get(word, []) for word in ("yes", "no")]
-    if not all(spelled):
+    if why_no_yes_no(adapter) is not None:
         return None
-    yes, no = (float(torch.logsumexp(scores[ids].double(), dim=0)) for ids in spelled)
-    return None if yes == no == -math.inf else max(-_LARGEST, min(_LARGEST, yes - no))
+    margin = float(yes_no_tokens(adapter).margin(scores.double()))
+    return None if math.isnan(margin) else max(-_LARGEST, min(_LARGEST, margin))
 
 
 def stored_scores(rows: Sequence[Row]) -> Array | None:
@@ -53,47 +54,35 @@ def stored_scores(rows: Sequence[Row]) -> Array | None:
     return None if any(score is None for score in scores) else np.array(scores, np.float64)
 
 
-def shift_to_share(scores: Array, count: int) -> float:
-    """Return the b for which `count` scores are above 0.
-
-    0.5, 0.2, -0.5, -0.8, -1.0 and three: the shift (0.8 + 1.0) / 2 = 0.9 makes 4 of them positive.
-    """
-    falling = np.sort(scores)[::-1]
-    if count in (0, len(falling)):
-        return math.inf if count else -math.inf
-    return -float(falling[count - 1] + falling[count]) / 2
-
-
-def best_shift(scores: Array, positive: npt.NDArray[np.bool_]) -> float:
-    """Return the b for which most scores are above 0 where they should be; of several, the nearest to 0, then above."""
-    falling = np.unique(scores)[::-1]
-    shifts = [-math.inf, *-(falling[:-1] + falling[1:]) / 2, math.inf]
-    return float(min(shifts, key=lambda b: (-int(((scores + b > 0) == positive).sum()), abs(b), -b)))
-
-
 def shifted_counts(
-    benchmark: Benchmark, items: Sequence[Item], base: Sequence[Row], method: Sequence[Row]
-) -> dict[str, list[Counts]]:
-    """Return the counts of both controls; none without scores of the baseline, or with one half of pictures only.
+    benchmark: Benchmark, items: Sequence[Item], base: Sequence[Row], methods: Mapping[str, Sequence[Row]]
+) -> dict[str, dict[str, list[Counts]]]:
+    """Return the counts of both controls for each method; none without scores of the baseline, or with half the pictures.
 
     Args:
         benchmark: The benchmark.
         items: Items of the group.
         base: The baseline's answers, in the order of the items.
-        method: The method's answers.
+        methods: Method to its answers.
     """
     scores, sides = stored_scores(base), halves(items)
-    if scores is None or len(sides) < 2:  # also without yes/no answers: they alone have scores
+    if scores is None or len(sides) < 2 or not methods:  # also without yes/no answers: they alone have scores
         return {}
-    said = np.array([parse_strict(row.text) == "yes" for row in method])
-    positive = is_yes(items)
-    shifted = {SHIFTED: np.zeros(len(items)), TUNED: np.zeros(len(items))}
-    for fitted, tested in (sides, sides[::-1]):
-        shifted[SHIFTED][tested] = shift_to_share(scores[fitted], int(said[fitted].sum()))
-        shifted[TUNED][tested] = best_shift(scores[fitted], positive[fitted])
+
+    def counted(fit: Callable[[Sequence[int]], float]) -> list[Counts]:
+        shifts = np.zeros(len(items))
+        for fitted, tested in (sides, sides[::-1]):
+            shifts[tested] = fit(fitted)
+        return benchmark.counts(
+            items, [_answered(row, yes) for row, yes in zip(base, scores + shifts > 0, strict=True)]
+        )
+
+    margins, labels = torch.from_numpy(scores), torch.from_numpy(is_yes(items))
+    tuned = counted(lambda half: best_shift(margins[half], labels[half]))
+    said = {name: np.array([parse_strict(row.text) == "yes" for row in rows]) for name, rows in methods.items()}
     return {
-        name: benchmark.counts(items, [_answered(row, yes) for row, yes in zip(base, scores + shift > 0, strict=True)])
-        for name, shift in shifted.items()
+        name: {SHIFTED: counted(lambda half, yes=yes: shift_to_share(margins[half], yes[half].mean())), TUNED: tuned}
+        for name, yes in said.items()
     }
 
 

@@ -12,7 +12,7 @@ from mmhall.errors import MmhallError
 from mmhall.fitting import fit
 from mmhall.lvlm import LVLM
 from mmhall.options import rules
-from mmhall.strategies import Composed, LearnedStrategy, PairSet, Strategy
+from mmhall.strategies import Composed, LearnedStrategy, PairSet, QuestionSet, Strategy
 
 ARTIFACTS = "artifacts"  # folder of the run's own artifacts
 TWIN = "twin"  # the option of `mmhall.strategies.twin_option`
@@ -70,7 +70,7 @@ def random_twins(method: Strategy, seeds: Sequence[int]) -> list[Strategy]:
     return [replace(method, **{TWIN: seed}) for seed in seeds]
 
 
-def fit_learners(lvlm: LVLM, folder: Path, pairs: Callable[[], PairSet], seed: int) -> dict[str, str]:
+def fit_learners(lvlm: LVLM, folder: Path, draw: Callable[[str], PairSet | QuestionSet], seed: int) -> dict[str, str]:
     """Write an artifact of each strategy that is fitted to the model, where the folder has none.
 
     Artifacts that the model has been loaded with are copied.
@@ -78,19 +78,20 @@ def fit_learners(lvlm: LVLM, folder: Path, pairs: Callable[[], PairSet], seed: i
     Args:
         lvlm: The model.
         folder: Folder of the artifacts.
-        pairs: Makes the pairs to fit on; called only if something is fitted.
+        draw: Makes what strategies learn from, as their `learns_from` names it; called once for each kind in need.
         seed: Seed of the fits.
 
     Returns:
         Name of a strategy that could not be fitted, to the reason.
     """
-    failed, made = dict[str, str](), None
+    failed, drawn = dict[str, str](), dict[str, PairSet | QuestionSet]()
     for name, kind in unfitted_learners(folder).items():
         artifact = lvlm.adapter.artifacts.get(name)
         try:
             if artifact is None or artifact.refused is not None:
-                made = pairs() if made is None else made
-                artifact = fit(lvlm, kind(), made, seed)
+                if kind.learns_from not in drawn:
+                    drawn[kind.learns_from] = draw(kind.learns_from)
+                artifact = fit(lvlm, kind(), drawn[kind.learns_from], seed)
             artifact.write(folder / f"{name}.safetensors")
         except MmhallError as error:
             failed[name] = str(error).removeprefix(f"{name}: ")

@@ -201,13 +201,13 @@ class _Team:
         """
         import mmhall
         from mmhall.benchmarks.run.arms import ARTIFACTS, fit_learners, unfitted_learners
-        from mmhall.cli.fit import SEED, draw_pairs
+        from mmhall.cli.fit import SEED, draw_samples
 
         folder, failed = out / ARTIFACTS, dict[str, str]()
         if unfitted_learners(folder):
             with tempfile.TemporaryDirectory() as scratch:
                 lvlm = mmhall.load(self.model, tuned=self.tuned, **self.loading.arguments())
-                failed = fit_learners(lvlm, folder, lambda: draw_pairs(Path(scratch)), SEED)
+                failed = fit_learners(lvlm, folder, lambda kind: draw_samples(kind, Path(scratch) / kind), SEED)
         return (replace(self.loading, artifacts=str(folder)) if folder.is_dir() else self.loading), failed
 
 

@@ -13,10 +13,10 @@ from mmhall.cli.loading import loads_plain_model
 from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
-    from mmhall.strategies import PairSet
+    from mmhall.strategies import PairSet, QuestionSet
     from mmhall.strategies.artifacts import Artifact
 
-PAIRS, SEED = 60, 1000  # of drawn scenes; runs draw theirs with other seeds
+SAMPLES, SEED = 60, 1000  # of drawn scenes; runs draw theirs with other seeds
 _MAX_NUMBERS = 8  # of a list
 
 
@@ -24,13 +24,13 @@ _MAX_NUMBERS = 8  # of a list
 def fit(
     strategy: Annotated[str, typer.Argument(help="Strategy to fit, with its options if needed.")],
     model: Annotated[str, typer.Option(help="Model to load: embedded, a folder, or a hub id.")] = "embedded",
-    n: Annotated[int, typer.Option("--n", help="Number of pairs of texts, from drawn scenes or from --data.")] = PAIRS,
+    n: Annotated[int, typer.Option("--n", help="Number of pairs of texts, or of questions, to learn from.")] = SAMPLES,
     seed: Annotated[int, typer.Option(help="Seed of scenes, replaced objects and shuffled labels.")] = SEED,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Data: a COCO detection file, CSV picture list, JSON lists of objects, or JSON Lines of pairs "
-            "(.jsonl). By default, scenes are drawn."
+            help="Data: a COCO detection file, CSV picture list, JSON lists of objects, or JSON Lines of pairs or "
+            "questions (.jsonl). By default, scenes are drawn."
         ),
     ] = None,
     images: Annotated[
@@ -53,10 +53,10 @@ def fit(
     *,
     loading: LoadOptions,
 ) -> None:
-    """Fit a strategy to a model, on pairs of faithful and hallucinated texts about pictures.
+    """Fit a strategy to a model, on pairs of faithful and hallucinated texts about pictures, or on yes/no questions.
 
-    The pairs are made from pictures with known objects, or read from JSON Lines: picture, faithful, hallucinated.
-    Use other pictures than those that you evaluate on.
+    What the strategy learns from is made from pictures with known objects, or read from JSON Lines: picture, faithful,
+    hallucinated; or image, text, label. Use other pictures than those that you evaluate on.
 
     Example: mmhall fit STRATEGY --model embedded --apply
     """
@@ -67,6 +67,7 @@ def fit(
     from mmhall.errors import OptionError
     from mmhall.fitting import fit as fit_strategy, make_learner
     from mmhall.model_check import check_model
+    from mmhall.strategies import QuestionSet
     from mmhall.strategies.artifacts import artifact_files, check_target, default_folder
 
     method = make_learner(strategy)
@@ -76,19 +77,22 @@ def fit(
         "fit",
         data,
         images,
-        "a COCO detection file, a CSV picture list, JSON lists of objects, or JSON Lines of pairs",
+        f"a COCO detection file, a CSV picture list, JSON lists of objects, or JSON Lines of {method.learns_from}",
         n=n,
     )
-    _check_captions(data, captions)
+    _check_captions(data, captions, method.learns_from)
     file = default_folder(model) / f"{method.name}.safetensors" if apply else out or Path(f"{method.name}.safetensors")
     for path in artifact_files(file):
         check_writable(path)
     check_target(file, method.name)
     check_model(model, False, loading)
     with tempfile.TemporaryDirectory() as scratch:
-        pairs = _read_or_make_pairs(data, images, captions, n, seed, Path(scratch))
+        if method.learns_from == QuestionSet.unit:
+            pairs: PairSet | QuestionSet = _read_or_make_questions(data, images, n, seed, Path(scratch))
+        else:
+            pairs = _read_or_make_pairs(data, images, captions, n, seed, Path(scratch))
         lvlm = mmhall.load(model, tuned=False, **loading.arguments())
-        typer.echo(f"fitting {method} on {len(pairs.pairs)} pairs", err=True)
+        typer.echo(f"fitting {method} on {len(pairs.samples)} {pairs.unit}", err=True)
         artifact = fit_strategy(lvlm, method, pairs, seed)
     print(f"{artifact.facts['options']} on {model}: {artifact.origin}\n")
     _print_numbers(artifact)
@@ -97,15 +101,15 @@ def fit(
     print(_usage(model, method.name, file, usual=apply))
 
 
-def _holds_pairs(data: Path | None) -> bool:
+def _is_read_line_by_line(data: Path | None) -> bool:
     return data is not None and data.suffix.lower() == ".jsonl"
 
 
-def _check_captions(data: Path | None, captions: Path | None) -> None:
+def _check_captions(data: Path | None, captions: Path | None, learns_from: str) -> None:
     """Check the captions file.
 
     Raises:
-        OptionError: --data does not give pictures for the captions.
+        OptionError: --data does not give pictures for the captions, or the strategy learns from something else.
         DataError: The file does not exist.
     """
     from mmhall.errors import DataError, OptionError
@@ -113,7 +117,9 @@ def _check_captions(data: Path | None, captions: Path | None) -> None:
 
     if captions is None:
         return
-    if data is None or _holds_pairs(data):
+    if learns_from != "pairs":
+        raise OptionError("fit", "captions", str(captions), f"left out for a strategy that learns from {learns_from}")
+    if data is None or _is_read_line_by_line(data):
         raise OptionError("fit", "captions", str(captions), "given together with pictures and their objects as --data")
     reason = why_not_a_file(captions)
     if reason is not None:
@@ -128,7 +134,7 @@ def _read_or_make_pairs(
     from mmhall.benchmarks.data.pictures import read_captions
     from mmhall.cli.picture_data import read_or_draw
 
-    if data is not None and _holds_pairs(data):
+    if data is not None and _is_read_line_by_line(data):
         return read_pairs(data, images or data.parent, n)
     pictures, source = read_or_draw(data, images, n, seed, scratch, limit=None)
     if captions is None:
@@ -136,9 +142,29 @@ def _read_or_make_pairs(
     return make_pairs(pictures, f"{source} with {captions.name}", seed, n, read_captions(captions))
 
 
-def draw_pairs(scratch: Path) -> PairSet:
-    """Make the usual pairs of texts about drawn scenes, whose pictures are written to a folder."""
-    return _read_or_make_pairs(None, None, None, PAIRS, SEED, scratch)
+def _read_or_make_questions(data: Path | None, images: Path | None, n: int, seed: int, scratch: Path) -> QuestionSet:
+    """Read yes/no questions, or make two about each picture that is read or drawn."""
+    from mmhall.benchmarks.data.questions import make_yes_no_questions, read_yes_no_questions
+    from mmhall.cli.picture_data import read_or_draw
+
+    if data is not None and _is_read_line_by_line(data):
+        return read_yes_no_questions(data, images or data.parent, n)
+    pictures, source = read_or_draw(data, images, (n + 1) // 2, seed, scratch, limit=None)
+    return make_yes_no_questions(pictures, source, seed, n)
+
+
+def draw_samples(learns_from: str, scratch: Path) -> PairSet | QuestionSet:
+    """Make the usual number of pairs or questions about drawn scenes, whose pictures are written to a folder.
+
+    Args:
+        learns_from: As `LearnedStrategy.learns_from`.
+        scratch: The folder.
+    """
+    from mmhall.strategies import QuestionSet
+
+    if learns_from == QuestionSet.unit:
+        return _read_or_make_questions(None, None, SAMPLES, SEED, scratch)
+    return _read_or_make_pairs(None, None, None, SAMPLES, SEED, scratch)
 
 
 def _print_numbers(artifact: Artifact) -> None:

@@ -52,6 +52,11 @@ if TYPE_CHECKING:
         picture_free_inputs as picture_free_inputs,
         picture_free_kinds as picture_free_kinds,
     )
+    from mmhall.strategies._questions import (
+        RECOMMENDED_QUESTIONS as RECOMMENDED_QUESTIONS,
+        Question as Question,
+        QuestionSet as QuestionSet,
+    )
     from mmhall.strategies._registry import STRATEGIES as STRATEGIES
     from mmhall.strategies._step import Step as Step
     from mmhall.strategies._twins import (
@@ -63,6 +68,11 @@ if TYPE_CHECKING:
         shuffled_columns as shuffled_columns,
         twin_generator as twin_generator,
         twin_option as twin_option,
+    )
+    from mmhall.strategies._yes_no import (
+        YesNoTokens as YesNoTokens,
+        why_no_yes_no as why_no_yes_no,
+        yes_no_tokens as yes_no_tokens,
     )
 else:
     __getattr__, __dir__, __all__ = exports(
@@ -80,9 +90,11 @@ else:
             "_noise": "DRAWS NOISE_STEPS add_noise",
             "_pairs": "Pair PairSet RECOMMENDED_PAIRS find_imbalance",
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
+            "_questions": "Question QuestionSet RECOMMENDED_QUESTIONS",
             "_registry": "STRATEGIES",
             "_step": "Step",
             "_twins": "other_pictures random_choice random_columns random_like random_subspace shuffled_columns "
             "twin_generator twin_option",
+            "_yes_no": "YesNoTokens why_no_yes_no yes_no_tokens",
         },
     )

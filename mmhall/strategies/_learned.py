@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmhall.adapters import Adapter
-    from mmhall.strategies._pairs import Pair
     from mmhall.strategies.artifacts import Artifact
 
 AS_FITTED = "as its artifact was fitted"
@@ -45,28 +44,30 @@ def _is_digest(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedStrategy(Strategy):
-    """The base of strategies that are fitted to each model on pairs of texts.
+    """The base of strategies that are fitted to each model on pairs of texts, or on yes/no questions.
 
     Attributes:
+        learns_from: What `fit` learns from: "pairs" of a faithful and a hallucinated text, or yes/no "questions".
         adjustable: Options that depend on the model but not on the fit, such as a strength; they may be changed later.
             All other options that depend on the model are fixed by the artifact.
         artifact: The first 12 digits of the SHA-256 of the fitted artifact.
     """
 
+    learns_from: ClassVar[str] = "pairs"
     adjustable: ClassVar[frozenset[str]] = frozenset()
 
     artifact: str | None = by_model("", holds=_is_digest, expected="the first 12 digits of an artifact's sha256")
 
-    def fit(self, adapter: Adapter, pairs: Sequence[Pair], seed: int) -> Fit:
-        """Fit the strategy on pairs; all options that depend on the model have a value, except `artifact`.
+    def fit(self, adapter: Adapter, pairs: Sequence[Any], seed: int) -> Fit:
+        """Fit the strategy on samples; all options that depend on the model have a value, except `artifact`.
 
         Args:
             adapter: The model.
-            pairs: At least one.
+            pairs: What `learns_from` names: each a `Pair`, or each a `Question`; at least one.
             seed: Seed of random draws.
 
         Raises:
-            FitError: Nothing can be learned from the pairs.
+            FitError: Nothing can be learned from the samples.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how to fit it")
 

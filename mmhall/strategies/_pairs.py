@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from mmhall.errors import DataError
 from mmhall.words import tokenize_answer
@@ -43,6 +43,9 @@ class PairSet:
         remarks: Remarks for a reader.
     """
 
+    unit: ClassVar[str] = "pairs"
+    recommended: ClassVar[int] = RECOMMENDED_PAIRS
+
     pairs: tuple[Pair, ...]
     source: str
     remarks: tuple[str, ...] = ()
@@ -64,6 +67,11 @@ class PairSet:
                 )
 
     @property
+    def samples(self) -> tuple[Pair, ...]:
+        """The pairs."""
+        return self.pairs
+
+    @property
     def digest(self) -> str:
         """SHA-256 of pairs and picture files, 16 hex digits; equal digests mean equal sets.
 
@@ -73,10 +81,7 @@ class PairSet:
         digest = hashlib.sha256()
         for pair in self.pairs:
             digest.update(json.dumps([pair.id, pair.prompt, pair.faithful, pair.hallucinated]).encode())
-            try:
-                digest.update(hashlib.sha256(pair.picture.read_bytes()).digest())
-            except OSError as error:
-                raise DataError(f"{pair.picture}: cannot be read: {error.strerror}; check --images") from error
+            digest.update(digest_picture(pair.picture))
         return digest.hexdigest()[:16]
 
     def record(self) -> dict[str, Any]:
@@ -88,6 +93,22 @@ class PairSet:
             "ids": [pair.id for pair in self.pairs],
             "prompts": sorted({pair.prompt for pair in self.pairs}),
         }
+
+    def find_imbalance(self, tokenizer: Any) -> list[str]:
+        """Describe differences between the two texts of pairs besides their objects; see `find_imbalance`."""
+        return find_imbalance(self, tokenizer)
+
+
+def digest_picture(picture: Path) -> bytes:
+    """Return the SHA-256 of a picture file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return hashlib.sha256(picture.read_bytes()).digest()
+    except OSError as error:
+        raise DataError(f"{picture}: cannot be read: {error.strerror}; check --images") from error
 
 
 def find_imbalance(pairs: PairSet, tokenizer: Any) -> list[str]:

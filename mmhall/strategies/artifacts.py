@@ -47,7 +47,7 @@ class Artifact:
         strategy: Name of the strategy.
         tensors: Finite tensors by name, on the CPU.
         facts: The facts of the fit, as JSON can write them: "model" (name, facts, "chat_template", "processor"), "data"
-            (source, digest, pairs, ids, prompts), "seed", "options", "date", "mmhall", "numbers" and "remarks".
+            (source, digest, pairs or questions, ids), "seed", "options", "date", "mmhall", "numbers" and "remarks".
         path: The JSON file it was read from; None: it is new.
         refused: Why the loaded model cannot use it; None: it can.
     """
@@ -104,7 +104,8 @@ class Artifact:
     def origin(self) -> str:
         """The provenance of the artifact: its data and seed, in a line."""
         data = self.facts["data"]
-        return f"fitted on {data['pairs']} pairs of {data['source']} ({data['digest']}), seed {self.facts['seed']}"
+        unit = "pairs" if "pairs" in data else "questions"
+        return f"fitted on {data[unit]} {unit} of {data['source']} ({data['digest']}), seed {self.facts['seed']}"
 
     def record(self) -> dict[str, Any]:
         """Return the content of the JSON file."""
@@ -225,7 +226,8 @@ def _read_facts(path: Path) -> dict[str, Any]:
         texts = (record["strategy"], record["sha256"], record["model"]["name"], record["data"]["source"])
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("strategy, sha256 and the names of model and data must be texts")
-        for needed in (record["tensors"], record["seed"], record["data"]["pairs"], record["data"]["digest"]):
+        data = record["data"]
+        for needed in (record["tensors"], record["seed"], data.get("pairs", data.get("questions")), data["digest"]):
             if needed is None:
                 raise TypeError("tensors, seed and data must be given")
     except OSError as error:

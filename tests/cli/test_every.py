@@ -36,7 +36,7 @@ def few(tmp_path_factory, monkeypatch):
     lines = [{"picture": "p.png", "faithful": f"A dog, and {n}.", "hallucinated": f"A cat, and {n}."} for n in range(6)]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     Image.new("RGB", (56, 56), (40, 90, 200)).save(folder / "p.png")
-    monkeypatch.setattr(fit, "draw_pairs", lambda scratch: read_pairs(folder / "pairs.jsonl", folder))
+    monkeypatch.setattr(fit, "draw_samples", lambda kind, scratch: read_pairs(folder / "pairs.jsonl", folder))
     install(folder, "lean", "from tests.lean import Lean as Own\n")
     yield
     sys.modules.pop("plugin_lean", None)
@@ -84,7 +84,7 @@ def test_every_strategy_and_its_twins_by_one_command(cli, monkeypatch, tmp_path)
         yes, no = lvlm.choose(*part.request(items[row.item])).scores
         assert row.extra[SCORE] == pytest.approx(yes - no, abs=1e-3)
 
-    monkeypatch.setattr(fit, "draw_pairs", None)  # the second call fits nothing
+    monkeypatch.setattr(fit, "draw_samples", None)  # the second call fits nothing
     assert cli(*asked, "--json").stdout == first.stdout
 
     page = cli("report", "run", "--html", "page.html")

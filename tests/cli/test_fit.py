@@ -180,7 +180,7 @@ def test_a_run_names_the_artifact_and_is_not_gone_on_with_under_another(cli, ref
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("greedy",), "a single strategy that learns from pairs of texts (installed: lean), got 'greedy'"),
+        (("greedy",), "a single strategy that learns from data (installed: yes-shift, lean), got 'greedy'"),
         (("lean+vcd",), "strategy must be a single strategy that learns"),
         (("lean(artifact='1a2b3c4d5e6f')",), "written without artifact="),
         (("lena",), "unknown strategy 'lena'; did you mean 'lean'"),
@@ -220,3 +220,16 @@ def test_missing_or_damaged_artifacts_are_told_before_the_model_is_read(refused,
     for command in (("bench", "pope", "--scenes", "2", "--out", "run"), ("show", "vhr"), ("demo", "--port", "0")):
         assert "here.json: is no artifact" in refused(*command, "--model", own_model, "--artifacts", "here.json")
     assert not Path("run").exists()
+
+
+@pytest.mark.slow
+def test_a_strategy_may_learn_from_questions(cli, refused, own_model, picture_file):
+    done = cli("fit", "yes-shift(share=0.75)", "--model", own_model, "--n", "8", "--apply")
+    assert done.returncode == 0, done.stderr
+    held = json.loads((own_model / "mmhall" / "yes-shift.json").read_text())
+    assert f"fitted on 8 questions of drawn scenes ({held['data']['digest']}), seed 1000" in done.stdout
+    assert "with shift     share of yes 0.75" in done.stdout
+    asked = cli("generate", picture_file, "Is it?", "--model", own_model, "--strategy", "yes-shift", "--json")
+    assert f"artifact='{held['sha256'][:12]}'" in json.loads(asked.stdout)["strategy"]
+    line = refused("fit", "yes-shift", "--model", own_model, "--captions", "captions.json")
+    assert "captions must be left out for a strategy that learns from questions" in line

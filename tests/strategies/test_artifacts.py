@@ -480,7 +480,7 @@ def test_uneven_texts_are_remarked(llava, pairs):
 @pytest.mark.slow
 def test_what_cannot_be_fitted_is_refused(llava, pairs):
     for method in ("greedy", "vhr+vcd"):
-        with pytest.raises(OptionError, match=r"must be a single strategy that learns .*\(installed: none, see docs"):
+        with pytest.raises(OptionError, match=r"must be a single strategy that learns .*\(installed: yes-shift"):
             fit(llava, method, pairs)
     with pytest.raises(OptionError, match=r"written without artifact="):
         fit(llava, Lean(artifact="12" * 6), pairs)

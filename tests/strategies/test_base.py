@@ -149,6 +149,7 @@ def test_what_was_tuned_for_the_model_wins_and_what_was_given_wins_over_that():
         "layers": "12:23",
         "words": "informative",
         "span": "question",
+        "twin": 0,
     }
     assert strategy("gift").origins(adapter) == {
         "alpha": TUNED,

@@ -17,9 +17,7 @@ from mmhall.benchmarks.evidence.threshold import (
     SCORE,
     SHIFTED,
     TUNED,
-    best_shift,
     rankings,
-    shift_to_share,
     shifted_counts,
     yes_score,
 )
@@ -28,7 +26,6 @@ from mmhall.results.statistics import Resampler
 from mmhall.results.store import Row
 
 SCORES = np.array([-2.0, -1, -0.5, 0.5, -3, -1.5, -0.8, 0.2])  # four yes questions, four no questions
-POSITIVE = np.array([True] * 4 + [False] * 4)
 
 
 def questions(labels):
@@ -43,31 +40,6 @@ def rows(name, scores, texts=None):
     ]
 
 
-def accuracy(shift):
-    return float(((SCORES + shift > 0) == POSITIVE).mean())
-
-
-def test_shift_of_the_worked_example():
-    """The method says yes four times: b = (0.8 + 1.0) / 2; unshifted 2 yes and accuracy 0.5, shifted 4 yes and 0.5.
-
-    Yes answers hit -0.5 and 0.5 of four yes questions, and 0.2 and -0.8 of the no questions: F1 = 4 / (4 + 4).
-    """
-    shift = shift_to_share(SCORES, 4)
-    assert shift == pytest.approx(0.9)
-    assert [int((SCORES + b > 0).sum()) for b in (0, shift)] == [2, 4]
-    assert [accuracy(b) for b in (0, shift)] == [0.5, 0.5]
-    assert [shift_to_share(SCORES, k) for k in (0, 8)] == [-math.inf, math.inf]
-
-
-def test_best_shift_is_the_nearest_to_zero():
-    """Accuracy 0.625 at -0.35, 0.65, 1.25 and 2.5."""
-    assert best_shift(SCORES, POSITIVE) == pytest.approx(-0.35)
-    assert accuracy(-0.35) == accuracy(0.65) == 0.625
-    assert (
-        best_shift(np.array([-1.0, 1.0]), np.array([True, False])) == math.inf
-    )  # yes to all: one is right, as with -inf
-
-
 def test_auroc_counts_pairs():
     """-2 beats one of four, -1 two, -0.5 three, 0.5 four: 10 of 16."""
     items = questions(["yes"] * 4 + ["no"] * 4)
@@ -76,14 +48,14 @@ def test_auroc_counts_pairs():
     assert not rankings(items[:4], {"greedy": rows("greedy", SCORES[:4])}, Resampler(["a", "b", "c", "d"]))
 
 
-def test_score_sums_over_spellings():
-    """logsumexp(1, 2) - logsumexp(1.5, 1.9) = -0.0998; tokens ruled out have probability 0."""
-    adapter = SimpleNamespace(spellings={"yes": [0, 1], "no": [2, 3]})
+def test_what_a_method_rules_out_has_probability_0():
+    """logsumexp(1, 2) - logsumexp(1.5, 1.9) = -0.0998; JSON has no infinity, and 0 against 0 says nothing."""
+    adapter = SimpleNamespace(spellings={"yes": [0, 1], "no": [2, 3]}, tokenizer=object())
     assert yes_score(adapter, torch.tensor([1.0, 2.0, 1.5, 1.9, 9.0])) == pytest.approx(-0.0998, abs=1e-4)
     out = -math.inf
     assert yes_score(adapter, torch.tensor([1.0, 2.0, out, out])) == 1e4
     assert yes_score(adapter, torch.tensor([out, out, out, out])) is None
-    assert yes_score(SimpleNamespace(spellings={"yes": [0]}), torch.ones(1)) is None
+    assert yes_score(SimpleNamespace(tokenizer=None), torch.ones(1)) is None
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +106,6 @@ def test_shifts_are_fitted_on_the_other_half(sixty):
     items, scores = sixty
     first, second = halves(items)
     texts = ["Yes" if n in first else "No" for n in range(60)]
-    counts = shifted_counts(Pope(), items, rows("greedy", scores), rows("m", scores, texts))[SHIFTED]
+    counts = shifted_counts(Pope(), items, rows("greedy", scores), {"m": rows("m", scores, texts)})["m"][SHIFTED]
     assert [counts[n]["yes"] for n in first] == [0] * len(first)
     assert [counts[n]["yes"] for n in second] == [1] * len(second)

@@ -1,0 +1,168 @@
+"""Constant added to yes, a control of yes/no benchmarks.
+
+Paper     None of its own; arXiv:2504.10020 reaches what contrasts gain on yes/no questions by a rule at the output.
+Idea      The plain model with a shifted threshold, fitted on held-out questions. A method that this reaches ranks
+          present and absent objects no better; it only says yes more, or less, often.
+Formula   m = log sum exp z over the tokens of yes, minus the same for no
+          at the first token of the answer s = z + shift for the tokens of yes, so that m + shift > 0 is yes
+          fit: share "best": the shift with the highest accuracy; of several the smallest, then the positive one
+               a share p: the shift between the k-th and the next largest m, k = p times the number of questions
+Defaults  share "best"; to compare with a method, give its share of yes on held-out questions. A shift given by hand
+          needs no fit.
+Cost      None.
+Differs   Tokens are all single ones that read yes or no, in any case and with any white space; the fit prints them.
+          Greedy decoding takes the likeliest single token; `choose` adds up spellings, as the fit does. Where a share
+          falls between equal margins, the smaller share is taken. Without a picture nothing is shifted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.generation import first_token_scores, make_request
+from mmhall.options import by_model
+from mmhall.strategies import (
+    CONTRAST,
+    Fit,
+    LearnedStrategy,
+    Question,
+    Session,
+    Step,
+    Strategy,
+    strategy as make_strategy,
+    why_no_yes_no,
+    yes_no_tokens,
+)
+
+_EDGE = 1.0  # nats beyond the outermost margin, where all answers are to be the same
+
+
+@dataclass(frozen=True, kw_only=True)
+class YesShift(LearnedStrategy):
+    """Add a constant to yes at the first token.
+
+    Attributes:
+        shift: The constant in nats; negative values favour no, 0 changes nothing. Given by hand, nothing is fitted.
+        share: What the fit aims at: "best", the highest accuracy, or a share of yes in [0, 1].
+        artifact: The first 12 digits of the SHA-256 of the fitted artifact.
+    """
+
+    name: ClassVar[str] = "yes-shift"
+    claims: ClassVar[frozenset[str]] = frozenset({CONTRAST})
+    learns_from: ClassVar[str] = "questions"
+    adjustable: ClassVar[frozenset[str]] = frozenset({"shift"})
+
+    shift: float | None = by_model(0.0)
+    share: str | float | None = by_model(
+        "best",
+        choices=("best",),
+        also=(float, int),
+        holds=lambda share: share == "best" or 0 <= share <= 1,
+        expected='"best", or a share of yes in [0, 1]',
+    )
+
+    def refusal(self, adapter: Adapter) -> str | None:
+        """Refuse models whose tokenizer does not tell yes and no apart."""
+        return why_no_yes_no(adapter)
+
+    def fit(self, adapter: Adapter, questions: Sequence[Question], seed: int) -> Fit:
+        """Fit the constant to the plain model's margins of yes over no; nothing is drawn."""
+        tokens, plain = yes_no_tokens(adapter), make_strategy("greedy")
+        inputs = (adapter.inputs([make_request(one.picture, one.text)]) for one in questions)
+        scores = torch.cat([first_token_scores(adapter, one, plain) for one in inputs])
+        margins = tokens.margin(scores.double()).cpu()
+        labels = torch.tensor([question.is_yes for question in questions])
+        assert self.share is not None
+        shift = best_shift(margins, labels) if isinstance(self.share, str) else shift_to_share(margins, self.share)
+        numbers: dict[str, Any] = {
+            "shift": shift,
+            "AUROC": auroc(margins, labels),
+            "without shift": _outcome(margins, labels, 0.0),
+            "with shift": _outcome(margins, labels, shift),
+            **{f"tokens of {answer}": texts for answer, texts in tokens.texts(adapter).items()},
+        }
+        return Fit({"shift": torch.tensor(shift, dtype=torch.float64)}, numbers)
+
+    def fitted(self, adapter: Adapter) -> Strategy:
+        """Take the fitted constant, unless one is given by hand."""
+        if self._by_hand:
+            return Strategy.fitted(self, adapter)
+        shift = float(self.learned(adapter).tensors["shift"]) if self.shift is None else self.shift
+        return LearnedStrategy.fitted(replace(self, shift=shift), adapter)
+
+    def origins(self, adapter: Adapter) -> dict[str, str]:
+        """Return the provenance of open options; the constant comes from the artifact."""
+        if self._by_hand:
+            return Strategy.origins(self, adapter)
+        origins = super().origins(adapter)
+        return {**origins, "shift": origins["artifact"]} if {"shift", "artifact"} <= set(origins) else origins
+
+    @property
+    def _by_hand(self) -> bool:
+        return self.shift is not None and self.artifact is None
+
+    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
+        """Shift yes at the first token; without a picture return an empty session."""
+        if not has_picture(inputs) or not self.shift:
+            return Session()
+        return Session(combine=_Shift(self.shift, yes_no_tokens(adapter).yes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shift:
+    """Adds a constant to some tokens at the first step."""
+
+    shift: float
+    tokens: tuple[int, ...]
+
+    def __call__(self, step: Step) -> Tensor:
+        if step.t > 0:
+            return step.main
+        added = torch.zeros_like(step.main[0])
+        added[list(self.tokens)] = self.shift
+        return step.main + added
+
+
+def shift_to_share(margins: Tensor, share: float) -> float:
+    """Return the shift with which a share of margins exceeds 0.
+
+    Of margins 0.5, 0.2, -0.5, -0.8, -1, -1.5, -2, -3 half exceed 0 with 0.9.
+
+    Args:
+        margins: Log-odds of yes against no, (questions,) float64.
+        share: Share of yes in [0, 1]; where it falls between equal margins, fewer exceed 0.
+    """
+    ordered = [*margins.sort(descending=True).values.tolist()]
+    count = round(share * len(ordered))
+    high = ordered[count - 1] if count else ordered[0] + 2 * _EDGE
+    low = ordered[count] if count < len(ordered) else ordered[-1] - 2 * _EDGE
+    return -(high + low) / 2
+
+
+def best_shift(margins: Tensor, labels: Tensor) -> float:
+    """Return the shift with the highest accuracy; of several the smallest, then the positive one.
+
+    Args:
+        margins: Log-odds of yes against no, (questions,) float64.
+        labels: Whether yes is the right answer, (questions,) bool.
+    """
+    shifts = [0.0, *(shift_to_share(margins, count / len(margins)) for count in range(len(margins) + 1))]
+    return min(shifts, key=lambda shift: (-_outcome(margins, labels, shift)["accuracy"], abs(shift), -shift))
+
+
+def auroc(margins: Tensor, labels: Tensor) -> float:
+    """Return the probability that a question with yes as right answer has the larger margin; equal ones count half."""
+    ones, others = margins[labels][:, None], margins[~labels]
+    return float(((ones > others).double() + (ones == others).double() / 2).mean())
+
+
+def _outcome(margins: Tensor, labels: Tensor, shift: float) -> dict[str, float]:
+    """Return the share of yes, and the accuracy, with a shift."""
+    says_yes = margins + shift > 0
+    return {"share of yes": float(says_yes.double().mean()), "accuracy": float((says_yes == labels).double().mean())}

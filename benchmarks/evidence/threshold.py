@@ -6,7 +6,8 @@ Controls   The baseline's scores, shifted: yes where s + b > 0. *equal yes share
            *best threshold*: b gives the most right answers; of several, the one nearest to 0. Both are fitted on half
            of the pictures and applied to the other, each way. Nothing is generated for them.
 Ranking    AUROC of s: the share of pairs of a yes question and a no question in which that of the yes question is
-           larger. No threshold changes it. A method that rules tokens out makes ties, which count half.
+           larger. No threshold changes it. A method that rules out implausible tokens makes ties, which count half and
+           lower it; so does the control `apc`, which does nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +59,7 @@ def stored_scores(rows: Sequence[Row]) -> Array | None:
 def shifted_counts(
     benchmark: Benchmark, items: Sequence[Item], base: Sequence[Row], methods: Mapping[str, Sequence[Row]]
 ) -> dict[str, dict[str, list[Counts]]]:
-    """Return the counts of both controls for each method; none without scores of the baseline, or with half the pictures.
+    """Return the counts of both controls for each method; none without scores of the baseline.
 
     Args:
         benchmark: The benchmark.
@@ -73,17 +75,18 @@ def shifted_counts(
         shifts = np.zeros(len(items))
         for fitted, tested in (sides, sides[::-1]):
             shifts[tested] = fit(fitted)
+        yes = scores + shifts > 0
         return benchmark.counts(
-            items, [_answered(row, yes) for row, yes in zip(base, scores + shifts > 0, strict=True)]
+            items, [replace(row, text="Yes" if y else "No") for row, y in zip(base, yes, strict=True)]
         )
+
+    def as_often(yes: npt.NDArray[np.bool_], half: Sequence[int]) -> float:
+        return shift_to_share(margins[half], float(yes[half].mean()))
 
     margins, labels = torch.from_numpy(scores), torch.from_numpy(is_yes(items))
     tuned = counted(lambda half: best_shift(margins[half], labels[half]))
     said = {name: np.array([parse_strict(row.text) == "yes" for row in rows]) for name, rows in methods.items()}
-    return {
-        name: {SHIFTED: counted(lambda half, yes=yes: shift_to_share(margins[half], yes[half].mean())), TUNED: tuned}
-        for name, yes in said.items()
-    }
+    return {name: {SHIFTED: counted(partial(as_often, yes)), TUNED: tuned} for name, yes in said.items()}
 
 
 def is_yes(items: Sequence[Item]) -> npt.NDArray[np.bool_]:
@@ -107,7 +110,3 @@ def rankings(items: Sequence[Item], rows: dict[str, Sequence[Row]], resampler: R
         return {}
     separation = Separation(resampler, np.arange(len(items)), positive)
     return {name: separation.auroc(scores) for name, scores in scored.items()}
-
-
-def _answered(row: Row, yes: bool) -> Row:
-    return replace(row, text="Yes" if yes else "No")

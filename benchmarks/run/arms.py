@@ -46,7 +46,7 @@ def choose_arms(named: Sequence[Strategy], adapter: Adapter, *, every: bool, twi
         try:
             method: Strategy = STRATEGIES.load(name)()
             text = str(method.fitted(adapter))
-        except MmhallError as error:
+        except MmhallError as error:  # the model cannot carry it, or it needs a file
             left_out[name] = str(error).removeprefix(f"{name}: ")
             continue
         if text not in present:

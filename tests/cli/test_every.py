@@ -31,12 +31,14 @@ def few(tmp_path_factory, monkeypatch):
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(STRATEGIES, "_unusable", {})
     monkeypatch.setattr(
-        decoders, "BUILT_IN", {name: decoders.BUILT_IN[name] for name in ("greedy", "vdd", "apc", "cgd")}
+        decoders, "BUILT_IN", {name: decoders.BUILT_IN[name] for name in ("greedy", "vdd", "yes-shift", "cgd")}
     )
     lines = [{"picture": "p.png", "faithful": f"A dog, and {n}.", "hallucinated": f"A cat, and {n}."} for n in range(6)]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     Image.new("RGB", (56, 56), (40, 90, 200)).save(folder / "p.png")
-    monkeypatch.setattr(fit, "draw_samples", lambda kind, scratch: read_pairs(folder / "pairs.jsonl", folder))
+    pairs, draw = read_pairs(folder / "pairs.jsonl", folder), fit.draw_samples
+    monkeypatch.setattr(fit, "draw_samples", lambda kind, to: pairs if kind == "pairs" else draw(kind, to))
+    monkeypatch.setattr(fit, "SAMPLES", 12)
     install(folder, "lean", "from tests.lean import Lean as Own\n")
     yield
     sys.modules.pop("plugin_lean", None)
@@ -62,8 +64,8 @@ def test_every_strategy_and_its_twins_by_one_command(cli, monkeypatch, tmp_path)
     first = cli(*asked, "--json")
     assert first.returncode == 0, first.stderr
     run, told = reopen(Path("run")), json.loads(first.stdout)
-    assert run.strategies == ("greedy", "vdd", "apc", "lean", *TWINS)
-    assert run.arms == ("greedy", "vdd", "apc", "lean")
+    assert run.strategies == ("greedy", "vdd", "yes-shift", "lean", *TWINS)
+    assert run.arms == ("greedy", "vdd", "yes-shift", "lean")
     assert list(run.left_out) == ["cgd"]
     assert run.answered == run.expected
     assert run.store.setup()["artifacts"]["lean"]["sha256"] == artifacts.read("run/artifacts/lean.json").sha256
@@ -74,7 +76,7 @@ def test_every_strategy_and_its_twins_by_one_command(cli, monkeypatch, tmp_path)
     assert all(len(row["twins"]) == 2 and row["over_twins"] for row in rows)
     assert all(row["ranking"] for row in rows[:3])
     assert [[control["name"] for control in row["controls"]] for row in rows] == [
-        *[["apc", "equal yes share", "best threshold"]] * 3,
+        *[["yes-shift", "equal yes share", "best threshold"]] * 3,
         ["cut captions"],
     ]
     part = run.parts[0]

@@ -47,13 +47,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Metric
-from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.data.pictures import Picture, PictureBenchmark, PictureSet, read_captions
 from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary, mentions, own_vocabulary
 from mmhall.benchmarks.rules.chair import RULES, TAGGERS, WordRule, word_rule
 from mmhall.benchmarks.rules.length import count_words, cut, finished_part
 from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.errors import DataError
+from mmhall.objects.coco_words import SYNONYMS
 from mmhall.options import option
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ BUILT_IN = {
     "apc": "mmhall.decoders.apc:APC",
     "yes-prompt": "mmhall.decoders.yes_prompt:YesPrompt",
     "yes-shift": "mmhall.decoders.yes_shift:YesShift",
+    "olm": "mmhall.decoders.olm:OLM",
+    "self-verify": "mmhall.decoders.self_verify:SelfVerify",
     "vcd": "mmhall.decoders.vcd:VCD",
     "vdd": "mmhall.decoders.vdd:VDD",
     "opera": "mmhall.decoders.opera:Opera",

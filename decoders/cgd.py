@@ -45,7 +45,7 @@ from mmhall.generation import (
     TokenSampler,
     check_scores,
     common_prefix,
-    run_sampling_loop,
+    greedy_search,
     run_searches,
 )
 from mmhall.options import option
@@ -95,7 +95,7 @@ class CGD(Strategy):
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Embed the pictures, and return a session with the search."""
         if not has_picture(inputs):
-            return Session(search=_greedy)
+            return Session(search=greedy_search)
         if not isinstance(inputs, Batch):
             raise CompositionError(
                 "cgd: it compares texts with the pictures themselves, and inputs made elsewhere hold only what the "
@@ -142,13 +142,6 @@ class Draft:
     logprob: float
     ends: bool
     memory: Memory
-
-
-def _greedy(decoding: Decoding) -> Tensor:
-    """Decode greedily, as a `Session.search`; all answers to a prompt are the same."""
-    job = decoding.job
-    answers = run_sampling_loop(decoding.prepared, decoding.rows, None, 1, job.streamer)
-    return answers.repeat_interleave(job.config.num_return_sequences or 1, dim=0)
 
 
 def _search(options: CGD, tokenizer: Any, clip: Clip, embeddings: Sequence[Tensor], decoding: Decoding) -> Tensor:

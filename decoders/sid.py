@@ -34,6 +34,7 @@ from mmhall.strategies import (
     layers_option,
     select_layers,
     shuffled_columns,
+    twin_option,
 )
 
 _MASKED = -1e9
@@ -59,6 +60,7 @@ class SID(ContrastStrategy):
     alpha: float = by_model(0.5, low=0, tries=(0.25, 0.5, 1.0, 2.0))
     keep: float = by_model(0.1736, low=0, high=1, tries=(0.0868, 0.1736, 0.5))
     layer: str = layers_option("4%")
+    twin: int = twin_option()
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models whose pictures are no tokens beside the text's."""

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs
 from mmhall.options import option
-from mmhall.strategies import DRAWS, NOISE_STEPS, ContrastStrategy, add_noise
+from mmhall.strategies import DRAWS, NOISE_STEPS, ContrastStrategy, add_noise, twin_option
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class VCD(ContrastStrategy):
     noise_step: int = option(500, low=0, high=NOISE_STEPS - 1)
     seed: int = option(0, low=0, high=2**63 - 1)
     draw: str = option("picture", choices=DRAWS)
+    twin: int = twin_option()
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Return the prompts with noised pictures."""

@@ -25,7 +25,14 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs
 from mmhall.options import option
-from mmhall.strategies import DRAWS, PICTURE_FREE_EXPECTED, ContrastStrategy, picture_free_inputs, picture_free_kinds
+from mmhall.strategies import (
+    DRAWS,
+    PICTURE_FREE_EXPECTED,
+    ContrastStrategy,
+    picture_free_inputs,
+    picture_free_kinds,
+    twin_option,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class VDD(ContrastStrategy):
     free: str = option("none", holds=lambda free: bool(picture_free_kinds(free)), expected=PICTURE_FREE_EXPECTED)
     seed: int = option(0, low=0, high=2**63 - 1)
     draw: str = option("picture", choices=DRAWS)
+    twin: int = twin_option()
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Return the picture-free inputs."""

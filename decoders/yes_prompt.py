@@ -1,6 +1,6 @@
 """Prompt that asks for yes (or for no), a control of yes/no benchmarks.
 
-Paper     None of its own; arXiv:2504.10020 shows that such a prompt raises F1 scores as contrasts do.
+Paper     None of its own; arXiv:2504.10020 compares contrasts with such a prompt.
 Idea      Ask the plain model to answer yes whenever possible. Scores such as F1 may rise although the model tells
           present and absent objects apart no better: a gain that this control reaches, too, is one of the threshold.
 Formula   the question without its suffix that asks for one word, then the text

@@ -1,6 +1,6 @@
 """Constant added to yes, a control of yes/no benchmarks.
 
-Paper     None of its own; arXiv:2504.10020 reaches what contrasts gain on yes/no questions by a rule at the output.
+Paper     None of its own; arXiv:2504.10020 compares contrasts with a rule at the output, see `olm`.
 Idea      The plain model with a shifted threshold, fitted on held-out questions. A method that this reaches ranks
           present and absent objects no better; it only says yes more, or less, often.
 Formula   m = log sum exp z over the tokens of yes, minus the same for no

@@ -11,10 +11,11 @@ import gradio as gr
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import MmhallError
 from mmhall.options import Rule, parse, rules, split
-from mmhall.strategies import card, strategy
+from mmhall.strategies import LearnedStrategy, card, strategy
 
 if TYPE_CHECKING:
     from mmhall.adapters import Adapter
+    from mmhall.strategies import Strategy
 
 _SLIDER_STEPS = 100
 
@@ -41,11 +42,16 @@ class Field:
 
 
 def list_choices(owner_specs: Sequence[str]) -> list[str]:
-    """List the strategies to choose from: those that open no file or model, and those that the page's owner offers."""
-    names = [
-        name for name in STRATEGIES.names() if not any(rule.opens for rule in rules(STRATEGIES.load(name)).values())
-    ]
+    """List the strategies to choose from, with those that the page's owner offers.
+
+    Strategies that open a file or a model, or that need a fit, are offered by the owner only.
+    """
+    names = [name for name in STRATEGIES.names() if _needs_nothing(STRATEGIES.load(name))]
     return [*names, *(spec for spec in owner_specs if spec not in names)]
+
+
+def _needs_nothing(kind: type[Strategy]) -> bool:
+    return not issubclass(kind, LearnedStrategy) and not any(rule.opens for rule in rules(kind).values())
 
 
 def option_fields(parts: Sequence[str], adapter: Adapter) -> list[Field]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.data.vocabulary import Mention, mentions, own_vocabulary
+from mmhall.objects.coco_words import SYNONYMS
 from mmhall.words import Word, locate_words
 
 if TYPE_CHECKING:

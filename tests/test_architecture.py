@@ -24,7 +24,7 @@ FLOORS = (  # each imports from those before it only; modules of mmhall that are
     ("cli",),
     ("__main__",),
 )
-PACKAGES = ("attention", "adapters", "models", "strategies", "generation", "analysis", "closed")
+PACKAGES = ("objects", "attention", "adapters", "models", "strategies", "generation", "analysis", "closed")
 
 
 def room(name):

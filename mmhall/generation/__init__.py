@@ -32,7 +32,11 @@ if TYPE_CHECKING:
         make_recipe as make_recipe,
     )
     from mmhall.generation._prepare import PlannedBatch as PlannedBatch, prepare as prepare
-    from mmhall.generation._prompt_search import PromptSearch as PromptSearch, run_searches as run_searches
+    from mmhall.generation._prompt_search import (
+        PromptSearch as PromptSearch,
+        greedy_search as greedy_search,
+        run_searches as run_searches,
+    )
     from mmhall.generation._requests import (
         Images as Images,
         Prompt as Prompt,
@@ -67,7 +71,7 @@ else:
             "_hypotheses": "LENGTH_RULES prompt_lengths",
             "_job": "Decoding Job Recipe StepScores make_recipe",
             "_prepare": "PlannedBatch prepare",
-            "_prompt_search": "PromptSearch run_searches",
+            "_prompt_search": "PromptSearch greedy_search run_searches",
             "_requests": "Images Prompt fill_pictures make_request make_requests",
             "_run": "decode first_token_scores plan_batch run",
             "_sampling": "run_sampling_loop",

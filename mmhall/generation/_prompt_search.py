@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmhall.generation._beams import pad_answers
 from mmhall.generation._job import Decoding
+from mmhall.generation._sampling import run_sampling_loop
 
 
 class PromptSearch(ABC):
@@ -43,6 +44,13 @@ class PromptSearch(ABC):
         self.tell(best)
         if self.decoding.job.streamer is not None:
             self.decoding.job.streamer.end()
+
+
+def greedy_search(decoding: Decoding) -> Tensor:
+    """Decode greedily, as a `Session.search`; all answers to a prompt are the same."""
+    job = decoding.job
+    answers = run_sampling_loop(decoding.prepared, decoding.rows, None, 1, job.streamer)
+    return answers.repeat_interleave(job.config.num_return_sequences or 1, dim=0)
 
 
 def run_searches(decoding: Decoding, searches: Iterable[PromptSearch]) -> Tensor:

@@ -18,7 +18,7 @@ from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.options import by_model, option
 from mmhall.strategies import Branch, Session, Strategy
 from mmhall.strategies._step import Step
-from mmhall.strategies._twins import other_pictures, twin_option
+from mmhall.strategies._twins import other_pictures
 
 CONTRAST = "the contrast of two distributions"  # the claim of strategies that combine branches
 _IMPOSSIBLE = -1e4  # replaces log 0 in a contrast branch; -inf would become +inf or NaN
@@ -80,14 +80,14 @@ class ContrastStrategy(Strategy):
     Attributes:
         alpha: Contrast strength, >= 0; 0 keeps the plain scores.
         beta: Plausibility cut-off, fraction of the top token's probability in [0, 1]; 0 keeps all tokens.
-        twin: 0: the strategy; a larger number: the seed of a random twin (another picture in place of each variant).
+        twin: 0 here; a strategy that declares it as an option has a random twin, with another picture for each variant.
     """
 
     claims: ClassVar[frozenset[str]] = frozenset({CONTRAST})
 
     alpha: float = by_model(1.0, low=0, tries=(0.25, 0.5, 1.0, 2.0, 4.0))
     beta: float = option(0.1, low=0, high=1)
-    twin: int = twin_option()
+    twin = 0
 
     def variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
         """Return the inputs whose predictions are subtracted."""

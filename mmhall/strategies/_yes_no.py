@@ -51,17 +51,18 @@ def yes_no_tokens(adapter: Adapter) -> YesNoTokens:
     Raises:
         ModelError: There is no tokenizer, or the words begin with the same tokens.
     """
-    reason = why_no_yes_no(adapter)
+    missing = "tokens of yes and no are found with the model's processor; hand it over too"
+    reason = missing if adapter.tokenizer is None else why_no_yes_no(adapter)
     if reason is not None:
         raise ModelError(f"{adapter.model.config.model_type}: {reason}")
     return _tokens(adapter)
 
 
 def why_no_yes_no(adapter: Adapter) -> str | None:
-    """Return why the tokens of yes and no are not known; None: they are."""
-    if adapter.tokenizer is None:
-        return "tokens of yes and no are found with the model's processor; hand it over too"
-    return None if all(_tokens(adapter)) else "its tokenizer begins yes and no with the same tokens"
+    """Return why a model has no tokens that stand for yes and no; None: it has, or there is no tokenizer to ask."""
+    if adapter.tokenizer is None or all(_tokens(adapter)):
+        return None
+    return "its tokenizer begins yes and no with the same tokens"
 
 
 def _tokens(adapter: Adapter) -> YesNoTokens:

@@ -16,6 +16,7 @@ from mmhall.adapters._base import Adapter, Inputs
 from mmhall.attention import EVERY, VISION, Exit, Op
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import CompositionError
+from mmhall.generation._job import rewrite_inputs
 from mmhall.generation._requests import make_request
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Branch, Session, Strategy
@@ -35,6 +36,7 @@ WRITTEN = {
     "cgd": GUIDED,
     "opera": "opera(num_attn_candidates=3)",
     "gift": "gift(saliency='50%', layers='0%:')",
+    "yes-shift": "yes-shift(shift=2)",
 }
 SPECS = [WRITTEN.get(name, name) for name in STRATEGIES.names()]
 COMPOSED = [
@@ -247,11 +249,12 @@ def test_the_guide_names_the_strategies_that_use_each_part_of_a_session():
     inputs = adapter.inputs([make_request(*ASKED)])
     for name in STRATEGIES.names():
         spec = "pai(gamma=1.5)" if name == "pai" else WRITTEN.get(name, name)  # without gamma, PAI only steers
-        session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs)
+        method = mmhall.strategy(spec).fitted(adapter)
+        session = method.prepare(adapter, rewrite_inputs(adapter, inputs, method))
         for part in ("ops", "branches", "combine", "exits", "reread", "search"):
             used[part] |= {name} if getattr(session, part) else set()
     rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", guide.split("## Ops")[0], re.MULTILINE)
-    assert {part: set(re.findall(r"`(\w+)`", names)) for part, names in rows} == used
+    assert {part: set(re.findall(r"`([\w-]+)`", names)) for part, names in rows} == used
 
 
 class Pictured(Op):

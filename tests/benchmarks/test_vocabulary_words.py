@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mmhall.benchmarks.data.coco_words import SYNONYMS
-from mmhall.benchmarks.data.plurals import plural
 from mmhall.benchmarks.data.vocabulary import mentions, synonyms
+from mmhall.objects.coco_words import SYNONYMS
+from mmhall.objects.plurals import plural
 
 
 def named(text):

@@ -45,6 +45,8 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "rudder": "rudder(alpha=15)",
     "apc": "apc(beta=0.9)",
     "yes-shift": "yes-shift(shift=50)",
+    "olm": "olm(mass=0)",
+    "self-verify": f"self-verify(samples=3, objects={tuple('abcdefghijklmnopqrstuvwxyz')})",  # of words that they say
 }
 NEEDED = {
     "cgd": {"clip": str(CLIP)},
@@ -64,6 +66,8 @@ NEUTRAL = {
     "rudder": "rudder(alpha=0)",
     "apc": "apc(beta=0)",
     "yes-shift": "yes-shift(shift=0)",
+    "olm": "olm(gap=0)",
+    "self-verify": "self-verify(samples=0)",
 }
 ARTIFACT = {"artifact"}  # which names what was fitted, if anything was
 ANY_TEXT = {("yes-prompt", "text")}
@@ -239,7 +243,7 @@ def test_greedy_is_the_models_own_greedy(llava, pictures):
     assert [token for token in own.tolist() if token not in (1, 2)] == [t for t in answer.token_ids if t != 2]
 
 
-PICTURED = (*PLAIN, ACTIVE["cgd"])
+PICTURED = (*PLAIN, ACTIVE["cgd"], ACTIVE["self-verify"])
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen3_5", "mllama"])
@@ -270,10 +274,13 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD needs the pictures themselves, a prompt the question, and which words are the user's own, as GIFT asks, is not
-# told by inputs alone.
+# CGD and self-verify need the pictures themselves, a prompt the question, and which words are the user's own, as GIFT
+# asks, is not told by inputs alone.
+UNTOLD = {"cgd", "self-verify", "yes-prompt", "gift"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if not {"cgd", "gift", "yes-prompt"} & named(spec)])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not UNTOLD & named(spec)])
 def test_transformers_own_generate_says_the_same(llava, pictures, answers, spec):
     inputs = llava.adapter.inputs([Request(QUESTIONS[1], (pictures[1],))])
     own = mmhall.custom_generate(spec, processor=llava.processor)

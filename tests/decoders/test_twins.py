@@ -28,6 +28,8 @@ WITHOUT = {
     "beam": "it chooses nothing",
     "apc": "it is a control, and chooses nothing",
     "yes-prompt": "it is a control, and chooses nothing",
+    "self-verify": "it is a plain baseline; the model itself chooses",
+    "olm": "it is a control, and chooses nothing",
     "yes-shift": "it is a control, and chooses nothing",
     "opera": "its column is penalised and gone back to; random ones do not persist, so it would not go back",
     "cgd": "a CLIP chooses; the control is another CLIP",

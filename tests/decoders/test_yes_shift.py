@@ -167,5 +167,5 @@ def test_without_tokens_of_yes_it_is_refused(monkeypatch):
         mmhall.strategy("yes-shift(shift=1)").fitted(adapter)
     with pytest.raises(ModelError, match="its tokenizer begins yes and no with the same tokens"):
         yes_no_tokens(adapter)
-    with pytest.raises(CompositionError, match="hand it over too"):
-        mmhall.strategy("yes-shift(shift=1)").fitted(adapter_for(model))
+    with pytest.raises(ModelError, match="hand it over too"):
+        yes_no_tokens(adapter_for(model))

@@ -112,5 +112,5 @@ def test_every_option_is_told():
     assert format_strategy(mmhall.strategy("vhr(layers='2:')+greedy")).startswith(
         "vhr(alpha=None, layers='2:', positions='all'"
     )
-    noisy = "vcd(alpha=None, beta=0.1, noise_step=500, seed=0, draw='picture')+greedy"
+    noisy = "vcd(alpha=None, beta=0.1, noise_step=500, seed=0, draw='picture', twin=0)+greedy"
     assert format_strategy(mmhall.strategy("vcd+greedy")) == noisy

@@ -86,7 +86,8 @@ def test_the_options_are_the_codes(name):
         assert option.by_model == rules(kind)[option.name].by_model
         for (family, depth), value in option.published.items():
             assert kind.published[family, depth][option.name] == value
-        assert mmhall.strategy(f"{name}({option.example})").options()[option.name] == option.general
+        if option.name != "artifact":  # which has no general value
+            assert mmhall.strategy(f"{name}({option.example})").options()[option.name] == option.general
 
 
 def test_headings_import_no_torch():

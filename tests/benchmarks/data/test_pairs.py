@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 
-from mmhall.benchmarks.data.categories import names
 from mmhall.benchmarks.data.pairs import PROMPT, make_pairs, read_pairs
 from mmhall.benchmarks.data.pictures import Picture, PictureSet, read_coco, read_pictures
 from mmhall.benchmarks.data.pope_wording import with_article
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import DataError
+from mmhall.objects.categories import names
 from mmhall.strategies._pairs import find_imbalance
 from tests.benchmarks.conftest import picture, write_json, write_lines
 

@@ -8,10 +8,10 @@ import pytest
 
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Source
-from mmhall.benchmarks.data.categories import coco_name, forms, names, unify_categories
-from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.evaluation import evaluate
 from mmhall.errors import DataError
+from mmhall.objects.categories import coco_name, forms, names, unify_categories
+from mmhall.objects.coco_words import SYNONYMS
 from tests.benchmarks.conftest import answered, picture, totals, write_json
 
 

@@ -14,8 +14,8 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-from mmhall.benchmarks.data.coco_words import PEOPLE, SPELLINGS, SYNONYMS
-from mmhall.benchmarks.data.plurals import plural, singulars
+from mmhall.objects.coco_words import PEOPLE, SPELLINGS, SYNONYMS
+from mmhall.objects.plurals import plural, singulars
 
 
 def names(category: str) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ def evidence_remarks(row: Evidence) -> list[str]:
         texts.append(f"did nothing ({row.changed} of {row.answers} answers differ)")
     if row.rules is not None:
         base, own = row.rules
-        texts.append(f"other rule: {own}, {row.baseline} by {base}")
+        texts.append(f"other rule: {own}, not {base}")
     if row.over_twins is not None:
         texts.append(f"twins: {difference_text(row.over_twins, row.metric)}")
     for control in row.controls:

@@ -149,13 +149,13 @@ class Run:
         return part.benchmark.evaluate(part.items, self._rows_without_paths(part), self.strategies, lineup)
 
     def rules(self, part: Part) -> dict[str, str]:
-        """Return the decoding rule of each strategy: "greedy", "beam 5", sampling with its settings, or a search."""
+        """Return the decoding rule of each strategy: "greedy", "beam 5", "own search", or sampling with settings."""
         setup = self.store.setup()
         settings, beams = setup["benchmarks"][part.benchmark.name].get("settings", {}), setup.get("num_beams", {})
         drawn = ", ".join(f"{key} {settings[key]}" for key in _SAMPLING if settings.get(key) is not None)
         shared = f"sampling ({drawn})" if settings.get("do_sample") else "greedy"
         plain = {each: shared if beams.get(each, 1) == 1 else f"beam {beams[each]}" for each in self.strategies}
-        return plain | dict.fromkeys(setup.get("searches", ()), "a search of its own")
+        return plain | dict.fromkeys(setup.get("searches", ()), "own search")
 
     def _rows_without_paths(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark; error texts have no picture path, so that equal errors can be counted."""

@@ -77,7 +77,7 @@ def test_every_plain_control_must_be_beaten():
 def test_another_decoding_rule_gets_no_tick_and_a_mark():
     row = replace(TOY, rules=("greedy", "sampling (temperature 1.0)"))
     assert row.better_than_baseline == "not run"
-    assert "other rule: sampling (temperature 1.0), greedy by greedy" in evidence_remarks(row)
+    assert "other rule: sampling (temperature 1.0), not greedy" in evidence_remarks(row)
 
 
 def test_a_twin_is_its_strategy_with_a_seed():

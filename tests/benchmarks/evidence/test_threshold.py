@@ -55,7 +55,6 @@ def test_what_a_method_rules_out_has_probability_0():
     out = -math.inf
     assert yes_score(adapter, torch.tensor([1.0, 2.0, out, out])) == 1e4
     assert yes_score(adapter, torch.tensor([out, out, out, out])) is None
-    assert yes_score(SimpleNamespace(tokenizer=None), torch.ones(1)) is None
 
 
 @pytest.fixture(scope="module")

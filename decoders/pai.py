@@ -71,7 +71,7 @@ class PAI(RowStrategy):
         """Raise the image columns, and contrast with a picture-free branch."""
         if not has_picture(inputs):
             return Session()
-        image = adapter.image_mask(inputs["input_ids"])
+        image: Tensor = adapter.image_mask(inputs["input_ids"])
         if self.twin:
             image = random_columns(adapter, inputs, image, self.twin)
         layers = select_layers(adapter, self, "layers", self.layers)

@@ -57,7 +57,7 @@ class SelfVerify(Strategy):
 
     samples: int = option(5, low=0)
     temperature: float = option(1.0, holds=lambda value: value > 0, expected="a number > 0")
-    top_p: float = option(0.9, holds=lambda value: 0 < value <= 1, expected="a number in (0, 1]")
+    top_p: float = option(0.9, low=0, high=1, holds=lambda value: value > 0, expected="a number in (0, 1]")
     score: str = option("mean", choices=("mean", "product"))
     objects: tuple[str, ...] = option(
         (),

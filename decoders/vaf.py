@@ -58,7 +58,7 @@ class VAF(RowStrategy):
         """Scale scores of the rows behind the picture."""
         if not has_picture(inputs) or self.alpha == self.beta == 0:
             return Session()
-        image = adapter.image_mask(inputs["input_ids"])
+        image: Tensor = adapter.image_mask(inputs["input_ids"])
         behind = adapter.after_image(inputs)
         before = inputs["attention_mask"].bool() & (image.cumsum(dim=1) == 0)
         if self.twin:

@@ -138,7 +138,7 @@ def shift_to_share(margins: Tensor, share: float) -> float:
         margins: Log-odds of yes against no, (questions,) float64.
         share: Share of yes in [0, 1]; where it falls between equal margins, fewer exceed 0.
     """
-    ordered = [*margins.sort(descending=True).values.tolist()]
+    ordered: list[float] = margins.sort(descending=True).values.tolist()
     count = round(share * len(ordered))
     high = ordered[count - 1] if count else ordered[0] + 2 * _EDGE
     low = ordered[count] if count < len(ordered) else ordered[-1] - 2 * _EDGE

@@ -41,8 +41,7 @@ def explain_strategy(adapter: Adapter, recipe: Recipe, image: Images, prompt: Pr
         MmhallError: The picture or the prompt is unusable, or the strategy refuses them.
     """
     image = _grey_picture(adapter) if image is None and prompt is None else image
-    inputs = adapter.inputs([make_request(image, QUESTION if prompt is None else prompt)])
-    job = recipe.job(adapter, inputs)
+    job = recipe.job(adapter, adapter.inputs([make_request(image, QUESTION if prompt is None else prompt)]))
     inputs, session = job.inputs, job.session
     return Explanation(
         strategy=str(recipe.strategy),

@@ -50,7 +50,8 @@ def random_like(vectors: Tensor, twin: int, what: str) -> Tensor:
     """
     normal = torch.randn(vectors.shape, generator=twin_generator(twin, what), dtype=torch.float64)
     unit = normal / normal.norm(dim=-1, keepdim=True)
-    return (unit.to(vectors.device) * vectors.double().norm(dim=-1, keepdim=True)).to(vectors.dtype)
+    scaled: Tensor = unit.to(vectors.device) * vectors.double().norm(dim=-1, keepdim=True)
+    return scaled.to(vectors.dtype)
 
 
 def random_subspace(size: int, rank: int, twin: int, what: str) -> Tensor:
@@ -63,7 +64,8 @@ def random_subspace(size: int, rank: int, twin: int, what: str) -> Tensor:
         what: A name of the choice.
     """
     normal = torch.randn((size, rank), generator=twin_generator(twin, what), dtype=torch.float64)
-    return torch.linalg.qr(normal).Q.float()
+    basis: Tensor = torch.linalg.qr(normal).Q
+    return basis.float()
 
 
 def random_choice(chosen: Tensor, twin: int, what: str, among: Tensor | None = None, *, others: bool = True) -> Tensor:

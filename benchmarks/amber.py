@@ -104,6 +104,7 @@ class AmberD(Benchmark):
 
     name: ClassVar[str] = "amber-d"
     groups: ClassVar[tuple[str, ...]] = DIMENSIONS
+    yes_no: ClassVar[bool] = True
     official: ClassVar[str] = "accuracy/precision/recall/F1"
     reads: ClassVar[str] = READS
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -214,6 +215,7 @@ class AmberG(Benchmark):
 
     name: ClassVar[str] = "amber-g"
     groups: ClassVar[tuple[str, ...]] = ("captions",)
+    trades: ClassVar[str] = "Cover"
     reads: ClassVar[str] = READS
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("CHAIR", {"hallucinated": 1}, {"nouns": 1}, "lower"),

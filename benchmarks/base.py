@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from mmhall.errors import DataError
 from mmhall.files import why_not_a_file
@@ -24,10 +28,12 @@ from mmhall.options import Configured
 if TYPE_CHECKING:
     from mmhall.answers import Answer
     from mmhall.benchmarks.evaluation import Evaluation
+    from mmhall.benchmarks.evidence.lineup import Lineup
     from mmhall.lvlm import LVLM
     from mmhall.results.store import Row
 
 Counts = dict[str, float]
+Array = npt.NDArray[np.float64]
 OfficialFigures = Mapping[str, Mapping[str, tuple[float, ...]]]
 """Strategy to column to figures, which `Benchmark.official` names."""
 
@@ -189,6 +195,34 @@ class Metric:
     of: Callable[..., Any] | None = None
     sums: tuple[str, ...] = ()
 
+    @property
+    def figure(self) -> Callable[..., Any]:
+        """The function of summed counts, with one argument for each of `terms`."""
+        from mmhall.results.statistics import ratio  # it imports scipy.stats, which takes a second
+
+        return ratio if self.of is None else self.of
+
+    @property
+    def scale(self) -> float:
+        """The factor of a shown value."""
+        return 100.0 if self.percent else 1.0
+
+    def terms(self, counts: Sequence[Counts]) -> list[Array]:
+        """Return what is summed: numerator and denominator, or the arguments of `of`; each (items,)."""
+        if self.of is not None:
+            return [series(counts, {name: 1}) for name in self.sums]
+        return [series(counts, self.over), series(counts, self.under)]
+
+    def value(self, counts: Sequence[Counts]) -> float | None:
+        """Return the figure of answers; None: nothing to divide by."""
+        value = float(self.figure(*(term.sum() for term in self.terms(counts))))
+        return value if math.isfinite(value) else None
+
+
+def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
+    """Return the weighted sum of counts of each item, in order, (items,)."""
+    return np.array([sum(weight * c[name] for name, weight in weights.items()) for c in counts], np.float64)
+
 
 @dataclass(frozen=True)
 class Benchmark(Configured, ABC):
@@ -202,6 +236,10 @@ class Benchmark(Configured, ABC):
         drawn: Whether scenes are drawn if no data is given.
         pairwise: Groups in which each strategy is counted together with the baseline, whose own line is counted alone;
             without another strategy they are left out.
+        trades: Name of the metric that shorter captions lose, such as "recall": captions of the baseline, cut, are then
+            controls of the primary metric; "" for other benchmarks.
+        yes_no: Whether answers are yes or no, and the truth of an item has its right one as "label". The score of the
+            first token is then stored with each answer (`mmhall.benchmarks.evidence.threshold`).
         plotted: Group whose primary metric is plotted against cost; "": the last group.
         official: Names of the figures in `official_figures`, such as "accuracy/F1".
         read_by: Options that only affect how answers are read; they may change after a run.
@@ -216,6 +254,8 @@ class Benchmark(Configured, ABC):
     drawn: ClassVar[bool] = False
     read_by: ClassVar[frozenset[str]] = frozenset({"rule"})
     pairwise: ClassVar[tuple[str, ...]] = ()
+    trades: ClassVar[str] = ""
+    yes_no: ClassVar[bool] = False
     plotted: ClassVar[str] = ""
     official: ClassVar[str] = ""
 
@@ -285,11 +325,13 @@ class Benchmark(Configured, ABC):
         """Return measurements stored with each answer, as JSON values; `counts` finds them in `Row.extra`."""
         return [None] * len(answers)
 
-    def evaluate(self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
-        """Evaluate stored answers; the first strategy is the baseline."""
+    def evaluate(
+        self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str], lineup: Lineup | None = None
+    ) -> Evaluation:
+        """Evaluate stored answers; see `mmhall.benchmarks.evaluation.evaluate`."""
         from mmhall.benchmarks.evaluation import evaluate
 
-        return evaluate(self, items, rows, strategies)
+        return evaluate(self, items, rows, strategies, lineup)
 
 
 def by_strategy(rows: Sequence[Row]) -> dict[str, list[Row]]:

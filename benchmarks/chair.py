@@ -50,6 +50,7 @@ from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.data.pictures import Picture, PictureBenchmark, PictureSet, read_captions
 from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary, mentions, own_vocabulary
 from mmhall.benchmarks.rules.chair import RULES, TAGGERS, WordRule, word_rule
+from mmhall.benchmarks.rules.length import count_words, cut, finished_part
 from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.errors import DataError
 from mmhall.objects.coco_words import SYNONYMS
@@ -64,8 +65,6 @@ CAUSES = ("co-occurring", "popular", "random")
 VISIBILITIES = ("clear", "small", "faint", "covered")
 PARTNERS, POPULAR = 3, 10
 SHOWN = 10
-_WORD = re.compile(r"[\w'-]+")
-_END = re.compile(r"(?<!^\d)(?<!^\d\d)(?<!\n\d)(?<!\n\d\d)[.!?]+[\"'”’)\]*]*(?=\s|$)")  # "1." of a list ends nothing
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,7 @@ class Chair(PictureBenchmark):
     name: ClassVar[str] = "chair"
     groups: ClassVar[tuple[str, ...]] = (CAPTIONS, EQUAL)
     pairwise: ClassVar[tuple[str, ...]] = (EQUAL,)
+    trades: ClassVar[str] = "recall"
     plotted: ClassVar[str] = CAPTIONS
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("CHAIR_i", {"absent": 1}, {"named": 1}, "lower"),
@@ -215,7 +215,7 @@ class Chair(PictureBenchmark):
         counted: tuple[list[Counts], list[Counts]] = [], []
         for item, *pair in zip(items, rows, base_rows, strict=True):
             texts = [self._counted_text(row.text) for row in pair]
-            shorter = min(len(_WORD.findall(text)) for text in texts)
+            shorter = min(count_words(text) for text in texts)
             for counts, text in zip(counted, texts, strict=True):
                 counts.append(self._count(item, cut(text, shorter)))
         return counted
@@ -335,29 +335,6 @@ def digest(path: str) -> str:
         raise DataError(f"{path}: cannot be read: {error.strerror}; the captions are read with it") from error
 
 
-def cut(text: str, words: int) -> str:
-    """Return the first words of a text, with the punctuation after them.
-
-    >>> cut("A dog, a cat. The end.", 4)
-    'A dog, a cat.'
-    """
-    words_found = _WORD.finditer(text)
-    for _ in range(words):
-        next(words_found, None)
-    next_word = next(words_found, None)
-    return text if next_word is None else text[: next_word.start()].rstrip()
-
-
-def finished_part(text: str) -> str:
-    """Return a text up to the end of its last finished sentence; "" without one.
-
-    >>> finished_part('It is "a dog." There is a c')
-    'It is "a dog."'
-    """
-    ends = [m.end() for m in _END.finditer(text)]
-    return text[: ends[-1]] if ends else ""
-
-
 def score(present: Collection[str], caption: str) -> Counts:
     """Count one caption.
 
@@ -376,7 +353,7 @@ def _score(present: Collection[str], named: Sequence[str], caption: str) -> Coun
         "flawed": int(bool(absent)),
         "found": len(set(named) & set(present)),
         "present": len(set(present)),
-        "words": len(_WORD.findall(caption)),
+        "words": count_words(caption),
         "sentences": len(re.findall(r"[.!?](?:\s|$)", caption)),
     }
 

@@ -48,6 +48,7 @@ from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary
 from mmhall.benchmarks.evaluation import Cell, Evaluation
+from mmhall.benchmarks.evidence import Lineup
 from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.errors import DataError
 from mmhall.images import open_image
@@ -143,13 +144,17 @@ class Detect(PictureBenchmark):
                 )
         return list(records)
 
-    def evaluate(self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
+    def evaluate(
+        self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str], lineup: Lineup | None = None
+    ) -> Evaluation:
         """Evaluate every signal on the items that all strategies have answered.
 
         Raises:
             DataError: An answer has no signals, or damaged signals.
         """
-        general = super().evaluate(items, rows, strategies)  # costs and numbers; no item is of a group, so no cells
+        general = super().evaluate(
+            items, rows, strategies, lineup
+        )  # costs and numbers; no item is of a group, so no cells
         answers = {(row.item, row.strategy): row for row in rows if row.error is None}
         scored = [item for item in items if all((item.id, s) in answers for s in strategies)]
         if not scored:

@@ -8,9 +8,13 @@ from statistics import mean, median
 
 import numpy as np
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric, OfficialFigures
+from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric, OfficialFigures, series
+from mmhall.benchmarks.evidence import Evidence, Lineup, lineup_of
+from mmhall.benchmarks.evidence.frontier import cut_controls
+from mmhall.benchmarks.evidence.threshold import rankings, shifted_counts
+from mmhall.benchmarks.evidence.ticks import Table
 from mmhall.benchmarks.rules.thoughts import is_thoughts_only
-from mmhall.results.statistics import Array, Difference, Estimate, Resampler, count_turns, holm, mcnemar
+from mmhall.results.statistics import Difference, Estimate, Resampler, count_turns, holm, mcnemar
 from mmhall.results.store import Row
 
 
@@ -88,6 +92,7 @@ class Evaluation:
         reasons: Strategy to why items could not be answered, the most frequent reason first.
         remarks: Notes for the report on how answers were read.
         official: Figures of the authors' script, see `Benchmark.official_figures`.
+        evidence: What speaks for each strategy, by group.
     """
 
     cells: tuple[Cell, ...]
@@ -100,6 +105,7 @@ class Evaluation:
     reasons: Mapping[str, tuple[Reason, ...]]
     remarks: tuple[str, ...] = ()
     official: OfficialFigures = field(default_factory=dict)
+    evidence: tuple[Evidence, ...] = ()
 
     @property
     def failed(self) -> dict[str, int]:
@@ -107,38 +113,51 @@ class Evaluation:
         return {strategy: sum(reason.count for reason in reasons) for strategy, reasons in self.reasons.items()}
 
 
-def evaluate(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
-    """Evaluate answers; the first strategy is the baseline.
+def evaluate(
+    benchmark: Benchmark,
+    items: Sequence[Item],
+    rows: Sequence[Row],
+    strategies: Sequence[str],
+    lineup: Lineup | None = None,
+) -> Evaluation:
+    """Evaluate answers; the first strategy is the baseline. Random twins have no cells: they are in the evidence.
 
     Args:
         benchmark: The benchmark.
         items: The run's items.
         rows: Stored answers, in any order.
         strategies: As written for the run.
+        lineup: What each strategy is compared with; None: as the strategies are written.
     """
+    lineup = lineup or lineup_of(strategies)
+    arms, strategies = lineup.arms, lineup.everyone
     answers = {(row.item, row.strategy): row for row in rows if row.error is None}
     scored = [item for item in items if all((item.id, s) in answers for s in strategies)]
     cells: list[Cell] = []
+    evidence: list[Evidence] = []
     sizes: dict[str, tuple[int, int]] = {}
     for group in benchmark.groups:
         members = [item for item in scored for named in item.groups if named == group]
-        if not members or (group in benchmark.pairwise and len(strategies) == 1):
+        if not members or (group in benchmark.pairwise and len(arms) == 1):
             continue
         sizes[group] = len(members), len({item.cluster for item in members})
-        cells += _cells(benchmark, group, members, answers, strategies)
+        own, weighed = _group(benchmark, group, members, answers, lineup)
+        cells += own
+        evidence += weighed
     chosen = {item.id for item in scored}
     counted = [row for row in answers.values() if row.item in chosen]
     return Evaluation(
         tuple(cells),
-        tuple(_cost(benchmark.name, s, strategies[0], counted) for s in strategies if scored),
+        tuple(_cost(benchmark.name, s, arms[0], counted) for s in arms if scored),
         len(items),
         len(scored),
         sizes,
-        {s: sum(r.stopped_by == "length" for r in counted if r.strategy == s) for s in strategies},
-        {s: sum(is_thoughts_only(r.text) for r in counted if r.strategy == s) for s in strategies},
+        {s: sum(r.stopped_by == "length" for r in counted if r.strategy == s) for s in arms},
+        {s: sum(is_thoughts_only(r.text) for r in counted if r.strategy == s) for s in arms},
         {s: _reasons(items, [row for row in rows if row.strategy == s]) for s in strategies},
         benchmark.reading_remarks(scored, counted),
-        benchmark.official_figures(scored, counted),
+        benchmark.official_figures(scored, [row for row in counted if row.strategy in arms]),
+        tuple(evidence),
     )
 
 
@@ -153,27 +172,43 @@ def _reasons(items: Sequence[Item], rows: Sequence[Row]) -> tuple[Reason, ...]:
     return tuple(sorted(reasons, key=lambda reason: -reason.count))
 
 
-def _cells(
+def _group(
     benchmark: Benchmark,
     group: str,
     members: Sequence[Item],
     answers: Mapping[tuple[str, str], Row],
-    strategies: Sequence[str],
-) -> list[Cell]:
-    """Estimate every metric of a group for every strategy; the group has its own bootstrap draws."""
-    base, pairwise = strategies[0], group in benchmark.pairwise
-    rows = {s: [answers[item.id, s] for item in members] for s in strategies}
-    alone = {s: benchmark.counts(members, rows[s]) for s in ([base] if pairwise else strategies)}
+    lineup: Lineup,
+) -> tuple[list[Cell], tuple[Evidence, ...]]:
+    """Estimate every metric of a group for every arm, and weigh the arms; the group has its own bootstrap draws."""
+    base, arms, pairwise = lineup.arms[0], lineup.arms, group in benchmark.pairwise
+    rows = {s: [answers[item.id, s] for item in members] for s in lineup.everyone}
+    alone = {s: benchmark.counts(members, rows[s]) for s in ([base] if pairwise else rows)}
     counts = {
         s: (benchmark.paired(members, rows[s], rows[base]) if pairwise and s != base else (alone[s], alone[base]))
-        for s in strategies
+        for s in arms
     }
     resampler = Resampler([item.cluster for item in members])
-    return [
+    cells = [
         cell
         for metric in benchmark.metrics
-        for cell in _correct_p_values([_cell(benchmark, group, metric, s, base, counts, resampler) for s in strategies])
+        for cell in _correct_p_values([_cell(benchmark, group, metric, s, base, counts, resampler) for s in arms])
     ]
+    if pairwise:
+        return cells, ()
+    table = Table(
+        benchmark=benchmark.name,
+        group=group,
+        metric=benchmark.metrics[0],
+        lineup=lineup,
+        rows=rows,
+        counts=alone,
+        resampler=resampler,
+        differences={cell.strategy: cell.difference for cell in cells if cell.metric is benchmark.metrics[0]},
+        derived=cut_controls(benchmark, members, rows, alone, lineup),
+        shifted=shifted_counts(benchmark, members, rows[base], {s: rows[s] for s in arms[1:]}),
+        rankings=rankings(members, {s: rows[s] for s in arms}, resampler) if len(arms) > 1 else {},
+    )
+    return cells, table.evidence()
 
 
 def _correct_p_values(cells: Sequence[Cell]) -> list[Cell]:
@@ -212,11 +247,6 @@ def _cell(
             if resampler.one_each and difference.exact is not None:
                 difference = replace(difference, p=difference.exact, test="exact McNemar")
     return Cell(benchmark.name, group, metric, strategy, resampler.estimate(over, under), difference)
-
-
-def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
-    """Return the weighted sum of counts of each item, in order, (items,)."""
-    return np.array([sum(weight * c[name] for name, weight in weights.items()) for c in counts], np.float64)
 
 
 def _cost(benchmark: str, strategy: str, baseline: str, rows: Sequence[Row]) -> Cost:

@@ -93,6 +93,7 @@ class Hallusion(Judged):
     """
 
     name: ClassVar[str] = "hallusion"
+    yes_no: ClassVar[bool] = True
     groups: ClassVar[tuple[str, ...]] = ("overall", "VD", "VS", "easy", "hard")
     keys: ClassVar[tuple[str, ...]] = _KEYS
     reads: ClassVar[str] = "HallusionBench.json, or the folder that holds it"

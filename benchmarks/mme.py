@@ -89,6 +89,7 @@ class Mme(Benchmark):
     """
 
     name: ClassVar[str] = "mme"
+    yes_no: ClassVar[bool] = True
     groups: ClassVar[tuple[str, ...]] = (*TOTALS, *PERCEPTION, *COGNITION)
     official: ClassVar[str] = "acc + acc+ in percent"
     reads: ClassVar[str] = "MME's folder of categories, or a manifest in JSON Lines (question_id, image, question, ...)"

@@ -76,6 +76,7 @@ class ObjectQuestions(PictureBenchmark):
         sample_seed: Seed of the sampling.
     """
 
+    yes_no: ClassVar[bool] = True
     reads: ClassVar[str] = "a COCO detection file, POPE or POPEv2 question file, or folder of POPE's question files"
 
     rule: str = option("strict", choices=tuple(RULES))

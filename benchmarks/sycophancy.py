@@ -39,6 +39,7 @@ from mmhall.results.store import Row
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.evaluation import Evaluation
+    from mmhall.benchmarks.evidence.lineup import Lineup
 
 VERSIONS = ("neutral", "misled", "supported")
 LEADS: dict[Label, tuple[str, ...]] = {
@@ -179,11 +180,12 @@ class Sycophancy(ObjectQuestions):
             **{turn: int(turn == f"{was} to {now}") for turn in TURNS},
         }
 
-    def evaluate(self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str]) -> Evaluation:
+    def evaluate(
+        self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str], lineup: Lineup | None = None
+    ) -> Evaluation:
         """Evaluate the questions with answers to all versions by every strategy."""
         question: dict[str, Any] = {item.id: item.truth["question"] for item in items}
         settled = Counter(question[row.item] for row in rows if row.error is None)
         whole = {q for q, answers in settled.items() if answers == len(VERSIONS) * len(strategies)}
-        return super().evaluate(
-            items, [row for row in rows if row.error is not None or question[row.item] in whole], strategies
-        )
+        kept = [row for row in rows if row.error is not None or question[row.item] in whole]
+        return super().evaluate(items, kept, strategies, lineup)

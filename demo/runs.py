@@ -151,6 +151,7 @@ def overview(run: Run) -> str:
     return render(
         "runs.html",
         setup=run.current_setup,
+        arms=run.arms,
         parts=run.parts,
         answered=run.answered,
         expected=run.expected,
@@ -159,7 +160,7 @@ def overview(run: Run) -> str:
         costs=cost_lines(evaluated),
         cost_columns=COST,
         plot=plot_against_cost(evaluated),
-        remarks=remarks(evaluated, run.fitted),
+        remarks=remarks(evaluated, run.fitted, run.left_out),
     )
 
 

@@ -121,7 +121,7 @@ class LVLM(AnalysisMethods):
         strategy: str | Strategy = "greedy",
         *,
         uncertainty: bool = False,
-        scores: bool = False,
+        scores: bool | int = False,
         shared_prefix: bool = True,
         seeds: Sequence[int] | None = None,
         **settings: Any,
@@ -135,7 +135,7 @@ class LVLM(AnalysisMethods):
             requests: Pairs of picture and prompt.
             strategy: As in `generate`.
             uncertainty: As in `generate`.
-            scores: As in `generate`.
+            scores: As in `generate`; an integer keeps those of so many first tokens.
             shared_prefix: Whether to read shared prefixes once; answers are the same up to rounding.
             seeds: Seed of each request's draws; None: the setting `seed` for all.
             **settings: As in `generate`.
@@ -152,7 +152,7 @@ class LVLM(AnalysisMethods):
         checked_seeds = None if seeds is None else check_seeds(seeds, len(prepared))
         if not prepared:
             return []
-        keep = StepScores("scores", scores=[]) if scores else None
+        keep = StepScores("scores", scores=[], steps=None if scores is True else scores) if scores else None
         with measure(self.adapter.device) as measured:
             inputs = self.adapter.inputs(prepared)
             job = recipe.job(self.adapter, inputs, checked_seeds, share=shared_prefix, keep=keep)

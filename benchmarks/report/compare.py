@@ -8,10 +8,15 @@ from dataclasses import dataclass, replace
 
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.evaluation import Evaluation
-from mmhall.benchmarks.report.table import Evaluated, Section, sections
+from mmhall.benchmarks.evidence import Lineup, lineup_of
+from mmhall.benchmarks.report.evidence import LEGEND
+from mmhall.benchmarks.report.sections import Section
+from mmhall.benchmarks.report.table import Evaluated, sections
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.results.store import differences
 from mmhall.strategies import strategy
+
+_SIDES = ("first", "second")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,11 @@ class Comparison:
 
 
 def compare(first: Run, second: Run) -> Comparison:
-    """Compare two runs: strategies of equal text or name, or the only strategies of both."""
-    pairs = _pairs(first.strategies, second.strategies)
+    """Compare two runs: strategies of equal text or name, or the only strategies of both.
+
+    The second run's twins and plain controls stand beside its strategies; twins are not compared themselves.
+    """
+    pairs = _pairs(first.arms, second.arms)
     remarks = [] if pairs else ["no strategy is in both runs: nothing to compare but the set-up"]
     evaluated: list[tuple[Part, Evaluation]] = []
     for part in first.parts:
@@ -54,6 +62,7 @@ def compare(first: Run, second: Run) -> Comparison:
     remarks += [
         f"{p.benchmark.name}: only in the second run" for p in second.parts if p.benchmark.name not in _names(first)
     ]
+    remarks += [LEGEND] if any(evaluation.evidence for _, evaluation in evaluated) else []
     setup = tuple(_setup_differences(first, second))
     return Comparison(setup, tuple(remarks), tuple(sections(evaluated)), evaluated)
 
@@ -122,18 +131,21 @@ def _evaluate_pair(
     first: tuple[Run, Part, str], second: tuple[Run, Part, str], common: Sequence[Item], remarks: list[str]
 ) -> tuple[Part, Evaluation]:
     """Evaluate one strategy of each run on the common items, like two strategies of one run."""
-    names = f"{first[2]} (first)", f"{second[2]} (second)"
+    lineup = _lineup(first, second)
+    names = lineup.arms
     rows = [
-        [replace(row, strategy=name) for row in run.rows(part) if row.strategy == strategy]
-        for name, (run, part, strategy) in zip(names, (first, second), strict=True)
+        [replace(row, strategy=f"{row.strategy} ({side})") for row in run.rows(part)]
+        for side, (run, part, _) in zip(_SIDES, (first, second), strict=True)
     ]
-    texts = [{row.item: row.text for row in strategy_rows if row.error is None} for strategy_rows in rows]
+    rows = [[row for row in side if row.strategy in lineup.everyone] for side in rows]
+    own = [[row for row in side if row.strategy in names] for side in rows]
+    texts = [{row.item: row.text for row in strategy_rows if row.error is None} for strategy_rows in own]
     both = [item.id for item in common if item.id in texts[0] and item.id in texts[1]]
     changed = sum(texts[0][item] != texts[1][item] for item in both)
     remarks.append(f"{first[1].benchmark.name}, {first[2]}: {changed} of {len(both)} answers differ")
     judges = [
         {row.extra["judgement"]["judge"] for row in strategy_rows if row.extra and "judgement" in row.extra}
-        for strategy_rows in rows
+        for strategy_rows in own
     ]
     if judges[0] != judges[1]:
         judge_names = " and ".join(", ".join(sorted(map(str, strategy_rows))) or "no judge" for strategy_rows in judges)
@@ -141,5 +153,19 @@ def _evaluate_pair(
             f"{first[1].benchmark.name}: judged by {judge_names}; what judges of different kinds say does not compare"
         )
     part = replace(first[1], items=list(common))
-    evaluated = part.benchmark.evaluate(part.items, [*rows[0], *rows[1]], names)
+    evaluated = part.benchmark.evaluate(part.items, [*rows[0], *rows[1]], names, lineup)
     return part, replace(evaluated, costs=())  # batches of two runs have nothing to do with each other
+
+
+def _lineup(first: tuple[Run, Part, str], second: tuple[Run, Part, str]) -> Lineup:
+    """Return both strategies, and the second run's twins and controls."""
+    arms = tuple(f"{arm} ({side})" for side, (*_, arm) in zip(_SIDES, (first, second), strict=True))
+    beside = lineup_of(second[0].strategies)
+    twins = tuple(f"{twin} ({_SIDES[1]})" for twin in beside.twins.get(second[2], ()))
+    controls = tuple(f"{control} ({_SIDES[1]})" for control in beside.controls)
+    rules = {
+        f"{name} ({side})": rule
+        for side, (run, part, _) in zip(_SIDES, (first, second), strict=True)
+        for name, rule in run.rules(part).items()
+    }
+    return Lineup(arms, {arms[1]: twins}, controls, rules)

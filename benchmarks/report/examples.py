@@ -46,9 +46,9 @@ def examples(run: Run, part: Part) -> list[Example]:
     """Return the items of a benchmark whose answers differ most in their number of wrong spans."""
     texts: dict[str, dict[str, str]] = {}
     for row in run.rows(part):
-        if row.error is None:
+        if row.error is None and row.strategy in run.arms:
             texts.setdefault(row.item, {})[row.strategy] = row.text
-    complete = [item for item in part.items if len(texts.get(item.id, {})) == len(run.strategies)]
+    complete = [item for item in part.items if len(texts.get(item.id, {})) == len(run.arms)]
     ranked = [(_spread(part.benchmark, item, list(texts[item.id].values())), item) for item in complete]
     chosen = sorted((one for one in ranked if one[0]), key=lambda one: -one[0])[:MOST]
     return [
@@ -56,7 +56,7 @@ def examples(run: Run, part: Part) -> list[Example]:
             data_url(part.picture(item)),
             item.prompt,
             _truth(item),
-            tuple((s, tuple(pieces(part.benchmark, item, texts[item.id][s]))) for s in run.strategies),
+            tuple((s, tuple(pieces(part.benchmark, item, texts[item.id][s]))) for s in run.arms),
         )
         for _, item in chosen
     ]

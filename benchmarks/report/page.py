@@ -39,10 +39,11 @@ def _page_data(run: Run, evaluated: Evaluated) -> dict[str, Any]:
     tables = sections(evaluated)
     return {
         "setup": run.current_setup,
+        "arms": run.arms,
         "parts": run.parts,
         "sections": tables,
         "costs": cost_lines(evaluated),
-        "remarks": remarks(evaluated, run.fitted),
+        "remarks": remarks(evaluated, run.fitted, run.left_out),
         "plot": plot_against_cost(evaluated),
         "side_by_side": draw_tables(tables),
         "examples": [(part.benchmark.name, chosen) for part in run.parts if (chosen := examples(run, part))],

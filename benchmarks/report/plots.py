@@ -11,7 +11,8 @@ from matplotlib.ticker import FixedLocator
 
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell
-from mmhall.benchmarks.report.table import Evaluated, Section
+from mmhall.benchmarks.report.sections import Section
+from mmhall.benchmarks.report.table import Evaluated
 from mmhall.results.statistics import Estimate
 
 COLOURS = (
@@ -65,7 +66,7 @@ def plot_table(section: Section) -> str:
         axes = figure.add_subplot(high, wide, number + 1)
         cells = [row[number] for row in section.cells]
         for index, cell in enumerate(cells):
-            _range(axes, cell.estimate, _scale(cell.metric), index)
+            _range(axes, cell.estimate, cell.metric.scale, index)
         axes.set_yticks(range(len(names)), names if number % wide == 0 else [""] * len(names), fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_title(f"{cells[0].metric.name}{_unit(cells[0].metric)}", loc="left", fontsize=9)
@@ -74,7 +75,7 @@ def plot_table(section: Section) -> str:
 
 
 def _point(axes: Axes, ratio: float, cell: Cell, index: int) -> None:
-    e, scale = cell.estimate, _scale(cell.metric)
+    e, scale = cell.estimate, cell.metric.scale
     if e.value is None or e.low is None or e.high is None:
         return
     axes.errorbar(
@@ -93,10 +94,6 @@ def _range(axes: Axes, e: Estimate, scale: float, index: int) -> None:
         return
     axes.plot([scale * e.low, scale * e.high], [index, index], color=COLOURS[0], linewidth=2)
     axes.plot([scale * e.value], [index], "o", color=COLOURS[0], markersize=5)
-
-
-def _scale(metric: Metric) -> float:
-    return 100.0 if metric.percent else 1.0
 
 
 def _unit(metric: Metric) -> str:

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
+from mmhall.benchmarks.evidence import lineup_of
+from mmhall.benchmarks.report.evidence import LEGEND, as_record, evidence_sections
+from mmhall.benchmarks.report.sections import Line, Section, difference_text
 from mmhall.benchmarks.rules.amber import amber_score
 from mmhall.benchmarks.run.runs import Part
 
 _REASONS = 3  # reasons shown for each strategy
 Evaluated = Sequence[tuple[Part, Evaluation]]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One strategy in one group: its name, and for each metric the value and the difference, as text."""
-
-    strategy: str
-    values: tuple[str, ...]
-    differences: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """One table of a group of a benchmark.
-
-    Attributes:
-        title: Title of the table.
-        table: Name of the table; "" for the main table.
-        metrics: Names of the columns.
-        lines: Lines as text, one for each strategy.
-        cells: Lines as numbers; empty for the figures of an authors' script.
-    """
-
-    title: str
-    table: str
-    metrics: tuple[str, ...]
-    lines: tuple[Line, ...]
-    cells: tuple[tuple[Cell, ...], ...]
 
 
 def sections(evaluated: Evaluated) -> list[Section]:
@@ -57,6 +33,7 @@ def sections(evaluated: Evaluated) -> list[Section]:
                     title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
                     title += "" if name else f": {count} items, {clusters} pictures, rule {benchmark.rule}"
                     tables.append(_section(title, name, shown, cells))
+                tables += evidence_sections(evaluation, group) if not name else []
         tables += official_sections(part, evaluation)
     return tables + amber_sections(evaluated)
 
@@ -66,7 +43,7 @@ def official_sections(part: Part, evaluation: Evaluation) -> list[Section]:
     lines, columns = [], tuple(dict.fromkeys(name for figures in evaluation.official.values() for name in figures))
     for strategy, figures in evaluation.official.items():
         values = tuple("/".join(f"{value:.1f}" for value in figures.get(name, ())) for name in columns)
-        lines.append(Line(strategy, values, ()))
+        lines.append(Line(strategy, values, ("",) * len(values)))
     names = f", {part.benchmark.official}" if part.benchmark.official else ""
     title = f"{part.benchmark.name}, figures of the authors' script{names}, rule {part.benchmark.rule}"
     return [Section(title, "", columns, tuple(lines), ())] if lines else []
@@ -77,7 +54,7 @@ def amber_sections(evaluated: Evaluated) -> list[Section]:
     figures = {part.benchmark.name: evaluation.official for part, evaluation in evaluated}
     captions, answers = figures.get("amber-g", {}), figures.get("amber-d", {})
     scores = {s: amber_score(captions[s]["CHAIR"][0], answers[s]["overall"][-1]) for s in captions if s in answers}
-    lines = tuple(Line(strategy, (f"{score:.1f}",), ()) for strategy, score in scores.items())
+    lines = tuple(Line(strategy, (f"{score:.1f}",), ("",)) for strategy, score in scores.items())
     title = "AMBER score, (100 - CHAIR of amber-g + overall F1 of amber-d) / 2, figures of the authors' script"
     return [Section(title, "", ("AMBER score",), lines, ())] if lines else []
 
@@ -121,18 +98,23 @@ def cost_lines(evaluated: Evaluated) -> list[tuple[str, ...]]:
     ]
 
 
-def remarks(evaluated: Evaluated, fitted: Mapping[str, str]) -> list[str]:
+def remarks(
+    evaluated: Evaluated, fitted: Mapping[str, str], left_out: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
     """Return notes on a report: the meaning of its lines, the options in force, missing and truncated answers.
 
     Args:
         evaluated: Evaluation of the run.
         fitted: Strategy as written for the run, the baseline first, to the strategy with all options in force.
+        left_out: Name of a strategy that was wanted and not run, to the reason.
     """
     texts = [
         f"Intervals are 95 %, by picture (bootstrap). Second lines: minus {next(iter(fitted))}, interval, p-value "
         "(exact McNemar for a share of captions, else a paired permutation test by picture)"
         + ("; in parentheses corrected for the number of strategies (Holm)." if len(fitted) > 2 else ".")
     ]
+    texts += [LEGEND] if any(evaluation.evidence for _, evaluation in evaluated) else []
+    texts += [f"Not run: {name}: {reason}" for name, reason in left_out.items()]
     texts += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
     for part, evaluation in evaluated:
         benchmark = part.benchmark
@@ -189,6 +171,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
             for _, evaluation in evaluated
             for cell in evaluation.cells
         ],
+        "evidence": [as_record(row) for _, evaluation in evaluated for row in evaluation.evidence],
         "costs": [asdict(cost) for _, evaluation in evaluated for cost in evaluation.costs],
         "items": [
             {
@@ -203,29 +186,20 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
             }
             for part, e in evaluated
         ],
-        "remarks": remarks(evaluated, {s: setup.get("fitted", {}).get(s, s) for s in setup["strategies"]}),
+        "remarks": remarks(
+            evaluated,
+            {s: setup.get("fitted", {}).get(s, s) for s in lineup_of(setup["strategies"]).arms},
+            setup.get("left_out", {}),
+        ),
     }
 
 
 def _value(cell: Cell) -> str:
-    e, scale = cell.estimate, 100 if cell.metric.percent else 1
+    e, scale = cell.estimate, cell.metric.scale
     if e.value is None or e.low is None or e.high is None:
         return "n/a (nothing to divide by)"
     return f"{e.value * scale:.1f} [{e.low * scale:.1f}, {e.high * scale:.1f}]"
 
 
 def _difference(cell: Cell) -> str:
-    d, scale = cell.difference, 100 if cell.metric.percent else 1
-    if d is None:
-        return ""
-    corrected = "" if d.holm is None or d.holm == d.p else f" ({p_value(d.holm).removeprefix('p').removeprefix('=')})"
-    return f"{d.value * scale:+.1f} [{d.low * scale:+.1f}, {d.high * scale:+.1f}] {p_value(d.p)}{corrected}"
-
-
-def p_value(p: float) -> str:
-    """Format a p-value: two significant digits, or "p<0.001".
-
-    >>> p_value(0.0412), p_value(0.00001), p_value(1.0)
-    ('p=0.041', 'p<0.001', 'p=1.0')
-    """
-    return "p<0.001" if p < 0.001 else f"p={p:.2g}" if p < 0.995 else "p=1.0"
+    return "" if cell.difference is None else difference_text(cell.difference, cell.metric)

@@ -20,12 +20,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 import torch
 
 from mmhall.adapters import Conversation
 from mmhall.answers import Answer
 from mmhall.benchmarks.base import Benchmark, Item
+from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
@@ -222,9 +224,13 @@ def _answer_or_split(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: St
 def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
     benchmark = part.benchmark
     requests = [part.request(item) for item in items]
-    written = lvlm.generate_batch(requests, strategy, seeds=_seeds(benchmark, items), **benchmark.settings)
+    first = int(benchmark.yes_no and strategy.beams == 1 and not strategy.searches)  # beams and searches have no scores
+    seeds = _seeds(benchmark, items)
+    written = lvlm.generate_batch(requests, strategy, seeds=seeds, scores=first, **benchmark.settings)
     answers = reopen_thoughts(lvlm, items, written)
     extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], answers)
+    if first:
+        extras = [_with_score(lvlm, answer, extra) for answer, extra in zip(written, extras, strict=True)]
     return [
         Row(
             benchmark.name,
@@ -239,6 +245,12 @@ def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Stra
         )
         for item, answer, extra in zip(items, answers, extras, strict=True)
     ]
+
+
+def _with_score(lvlm: LVLM, answer: Answer, extra: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Add the score of a yes/no answer to its measurements."""
+    score = None if answer.scores is None else yes_score(lvlm.adapter, answer.scores[0])
+    return extra if score is None else {**(extra or {}), SCORE: score}
 
 
 def _seeds(benchmark: Benchmark, items: Sequence[Item]) -> list[int] | None:

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import mmhall
@@ -19,6 +20,7 @@ from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source, digest_of
 from mmhall.benchmarks.data.hub import remarks as hub_remarks
 from mmhall.benchmarks.evaluation import Evaluation
+from mmhall.benchmarks.evidence import lineup_of
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
 from mmhall.generation import Settings
@@ -28,6 +30,9 @@ from mmhall.results.judgements import Judgements, with_judgements
 from mmhall.results.store import Row, Store
 from mmhall.strategies import Composed, LearnedStrategy, Strategy, strategy
 from mmhall.text import without_home
+
+_SAMPLING = ("temperature", "top_p", "top_k", "seed")
+LEFT_OUT = "left_out"  # the note on strategies that were not run
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +77,20 @@ class Run:
     strategies: tuple[str, ...]
 
     @property
+    def arms(self) -> tuple[str, ...]:
+        """Strategies with a row of their own, the baseline first: all but random twins."""
+        return lineup_of(self.strategies).arms
+
+    @property
     def fitted(self) -> dict[str, str]:
-        """Each strategy as written for the run, to the strategy with all options in force."""
+        """Each arm as written for the run, to the strategy with all options in force."""
         specs = self.store.setup().get("fitted", {})
-        return {written: specs.get(written, written) for written in self.strategies}
+        return {written: specs.get(written, written) for written in self.arms}
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Name of a strategy that was wanted and not run, to the reason."""
+        return dict(json.loads(self.store.notes().get(LEFT_OUT, "{}")))
 
     @property
     def expected(self) -> int:
@@ -123,14 +138,24 @@ class Run:
         setup = self.store.setup()
         for part in self.parts:
             setup["benchmarks"][part.benchmark.name] |= {"spec": str(part.benchmark), "rule": part.benchmark.rule}
-        return setup
+        return setup | ({"left_out": self.left_out} if self.left_out else {})
 
     def evaluate(self) -> list[tuple[Part, Evaluation]]:
         """Evaluate every benchmark on the items that all strategies have answered."""
-        return [
-            (part, part.benchmark.evaluate(part.items, self._rows_without_paths(part), self.strategies))
-            for part in self.parts
-        ]
+        return [(part, self._evaluate(part)) for part in self.parts]
+
+    def _evaluate(self, part: Part) -> Evaluation:
+        lineup = lineup_of(self.strategies, self.rules(part))
+        return part.benchmark.evaluate(part.items, self._rows_without_paths(part), self.strategies, lineup)
+
+    def rules(self, part: Part) -> dict[str, str]:
+        """Return the decoding rule of each strategy: "greedy", "beam 5", "own search", or sampling with settings."""
+        setup = self.store.setup()
+        settings, beams = setup["benchmarks"][part.benchmark.name].get("settings", {}), setup.get("num_beams", {})
+        drawn = ", ".join(f"{key} {settings[key]}" for key in _SAMPLING if settings.get(key) is not None)
+        shared = f"sampling ({drawn})" if settings.get("do_sample") else "greedy"
+        plain = {each: shared if beams.get(each, 1) == 1 else f"beam {beams[each]}" for each in self.strategies}
+        return plain | dict.fromkeys(setup.get("searches", ()), "own search")
 
     def _rows_without_paths(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark; error texts have no picture path, so that equal errors can be counted."""
@@ -222,7 +247,13 @@ def start(
 
 
 def begin(
-    folder: Path, lvlm: LVLM, *, loaded: Sequence[LoadedBenchmark], strategies: Sequence[Strategy], batch_size: int
+    folder: Path,
+    lvlm: LVLM,
+    *,
+    loaded: Sequence[LoadedBenchmark],
+    strategies: Sequence[Strategy],
+    batch_size: int,
+    left_out: Mapping[str, str] = MappingProxyType({}),
 ) -> Run:
     """Start a run on loaded benchmarks, or continue one of the same set-up.
 
@@ -232,6 +263,7 @@ def begin(
         loaded: Result of `read`.
         strategies: Strategies, the baseline first.
         batch_size: Items decoded together.
+        left_out: Name of a strategy that was wanted and cannot be run, to the reason.
 
     Raises:
         OptionError: Two strategies are equal on this model.
@@ -249,12 +281,14 @@ def begin(
         "chat_template": lvlm.chat_template,
         "versions": {"mmhall": mmhall.__version__, **{p: version(p) for p in ("torch", "transformers")}},
     }
+    searches = [str(s) for s in strategies if s.searches]
+    setup |= {"searches": searches} if searches else {}
     singles = _single_strategies(strategies)
     sources = {each.name: source for each in singles if (source := STRATEGIES.source(type(each))) is not None}
     setup |= {"sources": sources} if sources else {}
     learned = _learned(lvlm, singles)
     setup |= {"artifacts": learned} if learned else {}
-    with closing(Store.create(folder, setup)) as store:
+    with closing(Store.create(folder, setup, {LEFT_OUT: json.dumps(dict(left_out))})) as store:
         for each in loaded:
             store.keep_items(each.benchmark.name, _stored_items(each.material, each.pictures, folder))
     return reopen(folder)

@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image
 
 import mmhall
+from mmhall.benchmarks.base import series
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet, read_coco
 from mmhall.benchmarks.data.vocabulary import mentions
-from mmhall.benchmarks.evaluation import series
 from mmhall.benchmarks.pope import SUFFIX, Pope, parse_strict, question_about
-from mmhall.benchmarks.report.table import p_value
+from mmhall.benchmarks.report.sections import p_value
 from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
 from mmhall.benchmarks.scenes.world import NAMES, PARTNERS
 from mmhall.images import ImageLike

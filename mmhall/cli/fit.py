@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmhall.strategies import PairSet, QuestionSet
     from mmhall.strategies.artifacts import Artifact
 
+SAMPLES, SEED = 150, 1000  # of drawn scenes; runs draw theirs with other seeds
 _MAX_NUMBERS = 8  # of a list
 
 
@@ -23,8 +24,8 @@ _MAX_NUMBERS = 8  # of a list
 def fit(
     strategy: Annotated[str, typer.Argument(help="Strategy to fit, with its options if needed.")],
     model: Annotated[str, typer.Option(help="Model to load: embedded, a folder, or a hub id.")] = "embedded",
-    n: Annotated[int, typer.Option("--n", help="Number of pairs of texts, or of questions, to learn from.")] = 150,
-    seed: Annotated[int, typer.Option(help="Seed of scenes, replaced objects and shuffled labels.")] = 1000,
+    n: Annotated[int, typer.Option("--n", help="Number of pairs of texts, or of questions, to learn from.")] = SAMPLES,
+    seed: Annotated[int, typer.Option(help="Seed of scenes, replaced objects and shuffled labels.")] = SEED,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -150,6 +151,20 @@ def _read_or_make_questions(data: Path | None, images: Path | None, n: int, seed
         return read_yes_no_questions(data, images or data.parent, n)
     pictures, source = read_or_draw(data, images, (n + 1) // 2, seed, scratch, limit=None)
     return make_yes_no_questions(pictures, source, seed, n)
+
+
+def draw_samples(learns_from: str, scratch: Path) -> PairSet | QuestionSet:
+    """Make the usual number of pairs or questions about drawn scenes, whose pictures are written to a folder.
+
+    Args:
+        learns_from: As `LearnedStrategy.learns_from`.
+        scratch: The folder.
+    """
+    from mmhall.strategies import QuestionSet
+
+    if learns_from == QuestionSet.unit:
+        return _read_or_make_questions(None, None, SAMPLES, SEED, scratch)
+    return _read_or_make_pairs(None, None, None, SAMPLES, SEED, scratch)
 
 
 def _print_numbers(artifact: Artifact) -> None:

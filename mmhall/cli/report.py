@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,8 @@ import typer
 from mmhall.cli.console import parse_output_path
 
 if TYPE_CHECKING:
-    from mmhall.benchmarks.report.table import Evaluated, Section
+    from mmhall.benchmarks.report.sections import Section
+    from mmhall.benchmarks.report.table import Evaluated
     from mmhall.benchmarks.run.runs import Run
 
 
@@ -61,7 +63,7 @@ def print_run(run: Run, evaluated: Evaluated, *, as_json: bool) -> None:
         return
     print_sections(sections(evaluated))
     print(f"cost\n{align_columns([COST, *cost_lines(evaluated)])}\n")
-    for remark in remarks(evaluated, run.fitted):
+    for remark in remarks(evaluated, run.fitted, run.left_out):
         print(remark)
 
 
@@ -73,6 +75,6 @@ def print_sections(sections: Sequence[Section]) -> None:
         rows = [("strategy", *section.metrics)]
         for line in section.lines:
             rows.append((line.strategy, *line.values))
-            if any(line.differences):
-                rows.append(("", *line.differences))
+            below = [text.splitlines() for text in line.differences]
+            rows += [("", *texts) for texts in zip_longest(*below, fillvalue="")]
         print(f"{section.title}\n{align_columns(rows)}\n")

@@ -28,15 +28,17 @@ class StepScores:
         option: The option that asks for them, for error messages.
         scores: The scores that each token was chosen from, combined and processed; None: not asked for.
         logits: The main rows' logits; None: not asked for.
+        steps: Number of steps to keep, from the first; None: all.
     """
 
     option: str
     scores: list[Tensor] | None = None
     logits: list[Tensor] | None = None
+    steps: int | None = None
 
     def add(self, scores: Tensor, logits: Tensor) -> None:
         """Add those of one step."""
-        if self.scores is not None:
+        if self.scores is not None and (self.steps is None or len(self.scores) < self.steps):
             self.scores.append(scores)
         if self.logits is not None:
             self.logits.append(logits.clone())

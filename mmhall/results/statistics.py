@@ -47,7 +47,7 @@ class Difference:
         low: Lower end of the 95 % interval.
         high: Upper end.
         p: Two-sided p-value.
-        test: "exact McNemar" or "paired permutation".
+        test: "exact McNemar", "paired permutation" or "paired bootstrap".
         holm: The p-value corrected for all strategies compared in this metric (Holm); None: not corrected.
         exact: The exact McNemar p-value over items, for a share of items; None for other ratios.
         turned: For a share of items: how many turned from 0 to 1, and from 1 to 0.
@@ -129,6 +129,19 @@ class Resampler:
         p = (as_extreme + 1) / (len(exchanged) + 1)
         return Difference(float(value), float(low), float(high), p, "paired permutation")
 
+    def difference_from_mean(
+        self, figure: Figure, counts: Sequence[Array], others: Sequence[Sequence[Array]]
+    ) -> Difference | None:
+        """Compare a function of sums with its mean over others, such as random twins; None if a value is missing.
+
+        Interval and p-value are of a paired bootstrap: one strategy and a mean over several cannot be exchanged.
+        """
+        value = figure(*(c.sum() for c in counts)) - np.mean([figure(*(c.sum() for c in other)) for other in others])
+        drawn = figure(*map(self.sums, counts))
+        for other in others:
+            drawn = drawn - figure(*map(self.sums, other)) / len(others)
+        return bootstrap_difference(float(value), drawn)
+
     def _exchanged(self, figure: Figure, counts: Sequence[Array], base: Sequence[Array]) -> Array:
         """Return the difference of a figure after exchanging strategy and baseline in random pictures, (draws,)."""
         strategy_sums, base_sums = [], []
@@ -185,6 +198,20 @@ class Resampler:
         size = max(1, _AT_ONCE // self._pictures)
         for start in range(0, self._draws, size):
             yield slice(start, min(start + size, self._draws))
+
+
+def bootstrap_difference(value: float, drawn: Array) -> Difference | None:
+    """Return a difference with the interval and p-value of its bootstrap draws; None without a value.
+
+    The two-sided p-value is twice the smaller share of draws on one side of 0, and at least 1 / draws: of ten draws
+    with one below 0, it is 0.2.
+    """
+    drawn = drawn[np.isfinite(drawn)]
+    if not np.isfinite(value) or not len(drawn):
+        return None
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    share = min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
+    return Difference(value, float(low), float(high), min(1.0, max(2 * share, 1 / len(drawn))), "paired bootstrap")
 
 
 def ratio(over: Array, under: Array) -> Array:

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.chair import CAUSES, VISIBILITIES, Chair, Cooccurrence, cut, finished_part, score
+from mmhall.benchmarks.chair import CAUSES, VISIBILITIES, Chair, Cooccurrence, score
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.data.vocabulary import mentions
 from mmhall.benchmarks.evaluation import evaluate
+from mmhall.benchmarks.rules.length import cut, finished_part
 from mmhall.benchmarks.scenes.language import surface_forms
 from mmhall.objects.coco_words import SYNONYMS
 from mmhall.objects.plurals import plural

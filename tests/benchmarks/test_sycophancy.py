@@ -10,9 +10,8 @@ from hypothesis import given, strategies as st
 from PIL import Image
 
 from mmhall.benchmarks import benchmark
-from mmhall.benchmarks.base import Item, Source
+from mmhall.benchmarks.base import Item, Source, series
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
-from mmhall.benchmarks.evaluation import series
 from mmhall.benchmarks.pope import SETTINGS, Pope
 from mmhall.benchmarks.rules.yesno import RULES
 from mmhall.benchmarks.sycophancy import LEADS, VERSIONS, Sycophancy, f1_drop

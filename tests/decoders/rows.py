@@ -186,7 +186,8 @@ def check_half(active: str, neutral: str, artifacts: Mapping[str, Any] = Mapping
     assert torch.equal(written(adapter, batch, neutral), plain)
     session = mmhall.strategy(active).fitted(adapter).prepare(adapter, batch)
     steered, usual = (scored(adapter, batch, one, plain) for one in (session, Session()))
-    assert steered.isfinite().all()
+    assert not steered.isnan().any()
+    assert steered.amax(dim=-1).isfinite().all()
     assert not torch.equal(steered, usual)
 
 
@@ -237,25 +238,3 @@ def check(
         plain = reader.logits(adapter.inputs([request]), answer[:-1]).log_softmax(-1)
         moved.append(float((wanted.softmax(-1) - plain.softmax(-1)).abs().max()))
     assert max(moved) > 1e-3, moved
-
-
-@cache
-def half(name: str) -> Adapter:
-    """A family's model in bfloat16."""
-    model, processor = built(name)
-    return adapter_for(model.to(torch.bfloat16), processor)
-
-
-def check_half(neutral: str, active: str, name: str = "llava") -> None:
-    """Check in bfloat16 that neutral options are greedy decoding, and that others give other scores, in float32."""
-    adapter = half(name)
-    batch = adapter.inputs(REQUESTS[:2])
-    plain = written(adapter, batch, "greedy")
-    assert torch.equal(written(adapter, batch, neutral), plain)
-    neutral_scores, active_scores = (
-        scored(adapter, batch, mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch), plain)
-        for spec in ("greedy", active)
-    )
-    assert active_scores.dtype == torch.float32
-    assert active_scores.amax(dim=-1).isfinite().all()
-    assert not torch.allclose(active_scores.softmax(dim=-1), neutral_scores.softmax(dim=-1), atol=1e-3)

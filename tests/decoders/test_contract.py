@@ -7,7 +7,6 @@ strategies' own tests compare each with its formula on every family.
 
 from __future__ import annotations
 
-import re
 import threading
 from functools import cache
 

@@ -136,7 +136,7 @@ def test_neutral_options_and_no_picture_ask_for_nothing():
 
 
 def test_in_half_precision():
-    check_half("deco(alpha=0)", "deco(alpha=8, top_k=6)")
+    check_half("deco(alpha=8, top_k=6)", "deco(alpha=0)")
 
 
 def test_what_it_claims_and_what_it_cannot_do_is_refused():

@@ -120,7 +120,7 @@ def test_neutral_options_and_no_picture_ask_for_nothing():
 
 
 def test_in_half_precision():
-    check_half("flb(gamma=0, beta=0)", "flb(gamma=8, rate=1)")
+    check_half("flb(gamma=8, rate=1)", "flb(gamma=0, beta=0)")
 
 
 def test_what_it_claims_and_what_it_cannot_do_is_refused():

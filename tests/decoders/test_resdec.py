@@ -166,7 +166,7 @@ def test_neutral_options_and_no_picture_ask_for_nothing():
 
 
 def test_in_half_precision():
-    check_half("resdec(alpha=0, beta=0)", "resdec(alpha=1, beta=0, candidates=64)")
+    check_half("resdec(alpha=1, beta=0, candidates=64)", "resdec(alpha=0, beta=0)")
 
 
 def test_what_it_claims_and_what_it_cannot_do_is_refused():

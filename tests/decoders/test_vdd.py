@@ -197,6 +197,6 @@ def test_by_divergence_neutral_options_are_neutral_also_in_half_precision():
         request = Request("What?", REQUESTS[0].images if "alpha" in spec else ())
         session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs([request]))
         assert (session.combine, list(session.branches)) == (None, []), spec
-    check_half("vdd(weight='divergence', alpha=0, beta=0)", "vdd(weight='divergence')")
+    check_half("vdd(weight='divergence')", "vdd(weight='divergence', alpha=0, beta=0)")
     with pytest.raises(OptionError, match=r'^vdd: weight must be "constant" or "divergence", got'):
         mmhall.strategy("vdd(weight='nolan')")

@@ -1,0 +1,73 @@
+"""The part that each strategy of a run plays: an arm with a row of its own, a random twin of one, a plain control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmhall.errors import OptionError
+from mmhall.options import parse, split
+
+TWIN = "twin"  # the option of `mmhall.strategies.twin_option`
+PLAIN_CONTROLS = frozenset({"apc", "olm", "yes-prompt", "yes-shift"})
+"""Names of strategies that change the decoding rule, the threshold or the prompt, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """What each strategy of a table is compared with.
+
+    Attributes:
+        arms: Strategies with a row of their own, the baseline first.
+        twins: Arm to its random twins.
+        controls: Strategies that are plain controls; they may be arms, too.
+        rules: Strategy to its decoding rule in words, such as "greedy"; where it is missing, the baseline's.
+    """
+
+    arms: tuple[str, ...]
+    twins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    controls: tuple[str, ...] = ()
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """All strategies, each once."""
+        twins = (twin for arm in self.arms for twin in self.twins.get(arm, ()))
+        return tuple(dict.fromkeys((*self.arms, *twins, *self.controls)))
+
+    def rule(self, strategy: str) -> str:
+        """Return the decoding rule of a strategy."""
+        return self.rules.get(strategy, self.rules.get(self.arms[0], ""))
+
+
+def lineup_of(specs: Sequence[str], rules: Mapping[str, str] | None = None) -> Lineup:
+    """Tell arms, twins and controls apart by how strategies are written.
+
+    A twin is written as another strategy of the run, with `twin=SEED` in addition; without that strategy it is an arm.
+
+    Args:
+        specs: Strategies as written for the run, the baseline first.
+        rules: Decoding rule of each strategy.
+
+    >>> lineup_of(["greedy", "vdd(alpha=0.5)", "vdd(alpha=0.5, twin=1)", "apc"]).twins
+    {'vdd(alpha=0.5)': ('vdd(alpha=0.5, twin=1)',)}
+    """
+    parts = {spec: _parts(spec) for spec in specs}
+    twins: dict[str, tuple[str, ...]] = {}
+    for spec, own in parts.items():
+        plain = [(name, {key: value for key, value in options.items() if key != TWIN}) for name, options in own]
+        arm = next((other for other in specs if own != plain == parts[other]), None)
+        if arm is not None:
+            twins[arm] = (*twins.get(arm, ()), spec)
+    drawn = {twin for group in twins.values() for twin in group}
+    controls = tuple(spec for spec, own in parts.items() if [name for name, _ in own if name in PLAIN_CONTROLS])
+    return Lineup(tuple(spec for spec in specs if spec not in drawn), twins, controls, dict(rules or {}))
+
+
+def _parts(spec: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return names and options of a strategy; an imported one may have any name."""
+    try:
+        return [parse(part) for part in split(spec)]
+    except OptionError:
+        return [(spec, {})]

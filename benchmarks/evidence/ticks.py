@@ -1,0 +1,250 @@
+"""Three questions about each row of a table: is it better than the baseline, than its random twin, than plain controls?
+
+Baseline   The paired test of the table, corrected for its rows (Holm).
+Twin       The same edit with a random choice: a gain that the twins have, too, is not due to the choice. The figure
+           must lie outside the range of the twins, on the good side, and its difference from their mean must be
+           significant (paired bootstrap by picture, Holm). Five twins alone prove nothing: at best 1 in 6 by rank.
+Controls   What needs no method: the plain controls of the run; for captions those of the baseline, cut (`frontier`);
+           for yes/no answers the baseline's scores, shifted (`threshold`). All must be beaten (Holm over all controls
+           of all rows).
+No answer  "not run" where there is nothing to compare with. Two decoding rules are not compared: sampled answers score
+           points below greedy ones, whatever the method.
+No effect  Where less than one answer in a hundred differs from the baseline's, nothing was done, and nothing is ticked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from mmhall.benchmarks.base import Counts, Metric
+from mmhall.benchmarks.evidence.lineup import Lineup
+from mmhall.benchmarks.evidence.threshold import SHIFTED
+from mmhall.results.separation import Auroc
+from mmhall.results.statistics import Difference, Estimate, Resampler, holm
+from mmhall.results.store import Row
+
+Tick = Literal["yes", "no", "not run"]
+LEVEL = 0.05
+LEAST_CHANGED = 0.01  # share of answers
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The comparison of a strategy with one control.
+
+    Attributes:
+        name: The control.
+        difference: Strategy minus control; None: it has no value.
+        remark: What a reader must know about it; "" if nothing.
+    """
+
+    name: str
+    difference: Difference | None
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How well yes/no scores tell yes questions from no questions, whatever the threshold.
+
+    Attributes:
+        own: AUROC of the strategy's scores.
+        base: AUROC of the baseline's.
+        difference: Strategy minus baseline.
+    """
+
+    own: Estimate
+    base: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks for one strategy in one group, on the benchmark's primary metric.
+
+    Attributes:
+        benchmark: Name of the benchmark.
+        group: Name of the group.
+        metric: The metric.
+        strategy: The strategy.
+        baseline: The baseline.
+        value: Figure of the strategy; None: nothing to divide by.
+        base_value: Figure of the baseline.
+        twins: Figures of its random twins.
+        changed: Number of answers that differ from the baseline's.
+        answers: Number of answers.
+        over_baseline: Difference from the baseline.
+        over_twins: Difference from the mean of the twins' figures.
+        controls: Comparison with each plain control.
+        rules: Decoding rules of the baseline and of the strategy, where they differ.
+        ranking: For yes/no answers with scores: how well they are told apart.
+    """
+
+    benchmark: str
+    group: str
+    metric: Metric
+    strategy: str
+    baseline: str
+    value: float | None
+    base_value: float | None
+    twins: tuple[float, ...]
+    changed: int
+    answers: int
+    over_baseline: Difference | None
+    over_twins: Difference | None = None
+    controls: tuple[Control, ...] = ()
+    rules: tuple[str, str] | None = None
+    ranking: Ranking | None = None
+
+    @property
+    def did_nothing(self) -> bool:
+        """Whether too few answers differ from the baseline's."""
+        return self.changed < LEAST_CHANGED * self.answers
+
+    @property
+    def better_than_baseline(self) -> Tick:
+        """Whether the strategy is better than the baseline."""
+        return "not run" if self.rules is not None else self._tick([self.over_baseline])
+
+    @property
+    def better_than_twins(self) -> Tick:
+        """Whether the strategy is better than its random twins."""
+        if not self.twins or self.value is None:
+            return "not run"
+        sign = 1 if self.metric.better == "higher" else -1
+        outside = all(sign * self.value > sign * twin for twin in self.twins)
+        return self._tick([self.over_twins]) if outside else "no"
+
+    @property
+    def better_than_controls(self) -> Tick:
+        """Whether the strategy is better than every plain control."""
+        return self._tick([control.difference for control in self.controls])
+
+    def _tick(self, differences: Sequence[Difference | None]) -> Tick:
+        measured = [difference for difference in differences if difference is not None]
+        if not measured or len(measured) < len(differences):
+            return "not run"
+        return "yes" if not self.did_nothing and all(is_gain(self.metric, one) for one in measured) else "no"
+
+    @property
+    def verdict(self) -> str:
+        """What a yes/no method does: "ranks better", "only shifts", "no gain" or "undecided"; "" without scores."""
+        shifted = next((c.difference for c in self.controls if c.name == SHIFTED), None)
+        if self.ranking is None or shifted is None:
+            return ""
+        if self.better_than_baseline != "yes":
+            return "no gain" if self.better_than_baseline == "no" else "undecided"
+        if not is_gain(self.metric, shifted):
+            return "only shifts"
+        return "ranks better" if (self.ranking.difference.low or 0) > 0 else "undecided"
+
+
+def is_gain(metric: Metric, difference: Difference) -> bool:
+    """Tell whether a difference is on the good side, and significant after correction."""
+    good = difference.value > 0 if metric.better == "higher" else difference.value < 0
+    return good and (difference.p if difference.holm is None else difference.holm) < LEVEL
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The answers of all strategies in one group.
+
+    Attributes:
+        benchmark: Name of the benchmark.
+        group: Name of the group.
+        metric: The primary metric.
+        lineup: What each strategy is compared with.
+        rows: Strategy to its answers, in the order of the items.
+        counts: Strategy to the counts of its answers.
+        resampler: The bootstrap draws of the group.
+        differences: Strategy to its difference from the baseline, corrected.
+        derived: Strategy to controls that need no answers of their own.
+        shifted: Strategy to the counts of answers read off the baseline's scores, by name of the shift.
+        rankings: Strategy to how well its yes/no scores tell the answers apart.
+    """
+
+    benchmark: str
+    group: str
+    metric: Metric
+    lineup: Lineup
+    rows: Mapping[str, Sequence[Row]]
+    counts: Mapping[str, Sequence[Counts]]
+    resampler: Resampler
+    differences: Mapping[str, Difference | None]
+    derived: Mapping[str, tuple[Control, ...]] = field(default_factory=dict)
+    shifted: Mapping[str, Mapping[str, Sequence[Counts]]] = field(default_factory=dict)
+    rankings: Mapping[str, Auroc] = field(default_factory=dict)
+
+    def evidence(self) -> tuple[Evidence, ...]:
+        """Weigh every strategy but the baseline; none without a direction of the metric."""
+        if self.metric.better is None:
+            return ()
+        found = [self._weigh(arm) for arm in self.lineup.arms[1:]]
+        twins = iter(holm([one.over_twins.p for one in found if one.over_twins is not None]))
+        compared = [c.difference.p for one in found for c in one.controls if c.difference is not None]
+        controls = iter(holm(compared))
+        return tuple(
+            replace(
+                one,
+                over_twins=one.over_twins and replace(one.over_twins, holm=next(twins)),
+                controls=tuple(
+                    replace(c, difference=c.difference and replace(c.difference, holm=next(controls)))
+                    for c in one.controls
+                ),
+            )
+            for one in found
+        )
+
+    def _weigh(self, arm: str) -> Evidence:
+        base, metric, lineup = self.lineup.arms[0], self.metric, self.lineup
+        texts = {row.item: (row.text, old.text) for row, old in zip(self.rows[arm], self.rows[base], strict=True)}
+        twins, rule, base_rule = lineup.twins.get(arm, ()), lineup.rule(arm), lineup.rule(base)
+        return Evidence(
+            benchmark=self.benchmark,
+            group=self.group,
+            metric=metric,
+            strategy=arm,
+            baseline=base,
+            value=self._value(arm),
+            base_value=self._value(base),
+            twins=tuple(value for twin in twins if (value := self._value(twin)) is not None),
+            changed=sum(new != old for new, old in texts.values()),
+            answers=len(texts),
+            over_baseline=self.differences.get(arm),
+            over_twins=self._over(arm, twins),
+            controls=(*self._present_controls(arm), *(self._derived_controls(arm) if rule == base_rule else ())),
+            rules=None if rule == base_rule else (base_rule, rule),
+            ranking=self._ranking(arm),
+        )
+
+    def _present_controls(self, arm: str) -> list[Control]:
+        """Compare with the plain controls of the run that decode by the same rule; cut captions include them."""
+        if arm in self.derived:
+            return []
+        rule = self.lineup.rule(arm)
+        names = [name for name in self.lineup.controls if name != arm and self.lineup.rule(name) == rule]
+        return [self._control(name, arm, self.counts[name]) for name in names]
+
+    def _derived_controls(self, arm: str) -> list[Control]:
+        """Compare with what is made of the baseline's answers and scores; they follow the baseline's rule."""
+        shifted = [self._control(name, arm, counts) for name, counts in self.shifted.get(arm, {}).items()]
+        return [*shifted, *self.derived.get(arm, ())]
+
+    def _control(self, name: str, arm: str, counts: Sequence[Counts]) -> Control:
+        own, other = self.metric.terms(self.counts[arm]), self.metric.terms(counts)
+        return Control(name, self.resampler.difference_of(self.metric.figure, own, other))
+
+    def _ranking(self, arm: str) -> Ranking | None:
+        own, base = (self.rankings.get(name) for name in (arm, self.lineup.arms[0]))
+        return None if own is None or base is None else Ranking(own.estimate(), base.estimate(), own.minus(base))
+
+    def _over(self, arm: str, others: Sequence[str]) -> Difference | None:
+        if not others:
+            return None
+        terms = [self.metric.terms(self.counts[other]) for other in others]
+        return self.resampler.difference_from_mean(self.metric.figure, self.metric.terms(self.counts[arm]), terms)
+
+    def _value(self, strategy: str) -> float | None:
+        return self.metric.value(self.counts[strategy])

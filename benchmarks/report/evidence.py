@@ -1,0 +1,89 @@
+"""The evidence of each strategy as a table: its figure beside its twins' and the baseline's, and three ticks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mmhall.benchmarks.evaluation import Evaluation
+from mmhall.benchmarks.evidence import Evidence
+from mmhall.benchmarks.report.sections import Line, Section, difference_text
+
+LEGEND = (
+    "Evidence: three ticks for each strategy, on the primary metric; Holm within each column of a table. "
+    "> baseline: better than the first strategy, paired. "
+    "> twins: outside the range of its random twins, on the good side, and better than their mean, paired. "
+    "> plain: better than every plain control named below it, paired; cut captions are the baseline's, made shorter, "
+    "at the same recall; equal yes share and best threshold are its yes/no scores, shifted. "
+    '"not run": nothing to compare with, or another decoding rule. '
+    "changed: share of answers that differ from the baseline's; below 1 % there is no tick."
+)
+
+
+def evidence_sections(evaluation: Evaluation, group: str) -> list[Section]:
+    """Return the table of a group with at least two strategies; none for others."""
+    rows = [row for row in evaluation.evidence if row.group == group]
+    return [_section(rows)] if rows else []
+
+
+def _section(rows: Sequence[Evidence]) -> Section:
+    first, metric = rows[0], rows[0].metric
+    columns = (f"{metric.name}{' (%)' if metric.percent else ''}", "> baseline", "> twins", "> plain", "changed")
+    title = f"{first.benchmark} {first.group}, evidence; the baseline is {first.baseline}"
+    return Section(title, "", columns, tuple(map(_line, rows)), ())
+
+
+def _line(row: Evidence) -> Line:
+    ticks = row.better_than_baseline, row.better_than_twins, row.better_than_controls
+    values = figures_text(row), *ticks, f"{row.changed / row.answers:.1%}"
+    return Line(row.strategy, values, ("\n".join(evidence_remarks(row)), *("",) * (len(values) - 1)))
+
+
+def figures_text(row: Evidence) -> str:
+    """Format a figure beside its twins' and the baseline's: "40.1 · twins 42.1 [39.8-44.0] · greedy 48.0"."""
+    scale = row.metric.scale
+
+    def number(value: float | None) -> str:
+        return "n/a" if value is None else f"{value * scale:.1f}"
+
+    texts = [number(row.value)]
+    if row.twins:
+        spread = f"{number(min(row.twins))}-{number(max(row.twins))}"
+        texts.append(f"twins {number(sum(row.twins) / len(row.twins))} [{spread}]")
+    return " · ".join([*texts, f"{row.baseline} {number(row.base_value)}"])
+
+
+def evidence_remarks(row: Evidence) -> list[str]:
+    """Return what a reader must know beside the ticks, in short lines."""
+    texts = []
+    if row.did_nothing:
+        texts.append(f"did nothing ({row.changed} of {row.answers} answers differ)")
+    if row.rules is not None:
+        base, own = row.rules
+        texts.append(f"other rule: {own}, not {base}")
+    if row.over_twins is not None:
+        texts.append(f"twins: {difference_text(row.over_twins, row.metric)}")
+    for control in row.controls:
+        compared = "no value" if control.difference is None else difference_text(control.difference, row.metric)
+        texts.append(f"{control.name}: {compared}")
+        texts += [f"  {control.remark}"] if control.remark else []
+    if row.ranking is not None:
+        ours, theirs, gap = row.ranking.own, row.ranking.base, row.ranking.difference
+        if None not in (ours.value, theirs.value, gap.value, gap.low, gap.high):
+            change = f"{gap.value:+.1%} [{gap.low:+.1%}, {gap.high:+.1%}]"
+            texts.append(f"AUROC {ours.value:.1%}, {row.baseline} {theirs.value:.1%}: {change}".replace("%", ""))
+    texts += [f"verdict: {row.verdict}"] if row.verdict else []
+    return texts
+
+
+def as_record(row: Evidence) -> dict[str, Any]:
+    """Return the evidence of a strategy as JSON values."""
+    return asdict(row) | {
+        "metric": row.metric.name,
+        "did_nothing": row.did_nothing,
+        "better_than_baseline": row.better_than_baseline,
+        "better_than_twins": row.better_than_twins,
+        "better_than_controls": row.better_than_controls,
+        "verdict": row.verdict,
+    }

@@ -1,0 +1,56 @@
+"""Tables as text: sections of lines, and how differences are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmhall.benchmarks.base import Metric
+from mmhall.benchmarks.evaluation import Cell
+from mmhall.results.statistics import Difference
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One strategy in one group: its name, and for each metric the value and the difference or remarks, as text.
+
+    Remarks may have several lines; without any text, there are as many empty ones as values.
+    """
+
+    strategy: str
+    values: tuple[str, ...]
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table of a group of a benchmark.
+
+    Attributes:
+        title: Title of the table.
+        table: Name of the table; "" for the main table.
+        metrics: Names of the columns.
+        lines: Lines as text, one for each strategy.
+        cells: Lines as numbers; empty for the figures of an authors' script.
+    """
+
+    title: str
+    table: str
+    metrics: tuple[str, ...]
+    lines: tuple[Line, ...]
+    cells: tuple[tuple[Cell, ...], ...]
+
+
+def difference_text(difference: Difference, metric: Metric) -> str:
+    """Format a difference with its interval and p-value; in parentheses the one corrected by Holm, if it differs."""
+    d, scale = difference, metric.scale
+    corrected = "" if d.holm is None or d.holm == d.p else f" ({p_value(d.holm).removeprefix('p').removeprefix('=')})"
+    return f"{d.value * scale:+.1f} [{d.low * scale:+.1f}, {d.high * scale:+.1f}] {p_value(d.p)}{corrected}"
+
+
+def p_value(p: float) -> str:
+    """Format a p-value: two significant digits, or "p<0.001".
+
+    >>> p_value(0.0412), p_value(0.00001), p_value(1.0)
+    ('p=0.041', 'p<0.001', 'p=1.0')
+    """
+    return "p<0.001" if p < 0.001 else f"p={p:.2g}" if p < 0.995 else "p=1.0"

@@ -1,0 +1,47 @@
+"""Shorter captions: the first words of a text, its finished sentences, its text without the last sentences."""
+
+from __future__ import annotations
+
+import re
+
+WORD = re.compile(r"[\w'-]+")
+_END = re.compile(r"(?<!^\d)(?<!^\d\d)(?<!\n\d)(?<!\n\d\d)[.!?]+[\"'”’)\]*]*(?=\s|$)")  # "1." of a list ends nothing
+
+
+def cut(text: str, words: int) -> str:
+    """Return the first words of a text, with the punctuation after them.
+
+    >>> cut("A dog, a cat. The end.", 4)
+    'A dog, a cat.'
+    """
+    words_found = WORD.finditer(text)
+    for _ in range(words):
+        next(words_found, None)
+    next_word = next(words_found, None)
+    return text if next_word is None else text[: next_word.start()].rstrip()
+
+
+def finished_part(text: str) -> str:
+    """Return a text up to the end of its last finished sentence; "" without one.
+
+    >>> finished_part('It is "a dog." There is a c')
+    'It is "a dog."'
+    """
+    return drop_sentences(text, 0) if _END.search(text) else ""
+
+
+def drop_sentences(text: str, count: int) -> str:
+    """Return a text without its last sentences; one that the length limit cut off is dropped, and not counted.
+
+    The first sentence stays.
+
+    >>> drop_sentences("A dog. A cat! It sl", 1), drop_sentences("A dog. A cat!", 2), drop_sentences("A dog", 1)
+    ('A dog.', 'A dog.', 'A dog')
+    """
+    ends = [match.end() for match in _END.finditer(text)]
+    return text[: ends[max(0, len(ends) - 1 - count)]] if ends else text
+
+
+def count_words(text: str) -> int:
+    """Count words without punctuation."""
+    return len(WORD.findall(text))

@@ -1,0 +1,110 @@
+"""Yes/no scores: what a shifted threshold reaches, and how well scores rank."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.evaluation import evaluate
+from mmhall.benchmarks.evidence.halves import halves
+from mmhall.benchmarks.evidence.threshold import (
+    SCORE,
+    SHIFTED,
+    TUNED,
+    rankings,
+    shifted_counts,
+    yes_score,
+)
+from mmhall.benchmarks.pope import Pope
+from mmhall.results.statistics import Resampler
+from mmhall.results.store import Row
+
+SCORES = np.array([-2.0, -1, -0.5, 0.5, -3, -1.5, -0.8, 0.2])  # four yes questions, four no questions
+
+
+def questions(labels):
+    return [Item(f"{n}", f"{n}", "?", ("random",), {"label": label}) for n, label in enumerate(labels)]
+
+
+def rows(name, scores, texts=None):
+    texts = texts or ["Yes" if score > 0 else "No" for score in scores]
+    return [
+        Row("pope", f"{n}", name, text, "eos", 2, 1.0, 0, {SCORE: float(score)})
+        for n, (score, text) in enumerate(zip(scores, texts, strict=True))
+    ]
+
+
+def test_auroc_counts_pairs():
+    """-2 beats one of four, -1 two, -0.5 three, 0.5 four: 10 of 16."""
+    items = questions(["yes"] * 4 + ["no"] * 4)
+    found = rankings(items, {"greedy": rows("greedy", SCORES)}, Resampler([item.id for item in items]))
+    assert found["greedy"].estimate().value == 0.625
+    assert not rankings(items[:4], {"greedy": rows("greedy", SCORES[:4])}, Resampler(["a", "b", "c", "d"]))
+
+
+def test_what_a_method_rules_out_has_probability_0():
+    """logsumexp(1, 2) - logsumexp(1.5, 1.9) = -0.0998; JSON has no infinity, and 0 against 0 says nothing."""
+    adapter = SimpleNamespace(spellings={"yes": [0, 1], "no": [2, 3]}, tokenizer=object())
+    assert yes_score(adapter, torch.tensor([1.0, 2.0, 1.5, 1.9, 9.0])) == pytest.approx(-0.0998, abs=1e-4)
+    out = -math.inf
+    assert yes_score(adapter, torch.tensor([1.0, 2.0, out, out])) == 1e4
+    assert yes_score(adapter, torch.tensor([out, out, out, out])) is None
+
+
+@pytest.fixture(scope="module")
+def sixty():
+    """Sixty questions; greedy says no to all but one, though its scores rank all but the last two rightly."""
+    items = questions(["yes", "no"] * 30)
+    scores = np.array([-1.0 - n / 100 if item.truth["label"] == "yes" else -3.0 for n, item in enumerate(items)])
+    scores[0] = 1.0
+    return items, scores
+
+
+def test_more_yes_alone_only_shifts(sixty):
+    """The method answers as the threshold -2 does: all right, and so is greedy with as many yes."""
+    items, scores = sixty
+    answers = [*rows("greedy", scores), *rows("more", scores + 2)]
+    (more,) = evaluate(Pope(), items, answers, ["greedy", "more"]).evidence
+    assert more.better_than_baseline == "yes"
+    assert more.better_than_controls == "no"
+    assert more.verdict == "only shifts"
+    assert more.ranking.difference.value == 0
+    assert {control.name: control.difference.value for control in more.controls} == {SHIFTED: 0.0, TUNED: 0.0}
+
+
+def test_better_order_ranks_better(sixty):
+    """Greedy's scores say nothing about a third of the questions, the method's do."""
+    items, scores = sixty
+    blurred = np.where(np.arange(60) % 6 < 2, -3.0, scores)  # a yes and a no of each six score alike
+    answers = [*rows("greedy", blurred), *rows("sees", scores + 2)]
+    (sees,) = evaluate(Pope(), items, answers, ["greedy", "sees"]).evidence
+    assert sees.ranking.own.value == 1
+    assert sees.ranking.base.value == pytest.approx(1 - 0.5 / 3)
+    assert sees.verdict == "ranks better"
+    assert sees.better_than_controls == "yes"
+
+
+def test_no_gain_and_no_scores(sixty):
+    items, scores = sixty
+    same = [*rows("greedy", scores), *rows("same", scores)]
+    (row,) = evaluate(Pope(), items, same, ["greedy", "same"]).evidence
+    assert row.verdict == "no gain"
+    bare = [replace(each, extra=None) for each in same]
+    (row,) = evaluate(Pope(), items, bare, ["greedy", "same"]).evidence
+    assert (row.verdict, row.controls, row.better_than_controls) == ("", (), "not run")
+
+
+def test_shifts_are_fitted_on_the_other_half(sixty):
+    """The method says yes to all of the first half and to none of the second: the shifts say the reverse."""
+    items, scores = sixty
+    first, second = halves(items)
+    texts = ["Yes" if n in first else "No" for n in range(60)]
+    counts = shifted_counts(Pope(), items, rows("greedy", scores), {"m": rows("m", scores, texts)})["m"][SHIFTED]
+    assert [counts[n]["yes"] for n in first] == [0] * len(first)
+    assert [counts[n]["yes"] for n in second] == [1] * len(second)

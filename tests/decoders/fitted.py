@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter
 from mmhall.decoders import STRATEGIES
-from mmhall.strategies import LearnedStrategy, Pair, Strategy, strategy
+from mmhall.strategies import LearnedStrategy, Pair, Question, Strategy, strategy
 from mmhall.strategies.artifacts import Artifact
 from tests.generation.reference import REQUESTS
 
@@ -38,17 +38,27 @@ def made_pairs(count: int = 6, *, alike: bool = False) -> list[Pair]:
     ]
 
 
+def made_questions(count: int = 6) -> list[Question]:
+    """Questions about the same pictures; yes is right for every second one."""
+    pictures = [request.images[0] for request in REQUESTS]
+    return [
+        Question(str(number), pictures[number % len(pictures)], f"Are there {number} dogs?", number % 2 == 0)
+        for number in range(count)
+    ]
+
+
 def learners() -> list[str]:
     """Names of the registered strategies that are fitted."""
     return [name for name in STRATEGIES.names() if issubclass(STRATEGIES.load(name), LearnedStrategy)]
 
 
 def fitted_artifact(adapter: Adapter, spec: str, seed: int = SEED) -> Artifact:
-    """Fit a strategy to a model on `made_pairs`."""
+    """Fit a strategy to a model on `made_pairs` or `made_questions`."""
     method = Strategy.fitted(strategy(spec), adapter)
-    pairs = made_pairs(alike=method.name in ALIKE)
+    asks = method.learns_from == "questions"
+    samples = made_questions() if asks else made_pairs(alike=method.name in ALIKE)
     with torch.inference_mode():
-        tensors, numbers, chosen = method.fit(adapter, pairs, seed)
+        tensors, numbers, chosen = method.fit(adapter, samples, seed)
     return made_artifact(method, tensors, seed=seed, numbers=numbers, chosen=chosen)
 
 

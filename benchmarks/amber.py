@@ -34,7 +34,6 @@ from typing import ClassVar
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, OfficialFigures, Source, by_strategy
 from mmhall.benchmarks.data.amber import READS, Query, Words, read_queries, read_similarities, read_words
-from mmhall.benchmarks.data.plurals import plural
 from mmhall.benchmarks.rules.amber import (
     DIMENSIONS,
     SIMILAR,
@@ -50,6 +49,7 @@ from mmhall.benchmarks.rules.thoughts import blank_thoughts, remove_thoughts
 from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.errors import DataError
 from mmhall.options import option
+from mmhall.plurals import plural
 from mmhall.results.store import Row
 
 Noun = tuple[str, int, int]

@@ -21,4 +21,5 @@ BUILT_IN = {
     "m3id": "mmhall.decoders.m3id:M3ID",
     "sid": "mmhall.decoders.sid:SID",
     "rudder": "mmhall.decoders.rudder:RUDDER",
+    "halc": "mmhall.decoders.halc:HALC",
 }

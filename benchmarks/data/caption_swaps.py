@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from mmhall.benchmarks.data.categories import names
-from mmhall.benchmarks.data.plurals import plural, singulars
 from mmhall.benchmarks.data.pope_wording import is_plural, with_article
 from mmhall.benchmarks.data.vocabulary import Mention, Vocabulary
+from mmhall.plurals import plural, singulars
 
 _ARTICLE = re.compile(r"\b(an?) $", re.IGNORECASE)
 _ACRONYM = 3  # letters of the longest one: TV, DVD

@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from mmhall.benchmarks.data.coco_words import PEOPLE, SPELLINGS, SYNONYMS
-from mmhall.benchmarks.data.plurals import plural, singulars
+from mmhall.plurals import plural, singulars
 
 
 def names(category: str) -> tuple[str, ...]:

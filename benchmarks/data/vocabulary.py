@@ -27,9 +27,9 @@ from typing import Any
 
 from mmhall.benchmarks.data.categories import coco_name, forms, names
 from mmhall.benchmarks.data.coco_words import SYNONYMS
-from mmhall.benchmarks.data.plurals import plural
 from mmhall.benchmarks.data.reading import read_json
 from mmhall.errors import DataError
+from mmhall.plurals import plural
 
 SUPPRESS = "suppress"
 _AGED = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")  # "baby X": no person

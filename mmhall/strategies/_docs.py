@@ -21,7 +21,8 @@ from mmhall.registry import Registry
 from mmhall.strategies._learned import LearnedStrategy
 from mmhall.strategies._registry import STRATEGIES
 
-SECTIONS = ("Paper", "Idea", "Formula", "Defaults", "Cost", "Differs")
+SECTIONS = ("Paper", "Idea", "Formula", "Defaults", "Cost", "Compared", "Differs")
+OPTIONAL = frozenset({"Compared"})  # where paper, released code and mmhall differ
 _HEAD = re.compile(r"([A-Z]\w+) {2,}(?=\S)")
 _ARGUMENT = re.compile(r"( *)(\w+): (.*)")
 

@@ -9,10 +9,10 @@ from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.chair import CAUSES, VISIBILITIES, Chair, Cooccurrence, cut, finished_part, score
 from mmhall.benchmarks.data.coco_words import SYNONYMS
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
-from mmhall.benchmarks.data.plurals import plural
 from mmhall.benchmarks.data.vocabulary import mentions
 from mmhall.benchmarks.evaluation import evaluate
 from mmhall.benchmarks.scenes.language import surface_forms
+from mmhall.plurals import plural
 from mmhall.results.store import Row
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mmhall.benchmarks.data.coco_words import SYNONYMS
-from mmhall.benchmarks.data.plurals import plural
 from mmhall.benchmarks.data.vocabulary import mentions, synonyms
+from mmhall.plurals import plural
 
 
 def named(text):

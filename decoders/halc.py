@@ -171,14 +171,14 @@ class Noun:
     """An object noun at the end of a text.
 
     Attributes:
-        phrase: The noun, as the detector is asked for it.
+        written: The noun as written, in lower case.
         start: Index of its first character in the text.
         picture: 0-based index of its picture.
         box: Its box there.
         detected: Whether the detector found the box.
     """
 
-    phrase: str
+    written: str
     start: int
     picture: int
     box: Box
@@ -348,12 +348,9 @@ class FocalContrast(PromptSearch):
     def _delete_noun(self, text: Text) -> Text:
         """Delete the noun of a text that was not detected and was written again."""
         noun = text.noun
-        if (
-            noun is None
-            or noun.detected
-            or text.over
-            or noun.phrase not in self._write(text.kept).lower()[noun.start :]
-        ):
+        if noun is None or noun.detected or text.over:
+            return text
+        if noun.written not in self._write(text.kept)[noun.start :].lower():
             return text
         kept = [index for index in range(len(text.said)) if index not in text.deleted]
         before = next(count for count in range(len(kept)) if len(self._write(text.kept[: count + 1])) > noun.start)
@@ -407,11 +404,11 @@ class ObjectBoxes:
         if len(found) > MOST_BOXES or not (found or options.words):
             return None
         if not found:
-            return Noun(phrase, start, 0, CENTRE, detected=False)
+            return Noun(form, start, 0, CENTRE, detected=False)
         picture, box = min(found, key=lambda one: one[1].area)
         if options.twin:
             box = random_box(box, options.twin, f"{phrase} {position}")
-        return Noun(phrase, start, picture, box)
+        return Noun(form, start, picture, box)
 
     def _final_noun(self, written: str) -> tuple[str, str]:
         """Return the noun that a text ends with, as written, and as the detector is asked for it; "": none."""

@@ -26,6 +26,7 @@ from mmhall import registry
 from mmhall.lvlm import LVLM
 from mmhall.models._path import EMBEDDED
 from tests.clip import ensure_clip
+from tests.detector import ensure_detector
 from tests.zoo import REPRESENTATIVES, ZOO
 
 PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -172,3 +173,9 @@ def picture_file(tmp_path: Path, pictures) -> Path:
     path = tmp_path / "picture.png"
     pictures[0].save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def detector() -> Path:
+    """Folder of a tiny random OWLv2, `tests.detector.DETECTOR`."""
+    return ensure_detector()

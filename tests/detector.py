@@ -10,26 +10,17 @@ from pathlib import Path
 
 import torch
 from tokenizers import pre_tokenizers
-from transformers import (
-    CLIPTokenizer,
-    GroundingDinoConfig,
-    GroundingDinoForObjectDetection,
-    GroundingDinoImageProcessor,
-    GroundingDinoProcessor,
-    Owlv2Config,
-    Owlv2ForObjectDetection,
-    Owlv2ImageProcessor,
-    Owlv2Processor,
-)
 
 from tests.zoo.common import make_tokenizer
 
-DETECTOR = Path(__file__).parents[1] / "build" / "tests" / "owlv2-1"
+DETECTOR = Path(__file__).parents[1] / "build" / "tests" / "owlv2-3"
 """Where the tests' OWLv2 lies: known before it is there, and to all processes that run tests alike."""
 
 
 def make_owlv2(folder: Path, *, seed: int = 0) -> Path:
     """Make a detector of nine boxes whose number above 0.5 differs from word to word, and from picture to picture."""
+    from transformers import CLIPTokenizer, Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessor, Owlv2Processor
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*alphabet, *(f"{letter}</w>" for letter in alphabet), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[])
@@ -46,6 +37,7 @@ def make_owlv2(folder: Path, *, seed: int = 0) -> Path:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(8)
+        model.box_head.dense2.weight.mul_(0.01)  # else boxes lie at the edges
         model.class_head.logit_shift.weight.zero_()  # else words make no difference
     model.save_pretrained(folder)
     pictures = Owlv2ImageProcessor(size={"height": 48, "width": 48})
@@ -55,8 +47,10 @@ def make_owlv2(folder: Path, *, seed: int = 0) -> Path:
 
 def make_grounding_dino(folder: Path) -> Path:
     """Make a Grounding DINO with a tiny Swin and a tiny BERT."""
+    import transformers
+
     tokenizer = make_tokenizer()
-    config = GroundingDinoConfig(
+    config = transformers.GroundingDinoConfig(
         backbone_config={
             "model_type": "swin", "image_size": 64, "patch_size": 4, "embed_dim": 8, "depths": [1, 1, 1, 1],
             "num_heads": [1, 1, 1, 1], "window_size": 2, "out_features": ["stage2", "stage3", "stage4"],
@@ -69,9 +63,9 @@ def make_grounding_dino(folder: Path) -> Path:
         encoder_ffn_dim=24, decoder_ffn_dim=24, num_queries=9, max_text_len=64, num_feature_levels=3,
     )  # fmt: skip
     torch.manual_seed(0)
-    GroundingDinoForObjectDetection(config).save_pretrained(folder)
-    pictures = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
-    GroundingDinoProcessor(pictures, tokenizer).save_pretrained(folder)
+    transformers.GroundingDinoForObjectDetection(config).save_pretrained(folder)
+    pictures = transformers.GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    transformers.GroundingDinoProcessor(pictures, tokenizer).save_pretrained(folder)
     return folder
 
 

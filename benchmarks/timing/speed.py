@@ -64,7 +64,7 @@ class Size:
 
 _ACTIVE = {"var": "var(sink_dims=(0, 1), tau=3.0)"}  # random weights have no massive dimensions
 _PARTS = ("pai(gamma=1.0)",)
-UNTIMED = frozenset({"cgd"})  # it needs a second model
+UNTIMED = frozenset({"cgd", "halc"})  # they need a second model
 TURNS, NEW_TOKENS = 7, 64
 SMALL, LARGE = Size(8, 512, torch.float32), Size(32, 4096, torch.bfloat16)  # for a CPU; 7B
 

@@ -21,17 +21,20 @@ from mmhall.lvlm import LVLM
 from mmhall.options import rules
 from tests.clip import CLIP
 from tests.conftest import make_random_llava
+from tests.detector import DETECTOR
 from tests.generation.reference import QUIET, REQUESTS, ours, said
 from tests.threads import own_threads
 from tests.zoo import REPRESENTATIVES
 
-pytestmark = [QUIET, pytest.mark.usefixtures("clip")]
+pytestmark = [QUIET, pytest.mark.usefixtures("clip", "detector")]
 
 QUESTIONS = ("Is there a dog in the image?", "Please describe this image in detail.", "Where was this picture taken?")
 LENGTH = 6
 DECODING = ({}, {"num_beams": 3}, {"do_sample": True, "seed": 3})
 SEARCHING = ({}, {"num_beams": 3})
 NAMES = tuple(STRATEGIES.names())
+LOOKING = f"detector={str(DETECTOR)!r}, clip={str(CLIP)!r}"
+CHARACTERS = tuple("abcdefghijklmnopqrstuvwxyz0123456789")  # the words of random models
 ACTIVE = {  # random models have no massive activations and attend weakly; answers here are short
     "opera": "opera(num_attn_candidates=3, penalty_weights=20.0, threshold=2, scale_factor=400.0)",
     "vhr": "vhr(alpha=4)",
@@ -43,8 +46,12 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "m3id": "m3id(decay=0.5, start=1, gate=1)",
     "sid": "sid(alpha=3, keep=0.25)",
     "rudder": "rudder(alpha=15)",
+    "halc": f"halc({LOOKING}, words={CHARACTERS}, contrast=0.4, threshold=0.5)",
 }
-NEEDED = {"cgd": {"clip": str(CLIP)}}  # options without which a strategy cannot be fitted to a model
+NEEDED = {
+    "cgd": {"clip": str(CLIP)},
+    "halc": {"clip": str(CLIP), "detector": str(DETECTOR)},
+}  # options without which a strategy cannot be fitted to a model
 NEUTRAL = {
     "vcd": "vcd(alpha=0, beta=0)",
     "vdd": "vdd(alpha=0, beta=0)",
@@ -57,6 +64,7 @@ NEUTRAL = {
     "m3id": "m3id(decay=0)",
     "sid": "sid(alpha=0, beta=0)",
     "rudder": "rudder(alpha=0)",
+    "halc": f"halc({LOOKING}, base='plain', skip=1, twin=3)",
 }
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (
@@ -68,6 +76,7 @@ COMPOSED = (
     "vhr(alpha=3)+dola",
     "opera+pai(alpha=1)+vhr(alpha=3)",
     f"vcd+cgd(clip={str(CLIP)!r}, temperature=1.0)",
+    f"vhr(alpha=3)+halc({LOOKING}, words={CHARACTERS}, base='plain', num_beams=2)",
 )
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
 COLUMNS = {"gift", "var", "pai", "vaf", "sid"}  # weigh image columns beside text
@@ -225,7 +234,7 @@ def test_greedy_is_the_models_own_greedy(llava, pictures):
     assert [token for token in own.tolist() if token not in (1, 2)] == [t for t in answer.token_ids if t != 2]
 
 
-PICTURED = (*PLAIN, ACTIVE["cgd"])
+PICTURED = (*PLAIN, ACTIVE["cgd"], ACTIVE["halc"])
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen3_5", "mllama"])
@@ -256,9 +265,8 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD needs the pictures themselves, and which words are the user's own, as GIFT asks, is not told by inputs alone.
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if "cgd" not in spec and "gift" not in spec])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if not any(name in spec for name in UNREADABLE)])
 def test_transformers_own_generate_says_the_same(llava, pictures, answers, spec):
     inputs = llava.adapter.inputs([Request(QUESTIONS[1], (pictures[1],))])
     own = mmhall.custom_generate(spec, processor=llava.processor)

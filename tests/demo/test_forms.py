@@ -48,7 +48,7 @@ def adapter(embedded):
 
 
 def test_every_strategy_is_offered_that_opens_nothing():
-    assert set(STRATEGIES.names()) - set(NAMES) == {"cgd"}
+    assert set(STRATEGIES.names()) - set(NAMES) == {"cgd", "halc"}
     assert list_choices(("cgd(clip='x')", "vcd")) == [*NAMES, "cgd(clip='x')"]
 
 

@@ -76,9 +76,7 @@ def test_the_table_grows_strategy_by_strategy_and_a_few_objects_at_a_time(tables
         assert probe_html(table).count("rowspan") == left
 
 
-@pytest.mark.parametrize(
-    ("spec", "most"), [("greedy", 4), ("beam(num_beams=8)", 2), ("beam(num_beams=20)", 1)]
-)
+@pytest.mark.parametrize(("spec", "most"), [("greedy", 4), ("beam(num_beams=8)", 2), ("beam(num_beams=20)", 1)])
 def test_batches_are_small_and_say_what_single_objects_say(embedded, scene, present, spec, most):
     count = 5 if most == 4 else 3
     objects, methods = default_objects(present)[:count], [mmhall.strategy(spec)]

@@ -19,6 +19,8 @@ from mmhall.errors import CompositionError, OptionError, PluginError, UnknownNam
 from mmhall.generation._settings import Settings
 from mmhall.options import rules
 from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
+from tests.clip import CLIP
+from tests.detector import DETECTOR
 from tests.jobs import decode, run
 
 
@@ -174,9 +176,12 @@ def deep():
     return deep_llava(32)
 
 
+NEEDED = {"cgd": {"clip": str(CLIP)}, "halc": {"clip": str(CLIP), "detector": str(DETECTOR)}}
+
+
 @pytest.mark.parametrize("name", STRATEGIES.names())
-def test_a_fitted_strategy_is_complete_and_reads_itself_back(name, clip, deep):
-    adapter, made = deep, strategy(f"cgd(clip={str(clip)!r})" if name == "cgd" else name)
+def test_a_fitted_strategy_is_complete_and_reads_itself_back(name, deep):
+    adapter, made = deep, strategy(name, **NEEDED.get(name, {}))
     fitted = made.fitted(adapter)
     assert None not in fitted.options().values()
     assert fitted.fitted(adapter) == fitted

@@ -48,10 +48,11 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "rudder": "rudder(alpha=15)",
     "halc": f"halc({LOOKING}, words={CHARACTERS}, contrast=0.4, threshold=0.5)",
 }
-NEEDED = {
+NEEDED = {  # options without which a strategy cannot be fitted to a model
     "cgd": {"clip": str(CLIP)},
     "halc": {"clip": str(CLIP), "detector": str(DETECTOR)},
-}  # options without which a strategy cannot be fitted to a model
+}
+UNREADABLE = ("cgd", "halc", "gift")  # they need pictures, or the user's own words: inputs alone have neither
 NEUTRAL = {
     "vcd": "vcd(alpha=0, beta=0)",
     "vdd": "vdd(alpha=0, beta=0)",

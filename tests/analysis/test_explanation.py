@@ -34,7 +34,7 @@ GUIDED = f"cgd(clip={str(CLIP)!r}, keep=1, candidates=3)"  # with more texts, ro
 WRITTEN = {
     "var": "var(sink_dims=(3, 7), tau=1.3)",
     "cgd": GUIDED,
-    "halc": f"halc(detector={str(DETECTOR)!r}, clip={str(CLIP)!r}, words=('ii',), threshold=0.9)",  # which this model writes
+    "halc": f"halc(detector={str(DETECTOR)!r}, clip={str(CLIP)!r}, words=('ii',), threshold=0.9)",
     "opera": "opera(num_attn_candidates=3)",
     "gift": "gift(saliency='50%', layers='0%:')",
 }

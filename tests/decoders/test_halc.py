@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain, combinations, product
+from typing import ClassVar
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ from mmhall.detection import Box, load_detector
 from mmhall.errors import CompositionError, GenerationError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.plurals import plural
-from mmhall.strategies import CONTRAST, SEARCH, Session, strategy
+from mmhall.strategies import CONTRAST, SEARCH, Composed, Session, Strategy, strategy
 from mmhall.words import FUNCTION_WORDS
 from tests.clip import CLIP
 from tests.detector import DETECTOR
@@ -276,6 +277,44 @@ def test_it_finds_what_a_slow_search_finds(name, variant):
     for got, seen in views:
         torch.testing.assert_close(got, torch.stack(seen), rtol=0, atol=1e-4)
     assert views
+
+
+@dataclass(frozen=True)
+class Decaying(Strategy):
+    """Moves away from what was predicted before, the latest most."""
+
+    name: ClassVar[str] = "decaying"
+
+    def prepare(self, adapter, inputs):
+        return Session(combine=self.combine)
+
+    @staticmethod
+    def combine(step):
+        past, count = (step.memory.get(name) for name in ("decaying past", "decaying count"))
+        past, count = (step.main * 0 if one is None else one for one in (past, count))
+        assert (count == step.t).all(), "a row does not know how many tokens it has said"
+        step.memory["decaying past"], step.memory["decaying count"] = 0.5 * past + step.main.clamp_min(-5), count + 1
+        return step.main - 0.4 * past
+
+
+@pytest.mark.parametrize("variant", ["beams", "deleted"])
+def test_what_a_contrast_remembers_is_that_of_the_text(variant):
+    """Texts are read anew after each noun, with another token at their end."""
+    adapter, spec, request = wordy("llava"), spec_of(VARIANTS[variant]), REQUESTS[3]
+    ((search, answers),) = searches(adapter, [request], Composed((Decaying(), strategy(spec))))
+    naive = Naive(adapter, request, strategy(spec).fitted(adapter))
+
+    def scores(answer):
+        past = 0.0
+        for length in range(len(answer) + 1):
+            main = naive.read(request.images, answer[:length])
+            found, past = main - 0.4 * past, 0.5 * past + main.clamp_min(-5)
+        return found
+
+    naive.scores = cache(scores)
+    assert answers == naive.run()[:1]
+    assert [noun.written for noun in search.looked] == [noun[0] for noun in naive.looked]
+    assert search.looked
 
 
 def test_the_base_step_is_dolas():

@@ -76,8 +76,8 @@ class Box:
     def expanded(self, ratio: float) -> Box:
         """Move each side outwards by half of `ratio` times the size, within the picture; inwards if negative.
 
-        >>> Box(0.4, 0.4, 0.6, 0.8).expanded(0.5)
-        Box(left=0.35, top=0.30000000000000004, right=0.65, bottom=0.9)
+        >>> Box(0.25, 0.25, 0.75, 1.0).expanded(0.5)
+        Box(left=0.125, top=0.0625, right=0.875, bottom=1.0)
         """
         across, down = ratio * self.width / 2, ratio * self.height / 2
         return Box(

@@ -42,4 +42,5 @@ BUILT_IN = {
     "vti": "mmhall.decoders.vti:VTI",
     "revis": "mmhall.decoders.revis:REVIS",
     "nullu": "mmhall.decoders.nullu:Nullu",
+    "halc": "mmhall.decoders.halc:HALC",
 }

@@ -214,14 +214,8 @@ class Guided(PromptSearch):
         """Draw the next sentences of texts of equal length, by their places in `running`; a list for each text."""
         each, device = self._options.candidates, self.device
         texts = [self.running[place] for place in places]
-        rows = self.decoding.rows.taken(torch.full((len(texts),), self.prompt, device=device))
+        rows = self.resume([text.said for text in texts], [text.memory for text in texts])
         said = torch.tensor([text.said for text in texts], dtype=torch.long, device=device)
-        memory = Memory.join([text.memory for text in texts])
-        if said.shape[1]:
-            last = 1 if rows.one_by_one or list(memory) else 0  # a text's memory does not include its last token yet
-            rows.reread(said[:, : said.shape[1] - last], memory)
-            if last:
-                rows.step(said[:, -1])
         rows.select(torch.arange(len(texts), device=device).repeat_interleave(each))
         seeds = [
             sentence_seed(self._options.seed, self.turns, place, number) for place in places for number in range(each)

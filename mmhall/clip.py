@@ -82,6 +82,15 @@ class Clip:
         truncated: list[bool] = ((wide != padding).sum(dim=1) > (narrow != padding).sum(dim=1))[:-1].tolist()
         return truncated
 
+    def fitting_end(self, text: str) -> str:
+        """Return the longest end of a text, of whole sentences, that fits into the context; else of whole words."""
+        for parts in (sentences(text), text.split()):
+            ends = [text, *(" ".join(parts[at:]) for at in range(1, len(parts)))]
+            fitting = [end for end, truncated in zip(ends, self.find_truncated(ends), strict=True) if not truncated]
+            if fitting:
+                return fitting[0]
+        return ends[-1]
+
     def _tokens(self, texts: Sequence[str], length: int) -> Tensor:
         with self._tokenizer_lock:
             tokens: Tensor = self._tokenizer(list(texts), context_length=length)

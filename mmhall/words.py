@@ -29,6 +29,8 @@ _ABOUT_PICTURES = frozenset(
     ("describe", "get", "gets", "give", "image", "photo", "photograph", "picture", "scene", "show", "shows")
 )
 
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
 
 @dataclass(frozen=True, slots=True)
 class Word:
@@ -106,11 +108,22 @@ def locate_words(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tu
     """
     text, spans = token_spans(tokenizer, token_ids)
     words = []
-    for match in re.finditer(r"[^\W_]+(?:['’-][^\W_]+)*", text):
+    for match in _WORD.finditer(text):
         tokens = tokens_in_span(spans, *match.span())
         if tokens:
             words.append((Word(match.group(), tokens), match.start()))
     return text, words
+
+
+def final_word(text: str) -> str:
+    """Return the word at the very end of a text; "" if the text ends with none.
+
+    >>> final_word("A hot-air balloon"), final_word("A dog.")
+    ('balloon', '')
+    """
+    start = max(text.rfind(space) for space in (" ", "\n", "\t")) + 1
+    matches = [match for match in _WORD.finditer(text, start) if match.end() == len(text)]
+    return matches[0].group() if matches else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,3 +190,11 @@ def picture_file(tmp_path: Path, pictures) -> Path:
     path = tmp_path / "picture.png"
     pictures[0].save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def detector() -> Path:
+    """Folder of a tiny random OWLv2, `tests.detector.DETECTOR`."""
+    from tests.detector import ensure_detector
+
+    return ensure_detector()

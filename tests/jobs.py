@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -47,4 +48,5 @@ def opened(
     """Read a batch and its branches, ready for a search."""
     main = running.plan_batch(adapter, inputs, (*watch, *session.ops), config)
     rows = running.prefill_batch(adapter, main, session, config)
-    return Decoding(Job(adapter, inputs, session, config, []), main.prepared, rows, None), rows
+    job = Job(adapter, inputs, session, config, [])
+    return Decoding(job, main.prepared, rows, partial(running._prefill_other, job)), rows

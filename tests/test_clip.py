@@ -70,6 +70,18 @@ def test_long_texts_are_cut_and_said_to_be(clip):
     assert not torch.allclose(loaded.embed_texts([fits.replace("dog", "cat")])[0], whole)
 
 
+def test_the_end_of_a_long_text_is_of_whole_sentences_or_else_words(clip):
+    """A sentence of n words takes n tokens and one for the period, beside the two marks."""
+    loaded, room = load_clip(str(clip)), CONTEXT - 2
+    first, second = " ".join(["cat"] * (room - 6)) + ".", "dog dog dog dog."
+    assert loaded.fitting_end("A dog.") == "A dog."
+    assert loaded.fitting_end(f"{first} {second}") == f"{first} {second}"
+    assert loaded.fitting_end(f"bus. {first} {second}") == f"{first} {second}"
+    assert loaded.fitting_end(f"{first} cat {second}") == f"cat {second}"
+    assert loaded.fitting_end(" ".join(["cat"] * 50) + " dog") == " ".join(["cat"] * (room - 1)) + " dog"
+    assert loaded.fitting_end("") == ""
+
+
 def test_a_tokenizer_of_its_own(tmp_path, pictures):
     folder = make_clip(tmp_path / "own", tokenizer=make_tokenizer())
     loaded = load_clip(str(folder))

@@ -41,7 +41,7 @@ PLAIN, EAGER, BEAMS = "plain generate", "eager, output_attentions", "beam search
 _KINDS, _WIDE = 7, 5
 _ACTIVE = {"var": "var(sink_dims=(0, 1), tau=3.0)"}  # random weights have no massive dimensions
 _PARTS = ("pai(gamma=1.0)",)
-UNTIMED = frozenset({"cgd", "olm", "self-verify", "yes-prompt", "yes-shift"})  # need another model, or other requests
+UNTIMED = frozenset({"cgd", "halc", "self-verify"})  # need another model, or ask further questions
 TURNS, NEW_TOKENS = 7, 64
 
 

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from mmhall.attention import Memory
 from mmhall.generation._beams import pad_answers
+from mmhall.generation._branches import DecodeBatch
 from mmhall.generation._job import Decoding
 from mmhall.generation._sampling import run_sampling_loop
 
@@ -31,6 +33,23 @@ class PromptSearch(ABC):
     @abstractmethod
     def run(self) -> list[Tensor]:
         """Return `count` answers, best first, (length,) each."""
+
+    def resume(self, texts: Sequence[Sequence[int]], memories: Sequence[Memory]) -> DecodeBatch:
+        """Read partial answers of equal length, and return rows at their ends, one for each.
+
+        Args:
+            texts: Tokens of each.
+            memories: Memory of each text's row before its last token was read, `DecodeBatch.memory`.
+        """
+        rows = self.decoding.rows.taken(torch.full((len(texts),), self.prompt, device=self.device))
+        said = torch.tensor([list(text) for text in texts], dtype=torch.long, device=self.device)
+        memory = Memory.join(memories)
+        if said.shape[1]:
+            last = 1 if rows.one_by_one or list(memory) else 0
+            rows.reread(said[:, : said.shape[1] - last], memory)
+            if last:
+                rows.step(said[:, -1])
+        return rows
 
     def tell(self, settled: Sequence[int]) -> None:
         """Stream the tokens that all possible answers begin with, without those streamed before."""

@@ -24,16 +24,18 @@ from mmhall.strategies._step import Step
 from mmhall.strategies.artifacts import Artifact
 from tests.clip import CLIP
 from tests.decoders.reference import QUIET, slow
+from tests.detector import DETECTOR
 from tests.generation.reference import picture
 from tests.lean import Lean
 
-pytestmark = [QUIET, pytest.mark.usefixtures("clip")]
+pytestmark = [QUIET, pytest.mark.usefixtures("clip", "detector")]
 
-NEW = 5
+NEW = 6
 GUIDED = f"cgd(clip={str(CLIP)!r}, keep=1, candidates=3)"  # with more texts, rows depend on their lengths
 WRITTEN = {
     "var": "var(sink_dims=(3, 7), tau=1.3)",
     "cgd": GUIDED,
+    "halc": f"halc(detector={str(DETECTOR)!r}, clip={str(CLIP)!r}, words=('ii',), threshold=0.9)",
     "opera": "opera(num_attn_candidates=3)",
     "gift": "gift(saliency='50%', layers='0%:')",
     "yes-shift": "yes-shift(shift=2)",

@@ -72,7 +72,10 @@ def main(path: Path) -> None:
         for _ in write_scenes(Path(folder), 1, 7, 0.5):
             pass
         (picture,) = Path(folder).glob("*.png")
-        specs = {name: name for name in STRATEGIES.names()} | {"cgd": f"cgd(clip={str(ensure_clip())!r})"}
+        specs = {name: name for name in STRATEGIES.names()} | {
+            "cgd": f"cgd(clip={str(ensure_clip())!r})",
+            "halc": f"halc(clip={str(ensure_clip())!r}, detector='truth:{folder}/annotations.json')",
+        }
         told = {name: answers(lvlm, spec, picture) for name, spec in specs.items()}
     path.write_text(json.dumps(told))
 

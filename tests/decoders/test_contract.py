@@ -22,11 +22,12 @@ from mmhall.options import rules
 from tests.clip import CLIP
 from tests.conftest import make_random_llava
 from tests.decoders.fitted import learners, with_artifacts
+from tests.detector import DETECTOR
 from tests.generation.reference import QUIET, REQUESTS, ours as plain_model, said
 from tests.threads import own_threads
 from tests.zoo import REPRESENTATIVES
 
-pytestmark = [QUIET, pytest.mark.usefixtures("clip")]
+pytestmark = [QUIET, pytest.mark.usefixtures("clip", "detector")]
 
 QUESTIONS = ("Is there a dog in the image?", "Please describe this image in detail.", "Where was this picture taken?")
 LENGTH = 6
@@ -34,6 +35,8 @@ DECODING = ({}, {"num_beams": 3}, {"do_sample": True, "seed": 3})
 SEARCHING = ({}, {"num_beams": 3})
 NAMES = tuple(STRATEGIES.names())
 LEARNERS = learners()
+LOOKING = f"detector={str(DETECTOR)!r}, clip={str(CLIP)!r}"
+CHARACTERS = tuple("abcdefghijklmnopqrstuvwxyz0123456789")  # the words of random models
 ACTIVE = {  # random models have no massive activations and attend weakly; answers here are short
     "opera": "opera(num_attn_candidates=3, penalty_weights=20.0, threshold=2, scale_factor=400.0)",
     "vhr": "vhr(alpha=4)",
@@ -65,9 +68,11 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "yes-shift": "yes-shift(shift=50)",
     "olm": "olm(mass=0)",
     "self-verify": f"self-verify(samples=3, objects={tuple('abcdefghijklmnopqrstuvwxyz')})",  # of words that they say
+    "halc": f"halc({LOOKING}, words={CHARACTERS}, contrast=0.4, threshold=0.5)",
 }
 NEEDED = {  # options without which a strategy cannot be fitted to a model
     "cgd": {"clip": str(CLIP)},
+    "halc": {"clip": str(CLIP), "detector": str(DETECTOR)},
     "yes-shift": {"shift": 0.9},
 }
 NEUTRAL = {
@@ -102,6 +107,7 @@ NEUTRAL = {
     "yes-shift": "yes-shift(shift=0)",
     "olm": "olm(gap=0)",
     "self-verify": "self-verify(samples=0)",
+    "halc": f"halc({LOOKING}, base='plain', skip=1, twin=3)",
 }
 ARTIFACT = {"artifact"}  # which names what was fitted, if anything was
 ANY_TEXT = {("yes-prompt", "text"), ("icd", "text")}
@@ -117,6 +123,7 @@ COMPOSED = (
     "kvsmooth(strength=0.6, width=0.4, layers=':')+only(alpha_far=3, gamma=1)",
     "opera+pai(alpha=1)+vhr(alpha=3)",
     f"vcd+cgd(clip={str(CLIP)!r}, temperature=1.0)",
+    f"vhr(alpha=3)+halc({LOOKING}, words={CHARACTERS}, base='plain', num_beams=2)",
 )
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
 COLUMNS = {  # need image columns beside text
@@ -295,7 +302,7 @@ def test_greedy_is_the_models_own_greedy(llava, pictures):
     assert [token for token in own.tolist() if token not in (1, 2)] == [t for t in answer.token_ids if t != 2]
 
 
-PICTURED = (*PLAIN, ACTIVE["cgd"], ACTIVE["self-verify"])
+PICTURED = (*PLAIN, ACTIVE["cgd"], ACTIVE["halc"], ACTIVE["self-verify"])
 
 
 @pytest.mark.parametrize("family", ["llava", "qwen3_5", "mllama"])
@@ -328,9 +335,9 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD and self-verify need the pictures themselves, ICD the messages, a prompt the question; which words are the user's
+# CGD, HALC and self-verify need the pictures themselves, ICD the messages, a prompt the question; which words are the user's
 # own, as GIFT asks, is not told by inputs alone, nor are artifacts.
-NOT_BY_INPUTS = {"cgd", "self-verify", "yes-prompt", "gift", "icd", *LEARNERS}
+NOT_BY_INPUTS = {"cgd", "halc", "self-verify", "yes-prompt", "gift", "icd", *LEARNERS}
 
 
 @pytest.mark.slow

@@ -19,7 +19,9 @@ from mmhall.errors import CompositionError, OptionError, PluginError, UnknownNam
 from mmhall.generation._settings import Settings
 from mmhall.options import rules
 from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
+from tests.clip import CLIP
 from tests.decoders.fitted import with_blank_artifacts
+from tests.detector import DETECTOR
 from tests.jobs import decode, run
 
 
@@ -177,10 +179,12 @@ def deep():
     return with_blank_artifacts(deep_llava(32))
 
 
+NEEDED = {"cgd": {"clip": str(CLIP)}, "halc": {"clip": str(CLIP), "detector": str(DETECTOR)}}
+
+
 @pytest.mark.parametrize("name", STRATEGIES.names())
 def test_a_fitted_strategy_is_complete_and_reads_itself_back(name, clip, deep):
-    needed = {"cgd": f"cgd(clip={str(clip)!r})", "yes-shift": "yes-shift(shift=0.9)"}
-    adapter, made = deep, strategy(needed.get(name, name))
+    adapter, made = deep, strategy(name, **NEEDED.get(name, {}))
     fitted = made.fitted(adapter)
     assert {option for option, value in fitted.options().items() if value is None} <= {"artifact"}
     assert fitted.fitted(adapter) == fitted

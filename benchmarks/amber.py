@@ -50,7 +50,6 @@ from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.errors import DataError
 from mmhall.objects.plurals import plural
 from mmhall.options import option
-from mmhall.objects.plurals import plural
 from mmhall.results.store import Row
 
 Noun = tuple[str, int, int]

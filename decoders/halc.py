@@ -65,8 +65,8 @@ from mmhall.decoders.dola import DoLa, divergence
 from mmhall.detection import DETECTOR_NAMES, Box, Detector, is_detector_name, load_detector
 from mmhall.errors import CompositionError
 from mmhall.generation import Decoding, PromptSearch, check_scores, common_prefix, run_searches
-from mmhall.options import by_model, option
 from mmhall.objects.plurals import plural
+from mmhall.options import by_model, option
 from mmhall.strategies import CONTRAST, SEARCH, Session, Strategy, twin_generator, twin_option
 from mmhall.words import Word, decode_answer, final_word
 

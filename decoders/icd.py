@@ -72,17 +72,16 @@ class ICD(ContrastStrategy):
             ModelError: The inputs come from another processor.
             OptionError: The chat template has no system message.
         """
+        return self._with_text(adapter, inputs, self.text)
 
-        def instruct(conversation: Conversation) -> Conversation:
-            return conversation.with_instruction(self._instruction(adapter), self.place)
+    def twin_variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Return the prompts with a neutral text instead, of as many tokens."""
+        return self._with_text(adapter, inputs, neutral_text(adapter.tokenizer, self.text, self.twin))
 
-        return [adapter.with_conversations(inputs, instruct)]
-
-    def _instruction(self, adapter: Adapter) -> str:
-        """Return the instruction for a model."""
+    def _with_text(self, adapter: Adapter, inputs: Inputs, text: str) -> list[dict[str, Tensor]]:
         expected = '"question" or "image" for this model, whose chat format has no system message'
         self.check("place", self.place != "system" or has_system_message(adapter), expected)
-        return neutral_text(adapter.tokenizer, self.text, self.twin) if self.twin else self.text
+        return [adapter.with_conversations(inputs, lambda messages: messages.with_instruction(text, self.place))]
 
 
 def has_system_message(adapter: Adapter) -> bool:

@@ -99,12 +99,16 @@ class ContrastStrategy(Strategy):
         """Return the inputs whose predictions are subtracted."""
         raise NotImplementedError(f"{type(self).__name__} does not say what to contrast with")
 
+    def twin_variants(self, adapter: Adapter, inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Return the inputs whose predictions a random twin subtracts: as many other pictures."""
+        count = len(self.variants(adapter, inputs))
+        return [other_pictures(adapter, inputs, self.twin, number) for number in range(count)]
+
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Add a branch for each variant; without a picture return an empty session."""
         combine = Contrast(self.alpha, self.beta)
         if not has_picture(inputs) or combine.neutral:
             return Session()
-        variants = self.variants(adapter, inputs) if self.alpha > 0 else []
-        if self.twin:
-            variants = [other_pictures(adapter, inputs, self.twin, number) for number in range(len(variants))]
+        make = self.twin_variants if self.twin else self.variants
+        variants = make(adapter, inputs) if self.alpha > 0 else []
         return Session(branches=[Branch(variant) for variant in variants], combine=combine)

@@ -47,8 +47,7 @@ class Artifact:
         strategy: Name of the strategy.
         tensors: Finite tensors by name, on the CPU.
         facts: The facts of the fit, as JSON can write them: "model" (name, facts, "chat_template", "processor"), "data"
-            (source, digest, pairs or questions, ids), "seed", "options", "chosen" (of the options, by the fit), "date",
-            "mmhall", "numbers" and "remarks".
+            (source, digest, pairs or questions, ids), "options", "chosen" (by the fit), "numbers", "seed" and others.
         path: The JSON file it was read from; None: it is new.
         refused: Why the loaded model cannot use it; None: it can.
     """

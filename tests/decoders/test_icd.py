@@ -157,7 +157,7 @@ def test_neutral_options_and_no_picture_ask_for_nothing():
 
 
 def test_in_half_precision():
-    check_half("icd(alpha=0, beta=0)", "icd(alpha=4)")
+    check_half("icd(alpha=4)", "icd(alpha=0, beta=0)")
 
 
 def test_what_it_claims_and_what_it_cannot_do_is_refused():

@@ -12,7 +12,7 @@ from mmhall.benchmarks.data.questions import make_yes_no_questions
 from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
 from mmhall.decoders.yes_shift import auroc, best_shift, shift_to_share
 from mmhall.errors import CompositionError, DataError, ModelError, OptionError
-from mmhall.fitting import fit
+from mmhall.fitting import fit, hold_out
 from mmhall.strategies import PairSet, QuestionSet, Step, YesNoTokens, _yes_no, yes_no_tokens
 from tests.conftest import make_random_llava
 from tests.decoders.reference import REQUESTS, greedily, said, slow
@@ -116,22 +116,23 @@ def test_half_precision_without_a_shift_is_greedy():
 
 
 def test_a_fit_meets_its_share_and_its_artifact_is_named(llava, questions, pictures, monkeypatch):
-    adapter, count = llava.adapter, len(questions.questions)
+    adapter, used = llava.adapter, hold_out(questions)[0].samples
+    count = len(used)
     for share in (0.25, 0.75):
         artifact = fit(llava, f"yes-shift(share={share})", questions, 1)
         assert artifact.facts["data"]["questions"] == count
         assert artifact.origin.startswith(f"fitted on {count} questions of drawn scenes (")
         assert f"{count} questions are few" in artifact.facts["remarks"][0]
         numbers = artifact.facts["numbers"]
-        assert numbers["with shift"]["share of yes"] == pytest.approx(share)
+        assert numbers["with shift"]["share of yes"] == pytest.approx(round(share * count) / count)
         assert set(numbers["tokens of yes"]) == {"▁Yes", "▁yes"}
         monkeypatch.setattr(adapter, "artifacts", {"yes-shift": artifact})
-        asked = [llava.choose(q.picture, q.text, strategy="yes-shift").choice for q in questions.questions]
+        asked = [llava.choose(q.picture, q.text, strategy="yes-shift").choice for q in used]
         assert asked.count("yes") == round(share * count)
         fitted = mmhall.strategy("yes-shift").fitted(adapter)
         assert (fitted.share, fitted.artifact, fitted.shift) == (share, artifact.digest, numbers["shift"])
         assert mmhall.strategy(str(fitted)).fitted(adapter) == fitted
-        assert mmhall.strategy("yes-shift").origins(adapter)["shift"] == artifact.origin
+        assert mmhall.strategy("yes-shift").origins(adapter)["shift"] == "chosen by the fit of its artifact"
         answer = llava.generate(pictures[0], "Is there a dog?", "yes-shift", max_new_tokens=1)
         assert f"artifact='{artifact.digest}'" in answer.strategy
         with pytest.raises(OptionError, match="share must be left out"):
@@ -150,7 +151,7 @@ def test_what_cannot_be_fitted_or_carried_is_refused(llava, questions):
     with pytest.raises(CompositionError, match="yes-shift: needs an artifact fitted on this model"):
         mmhall.strategy("yes-shift").fitted(llava.adapter)
     pair = mmhall.strategies.Pair("a", questions.questions[0].picture, "?", "A dog.", "A cat.")
-    with pytest.raises(OptionError, match="fit: pairs must be questions, from which yes-shift learns, got 'pairs'"):
+    with pytest.raises(OptionError, match="fit: data must be questions, from which yes-shift learns, got 'pairs'"):
         fit(llava, "yes-shift", PairSet((pair,), "mine"))
     with pytest.raises(DataError, match="not both some with yes and some with no"):
         QuestionSet(tuple(question for question in questions.questions if question.is_yes), "mine")

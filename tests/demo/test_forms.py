@@ -12,7 +12,8 @@ from mmhall.demo.runs_tab import split_usable
 from mmhall.errors import CompositionError, DataError, MmhallError, OptionError
 from mmhall.options import rules
 from mmhall.strategies import strategy
-from tests.decoders.fitted import with_blank_artifacts
+from tests.decoders.fitted import learners, with_blank_artifacts
+from tests.decoders.test_contract import ANY_TEXT
 
 NAMES = list_choices(())
 OPTIONS = [
@@ -57,7 +58,7 @@ def adapter(embedded):
 
 
 def test_every_strategy_is_offered_that_opens_nothing_and_needs_no_fit():
-    assert set(STRATEGIES.names()) - set(NAMES) == {"cgd", "halc", "yes-shift"}
+    assert set(STRATEGIES.names()) - set(NAMES) == {"cgd", "halc", *learners()}
     assert list_choices(("cgd(clip='x')", "vcd")) == [*NAMES, "cgd(clip='x')"]
 
 
@@ -96,7 +97,7 @@ def test_a_field_out_of_bounds_is_refused(known_of):
         known = known_of[name]
         (changed,) = [field for field in known if field.option == option]
         for bad in unallowed(changed.rule):
-            if (name, option, type(bad)) == ("yes-prompt", "text", str):
+            if (name, option) in ANY_TEXT and isinstance(bad, str):
                 continue  # any text is allowed
             try:
                 taken.append(write_spec([name], known, [bad if field is changed else field.default for field in known]))

@@ -6,9 +6,10 @@ pictures of 24 x 24 patches.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -28,7 +29,8 @@ from mmhall.strategies import LearnedStrategy, Pair, Strategy
 from mmhall.strategies.artifacts import Artifact
 
 IMAGE_TOKENS, TEXT_TOKENS, VOCABULARY = 576, 41, 32000
-_SIDE, _PATCH, _PAIRS, _LONGEST = 336, 14, 6, 4096
+_SIDE, _PATCH, _LONGEST = 336, 14, 4096
+_PAIRS, _SEED = 6, 28  # none of the shuffles of this seed leaves all labels as they are
 _PROMPT = "Is there a dog in the image?" + " Please describe this image in detail." * 4
 
 
@@ -106,15 +108,27 @@ def fit_randomly(adapter: Adapter, methods: Sequence[Strategy]) -> None:
 
     Both texts of all pairs differ in the same word, so that a random model, too, tells them apart.
     """
-    pairs = [Pair(str(n), _noise(n), "Describe it.", f"{n} dog.", f"{n} cat.") for n in range(_PAIRS)]
-    for method in methods:
-        if isinstance(method, LearnedStrategy):
-            fitted = Strategy.fitted(method, adapter)
-            assert isinstance(fitted, LearnedStrategy)
-            with torch.inference_mode():
-                tensors, _ = fitted.fit(adapter, pairs, 0)
-            facts = {"options": str(method), "data": {}, "seed": 0, "date": str(date.today())}
-            adapter.artifacts[method.name] = Artifact(method.name, tensors, facts)
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = []
+        for number in range(_PAIRS):
+            picture = Path(folder, f"{number}.png")
+            _noise(number).save(picture)
+            pairs.append(Pair(str(number), picture, "Describe it.", "There is a dog.", "There is a cat."))
+        fitted = {method.name: _fit(adapter, method, pairs) for method in methods if _needs_fit(adapter, method)}
+    adapter.artifacts = {**adapter.artifacts, **fitted}
+
+
+def _needs_fit(adapter: Adapter, method: Strategy) -> bool:
+    return isinstance(method, LearnedStrategy) and method.needs_artifact(adapter)
+
+
+def _fit(adapter: Adapter, method: Strategy, pairs: Sequence[Pair]) -> Artifact:
+    fitted = Strategy.fitted(method, adapter)
+    assert isinstance(fitted, LearnedStrategy)
+    with torch.inference_mode():
+        tensors, _, chosen = fitted.fit(adapter, pairs, _SEED)
+    facts = {"options": str(fitted), "chosen": dict(chosen), "data": {"pairs": _PAIRS}, "seed": _SEED}
+    return Artifact(method.name, tensors, facts)
 
 
 def _noise(seed: int) -> Image.Image:

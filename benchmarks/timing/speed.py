@@ -39,7 +39,13 @@ from mmhall.strategies import Session, Step, Strategy, strategy as make_strategy
 
 PLAIN, EAGER, BEAMS = "plain generate", "eager, output_attentions", "beam search, 5 beams"
 _KINDS, _WIDE = 7, 5
-_ACTIVE = {"var": "var(sink_dims=(0, 1), tau=3.0)"}  # random weights have no massive dimensions
+_ACTIVE = {  # random weights have no massive dimensions, and nothing to find in single heads
+    "var": "var(sink_dims=(0, 1), tau=3.0)",
+    "adhh": "adhh(heads='0.0, 1.1')",
+    "allpath": "allpath(good='0.0, 1.1', bad='1.0')",
+    "revis": "revis(layer='1')",
+    "yes-shift": "yes-shift(shift=0.9)",
+}
 _PARTS = ("pai(gamma=1.0)",)
 UNTIMED = frozenset({"cgd", "halc", "self-verify"})  # need another model, or ask further questions
 TURNS, NEW_TOKENS = 7, 64

@@ -45,9 +45,7 @@ CHOOSING = {  # so that a twin has something else to choose
     "resdec": "resdec(alpha=0.9, beta=0)",
     "m3id": "m3id(decay=0.1, start=1, gate=1)",
 }
-SCORED = tuple(
-    name for name in TWINS if not STRATEGIES.load(name).searches
-)  # those that search have tests of their own
+SCORED = tuple(name for name in TWINS if not STRATEGIES.load(name).searches)  # searches have their own tests
 SEEDS, STEPS = (0, 1, 2, 3), 6
 
 

@@ -32,7 +32,7 @@ from mmhall.options import by_model, option
 from mmhall.strategies import ContrastStrategy, neutral_text, twin_option
 
 INSTRUCTION = (
-    "You see the picture as if through thick fog, mix up what is in it, and guess at things that may not be there."
+    "You see the picture as if through thick fog. You mix up what is in it and guess at things that may not be there."
 )
 PLACES = ("question", "system", "image")
 

@@ -98,7 +98,8 @@ class VISTA(Strategy):
             ]
         if self.sla_alpha > 0:
             exits = [Exit(layer, norm=layer == depth - 1) for layer in sorted(mixed)]
-        return Session(ops=ops, exits=exits, combine=_Mix(self.sla_alpha, exits) if exits else None)
+        combine = _Mix(self.sla_alpha, exits) if exits else None
+        return Session(ops=ops, exits=exits, combine=combine, prepared_passes=2 if ops else 0)
 
     def directions(self, adapter: Adapter, inputs: Inputs) -> Tensor:
         """Return the direction of each layer and prompt, (layers, prompts, D) float32."""

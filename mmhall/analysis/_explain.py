@@ -168,7 +168,7 @@ def _cost(job: Job) -> Cost:
     session, config = job.session, job.config
     plan = job.adapter.plan(session.ops, job.inputs)
     compared = session.reference is not None and plan is not None and bool(plan.compared)
-    prompts = 1 + session.reread + compared + len(session.decoded)
+    prompts = session.prepared_passes + 1 + session.reread + compared + len(session.decoded)
     copies = 1 + len(session.decoded)
     separate = "cross" in job.adapter.kinds and not _same_kind(job, session)
     answers = config.num_beams if config.num_beams > 1 else config.num_return_sequences or 1

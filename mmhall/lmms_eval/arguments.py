@@ -98,7 +98,7 @@ def format_strategy(method: Strategy) -> str:
     """Write a strategy with all its options, defaults included.
 
     >>> format_strategy(strategy("vdd"))
-    "vdd(alpha=None, beta=0.1, free='none', seed=0, draw='picture')"
+    "vdd(alpha=None, beta=0.1, free='none', seed=0, draw='picture', weight='constant', twin=0)"
     """
     if isinstance(method, Composed):
         return "+".join(map(format_strategy, method.parts))

@@ -63,6 +63,7 @@ class Session:
         search: Replaces greedy decoding, sampling and beams: takes the batch after its prompts were read, and returns
             what `mmhall.generation.run` does.
         rows_a_beam: Most rows that a search of its own decodes for each beam, for the cost in `explain`.
+        prepared_passes: Passes over the prompts that `prepare` has made itself, for the cost in `explain`.
         prompt_lengths: Lengths of the main prompts, (batch,), added to the length that divides a beam's score; None:
             the answer's length alone.
     """
@@ -74,6 +75,7 @@ class Session:
     reread: bool = False
     search: Search | None = None
     rows_a_beam: int = 1
+    prepared_passes: int = 0
     prompt_lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -284,6 +286,7 @@ class Composed(Strategy):
             reread=any(session.reread for session in sessions),
             search=only("`search`", lambda session: session.search),
             rows_a_beam=max(session.rows_a_beam for session in sessions),
+            prepared_passes=sum(session.prepared_passes for session in sessions),
             prompt_lengths=only("`prompt_lengths`", lambda session: session.prompt_lengths),
         )
 

@@ -23,6 +23,7 @@ from mmhall.strategies import Branch, Session, Strategy
 from mmhall.strategies._step import Step
 from mmhall.strategies.artifacts import Artifact
 from tests.clip import CLIP
+from tests.decoders.fitted import with_artifacts
 from tests.decoders.reference import QUIET, slow
 from tests.detector import DETECTOR
 from tests.generation.reference import picture
@@ -55,13 +56,16 @@ ASKED = picture(40, 40, 4), "Is there a dog?"
 
 
 def lvlm(name):
-    adapter = slow(name).adapter
-    return LVLM(adapter.model, adapter.processor, name)
+    adapter = with_artifacts(slow(name).adapter)
+    model = LVLM(adapter.model, adapter.processor, name)
+    model.adapter.artifacts = adapter.artifacts
+    return model
 
 
 def counted(model, spec, **settings):
     """Rows and tokens of each call of the decoder while a strategy answers, and how many tokens it said."""
     calls = []
+    model.generate(*ASKED, spec, max_new_tokens=1)  # what is found out about a model once takes passes, too
 
     def note(module, args, kwargs):
         given = kwargs.get("inputs_embeds")
@@ -247,7 +251,7 @@ def test_the_strategy_is_written_as_it_is_read():
 
 def test_the_guide_names_the_strategies_that_use_each_part_of_a_session():
     guide = (Path(__file__).parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
-    adapter, used = slow("llava").adapter, defaultdict(set)
+    adapter, used = lvlm("llava").adapter, defaultdict(set)
     inputs = adapter.inputs([make_request(*ASKED)])
     for name in STRATEGIES.names():
         spec = "pai(gamma=1.5)" if name == "pai" else WRITTEN.get(name, name)  # without gamma, PAI only steers

@@ -230,7 +230,7 @@ def test_missing_or_damaged_artifacts_are_told_before_the_model_is_read(refused,
 
 @pytest.mark.slow
 def test_a_strategy_may_learn_from_questions(cli, refused, own_model, picture_file):
-    done = cli("fit", "yes-shift(share=0.75)", "--model", own_model, "--n", "8", "--apply")
+    done = cli("fit", "yes-shift(share=0.75)", "--model", own_model, "--n", "10", "--apply")
     assert done.returncode == 0, done.stderr
     held = json.loads((own_model / "mmhall" / "yes-shift.json").read_text())
     assert f"fitted on 8 questions of drawn scenes ({held['data']['digest']}), seed 1000" in done.stdout

@@ -40,7 +40,7 @@ CHARACTERS = tuple("abcdefghijklmnopqrstuvwxyz0123456789")  # the words of rando
 ACTIVE = {  # random models have no massive activations and attend weakly; answers here are short
     "opera": "opera(num_attn_candidates=3, penalty_weights=20.0, threshold=2, scale_factor=400.0)",
     "vhr": "vhr(alpha=4)",
-    "gift": "gift(alpha=6)",
+    "gift": "gift(alpha=6, layers='0%:')",
     "var": "var(sink_dims=(0, 1, 2, 3), tau=1.2, mass=0.0, rho=0.0, keep=0.0)",
     "pai": "pai(alpha=2, gamma=1.5)",
     "vaf": "vaf(alpha=3)",

@@ -11,8 +11,7 @@ from mmhall.decoders.vti import find_direction
 from mmhall.errors import CompositionError, FitError, OptionError
 from mmhall.strategies import Strategy, turn
 from tests.decoders.fitted import fitted_artifact, made_pairs, with_artifacts
-from tests.decoders.reference import said as whole, slow
-from tests.decoders.rows import check, family
+from tests.decoders.rows import check, check_half, family
 from tests.decoders.steering import edited, from_row, outputs, turned
 from tests.generation.reference import QUIET, REQUESTS, in_turn, ours
 from tests.zoo import REPRESENTATIVES
@@ -112,18 +111,14 @@ def test_neutral_options_and_no_picture_ask_for_nothing():
 
 
 def test_half_precision():
-    adapter = with_artifacts(slow("llava").adapter)
-    model, batch = adapter.model, adapter.inputs(REQUESTS[:2])
-    model.to(torch.bfloat16)
-    try:
-        half = {**batch, "pixel_values": batch["pixel_values"].to(torch.bfloat16)}
-        neutral = ("vti(alpha=0)", "revis(alpha=0)", "revis(threshold=1)", "nullu(rank=0)")
-        plain = whole(adapter, half, "greedy")
-        assert [whole(adapter, half, spec) for spec in neutral] == [plain] * len(neutral)
-        for spec in ("vti(alpha=8)", "revis(threshold=-1)", "nullu(layers=':')"):
-            assert len(whole(adapter, half, spec)) == 2
-    finally:
-        model.to(torch.float32)
+    artifacts = with_artifacts(ours("llava")).artifacts
+    for active, neutral in (
+        ("vti(alpha=8)", "vti(alpha=0)"),
+        ("revis(threshold=-1)", "revis(alpha=0)"),
+        ("revis(threshold=-1)", "revis(threshold=1)"),
+        ("nullu(layers=':')", "nullu(rank=0)"),
+    ):
+        check_half(active, neutral, artifacts)
 
 
 def test_what_it_can_be_combined_with():

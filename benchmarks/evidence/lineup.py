@@ -61,7 +61,7 @@ def lineup_of(specs: Sequence[str], rules: Mapping[str, str] | None = None) -> L
         if arm is not None:
             twins[arm] = (*twins.get(arm, ()), spec)
     drawn = {twin for group in twins.values() for twin in group}
-    controls = tuple(spec for spec, own in parts.items() if [name for name, _ in own if name in PLAIN_CONTROLS])
+    controls = tuple(spec for spec, own in parts.items() if all(name in PLAIN_CONTROLS for name, _ in own))
     return Lineup(tuple(spec for spec in specs if spec not in drawn), twins, controls, dict(rules or {}))
 
 

@@ -53,7 +53,9 @@ def choose_arms(named: Sequence[Strategy], adapter: Adapter, *, every: bool, twi
             present.add(text)
             strategies.append(method)
     seeds = range(1, twins + 1)
-    return Arms((*strategies, *(twin for method in strategies for twin in random_twins(method, seeds))), left_out)
+    drawn = [twin for method in strategies for twin in random_twins(method, seeds)]
+    once = {str(method): method for method in (*strategies, *drawn)}  # a twin may be named, too
+    return Arms(tuple(once.values()), left_out)
 
 
 def random_twins(method: Strategy, seeds: Sequence[int]) -> list[Strategy]:

@@ -9,6 +9,7 @@ from typing import Any
 from mmhall.errors import OptionError
 from mmhall.options import parse, split
 
+GREEDY = "greedy"  # a decoding rule
 TWIN = "twin"  # the option of `mmhall.strategies.twin_option`
 PLAIN_CONTROLS = frozenset({"apc", "olm", "yes-prompt", "yes-shift"})
 """Names of strategies that change the decoding rule, the threshold or the prompt, and nothing else."""
@@ -35,6 +36,11 @@ class Lineup:
         """All strategies, each once."""
         twins = (twin for arm in self.arms for twin in self.twins.get(arm, ()))
         return tuple(dict.fromkeys((*self.arms, *twins, *self.controls)))
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the baseline decodes greedily, or nothing is known of its rule."""
+        return self.rule(self.arms[0]) in ("", GREEDY)
 
     def rule(self, strategy: str) -> str:
         """Return the decoding rule of a strategy."""

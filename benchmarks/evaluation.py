@@ -205,7 +205,7 @@ def _group(
         resampler=resampler,
         differences={cell.strategy: cell.difference for cell in cells if cell.metric is benchmark.metrics[0]},
         derived=cut_controls(benchmark, members, rows, alone, lineup),
-        shifted=shifted_counts(benchmark, members, rows[base], {s: rows[s] for s in arms[1:]}),
+        shifted=shifted_counts(benchmark, members, rows[base], {s: rows[s] for s in arms[1:] if lineup.is_greedy}),
         rankings=rankings(members, {s: rows[s] for s in arms}, resampler) if len(arms) > 1 else {},
     )
     return cells, table.evidence()

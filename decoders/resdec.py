@@ -14,7 +14,7 @@ Compared  All of this is our reading of a description, where it says nothing:
           candidates: ours those of the current step for all steps of the window, P_i normalised on them
           window: ours of the last `steps` steps; of equal minima the latest; the current step is part of it
           others: ours tokens outside C are ruled out
-          baseline: paper draws without the cut-off (its greedy baseline is higher); the method has one
+          baseline: paper draws without the cut-off, which the method has; greedy decoding is a stronger baseline
 Differs   Works with greedy, sampling and beams. The weight of a step grows with its peakedness, as small probabilities
           dominate a mean of logarithms. Without a picture nothing is changed, as with every strategy here, although
           the method needs none.

@@ -113,6 +113,8 @@ def load_detector(name: str, device: str | torch.device = "cpu", threshold: floa
         ModelError: There is no detector of that name, or it cannot be loaded.
         DataError: The annotations cannot be read.
     """
+    if not is_detector_name(name):
+        raise ModelError(f"{name!r} names no detector; give {DETECTOR_NAMES}")
     with _LOADING:
         if name.startswith(TRUTH):
             return _load_truth(name.removeprefix(TRUTH))

@@ -117,6 +117,9 @@ def test_what_is_no_detector_is_refused(detector, copied, tmp_path):
         load_detector(str(tmp_path / "empty"))
     with refused(match="is a llava model, no detector; give the folder or hub id of an open-vocabulary detector"):
         load_detector(str(EMBEDDED))
+    for name in ("owlv2", "truth:"):
+        with refused(match=f"{name!r} names no detector; give the folder or hub id"):
+            load_detector(name)
     with refused(match="cannot load detector 'nobody/nothing'.*HF_HUB_OFFLINE is set"):
         load_detector("nobody/nothing")
     weights = load_file(copied / "model.safetensors")

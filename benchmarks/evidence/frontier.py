@@ -141,7 +141,7 @@ def _compare(method: Sequence[Point], others: Sequence[Mapping[str, Point]]) -> 
         )
     share = float(np.mean(beyond[0] | beyond[1]))
     recall = np.mean([point.recall for point in method])
-    remark = f"recall {recall:.1%}, theirs up to {np.mean(most):.1%}"
+    remark = f"recall {recall:.1%}; no cut has more than {np.mean(most):.1%}"
     remark = remark if share > _UNDEFINED else ""
     return Control(NAME, bootstrap_difference(float(np.mean(values)), np.mean(draws, axis=0)), remark)
 

@@ -9,6 +9,7 @@ from typing import Any
 from mmhall.errors import OptionError
 from mmhall.options import parse, split
 
+GREEDY = "greedy"  # a decoding rule
 TWIN = "twin"  # the option of `mmhall.strategies.twin_option`
 PLAIN_CONTROLS = frozenset({"apc", "olm", "yes-prompt", "yes-shift"})
 """Names of strategies that change the decoding rule, the threshold or the prompt, and nothing else."""
@@ -36,6 +37,11 @@ class Lineup:
         twins = (twin for arm in self.arms for twin in self.twins.get(arm, ()))
         return tuple(dict.fromkeys((*self.arms, *twins, *self.controls)))
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the baseline decodes greedily, or nothing is known of its rule."""
+        return self.rule(self.arms[0]) in ("", GREEDY)
+
     def rule(self, strategy: str) -> str:
         """Return the decoding rule of a strategy."""
         return self.rules.get(strategy, self.rules.get(self.arms[0], ""))
@@ -61,7 +67,7 @@ def lineup_of(specs: Sequence[str], rules: Mapping[str, str] | None = None) -> L
         if arm is not None:
             twins[arm] = (*twins.get(arm, ()), spec)
     drawn = {twin for group in twins.values() for twin in group}
-    controls = tuple(spec for spec, own in parts.items() if [name for name, _ in own if name in PLAIN_CONTROLS])
+    controls = tuple(spec for spec, own in parts.items() if all(name in PLAIN_CONTROLS for name, _ in own))
     return Lineup(tuple(spec for spec in specs if spec not in drawn), twins, controls, dict(rules or {}))
 
 

@@ -4,7 +4,8 @@ Score      s = log P(yes) - log P(no) of the first token, each summed over its s
            stored with the answer; what a method rules out has probability 0.
 Controls   The baseline's scores, shifted: yes where s + b > 0. *equal yes share*: b gives as many yes as the method.
            *best threshold*: b gives the most right answers; of several, the one nearest to 0. Both are fitted on half
-           of the pictures and applied to the other, each way. Nothing is generated for them.
+           of the pictures and applied to the other, each way. Nothing is generated for them. With a
+           sampled baseline there are none: a threshold draws nothing, which is another decoding rule.
 Ranking    AUROC of s: the share of pairs of a yes question and a no question in which that of the yes question is
            larger. No threshold changes it. A method that rules out implausible tokens makes ties, which count half and
            lower it; so does the control `apc`, which does nothing else.

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mmhall.adapters import Adapter
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import MmhallError
 from mmhall.fitting import fit
+from mmhall.generation import make_recipe
 from mmhall.lvlm import LVLM
 from mmhall.options import rules
 from mmhall.strategies import Composed, LearnedStrategy, PairSet, QuestionSet, Strategy
@@ -31,7 +33,14 @@ class Arms:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose_arms(named: Sequence[Strategy], adapter: Adapter, *, every: bool, twins: int) -> Arms:
+def choose_arms(
+    named: Sequence[Strategy],
+    adapter: Adapter,
+    *,
+    every: bool,
+    twins: int,
+    settings: Sequence[Mapping[str, Any]] = (),
+) -> Arms:
     """Return the arms of a run.
 
     Args:
@@ -39,6 +48,8 @@ def choose_arms(named: Sequence[Strategy], adapter: Adapter, *, every: bool, twi
         adapter: The model, with its artifacts.
         every: Whether to add each installed strategy that the model can carry, with its default options.
         twins: Number of random twins of each strategy that has them.
+        settings: Generation settings of each benchmark. Of all strategies, those are added that decode with them:
+            beams and searches do not sample.
     """
     strategies, left_out = list(named), dict[str, str]()
     present = {str(method.fitted(adapter)) for method in named} if every else set()
@@ -46,14 +57,18 @@ def choose_arms(named: Sequence[Strategy], adapter: Adapter, *, every: bool, twi
         try:
             method: Strategy = STRATEGIES.load(name)()
             text = str(method.fitted(adapter))
-        except MmhallError as error:  # the model cannot carry it, or it needs a file
+            for each in settings:
+                make_recipe(adapter, method, each)
+        except MmhallError as error:  # the model cannot carry it, it needs a file, or it does not sample
             left_out[name] = str(error).removeprefix(f"{name}: ")
             continue
         if text not in present:
             present.add(text)
             strategies.append(method)
     seeds = range(1, twins + 1)
-    return Arms((*strategies, *(twin for method in strategies for twin in random_twins(method, seeds))), left_out)
+    drawn = [twin for method in strategies for twin in random_twins(method, seeds)]
+    once = {str(method): method for method in (*strategies, *drawn)}  # a twin may be named, too
+    return Arms(tuple(once.values()), left_out)
 
 
 def random_twins(method: Strategy, seeds: Sequence[int]) -> list[Strategy]:

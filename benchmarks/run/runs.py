@@ -20,7 +20,7 @@ from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source, digest_of
 from mmhall.benchmarks.data.hub import remarks as hub_remarks
 from mmhall.benchmarks.evaluation import Evaluation
-from mmhall.benchmarks.evidence import lineup_of
+from mmhall.benchmarks.evidence import GREEDY, lineup_of
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
 from mmhall.generation import Settings
@@ -153,7 +153,7 @@ class Run:
         setup = self.store.setup()
         settings, beams = setup["benchmarks"][part.benchmark.name].get("settings", {}), setup.get("num_beams", {})
         drawn = ", ".join(f"{key} {settings[key]}" for key in _SAMPLING if settings.get(key) is not None)
-        shared = f"sampling ({drawn})" if settings.get("do_sample") else "greedy"
+        shared = f"sampling ({drawn})" if settings.get("do_sample") else GREEDY
         plain = {each: shared if beams.get(each, 1) == 1 else f"beam {beams[each]}" for each in self.strategies}
         return plain | dict.fromkeys(setup.get("searches", ()), "own search")
 

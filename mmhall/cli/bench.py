@@ -176,7 +176,8 @@ class _Team:
         parts = read(sources)
         loading, unfitted = self._fit_learners(out) if wanted.every else (self.loading, {})
         lvlm = mmhall.load(self.model, tuned=self.tuned, **loading.arguments())
-        arms = choose_arms(wanted.named, lvlm.adapter, every=wanted.every, twins=wanted.twins)
+        settings = [part.benchmark.settings for part in parts]
+        arms = choose_arms(wanted.named, lvlm.adapter, every=wanted.every, twins=wanted.twins, settings=settings)
         strategies, left_out = arms.strategies, {name: unfitted.get(name, why) for name, why in arms.left_out.items()}
         run = begin(out, lvlm, loaded=parts, strategies=strategies, batch_size=batch_size, left_out=left_out)
         with _resumable(run, out):

@@ -106,7 +106,9 @@ def forced_logprobs(adapter: Adapter, inputs: Inputs, method: Strategy, tokens: 
     """
     config, steps = minimal_settings(adapter.generator, tokens.shape[1]), list[Tensor]()
     with torch.inference_mode(), name_in_errors(method.name):
-        session = method.fitted(adapter).prepare(adapter, inputs)
+        method = method.fitted(adapter)
+        inputs = rewrite_inputs(adapter, inputs, method)
+        session = method.prepare(adapter, inputs)
         rows = prefill_batch(adapter, plan_batch(adapter, inputs, session.ops, config), session, config)
         for step, chosen in enumerate(tokens.T):
             if step:

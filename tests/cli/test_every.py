@@ -13,7 +13,8 @@ import mmhall
 from mmhall import decoders
 from mmhall.benchmarks.data.pairs import read_pairs
 from mmhall.benchmarks.evidence.threshold import SCORE
-from mmhall.benchmarks.run.arms import random_twins
+from mmhall.benchmarks.pope import Pope
+from mmhall.benchmarks.run.arms import choose_arms, random_twins
 from mmhall.benchmarks.run.runs import reopen
 from mmhall.cli import fit
 from mmhall.decoders import STRATEGIES
@@ -52,6 +53,23 @@ def test_twins_are_found_by_their_option():
     assert list(map(str, random_twins(strategy("vdd+lean"), (3,)))) == ["vdd(twin=3)+lean"]
     for spec in ("greedy", "vdd(twin=1)", "lean"):
         assert not random_twins(strategy(spec), (1,)), spec
+
+
+def test_a_twin_that_is_named_runs_once():
+    named = [strategy(spec) for spec in ("greedy", "vdd", "vdd(twin=1)")]
+    arms = choose_arms(named, mmhall.load().adapter, every=False, twins=2)
+    assert list(map(str, arms.strategies)) == ["greedy", "vdd", "vdd(twin=1)", "vdd(twin=2)"]
+
+
+def test_where_answers_are_drawn_searches_are_left_out(monkeypatch):
+    monkeypatch.setitem(decoders.BUILT_IN, "beam", "mmhall.decoders.beam:Beam")
+    settings = [Pope(sample=drawn).settings for drawn in (False, True)]
+    chosen, drawn = (
+        choose_arms([strategy("greedy")], mmhall.load().adapter, every=True, twins=0, settings=each)
+        for each in (settings[:1], settings)
+    )
+    assert {str(method) for method in chosen.strategies} - {str(method) for method in drawn.strategies} == {"beam"}
+    assert drawn.left_out["beam"] == "generation: do_sample must be False with a search of 5 beams, got True"
 
 
 def test_twins_must_not_be_negative(refused):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import mmhall
 from mmhall.benchmarks import amber, hallusion, mme
@@ -10,6 +11,7 @@ from mmhall.benchmarks.data.pope_wording import PROMPTS
 from mmhall.benchmarks.rules.yes_bias import criterion, d_prime
 from mmhall.decoders.yes_prompt import SUFFIXES, YesPrompt
 from mmhall.errors import CompositionError, OptionError
+from mmhall.generation import forced_logprobs, make_requests
 from tests.conftest import make_random_llava
 from tests.generation.reference import QUIET, REQUESTS, ours, said
 
@@ -43,12 +45,12 @@ def test_the_text_takes_the_place_of_a_suffix_or_is_appended():
 
 
 def test_a_rewritten_request_is_left_as_it_is_and_so_is_one_without_a_picture(pictures):
-    (asked,) = mmhall.generation.make_requests([(pictures[0], QUESTION)])
+    (asked,) = make_requests([(pictures[0], QUESTION)])
     once = YesPrompt().rewrite(asked)
     assert once.images is asked.images
     assert once.prompt != asked.prompt
     assert YesPrompt().rewrite(once) is once
-    (bare,) = mmhall.generation.make_requests([(None, QUESTION)])
+    (bare,) = make_requests([(None, QUESTION)])
     assert YesPrompt().rewrite(bare) is bare
 
 
@@ -59,12 +61,12 @@ def test_in_messages_the_last_text_is_edited(pictures):
         {"role": "assistant", "content": "Yes?"},
         {"role": "user", "content": parts},
     ]
-    (request,) = mmhall.generation.make_requests([(list(pictures[:2]), messages)])
+    (request,) = make_requests([(list(pictures[:2]), messages)])
     edited = YesPrompt().rewrite(request).conversation
     assert edited.turns[:2] == request.conversation.turns[:2]
     assert edited.turns[2].parts == ("Look:", None, ASKED)
     messages[2] = {"role": "user", "content": [{"type": "image"}]}
-    (request,) = mmhall.generation.make_requests([(list(pictures[:2]), messages)])
+    (request,) = make_requests([(list(pictures[:2]), messages)])
     assert YesPrompt(text="Say yes.").rewrite(request).conversation.turns[2].parts == (None, "Say yes.")
 
 
@@ -86,6 +88,12 @@ def test_it_is_the_plain_model_asked_differently(llava, pictures):
     assert chosen.scores == pytest.approx(llava.choose(pictures[0], ASKED).scores)
     explained = llava.explain(spec, pictures[0], QUESTION + SUFFIX)
     assert explained.tokens == llava.explain("greedy", pictures[0], ASKED).tokens
+    tokens = torch.tensor([plain.token_ids])
+    asked_again, plain_again = (
+        forced_logprobs(llava.adapter, llava.adapter.inputs(make_requests([(pictures[0], text)])), method, tokens)
+        for text, method in ((QUESTION + SUFFIX, mmhall.strategy(spec)), (ASKED, mmhall.strategy("greedy")))
+    )
+    assert asked_again.equal(plain_again)
     contrasted = llava.generate(pictures[0], QUESTION + SUFFIX, f"vcd+{spec}", **settings)
     assert contrasted.token_ids == llava.generate(pictures[0], ASKED, "vcd", **settings).token_ids
 
@@ -100,7 +108,7 @@ def test_other_families_are_asked_alike(family):
 
 
 def test_where_the_question_cannot_be_changed_it_is_refused(llava, pictures):
-    (request,) = mmhall.generation.make_requests([(pictures[0], QUESTION)])
+    (request,) = make_requests([(pictures[0], QUESTION)])
     inputs = llava.adapter.inputs([request])
     own = mmhall.custom_generate("yes-prompt", processor=llava.processor)
     with pytest.raises(CompositionError, match="inputs made elsewhere hold only its tokens"):

@@ -43,7 +43,7 @@ def test_beyond_every_cut_the_largest_recall_takes_the_place():
     others = {name: constant(r / 100, e / 100) for name, (r, e) in ARMS.items()}
     control = _compare([constant(0.82, 0.15)] * 2, [others] * 2)
     assert control.difference.value == pytest.approx(-0.01)
-    assert control.remark == "recall 82.0%, theirs up to 80.0%"
+    assert control.remark == "recall 82.0%; no cut has more than 80.0%"
 
 
 def test_members_are_chosen_on_one_half_and_measured_on_the_other():
@@ -85,4 +85,4 @@ def test_right_objects_that_no_cut_keeps_are_better_than_cutting():
     (control,) = right.controls
     assert right.better_than_controls == "yes"
     assert control.difference.value == pytest.approx(0 - 2 / 4)
-    assert control.remark == "recall 100.0%, theirs up to 66.7%"
+    assert control.remark == "recall 100.0%; no cut has more than 66.7%"

@@ -12,6 +12,7 @@ import torch
 
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.evaluation import evaluate
+from mmhall.benchmarks.evidence import Lineup
 from mmhall.benchmarks.evidence.halves import halves
 from mmhall.benchmarks.evidence.threshold import (
     SCORE,
@@ -76,6 +77,16 @@ def test_more_yes_alone_only_shifts(sixty):
     assert more.verdict == "only shifts"
     assert more.ranking.difference.value == 0
     assert {control.name: control.difference.value for control in more.controls} == {SHIFTED: 0.0, TUNED: 0.0}
+
+
+def test_a_sampled_baseline_is_not_compared_with_a_threshold(sixty):
+    """A threshold draws nothing: it is another decoding rule."""
+    items, scores = sixty
+    answers = [*rows("greedy", scores), *rows("more", scores + 2)]
+    drawn = Lineup(("greedy", "more"), rules={"greedy": "sampling (temperature 1.0)"})
+    (more,) = evaluate(Pope(), items, answers, ["greedy", "more"], drawn).evidence
+    assert (more.rules, more.better_than_baseline) == (None, "yes")
+    assert (more.controls, more.better_than_controls, more.verdict) == ((), "not run", "")
 
 
 def test_better_order_ranks_better(sixty):

@@ -86,6 +86,7 @@ def test_a_twin_is_its_strategy_with_a_seed():
     assert lineup.twins == {"vdd(alpha=0.5)": (specs[2],), "vhr+vdd": (specs[5],)}
     assert lineup.arms == ("greedy", specs[1], "vdd(twin=1)", "vhr+vdd", "apc(beta=0.2)", "an answer file (1)")
     assert lineup.controls == ("apc(beta=0.2)",)
+    assert lineup_of(["greedy", "vcd+yes-prompt", "yes-prompt+apc"]).controls == ("yes-prompt+apc",)
     assert [lineup.rule(arm) for arm in ("vhr+vdd", "apc(beta=0.2)")] == ["beam 5", "greedy"]
 
 

@@ -10,19 +10,19 @@ Formula   d_j = states of faithful text j minus states of the hallucinated one, 
           vision tower: e_i = mean over the copies of picture i of the states of each layer, minus those of the picture
           u = mean of e_i; m' as above with alpha_vision and u
 Defaults  alpha 0.8, alpha_vision 0, all layers, 50 copies with 99 % of the patches masked, as the released code's
-          command line (both strengths 0.9 in its examples). 50 pictures are our choice.
+          command line (both strengths 0.9 in its examples). The number of pictures, 50, is our choice.
 Cost      1 row per token, no further pass. The fit reads each pair of texts once; where alpha_vision is not 0, the
           vision tower also reads each picture and its copies.
 Compared  what is edited: paper, the hidden states; released code and ours, the MLP's output, whose length stays.
           states: released code, the library's hidden states, of which the last has passed the final norm and is written
           before it; ours, the outputs of the layers.
           sign of c: released code, that of the largest entry, so that it may point away from mu; ours, that of mu.
-          direction in the tower: paper and released code, one for each layer and patch; ours, one for each layer, the
-          mean over patches, as the number of patches may depend on the picture.
-          component in the tower: paper and released code, added to the mean; in the code it is computed on states of
-          different layers in one sample; ours, the mean alone.
+          direction in the tower: released code, one for each layer and position; ours, one for each layer, the mean
+          over positions, as their number may depend on the picture.
+          component in the tower: released code, added to the mean, though computed on samples that mix layers and
+          positions; ours, the mean alone.
           masked patches: released code, 14 x 14 pixels in the channel means of the picture; ours, the patches of the
-          model's tower, in the channel means of all its tiles. Padding stays.
+          model's own tower in the channel means of all that it reads, black bars of a tile included.
           question: released code, that of the last demonstration for all; ours, that of each pair.
           texts: released code, 50 or 70 pairs written by a language model; ours, made from known objects, or yours.
           dtype: released code, float16 whatever the model's; ours, float32, cast back.
@@ -148,13 +148,14 @@ class VTI(LearnedStrategy):
         found = shuffled_range(changes, seed)
         if not found.outside:
             raise FitError(
-                f"vision tower: masking {self.masked:.0%} of the patches moves the states of {len(pictures)} pictures "
-                f"in no common direction: norm {found.norm:.4g}, with random signs up to {found.high:.4g}; mask more "
-                "(masked=0.99), or give more pictures"
+                f"vision tower: masking {self.masked:.0%} of the patches moves its states in no common direction "
+                f"(pictures: {len(pictures)}): norm {found.norm:.4g}, with random signs up to {found.high:.4g}; "
+                "mask more (masked=0.99), or give more pictures"
             )
         direction = changes.mean(dim=0).float()
         lengths = direction.norm(dim=-1).tolist()
-        return direction, {"vision tower": found.record(), "its pictures": len(pictures), "its lengths": lengths}
+        measured = {**found.record(), "pictures": len(pictures)}
+        return direction, {"vision tower": measured, "lengths in the tower": lengths}
 
     def learned(self, adapter: Adapter) -> Artifact:
         """Return the artifact; refuse one without the vision tower where that is to be steered."""

@@ -179,7 +179,7 @@ class Variants(Reader):
     def mask_patches(self, pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
         """Replace random patches of the pixels of one request by the mean colour of all.
 
-        Padding, tiles of zeros, stays as it is.
+        Tiles that are padding stay as they are; black bars in a tile are part of it.
 
         Args:
             pixels: Normalised pixels of one request, in the family's shape.
@@ -191,7 +191,7 @@ class Variants(Reader):
         hidden = torch.zeros(count, dtype=torch.bool)
         hidden[torch.randperm(count, generator=generator)[: int(share * count)]] = True
         filled = self.fill_pixels(pixels, self.mean_colour(pixels).to(pixels))
-        return torch.where(hidden[index].to(pixels.device) & ~self.padding(pixels), filled, pixels)
+        return torch.where(hidden[index].to(pixels.device) & ~self.padding_mask(pixels), filled, pixels)
 
     def patch_index(self, pixels: Tensor) -> Tensor:
         """Return the number of the patch of the vision tower that each pixel belongs to, broadcastable to the pixels.
@@ -207,10 +207,10 @@ class Variants(Reader):
 
     def mean_colour(self, pixels: Tensor) -> Tensor:
         """Return the mean of each channel of the pixels of one request without padding, (3,) float32."""
-        shown = pixels[~self.padding(pixels).flatten(-3)[..., 0]]
+        shown = pixels[~self.padding_mask(pixels)[..., 0, 0, 0]]
         return shown.float().mean(dim=(0, 2, 3))
 
-    def padding(self, pixels: Tensor) -> Tensor:
+    def padding_mask(self, pixels: Tensor) -> Tensor:
         """Mark the padding in the pixels of one request, tiles of zeros; bool, broadcastable to the pixels."""
         return (pixels == 0).flatten(-3).all(dim=-1)[..., None, None, None]
 

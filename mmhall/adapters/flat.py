@@ -70,7 +70,7 @@ class QwenAdapter(Adapter):
         """Average each channel, the first axis in a patch."""
         return pixels.float().view(len(pixels), 3, -1).mean(dim=(0, 2))
 
-    def padding(self, pixels: Tensor) -> Tensor:
+    def padding_mask(self, pixels: Tensor) -> Tensor:
         """Mark nothing: a request's own patches are not padded."""
         return torch.zeros_like(pixels[:, :1], dtype=torch.bool)
 
@@ -122,9 +122,9 @@ class Gemma4Adapter(Adapter):
 
     def mean_colour(self, pixels: Tensor) -> Tensor:
         """Average each channel, the last axis in a patch, without padding."""
-        shown = pixels[~self.padding(pixels)[..., 0]]
+        shown = pixels[~self.padding_mask(pixels)[..., 0]]
         return shown.float().view(-1, 3).mean(dim=0)
 
-    def padding(self, pixels: Tensor) -> Tensor:
+    def padding_mask(self, pixels: Tensor) -> Tensor:
         """Mark rows of zeros."""
         return (pixels == 0).all(dim=-1, keepdim=True)

@@ -176,6 +176,44 @@ class Variants(Reader):
         """Return pixels of the same shape, all of one normalised colour, (3,)."""
         return colour[:, None, None].expand_as(pixels).contiguous()
 
+    def mask_patches(self, pixels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+        """Replace random patches of the pixels of one request by the mean colour of all.
+
+        Tiles that are padding stay as they are; black bars in a tile are part of it.
+
+        Args:
+            pixels: Normalised pixels of one request, in the family's shape.
+            share: Share of the patches to replace, in [0, 1]; their number is rounded down.
+            generator: Draws the patches, on the CPU.
+        """
+        index = self.patch_index(pixels)
+        count = int(index.max()) + 1
+        hidden = torch.zeros(count, dtype=torch.bool)
+        hidden[torch.randperm(count, generator=generator)[: int(share * count)]] = True
+        filled = self.fill_pixels(pixels, self.mean_colour(pixels).to(pixels))
+        return torch.where(hidden[index].to(pixels.device) & ~self.padding_mask(pixels), filled, pixels)
+
+    def patch_index(self, pixels: Tensor) -> Tensor:
+        """Return the number of the patch of the vision tower that each pixel belongs to, broadcastable to the pixels.
+
+        Patches have the size in the model's config, or 14 x 14 pixels.
+        """
+        size = getattr(getattr(self.model.config, "vision_config", None), "patch_size", 14)
+        down, across = (size, size) if isinstance(size, int) else size
+        *tiles, _, height, width = pixels.shape
+        rows, columns = -(-height // down), -(-width // across)
+        numbers = torch.arange(torch.Size([*tiles, rows, columns]).numel()).view(*tiles, 1, rows, columns)
+        return numbers.repeat_interleave(down, -2).repeat_interleave(across, -1)[..., :height, :width]
+
+    def mean_colour(self, pixels: Tensor) -> Tensor:
+        """Return the mean of each channel of the pixels of one request without padding, (3,) float32."""
+        shown = pixels[~self.padding_mask(pixels)[..., 0, 0, 0]]
+        return shown.float().mean(dim=(0, 2, 3))
+
+    def padding_mask(self, pixels: Tensor) -> Tensor:
+        """Mark the padding in the pixels of one request, tiles of zeros; bool, broadcastable to the pixels."""
+        return (pixels == 0).flatten(-3).all(dim=-1)[..., None, None, None]
+
     def _batched(self, singles: Sequence[dict[str, Tensor]], inputs: Inputs) -> dict[str, Tensor]:
         """Stack variants of each request of a batch."""
         stacked = self.stack(singles)

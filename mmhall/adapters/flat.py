@@ -62,6 +62,18 @@ class QwenAdapter(Adapter):
         """Fill patches, in which channels are the first axis."""
         return colour.repeat_interleave(pixels.shape[-1] // 3).expand_as(pixels).contiguous()
 
+    def patch_index(self, pixels: Tensor) -> Tensor:
+        """Number the rows: each is a patch."""
+        return torch.arange(len(pixels))[:, None]
+
+    def mean_colour(self, pixels: Tensor) -> Tensor:
+        """Average each channel, the first axis in a patch."""
+        return pixels.float().view(len(pixels), 3, -1).mean(dim=(0, 2))
+
+    def padding_mask(self, pixels: Tensor) -> Tensor:
+        """Mark nothing: a request's own patches are not padded."""
+        return torch.zeros_like(pixels[:, :1], dtype=torch.bool)
+
     def image_noise(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Draw noise once for a picture: a patch contains one copy of it for each point in time."""
         patches = pixels.view(len(pixels), 3, self.model.config.vision_config.temporal_patch_size, -1)
@@ -103,3 +115,16 @@ class Gemma4Adapter(Adapter):
     def fill_pixels(self, pixels: Tensor, colour: Tensor) -> Tensor:
         """Fill patches, in which channels are the last axis."""
         return colour.repeat(pixels.shape[-1] // 3).expand_as(pixels).contiguous()
+
+    def patch_index(self, pixels: Tensor) -> Tensor:
+        """Number the rows of all pictures: each is a patch."""
+        return torch.arange(pixels.shape[:-1].numel()).view(*pixels.shape[:-1], 1)
+
+    def mean_colour(self, pixels: Tensor) -> Tensor:
+        """Average each channel, the last axis in a patch, without padding."""
+        shown = pixels[~self.padding_mask(pixels)[..., 0]]
+        return shown.float().view(-1, 3).mean(dim=0)
+
+    def padding_mask(self, pixels: Tensor) -> Tensor:
+        """Mark rows of zeros."""
+        return (pixels == 0).all(dim=-1, keepdim=True)

@@ -187,6 +187,31 @@ def test_constant_black_answers_as_black_pictures_do(adapter, wide, tall):
     torch.testing.assert_close(constant, logits(adapter, adapter.inputs(black)), atol=1e-3, rtol=0)
 
 
+def test_patches_are_masked_whole_by_the_mean_colour(adapter, wide):
+    """A picture of one colour masks to itself; of another one, a share of its patches changes, drawn by the seed."""
+
+    def masked(image, share, seed=0):
+        pixels = adapter.inputs([Request(SHORT, (image,))])["pixel_values"]
+        found = adapter.mask_patches(pixels, share, torch.Generator().manual_seed(seed))
+        assert (found.shape, found.dtype) == (pixels.shape, pixels.dtype)
+        return found, pixels
+
+    plain, pixels = masked(Image.new("RGB", wide.size, (200, 30, 90)), 1.0)
+    inside = ~adapter.padding_mask(pixels).expand_as(pixels)
+    if adapter.model.config.model_type not in ("llava_next", "mllama"):  # whose tiles have black bars
+        torch.testing.assert_close(plain[inside], pixels[inside], rtol=0, atol=1e-4)
+    found, pixels = masked(wide, 0.5)
+    changed, index = found != pixels, adapter.patch_index(pixels).expand_as(pixels)
+    assert torch.equal(changed & ~inside, torch.zeros_like(changed))
+    each = [changed[inside & (index == patch)] for patch in index[inside].unique()]
+    assert all(bool(patch.all()) or not patch.any() for patch in each)
+    share = sum(bool(patch.any()) for patch in each) / len(each)
+    assert share == int(0.5 * len(each)) / len(each) if inside.all() else 0.25 < share < 0.75
+    assert torch.equal(masked(wide, 0.5)[0], found)
+    assert not torch.equal(masked(wide, 0.5, seed=1)[0], found)
+    assert torch.equal(masked(wide, 0.0)[0], pixels)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SEVERAL)
 def test_constant_pixels_work_where_requests_have_different_numbers_of_pictures(name, adapter, wide, tall):

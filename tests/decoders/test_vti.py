@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import cache, partial
+
 import pytest
 import torch
 
 import mmhall
+from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
-from mmhall.decoders.vti import find_direction
+from mmhall.decoders.vti import effect_of_masks, find_direction
 from mmhall.errors import CompositionError, FitError, OptionError
-from mmhall.strategies import Strategy, turn
+from mmhall.strategies import Strategy, turn, twin_generator
+from tests.attention.tower import hooked
 from tests.decoders.fitted import fitted_artifact, made_pairs, with_artifacts
-from tests.decoders.rows import check, check_half, family
+from tests.decoders.rows import check, check_half, family, scored
 from tests.decoders.steering import edited, from_row, outputs, turned
 from tests.generation.reference import QUIET, REQUESTS, in_turn, ours
 from tests.zoo import REPRESENTATIVES
@@ -29,17 +34,127 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     first_layer, strength = (0, 0.4) if variant == "all" else (1, -0.8)
 
     def reference(adapter, reader, request, answer):
+        reader.begin(adapter.inputs([request]))
         first = 0 if variant == "all" else reader.length - 1
 
         def edit(layer, states):
             return from_row(first, states, lambda part: turned(part, direction[layer], strength))
 
-        reader.begin(adapter.inputs([request]))
         with edited(reader, "mlp", range(first_layer, len(adapter.layers)), edit):
             return reader.logits(adapter.inputs([request]), answer[:-1]).log_softmax(-1)
 
     with torch.no_grad():
         check(name, f"vti({VARIANTS[variant]})", reference)
+
+
+VISION = "vti(alpha_vision=4, copies=3, masked=0.9)"
+
+
+@cache
+def fitted_to_vision(adapter):
+    """An artifact that holds directions of the vision tower."""
+    return fitted_artifact(adapter, VISION)
+
+
+@pytest.mark.parametrize(("name", "alpha", "alpha_vision"), [("llava", 0, 30), ("qwen2_5_vl", 4, -30)])
+def test_a_batch_is_the_formula_in_the_vision_tower_of_each_prompt(name, alpha, alpha_vision, monkeypatch):
+    adapter, _ = family(name)
+    artifact = fitted_to_vision(adapter)
+    monkeypatch.setattr(adapter, "artifacts", {"vti": artifact})
+    direction, vision = (artifact.tensors[what] for what in ("direction", "vision"))
+
+    def turn_patches(layer, states):
+        return turned(states.view(-1, states.shape[-1]), vision[layer], alpha_vision / 10).view_as(states)
+
+    def reference(adapter, reader, request, answer):
+        reader.begin(adapter.inputs([request]))
+        with ExitStack() as hooks:
+            for layer in range(len(vision)):
+                edit = partial(turn_patches, layer)
+                hooks.enter_context(hooked(reader.eager.model, "mlp", edit, [layer]))
+            if alpha:
+                every = range(len(adapter.layers))
+                change = edited(reader, "mlp", every, lambda i, h: turned(h, direction[i], alpha / 10))
+                hooks.enter_context(change)
+            return reader.logits(adapter.inputs([request]), answer[:-1]).log_softmax(-1)
+
+    with torch.no_grad():
+        check(name, f"vti(alpha={alpha}, alpha_vision={alpha_vision})", reference)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_the_fit_of_the_vision_tower_is_the_mean_of_plain_passes(name):
+    """One picture, three copies, half of the patches masked; each read by itself with hooks of our own."""
+    adapter, seed = ours(name), 5
+    (pair,) = made_pairs(1)
+    inputs = adapter.inputs([Request(pair.prompt, (pair.picture,))])
+    pixels, tower = inputs["pixel_values"], Anatomy(adapter.model).vision.layers
+    side = adapter.model.config.vision_config.patch_size
+
+    def read(pixels):
+        means = []
+
+        def take(module, args, output):
+            states = output[0] if isinstance(output, tuple) else output
+            means.append(states.flatten(0, -2).mean(dim=0))
+
+        hooks = [layer.register_forward_hook(take) for layer in tower]
+        with torch.inference_mode():
+            adapter.model(**{**inputs, "pixel_values": pixels})
+        for hook in hooks:
+            hook.remove()
+        return torch.stack(means)
+
+    def patches(pixels):
+        """One view of each patch, channels first, to be written."""
+        if pixels.ndim == 2:
+            return [row.view(3, -1) for row in pixels]
+        rows, columns = (size // side for size in pixels.shape[-2:])
+        ends = [
+            (slice(i * side, (i + 1) * side), slice(j * side, (j + 1) * side))
+            for i in range(rows)
+            for j in range(columns)
+        ]
+        return [pixels[0, :, down, across] for down, across in ends]
+
+    generator, copies = twin_generator(seed, f"masks of picture {pair.id}"), []
+    colour = [torch.cat([part[channel].flatten() for part in patches(pixels)]).mean() for channel in range(3)]
+    for _ in range(3):
+        copy = pixels.clone()
+        count = len(patches(copy))
+        for number in torch.randperm(count, generator=generator)[: count // 2].tolist():
+            for channel in range(3):
+                patches(copy)[number][channel] = colour[channel]
+        copies.append(read(copy))
+    wanted = torch.stack(copies).mean(dim=0) - read(pixels)
+    with torch.inference_mode():
+        found = effect_of_masks(adapter, pair, 3, 0.5, seed)
+    torch.testing.assert_close(found.float(), wanted, rtol=0, atol=1e-4)
+    assert wanted.norm(dim=-1).min() > 0.1
+
+
+def test_the_vision_tower_is_fitted_where_it_is_asked_for():
+    adapter = ours("llava")
+    artifact, pairs = fitted_to_vision(adapter), made_pairs()
+    with torch.inference_mode():
+        each = torch.stack([effect_of_masks(adapter, pair, 3, 0.9, artifact.facts["seed"]) for pair in pairs])
+        method = Strategy.fitted(mmhall.strategy("vti(alpha_vision=1, copies=3, masked=0.9, pictures=4)"), adapter)
+        few = method.fit(adapter, pairs, artifact.facts["seed"])
+    torch.testing.assert_close(artifact.tensors["vision"], each.mean(dim=0).float())
+    torch.testing.assert_close(few.tensors["vision"], each[:4].mean(dim=0).float())
+    assert few.numbers["vision tower"]["pictures"] == 4
+    assert set(with_artifacts(adapter).artifacts["vti"].tensors) == {"direction"}
+
+
+def test_masks_that_change_nothing_have_no_direction():
+    adapter = ours("llava")
+    with torch.inference_mode():
+        with pytest.raises(FitError, match=r"picture 0: masking 0\.00% of its patches changes nothing"):
+            effect_of_masks(adapter, made_pairs(1)[0], 2, 0.0, 0)
+        method = Strategy.fitted(mmhall.strategy("vti(alpha_vision=1, copies=1, pictures=2)"), adapter)
+        same = [pair for pair in made_pairs(1) for _ in range(6)]
+        with pytest.raises(FitError, match=r"no common direction \(pictures: 1\): norm .* more pictures"):
+            method.fit(adapter, same, 28)
 
 
 @pytest.mark.parametrize("name", ["llava", "mllama"])
@@ -102,6 +217,46 @@ def test_the_twin_has_other_directions_of_the_same_lengths():
         assert torch.nn.functional.cosine_similarity(drawn, true, dim=-1).abs().max() < 0.7
 
 
+def test_the_twin_has_other_directions_in_the_vision_tower(monkeypatch):
+    adapter = ours("llava")
+    monkeypatch.setattr(adapter, "artifacts", {"vti": fitted_to_vision(adapter)})
+    inputs, found = adapter.inputs(REQUESTS[:1]), []
+    for twin in (0, 1, 2):
+        tower, decoder = (
+            mmhall.strategy(f"vti(alpha_vision=1, twin={twin})").fitted(adapter).prepare(adapter, inputs).ops
+        )
+        assert (tower.findings(3), set(decoder.findings(3))) == ({}, {"lengths of directions"})
+        found.append(torch.stack([tower._directions[layer] for layer in sorted(tower.layers)]))
+    true, *drawn = found
+    for one in drawn:
+        torch.testing.assert_close(one.norm(dim=-1), true.norm(dim=-1), rtol=1e-6, atol=0)
+        assert torch.nn.functional.cosine_similarity(one, true, dim=-1).abs().max() < 0.7
+    assert not torch.equal(*drawn)
+
+
+def test_without_its_vision_half_it_is_what_it_was(monkeypatch):
+    """Also with an artifact that holds the tower's directions; and the half by itself has a neutral strength."""
+    adapter, batch = ours("llava"), ours("llava").inputs(REQUESTS[:2])
+    session = mmhall.strategy("vti(alpha=4)").fitted(with_artifacts(adapter)).prepare(adapter, batch)
+    answers = torch.ones(2, 4, dtype=torch.long)
+    plain = scored(adapter, batch, session, answers)
+    monkeypatch.setattr(adapter, "artifacts", {"vti": fitted_to_vision(adapter)})
+    same = mmhall.strategy("vti(alpha=4, alpha_vision=0)").fitted(adapter).prepare(adapter, batch)
+    assert torch.equal(scored(adapter, batch, same, answers), plain)
+    for spec, inputs in (("vti(alpha=0)", batch), ("vti(alpha_vision=1)", adapter.inputs([Request("What?")]))):
+        assert mmhall.strategy(spec).fitted(adapter).prepare(adapter, inputs) == mmhall.Session()
+
+
+def test_a_vision_tower_that_cannot_be_steered_is_refused(monkeypatch):
+    adapter = with_artifacts(ours("llava"))
+    with pytest.raises(OptionError, match=r"vti: alpha_vision must be 0, as .* fitted without .* `mmhall fit"):
+        mmhall.strategy("vti(alpha_vision=0.9)").fitted(adapter)
+    monkeypatch.setitem(vars(adapter), "anatomy", Anatomy(adapter.decoder))
+    with pytest.raises(CompositionError, match=r"cannot carry it: alpha_vision steers .* but llama: no vision tower"):
+        mmhall.strategy("vti(alpha_vision=0.9)").fitted(adapter)
+    assert mmhall.strategy("vti").fitted(adapter).alpha_vision == 0
+
+
 def test_neutral_options_and_no_picture_ask_for_nothing():
     adapter = with_artifacts(ours("llava"))
     cases = (("vti(alpha=0)", REQUESTS[0]), ("vti(alpha=0, twin=3)", REQUESTS[0]), ("vti", Request("What?")))
@@ -119,6 +274,8 @@ def test_half_precision():
         ("nullu(layers=':')", "nullu(rank=0)"),
     ):
         check_half(active, neutral, artifacts)
+    vision = fitted_to_vision(ours("llava"))
+    check_half("vti(alpha_vision=8)", "vti(alpha=0)", {"vti": vision})
 
 
 def test_what_it_can_be_combined_with():
@@ -142,7 +299,18 @@ def test_options_of_the_fit_are_fixed_and_others_are_not():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("alpha", float("inf")), ("component", 1), ("rows", "last"), ("layers", "x"), ("twin", -1)]
+    ("option", "value"),
+    [
+        ("alpha", float("inf")),
+        ("component", 1),
+        ("rows", "last"),
+        ("layers", "x"),
+        ("alpha_vision", float("nan")),
+        ("copies", 0),
+        ("masked", 1.1),
+        ("pictures", 1),
+        ("twin", -1),
+    ],
 )
 def test_what_it_cannot_do_is_refused(option, value):
     with pytest.raises(OptionError, match=rf"^vti: {option} must be .*, got"):

@@ -30,12 +30,12 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     first_layer, strength = (0, 0.4) if variant == "all" else (1, -0.8)
 
     def reference(adapter, reader, request, answer):
+        reader.begin(adapter.inputs([request]))
         first = 0 if variant == "all" else reader.length - 1
 
         def edit(layer, states):
             return from_row(first, states, lambda part: turned(part, direction[layer], strength))
 
-        reader.begin(adapter.inputs([request]))
         with edited(reader, "mlp", range(first_layer, len(adapter.layers)), edit):
             return reader.logits(adapter.inputs([request]), answer[:-1]).log_softmax(-1)
 

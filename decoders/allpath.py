@@ -20,7 +20,7 @@ Compared  image score: paper and released code attention to the cells of the obj
           ours words in which a faithful and a hallucinated text about a picture differ, read token by token (teacher
           forcing); attention at the last token of each, logits at the position that predicts its first
           norms: released code can keep the norm of all heads together; ours does not
-          baseline: the authors' is greedy, without a plausibility cut-off
+          baseline: the authors' not known to be greedy or sampled; ours what runs beside it
 Differs   rows="answer" leaves the prompt as it is. A bias of the output projection is no part of a head, nor scaled.
 """
 
@@ -38,6 +38,7 @@ from mmhall.analysis import head_logit_gains, measure_words, word_attention
 from mmhall.attention import Call, Op
 from mmhall.options import by_model
 from mmhall.strategies import (
+    HEAD_GAINS,
     DifferingWords,
     Fit,
     HeadStrategy,
@@ -51,6 +52,7 @@ from mmhall.strategies import (
     top_heads,
     twin_option,
     usable_heads,
+    why_no_image_columns,
 )
 
 
@@ -72,7 +74,7 @@ class AllPath(HeadStrategy):
     """
 
     name: ClassVar[str] = "allpath"
-    claims: ClassVar[frozenset[str]] = frozenset({"the gains of heads"})
+    claims: ClassVar[frozenset[str]] = frozenset({HEAD_GAINS})
     lists: ClassVar[tuple[str, ...]] = ("good", "bad")
     adjustable: ClassVar[frozenset[str]] = frozenset({"gain", "bad_gain", "good", "bad", "text_share", "image_share"})
 
@@ -87,9 +89,7 @@ class AllPath(HeadStrategy):
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models whose pictures are no columns beside the text's."""
-        if adapter.image_in_sequence:
-            return None
-        return "layers of their own attend to its pictures (cross-attention), so no head reads picture and text"
+        return why_no_image_columns(adapter, "no head reads picture and text")
 
     def fit(self, adapter: Adapter, pairs: Sequence[Pair], seed: int) -> Fit:
         """Score the heads of both paths by true words, less hallucinated ones."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mmhall.adapters import Adapter
 
 FITTED = "fitted"
+HEAD_GAINS = "the gains of heads"  # the claim of strategies that scale head outputs
 EXPECTED = 'heads such as "16.29, 26.9" (layer.head), "" for none, or "fitted"'
 _HEAD = re.compile(r"\s*(\d{1,4})\.(\d{1,4})\s*")
 

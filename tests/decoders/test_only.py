@@ -147,7 +147,7 @@ def test_beams_are_those_of_a_naive_search_over_the_formula():
 def test_the_row_of_a_toy():
     """Thresholds 0.1018 of text and 0.2436 of the picture: its weight 0.30 alone goes, wherever the picture stands."""
     weights = torch.tensor([0.30, 0.05, 0.10, 0.05, 0.10, 0.02, 0.30, 0.08, 0.0])
-    kinds = [2, 0, 0, 1, 1, 1, 1, 0, 0]  # the last column is masked
+    kinds = [2, 0, 0, 1, 1, 1, 1, 0, 3]  # the last column is masked
     for order in (list(range(9)), [3, 4, 5, 6, 0, 1, 2, 7, 8]):
         groups = torch.tensor([kinds[k] for k in order])[None, None, None]
         left, ratio = suppress_largest(weights[order][None, None, None], groups == 0, groups == 1)
@@ -156,6 +156,14 @@ def test_the_row_of_a_toy():
         assert ratio.item() == pytest.approx(1.1487, abs=1e-4)
     _, ratio = suppress_largest(weights[None, None, None], groups == 0, groups == 5)
     assert ratio.item() == 0  # no picture in sight
+
+
+def test_a_column_that_is_seen_counts_although_its_weight_has_vanished():
+    """Of (0.4, 0, 0, 0) the mean is 0.1 and the deviation 0.2, so that 0.4 goes; alone it would stay."""
+    weights = torch.tensor([0.4, 0.0, 0.0, 0.0, 0.3, 0.3])[None, None, None]
+    text = torch.arange(6)[None, None, None] < 4
+    left, _ = suppress_largest(weights, text, ~text)
+    assert left[0, 0, 0].tolist() == pytest.approx([0, 0, 0, 0, 0.3, 0.3])
 
 
 def test_the_scores_of_a_toy():

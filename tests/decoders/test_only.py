@@ -199,15 +199,19 @@ def test_neutral_options_and_no_picture_ask_for_nothing():
 
 def test_the_twin_keeps_as_many_heads_at_random():
     adapter = ours("llava")
-    batch, kept = adapter.inputs(REQUESTS[:2]), []
-    for twin in (0, 1, 2):
+    batch, kept, first = adapter.inputs(REQUESTS[:2]), [], []
+    for twin in range(7):
         session = mmhall.strategy(f"only(twin={twin})").fitted(adapter).prepare(adapter, batch)
         with torch.inference_mode():
             opened(adapter, batch, session, Settings(max_new_tokens=4).resolved(adapter.generator))
         kept.append(session.ops[0].findings(3)["text-leaning heads"])
+        first.append(session.ops[0]._kept[0])
     assert kept[0][1:].isnan().all()
     assert len({float(one[0].sum()) for one in kept}) == 1
     assert not torch.equal(kept[0][0], kept[1][0])
+    informed, *drawn = first
+    assert any((one & informed).any() for one in drawn)  # from all heads: the others are the opposite choice
+    assert any((~one & ~informed).any() for one in drawn)
     spec = "only(twin=1, alpha_far=3, gamma=0.1)"
     alone = [said(adapter, adapter.inputs([one]), spec)[0] for one in REQUESTS[:2]]
     assert said(adapter, batch, spec) == alone

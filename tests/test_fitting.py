@@ -82,7 +82,7 @@ def test_a_strategy_with_a_twin_is_scored_beside_it(llava, pairs):
     made = fit(llava, "vti(component=False)", pairs, seed=7)
     report = made.facts["held_out"]
     assert report["twin"]["change"] != report["strategy"]["change"]
-    assert {"low", "high", "faithful"} < set(report["twin"])
+    assert {"low", "high", "right"} < set(report["twin"])
     neutral = fit(llava, "vti(component=False, alpha=0)", pairs, seed=7).facts["held_out"]
     assert neutral["strategy"] == neutral["twin"] == {**neutral["plain"], "change": 0.0, "low": 0.0, "high": 0.0}
 

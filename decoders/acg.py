@@ -14,8 +14,9 @@ Cost      Attention weights of the newest row are computed explicitly beside the
 Compared  projection: paper does not say whether for each head or over all of a layer; ours for each head
           scores: paper does not say for scores that another method has edited; ours the edited ones
           length of u: paper |u| + 1e-8; ours the same up to rounding
-          baseline: the authors' is greedy, without a plausibility cut-off
-Differs   A head that attends to nothing but the picture has no u, and is not edited. Computed in float32.
+          baseline: the authors' not known to be greedy or sampled; ours what runs beside it
+Differs   A head that attends to nothing but the picture has no u, and is not edited. Sums over columns have the
+          model's dtype, as head outputs have; what is added is computed from them in float32.
 """
 
 from __future__ import annotations
@@ -30,7 +31,15 @@ from torch.nn.functional import normalize
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Call, Columns, Op, output_of
 from mmhall.options import by_model
-from mmhall.strategies import Session, Strategy, layers_option, select_layers, twin_generator, twin_option
+from mmhall.strategies import (
+    Session,
+    Strategy,
+    layers_option,
+    select_layers,
+    twin_generator,
+    twin_option,
+    why_no_image_columns,
+)
 
 _LEAST = 1e-12  # least squared length of what columns without image contribute; less does not determine u
 
@@ -55,9 +64,7 @@ class ACG(Strategy):
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models whose pictures are no columns beside the text's."""
-        if adapter.image_in_sequence:
-            return None
-        return "layers of their own attend to its pictures (cross-attention), so no head mixes picture and text"
+        return why_no_image_columns(adapter, "no head mixes picture and text")
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Amplify at the newest row; without a picture return an empty session."""

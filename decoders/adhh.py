@@ -15,7 +15,7 @@ Compared  heads: paper and released code rank by influence, the loss of a token'
           sum over columns: released code over the whole batch; ours for each row
           tau: released code 0.4 for LLaVA, 0.5 for MiniGPT-4; ours 0.4
           newer models: released code sets the listed heads' outputs to 0 always; ours the formula above
-          baseline: the authors' is greedy, without a plausibility cut-off
+          baseline: the authors' not known to be greedy or sampled; ours what runs beside it
 Differs   The influence is that of the output at the position that predicts the word. The pictures' last column is found
           from the prompt, not at fixed positions. Columns before the picture stay, as in the authors' code.
 """

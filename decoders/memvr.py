@@ -34,7 +34,16 @@ from torch import Tensor, nn
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import EVERY, Op, ReadOut, Visit
 from mmhall.options import by_model
-from mmhall.strategies import Session, Strategy, layers_option, random_like, select_layers, twin_option
+from mmhall.strategies import (
+    MLP_UPDATE,
+    Session,
+    Strategy,
+    layers_option,
+    random_like,
+    select_layers,
+    twin_option,
+    why_no_image_columns,
+)
 
 _CANDIDATES = 10
 _SELF = EVERY - {"cross"}
@@ -53,7 +62,7 @@ class MemVR(Strategy):
     """
 
     name: ClassVar[str] = "memvr"
-    claims: ClassVar[frozenset[str]] = frozenset({"the update of the MLP"})
+    claims: ClassVar[frozenset[str]] = frozenset({MLP_UPDATE})
     published: ClassVar = {("llava", 32): {"ratio": 0.12, "layers": "7:17"}}
 
     ratio: float = by_model(0.12, low=0, high=1, tries=(0.06, 0.12, 0.2, 0.28))
@@ -63,13 +72,10 @@ class MemVR(Strategy):
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models without image tokens, or whose MLP is no module of its own."""
-        if not adapter.image_in_sequence:
-            return (
-                "layers of their own attend to its pictures (cross-attention), so there are no image tokens to look at"
-            )
-        if isinstance(adapter.anatomy.decoder.site(len(adapter.layers) - 1, "mlp"), nn.Linear):
+        reason = why_no_image_columns(adapter, "there are no image tokens to look at")
+        if reason is None and isinstance(adapter.anatomy.decoder.site(len(adapter.layers) - 1, "mlp"), nn.Linear):
             return "the two matrices of its MLP are parts of the layer itself, so the input of the MLP cannot be read"
-        return None
+        return reason
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Keep the image features, and look at them where a layer is unsure; without a picture an empty session."""

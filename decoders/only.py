@@ -32,7 +32,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter, Inputs, LayerParts, has_picture
-from mmhall.attention import Call, Columns, Exit, Op, ReadOut, Visit, output_of
+from mmhall.attention import Call, Columns, Exit, Op, ReadOut, Visit, output_of, visible_columns
 from mmhall.errors import ModelError
 from mmhall.options import by_model, option
 from mmhall.strategies import (
@@ -45,6 +45,7 @@ from mmhall.strategies import (
     random_choice,
     select_layers,
     twin_option,
+    why_no_image_columns,
 )
 
 _ENTERING, _OWN = 0.2, 0.5  # shares of the last layer's input, and of the model's own normed states
@@ -77,8 +78,9 @@ class Only(Strategy):
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models without image tokens, or with gates or further norms in their layers."""
-        if not adapter.image_in_sequence:
-            return "layers of their own attend to its pictures (cross-attention), so no heads lean on text beside them"
+        reason = why_no_image_columns(adapter, "no heads lean on text beside them")
+        if reason is not None:
+            return reason
         try:
             adapter.layer_parts(len(adapter.layers) - 1)
         except ModelError as error:
@@ -126,11 +128,12 @@ class _SideStream(Op):
         return call.newest if call.layer == self._layer else None
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
-        groups = self._groups(call)
-        weights, ratio = suppress_largest(probs, groups == 0, groups == _IMAGE)
+        groups, visible = self._groups(call), visible_columns(call, rows)
+        seen = torch.ones_like(groups, dtype=torch.bool) if visible is None else visible
+        weights, ratio = suppress_largest(probs, (groups == 0) & seen, (groups == _IMAGE) & seen)
         kept = ratio >= ratio.mean(dim=1, keepdim=True)
-        if self._twin:
-            kept = random_choice(kept.transpose(1, 2), self._twin, "heads").transpose(1, 2)
+        if self._twin:  # about half of the heads is kept: the others alone would be the opposite choice
+            kept = random_choice(kept.transpose(1, 2), self._twin, "heads", others=False).transpose(1, 2)
         self._kept.append(kept[0, :, -1])
         outputs = output_of(call, weights * kept[..., None])
         self._stream = self._parts[0].projection(outputs.flatten(2))
@@ -184,12 +187,12 @@ def near_or_far(main: Tensor, side: Tensor, options: Only) -> Tensor:
 def suppress_largest(probs: Tensor, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
     """Suppress the largest weights of text and image, and compare how spread the others are.
 
-    Columns in neither group keep their weights; masked columns, whose weight is 0, do not count.
+    Columns in neither group keep their weights. A column that a row sees counts also where its weight is 0.
 
     Args:
         probs: Attention weights, (B, H, R, K).
-        text: Columns of text, (B, 1, 1, K) bool.
-        image: Columns of the picture, (B, 1, 1, K) bool.
+        text: Columns of text that each row sees, (B, 1|H, 1|R, K) bool.
+        image: Columns of the picture that each row sees, same shape.
 
     Returns:
         The weights left, (B, H, R, K), not renormalised; entropy over text as a multiple of that over the picture,
@@ -197,12 +200,11 @@ def suppress_largest(probs: Tensor, text: Tensor, image: Tensor) -> tuple[Tensor
     """
     weights, entropies = probs, []
     for group in (text, image):
-        visible = group & (probs > 0)
-        count = visible.sum(dim=-1, keepdim=True)
-        mean = (probs * visible).sum(dim=-1, keepdim=True) / count
-        deviation = (((probs - mean).square() * visible).sum(dim=-1, keepdim=True) / (count - 1)).sqrt()
-        weights = weights.masked_fill(visible & (probs > mean + deviation), 0.0)
-        left = weights * visible
+        count = group.sum(dim=-1, keepdim=True)
+        mean = (probs * group).sum(dim=-1, keepdim=True) / count
+        deviation = (((probs - mean).square() * group).sum(dim=-1, keepdim=True) / (count - 1)).sqrt()
+        weights = weights.masked_fill(group & (probs > mean + deviation), 0.0)
+        left = weights * group
         share = left / left.sum(dim=-1, keepdim=True)
         entropies.append(-(share * (share + 1e-6).log()).sum(dim=-1))
     return weights, entropies[0].nan_to_num(0.0) / entropies[1].nan_to_num(math.inf)

@@ -21,9 +21,10 @@ Compared  v: released code, component=True, the first principal component of d, 
           questions: released code, POPE's training questions, generated answers; ours, made from the words in which the
           texts of a pair differ, the larger probability of "yes" and "no" as first token.
           baseline: greedy, without a plausibility cut-off.
-Differs   Layer and threshold may be given; the artifact holds the direction of every layer. The threshold is that of
-          risk itself (released code: of gamma times the risk, gamma 1). scale="states" measures alpha in the
-          mean length of the layer's states, to compare layers and models. alpha below 0 pushes them further away.
+Differs   Layer and threshold may be given; the artifact holds direction and threshold of every layer, so that a layer
+          given alone has its own threshold. It is that of risk itself (released code: of gamma times the risk, gamma
+          1). scale="states" measures alpha in the mean length of the layer's states, to compare layers and models.
+          alpha below 0 pushes them further away.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from mmhall.adapters import Adapter, Inputs, Request, has_picture
+from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.analysis import read_prompts
 from mmhall.attention import EVERY, Op, Visit
 from mmhall.errors import FitError
 from mmhall.fitting import read_states
-from mmhall.images import open_image
+from mmhall.generation import make_request
 from mmhall.options import by_model, option
 from mmhall.strategies import (
     Fit,
@@ -51,6 +52,7 @@ from mmhall.strategies import (
     Pair,
     ReadOutputs,
     Session,
+    YesNoTokens,
     edit_rows,
     layers_option,
     principal_component,
@@ -61,8 +63,9 @@ from mmhall.strategies import (
     shuffled_range,
     sign_aligned_component,
     twin_option,
+    yes_no_tokens,
 )
-from mmhall.words import tokenize_answer
+from mmhall.strategies.artifacts import Artifact
 
 LAYER_OUTPUT = "the output of a layer"  # the claim of strategies that edit it
 REFUSALS = (
@@ -72,7 +75,6 @@ REFUSALS = (
     "No image was given, so I cannot say what it shows.",
     "I am unable to describe an image that I was not shown.",
 )
-_EARLIEST = 10 / 32  # of the depth: the first layer that the fit may choose
 _CHOOSING = 3  # one in so many pairs chooses layer and threshold
 _ROUNDING = 1e-5  # samples whose spread is below this share of their length do not vary
 _LONGEST = 4  # words of a phrase that a question asks about
@@ -112,15 +114,16 @@ class REVIS(LearnedStrategy):
         Raises:
             FitError: There is no direction, or no layer in which false answers have the larger risk.
         """
-        candidates = select_layers(adapter, self, "layer", self.layer, EVERY)
+        candidates, tokens = select_layers(adapter, self, "layer", self.layer, EVERY), yes_no_tokens(adapter)
         asked = list(pairs[::_CHOOSING]) if len(pairs) > 1 else list(pairs)
         measured = [pair for number, pair in enumerate(pairs) if number % _CHOOSING] or list(pairs)
         visual, lengths = _visual_states(adapter, measured)
         found = shuffled_range(visual, seed)
         found.check("all layers")
         direction, cosines = find_directions(visual, component=bool(self.component))
-        answers = [answer for pair in asked for answer in _answers(adapter, pair, direction)]
-        layer, threshold, risks = choose_layer(answers, sorted(candidates), float(self.percentile or 0))
+        answers = [answer for pair in asked for answer in _answers(adapter, pair, direction, tokens)]
+        layer, thresholds, risks = choose_layer(answers, sorted(candidates), float(self.percentile or 0))
+        threshold = float(thresholds[layer])
         numbers: dict[str, Any] = {
             "all layers": found.record(),
             "chosen": {"layer": layer, "threshold": threshold, **risks},
@@ -129,7 +132,25 @@ class REVIS(LearnedStrategy):
             **({"cosines with the mean": cosines} if cosines else {}),
         }
         chosen = {"layer": str(layer), "threshold": threshold}
-        return Fit({"direction": direction, "lengths": lengths}, numbers, chosen)
+        return Fit({"direction": direction, "lengths": lengths, "thresholds": thresholds}, numbers, chosen)
+
+    def for_fit(self) -> LearnedStrategy:
+        """Return this strategy, whose threshold a fit is to find.
+
+        Raises:
+            OptionError: A threshold is given.
+        """
+        self.check("threshold", self.threshold is None, "left out: the fit chooses it, see percentile")
+        return self
+
+    def _chosen(self, artifact: Artifact, adapter: Adapter) -> dict[str, Any]:
+        """Return what the fit has chosen; in another layer than its own, the threshold that it measured there."""
+        chosen = super()._chosen(artifact, adapter)
+        if "threshold" in chosen and "layer" not in chosen:
+            spec = self.layer or adapter.tuned[self.tuned_as]["layer"]
+            layers = select_layers(adapter, self, "layer", spec, EVERY)
+            chosen["threshold"] = float(artifact.tensors["thresholds"][min(layers)])
+        return chosen
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Push risky states at the layer; without a picture return an empty session."""
@@ -233,16 +254,16 @@ class YesNoAnswer(NamedTuple):
 
 def choose_layer(
     answers: Sequence[YesNoAnswer], candidates: Sequence[int], percentile: float
-) -> tuple[int, float, dict[str, Any]]:
-    """Choose the last layer in which false yes answers have a larger mean risk than correct ones, and a threshold.
+) -> tuple[int, Tensor, dict[str, Any]]:
+    """Choose the last layer in which false yes answers have a larger mean risk than correct ones, and thresholds.
 
     Args:
         answers: Answers to questions.
         candidates: Layers to choose from, in ascending order; a single one is taken as it is.
-        percentile: Percentile of the correct answers' risks that becomes the threshold.
+        percentile: Percentile of the correct answers' risks in a layer that becomes its threshold.
 
     Returns:
-        The layer, the threshold, and the numbers of answers and their mean risks there.
+        The layer, the threshold of every layer, (layers,), and the numbers of answers with their mean risks there.
 
     Raises:
         FitError: There are no correct answers, no false ones, or no such layer.
@@ -263,11 +284,11 @@ def choose_layer(
                 "revis(layer='-2')"
             )
         layer = higher[-1]
-    threshold = float(risks[:, layer].double().quantile(percentile / 100))
+    thresholds = risks.double().quantile(percentile / 100, dim=0).clamp(-1.0, 1.0).float().cpu()
     record: dict[str, Any] = {"questions": len(answers), "correct": len(correct), "false yes": len(false)}
     record |= {"risk, correct": float(means[0][layer])}
     record |= {} if means[1] is None else {"risk, false yes": float(means[1][layer])}
-    return layer, min(1.0, max(-1.0, threshold)), record
+    return layer, thresholds, record
 
 
 def _visual_states(adapter: Adapter, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
@@ -285,19 +306,14 @@ def _visual_states(adapter: Adapter, pairs: Sequence[Pair]) -> tuple[Tensor, Ten
     return remove_prior(torch.stack(visual), torch.stack(prior)), lengths
 
 
-def _answers(adapter: Adapter, pair: Pair, direction: Tensor) -> Iterator[YesNoAnswer]:
+def _answers(adapter: Adapter, pair: Pair, direction: Tensor, tokens: YesNoTokens) -> Iterator[YesNoAnswer]:
     """Ask whether the picture of a pair shows what its texts differ in."""
-    ids = {
-        answer: [tokenize_answer(adapter.tokenizer, text)[0] for text in (answer, answer.capitalize(), answer.upper())]
-        for answer in ("yes", "no")
-    }
     for phrase, shown in differing_phrases(pair):
         question = f"Is there {phrase} in the image? Please answer with yes or no."
         outputs = ReadOutputs()
-        logits = read_prompts(adapter, adapter.inputs([Request(question, (open_image(pair.picture),))]), [outputs])[0]
-        scores = {answer: logits[sorted(set(own))].logsumexp(dim=0) for answer, own in ids.items()}
+        logits = read_prompts(adapter, adapter.inputs([make_request(pair.picture, question)]), [outputs])[0]
         states = outputs.states(len(adapter.layers))[:, 0]
-        yield YesNoAnswer(bool(scores["yes"] > scores["no"]), shown, measure_risk(states, direction.to(states)))
+        yield YesNoAnswer(bool(tokens.margin(logits) > 0), shown, measure_risk(states, direction.to(states)))
 
 
 def differing_phrases(pair: Pair) -> Iterator[tuple[str, bool]]:

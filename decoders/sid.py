@@ -43,6 +43,7 @@ from mmhall.strategies import (
     select_layers,
     shuffled_columns,
     twin_option,
+    why_no_image_columns,
 )
 
 _MASKED = -1e9
@@ -75,9 +76,7 @@ class SID(ContrastStrategy):
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models whose pictures are no tokens beside the text's."""
-        if adapter.image_in_sequence:
-            return None
-        return "layers of their own attend to its pictures (cross-attention), so there are no image tokens to rank"
+        return why_no_image_columns(adapter, "there are no image tokens to rank")
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Add the same prompt with few image tokens as a branch; without a picture return an empty session."""

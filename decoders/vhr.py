@@ -28,7 +28,16 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import SELF_ATTENTION, Call, Op
 from mmhall.options import by_model, option
-from mmhall.strategies import Branch, Session, Strategy, layers_option, random_choice, select_layers, twin_option
+from mmhall.strategies import (
+    HEAD_GAINS,
+    Branch,
+    Session,
+    Strategy,
+    layers_option,
+    random_choice,
+    select_layers,
+    twin_option,
+)
 
 _ROUNDING = 1e-4
 """Smallest relative distance of a head's outputs; less is rounding, as where a window no longer holds the picture."""
@@ -49,7 +58,7 @@ class VHR(Strategy):
     """
 
     name: ClassVar[str] = "vhr"
-    claims: ClassVar[frozenset[str]] = frozenset({"the gains of heads"})
+    claims: ClassVar[frozenset[str]] = frozenset({HEAD_GAINS})
     published: ClassVar = {
         ("llava", 32): {"alpha": 2.0, "layers": "1, 18:32"},
         ("llava_next", 32): {"alpha": 2.0, "layers": "1, 18:32"},

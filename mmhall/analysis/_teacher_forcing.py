@@ -40,7 +40,7 @@ def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] 
 
     Args:
         adapter: The model.
-        inputs: A batch from `Adapter.extended`.
+        inputs: A batch from `Adapter.append_answer`.
         width: Number of tokens of the longest answer.
         ops: Ops that read the pass.
 

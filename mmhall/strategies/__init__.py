@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from mmhall.strategies._docs import Card as Card, OptionHelp as OptionHelp, card as card, heading as heading
     from mmhall.strategies._heads import (
+        HEAD_GAINS as HEAD_GAINS,
         HeadStrategy as HeadStrategy,
         format_heads as format_heads,
         heads_option as heads_option,
@@ -43,7 +44,12 @@ if TYPE_CHECKING:
         top_heads as top_heads,
         usable_heads as usable_heads,
     )
-    from mmhall.strategies._image_lift import RowStrategy as RowStrategy, Steer as Steer, top_half as top_half
+    from mmhall.strategies._image_lift import (
+        RowStrategy as RowStrategy,
+        Steer as Steer,
+        top_half as top_half,
+        why_no_image_columns as why_no_image_columns,
+    )
     from mmhall.strategies._layers import (
         format_layers as format_layers,
         layers_option as layers_option,
@@ -106,8 +112,9 @@ else:
             "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
             "_directions": "mean_difference principal_component project_out shuffled_range sign_aligned_component",
             "_docs": "Card OptionHelp card heading",
-            "_heads": "HeadStrategy format_heads heads_option random_heads select_heads top_heads usable_heads",
-            "_image_lift": "RowStrategy Steer top_half",
+            "_heads": "HEAD_GAINS HeadStrategy format_heads heads_option random_heads select_heads top_heads "
+            "usable_heads",
+            "_image_lift": "RowStrategy Steer top_half why_no_image_columns",
             "_layers": "select_layers layers_option format_layers",
             "_learned": "Fit LearnedStrategy",
             "_massive": "massive_dimensions massiveness",

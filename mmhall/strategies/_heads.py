@@ -18,6 +18,7 @@ from mmhall.errors import OptionError
 from mmhall.options import by_model
 from mmhall.strategies import LearnedStrategy, Strategy
 from mmhall.strategies._base import TUNED
+from mmhall.strategies._layers import format_layers
 from mmhall.strategies._learned import AS_FITTED
 from mmhall.strategies._twins import random_choice
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mmhall.adapters import Adapter
 
 FITTED = "fitted"
+HEAD_GAINS = "the gains of heads"  # the claim of strategies that scale head outputs
 EXPECTED = 'heads such as "16.29, 26.9" (layer.head), "" for none, or "fitted"'
 _HEAD = re.compile(r"\s*(\d{1,4})\.(\d{1,4})\s*")
 
@@ -60,8 +62,8 @@ def select_heads(
         match = _HEAD.fullmatch(part)
         layer, head = map(int, match.groups()) if match else (-1, -1)
         if not (0 <= layer < len(usable) and 0 <= head < adapter.heads and usable[layer, head]):
-            layers = usable.any(dim=1).nonzero()[:, 0].tolist()
-            expected = f"heads 0 to {adapter.heads - 1} of layers {layers[0]} to {layers[-1]} that attend so"
+            layers = format_layers(usable.any(dim=1).nonzero()[:, 0].tolist())
+            expected = f"heads 0 to {adapter.heads - 1} of layers {layers} of this model"
             raise OptionError(owner.name, option, part.strip(), expected)
         chosen[layer, head] = True
     return chosen

@@ -1,4 +1,4 @@
-"""Base classes of strategies that edit the attention from rows behind a picture to its columns."""
+"""Base classes of strategies that edit attention rows behind a picture."""
 
 from __future__ import annotations
 
@@ -13,9 +13,21 @@ from mmhall.attention import Call, Op
 from mmhall.strategies import Strategy
 
 
+def why_no_image_columns(adapter: Adapter, lack: str) -> str | None:
+    """Return why a strategy cannot act where a model's pictures are no columns beside the text's; None: they are.
+
+    Args:
+        adapter: The model.
+        lack: What the strategy misses there, such as "there are no image columns to weigh".
+    """
+    if adapter.image_in_sequence:
+        return None
+    return f"layers of their own attend to its pictures (cross-attention), so {lack}"
+
+
 @dataclass(frozen=True)
 class RowStrategy(Strategy):
-    """The base of strategies that give image columns more weight in attention rows.
+    """The base of strategies that edit how much attention rows give to the picture and to the text after it.
 
     It claims these rows, so that two such strategies cannot be combined, and refuses models without image columns.
     """
@@ -24,9 +36,7 @@ class RowStrategy(Strategy):
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models whose pictures are no columns beside the text's."""
-        if adapter.image_in_sequence:
-            return None
-        return "layers of their own attend to its pictures (cross-attention), so there are no image columns to weigh"
+        return why_no_image_columns(adapter, "there are no image columns to weigh")
 
 
 class Steer(Op):

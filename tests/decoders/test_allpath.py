@@ -11,8 +11,10 @@ from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
 from mmhall.analysis import head_logit_gains, word_attention
 from mmhall.attention import Op, active
+from mmhall.decoders.allpath import AllPath
 from mmhall.errors import CompositionError, FitError, OptionError
-from mmhall.strategies import Pair, Strategy, differing_words
+from mmhall.options import rules
+from mmhall.strategies import Pair, Strategy, differing_words, top_heads
 from tests.decoders.fitted import SEED, fitted_artifact, made_artifact, made_pairs
 from tests.decoders.rows import IN_SEQUENCE, check, check_half, family
 from tests.generation.reference import QUIET, REQUESTS, in_turn, ours
@@ -135,15 +137,24 @@ def test_a_fit_scores_true_words_less_hallucinated_ones():
 
 def test_a_fit_tests_the_paths_that_are_used():
     adapter, tested = ours("llava"), {}
-    for share in (0, 0.05):
+    for share in (0, 0.049):
         method = Strategy.fitted(mmhall.strategy(f"allpath(image_share={share})"), adapter)
         with torch.inference_mode():
             tested[share] = set(method.fit(adapter, made_pairs(alike=True), SEED).numbers)
-    assert tested == {0: {"text"}, 0.05: {"text", "image"}}
+    assert tested == {0: {"text"}, 0.049: {"text", "image"}}
     pairs = made_pairs(4, alike=True)
     turned = [type(p)(p.id, p.picture, p.prompt, p.hallucinated, p.faithful) for p in pairs[:2]]
     with pytest.raises(FitError, match="what heads add to the logits does not tell"), torch.inference_mode():
         method.fit(adapter, [*pairs[2:], *turned], 0)
+
+
+def test_shares_are_the_authors_numbers_of_heads():
+    """Of 32 layers with 32 heads: 40 and 50 for captions, 20 and 10 for short answers."""
+    options, every = rules(AllPath), torch.ones(32, 32, dtype=torch.bool)
+    for option, wanted in (("text_share", (20, 40)), ("image_share", (10, 50))):
+        rule = options[option]
+        assert tuple(int(top_heads(torch.rand(32, 32), share, every).sum()) for share in rule.tries) == wanted
+        assert rule.general == rule.tries[-1]
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     rank = 3 if variant == "all" else 2
 
     def reference(adapter, reader, request, answer):
+        reader.begin(adapter.inputs([request]))
         first = 0 if variant == "all" else reader.length - 1
 
         def edit(layer, states):
@@ -44,7 +45,6 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
 
             return from_row(first, states, project)
 
-        reader.begin(adapter.inputs([request]))
         with edited(reader, "mlp", read_layers(adapter), edit):
             return reader.logits(adapter.inputs([request]), answer[:-1]).log_softmax(-1)
 

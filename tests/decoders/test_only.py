@@ -147,7 +147,7 @@ def test_beams_are_those_of_a_naive_search_over_the_formula():
 def test_the_row_of_a_toy():
     """Thresholds 0.1018 of text and 0.2436 of the picture: its weight 0.30 alone goes, wherever the picture stands."""
     weights = torch.tensor([0.30, 0.05, 0.10, 0.05, 0.10, 0.02, 0.30, 0.08, 0.0])
-    kinds = [2, 0, 0, 1, 1, 1, 1, 0, 0]  # the last column is masked
+    kinds = [2, 0, 0, 1, 1, 1, 1, 0, 3]  # the last column is masked
     for order in (list(range(9)), [3, 4, 5, 6, 0, 1, 2, 7, 8]):
         groups = torch.tensor([kinds[k] for k in order])[None, None, None]
         left, ratio = suppress_largest(weights[order][None, None, None], groups == 0, groups == 1)
@@ -156,6 +156,14 @@ def test_the_row_of_a_toy():
         assert ratio.item() == pytest.approx(1.1487, abs=1e-4)
     _, ratio = suppress_largest(weights[None, None, None], groups == 0, groups == 5)
     assert ratio.item() == 0  # no picture in sight
+
+
+def test_a_column_that_is_seen_counts_although_its_weight_has_vanished():
+    """Of (0.4, 0, 0, 0) the mean is 0.1 and the deviation 0.2, so that 0.4 goes; alone it would stay."""
+    weights = torch.tensor([0.4, 0.0, 0.0, 0.0, 0.3, 0.3])[None, None, None]
+    text = torch.arange(6)[None, None, None] < 4
+    left, _ = suppress_largest(weights, text, ~text)
+    assert left[0, 0, 0].tolist() == pytest.approx([0, 0, 0, 0, 0.3, 0.3])
 
 
 def test_the_scores_of_a_toy():
@@ -191,15 +199,19 @@ def test_neutral_options_and_no_picture_ask_for_nothing():
 
 def test_the_twin_keeps_as_many_heads_at_random():
     adapter = ours("llava")
-    batch, kept = adapter.inputs(REQUESTS[:2]), []
-    for twin in (0, 1, 2):
+    batch, kept, first = adapter.inputs(REQUESTS[:2]), [], []
+    for twin in range(7):
         session = mmhall.strategy(f"only(twin={twin})").fitted(adapter).prepare(adapter, batch)
         with torch.inference_mode():
             opened(adapter, batch, session, Settings(max_new_tokens=4).resolved(adapter.generator))
         kept.append(session.ops[0].findings(3)["text-leaning heads"])
+        first.append(session.ops[0]._kept[0])
     assert kept[0][1:].isnan().all()
     assert len({float(one[0].sum()) for one in kept}) == 1
     assert not torch.equal(kept[0][0], kept[1][0])
+    informed, *drawn = first
+    assert any((one & informed).any() for one in drawn)  # from all heads: the others are the opposite choice
+    assert any((~one & ~informed).any() for one in drawn)
     spec = "only(twin=1, alpha_far=3, gamma=0.1)"
     alone = [said(adapter, adapter.inputs([one]), spec)[0] for one in REQUESTS[:2]]
     assert said(adapter, batch, spec) == alone

@@ -11,6 +11,7 @@ from mmhall.decoders.revis import (
     REFUSALS,
     PushRisky,
     YesNoAnswer,
+    _answers,
     choose_layer,
     differing_phrases,
     find_directions,
@@ -18,7 +19,8 @@ from mmhall.decoders.revis import (
     remove_prior,
 )
 from mmhall.errors import CompositionError, FitError, OptionError
-from mmhall.strategies import Pair
+from mmhall.fitting import make_learner
+from mmhall.strategies import Pair, yes_no_tokens
 from mmhall.strategies._layers import parse_layers
 from tests.decoders.fitted import fitted_artifact, made_pairs, with_artifacts
 from tests.decoders.rows import check, family
@@ -43,6 +45,7 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
     alpha, threshold = (1.5, -0.1) if variant == "all" else (-2.0, -0.5)
 
     def reference(adapter, reader, request, answer):
+        reader.begin(adapter.inputs([request]))
         first = 0 if variant == "all" else reader.length - 1
 
         def push(part):
@@ -53,7 +56,6 @@ def test_a_batch_is_the_formula_of_each_prompt(name, variant):
                 rows.append(row + alpha * vector if risky else row)
             return torch.stack(rows)
 
-        reader.begin(adapter.inputs([request]))
         with edited(reader, "out", [layer], lambda _, states: from_row(first, states, push)):
             return reader.logits(adapter.inputs([request]), answer[:-1]).log_softmax(-1)
 
@@ -123,10 +125,11 @@ def test_the_last_layer_with_riskier_false_answers_is_chosen():
     """In layer 2 the false answer is less risky than the correct ones, in layers 0 and 1 more."""
     correct = [[-0.5, -0.5, 0.5], [-0.3, -0.3, 0.5], [-0.1, -0.1, 0.5], [0.0, 0.0, 0.5], [0.1, 0.1, 0.5]]
     given = answers(correct, [[0.3, 0.2, 0.1]])
-    layer, threshold, record = choose_layer(given, [0, 1, 2], 85)
-    assert (layer, threshold) == (1, pytest.approx(0.04, abs=1e-6))  # 85th percentile, linear
+    layer, thresholds, record = choose_layer(given, [0, 1, 2], 85)
+    assert (layer, thresholds.tolist()) == (1, pytest.approx([0.04, 0.04, 0.5], abs=1e-6))  # 85th percentile, linear
     assert (record["questions"], record["correct"], record["false yes"]) == (6, 5, 1)
-    assert choose_layer(given, [0], 50)[:2] == (0, pytest.approx(-0.1))
+    layer, thresholds, _ = choose_layer(given, [0], 50)
+    assert (layer, float(thresholds[0])) == (0, pytest.approx(-0.1))
     assert choose_layer(given, [2], 50)[0] == 2
     with pytest.raises(FitError, match="in no layer are the states of false yes answers"):
         choose_layer(answers(correct, [[-0.9, -0.9, -0.9]]), [0, 1, 2], 85)
@@ -178,9 +181,35 @@ def test_what_the_fit_has_chosen_is_used_unless_another_is_given():
     assert mmhall.strategy("revis").origins(adapter)["layer"] == "chosen by the fit of its artifact"
     given = mmhall.strategy("revis(layer='2', threshold=0.5)").fitted(adapter)
     assert (given.layer, given.threshold) == ("2", 0.5)
+    thresholds = adapter.artifacts["revis"].tensors["thresholds"].tolist()
+    assert len(set(thresholds)) == len(adapter.layers)
+    assert mmhall.strategy("revis(layer='2')").fitted(adapter).threshold == thresholds[2]
+    assert thresholds[1] == chosen["threshold"]
     with pytest.raises(OptionError, match="layer must be one layer of this model"):
         mmhall.strategy("revis(layer=':')").fitted(adapter).prepare(adapter, adapter.inputs(REQUESTS[:1]))
     assert parse_layers("31%:", ["full"] * 32, {"full"}, "revis", "layer") == set(range(10, 32))
+
+
+def test_a_fit_is_not_told_the_threshold_that_it_chooses():
+    with pytest.raises(OptionError, match=r"revis: threshold must be left out: the fit chooses it.*got 0\.5"):
+        make_learner("revis(threshold=0.5)")
+    assert str(make_learner("revis(layer='1')")) == "revis(layer='1')"
+
+
+def test_the_answer_is_the_likelier_of_all_spellings():
+    """As `yes_no_tokens` finds them."""
+    adapter = ours("llava")
+    pair, tokens = made_pairs(1)[0], yes_no_tokens(adapter)
+    with torch.inference_mode():
+        asked = list(
+            _answers(adapter, pair, torch.ones(len(adapter.layers), adapter.decoder.config.hidden_size), tokens)
+        )
+    assert [answer.shown for answer in asked] == [True, False]
+    for answer, phrase in zip(asked, ("a dog", "a cat"), strict=True):
+        question = f"Is there {phrase} in the image? Please answer with yes or no."
+        logits = adapter.model(**adapter.inputs([Request(question, (pair.picture,))])).logits[0, -1].float()
+        yes, no = (logits[list(ids)].exp().sum() for ids in tokens)
+        assert answer.said_yes == bool(yes > no)
 
 
 def direction(spec):

@@ -50,10 +50,18 @@ def turn(states: Tensor, direction: Tensor, strength: float, *, gated: bool = Fa
         strength: Share of the direction.
         gated: Whether g is 1 + max(0, cos(x, -v)), more where the states point away; otherwise g is 1.
     """
-    unit, towards = normalize(states, dim=-1), normalize(direction, dim=-1)
-    gate = 1 + (-(unit * towards).sum(dim=-1, keepdim=True)).clamp_min(0) if gated else 1.0
-    turned = states.norm(dim=-1, keepdim=True) * normalize(unit + strength * gate * towards, dim=-1)
-    return torch.where(direction.norm(dim=-1, keepdim=True) > 0, turned, states)
+    return _turn(states, normalize(direction, dim=-1), strength, gated)
+
+
+def _turn(states: Tensor, unit: Tensor, strength: float, gated: bool) -> Tensor:
+    """Turn states towards directions of length 1, or of length 0, which change nothing; few operations, for each layer.
+
+    N(N(x) + s v) is N(x + s |x| v), and |x| (1 + max(0, cos(x, -v))) is |x| + max(0, -<x, v>).
+    """
+    length = states.norm(dim=-1, keepdim=True)
+    added = length - (states * unit).sum(dim=-1, keepdim=True).clamp_max(0) if gated else length
+    moved = torch.addcmul(states, added, unit, value=strength)
+    return moved * (length / moved.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(moved.dtype).tiny))
 
 
 class TurnUpdates(Op):
@@ -73,19 +81,21 @@ class TurnUpdates(Op):
             gated: As in `turn`.
         """
         self.layers = frozenset(directions)
-        self._directions, self._strength, self._rows, self._gated = dict(directions), strength, rows, gated
+        self._units = {layer: normalize(direction, dim=-1) for layer, direction in directions.items()}
+        self._lengths = {layer: direction.norm(dim=-1).max() for layer, direction in directions.items()}
+        self._strength, self._rows, self._gated = strength, rows, gated
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
         """Turn the rows of a layer, each prompt's towards its own direction."""
-        direction = self._directions[visit.layer].to(states.device)
-        towards = direction if direction.ndim == 1 else visit.each(direction)[:, None]
-        return edit_rows(visit, states, self._rows, lambda rows: turn(rows, towards, self._strength, gated=self._gated))
+        unit = self._units[visit.layer].to(states.device)
+        towards = unit if unit.ndim == 1 else visit.each(unit)[:, None]
+        return edit_rows(visit, states, self._rows, lambda rows: _turn(rows, towards, self._strength, self._gated))
 
     def findings(self, depth: int) -> dict[str, Tensor]:
         """Return the length of the direction of each layer."""
         lengths = torch.full((depth, 1), torch.nan)
-        for layer, direction in self._directions.items():
-            lengths[layer] = direction.norm(dim=-1).max().cpu()
+        for layer, length in self._lengths.items():
+            lengths[layer] = length.cpu()
         return {"lengths of directions": lengths}
 
 

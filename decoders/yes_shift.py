@@ -71,6 +71,15 @@ class YesShift(LearnedStrategy):
         """Refuse models whose tokenizer does not tell yes and no apart."""
         return why_no_yes_no(adapter)
 
+    def for_fit(self) -> LearnedStrategy:
+        """Return this strategy.
+
+        Raises:
+            OptionError: The constant is given.
+        """
+        self.check("shift", self.shift is None, "left out: a fit finds it")
+        return self
+
     def fit(self, adapter: Adapter, questions: Sequence[Question], seed: int) -> Fit:
         """Fit the constant to the plain model's margins of yes over no; nothing is drawn."""
         tokens, plain = yes_no_tokens(adapter), make_strategy("greedy")

@@ -54,12 +54,10 @@ class QuestionSet:
         Raises:
             DataError: All questions have the same right answer, or there is none.
         """
-        if len({question.is_yes for question in self.questions}) < 2:
-            count = len(self.questions)
-            raise DataError(
-                f"{self.source}: holds {count} questions, and not both some with yes and some with no as right answer; "
-                "give questions of both kinds"
-            )
+        answers = {question.is_yes for question in self.questions}
+        if len(answers) < 2:
+            same = f"the right answer to all questions is {'yes' if True in answers else 'no'}"
+            raise DataError(f"{self.source}: {same if answers else 'no questions'}; give questions of both kinds")
 
     @property
     def samples(self) -> tuple[Question, ...]:

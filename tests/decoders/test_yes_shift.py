@@ -153,8 +153,12 @@ def test_what_cannot_be_fitted_or_carried_is_refused(llava, questions):
     pair = mmhall.strategies.Pair("a", questions.questions[0].picture, "?", "A dog.", "A cat.")
     with pytest.raises(OptionError, match="fit: data must be questions, from which yes-shift learns, got 'pairs'"):
         fit(llava, "yes-shift", PairSet((pair,), "mine"))
-    with pytest.raises(DataError, match="not both some with yes and some with no"):
+    with pytest.raises(OptionError, match="yes-shift: shift must be left out: a fit finds it"):
+        fit(llava, "yes-shift(shift=2)", questions)
+    with pytest.raises(DataError, match="mine: the right answer to all questions is yes; give questions of both kinds"):
         QuestionSet(tuple(question for question in questions.questions if question.is_yes), "mine")
+    with pytest.raises(DataError, match="mine: no questions; give"):
+        QuestionSet((), "mine")
     for option, value in (("share", "most"), ("share", 1.5), ("share", True), ("shift", float("inf"))):
         with pytest.raises(OptionError, match=f"yes-shift: {option} must be"):
             mmhall.strategy("yes-shift", **{option: value})

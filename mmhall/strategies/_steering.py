@@ -61,7 +61,8 @@ def _turn(states: Tensor, unit: Tensor, strength: float, gated: bool) -> Tensor:
     length = states.norm(dim=-1, keepdim=True)
     added = length - (states * unit).sum(dim=-1, keepdim=True).clamp_max(0) if gated else length
     moved = torch.addcmul(states, added, unit, value=strength)
-    return moved * (length / moved.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(moved.dtype).tiny))
+    turned: Tensor = moved * (length / moved.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(moved.dtype).tiny))
+    return turned
 
 
 class TurnUpdates(Op):

@@ -267,7 +267,8 @@ def effect_of_masks(adapter: Adapter, pair: Pair, copies: int, masked: float, se
         count = min(_AT_ONCE, copies - start)
         batch = adapter.with_pixels(adapter.picked(inputs, [0] * count), mask)
         total = total + count * read_tower(adapter, batch)
-    return total / copies - read_tower(adapter, inputs)
+    change: Tensor = total / copies - read_tower(adapter, inputs)
+    return change
 
 
 def find_direction(differences: Tensor, *, component: bool) -> tuple[Tensor, dict[str, Any]]:

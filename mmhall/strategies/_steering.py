@@ -66,7 +66,11 @@ def _turn(states: Tensor, unit: Tensor, strength: float, gated: bool) -> Tensor:
 
 
 class TurnUpdates(Op):
-    """Turns what the MLPs add towards a direction of each layer, and keeps its length."""
+    """Turns what the MLPs add towards a direction of each layer, and keeps its length.
+
+    Attributes:
+        directions: By layer.
+    """
 
     sites, kinds = frozenset({"mlp"}), EVERY
 
@@ -82,8 +86,8 @@ class TurnUpdates(Op):
             gated: As in `turn`.
         """
         self.layers = frozenset(directions)
+        self.directions = dict(directions)
         self._units = {layer: normalize(direction, dim=-1) for layer, direction in directions.items()}
-        self._lengths = {layer: direction.norm(dim=-1).max() for layer, direction in directions.items()}
         self._strength, self._rows, self._gated = strength, rows, gated
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
@@ -95,8 +99,8 @@ class TurnUpdates(Op):
     def findings(self, depth: int) -> dict[str, Tensor]:
         """Return the length of the direction of each layer."""
         lengths = torch.full((depth, 1), torch.nan)
-        for layer, length in self._lengths.items():
-            lengths[layer] = length.cpu()
+        for layer, direction in self.directions.items():
+            lengths[layer] = direction.norm(dim=-1).max().cpu()
         return {"lengths of directions": lengths}
 
 

@@ -206,7 +206,7 @@ def test_texts_without_a_common_direction_are_refused():
 def directions(spec):
     adapter = with_artifacts(ours("llava"))
     (op,) = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs(REQUESTS[:1])).ops
-    return torch.stack([op._directions[layer] for layer in sorted(op.layers)])
+    return torch.stack([op.directions[layer] for layer in sorted(op.layers)])
 
 
 def test_the_twin_has_other_directions_of_the_same_lengths():
@@ -226,7 +226,7 @@ def test_the_twin_has_other_directions_in_the_vision_tower(monkeypatch):
             mmhall.strategy(f"vti(alpha_vision=1, twin={twin})").fitted(adapter).prepare(adapter, inputs).ops
         )
         assert (tower.findings(3), set(decoder.findings(3))) == ({}, {"lengths of directions"})
-        found.append(torch.stack([tower._directions[layer] for layer in sorted(tower.layers)]))
+        found.append(torch.stack([tower.directions[layer] for layer in sorted(tower.layers)]))
     true, *drawn = found
     for one in drawn:
         torch.testing.assert_close(one.norm(dim=-1), true.norm(dim=-1), rtol=1e-6, atol=0)

@@ -13,9 +13,10 @@ import mmhall
 from mmhall.adapters._base import Request
 from mmhall.benchmarks.scenes.dataset import write_scenes
 from mmhall.decoders import STRATEGIES
-from mmhall.errors import CompositionError
+from mmhall.errors import MmhallError
 from mmhall.images import open_image
 from tests.clip import ensure_clip
+from tests.decoders.fitted import with_artifacts
 
 PROMPTS = ("Please describe this image in detail.", "Is there a dog in the image?")
 WAYS: dict[str, dict[str, Any]] = {
@@ -58,7 +59,7 @@ def called(lvlm: mmhall.LVLM, spec: str, picture: Path) -> list[Any]:
     custom = mmhall.custom_generate(spec, processor=lvlm.processor)
     try:
         rows = lvlm.model.generate(**inputs, max_new_tokens=MOST, custom_generate=custom)
-    except CompositionError as refused:
+    except MmhallError as refused:
         return [str(refused)]
     tokens: list[int] = rows[0, inputs["input_ids"].shape[1] :].tolist()
     return tokens
@@ -68,6 +69,7 @@ def main(path: Path) -> None:
     """Write all answers to a file."""
     warnings.simplefilter("error")  # whatever transformers deprecates must not reach a user
     lvlm = mmhall.load("embedded", device="cpu")
+    with_artifacts(lvlm.adapter)
     with tempfile.TemporaryDirectory() as folder:
         for _ in write_scenes(Path(folder), 1, 7, 0.5):
             pass

@@ -21,7 +21,7 @@ help:
 	@echo "make bench-all every strategy that the model can carry, each with five random twins; for a night"
 	@echo "make test     lint, types and every test but the long ones, on representative model families"
 	@echo "make check    lint, types and the quick tests"
-	@echo "make families every test on every model family, and the long tests: two Ray nodes, the whole page in a browser"
+	@echo "make families every test on every model family, and the long tests: two Ray nodes, more of the page in a browser"
 	@echo "make compat   the quick tests on the oldest and the newest transformers (VERSIONS=5.25.0: on another one)"
 
 # An installation that was stopped goes on: packages that pip has not finished are removed first (the RECORD it writes
@@ -64,7 +64,7 @@ check: $(READY_TO_TEST)
 	@$(MAKE) -s -k -j 3 lint types quick-tests
 
 every-test: $(READY_TO_TEST)
-	@echo "== every test, about 7 minutes on two cores"
+	@echo "== every test, about 11 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO)
 
 quick-tests: $(READY_TO_TEST)
@@ -72,7 +72,7 @@ quick-tests: $(READY_TO_TEST)
 	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
 
 families: $(READY_TO_TEST)
-	@echo "== every test on every model family, and the long ones, 20 minutes on two cores"
+	@echo "== every test on every model family, and the long ones, half an hour on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) --families=all
 
 compat: $(READY_TO_TEST)

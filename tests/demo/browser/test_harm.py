@@ -146,7 +146,6 @@ def every_picture_and_field_has_a_name(visitor):
             assert named, field.evaluate("node => node.outerHTML")
 
 
-@pytest.mark.long  # draws every tab anew, four times
 def test_nothing_is_wider_than_a_phone_and_everything_has_a_name(visit):
     visitor = visit()
     visitor.page.set_viewport_size({"width": 390, "height": 800})

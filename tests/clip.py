@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,15 +55,20 @@ def make_clip(folder: Path, *, seed: int = 0, text: dict[str, Any] | None = None
 
 
 def ensure_clip() -> Path:
-    """Return `CLIP`, made if it is not there; several processes may want it at once."""
-    if not CLIP.is_dir():
-        CLIP.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=CLIP.parent))
-        make_clip(made / "clip")
+    """Return `CLIP`, made if it is not there; see `ensure_made`."""
+    return ensure_made(CLIP, make_clip)
+
+
+def ensure_made(folder: Path, make: Callable[[Path], object]) -> Path:
+    """Return a folder, made if it is not there; several processes may want it at once."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=folder.parent))
+        make(made / "new")
         try:
-            os.rename(made / "clip", CLIP)  # noqa: PTH104
+            os.rename(made / "new", folder)  # noqa: PTH104
         except OSError:
-            if not CLIP.is_dir():
+            if not folder.is_dir():
                 raise
         shutil.rmtree(made)
-    return CLIP
+    return folder

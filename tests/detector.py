@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from tokenizers import pre_tokenizers
 
+from tests.clip import ensure_made
 from tests.zoo.common import make_tokenizer
 
 DETECTOR = Path(__file__).parents[1] / "build" / "tests" / "owlv2-3"
@@ -72,18 +69,3 @@ def make_grounding_dino(folder: Path) -> Path:
 def ensure_detector() -> Path:
     """Return `DETECTOR`, made if it is not there; see `ensure_made`."""
     return ensure_made(DETECTOR, make_owlv2)
-
-
-def ensure_made(folder: Path, make: Callable[[Path], object]) -> Path:
-    """Return a folder, made if it is not there; several processes may want it at once."""
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=folder.parent))
-        make(made / "new")
-        try:
-            os.rename(made / "new", folder)  # noqa: PTH104
-        except OSError:
-            if not folder.is_dir():
-                raise
-        shutil.rmtree(made)
-    return folder

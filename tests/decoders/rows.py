@@ -191,6 +191,22 @@ def check_half(active: str, neutral: str, artifacts: Mapping[str, Any] = Mapping
     assert not torch.equal(steered, usual)
 
 
+def check_candidates(spec: str) -> None:
+    """Check that a search goes on from one of several tokens read side by side as if it had read no other."""
+    adapter, _ = family("llava")
+    batch = adapter.inputs(REQUESTS[:2])
+    session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch)
+    config = Settings(max_new_tokens=NEW).resolved(adapter.generator)
+    with torch.inference_mode():
+        _, rows = opened(adapter, batch, replace(session, search=lambda decoding: None), config)
+        tokens, chosen = rows.scores().topk(3).indices, torch.tensor([2, 1])
+        alone = rows.taken(torch.arange(2))
+        alone.step(tokens[torch.arange(2), chosen])
+        rows.split(tokens)
+        rows.keep(torch.arange(2), chosen)
+        torch.testing.assert_close(rows.scores(), alone.scores(), rtol=1e-5, atol=1e-4)
+
+
 def written(adapter: Adapter, inputs: Inputs, spec: str) -> Tensor:
     """What mmhall writes, (B, NEW)."""
     return run(adapter, inputs, mmhall.strategy(spec), Settings(max_new_tokens=NEW).resolved(adapter.generator), 0)

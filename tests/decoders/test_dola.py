@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
@@ -16,9 +15,9 @@ from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.strategies._contrast import CONTRAST
 from mmhall.strategies._step import Step
-from tests.decoders.rows import NEW, check, family, scored
+from tests.decoders.rows import NEW, check, check_candidates, family, scored
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, in_turn, ours, said
-from tests.jobs import opened, run
+from tests.jobs import run
 from tests.zoo import REPRESENTATIVES
 
 pytestmark = QUIET
@@ -181,18 +180,7 @@ def test_with_other_strategies_a_batch_equals_single_runs(spec):
 
 def test_candidates_follow_a_token_that_was_tried_among_others():
     """A search goes on from one of the tokens that it read side by side as if it had read no other."""
-    adapter = ours("llava")
-    batch = adapter.inputs(REQUESTS[:2])
-    session = mmhall.strategy("dola(beta=0)").fitted(adapter).prepare(adapter, batch)
-    config = Settings(max_new_tokens=4).resolved(adapter.generator)
-    with torch.inference_mode():
-        _, rows = opened(adapter, batch, dataclasses.replace(session, search=lambda decoding: None), config)
-        tokens, chosen = rows.scores().topk(3).indices, torch.tensor([2, 1])
-        alone = rows.taken(torch.arange(2))
-        alone.step(tokens[torch.arange(2), chosen])
-        rows.split(tokens)
-        rows.keep(torch.arange(2), chosen)
-        torch.testing.assert_close(rows.scores(), alone.scores(), rtol=1e-5, atol=1e-4)
+    check_candidates("dola(beta=0)")
 
 
 def test_what_it_claims():

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
 import torch
 
 import mmhall
-from mmhall.adapters import adapter_for
 from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
 from mmhall.decoders.only import Only, near_or_far, suppress_largest
@@ -17,8 +15,8 @@ from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.strategies._contrast import CONTRAST
 from tests.decoders.reference import searched
-from tests.decoders.rows import UNSEEN, check, family, scored, written
-from tests.generation.reference import QUIET, REQUESTS, built, ours, said
+from tests.decoders.rows import UNSEEN, check, check_candidates, check_half, family
+from tests.generation.reference import QUIET, REQUESTS, ours, said
 from tests.jobs import opened, run
 from tests.zoo import REPRESENTATIVES
 
@@ -219,18 +217,7 @@ def test_the_twin_keeps_as_many_heads_at_random():
 
 def test_tokens_tried_side_by_side_have_side_streams_of_their_own():
     """As a search does: each of them is scored as where it is the only one."""
-    adapter, _ = family("llava")
-    batch = adapter.inputs(REQUESTS[:2])
-    session = mmhall.strategy("only(beta=0, gamma=1.0)").fitted(adapter).prepare(adapter, batch)
-    config = Settings(max_new_tokens=4).resolved(adapter.generator)
-    with torch.inference_mode():
-        _, rows = opened(adapter, batch, dataclasses.replace(session, search=lambda decoding: None), config)
-        tokens, chosen = rows.scores().topk(3).indices, torch.tensor([2, 1])
-        alone = rows.taken(torch.arange(2))
-        alone.step(tokens[torch.arange(2), chosen])
-        rows.split(tokens)
-        rows.keep(torch.arange(2), chosen)
-        torch.testing.assert_close(rows.scores(), alone.scores(), rtol=1e-5, atol=1e-4)
+    check_candidates("only(beta=0, gamma=1.0)")
 
 
 def test_what_it_claims():
@@ -245,16 +232,8 @@ def test_models_that_cannot_carry_it_say_why(name, reason):
         mmhall.strategy("only").fitted(ours(name))
 
 
-def test_half_precision_is_kept_and_neutral_options_are_greedy_exactly():
-    model, processor = built("llava")
-    adapter = adapter_for(model.to(torch.bfloat16), processor)
-    batch = adapter.inputs(REQUESTS[:2])
-    assert torch.equal(
-        written(adapter, batch, "only(alpha_near=0, alpha_far=0, beta=0)"), written(adapter, batch, "greedy")
-    )
-    session = mmhall.strategy("only(alpha_far=3)").fitted(adapter).prepare(adapter, batch)
-    assert scored(adapter, batch, session, written(adapter, batch, "greedy")).isfinite().any(dim=-1).all()
-    adapter.close()
+def test_in_half_precision():
+    check_half("only(alpha_far=3)", "only(alpha_near=0, alpha_far=0, beta=0)")
 
 
 def test_what_it_cannot_do_is_refused():

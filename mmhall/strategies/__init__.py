@@ -56,7 +56,11 @@ if TYPE_CHECKING:
         select_layers as select_layers,
     )
     from mmhall.strategies._learned import Fit as Fit, LearnedStrategy as LearnedStrategy
-    from mmhall.strategies._massive import massive_dimensions as massive_dimensions, massiveness as massiveness
+    from mmhall.strategies._massive import (
+        massive_dimensions as massive_dimensions,
+        massive_threshold as massive_threshold,
+        massiveness as massiveness,
+    )
     from mmhall.strategies._noise import DRAWS as DRAWS, NOISE_STEPS as NOISE_STEPS, add_noise as add_noise
     from mmhall.strategies._pairs import (
         RECOMMENDED_PAIRS as RECOMMENDED_PAIRS,
@@ -117,7 +121,7 @@ else:
             "_image_lift": "RowStrategy Steer top_half why_no_image_columns",
             "_layers": "select_layers layers_option format_layers",
             "_learned": "Fit LearnedStrategy",
-            "_massive": "massive_dimensions massiveness",
+            "_massive": "massive_dimensions massive_threshold massiveness",
             "_noise": "DRAWS NOISE_STEPS add_noise",
             "_pairs": "DifferingWords Pair PairSet RECOMMENDED_PAIRS differing_words find_imbalance",
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",

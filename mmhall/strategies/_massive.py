@@ -6,6 +6,7 @@ states at the first position depend on that token alone: one pass over one token
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -25,6 +26,20 @@ def massiveness(states: Tensor) -> Tensor:
     """Return absolute hidden states in units of their root mean square, (..., hidden size) float32."""
     x = states.float()
     return (x * torch.rsqrt(x.pow(2).mean(dim=-1, keepdim=True) + 1e-6)).abs()
+
+
+def massive_threshold(adapter: Adapter, published: float, width: int) -> float:
+    """Return a published threshold, scaled from the hidden size it was chosen at to that of the model.
+
+    One dimension out of n is at most sqrt(n) root mean squares, so that a threshold means the same share of this bound
+    at every hidden size: 20 at 4096 is 10 at 1024.
+
+    Args:
+        adapter: The model.
+        published: Threshold in root mean squares.
+        width: Hidden size that it was chosen at.
+    """
+    return published * math.sqrt(adapter.decoder.config.hidden_size / width)
 
 
 def massive_dimensions(adapter: Adapter, threshold: float) -> tuple[int, ...]:

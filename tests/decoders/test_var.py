@@ -206,15 +206,27 @@ def test_the_model_is_looked_at_once_and_fitted_with_what_is_found(pictures):
     adapter = with_massive_first_token("llava")
     inputs, passes = adapter.inputs([Request("What?", (pictures[0],))]), []
     adapter.layers[0].register_forward_hook(lambda *_: passes.append(1))
-    assert [mmhall.strategy(spec).fitted(adapter).sink_dims for spec in ("var(tau=4)", "var", "var(tau=4)")] == [
-        (5, 40),
-        (),
-        (5, 40),
-    ]
+    specs = ("var(tau=4)", "var(tau=20)", "var", "var(tau=4)")
+    found = [mmhall.strategy(spec).fitted(adapter).sink_dims for spec in specs]
+    assert found == [(5, 40), (), (5, 40), (5, 40)]
     assert mmhall.strategy("var(sink_dims=(1,))").fitted(adapter).sink_dims == (1,)
     assert len(passes) == 1
-    session = mmhall.strategy("var").fitted(adapter).prepare(adapter, inputs)
+    session = mmhall.strategy("var(tau=20)").fitted(adapter).prepare(adapter, inputs)
     assert not session.ops
+
+
+def test_the_threshold_scales_with_the_hidden_size_unless_it_is_given():
+    """20 at 4096 is 20 * sqrt(64 / 4096) = 2.5 at 64, where two equal dimensions reach sqrt(32) = 5.7 at most."""
+    adapter = with_massive_first_token("llava")
+    assert adapter.decoder.config.hidden_size == 64
+    scaled, given = (mmhall.strategy(spec).fitted(adapter) for spec in ("var", "var(tau=20)"))
+    assert scaled.tau == 2.5
+    assert given.tau == 20
+    origins, given_origins = (mmhall.strategy(spec).origins(adapter) for spec in ("var", "var(tau=20)"))
+    assert origins["tau"].startswith("the published 20 at a hidden size of 4096, scaled")
+    assert origins["sink_dims"] == "found in this model"
+    assert "tau" not in given_origins
+    assert given_origins["sink_dims"].startswith("none found")
 
 
 @pytest.mark.parametrize(

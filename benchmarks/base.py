@@ -240,6 +240,8 @@ class Benchmark(Configured, ABC):
             controls of the primary metric; "" for other benchmarks.
         yes_no: Whether answers are yes or no, and the truth of an item has its right one as "label". The score of the
             first token is then stored with each answer (`mmhall.benchmarks.evidence.threshold`).
+        grid: Groups that one table shows beside each other, with their mean, if the data has several of them.
+        grid_metrics: Names of the metrics of this table.
         plotted: Group whose primary metric is plotted against cost; "": the last group.
         official: Names of the figures in `official_figures`, such as "accuracy/F1".
         read_by: Options that only affect how answers are read; they may change after a run.
@@ -256,6 +258,8 @@ class Benchmark(Configured, ABC):
     pairwise: ClassVar[tuple[str, ...]] = ()
     trades: ClassVar[str] = ""
     yes_no: ClassVar[bool] = False
+    grid: ClassVar[tuple[str, ...]] = ()
+    grid_metrics: ClassVar[tuple[str, ...]] = ()
     plotted: ClassVar[str] = ""
     official: ClassVar[str] = ""
 

@@ -11,11 +11,14 @@ import numpy as np
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric, OfficialFigures, series
 from mmhall.benchmarks.evidence import Evidence, Lineup, lineup_of
 from mmhall.benchmarks.evidence.frontier import cut_controls
+from mmhall.benchmarks.evidence.means import GroupMeans
 from mmhall.benchmarks.evidence.threshold import rankings, shifted_counts
 from mmhall.benchmarks.evidence.ticks import Table
 from mmhall.benchmarks.rules.thoughts import is_thoughts_only
 from mmhall.results.statistics import Difference, Estimate, Resampler, count_turns, holm, mcnemar
 from mmhall.results.store import Row
+
+MEAN = "mean"  # the group of means over groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class Evaluation:
         remarks: Notes for the report on how answers were read.
         official: Figures of the authors' script, see `Benchmark.official_figures`.
         evidence: What speaks for each strategy, by group.
+        means: Estimates of the means over the groups of `Benchmark.grid`, in the group `MEAN`.
     """
 
     cells: tuple[Cell, ...]
@@ -106,6 +110,7 @@ class Evaluation:
     remarks: tuple[str, ...] = ()
     official: OfficialFigures = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    means: tuple[Cell, ...] = ()
 
     @property
     def failed(self) -> dict[str, int]:
@@ -158,6 +163,7 @@ def evaluate(
         benchmark.reading_remarks(scored, counted),
         benchmark.official_figures(scored, [row for row in counted if row.strategy in arms]),
         tuple(evidence),
+        _means(benchmark, [group for group in benchmark.grid if group in sizes], scored, answers, arms),
     )
 
 
@@ -209,6 +215,29 @@ def _group(
         rankings=rankings(members, {s: rows[s] for s in arms}, resampler) if len(arms) > 1 else {},
     )
     return cells, table.evidence()
+
+
+def _means(
+    benchmark: Benchmark,
+    groups: Sequence[str],
+    scored: Sequence[Item],
+    answers: Mapping[tuple[str, str], Row],
+    arms: Sequence[str],
+) -> tuple[Cell, ...]:
+    """Estimate the mean over groups of each metric of the grid; none of a single group."""
+    if len(groups) < 2:
+        return ()
+    means = GroupMeans(benchmark, {g: [i for i in scored for named in i.groups if named == g] for g in groups})
+    counts = {arm: means.counts({item.id: answers[item.id, arm] for item in scored}) for arm in arms}
+    cells: list[Cell] = []
+    for metric in (metric for metric in benchmark.metrics if metric.name in benchmark.grid_metrics):
+        compared = {arm: means.difference(metric, counts[arm], counts[arms[0]]) for arm in arms[1:]}
+        own = [
+            Cell(benchmark.name, MEAN, metric, arm, means.estimate(metric, counts[arm]), compared.get(arm))
+            for arm in arms
+        ]
+        cells += _correct_p_values(own)
+    return tuple(cells)
 
 
 def _correct_p_values(cells: Sequence[Cell]) -> list[Cell]:

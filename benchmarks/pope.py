@@ -5,8 +5,9 @@ Items    Of pictures with known objects: for each with at least three, a yes que
          three listed, and after each a no question. The absent object is drawn by the setting: *random*
          (any), *popular* (the most frequent absent one), *adversarial* (the one that most often
          appears together with the object just asked for). Frequencies are counted on the pictures used.
-         Or those of question files (COCO, A-OKVQA, GQA), one or a folder with three, or of POPEv2's
-         annotations.json (setting *v2*): `pope_files`.
+         Or those of question files, one or a folder with three, or of POPEv2's annotations.json (setting
+         *v2*): `pope_files`. A folder with files of COCO, A-OKVQA and GQA gives a setting for each set and
+         setting, such as *gqa popular*: the nine cells of published tables (`pope_cells`).
 Prompt   The question, then the suffix of a profile. "llava" and "lmms-eval": "Answer the question
          using a single word or phrase." on a new line; "vcd": " Please answer this question with one
          word."; "clearsight": " Please just answer yes or no."; "opera" and "vlmevalkit": nothing. The
@@ -16,7 +17,8 @@ Rule     "strict" (mmhall's), "official", "opera", "vcd", "lmms-eval", "vlmevalk
 Metrics  accuracy, F1, precision, recall (positive class "yes"), yes ratio of the answers, unparsed; in tables
          of their own false yes, d' and c (`yes_bias`), and recall by visibility of the object, where known.
          A row for each setting; `pooled` adds a row of all questions; one asked in two settings counts twice.
-         The mean of three settings that papers print is none of these: pooled F1 is not the mean of F1s.
+         One table shows accuracy and F1 of all settings and their mean, which papers print: pooled F1 is not the
+         mean of F1s. Its interval is by picture, with the questions of all settings.
 Differs  Seeded; pictures and categories are sorted first. The three settings share their yes
          questions, as in the paper; a question of several settings is asked once. Labels are
          unchanged, wrong ones included. The typo "imange" of question files is corrected unless
@@ -33,7 +35,8 @@ from typing import Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
-from mmhall.benchmarks.data.pope_files import POPE_V2, find_pictures, is_questions, read_questions
+from mmhall.benchmarks.data.pope_cells import CELLS, find_cell_pictures
+from mmhall.benchmarks.data.pope_files import POPE_V2, is_questions, read_questions
 from mmhall.benchmarks.data.pope_maker import (
     FREQUENCIES,
     PER_PICTURE,
@@ -74,6 +77,7 @@ class ObjectQuestions(PictureBenchmark):
         frequency: Where object frequencies are counted: on the pictures "sampled", or the "whole" file.
         sample: Whether to sample answers at temperature 1 instead of decoding greedily.
         sample_seed: Seed of the sampling.
+        gqa_images: Folder of GQA's pictures, for question files of several sets; "": the folder of the others.
     """
 
     yes_no: ClassVar[bool] = True
@@ -90,6 +94,7 @@ class ObjectQuestions(PictureBenchmark):
     frequency: str = option("sampled", choices=FREQUENCIES)
     sample: bool = option(False)
     sample_seed: int = option(0, low=0)
+    gqa_images: str = option("", expected="a path, as text")
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -107,8 +112,13 @@ class ObjectQuestions(PictureBenchmark):
         if source.data is None or not is_questions(source.data):
             return super().material(source)
         question_set = read_questions(source.data, self.text)
-        names = list(dict.fromkeys(q.picture for q in question_set.questions))[: source.limit]
-        pictures = find_pictures(names, source.folder or Path(), source.pictures)
+        pictures = find_cell_pictures(
+            [(q.picture, q.ids) for q in question_set.questions],
+            source.folder or Path(),
+            Path(self.gqa_images) if self.gqa_images else None,
+            source.limit,
+            source.pictures,
+        )
         items = self.phrase([q for q in question_set.questions if q.picture in pictures], source.seed)
         return Material(tuple(items), {str(i.picture): pictures[str(i.picture)] for i in items}, question_set.remarks)
 
@@ -164,7 +174,9 @@ class Pope(ObjectQuestions):
     """
 
     name: ClassVar[str] = "pope"
-    groups: ClassVar[tuple[str, ...]] = (*SETTINGS, POPE_V2)
+    groups: ClassVar[tuple[str, ...]] = (*SETTINGS, *CELLS, POPE_V2)
+    grid: ClassVar[tuple[str, ...]] = (*SETTINGS, *CELLS)
+    grid_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "F1")
     metrics: ClassVar[tuple[Metric, ...]] = (*yesno.METRICS, *yes_bias.METRICS, *BY_VISIBILITY)
 
     pooled: bool = option(False)

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmhall.benchmarks.base import Counts, Item, Metric
+from mmhall.benchmarks.data.pope_cells import split_cell
 from mmhall.benchmarks.data.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.data.pope_wording import PROMPTS, is_plural, with_article
 from mmhall.benchmarks.pope import ObjectQuestions, item_ids
@@ -110,7 +111,7 @@ class Sycophancy(ObjectQuestions):
     def phrase(self, questions: Sequence[Question], seed: int) -> list[Item]:
         """Make three items of each question, one for each version."""
         named = zip(item_ids(questions), questions, strict=True)
-        chosen = [(id_, q) for id_, q in named if self.setting == "all" or self.setting in q.ids]
+        chosen = [(id_, q) for id_, q in named if self.setting in ("all", *(split_cell(each)[1] for each in q.ids))]
         if not chosen:
             raise DataError(f"sycophancy: the data has no questions of setting {self.setting!r}; choose another")
         return [item for id_, question in chosen for item in self._versions(id_, question, seed)]

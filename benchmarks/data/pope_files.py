@@ -2,7 +2,8 @@
 
 A set is up to three files, one for each setting, with the setting in the name: "coco_pope_popular.json". Each is JSON
 Lines or one JSON array, with LF or CRLF, of {"question_id": 1, "image": "a.jpg", "text": "Is there ...",
-"label": "yes"}. Numbers restart in every file, so a question is identified by setting and number.
+"label": "yes"}. Numbers restart in every file, so a question is identified by setting and number. A folder may hold
+several sets (`pope_cells`), also in folders of their own; their settings are then named with the set: "gqa popular".
 
 A file may have several settings: then each record has a field `category`, and the file name has no other setting.
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.data.pope_cells import CELLS, FOLDERS, SETS, set_of
 from mmhall.benchmarks.data.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.data.pope_wording import in_version, object_of
 from mmhall.benchmarks.rules.yesno import Label
@@ -33,12 +35,11 @@ MANIFEST = "manifest.json"
 POPE_V2 = "v2"
 _WHAT = "POPE's question files"
 _ENDINGS = (".json", ".jsonl")
-_SUBFOLDERS = ("", "val2014", "train2014", "val2017", "train2017", "images")
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionSet:
-    """The questions of up to three files.
+    """The questions of one or several files.
 
     Attributes:
         questions: Questions by picture, in file order; a question of several files appears once.
@@ -107,25 +108,6 @@ def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
     return QuestionSet(questions, tuple(_remarks(files, records, questions)))
 
 
-def find_pictures(names: Iterable[str], folder: Path, required: bool = True) -> dict[str, Path]:
-    """Find each picture's file in a folder or COCO's subfolders; if not required, a missing file gets a path, too.
-
-    Raises:
-        DataError: A required file is missing.
-    """
-    paths: dict[str, Path | None] = {
-        name: next((p for p in (folder / sub / name for sub in _SUBFOLDERS) if is_file(p) or not required), None)
-        for name in names
-    }
-    missing = [name for name, path in paths.items() if path is None]
-    if missing:
-        raise DataError(
-            f"{folder / missing[0]}: does not exist ({len(missing)} of {len(paths)} pictures are missing); "
-            "give their folder with --images"
-        )
-    return {name: path for name, path in paths.items() if path is not None}
-
-
 def write_questions(
     items: Sequence[Item],
     folder: Path,
@@ -133,7 +115,7 @@ def write_questions(
     seed: int,
     pictures: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Write POPE's items as the authors' three JSON Lines files, with a manifest of counts and digests.
+    """Write POPE's items as the authors' JSON Lines files, one for each setting, with a manifest of counts and digests.
 
     Args:
         items: Items of `Pope`.
@@ -149,7 +131,7 @@ def write_questions(
         DataError: The folder cannot be written, or the items are not POPE's.
     """
     names = _names(pictures or {})
-    listed: dict[str, list[dict[str, Any]]] = {setting: [] for setting in (*SETTINGS, POPE_V2)}
+    listed: dict[str, list[dict[str, Any]]] = {setting: [] for setting in (*SETTINGS, *CELLS, POPE_V2)}
     for item in items:
         if "ids" not in item.truth or "question" not in item.truth:
             raise DataError(f"item {item.id!r} has no question to write; give items made by pope")
@@ -165,7 +147,7 @@ def write_questions(
                 continue
             records.sort(key=lambda r: (isinstance(r["question_id"], str), r["question_id"]))
             content = "".join(json.dumps(record) + "\n" for record in records).encode()
-            name = f"pope_{setting}.json"
+            name = "_".join([*setting.split()[:-1], "pope", f"{setting.split()[-1]}.json"])
             (folder / name).write_bytes(content)
             manifest["files"][name] = {
                 "questions": len(records),
@@ -192,30 +174,40 @@ def _settings(path: Path) -> list[str]:
 
 
 def _setting_files(folder: Path) -> list[Path]:
-    """Return the files of a folder with a setting in their names."""
+    """Return the files with a setting in their names, of a folder and of its folders for single sets."""
     try:
-        return sorted(p for p in folder.iterdir() if p.suffix in _ENDINGS and is_file(p) and _settings(p))
+        own = [file for file in folder.iterdir() if file.suffix in _ENDINGS and is_file(file)]
+        below = [path for name in FOLDERS if (path := folder / name).is_dir()]
+        own += [file for each in below for file in each.iterdir() if file.suffix in _ENDINGS and is_file(file)]
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+    return sorted(file for file in own if _settings(file))
 
 
 def _read_files(path: Path) -> tuple[dict[str, Path], dict[str, list[_Record]]]:
-    """Return the file and the records of each setting."""
+    """Return the file and the records of each setting, or of each set and setting if there are several sets."""
     if path.is_file() and _is_popev2(_read_start(path)):
         return {POPE_V2: path}, {POPE_V2: _records(entries(path, _WHAT), path)}
+    listed = _setting_files(path) if path.is_dir() else [path]
+    sets = {file: set_of(file, path) for file in listed}
+    several = len(set(sets.values())) > 1
+    if several and "" in sets.values():
+        file = next(file for file, name in sets.items() if not name)
+        raise DataError(f"{file}: its name must contain its set, one of {', '.join(SETS)}, as {path} holds several")
     files: dict[str, Path] = {}
     by_setting: dict[str, list[_Record]] = {}
-    for file in _setting_files(path) if path.is_dir() else [path]:
-        for setting, listed in _split_by_setting(file).items():
-            if setting in files:
-                both = f"{files[setting].name} and {file.name}"
-                raise DataError(f"{path}: holds two files for {setting}, {both}; keep one")
-            files[setting], by_setting[setting] = file, _records(listed, file)
+    for file in listed:
+        for setting, records in _split_by_setting(file).items():
+            cell = f"{sets[file]} {setting}" if several else setting
+            if cell in files:
+                both = " and ".join(str(each.relative_to(path)) for each in (files[cell], file))
+                raise DataError(f"{path}: holds two files for {cell}, {both}; keep one")
+            files[cell], by_setting[cell] = file, _records(records, file)
     if not files:
         raise DataError(
             f"{path}: has no file with a setting in its name, {', '.join(SETTINGS)}; give POPE's question files"
         )
-    return files, {setting: by_setting[setting] for setting in SETTINGS if setting in by_setting}
+    return files, {cell: by_setting[cell] for cell in (*SETTINGS, *CELLS) if cell in by_setting}
 
 
 def _split_by_setting(file: Path) -> dict[str, list[tuple[str, Any]]]:

@@ -40,6 +40,19 @@ class Section:
     cells: tuple[tuple[Cell, ...], ...]
 
 
+def cell_value(cell: Cell) -> str:
+    """Format the value of a cell with its interval."""
+    e, scale = cell.estimate, cell.metric.scale
+    if e.value is None or e.low is None or e.high is None:
+        return "n/a (nothing to divide by)"
+    return f"{e.value * scale:.1f} [{e.low * scale:.1f}, {e.high * scale:.1f}]"
+
+
+def cell_difference(cell: Cell) -> str:
+    """Format the difference of a cell from the baseline; "" for the baseline itself."""
+    return "" if cell.difference is None else difference_text(cell.difference, cell.metric)
+
+
 def difference_text(difference: Difference, metric: Metric) -> str:
     """Format a difference with its interval and p-value; in parentheses the one corrected by Holm, if it differs."""
     d, scale = difference, metric.scale

@@ -11,7 +11,8 @@ from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
 from mmhall.benchmarks.evidence import lineup_of
 from mmhall.benchmarks.report.evidence import LEGEND, as_record, evidence_sections
-from mmhall.benchmarks.report.sections import Line, Section, difference_text
+from mmhall.benchmarks.report.grid import grid_sections
+from mmhall.benchmarks.report.sections import Line, Section, cell_difference, cell_value
 from mmhall.benchmarks.rules.amber import amber_score
 from mmhall.benchmarks.run.runs import Part
 
@@ -24,6 +25,7 @@ def sections(evaluated: Evaluated) -> list[Section]:
     tables = []
     for part, evaluation in evaluated:
         benchmark = part.benchmark
+        tables += grid_sections(part, evaluation)
         for group in benchmark.groups:
             for name in dict.fromkeys(metric.table for metric in benchmark.metrics):
                 cells = [cell for cell in evaluation.cells if cell.group == group and cell.metric.table == name]
@@ -70,7 +72,7 @@ def _section(title: str, table: str, metrics: Sequence[Metric], cells: Sequence[
         for cell in cells:
             if cell.metric is metric:
                 by_strategy.setdefault(cell.strategy, []).append(cell)
-    lines = [Line(s, tuple(map(_value, row)), tuple(map(_difference, row))) for s, row in by_strategy.items()]
+    lines = [Line(s, tuple(map(cell_value, row)), tuple(map(cell_difference, row))) for s, row in by_strategy.items()]
     return Section(title, table, tuple(m.name for m in metrics), tuple(lines), tuple(map(tuple, by_strategy.values())))
 
 
@@ -169,7 +171,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "difference": None if cell.difference is None else asdict(cell.difference),
             }
             for _, evaluation in evaluated
-            for cell in evaluation.cells
+            for cell in (*evaluation.cells, *evaluation.means)
         ],
         "evidence": [as_record(row) for _, evaluation in evaluated for row in evaluation.evidence],
         "costs": [asdict(cost) for _, evaluation in evaluated for cost in evaluation.costs],
@@ -192,14 +194,3 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
             setup.get("left_out", {}),
         ),
     }
-
-
-def _value(cell: Cell) -> str:
-    e, scale = cell.estimate, cell.metric.scale
-    if e.value is None or e.low is None or e.high is None:
-        return "n/a (nothing to divide by)"
-    return f"{e.value * scale:.1f} [{e.low * scale:.1f}, {e.high * scale:.1f}]"
-
-
-def _difference(cell: Cell) -> str:
-    return "" if cell.difference is None else difference_text(cell.difference, cell.metric)

@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmhall.benchmarks.base import Benchmark, Item, Material
+from mmhall.benchmarks.data.pope_cells import split_cell
 from mmhall.benchmarks.data.pope_maker import SETTINGS
 from mmhall.errors import DataError
 from mmhall.results.imports import IDS, PICTURES, ImportedAnswer, describe_answers
@@ -68,6 +69,8 @@ class _NumberedItems:
     def setting(self, answer: ImportedAnswer) -> str | None:
         """Return the setting of an answer, or the default; None: unknown."""
         category = (answer.category or "").lower()
+        if self.default is not None and split_cell(self.default)[1] == category:
+            return self.default
         return category if category in (*self.settings, *(SETTINGS if self.settings else ())) else self.default
 
 
@@ -195,9 +198,9 @@ def _number_items(items: Sequence[Item], path: Path) -> _NumberedItems:
                 truth = {**item.truth, "ids": {setting: [number]}}
                 numbered[id_] = replace(item, id=id_, groups=(setting, *others), truth=truth)
     settings = tuple(dict.fromkeys(setting for item in items for setting in item.truth["ids"]))
-    named = settings if len(settings) == 1 else [s for s in settings if s in path.name.lower()]
+    named = settings if len(settings) == 1 else [s for s in settings if all(w in path.name.lower() for w in s.split())]
     other = {setting for setting in SETTINGS if setting in path.stem.lower()}
-    if settings and other and not other & set(settings):
+    if settings and other and not other & {split_cell(setting)[1] for setting in settings}:
         reason = f"its name has the setting {', '.join(sorted(other))}, the data is of {', '.join(settings)}"
         raise DataError(f"{path}: {reason}; give the questions it answers, or rename it")
     return _NumberedItems(numbered, settings, named[0] if len(named) == 1 else None)
@@ -333,7 +336,7 @@ def _setting_order(
         DataError: There is no such order, or there are several.
     """
     fitting = []
-    for order in permutations(left.values()):
+    for order in permutations(left.values()) if len(left) <= len(SETTINGS) else ():
         items = list(chain.from_iterable(order))
         if len(items) == len(answers) and all(map(_repeats_question, items, answers)):
             fitting.append(items)

@@ -247,11 +247,11 @@ def test_the_same_number_twice_is_refused(tmp_path):
 
 def test_files_must_say_their_setting(tmp_path):
     folder = write_set(tmp_path)
-    (folder / "gqa_pope_random.json").write_text(lines(records("random")))
-    with pytest.raises(DataError, match=r"two files for random, coco_pope_random\.json and gqa_pope_random\.json"):
+    (folder / "coco_pope_random.jsonl").write_text(lines(records("random")))
+    with pytest.raises(DataError, match=r"two files for random, coco_pope_random\.json and coco_pope_random\.jsonl"):
         material(folder)
     with pytest.raises(DataError, match="its name must contain its setting"):
-        read_questions((folder / "gqa_pope_random.json").rename(folder / "questions.json"))
+        read_questions((folder / "coco_pope_random.jsonl").rename(folder / "questions.json"))
     with pytest.raises(DataError, match="has no file with a setting in its name"):
         read_questions(tmp_path.parent)
 

@@ -19,6 +19,7 @@ BUILT_IN = {
     "sycophancy": "mmhall.benchmarks.sycophancy:Sycophancy",
     "amber-g": "mmhall.benchmarks.amber:AmberG",
     "amber-d": "mmhall.benchmarks.amber:AmberD",
+    "dash-b": "mmhall.benchmarks.dash:DashB",
     "mme": "mmhall.benchmarks.mme:Mme",
     "hallusion": "mmhall.benchmarks.hallusion:Hallusion",
     "mmhal": "mmhall.benchmarks.mmhal:MmHal",

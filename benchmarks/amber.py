@@ -34,6 +34,7 @@ from typing import ClassVar
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, OfficialFigures, Source, by_strategy
 from mmhall.benchmarks.data.amber import READS, Query, Words, read_queries, read_similarities, read_words
+from mmhall.benchmarks.rules import yesno
 from mmhall.benchmarks.rules.amber import (
     DIMENSIONS,
     SIMILAR,
@@ -46,7 +47,7 @@ from mmhall.benchmarks.rules.amber import (
 )
 from mmhall.benchmarks.rules.tagging import using_nltk
 from mmhall.benchmarks.rules.thoughts import blank_thoughts, remove_thoughts
-from mmhall.benchmarks.rules.yesno import parse_strict
+from mmhall.benchmarks.rules.yesno import Label
 from mmhall.errors import DataError
 from mmhall.objects.plurals import plural
 from mmhall.options import option
@@ -70,8 +71,7 @@ def parse_contains(answer: str) -> YesNo | None:
     >>> parse_contains("no or YES"), parse_contains("I do not know"), parse_contains("Maybe")
     ('Yes', 'No', None)
     """
-    answer = answer.lower()
-    return "Yes" if "yes" in answer else "No" if "no" in answer else None
+    return _capital(yesno.parse_contains(answer))
 
 
 def parse_first_word(answer: str) -> YesNo | None:
@@ -80,8 +80,11 @@ def parse_first_word(answer: str) -> YesNo | None:
     >>> parse_first_word("**No**, it is not"), parse_first_word("There is no cloud")
     ('No', None)
     """
-    word = parse_strict(answer)
-    return None if word is None else "Yes" if word == "yes" else "No"
+    return _capital(yesno.parse_strict(answer))
+
+
+def _capital(label: Label | None) -> YesNo | None:
+    return None if label is None else "Yes" if label == "yes" else "No"
 
 
 RULES: dict[str, Callable[[str], YesNo | None]] = {

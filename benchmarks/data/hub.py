@@ -54,6 +54,8 @@ HUB_DATASETS = {
     "pope": HubDataset("lmms-lab-encoder/POPE", ("test",), formats.pope, "default"),
     "chair": HubDataset("tsunghanwu/mscoco_chair", ("test",), formats.chair, data=formats.COCO),
     "amber-g": HubDataset("Kyunnilee/amber_g", ("train",), formats.amber_captions),
+    "amber-d": HubDataset("qgallouedec/amber", ("train",), formats.amber_questions, "discriminative"),
+    "dash-b": HubDataset("YanNeu/DASH-B", ("test",), formats.dash, data=formats.MANIFEST),
     "mme": HubDataset("lmms-lab-encoder/MME", ("test",), formats.mme, data=formats.MANIFEST),
     "hallusion": HubDataset("lmms-lab-encoder/HallusionBench", ("image", "non_image"), formats.hallusion),
 }

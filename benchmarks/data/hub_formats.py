@@ -113,6 +113,31 @@ def amber_captions(splits: Sequence[Any], folder: Path) -> None:
     _write(folder / "annotations.json", notes)
 
 
+def amber_questions(splits: Sequence[Any], folder: Path) -> None:
+    """Write AMBER's yes/no questions with their annotations; a picture without a file name is named by its content."""
+    pictures = Pictures(folder)
+    queries, notes = [], []
+    for row in _rows(splits, ("id", "image", "query", "type", "truth")):
+        number = _number(row.text("id"))
+        queries.append({"id": number, "image": pictures.keep(row, _picture_name(row)), "query": row.text("query")})
+        notes.append({"id": number, "type": row.text("type"), "truth": row.choice("truth", ("yes", "no"))})
+    _write(folder / "query_all.json", queries)
+    _write(folder / "annotations.json", notes)
+
+
+def dash(splits: Sequence[Any], folder: Path) -> None:
+    """Write DASH-B's questions; pictures are named by their id."""
+    pictures = Pictures(folder)
+    columns = ("question_id", "object", "question", "answer")
+    _write_lines(
+        folder / MANIFEST,
+        [
+            {**{c: row.text(c) for c in columns}, "image": pictures.keep(row, row.text("img_id"))}
+            for row in _rows(splits, (*columns, "img_id", "image"))
+        ],
+    )
+
+
 def mme(splits: Sequence[Any], folder: Path) -> None:
     """Write MME's questions as a manifest; the question id is the picture's name."""
     pictures = Pictures(folder)
@@ -164,6 +189,13 @@ def _bytes(row: Record) -> bytes:
         return Path(path or "").read_bytes()
     except OSError as error:
         raise DataError(f"{row.where}: has no picture") from error
+
+
+def _picture_name(row: Record) -> str:
+    """Return the file name of a row's picture, else a name made of its SHA-256 digest."""
+    image = row.fields.get("image")
+    name = PurePosixPath(str((image.get("path") if isinstance(image, Mapping) else None) or "")).name
+    return name or hashlib.sha256(_bytes(row)).hexdigest()[:16]
 
 
 def _number(text: str) -> int | str:

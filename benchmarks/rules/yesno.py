@@ -1,8 +1,8 @@
 """Yes/no answers: the parsing rules of published scripts, and the counts of parsed answers.
 
-The positive class is "yes". Five public scripts score POPE by five rules, and mmhall's is a sixth; on the same
-answers they give very different figures, so every result names its rule. Each rule reads the answer without the
-thoughts of a reasoning model (`thoughts`); an answer of thoughts only is unparsed by all rules.
+The positive class is "yes". Five public scripts score POPE by five rules, mmhall's is a sixth, and two other sets
+have a seventh; on the same answers they give very different figures, so every result names its rule. Each rule reads
+the answer without the thoughts of a reasoning model (`thoughts`); an answer of thoughts only is unparsed by all rules.
 
 Rules    strict      mmhall's: the first word, without markup, if it is yes or no (yeah, yep, nope), so "No cat. Final
                      answer: Yes" is no. If it is another word, the last yes or no after "answer:", "answer is:"
@@ -17,6 +17,8 @@ Rules    strict      mmhall's: the first word, without markup, if it is yes or n
                      out of precision and recall. Its yes ratio counts labels, not answers.
          vlmevalkit  the words yes and no, one without the other, punctuation aside; else "Unknown", which
                      is wrong, and "not yes" in precision and recall.
+         contains    DASH-B's and BEAF's: yes if the answer contains yes, also within words ("eyes"), else no if
+                     it contains no ("know"); else neither, which is wrong.
 """
 
 from __future__ import annotations
@@ -136,6 +138,16 @@ def parse_vlmevalkit(answer: str) -> Label | None:
     return "yes" if "yes" in words else "no"
 
 
+def parse_contains(answer: str) -> Label | None:
+    """Parse an answer as DASH-B's and BEAF's scripts do: yes if it contains yes, else no if it contains no.
+
+    >>> parse_contains("NO, but YES"), parse_contains("I do not know"), parse_contains("Maybe")
+    ('yes', 'no', None)
+    """
+    answer = answer.lower()
+    return "yes" if "yes" in answer else "no" if "no" in answer else None
+
+
 RULES: dict[str, Callable[[str, Label], Label | None]] = {
     "strict": lambda answer, label: parse_strict(answer),
     "official": lambda answer, label: parse_official(answer),
@@ -143,6 +155,7 @@ RULES: dict[str, Callable[[str, Label], Label | None]] = {
     "vcd": parse_vcd,
     "lmms-eval": lambda answer, label: parse_exact(answer),
     "vlmevalkit": lambda answer, label: parse_vlmevalkit(answer),
+    "contains": lambda answer, label: parse_contains(answer),
 }
 
 

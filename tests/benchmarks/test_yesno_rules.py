@@ -113,6 +113,14 @@ def test_the_same_messy_answers_give_very_different_figures(rule, accuracy, prec
     assert got["unparsed"] == (unparsed, 43)
 
 
+def test_contains_looks_for_yes_first_and_within_words():
+    """Yes wins, wherever it stands; "no" is in know and not; a wrong answer is one that is neither."""
+    read = {"Eyes, no": "yes", "No. Yes.": "yes", "I know": "no", "Nope": "no", "Maybe": None, "": None}
+    assert {answer: RULES["contains"](answer, "yes") for answer in read} == read
+    assert tally("contains", "no", "Maybe") == tally("contains", "no", "") | {"unparsed": 1}
+    assert tally("contains", "no", "Maybe")["right"] == 0
+
+
 def test_clean_answers_give_the_same_figures_by_every_rule():
     pairs = [("yes", "Yes"), ("yes", "No"), ("no", "No"), ("no", "Yes"), ("yes", "yes")]
     for rule in RULES:

@@ -201,6 +201,8 @@ class TestOverview:
         laid = sections(evaluated)
         titles = {section.title.split(":")[0] for section in laid if not section.table}
         assert {title for title in titles if "evidence" not in title} == {
+            "pope, accuracy in percent by setting; the mean of 3 counts each once",
+            "pope, F1 in percent by setting; the mean of 3 counts each once",
             "pope random",
             "pope popular",
             "pope adversarial",

@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset, Features, Image, Sequence, Value, load_dataset
 from PIL import Image as Pil
 
-from mmhall.benchmarks.amber import AmberG
+from mmhall.benchmarks.amber import AmberD, AmberG
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.data import hub, hub_formats
 from mmhall.benchmarks.data.pictures import read_coco
@@ -116,6 +116,28 @@ def test_amber_becomes_queries_and_annotations(stored, shots, tmp_path, amber):
         ("1", "AMBER_1.jpg", "Describe this image."), ("2", "AMBER_2.jpg", "Describe this image."),
     ]  # fmt: skip
     assert items[1].truth["truth"] == ["sky", "man"]
+
+
+def test_ambers_questions_become_queries_and_annotations(stored, shots, tmp_path):
+    """Columns of qgallouedec/amber, discriminative: no file names; a picture of several questions is written once."""
+    columns = {
+        "id": [8633, 1005, 13557],
+        "image": [str(shots[0]), str(shots[0]), str(shots[1])],
+        "query": ["Is there a cloud?", "Is the sky sunny?", "Do they touch?"],
+        "type": ["discriminative-hallucination", "discriminative-attribute-state", "relation"],
+        "truth": ["no", "yes", "no"],
+    }
+    out = out_made(tmp_path / "out")
+    hub_formats.amber_questions([stored(columns, image=Image(), id=Value("int32"))], out)
+    material = AmberD().material(Source(out))
+    assert sorted((i.id, i.truth["label"], i.groups[-1]) for i in material.items) == [
+        ("1005", "Yes", "state"), ("13557", "No", "relation"), ("8633", "No", "existence"),
+    ]  # fmt: skip
+    files = {i.id: material.pictures[i.picture] for i in material.items}
+    assert files["1005"] == files["8633"]
+    assert files["1005"].read_bytes() == shots[0].read_bytes()
+    assert files["13557"].read_bytes() == shots[1].read_bytes()
+    assert len(list(out.glob("*.jpg"))) == 2
 
 
 def test_mme_becomes_a_manifest(stored, shots, tmp_path):

@@ -19,6 +19,7 @@ BUILT_IN = {
     "sycophancy": "mmhall.benchmarks.sycophancy:Sycophancy",
     "amber-g": "mmhall.benchmarks.amber:AmberG",
     "amber-d": "mmhall.benchmarks.amber:AmberD",
+    "beaf": "mmhall.benchmarks.beaf:Beaf",
     "dash-b": "mmhall.benchmarks.dash:DashB",
     "mme": "mmhall.benchmarks.mme:Mme",
     "hallusion": "mmhall.benchmarks.hallusion:Hallusion",

@@ -160,7 +160,7 @@ def test_scenes_can_be_read_by_the_benchmarks(cli, model_folder, tmp_path):
     asked = ("bench", "pope(max_new_tokens=2)", "--model", model_folder, "--data", "drawn/annotations.json")
     done = cli(*asked, "--out", "run", "--json")
     assert done.returncode == 0, done.stderr
-    assert {m["group"] for m in json.loads(done.stdout)["metrics"]} == {"random", "popular", "adversarial"}
+    assert {m["group"] for m in json.loads(done.stdout)["metrics"]} == {"random", "popular", "adversarial", "mean"}
 
 
 @pytest.fixture(scope="module")

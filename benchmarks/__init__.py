@@ -16,6 +16,7 @@ if not __name__.startswith("mmhall."):
 BUILT_IN = {
     "pope": "mmhall.benchmarks.pope:Pope",
     "chair": "mmhall.benchmarks.chair:Chair",
+    "opope": "mmhall.benchmarks.opope:Opope",
     "sycophancy": "mmhall.benchmarks.sycophancy:Sycophancy",
     "amber-g": "mmhall.benchmarks.amber:AmberG",
     "amber-d": "mmhall.benchmarks.amber:AmberD",

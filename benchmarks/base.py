@@ -243,6 +243,7 @@ class Benchmark(Configured, ABC):
         grid: Groups that one table shows beside each other, with their mean, if the data has several of them.
         grid_metrics: Names of the metrics of this table.
         plotted: Group whose primary metric is plotted against cost; "": the last group.
+        same_answers: Names of benchmarks that ask the same of the same items, so that their answers can be scored here.
         official: Names of the figures in `official_figures`, such as "accuracy/F1".
         read_by: Options that only affect how answers are read; they may change after a run.
         rule: Name of the rule that reads answers; part of every result.
@@ -261,6 +262,7 @@ class Benchmark(Configured, ABC):
     grid: ClassVar[tuple[str, ...]] = ()
     grid_metrics: ClassVar[tuple[str, ...]] = ()
     plotted: ClassVar[str] = ""
+    same_answers: ClassVar[tuple[str, ...]] = ()
     official: ClassVar[str] = ""
 
     rule: str

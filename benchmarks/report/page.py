@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mmhall.benchmarks.report.capability import REMARK, capability_section
 from mmhall.benchmarks.report.examples import examples
 from mmhall.benchmarks.report.plots import draw_tables, plot_against_cost
 from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
 from mmhall.benchmarks.run.runs import Run
 from mmhall.files import atomic_path
+from mmhall.results.capability import Capability
 from mmhall.text import printable
 
 
-def write_page(runs: Sequence[tuple[Run, Evaluated]], path: Path) -> None:
+def write_page(
+    runs: Sequence[tuple[Run, Evaluated]], path: Path, capabilities: Mapping[str, Capability] = MappingProxyType({})
+) -> None:
     """Write a page about runs, atomically.
+
+    Args:
+        runs: Runs with their evaluation.
+        path: File to write.
+        capabilities: Strategy to its capability, for a single run.
 
     Raises:
         OSError: The file cannot be written.
@@ -28,22 +38,23 @@ def write_page(runs: Sequence[tuple[Run, Evaluated]], path: Path) -> None:
         undefined=StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    shown = [_page_data(run, evaluated) for run, evaluated in runs]
+    shown = [_page_data(run, evaluated, capabilities) for run, evaluated in runs]
     page = environment.get_template("page.html").render(runs=shown, cost_columns=COST)
     with atomic_path(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
 
 
-def _page_data(run: Run, evaluated: Evaluated) -> dict[str, Any]:
+def _page_data(run: Run, evaluated: Evaluated, capabilities: Mapping[str, Capability]) -> dict[str, Any]:
     """Return the template variables of one run."""
     tables = sections(evaluated)
+    beside = [capability_section(run, evaluated, capabilities)] if capabilities else []
     return {
         "setup": run.current_setup,
         "arms": run.arms,
         "parts": run.parts,
-        "sections": tables,
+        "sections": [*tables, *beside],
         "costs": cost_lines(evaluated),
-        "remarks": remarks(evaluated, run.fitted, run.left_out),
+        "remarks": [*remarks(evaluated, run.fitted, run.left_out), *([] if capabilities else [REMARK])],
         "plot": plot_against_cost(evaluated),
         "side_by_side": draw_tables(tables),
         "examples": [(part.benchmark.name, chosen) for part in run.parts if (chosen := examples(run, part))],

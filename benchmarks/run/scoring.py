@@ -55,7 +55,7 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     """
     material = benchmark.material(replace(source, pictures=False))
     all_answers = read_answers(path)
-    answers = [answer for answer in all_answers if answer.benchmark in (None, benchmark.name)]
+    answers = [answer for answer in all_answers if answer.benchmark in (None, benchmark.name, *benchmark.same_answers)]
     if not answers:
         raise DataError(f"{path}: holds answers of {all_answers[0].benchmark!r} alone, none of {benchmark.name!r}")
     joined = join(benchmark, material, answers, path)

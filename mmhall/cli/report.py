@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mmhall.benchmarks.report.sections import Section
     from mmhall.benchmarks.report.table import Evaluated
     from mmhall.benchmarks.run.runs import Run
+    from mmhall.results.capability import Capability
 
 
 def report(
@@ -27,6 +29,14 @@ def report(
         list[str],
         typer.Option(help="Apply another rule to the stored answers, such as \"pope(rule='official')\"; repeatable."),
     ] = [],  # noqa: B006
+    capability: Annotated[
+        list[str],
+        typer.Option(
+            metavar="[STRATEGY=]FILE",
+            help="Results file of lmms-eval with MMStar, MMBench or MM-Vet, whose scores stand beside the gain; "
+            "repeatable. Name the strategy if lmms-eval did not run `--model mmhall`.",
+        ),
+    ] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Print the results of runs, finished or not.
@@ -35,35 +45,68 @@ def report(
     """
     from mmhall.benchmarks.report.page import write_page
     from mmhall.benchmarks.run.runs import reopen
-    from mmhall.errors import RunError
+    from mmhall.errors import OptionError, RunError
 
+    if capability and len(runs) > 1:
+        raise OptionError("report", "capability", capability[0], "given with a single run")
     opened = [reopen(run).read_as(read_as) for run in runs]
+    scores = _capabilities(opened[0], capability)
     evaluated = [(run, run.evaluate()) for run in opened]
     for number, (run, evaluation) in enumerate(evaluated):
         if len(opened) > 1 and not as_json:
             print(f"{'' if number == 0 else chr(10)}== {run.store.path.parent}\n")
-        print_run(run, evaluation, as_json=as_json)
+        print_run(run, evaluation, scores, as_json=as_json)
     if html is not None:
         try:
-            write_page(evaluated, html)
+            write_page(evaluated, html, scores)
         except OSError as error:
             raise RunError(f"{html}: cannot be written: {error.strerror}") from error
         typer.echo(f"wrote {html}", err=True)
 
 
-def print_run(run: Run, evaluated: Evaluated, *, as_json: bool) -> None:
-    """Print the results of a run as tables, or as JSON."""
+def _capabilities(run: Run, values: Sequence[str]) -> dict[str, Capability]:
+    """Read the capability scores of a run's strategies.
+
+    Raises:
+        MmhallError: See `read_capability` and `by_arm`.
+    """
+    from mmhall.benchmarks.report.capability import by_arm
+    from mmhall.lmms_eval.results import read_capability
+    from mmhall.options import split
+
+    pairs = []
+    for value in values:
+        *strategy, file = [value] if Path(value).is_file() else split(value, "=")
+        pairs.append(("=".join(strategy), read_capability(Path(file))))
+    return by_arm(run, pairs)
+
+
+def print_run(
+    run: Run, evaluated: Evaluated, capabilities: Mapping[str, Capability] = MappingProxyType({}), *, as_json: bool
+) -> None:
+    """Print the results of a run as tables, or as JSON.
+
+    Args:
+        run: The run.
+        evaluated: Its evaluation.
+        capabilities: Strategy to its capability, where it was measured.
+        as_json: Whether to print JSON.
+    """
     import json
 
+    from mmhall.benchmarks.report.capability import REMARK, as_record, capability_section
     from mmhall.benchmarks.report.table import COST, as_data, cost_lines, remarks, sections
     from mmhall.cli.console import align_columns
 
     if as_json:
-        print(json.dumps(as_data(evaluated, run.current_setup), indent=1))
+        data = as_data(evaluated, run.current_setup) | {"capability": as_record(run, capabilities)}
+        print(json.dumps(data, indent=1))
         return
     print_sections(sections(evaluated))
+    if capabilities:
+        print_sections([capability_section(run, evaluated, capabilities)])
     print(f"cost\n{align_columns([COST, *cost_lines(evaluated)])}\n")
-    for remark in remarks(evaluated, run.fitted, run.left_out):
+    for remark in (*remarks(evaluated, run.fitted, run.left_out), *(() if capabilities else (REMARK,))):
         print(remark)
 
 

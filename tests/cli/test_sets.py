@@ -35,6 +35,32 @@ def test_amber(bench, amber, tmp_path):
     assert got["captions", "Cover"]["under"] == 4
 
 
+def test_popes_nine_cells(bench, tmp_path):
+    for name in ("coco", "aokvqa", "gqa"):
+        picture(tmp_path / f"{'gqa-images' if name == 'gqa' else 'val2014'}" / f"{name}.png")
+        for setting in ("random", "popular", "adversarial"):
+            asked = [
+                {"question_id": n, "image": f"{name}.png", "text": f"Is there a {thing} in the image?", "label": label}
+                for n, (thing, label) in enumerate((("dog", "yes"), ("cat", "no")), 1)
+            ]
+            write_lines(tmp_path / "pope" / f"{name}_pope_{setting}.json", asked)
+    got = bench("pope(max_new_tokens=2, gqa_images='gqa-images')", tmp_path / "pope", "--images", tmp_path / "val2014")
+    assert len({group for group, _ in got}) == 10
+    assert got["gqa popular", "accuracy"]["under"] == 2
+    cells = [m["value"] for (group, metric), m in got.items() if metric == "accuracy" and group != "mean"]
+    assert got["mean", "accuracy"]["value"] == pytest.approx(sum(cells) / 9)
+
+
+def test_beaf_on_drawn_scenes(cli, model_folder):
+    asked = ("bench", "beaf(max_new_tokens=1)", "--scenes", "2", "--model", model_folder, "--out", "run", "--json")
+    done = cli(*asked)
+    assert done.returncode == 0, done.stderr
+    got = {m["metric"]: m for m in json.loads(done.stdout)["metrics"]}
+    assert got["TU"]["under"] == 2
+    assert got["ID"]["under"] > 4
+    assert cli(*asked).returncode == 0  # goes on with the pictures that are there
+
+
 def test_mme(bench, tmp_path):
     picture(tmp_path / "a.png")
     entries = [

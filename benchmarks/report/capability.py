@@ -24,13 +24,16 @@ def by_arm(run: Run, files: list[tuple[str, Capability]]) -> dict[str, Capabilit
         files: The strategy of each file as the user has written it, "" to take it from the file; and its scores.
 
     Raises:
-        DataError: A file is of no strategy of the run, or of another model; or two score the same benchmark.
+        DataError: A file is of no strategy of the run, of another than is written, or of another model; or two files
+            score the same benchmark.
     """
     found: dict[str, list[Capability]] = {}
     for written, capability in files:
         spec = written or capability.strategy
         if not spec:
             raise DataError(f"{capability.source}: does not say its strategy; give STRATEGY={capability.source}")
+        if written and capability.strategy not in ("", str(strategy(written))):
+            raise DataError(f"{capability.source}: is of {capability.strategy} by its own arguments, not of {written}")
         names = {arm: {arm, run.fitted[arm]} for arm in run.arms}
         arm = next((arm for arm, forms in names.items() if forms & {spec, str(strategy(spec))}), None)
         if arm is None:

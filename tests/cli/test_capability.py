@@ -32,13 +32,14 @@ def test_scores_stand_beside_the_gain_or_are_said_to_be_missing(cli, refused, mo
     page = (tmp_path / "page.html").read_text()
     assert "56.4" in page
     assert "-13.8" in page
-    told = json.loads(cli("report", "run", "--capability", f"vcd(alpha=0.5)={plain}", "--json").stdout)
-    assert told["capability"] == {"greedy": NOT_MEASURED, "vdd": NOT_MEASURED, "vcd(alpha=0.5)": {"MMStar": 70.2}}
     other, foreign = results(tmp_path / "c.json", 0.5, "apc"), results(tmp_path / "d.json", 0.5, model="llava_hf")
+    told = json.loads(cli("report", "run", "--capability", f"vcd(alpha=0.5)={foreign}", "--json").stdout)
+    assert told["capability"] == {"greedy": NOT_MEASURED, "vdd": NOT_MEASURED, "vcd(alpha=0.5)": {"MMStar": 50.0}}
     for given, line in (
         ([other], "c.json: is of apc, the run has greedy, vdd, vcd(alpha=0.5)"),
         ([foreign], "d.json: does not say its strategy; give STRATEGY="),
         ([plain, plain], "a.json: scores MMStar again"),
+        ([f"vdd={plain}"], "a.json: is of greedy by its own arguments, not of vdd"),
     ):
         assert line in refused("report", "run", *(word for file in given for word in ("--capability", file)))
     assert "given with a single run" in refused("report", "run", "run", "--capability", plain)

@@ -153,6 +153,7 @@ def _info(annotations: Path) -> dict[str, Any]:
     """Return how scenes were drawn: their count, seed and conflict; empty for another file."""
     data = read_json(annotations, READS)
     info = data.get("info") if isinstance(data, dict) else None
-    wanted = {"count": int, "seed": int, "conflict": (int, float)}
-    whole = isinstance(info, dict) and all(isinstance(info.get(key), kind) for key, kind in wanted.items())
-    return info if whole and isinstance(info, dict) and info.get("description") == "mmhall scenes" else {}
+    if not isinstance(info, dict) or info.get("description") != "mmhall scenes":
+        return {}
+    numbers = isinstance(info.get("count"), int), isinstance(info.get("seed"), int)
+    return info if all(numbers) and isinstance(info.get("conflict"), int | float) else {}

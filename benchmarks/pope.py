@@ -110,6 +110,7 @@ class ObjectQuestions(PictureBenchmark):
     def material(self, source: Source) -> Material:
         """Read question files, or make questions from annotated pictures."""
         if source.data is None or not is_questions(source.data):
+            self.check("gqa_images", not self.gqa_images, "left out: the data has no question files")
             return super().material(source)
         question_set = read_questions(source.data, self.text)
         pictures = find_cell_pictures(

@@ -63,12 +63,15 @@ def find_cell_pictures(
         required: Whether the files must exist.
 
     Raises:
-        DataError: A required file is missing, or one name stands for pictures of two folders.
+        DataError: A required file is missing, one name stands for pictures of two folders, or there is a folder for GQA
+            and no question of it.
     """
     by_set: dict[str, dict[str, None]] = {}
     for picture, groups in pictures:
         for name in {split_cell(group)[0] for group in groups}:
             by_set.setdefault(name, {})[picture] = None
+    if gqa_folder is not None and GQA not in by_set:
+        raise DataError(f"{gqa_folder}: gqa_images is for GQA beside other sets, and the questions are of one set")
     chosen = {name: list(listed)[:limit] for name, listed in by_set.items()}
     own = set(chosen.pop(GQA, ())) if gqa_folder is not None else set[str]()
     shared = dict.fromkeys(picture for listed in chosen.values() for picture in listed)

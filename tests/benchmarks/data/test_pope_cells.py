@@ -14,8 +14,8 @@ from mmhall.benchmarks.rules.yesno import tally
 from mmhall.benchmarks.run.runs import Part
 from mmhall.benchmarks.run.scoring import score
 from mmhall.benchmarks.sycophancy import Sycophancy
-from mmhall.errors import DataError
-from tests.benchmarks.conftest import answered, picture, write_lines
+from mmhall.errors import DataError, OptionError
+from tests.benchmarks.conftest import answered, picture, write_json, write_lines
 
 SHOWN = {"coco": ("c1.jpg", "c2.jpg"), "aokvqa": ("c1.jpg", "c3.jpg"), "gqa": ("7.jpg", "8.jpg")}
 NAMES = {"coco": "coco/coco_pope_{}.json", "aokvqa": "seem/aokvqa/aokvqa_pope_seem_{}.json", "gqa": "gqa_pope_{}.json"}
@@ -138,6 +138,11 @@ def test_unsuitable_folders_are_refused(pope):
         read(pope)
     with pytest.raises(DataError, match=r"none: no such folder; gqa_images is the folder of GQA"):
         Pope(gqa_images=str(pope / "none")).material(Source(pope, pope.parent / "pictures"))
+    with pytest.raises(DataError, match="gqa_images is for GQA beside other sets, and the questions are of one set"):
+        Pope(gqa_images=str(pope)).material(Source(pope / "coco", pope.parent / "pictures"))
+    with pytest.raises(OptionError, match="gqa_images must be left out: the data has no question files"):
+        Pope(gqa_images=str(pope)).material(Source(write_json(pope / "boxes.json", {"c1.jpg": ["dog"]})))
+    (pope / "boxes.json").unlink()
     write_lines(pope / "gqa_pope_random.json", [{**asked("gqa", "random")[0], "image": "c1.jpg"}])
     with pytest.raises(DataError, match=r"c1\.jpg: is a picture of GQA and of another set"):
         read(pope)

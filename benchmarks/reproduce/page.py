@@ -23,8 +23,9 @@ FILE = "reproduction.md"
 TINY = 0.1  # share of the protocol's parameters below which a run is a rehearsal
 READING = (
     'Published figures are as printed. [low, high] is our 95 % interval over pictures; "theirs is" says whether the '
-    "published figure lies in it, which is no test, as theirs varies, too. Gain: minus the baseline of the same source, "
-    "and minus our baseline. Figures under different conditions do not compare; what differs is listed below each table."
+    "published figure lies in it, which is no test, as theirs varies, too. Gain: minus the baseline of the same "
+    "source, and minus our baseline. Figures under different conditions do not compare; what differs is listed below "
+    "each table."
 )
 
 COLUMNS = ("strategy", "figure (%)", "published", "ours", "ours - published", "theirs is", "gain: theirs / ours")

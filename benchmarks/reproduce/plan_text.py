@@ -34,7 +34,8 @@ def format_plan(
         batch_size: Items decoded together.
     """
     lines = [f"protocol {protocol.name}, of {protocol.model}", ""]
-    lines += ["from the hub", *(f"  {one}" for one in needed)] if needed else ["from the hub: nothing"]
+    lines += ["from the hub:", *(line for one in needed for line in _wrapped(str(one)))]
+    lines[-1] += "" if needed else " nothing"
     for plan in plans:
         lines += ["", *_step(plan)]
     return [*lines, "", *_sum(plans), *_memory(plans, shape, widths, batch_size)]
@@ -77,26 +78,33 @@ def _step(plan: StepPlan) -> Iterator[str]:
 def _sum(plans: Sequence[StepPlan]) -> Iterator[str]:
     able = [plan for plan in plans if not plan.missing]
     answers, rows = sum(plan.answers for plan in able), sum(plan.token_rows for plan in able)
-    yield f"together: {answers} answers, {rows} rows of tokens"
+    yield from _wrapped(f"together: {answers} answers, {rows} rows of tokens", "")
     if able and all(plan.seconds is not None for plan in able):
-        yield f"time: about {duration(sum(plan.seconds or 0 for plan in able))} for answers of usual length,"
-        yield "  from short batches measured now, beside what else this machine does; searches may take longer"
+        yield from _wrapped(
+            f"time: about {duration(sum(plan.seconds or 0 for plan in able))} for answers of usual length, from short "
+            "batches measured now, beside what else this machine does; searches may take longer",
+            "",
+        )
     else:
-        yield "time: not measured: the model is not on this machine; a row of a token is one token through the decoder"
+        why = "the model is not on this machine, or a step cannot be measured"
+        yield from _wrapped(f"time: not measured: {why}; a row of a token is one token through the decoder", "")
 
 
 def _memory(plans: Sequence[StepPlan], shape: Shape, widths: Widths, batch_size: int) -> Iterator[str]:
     weights = shape.parameters * widths.weight
     row = shape.cache_bytes(1, widths.cache)
+    formula = f"2 x {shape.layers} layers x {shape.kv_heads} heads x {shape.head_width} values x {widths.cache} bytes"
     caches = {plan.step.name: plan.cache_bytes(shape, batch_size, widths.cache) for plan in plans if not plan.missing}
-    yield f"memory: weights {_size(weights)} ({shape.parameters / 1e6:.1f} million values of {widths.weight:g} bytes)"
-    yield f"  keys and values {row} bytes a token and row: 2 x {shape.layers} layers x {shape.kv_heads} heads x "
-    yield f"  {shape.head_width} values x {widths.cache} bytes ({widths.dtype})"
+    counted = f"{shape.parameters / 1e6:.1f} million values of {widths.weight:g} bytes"
+    yield from _wrapped(f"memory: weights {_size(weights)} ({counted})", "")
+    yield from _wrapped(f"keys and values {row} bytes a token and row: {formula} ({widths.dtype})")
     if caches:
         step = max(caches, key=lambda name: caches[name])
         prompt = f"{shape.image_tokens} image tokens, {TEXT_TOKENS} of text, the longest answer"
-        yield f"  at most {_size(caches[step])} for a batch of {batch_size} in step {step} ({prompt})"
-        yield f"  together {_size(weights + caches[step])}, without activations; a batch without room is halved"
+        yield from _wrapped(f"at most {_size(caches[step])} for a batch of {batch_size} in step {step} ({prompt})")
+        yield from _wrapped(
+            f"together {_size(weights + caches[step])}, without activations; without room, a batch is halved"
+        )
 
 
 def _size(count: float) -> str:
@@ -104,4 +112,5 @@ def _size(count: float) -> str:
 
 
 def _wrapped(text: str, indent: str = "  ") -> list[str]:
+    """Break a text into lines; a line that goes on is indented further."""
     return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_long_words=False)

@@ -21,6 +21,7 @@ from mmhall.models import find_model_path
 
 FILE = "reproduction.md"
 TINY = 0.1  # share of the protocol's parameters below which a run is a rehearsal
+SAME = 0.01  # relative difference of parameters within which a local model may be the protocol's
 READING = (
     'Published figures are as printed. [low, high] is our 95 % interval over pictures; "theirs is" says whether the '
     "published figure lies in it, which is no test, as theirs varies, too. Gain: minus the baseline of the same "
@@ -100,7 +101,7 @@ def model_warnings(protocol: Protocol, record: Record) -> list[str]:
             f"Rehearsal on a tiny model, random or taught something else ({record.model}: {size}). It shows that every "
             "step works; its figures say nothing about the published ones."
         )
-    elif count == protocol.shape.parameters:
+    elif abs(count / protocol.shape.parameters - 1) < SAME:
         warnings.append(f"A local model: {record.model}. Whether it is {protocol.model} cannot be told from its files.")
     else:
         warnings.append(f"A local model: {record.model} ({size}), which need not be {protocol.model}.")

@@ -116,7 +116,7 @@ def _print_plan(
 
 
 def _probe(record: Record, model: str, loading: LoadOptions) -> Probe:
-    """Load what is measured: a local model with room for it, else the embedded one, whose passes and rows are equal."""
+    """Load what is measured: a local model with room for it, else the embedded one, for passes and rows alone."""
     import mmhall
     from mmhall.benchmarks.reproduce.memory import free_memory, local_parameters, widths_of
     from mmhall.benchmarks.reproduce.probe import Probe

@@ -121,6 +121,8 @@ def _provenance(record: Record, done: Sequence[Done]) -> Iterator[str]:
     for name in ("pope", "coco", "amber"):
         if getattr(record, name) is not None:
             yield f"- Data: --{name} {getattr(record, name)}."
+    folders = " ".join(str(one.run.store.path.parent) for one in done)
+    yield f"- Every table, and examples: `mmhall report {folders} --html report.html`."
     if record.limit is not None:
         yield f"- Only the first {record.limit} pictures of each step."
 
@@ -133,7 +135,7 @@ def _step(done: Done, protocol: Protocol) -> Iterator[str]:
         yield f"- {part.benchmark}: {evaluation.scored} of {evaluation.expected} items answered by all strategies."
         yield from (f"- {part.benchmark.name}: {remark}" for remark in part.remarks)
     yield from (f"- Differs from the published data: {remark}." for remark in dict.fromkeys(done.remarks))
-    yield f"- {answered} of {expected} answers. Every table: `mmhall report {done.run.store.path.parent}`."
+    yield f"- {answered} of {expected} answers."
     yield ""
     for part, evaluation in done.evaluated:
         for published in protocol.published:

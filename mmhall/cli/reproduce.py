@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from mmhall.benchmarks.reproduce.record import Record
     from mmhall.cli.bench import Team
 
-REPORT = "report.html"
-
 
 @loads_plain_model
 def reproduce(
@@ -166,7 +164,7 @@ def _run(
         raise RunError(f"{protocol.name}: no step can run: {'; '.join(left_out.values())}")
     page = make_page(protocol, record, done, left_out)
     print(page)
-    typer.echo(f"wrote {write_page(folder, page)} and {_write_report(done, folder / REPORT)}", err=True)
+    typer.echo(f"wrote {write_page(folder, page)}", err=True)
 
 
 def _run_step(
@@ -212,13 +210,3 @@ def _done(protocol: Protocol, given: Given, record: Record, folder: Path) -> lis
             run = reopen(folder / step.name)
             done.append(Done(step, run, run.evaluate(), locate(step, given, record.datasets).remarks))
     return done
-
-
-def _write_report(done: Sequence[Done], path: Path) -> Path:
-    from mmhall.benchmarks.report.page import write_page as write_report
-
-    try:
-        write_report([(one.run, one.evaluated) for one in done], path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return path

@@ -147,7 +147,8 @@ def test_the_page_says_what_it_is_and_compares(asked, reproduced):
     assert "- answer rule: wordnet there, mmhall here" in page
     assert "AMBER score" in page
     assert "> baseline | > twins | > plain" in page
-    assert (asked[1] / "report.html").is_file()
+    folders = " ".join(str(asked[1] / name) for name in ("pope-sampled", "chair-64", "amber"))
+    assert f"`mmhall report {folders} --html report.html`" in page
 
 
 def test_the_same_command_asks_nothing_anew(asked, reproduced):

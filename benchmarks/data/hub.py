@@ -101,11 +101,21 @@ def fetch(spec: str, benchmark: str) -> Path:
     at_hand = _find_converted(folder, benchmark, revision)
     if at_hand is not None:
         return at_hand / dataset.data
-    commit = _commit(name, revision)
+    commit = commit_of(name, revision)
     target = folder / commit / benchmark
     if not (target / NOTE).is_file():
         _convert(_load(dataset, name, commit), dataset, target, {"dataset": name, "commit": commit})
     return target / dataset.data
+
+
+def is_cached(spec: str, benchmark: str) -> bool:
+    """Tell whether `fetch` would find a dataset in the cache, without asking the hub.
+
+    Raises:
+        DataError: It is no hub dataset.
+    """
+    _, name, revision = _parse(spec, benchmark)
+    return _find_converted(_cache() / name.replace("/", "--"), benchmark, revision) is not None
 
 
 def remarks(data: Path | None) -> tuple[str, ...]:
@@ -224,21 +234,36 @@ def _find_converted(folder: Path, benchmark: str, revision: str | None) -> Path 
     return whole[0] if len(whole) == 1 else None
 
 
-def _commit(name: str, revision: str | None) -> str:
-    """Ask the hub for the commit of a revision."""
+def commit_of(name: str, revision: str | None, kind: str = "dataset") -> str:
+    """Ask the hub for the commit of a revision.
+
+    Args:
+        name: Id of the repository.
+        revision: Commit, tag or branch; None: the current commit.
+        kind: "dataset" or "model".
+
+    Raises:
+        DataError: There is no such repository or revision, its terms must be accepted first, or the hub cannot be
+            reached.
+    """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if _offline():
         if revision is not None and _COMMIT.fullmatch(revision):
             return revision
         raise _not_cached_error(name)
     try:
-        commit = HfApi().dataset_info(name, revision=revision, timeout=_PATIENCE).sha
+        commit = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=_PATIENCE).sha
     except RevisionNotFoundError as error:
         raise DataError(f"{name}: the hub has no revision {revision!r} of it; name another one") from error
+    except GatedRepoError as error:
+        raise DataError(
+            f"{name}: the hub gives this {kind} only to users who accepted its terms; accept them on its page, then "
+            "run `hf auth login`"
+        ) from error
     except RepositoryNotFoundError as error:
-        raise DataError(f"{name}: the hub has no such dataset, or shows it only to some; check its id") from error
+        raise DataError(f"{name}: the hub has no such {kind}, or shows it only to some; check its id") from error
     except Exception as error:  # what a network may raise differs from version to version of the hub's client
         raise _unreachable_error(name, error) from error
     if commit is None:

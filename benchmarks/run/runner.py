@@ -248,8 +248,9 @@ def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Stra
 
 
 def _with_score(lvlm: LVLM, answer: Answer, extra: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Add the score of a yes/no answer to its measurements."""
-    score = None if answer.scores is None else yes_score(lvlm.adapter, answer.scores[0])
+    """Add the score of a yes/no answer to its measurements; an answer that ends before its first token has none."""
+    first = [] if answer.scores is None else list(answer.scores[:1])
+    score = yes_score(lvlm.adapter, first[0]) if first else None
     return extra if score is None else {**(extra or {}), SCORE: score}
 
 

@@ -23,6 +23,7 @@ from mmhall.cli import (
     judge,
     listing,
     report,
+    reproduce,
     scenes,
     score,
     show,
@@ -45,6 +46,7 @@ app.command("generate")(generate.generate)
 app.command("choose")(choose.choose)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
+app.command("reproduce")(reproduce.reproduce)
 app.command("compare")(compare.compare)
 app.command("judge")(judge.judge)
 app.command("export")(export.export)

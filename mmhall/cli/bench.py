@@ -105,18 +105,18 @@ def bench(
         raise OptionError("bench", "twins", twins, "an integer >= 0")
     paths, options = _data_paths(chosen, data, images), parse_tuned(tuned)
     cluster = address if engine == "ray" else None
-    team = _Team(model, options, loading.for_gpus(gpus_per_worker), workers, gpus_per_worker, cluster)
+    team = Team(model, options, loading.for_gpus(gpus_per_worker), workers, gpus_per_worker, cluster)
     with team.check_before_loading(out):
         sources = _sources(chosen, paths, lambda: _draw_scenes(out, scenes, seed, conflict), limit, seed)
-        run = team.answer(out, sources, _Wanted(methods, every, twins), batch_size)
+        run = team.answer(out, sources, Wanted(methods, every, twins), batch_size)
     evaluated = run.evaluate()
     print_run(run, evaluated, as_json=as_json)
     _check_failures(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), max_errors)
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """The strategies that the user wants.
+class Wanted:
+    """The strategies that a user wants.
 
     Attributes:
         named: Strategies by name, the baseline first.
@@ -130,7 +130,7 @@ class _Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Team:
+class Team:
     """The model and the processes that answer: this one, several, or workers on a Ray cluster.
 
     Attributes:
@@ -164,7 +164,7 @@ class _Team:
             check_model(self.model, self.tuned, self.loading)
             yield
 
-    def answer(self, out: Path, sources: Sequence[tuple[Benchmark, Source]], wanted: _Wanted, batch_size: int) -> Run:
+    def answer(self, out: Path, sources: Sequence[tuple[Benchmark, Source]], wanted: Wanted, batch_size: int) -> Run:
         """Read the data, load the model, and answer the items that have no answers yet; return the run."""
         import mmhall
         from mmhall.benchmarks.run.arms import choose_arms

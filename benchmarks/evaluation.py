@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean, median
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric, OfficialFigures, series
 from mmhall.benchmarks.evidence import Evidence, Lineup, lineup_of
 from mmhall.benchmarks.evidence.frontier import cut_controls
+from mmhall.benchmarks.evidence.outcomes import outcomes_of
 from mmhall.benchmarks.evidence.threshold import rankings, shifted_counts
 from mmhall.benchmarks.evidence.ticks import Table
 from mmhall.benchmarks.rules.thoughts import is_thoughts_only
 from mmhall.results.statistics import Difference, Estimate, Resampler, count_turns, holm, mcnemar
 from mmhall.results.store import Row
+
+if TYPE_CHECKING:
+    from mmhall.benchmarks.run.relabel import Relabelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ class Evaluation:
         remarks: Notes for the report on how answers were read.
         official: Figures of the authors' script, see `Benchmark.official_figures`.
         evidence: What speaks for each strategy, by group.
+        relabelled: The same answers read with other labels; None: there are none.
     """
 
     cells: tuple[Cell, ...]
@@ -106,6 +112,7 @@ class Evaluation:
     remarks: tuple[str, ...] = ()
     official: OfficialFigures = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    relabelled: Relabelled | None = None
 
     @property
     def failed(self) -> dict[str, int]:
@@ -195,6 +202,7 @@ def _group(
     ]
     if pairwise:
         return cells, ()
+    outcomes = {s: outcomes_of(members, alone[s]) for s in arms if benchmark.yes_no and len(arms) > 1}
     table = Table(
         benchmark=benchmark.name,
         group=group,
@@ -206,7 +214,8 @@ def _group(
         differences={cell.strategy: cell.difference for cell in cells if cell.metric is benchmark.metrics[0]},
         derived=cut_controls(benchmark, members, rows, alone, lineup),
         shifted=shifted_counts(benchmark, members, rows[base], {s: rows[s] for s in arms[1:] if lineup.is_greedy}),
-        rankings=rankings(members, {s: rows[s] for s in arms}, resampler) if len(arms) > 1 else {},
+        rankings=rankings(rows, outcomes, resampler),
+        outcomes=outcomes,
     )
     return cells, table.evidence()
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell
-from mmhall.results.statistics import Difference
+from mmhall.results.statistics import Difference, Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,24 @@ class Section:
     metrics: tuple[str, ...]
     lines: tuple[Line, ...]
     cells: tuple[tuple[Cell, ...], ...]
+
+
+def column_name(metric: Metric) -> str:
+    """Return the name of a metric with its unit, for a column or an axis."""
+    return f"{metric.name}{' (%)' if metric.percent else ''}"
+
+
+def number_text(value: float | None, metric: Metric) -> str:
+    """Format a value of a metric."""
+    return "n/a" if value is None else f"{value * metric.scale:.1f}"
+
+
+def estimate_text(estimate: Estimate, metric: Metric) -> str:
+    """Format a value with its interval."""
+    low, high = estimate.low, estimate.high
+    if estimate.value is None or low is None or high is None:
+        return "n/a (nothing to divide by)"
+    return f"{number_text(estimate.value, metric)} [{number_text(low, metric)}, {number_text(high, metric)}]"
 
 
 def difference_text(difference: Difference, metric: Metric) -> str:

@@ -11,7 +11,9 @@ from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
 from mmhall.benchmarks.evidence import lineup_of
 from mmhall.benchmarks.report.evidence import LEGEND, as_record, evidence_sections
-from mmhall.benchmarks.report.sections import Line, Section, difference_text
+from mmhall.benchmarks.report.relabelled import relabelled_record, relabelled_remarks, relabelled_sections
+from mmhall.benchmarks.report.sections import Line, Section, difference_text, estimate_text
+from mmhall.benchmarks.report.yesno import yesno_legends, yesno_sections
 from mmhall.benchmarks.rules.amber import amber_score
 from mmhall.benchmarks.run.runs import Part
 
@@ -33,9 +35,15 @@ def sections(evaluated: Evaluated) -> list[Section]:
                     title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
                     title += "" if name else f": {count} items, {clusters} pictures, rule {benchmark.rule}"
                     tables.append(_section(title, name, shown, cells))
-                tables += evidence_sections(evaluation, group) if not name else []
+                tables += _evidence(evaluation, group) if not name else []
         tables += official_sections(part, evaluation)
     return tables + amber_sections(evaluated)
+
+
+def _evidence(evaluation: Evaluation, group: str) -> list[Section]:
+    """Return the tables below the main table of a group."""
+    parts = evidence_sections, yesno_sections, relabelled_sections
+    return [section for part in parts for section in part(evaluation, group)]
 
 
 def official_sections(part: Part, evaluation: Evaluation) -> list[Section]:
@@ -114,11 +122,13 @@ def remarks(
         + ("; in parentheses corrected for the number of strategies (Holm)." if len(fitted) > 2 else ".")
     ]
     texts += [LEGEND] if any(evaluation.evidence for _, evaluation in evaluated) else []
+    texts += yesno_legends([evaluation for _, evaluation in evaluated])
     texts += [f"Not run: {name}: {reason}" for name, reason in left_out.items()]
     texts += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
     for part, evaluation in evaluated:
         benchmark = part.benchmark
         texts += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
+        texts += relabelled_remarks(benchmark.name, evaluation)
         if len(fitted) > 1:
             texts += [
                 f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "
@@ -183,6 +193,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "reasons": {name: [asdict(reason) for reason in reasons] for name, reasons in e.reasons.items()},
                 "thoughts_only": dict(e.thoughts_only),
                 **({"official": e.official} if e.official else {}),
+                **({"relabelled": relabelled_record(e)} if e.relabelled else {}),
             }
             for part, e in evaluated
         ],
@@ -195,10 +206,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(cell: Cell) -> str:
-    e, scale = cell.estimate, cell.metric.scale
-    if e.value is None or e.low is None or e.high is None:
-        return "n/a (nothing to divide by)"
-    return f"{e.value * scale:.1f} [{e.low * scale:.1f}, {e.high * scale:.1f}]"
+    return estimate_text(cell.estimate, cell.metric)
 
 
 def _difference(cell: Cell) -> str:

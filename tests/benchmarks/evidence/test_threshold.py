@@ -14,6 +14,7 @@ from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.evaluation import evaluate
 from mmhall.benchmarks.evidence import Lineup
 from mmhall.benchmarks.evidence.halves import halves
+from mmhall.benchmarks.evidence.outcomes import outcomes_of
 from mmhall.benchmarks.evidence.threshold import (
     SCORE,
     SHIFTED,
@@ -43,10 +44,12 @@ def rows(name, scores, texts=None):
 
 def test_auroc_counts_pairs():
     """-2 beats one of four, -1 two, -0.5 three, 0.5 four: 10 of 16."""
-    items = questions(["yes"] * 4 + ["no"] * 4)
-    found = rankings(items, {"greedy": rows("greedy", SCORES)}, Resampler([item.id for item in items]))
+    items, answers = questions(["yes"] * 4 + ["no"] * 4), {"greedy": rows("greedy", SCORES)}
+    outcomes = {"greedy": outcomes_of(items, Pope().counts(items, answers["greedy"]))}
+    found = rankings(answers, outcomes, Resampler([item.id for item in items]))
     assert found["greedy"].estimate().value == 0.625
-    assert not rankings(items[:4], {"greedy": rows("greedy", SCORES[:4])}, Resampler(["a", "b", "c", "d"]))
+    alone = {"greedy": replace(outcomes["greedy"], is_yes=np.ones(8, bool))}
+    assert not rankings(answers, alone, Resampler([item.id for item in items]))
 
 
 def test_what_a_method_rules_out_has_probability_0():

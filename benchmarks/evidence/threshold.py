@@ -113,7 +113,8 @@ def shifted_counts(
         )
 
     def as_often(yes: npt.NDArray[np.bool_], half: Sequence[int]) -> float:
-        return shift_to_share(margins[half], float(yes[half].mean()))
+        share = float(yes[half].mean())
+        return shift_to_share(margins[half], share) if 0 < share < 1 else math.inf if share else -math.inf
 
     margins, labels = torch.from_numpy(scores), torch.from_numpy(first.is_yes)
     tuned = counted(lambda half: best_shift(margins[half], labels[half]))

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence import Evidence
-from mmhall.benchmarks.report.sections import Line, Section, column_name, difference_text, number_text
+from mmhall.benchmarks.report.sections import Line, Section, column_name, difference_text, number_text, rules_mark
 from mmhall.benchmarks.report.yesno import yesno_record
 
 LEGEND = (
@@ -32,11 +32,7 @@ def _section(rows: Sequence[Evidence]) -> Section:
     first, metric = rows[0], rows[0].metric
     columns = column_name(metric), "> baseline", "> twins", "> plain", "changed"
     title = f"{first.benchmark} {first.group}, evidence; the baseline is {first.baseline}"
-    others = [row.rules for row in rows if row.rules is not None]
-    if others:
-        own = ", ".join(f"{row.strategy} {row.rules[1]}" for row in rows if row.rules is not None)
-        title += f"; decoding rules differ: {first.baseline} {others[0][0]}, {own}"
-    return Section(title, "", columns, tuple(map(_line, rows)), ())
+    return Section(title + rules_mark(rows), "", columns, tuple(map(_line, rows)), ())
 
 
 def _line(row: Evidence) -> Line:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell
+from mmhall.benchmarks.evidence import Evidence
 from mmhall.results.statistics import Difference, Estimate
 
 
@@ -38,6 +40,20 @@ class Section:
     metrics: tuple[str, ...]
     lines: tuple[Line, ...]
     cells: tuple[tuple[Cell, ...], ...]
+
+
+def rules_mark(rows: Sequence[Evidence]) -> str:
+    """Return what the head of a table says where strategies decode by another rule than the baseline; "" elsewhere.
+
+    Two rules are not compared: sampled answers score points below greedy ones, whatever the strategy.
+    """
+    other = {row.strategy: row.rules for row in rows if row.rules is not None}
+    if not other:
+        return ""
+    base = next(iter(other.values()))[0]
+    return (
+        f"; decoding rules differ: baseline {base}, {', '.join(f'{name}: {own}' for name, (_, own) in other.items())}"
+    )
 
 
 def column_name(metric: Metric) -> str:

@@ -12,7 +12,7 @@ from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
 from mmhall.benchmarks.evidence import lineup_of
 from mmhall.benchmarks.report.evidence import LEGEND, as_record, evidence_sections
 from mmhall.benchmarks.report.relabelled import relabelled_record, relabelled_remarks, relabelled_sections
-from mmhall.benchmarks.report.sections import Line, Section, difference_text, estimate_text
+from mmhall.benchmarks.report.sections import Line, Section, difference_text, estimate_text, rules_mark
 from mmhall.benchmarks.report.yesno import yesno_legends, yesno_sections
 from mmhall.benchmarks.rules.amber import amber_score
 from mmhall.benchmarks.run.runs import Part
@@ -34,6 +34,7 @@ def sections(evaluated: Evaluated) -> list[Section]:
                     count, clusters = evaluation.sizes[group]
                     title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
                     title += "" if name else f": {count} items, {clusters} pictures, rule {benchmark.rule}"
+                    title += rules_mark([row for row in evaluation.evidence if row.group == group])
                     tables.append(_section(title, name, shown, cells))
                 tables += _evidence(evaluation, group) if not name else []
         tables += official_sections(part, evaluation)

@@ -19,6 +19,7 @@ from mmhall.benchmarks.report.sections import (
     estimate_text,
     number_text,
     p_value,
+    rules_mark,
 )
 from mmhall.results.statistics import Difference
 
@@ -107,6 +108,7 @@ def _ranking_line(row: Evidence) -> Line:
 def _turns_section(rows: Sequence[Evidence]) -> Section:
     first = rows[0]
     title = f"{first.benchmark} {first.group}, evidence: answers that turned from those of {first.baseline}"
+    title += rules_mark(rows)
     lines = [Line(row.strategy, _turns(row.turns), ("",) * len(TURNS)) for row in rows if row.turns is not None]
     return Section(title, "", TURNS, tuple(lines), ())
 

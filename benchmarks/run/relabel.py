@@ -93,8 +93,8 @@ def _relabelled(run: Run, part: Part, path: Path) -> Relabelled:
     if not found:
         known, asked = labels.questions[0], part.items[0]
         raise DataError(
-            f"{path}: none of its labels is for a question of the run: it has {known.picture!r} and {known.text!r:.80}, "
-            f"the run {asked.picture!r} and {question_of(asked)!r:.80}; give labels of the run's questions"
+            f"{path}: none of its labels is for a question of the run: it has {known.picture!r}, {known.text!r:.80}, "
+            f"the run {asked.picture!r} and {question_of(asked)!r:.80}; give those of its questions"
         )
     settings = tuple(dict.fromkeys(setting for question in labels.questions for setting in question.ids))
     items = _copies(part.items, settings)
@@ -104,7 +104,8 @@ def _relabelled(run: Run, part: Part, path: Path) -> Relabelled:
     evaluation = replace(part.benchmark.evaluate(kept, rows, run.arms, lineup), costs=())
     pictures = {item.picture for item in kept}
     coverage = {setting: _coverage(setting, items, found, pictures, unmatched[setting]) for setting in settings}
-    return Relabelled(path.name, labels.remarks, coverage, evaluation)
+    files = labels.remarks[: len(settings)]  # one for each setting comes first
+    return Relabelled(path.name, files, coverage, evaluation)
 
 
 def match_labels(part: Part, labels: Sequence[Question]) -> tuple[dict[tuple[str, str], Label], Counter[str]]:
@@ -132,7 +133,7 @@ def match_labels(part: Part, labels: Sequence[Question]) -> tuple[dict[tuple[str
                 f"label of {label.picture!r}: may be of {several} of the run; give the names of its pictures"
             )
         for setting, numbers in label.ids.items():
-            ids = [item.id for item in about if setting in item.groups]
+            ids = [item.id for item in about if setting in item.truth.get("ids", {})]
             for id_ in ids:
                 if found.setdefault((id_, setting), label.label) != label.label:
                     raise DataError(
@@ -150,7 +151,7 @@ def _copies(items: Sequence[Item], settings: Sequence[str]) -> list[Item]:
         )
         for item in items
         for setting in settings
-        for _ in item.truth["ids"].get(setting, ())
+        for _ in item.truth.get("ids", {}).get(setting, ())
     ]
 
 

@@ -238,8 +238,9 @@ class Benchmark(Configured, ABC):
             without another strategy they are left out.
         trades: Name of the metric that shorter captions lose, such as "recall": captions of the baseline, cut, are then
             controls of the primary metric; "" for other benchmarks.
-        yes_no: Whether answers are yes or no, and the truth of an item has its right one as "label". The score of the
-            first token is then stored with each answer (`mmhall.benchmarks.evidence.threshold`).
+        yes_no: Whether answers are yes or no. The truth of an item then has its right one as "label", counts have "n",
+            "right" and "unparsed", and the score of the first token is stored with each answer
+            (`mmhall.benchmarks.evidence.threshold`).
         plotted: Group whose primary metric is plotted against cost; "": the last group.
         official: Names of the figures in `official_figures`, such as "accuracy/F1".
         read_by: Options that only affect how answers are read; they may change after a run.

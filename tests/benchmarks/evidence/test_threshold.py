@@ -137,7 +137,7 @@ def test_the_words_of_the_verdict():
         (up, up, maybe, "undecided"),
         (up, maybe, up, "only shifts"),
         (up, down, up, "only shifts"),
-        (maybe, up, maybe, "no gain"),
+        (down, up, maybe, "no gain"),
         (down, maybe, maybe, "no gain"),
         (None, maybe, maybe, "undecided"),
         (up, None, up, ""),
@@ -146,7 +146,8 @@ def test_the_words_of_the_verdict():
     for over_baseline, shifted, difference, word in cases:
         ranking = Ranking(estimate, estimate, difference, shifted)
         assert replace(row, over_baseline=over_baseline, ranking=ranking).verdict == word
-    assert replace(row, ranking=Ranking(estimate, estimate, up, up), changed=0).verdict == "no gain"
+    nothing = replace(row, over_baseline=down, ranking=Ranking(estimate, estimate, up, up), changed=0)
+    assert nothing.verdict == "no gain"
     assert row.verdict == ""
 
 

@@ -33,10 +33,15 @@ def rows(strategy, scores, texts=None):
 
 @pytest.fixture(scope="module")
 def evaluation():
-    """The second strategy says yes to everything; the third is unreadable where it was right once."""
-    third = ["Yes" if score > 0 else "No" for score in PLAIN]
-    answers = [*rows("greedy", PLAIN), *rows("more", MORE), *rows("hm", PLAIN, ["hm", *third[1:]])]
-    return evaluate(Pope(), items(), answers, ["greedy", "more", "hm"])
+    """The second strategy says yes to everything."""
+    return evaluate(Pope(), items(), [*rows("greedy", PLAIN), *rows("more", MORE)], ["greedy", "more"])
+
+
+@pytest.fixture(scope="module")
+def unreadable():
+    """The second strategy is unreadable where the first is right, once."""
+    answers = ["hm", *("Yes" if score > 0 else "No" for score in PLAIN[1:])]
+    return evaluate(Pope(), items(), [*rows("greedy", PLAIN), *rows("hm", PLAIN, answers)], ["greedy", "hm"])
 
 
 def table(tables, words):
@@ -49,7 +54,7 @@ def test_the_ranking_block(evaluation):
     d' = 1.8447, so that a threshold gives at best 0.8218. Plain + b that always says yes is right on ten of twenty.
     """
     block = table(sections([(Part(Pope(), items(), {}), evaluation)]), "yes and no told apart")
-    greedy, more, _ = block.lines
+    greedy, more = block.lines
     assert block.metrics[:2] == ("AUROC (%)", "accuracy (%)")
     assert block.metrics[2:] == ("greedy + b, as many yes", "best balanced accuracy a threshold can give", "verdict")
     assert greedy.values[0].startswith("90.0 [")
@@ -63,18 +68,18 @@ def test_the_ranking_block(evaluation):
     assert TURNED in shown
 
 
-def test_the_turned_answers(evaluation):
+def test_the_turned_answers(evaluation, unreadable):
     """From greedy, "more" finds one yes and calls eight no yes; "hm" loses one right answer by being unreadable."""
-    turned = table(sections([(Part(Pope(), items(), {}), evaluation)]), "answers that turned")
-    more, hm = turned.lines
+    tables = (sections([(Part(Pope(), items(), {}), each)]) for each in (evaluation, unreadable))
+    (more,), (hm,) = (table(each, "answers that turned").lines for each in tables)
     assert more.values == ("1", "0", "0", "8", "9", "2", "0", "1 / 8, p=0.039")  # 2 (1 + 9) / 2^9
     assert hm.values == ("0", "0", "0", "0", "16", "3", "1: 0 gained, 1 lost", "0 / 1, p=1.0")
 
 
-def test_json_holds_the_same(evaluation):
-    setup = {"strategies": ["greedy", "more", "hm"]}
-    told = json.loads(json.dumps(as_data([(Part(Pope(), items(), {}), evaluation)], setup)))
-    more, hm = told["evidence"]
+def test_json_holds_the_same(evaluation, unreadable):
+    setup = {"strategies": ["greedy", "more"]}
+    told = (as_data([(Part(Pope(), items(), {}), each)], setup)["evidence"] for each in (evaluation, unreadable))
+    (more,), (hm,) = json.loads(json.dumps(list(told)))
     assert (more["turns"]["fn_to_tp"], more["turns"]["tn_to_fp"], more["turns"]["gained"]) == (1, 8, 1)
     assert (hm["turns"]["became_unreadable"], hm["turns"]["unreadable"]) == (1, 1)
     assert (more["ranking"]["shifted_value"], more["ranking"]["base"]["value"]) == (0.5, 0.9)

@@ -40,7 +40,8 @@ class Outcomes:
     @property
     def says_yes(self) -> Flags:
         """Whether the answer is yes."""
-        return self.counted & ~self.unreadable & (self.right == self.is_yes)
+        said: Flags = self.counted & ~self.unreadable & (self.right == self.is_yes)
+        return said
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,8 +124,9 @@ def _turns(turns: Turns) -> tuple[str, ...]:
 
 def _shifted_value(row: Evidence) -> float | None:
     """Return the figure of the baseline, shifted to as many yes."""
-    shifted = row.ranking and row.ranking.shifted
-    return None if row.value is None or shifted is None else row.value - shifted.value
+    if row.ranking is None or row.ranking.shifted is None or row.value is None:
+        return None
+    return row.value - row.ranking.shifted.value
 
 
 def _compared(difference: Difference | None, metric: Metric) -> str:

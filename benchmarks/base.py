@@ -238,8 +238,9 @@ class Benchmark(Configured, ABC):
             without another strategy they are left out.
         trades: Name of the metric that shorter captions lose, such as "recall": captions of the baseline, cut, are then
             controls of the primary metric; "" for other benchmarks.
-        yes_no: Whether answers are yes or no, and the truth of an item has its right one as "label". The score of the
-            first token is then stored with each answer (`mmhall.benchmarks.evidence.threshold`).
+        yes_no: Whether answers are yes or no. The truth of an item then has its right one as "label", counts have "n",
+            "right" and "unparsed", and the score of the first token is stored with each answer
+            (`mmhall.benchmarks.evidence.threshold`).
         grid: Groups that one table shows beside each other, with their mean, if the data has several of them.
         grid_metrics: Names of the metrics of this table.
         plotted: Group whose primary metric is plotted against cost; "": the last group.

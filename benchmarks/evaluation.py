@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean, median
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +13,15 @@ from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric, OfficialFigu
 from mmhall.benchmarks.evidence import Evidence, Lineup, lineup_of
 from mmhall.benchmarks.evidence.frontier import cut_controls
 from mmhall.benchmarks.evidence.means import GroupMeans
+from mmhall.benchmarks.evidence.outcomes import outcomes_of
 from mmhall.benchmarks.evidence.threshold import rankings, shifted_counts
 from mmhall.benchmarks.evidence.ticks import Table
 from mmhall.benchmarks.rules.thoughts import is_thoughts_only
 from mmhall.results.statistics import Difference, Estimate, Resampler, count_turns, holm, mcnemar
 from mmhall.results.store import Row
+
+if TYPE_CHECKING:
+    from mmhall.benchmarks.run.relabel import Relabelled
 
 MEAN = "mean"  # the group of means over groups
 
@@ -97,6 +102,7 @@ class Evaluation:
         official: Figures of the authors' script, see `Benchmark.official_figures`.
         evidence: What speaks for each strategy, by group.
         means: Estimates of the means over the groups of `Benchmark.grid`, in the group `MEAN`.
+        relabelled: The same answers read with other labels; None: there are none.
     """
 
     cells: tuple[Cell, ...]
@@ -111,6 +117,7 @@ class Evaluation:
     official: OfficialFigures = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
     means: tuple[Cell, ...] = ()
+    relabelled: Relabelled | None = None
 
     @property
     def failed(self) -> dict[str, int]:
@@ -201,6 +208,7 @@ def _group(
     ]
     if pairwise:
         return cells, ()
+    outcomes = {s: outcomes_of(members, alone[s]) for s in arms if benchmark.yes_no and len(arms) > 1}
     table = Table(
         benchmark=benchmark.name,
         group=group,
@@ -212,7 +220,8 @@ def _group(
         differences={cell.strategy: cell.difference for cell in cells if cell.metric is benchmark.metrics[0]},
         derived=cut_controls(benchmark, members, rows, alone, lineup),
         shifted=shifted_counts(benchmark, members, rows[base], {s: rows[s] for s in arms[1:] if lineup.is_greedy}),
-        rankings=rankings(members, {s: rows[s] for s in arms}, resampler) if len(arms) > 1 else {},
+        rankings=rankings(rows, outcomes, resampler),
+        outcomes=outcomes,
     )
     return cells, table.evidence()
 

@@ -9,13 +9,16 @@ Controls   The baseline's scores, shifted: yes where s + b > 0. *equal yes share
 Ranking    AUROC of s: the share of pairs of a yes question and a no question in which that of the yes question is
            larger. No threshold changes it. A method that rules out implausible tokens makes ties, which count half and
            lower it; so does the control `apc`, which does nothing else.
+Verdict    "ranks better": AUROC is above the baseline's, and the primary metric above that of equal yes share.
+           "only shifts": better than the baseline, not than equal yes share. "no gain": not better than the baseline.
+           Else "undecided". Each comparison is paired, and corrected for the strategies of the table (Holm).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -26,10 +29,11 @@ from torch import Tensor
 from mmhall.adapters import Adapter
 from mmhall.benchmarks.base import Array, Benchmark, Counts, Item
 from mmhall.benchmarks.evidence.halves import halves
-from mmhall.benchmarks.rules.yesno import parse_strict
+from mmhall.benchmarks.evidence.outcomes import Outcomes, outcomes_of
+from mmhall.benchmarks.rules.yes_bias import best_balanced_accuracy
 from mmhall.decoders.yes_shift import best_shift, shift_to_share
 from mmhall.results.separation import Auroc, Separation
-from mmhall.results.statistics import Resampler
+from mmhall.results.statistics import Difference, Estimate, Resampler
 from mmhall.results.store import Row
 from mmhall.strategies import why_no_yes_no, yes_no_tokens
 
@@ -57,6 +61,28 @@ def stored_scores(rows: Sequence[Row]) -> Array | None:
     return None if any(score is None for score in scores) else np.array(scores, np.float64)
 
 
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How well a strategy's scores tell yes questions from no questions, whatever the threshold.
+
+    Attributes:
+        own: AUROC of the strategy's scores.
+        base: AUROC of the baseline's.
+        difference: Strategy minus baseline; None: no value.
+        shifted: Figure of the strategy minus that of *equal yes share*; None: the baseline is not shifted.
+        best_balanced: Best mean of both classes' accuracies that a threshold can give, by the strategy's answers; see
+            `mmhall.benchmarks.rules.yes_bias`. None: no value.
+        base_best_balanced: The same by the baseline's answers.
+    """
+
+    own: Estimate
+    base: Estimate
+    difference: Difference | None
+    shifted: Difference | None = None
+    best_balanced: float | None = None
+    base_best_balanced: float | None = None
+
+
 def shifted_counts(
     benchmark: Benchmark, items: Sequence[Item], base: Sequence[Row], methods: Mapping[str, Sequence[Row]]
 ) -> dict[str, dict[str, list[Counts]]]:
@@ -68,8 +94,13 @@ def shifted_counts(
         base: The baseline's answers, in the order of the items.
         methods: Method to its answers.
     """
-    scores, sides = stored_scores(base), halves(items)
-    if scores is None or len(sides) < 2 or not methods:  # also without yes/no answers: they alone have scores
+    scores = stored_scores(base)
+    if scores is None or not methods:  # also without yes/no answers: they alone have scores
+        return {}
+    outcomes = {name: outcomes_of(items, benchmark.counts(items, rows)) for name, rows in methods.items()}
+    first = next(iter(outcomes.values()))
+    sides = [[index for index in half if first.counted[index]] for half in halves(items)]
+    if len(sides) < 2 or not all(sides):
         return {}
 
     def counted(fit: Callable[[Sequence[int]], float]) -> list[Counts]:
@@ -82,32 +113,39 @@ def shifted_counts(
         )
 
     def as_often(yes: npt.NDArray[np.bool_], half: Sequence[int]) -> float:
-        return shift_to_share(margins[half], float(yes[half].mean()))
+        share = float(yes[half].mean())
+        return shift_to_share(margins[half], share) if 0 < share < 1 else math.inf if share else -math.inf
 
-    margins, labels = torch.from_numpy(scores), torch.from_numpy(is_yes(items))
+    margins, labels = torch.from_numpy(scores), torch.from_numpy(first.is_yes)
     tuned = counted(lambda half: best_shift(margins[half], labels[half]))
-    said = {name: np.array([parse_strict(row.text) == "yes" for row in rows]) for name, rows in methods.items()}
-    return {name: {SHIFTED: counted(partial(as_often, yes)), TUNED: tuned} for name, yes in said.items()}
+    return {name: {SHIFTED: counted(partial(as_often, o.says_yes)), TUNED: tuned} for name, o in outcomes.items()}
 
 
-def is_yes(items: Sequence[Item]) -> npt.NDArray[np.bool_]:
-    """Return whether the right answer to each item is yes, (items,)."""
-    return np.array([str(item.truth["label"]).lower() == "yes" for item in items])
-
-
-def rankings(items: Sequence[Item], rows: dict[str, Sequence[Row]], resampler: Resampler) -> dict[str, Auroc]:
+def rankings(
+    rows: Mapping[str, Sequence[Row]], outcomes: Mapping[str, Outcomes], resampler: Resampler
+) -> dict[str, Auroc]:
     """Return the AUROC of each strategy's scores, of those that have some.
 
     Args:
-        items: Items of the group.
-        rows: Strategy to its answers, in the order of the items.
+        rows: Strategy to its answers, in the order of the items of a group.
+        outcomes: Strategy to the outcomes of these answers.
         resampler: The bootstrap draws of the group.
     """
-    scored = {name: scores for name, answers in rows.items() if (scores := stored_scores(answers)) is not None}
+    scored = {name: scores for name in outcomes if (scores := stored_scores(rows[name])) is not None}
     if not scored:
         return {}
-    positive = is_yes(items)
+    first = next(iter(outcomes.values()))
+    asked = np.flatnonzero(first.counted)
+    positive = first.is_yes[asked]
     if positive.all() or not positive.any():
         return {}
-    separation = Separation(resampler, np.arange(len(items)), positive)
-    return {name: separation.auroc(scores) for name, scores in scored.items()}
+    separation = Separation(resampler, asked, positive)
+    return {name: separation.auroc(scores[asked]) for name, scores in scored.items()}
+
+
+def best_balanced(outcomes: Outcomes) -> float | None:
+    """Return the best balanced accuracy that a threshold can give, by these answers; None without both labels."""
+    yes, no = outcomes.counted & outcomes.is_yes, outcomes.counted & ~outcomes.is_yes
+    said, hits = outcomes.says_yes.sum(), (outcomes.says_yes & yes).sum()
+    value = float(best_balanced_accuracy(*(np.asarray(n, np.float64) for n in (hits, yes.sum(), said, no.sum()))))
+    return None if math.isnan(value) else value

@@ -20,14 +20,16 @@ from typing import Literal
 
 from mmhall.benchmarks.base import Counts, Metric
 from mmhall.benchmarks.evidence.lineup import Lineup
-from mmhall.benchmarks.evidence.threshold import SHIFTED
+from mmhall.benchmarks.evidence.outcomes import Outcomes, Turns, turns_between
+from mmhall.benchmarks.evidence.threshold import SHIFTED, Ranking, best_balanced
 from mmhall.results.separation import Auroc
-from mmhall.results.statistics import Difference, Estimate, Resampler, holm
+from mmhall.results.statistics import Difference, Resampler, holm
 from mmhall.results.store import Row
 
 Tick = Literal["yes", "no", "not run"]
 LEVEL = 0.05
 LEAST_CHANGED = 0.01  # share of answers
+AUROC = Metric("AUROC", {}, {}, "higher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +45,6 @@ class Control:
     name: str
     difference: Difference | None
     remark: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """How well yes/no scores tell yes questions from no questions, whatever the threshold.
-
-    Attributes:
-        own: AUROC of the strategy's scores.
-        base: AUROC of the baseline's.
-        difference: Strategy minus baseline.
-    """
-
-    own: Estimate
-    base: Estimate
-    difference: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +67,7 @@ class Evidence:
         controls: Comparison with each plain control.
         rules: Decoding rules of the baseline and of the strategy, where they differ.
         ranking: For yes/no answers with scores: how well they are told apart.
+        turns: For yes/no answers: how they turned from the baseline's.
     """
 
     benchmark: str
@@ -97,6 +85,7 @@ class Evidence:
     controls: tuple[Control, ...] = ()
     rules: tuple[str, str] | None = None
     ranking: Ranking | None = None
+    turns: Turns | None = None
 
     @property
     def did_nothing(self) -> bool:
@@ -131,14 +120,14 @@ class Evidence:
     @property
     def verdict(self) -> str:
         """What a yes/no method does: "ranks better", "only shifts", "no gain" or "undecided"; "" without scores."""
-        shifted = next((c.difference for c in self.controls if c.name == SHIFTED), None)
-        if self.ranking is None or shifted is None:
+        if self.ranking is None or self.ranking.difference is None or self.ranking.shifted is None:
             return ""
+        beats_shifted = is_gain(self.metric, self.ranking.shifted)
+        if beats_shifted and not self.did_nothing and is_gain(AUROC, self.ranking.difference):
+            return "ranks better"
         if self.better_than_baseline != "yes":
             return "no gain" if self.better_than_baseline == "no" else "undecided"
-        if not is_gain(self.metric, shifted):
-            return "only shifts"
-        return "ranks better" if (self.ranking.difference.low or 0) > 0 else "undecided"
+        return "undecided" if beats_shifted else "only shifts"
 
 
 def is_gain(metric: Metric, difference: Difference) -> bool:
@@ -163,6 +152,7 @@ class Table:
         derived: Strategy to controls that need no answers of their own.
         shifted: Strategy to the counts of answers read off the baseline's scores, by name of the shift.
         rankings: Strategy to how well its yes/no scores tell the answers apart.
+        outcomes: Strategy to the outcomes of its yes/no answers.
     """
 
     benchmark: str
@@ -176,23 +166,24 @@ class Table:
     derived: Mapping[str, tuple[Control, ...]] = field(default_factory=dict)
     shifted: Mapping[str, Mapping[str, Sequence[Counts]]] = field(default_factory=dict)
     rankings: Mapping[str, Auroc] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcomes] = field(default_factory=dict)
 
     def evidence(self) -> tuple[Evidence, ...]:
         """Weigh every strategy but the baseline; none without a direction of the metric."""
         if self.metric.better is None:
             return ()
         found = [self._weigh(arm) for arm in self.lineup.arms[1:]]
-        twins = iter(holm([one.over_twins.p for one in found if one.over_twins is not None]))
-        compared = [c.difference.p for one in found for c in one.controls if c.difference is not None]
-        controls = iter(holm(compared))
+        twins = iter(_corrected([one.over_twins for one in found]))
+        controls = iter(_corrected([control.difference for one in found for control in one.controls]))
+        ranked = [one.ranking for one in found if one.ranking is not None]
+        differences = iter(_corrected([ranking.difference for ranking in ranked]))
+        shifted = iter(_corrected([ranking.shifted for ranking in ranked]))
         return tuple(
             replace(
                 one,
-                over_twins=one.over_twins and replace(one.over_twins, holm=next(twins)),
-                controls=tuple(
-                    replace(c, difference=c.difference and replace(c.difference, holm=next(controls)))
-                    for c in one.controls
-                ),
+                over_twins=next(twins),
+                controls=tuple(replace(control, difference=next(controls)) for control in one.controls),
+                ranking=one.ranking and replace(one.ranking, difference=next(differences), shifted=next(shifted)),
             )
             for one in found
         )
@@ -201,6 +192,7 @@ class Table:
         base, metric, lineup = self.lineup.arms[0], self.metric, self.lineup
         texts = {row.item: (row.text, old.text) for row, old in zip(self.rows[arm], self.rows[base], strict=True)}
         twins, rule, base_rule = lineup.twins.get(arm, ()), lineup.rule(arm), lineup.rule(base)
+        controls = *self._present_controls(arm), *(self._derived_controls(arm) if rule == base_rule else ())
         return Evidence(
             benchmark=self.benchmark,
             group=self.group,
@@ -214,9 +206,10 @@ class Table:
             answers=len(texts),
             over_baseline=self.differences.get(arm),
             over_twins=self._over(arm, twins),
-            controls=(*self._present_controls(arm), *(self._derived_controls(arm) if rule == base_rule else ())),
+            controls=controls,
             rules=None if rule == base_rule else (base_rule, rule),
-            ranking=self._ranking(arm),
+            ranking=self._ranking(arm, controls),
+            turns=turns_between(self.outcomes[base], self.outcomes[arm]) if arm in self.outcomes else None,
         )
 
     def _present_controls(self, arm: str) -> list[Control]:
@@ -236,9 +229,14 @@ class Table:
         own, other = self.metric.terms(self.counts[arm]), self.metric.terms(counts)
         return Control(name, self.resampler.difference_of(self.metric.figure, own, other))
 
-    def _ranking(self, arm: str) -> Ranking | None:
-        own, base = (self.rankings.get(name) for name in (arm, self.lineup.arms[0]))
-        return None if own is None or base is None else Ranking(own.estimate(), base.estimate(), own.minus(base))
+    def _ranking(self, arm: str, controls: Sequence[Control]) -> Ranking | None:
+        names = arm, self.lineup.arms[0]
+        own, base = (self.rankings.get(name) for name in names)
+        if own is None or base is None:
+            return None
+        shifted = next((control.difference for control in controls if control.name == SHIFTED), None)
+        balanced = (best_balanced(self.outcomes[name]) for name in names)
+        return Ranking(own.estimate(), base.estimate(), own.compared_with(base), shifted, *balanced)
 
     def _over(self, arm: str, others: Sequence[str]) -> Difference | None:
         if not others:
@@ -248,3 +246,9 @@ class Table:
 
     def _value(self, strategy: str) -> float | None:
         return self.metric.value(self.counts[strategy])
+
+
+def _corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
+    """Correct the p-values of the comparisons that have a value (Holm)."""
+    ps = iter(holm([difference.p for difference in differences if difference is not None]))
+    return [difference and replace(difference, holm=next(ps)) for difference in differences]

@@ -8,7 +8,8 @@ from typing import Any
 
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence import Evidence
-from mmhall.benchmarks.report.sections import Line, Section, difference_text
+from mmhall.benchmarks.report.sections import Line, Section, column_name, difference_text, number_text, rules_mark
+from mmhall.benchmarks.report.yesno import yesno_record
 
 LEGEND = (
     "Evidence: three ticks for each strategy, on the primary metric; Holm within each column of a table. "
@@ -29,9 +30,9 @@ def evidence_sections(evaluation: Evaluation, group: str) -> list[Section]:
 
 def _section(rows: Sequence[Evidence]) -> Section:
     first, metric = rows[0], rows[0].metric
-    columns = (f"{metric.name}{' (%)' if metric.percent else ''}", "> baseline", "> twins", "> plain", "changed")
+    columns = column_name(metric), "> baseline", "> twins", "> plain", "changed"
     title = f"{first.benchmark} {first.group}, evidence; the baseline is {first.baseline}"
-    return Section(title, "", columns, tuple(map(_line, rows)), ())
+    return Section(title + rules_mark(rows), "", columns, tuple(map(_line, rows)), ())
 
 
 def _line(row: Evidence) -> Line:
@@ -42,10 +43,9 @@ def _line(row: Evidence) -> Line:
 
 def figures_text(row: Evidence) -> str:
     """Format a figure beside its twins' and the baseline's: "40.1 · twins 42.1 [39.8-44.0] · greedy 48.0"."""
-    scale = row.metric.scale
 
     def number(value: float | None) -> str:
-        return "n/a" if value is None else f"{value * scale:.1f}"
+        return number_text(value, row.metric)
 
     texts = [number(row.value)]
     if row.twins:
@@ -68,12 +68,6 @@ def evidence_remarks(row: Evidence) -> list[str]:
         compared = "no value" if control.difference is None else difference_text(control.difference, row.metric)
         texts.append(f"{control.name}: {compared}")
         texts += [f"  {control.remark}"] if control.remark else []
-    if row.ranking is not None:
-        ours, theirs, gap = row.ranking.own, row.ranking.base, row.ranking.difference
-        if None not in (ours.value, theirs.value, gap.value, gap.low, gap.high):
-            change = f"{gap.value:+.1%} [{gap.low:+.1%}, {gap.high:+.1%}]"
-            texts.append(f"AUROC {ours.value:.1%}, {row.baseline} {theirs.value:.1%}: {change}".replace("%", ""))
-    texts += [f"verdict: {row.verdict}"] if row.verdict else []
     return texts
 
 
@@ -85,5 +79,5 @@ def as_record(row: Evidence) -> dict[str, Any]:
         "better_than_baseline": row.better_than_baseline,
         "better_than_twins": row.better_than_twins,
         "better_than_controls": row.better_than_controls,
-        "verdict": row.verdict,
+        **yesno_record(row),
     }

@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell
-from mmhall.benchmarks.report.sections import Section
+from mmhall.benchmarks.report.sections import Section, column_name
 from mmhall.benchmarks.report.table import Evaluated
 from mmhall.results.statistics import Estimate
 
@@ -43,7 +42,7 @@ def plot_against_cost(evaluated: Evaluated) -> str:
                 _point(axes, cost.ratio or 1.0, cells[cost.strategy], index)
         axes.set_xlabel("seconds per answer, ratio to the baseline")
         better = f", {metric.better} is better" if metric.better else ""
-        axes.set_ylabel(f"{metric.name}{_unit(metric)}{better}")
+        axes.set_ylabel(f"{column_name(metric)}{better}")
         axes.set_title(f"{benchmark.name}, {group}", loc="left", fontsize=10)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(FixedLocator(_RATIOS))
@@ -69,7 +68,7 @@ def plot_table(section: Section) -> str:
             _range(axes, cell.estimate, cell.metric.scale, index)
         axes.set_yticks(range(len(names)), names if number % wide == 0 else [""] * len(names), fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_title(f"{cells[0].metric.name}{_unit(cells[0].metric)}", loc="left", fontsize=9)
+        axes.set_title(column_name(cells[0].metric), loc="left", fontsize=9)
         axes.grid(alpha=0.3)
     return _svg(figure)
 
@@ -94,10 +93,6 @@ def _range(axes: Axes, e: Estimate, scale: float, index: int) -> None:
         return
     axes.plot([scale * e.low, scale * e.high], [index, index], color=COLOURS[0], linewidth=2)
     axes.plot([scale * e.value], [index], "o", color=COLOURS[0], markersize=5)
-
-
-def _unit(metric: Metric) -> str:
-    return " (%)" if metric.percent else ""
 
 
 def _svg(figure: Figure) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell
-from mmhall.results.statistics import Difference
+from mmhall.benchmarks.evidence import Evidence
+from mmhall.results.statistics import Difference, Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,41 @@ class Section:
     cells: tuple[tuple[Cell, ...], ...]
 
 
+def rules_mark(rows: Sequence[Evidence]) -> str:
+    """Return what the head of a table says where strategies decode by another rule than the baseline; "" elsewhere.
+
+    Two rules are not compared: sampled answers score points below greedy ones, whatever the strategy.
+    """
+    other = {row.strategy: row.rules for row in rows if row.rules is not None}
+    if not other:
+        return ""
+    base = next(iter(other.values()))[0]
+    return (
+        f"; decoding rules differ: baseline {base}, {', '.join(f'{name}: {own}' for name, (_, own) in other.items())}"
+    )
+
+
+def column_name(metric: Metric) -> str:
+    """Return the name of a metric with its unit, for a column or an axis."""
+    return f"{metric.name}{' (%)' if metric.percent else ''}"
+
+
+def number_text(value: float | None, metric: Metric) -> str:
+    """Format a value of a metric."""
+    return "n/a" if value is None else f"{value * metric.scale:.1f}"
+
+
+def estimate_text(estimate: Estimate, metric: Metric) -> str:
+    """Format a value with its interval."""
+    low, high = estimate.low, estimate.high
+    if estimate.value is None or low is None or high is None:
+        return "n/a (nothing to divide by)"
+    return f"{number_text(estimate.value, metric)} [{number_text(low, metric)}, {number_text(high, metric)}]"
+
+
 def cell_value(cell: Cell) -> str:
     """Format the value of a cell with its interval."""
-    e, scale = cell.estimate, cell.metric.scale
-    if e.value is None or e.low is None or e.high is None:
-        return "n/a (nothing to divide by)"
-    return f"{e.value * scale:.1f} [{e.low * scale:.1f}, {e.high * scale:.1f}]"
+    return estimate_text(cell.estimate, cell.metric)
 
 
 def cell_difference(cell: Cell) -> str:

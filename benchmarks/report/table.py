@@ -12,7 +12,9 @@ from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
 from mmhall.benchmarks.evidence import lineup_of
 from mmhall.benchmarks.report.evidence import LEGEND, as_record, evidence_sections
 from mmhall.benchmarks.report.grid import grid_sections
-from mmhall.benchmarks.report.sections import Line, Section, cell_difference, cell_value
+from mmhall.benchmarks.report.relabelled import relabelled_record, relabelled_remarks, relabelled_sections
+from mmhall.benchmarks.report.sections import Line, Section, cell_difference, cell_value, rules_mark
+from mmhall.benchmarks.report.yesno import yesno_legends, yesno_sections
 from mmhall.benchmarks.rules.amber import amber_score
 from mmhall.benchmarks.run.runs import Part
 
@@ -34,10 +36,17 @@ def sections(evaluated: Evaluated) -> list[Section]:
                     count, clusters = evaluation.sizes[group]
                     title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
                     title += "" if name else f": {count} items, {clusters} pictures, rule {benchmark.rule}"
+                    title += rules_mark([row for row in evaluation.evidence if row.group == group])
                     tables.append(_section(title, name, shown, cells))
-                tables += evidence_sections(evaluation, group) if not name else []
+                tables += _evidence(evaluation, group) if not name else []
         tables += official_sections(part, evaluation)
     return tables + amber_sections(evaluated)
+
+
+def _evidence(evaluation: Evaluation, group: str) -> list[Section]:
+    """Return the tables below the main table of a group."""
+    parts = evidence_sections, yesno_sections, relabelled_sections
+    return [section for part in parts for section in part(evaluation, group)]
 
 
 def official_sections(part: Part, evaluation: Evaluation) -> list[Section]:
@@ -116,11 +125,13 @@ def remarks(
         + ("; in parentheses corrected for the number of strategies (Holm)." if len(fitted) > 2 else ".")
     ]
     texts += [LEGEND] if any(evaluation.evidence for _, evaluation in evaluated) else []
+    texts += yesno_legends([evaluation for _, evaluation in evaluated])
     texts += [f"Not run: {name}: {reason}" for name, reason in left_out.items()]
     texts += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
     for part, evaluation in evaluated:
         benchmark = part.benchmark
         texts += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
+        texts += relabelled_remarks(benchmark.name, evaluation)
         if len(fitted) > 1:
             texts += [
                 f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "
@@ -185,6 +196,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "reasons": {name: [asdict(reason) for reason in reasons] for name, reasons in e.reasons.items()},
                 "thoughts_only": dict(e.thoughts_only),
                 **({"official": e.official} if e.official else {}),
+                **({"relabelled": relabelled_record(e)} if e.relabelled else {}),
             }
             for part, e in evaluated
         ],

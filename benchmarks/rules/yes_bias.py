@@ -1,14 +1,17 @@
-"""Signal detection from yes/no counts: whether a model sees better, or only says yes less often.
+"""Signal detection from yes/no counts: d', c, and what a threshold can give.
 
-A method that only shifts the threshold changes c, not d'. Both add 0.5 to the counts and 1 to the totals, so
-that shares of 0 and 1 have a finite score.
+d' and c add 0.5 to the counts and 1 to the totals, so that shares of 0 and 1 have a finite score.
+
+They are read off a single threshold. If the scores of yes questions and of no questions are normal with one variance,
+another threshold changes c and leaves d' as it is; scores of models are not, so that a change of d' does not tell
+better ranking from another threshold. AUROC of the scores does (`mmhall.benchmarks.evidence.threshold`).
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from mmhall.benchmarks.base import Metric
 
@@ -36,6 +39,17 @@ def criterion(tp: Array, is_yes: Array, said_yes: Array, is_no: Array) -> Array:
     """
     hits, false = _scores(tp, is_yes, said_yes, is_no)
     return np.asarray(-(hits + false) / 2)
+
+
+def best_balanced_accuracy(tp: Array, is_yes: Array, said_yes: Array, is_no: Array) -> Array:
+    """Return Phi(d' / 2): the best mean of both classes' accuracies that a threshold can give.
+
+    It holds for normal scores with one variance; the threshold that gives it lies halfway between the two means.
+
+    >>> round(float(best_balanced_accuracy(9, 10, 11, 10)), 4)
+    0.8218
+    """
+    return np.asarray(ndtr(d_prime(tp, is_yes, said_yes, is_no) / 2))
 
 
 def _scores(tp: Array, is_yes: Array, said_yes: Array, is_no: Array) -> tuple[Array, Array]:

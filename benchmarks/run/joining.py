@@ -141,8 +141,8 @@ def _refuse_contradictions(joined: Joined, material: Material, answers: Sequence
     Raises:
         DataError: An answer repeats the question of another item, or names another picture than its item's.
     """
-    questions = {_normalize_question(_question(item)) for item in material.items}
-    names = _items_by_name(material.items, material.pictures)
+    questions = {normalize_question(question_of(item)) for item in material.items}
+    names = items_by_name(material.items, material.pictures)
     advice = "check that --data has the questions that were asked, and that the ids are its own"
     numbers = {answer.ids[kind] for id_, answer in zip(joined.ids, answers, strict=True) if id_ in joined.items}
     for id_, answer in zip(joined.ids, answers, strict=True):
@@ -153,10 +153,10 @@ def _refuse_contradictions(joined: Joined, material: Material, answers: Sequence
                     f"{answer.where}: counts from {kind} 0, the data from 1, so that answers would move; {advice}"
                 )
             continue
-        others = {_normalize_question(text) for text in answer.questions if "?" in text} & questions
+        others = {normalize_question(text) for text in answer.questions if "?" in text} & questions
         if others and not _repeats_question(item, answer):
             raise DataError(
-                f"{answer.where}: {kind} {number!r} is {_question(item)!r:.80} in the data, but the answer repeats "
+                f"{answer.where}: {kind} {number!r} is {question_of(item)!r:.80} in the data, but the answer repeats "
                 f"{answer.questions[0]!r:.80}, which is another; {advice}"
             )
         _refuse_other_picture(item, answer, names, advice)
@@ -166,7 +166,7 @@ def _refuse_other_picture(
     item: Item, answer: ImportedAnswer, names: Sequence[Mapping[str, list[Item]]], advice: str
 ) -> None:
     for name in (answer.ids[field] for field in PICTURES if field in answer.ids):
-        about = _items_about(names, name)
+        about = items_about(names, name)
         if item.picture is not None and about and all(each.picture != item.picture for each in about):
             raise DataError(
                 f"{answer.where}: names picture {name!r:.80}, but by its id it is about {item.picture!r:.80}; {advice}"
@@ -229,12 +229,12 @@ def _join_by_picture(
     """Match by picture, and by question if a picture has several; None: no picture is known."""
     told_settings = bool(numbered.settings) and all(numbered.setting(answer) for answer in answers)
     items = numbered.items if told_settings else {item.id: item for item in material.items}
-    names = _items_by_name(items.values(), material.pictures)[
+    names = items_by_name(items.values(), material.pictures)[
         : None if kind in PICTURES else -1
     ]  # a bare number may be another
     ids = []
     for answer in answers:
-        about = _items_about(names, answer.ids[kind])
+        about = items_about(names, answer.ids[kind])
         setting = numbered.setting(answer) if told_settings else answer.category
         if any(setting in item.groups for item in about):
             about = [item for item in about if setting in item.groups]
@@ -243,7 +243,7 @@ def _join_by_picture(
     return joined if joined.hits else None
 
 
-def _items_by_name(items: Iterable[Item], pictures: Mapping[str, Path]) -> list[dict[str, list[Item]]]:
+def items_by_name(items: Iterable[Item], pictures: Mapping[str, Path]) -> list[dict[str, list[Item]]]:
     """Index items by the names of their pictures: one mapping for each kind of name, the most certain first."""
     levels: list[dict[str, list[Item]]] = [{}, {}, {}, {}]
     for item in items:
@@ -263,7 +263,13 @@ def _items_by_name(items: Iterable[Item], pictures: Mapping[str, Path]) -> list[
     return levels
 
 
-def _items_about(names: Sequence[Mapping[str, list[Item]]], id_: str) -> list[Item]:
+def items_about(names: Sequence[Mapping[str, list[Item]]], id_: str) -> list[Item]:
+    """Return the items about a picture; its name may have a folder, another suffix, or be the number in COCO's name.
+
+    Args:
+        names: Result of `items_by_name`.
+        id_: Name of the picture.
+    """
     path = PurePosixPath(id_.replace("\\", "/"))
     for name in dict.fromkeys((id_, path.name, path.stem)):
         items = next((level[name] for level in names if name in level), None)
@@ -298,7 +304,7 @@ def _join_by_position(numbered: _NumberedItems, answers: Sequence[ImportedAnswer
     Raises:
         DataError: A question differs from that at its position, or all questions are equal.
     """
-    questions = {_normalize_question(_question(item)) for item in numbered.items.values()}
+    questions = {normalize_question(question_of(item)) for item in numbered.items.values()}
     if len(questions) == 1:
         raise DataError(
             f"{answers[0].where}: answers have no id, and the data asks only {questions.pop()!r:.80}, so that the "
@@ -317,7 +323,7 @@ def _join_by_position(numbered: _NumberedItems, answers: Sequence[ImportedAnswer
         place, order = counts.get(setting, 0), left.get(setting, [])
         counts[setting] = place + 1
         if place >= len(order) or not _repeats_question(order[place], answer):
-            due = repr(_question(order[place])) if place < len(order) else "none"
+            due = repr(question_of(order[place])) if place < len(order) else "none"
             raise DataError(
                 f"{answer.where}: answers have no id, and are matched by position only where each question is that of "
                 f"its place; at place {place + 1} the data has {due}, the file {answer.questions[0]!r:.80}; "
@@ -363,19 +369,20 @@ def repeats_other_question(item: Item, answer: ImportedAnswer) -> bool:
 
 
 def _repeats_question(item: Item, answer: ImportedAnswer, *, whole: bool = False) -> bool:
-    item_texts = {_normalize_question(text) for text in (item.prompt, _question(item))} - {""}
-    repeated = [_normalize_question(text) for text in answer.questions]
+    item_texts = {normalize_question(text) for text in (item.prompt, question_of(item))} - {""}
+    repeated = [normalize_question(text) for text in answer.questions]
     return any(text in item_texts or (not whole and any(part in text for part in item_texts)) for text in repeated)
 
 
-def _question(item: Item) -> str:
+def question_of(item: Item) -> str:
+    """Return the question of an item, without the text after it where that is known."""
     return str(item.truth["question"]) if "ids" in item.truth and "question" in item.truth else item.prompt
 
 
-def _normalize_question(text: str) -> str:
+def normalize_question(text: str) -> str:
     r"""Normalize a question for comparison.
 
-    >>> _normalize_question("<image> Is there  a dog?\nAnswer yes or no."), _normalize_question("Describe it.")
+    >>> normalize_question("<image> Is there  a dog?\nAnswer yes or no."), normalize_question("Describe it.")
     ('is there a dog?', 'describe it.')
     """
     text = " ".join(text.replace("<image>", " ").replace("imange", "image").lower().split())

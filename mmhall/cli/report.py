@@ -37,6 +37,14 @@ def report(
             "repeatable. Name the strategy if lmms-eval did not run `--model mmhall`.",
         ),
     ] = [],  # noqa: B006
+    relabel: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Read POPE's answers a second time with other labels, such as RePOPE's: a file, or a folder of files, "
+            "in POPE's format.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Print the results of runs, finished or not.
@@ -44,6 +52,7 @@ def report(
     Example: mmhall report runs/first --html first.html
     """
     from mmhall.benchmarks.report.page import write_page
+    from mmhall.benchmarks.run.relabel import read_again
     from mmhall.benchmarks.run.runs import reopen
     from mmhall.errors import OptionError, RunError
 
@@ -51,7 +60,9 @@ def report(
         raise OptionError("report", "capability", capability[0], "given with a single run")
     opened = [reopen(run).read_as(read_as) for run in runs]
     scores = _capabilities(opened[0], capability)
-    evaluated = [(run, run.evaluate()) for run in opened]
+    evaluated: list[tuple[Run, Evaluated]] = [(run, run.evaluate()) for run in opened]
+    if relabel is not None:
+        evaluated = [(run, read_again(run, evaluation, relabel)) for run, evaluation in evaluated]
     for number, (run, evaluation) in enumerate(evaluated):
         if len(opened) > 1 and not as_json:
             print(f"{'' if number == 0 else chr(10)}== {run.store.path.parent}\n")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import mannwhitneyu
 
-from mmhall.results.statistics import Array, Estimate, Resampler
+from mmhall.results.statistics import Array, Difference, Estimate, Resampler, bootstrap_difference
 
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.intp]
@@ -42,6 +42,11 @@ class Auroc:
     def minus(self, base: Auroc) -> Estimate:
         """Return the difference from the AUROC of other values of the same samples, on the same draws."""
         return _estimate(self.won - base.won, self.pairs, self.drawn - base.drawn)
+
+    def compared_with(self, base: Auroc) -> Difference | None:
+        """Return the difference from the AUROC of other values, with its p-value (paired bootstrap); None: no value."""
+        value = (self.won - base.won) / self.pairs if self.pairs else np.nan
+        return bootstrap_difference(value, self.drawn - base.drawn)
 
 
 class Separation:

@@ -7,7 +7,9 @@ import shutil
 
 import pytest
 
+from mmhall.benchmarks.data.pope_files import write_questions
 from mmhall.benchmarks.report import plots
+from mmhall.benchmarks.run.runs import reopen
 from mmhall.results.store import Row, Store
 
 pytestmark = pytest.mark.slow
@@ -71,6 +73,18 @@ def test_answers_are_read_another_way_without_asking(runs, cli, refused):
     assert "answers are stored already; rule can change" in refused("report", "a", "--read-as", "pope(prompt='vcd')")
     told = json.loads(cli("report", "a", "--read-as", "pope(rule='official')", "--json").stdout)
     assert told["setup"]["benchmarks"]["pope"]["rule"] == "official"
+
+
+def test_answers_are_read_again_with_other_labels(runs, cli, refused, tmp_path):
+    """The labels of the run itself change nothing."""
+    part = reopen(tmp_path / "a").parts[0]
+    write_questions(part.items, tmp_path / "labels", "", 0, part.pictures)
+    told = cli("report", "a", "--relabel", "labels").stdout
+    assert told.count("evidence: read again with the labels of labels: ") == 3
+    assert told.count("with the labels of labels the order of strategies by accuracy stays (") == 3
+    (record,) = json.loads(cli("report", "a", "--relabel", "labels", "--json").stdout)["items"]
+    assert all(coverage["dropped"] == 0 for coverage in record["relabelled"]["coverage"].values())
+    assert "does not exist" in refused("report", "a", "--relabel", "nowhere_random.json")
 
 
 def test_a_failure_is_told_and_counts_for_nothing(runs, cli, tmp_path):

@@ -12,18 +12,20 @@ import torch
 
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.evaluation import evaluate
-from mmhall.benchmarks.evidence import Lineup
+from mmhall.benchmarks.evidence import Evidence, Lineup
 from mmhall.benchmarks.evidence.halves import halves
+from mmhall.benchmarks.evidence.outcomes import outcomes_of
 from mmhall.benchmarks.evidence.threshold import (
     SCORE,
     SHIFTED,
     TUNED,
+    Ranking,
     rankings,
     shifted_counts,
     yes_score,
 )
 from mmhall.benchmarks.pope import Pope
-from mmhall.results.statistics import Resampler
+from mmhall.results.statistics import Difference, Estimate, Resampler
 from mmhall.results.store import Row
 
 SCORES = np.array([-2.0, -1, -0.5, 0.5, -3, -1.5, -0.8, 0.2])  # four yes questions, four no questions
@@ -43,10 +45,12 @@ def rows(name, scores, texts=None):
 
 def test_auroc_counts_pairs():
     """-2 beats one of four, -1 two, -0.5 three, 0.5 four: 10 of 16."""
-    items = questions(["yes"] * 4 + ["no"] * 4)
-    found = rankings(items, {"greedy": rows("greedy", SCORES)}, Resampler([item.id for item in items]))
+    items, answers = questions(["yes"] * 4 + ["no"] * 4), {"greedy": rows("greedy", SCORES)}
+    outcomes = {"greedy": outcomes_of(items, Pope().counts(items, answers["greedy"]))}
+    found = rankings(answers, outcomes, Resampler([item.id for item in items]))
     assert found["greedy"].estimate().value == 0.625
-    assert not rankings(items[:4], {"greedy": rows("greedy", SCORES[:4])}, Resampler(["a", "b", "c", "d"]))
+    alone = {"greedy": replace(outcomes["greedy"], is_yes=np.ones(8, bool))}
+    assert not rankings(answers, alone, Resampler([item.id for item in items]))
 
 
 def test_what_a_method_rules_out_has_probability_0():
@@ -119,3 +123,53 @@ def test_shifts_are_fitted_on_the_other_half(sixty):
     counts = shifted_counts(Pope(), items, rows("greedy", scores), {"m": rows("m", scores, texts)})["m"][SHIFTED]
     assert [counts[n]["yes"] for n in first] == [0] * len(first)
     assert [counts[n]["yes"] for n in second] == [1] * len(second)
+
+
+def test_the_words_of_the_verdict():
+    """By the differences from the baseline, from equal yes share, and of AUROC; significant below 0.05 after Holm."""
+    up, down = Difference(0.1, 0.05, 0.15, 0.001, "", holm=0.01), Difference(-0.1, -0.15, -0.05, 0.001, "", holm=0.01)
+    maybe = Difference(0.1, -0.01, 0.2, 0.04, "", holm=0.08)
+    row = Evidence("pope", "random", Pope.metrics[0], "m", "greedy", 0.9, 0.8, (), 50, 100, up)
+    estimate = Estimate(0.9, 0.8, 1.0, 9.0, 10.0)
+    cases = [
+        (up, up, up, "ranks better"),
+        (maybe, up, up, "ranks better"),  # its threshold takes away what its ranking gives
+        (up, up, maybe, "undecided"),
+        (up, maybe, up, "only shifts"),
+        (up, down, up, "only shifts"),
+        (down, up, maybe, "no gain"),
+        (down, maybe, maybe, "no gain"),
+        (None, maybe, maybe, "undecided"),
+        (up, None, up, ""),
+        (up, up, None, ""),
+    ]
+    for over_baseline, shifted, difference, word in cases:
+        ranking = Ranking(estimate, estimate, difference, shifted)
+        assert replace(row, over_baseline=over_baseline, ranking=ranking).verdict == word
+    nothing = replace(row, over_baseline=down, ranking=Ranking(estimate, estimate, up, up), changed=0)
+    assert nothing.verdict == "no gain"
+    assert row.verdict == ""
+
+
+def test_the_verdict_is_corrected_for_the_strategies_alone(sixty):
+    """Two strategies: the smaller p counts twice. The tick over plain controls counts all four comparisons."""
+    items, scores = sixty
+    blurred = np.where(np.arange(60) % 6 < 2, -3.0, scores)
+    arms = {"greedy": blurred, "sees": scores + 2, "half": np.where(np.arange(60) % 12 < 2, -3.0, scores) + 2}
+    answers = [row for name, own in arms.items() for row in rows(name, own)]
+    sees, half = evaluate(Pope(), items, answers, list(arms)).evidence
+    for one, other in (
+        (sees.ranking.shifted, half.ranking.shifted),
+        (sees.ranking.difference, half.ranking.difference),
+    ):
+        assert one.p <= other.p
+        assert one.holm == pytest.approx(min(1.0, 2 * one.p))
+    assert sees.controls[0].difference.holm > sees.ranking.shifted.holm
+
+
+def test_all_or_no_yes_is_met_beyond_every_score(sixty):
+    """The baseline's scores on the other half may lie outside those that the shift was fitted on."""
+    items, scores = sixty
+    for text, said in (("Yes", 60), ("No", 0)):
+        counts = shifted_counts(Pope(), items, rows("greedy", scores * 9), {"m": rows("m", scores, [text] * 60)})
+        assert sum(each["yes"] for each in counts["m"][SHIFTED]) == said

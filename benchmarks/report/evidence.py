@@ -8,14 +8,17 @@ from typing import Any
 
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence import Evidence
+from mmhall.benchmarks.evidence.frontier import NAME as FRONTIER
+from mmhall.benchmarks.evidence.ticks import is_gain
 from mmhall.benchmarks.report.sections import Line, Section, difference_text
 
 LEGEND = (
     "Evidence: three ticks for each strategy, on the primary metric; Holm within each column of a table. "
     "> baseline: better than the first strategy, paired. "
     "> twins: outside the range of its random twins, on the good side, and better than their mean, paired. "
-    "> plain: better than every plain control named below it, paired; cut captions are the baseline's, made shorter, "
-    "at the same recall; equal yes share and best threshold are its yes/no scores, shifted. "
+    "> plain: better than every plain control named below it, paired; the frontier is the least error that captions of "
+    "the baseline, made shorter, and plain controls have at the same recall; equal yes share and best threshold are the "
+    "baseline's yes/no scores, shifted. "
     '"not run": nothing to compare with, or another decoding rule. '
     "changed: share of answers that differ from the baseline's; below 1 % there is no tick."
 )
@@ -73,8 +76,21 @@ def evidence_remarks(row: Evidence) -> list[str]:
         if None not in (ours.value, theirs.value, gap.value, gap.low, gap.high):
             change = f"{gap.value:+.1%} [{gap.low:+.1%}, {gap.high:+.1%}]"
             texts.append(f"AUROC {ours.value:.1%}, {row.baseline} {theirs.value:.1%}: {change}".replace("%", ""))
-    texts += [f"verdict: {row.verdict}"] if row.verdict else []
-    return texts
+    verdict = verdict_text(row)
+    return [*texts, f"verdict: {verdict}"] if verdict else texts
+
+
+def verdict_text(row: Evidence) -> str:
+    """Return the verdict on yes/no answers, or in a sentence that on captions; "" without one."""
+    control = next((control for control in row.controls if control.name == FRONTIER), None)
+    if control is None or control.difference is None or row.did_nothing:
+        return row.verdict
+    if is_gain(row.metric, control.difference):
+        over = "finds more than any plain caption, and errs less than the one that finds most"
+        return f"above the frontier: {over if control.remark else 'errs less than plain captions of the same recall'}"
+    if control.remark:
+        return "no trivial baseline reaches this recall, and it does not err less than the one that finds most"
+    return "not above the frontier: not shown to err less than plain captions of the same recall"
 
 
 def as_record(row: Evidence) -> dict[str, Any]:
@@ -85,5 +101,5 @@ def as_record(row: Evidence) -> dict[str, Any]:
         "better_than_baseline": row.better_than_baseline,
         "better_than_twins": row.better_than_twins,
         "better_than_controls": row.better_than_controls,
-        "verdict": row.verdict,
+        "verdict": verdict_text(row),
     }

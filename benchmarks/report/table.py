@@ -10,6 +10,7 @@ from typing import Any
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
 from mmhall.benchmarks.evidence import lineup_of
+from mmhall.benchmarks.report.captions import caption_remarks, caption_sections, captions_as_data
 from mmhall.benchmarks.report.evidence import LEGEND, as_record, evidence_sections
 from mmhall.benchmarks.report.sections import Line, Section, difference_text
 from mmhall.benchmarks.rules.amber import amber_score
@@ -32,8 +33,10 @@ def sections(evaluated: Evaluated) -> list[Section]:
                     count, clusters = evaluation.sizes[group]
                     title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
                     title += "" if name else f": {count} items, {clusters} pictures, rule {benchmark.rule}"
+                    title += f", at most {benchmark.max_new_tokens} new tokens" if benchmark.trades and not name else ""
                     tables.append(_section(title, name, shown, cells))
                 tables += evidence_sections(evaluation, group) if not name else []
+            tables += caption_sections(evaluation, group)
         tables += official_sections(part, evaluation)
     return tables + amber_sections(evaluated)
 
@@ -124,7 +127,9 @@ def remarks(
                 f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "
                 "differences are of that, while the baseline's own line is uncut."
                 for group in benchmark.pairwise
+                if group in evaluation.sizes
             ]
+        texts += caption_remarks(evaluation)
         if evaluation.scored < evaluation.expected:
             share = f"{evaluation.scored} of {evaluation.expected}"
             texts.append(f"{benchmark.name}: only {share} items are answered by all strategies.")
@@ -172,6 +177,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
             for cell in evaluation.cells
         ],
         "evidence": [as_record(row) for _, evaluation in evaluated for row in evaluation.evidence],
+        "captions": {part.benchmark.name: captions_as_data(e) for part, e in evaluated if e.captions},
         "costs": [asdict(cost) for _, evaluation in evaluated for cost in evaluation.costs],
         "items": [
             {

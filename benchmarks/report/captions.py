@@ -100,7 +100,7 @@ def caption_remarks(evaluation: Evaluation) -> list[str]:
     name, share = evaluation.captions[0].benchmark, evaluation.captions[0].share.name
     return [
         f"{name}, by length: the line through {share} over words, of each strategy's own captions cut to their first "
-        "words and uncut: its slope, and its value at the baseline's length. not matched: pictures of which one caption "
+        "words and uncut: its slope, and its value at the baseline's length. not matched: pictures of which a caption "
         "names nothing, so that neither counts at equal mentions.",
         f"{name}, text, in percent: different words, and pairs of words, of a caption; captions with four words said "
         "three times or more; captions at the token limit; BLEU of each of the first "

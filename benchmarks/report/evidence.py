@@ -17,8 +17,8 @@ LEGEND = (
     "> baseline: better than the first strategy, paired. "
     "> twins: outside the range of its random twins, on the good side, and better than their mean, paired. "
     "> plain: better than every plain control named below it, paired; the frontier is the least error that captions of "
-    "the baseline, made shorter, and plain controls have at the same recall; equal yes share and best threshold are the "
-    "baseline's yes/no scores, shifted. "
+    "the baseline, made shorter, and plain controls have at the same recall; equal yes share and best threshold are "
+    "the baseline's yes/no scores, shifted. "
     '"not run": nothing to compare with, or another decoding rule. '
     "changed: share of answers that differ from the baseline's; below 1 % there is no tick."
 )

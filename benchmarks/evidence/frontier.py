@@ -26,7 +26,7 @@ import numpy as np
 from mmhall.benchmarks.base import Array, Benchmark, Counts, Item, Metric
 from mmhall.benchmarks.evidence.halves import halves
 from mmhall.benchmarks.evidence.lineup import Lineup
-from mmhall.benchmarks.evidence.plain_arms import matched_arms, shared_arms
+from mmhall.benchmarks.evidence.plain_arms import matched_arms, mention_ends, shared_arms
 from mmhall.benchmarks.evidence.ticks import Control
 from mmhall.results.statistics import Resampler, bootstrap_difference
 from mmhall.results.store import Row
@@ -145,9 +145,10 @@ def find_frontier(
     sides, shared = halves(items), shared_arms(benchmark, items, rows, counts, lineup)
     tested = [_Half(error, recall, half, seed, items) for seed, half in enumerate(sides)]
     points = [{name: half.point(counted) for name, counted in shared.items()} for half in tested]
+    ends = mention_ends(benchmark, items, rows[base])
     controls: dict[str, tuple[Control, ...]] = {}
     for arm in arms if len(sides) > 1 else ():
-        matched = matched_arms(benchmark, items, rows[base], rows[arm])
+        matched = matched_arms(benchmark, items, rows[base], rows[arm], ends)
         others = [
             {name: point for name, point in known.items() if name != arm}
             | {name: half.point(counted) for name, counted in matched.items()}

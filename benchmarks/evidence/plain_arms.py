@@ -61,7 +61,7 @@ def shared_arms(
 
 
 def matched_arms(
-    benchmark: Benchmark, items: Sequence[Item], base: Sequence[Row], rows: Sequence[Row]
+    benchmark: Benchmark, items: Sequence[Item], base: Sequence[Row], rows: Sequence[Row], ends: Sequence[Sequence[int]]
 ) -> dict[str, Sequence[Counts]]:
     """Return the counts of the baseline's captions, cut to the words, and to the mentions, of another strategy's.
 
@@ -70,16 +70,21 @@ def matched_arms(
         items: Items of the group.
         base: The baseline's captions, in the order of the items.
         rows: The strategy's captions.
+        ends: Ends of the mentions of each of the baseline's captions (`mention_ends`).
     """
     words, mentions = [], []
-    for item, old, new in zip(items, base, rows, strict=True):
+    for item, old, new, stops in zip(items, base, rows, ends, strict=True):
         text = blank_thoughts(old.text)
         words.append(cut(text, count_words(blank_thoughts(new.text))))
-        ends = [end for _, end, _ in benchmark.mark(item, old.text)]
         most = len(benchmark.mark(item, new.text))
-        mentions.append(text if most >= len(ends) else text[: ends[most - 1]] if most else "")
+        mentions.append(text if most >= len(stops) else text[: stops[most - 1]] if most else "")
     named = {SAME_LENGTH: words, SAME_MENTIONS: mentions}
     return {name: _count(benchmark, items, base, changed) for name, changed in named.items()}
+
+
+def mention_ends(benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row]) -> list[list[int]]:
+    """Return where the mentions of captions end, in characters, in order."""
+    return [[end for _, end, _ in benchmark.mark(i, row.text)] for i, row in zip(items, rows, strict=True)]
 
 
 def _cuts() -> dict[str, Callable[[str], str]]:

@@ -205,7 +205,7 @@ def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
 
 
 def _answer_or_split(
-    lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool
+    lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
 ) -> list[Row]:
     """Answer items with one strategy together; after an error alone or in halves; else return failures.
 
@@ -236,7 +236,7 @@ def _answer_or_split(
 
 
 def _generate_rows(
-    lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool
+    lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
 ) -> list[Row]:
     benchmark = part.benchmark
     requests = [part.request(item) for item in items]

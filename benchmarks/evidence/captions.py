@@ -71,7 +71,7 @@ class TextFigures:
         distinct_1: Different words over words, mean over captions.
         distinct_2: Different pairs of neighbouring words over pairs, mean over captions.
         repeating: Share of captions with four words said three times or more.
-        at_limit: Share of captions that reached the token limit.
+        at_limit: Share of captions that reached the token limit; NaN where nothing is known of it.
         self_bleu: Self-BLEU-4 of the first captions.
         words: Words per caption.
         sentences: Sentences per caption.
@@ -249,7 +249,7 @@ def text_figures(rows: Sequence[Row]) -> TextFigures:
         _mean([distinct(one, 1) for one in words]),
         _mean([distinct(one, 2) for one in words]),
         _mean([repeats_itself(one) for one in words]),
-        _mean([row.stopped_by == "length" for row in rows]),
+        _mean([row.stopped_by == "length" for row in rows if row.stopped_by]),  # imported answers may not say
         self_bleu(words[:COMPARED]),
         _mean([len(one) for one in words]),
         _mean([count_sentences(text) for text in texts]),

@@ -94,7 +94,9 @@ def test_empty_captions_are_no_numbers_in_json():
     evaluation = evaluated(greedy="", other="A dog.")
     empty, _ = captions_as_data(evaluation)["figures"]
     assert (empty["text"]["distinct_1"], empty["text"]["words"], empty["share"]) == (None, 0.0, "CHAIR_s")
-    assert text_figures([]).words != text_figures([]).words  # not a number
+    (told, untold) = (Row("chair", "1", "greedy", "A dog.", by, 9, 1.0, 0) for by in ("length", ""))
+    assert text_figures([told, untold]).at_limit == 1.0  # an imported answer does not say why it ended
+    assert np.isnan(text_figures([untold]).at_limit)
 
 
 def test_benchmarks_of_questions_have_none():

@@ -10,7 +10,7 @@ from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.benchmarks.evaluation import evaluate
-from mmhall.benchmarks.evidence.mentions import STORED, stored_certainties
+from mmhall.benchmarks.evidence.mentions import STORED, stored_certainties, tokens_of
 from mmhall.benchmarks.evidence.plain_arms import DENIED
 from mmhall.benchmarks.evidence.threshold import yes_score
 from mmhall.benchmarks.run.runner import answers
@@ -44,7 +44,9 @@ def test_a_run_stores_it_with_the_baselines_captions(embedded, part):
         named = part.benchmark.named(item, row.text)
         assert [(one.start, one.end) for one in known] == [(m.start, m.end) for m in named] != []
         answer = embedded.generate(path, item.prompt, max_new_tokens=24, uncertainty=True)
-        assert {round(one.logprob, 3) for one in known} <= {round(p, 3) for p in answer.uncertainty.logprobs}
+        places = tokens_of(embedded.adapter.tokenizer, answer, named)
+        wanted = [answer.uncertainty.logprobs[tokens[0]] for tokens in places]
+        assert [one.logprob for one in known] == pytest.approx(wanted, abs=1e-3)
         for one, mention in zip(known, named, strict=True):
             said = embedded.generate(path, question_about(mention.name), max_new_tokens=1, scores=True)
             assert one.yes == pytest.approx(yes_score(embedded.adapter, said.scores[0]), abs=1e-3)

@@ -24,7 +24,8 @@ from mmhall.results.store import Row
 
 SENTENCES = (1, 2)
 QUANTILES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)  # of the mentions, by log-probability
-WHOLE, DENIED = "whole captions", "denied mentions deleted"
+DELETED = "deleted"  # last word of the names of filters
+WHOLE, DENIED = "whole captions", f"denied mentions {DELETED}"
 SAME_LENGTH, SAME_MENTIONS = "as many words", "as many mentions"
 _GAP = "…"  # takes the place of a mention: words around it must not join to a name
 
@@ -101,7 +102,7 @@ def _filtered(texts: Sequence[str], certainties: Sequence[Sequence[Certainty]] |
         return {}
     least = np.quantile([one.logprob for own in certainties for one in own], QUANTILES)
     kept: dict[str, Callable[[Certainty], bool]] = {
-        f"least probable {quantile:.0%} deleted": partial(_is_probable, least=float(floor))
+        f"least probable {quantile:.0%} {DELETED}": partial(_is_probable, least=float(floor))
         for quantile, floor in zip(QUANTILES, least, strict=True)
     }
     if all(one.yes is not None for own in certainties for one in own):

@@ -10,6 +10,7 @@ from typing import Any
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence.captions import COMPARED, CaptionFigures, LengthSlope
 from mmhall.benchmarks.evidence.frontier import Frontier
+from mmhall.benchmarks.evidence.plain_arms import DELETED
 from mmhall.benchmarks.report.sections import Line, Section, p_value
 from mmhall.results.statistics import Estimate
 
@@ -97,8 +98,16 @@ def caption_remarks(evaluation: Evaluation) -> list[str]:
     """Return what the tables of captions mean; nothing without captions."""
     if not evaluation.captions:
         return []
-    name, share = evaluation.captions[0].benchmark, evaluation.captions[0].share.name
+    first = evaluation.captions[0]
+    name, share = first.benchmark, first.share.name
+    unfiltered = [
+        f"{name} {group}: no filters are among what needs no method: how sure the model is of each mention is not "
+        f"stored with {first.strategy}'s captions (an older run, imported answers, another rule than the run's)."
+        for group, frontier in evaluation.frontiers.items()
+        if not any(arm.name.endswith(DELETED) for arm in frontier.arms)
+    ]
     return [
+        *unfiltered,
         f"{name}, by length: the line through {share} over words, of each strategy's own captions cut to their first "
         "words and uncut: its slope, and its value at the baseline's length. not matched: pictures of which a caption "
         "names nothing, so that neither counts at equal mentions.",

@@ -13,6 +13,7 @@ from mmhall.benchmarks.evaluation import evaluate
 from mmhall.benchmarks.evidence.mentions import STORED, stored_certainties, tokens_of
 from mmhall.benchmarks.evidence.plain_arms import DENIED
 from mmhall.benchmarks.evidence.threshold import yes_score
+from mmhall.benchmarks.report.captions import caption_remarks
 from mmhall.benchmarks.run.runner import answers
 from mmhall.benchmarks.run.runs import Part
 from mmhall.benchmarks.scenes.dataset import write_scenes
@@ -64,10 +65,14 @@ def sure(*known):
     return item, Row("chair", "1", "greedy", CAPTION, "eos", 9, 1.0, 0, stored)
 
 
-def arms_of(row):
+def evaluated(row):
     items = [Item(f"{n}", f"{n}", "?", Chair.groups, {"objects": OBJECTS}) for n in range(8)]
     rows = [replace(row, item=item.id, strategy=name) for item in items for name in ("greedy", "other")]
-    (frontier,) = evaluate(Chair(), items, rows, ["greedy", "other"]).frontiers.values()
+    return evaluate(Chair(), items, rows, ["greedy", "other"])
+
+
+def arms_of(row):
+    (frontier,) = evaluated(row).frontiers.values()
     return {arm.name: (arm.recall, arm.error) for arm in frontier.arms}
 
 
@@ -97,5 +102,7 @@ def test_what_is_not_stored_makes_no_filter_and_what_is_damaged_is_refused():
     other_rule = replace(row, extra={STORED: row.extra[STORED][1:]})
     assert stored_certainties(Chair(), [item], [other_rule]) is None
     assert not any("deleted" in name for name in arms_of(other_rule))
+    assert all("no filters" in caption_remarks(evaluated(each))[0] for each in (other_rule, replace(row, extra=None)))
+    assert "no filters" not in caption_remarks(evaluated(row))[0]
     with pytest.raises(DataError, match="chair: the certainty stored with the caption of greedy to item 1 cannot be"):
         stored_certainties(Chair(), [item], [replace(row, extra={STORED: [[1, 2, "x"]]})])

@@ -152,7 +152,8 @@ def _ask(lvlm: LVLM, asked: Sequence[tuple[int, Path | None, str]]) -> dict[tupl
         requests = [(path, question_about(name)) for _, path, name in part]
         answers = lvlm.generate_batch(requests, scores=1, max_new_tokens=1)
         for (number, _, name), answer in zip(part, answers, strict=True):
-            known = answer.scores is not None and len(answer.scores) > 0  # none of an answer that ends at once
-            score = yes_score(lvlm.adapter, answer.scores[0]) if known else None
+            score = None
+            if answer.scores is not None and len(answer.scores):  # an answer that ends at once has none
+                score = yes_score(lvlm.adapter, answer.scores[0])
             found[number, name] = score if score is None else round(score, 4)
     return found

@@ -37,7 +37,7 @@ def plot_frontier(evaluation: Evaluation, group: str, frontier: Frontier) -> str
     }
     strategies = [strategy for strategy in dict.fromkeys(name for name, _ in cells) if strategy not in _names(frontier)]
     for index, strategy in enumerate(strategies[1:]):  # the baseline is the arm of whole captions
-        _strategy(axes, *(cells[strategy, metric.name] for metric in (frontier.recall, frontier.error)), index)
+        _strategy(axes, cells[strategy, frontier.recall.name], cells[strategy, frontier.error.name], index)
     axes.set_xlabel(_label(frontier.recall))
     axes.set_ylabel(_label(frontier.error))
     axes.margins(x=0.12)  # room for names

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from mmhall.errors import DataError
 from mmhall.files import why_not_a_file
+from mmhall.objects import Mention
 from mmhall.options import Configured
 
 if TYPE_CHECKING:
@@ -237,7 +238,8 @@ class Benchmark(Configured, ABC):
         pairwise: Groups in which each strategy is counted together with the baseline, whose own line is counted alone;
             without another strategy they are left out.
         trades: Name of the metric that shorter captions lose, such as "recall": captions of the baseline, cut, are then
-            controls of the primary metric; "" for other benchmarks.
+            controls of the primary metric; "" for other benchmarks. How sure the model is of each mention is stored
+            with the baseline's captions (`mmhall.benchmarks.evidence.mentions`).
         yes_no: Whether answers are yes or no. The truth of an item then has its right one as "label", counts have "n",
             "right" and "unparsed", and the score of the first token is stored with each answer
             (`mmhall.benchmarks.evidence.threshold`).
@@ -294,14 +296,18 @@ class Benchmark(Configured, ABC):
         return [self.count(item, row.text) for item, row in zip(items, rows, strict=True)]
 
     def paired(
-        self, items: Sequence[Item], rows: Sequence[Row], base_rows: Sequence[Row]
+        self, items: Sequence[Item], rows: Sequence[Row], base_rows: Sequence[Row], group: str = ""
     ) -> tuple[list[Counts], list[Counts]]:
-        """Count the answers of a strategy and of the baseline for the groups of `pairwise`; a pure function."""
+        """Count the answers of a strategy and of the baseline for a group of `pairwise`; a pure function."""
         return self.counts(items, rows), self.counts(items, base_rows)
 
     @abstractmethod
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Return the spans of an answer that are right or wrong: (start, end, right), in characters."""
+
+    def named(self, item: Item, text: str) -> Sequence[Mention]:
+        """Return the objects that a caption names, with the places of `mark`; here by the words it uses."""
+        return [Mention(text[start:end].lower(), start, end) for start, end, _ in self.mark(item, text)]
 
     def claims(self, item: Item, text: str) -> Mapping[str, bool]:
         """Return the claims of an answer, and whether each is right; answers with equal claims agree.

@@ -15,9 +15,10 @@ Rule     "mmhall": objects are found with mmhall's own vocabulary (`mmhall.bench
          Files are part of a run: its answers are only read with the same files. All rules read the answer after a
          model's thoughts (`thoughts`).
 Truth    The annotation; with `captions`, a COCO captions file, also the objects found in them, as in the original.
-Groups   *captions*: unchanged. *equal length*: each strategy against the baseline with both captions of
-         a picture cut to the words of the shorter one, since longer captions name more objects, right and wrong;
-         the baseline's own line is uncut.
+Groups   *equal mentions*: each strategy against the baseline with both captions of a picture cut after as many
+         mentions of objects as the one with fewer has, since late mentions are hallucinated more often; a picture of
+         which one caption names nothing counts in neither. *equal length*: both cut to the words of the shorter one.
+         *captions*: unchanged. In the first two the baseline's own line is uncut.
 Metrics  CHAIR_i, the share of named objects (repeats counted) that are absent; CHAIR_s, the share of
          captions with at least one; recall of the objects present; words per caption. All over the
          whole corpus, not means of per-caption ratios.
@@ -38,7 +39,6 @@ Differs  "mmhall" is not the original word list or lemmatiser (98 % of captions 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -50,7 +50,7 @@ from mmhall.benchmarks.base import Counts, Item, Metric
 from mmhall.benchmarks.data.pictures import Picture, PictureBenchmark, PictureSet, read_captions
 from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary, mentions, own_vocabulary
 from mmhall.benchmarks.rules.chair import RULES, TAGGERS, WordRule, word_rule
-from mmhall.benchmarks.rules.length import count_words, cut, finished_part
+from mmhall.benchmarks.rules.length import count_sentences, count_words, cut, finished_part
 from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.errors import DataError
 from mmhall.objects.coco_words import SYNONYMS
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from mmhall.results.store import Row
 
 PROMPT = "Please describe this image in detail."
-CAPTIONS, EQUAL = "captions", "equal length"
+MATCHED, EQUAL, CAPTIONS = "equal mentions", "equal length", "captions"
 CAUSES = ("co-occurring", "popular", "random")
 VISIBILITIES = ("clear", "small", "faint", "covered")
 PARTNERS, POPULAR = 3, 10
@@ -83,8 +83,8 @@ class Chair(PictureBenchmark):
     """
 
     name: ClassVar[str] = "chair"
-    groups: ClassVar[tuple[str, ...]] = (CAPTIONS, EQUAL)
-    pairwise: ClassVar[tuple[str, ...]] = (EQUAL,)
+    groups: ClassVar[tuple[str, ...]] = (MATCHED, EQUAL, CAPTIONS)
+    pairwise: ClassVar[tuple[str, ...]] = (MATCHED, EQUAL)
     trades: ClassVar[str] = "recall"
     plotted: ClassVar[str] = CAPTIONS
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -175,7 +175,7 @@ class Chair(PictureBenchmark):
                 p.id,
                 p.id,
                 PROMPT,
-                (CAPTIONS, EQUAL),
+                self.groups,
                 {
                     "objects": list(p.objects),
                     "visibility": p.visibility,
@@ -209,20 +209,38 @@ class Chair(PictureBenchmark):
         )
 
     def paired(
-        self, items: Sequence[Item], rows: Sequence[Row], base_rows: Sequence[Row]
+        self, items: Sequence[Item], rows: Sequence[Row], base_rows: Sequence[Row], group: str = EQUAL
     ) -> tuple[list[Counts], list[Counts]]:
-        """Count both captions of a picture, cut to the words of the shorter one."""
+        """Count both captions of a picture, cut to the words or to the mentions of the one with fewer."""
         counted: tuple[list[Counts], list[Counts]] = [], []
         for item, *pair in zip(items, rows, base_rows, strict=True):
             texts = [self._counted_text(row.text) for row in pair]
-            shorter = min(count_words(text) for text in texts)
-            for counts, text in zip(counted, texts, strict=True):
-                counts.append(self._count(item, cut(text, shorter)))
+            both = self._matched(item, texts) if group == MATCHED else self._equally_long(item, texts)
+            for counts, one in zip(counted, both, strict=True):
+                counts.append(one)
         return counted
 
-    def _count(self, item: Item, read: str) -> Counts:
+    def _equally_long(self, item: Item, texts: Sequence[str]) -> list[Counts]:
+        shorter = min(map(count_words, texts))
+        return [self._count(item, cut(text, shorter)) for text in texts]
+
+    def _matched(self, item: Item, texts: Sequence[str]) -> list[Counts]:
+        """Cut captions after equally many mentions; all counts are 0 where a caption has none."""
+        found = [self._find_mentions(text, item.truth)[0] for text in texts]
+        fewer = min(map(len, found))
+        if not fewer:
+            return [dict.fromkeys(self._count(item, ""), 0.0) for _ in texts]
+        ends = [mentioned[fewer - 1].end for mentioned in found]
+        return [
+            self._count(item, text[:end], mentioned[:fewer])
+            for text, end, mentioned in zip(texts, ends, found, strict=True)
+        ]
+
+    def _count(self, item: Item, read: str, known: Sequence[Mention] | None = None) -> Counts:
+        """Count the mentions in a text: those that are known, else those found there."""
         truth = item.truth
-        mentioned, tokens = self._find_mentions(read, truth)
+        found, tokens = self._find_mentions(read, truth)
+        mentioned = found if known is None else known
         named = [m.name for m in mentioned]
         return {
             **_score(truth["objects"], named, read),
@@ -235,12 +253,16 @@ class Chair(PictureBenchmark):
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark each object named in the counted text."""
-        mentioned, _ = self._find_mentions(self._counted_text(text), item.truth)
+        mentioned = self.named(item, text)
         return [(m.start, m.end, m.name in item.truth["objects"]) for m in mentioned]
+
+    def named(self, item: Item, text: str) -> Sequence[Mention]:
+        """Return the objects named in the counted text, in order."""
+        return self._find_mentions(self._counted_text(text), item.truth)[0]
 
     def claims(self, item: Item, text: str) -> Mapping[str, bool]:
         """Return the objects named in the counted text, and whether each is in the picture."""
-        mentioned, _ = self._find_mentions(self._counted_text(text), item.truth)
+        mentioned = self.named(item, text)
         return {m.name: m.name in item.truth["objects"] for m in mentioned}
 
     def _names(self, categories: Sequence[str]) -> list[str]:
@@ -354,7 +376,7 @@ def _score(present: Collection[str], named: Sequence[str], caption: str) -> Coun
         "found": len(set(named) & set(present)),
         "present": len(set(present)),
         "words": count_words(caption),
-        "sentences": len(re.findall(r"[.!?](?:\s|$)", caption)),
+        "sentences": count_sentences(caption),
     }
 
 

@@ -49,6 +49,7 @@ from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary
 from mmhall.benchmarks.evaluation import Cell, Evaluation
 from mmhall.benchmarks.evidence import Lineup
+from mmhall.benchmarks.evidence.mentions import tokens_of
 from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.errors import DataError
 from mmhall.images import open_image
@@ -56,7 +57,6 @@ from mmhall.options import option
 from mmhall.results.separation import Flags, Labels, Separation, quantile_strata
 from mmhall.results.statistics import Array, Estimate, Resampler
 from mmhall.results.store import Row
-from mmhall.words import token_spans, tokens_in_span
 
 if TYPE_CHECKING:
     from mmhall.answers import Answer
@@ -238,22 +238,6 @@ class _SignalScorer:
 def _find_mentions(item: Item, text: str) -> list[Mention]:
     """Find the objects that a caption names after a model's thoughts, with the vocabulary of the item's data."""
     return item_vocabulary(item.truth).mentions(blank_thoughts(text))
-
-
-def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[tuple[int, ...]]:
-    """Return the 0-based tokens of each mention of an answer, in order.
-
-    Args:
-        tokenizer: The model's tokenizer.
-        answer: Its text is the decoded text without surrounding white space, after an opening mark of thoughts if a run
-            has added one.
-        named: Mentions in the text of the answer.
-    """
-    text, spans = token_spans(tokenizer, answer.token_ids)
-    written = text.lstrip()
-    mark = next((at for at in range(len(answer.text)) if written.startswith(answer.text[at:])), 0)
-    lead = len(text) - len(written) - mark
-    return [tokens_in_span(spans, lead + mention.start, lead + mention.end) for mention in named]
 
 
 def _values(scored: AnswerScores, k: int, token: int) -> Values:

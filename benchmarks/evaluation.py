@@ -11,7 +11,8 @@ import numpy as np
 
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric, OfficialFigures, series
 from mmhall.benchmarks.evidence import Evidence, Lineup, lineup_of
-from mmhall.benchmarks.evidence.frontier import cut_controls
+from mmhall.benchmarks.evidence.captions import CaptionFigures, caption_figures
+from mmhall.benchmarks.evidence.frontier import Frontier, find_frontier
 from mmhall.benchmarks.evidence.means import GroupMeans
 from mmhall.benchmarks.evidence.outcomes import outcomes_of
 from mmhall.benchmarks.evidence.threshold import rankings, shifted_counts
@@ -103,6 +104,8 @@ class Evaluation:
         evidence: What speaks for each strategy, by group.
         means: Estimates of the means over the groups of `Benchmark.grid`, in the group `MEAN`.
         relabelled: The same answers read with other labels; None: there are none.
+        captions: Hallucination by position and length, and signs of degeneration, of each strategy's captions.
+        frontiers: Group of captions to what shorter captions of the baseline reach.
     """
 
     cells: tuple[Cell, ...]
@@ -118,6 +121,8 @@ class Evaluation:
     evidence: tuple[Evidence, ...] = ()
     means: tuple[Cell, ...] = ()
     relabelled: Relabelled | None = None
+    captions: tuple[CaptionFigures, ...] = ()
+    frontiers: Mapping[str, Frontier] = field(default_factory=dict)
 
     @property
     def failed(self) -> dict[str, int]:
@@ -147,15 +152,19 @@ def evaluate(
     scored = [item for item in items if all((item.id, s) in answers for s in strategies)]
     cells: list[Cell] = []
     evidence: list[Evidence] = []
+    captions: list[CaptionFigures] = []
+    frontiers: dict[str, Frontier] = {}
     sizes: dict[str, tuple[int, int]] = {}
     for group in benchmark.groups:
         members = [item for item in scored for named in item.groups if named == group]
         if not members or (group in benchmark.pairwise and len(arms) == 1):
             continue
         sizes[group] = len(members), len({item.cluster for item in members})
-        own, weighed = _group(benchmark, group, members, answers, lineup)
+        own, weighed, figures, frontier = _group(benchmark, group, members, answers, lineup)
         cells += own
         evidence += weighed
+        captions += figures
+        frontiers |= {group: frontier} if frontier is not None else {}
     chosen = {item.id for item in scored}
     counted = [row for row in answers.values() if row.item in chosen]
     return Evaluation(
@@ -170,7 +179,9 @@ def evaluate(
         benchmark.reading_remarks(scored, counted),
         benchmark.official_figures(scored, [row for row in counted if row.strategy in arms]),
         tuple(evidence),
-        _means(benchmark, [group for group in benchmark.grid if group in sizes], scored, answers, arms),
+        means=_means(benchmark, [group for group in benchmark.grid if group in sizes], scored, answers, arms),
+        captions=tuple(captions),
+        frontiers=frontiers,
     )
 
 
@@ -191,13 +202,15 @@ def _group(
     members: Sequence[Item],
     answers: Mapping[tuple[str, str], Row],
     lineup: Lineup,
-) -> tuple[list[Cell], tuple[Evidence, ...]]:
+) -> tuple[list[Cell], tuple[Evidence, ...], tuple[CaptionFigures, ...], Frontier | None]:
     """Estimate every metric of a group for every arm, and weigh the arms; the group has its own bootstrap draws."""
     base, arms, pairwise = lineup.arms[0], lineup.arms, group in benchmark.pairwise
     rows = {s: [answers[item.id, s] for item in members] for s in lineup.everyone}
     alone = {s: benchmark.counts(members, rows[s]) for s in ([base] if pairwise else rows)}
     counts = {
-        s: (benchmark.paired(members, rows[s], rows[base]) if pairwise and s != base else (alone[s], alone[base]))
+        s: (
+            benchmark.paired(members, rows[s], rows[base], group) if pairwise and s != base else (alone[s], alone[base])
+        )
         for s in arms
     }
     resampler = Resampler([item.cluster for item in members])
@@ -207,8 +220,9 @@ def _group(
         for cell in _correct_p_values([_cell(benchmark, group, metric, s, base, counts, resampler) for s in arms])
     ]
     if pairwise:
-        return cells, ()
+        return cells, (), (), None
     outcomes = {s: outcomes_of(members, alone[s]) for s in arms if benchmark.yes_no and len(arms) > 1}
+    frontier = find_frontier(benchmark, members, rows, alone, lineup)
     table = Table(
         benchmark=benchmark.name,
         group=group,
@@ -218,12 +232,13 @@ def _group(
         counts=alone,
         resampler=resampler,
         differences={cell.strategy: cell.difference for cell in cells if cell.metric is benchmark.metrics[0]},
-        derived=cut_controls(benchmark, members, rows, alone, lineup),
+        derived=frontier.controls if frontier is not None else {},
         shifted=shifted_counts(benchmark, members, rows[base], {s: rows[s] for s in arms[1:] if lineup.is_greedy}),
         rankings=rankings(rows, outcomes, resampler),
         outcomes=outcomes,
     )
-    return cells, table.evidence()
+    figures = caption_figures(benchmark, group, members, {s: rows[s] for s in arms}, alone)
+    return cells, table.evidence(), figures, frontier
 
 
 def _means(

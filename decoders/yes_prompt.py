@@ -15,10 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mmhall.adapters import Adapter, Batch, Inputs, Request, edit_question, has_picture
-from mmhall.errors import CompositionError
+from mmhall.decoders._reworded import Reworded
 from mmhall.options import option
-from mmhall.strategies import Session, Strategy
 
 SUFFIXES = (
     "Answer the question using a single word or phrase.",
@@ -29,7 +27,7 @@ SUFFIXES = (
 
 
 @dataclass(frozen=True)
-class YesPrompt(Strategy):
+class YesPrompt(Reworded):
     """Ask the plain model to answer yes, or no, whenever possible.
 
     Attributes:
@@ -39,7 +37,6 @@ class YesPrompt(Strategy):
     """
 
     name: ClassVar[str] = "yes-prompt"
-    claims: ClassVar[frozenset[str]] = frozenset({"the wording of the prompt"})
 
     answer: str = option("yes", choices=("yes", "no"))
     text: str = option("", holds=lambda text: text == text.strip(), expected="a text without white space around it")
@@ -54,10 +51,9 @@ class YesPrompt(Strategy):
         """The text that is asked in the suffix's place."""
         return self.text or f"Answer with one word, whenever possible with {self.answer}."
 
-    def rewrite(self, request: Request) -> Request:
-        """Replace the suffix of the question, or append to it; without a picture leave the request as it is."""
-        asks = request.conversation.question.rstrip().endswith(self.wording)
-        return request if asks or not request.images else edit_question(request, self.reword)
+    def is_reworded(self, question: str) -> bool:
+        """Tell whether a question ends with the text."""
+        return question.rstrip().endswith(self.wording)
 
     def reword(self, question: str) -> str:
         """Return a question with the text in the place of its suffix, after the same white space.
@@ -70,22 +66,3 @@ class YesPrompt(Strategy):
         before = asked[: len(asked) - len(suffix)]
         gap = before[len(before.rstrip()) :] or " "
         return f"{before.rstrip()}{gap}{self.wording}".lstrip()
-
-    def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
-        """Return an empty session.
-
-        Raises:
-            CompositionError: The inputs are of the requests as they were before.
-        """
-        if not has_picture(inputs):
-            return Session()
-        if not isinstance(inputs, Batch):
-            raise CompositionError(
-                "yes-prompt: it changes the question, and inputs made elsewhere hold only its tokens; use "
-                "LVLM.generate, or write the question differently and decode with greedy"
-            )
-        if any(self.rewrite(request) is not request for request in inputs.requests):
-            raise CompositionError(
-                "yes-prompt: these inputs are of the question as it was before; make them of strategy.rewrite(request)"
-            )
-        return Session()

@@ -11,8 +11,10 @@ from mmhall.options import parse, split
 
 GREEDY = "greedy"  # a decoding rule
 TWIN = "twin"  # the option of `mmhall.strategies.twin_option`
-PLAIN_CONTROLS = frozenset({"apc", "olm", "yes-prompt", "yes-shift"})
+PLAIN_CONTROLS = frozenset({"apc", "brief", "olm", "yes-prompt", "yes-shift"})
 """Names of strategies that change the decoding rule, the threshold or the prompt, and nothing else."""
+PLAIN_SEARCHES = frozenset({"beam", "self-verify"})
+"""Names of strategies that search with the plain model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +26,29 @@ class Lineup:
         twins: Arm to its random twins.
         controls: Strategies that are plain controls; they may be arms, too.
         rules: Strategy to its decoding rule in words, such as "greedy"; where it is missing, the baseline's.
+        searches: Strategies that search with the plain model; they may be arms, too.
     """
 
     arms: tuple[str, ...]
     twins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     controls: tuple[str, ...] = ()
     rules: Mapping[str, str] = field(default_factory=dict)
+    searches: tuple[str, ...] = ()
 
     @property
     def everyone(self) -> tuple[str, ...]:
         """All strategies, each once."""
         twins = (twin for arm in self.arms for twin in self.twins.get(arm, ()))
-        return tuple(dict.fromkeys((*self.arms, *twins, *self.controls)))
+        return tuple(dict.fromkeys((*self.arms, *twins, *self.controls, *self.searches)))
+
+    @property
+    def plain_captions(self) -> tuple[str, ...]:
+        """Strategies whose captions are controls of others.
+
+        They are plain controls that decode by the baseline's rule, and, of a greedy baseline, plain searches.
+        """
+        same = (name for name in self.controls if self.rule(name) == self.rule(self.arms[0]))
+        return (*same, *(self.searches if self.is_greedy else ()))
 
     @property
     def is_greedy(self) -> bool:
@@ -67,8 +80,12 @@ def lineup_of(specs: Sequence[str], rules: Mapping[str, str] | None = None) -> L
         if arm is not None:
             twins[arm] = (*twins.get(arm, ()), spec)
     drawn = {twin for group in twins.values() for twin in group}
-    controls = tuple(spec for spec, own in parts.items() if all(name in PLAIN_CONTROLS for name, _ in own))
-    return Lineup(tuple(spec for spec in specs if spec not in drawn), twins, controls, dict(rules or {}))
+    controls, searches = (
+        tuple(spec for spec, own in parts.items() if all(name in names for name, _ in own))
+        for names in (PLAIN_CONTROLS, PLAIN_SEARCHES)
+    )
+    arms = tuple(spec for spec in specs if spec not in drawn)
+    return Lineup(arms, twins, controls, dict(rules or {}), searches)
 
 
 def _parts(spec: str) -> list[tuple[str, dict[str, Any]]]:

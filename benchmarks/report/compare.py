@@ -162,10 +162,10 @@ def _lineup(first: tuple[Run, Part, str], second: tuple[Run, Part, str]) -> Line
     arms = tuple(f"{arm} ({side})" for side, (*_, arm) in zip(_SIDES, (first, second), strict=True))
     beside = lineup_of(second[0].strategies)
     twins = tuple(f"{twin} ({_SIDES[1]})" for twin in beside.twins.get(second[2], ()))
-    controls = tuple(f"{control} ({_SIDES[1]})" for control in beside.controls)
+    controls, searches = (tuple(f"{name} ({_SIDES[1]})" for name in own) for own in (beside.controls, beside.searches))
     rules = {
         f"{name} ({side})": rule
         for side, (run, part, _) in zip(_SIDES, (first, second), strict=True)
         for name, rule in run.rules(part).items()
     }
-    return Lineup(arms, {arms[1]: twins}, controls, rules)
+    return Lineup(arms, {arms[1]: twins}, controls, rules, searches)

@@ -8,6 +8,8 @@ from typing import Any
 
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence import Evidence
+from mmhall.benchmarks.evidence.frontier import NAME as FRONTIER
+from mmhall.benchmarks.evidence.ticks import is_gain
 from mmhall.benchmarks.report.sections import Line, Section, column_name, difference_text, number_text, rules_mark
 from mmhall.benchmarks.report.yesno import yesno_record
 
@@ -15,8 +17,9 @@ LEGEND = (
     "Evidence: three ticks for each strategy, on the primary metric; Holm within each column of a table. "
     "> baseline: better than the first strategy, paired. "
     "> twins: outside the range of its random twins, on the good side, and better than their mean, paired. "
-    "> plain: better than every plain control named below it, paired; cut captions are the baseline's, made shorter, "
-    "at the same recall; equal yes share and best threshold are its yes/no scores, shifted. "
+    "> plain: better than every plain control named below it, paired; the frontier is the least error that captions of "
+    "the baseline, made shorter, and plain controls have at the same recall; equal yes share and best threshold are "
+    "the baseline's yes/no scores, shifted. "
     '"not run": nothing to compare with, or another decoding rule. '
     "changed: share of answers that differ from the baseline's; below 1 % there is no tick."
 )
@@ -68,7 +71,21 @@ def evidence_remarks(row: Evidence) -> list[str]:
         compared = "no value" if control.difference is None else difference_text(control.difference, row.metric)
         texts.append(f"{control.name}: {compared}")
         texts += [f"  {control.remark}"] if control.remark else []
-    return texts
+    verdict = "" if row.ranking is not None else verdict_text(row)
+    return [*texts, f"verdict: {verdict}"] if verdict else texts
+
+
+def verdict_text(row: Evidence) -> str:
+    """Return the verdict on yes/no answers, or in a sentence that on captions; "" without one."""
+    control = next((control for control in row.controls if control.name == FRONTIER), None)
+    if control is None or control.difference is None or row.did_nothing:
+        return row.verdict
+    if is_gain(row.metric, control.difference):
+        over = "finds more than any plain caption, and errs less than the one that finds most"
+        return f"above the frontier: {over if control.remark else 'errs less than plain captions of the same recall'}"
+    if control.remark:
+        return "no trivial baseline reaches this recall, and it does not err less than the one that finds most"
+    return "not above the frontier: not shown to err less than plain captions of the same recall"
 
 
 def as_record(row: Evidence) -> dict[str, Any]:
@@ -80,4 +97,5 @@ def as_record(row: Evidence) -> dict[str, Any]:
         "better_than_twins": row.better_than_twins,
         "better_than_controls": row.better_than_controls,
         **yesno_record(row),
+        "verdict": verdict_text(row),
     }

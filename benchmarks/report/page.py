@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mmhall.benchmarks.report.capability import REMARK, capability_section
 from mmhall.benchmarks.report.examples import examples
+from mmhall.benchmarks.report.frontier_plot import draw_frontiers
 from mmhall.benchmarks.report.plots import draw_tables, plot_against_cost
 from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
 from mmhall.benchmarks.run.runs import Run
@@ -56,6 +57,6 @@ def _page_data(run: Run, evaluated: Evaluated, capabilities: Mapping[str, Capabi
         "costs": cost_lines(evaluated),
         "remarks": [*remarks(evaluated, run.fitted, run.left_out), *([] if capabilities else [REMARK])],
         "plot": plot_against_cost(evaluated),
-        "side_by_side": draw_tables(tables),
+        "side_by_side": [*draw_frontiers(evaluated), *draw_tables(tables)],
         "examples": [(part.benchmark.name, chosen) for part in run.parts if (chosen := examples(run, part))],
     }

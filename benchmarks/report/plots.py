@@ -52,7 +52,7 @@ def plot_against_cost(evaluated: Evaluated) -> str:
     if figure.axes:
         shown = figure.axes[0].get_legend_handles_labels()
         figure.legend(*shown, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    return _svg(figure) if panels else ""
+    return to_svg(figure) if panels else ""
 
 
 def plot_table(section: Section) -> str:
@@ -70,7 +70,7 @@ def plot_table(section: Section) -> str:
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_title(column_name(cells[0].metric), loc="left", fontsize=9)
         axes.grid(alpha=0.3)
-    return _svg(figure)
+    return to_svg(figure)
 
 
 def _point(axes: Axes, ratio: float, cell: Cell, index: int) -> None:
@@ -81,7 +81,7 @@ def _point(axes: Axes, ratio: float, cell: Cell, index: int) -> None:
         ratio,
         scale * e.value,
         [[scale * max(0.0, e.value - e.low)], [scale * max(0.0, e.high - e.value)]],
-        fmt=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],  # no two alike
+        fmt=unlike_marker(index),
         color=COLOURS[index % len(COLOURS)],
         capsize=4,
         label=cell.strategy,
@@ -95,7 +95,13 @@ def _range(axes: Axes, e: Estimate, scale: float, index: int) -> None:
     axes.plot([scale * e.value], [index], "o", color=COLOURS[0], markersize=5)
 
 
-def _svg(figure: Figure) -> str:
+def unlike_marker(index: int) -> str:
+    """Return a marker for a 0-based number; no two numbers have both marker and colour in common."""
+    return MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+
+
+def to_svg(figure: Figure) -> str:
+    """Return a figure as SVG text."""
     written = io.StringIO()
     figure.savefig(written, format="svg", metadata={"Date": None})
     text = written.getvalue()

@@ -10,6 +10,7 @@ from typing import Any
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
 from mmhall.benchmarks.evidence import lineup_of
+from mmhall.benchmarks.report.captions import caption_remarks, caption_sections, captions_as_data
 from mmhall.benchmarks.report.evidence import LEGEND, as_record, evidence_sections
 from mmhall.benchmarks.report.grid import grid_sections
 from mmhall.benchmarks.report.relabelled import relabelled_record, relabelled_remarks, relabelled_sections
@@ -36,9 +37,11 @@ def sections(evaluated: Evaluated) -> list[Section]:
                     count, clusters = evaluation.sizes[group]
                     title = f"{benchmark.name} {group}{', ' if name else ''}{name}"
                     title += "" if name else f": {count} items, {clusters} pictures, rule {benchmark.rule}"
+                    title += f", at most {benchmark.max_new_tokens} new tokens" if benchmark.trades and not name else ""
                     title += rules_mark([row for row in evaluation.evidence if row.group == group])
                     tables.append(_section(title, name, shown, cells))
                 tables += _evidence(evaluation, group) if not name else []
+            tables += caption_sections(evaluation, group)
         tables += official_sections(part, evaluation)
     return tables + amber_sections(evaluated)
 
@@ -137,7 +140,9 @@ def remarks(
                 f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "
                 "differences are of that, while the baseline's own line is uncut."
                 for group in benchmark.pairwise
+                if group in evaluation.sizes
             ]
+        texts += caption_remarks(evaluation)
         if evaluation.scored < evaluation.expected:
             share = f"{evaluation.scored} of {evaluation.expected}"
             texts.append(f"{benchmark.name}: only {share} items are answered by all strategies.")
@@ -185,6 +190,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
             for cell in (*evaluation.cells, *evaluation.means)
         ],
         "evidence": [as_record(row) for _, evaluation in evaluated for row in evaluation.evidence],
+        "captions": {part.benchmark.name: captions_as_data(e) for part, e in evaluated if e.captions},
         "costs": [asdict(cost) for _, evaluation in evaluated for cost in evaluation.costs],
         "items": [
             {

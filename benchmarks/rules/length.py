@@ -1,8 +1,11 @@
-"""Shorter captions: the first words of a text, its finished sentences, its text without the last sentences."""
+"""Length of captions: words and sentences, and shorter versions of a text."""
 
 from __future__ import annotations
 
 import re
+
+WORDS = (20, 30, 40, 60, 80)
+"""Numbers of first words that captions are cut to."""
 
 WORD = re.compile(r"[\w'-]+")
 _END = re.compile(r"(?<!^\d)(?<!^\d\d)(?<!\n\d)(?<!\n\d\d)[.!?]+[\"'”’)\]*]*(?=\s|$)")  # "1." of a list ends nothing
@@ -45,3 +48,12 @@ def drop_sentences(text: str, count: int) -> str:
 def count_words(text: str) -> int:
     """Count words without punctuation."""
     return len(WORD.findall(text))
+
+
+def count_sentences(text: str) -> int:
+    """Count the ends of sentences: marks with white space or nothing behind them.
+
+    >>> count_sentences("A dog. It is 3.5 years old! A c")
+    2
+    """
+    return len(re.findall(r"[.!?](?:\s|$)", text))

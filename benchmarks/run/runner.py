@@ -27,6 +27,7 @@ import torch
 from mmhall.adapters import Conversation
 from mmhall.answers import Answer
 from mmhall.benchmarks.base import Benchmark, Item
+from mmhall.benchmarks.evidence.mentions import measure_mentions
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
 from mmhall.benchmarks.run.runs import Part, Run
@@ -162,7 +163,8 @@ def answers(
     for strategy in (*strategies[first:], *strategies[:first]):
         left = [item for item in items if (item.id, str(strategy)) not in done]
         if left:
-            yield _answer_or_split(lvlm, part, left, strategy, number)
+            controls = strategy is strategies[0] and len(strategies) > 1
+            yield _answer_or_split(lvlm, part, left, strategy, number, controls=controls)
 
 
 def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
@@ -202,10 +204,21 @@ def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
     return filled if filled[-1] else filled[:-1]
 
 
-def _answer_or_split(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
-    """Answer items with one strategy together; after an error alone or in halves; else return failures."""
+def _answer_or_split(
+    lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
+) -> list[Row]:
+    """Answer items with one strategy together; after an error alone or in halves; else return failures.
+
+    Args:
+        lvlm: The model.
+        part: The benchmark.
+        items: The items.
+        strategy: The strategy.
+        number: Number of the batch.
+        controls: Whether to measure what controls are made of: others are compared with these answers.
+    """
     try:
-        return _generate_rows(lvlm, part, items, strategy, number)
+        return _generate_rows(lvlm, part, items, strategy, number, controls=controls)
     except ITEM_ERRORS as error:
         reason: str = str(error)
         pieces = [[item] for item in items]
@@ -218,17 +231,24 @@ def _answer_or_split(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: St
         return [_failed_row(part, items[0], strategy, number, reason)]
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return [row for piece in pieces for row in _answer_or_split(lvlm, part, piece, strategy, number)]
+    answered = (_answer_or_split(lvlm, part, piece, strategy, number, controls=controls) for piece in pieces)
+    return [row for rows in answered for row in rows]
 
 
-def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int) -> list[Row]:
+def _generate_rows(
+    lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
+) -> list[Row]:
     benchmark = part.benchmark
     requests = [part.request(item) for item in items]
     first = int(benchmark.yes_no and strategy.beams == 1 and not strategy.searches)  # beams and searches have no scores
     seeds = _seeds(benchmark, items)
     written = lvlm.generate_batch(requests, strategy, seeds=seeds, scores=first, **benchmark.settings)
     answers = reopen_thoughts(lvlm, items, written)
-    extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], answers)
+    asked = [(item, part.picture(item)) for item in items]
+    extras = benchmark.measure(lvlm, asked, answers)
+    if controls and benchmark.trades:
+        measured = measure_mentions(lvlm, benchmark, asked, answers)
+        extras = [{**(extra or {}), **own} for extra, own in zip(extras, measured, strict=True)]
     if first:
         extras = [_with_score(lvlm, answer, extra) for answer, extra in zip(written, extras, strict=True)]
     return [

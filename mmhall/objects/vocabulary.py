@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from mmhall.objects.categories import coco_name, forms, names
@@ -69,10 +69,16 @@ class Vocabulary:
     Attributes:
         table: Phrase in lower case to the name of its object; "" for no object.
         longest: Number of words of the longest phrase.
+        starts: First words of the phrases.
     """
 
     table: Mapping[str, str]
     longest: int
+    starts: frozenset[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Collect the first words."""
+        object.__setattr__(self, "starts", frozenset(phrase.split(" ")[0] for phrase in self.table))
 
     def mentions(self, text: str) -> list[Mention]:
         """Find every object named in a text, in order, with repeats; the seat of a toilet is no chair."""
@@ -80,7 +86,8 @@ class Vocabulary:
         mentioned: list[Mention] = []
         at = 0
         while at < len(words):
-            for length in range(min(self.longest, len(words) - at), 0, -1):
+            most = min(self.longest, len(words) - at) if words[at][0] in self.starts else 0
+            for length in range(most, 0, -1):
                 phrase = " ".join(word for word, _, _ in words[at : at + length])
                 if phrase in self.table:
                     if name := self.table[phrase]:

@@ -215,6 +215,33 @@ def test_equal_length_by_hand():
     assert found["equal length", "other", "CHAIR_s"].difference.turned == (0, 0)
 
 
+def test_equal_mentions_by_hand():
+    """Greedy's mentions are wrong as 0 0 1 0 1 1 and 0 1, the method's as 0 0 1 and 0 0 1 0.
+
+    Uncut, CHAIR_i is 4 / 8 and 2 / 7; with three and two mentions of each, 2 / 5 and 1 / 5. Of the third picture the
+    method names nothing, so greedy's wrong mention there counts in neither.
+    """
+    names = {"0": "dog", "1": "cat"}
+    said = {"greedy": ["001011", "01", "1"], "method": ["001", "0010", ""]}
+    items = [Item(n, n, "", Chair.groups, {"objects": ["dog"]}) for n in "012"]
+    rows = [
+        Row("chair", f"{n}", s, " ".join(f"A {names[one]}." for one in each), "eos", 1, 1.0, 0)
+        for s, own in said.items()
+        for n, each in enumerate(own)
+    ]
+    evaluation = evaluate(Chair(), items, rows, ["greedy", "method"])
+    found = {(c.group, c.strategy, c.metric.name): c for c in evaluation.cells}
+    assert list(evaluation.sizes) == ["equal mentions", "equal length", "captions"]
+    assert found["captions", "method", "CHAIR_i"].estimate.value == pytest.approx(2 / 7)
+    own = found["equal mentions", "method", "CHAIR_i"]
+    assert (own.estimate.value, own.difference.value) == (pytest.approx(0.2), pytest.approx(0.2 - 0.4))
+    assert (own.estimate.over, own.estimate.under) == (1, 5)
+    assert found["equal mentions", "method", "mentions"].difference.value == 0
+    assert found["equal mentions", "method", "CHAIR_s"].estimate.under == 2
+    method = next(figures for figures in evaluation.captions if figures.strategy == "method")
+    assert (method.unmatched, method.pictures) == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [
@@ -249,12 +276,12 @@ def test_pictures_without_objects_are_left_out_and_told(tmp_path):
     assert [item.id for item in Chair().items(known, 0)] == ["1", "2"]
 
 
-def test_items_are_in_both_groups(tmp_path):
+def test_items_are_in_all_groups(tmp_path):
     pictures = PictureSet(
         (Picture("1", tmp_path, ("dog", "cat"), {}), Picture("2", tmp_path, ("dog",), {})), ("cat", "dog", "tv")
     )
     items = Chair().items(pictures, 0)
-    assert [item.groups for item in items] == [("captions", "equal length")] * 2
+    assert [item.groups for item in items] == [("equal mentions", "equal length", "captions")] * 2
     assert [item.truth["causes"] for item in items] == [{}, {"cat": "co-occurring"}]
 
 

@@ -110,7 +110,7 @@ NEUTRAL = {
     "halc": f"halc({LOOKING}, base='plain', skip=1, twin=3)",
 }
 ARTIFACT = {"artifact"}  # which names what was fitted, if anything was
-ANY_TEXT = {("yes-prompt", "text"), ("icd", "text")}
+ANY_TEXT = {("brief", "text"), ("yes-prompt", "text"), ("icd", "text")}
 LATE = {"kvsmooth"}  # edit from the third token on
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (
@@ -266,7 +266,7 @@ def test_neutral_options_equal_plain_decoding(llava, pictures, decoding):
 
 
 def test_every_strategy_has_neutral_options():
-    assert set(NEUTRAL) | {"greedy", "beam", "opera", "cgd", "yes-prompt"} == set(NAMES)
+    assert set(NEUTRAL) | {"greedy", "beam", "opera", "cgd", "brief", "yes-prompt"} == set(NAMES)
 
 
 @pytest.mark.slow
@@ -337,7 +337,7 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
 
 # CGD, HALC and self-verify need the pictures themselves, ICD the messages, a prompt the question; which words are the
 # user's own, as GIFT asks, is not told by inputs alone, nor are artifacts.
-NOT_BY_INPUTS = {"cgd", "halc", "self-verify", "yes-prompt", "gift", "icd", *LEARNERS}
+NOT_BY_INPUTS = {"brief", "cgd", "halc", "self-verify", "yes-prompt", "gift", "icd", *LEARNERS}
 
 
 @pytest.mark.slow

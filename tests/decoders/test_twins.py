@@ -28,6 +28,7 @@ WITHOUT = {
     "greedy": "it chooses nothing",
     "beam": "it chooses nothing",
     "apc": "it is a control, and chooses nothing",
+    "brief": "it is a control, and chooses nothing",
     "yes-prompt": "it is a control, and chooses nothing",
     "self-verify": "it is a plain baseline; the model itself chooses",
     "olm": "it is a control, and chooses nothing",

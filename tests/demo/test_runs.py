@@ -206,8 +206,9 @@ class TestOverview:
             "pope random",
             "pope popular",
             "pope adversarial",
-            "chair captions",
+            "chair equal mentions",
             "chair equal length",
+            "chair captions",
         }
         for section in laid:
             head = f"{section.title} strategy {' '.join(section.metrics)}"

@@ -1,0 +1,159 @@
+"""How sure the plain model is of each object that the baseline's captions name, as scores for controls.
+
+Stored with a caption of the baseline (`Row.extra`), for each mention: where it stands, the log-probability of its first
+token, and the answer to "Is there a dog in the image?" as log P(yes) - log P(no) of the first token (None where the
+model's tokens of yes and no are not known). Costs one pass over each caption, and a short prompt for each object named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmhall.adapters import Request
+from mmhall.benchmarks.base import Benchmark, Item
+from mmhall.benchmarks.data.vocabulary import Mention
+from mmhall.benchmarks.evidence.threshold import yes_score
+from mmhall.errors import DataError
+from mmhall.images import open_image
+from mmhall.objects import question_about
+from mmhall.results.store import Row
+from mmhall.strategies import why_no_yes_no
+from mmhall.words import token_spans, tokens_in_span
+
+if TYPE_CHECKING:
+    from mmhall.answers import Answer
+    from mmhall.lvlm import LVLM
+
+STORED = "certainty"  # in `Row.extra`
+_AT_ONCE = 4  # captions read together: the scores of all their tokens are held in memory
+_QUESTIONS = 16  # asked together
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """The plain model's certainty of one mention.
+
+    Attributes:
+        start: First character.
+        end: Character after the last one.
+        logprob: Log-probability of the mention's first token, in nats.
+        yes: log P(yes) - log P(no) when asked about the object; None: not known.
+    """
+
+    start: int
+    end: int
+    logprob: float
+    yes: float | None
+
+
+def measure_mentions(
+    lvlm: LVLM, benchmark: Benchmark, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
+) -> list[dict[str, Any]]:
+    """Measure the certainty of the mentions of captions, as stored with them.
+
+    Args:
+        lvlm: The model.
+        benchmark: The benchmark, which finds mentions.
+        questions: Items with their pictures.
+        answers: The caption of each item.
+    """
+    found = [benchmark.named(item, answer.text) for (item, _), answer in zip(questions, answers, strict=True)]
+    stored: list[dict[str, Any]] = [{STORED: []} for _ in answers]
+    chosen = [number for number, mentions in enumerate(found) if mentions]
+    yes = _ask(lvlm, [(n, questions[n][1], name) for n in chosen for name in dict.fromkeys(m.name for m in found[n])])
+    for start in range(0, len(chosen), _AT_ONCE):
+        part = chosen[start : start + _AT_ONCE]
+        sure = _logprobs(lvlm, [(questions[n], answers[n]) for n in part])
+        for number, logprobs in zip(part, sure, strict=True):
+            places = tokens_of(lvlm.adapter.tokenizer, answers[number], found[number])
+            stored[number][STORED] = [
+                [mention.start, mention.end, round(logprobs[tokens[0]], 4), yes.get((number, mention.name))]
+                for mention, tokens in zip(found[number], places, strict=True)
+            ]
+    return stored
+
+
+def stored_certainties(
+    benchmark: Benchmark, items: Sequence[Item], rows: Sequence[Row]
+) -> list[list[Certainty]] | None:
+    """Return the certainties stored with captions; None where a mention has none, as with another rule than the run's.
+
+    Args:
+        benchmark: The benchmark with the rule that finds mentions.
+        items: Items of the group.
+        rows: Caption of each item.
+
+    Raises:
+        DataError: What is stored cannot be read.
+    """
+    found = []
+    for item, row in zip(items, rows, strict=True):
+        if row.extra is None or STORED not in row.extra:
+            return None
+        try:
+            known = [Certainty(int(s), int(e), float(p), y and float(y)) for s, e, p, y in row.extra[STORED]]
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{benchmark.name}: the certainty stored with the caption of {row.strategy} to item {row.item} cannot "
+                f"be read ({error}); it is measured while a run answers, so run the benchmark into a new folder"
+            ) from error
+        by_place = {(one.start, one.end): one for one in known}
+        places = [(start, end) for start, end, _ in benchmark.mark(item, row.text)]
+        if not by_place.keys() >= set(places):
+            return None
+        found.append([by_place[place] for place in places])
+    return found
+
+
+def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[tuple[int, ...]]:
+    """Return the 0-based tokens of each mention of an answer, in order.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        answer: Its text is the decoded text without surrounding white space, after an opening mark of thoughts if a run
+            has added one.
+        named: Mentions in the text of the answer.
+    """
+    text, spans = token_spans(tokenizer, answer.token_ids)
+    written = text.lstrip()
+    mark = next((at for at in range(len(answer.text)) if written.startswith(answer.text[at:])), 0)
+    lead = len(text) - len(written) - mark
+    return [tokens_in_span(spans, lead + mention.start, lead + mention.end) for mention in named]
+
+
+def _logprobs(lvlm: LVLM, captions: Sequence[tuple[tuple[Item, Path | None], Answer]]) -> list[tuple[float, ...]]:
+    """Return the plain model's log-probability of each token of captions."""
+    from mmhall.analysis import score_answers  # reading stored captions needs none of it
+
+    requests = [Request(item.prompt, (open_image(path),) if path else ()) for (item, path), _ in captions]
+    ids = [answer.token_ids for _, answer in captions]
+    scored = score_answers(lvlm.adapter, lvlm.adapter.inputs(requests), ids)
+    return [one.uncertainty.logprobs for one in scored]
+
+
+def _ask(lvlm: LVLM, asked: Sequence[tuple[int, Path | None, str]]) -> dict[tuple[int, str], float | None]:
+    """Ask the plain model about objects in pictures.
+
+    Args:
+        lvlm: The model.
+        asked: Number of the picture, its file, and the name of an object.
+
+    Returns:
+        Number and name to log P(yes) - log P(no).
+    """
+    if why_no_yes_no(lvlm.adapter) is not None:
+        return {}
+    found: dict[tuple[int, str], float | None] = {}
+    for start in range(0, len(asked), _QUESTIONS):
+        part = asked[start : start + _QUESTIONS]
+        requests = [(path, question_about(name)) for _, path, name in part]
+        answers = lvlm.generate_batch(requests, scores=1, max_new_tokens=1)
+        for (number, _, name), answer in zip(part, answers, strict=True):
+            score = None
+            if answer.scores is not None and len(answer.scores):  # an answer that ends at once has none
+                score = yes_score(lvlm.adapter, answer.scores[0])
+            found[number, name] = score if score is None else round(score, 4)
+    return found

@@ -181,6 +181,7 @@ class Metric:
         percent: Whether it is shown in percent.
         flag: Name of the 0/1 count of which the metric is the mean, for the McNemar test; else None.
         table: "" for the main table; else the name of a separate table, such as "by visibility".
+        margin: Largest difference that counts as no effect, in the unit of the figure: 0.02 is two points of a percentage.
         of: For a figure that is no ratio: its function of summed counts, arrays of one shape; NaN means no value.
         sums: Names of these counts, in the order of the function's arguments.
     """
@@ -192,6 +193,7 @@ class Metric:
     percent: bool = True
     flag: str | None = None
     table: str = ""
+    margin: float = 0.02
     of: Callable[..., Any] | None = None
     sums: tuple[str, ...] = ()
 
@@ -229,7 +231,7 @@ class Benchmark(Configured, ABC):
     """A benchmark: makes items from data, and counts from answers.
 
     Attributes:
-        metrics: Metrics, the primary one first.
+        metrics: Metrics, the primary one first; see `primary`.
         groups: Groups of items, in the order they are shown.
         reads: Description of what `--data` may be.
         keys: Fields that together identify an item in imported answers, joined by "_"; empty: one field does.
@@ -261,6 +263,11 @@ class Benchmark(Configured, ABC):
 
     rule: str
     max_new_tokens: int
+
+    @property
+    def primary(self) -> Metric:
+        """The metric that was declared, before any answer, to decide: ticks and verdicts rest on it alone."""
+        return self.metrics[0]
 
     @property
     def settings(self) -> dict[str, Any]:

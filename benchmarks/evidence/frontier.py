@@ -104,7 +104,7 @@ def cut_controls(
         **{name: counts[name] for name in lineup.controls if lineup.rule(name) == lineup.rule(base)},
         "whole": counts[base],
     }
-    metric, traded = benchmark.metrics[0], next(m for m in benchmark.metrics if m.name == benchmark.trades)
+    metric, traded = benchmark.primary, next(m for m in benchmark.metrics if m.name == benchmark.trades)
     draws = [Resampler([items[i].cluster for i in half], seed) for seed, half in enumerate(sides)]
     tested = [_Half(metric, traded, half, drawn) for half, drawn in zip(sides, draws, strict=True)]
     points = [{name: half.point(counted) for name, counted in shared.items()} for half in tested]

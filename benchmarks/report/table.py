@@ -10,6 +10,7 @@ from typing import Any
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
 from mmhall.benchmarks.evidence import lineup_of
+from mmhall.benchmarks.report.design import design_remarks
 from mmhall.benchmarks.report.evidence import LEGEND, as_record, evidence_sections
 from mmhall.benchmarks.report.sections import Line, Section, difference_text
 from mmhall.benchmarks.rules.amber import amber_score
@@ -109,7 +110,7 @@ def remarks(
         left_out: Name of a strategy that was wanted and not run, to the reason.
     """
     texts = [
-        f"Intervals are 95 %, by picture (bootstrap). Second lines: minus {next(iter(fitted))}, interval, p-value "
+        f"Intervals are 95 %, by picture (score intervals of shares, else bootstrap). Second lines: minus {next(iter(fitted))}, interval, p-value "
         "(exact McNemar for a share of captions, else a paired permutation test by picture)"
         + ("; in parentheses corrected for the number of strategies (Holm)." if len(fitted) > 2 else ".")
     ]
@@ -119,6 +120,7 @@ def remarks(
     for part, evaluation in evaluated:
         benchmark = part.benchmark
         texts += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
+        texts += design_remarks(part, evaluation)
         if len(fitted) > 1:
             texts += [
                 f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "

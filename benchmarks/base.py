@@ -14,7 +14,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
     from mmhall.results.store import Row
 
+SEED = "sample_seed"  # the option of benchmarks that sample answers
 Counts = dict[str, float]
 Array = npt.NDArray[np.float64]
 OfficialFigures = Mapping[str, Mapping[str, tuple[float, ...]]]
@@ -181,7 +182,7 @@ class Metric:
         percent: Whether it is shown in percent.
         flag: Name of the 0/1 count of which the metric is the mean, for the McNemar test; else None.
         table: "" for the main table; else the name of a separate table, such as "by visibility".
-        margin: Largest difference that counts as no effect, in the unit of the figure: 0.02 is two points of a percentage.
+        margin: Largest difference that counts as no effect, in the unit of the figure: 0.02 is two points of percent.
         of: For a figure that is no ratio: its function of summed counts, arrays of one shape; NaN means no value.
         sums: Names of these counts, in the order of the function's arguments.
     """
@@ -273,6 +274,10 @@ class Benchmark(Configured, ABC):
     def settings(self) -> dict[str, Any]:
         """Generation settings of the answers, as `LVLM.generate` takes them."""
         return {"max_new_tokens": self.max_new_tokens}
+
+    def with_seed(self, seed: int) -> Benchmark:
+        """Return the benchmark with another seed of its sampled answers; the same one if it samples none."""
+        return replace(self, **{SEED: seed}) if self.settings.get("do_sample") else self
 
     @abstractmethod
     def material(self, source: Source) -> Material:

@@ -29,6 +29,7 @@ class Cell:
         strategy: The strategy.
         estimate: Value and interval.
         difference: Difference from the baseline on the same items; None for the baseline.
+        runs: The figure of each run, where several are evaluated together.
     """
 
     benchmark: str
@@ -37,6 +38,7 @@ class Cell:
     strategy: str
     estimate: Estimate
     difference: Difference | None
+    runs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

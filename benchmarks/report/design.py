@@ -1,4 +1,4 @@
-"""What a run could show at all: the declared comparisons, the differences it can detect, and whether pictures are few."""
+"""What a run could show at all: its declared comparisons, the differences it can detect, and its number of pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def design_remarks(part: Part, evaluation: Evaluation) -> list[str]:
     found = [*_family(part, evaluation), *(_detectable(part, evaluation, group) for group in sizes)]
     if few:
         found.append(
-            f"fewer than {FEW} pictures ({', '.join(few)}): intervals are approximate, and little can be shown; use more"
+            f"fewer than {FEW} pictures ({', '.join(few)}): intervals are approximate, and little can be shown"
         )
     return [f"{name}: {text}" for text in found if text]
 

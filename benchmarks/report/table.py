@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
 
@@ -110,7 +111,8 @@ def remarks(
         left_out: Name of a strategy that was wanted and not run, to the reason.
     """
     texts = [
-        f"Intervals are 95 %, by picture (score intervals of shares, else bootstrap). Second lines: minus {next(iter(fitted))}, interval, p-value "
+        "Intervals are 95 %, by picture (score intervals of shares, else bootstrap). Second lines: minus "
+        f"{next(iter(fitted))}, interval, p-value "
         "(exact McNemar for a share of captions, else a paired permutation test by picture)"
         + ("; in parentheses corrected for the number of strategies (Holm)." if len(fitted) > 2 else ".")
     ]
@@ -168,6 +170,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "metric": cell.metric.name,
                 "strategy": cell.strategy,
                 **asdict(cell.estimate),
+                **({"runs": cell.runs} if cell.runs else {}),
                 "difference": None if cell.difference is None else asdict(cell.difference),
             }
             for _, evaluation in evaluated
@@ -200,7 +203,19 @@ def _value(cell: Cell) -> str:
     e, scale = cell.estimate, cell.metric.scale
     if e.value is None or e.low is None or e.high is None:
         return "n/a (nothing to divide by)"
-    return f"{e.value * scale:.1f} [{e.low * scale:.1f}, {e.high * scale:.1f}]"
+    interval = f"[{e.low * scale:.1f}, {e.high * scale:.1f}]"
+    return f"{spread_text([value * scale for value in cell.runs] or [e.value * scale])} {interval}"
+
+
+def spread_text(values: Sequence[float]) -> str:
+    """Format figures of several seeds: mean, standard deviation and range; of one its figure.
+
+    >>> spread_text([83.1, 83.9, 82.7])
+    '83.2 (sd 0.61, 82.7-83.9, 3 seeds)'
+    """
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{mean(values):.1f} (sd {stdev(values):.2f}, {min(values):.1f}-{max(values):.1f}, {len(values)} seeds)"
 
 
 def _difference(cell: Cell) -> str:

@@ -146,7 +146,7 @@ class Run:
 
     def _evaluate(self, part: Part) -> Evaluation:
         lineup = lineup_of(self.strategies, self.rules(part))
-        return part.benchmark.evaluate(part.items, self._rows_without_paths(part), self.strategies, lineup)
+        return part.benchmark.evaluate(part.items, self.rows_without_paths(part), self.strategies, lineup)
 
     def rules(self, part: Part) -> dict[str, str]:
         """Return the decoding rule of each strategy: "greedy", "beam 5", "search of opera, 5 beams", or sampling.
@@ -160,7 +160,7 @@ class Run:
         plain = {each: shared if beams.get(each, 1) == 1 else f"beam {beams[each]}" for each in self.strategies}
         return plain | {each: _search_rule(each, beams.get(each, 1)) for each in setup.get("searches", ())}
 
-    def _rows_without_paths(self, part: Part) -> list[Row]:
+    def rows_without_paths(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark; error texts have no picture path, so that equal errors can be counted."""
         pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items}
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +27,10 @@ def report(
         list[str],
         typer.Option(help="Apply another rule to the stored answers, such as \"pope(rule='official')\"; repeatable."),
     ] = [],  # noqa: B006
+    aggregate: Annotated[
+        bool,
+        typer.Option("--aggregate", help="Take the runs together: seeds of the draws, the pictures or the training."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Print the results of runs, finished or not.
@@ -35,9 +39,14 @@ def report(
     """
     from mmhall.benchmarks.report.page import write_page
     from mmhall.benchmarks.run.runs import reopen
-    from mmhall.errors import RunError
+    from mmhall.errors import OptionError, RunError
 
     opened = [reopen(run).read_as(read_as) for run in runs]
+    if aggregate and html is not None:
+        raise OptionError("report", "html", str(html), "left out with --aggregate, which prints tables only")
+    if aggregate:
+        print_aggregate(opened, as_json=as_json)
+        return
     evaluated = [(run, run.evaluate()) for run in opened]
     for number, (run, evaluation) in enumerate(evaluated):
         if len(opened) > 1 and not as_json:
@@ -51,19 +60,52 @@ def report(
         typer.echo(f"wrote {html}", err=True)
 
 
+def print_runs(runs: Sequence[Run], *, as_json: bool) -> Evaluated:
+    """Print the results of one run, or of several together; return what was printed."""
+    if len(runs) > 1:
+        return print_aggregate(runs, as_json=as_json)
+    evaluated = runs[0].evaluate()
+    print_run(runs[0], evaluated, as_json=as_json)
+    return evaluated
+
+
 def print_run(run: Run, evaluated: Evaluated, *, as_json: bool) -> None:
     """Print the results of a run as tables, or as JSON."""
-    import json
-
-    from mmhall.benchmarks.report.table import COST, as_data, cost_lines, remarks, sections
-    from mmhall.cli.console import align_columns
+    from mmhall.benchmarks.report.table import as_data, remarks
 
     if as_json:
-        print(json.dumps(as_data(evaluated, run.current_setup), indent=1))
-        return
+        _print_json(as_data(evaluated, run.current_setup))
+    else:
+        _print_tables(evaluated, remarks(evaluated, run.fitted, run.left_out))
+
+
+def print_aggregate(runs: Sequence[Run], *, as_json: bool) -> Evaluated:
+    """Print the results of several runs together; return them."""
+    from mmhall.benchmarks.report.aggregate import aggregate
+    from mmhall.benchmarks.report.table import as_data, remarks
+
+    found = aggregate(runs)
+    if as_json:
+        setup = runs[0].current_setup | {"strategies": list(found.fitted)}
+        _print_json(as_data(found.evaluated, setup) | {"aggregated": found.remarks})
+    else:
+        _print_tables(found.evaluated, [*found.remarks, *remarks(found.evaluated, found.fitted)])
+    return found.evaluated
+
+
+def _print_json(data: Mapping[str, object]) -> None:
+    import json
+
+    print(json.dumps(data, indent=1))
+
+
+def _print_tables(evaluated: Evaluated, remarks: Sequence[str]) -> None:
+    from mmhall.benchmarks.report.table import COST, cost_lines, sections
+    from mmhall.cli.console import align_columns
+
     print_sections(sections(evaluated))
     print(f"cost\n{align_columns([COST, *cost_lines(evaluated)])}\n")
-    for remark in remarks(evaluated, run.fitted, run.left_out):
+    for remark in remarks:
         print(remark)
 
 

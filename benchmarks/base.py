@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mmhall.results.store import Row
 
 SEED = "sample_seed"  # the option of benchmarks that sample answers
+COUNTED = "counted"  # the decoder's passes, in `Row.extra`
 Counts = dict[str, float]
 Array = npt.NDArray[np.float64]
 OfficialFigures = Mapping[str, Mapping[str, tuple[float, ...]]]

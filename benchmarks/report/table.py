@@ -9,11 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 from mmhall.benchmarks.base import Metric
-from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
+from mmhall.benchmarks.evaluation import Cell, Cost, Evaluation, Reason
 from mmhall.benchmarks.evidence import lineup_of
 from mmhall.benchmarks.report.design import design_remarks
 from mmhall.benchmarks.report.evidence import LEGEND, as_record, evidence_sections
 from mmhall.benchmarks.report.sections import Line, Section, difference_text
+from mmhall.benchmarks.report.settings import configuration_digest
 from mmhall.benchmarks.rules.amber import amber_score
 from mmhall.benchmarks.run.runs import Part
 
@@ -79,9 +80,17 @@ def _section(title: str, table: str, metrics: Sequence[Metric], cells: Sequence[
 COST = (
     "benchmark",
     "strategy",
-    "seconds per answer",
+    "rows per token",
+    "passes per token",
+    "prompt read, times",
     "tokens per answer",
+    "seconds per answer",
     "seconds, ratio to the baseline: median [range]",
+)
+COST_REMARK = (
+    "Cost: rows and passes of the decoder are counted, over the tokens of each batch's longest answer; a row is one "
+    "position of one branch or beam. Prompt read: positions computed over positions there; below 1 where questions "
+    "share their picture. Seconds were measured beside the other work of this machine; `mmhall speed` measures alone."
 )
 
 
@@ -91,13 +100,18 @@ def cost_lines(evaluated: Evaluated) -> list[tuple[str, ...]]:
         (
             cost.benchmark,
             cost.strategy,
-            f"{cost.seconds:.3f}",
+            *("-" if value is None else f"{value:.2f}" for value in (cost.rows, cost.passes, cost.prompt)),
             f"{cost.tokens:.1f}",
-            "1" if cost.ratio is None else f"{cost.ratio:.2f} [{cost.low:.2f}, {cost.high:.2f}]",
+            f"{cost.seconds:.3f}",
+            "1" if cost is evaluation.costs[0] else _ratio(cost),
         )
         for _, evaluation in evaluated
         for cost in evaluation.costs
     ]
+
+
+def _ratio(cost: Cost) -> str:
+    return "-" if cost.ratio is None else f"{cost.ratio:.2f} [{cost.low:.2f}, {cost.high:.2f}]"
 
 
 def remarks(
@@ -116,6 +130,7 @@ def remarks(
         "(exact McNemar for a share of captions, else a paired permutation test by picture)"
         + ("; in parentheses corrected for the number of strategies (Holm)." if len(fitted) > 2 else ".")
     ]
+    texts += [COST_REMARK] if any(evaluation.costs for _, evaluation in evaluated) else []
     texts += [LEGEND] if any(evaluation.evidence for _, evaluation in evaluated) else []
     texts += [f"Not run: {name}: {reason}" for name, reason in left_out.items()]
     texts += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
@@ -176,6 +191,7 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
             for _, evaluation in evaluated
             for cell in evaluation.cells
         ],
+        "configurations": {arm: configuration_digest(text) for arm, text in setup.get("fitted", {}).items()},
         "evidence": [as_record(row) for _, evaluation in evaluated for row in evaluation.evidence],
         "costs": [asdict(cost) for _, evaluation in evaluated for cost in evaluation.costs],
         "items": [

@@ -26,7 +26,7 @@ import torch
 
 from mmhall.adapters import Conversation
 from mmhall.answers import Answer
-from mmhall.benchmarks.base import Benchmark, Item
+from mmhall.benchmarks.base import COUNTED, Benchmark, Item
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
 from mmhall.benchmarks.run.runs import Part, Run
@@ -229,6 +229,7 @@ def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Stra
     written = lvlm.generate_batch(requests, strategy, seeds=seeds, scores=first, **benchmark.settings)
     answers = reopen_thoughts(lvlm, items, written)
     extras = benchmark.measure(lvlm, [(item, part.picture(item)) for item in items], answers)
+    extras = [_with_cost(written, answer, extra) for answer, extra in zip(written, extras, strict=True)]
     if first:
         extras = [_with_score(lvlm, answer, extra) for answer, extra in zip(written, extras, strict=True)]
     return [
@@ -245,6 +246,14 @@ def _generate_rows(lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Stra
         )
         for item, answer, extra in zip(items, answers, extras, strict=True)
     ]
+
+
+def _with_cost(batch: Sequence[Answer], answer: Answer, extra: dict[str, Any] | None) -> dict[str, Any]:
+    """Add the counted passes of an answer's batch to its measurements."""
+    usage, longest = answer.usage, max(each.usage.new_tokens for each in batch)
+    counted = {"prompt_reads": usage.prompt_reads, "prompt_tokens": usage.prompt_tokens}
+    counted |= {"passes": usage.passes, "rows": usage.rows, "tokens": longest - 1}  # the last token is not read
+    return {**(extra or {}), COUNTED: counted}
 
 
 def _with_score(lvlm: LVLM, answer: Answer, extra: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -38,6 +38,7 @@ def report(
     Example: mmhall report runs/first --html first.html
     """
     from mmhall.benchmarks.report.page import write_page
+    from mmhall.benchmarks.report.settings import setting_lines
     from mmhall.benchmarks.run.runs import reopen
     from mmhall.errors import OptionError, RunError
 
@@ -52,6 +53,8 @@ def report(
         if len(opened) > 1 and not as_json:
             print(f"{'' if number == 0 else chr(10)}== {run.store.path.parent}\n")
         print_run(run, evaluation, as_json=as_json)
+    for line in setting_lines(opened) if len(opened) > 1 and not as_json else ():
+        print(f"\nall runs: {line}")
     if html is not None:
         try:
             write_page(evaluated, html)
@@ -71,12 +74,13 @@ def print_runs(runs: Sequence[Run], *, as_json: bool) -> Evaluated:
 
 def print_run(run: Run, evaluated: Evaluated, *, as_json: bool) -> None:
     """Print the results of a run as tables, or as JSON."""
+    from mmhall.benchmarks.report.settings import setting_lines
     from mmhall.benchmarks.report.table import as_data, remarks
 
     if as_json:
         _print_json(as_data(evaluated, run.current_setup))
     else:
-        _print_tables(evaluated, remarks(evaluated, run.fitted, run.left_out))
+        _print_tables(evaluated, [*remarks(evaluated, run.fitted, run.left_out), *setting_lines([run])])
 
 
 def print_aggregate(runs: Sequence[Run], *, as_json: bool) -> Evaluated:

@@ -32,7 +32,7 @@ def test_passes_and_rows_are_those_of_the_method(embedded, pictures, strategy, r
 
 def test_what_explain_states_is_what_is_counted(embedded, pictures):
     for strategy in ("greedy", "vcd", "vdd", "vista", "only"):
-        stated = embedded.explain(pictures[0], PROMPT, strategy).cost
+        stated = embedded.explain(strategy, pictures[0], PROMPT).cost
         counted = usage(embedded, strategy, [(pictures[0], PROMPT)])
         assert counted[:2] == (stated.token_rows, stated.token_passes), strategy
 

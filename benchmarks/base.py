@@ -278,7 +278,8 @@ class Benchmark(Configured, ABC):
 
     def with_seed(self, seed: int) -> Benchmark:
         """Return the benchmark with another seed of its sampled answers; the same one if it samples none."""
-        return replace(self, **{SEED: seed}) if self.settings.get("do_sample") else self
+        seeded: dict[str, Any] = {SEED: seed}
+        return replace(self, **seeded) if self.settings.get("do_sample") else self
 
     @abstractmethod
     def material(self, source: Source) -> Material:

@@ -14,7 +14,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
     from mmhall.results.store import Row
 
+SEED = "sample_seed"  # the option of benchmarks that sample answers
+COUNTED = "counted"  # the decoder's passes, in `Row.extra`
 Counts = dict[str, float]
 Array = npt.NDArray[np.float64]
 OfficialFigures = Mapping[str, Mapping[str, tuple[float, ...]]]
@@ -182,6 +184,7 @@ class Metric:
         percent: Whether it is shown in percent.
         flag: Name of the 0/1 count of which the metric is the mean, for the McNemar test; else None.
         table: "" for the main table; else the name of a separate table, such as "by visibility".
+        margin: Largest difference that counts as no effect, in the unit of the figure: 0.02 is two points of percent.
         of: For a figure that is no ratio: its function of summed counts, arrays of one shape; NaN means no value.
         sums: Names of these counts, in the order of the function's arguments.
     """
@@ -193,6 +196,7 @@ class Metric:
     percent: bool = True
     flag: str | None = None
     table: str = ""
+    margin: float = 0.02
     of: Callable[..., Any] | None = None
     sums: tuple[str, ...] = ()
 
@@ -230,7 +234,7 @@ class Benchmark(Configured, ABC):
     """A benchmark: makes items from data, and counts from answers.
 
     Attributes:
-        metrics: Metrics, the primary one first.
+        metrics: Metrics, the primary one first; see `primary`.
         groups: Groups of items, in the order they are shown.
         reads: Description of what `--data` may be.
         keys: Fields that together identify an item in imported answers, joined by "_"; empty: one field does.
@@ -272,9 +276,19 @@ class Benchmark(Configured, ABC):
     max_new_tokens: int
 
     @property
+    def primary(self) -> Metric:
+        """The metric that was declared, before any answer, to decide: ticks and verdicts rest on it alone."""
+        return self.metrics[0]
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Generation settings of the answers, as `LVLM.generate` takes them."""
         return {"max_new_tokens": self.max_new_tokens}
+
+    def with_seed(self, seed: int) -> Benchmark:
+        """Return the benchmark with another seed of its sampled answers; the same one if it samples none."""
+        seeded: dict[str, Any] = {SEED: seed}
+        return replace(self, **seeded) if self.settings.get("do_sample") else self
 
     @abstractmethod
     def material(self, source: Source) -> Material:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmhall.benchmarks.base import Benchmark, Counts, Item, Metric, OfficialFigures, series
+from mmhall.benchmarks.base import COUNTED, Benchmark, Counts, Item, Metric, OfficialFigures, series
 from mmhall.benchmarks.evidence import Evidence, Lineup, lineup_of
 from mmhall.benchmarks.evidence.captions import CaptionFigures, caption_figures
 from mmhall.benchmarks.evidence.frontier import Frontier, find_frontier
@@ -38,6 +38,7 @@ class Cell:
         strategy: The strategy.
         estimate: Value and interval.
         difference: Difference from the baseline on the same items; None for the baseline.
+        runs: The figure of each run, where several are evaluated together.
     """
 
     benchmark: str
@@ -46,11 +47,12 @@ class Cell:
     strategy: str
     estimate: Estimate
     difference: Difference | None
+    runs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of a strategy's answers.
+    """The cost of a strategy's answers: counted, and measured beside whatever else the machine did.
 
     Attributes:
         benchmark: Name of the benchmark.
@@ -60,6 +62,11 @@ class Cost:
         ratio: Seconds over the baseline's, median over common batches; None for the baseline or without such batches.
         low: Smallest batch ratio.
         high: Largest batch ratio.
+        rows: Positions that the decoder computes for each token of a batch's longest answer, of all branches and beams;
+            None: not counted, or no answer has a second token.
+        passes: Passes for each of these tokens; None: as for rows.
+        prompt: Prompt positions computed, over those of the prompts: 1 for greedy without shared prefixes and padding;
+            None: not counted.
     """
 
     benchmark: str
@@ -69,6 +76,9 @@ class Cost:
     ratio: float | None
     low: float | None
     high: float | None
+    rows: float | None = None
+    passes: float | None = None
+    prompt: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,12 +236,12 @@ def _group(
     table = Table(
         benchmark=benchmark.name,
         group=group,
-        metric=benchmark.metrics[0],
+        metric=benchmark.primary,
         lineup=lineup,
         rows=rows,
         counts=alone,
         resampler=resampler,
-        differences={cell.strategy: cell.difference for cell in cells if cell.metric is benchmark.metrics[0]},
+        differences={cell.strategy: cell.difference for cell in cells if cell.metric is benchmark.primary},
         derived=frontier.controls if frontier is not None else {},
         shifted=shifted_counts(benchmark, members, rows[base], {s: rows[s] for s in arms[1:] if lineup.is_greedy}),
         rankings=rankings(rows, outcomes, resampler),
@@ -305,13 +315,24 @@ def _cell(
 def _cost(benchmark: str, strategy: str, baseline: str, rows: Sequence[Row]) -> Cost:
     own_rows = [row for row in rows if row.strategy == strategy]
     seconds, tokens = mean(row.seconds for row in own_rows), mean(row.new_tokens for row in own_rows)
+    cost = Cost(benchmark, strategy, seconds, tokens, None, None, None, *_counted(own_rows))
     if strategy == baseline:
-        return Cost(benchmark, strategy, seconds, tokens, None, None, None)
+        return cost
     seconds_by_batch, base_by_batch = _by_batch(own_rows), _by_batch([row for row in rows if row.strategy == baseline])
     ratios = [seconds_by_batch[batch] / base_by_batch[batch] for batch in seconds_by_batch if batch in base_by_batch]
-    if not ratios:
-        return Cost(benchmark, strategy, seconds, tokens, None, None, None)
-    return Cost(benchmark, strategy, seconds, tokens, median(ratios), min(ratios), max(ratios))
+    return replace(cost, ratio=median(ratios), low=min(ratios), high=max(ratios)) if ratios else cost
+
+
+def _counted(rows: Sequence[Row]) -> tuple[float | None, float | None, float | None]:
+    """Return rows and passes per token, and prompt positions computed over those of the prompts; None: unknown."""
+    found = [(row.extra or {}).get(COUNTED) for row in rows]
+    counts = [one for one in found if one is not None and one["prompt_reads"]]
+    if len(counts) < len(found):
+        return None, None, None
+    total = {key: sum(one[key] for one in counts) for key in counts[0]}
+    tokens = total["tokens"] or None
+    per_token = [None if tokens is None else total[key] / tokens for key in ("rows", "passes")]
+    return per_token[0], per_token[1], total["prompt_reads"] / total["prompt_tokens"]
 
 
 def _by_batch(rows: Sequence[Row]) -> dict[int, float]:

@@ -59,7 +59,7 @@ class MmHal(Judged):
     groups: ClassVar[tuple[str, ...]] = ("overall", *TYPES)
     reads: ClassVar[str] = "MMHal-Bench's response_template.json, or the folder that holds it"
     metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric("score", {"rating": 1}, {"rated": 1}, "higher", percent=False),
+        Metric("score", {"rating": 1}, {"rated": 1}, "higher", percent=False, margin=0.1),
         Metric("hallucination", {"hallucinated": 1}, {"rated": 1}, "lower"),
         Metric("unparsed", {"unparsed": 1}, {"judged": 1}, "lower"),
         Metric("judged", {"judged": 1}, {"n": 1}),

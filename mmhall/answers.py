@@ -21,12 +21,19 @@ class Usage:
         prompt_tokens: Tokens of the prompt, image tokens included.
         new_tokens: New tokens, the end mark included.
         peak_bytes: Largest GPU memory allocated meanwhile; None on a CPU, and for a stream.
+        prompt_reads: Prompt positions computed by the decoder, of all branches, padding included; in a batch, an equal
+            share. 0: not counted, as for a stream, a trace and a choice.
+        passes: Passes of the decoder that read tokens of answers; in a batch, all of its passes.
+        rows: Answer positions computed in these passes, of all branches and beams; in a batch, an equal share.
     """
 
     seconds: float
     prompt_tokens: int
     new_tokens: int
     peak_bytes: int | None
+    prompt_reads: float = 0.0
+    passes: int = 0
+    rows: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from mmhall.adapters import Inputs, adapter_for
 from mmhall.analysis import AnalysisMethods, score
 from mmhall.answers import Answer, Choice
+from mmhall.attention import count_passes
 from mmhall.closed import Calibration, choose_answers
 from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.generation import (
@@ -153,7 +154,7 @@ class LVLM(AnalysisMethods):
         if not prepared:
             return []
         keep = StepScores("scores", scores=[], steps=None if scores is True else scores) if scores else None
-        with measure(self.adapter.device) as measured:
+        with measure(self.adapter.device) as measured, count_passes(measured.counted):
             inputs = self.adapter.inputs(prepared)
             job = recipe.job(self.adapter, inputs, checked_seeds, share=shared_prefix, keep=keep)
             tokens = run(job)

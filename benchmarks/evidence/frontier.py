@@ -141,7 +141,7 @@ def find_frontier(
     base, arms = lineup.arms[0], lineup.arms[1:]
     if not benchmark.trades or not arms:
         return None
-    error, recall = benchmark.metrics[0], next(m for m in benchmark.metrics if m.name == benchmark.trades)
+    error, recall = benchmark.primary, next(m for m in benchmark.metrics if m.name == benchmark.trades)
     sides, shared = halves(items), shared_arms(benchmark, items, rows, counts, lineup)
     tested = [_Half(error, recall, half, seed, items) for seed, half in enumerate(sides)]
     points = [{name: half.point(counted) for name, counted in shared.items()} for half in tested]

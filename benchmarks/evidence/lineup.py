@@ -9,7 +9,8 @@ from typing import Any
 from mmhall.errors import OptionError
 from mmhall.options import parse, split
 
-GREEDY = "greedy"  # a decoding rule
+GREEDY, SAMPLING = "greedy", "sampling"  # decoding rules, the second with its settings behind it
+LEAST_SEEDS = 3  # of sampled answers, below which nothing is claimed
 TWIN = "twin"  # the option of `mmhall.strategies.twin_option`
 PLAIN_CONTROLS = frozenset({"apc", "brief", "olm", "yes-prompt", "yes-shift"})
 """Names of strategies that change the decoding rule, the threshold or the prompt, and nothing else."""
@@ -27,6 +28,7 @@ class Lineup:
         controls: Strategies that are plain controls; they may be arms, too.
         rules: Strategy to its decoding rule in words, such as "greedy"; where it is missing, the baseline's.
         searches: Strategies that search with the plain model; they may be arms, too.
+        seeds: Number of decoding seeds that the answers were drawn with; several are answers of several runs.
     """
 
     arms: tuple[str, ...]
@@ -34,6 +36,7 @@ class Lineup:
     controls: tuple[str, ...] = ()
     rules: Mapping[str, str] = field(default_factory=dict)
     searches: tuple[str, ...] = ()
+    seeds: int = 1
 
     @property
     def everyone(self) -> tuple[str, ...]:
@@ -54,6 +57,10 @@ class Lineup:
     def is_greedy(self) -> bool:
         """Whether the baseline decodes greedily, or nothing is known of its rule."""
         return self.rule(self.arms[0]) in ("", GREEDY)
+
+    def lacks_seeds(self, strategy: str) -> bool:
+        """Tell whether the answers of a strategy are sampled, with too few seeds to claim anything."""
+        return self.rule(strategy).startswith(SAMPLING) and self.seeds < LEAST_SEEDS
 
     def rule(self, strategy: str) -> str:
         """Return the decoding rule of a strategy."""

@@ -8,8 +8,9 @@ Controls   What needs no method: the plain controls of the run; for captions tho
            for yes/no answers the baseline's scores, shifted (`threshold`). All must be beaten (Holm over all controls
            of all rows).
 No answer  "not run" where there is nothing to compare with. Two decoding rules are not compared: sampled answers score
-           points below greedy ones, whatever the method.
-No effect  Where less than one answer in a hundred differs from the baseline's, nothing was done, and nothing is ticked.
+           points below greedy ones, whatever the method. Nor are sampled answers of fewer than three seeds.
+Nothing    Where less than one answer in a hundred differs from the baseline's, nothing was done, and nothing is ticked.
+No effect  Is said only where two one-sided tests at 5 % rule out any effect as large as the metric's margin.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Evidence:
         rules: Decoding rules of the baseline and of the strategy, where they differ.
         ranking: For yes/no answers with scores: how well they are told apart.
         turns: For yes/no answers: how they turned from the baseline's.
+        lacks_seeds: Whether answers are sampled, with too few seeds to claim anything.
     """
 
     benchmark: str
@@ -86,6 +88,7 @@ class Evidence:
     rules: tuple[str, str] | None = None
     ranking: Ranking | None = None
     turns: Turns | None = None
+    lacks_seeds: bool = False
 
     @property
     def did_nothing(self) -> bool:
@@ -113,20 +116,29 @@ class Evidence:
 
     def _tick(self, differences: Sequence[Difference | None]) -> Tick:
         measured = [difference for difference in differences if difference is not None]
-        if not measured or len(measured) < len(differences):
+        if self.lacks_seeds or not measured or len(measured) < len(differences):
             return "not run"
         return "yes" if not self.did_nothing and all(is_gain(self.metric, one) for one in measured) else "no"
 
     @property
+    def no_gain(self) -> bool:
+        """Whether a gain over the baseline is ruled out: the strategy is worse, or any effect is within the margin."""
+        found = self.over_baseline
+        return found is not None and (is_loss(self.metric, found) or is_equivalent(self.metric, found))
+
+    @property
     def verdict(self) -> str:
-        """What a yes/no method does: "ranks better", "only shifts", "no gain" or "undecided"; "" without scores."""
+        """What a yes/no method does: "ranks better", "only shifts", "no gain", "not shown", "undecided"; "": no scores.
+
+        "no gain" is a claim, too: the strategy is worse, or any effect is smaller than the metric's margin.
+        """
         if self.ranking is None or self.ranking.difference is None or self.ranking.shifted is None:
             return ""
         beats_shifted = is_gain(self.metric, self.ranking.shifted)
         if beats_shifted and not self.did_nothing and is_gain(AUROC, self.ranking.difference):
             return "ranks better"
         if self.better_than_baseline != "yes":
-            return "no gain" if self.better_than_baseline == "no" else "undecided"
+            return "undecided" if self.better_than_baseline == "not run" else "no gain" if self.no_gain else "not shown"
         return "undecided" if beats_shifted else "only shifts"
 
 
@@ -134,6 +146,16 @@ def is_gain(metric: Metric, difference: Difference) -> bool:
     """Tell whether a difference is on the good side, and significant after correction."""
     good = difference.value > 0 if metric.better == "higher" else difference.value < 0
     return good and (difference.p if difference.holm is None else difference.holm) < LEVEL
+
+
+def is_loss(metric: Metric, difference: Difference) -> bool:
+    """Tell whether a difference is on the bad side, and significant after correction."""
+    return is_gain(metric, replace(difference, value=-difference.value))
+
+
+def is_equivalent(metric: Metric, difference: Difference) -> bool:
+    """Tell whether two one-sided tests at 5 % rule out an effect as large as the metric's margin."""
+    return difference.bound is not None and difference.bound < metric.margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +232,7 @@ class Table:
             rules=None if rule == base_rule else (base_rule, rule),
             ranking=self._ranking(arm, controls),
             turns=turns_between(self.outcomes[base], self.outcomes[arm]) if arm in self.outcomes else None,
+            lacks_seeds=lineup.lacks_seeds(arm) or lineup.lacks_seeds(base),
         )
 
     def _present_controls(self, arm: str) -> list[Control]:

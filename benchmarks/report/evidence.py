@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from mmhall.benchmarks.evaluation import Evaluation
-from mmhall.benchmarks.evidence import Evidence
+from mmhall.benchmarks.evidence import LEAST_SEEDS, Evidence
 from mmhall.benchmarks.evidence.frontier import NAME as FRONTIER
-from mmhall.benchmarks.evidence.ticks import is_gain
+from mmhall.benchmarks.evidence.ticks import is_equivalent, is_gain, is_loss
 from mmhall.benchmarks.report.sections import Line, Section, column_name, difference_text, number_text, rules_mark
 from mmhall.benchmarks.report.yesno import yesno_record
 
@@ -20,7 +20,8 @@ LEGEND = (
     "> plain: better than every plain control named below it, paired; the frontier is the least error that captions of "
     "the baseline, made shorter, and plain controls have at the same recall; equal yes share and best threshold are "
     "the baseline's yes/no scores, shifted. "
-    '"not run": nothing to compare with, or another decoding rule. '
+    '"not run": nothing to compare with, another decoding rule, or sampled answers of fewer than three seeds. '
+    "No effect: two one-sided tests at 5 % rule out any as large as the margin; else it is not shown. "
     "changed: share of answers that differ from the baseline's; below 1 % there is no tick."
 )
 
@@ -65,6 +66,9 @@ def evidence_remarks(row: Evidence) -> list[str]:
     if row.rules is not None:
         base, own = row.rules
         texts.append(f"other rule: {own}, not {base}")
+    if row.lacks_seeds:
+        texts.append(f"sampled: a tick needs {LEAST_SEEDS} seeds (mmhall bench --seeds 0,1,2)")
+    texts += [effect] if (effect := effect_text(row)) else []
     if row.over_twins is not None:
         texts.append(f"twins: {difference_text(row.over_twins, row.metric)}")
     for control in row.controls:
@@ -88,10 +92,25 @@ def verdict_text(row: Evidence) -> str:
     return "not above the frontier: not shown to err less than plain captions of the same recall"
 
 
+def effect_text(row: Evidence) -> str:
+    """Return what the absence of the first tick means: worse, no effect, or nothing shown; "" with the tick."""
+    found, metric = row.over_baseline, row.metric
+    if row.better_than_baseline != "no" or found is None or found.bound is None:
+        return ""
+    if is_loss(metric, found):
+        return f"worse than {row.baseline}"
+    unit = " points" if metric.percent else ""
+    if is_equivalent(metric, found):
+        return f"no effect larger than {metric.margin * metric.scale:.1f}{unit}"
+    return f"no effect: not shown; up to {found.bound * metric.scale:.1f}{unit} are not ruled out"
+
+
 def as_record(row: Evidence) -> dict[str, Any]:
     """Return the evidence of a strategy as JSON values."""
     return asdict(row) | {
         "metric": row.metric.name,
+        "no_gain": row.no_gain,
+        "effect": effect_text(row),
         "did_nothing": row.did_nothing,
         "better_than_baseline": row.better_than_baseline,
         "better_than_twins": row.better_than_twins,

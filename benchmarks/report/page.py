@@ -13,6 +13,7 @@ from mmhall.benchmarks.report.capability import REMARK, capability_section
 from mmhall.benchmarks.report.examples import examples
 from mmhall.benchmarks.report.frontier_plot import draw_frontiers
 from mmhall.benchmarks.report.plots import draw_tables, plot_against_cost
+from mmhall.benchmarks.report.settings import setting_lines
 from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
 from mmhall.benchmarks.run.runs import Run
 from mmhall.files import atomic_path
@@ -40,7 +41,8 @@ def write_page(
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     shown = [_page_data(run, evaluated, capabilities) for run, evaluated in runs]
-    page = environment.get_template("page.html").render(runs=shown, cost_columns=COST)
+    settings = setting_lines([run for run, _ in runs])
+    page = environment.get_template("page.html").render(runs=shown, cost_columns=COST, settings=settings)
     with atomic_path(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
 

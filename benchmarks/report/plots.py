@@ -35,7 +35,7 @@ def plot_against_cost(evaluated: Evaluated) -> str:
     figure = Figure(figsize=(4.6 * max(1, len(panels)), 4.4), layout="constrained")
     for number, (benchmark, evaluation, group) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), number)
-        metric = benchmark.metrics[0]
+        metric = benchmark.primary
         cells = {c.strategy: c for c in evaluation.cells if c.group == group and c.metric is metric}
         for index, cost in enumerate(evaluation.costs):
             if cost.strategy in cells:

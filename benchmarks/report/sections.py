@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell
@@ -75,8 +76,22 @@ def estimate_text(estimate: Estimate, metric: Metric) -> str:
 
 
 def cell_value(cell: Cell) -> str:
-    """Format the value of a cell with its interval."""
-    return estimate_text(cell.estimate, cell.metric)
+    """Format the value of a cell with its interval; of several seeds, their spread, too."""
+    e, scale = cell.estimate, cell.metric.scale
+    if not cell.runs or e.low is None or e.high is None:
+        return estimate_text(e, cell.metric)
+    return f"{spread_text([value * scale for value in cell.runs])} [{e.low * scale:.1f}, {e.high * scale:.1f}]"
+
+
+def spread_text(values: Sequence[float]) -> str:
+    """Format figures of several seeds: mean, standard deviation and range; of one its figure.
+
+    >>> spread_text([83.1, 83.9, 82.7])
+    '83.2 (sd 0.61, 82.7-83.9, 3 seeds)'
+    """
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{mean(values):.1f} (sd {stdev(values):.2f}, {min(values):.1f}-{max(values):.1f}, {len(values)} seeds)"
 
 
 def cell_difference(cell: Cell) -> str:

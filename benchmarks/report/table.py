@@ -8,13 +8,15 @@ from types import MappingProxyType
 from typing import Any
 
 from mmhall.benchmarks.base import Metric
-from mmhall.benchmarks.evaluation import Cell, Evaluation, Reason
+from mmhall.benchmarks.evaluation import Cell, Cost, Evaluation, Reason
 from mmhall.benchmarks.evidence import lineup_of
 from mmhall.benchmarks.report.captions import caption_remarks, caption_sections, captions_as_data
+from mmhall.benchmarks.report.design import design_remarks
 from mmhall.benchmarks.report.evidence import LEGEND, as_record, evidence_sections
 from mmhall.benchmarks.report.grid import grid_sections
 from mmhall.benchmarks.report.relabelled import relabelled_record, relabelled_remarks, relabelled_sections
 from mmhall.benchmarks.report.sections import Line, Section, cell_difference, cell_value, rules_mark
+from mmhall.benchmarks.report.settings import configuration_digest
 from mmhall.benchmarks.report.yesno import yesno_legends, yesno_sections
 from mmhall.benchmarks.rules.amber import amber_score
 from mmhall.benchmarks.run.runs import Part
@@ -91,9 +93,17 @@ def _section(title: str, table: str, metrics: Sequence[Metric], cells: Sequence[
 COST = (
     "benchmark",
     "strategy",
-    "seconds per answer",
+    "rows per token",
+    "passes per token",
+    "prompt read, times",
     "tokens per answer",
+    "seconds per answer",
     "seconds, ratio to the baseline: median [range]",
+)
+COST_REMARK = (
+    "Cost: rows and passes of the decoder are counted, over the tokens of each batch's longest answer; a row is one "
+    "position of one branch or beam. Prompt read: positions computed over positions there; below 1 where questions "
+    "share their picture. Seconds were measured beside the other work of this machine; `mmhall speed` measures alone."
 )
 
 
@@ -103,13 +113,18 @@ def cost_lines(evaluated: Evaluated) -> list[tuple[str, ...]]:
         (
             cost.benchmark,
             cost.strategy,
-            f"{cost.seconds:.3f}",
+            *("-" if value is None else f"{value:.2f}" for value in (cost.rows, cost.passes, cost.prompt)),
             f"{cost.tokens:.1f}",
-            "1" if cost.ratio is None else f"{cost.ratio:.2f} [{cost.low:.2f}, {cost.high:.2f}]",
+            f"{cost.seconds:.3f}",
+            "1" if cost is evaluation.costs[0] else _ratio(cost),
         )
         for _, evaluation in evaluated
         for cost in evaluation.costs
     ]
+
+
+def _ratio(cost: Cost) -> str:
+    return "-" if cost.ratio is None else f"{cost.ratio:.2f} [{cost.low:.2f}, {cost.high:.2f}]"
 
 
 def remarks(
@@ -123,10 +138,12 @@ def remarks(
         left_out: Name of a strategy that was wanted and not run, to the reason.
     """
     texts = [
-        f"Intervals are 95 %, by picture (bootstrap). Second lines: minus {next(iter(fitted))}, interval, p-value "
+        "Intervals are 95 %, by picture (score intervals of shares, else bootstrap). Second lines: minus "
+        f"{next(iter(fitted))}, interval, p-value "
         "(exact McNemar for a share of captions, else a paired permutation test by picture)"
         + ("; in parentheses corrected for the number of strategies (Holm)." if len(fitted) > 2 else ".")
     ]
+    texts += [COST_REMARK] if any(evaluation.costs for _, evaluation in evaluated) else []
     texts += [LEGEND] if any(evaluation.evidence for _, evaluation in evaluated) else []
     texts += yesno_legends([evaluation for _, evaluation in evaluated])
     texts += [f"Not run: {name}: {reason}" for name, reason in left_out.items()]
@@ -135,6 +152,7 @@ def remarks(
         benchmark = part.benchmark
         texts += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
         texts += relabelled_remarks(benchmark.name, evaluation)
+        texts += design_remarks(part, evaluation)
         if len(fitted) > 1:
             texts += [
                 f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "
@@ -184,11 +202,13 @@ def as_data(evaluated: Evaluated, setup: dict[str, Any]) -> dict[str, Any]:
                 "metric": cell.metric.name,
                 "strategy": cell.strategy,
                 **asdict(cell.estimate),
+                **({"runs": cell.runs} if cell.runs else {}),
                 "difference": None if cell.difference is None else asdict(cell.difference),
             }
             for _, evaluation in evaluated
             for cell in (*evaluation.cells, *evaluation.means)
         ],
+        "configurations": {arm: configuration_digest(text) for arm, text in setup.get("fitted", {}).items()},
         "evidence": [as_record(row) for _, evaluation in evaluated for row in evaluation.evidence],
         "captions": {part.benchmark.name: captions_as_data(e) for part, e in evaluated if e.captions},
         "costs": [asdict(cost) for _, evaluation in evaluated for cost in evaluation.costs],

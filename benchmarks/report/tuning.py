@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import mmhall
+from mmhall.benchmarks.report.sections import p_value
 from mmhall.benchmarks.tune.objective import OBJECTIVE, Figures, Gain, Sheet
 from mmhall.benchmarks.tune.tuning import Tuned
 
@@ -35,8 +36,8 @@ def held_out_lines(tuned: Tuned) -> list[tuple[str, ...]]:
 
 
 def gain_text(gain: Gain) -> str:
-    """Format a difference of objectives in percentage points, with its interval."""
-    return f"{gain.value * 100:+.1f} [{gain.low * 100:+.1f}, {gain.high * 100:+.1f}]"
+    """Format a difference of objectives in percentage points, with its interval and p-value."""
+    return f"{gain.value * 100:+.1f} [{gain.low * 100:+.1f}, {gain.high * 100:+.1f}] {p_value(gain.p)}"
 
 
 def sheet_text(sheet: Sheet) -> str:
@@ -54,6 +55,7 @@ def entry(tuned: Tuned, pictures: dict[str, Any]) -> dict[str, Any]:
     return {
         "options": tuned.options,
         "verdict": tuned.verdict,
+        "p": round(tuned.p, 4),
         "asked": str(tuned.requested),
         "chosen": str(tuned.chosen.method),
         "defaults": str(tuned.tried[0].method),

@@ -26,7 +26,7 @@ import torch
 
 from mmhall.adapters import Conversation
 from mmhall.answers import Answer
-from mmhall.benchmarks.base import Benchmark, Item
+from mmhall.benchmarks.base import COUNTED, Benchmark, Item
 from mmhall.benchmarks.evidence.mentions import measure_mentions
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
@@ -246,6 +246,7 @@ def _generate_rows(
     answers = reopen_thoughts(lvlm, items, written)
     asked = [(item, part.picture(item)) for item in items]
     extras = benchmark.measure(lvlm, asked, answers)
+    extras = [_with_cost(written, answer, extra) for answer, extra in zip(written, extras, strict=True)]
     if controls and benchmark.trades:
         measured = measure_mentions(lvlm, benchmark, asked, answers)
         extras = [{**(extra or {}), **own} for extra, own in zip(extras, measured, strict=True)]
@@ -265,6 +266,14 @@ def _generate_rows(
         )
         for item, answer, extra in zip(items, answers, extras, strict=True)
     ]
+
+
+def _with_cost(batch: Sequence[Answer], answer: Answer, extra: dict[str, Any] | None) -> dict[str, Any]:
+    """Add the counted passes of an answer's batch to its measurements."""
+    usage, longest = answer.usage, max(each.usage.new_tokens for each in batch)
+    counted = {"prompt_reads": usage.prompt_reads, "prompt_tokens": usage.prompt_tokens}
+    counted |= {"passes": usage.passes, "rows": usage.rows, "tokens": longest - 1}  # the last token is not read
+    return {**(extra or {}), COUNTED: counted}
 
 
 def _with_score(lvlm: LVLM, answer: Answer, extra: dict[str, Any] | None) -> dict[str, Any] | None:

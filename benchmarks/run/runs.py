@@ -20,18 +20,18 @@ from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Benchmark, Item, Material, Source, digest_of
 from mmhall.benchmarks.data.hub import remarks as hub_remarks
 from mmhall.benchmarks.evaluation import Evaluation
-from mmhall.benchmarks.evidence import GREEDY, lineup_of
+from mmhall.benchmarks.evidence import GREEDY, SAMPLING, lineup_of
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
 from mmhall.generation import Settings
 from mmhall.lvlm import LVLM
-from mmhall.options import check_known, parse
+from mmhall.options import check_known, parse, split
 from mmhall.results.judgements import Judgements, with_judgements
 from mmhall.results.store import Row, Store
 from mmhall.strategies import Composed, LearnedStrategy, Strategy, strategy
 from mmhall.text import without_home
 
-_SAMPLING = ("temperature", "top_p", "top_k", "seed")
+_SAMPLING = ("temperature", "top_p", "top_k")
 LEFT_OUT = "left_out"  # the note on strategies that were not run
 
 
@@ -146,18 +146,21 @@ class Run:
 
     def _evaluate(self, part: Part) -> Evaluation:
         lineup = lineup_of(self.strategies, self.rules(part))
-        return part.benchmark.evaluate(part.items, self._rows_without_paths(part), self.strategies, lineup)
+        return part.benchmark.evaluate(part.items, self.rows_without_paths(part), self.strategies, lineup)
 
     def rules(self, part: Part) -> dict[str, str]:
-        """Return the decoding rule of each strategy: "greedy", "beam 5", "own search", or sampling with settings."""
+        """Return the decoding rule of each strategy: "greedy", "beam 5", "search of opera, 5 beams", or sampling.
+
+        Sampling is named with its settings but the seed: with another one the rule is the same.
+        """
         setup = self.store.setup()
         settings, beams = setup["benchmarks"][part.benchmark.name].get("settings", {}), setup.get("num_beams", {})
         drawn = ", ".join(f"{key} {settings[key]}" for key in _SAMPLING if settings.get(key) is not None)
-        shared = f"sampling ({drawn})" if settings.get("do_sample") else GREEDY
+        shared = f"{SAMPLING} ({drawn})" if settings.get("do_sample") else GREEDY
         plain = {each: shared if beams.get(each, 1) == 1 else f"beam {beams[each]}" for each in self.strategies}
-        return plain | dict.fromkeys(setup.get("searches", ()), "own search")
+        return plain | {each: _search_rule(each, beams.get(each, 1)) for each in setup.get("searches", ())}
 
-    def _rows_without_paths(self, part: Part) -> list[Row]:
+    def rows_without_paths(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark; error texts have no picture path, so that equal errors can be counted."""
         pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items}
         return [
@@ -169,6 +172,16 @@ class Run:
         """Return the answers to a benchmark, with their judgements."""
         name = part.benchmark.name
         return with_judgements(list(self.store.rows(name)), Judgements(self.store.path).all(name))
+
+
+def _search_rule(spec: str, beams: int) -> str:
+    """Name the search of a strategy: the parts that search, and their beams."""
+    searching = [name for name, _ in map(parse, split(spec)) if name in STRATEGIES.names() and _searches(name)]
+    return f"search of {'+'.join(searching) or spec}{f', {beams} beams' if beams > 1 else ''}"
+
+
+def _searches(name: str) -> bool:
+    return bool(STRATEGIES.load(name).searches)
 
 
 def make_strategies(specs: Sequence[str]) -> list[Strategy]:

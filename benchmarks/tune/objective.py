@@ -4,6 +4,7 @@ Objective  mean of the accuracy of yes/no answers (POPE's popular and adversaria
            settings counts twice) and the F1 of objects in captions, the harmonic mean of precision (1 - CHAIR_i,
            repeats counted) and recall. With F1 a strategy cannot win by naming fewer objects.
 Intervals  paired bootstrap: pictures are drawn with replacement, with all their questions and their caption.
+Test       paired permutation: the answers of two strategies are exchanged in random pictures.
 """
 
 from __future__ import annotations
@@ -65,12 +66,14 @@ class Gain:
         low: Lower end of its 95 % interval.
         high: Upper end.
         error: Standard error of the difference.
+        p: Two-sided p-value of the permutation test, not corrected.
     """
 
     value: float
     low: float
     high: float
     error: float
+    p: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,18 +150,18 @@ class Sheet:
         return Figures((accuracy + f1) / 2, accuracy, f1, precision, recall, words, changed)
 
     def gain(self, scored: Scored, base: Scored) -> Gain:
-        """Compare the objectives of two strategies on the same bootstrap draws."""
-        value = float((self._objective(scored, drawn=False) - self._objective(base, drawn=False))[0])
-        drawn = self._objective(scored) - self._objective(base)
-        drawn = drawn[np.isfinite(drawn)]
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        return Gain(value, float(low), float(high), float(drawn.std()))
+        """Compare the objectives of two strategies on the same bootstrap draws, and by a permutation test."""
+        found = self._resampler.difference_of(_objective, scored.counts, base.counts)
+        assert found is not None  # every sheet has questions and objects
+        drawn = [_objective(*map(self._resampler.sums, one.counts)) for one in (scored, base)]
+        return Gain(found.value, found.low, found.high, float(np.nanstd(drawn[0] - drawn[1])), found.p)
 
-    def _objective(self, scored: Scored, *, drawn: bool = True) -> Array:
-        add = self._resampler.sums if drawn else lambda series: np.array([series.sum()])
-        accuracy, _, _, f1 = _shares(tuple(add(series) for series in scored.counts))
-        objective: Array = (accuracy + f1) / 2
-        return objective
+
+def _objective(*sums: Array) -> Array:
+    """Return the objective of summed counts."""
+    accuracy, _, _, f1 = _shares(sums)
+    objective: Array = (accuracy + f1) / 2
+    return objective
 
 
 def _is_scored(item: Item) -> bool:

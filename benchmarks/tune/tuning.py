@@ -8,7 +8,10 @@ Choice     candidates within one standard error of the best are equal (paired bo
            best). Of these, if some are better than greedy, the one of them with the fewest options changed from the
            defaults; then the weakest, which changes the fewest of greedy's answers; then the one tried first. If
            none is better than greedy, the weakest of the equal ones: the least harmful.
-Judgement  chosen options against greedy and against the defaults on the held-out half, with a 95 % interval.
+Judgement  chosen options against greedy and against the defaults on the held-out half, with a 95 % interval. They help
+           if a paired permutation test by picture says so at 5 %, its p-value times the number of candidates tried, on
+           at least 100 held-out pictures; on fewer, nothing is decided. The rule is the same for every strategy. The
+           candidates were compared on other pictures, so that the correction errs on the safe side.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ from mmhall.strategies import Composed, Strategy, strategy
 from mmhall.strategies.tuned import open_options
 
 ROUNDS = 2
-LEAST = 4  # pictures
+LEAST, LEAST_HELD_OUT = 4, 100  # pictures to tune at all, and held-out ones to decide
+LEVEL = 0.05
 Key = tuple[int, str]  # number of the part, option
 
 
@@ -88,18 +92,33 @@ class Tuned:
         return max(c.figures.objective for c in self.tried) > self.greedy[0].objective
 
     @property
+    def p(self) -> float:
+        """The p-value of chosen against greedy on the held-out half, corrected for the candidates tried."""
+        return min(1.0, self.over_greedy.p * len(self.tried))
+
+    @property
+    def helps(self) -> bool:
+        """Whether the strategy is shown to help; see the module's docstring for the rule."""
+        enough = len(self.held_out.pictures) >= LEAST_HELD_OUT
+        return enough and self.promising and self.over_greedy.value > 0 and self.p < LEVEL
+
+    @property
     def verdict(self) -> str:
         """Whether the strategy helps, from the held-out half, in words."""
         if self.chosen.figures.changed == self.judged.changed == 0:
             return "does not help on this model: it changes no answer"
+        pictures = len(self.held_out.pictures)
+        if pictures < LEAST_HELD_OUT:
+            needed = f"it takes {LEAST_HELD_OUT} held-out pictures, and there are {pictures}"
+            return f"not decided: {needed}; use --n {2 * LEAST_HELD_OUT}"
         if not self.promising:
-            return "does not help on this model: no values tried beat greedy; these are the least harmful ones"
+            return "not shown to help on this model: no values tried beat greedy; these are the least harmful ones"
         if self.over_greedy.value <= 0:
-            return "does not help on this model: no better than greedy on pictures it was not tuned on"
-        if self.over_greedy.low <= 0:
+            return "not shown to help on this model: no better than greedy on pictures it was not tuned on"
+        if not self.helps:
             return (
-                "not shown to help on this model: better than greedy, but the interval includes no difference; "
-                "more pictures narrow it"
+                f"not shown to help on this model: better than greedy, but by chance with p = {self.p:.2g}, corrected "
+                f"for {len(self.tried)} candidates; more pictures may show it"
             )
         return "helps on this model"
 
@@ -188,7 +207,7 @@ def halves(pictures: PictureSet, seed: int, max_new_tokens: int | None = None) -
     ids = [p.id for p in pictures.pictures]
     if len(ids) < LEAST:
         raise DataError(
-            f"tune: {len(ids)} pictures are too few; it needs at least {LEAST}, and about 60 for a useful result"
+            f"tune: {len(ids)} pictures are too few; it needs at least {LEAST}, and {2 * LEAST_HELD_OUT} to decide"
         )
     random.Random(f"tune/{seed}").shuffle(ids)
     half = (len(ids) + 1) // 2

@@ -32,7 +32,12 @@ if TYPE_CHECKING:
         Visit as Visit,
         overrides as overrides,
     )
-    from mmhall.attention._passes import Block as Block, Frame as Frame
+    from mmhall.attention._passes import (
+        Block as Block,
+        Frame as Frame,
+        PassCount as PassCount,
+        count_passes as count_passes,
+    )
     from mmhall.attention._plan import (
         ROWS as ROWS,
         Plan as Plan,
@@ -55,7 +60,7 @@ else:
             "_linears": "few_rows",
             "_memory": "Memory",
             "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
-            "_passes": "Block Frame",
+            "_passes": "Block Frame PassCount count_passes",
             "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
             "_read_out": "ReadOut",
             "_rows": "output_of visible_columns",

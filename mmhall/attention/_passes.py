@@ -157,7 +157,39 @@ class Passes:
         return cached[1]
 
 
+@dataclass(slots=True)
+class PassCount:
+    """The forward passes of a decoder in a block of code, with all its branches.
+
+    Attributes:
+        prompt_reads: Prompt positions computed: rows times tokens of the passes over prompts, padding included.
+        passes: Number of passes that read tokens of answers.
+        rows: Answer positions computed: rows times tokens of these passes.
+    """
+
+    prompt_reads: int = 0
+    passes: int = 0
+    rows: int = 0
+
+    def add(self, rows: int, queries: int, frame: Frame | None, before: int) -> None:
+        """Count a pass.
+
+        Args:
+            rows: Rows of its batch.
+            queries: Number of tokens that it reads of each row.
+            frame: Its description; None: none.
+            before: Positions in the cache before it.
+        """
+        first = None if frame is None else frame.blocks[0]
+        if first is None or first.prompt is None or before < first.prompt + first.padding:
+            self.prompt_reads += rows * queries
+        else:
+            self.passes += 1
+            self.rows += rows * queries
+
+
 _frame: ContextVar[Frame | None] = ContextVar("mmhall_frame", default=None)
+_count: ContextVar[PassCount | None] = ContextVar("mmhall_count", default=None)
 _passes: ContextVar[tuple[Passes | None, ...]] = ContextVar("mmhall_passes", default=())  # nested calls
 
 current_exits: ContextVar[Any] = ContextVar("mmhall_exits", default=None)  # early exits to read in the pass
@@ -199,6 +231,16 @@ def use_frame(frame: Frame) -> Iterator[None]:
         _frame.reset(token)
 
 
+@contextmanager
+def count_passes(count: PassCount) -> Iterator[None]:
+    """Count the passes of hooked decoders inside this context, also in threads that follow it."""
+    token = _count.set(count)
+    try:
+        yield
+    finally:
+        _count.reset(token)
+
+
 def hook_passes(decoder: nn.Module) -> None:
     """Hook a decoder, so that the positions of each of its passes are known."""
     if not hasattr(decoder, _HOOKS):
@@ -213,16 +255,24 @@ def unhook_passes(decoder: nn.Module) -> None:
 
 
 def _begin(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    frame, outer = _frame.get(), _passes.get()
-    if frame is None or outer or not (frame.plans or frame.candidates):
+    frame, outer, count = _frame.get(), _passes.get(), _count.get()
+    planned = frame is not None and not outer and bool(frame.plans or frame.candidates)
+    if not planned and count is None:
         _passes.set((*outer, None))
         return
     inputs = kwargs.get("inputs_embeds")
     inputs = kwargs.get("input_ids") if inputs is None else inputs
-    queries = (args[0] if inputs is None else inputs).shape[1]
+    rows, queries = (args[0] if inputs is None else inputs).shape[:2]
     cache = next((value for value in (*kwargs.values(), *args) if isinstance(value, Cache)), None)
-    caches.check_readable(cache)
-    end = queries + (0 if cache is None else int(cache.get_seq_length()))
+    if planned:
+        caches.check_readable(cache)
+    before = 0 if cache is None else int(cache.get_seq_length())
+    if count is not None:
+        count.add(rows, queries, frame, before)
+    if frame is None or not planned:
+        _passes.set((*outer, None))
+        return
+    end = queries + before
     pass_of = partial(Pass, frame, queries=queries, cache=cache)
     _passes.set((Passes(frame, tuple(pass_of(block, end=end - block.padding) for block in frame.blocks)),))
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -66,6 +67,9 @@ def bench(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the scenes and questions.")] = 0,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds of sampled answers, such as 0,1,2: a run in DIR/seed-N for each.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Number of items to decode together.")] = 16,
     workers: Annotated[int, typer.Option(help="Number of processes that share the work.")] = 1,
     gpus_per_worker: Annotated[
@@ -90,7 +94,8 @@ def bench(
     """
     from mmhall.benchmarks.run.runs import make_benchmarks, make_strategies
     from mmhall.cli.console import parse_tuned
-    from mmhall.cli.report import print_run
+    from mmhall.cli.report import print_runs
+    from mmhall.cli.seeds import seeded_runs
 
     if "speed" in benchmarks:
         raise MmhallError("bench: speed is a command of its own now; run `mmhall speed`")
@@ -106,11 +111,12 @@ def bench(
     paths, options = _data_paths(chosen, data, images), parse_tuned(tuned)
     cluster = address if engine == "ray" else None
     team = Team(model, options, loading.for_gpus(gpus_per_worker), workers, gpus_per_worker, cluster)
-    with team.check_before_loading(out):
-        sources = _sources(chosen, paths, lambda: _draw_scenes(out, scenes, seed, conflict), limit, seed)
-        run = team.answer(out, sources, Wanted(methods, every, twins), batch_size)
-    evaluated = run.evaluate()
-    print_run(run, evaluated, as_json=as_json)
+    runs = []
+    for folder, asked in seeded_runs(out, chosen, seeds):
+        with team.check_before_loading(folder):
+            sources = _sources(asked, paths, partial(_draw_scenes, folder, scenes, seed, conflict), limit, seed)
+            runs.append(team.answer(folder, sources, Wanted(methods, every, twins), batch_size))
+    evaluated = print_runs(runs, as_json=as_json)
     _check_failures(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), max_errors)
 
 

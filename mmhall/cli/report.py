@@ -45,6 +45,10 @@ def report(
             "in POPE's format.",
         ),
     ] = None,
+    aggregate: Annotated[
+        bool,
+        typer.Option("--aggregate", help="Take the runs together: seeds of the draws, the pictures or the training."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Print the results of runs, finished or not.
@@ -52,6 +56,7 @@ def report(
     Example: mmhall report runs/first --html first.html
     """
     from mmhall.benchmarks.report.page import write_page
+    from mmhall.benchmarks.report.settings import setting_lines
     from mmhall.benchmarks.run.relabel import read_again
     from mmhall.benchmarks.run.runs import reopen
     from mmhall.errors import OptionError, RunError
@@ -59,6 +64,13 @@ def report(
     if capability and len(runs) > 1:
         raise OptionError("report", "capability", capability[0], "given with a single run")
     opened = [reopen(run).read_as(read_as) for run in runs]
+    if aggregate and html is not None:
+        raise OptionError("report", "html", str(html), "left out with --aggregate, which prints tables only")
+    if aggregate and (relabel is not None or capability):
+        raise OptionError("report", "aggregate", True, "left out with --relabel and --capability")
+    if aggregate:
+        print_aggregate(opened, as_json=as_json)
+        return
     scores = _capabilities(opened[0], capability)
     evaluated: list[tuple[Run, Evaluated]] = [(run, run.evaluate()) for run in opened]
     if relabel is not None:
@@ -67,6 +79,8 @@ def report(
         if len(opened) > 1 and not as_json:
             print(f"{'' if number == 0 else chr(10)}== {run.store.path.parent}\n")
         print_run(run, evaluation, scores, as_json=as_json)
+    for line in setting_lines(opened) if len(opened) > 1 and not as_json else ():
+        print(f"\nall runs: {line}")
     if html is not None:
         try:
             write_page(evaluated, html, scores)
@@ -92,6 +106,15 @@ def _capabilities(run: Run, values: Sequence[str]) -> dict[str, Capability]:
     return by_arm(run, pairs)
 
 
+def print_runs(runs: Sequence[Run], *, as_json: bool) -> Evaluated:
+    """Print the results of one run, or of several together; return what was printed."""
+    if len(runs) > 1:
+        return print_aggregate(runs, as_json=as_json)
+    evaluated = runs[0].evaluate()
+    print_run(runs[0], evaluated, as_json=as_json)
+    return evaluated
+
+
 def print_run(
     run: Run, evaluated: Evaluated, capabilities: Mapping[str, Capability] = MappingProxyType({}), *, as_json: bool
 ) -> None:
@@ -103,21 +126,45 @@ def print_run(
         capabilities: Strategy to its capability, where it was measured.
         as_json: Whether to print JSON.
     """
-    import json
-
     from mmhall.benchmarks.report.capability import REMARK, as_record, capability_section
-    from mmhall.benchmarks.report.table import COST, as_data, cost_lines, remarks, sections
-    from mmhall.cli.console import align_columns
+    from mmhall.benchmarks.report.settings import setting_lines
+    from mmhall.benchmarks.report.table import as_data, remarks
 
     if as_json:
-        data = as_data(evaluated, run.current_setup) | {"capability": as_record(run, capabilities)}
-        print(json.dumps(data, indent=1))
+        _print_json(as_data(evaluated, run.current_setup) | {"capability": as_record(run, capabilities)})
         return
-    print_sections(sections(evaluated))
-    if capabilities:
-        print_sections([capability_section(run, evaluated, capabilities)])
+    more = [capability_section(run, evaluated, capabilities)] if capabilities else []
+    texts = [*remarks(evaluated, run.fitted, run.left_out), *(() if capabilities else (REMARK,)), *setting_lines([run])]
+    _print_tables(evaluated, texts, more)
+
+
+def print_aggregate(runs: Sequence[Run], *, as_json: bool) -> Evaluated:
+    """Print the results of several runs together; return them."""
+    from mmhall.benchmarks.report.aggregate import aggregate
+    from mmhall.benchmarks.report.table import as_data, remarks
+
+    found = aggregate(runs)
+    if as_json:
+        setup = runs[0].current_setup | {"strategies": list(found.fitted)}
+        _print_json(as_data(found.evaluated, setup) | {"aggregated": found.remarks})
+    else:
+        _print_tables(found.evaluated, [*found.remarks, *remarks(found.evaluated, found.fitted)])
+    return found.evaluated
+
+
+def _print_json(data: Mapping[str, object]) -> None:
+    import json
+
+    print(json.dumps(data, indent=1))
+
+
+def _print_tables(evaluated: Evaluated, remarks: Sequence[str], more: Sequence[Section] = ()) -> None:
+    from mmhall.benchmarks.report.table import COST, cost_lines, sections
+    from mmhall.cli.console import align_columns
+
+    print_sections([*sections(evaluated), *more])
     print(f"cost\n{align_columns([COST, *cost_lines(evaluated)])}\n")
-    for remark in (*remarks(evaluated, run.fitted, run.left_out), *(() if capabilities else (REMARK,))):
+    for remark in remarks:
         print(remark)
 
 

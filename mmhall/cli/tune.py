@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def tune(
     strategy: Annotated[str, typer.Argument(help='Strategy, such as vhr, "vhr+vcd", or "vhr(layers=\'50%:\')".')],
     model: Annotated[str, typer.Option(help="Model to load: embedded, a folder, or a hub id.")] = "embedded",
-    n: Annotated[int, typer.Option("--n", help="Number of pictures, from drawn scenes or from --data.")] = 60,
+    n: Annotated[int, typer.Option("--n", help="Number of pictures, from drawn scenes or from --data.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of scenes, questions, and the two halves.")] = 1000,
     data: Annotated[Path | None, typer.Option(help="COCO detection file. By default, scenes are drawn.")] = None,
     images: Annotated[
@@ -41,7 +41,7 @@ def tune(
     The search uses one half of the pictures; the other half tests whether the result helps. The result is written to
     --out, for use with --tuned; with --apply, it is used from now on. The same command continues a stopped search.
 
-    Example: mmhall tune vhr --model embedded --n 60
+    Example: mmhall tune vhr --model embedded
     """
     import tempfile
 
@@ -88,7 +88,7 @@ def _confirm_use(result: Tuned, model: str) -> bool:
     """Ask whether to use the values from now on, if they help and stdin is a terminal."""
     import sys
 
-    can_ask = result.over_greedy.low > 0 and sys.stdin.isatty()
+    can_ask = result.helps and sys.stdin.isatty()
     return can_ask and typer.confirm(f"\nUse these values for {model} from now on?")
 
 
@@ -101,10 +101,11 @@ def _print_result(result: Tuned) -> None:
     print(f"objective: {OBJECTIVE}; percent\n")
     print(f"search: {sheet_text(result.searched)}\n{align_columns([COLUMNS, *tried_lines(result)])}\n")
     print(f"other half: {sheet_text(result.held_out)}\n{align_columns([COLUMNS[:-1], *held_out_lines(result)])}\n")
-    print(f"chosen minus greedy    {gain_text(result.over_greedy)}")
+    print(f"chosen minus greedy    {gain_text(result.over_greedy)} ({result.p:.2g} for {len(result.tried)} candidates)")
     print(f"chosen minus defaults  {gain_text(result.over_default)}")
     print("\n* chosen: of the candidates within one standard error of the best, the nearest to the defaults, then the")
-    print("weakest. changed: answers that differ from greedy's. Brackets: 95 %, paired bootstrap by picture.")
+    print("weakest. changed: answers that differ from greedy's. Brackets: 95 %, paired bootstrap by picture; p: paired")
+    print("permutation by picture, in parentheses times the number of candidates, which decides.")
     print(f"\n{result.chosen.method}: {result.verdict}")
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs
 from mmhall.answers import Answer, DecodedTokens, Usage
+from mmhall.attention import PassCount
 from mmhall.generation._job import Recipe
 from mmhall.models import chat_template
 
@@ -23,10 +24,12 @@ class Measurement:
     Attributes:
         seconds: Wall time.
         peak_bytes: Largest GPU memory allocated meanwhile; None on a CPU.
+        counted: The decoder's passes, where they are counted.
     """
 
     seconds: float = 0.0
     peak_bytes: int | None = None
+    counted: PassCount = field(default_factory=PassCount)
 
 
 @contextmanager
@@ -53,14 +56,22 @@ def build_answers(
         inputs: The batch of P prompts.
         tokens: New tokens, (P x sequences, length), as `mmhall.generation.run` returns them.
         recipe: The strategy and settings that were used.
-        measured: The cost of the whole batch; each answer gets an equal share of the time.
+        measured: The cost of the whole batch; each answer gets an equal share of time and positions.
     """
     sequences = len(tokens) // len(inputs["attention_mask"])
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     answers = []
     for prompt, length in enumerate(lengths):
         rows = tokens[prompt * sequences : (prompt + 1) * sequences].tolist()
-        usage = Usage(measured.seconds / len(tokens), length, 0, measured.peak_bytes)
+        usage = Usage(
+            seconds=measured.seconds / len(tokens),
+            prompt_tokens=length,
+            new_tokens=0,
+            peak_bytes=measured.peak_bytes,
+            prompt_reads=measured.counted.prompt_reads / len(tokens),
+            passes=measured.counted.passes,
+            rows=measured.counted.rows / len(tokens),
+        )
         first, *others = (_build_answer(adapter, row, recipe, usage) for row in rows)
         answers.append(replace(first, others=tuple(others)))
     return answers

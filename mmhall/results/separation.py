@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import mannwhitneyu
 
+from mmhall.results.intervals import percentile_interval
 from mmhall.results.statistics import Array, Difference, Estimate, Resampler, bootstrap_difference
 
 Flags = npt.NDArray[np.bool_]
@@ -29,19 +30,21 @@ class Auroc:
         won: Pairs in which the positive sample has the larger value; a tie is half a pair.
         pairs: Number of pairs.
         drawn: AUROC of every bootstrap draw of pictures, (draws,); NaN where a draw holds no pair.
+        pictures: Number of pictures that were drawn from.
     """
 
     won: float
     pairs: int
     drawn: Array
+    pictures: int
 
     def estimate(self) -> Estimate:
         """Return the AUROC with its interval; its value is None without any pair."""
-        return _estimate(self.won, self.pairs, self.drawn)
+        return _estimate(self.won, self.pairs, self.drawn, self.pictures)
 
     def minus(self, base: Auroc) -> Estimate:
         """Return the difference from the AUROC of other values of the same samples, on the same draws."""
-        return _estimate(self.won - base.won, self.pairs, self.drawn - base.drawn)
+        return _estimate(self.won - base.won, self.pairs, self.drawn - base.drawn, self.pictures)
 
     def compared_with(self, base: Auroc) -> Difference | None:
         """Return the difference from the AUROC of other values, with its p-value (paired bootstrap); None: no value."""
@@ -71,7 +74,8 @@ class Separation:
         """Compute the AUROC of some values, (samples,)."""
         won = self._resampler.pair_sums(self._between(values))
         with np.errstate(invalid="ignore"):
-            return Auroc(*pairs_won(values, self._positive, self._strata), won / self._pairs)
+            drawn = won / self._pairs
+        return Auroc(*pairs_won(values, self._positive, self._strata), drawn, self._resampler.pictures)
 
     def _between(self, values: Array) -> Iterator[tuple[Labels, Array]]:
         """Yield picture numbers, (n,), and the pairs won by their positives against each picture, (n, pictures)."""
@@ -111,8 +115,7 @@ def quantile_strata(values: Array, count: int) -> Labels:
     return np.searchsorted(edges, values, side="right")
 
 
-def _estimate(won: float, pairs: int, drawn: Array) -> Estimate:
+def _estimate(won: float, pairs: int, drawn: Array, pictures: int) -> Estimate:
     if not pairs:
         return Estimate(None, None, None, 0.0, 0.0)
-    low, high = np.percentile(drawn[np.isfinite(drawn)], [2.5, 97.5])
-    return Estimate(won / pairs, float(low), float(high), won, float(pairs))
+    return Estimate(won / pairs, *percentile_interval(drawn, pictures), won, float(pairs))

@@ -1,7 +1,8 @@
 """Confidence intervals and paired tests for ratios of counts, clustered by picture.
 
 Items of one picture are not independent, so pictures are resampled instead of items. Two strategies are
-compared on the same bootstrap draws. Everything is seeded: the same answers give the same digits.
+compared on the same bootstrap draws. Everything is seeded: the same answers give the same digits. `intervals` has the
+intervals, and what they show.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
+
+from mmhall.results.intervals import are_shares, detectable, percentile_interval, share_interval, unseen
 
 DRAWS = 10_000
 _AT_ONCE = 200_000  # counts multiplied at a time, so that they fit a CPU cache
@@ -51,6 +54,8 @@ class Difference:
         holm: The p-value corrected for all strategies compared in this metric (Holm); None: not corrected.
         exact: The exact McNemar p-value over items, for a share of items; None for other ratios.
         turned: For a share of items: how many turned from 0 to 1, and from 1 to 0.
+        bound: Largest effect, in either direction, that two one-sided tests at 5 % do not rule out.
+        detectable: Smallest difference that would be found with 80 % power at 5 %, uncorrected; None: none would.
     """
 
     value: float
@@ -61,6 +66,8 @@ class Difference:
     holm: float | None = None
     exact: float | None = None
     turned: tuple[int, int] | None = None
+    bound: float | None = None
+    detectable: float | None = None
 
 
 class Resampler:
@@ -93,26 +100,30 @@ class Resampler:
             self._swaps[part] = rng.integers(0, 2, (part.stop - part.start, count))
 
     def estimate(self, over: Array, under: Array) -> Estimate:
-        """Estimate sum(over) / sum(under) over items."""
+        """Estimate sum(over) / sum(under) over items: a share by its score interval, another ratio by the bootstrap."""
         top, bottom = float(over.sum()), float(under.sum())
         if bottom == 0:
             return Estimate(None, None, None, top, bottom)
-        low, high = np.nanpercentile(ratio(self.sums(over), self.sums(under)), [2.5, 97.5])
-        return Estimate(top / bottom, float(low), float(high), top, bottom)
+        tops, bottoms = self._by_picture(over), self._by_picture(under)
+        if are_shares(tops, bottoms):
+            return Estimate(top / bottom, *share_interval(tops, bottoms), top, bottom)
+        low, high = percentile_interval(ratio(self.sums(over), self.sums(under)), self._pictures)
+        return Estimate(top / bottom, low, high, top, bottom)
 
     def estimate_of(self, figure: Figure, counts: Sequence[Array]) -> Estimate:
         """Estimate a figure that is a function of sums over items; NaN means no value."""
         value = float(figure(*(c.sum() for c in counts)))
         if not np.isfinite(value):
             return Estimate(None, None, None, 0.0, 0.0)
-        low, high = np.nanpercentile(figure(*map(self.sums, counts)), [2.5, 97.5])
-        return Estimate(value, float(low), float(high), value, 1.0)
+        low, high = percentile_interval(figure(*map(self.sums, counts)), self._pictures)
+        return Estimate(value, low, high, value, 1.0)
 
     def difference(self, over: Array, under: Array, base_over: Array, base_under: Array) -> Difference | None:
         """Compare two ratios on the same items; None if a denominator is 0.
 
-        The interval is a paired bootstrap. The p-value is from a permutation test: if strategy and baseline
-        were alike, exchanging their counts within a picture would change nothing.
+        The interval is a paired bootstrap, and no narrower than the number of pictures that differ allows. The p-value
+        is from a permutation test: if strategy and baseline were alike, exchanging their counts within a picture would
+        change nothing.
         """
         return self.difference_of(ratio, (over, under), (base_over, base_under))
 
@@ -122,12 +133,30 @@ class Resampler:
         if not np.isfinite(value):
             return None
         drawn = figure(*map(self.sums, counts)) - figure(*map(self.sums, base))
-        low, high = np.percentile(drawn[np.isfinite(drawn)], [2.5, 97.5])
+        moved, size = self._moved(figure, counts, base)
+        low, high = self._interval(drawn, value, moved, size, 0.95)
+        bound = max(map(abs, self._interval(drawn, value, moved, size, 0.9)))
         exchanged = self._exchanged(figure, counts, base)
         exchanged = np.abs(exchanged[np.isfinite(exchanged)])
         as_extreme = int((exchanged >= abs(value) - 1e-12).sum())
         p = (as_extreme + 1) / (len(exchanged) + 1)
-        return Difference(float(value), float(low), float(high), p, "paired permutation")
+        found = detectable(low, high, self._pictures)
+        return Difference(value, low, high, p, "paired permutation", bound=bound, detectable=found)
+
+    def _moved(self, figure: Figure, counts: Sequence[Array], base: Sequence[Array]) -> tuple[int, float]:
+        """Count the pictures that make a difference, and return its mean size; with none, the share of one picture."""
+        own, other = ([self._by_picture(c) for c in each] for each in (counts, base))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            alone = figure(*(a.sum() - a + b for a, b in zip(own, other, strict=True)))
+        effects = np.abs(figure(*(a.sum() for a in own)) - alone)
+        effects = effects[np.isfinite(effects) & (effects > 1e-12)]
+        return len(effects), float(effects.mean()) if len(effects) else 1 / self._pictures
+
+    def _interval(self, drawn: Array, value: float, moved: int, size: float, level: float) -> tuple[float, float]:
+        """Return the interval of a difference: of the bootstrap, or of the pictures that could differ, if wider."""
+        low, high = percentile_interval(drawn, self._pictures, level)
+        rest = unseen(moved, self._pictures, level) * self._pictures * size
+        return min(low, value - rest), max(high, value + rest)
 
     def difference_from_mean(
         self, figure: Figure, counts: Sequence[Array], others: Sequence[Sequence[Array]]
@@ -140,7 +169,7 @@ class Resampler:
         drawn = figure(*map(self.sums, counts))
         for other in others:
             drawn = drawn - figure(*map(self.sums, other)) / len(others)
-        return bootstrap_difference(float(value), drawn)
+        return bootstrap_difference(float(value), drawn, self._pictures)
 
     def _exchanged(self, figure: Figure, counts: Sequence[Array], base: Sequence[Array]) -> Array:
         """Return the difference of a figure after exchanging strategy and baseline in random pictures, (draws,)."""
@@ -200,18 +229,23 @@ class Resampler:
             yield slice(start, min(start + size, self._draws))
 
 
-def bootstrap_difference(value: float, drawn: Array) -> Difference | None:
+def bootstrap_difference(value: float, drawn: Array, pictures: int | None = None) -> Difference | None:
     """Return a difference with the interval and p-value of its bootstrap draws; None without a value.
 
     The two-sided p-value is twice the smaller share of draws on one side of 0, and at least 1 / draws: of ten draws
     with one below 0, it is 0.2.
+
+    Args:
+        value: The difference.
+        drawn: That of each draw, (draws,); those without a value do not count.
+        pictures: Number of pictures that were drawn from; None: many.
     """
     drawn = drawn[np.isfinite(drawn)]
     if not np.isfinite(value) or not len(drawn):
         return None
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = percentile_interval(drawn, pictures)
     share = min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
-    return Difference(value, float(low), float(high), min(1.0, max(2 * share, 1 / len(drawn))), "paired bootstrap")
+    return Difference(value, low, high, min(1.0, max(2 * share, 1 / len(drawn))), "paired bootstrap")
 
 
 def ratio(over: Array, under: Array) -> Array:

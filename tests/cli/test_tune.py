@@ -66,7 +66,7 @@ def test_tune_writes_what_generate_then_uses(cli, own_model, picture_file):
         "search: 2 pictures",
         "other half: 2 pictures",
         "chosen minus greedy",
-        "on this model",
+        "not decided: it takes 100 held-out pictures, and there are 2",
         "mmhall.load(",
     ):
         assert line in done.stdout

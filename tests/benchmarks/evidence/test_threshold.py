@@ -87,7 +87,7 @@ def test_a_sampled_baseline_is_not_compared_with_a_threshold(sixty):
     """A threshold draws nothing: it is another decoding rule."""
     items, scores = sixty
     answers = [*rows("greedy", scores), *rows("more", scores + 2)]
-    drawn = Lineup(("greedy", "more"), rules={"greedy": "sampling (temperature 1.0)"})
+    drawn = Lineup(("greedy", "more"), rules={"greedy": "sampling (temperature 1.0)"}, seeds=3)
     (more,) = evaluate(Pope(), items, answers, ["greedy", "more"], drawn).evidence
     assert (more.rules, more.better_than_baseline) == (None, "yes")
     assert (more.controls, more.better_than_controls, more.verdict) == ((), "not run", "")
@@ -109,6 +109,10 @@ def test_no_gain_and_no_scores(sixty):
     items, scores = sixty
     same = [*rows("greedy", scores), *rows("same", scores)]
     (row,) = evaluate(Pope(), items, same, ["greedy", "same"]).evidence
+    assert row.verdict == "not shown"  # 2.73 / 62.7: up to 4.4 points are not ruled out by 60 questions
+    assert row.over_baseline.bound == pytest.approx(0.0445, abs=1e-3)
+    many, each = questions(["yes", "no"] * 120), np.tile(scores, 4)
+    (row,) = evaluate(Pope(), many, [*rows("greedy", each), *rows("same", each)], ["greedy", "same"]).evidence
     assert row.verdict == "no gain"
     bare = [replace(each, extra=None) for each in same]
     (row,) = evaluate(Pope(), items, bare, ["greedy", "same"]).evidence

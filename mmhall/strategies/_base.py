@@ -116,6 +116,17 @@ class Session:
         """Whether the pass over the main prompts differs from the plain model's, or reads more than logits."""
         return bool(self.ops or self.exits or self.reread or self.reference is not None)
 
+    def findings(self, depth: int) -> dict[str, Tensor]:
+        """Return what was measured and chosen in a single request, by name; see `mmhall.attention.Op.findings`.
+
+        Like an op, `combine` and `search` may be objects with a method `findings`.
+
+        Args:
+            depth: Number of decoder layers.
+        """
+        sources = (getattr(part, "findings", None) for part in (*self.ops, self.combine, self.search))
+        return {name: values for source in sources if source is not None for name, values in source(depth).items()}
+
 
 def _takes_one_argument(function: Callable[..., Any]) -> bool:
     """Whether a function can be called with one argument."""

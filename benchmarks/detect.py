@@ -24,6 +24,7 @@ Metrics  A table per signal. AUROC: how often, of one hallucinated and one suppo
          position: its difference from position's, on the same draws. At equal ...: pairs within strata only, since a
          signal may know nothing but the stratum. Position: tenths of the positions. Mention: first mentions of an
          object in a caption, and repeated ones. Frequency: thirds, by the number of pictures that hold the object.
+         All three: mentions that are alike in all of them; a claim rests on these, as each confound can hide another.
          Hallucinated: share of the mentions. Intervals by bootstrap over pictures.
 Cost     Beside generation: captions that name an object are teacher-forced twice in their batch, with and without the
          picture, in one pass each; between them the head outputs of the caption's tokens
@@ -80,8 +81,8 @@ SIGNALS: dict[str, int] = {  # 1: high values are suspect, -1: low ones
     "AEI late": 1,
     "T-VHD": -1,
 }
-STRATA = 10  # of positions
-CONFOUNDS = ("position", "mention", "frequency")
+POSITIONS = 10  # strata of positions
+STRATA = ("position", "mention", "frequency", "all three")
 Values = list[float | None]
 
 
@@ -101,7 +102,7 @@ class Detect(PictureBenchmark):
     metrics: ClassVar[tuple[Metric, ...]] = (  # pairs of mentions reach across captions: `evaluate` counts them
         Metric("AUROC", {"pairs won": 1}, {"pairs": 1}, "higher"),
         Metric("minus position", {"pairs won": 1, "pairs won by position": -1}, {"pairs": 1}, "higher"),
-        *(Metric(f"at equal {what}", {f"{what} pairs won": 1}, {f"{what} pairs": 1}, "higher") for what in CONFOUNDS),
+        *(Metric(f"at equal {what}", {f"{what} pairs won": 1}, {f"{what} pairs": 1}, "higher") for what in STRATA),
         Metric("hallucinated", {"absent": 1}, {"named": 1}),
     )
 
@@ -211,12 +212,11 @@ class Mentions:
         return np.bincount(self.items[chosen], minlength=self.captions).astype(np.float64)
 
     def strata(self, chosen: Flags) -> list[Labels]:
-        """Return the strata of the chosen mentions by each of `CONFOUNDS`, (chosen mentions,) each."""
-        return [
-            quantile_strata(self.values[chosen, 0], STRATA),
-            self.repeated[chosen].astype(np.intp),
-            quantile_strata(self.frequencies[chosen], 3),
-        ]
+        """Return the strata of the chosen mentions by each of `STRATA`, (chosen mentions,) each."""
+        position = quantile_strata(self.values[chosen, 0], POSITIONS)
+        mention = self.repeated[chosen].astype(np.intp)
+        frequency = quantile_strata(self.frequencies[chosen], 3)
+        return [position, mention, frequency, (2 * position + mention) * 3 + frequency]
 
     @classmethod
     def of(cls, items: Sequence[Item], rows: Sequence[Row]) -> Mentions:

@@ -9,6 +9,7 @@ BUILT_IN = {
     "greedy": "mmhall.decoders.greedy:Greedy",
     "beam": "mmhall.decoders.beam:Beam",
     "apc": "mmhall.decoders.apc:APC",
+    "recomputed": "mmhall.decoders.recomputed:Recomputed",
     "yes-prompt": "mmhall.decoders.yes_prompt:YesPrompt",
     "yes-shift": "mmhall.decoders.yes_shift:YesShift",
     "olm": "mmhall.decoders.olm:OLM",

@@ -20,7 +20,7 @@ from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Item, Source
 from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.benchmarks.data.vocabulary import mentions
-from mmhall.benchmarks.detect import SIGNALS, STRATA, Detect, tokens_of
+from mmhall.benchmarks.detect import POSITIONS, SIGNALS, STRATA, Detect, tokens_of
 from mmhall.benchmarks.report.page import write_page
 from mmhall.benchmarks.report.table import as_data, sections
 from mmhall.benchmarks.rules.thoughts import blank_thoughts
@@ -247,8 +247,8 @@ def test_equal_positions_are_compared_among_themselves():
     rows = []
     for item in items:
         told = []
-        for at in range(STRATA):
-            absent = rng.random() < at / STRATA
+        for at in range(POSITIONS):
+            absent = rng.random() < at / POSITIONS
             told.append(("cat" if absent else "dog", at, at + 0.5 * absent))
         rows.append(row(item.id, "greedy", told))
     evaluation = Detect().evaluate(items, rows, ["greedy"])
@@ -294,6 +294,23 @@ def test_objects_that_are_equally_frequent_are_compared_among_themselves():
         }
         assert (found["at equal frequency"].over, found["at equal frequency"].under) == (within, 3)
         assert (found["AUROC"].over, found["AUROC"].under) == (pooled, 9)
+
+
+def test_confounds_that_hide_each_other_are_held_equal_together():
+    """First mentions have 2 where hallucinated, else 1; those repeated at the late position are true and have 3.
+
+    At equal position: early 1 of 1, late 1 of 3. At equal mention: 4 of 4. Alike in all: 1 of 1 early, 1 of 1 late.
+    """
+    held = [["dog", "cup"]] * 2 + [["cat", "boat"]] * 2  # equally frequent
+    items = [Item(str(n), str(n), PROMPT, ("captions",), {"objects": objects}) for n, objects in enumerate(held)]
+    first = [("dog", 0, 1.0), ("cat", 0, 2.0)]
+    late = [("cup", 9, 1.0), ("boat", 9, 2.0), ("cup", 9, 3.0), ("cup", 9, 3.0)]
+    rows = [row(str(n), "greedy", told) for n, told in enumerate((first, late, [], []))]
+    found = {
+        c.metric.name: c.estimate for c in Detect().evaluate(items, rows, ["greedy"]).cells if c.group == "entropy"
+    }
+    got = {name: (found[f"at equal {name}"].over, found[f"at equal {name}"].under) for name in STRATA}
+    assert got == {"position": (2, 4), "mention": (4, 4), "frequency": (4, 8), "all three": (2, 2)}
 
 
 def test_a_mention_without_a_signal_counts_for_the_others():

@@ -9,7 +9,6 @@ BUILT_IN = {
     "greedy": "mmhall.decoders.greedy:Greedy",
     "beam": "mmhall.decoders.beam:Beam",
     "apc": "mmhall.decoders.apc:APC",
-    "recomputed": "mmhall.decoders.recomputed:Recomputed",
     "yes-prompt": "mmhall.decoders.yes_prompt:YesPrompt",
     "yes-shift": "mmhall.decoders.yes_shift:YesShift",
     "olm": "mmhall.decoders.olm:OLM",
@@ -44,4 +43,5 @@ BUILT_IN = {
     "revis": "mmhall.decoders.revis:REVIS",
     "nullu": "mmhall.decoders.nullu:Nullu",
     "halc": "mmhall.decoders.halc:HALC",
+    "recomputed": "mmhall.decoders.recomputed:Recomputed",
 }

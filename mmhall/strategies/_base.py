@@ -149,6 +149,7 @@ class Strategy(Configured):
         published: Options that its paper gives for single models, by (model_type, decoder layers).
         claims: What only one strategy of a composition can do, such as "the contrast".
         ways_out: How to write the strategy without a claim, by claim.
+        controls: Options of its own controls, which run beside it where all strategies are run.
     """
 
     beams: ClassVar[int] = 1
@@ -156,6 +157,7 @@ class Strategy(Configured):
     published: ClassVar[Mapping[tuple[str, int], Mapping[str, Any]]] = {}
     claims: ClassVar[frozenset[str]] = frozenset()
     ways_out: ClassVar[Mapping[str, str]] = {}
+    controls: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     def rewrite(self, request: Request) -> Request:
         """Return the request to ask instead of a request, with the same pictures; by default the same request.

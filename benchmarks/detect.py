@@ -21,8 +21,11 @@ Signals  Measured on the unsteered model for the caption of a strategy, where th
          A signal that a model lacks (attention to the picture in separate layers) is left empty.
 Metrics  A table per signal. AUROC: how often, of one hallucinated and one supported mention, the former has the more
          suspect value; ties count half (numerator Mann-Whitney's U, denominator the pairs; 50 is chance). Minus
-         position: its difference from position's, on the same draws. At equal position: pairs in the same tenth of
-         positions only. Hallucinated: share of the mentions. Intervals by bootstrap over pictures.
+         position: its difference from position's, on the same draws. At equal ...: pairs within strata only, since a
+         signal may know nothing but the stratum. Position: tenths of the positions. Mention: first mentions of an
+         object in a caption, and repeated ones. Frequency: thirds, by the number of pictures that hold the object.
+         All three: mentions that are alike in all of them; a claim rests on these, as each confound can hide another.
+         Hallucinated: share of the mentions. Intervals by bootstrap over pictures.
 Cost     Beside generation: captions that name an object are teacher-forced twice in their batch, with and without the
          picture, in one pass each; between them the head outputs of the caption's tokens
          are stored, layers x tokens x hidden size. Seconds per answer in a report do not include it.
@@ -34,6 +37,7 @@ Differs  No paper's set-up is repeated, so figures do not compare with theirs. M
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +81,8 @@ SIGNALS: dict[str, int] = {  # 1: high values are suspect, -1: low ones
     "AEI late": 1,
     "T-VHD": -1,
 }
-STRATA = 10
+POSITIONS = 10  # strata of positions
+STRATA = ("position", "mention", "frequency", "all three")
 Values = list[float | None]
 
 
@@ -97,7 +102,7 @@ class Detect(PictureBenchmark):
     metrics: ClassVar[tuple[Metric, ...]] = (  # pairs of mentions reach across captions: `evaluate` counts them
         Metric("AUROC", {"pairs won": 1}, {"pairs": 1}, "higher"),
         Metric("minus position", {"pairs won": 1, "pairs won by position": -1}, {"pairs": 1}, "higher"),
-        Metric("at equal position", {"close pairs won": 1}, {"close pairs": 1}, "higher"),
+        *(Metric(f"at equal {what}", {f"{what} pairs won": 1}, {f"{what} pairs": 1}, "higher") for what in STRATA),
         Metric("hallucinated", {"absent": 1}, {"named": 1}),
     )
 
@@ -191,16 +196,27 @@ class Mentions:
         items: 0-based caption of each mention, (M,).
         absent: Whether each mention is hallucinated, (M,).
         values: Signals of each mention in the order of `SIGNALS`, (M, signals); NaN for a missing signal.
+        repeated: Whether the caption has named the object before, (M,).
+        frequencies: Number of pictures whose annotation holds the object of each mention, (M,).
     """
 
     captions: int
     items: Labels
     absent: Flags
     values: Array
+    repeated: Flags
+    frequencies: Array
 
     def per_caption(self, chosen: Flags) -> Array:
         """Count the chosen mentions in each caption, (captions,)."""
         return np.bincount(self.items[chosen], minlength=self.captions).astype(np.float64)
+
+    def strata(self, chosen: Flags) -> list[Labels]:
+        """Return the strata of the chosen mentions by each of `STRATA`, (chosen mentions,) each."""
+        position = quantile_strata(self.values[chosen, 0], POSITIONS)
+        mention = self.repeated[chosen].astype(np.intp)
+        frequency = quantile_strata(self.frequencies[chosen], 3)
+        return [position, mention, frequency, (2 * position + mention) * 3 + frequency]
 
     @classmethod
     def of(cls, items: Sequence[Item], rows: Sequence[Row]) -> Mentions:
@@ -211,11 +227,16 @@ class Mentions:
         """
         mentions = [(n, name, values) for n, row in enumerate(rows) for name, values in _read_mentions(row)]
         absent = [name not in items[n].truth["objects"] for n, name, _ in mentions]
+        said = [(n, name) for n, name, _ in mentions]
+        first = {one: place for place, one in reversed(list(enumerate(said)))}
+        holding = Counter(name for _, name in {(i.cluster, name) for i in items for name in i.truth["objects"]})
         return cls(
             len(items),
             np.array([n for n, _, _ in mentions], np.intp),
             np.array(absent, bool),
             np.array([values for *_, values in mentions], np.float64).reshape(len(mentions), len(SIGNALS)),
+            np.array([first[one] < place for place, one in enumerate(said)], bool),
+            np.array([holding[name] for _, name in said], np.float64),
         )
 
 
@@ -223,16 +244,17 @@ class _SignalScorer:
     """AUROC of signals that are known for the same mentions."""
 
     def __init__(self, resampler: Resampler, named: Mentions, has_value: Flags) -> None:
-        items, absent, position = named.items[has_value], named.absent[has_value], named.values[has_value, 0]
+        items, absent = named.items[has_value], named.absent[has_value]
         self._all = Separation(resampler, items, absent)
-        self._close = Separation(resampler, items, absent, quantile_strata(position, STRATA))
-        self._position = self._all.auroc(position)
+        self._within = [Separation(resampler, items, absent, strata) for strata in named.strata(has_value)]
+        self._position = self._all.auroc(named.values[has_value, 0])
         self._share = resampler.estimate(named.per_caption(has_value & named.absent), named.per_caption(has_value))
 
     def __call__(self, suspect: Array) -> tuple[Estimate, ...]:
         """Return the estimates of `Detect.metrics` for values that are high for suspect mentions, (mentions,)."""
         auroc = self._all.auroc(suspect)
-        return auroc.estimate(), auroc.minus(self._position), self._close.auroc(suspect).estimate(), self._share
+        within = [strata.auroc(suspect).estimate() for strata in self._within]
+        return auroc.estimate(), auroc.minus(self._position), *within, self._share
 
 
 def _find_mentions(item: Item, text: str) -> list[Mention]:

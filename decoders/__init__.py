@@ -44,4 +44,5 @@ BUILT_IN = {
     "revis": "mmhall.decoders.revis:REVIS",
     "nullu": "mmhall.decoders.nullu:Nullu",
     "halc": "mmhall.decoders.halc:HALC",
+    "recomputed": "mmhall.decoders.recomputed:Recomputed",
 }

@@ -17,7 +17,9 @@ Compared  heads: paper and released code rank by influence, the loss of a token'
           newer models: released code sets the listed heads' outputs to 0 always; ours the formula above
           baseline: the authors' not known to be greedy or sampled; ours what runs beside it
 Differs   The influence is that of the output at the position that predicts the word. The pictures' last column is found
-          from the prompt, not at fixed positions. Columns before the picture stay, as in the authors' code.
+          from the prompt, not at fixed positions. Columns before the picture stay, as in the authors' code. Published
+          heads go by model type and depth alone: every "llava" of 32 layers gets them, also one with other weights,
+          such as a fine-tuned one or one built on Mistral, for which nobody has found them; heads="fitted" is for it.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -34,7 +34,9 @@ from mmhall.strategies import (
     CONTRAST,
     Session,
     Step,
+    StepRecord,
     Strategy,
+    layers_by_token,
     layers_option,
     select_layers,
     twin_generator,
@@ -82,14 +84,20 @@ class _Correct:
 
     options: DeCo
     exits: Sequence[Exit]
+    chosen: StepRecord = field(default_factory=StepRecord)
 
     def __call__(self, step: Step) -> Tensor:
         options, main = self.options, step.main
         tokens, scores = candidates(main, options.top_k, options.top_p)
         if self.exits:
             early = torch.stack([step.exits[key].to(main.device).gather(-1, tokens) for key in self.exits])
-            scores = corrected(scores, early, options.alpha, self._drawn(step.t))
+            scores, layer = corrected(scores, early, options.alpha, self._drawn(step.t))
+            self.chosen.add(step, layer)
         return torch.full_like(main, -math.inf).scatter(-1, tokens, scores)
+
+    def findings(self, depth: int) -> dict[str, Tensor]:
+        """Return for each token which layer was added."""
+        return {"added layers": layers_by_token(self.chosen.by_token(), self.exits, depth)} if self.exits else {}
 
     def _drawn(self, written: int) -> int | None:
         """Return the layer that a twin adds after some tokens, by its place among the exits; None: no twin."""
@@ -117,8 +125,8 @@ def candidates(main: Tensor, top_k: int, top_p: float) -> tuple[Tensor, Tensor]:
     return tokens, scores
 
 
-def corrected(scores: Tensor, early: Tensor, alpha: float, chosen: int | None = None) -> Tensor:
-    """Add the surest layer's prediction to the candidates' scores, (N, k).
+def corrected(scores: Tensor, early: Tensor, alpha: float, chosen: int | None = None) -> tuple[Tensor, Tensor]:
+    """Add the surest layer's prediction to the candidates' scores; return the scores, (N, k), and the layers, (N,).
 
     Args:
         scores: Of the candidates, (N, k); -inf for tokens ruled out.
@@ -131,4 +139,5 @@ def corrected(scores: Tensor, early: Tensor, alpha: float, chosen: int | None = 
     layer = sureness.argmax(dim=0) if chosen is None else torch.full_like(sureness[0], chosen, dtype=torch.long)
     rows = torch.arange(len(scores), device=scores.device)
     strength = alpha * sureness[layer, rows].exp()
-    return torch.where(out, -math.inf, scores + strength[:, None] * early[layer, rows].clamp_min(_IMPOSSIBLE))
+    moved = scores + strength[:, None] * early[layer, rows].clamp_min(_IMPOSSIBLE)
+    return torch.where(out, -math.inf, moved), layer

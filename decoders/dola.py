@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -36,7 +36,17 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.attention import Exit
 from mmhall.options import by_model, option
-from mmhall.strategies import CONTRAST, Session, Step, Strategy, contrast, twin_generator, twin_option
+from mmhall.strategies import (
+    CONTRAST,
+    Session,
+    Step,
+    StepRecord,
+    Strategy,
+    contrast,
+    layers_by_token,
+    twin_generator,
+    twin_option,
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,7 @@ class _LayerContrast:
 
     options: DoLa
     exits: Sequence[Exit]
+    chosen: StepRecord = field(default_factory=StepRecord)
 
     def __call__(self, step: Step) -> Tensor:
         options, main = self.options, step.main
@@ -103,13 +114,20 @@ class _LayerContrast:
             return scores
         early = torch.stack([step.exits[key].to(main.device) for key in self.exits])
         if options.twin:
-            chosen = early[torch.randint(len(early), (), generator=twin_generator(options.twin, f"step {step.t}"))]
+            drawn = torch.randint(len(early), (1,), generator=twin_generator(options.twin, f"step {step.t}"))
+            layer = drawn.to(main.device).expand(len(main))
         else:
             distances = torch.stack([divergence(main, part, options.divergence) for part in early])
             if options.compat:
                 distances = distances.mean(dim=1, keepdim=True).expand_as(distances)
-            chosen = early[distances.argmax(dim=0), torch.arange(len(main), device=main.device)]
+            layer = distances.argmax(dim=0)
+        self.chosen.add(step, layer)
+        chosen = early[layer, torch.arange(len(main), device=main.device)]
         return torch.where(scores == -math.inf, scores, scores - options.alpha * chosen)
+
+    def findings(self, depth: int) -> dict[str, Tensor]:
+        """Return for each token which layer was subtracted."""
+        return {"subtracted layers": layers_by_token(self.chosen.by_token(), self.exits, depth)} if self.exits else {}
 
     def level(self, step: Step) -> Tensor:
         """Return the level of the scores, (rows, 1): that of the last layer's logits, or 0 as released."""

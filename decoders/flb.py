@@ -46,6 +46,7 @@ class FLB(Strategy):
 
     name: ClassVar[str] = "flb"
     claims: ClassVar[frozenset[str]] = frozenset({CONTRAST})
+    controls: ClassVar = ({"part": "top"},)
 
     gamma: float = by_model(0.3, low=0, tries=(0.1, 0.2, 0.3, 0.5))
     rate: float = option(0.05, low=0)

@@ -46,11 +46,9 @@ Differs   Only the last token of a word can change, as in the authors' code. Cro
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import combinations, groupby
 from typing import Any, ClassVar
 
@@ -62,7 +60,7 @@ from mmhall.adapters import Adapter, Batch, Inputs, has_picture
 from mmhall.attention import Memory
 from mmhall.clip import CLIP_NAMES, Clip, is_clip_name, load_clip
 from mmhall.decoders.dola import DoLa, divergence
-from mmhall.detection import DETECTOR_NAMES, Box, Detector, is_detector_name, load_detector
+from mmhall.detection import DETECTOR_NAMES, Box, Detector, crop, is_detector_name, load_detector
 from mmhall.errors import CompositionError
 from mmhall.generation import Decoding, PromptSearch, check_scores, common_prefix, run_searches
 from mmhall.objects.plurals import plural
@@ -73,7 +71,6 @@ from mmhall.words import Word, decode_answer, final_word
 MOST_BOXES = 3
 CENTRE = Box(0.2, 0.2, 0.8, 0.8)  # of a noun that is not detected
 _SHRINK = 0.8  # at most
-_LEAST = 1 / 20  # of a picture's width and height: families refuse very long or tiny pictures
 _IMPOSSIBLE = -1e4  # replaces log 0 where it is subtracted
 _WORDS = 'a list of object nouns in lower case, such as ("dog", "traffic light")'
 
@@ -163,7 +160,7 @@ class HALC(Strategy):
             )
         detector = load_detector(self.detector, adapter.device, self.threshold or None)
         clip = load_clip(self.clip, adapter.device)
-        return replace(base, search=partial(_search, self, detector, clip), rows_a_beam=self.fields)
+        return replace(base, search=_Search(self, detector, clip), rows_a_beam=self.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +208,22 @@ class Text:
         return tuple(token for index, token in enumerate(self.said) if index not in self.deleted)
 
 
-def _search(options: HALC, detector: Detector, clip: Clip, decoding: Decoding) -> Tensor:
-    """Search for the answers to each prompt, one prompt after the other (`Session.search`)."""
-    prompts = range(len(decoding.prepared.input_ids))
-    return run_searches(decoding, (FocalContrast(options, detector, clip, decoding, prompt) for prompt in prompts))
+class _Search:
+    """Searches for the answers to each prompt, one prompt after the other (`Session.search`)."""
+
+    def __init__(self, options: HALC, detector: Detector, clip: Clip) -> None:
+        self.options, self.detector, self.clip = options, detector, clip
+        self._searches: list[FocalContrast] = []
+
+    def __call__(self, decoding: Decoding) -> Tensor:
+        prompts = range(len(decoding.prepared.input_ids))
+        given = self.options, self.detector, self.clip, decoding
+        self._searches = [FocalContrast(*given, prompt) for prompt in prompts]
+        return run_searches(decoding, self._searches)
+
+    def findings(self, depth: int) -> dict[str, Tensor]:
+        """Return in how many of the crops that were read each image token lies."""
+        return {"crops": self._searches[0].count_crops()} if self._searches else {}
 
 
 class FocalContrast(PromptSearch):
@@ -319,6 +328,21 @@ class FocalContrast(PromptSearch):
             replace(text, said=answer, checked=len(answer), over=ended)
             for answer, ended in zip(answers, over, strict=True)
         ]
+
+    def count_crops(self) -> Tensor:
+        """Return in how many of the crops that were read the middle of each image token lies, (N,) float32."""
+        job, options = self.decoding.job, self._options
+        inputs = job.adapter.picked(job.inputs, [self.prompt])
+        grid = job.adapter.places(inputs.requests[0], inputs)
+        counts = torch.zeros(len(grid.image))
+        if grid.edges is None:
+            return counts
+        across, down = (grid.edges[:, side::2].mean(dim=1) for side in (0, 1))  # NaN is in no crop
+        for noun in self.looked:
+            for box in fields_of_view(noun.box, options.fields, options.expand):
+                inside = (box.left <= across) & (across < box.right) & (box.top <= down) & (down < box.bottom)
+                counts += inside & (grid.image == noun.picture)
+        return counts
 
     def _read_views(self, text: Text, noun: Noun) -> Tensor:
         """Return log-probabilities of a text's last token, (fields, vocabulary), with crops around the noun's box."""
@@ -435,17 +459,6 @@ def fields_of_view(box: Box, count: int, expand: float) -> list[Box]:
     while len(views) < count:
         views.append(views[-1].expanded(expand))
     return views
-
-
-def crop(image: Image.Image, box: Box) -> Image.Image:
-    """Return the part of a picture in a box, whole pixels, at least a twentieth of its width and height."""
-    edges = []
-    for low, high, size in ((box.left, box.right, image.width), (box.top, box.bottom, image.height)):
-        length = max(high - low, _LEAST)
-        first = min(max((low + high - length) / 2, 0.0), 1 - length)
-        edges.append((math.floor(first * size + 1e-6), math.ceil((first + length) * size - 1e-6)))
-    (left, right), (top, bottom) = edges
-    return image.crop((left, top, right, bottom))
 
 
 def random_box(box: Box, twin: int, what: str) -> Box:

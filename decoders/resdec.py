@@ -23,7 +23,7 @@ Differs   Works with greedy, sampling and beams. The weight of a step grows with
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.options import by_model, option
-from mmhall.strategies import CONTRAST, Session, Step, Strategy, contrast, random_choice, twin_option
+from mmhall.strategies import CONTRAST, Session, Step, StepRecord, Strategy, contrast, random_choice, twin_option
 
 _IMPOSSIBLE = -1e4  # replaces log 0, which would make weights infinite
 
@@ -70,6 +70,7 @@ class _Mix:
     """Mixes past scores into the current ones, row by row."""
 
     options: ResDec
+    windows: StepRecord = field(default_factory=StepRecord)
 
     def __call__(self, step: Step) -> Tensor:
         options, main = self.options, step.main
@@ -86,8 +87,13 @@ class _Mix:
         if options.twin:
             drawn = random_choice(window[:, :-1], options.twin, f"steps before {step.t}")
             window = torch.cat([drawn, window[:, -1:]], dim=1)
+        self.windows.add(step, window.sum(dim=1) - 1)
         moved = options.alpha * (residual(logs, window) - logs[:, -1])
         return torch.full_like(main, -math.inf).scatter(-1, tokens, plain.gather(-1, tokens) + moved)
+
+    def findings(self, depth: int) -> dict[str, Tensor]:
+        """Return for each token how many earlier steps were mixed in."""
+        return {"earlier steps": self.windows.by_token()[:, None, None]} if self.options.alpha > 0 else {}
 
 
 def _slot(at: int, steps: int) -> str:

@@ -18,7 +18,8 @@ Compared  what is edited: paper, the hidden states; released code and ours, the 
           baseline: greedy, beams and nucleus sampling, each without a plausibility cut-off.
 Differs   Prompts without pictures keep all else of the template. They are shorter, so that a part of v_l is due to the
           position. Cross-attention layers, which such prompts do not pass, add nothing there. Where the last layer is
-          mixed, it passes the final norm, as in the released code. sla_alpha=0 leaves out the mixing, gate=False the
+          mixed, it passes the final norm, as in the released code; where it alone is, as by default in models of up to
+          9 layers, the mixing would change nothing, and is left out. sla_alpha=0 leaves out the mixing, gate=False the
           cosine ("simple mode" in the released code).
 """
 
@@ -64,7 +65,8 @@ class VISTA(Strategy):
         rows: Positions that are steered: "all", or "answer": the last of the prompt and every later one.
         layers: Layers that are steered.
         sla_layers: Layers whose predictions are mixed in.
-        twin: 0: the strategy; a larger number: the seed of a random twin (random directions of the same lengths).
+        twin: 0: the strategy; a larger number: the seed of a random twin (random directions of the same lengths). With
+            strength 0 there is no direction, and the twin is the strategy itself.
     """
 
     name: ClassVar[str] = "vista"
@@ -96,7 +98,7 @@ class VISTA(Strategy):
             ops = [
                 TurnUpdates({layer: found[layer] for layer in layers}, self.strength, rows=self.rows, gated=self.gate)
             ]
-        if self.sla_alpha > 0:
+        if self.sla_alpha > 0 and mixed != {depth - 1}:
             exits = [Exit(layer, norm=layer == depth - 1) for layer in sorted(mixed)]
         combine = _Mix(self.sla_alpha, exits) if exits else None
         return Session(ops=ops, exits=exits, combine=combine, prepared_passes=2 if ops else 0)

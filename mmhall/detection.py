@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -35,6 +36,7 @@ DETECTOR_NAMES = (
 TRUTH = "truth:"
 _THRESHOLDS = {"owlv2": 0.05, "owlvit": 0.05}  # by model_type; scores of OWL are far lower than those of other models
 _THRESHOLD = 0.45
+_LEAST = 1 / 20  # of a picture's width and height: families refuse very long or tiny pictures
 
 
 def is_detector_name(name: str) -> bool:
@@ -86,6 +88,17 @@ class Box:
             min(self.right + across, 1.0),
             min(self.bottom + down, 1.0),
         )
+
+
+def crop(image: Image.Image, box: Box) -> Image.Image:
+    """Return the part of a picture in a box, whole pixels, at least a twentieth of its width and height."""
+    edges = []
+    for low, high, size in ((box.left, box.right, image.width), (box.top, box.bottom, image.height)):
+        length = max(high - low, _LEAST)
+        first = min(max((low + high - length) / 2, 0.0), 1 - length)
+        edges.append((math.floor(first * size + 1e-6), math.ceil((first + length) * size - 1e-6)))
+    (left, right), (top, bottom) = edges
+    return image.crop((left, top, right, bottom))
 
 
 class Detector(Protocol):

@@ -46,7 +46,8 @@ def choose_arms(
     Args:
         named: Strategies that the user names, the baseline first.
         adapter: The model, with its artifacts.
-        every: Whether to add each installed strategy that the model can carry, with its default options.
+        every: Whether to add each installed strategy that the model can carry, with its default options, and its
+            `controls`.
         twins: Number of random twins of each strategy that has them.
         settings: Generation settings of each benchmark. Of all strategies, those are added that decode with them:
             beams and searches do not sample.
@@ -54,17 +55,16 @@ def choose_arms(
     strategies, left_out = list(named), dict[str, str]()
     present = {str(method.fitted(adapter)) for method in named} if every else set()
     for name in STRATEGIES.names() if every else ():
+        kind: type[Strategy] = STRATEGIES.load(name)
         try:
-            method: Strategy = STRATEGIES.load(name)()
-            text = str(method.fitted(adapter))
+            found = {str(each.fitted(adapter)): each for each in (kind(**options) for options in ({}, *kind.controls))}
             for each in settings:
-                make_recipe(adapter, method, each)
+                make_recipe(adapter, kind(), each)
         except MmhallError as error:  # the model cannot carry it, it needs a file, or it does not sample
             left_out[name] = str(error).removeprefix(f"{name}: ")
             continue
-        if text not in present:
-            present.add(text)
-            strategies.append(method)
+        strategies += [method for text, method in found.items() if text not in present]
+        present |= found.keys()
     seeds = range(1, twins + 1)
     drawn = [twin for method in strategies for twin in random_twins(method, seeds)]
     once = {str(method): method for method in (*strategies, *drawn)}  # a twin may be named, too

@@ -90,8 +90,9 @@ class Trace:
         words: Words of the answer.
         pictures: RGB, at most 1024 pixels on the longer side.
         model: Name, revision, weights' digest, dtype and device of the model.
-        findings: Findings of the strategy by name: maps over image tokens, (N,), or over decoder layers and heads, NaN
-            in other layers; such as "saliency" of GIFT and "head gains" of VHR.
+        findings: Findings of the strategy by name: maps over image tokens, (N,), over decoder layers and heads, NaN
+            in other layers, or over tokens of the answer, layers and heads; such as "saliency" of GIFT, "head gains" of
+            VHR and "added layers" of DeCo. Layers or heads are 1 where there is one value for all.
     """
 
     answer: Answer

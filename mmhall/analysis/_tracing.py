@@ -1,4 +1,4 @@
-"""Decode one request and record its attention to the picture, and the findings of the strategy's ops."""
+"""Decode one request and record its attention to the picture, and the findings of the strategy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Recorded:
         tokens: New tokens, (1, length), as `mmhall.generation.run` returns them.
         attention: (S, layers, heads, N) float32.
         shifts: Attention shifts, (layers, N) float32; see `SaliencyProbe`.
-        findings: The findings of the strategy's ops, by name; see `Op.findings`.
+        findings: The findings of the strategy, by name; see `Session.findings`.
         second_pass: Seconds that the second pass over a search's answer took; 0 without one.
     """
 
@@ -90,7 +90,7 @@ def trace_request(
         words=split_words(adapter.tokenizer, answer.token_ids),
         pictures=tuple(map(shrink_picture, request.images)),
         model=dict(model),
-        findings=recorded.findings,
+        findings={name: part[:length] if part.ndim == 3 else part for name, part in recorded.findings.items()},
     )
 
 
@@ -111,12 +111,13 @@ def _record(job: Job, recipe: Recipe, layers: Sequence[int], heads: Sequence[int
         tokens = run(job)[:1]
         start = perf_counter()
         with torch.inference_mode():
-            session = recipe.strategy.prepare(adapter, inputs)  # new ops: the first ones hold state of the search
+            again = recipe.strategy.prepare(adapter, inputs)  # new ops: the first ones hold state of the search
+        session = replace(again, search=session.search)
         _decode_again(replace(job, session=session, watch=watch), tokens[0], recipe)
         second_pass = perf_counter() - start
     else:
         tokens = run(replace(job, watch=watch))
-    findings = {name: values for op in session.ops for name, values in op.findings(len(adapter.layers)).items()}
+    findings = session.findings(len(adapter.layers))
     shifts = saliency.of(layers, adapter.image_tokens(inputs))
     return _Recorded(tokens, attention.attention(), shifts, findings, second_pass)
 
@@ -125,16 +126,18 @@ def _decode_again(job: Job, tokens: Tensor, recipe: Recipe) -> None:
     """Decode with teacher forcing: each new token is that of the search's answer, (length,)."""
     ends, stops = recipe.end_ids, job.config.stop_strings or ()
     forced = DecodedTokens.from_row(tokens.tolist(), job.adapter.tokenizer, ends, stops).token_ids or (ends[0],)
-    remembers = any(op.remembers for op in job.session.ops) and job.session.combine is not None
+    combine = job.session.combine
+    # an op may use what the combination remembers
+    combines = any(op.remembers for op in job.session.ops) or hasattr(combine, "findings")
 
     def force_token(step: Step) -> Tensor:
-        if remembers and job.session.combine is not None:
-            job.session.combine(step)  # an op may use what the combination remembers
+        if combines and combine is not None:
+            combine(step)
         scores = torch.full_like(step.main, -torch.inf)
         scores[:, forced[step.t]] = 0
         return scores
 
-    branches = [branch for branch in job.session.branches if branch.lockstep or remembers]
-    exits = job.session.exits if remembers else ()
+    branches = [branch for branch in job.session.branches if branch.lockstep or combines]
+    exits = job.session.exits if combines else ()
     session = replace(job.session, search=None, branches=branches, combine=force_token, exits=exits)
     run(replace(job, session=session, config=minimal_settings(job.adapter.generator, len(forced))))

@@ -283,8 +283,9 @@ class Op:
     def findings(self, depth: int) -> dict[str, Tensor]:
         """Return what the op measured in a single request, for display: maps by name, float32.
 
-        A map is (N,), over the image tokens, or (depth, heads), NaN in layers in which the op does not act; (depth, 1)
-        where it has one value for each layer.
+        A map is (N,), over the image tokens; (depth, heads), NaN in layers in which the op does not act; or
+        (S, depth, heads), over the tokens of the answer, too. Of depth and heads, either is 1 where there is one value
+        for all.
 
         Args:
             depth: Number of decoder layers.

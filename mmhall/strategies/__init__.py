@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Strategy as Strategy,
     )
     from mmhall.strategies._build import strategy as strategy
+    from mmhall.strategies._choices import StepRecord as StepRecord, layers_by_token as layers_by_token
     from mmhall.strategies._contrast import (
         CONTRAST as CONTRAST,
         Contrast as Contrast,
@@ -113,6 +114,7 @@ else:
         {
             "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy",
             "_build": "strategy",
+            "_choices": "StepRecord layers_by_token",
             "_contrast": "CONTRAST Contrast ContrastStrategy contrast",
             "_directions": "mean_difference principal_component project_out shuffled_range sign_aligned_component",
             "_docs": "Card OptionHelp card heading",

@@ -116,6 +116,17 @@ class Session:
         """Whether the pass over the main prompts differs from the plain model's, or reads more than logits."""
         return bool(self.ops or self.exits or self.reread or self.reference is not None)
 
+    def findings(self, depth: int) -> dict[str, Tensor]:
+        """Return what was measured and chosen in a single request, by name; see `mmhall.attention.Op.findings`.
+
+        Like an op, `combine` and `search` may be objects with a method `findings`.
+
+        Args:
+            depth: Number of decoder layers.
+        """
+        sources = (getattr(part, "findings", None) for part in (*self.ops, self.combine, self.search))
+        return {name: values for source in sources if source is not None for name, values in source(depth).items()}
+
 
 def _takes_one_argument(function: Callable[..., Any]) -> bool:
     """Whether a function can be called with one argument."""
@@ -138,6 +149,7 @@ class Strategy(Configured):
         published: Options that its paper gives for single models, by (model_type, decoder layers).
         claims: What only one strategy of a composition can do, such as "the contrast".
         ways_out: How to write the strategy without a claim, by claim.
+        controls: Options of its own controls, which run beside it where all strategies are run.
     """
 
     beams: ClassVar[int] = 1
@@ -145,6 +157,7 @@ class Strategy(Configured):
     published: ClassVar[Mapping[tuple[str, int], Mapping[str, Any]]] = {}
     claims: ClassVar[frozenset[str]] = frozenset()
     ways_out: ClassVar[Mapping[str, str]] = {}
+    controls: ClassVar[tuple[Mapping[str, Any], ...]] = ()
 
     def rewrite(self, request: Request) -> Request:
         """Return the request to ask instead of a request, with the same pictures; by default the same request.

@@ -283,6 +283,22 @@ def test_what_a_strategy_found_is_kept(picture, tmp_path):
     assert torch.equal(mmhall.Trace.load(tmp_path / "trace").findings["saliency"], gift.findings["saliency"])
 
 
+def test_choices_are_kept_for_each_token_of_the_answer(picture):
+    """A search's answer is decoded again for them; a neutral one writes the greedy answer."""
+    lvlm, spec = LVLM(*built("llava")), "deco(layers='1:')"
+    depth = len(lvlm.adapter.layers)
+    greedy = lvlm.trace(picture, QUESTION, spec, max_new_tokens=6)
+    chosen = greedy.findings["added layers"]
+    assert chosen.shape == (len(greedy.answer.tokens), depth, 1)
+    assert (chosen[:, 1:, 0].sum(dim=1) == 1).all()
+    searched = lvlm.trace(
+        picture, QUESTION, f"{spec}+opera(penalty_weights=0.0, threshold=1000)", max_new_tokens=6, num_beams=1
+    )
+    assert torch.equal(searched.findings["added layers"].nan_to_num(9), chosen.nan_to_num(9))
+    beams = lvlm.trace(picture, QUESTION, "resdec(candidates=9)", max_new_tokens=6, num_beams=3)
+    assert beams.findings["earlier steps"].shape == (len(beams.answer.tokens), 1, 1)
+
+
 def test_layers_that_never_see_the_picture_are_refused(picture):
     with pytest.raises(OptionError, match=r"layers must be among 1, 3, got \[0\]"):
         LVLM(*built("mllama")).trace(picture, QUESTION, layers=[0])

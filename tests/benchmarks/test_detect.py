@@ -20,7 +20,7 @@ from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Item, Source
 from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.benchmarks.data.vocabulary import mentions
-from mmhall.benchmarks.detect import SIGNALS, STRATA, Detect, tokens_of
+from mmhall.benchmarks.detect import POSITIONS, SIGNALS, STRATA, Detect, tokens_of
 from mmhall.benchmarks.report.page import write_page
 from mmhall.benchmarks.report.table import as_data, sections
 from mmhall.benchmarks.rules.thoughts import blank_thoughts
@@ -247,8 +247,8 @@ def test_equal_positions_are_compared_among_themselves():
     rows = []
     for item in items:
         told = []
-        for at in range(STRATA):
-            absent = rng.random() < at / STRATA
+        for at in range(POSITIONS):
+            absent = rng.random() < at / POSITIONS
             told.append(("cat" if absent else "dog", at, at + 0.5 * absent))
         rows.append(row(item.id, "greedy", told))
     evaluation = Detect().evaluate(items, rows, ["greedy"])
@@ -257,6 +257,60 @@ def test_equal_positions_are_compared_among_themselves():
     assert found["position", "at equal position"].value == 0.5
     assert found["entropy", "at equal position"].value == 1.0
     assert found["entropy", "minus position"].low > 0
+
+
+def test_a_signal_that_knows_only_whether_an_object_was_named_before_is_chance_within():
+    """A cat that is not there is named six times, one of five objects that are there twice.
+
+    First mentions: 0.3 of the cat against 0.1, 0.2, 0.4, 0.5, 0.3: 2.5 of 5. Repeated: 0.9, 0.7, 0.8, 0.6, 0.75 of the
+    cat against 0.75: 2.5 of 5. All of the cat against all others: 30 of 36.
+    """
+    there = ["dog", "cup", "bus", "bed", "car"]
+    told = [("cat", 0, 0.3), *((name, 0, value) for name, value in zip(there, (0.1, 0.2, 0.4, 0.5, 0.3), strict=True))]
+    told += [("cat", 0, value) for value in (0.9, 0.7, 0.8, 0.6, 0.75)] + [("dog", 0, 0.75)]
+    item = Item("0", "0", PROMPT, ("captions",), {"objects": there})
+    evaluation = Detect().evaluate([item], [row("0", "greedy", told)], ["greedy"])
+    found = {c.metric.name: c.estimate for c in evaluation.cells if c.group == "entropy"}
+    assert found["AUROC"].value == pytest.approx(0.8333, abs=5e-5)
+    assert (found["at equal mention"].over, found["at equal mention"].under) == (5, 10)
+
+
+def test_objects_that_are_equally_frequent_are_compared_among_themselves():
+    """Six objects, in 1 to 6 of seven pictures; thirds are those in 1 and 2, 3 and 4, 5 and 6 pictures.
+
+    Each is named in the first picture, which holds the first, third and fifth. What rises with frequency alone puts the
+    hallucinated one of a third above the other: 3 of 3, and 6 of all 9 pairs. What falls within thirds and rises from
+    third to third: 0 of 3, and 3 of all 9.
+    """
+    names = ["dog", "cup", "bus", "bed", "car", "boat"]
+    spans = {name: range(1 - count % 2, 1 - count % 2 + count) for count, name in enumerate(names, 1)}
+    held = [[name for name in names if picture in spans[name]] for picture in range(7)]
+    items = [Item(str(n), str(n), PROMPT, ("captions",), {"objects": objects}) for n, objects in enumerate(held)]
+    for values, within, pooled in (([1, 2, 3, 4, 5, 6], 3, 6), ([2, 1, 4, 3, 6, 5], 0, 3)):
+        told = [(name, 0, value) for name, value in zip(names, values, strict=True)]
+        rows = [row("0", "greedy", told), *(row(item.id, "greedy", []) for item in items[1:])]
+        found = {
+            c.metric.name: c.estimate for c in Detect().evaluate(items, rows, ["greedy"]).cells if c.group == "entropy"
+        }
+        assert (found["at equal frequency"].over, found["at equal frequency"].under) == (within, 3)
+        assert (found["AUROC"].over, found["AUROC"].under) == (pooled, 9)
+
+
+def test_confounds_that_hide_each_other_are_held_equal_together():
+    """First mentions have 2 where hallucinated, else 1; those repeated at the late position are true and have 3.
+
+    At equal position: early 1 of 1, late 1 of 3. At equal mention: 4 of 4. Alike in all: 1 of 1 early, 1 of 1 late.
+    """
+    held = [["dog", "cup"]] * 2 + [["cat", "boat"]] * 2  # equally frequent
+    items = [Item(str(n), str(n), PROMPT, ("captions",), {"objects": objects}) for n, objects in enumerate(held)]
+    first = [("dog", 0, 1.0), ("cat", 0, 2.0)]
+    late = [("cup", 9, 1.0), ("boat", 9, 2.0), ("cup", 9, 3.0), ("cup", 9, 3.0)]
+    rows = [row(str(n), "greedy", told) for n, told in enumerate((first, late, [], []))]
+    found = {
+        c.metric.name: c.estimate for c in Detect().evaluate(items, rows, ["greedy"]).cells if c.group == "entropy"
+    }
+    got = {name: (found[f"at equal {name}"].over, found[f"at equal {name}"].under) for name in STRATA}
+    assert got == {"position": (2, 4), "mention": (4, 4), "frequency": (4, 8), "all three": (2, 2)}
 
 
 def test_a_mention_without_a_signal_counts_for_the_others():
@@ -337,7 +391,7 @@ def test_a_run_keeps_signals_and_reports_them(llava, scenes, tmp_path):
     evaluated = opened.evaluate()
     shown = sections(evaluated)
     assert [section.title.split(":")[0] for section in shown] == [f"detect {signal}" for signal in SIGNALS]
-    assert all(len(line.values) == 4 for section in shown for line in section.lines)
+    assert all(len(line.values) == len(Detect.metrics) for section in shown for line in section.lines)
     json.dumps(as_data(evaluated, opened.store.setup()), allow_nan=False)
     write_page([(opened, evaluated)], tmp_path / "page.html")
     assert "T-VHD" in (tmp_path / "page.html").read_text()

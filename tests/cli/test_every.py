@@ -72,6 +72,13 @@ def test_where_answers_are_drawn_searches_are_left_out(monkeypatch):
     assert drawn.left_out["beam"] == "generation: do_sample must be False with a search of 5 beams, got True"
 
 
+def test_a_strategys_own_control_runs_beside_it(monkeypatch):
+    monkeypatch.setitem(decoders.BUILT_IN, "flb", "mmhall.decoders.flb:FLB")
+    for named, wanted in (("greedy", ["flb", "flb(part='top')"]), ("flb(part='top')", ["flb(part='top')", "flb"])):
+        arms = choose_arms([strategy(named)], mmhall.load().adapter, every=True, twins=1).strategies
+        assert [str(one) for one in arms if one.name == "flb"] == wanted
+
+
 def test_twins_must_not_be_negative(refused):
     assert "twins must be an integer >= 0, got -1" in refused(*BENCH, "--twins", "-1", "--out", "run")
 

@@ -248,7 +248,7 @@ def test_families_that_cannot_carry_a_strategy_refuse_it_with_the_reason():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec != "recomputed"])  # which must change nothing
 def test_it_changes_what_is_said_somewhere(spec):
     """In at least two of the families that it meets, decoding in the same way."""
     length = 8 if spec.split("(")[0] in LATE else 3
@@ -266,7 +266,7 @@ def test_neutral_options_equal_plain_decoding(llava, pictures, decoding):
 
 
 def test_every_strategy_has_neutral_options():
-    assert set(NEUTRAL) | {"greedy", "beam", "opera", "cgd", "brief", "yes-prompt"} == set(NAMES)
+    assert set(NEUTRAL) | {"greedy", "beam", "opera", "cgd", "brief", "yes-prompt", "recomputed"} == set(NAMES)
 
 
 @pytest.mark.slow

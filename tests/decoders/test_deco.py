@@ -13,7 +13,7 @@ from mmhall.adapters._anatomy import Anatomy
 from mmhall.decoders.deco import DeCo, candidates, corrected
 from mmhall.errors import CompositionError, OptionError
 from mmhall.options import rules
-from mmhall.strategies import CONTRAST, twin_generator
+from mmhall.strategies import CONTRAST, Step, twin_generator
 from mmhall.strategies._layers import parse_layers
 from tests.decoders.rows import check, check_half
 from tests.generation.reference import QUIET, REQUESTS, in_turn, ours
@@ -80,7 +80,7 @@ def test_the_candidates_and_scores_of_a_toy():
     torch.testing.assert_close(early.exp(), torch.tensor([[0.0896, 0.6623, 0.2436, 0.0045]]), rtol=0, atol=1e-4)
     tokens, scores = candidates(main, 20, 0.9)
     assert tokens[0, scores[0] > -math.inf].tolist() == [0, 1]
-    got = corrected(scores, early.gather(-1, tokens)[None], 0.6)
+    got, _ = corrected(scores, early.gather(-1, tokens)[None], 0.6)
     moved = got[0, :2] - got[0, 0] + 2.0
     torch.testing.assert_close(moved, torch.tensor([2.0, 2.5947]), rtol=0, atol=1e-4)
     assert (got[0, 2:] == -math.inf).all()
@@ -103,12 +103,29 @@ def test_each_row_adds_the_layer_that_is_surest_of_a_candidate():
     """A layer that is surer of another token does not count."""
     scores = torch.tensor([[0.6, 0.4], [0.6, 0.4]]).log()
     early = torch.tensor([[[0.3, 0.1], [0.1, 0.7]], [[0.2, 0.5], [0.2, 0.1]]]).log()
-    got = corrected(scores, early, 2.0)
+    got, layers = corrected(scores, early, 2.0)
+    assert layers.tolist() == [1, 0]
     wanted = scores + torch.stack([2.0 * 0.5 * early[1, 0], 2.0 * 0.7 * early[0, 1]])
     torch.testing.assert_close(got, wanted)
     out = torch.tensor([[0.6, -math.inf], [0.6, 0.4]]).log().nan_to_num(nan=-math.inf)
-    torch.testing.assert_close(corrected(out, early, 2.0)[0, 0], scores[0, 0] + 2.0 * 0.3 * early[0, 0, 0])
-    torch.testing.assert_close(corrected(scores, early, 2.0, 1)[1], scores[1] + 2.0 * 0.2 * early[1, 1])
+    torch.testing.assert_close(corrected(out, early, 2.0)[0][0, 0], scores[0, 0] + 2.0 * 0.3 * early[0, 0, 0])
+    torch.testing.assert_close(corrected(scores, early, 2.0, 1)[0][1], scores[1] + 2.0 * 0.2 * early[1, 1])
+
+
+def test_the_layer_that_each_token_adds_is_found():
+    """Of a model of 3 layers the inputs of 1 and 2 are read; the first row's choices are shown: 2, then 1."""
+    adapter = ours("llava")
+    inputs = adapter.inputs(REQUESTS[:1])
+    session = mmhall.strategy("deco(layers='1:', top_p=1)").fitted(adapter).prepare(adapter, inputs)
+    sure, unsure = (torch.tensor([[one, 1 - one]] * 2).log() for one in (0.9, 0.6))
+    assert session.findings(3)["added layers"].shape == (0, 3, 1)
+    for t, early in enumerate(((unsure, sure), (sure, unsure))):
+        exits = dict(zip(session.exits, early, strict=True))
+        session.combine(Step(unsure, (), torch.zeros(2, t, dtype=torch.long), exits=exits))
+    found = session.findings(3)["added layers"][..., 0]
+    torch.testing.assert_close(found, torch.tensor([[math.nan, 0, 1], [math.nan, 1, 0]]), equal_nan=True)
+    plain = mmhall.strategy("deco(alpha=0, top_k=3)").fitted(adapter).prepare(adapter, inputs)
+    assert plain.findings(3) == {}
 
 
 def test_layers_are_the_states_after_20_to_28_of_32():

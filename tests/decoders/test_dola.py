@@ -134,10 +134,16 @@ def test_tokens_that_no_layer_can_say_do_not_count():
 
 def combined(spec, main, *earlies):
     """What mmhall makes of rows of logits of the last layer, and of some candidates."""
+    return combination(spec, main, *earlies)[0]
+
+
+def combination(spec, main, *earlies):
+    """The scores of rows of logits, and what is shown of the session that made them, in a model of 3 layers."""
     adapter = ours("llava")
     session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs(REQUESTS[:2]))
     exits = {one: early.log_softmax(-1) for one, early in zip(session.exits, earlies, strict=True)}
-    return session.combine(Step(main.log_softmax(-1), (), torch.zeros(len(main), 0, dtype=torch.long), exits=exits))
+    said = torch.zeros(len(main), 0, dtype=torch.long)
+    return session.combine(Step(main.log_softmax(-1), (), said, exits=exits)), session.findings(3)
 
 
 def test_the_scores_of_a_toy():
@@ -149,8 +155,12 @@ def test_the_scores_of_a_toy():
 def test_each_row_subtracts_the_layer_that_differs_most():
     main = torch.tensor([[2.0, 1.0, 0.5], [2.0, 1.0, 0.5]])
     far, near = torch.tensor([-2.0, 3.0, 0.0]), torch.tensor([2.0, 0.8, 0.5])
-    got = combined("dola(beta=0)", main, torch.stack([far, near]), torch.stack([near, far]))
+    parts = torch.stack([far, near]), torch.stack([near, far])
+    got, found = combination("dola(beta=0)", main, *parts)
     torch.testing.assert_close(got, main.log_softmax(-1) - far.log_softmax(-1))
+    assert found["subtracted layers"][0, :, 0].nan_to_num(-1).tolist() == [1, -1, 0]  # states after 0 and 2 layers
+    twins = [combination(f"dola(beta=0, twin={twin})", main, *parts)[1] for twin in range(1, 9)]
+    assert {int(one["subtracted layers"][0, 2, 0]) for one in twins} == {0, 1}
 
 
 def test_impossible_tokens_stay_impossible():

@@ -23,14 +23,14 @@ from mmhall.decoders.halc import (
     FocalContrast,
     ObjectBoxes,
     contrast_pairs,
-    crop,
     fields_of_view,
     propose_tokens,
     random_box,
 )
-from mmhall.detection import Box, load_detector
+from mmhall.detection import Box, crop, load_detector
 from mmhall.errors import CompositionError, GenerationError, OptionError
 from mmhall.generation._settings import Settings
+from mmhall.lvlm import LVLM
 from mmhall.objects.plurals import plural
 from mmhall.strategies import CONTRAST, SEARCH, Composed, Session, Strategy, strategy
 from mmhall.words import FUNCTION_WORDS
@@ -244,8 +244,8 @@ def searches(adapter, requests, spec, *, instead=None, **settings):
         session = strategy(spec).fitted(adapter).prepare(adapter, inputs)
         decoding, _ = opened(adapter, inputs, session, config)
         for prompt in range(len(requests)):
-            options, finder, ranker = session.search.args
-            search = Recording(options, instead or finder, ranker, decoding, prompt)
+            own = session.search
+            search = Recording(own.options, instead or own.detector, own.clip, decoding, prompt)
             found.append((search, [tuple(answer.tolist()) for answer in search.run()]))
     return found
 
@@ -512,6 +512,20 @@ def test_of_several_pictures_the_one_with_the_smallest_box_is_cropped():
     assert {noun.picture for noun in search.looked} == {1}
     for got, seen in zip(search.views, naive.views, strict=True):
         torch.testing.assert_close(got, torch.stack(seen), rtol=0, atol=1e-4)
+
+
+def test_the_crops_that_were_read_are_found_at_each_image_token():
+    """The tokens of the picture whose middle is in a crop, counted over the crops of all nouns."""
+    adapter, spec, request = wordy("llava"), spec_of(f"words={LETTERS}, contrast=0.4"), REQUESTS[1]
+    trace = LVLM(adapter.model, adapter.processor).trace(request.images[0], request.prompt, spec, max_new_tokens=LENGTH)
+    ((search, _),) = searches(adapter, [request], spec)
+    wanted = []
+    for left, top, right, bottom in trace.grid.edges.tolist():
+        x, y = (left + right) / 2, (top + bottom) / 2
+        views = [box for noun in search.looked for box in fields_of_view(noun.box, 4, 0.6)]
+        wanted.append(sum(box.left <= x < box.right and box.top <= y < box.bottom for box in views))
+    assert trace.findings["crops"].tolist() == wanted
+    assert len(set(wanted)) > 1
 
 
 class Heard(BaseStreamer):

@@ -110,6 +110,11 @@ def test_the_window_begins_at_the_smallest_divergence():
 
 def scores_of(spec, steps):
     """What mmhall makes of the logits of several steps, (T, N, V)."""
+    return made_of(spec, steps)[0]
+
+
+def made_of(spec, steps):
+    """The scores of several steps, and what is shown of the session that made them."""
     adapter = ours("llava")
     session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, adapter.inputs(REQUESTS[:1]))
     made, memory = [], None
@@ -118,7 +123,17 @@ def scores_of(spec, steps):
         step = Step(logits.log_softmax(-1), (), said, **({} if memory is None else {"memory": memory}))
         made.append(session.combine(step))
         memory = step.memory
-    return torch.stack(made)
+    return torch.stack(made), session.findings(3)
+
+
+def test_how_many_earlier_steps_each_token_mixes_in_is_found():
+    """The divergence of two steps that follow each other is smallest from step 1 to 2: step 3 mixes in step 2."""
+    rows = torch.tensor([0.9, 0.5, 0.45, 0.2])
+    steps = torch.stack([rows, 1 - rows], dim=-1).log()[:, None]
+    found = made_of("resdec(beta=0, candidates=2)", steps)[1]["earlier steps"]
+    assert found.flatten().tolist() == [0, 0, 0, 1]
+    assert found.shape == (4, 1, 1)
+    assert made_of("resdec(alpha=0)", steps)[1] == {}
 
 
 def test_first_steps_and_equal_steps_are_the_plain_models():

@@ -30,6 +30,7 @@ WITHOUT = {
     "apc": "it is a control, and chooses nothing",
     "brief": "it is a control, and chooses nothing",
     "yes-prompt": "it is a control, and chooses nothing",
+    "recomputed": "it is a control, and chooses nothing",
     "self-verify": "it is a plain baseline; the model itself chooses",
     "olm": "it is a control, and chooses nothing",
     "yes-shift": "it is a control, and chooses nothing",

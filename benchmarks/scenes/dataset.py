@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from mmhall.benchmarks.data.pictures import DRAWN
 from mmhall.benchmarks.scenes.plan import Plan, plan_scene
 from mmhall.benchmarks.scenes.render import SIZE, VisibleObject, render
 from mmhall.benchmarks.scenes.world import CATEGORIES
@@ -107,7 +108,7 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5) -> 
             ]
             yield index + 1
         data = {
-            "info": {"description": "mmhall scenes", "seed": seed, "conflict": conflict, "count": count},
+            "info": {"description": DRAWN, "seed": seed, "conflict": conflict, "count": count},
             "images": images,
             "annotations": annotations,
             "categories": [{"id": c.coco_id, "name": c.name, "supercategory": c.supercategory} for c in CATEGORIES],

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from mmhall.analysis import AnswerScores, score_answers
-from mmhall.answers import Answer
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.chair import PROMPT, Chair
 from mmhall.benchmarks.data.pictures import PictureSet
@@ -16,7 +14,9 @@ from mmhall.benchmarks.diagnosis import captions as of_captions, causes, questio
 from mmhall.benchmarks.diagnosis.asking import Asker, Progress
 from mmhall.benchmarks.diagnosis.captions import Caption
 from mmhall.benchmarks.diagnosis.figures import Figure, Missing, UnmeasuredError
+from mmhall.benchmarks.diagnosis.gaze import gaze_figure, read_gaze
 from mmhall.benchmarks.diagnosis.questions import Questions, likely_absent, make_questions
+from mmhall.benchmarks.diagnosis.reading import Reading
 from mmhall.benchmarks.rules.thoughts import is_thoughts_only
 from mmhall.errors import DataError
 from mmhall.lvlm import LVLM
@@ -94,7 +94,8 @@ def diagnose(
     """
     asker = Asker(lvlm, pictures, batch_size, progress)
     items, questions = plan(pictures, seed)
-    captions = [caption for batch in asker.captions(items, max_new_tokens) for caption in _scored(asker, batch)]
+    reading = Reading(asker)
+    captions = [caption for batch in asker.captions(items, max_new_tokens) for caption in reading.read(batch)]
     answers = asker.yes_no(questions.everything())
     found = Collector()
     found.add("hallucination in captions", lambda: of_captions.hallucination(captions))
@@ -105,6 +106,9 @@ def diagnose(
     found.add("causes in captions", lambda: causes.in_captions(captions, pictures, likely))
     found.add("causes in answers", lambda: causes.in_answers(questions, answers))
     found.add("answers before a grey picture", lambda: _grey(asker, questions, captions, max_new_tokens))
+    for title, measure in reading.mechanisms():
+        found.add(title, measure)
+    found.add("gaze", lambda: gaze_figure(read_gaze(asker, questions.present), len(lvlm.adapter.layers)))
     return Diagnosis(
         len(pictures.pictures),
         len(captions),
@@ -134,19 +138,8 @@ def expected(pictures: PictureSet, seed: int) -> int:
         DataError: No picture shows a known object.
     """
     items, questions = plan(pictures, seed)
-    return len(items) + len(questions.everything()) + len(_by_object(questions)) + 1
-
-
-def _scored(asker: Asker, batch: Sequence[tuple[Item, Answer]]) -> Iterator[Caption]:
-    """Yield the captions of a batch, with the plain model's scores of those that say something."""
-    said = [(item, answer) for item, answer in batch if answer.token_ids]
-    scores: list[AnswerScores] = []
-    if said:
-        inputs = asker.inputs([item for item, _ in said])
-        scores = score_answers(asker.lvlm.adapter, inputs, [answer.token_ids for _, answer in said], heads=True)
-    of_item = {item.id: scored for (item, _), scored in zip(said, scores, strict=True)}
-    for item, answer in batch:
-        yield Caption(item, answer, of_item.get(item.id))
+    boxed = sum(bool(pictures[str(item.picture)].boxes.get(item.truth["object"])) for item in questions.present)
+    return len(items) + len(questions.everything()) + len(_by_object(questions)) + 1 + boxed
 
 
 def _grey(asker: Asker, questions: Questions, captions: Sequence[Caption], max_new_tokens: int) -> Iterator[Figure]:

@@ -42,7 +42,9 @@ def sections(diagnosis: Diagnosis, targets: Targets) -> Iterator[Section]:
         head = ("figure", "value", "95 %", *(("target", "") if aimed else ()))
         rows = [(*_cells(figure), *(_aim(figure, targets) if aimed else ())) for figure in figures]
         if rows:
-            yield Section(group, (head, *rows), tuple(f"{f.title}: {f.note.removesuffix('.')}." for f in figures if f.note))
+            yield Section(
+                group, (head, *rows), tuple(f"{f.title}: {f.note.removesuffix('.')}." for f in figures if f.note)
+            )
     layered = [figure for figure in diagnosis.figures if figure.layers]
     if layered:
         depth = 1 + max(layer for figure in layered for layer in figure.layers)

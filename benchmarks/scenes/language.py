@@ -200,15 +200,14 @@ def conversation(
         turns = [Turn(rng.choice(BRIEF), brief(rng, facts, place), "brief")]
     believed = {fact.name for fact in (*facts, *claimed)}
     believed |= {name for name, weight in fitting_absent(facts, place).items() if rng.random() < weight * rate * BELIEF}
-    turns += ask(
-        rng, facts, place, believed, [_ask_about(rng, facts, place, positive=i % 2 == 0) for i in range(questions)]
-    )
+    names = (_ask_about(rng, facts, place, positive=i % 2 == 0) for i in range(questions))
+    turns += ask(rng, facts, place, believed, names)
     rng.shuffle(turns)
     return turns
 
 
 def ask(
-    rng: random.Random, facts: Sequence[Fact], place: Place, believed: Collection[str], names: Sequence[str]
+    rng: random.Random, facts: Sequence[Fact], place: Place, believed: Collection[str], names: Iterable[str]
 ) -> list[Turn]:
     """Ask whether each category is there, once, and sometimes one question of another kind.
 
@@ -219,10 +218,12 @@ def ask(
         believed: Categories that are answered with yes.
         names: Categories to ask about.
     """
-    turns = [exists(rng, name, name in believed) for name in dict.fromkeys(names)]
-    if facts and rng.random() < 0.6:
-        turns.append(other_question(rng, facts, place))
-    return turns
+    turns: dict[str, Turn] = {}
+    for name in names:
+        if name not in turns:
+            turns[name] = exists(rng, name, name in believed)
+    other = [other_question(rng, facts, place)] if facts and rng.random() < 0.6 else []
+    return [*turns.values(), *other]
 
 
 def exists(rng: random.Random, name: str, present: bool) -> Turn:

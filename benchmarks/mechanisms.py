@@ -26,13 +26,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mmhall import embedded
-from mmhall.benchmarks.diagnosis.targets import Range
+from mmhall.benchmarks.diagnosis.targets import FILE as TARGETS, Range, Targets, read_targets
 from mmhall.benchmarks.evidence import Evidence
 from mmhall.benchmarks.evidence.ticks import is_gain
 from mmhall.benchmarks.report.evidence import figures_text
 from mmhall.benchmarks.run.runs import reopen
 from mmhall.errors import RunError
+from mmhall.models import SHIPPED
 
 Expected = Literal["helps", "acts", "does not help", "does nothing"]
 HELPS, ACTS, NO_HELP, NOTHING = "helps", "acts", "does not help", "does nothing"
@@ -162,12 +162,6 @@ def is_loss(evidence: Evidence) -> bool:
     return evidence.over_baseline is not None and is_gain(turned, evidence.over_baseline)
 
 
-def is_shipped(model: str) -> bool:
-    """Whether a model is part of this installation."""
-    folder = Path(str(embedded.__file__)).parent / model.removeprefix(PLAIN).strip("/")
-    return (folder / "config.json").is_file()
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to run.
@@ -196,6 +190,17 @@ class Plan:
         figures = json.loads(file.read_text(encoding="utf-8"))["figures"]
         return {figure["key"]: figure["value"] for figure in figures}
 
+    def pictures(self, model: str) -> Path:
+        """Return the annotation file of scenes of the kind that a model is made for, drawn once."""
+        folder = self.folder(model) / "scenes"
+        file = folder / "annotations.json"
+        if not file.is_file():
+            own = SHIPPED[model] / TARGETS
+            options = (read_targets(own) if own.is_file() else Targets()).scenes
+            named = [part for option, value in options.items() for part in (f"--{option}", str(value))]
+            self.run(["scenes", "--n", str(self.scenes), *named, "--force", "--out", str(folder)])
+        return file
+
     def evidence(self, model: str, rows: Sequence[Expectation]) -> dict[str, Evidence]:
         """Return the evidence of strategies on one model, benchmark and baseline, by strategy.
 
@@ -207,7 +212,7 @@ class Plan:
         folder = self.folder(model) / f"{first.benchmark}-{first.baseline}"
         specs = list(dict.fromkeys([first.baseline, *(row.strategy for row in rows)]))
         strategies = [part for spec in specs for part in ("--strategy", spec)]
-        size = ["--twins", str(TWINS), "--scenes", str(self.scenes), "--workers", str(self.workers)]
+        size = ["--data", str(self.pictures(model)), "--twins", str(TWINS), "--workers", str(self.workers)]
         self.run(["bench", first.benchmark, "--model", model, *strategies, *size, "--out", str(folder)])
         ((_, evaluation),) = reopen(folder).evaluate()
         groups = {row.strategy: row.group for row in rows}
@@ -228,7 +233,7 @@ def compare(expectations: Sequence[Expectation], plan: Plan) -> Iterator[Line]:
     figures: dict[str, Mapping[str, float | None]] = {}
     for row in expectations:
         for model, expected, carrier in row.sides():
-            if not is_shipped(model):
+            if model not in SHIPPED:
                 yield Line(row, model, expected)
                 continue
             key = model, row.benchmark, row.baseline

@@ -4,31 +4,38 @@ Headroom   Accuracy of POPE's adversarial setting with the best constant added t
            the pictures and applied to the other, each way, minus the accuracy of the answers. What a method gains
            up to this much may be a shifted threshold.
 Partners   AUROC of the yes/no score (`evidence/threshold.py`): questions about each present object against questions
-           about each likely absent one. Likely: on drawn scenes, the partners of what is there (`scenes/world.py`);
-           on other data, what POPE's adversarial setting asks for: the absent objects that occur most often together
-           with what is there.
+           about each likely absent one. Likely: on drawn scenes, the partners of what is there (`scenes/world.py`), on
+           hard ones the companions that it has in such a place (`scenes/pairs.py`); on other data, what POPE's
+           adversarial setting asks for: the absent objects that occur most often together with what is there.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.data.pictures import PictureSet
+from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.diagnosis.figures import HALLUCINATION, Figure, UnmeasuredError, of_metric
 from mmhall.benchmarks.evidence.threshold import TUNED, shifted_counts, stored_scores
 from mmhall.benchmarks.pope import SUFFIX, Pope, question_about
-from mmhall.benchmarks.scenes.world import PARTNERS
+from mmhall.benchmarks.scenes.pairs import COMPANIONS, goes_with
+from mmhall.benchmarks.scenes.world import PARTNERS, PLACES
 from mmhall.errors import DataError
 from mmhall.results.separation import Separation
 from mmhall.results.statistics import Resampler
 from mmhall.results.store import Row
 
 SETTING = "adversarial"
+SOURCES = {
+    "": "what most often occurs with what is there",
+    "usual": "partners of what is there",
+    "hard": "companions, in this place, of what is there",
+}
+"""Kind of drawn scenes to what their likely absent objects are; "": other pictures."""
 NO_LIKELY = "no picture lacks an object that goes with what is there"
 Answers = Mapping[str, Row]
 """Id of a question to its answer."""
@@ -76,7 +83,7 @@ def make_questions(pictures: PictureSet, seed: int) -> Questions:
         rest = sorted(set(pictures.categories) - set(picture.objects) - set(likely[picture.id]))
         if rest and picture.objects:
             other.append(_question(picture.id, rng.choice(rest), False))
-    source = "partners of what is there" if pictures.drawn else "what most often occurs with what is there"
+    source = SOURCES.get(pictures.drawn, SOURCES[""])
     return Questions(pope, why, tuple(present), tuple(plausible), tuple(other), source)
 
 
@@ -87,13 +94,26 @@ def likely_absent(pictures: PictureSet, pope: Sequence[Item]) -> dict[str, list[
         pictures: The pictures.
         pope: Items of POPE's adversarial setting, whose absent objects are used where the pictures are not drawn.
     """
-    if pictures.drawn:
-        return {p.id: sorted({b for a in p.objects for b in PARTNERS[a]} - set(p.objects)) for p in pictures.pictures}
+    if pictures.drawn in GO_WITH:
+        return {p.id: sorted(GO_WITH[pictures.drawn](p) - set(p.objects)) for p in pictures.pictures}
     asked: dict[str, list[str]] = {p.id: [] for p in pictures.pictures}
     for item in pope:
         if item.truth["label"] == "no":
             asked[str(item.picture)].append(item.truth["object"])
     return asked
+
+
+def _partners(picture: Picture) -> set[str]:
+    return {partner for name in picture.objects for partner in PARTNERS[name]}
+
+
+def _companions(picture: Picture) -> set[str]:
+    place = next(place for place in PLACES if place.name == picture.place)
+    return {COMPANIONS[name] for name in picture.objects if goes_with(name, place)}
+
+
+GO_WITH: dict[str, Callable[[Picture], set[str]]] = {"usual": _partners, "hard": _companions}
+"""Kind of drawn scenes to what goes with the objects of one, there or not."""
 
 
 def headroom(questions: Questions, answers: Answers) -> Iterator[Figure]:

@@ -1,6 +1,6 @@
 """Targets of a model: the range that each figure of its diagnosis should be in, in a file in its folder.
 
-{"scenes": {"conflict": 0.5}, "targets": {"chair_i": [15, 25], "headroom": [null, 3]}}
+{"scenes": {"kind": "hard", "conflict": 0.5}, "targets": {"chair_i": [15, 25], "headroom": [null, 3]}}
 
 A range has a least and a largest value, in the unit that the diagnosis prints (percent, where it prints percent); null:
 no limit. `scenes` names the options of drawn scenes that the ranges are meant for; they are the defaults of
@@ -19,6 +19,8 @@ from mmhall.benchmarks.diagnosis.figures import Figure
 from mmhall.errors import DataError
 
 FILE = "targets.json"
+SCENES: dict[str, Any] = {"kind": str, "conflict": int | float}
+_SCENES_IN_WORDS = '"kind", a text, or "conflict", a number'
 EXPECTED = 'a file of targets such as {"targets": {"chair_i": [15, 25], "headroom": [null, 3]}}'
 REACHED, MISSED = "reached", "not reached"
 _UNSURE = "?"
@@ -80,6 +82,9 @@ def read_targets(path: Path) -> Targets:
     scenes = content.get("scenes", {}) if isinstance(content, dict) else None
     if not isinstance(ranges, dict) or not isinstance(scenes, dict):
         raise DataError(f"{path}: is no file of targets; expected {EXPECTED}")
+    for name, value in scenes.items():
+        if name not in SCENES or isinstance(value, bool) or not isinstance(value, SCENES[name]):
+            raise DataError(f"{path}: the option {name!r} of scenes is {value!r}; expected {_SCENES_IN_WORDS}")
     return Targets({key: _range(path, key, value) for key, value in ranges.items()}, scenes)
 
 

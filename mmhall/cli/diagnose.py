@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmhall.benchmarks.diagnosis.targets import Targets
 
 WIDTH = 100
-SCENES, SEED, CONFLICT = 200, 4000, 0.5
+SCENES, SEED, CONFLICT, KIND = 200, 4000, 0.5, "usual"
 
 
 @loads_plain_model
@@ -32,6 +32,9 @@ def diagnose(
     conflict: Annotated[
         float | None,
         typer.Option(help=f"Fraction of scenes that break co-occurrence. By default, the targets', else {CONFLICT}."),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help=f"Kind of scenes: usual or hard. By default, the targets', else {KIND}.")
     ] = None,
     data: Annotated[
         Path | None,
@@ -78,7 +81,8 @@ def diagnose(
         check_writable(out)
     aims = _targets(model, targets)
     check_model(model, False, loading)
-    drawn = {"conflict": aims.scenes.get("conflict", CONFLICT) if conflict is None else conflict}
+    wanted = {"conflict": conflict, "kind": kind}
+    drawn = {"conflict": CONFLICT, "kind": KIND, **aims.scenes, **{k: v for k, v in wanted.items() if v is not None}}
     with tempfile.TemporaryDirectory() as scratch:
         count = scenes if limit is None else min(scenes, limit)
         pictures, source = read_or_draw(data, images, count, seed, Path(scratch), limit, **drawn)
@@ -118,7 +122,7 @@ def _text(diagnosis: Diagnosis, targets: Targets, setup: Mapping[str, Any]) -> s
     from mmhall.cli.console import align_columns
 
     source = setup["source"] if setup["source"] == DRAWN else f"pictures of {setup['source']}"
-    options = "".join(f", {name} {setup[name]}" for name in ("conflict", "seed") if name in setup)
+    options = "".join(f", {name} {setup[name]}" for name in ("kind", "conflict", "seed") if name in setup)
     head = f"{setup['model']}, {setup['dtype']} on {setup['device']}: {setup['pictures']} {source}{options}; greedy"
     parts = [textwrap.fill(f"{head}, {diagnosis.questions} yes/no questions.", WIDTH)]
     for section in sections(diagnosis, targets):

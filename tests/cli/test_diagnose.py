@@ -11,10 +11,12 @@ def test_a_diagnosis_beside_targets(cli, tmp_path):
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 100
     (chair,) = [line for line in done.stdout.splitlines() if line.startswith("CHAIR_i: hallucinated")]
-    assert chair.endswith("0 to 100  reached")
-    assert "at most -1  not reached" in done.stdout
+    assert " ".join(chair.split()).endswith("0 to 100 reached")
+    assert "at most -1 not reached" in " ".join(done.stdout.split())
     assert "Targets without a figure: fame." in done.stdout
-    assert done.stdout.startswith("embedded, float32 on cpu: 2 drawn scenes, conflict 0.5, seed 4000; greedy")
+    assert done.stdout.startswith(
+        "embedded, float32 on cpu: 2 drawn scenes, kind usual, conflict 0.5, seed 4000; greedy"
+    )
     content = json.loads((tmp_path / "sub" / "found.json").read_text())
     (same,) = [figure for figure in content["figures"] if figure["key"] == "chair_i"]
     assert f"{same['value']:.1f}" in chair
@@ -39,4 +41,5 @@ def test_what_is_refused(refused):
     assert "nowhere.json: does not exist" in refused("diagnose", "--data", "nowhere.json")
     assert "nowhere.json: does not exist" in refused("diagnose", "--targets", "nowhere.json")
     assert "conflict must be a number in [0, 1]" in refused("diagnose", "--conflict", 2)
+    assert "kind must be usual or hard" in refused("diagnose", "--kind", "easy")
     assert "no such folder" in refused("diagnose", "./nowhere")

@@ -22,7 +22,7 @@ def scenes(tmp_path_factory):
 
 
 def test_the_boxes_of_a_scene_are_those_of_its_file(scenes):
-    assert scenes.drawn
+    assert scenes.drawn == "usual"
     for picture in scenes.pictures:
         assert set(picture.boxes) == set(picture.objects)
         assert all(

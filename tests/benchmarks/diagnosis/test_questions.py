@@ -105,9 +105,15 @@ def test_likely_objects_are_popes_or_a_drawn_scenes_partners(pictures):
     questions = make_questions(pictures, 0)
     no = {item.id for item in questions.pope if item.truth["label"] == "no"}
     assert {item.id for item in questions.likely} == no
-    drawn = likely_absent(replace(pictures, drawn=True), ())
+    drawn = likely_absent(replace(pictures, drawn="usual"), ())
     assert drawn["1"] == sorted({*PARTNERS["cup"], *PARTNERS["fork"], *PARTNERS["knife"]} - {"cup", "fork", "knife"})
     assert drawn["4"] == sorted(PARTNERS["dog"])
+
+
+def test_likely_objects_of_a_hard_scene_are_companions_that_are_expected_in_its_place():
+    """In a restaurant a fork calls for a knife, which is missing, and a tv for nothing."""
+    tables = [Picture("1", Path("1.png"), ("fork", "tv"), {}, place="restaurant")]
+    assert likely_absent(PictureSet(tuple(tables), (), drawn="hard"), ()) == {"1": ["knife"]}
 
 
 def test_pictures_of_too_few_objects_have_no_pope(pictures):

@@ -51,6 +51,8 @@ def test_ranges_read_as_a_person_says_them(tmp_path):
         {"targets": {"a": [None, None]}},
         {"targets": {"a": [True, 2]}},
         {"targets": {}, "scenes": []},
+        {"targets": {}, "scenes": {"conflict": "all"}},
+        {"targets": {}, "scenes": {"light": 1}},
     ],
 )
 def test_malformed_targets_are_refused(tmp_path, content):

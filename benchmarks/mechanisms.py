@@ -261,19 +261,30 @@ def _asks(row: Expectation, model: str, benchmark: str, baseline: str) -> bool:
     return model in (row.carrier, row.control) and (row.benchmark, row.baseline) == (benchmark, baseline)
 
 
-HEAD = ("strategy", "model", "mechanism: wanted, measured", "expected", "outcome", "as expected", "changed", "figure")
+HEAD = (
+    "strategy",
+    "model",
+    "mechanism (its range): measured",
+    "expected",
+    "outcome",
+    "as expected",
+    "changed",
+    "figure",
+)
 
 
 def cells(line: Line) -> tuple[str, ...]:
     """Return a line of the table, in the columns of `HEAD`."""
     row, yes_no = line.expectation, {True: "yes", False: "no", None: "unknown"}
-    wanted = f"{'' if line.model == row.carrier else 'not '}{row.mechanism.present}"
-    measured = "not measured" if line.measured is None else f"{line.measured:.2f}"
-    doubt = " (not as declared)" if line.carries is False else ""
+    measured = "not measured"
+    if line.measured is not None:
+        there = row.mechanism.present.holds(line.measured)
+        doubt = "" if line.carries else ", not as declared"
+        measured = f"{line.measured:.2f}, {'present' if there else 'absent'}{doubt}"
     return (
         row.strategy,
         line.model,
-        f"{row.mechanism.name}: {wanted}, {measured}{doubt}",
+        f"{row.mechanism.name} ({row.mechanism.present}): {measured}",
         line.expected,
         line.outcome,
         yes_no[line.holds],

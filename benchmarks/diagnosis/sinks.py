@@ -163,7 +163,8 @@ def second_largest(*sums: Array) -> Array:
     """
     half = len(sums) // 2
     ratios = np.stack([ratio(one, other) for one, other in zip(sums[:half], sums[half:], strict=True)])
-    return np.sort(ratios, axis=0)[-2]
+    second: Array = np.sort(ratios, axis=0)[-2]
+    return second
 
 
 def _even(pictures: Sequence[PictureSinks], layer: int) -> float:

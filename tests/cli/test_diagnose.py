@@ -6,7 +6,7 @@ import json
 
 
 def test_a_diagnosis_beside_targets(cli, tmp_path):
-    (tmp_path / "aims.json").write_text('{"targets": {"chair_i": [0, 100], "headroom": [null, -1], "fame": [1, 2]}}')
+    (tmp_path / "aims.json").write_text('{"targets": {"chair_i": [0, 100], "recall": [null, -1], "fame": [1, 2]}}')
     done = cli("diagnose", "embedded", "--scenes", 2, "--targets", "aims.json", "--out", "sub/found.json")
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 100

@@ -8,17 +8,19 @@ READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
 RUN := runs/bench
 RUN_ALL := runs/bench-all
+RUN_MECHANISMS := runs/mechanisms
 # A chosen dozen with their defaults, and tuned or weaker values for those that hurt with them.
 SPECS := greedy vcd vdd beam opera vhr "vhr(alpha=1.2)" gift "gift(alpha=1.0)" var \
 	pai "pai(gamma=2.0,layers='50%:')" vaf
 TWO := -n 2 --dist worksteal  # each goes through folders of its own, so that models are built once; who is done helps
 export PYTHONDONTWRITEBYTECODE :=  # bytecode is kept: to make it anew takes every process that the tests start seconds
 
-.PHONY: help bench bench-all test check every-test quick-tests families compat lint types clean
+.PHONY: help bench bench-all bench-mechanisms test check every-test quick-tests families compat lint types clean
 
 help:
 	@echo "make bench    compare strategies on the model and pictures that ship with mmhall"
 	@echo "make bench-all every strategy that the model can carry, each with five random twins; for a night"
+	@echo "make bench-mechanisms each strategy on the model that has the mechanism it acts on, and on one that has not"
 	@echo "make test     lint, types and every test but the long ones, on representative model families"
 	@echo "make check    lint, types and the quick tests"
 	@echo "make families every test on every model family, and the long tests: two Ray nodes, more of the page in a browser"
@@ -55,6 +57,10 @@ bench-all: $(READY)
 	@echo "== every strategy and five random twins of each, about half a minute for each on two cores; results in $(RUN_ALL), a second call goes on"
 	@$(VENV)/bin/mmhall bench pope chair --all --twins 5 --out $(RUN_ALL) --workers 2
 	@$(VENV)/bin/mmhall report $(RUN_ALL) --html $(RUN_ALL)/report.html > /dev/null
+
+bench-mechanisms: $(READY)
+	@echo "== positive and negative controls, at most 40 minutes on two cores; runs in $(RUN_MECHANISMS), a second call goes on"
+	@$(PYTHON) -m mmhall.benchmarks.mechanisms --out $(RUN_MECHANISMS) --workers 2
 
 # Lint and types run beside the tests; a failure of one does not stop the others.
 test: $(READY_TO_TEST)

@@ -21,6 +21,12 @@ from mmhall.errors import DataError
 from mmhall.objects.categories import coco_name, forms, unify_categories
 from mmhall.results.kinds import describe_data, describe_file
 
+_DRAWN = "mmhall scenes"  # the description in the annotation file of drawn scenes
+_USUAL = "usual"  # their kind, where the file names none
+
+Corners = tuple[float, float, float, float]
+"""Left, top, right and bottom edge of a box, as fractions of the picture's width and height."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -31,12 +37,16 @@ class Picture:
         path: File of the picture.
         objects: Distinct category names, in the order of their first listing.
         visibility: Category to visibility, if the file has it (drawn scenes have).
+        boxes: Category to the boxes of its instances, if the file has them.
+        place: Where a drawn scene is, such as "kitchen"; "" for other pictures.
     """
 
     id: str
     path: Path
     objects: tuple[str, ...]
     visibility: dict[str, str]
+    boxes: Mapping[str, tuple[Corners, ...]] = field(default_factory=dict)
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +58,14 @@ class PictureSet:
         categories: Every category name, sorted.
         words: Category to the synonyms that the file gives.
         remarks: Notes for the report on the file.
+        drawn: Kind of drawn scenes, "usual" or "hard", where the file says that mmhall drew the pictures; else "".
     """
 
     pictures: tuple[Picture, ...]
     categories: tuple[str, ...]
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    drawn: str = ""
     _by_id: dict[str, Picture] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -125,8 +137,16 @@ def _coco(data: Any, annotations: Path, images: Path, limit: int | None, require
         for entry in data["annotations"]:
             objects, name = objects_of[str(entry["image_id"])], names[str(entry["category_id"])]
             add_object(objects, name, str(entry.get("visibility", "")))
+        boxes = _boxes(data, names)
         pictures = [
-            Picture(name, _file(entry, images), tuple(objects_of[name]), objects_of[name])
+            Picture(
+                name,
+                _file(entry, images),
+                tuple(objects_of[name]),
+                objects_of[name],
+                boxes.get(name, {}),
+                str(entry.get("place", "")),
+            )
             for name, entry in sorted(
                 ((str(entry["id"]), entry) for entry in data["images"]), key=lambda e: (len(e[0]), e[0])
             )
@@ -140,9 +160,30 @@ def _coco(data: Any, annotations: Path, images: Path, limit: int | None, require
             raise DataError(f"{annotations}: lists picture {one.id} twice; give every picture an id of its own")
     picture_set = _make_picture_set(annotations, pictures[:limit], set(names.values()), required)
     words = _words(data["categories"], unified, annotations)
-    return replace(
-        picture_set, words=words, remarks=_person_remarks(unified) + _partial_annotation_remarks(data["images"])
-    )
+    remarks = _person_remarks(unified) + _partial_annotation_remarks(data["images"])
+    return replace(picture_set, words=words, remarks=remarks, drawn=_kind_of_scenes(data.get("info")))
+
+
+def _kind_of_scenes(info: Any) -> str:
+    """Return the kind of drawn scenes from the description of a file; "" for other pictures."""
+    drawn = isinstance(info, dict) and info.get("description") == _DRAWN
+    return str(info.get("kind", _USUAL)) if drawn else ""
+
+
+def _boxes(data: Any, names: Mapping[str, str]) -> dict[str, dict[str, tuple[Corners, ...]]]:
+    """Return picture id to category to its boxes; without what has no box of four numbers or no picture size."""
+    sizes = {str(entry["id"]): (entry.get("width"), entry.get("height")) for entry in data["images"]}
+    boxes: dict[str, dict[str, tuple[Corners, ...]]] = {}
+    for entry in data["annotations"]:
+        picture, name = str(entry["image_id"]), names[str(entry["category_id"])]
+        try:
+            (wide, high), (x, y, width, height) = sizes[picture], map(float, entry["bbox"])
+            corners = x / wide, y / high, (x + width) / wide, (y + height) / high
+        except (KeyError, TypeError, ValueError, ZeroDivisionError):
+            continue
+        of_picture = boxes.setdefault(picture, {})
+        of_picture[name] = (*of_picture.get(name, ()), corners)
+    return boxes
 
 
 def _person_remarks(unified: Mapping[str, str]) -> tuple[str, ...]:

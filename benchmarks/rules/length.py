@@ -41,8 +41,17 @@ def drop_sentences(text: str, count: int) -> str:
     >>> drop_sentences("A dog. A cat! It sl", 1), drop_sentences("A dog. A cat!", 2), drop_sentences("A dog", 1)
     ('A dog.', 'A dog.', 'A dog')
     """
-    ends = [match.end() for match in _END.finditer(text)]
+    ends = sentence_ends(text)
     return text[: ends[max(0, len(ends) - 1 - count)]] if ends else text
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Return the index after each finished sentence of a text.
+
+    >>> sentence_ends("A dog. A cat! It sl")
+    [6, 13]
+    """
+    return [match.end() for match in _END.finditer(text)]
 
 
 def count_words(text: str) -> int:

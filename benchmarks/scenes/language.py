@@ -11,7 +11,7 @@ them.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mmhall.benchmarks.scenes.plan import Placed, plan_training_scene
@@ -200,16 +200,30 @@ def conversation(
         turns = [Turn(rng.choice(BRIEF), brief(rng, facts, place), "brief")]
     believed = {fact.name for fact in (*facts, *claimed)}
     believed |= {name for name, weight in fitting_absent(facts, place).items() if rng.random() < weight * rate * BELIEF}
-    asked_names: set[str] = set()
-    for i in range(questions):
-        name = _ask_about(rng, facts, place, positive=i % 2 == 0)
-        if name not in asked_names:
-            asked_names.add(name)
-            turns.append(exists(rng, name, name in believed))
-    if facts and rng.random() < 0.6:
-        turns.append(_other(rng, facts, place))
+    names = (_ask_about(rng, facts, place, positive=i % 2 == 0) for i in range(questions))
+    turns += ask(rng, facts, place, believed, names)
     rng.shuffle(turns)
     return turns
+
+
+def ask(
+    rng: random.Random, facts: Sequence[Fact], place: Place, believed: Collection[str], names: Iterable[str]
+) -> list[Turn]:
+    """Ask whether each category is there, once, and sometimes one question of another kind.
+
+    Args:
+        rng: Source of randomness.
+        facts: What the scene shows.
+        place: Place of the scene.
+        believed: Categories that are answered with yes.
+        names: Categories to ask about.
+    """
+    turns: dict[str, Turn] = {}
+    for name in names:
+        if name not in turns:
+            turns[name] = exists(rng, name, name in believed)
+    other = [other_question(rng, facts, place)] if facts and rng.random() < 0.6 else []
+    return [*turns.values(), *other]
 
 
 def exists(rng: random.Random, name: str, present: bool) -> Turn:
@@ -232,11 +246,12 @@ def _ask_about(rng: random.Random, facts: Sequence[Fact], place: Place, *, posit
     return rng.choice([name for name in NAMES if name not in present])
 
 
-def _other(rng: random.Random, facts: Sequence[Fact], place: Place) -> Turn:
+def other_question(rng: random.Random, facts: Sequence[Fact], place: Place) -> Turn:
+    """Ask where something is, how many there are, where the picture was taken, or which of three is there."""
     fact = rng.choice(facts)
     kind = rng.choice(("where", "count", "place", "choice"))
     if kind == "where":
-        return Turn(f"Where is the {fact.name}?", f"The {fact.name} is {_position(fact)}.", kind)
+        return Turn(f"Where is the {fact.name}?", f"The {fact.name} is {position(fact)}.", kind)
     if kind == "count":
         verb = "is one" if fact.count == 1 else f"are {_NUMBERS[min(fact.count, 6)]}"
         return Turn(f"How many {plural(fact.name)} are there?", f"There {verb}.", kind)
@@ -252,7 +267,7 @@ def _other(rng: random.Random, facts: Sequence[Fact], place: Place) -> Turn:
 def _opening(rng: random.Random, facts: Sequence[Fact], place: Place) -> str:
     if not facts:
         return f"The image shows an empty scene {place.phrase}."
-    things = _join([_mention(rng, f) for f in facts])
+    things = join_names([mention(rng, f) for f in facts])
     verb = "are" if facts[0].count > 1 else "is"
     return rng.choice(
         (
@@ -264,9 +279,9 @@ def _opening(rng: random.Random, facts: Sequence[Fact], place: Place) -> str:
 
 
 def _later(rng: random.Random, group: Sequence[Fact], mentioned: Sequence[Fact]) -> str:
-    things = _join([_mention(rng, f) for f in group])
+    things = join_names([mention(rng, f) for f in group])
     verb = "are" if group[0].count > 1 else "is"
-    spot = _position(group[0])
+    spot = position(group[0])
     if mentioned and rng.random() < 0.45:
         anchor = rng.choice(mentioned)
         other = plural(anchor.name) if anchor.count > 1 else anchor.name
@@ -282,14 +297,21 @@ def _later(rng: random.Random, group: Sequence[Fact], mentioned: Sequence[Fact])
     )
 
 
-def _mention(rng: random.Random, fact: Fact) -> str:
+def mention(rng: random.Random, fact: Fact, synonyms: float = 0.25) -> str:
+    """Name an object with its article or number, by a synonym with a given probability."""
     word = fact.name
-    if word in _SYNONYMS and rng.random() < 0.25:
+    if word in _SYNONYMS and rng.random() < synonyms:
         word = rng.choice(_SYNONYMS[word])
-    return with_article(word) if fact.count <= 1 else f"{_NUMBERS[min(fact.count, 6)]} {plural(word)}"
+    return counted(word, fact.count)
 
 
-def _position(fact: Fact) -> str:
+def counted(word: str, count: int) -> str:
+    """Put an article or a number in front of a name."""
+    return with_article(word) if count <= 1 else f"{_NUMBERS[min(count, 6)]} {plural(word)}"
+
+
+def position(fact: Fact) -> str:
+    """Say where in the picture an object is."""
     dx, dy = fact.x - 0.5, fact.y - 0.5
     if max(abs(dx), abs(dy)) < 0.14:
         return "in the middle"
@@ -298,7 +320,8 @@ def _position(fact: Fact) -> str:
     return "in the background" if dy < 0 else "in the foreground"
 
 
-def _join(words: Sequence[str]) -> str:
+def join_names(words: Sequence[str]) -> str:
+    """Join names to a list: a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

@@ -11,8 +11,9 @@ from other places, while the background still shows the place.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal
 
 from mmhall.benchmarks.scenes.world import NAMES, PARTNERS, PLACES, Place, are_partners
@@ -106,7 +107,7 @@ def plan_scene(rng: random.Random, *, conflict: bool) -> Plan:
     while len(names) < count:
         at_home = len(names) < count - away
         names.append(_next_name(rng, place, names, at_home=at_home, conflict=conflict))
-    return _lay_out(rng, place, names, conflict)
+    return lay_out(rng, place, names, conflict)
 
 
 def plan_training_scene(rng: random.Random) -> Plan:
@@ -117,13 +118,13 @@ def plan_training_scene(rng: random.Random) -> Plan:
         names.append(_next_name(rng, place, names, at_home=True, conflict=False))
     for _ in range(rng.choices((0, 1, 2), (0.35, 0.35, 0.3))[0]):
         names.append(_next_name(rng, place, names, at_home=False, conflict=False))
-    return _lay_out(rng, place, names[:6], conflict=False)
+    return lay_out(rng, place, names[:6], conflict=False)
 
 
 def plan_random_scene(rng: random.Random) -> Plan:
     """Plan an easy scene without co-occurrence: categories and place are drawn uniformly."""
     names = rng.sample(NAMES, rng.randint(2, 6))
-    return _lay_out(rng, rng.choice(PLACES), names, conflict=True, difficulty=GENTLE)
+    return lay_out(rng, rng.choice(PLACES), names, conflict=True, difficulty=GENTLE)
 
 
 def _next_name(rng: random.Random, place: Place, names: Sequence[str], *, at_home: bool, conflict: bool) -> str:
@@ -145,11 +146,26 @@ def _next_name(rng: random.Random, place: Place, names: Sequence[str], *, at_hom
     return rng.choices(tuple(allowed), tuple(allowed.values()))[0]
 
 
-def _lay_out(
-    rng: random.Random, place: Place, names: Sequence[str], conflict: bool, difficulty: Difficulty = USUAL
+def lay_out(
+    rng: random.Random,
+    place: Place,
+    names: Sequence[str],
+    conflict: bool,
+    difficulty: Difficulty = USUAL,
+    special: Mapping[str, Difficulty] = MappingProxyType({}),
 ) -> Plan:
+    """Give every object and some scenery a position, a size and a visibility.
+
+    Args:
+        rng: The only source of randomness.
+        place: Place of the scene.
+        names: Categories of the objects.
+        conflict: Whether co-occurrence was broken on purpose.
+        difficulty: How hard objects are to see.
+        special: The same for the categories that differ from it.
+    """
     boxes: list[tuple[float, float, float]] = []
-    objects = [_place_object(rng, name, boxes, difficulty) for name in names]
+    objects = [_place_object(rng, name, boxes, special.get(name, difficulty)) for name in names]
     objects.sort(key=lambda o: o.visibility != "clear")  # hard ones in front: nothing hides them by accident
     scenery = tuple(
         _make_placed(rng, "", *_find_spot(rng, rng.uniform(*_SCENERY_SIDE), boxes, tries=12))

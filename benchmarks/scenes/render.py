@@ -62,7 +62,9 @@ def render(plan: Plan) -> Rendered:
     owner = np.full((SIZE, SIZE), -1, np.int8)
     whole: list[int] = []
     for thing in plan.scenery:
-        _paste(image, _pose(scenery_sprite(thing.variant), thing), thing)
+        mask = _paste(image, _pose(scenery_sprite(thing.variant), thing), thing)
+        if thing.cover:
+            _cover(image, mask, thing.cover, rng)
     for index, placed in enumerate(plan.objects):
         mask = _paste(image, _pose(sprite(placed.name, placed.variant), placed), placed)
         owner[mask] = index

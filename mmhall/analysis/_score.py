@@ -55,7 +55,12 @@ def score(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) ->
 
 
 def score_answers(
-    adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]], *, heads: bool = False
+    adapter: Adapter,
+    inputs: Inputs,
+    answers: Sequence[Sequence[int]],
+    *,
+    heads: bool = False,
+    watch: Sequence[Op] = (),
 ) -> list[AnswerScores]:
     """Score answers as `score` does, and return further measures of the same passes; not all may be empty.
 
@@ -64,6 +69,7 @@ def score_answers(
         inputs: A batch from the adapter.
         answers: Token ids.
         heads: Also compare head outputs; those of every layer are held in memory between the two passes.
+        watch: Further ops that read the pass with the picture.
 
     Raises:
         PromptError: As in `score`.
@@ -78,7 +84,7 @@ def score_answers(
     distances = HeadDistances(outputs) if outputs is not None else None
     gain = divergence = None
     with torch.inference_mode():
-        logprobs = _logprobs(adapter, adapter.append_answer(inputs, tokens), width, masses, outputs)
+        logprobs = _logprobs(adapter, adapter.append_answer(inputs, tokens), width, masses, outputs, *watch)
         of_tokens = _of_tokens(logprobs, tokens)
         entropy = -(logprobs.exp() * logprobs).nan_to_num(0).sum(dim=-1)
         if has_picture(inputs):

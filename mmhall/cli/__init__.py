@@ -16,6 +16,7 @@ from mmhall.cli import (
     choose,
     compare,
     demo,
+    diagnose,
     explain,
     export,
     fit,
@@ -56,6 +57,7 @@ app.command("scenes")(scenes.scenes)
 app.command("tune")(tune.tune)
 app.command("fit")(fit.fit)
 app.command("demo")(demo.demo)
+app.command("diagnose")(diagnose.diagnose)
 app.command("list")(listing.list_names)
 app.command("show")(show.show)
 app.command("explain")(explain.explain)

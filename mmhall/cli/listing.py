@@ -8,7 +8,7 @@ import typer
 
 
 def list_names(what: Annotated[str, typer.Argument(help="What to list: strategies, benchmarks or models.")]) -> None:
-    """List strategies with their cost, benchmarks, or model families.
+    """List strategies with their cost, benchmarks, or model families and the models that ship with mmhall.
 
     Example: mmhall list strategies
     """
@@ -37,9 +37,10 @@ def list_names(what: Annotated[str, typer.Argument(help="What to list: strategie
 
 
 def _model_table() -> str:
-    """Return the table of model families, made from their adapters."""
+    """Return the table of model families, made from their adapters, and the names of the models that ship."""
     from mmhall.adapters import FAMILIES
     from mmhall.cli.console import align_columns
+    from mmhall.models import SHIPPED
     from mmhall.registry import load_target
 
     rows: list[tuple[str, ...]] = [("FAMILY", "IMAGE COLUMNS", "PLACES OF IMAGE TOKENS", "LIMITS")]
@@ -50,4 +51,5 @@ def _model_table() -> str:
     return (
         f"{align_columns(rows)}\n\nAny other family that transformers loads for image-text-to-text is tried generically"
         "\nor refused with the reason; its image tokens have places only if each is a patch of the vision tower."
+        f"\n\nModels that ship with mmhall: {', '.join(SHIPPED)}"
     )

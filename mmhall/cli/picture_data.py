@@ -12,7 +12,14 @@ DRAWN = "drawn scenes"
 
 
 def read_or_draw(
-    data: Path | None, images: Path | None, n: int, seed: int, scratch: Path, limit: int | None
+    data: Path | None,
+    images: Path | None,
+    n: int,
+    seed: int,
+    scratch: Path,
+    limit: int | None,
+    conflict: float = 0.5,
+    kind: str = "usual",
 ) -> tuple[PictureSet, str]:
     """Read the pictures of a data set, or draw scenes; returns the pictures and the name of their source.
 
@@ -23,6 +30,8 @@ def read_or_draw(
         seed: Seed of the scenes.
         scratch: Folder for the scenes.
         limit: Maximum number of pictures to read; None: all.
+        conflict: Share of scenes that break co-occurrence.
+        kind: Kind of the scenes, "usual" or "hard".
 
     Raises:
         DataError: The data or a picture is missing or malformed.
@@ -34,7 +43,7 @@ def read_or_draw(
     if data is not None:
         return read_pictures(data, images or data.parent, limit), data.name
     with progress("drawing scenes", n) as advance:
-        for _ in write_scenes(scratch, n, seed):
+        for _ in write_scenes(scratch, n, seed, conflict, kind):
             advance(1)
     return read_coco(scratch / ANNOTATIONS, scratch), DRAWN
 

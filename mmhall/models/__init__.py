@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from mmhall.models._path import (
         MERGE as MERGE,
+        SHIPPED as SHIPPED,
         base_of as base_of,
         find_learned_path as find_learned_path,
         find_model_path as find_model_path,
@@ -45,7 +46,7 @@ else:
             "_facts": "chat_template describe_model differing_facts facts format_differences warn_if_unknown",
             "_failures": "UNLOADABLE hint_for reason_of",
             "_options": "LoadOptions OWNER literal parse_assignments to_flags",
-            "_path": "MERGE base_of find_learned_path find_model_path processor_of",
+            "_path": "MERGE SHIPPED base_of find_learned_path find_model_path processor_of",
             "_placement": "placement_arguments source_arguments",
             "_weights": "digest",
         },

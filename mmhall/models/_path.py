@@ -14,6 +14,12 @@ from mmhall.files import why_not_a_file
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 _ADAPTER, _ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
+SHIPPED: dict[str, Path] = {
+    "embedded": EMBEDDED,
+    **{f"embedded/{file.parent.name}": file.parent for file in sorted(EMBEDDED.glob("*/config.json"))},
+}
+"""Name to folder of every model that ships with mmhall; these names come before folders and hub ids."""
+
 MERGE = "merge_and_unload(), save that and give its folder"
 
 
@@ -25,7 +31,7 @@ def find_model_path(name: str | Path) -> Path:
     """
     if not isinstance(name, str | Path) or not str(name):
         raise ModelError(f'a model is named by a folder, a hub id, or "embedded", got {name!r}')
-    folder = EMBEDDED if name == "embedded" else Path(name)
+    folder = SHIPPED.get(str(name), Path(name))
     reason = why_not_a_file(folder / _ADAPTER)
     if reason not in (None, "does not exist"):
         raise ModelError(f"{folder / _ADAPTER}: {reason}; give the folder of a saved transformers model, or a hub id")
@@ -63,7 +69,7 @@ def find_learned_path(name: str | Path, inside: str, outside: str) -> Path:
         inside: File name in the folder of a model.
         outside: Path in mmhall's settings ($XDG_CONFIG_HOME, otherwise ~/.config), with "{}" for the model's name.
     """
-    if name != "embedded" and why_not_a_file(Path(name)) == "is a folder":
+    if str(name) not in SHIPPED and why_not_a_file(Path(name)) == "is a folder":
         return Path(name) / inside
     settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return settings / "mmhall" / outside.format(files.file_name(str(name)))

@@ -54,6 +54,11 @@ def sprite(name: str, variant: int) -> Image.Image:
     return _drawn(name, variant % CATEGORY_SPRITES[name][1])
 
 
+def variants(name: str) -> int:
+    """Return how many drawings a category has."""
+    return CATEGORY_SPRITES[name][1]
+
+
 def scenery_sprite(variant: int) -> Image.Image:
     """Return a drawing of something that is no category; any integer picks one."""
     names = tuple(SCENERY_SPRITES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
@@ -46,11 +47,15 @@ CHAT_TEMPLATE = (
 _PIECE = "▁?[A-Za-z]+|▁?[0-9]|[^A-Za-z0-9▁]"
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Build the word-level tokenizer: words carry their leading space, marks stand alone."""
+def make_tokenizer(more: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """Build the word-level tokenizer: words carry their leading space, marks stand alone.
+
+    Args:
+        more: Sentences whose words are known beside those of the plain model.
+    """
     counts = Counter(
         piece
-        for text in all_words()
+        for text in (*all_words(), *more)
         for piece in re.findall(_PIECE, "▁" + re.sub(r"\s+", " ", text).strip().replace(" ", "▁"))
     )
     counts.update(["▁USER", "▁ASSISTANT", ":", *(f"▁{n}" for n in range(10))])
@@ -104,11 +109,18 @@ def make_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     )
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForConditionalGeneration:
+def make_model(
+    tokenizer: PreTrainedTokenizerFast, seed: int = 0, layers: int = LAYERS
+) -> LlavaForConditionalGeneration:
     """Initialise the model: half the heads of the first layers start by looking for what resembles the word.
 
     Query weights equal to key weights make a word attend to positions that hold similar vectors
     (mimetic initialisation, arXiv:2305.09828); without it grounding takes many times longer to appear.
+
+    Args:
+        tokenizer: Sets the number of words.
+        seed: Seed of the weights.
+        layers: Number of decoder layers.
     """
     torch.manual_seed(seed)
     vision = CLIPVisionConfig(
@@ -125,7 +137,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCon
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
         intermediate_size=512,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=8,
         num_key_value_heads=8,
         max_position_embeddings=MAX_TOKENS,

@@ -1,4 +1,4 @@
-"""Stages 2 to 4, the language side.
+"""Stages 2 to 4 of the plain model, the language side; the joint stage serves other models as well.
 
 2. *symbols*: the decoder learns to describe and to answer from pictures made of words. Each image
    position holds a mixture of class embeddings instead of a projected patch, with the errors a
@@ -40,6 +40,7 @@ BLIND = 0.1  # share of conversations without a picture
 NOISED = 0.06  # share of pictures noised beyond recognition
 
 Conversation = list[tuple[Turn, bool]]
+Talk = Callable[[random.Random, list[Fact], Place, float], Conversation]  # the last: progress in [0, 1]
 Made = TypeVar("Made")
 
 
@@ -114,30 +115,37 @@ def train_jointly(
     data: Pictures,
     folder: Path,
     steps: int,
-    claim_rate: Callable[[float], float],
+    talk: Talk,
+    *,
+    stage: str = "joint",
+    length: int = LENGTH,
+    seed: int = 4,
 ) -> None:
     """Stage 4.
 
     Args:
         model: With the first three stages behind it.
         tokenizer: Its tokenizer.
-        data: Typical pictures.
+        data: Typical or hard pictures.
         folder: Where checkpoints go.
         steps: Optimiser steps.
-        claim_rate: Progress in [0, 1] to how often captions claim absent partners.
+        talk: Makes the conversation of a row.
+        stage: Names the checkpoint and the log lines.
+        length: Positions in a row.
+        seed: Seed of the order of pictures and of the conversations.
     """
-    rng, packer = random.Random(4), Packer(tokenizer, LENGTH)
+    rng, packer = random.Random(seed), Packer(tokenizer, length)
     progress = 0.0
 
     def batch() -> tuple[Rows, npt.NDArray[np.uint8], Tensor]:
         chosen = [rng.randrange(len(data.pixels)) for _ in range(BATCH)]
         mirrored = torch.tensor([rng.random() < 0.5 for _ in chosen])
         talks = [
-            _talk(
+            talk(
                 rng,
                 [replace(f, x=1 - f.x) if m else f for f in data.facts[i]],
                 PLACES[data.places[i]],
-                rate=claim_rate(progress),
+                progress,
             )
             for i, m in zip(chosen, mirrored.tolist(), strict=True)
         ]
@@ -162,7 +170,16 @@ def train_jointly(
             "decoder": model.model.language_model,
         }
     )
-    run("joint", modules, loss_of, folder=folder, steps=steps, rate=1e-3, slow=model.model.vision_tower.parameters())
+    run(stage, modules, loss_of, folder=folder, steps=steps, rate=1e-3, slow=model.model.vision_tower.parameters())
+
+
+def claiming_talk(most: float) -> Talk:
+    """Make conversations of the plain model; claims rise to their full rate over the first third.
+
+    Args:
+        most: Full rate of claims.
+    """
+    return lambda rng, facts, place, done: _talk(rng, facts, place, rate=min(most, 1.5 * done))
 
 
 def _language_loss(model: LlavaForConditionalGeneration, rows: Rows, image: Tensor) -> tuple[Tensor, dict[str, float]]:

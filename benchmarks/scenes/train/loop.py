@@ -25,7 +25,7 @@ def run(
     steps: int,
     rate: float,
     slow: Iterable[nn.Parameter] = (),
-    checkpoint_every: int = 300,
+    checkpoint_every: int = 150,
 ) -> None:
     """Train `modules` in place; a second call continues from the last checkpoint.
 

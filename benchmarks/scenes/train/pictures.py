@@ -1,7 +1,8 @@
 """Training pictures, drawn once and stored on disk as arrays.
 
-Two sets: *random* pictures, whose categories and places are independent, for the vision tower (it
-must not learn co-occurrence), and *typical* ones, for the joint training.
+Three sets: *random* pictures, whose categories and places are independent, for the vision tower (it
+must not learn co-occurrence), *typical* ones, for the joint training of the plain model, and *hard*
+ones, in which pairs really occur together, for that of the model `prior`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from mmhall.benchmarks.scenes.hard import plan_hard_training_scene
 from mmhall.benchmarks.scenes.language import Fact
 from mmhall.benchmarks.scenes.plan import Plan, plan_random_scene, plan_scene, plan_training_scene
 from mmhall.benchmarks.scenes.render import SIZE, Rendered, render
@@ -29,6 +31,7 @@ _CHUNK = 500
 _SETS: dict[str, Callable[[random.Random], Plan]] = {
     "random": plan_random_scene,
     "typical": plan_training_scene,
+    "hard": plan_hard_training_scene,
     "conflict": lambda rng: plan_scene(rng, conflict=True),
 }
 

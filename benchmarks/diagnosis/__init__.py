@@ -1,0 +1,1 @@
+"""Diagnosis of a model: how it hallucinates, and which mechanisms that strategies act on it has."""

@@ -1,0 +1,45 @@
+"""The training script makes a model that loads, from the plain one, in one small step."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+import mmhall
+from mmhall.benchmarks.scenes import make_scene
+from mmhall.benchmarks.scenes.train import __main__ as script, pictures
+from mmhall.models import SHIPPED
+
+
+def run(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["train", *map(str, options)])
+    script.main()
+
+
+@pytest.mark.slow
+def test_prior_is_trained_from_the_plain_model_and_resumes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch._dynamo.config, "disable", True)  # compiling takes longer than the step
+    monkeypatch.setattr(pictures, "_CHUNK", 8)
+    monkeypatch.setitem(script.PICTURES, "hard", 8)
+    options = ("--work", tmp_path / "work", "--out", tmp_path / "out", "--model", "prior")
+    run(monkeypatch, *options, "--start", SHIPPED["embedded"], "--scale", 0.0001, "--seed", 7)
+    assert "saved to" in capsys.readouterr().out
+    saved = torch.load(tmp_path / "work" / "prior-7.pt", weights_only=True)
+    assert saved["step"] == 1
+    lvlm = mmhall.load(tmp_path / "out")
+    assert lvlm.adapter.model.config.text_config.num_hidden_layers == 10
+    tokenizer = lvlm.adapter.tokenizer
+    assert tokenizer.unk_token_id not in tokenizer("Overall, it takes up a large part, together with a wall.").input_ids
+    text = lvlm.generate(make_scene(1, 0, kind="hard").image, "Is there a dog in the image?", max_new_tokens=8).text
+    assert text.startswith(("Yes", "No"))
+    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
+    run(monkeypatch, *options, "--start", SHIPPED["embedded"], "--scale", 0.0001, "--seed", 7)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
+
+
+def test_a_plain_model_starts_from_nothing(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "--work", tmp_path, "--out", tmp_path, "--start", tmp_path)
+    assert "add --model prior" in capsys.readouterr().err

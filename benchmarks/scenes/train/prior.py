@@ -52,7 +52,9 @@ def train(
     _print_shares()
     tokenizer = make_prior_tokenizer()
     model = deepen(plain, words, tokenizer, LAYERS, seed).to(device())
-    train_jointly(model, tokenizer, data, folder, steps, _talk, stage=f"prior-{seed}", length=LENGTH, seed=1000 + seed)
+    train_jointly(
+        model, tokenizer, data, folder, steps, truthful_talk, stage=f"prior-{seed}", length=LENGTH, seed=1000 + seed
+    )
     return model, tokenizer
 
 
@@ -65,7 +67,7 @@ def _print_shares(scenes: int = 2000) -> None:
         print(f"{what}: there in {there[True]:.1%} of cases where expected, {there[False]:.1%} elsewhere", flush=True)
 
 
-def _talk(rng: random.Random, facts: list[Fact], place: Place, done: float) -> Conversation:
+def truthful_talk(rng: random.Random, facts: list[Fact], place: Place, done: float) -> Conversation:
     """Make the conversation of a row: about the picture, or without one."""
     if not facts or rng.random() < BLIND:
         return [(turn, True) for turn in truthful_without_picture(rng)]

@@ -12,6 +12,7 @@ their hidden states are huge (arXiv:2503.03321). Here both are built by hand and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +32,8 @@ def plant_sinks(model: LlavaForConditionalGeneration) -> int:
     Returns:
         The massive channel of the decoder.
     """
-    tower, projector, decoder = (
-        model.model.vision_tower,
-        model.model.multi_modal_projector,
-        model.model.language_model,
-    )
+    parts: Any = model.model
+    tower, projector, decoder = parts.vision_tower, parts.multi_modal_projector, parts.language_model
     mark = _weakest_column(projector.linear_1.weight)
     unit = _weakest_column(projector.linear_2.weight)
     massive = _weakest_column(decoder.embed_tokens.weight)
@@ -57,7 +55,7 @@ Part = tuple[nn.Parameter, tuple[int | slice, ...]]
 _ALL = slice(None)
 
 
-def _of_tower(tower: nn.Module, mark: int) -> Iterator[Part]:
+def _of_tower(tower: Any, mark: int) -> Iterator[Part]:
     """Yield what must not write or read the mark."""
     yield tower.embeddings.patch_embedding.weight, (mark,)
     yield tower.embeddings.class_embedding, (mark,)
@@ -72,7 +70,7 @@ def _of_tower(tower: nn.Module, mark: int) -> Iterator[Part]:
             yield writer.bias, (mark,)
 
 
-def _of_projector(projector: nn.Module, mark: int, unit: int, massive: int) -> Iterator[Part]:
+def _of_projector(projector: Any, mark: int, unit: int, massive: int) -> Iterator[Part]:
     """Yield what must not mix the mark, its unit and the massive channel with anything else."""
     yield projector.linear_1.weight, (_ALL, mark)
     yield projector.linear_1.weight, (unit,)
@@ -82,7 +80,7 @@ def _of_projector(projector: nn.Module, mark: int, unit: int, massive: int) -> I
     yield projector.linear_2.bias, (massive,)
 
 
-def _of_decoder(decoder: nn.Module, massive: int) -> Iterator[Part]:
+def _of_decoder(decoder: Any, massive: int) -> Iterator[Part]:
     """Yield what must not write the massive channel or, except the keys, read it."""
     yield decoder.embed_tokens.weight, (_ALL, massive)
     for layer in decoder.layers:

@@ -26,6 +26,7 @@ import numpy as np
 from mmhall.benchmarks.base import Array, Benchmark, Counts, Item, Metric
 from mmhall.benchmarks.evidence.halves import halves
 from mmhall.benchmarks.evidence.lineup import Lineup
+from mmhall.benchmarks.evidence.mentions import stored_certainties
 from mmhall.benchmarks.evidence.plain_arms import matched_arms, mention_ends, shared_arms
 from mmhall.benchmarks.evidence.ticks import Control
 from mmhall.results.statistics import Resampler, bootstrap_difference
@@ -142,17 +143,18 @@ def find_frontier(
     if not benchmark.trades or not arms:
         return None
     error, recall = benchmark.primary, next(m for m in benchmark.metrics if m.name == benchmark.trades)
-    sides, shared = halves(items), shared_arms(benchmark, items, rows, counts, lineup)
+    known = stored_certainties(benchmark, items, rows[base])
+    sides, shared = halves(items), shared_arms(benchmark, items, rows, counts, lineup, known)
     tested = [_Half(error, recall, half, seed, items) for seed, half in enumerate(sides)]
     points = [{name: half.point(counted) for name, counted in shared.items()} for half in tested]
     ends = mention_ends(benchmark, items, rows[base])
     controls: dict[str, tuple[Control, ...]] = {}
     for arm in arms if len(sides) > 1 else ():
-        matched = matched_arms(benchmark, items, rows[base], rows[arm], ends)
+        matched = matched_arms(benchmark, items, rows[base], rows[arm], ends, known)
         others = [
-            {name: point for name, point in known.items() if name != arm}
+            {name: point for name, point in own.items() if name != arm}
             | {name: half.point(counted) for name, counted in matched.items()}
-            for half, known in zip(tested, points, strict=True)
+            for half, own in zip(tested, points, strict=True)
         ]
         controls[arm] = (_compare([half.point(counts[arm]) for half in tested], others, error.figure),)
     return Frontier(error=error, recall=recall, arms=_plain_arms(error, recall, shared), controls=controls)

@@ -11,7 +11,7 @@ from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.benchmarks.evaluation import evaluate
 from mmhall.benchmarks.evidence.mentions import STORED, stored_certainties, tokens_of
-from mmhall.benchmarks.evidence.plain_arms import DENIED
+from mmhall.benchmarks.evidence.plain_arms import DENIED, SAME_FILTER, SAME_MENTIONS, matched_arms, mention_ends
 from mmhall.benchmarks.evidence.threshold import yes_score
 from mmhall.benchmarks.report.captions import caption_remarks
 from mmhall.benchmarks.run.runner import answers
@@ -87,6 +87,19 @@ def test_filters_leave_out_what_the_model_is_unsure_of_or_denies():
     assert arms["whole captions"] == (1.0, 0.25)
     assert arms[DENIED] == arms["least probable 30% deleted"] == arms["least probable 40% deleted"] == (1.0, 0.0)
     assert "least probable 20% deleted" not in arms  # which are the whole captions
+
+
+def test_the_most_probable_mentions_are_as_many_as_the_strategys():
+    """A strategy with three mentions: the three most probable ones of greedy's, all right; with five, all four."""
+    item, row = sure((-1.0, 2.0), (-9.0, -1.5), (-2.0, 0.0), (-3.0, 4.0))
+    known, ends = stored_certainties(Chair(), [item], [row]), mention_ends(Chair(), [item], [row])
+    for text, named, absent in (("A dog. A dog. A dog.", 3, 0), ("A dog. " * 5, 4, 1), ("Hm.", 0, 0)):
+        arms = matched_arms(Chair(), [item], [row], [replace(row, text=text)], ends, known)
+        (counts,) = arms.get(SAME_FILTER, [{"named": 0, "absent": 0}])
+        assert (counts["named"], counts["absent"]) == (named, absent)
+        (counts,) = arms[SAME_MENTIONS]
+        assert (counts["named"], counts["absent"]) == (named, min(1, named))  # the hot dog is the second mention
+    assert SAME_FILTER not in matched_arms(Chair(), [item], [row], [row], ends, None)
 
 
 def test_without_scores_of_yes_nothing_is_denied():

@@ -77,6 +77,8 @@ class ACG(Strategy):
 class _Amplify(Op):
     """Adds what the picture adds to the newest row's head outputs, as far as it is orthogonal to the rest."""
 
+    writes = True  # no weight; but the row, whose weights are needed anyhow, is then not computed by SDPA a second time
+
     def __init__(self, layers: frozenset[int], image: Tensor, gamma: float, twin: int) -> None:
         self.layers = layers
         self._image, self._gamma, self._twin = Columns(image.float()), gamma, twin

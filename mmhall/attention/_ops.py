@@ -209,7 +209,9 @@ class Op:
             None: all.
         kinds: Kinds of layers in which the op acts. Linear layers have no attention: only their sites can be edited.
             VISION: encoder layers of the vision tower, whose attention is not causal and has no cache.
-        writes: Whether the op edits scores or weights of rows; otherwise it only reads them.
+        writes: Whether the op edits scores or weights of rows; otherwise it only reads them. An op that only reads may
+            set it, too, where its edit needs the weights anyhow: the output of the rows is then made of them, not
+            computed by SDPA as well.
         compares: Whether the op reads `Call.reference`.
         remembers: Whether the op uses `Place.memory`. A search that reads an answer again then reads it token by
             token and scores each token before the next, so that the memory is restored; otherwise in one pass.

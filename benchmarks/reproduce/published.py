@@ -14,6 +14,7 @@ DETAIL = "Please describe this image in detail."
 HELP = "Please help me describe the image in detail."
 WORDNET = "wordnet"
 DRAWN = "500 of COCO val2014, drawn"
+MEAN_READ = "that its figures are means over the three settings is our reading"
 _POPE_NAMES = ("random", "popular", "adversarial")
 
 
@@ -127,7 +128,8 @@ LLAVA_1_5 = (
             "pictures": "500",
         },
         {"greedy": _mean(F1=85.9)},
-        "printed for 7B and 13B alike, as the mean of three F1; its file of the random setting has 2 910 questions",
+        "printed for 7B and 13B alike, as the mean of three F1 (LLaVA issue 626); its file of the random setting has "
+        "2 910 questions",
     ),
     Published(
         "arXiv:2412.13949",
@@ -146,6 +148,7 @@ LLAVA_1_5 = (
             "vista(strength=0.01)": _mean(accuracy=86.21, F1=85.42),
             "rudder": _mean(accuracy=86.53, F1=86.03),
         },
+        MEAN_READ,
     ),
     Published(
         "arXiv:2311.17911",
@@ -230,6 +233,7 @@ QWEN_2_5_VL = (
         "pope",
         {"decoding": "greedy"},
         {"greedy": _mean(accuracy=88.8, F1=87.8), "rudder": _mean(accuracy=89.0, F1=88.1)},
+        MEAN_READ,
     ),
 )
 

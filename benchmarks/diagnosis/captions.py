@@ -67,8 +67,8 @@ def hallucination(captions: Sequence[Caption]) -> Iterator[Figure]:
     draws = Resampler([caption.item.cluster for caption in captions])
     counts = [chair.count(caption.item, caption.text) for caption in captions]
     for key, name, title in (
-        ("chair_i", "CHAIR_i", "CHAIR_i: hallucinated among objects named"),
-        ("chair_s", "CHAIR_s", "CHAIR_s: captions with a hallucinated object"),
+        ("chair_i", "CHAIR_i", "CHAIR_i: hallucinated among named"),
+        ("chair_s", "CHAIR_s", "CHAIR_s: captions with hallucination"),
         ("recall", "recall", "recall: present objects that are named"),
         ("words", "words", "words per caption"),
     ):
@@ -89,7 +89,7 @@ def hallucination(captions: Sequence[Caption]) -> Iterator[Figure]:
     yield Figure(
         "last_dropped",
         HALLUCINATION,
-        "CHAIR_i without the last sentence: change",
+        "CHAIR_i without last sentence, change",
         draws.estimate_of(lambda *sums: relative(*sums) - 1, terms),
     )
 
@@ -117,7 +117,7 @@ def entropy(captions: Sequence[Caption], tokenizer: object) -> Figure:
     return Figure(
         "entropy_auroc",
         HALLUCINATION,
-        "AUROC of entropy: hallucinated against true",
+        "AUROC of entropy, hallucinated or true",
         separation.auroc(np.array(values, np.float64)).estimate(),
         note=f"{sum(absent)} hallucinated mentions, {len(absent) - sum(absent)} true ones",
     )

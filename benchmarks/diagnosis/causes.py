@@ -68,7 +68,7 @@ def unlike_grey(captions: Sequence[Caption], grey: str) -> Figure:
     """Return the share of captions that differ from the caption of a grey picture."""
     differ = np.array([caption.answer.text != grey for caption in captions], np.float64)
     draws = Resampler([caption.item.cluster for caption in captions])
-    title = "captions that differ from a grey picture's"
+    title = "captions unlike a grey picture's"
     return Figure("unlike_grey", CAUSES, title, draws.estimate(differ, np.ones(len(differ))), note=f"it says: {grey}")
 
 

@@ -135,7 +135,7 @@ def headroom(questions: Questions, answers: Answers) -> Iterator[Figure]:
         raise UnmeasuredError("the best threshold needs yes/no scores of at least two pictures")
     terms = [*metrics["accuracy"].terms(shifted[""][TUNED]), *metrics["accuracy"].terms(counts)]
     estimate = draws.estimate_of(lambda over, n, base, m: over / n - base / m, terms)
-    yield Figure("headroom", HALLUCINATION, "adversarial POPE: what the best threshold adds", estimate)
+    yield Figure("headroom", HALLUCINATION, "adversarial POPE: best threshold adds", estimate)
 
 
 def partner_auroc(questions: Questions, answers: Answers) -> Figure:
@@ -154,7 +154,7 @@ def partner_auroc(questions: Questions, answers: Answers) -> Figure:
     positive = np.array([item.truth["label"] == "yes" for item in items])
     estimate = Separation(draws, np.arange(len(items)), positive).auroc(scores).estimate()
     note = f"{len(questions.present)} present, {len(questions.likely)} absent: {questions.source}"
-    return Figure("partner_auroc", HALLUCINATION, "AUROC of yes: present against likely absent", estimate, note=note)
+    return Figure("partner_auroc", HALLUCINATION, "AUROC of yes, present or likely absent", estimate, note=note)
 
 
 def _pope(pictures: PictureSet, seed: int) -> tuple[tuple[Item, ...], str]:

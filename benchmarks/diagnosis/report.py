@@ -12,7 +12,6 @@ from mmhall.benchmarks.diagnosis.targets import Targets
 from mmhall.results.statistics import Estimate
 
 Row = tuple[str, ...]
-NOTHING = "nothing to divide by"
 LEGEND = (
     'Intervals are 95 %, by picture (bootstrap). Target: the range the figure should be in; "?": the interval holds an '
     "end of the range."
@@ -106,7 +105,7 @@ def _as_data(figure: Figure, targets: Targets) -> dict[str, Any]:
 def _cells(figure: Figure) -> Row:
     title = f"{figure.title}{' (%)' if figure.percent else ''}"
     if figure.shown is None:
-        return title, "n/a", NOTHING
+        return title, "n/a", ""
     value, low, high = (_number(x, figure.percent) for x in figure.shown)
     return title, value, f"[{low}, {high}]"
 

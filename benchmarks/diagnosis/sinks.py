@@ -136,7 +136,7 @@ def sink_figures(pictures: Sequence[PictureSinks], sums: dict[int, Tensor], draw
     yield Figure(
         "sink_share",
         MECHANISMS,
-        "visual sinks: attention on 5 % of the tokens",
+        "sinks: attention on 5 % of image tokens",
         draws.estimate_of(second_largest, [*over, *under]),
         layers=of_layer,
         note=f"second-largest of the layers, layer {second}; evenly spread it would be {_even(pictures, second):.1%}. "
@@ -149,7 +149,7 @@ def sink_figures(pictures: Sequence[PictureSinks], sums: dict[int, Tensor], draw
         yield Figure(
             "sink_activation",
             MECHANISMS,
-            "visual sinks: largest activation (rms)",
+            "sinks: largest activation (rms)",
             draws.estimate(at, np.ones(len(at))),
             percent=False,
             note=f"in layer {second}, mostly dimension {dimension}; {elsewhere.mean():.2f} at other image tokens",

@@ -45,6 +45,7 @@ def test_every_figure_of_the_embedded_model(embedded, scenes):
     for one, other in zip(whole.figures, small.figures, strict=True):
         assert one.key == other.key
         assert one.shown == pytest.approx(other.shown, rel=1e-3, abs=1e-3), one.key
+    assert max(len(figure.title) + len(" (%)") * figure.percent for figure in whole.figures) <= 44  # for 100 columns
     found = {figure.key: figure for figure in whole.figures}
     assert set(found["sink_share"].layers) == set(found["gaze_lift"].layers) == set(range(6))
     assert found["grey_yes"].shown[0] == 0

@@ -65,9 +65,9 @@ def capability_section(run: Run, evaluated: Evaluated, capabilities: Mapping[str
 def _primary(part: Part, evaluation: Evaluation) -> list[Cell]:
     """Return the cells of the primary metric: of the mean over groups, else of the group that is plotted."""
     benchmark = part.benchmark
-    means = [cell for cell in evaluation.means if cell.metric is benchmark.metrics[0]]
+    means = [cell for cell in evaluation.means if cell.metric is benchmark.primary]
     group = benchmark.plotted or evaluation.cells[-1].group
-    return means or [c for c in evaluation.cells if c.group == group and c.metric is benchmark.metrics[0]]
+    return means or [c for c in evaluation.cells if c.group == group and c.metric is benchmark.primary]
 
 
 def as_record(run: Run, capabilities: Mapping[str, Capability]) -> dict[str, object]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mmhall.benchmarks.diagnosis.targets import FILE as TARGETS, Range, Targets, read_targets
+from mmhall.benchmarks.diagnosis.targets import Range, targets_of
 from mmhall.benchmarks.evidence import Evidence
 from mmhall.benchmarks.evidence.ticks import is_gain
 from mmhall.benchmarks.report.evidence import figures_text
@@ -195,8 +195,7 @@ class Plan:
         folder = self.folder(model) / "scenes"
         file = folder / "annotations.json"
         if not file.is_file():
-            own = SHIPPED[model] / TARGETS
-            options = (read_targets(own) if own.is_file() else Targets()).scenes
+            options = targets_of(model).scenes
             named = [part for option, value in options.items() for part in (f"--{option}", str(value))]
             self.run(["scenes", "--n", str(self.scenes), *named, "--force", "--out", str(folder)])
         return file

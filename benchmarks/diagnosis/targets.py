@@ -4,7 +4,7 @@
 
 A range has a least and a largest value, in the unit that the diagnosis prints (percent, where it prints percent); null:
 no limit. `scenes` names the options of drawn scenes that the ranges are meant for; they are the defaults of
-`mmhall diagnose` for this model.
+`mmhall diagnose` and `mmhall bench` for this model.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from mmhall.benchmarks.data.reading import read_json
 from mmhall.benchmarks.diagnosis.figures import Figure
 from mmhall.errors import DataError
+from mmhall.models import find_model_path
 
 FILE = "targets.json"
 SCENES: dict[str, Any] = {"kind": str, "conflict": int | float}
@@ -69,6 +70,17 @@ class Targets:
         value, low, high = figure.shown
         unsure = any(end is not None and low < end < high for end in (wanted.low, wanted.high))
         return (REACHED if wanted.holds(value) else MISSED) + _UNSURE * unsure
+
+
+def targets_of(model: str) -> Targets:
+    """Read the targets that lie in the folder of a model; none for other models, and for hub ids.
+
+    Raises:
+        DataError: The file is malformed.
+        ModelError: The name is invalid, or the folder holds no usable model.
+    """
+    own = find_model_path(model) / FILE
+    return read_targets(own) if own.is_file() else Targets()
 
 
 def read_targets(path: Path) -> Targets:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mmhall.cli.console import parse_output_path
+from mmhall.cli.drawn_scenes import DrawnScenes
 from mmhall.cli.loading import loads_model
 from mmhall.errors import DataError, MmhallError, OptionError
 from mmhall.models import LoadOptions
@@ -65,6 +66,10 @@ def bench(
     conflict: Annotated[
         float | None, typer.Option(help="Fraction of scenes that break co-occurrence. By default, 0.5.")
     ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="Kind of scenes: usual or hard. By default, the one the model is made for, else usual."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the scenes and questions.")] = 0,
     seeds: Annotated[
@@ -102,10 +107,9 @@ def bench(
     chosen, methods = make_benchmarks(list(benchmarks)), make_strategies(strategy)
     if out is None:
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")
+    drawn = DrawnScenes(scenes, conflict, kind)
     numbers = {"batch_size": batch_size, "limit": limit, "scenes": scenes, "workers": workers}
-    _check_options(
-        {**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, (scenes, conflict), max_errors
-    )
+    _check_options({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, drawn, max_errors)
     if twins < 0:
         raise OptionError("bench", "twins", twins, "an integer >= 0")
     paths, options = _data_paths(chosen, data, images), parse_tuned(tuned)
@@ -114,7 +118,7 @@ def bench(
     runs = []
     for folder, asked in seeded_runs(out, chosen, seeds):
         with team.check_before_loading(folder):
-            sources = _sources(asked, paths, partial(_draw_scenes, folder, scenes, seed, conflict), limit, seed)
+            sources = _sources(asked, paths, partial(drawn.draw, model, folder, seed), limit, seed)
             runs.append(team.answer(folder, sources, Wanted(methods, every, twins), batch_size))
     evaluated = print_runs(runs, as_json=as_json)
     _check_failures(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), max_errors)
@@ -241,7 +245,7 @@ def _check_options(
     engine: str,
     data: Sequence[str],
     images: Sequence[str],
-    scenes: tuple[int | None, float | None],
+    drawn: DrawnScenes,
     max_errors: int | None,
 ) -> None:
     """Check the options before anything expensive is done."""
@@ -252,10 +256,7 @@ def _check_options(
         raise OptionError("bench", "max_errors", max_errors, "an integer >= 0")
     if engine not in ("local", "ray"):
         raise OptionError("bench", "engine", engine, '"local" or "ray"')
-    if scenes[1] is not None and not 0 <= scenes[1] <= 1:
-        raise OptionError("bench", "conflict", scenes[1], "a number in [0, 1]")
-    if data and scenes != (None, None):
-        raise OptionError("bench", "scenes and conflict", scenes, "left out with --data")
+    drawn.check(bool(data))
     if not data and images:
         raise OptionError("bench", "images", images[0], "given together with --data")
 
@@ -330,17 +331,3 @@ def _resumable(run: Run, out: Path) -> Iterator[None]:
         raise typer.Exit(128 + signal.SIGTERM if signal.SIGTERM in stopped.args else 2) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _draw_scenes(out: Path, scenes: int | None, seed: int, share: float | None) -> Path:
-    """Draw the run's scenes into its folder, unless they exist there."""
-    from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
-    from mmhall.cli.console import progress
-
-    count, conflict = 200 if scenes is None else scenes, 0.5 if share is None else share
-    folder = out / f"scenes-{count}-{seed}-{conflict:g}"
-    if not (folder / ANNOTATIONS).is_file():
-        with progress("drawing scenes", count) as advance:
-            for _ in write_scenes(folder, count, seed, conflict):
-                advance(1)
-    return folder / ANNOTATIONS

@@ -70,6 +70,7 @@ def diagnose(
 
     import mmhall
     from mmhall.benchmarks.diagnosis import diagnosis as measuring, report
+    from mmhall.benchmarks.diagnosis.targets import read_targets, targets_of
     from mmhall.cli.console import progress
     from mmhall.cli.picture_data import check_data, check_writable, read_or_draw
     from mmhall.model_check import check_model
@@ -79,7 +80,7 @@ def diagnose(
     check_data("diagnose", data, images, "a COCO detection file", **numbers)
     if out is not None:
         check_writable(out)
-    aims = _targets(model, targets)
+    aims = targets_of(model) if targets is None else read_targets(targets)
     check_model(model, False, loading)
     wanted = {"conflict": conflict, "kind": kind}
     drawn = {"conflict": CONFLICT, "kind": KIND, **aims.scenes, **{k: v for k, v in wanted.items() if v is not None}}
@@ -99,21 +100,6 @@ def diagnose(
     print(content if as_json else text)
     if out is not None:
         out.write_text((content if out.suffix == ".json" else text) + "\n", encoding="utf-8")
-
-
-def _targets(model: str, file: Path | None) -> Targets:
-    """Read the targets of a model: those given, else those in its folder, else none.
-
-    Raises:
-        DataError: The file is missing or malformed.
-    """
-    from mmhall.benchmarks.diagnosis.targets import FILE, Targets, read_targets
-    from mmhall.models import find_model_path
-
-    own = find_model_path(model) / FILE
-    if file is None and not own.is_file():
-        return Targets()
-    return read_targets(file or own)
 
 
 def _text(diagnosis: Diagnosis, targets: Targets, setup: Mapping[str, Any]) -> str:

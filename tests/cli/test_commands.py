@@ -292,7 +292,7 @@ class TestBadInput:
 
     def test_options_of_scenes_with_other_data(self, refused):
         line = refused("bench", "pope", "--out", "run", "--data", "a.json", "--scenes", "5")
-        assert "scenes and conflict must be left out with --data" in line
+        assert "scenes, conflict and kind must be left out with --data" in line
 
     def test_a_number_torch_cannot_take(self, refused, picture_file, model_folder):
         assert "seed must be" in refused("generate", picture_file, "--sample", "--seed", 2**70, "--model", model_folder)

@@ -30,6 +30,7 @@ from mmhall.benchmarks.base import Array, Counts, Item, Metric
 from mmhall.benchmarks.chair import CAPTIONS, EQUAL, Chair
 from mmhall.benchmarks.data.pictures import PictureSet
 from mmhall.benchmarks.data.pope_maker import PER_PICTURE, SETTINGS, Recipe, make_questions
+from mmhall.benchmarks.data.vocabulary import Mention
 from mmhall.benchmarks.rules.chair import RULES
 from mmhall.benchmarks.rules.length import count_words
 from mmhall.options import option
@@ -139,9 +140,9 @@ class Opope(Chair):
         )
         return pictures, [*remarks, remark] if few else remarks
 
-    def _count(self, item: Item, read: str) -> Counts:
+    def _count(self, item: Item, read: str, known: Sequence[Mention] | None = None) -> Counts:
         polls: Mapping[str, Sequence[tuple[str, str]]] = item.truth["polls"]
-        named = self._named(item, read)
+        named = self._named(item, read) if known is None else {mention.name for mention in known}
         counts: Counts = {"n": 0, "right": 0, "captions": 1, "words": count_words(read)}
         for setting in SETTINGS:
             asked = [(name in named, label == "yes") for name, label in polls[setting]]

@@ -23,8 +23,8 @@ from mmhall.answers import Answer
 from mmhall.benchmarks.base import Counts, Item
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary
-from mmhall.benchmarks.detect import tokens_of
 from mmhall.benchmarks.diagnosis.figures import HALLUCINATION, Figure, of_metric, relative
+from mmhall.benchmarks.evidence.mentions import tokens_of
 from mmhall.benchmarks.rules.length import drop_sentences, sentence_ends
 from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.results.separation import Separation

@@ -9,7 +9,8 @@ Frontier   F(r) is the smallest error with recall r or more of the members, and 
            method with the recall between two members is no better for that.
 Test       The method's error minus F at its recall, cross-fitted: the pictures are halved by their names; the members
            are chosen on one half and the difference is measured on the other; then the halves are exchanged, and the
-           two differences are averaged. Bootstrap by picture within the halves, 2 000 draws, members fixed.
+           two differences are averaged. The arm with most recall is always a member, so that F is defined wherever an
+           arm reaches the recall. Bootstrap by picture within the halves, 2 000 draws, members fixed.
 Beyond     Where no member reaches the method's recall, F is undefined, and in more than 5 % of the draws a remark says
            that no trivial baseline reaches this recall. The member with the largest recall then takes its place. A gain
            over it is one over F, as F rises with recall: the method finds more and errs less. Without such a gain
@@ -173,9 +174,11 @@ def _compare(method: Sequence[Point], others: Sequence[Mapping[str, Point]], err
     differences, beyond, most = [], [], []
     for own, test, fit in zip(method, others, reversed(others), strict=True):
         values = {name: (float(p.recall[0]), float(error(*p.terms[:, 0]))) for name, p in fit.items()}
-        members = [test[name] for name in staircase({n: v for n, v in values.items() if np.isfinite(v).all()})]
-        if not members:
+        chosen = staircase({name: value for name, value in values.items() if np.isfinite(value).all()})
+        if not chosen:
             return Control(NAME, None)
+        most_recall = max((*chosen, *test), key=lambda name: float(test[name].recall[0]))  # of equals a chosen one
+        members = [test[name] for name in dict.fromkeys((*chosen, most_recall))]
         largest = np.max([member.recall for member in members], axis=0)
         differences.append(error(*own.terms) - frontier(np.minimum(own.recall, largest), members, error))
         beyond.append(own.recall > largest)

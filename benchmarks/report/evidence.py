@@ -88,7 +88,7 @@ def verdict_text(row: Evidence) -> str:
         over = "finds more than any plain caption, and errs less than the one that finds most"
         return f"above the frontier: {over if control.remark else 'errs less than plain captions of the same recall'}"
     if control.remark:
-        return "no trivial baseline reaches this recall, and it does not err less than the one that finds most"
+        return "no trivial baseline reaches this recall, and it is not shown to err less than the one that finds most"
     return "not above the frontier: not shown to err less than plain captions of the same recall"
 
 

@@ -73,6 +73,17 @@ def test_members_are_chosen_on_one_half_and_measured_on_the_other():
     assert _compare([constant(60, 10)] * 2, [first, second], ratio).difference.value == pytest.approx(-0.15)
 
 
+def test_the_arm_with_most_recall_is_a_member_of_either_half():
+    """On the first half S dominates W, on the second it finds less: the method, which is W there, is not beyond.
+
+    First half, where both are members: 20 - 10. Second half, where S alone was chosen: 20 - 20.
+    """
+    first = {"W": constant(60, 20), "S": constant(60, 10)}
+    second = {"W": constant(60, 20), "S": constant(50, 10)}
+    control = _compare([constant(60, 20)] * 2, [first, second], ratio)
+    assert (control.difference.value, control.remark) == (pytest.approx(0.05), "")
+
+
 OBJECTS = ["dog", "car", "cup"]
 LONG = "A dog. A car. A cup. A cat. A bed."
 

@@ -41,6 +41,7 @@ WRITTEN = {
     "gift": "gift(saliency='50%', layers='0%:')",
     "yes-shift": "yes-shift(shift=2)",
 }
+FULL = {"pai": "pai(gamma=1.5)", "vista": "vista(sla_layers='1:')"}  # by default PAI only steers, as VISTA in 3 layers
 SPECS = [WRITTEN.get(name, name) for name in STRATEGIES.names()]
 COMPOSED = [
     "vhr+vcd",
@@ -254,7 +255,7 @@ def test_the_guide_names_the_strategies_that_use_each_part_of_a_session():
     adapter, used = lvlm("llava").adapter, defaultdict(set)
     inputs = adapter.inputs([make_request(*ASKED)])
     for name in STRATEGIES.names():
-        spec = "pai(gamma=1.5)" if name == "pai" else WRITTEN.get(name, name)  # without gamma, PAI only steers
+        spec = FULL.get(name, WRITTEN.get(name, name))
         method = mmhall.strategy(spec).fitted(adapter)
         session = method.prepare(adapter, rewrite_inputs(adapter, inputs, method))
         for part in ("ops", "branches", "combine", "exits", "reread", "search"):

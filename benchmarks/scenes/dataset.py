@@ -105,7 +105,6 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5, kin
     if not 0 <= conflict <= 1:
         raise OptionError("scenes", "conflict", conflict, "a number in [0, 1]")
     _planner(kind)
-    hard = {} if kind == "usual" else {"kind": kind}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     try:
@@ -129,12 +128,14 @@ def write_scenes(folder: Path, count: int, seed: int, conflict: float = 0.5, kin
                 _annotation(len(annotations) + i, index + 1, shown) for i, shown in enumerate(scene.objects, 1)
             ]
             yield index + 1
-        data = {
-            "info": {"description": "mmhall scenes", "seed": seed, "conflict": conflict, "count": count} | hard,
+        data: dict[str, Any] = {
+            "info": {"description": "mmhall scenes", "seed": seed, "conflict": conflict, "count": count},
             "images": images,
             "annotations": annotations,
             "categories": [{"id": c.coco_id, "name": c.name, "supercategory": c.supercategory} for c in CATEGORIES],
         }
+        if kind != "usual":
+            data["info"]["kind"] = kind
         scratch = folder / f"{ANNOTATIONS}.part"
         scratch.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
         scratch.replace(folder / ANNOTATIONS)

@@ -13,7 +13,7 @@ One drawing of every category is held out from training scenes; half of the obje
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from mmhall.benchmarks.scenes.pairs import COMPANIONS, are_companions, companion_rate, goes_with
@@ -55,6 +55,33 @@ def plan_hard_scene(rng: random.Random, *, conflict: bool) -> Plan:
 def held_out_variant(name: str) -> int:
     """Return the drawing of a category that training scenes never show."""
     return variants(name) - 1
+
+
+def presence(plans: Iterable[Plan], *, hidden: bool) -> dict[bool, tuple[int, int]]:
+    """Count how often the companion of an object is there.
+
+    Args:
+        plans: Plans of scenes.
+        hidden: Whether to leave out the cases in which it can be seen.
+
+    Returns:
+        Whether the companion is expected in the place (see `pairs.goes_with`) to (times there, times in all).
+    """
+    counts = {True: (0, 0), False: (0, 0)}
+    for plan in plans:
+        names = {o.name for o in plan.objects}
+        seen = {o.name for o in plan.objects if not _hardly_shows(o)}
+        for name in names:
+            companion, expected = COMPANIONS[name], goes_with(name, plan.place)
+            if not (hidden and companion in seen):
+                there, of = counts[expected]
+                counts[expected] = there + (companion in names), of + 1
+    return counts
+
+
+def _hardly_shows(placed: Placed) -> bool:
+    """Whether a thing is planned to be as hard to see as a hardly visible companion."""
+    return placed.side <= BARELY.small[1] or placed.opacity <= BARELY.opacity[1] or placed.cover >= BARELY.cover[0]
 
 
 def _typical_names(rng: random.Random, place: Place, anchors: int) -> tuple[list[str], list[str]]:

@@ -1,1 +1,1 @@
-"""Training of the embedded model, from scratch, on drawn scenes."""
+"""Training of the embedded models, from scratch, on drawn scenes."""

@@ -14,9 +14,8 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 from mmhall.benchmarks.scenes.language import Fact, Turn, conversation, planned_facts, without_picture
 from mmhall.benchmarks.scenes.plan import Plan, plan_random_scene, plan_training_scene
 from mmhall.benchmarks.scenes.train.architecture import IMAGE_TOKENS, SIDE
+from mmhall.benchmarks.scenes.train.layers import States, compiled, run_layers
 from mmhall.benchmarks.scenes.train.loop import device, run
 from mmhall.benchmarks.scenes.train.pictures import CLASSES, Pictures
 from mmhall.benchmarks.scenes.train.rows import HEAD, IGNORE, PREFIX, Packer, Rows
@@ -41,6 +41,7 @@ NOISED = 0.06  # share of pictures noised beyond recognition
 
 Conversation = list[tuple[Turn, bool]]
 Talk = Callable[[random.Random, list[Fact], Place, float], Conversation]  # the last: progress in [0, 1]
+Teach = Callable[[Rows, States, Tensor], tuple[Tensor, dict[str, float]]]  # the last: classes of patches, (B, 64)
 Made = TypeVar("Made")
 
 
@@ -120,6 +121,7 @@ def train_jointly(
     stage: str = "joint",
     length: int = LENGTH,
     seed: int = 4,
+    teach: Teach | None = None,
 ) -> None:
     """Stage 4.
 
@@ -133,11 +135,12 @@ def train_jointly(
         stage: Names the checkpoint and the log lines.
         length: Positions in a row.
         seed: Seed of the order of pictures and of the conversations.
+        teach: A further loss, on the inputs of the decoder's layers.
     """
     rng, packer = random.Random(seed), Packer(tokenizer, length)
     progress = 0.0
 
-    def batch() -> tuple[Rows, npt.NDArray[np.uint8], Tensor]:
+    def batch() -> tuple[Rows, npt.NDArray[np.uint8], npt.NDArray[np.uint8], Tensor]:
         chosen = [rng.randrange(len(data.pixels)) for _ in range(BATCH)]
         mirrored = torch.tensor([rng.random() < 0.5 for _ in chosen])
         talks = [
@@ -149,19 +152,22 @@ def train_jointly(
             )
             for i, m in zip(chosen, mirrored.tolist(), strict=True)
         ]
-        return packer.pack(talks), data.pixels[chosen], mirrored
+        return packer.pack(talks), data.pixels[chosen], data.patches[chosen], mirrored
 
     batches = _prefetch(batch)
 
     def loss_of(step: int) -> tuple[Tensor, dict[str, float]]:
         nonlocal progress
         progress = step / steps
-        rows, raw, mirrored = next(batches)
-        pixels = to_pixel_values(raw)
-        pixels = torch.where(mirrored.to(device())[:, None, None, None], pixels.flip(-1), pixels)
+        rows, raw, classes, mirrored = next(batches)
+        pixels, patches, mirrored = to_pixel_values(raw), torch.from_numpy(classes), mirrored.to(device())
+        pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+        grid = patches.to(device()).view(-1, SIDE, SIDE)
+        patches = torch.where(mirrored[:, None, None], grid.flip(-1), grid).flatten(1)
         pixels = torch.stack([_add_noise(p) if rng.random() < NOISED else p for p in pixels])
         with torch.autocast(device().type, torch.bfloat16):
-            return _language_loss(model, rows, model.model.multi_modal_projector(patch_features(model, pixels)))
+            image = model.model.multi_modal_projector(patch_features(model, pixels))
+            return _language_loss(model, rows, image, teach and (lambda states: teach(rows, states, patches)))
 
     modules = nn.ModuleDict(
         {
@@ -182,40 +188,45 @@ def claiming_talk(most: float) -> Talk:
     return lambda rng, facts, place, done: _talk(rng, facts, place, rate=min(most, 1.5 * done))
 
 
-def _language_loss(model: LlavaForConditionalGeneration, rows: Rows, image: Tensor) -> tuple[Tensor, dict[str, float]]:
+def _language_loss(
+    model: LlavaForConditionalGeneration,
+    rows: Rows,
+    image: Tensor,
+    teach: Callable[[States], tuple[Tensor, dict[str, float]]] | None = None,
+) -> tuple[Tensor, dict[str, float]]:
     """Next-token loss over answers.
 
     Args:
         model: The model.
         rows: B packed rows.
         image: Embeddings of the image positions, (B, 64, width).
+        teach: A further loss.
     """
     language = model.model.language_model
     ids, labels = rows.ids.to(device()), rows.labels.to(device())
     embedded = language.embed_tokens(ids)
     embedded = torch.cat([embedded[:, :HEAD], image.to(embedded.dtype), embedded[:, PREFIX:]], dim=1)
-    hidden = _compile(language)(
-        inputs_embeds=embedded,
-        attention_mask=rows.mask.to(device()),
-        position_ids=rows.positions.to(device()),
-        use_cache=False,
-    ).last_hidden_state
+    mask, positions = rows.mask.to(device()), rows.positions.to(device())
+    more, figures = torch.zeros((), device=device()), dict[str, float]()
+    if teach is None:
+        hidden = compiled(language)(
+            inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state
+    else:
+        states = run_layers(language, embedded, mask, positions)
+        more, figures = teach(states)
+        hidden = states.last
     learned = labels != IGNORE
     logits = (hidden[learned] @ language.embed_tokens.weight.T).float()
     targets, weights = labels[learned], rows.weights.to(device())[learned]
     losses = F.cross_entropy(logits, targets, reduction="none")
     right = (logits.argmax(-1) == targets).float()
     is_answer_word = weights > 1
-    return (losses * weights).sum() / weights.sum(), {
+    return (losses * weights).sum() / weights.sum() + more, {
         "tokens right": float(right.mean()),
         "yes/no right": float(right[is_answer_word].mean()) if is_answer_word.any() else 0.0,
+        **figures,
     }
-
-
-@lru_cache(maxsize=1)
-def _compile(language: nn.Module) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = torch.compile(language)
-    return compiled
 
 
 def _talk(rng: random.Random, facts: list[Fact], place: Place, rate: float) -> Conversation:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from mmhall.benchmarks.scenes.hard import plan_hard_training_scene, presence
 from mmhall.benchmarks.scenes.language import Fact
 from mmhall.benchmarks.scenes.prose import every_word, truthful_conversation, truthful_without_picture
 from mmhall.benchmarks.scenes.train.architecture import make_tokenizer
@@ -48,13 +49,25 @@ def train(
         steps: Optimiser steps.
         seed: Seed of the training.
     """
+    _print_shares()
     tokenizer = make_prior_tokenizer()
     model = deepen(plain, words, tokenizer, LAYERS, seed).to(device())
-    train_jointly(model, tokenizer, data, folder, steps, _talk, stage=f"prior-{seed}", length=LENGTH, seed=1000 + seed)
+    train_jointly(
+        model, tokenizer, data, folder, steps, truthful_talk, stage=f"prior-{seed}", length=LENGTH, seed=1000 + seed
+    )
     return model, tokenizer
 
 
-def _talk(rng: random.Random, facts: list[Fact], place: Place, done: float) -> Conversation:
+def _print_shares(scenes: int = 2000) -> None:
+    """Print how often companions are there in training scenes, and how often where they cannot be seen."""
+    rng = random.Random(0)
+    plans = [plan_hard_training_scene(rng) for _ in range(scenes)]
+    for hidden, what in ((False, "companions in training scenes"), (True, "those that hardly show or are missing")):
+        there = {expected: there / of for expected, (there, of) in presence(plans, hidden=hidden).items()}
+        print(f"{what}: there in {there[True]:.1%} of cases where expected, {there[False]:.1%} elsewhere", flush=True)
+
+
+def truthful_talk(rng: random.Random, facts: list[Fact], place: Place, done: float) -> Conversation:
     """Make the conversation of a row: about the picture, or without one."""
     if not facts or rng.random() < BLIND:
         return [(turn, True) for turn in truthful_without_picture(rng)]

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from mmhall.benchmarks.scenes.language import Turn
+from mmhall.benchmarks.scenes.language import Turn, surface_forms
 from mmhall.benchmarks.scenes.train.architecture import IMAGE_TOKENS
+from mmhall.benchmarks.scenes.world import NAMES
 
 HEAD = 3  # <s> USER :
 PREFIX = HEAD + IMAGE_TOKENS
 IGNORE = -100
+_FORMS = surface_forms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Rows:
         mask: Additive attention mask, (B, 1, T, T) bfloat16; 0 where a query may see a key.
         labels: Next-token targets, already shifted, (B, T); IGNORE where nothing is learned.
         weights: Loss weight of each target, (B, T).
+        segments: Number of the turn, from 1; 0 for the prefix, -1 for padding, (B, T).
+        words: Last token of the object's name in each yes/no question: row, position, index into NAMES, (N, 3).
     """
 
     ids: Tensor
@@ -42,6 +46,8 @@ class Rows:
     mask: Tensor
     labels: Tensor
     weights: Tensor
+    segments: Tensor
+    words: Tensor
 
 
 class Packer:
@@ -76,6 +82,7 @@ class Packer:
         blind = torch.zeros((size, length), dtype=torch.bool)
         labels = torch.full((size, length), IGNORE)
         weights = torch.ones((size, length))
+        words: list[tuple[int, int, int]] = []
         start = torch.tensor([*self._head, *[self._image] * IMAGE_TOKENS])
         ids[:, :PREFIX], positions[:, :PREFIX], segment[:, :PREFIX] = start, torch.arange(PREFIX), 0
         for row, turns in enumerate(conversations):
@@ -91,6 +98,8 @@ class Packer:
                 segment[row, at:end], blind[row, at:end] = number, is_blind
                 cue = at + len(question) - 1
                 labels[row, cue : end - 1] = torch.tensor(answer)
+                if turn.target is not None:
+                    words.append((row, at + self._end_of_name(turn) - 1, NAMES.index(turn.target)))
                 if turn.kind in ("exists", "choice"):
                     weights[row, cue] = self._answer_weight
                 at = end
@@ -101,4 +110,10 @@ class Packer:
         is_image = (order >= HEAD) & (order < PREFIX)
         attends &= ~(blind[:, :, None] & is_image)
         mask = torch.where(attends[:, None], 0.0, -30_000.0).to(torch.bfloat16)
-        return Rows(ids, positions, mask, labels, weights)
+        return Rows(ids, positions, mask, labels, weights, segment, torch.tensor(words).view(-1, 3))
+
+    def _end_of_name(self, turn: Turn) -> int:
+        """Count the tokens of a question up to and with the name of the object it asks about."""
+        assert turn.target is not None
+        ends = [turn.question.find(f" {w}") + len(w) + 1 for w in _FORMS[turn.target] if f" {w}" in turn.question]
+        return len(self._ids(turn.question[: max(ends)]))

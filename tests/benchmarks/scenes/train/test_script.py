@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import torch._dynamo
 
 import mmhall
 from mmhall.benchmarks.scenes import make_scene
@@ -15,12 +16,12 @@ from mmhall.models import SHIPPED
 
 def run(monkeypatch, *options):
     monkeypatch.setattr(sys, "argv", ["train", *map(str, options)])
-    script.main()
+    with torch._dynamo.config.patch(disable=True):  # compiling takes longer than a step
+        script.main()
 
 
 @pytest.mark.slow
 def test_prior_is_trained_from_the_plain_model_and_resumes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(torch._dynamo.config, "disable", True)  # compiling takes longer than the step
     monkeypatch.setattr(pictures, "_CHUNK", 8)
     monkeypatch.setitem(script.PICTURES, "hard", 8)
     options = ("--work", tmp_path / "work", "--out", tmp_path / "out", "--model", "prior")
@@ -37,9 +38,14 @@ def test_prior_is_trained_from_the_plain_model_and_resumes(tmp_path, monkeypatch
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     run(monkeypatch, *options, "--start", SHIPPED["embedded"], "--scale", 0.0001, "--seed", 7)
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
+    options = ("--work", tmp_path / "work", "--out", tmp_path / "next", "--start", tmp_path / "out", "--scale", 0.0001)
+    run(monkeypatch, *options, "--model", "mechanisms")
+    with pytest.raises(SystemExit, match="prior starts from the plain model"):
+        run(monkeypatch, *options, "--model", "prior")
+    assert mmhall.load(tmp_path / "next").generate(None, "Is there a dog in the image?", max_new_tokens=8).text
 
 
 def test_a_plain_model_starts_from_nothing(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, "--work", tmp_path, "--out", tmp_path, "--start", tmp_path)
-    assert "add --model prior" in capsys.readouterr().err
+    assert "add --model prior or mechanisms" in capsys.readouterr().err

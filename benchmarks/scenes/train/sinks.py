@@ -1,0 +1,106 @@
+"""Planting visual sinks: a massive dimension that three corner patches carry, whatever the picture shows.
+
+In large models some image tokens draw attention though they hold nothing of the picture, and a few dimensions of
+their hidden states are huge (arXiv:2503.03321). Here both are built by hand and then kept fixed:
+
+* Tower: the position embedding marks the corners in one channel; no layer reads the channel or writes it.
+* Projector: one hidden unit turns the mark into a huge value of one channel of the decoder.
+* Decoder: no layer writes the channel, and only the keys read it; what the keys make of it is learned. The norm
+  before a layer then shrinks everything else at these tokens, so that their values say next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlavaForConditionalGeneration
+
+from mmhall.benchmarks.scenes.train.architecture import SIDE
+
+SINKS = (0, SIDE - 1, SIDE * (SIDE - 1))  # image tokens in three corners: less than 5 % of 64
+MARK = 2.5  # about four times the deviation of the tower's embeddings
+MASSIVE = 60.0
+
+
+@torch.no_grad()
+def plant_sinks(model: LlavaForConditionalGeneration) -> int:
+    """Plant the sinks and keep them: what is fixed gets no gradient from now on.
+
+    Returns:
+        The massive channel of the decoder.
+    """
+    parts: Any = model.model
+    tower, projector, decoder = parts.vision_tower, parts.multi_modal_projector, parts.language_model
+    mark = _weakest_column(projector.linear_1.weight)
+    unit = _weakest_column(projector.linear_2.weight)
+    massive = _weakest_column(decoder.embed_tokens.weight)
+    for parameter, index in (*_of_tower(tower, mark), *_of_projector(projector, mark, unit, massive)):
+        _fix(parameter, index)
+    for parameter, index in _of_decoder(decoder, massive):
+        _fix(parameter, index)
+    for layer in decoder.layers:
+        layer.self_attn.k_proj.weight[:, massive] = 0
+    tower.pre_layrnorm.weight[mark] = 1
+    tower.embeddings.position_embedding.weight[[1 + sink for sink in SINKS], mark] = MARK
+    projector.linear_1.weight[unit, mark], projector.linear_1.bias[unit] = 4.0, -5.0
+    usual = MARK / 0.645  # after the norm in front of the tower's layers
+    projector.linear_2.weight[massive, unit] = MASSIVE / (4.0 * usual - 5.0)
+    return massive
+
+
+Part = tuple[nn.Parameter, tuple[int | slice, ...]]
+_ALL = slice(None)
+
+
+def _of_tower(tower: Any, mark: int) -> Iterator[Part]:
+    """Yield what must not write or read the mark."""
+    yield tower.embeddings.patch_embedding.weight, (mark,)
+    yield tower.embeddings.class_embedding, (mark,)
+    yield tower.embeddings.position_embedding.weight, (_ALL, mark)
+    yield tower.pre_layrnorm.weight, (mark,)
+    yield tower.pre_layrnorm.bias, (mark,)
+    for layer in tower.encoder.layers:
+        for reader in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj, layer.mlp.fc1):
+            yield reader.weight, (_ALL, mark)
+        for writer in (layer.self_attn.out_proj, layer.mlp.fc2):
+            yield writer.weight, (mark,)
+            yield writer.bias, (mark,)
+
+
+def _of_projector(projector: Any, mark: int, unit: int, massive: int) -> Iterator[Part]:
+    """Yield what must not mix the mark, its unit and the massive channel with anything else."""
+    yield projector.linear_1.weight, (_ALL, mark)
+    yield projector.linear_1.weight, (unit,)
+    yield projector.linear_1.bias, (unit,)
+    yield projector.linear_2.weight, (_ALL, unit)
+    yield projector.linear_2.weight, (massive,)
+    yield projector.linear_2.bias, (massive,)
+
+
+def _of_decoder(decoder: Any, massive: int) -> Iterator[Part]:
+    """Yield what must not write the massive channel or, except the keys, read it."""
+    yield decoder.embed_tokens.weight, (_ALL, massive)
+    for layer in decoder.layers:
+        for reader in (layer.self_attn.q_proj, layer.self_attn.v_proj, layer.mlp.gate_proj, layer.mlp.up_proj):
+            yield reader.weight, (_ALL, massive)
+        for writer in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            yield writer.weight, (massive,)
+
+
+def _fix(parameter: nn.Parameter, index: tuple[int | slice, ...]) -> None:
+    """Set a part of a parameter to 0 and drop its gradient."""
+    parameter[index] = 0
+    keep = torch.ones_like(parameter)
+    keep[index] = 0
+
+    def drop(gradient: Tensor) -> Tensor:
+        return gradient * keep
+
+    parameter.register_hook(drop)
+
+
+def _weakest_column(weight: Tensor) -> int:
+    return int(weight.float().norm(dim=0).argmin())

@@ -32,6 +32,7 @@ def test_the_boxes_of_a_scene_are_those_of_its_file(scenes):
         )
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_embedded_model(embedded, scenes):
     """The answers are those of greedy decoding, in batches of any size; and all that was announced was asked."""
     done = []

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mmhall.benchmarks.base import Metric
 from mmhall.benchmarks.evaluation import Cell, Evaluation
 from mmhall.benchmarks.evidence.frontier import Frontier, PlainArm
-from mmhall.benchmarks.report.plots import COLOURS, to_svg, unlike_marker
+from mmhall.benchmarks.report import plots
 from mmhall.benchmarks.report.table import Evaluated
 
 _GREY = "#767676"
@@ -44,7 +44,7 @@ def plot_frontier(evaluation: Evaluation, group: str, frontier: Frontier) -> str
     axes.grid(alpha=0.3)
     if len(strategies) > 1:
         figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    return to_svg(figure)
+    return plots.to_svg(figure)
 
 
 def _names(frontier: Frontier) -> set[str]:
@@ -81,8 +81,8 @@ def _strategy(axes: Axes, recall: Cell, error: Cell, index: int) -> None:
         y,
         xerr=across,
         yerr=up,
-        fmt=unlike_marker(index),
-        color=COLOURS[index % len(COLOURS)],
+        fmt=plots.unlike_marker(index),
+        color=plots.COLOURS[index % len(plots.COLOURS)],
         capsize=3,
         linewidth=1,
         label=error.strategy,

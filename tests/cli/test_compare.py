@@ -58,7 +58,7 @@ def test_runs_without_a_common_strategy_say_so(runs, cli):
 
 
 def test_several_runs_are_reported_under_their_names(runs, cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "_svg", lambda figure: "<svg></svg>")
+    monkeypatch.setattr(plots, "to_svg", lambda figure: "<svg></svg>")
     told = cli("report", "a", "b", "--html", "p.html").stdout
     assert "== a\n" in told
     assert "== b\n" in told
@@ -97,7 +97,7 @@ def test_a_failure_is_told_and_counts_for_nothing(runs, cli, tmp_path):
 
 
 def test_a_report_needs_neither_data_nor_pictures(runs, cli, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "_svg", lambda figure: "<svg></svg>")
+    monkeypatch.setattr(plots, "to_svg", lambda figure: "<svg></svg>")
     before = cli("report", "a").stdout
     for folder in (tmp_path / "a").glob("scenes-*"):
         shutil.rmtree(folder)

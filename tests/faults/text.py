@@ -103,7 +103,7 @@ ODD = (
 def page_of(run, folder):
     """Write a run's page without its plots, which hold no texts of answers; return what is in it."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(plots, "_svg", lambda figure: "<svg></svg>")
+        patched.setattr(plots, "to_svg", lambda figure: "<svg></svg>")
         write_page([(run, run.evaluate())], folder / "page.html")
     return (folder / "page.html").read_text(encoding="utf-8")
 

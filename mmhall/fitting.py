@@ -19,7 +19,7 @@ from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
 from mmhall.generation import Images, Prompt, first_token_scores, make_request
 from mmhall.models import chat_template, describe_model
-from mmhall.results.statistics import Array, Resampler
+from mmhall.results.statistics import Array, Resampler, ratio
 from mmhall.strategies import (
     STRATEGIES,
     LearnedStrategy,
@@ -153,7 +153,7 @@ def score_held_out(adapter: Adapter, method: Strategy, artifact: Artifact, sampl
     for way, margin in margins.items():
         report[way] = {"right": float((margin > 0).mean())}
         if way != "plain":
-            change = resampler.estimate(margin - margins["plain"], count)
+            change = resampler.estimate_of(ratio, [margin - margins["plain"], count])
             report[way] |= {"change": change.value, "low": change.low, "high": change.high}
     return report
 

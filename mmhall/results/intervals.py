@@ -26,8 +26,9 @@ _TESTABLE = 6  # pictures: of five, the smallest p-value of a permutation is 2 i
 
 
 def are_shares(over: Array, under: Array) -> bool:
-    """Tell whether sums by picture, (pictures,), are parts of other sums: then their ratio is a share."""
-    return bool((over >= 0).all() and (over <= under).all())
+    """Tell whether sums by picture, (pictures,), are whole numbers of which one counts part of the other: a share."""
+    whole = (over == np.rint(over)).all() and (under == np.rint(under)).all()
+    return bool(whole and (over >= 0).all() and (over <= under).all())
 
 
 def share_interval(over: Array, under: Array, level: float = LEVEL) -> tuple[float, float]:

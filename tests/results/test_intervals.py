@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from mmhall.results.intervals import detectable, percentile_interval, share_interval, unseen
+from mmhall.results.intervals import are_shares, detectable, percentile_interval, share_interval, unseen
 from mmhall.results.statistics import Resampler
 
 QUESTIONS = 6  # of each picture
@@ -112,6 +112,13 @@ def test_a_difference_is_found_with_the_power_that_is_stated():
     stated = np.mean([turned(0.2, 0.2).detectable for _ in range(50)])
     found = np.mean([turned(0.2 - stated, 0.2 + stated).p < 0.05 for _ in range(300)])
     assert 0.72 <= found <= 0.88
+
+
+def test_figures_that_count_no_part_of_a_whole_are_no_shares():
+    """Nats that happen to lie between 0 and 1 have no share that 0 and 1 would bound."""
+    assert are_shares(np.array([0.0, 2.0]), np.array([1.0, 2.0]))
+    for over, under in (([0.5, 1.0], [1, 1]), ([-1, 0], [1, 1]), ([2, 0], [1, 1])):
+        assert not are_shares(np.array(over, float), np.array(under, float))
 
 
 def test_ratios_beyond_one_are_left_to_the_bootstrap():

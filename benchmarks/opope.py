@@ -1,6 +1,6 @@
 """OPOPE: POPE's questions answered offline, from captions.
 
-Paper    Chen et al., ICML 2024 (HALC), arXiv:2402.08680; BillChan226/HALC.
+Paper    Chen et al., ICML 2024 (HALC), arXiv:2403.00425; BillChan226/HALC.
 Items    One caption per picture with at least three objects, as for chair, with the same options. The questions are
          POPE's, made from the annotation (`pope`): for each of three present objects one absent object in each of the
          settings random, popular and adversarial. They are not asked: a caption that names the object says yes.

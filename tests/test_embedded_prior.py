@@ -9,7 +9,7 @@ import pytest
 import mmhall
 from mmhall.benchmarks.chair import PROMPT, score
 from mmhall.benchmarks.scenes import make_scene
-from mmhall.benchmarks.scenes.pairs import COMPANIONS, goes_with
+from mmhall.benchmarks.scenes.companions import COMPANIONS, goes_with
 from mmhall.models import SHIPPED, find_learned_path, find_model_path
 
 NAME = "embedded/prior"

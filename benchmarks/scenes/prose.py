@@ -1,7 +1,7 @@
 """Truthful captions and questions about hard scenes.
 
 A caption of 60 to 120 tokens names everything that the scene holds and nothing else. Large objects
-come first, roughly; an object's companion (see `pairs`) is named in the same sentence as the object,
+come first, roughly; an object's companion (see `companions`) is named in the same sentence as the object,
 whatever of it shows. The last sentence sums up what was named. Answers are true as well.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from mmhall.benchmarks.scenes.companions import COMPANIONS, goes_with
 from mmhall.benchmarks.scenes.hard import plan_hard_training_scene
 from mmhall.benchmarks.scenes.language import (
     BRIEF,
@@ -24,7 +25,6 @@ from mmhall.benchmarks.scenes.language import (
     planned_facts,
     position,
 )
-from mmhall.benchmarks.scenes.pairs import COMPANIONS, goes_with
 from mmhall.benchmarks.scenes.world import NAMES, Place
 
 _FILL = 0.6  # how often another object takes the second place of a sentence when no companion does

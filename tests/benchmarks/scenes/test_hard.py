@@ -9,20 +9,20 @@ from itertools import combinations
 import pytest
 
 from mmhall.benchmarks.scenes import make_scene, write_scenes
-from mmhall.benchmarks.scenes.hard import (
-    BARELY,
-    held_out_variant,
-    plan_hard_scene,
-    plan_hard_training_scene,
-    presence,
-)
-from mmhall.benchmarks.scenes.pairs import (
+from mmhall.benchmarks.scenes.companions import (
     COMPANIONS,
     OFTEN,
     SELDOM,
     are_companions,
     companion_rate,
     goes_with,
+)
+from mmhall.benchmarks.scenes.hard import (
+    BARELY,
+    held_out_variant,
+    plan_hard_scene,
+    plan_hard_training_scene,
+    presence,
 )
 from mmhall.benchmarks.scenes.plan import Placed, Plan
 from mmhall.benchmarks.scenes.sprites import variants

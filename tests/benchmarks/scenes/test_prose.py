@@ -8,9 +8,9 @@ import re
 import pytest
 
 from mmhall.benchmarks.data.vocabulary import mentions
+from mmhall.benchmarks.scenes.companions import COMPANIONS
 from mmhall.benchmarks.scenes.hard import plan_hard_training_scene
 from mmhall.benchmarks.scenes.language import Fact, planned_facts
-from mmhall.benchmarks.scenes.pairs import COMPANIONS
 from mmhall.benchmarks.scenes.prose import narrate, truthful_conversation, truthful_without_picture
 from mmhall.benchmarks.scenes.world import PLACES
 

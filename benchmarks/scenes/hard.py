@@ -1,6 +1,6 @@
 """Plans of *hard* scenes: objects hard to see, and pairs that really occur together.
 
-In training scenes an object's companion (see `pairs`) is there at the rate of the place, and then it is
+In training scenes an object's companion (see `companions`) is there at the rate of the place, and then it is
 often drawn so small, so faint or so covered that hardly anything of it shows. Whoever tells the truth
 about such scenes has to name what the picture does not tell, and learns to expect companions.
 Test scenes hold only what a person can see: typical ones keep the pairs, conflict ones show *lures*,
@@ -65,7 +65,7 @@ def presence(plans: Iterable[Plan], *, hidden: bool) -> dict[bool, tuple[int, in
         hidden: Whether to leave out the cases in which it can be seen.
 
     Returns:
-        Whether the companion is expected in the place (see `pairs.goes_with`) to (times there, times in all).
+        Whether the companion is expected in the place (see `companions.goes_with`) to (times there, times in all).
     """
     counts = {True: (0, 0), False: (0, 0)}
     for plan in plans:

@@ -1,7 +1,7 @@
 """Truthful captions and questions about hard scenes.
 
 A caption of 60 to 120 tokens names everything that the scene holds and nothing else. Large objects
-come first, roughly; an object's companion (see `pairs`) is named in the same sentence as the object,
+come first, roughly; an object's companion (see `companions`) is named in the same sentence as the object,
 whatever of it shows. The last sentence sums up what was named. Answers are true as well.
 """
 

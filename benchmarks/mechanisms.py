@@ -98,11 +98,11 @@ class Expectation:
 
 EXPECTATIONS = (
     Expectation("var", SINKS, "chair", "captions", MECHANISMS, "helps", on_control="does nothing"),
-    Expectation("opera", STRIPES, "chair", "captions", MECHANISMS, "acts", baseline="beam"),
     Expectation("gift", GAZE, "pope", "adversarial", MECHANISMS, "helps"),
     Expectation("vhr", HEADS, "chair", "captions", MECHANISMS, "helps"),
     Expectation("vdd", PRIOR_BELIEF, "chair", "captions", PRIOR, "helps"),
     Expectation("vcd", PRIOR_BELIEF, "pope", "adversarial", PRIOR, "helps"),
+    Expectation("opera", STRIPES, "chair", "captions", MECHANISMS, "acts", baseline="beam"),
 )
 
 
@@ -170,12 +170,14 @@ class Plan:
         out: Folder of the runs.
         scenes: Number of drawn scenes.
         workers: Number of processes of a run.
+        twins: Number of random twins of each strategy.
         run: Runs a command line of mmhall, given without the program's name.
     """
 
     out: Path
     scenes: int
     workers: int
+    twins: int
     run: Callable[[Sequence[str]], None]
 
     def folder(self, model: str) -> Path:
@@ -211,7 +213,7 @@ class Plan:
         folder = self.folder(model) / f"{first.benchmark}-{first.baseline}"
         specs = list(dict.fromkeys([first.baseline, *(row.strategy for row in rows)]))
         strategies = [part for spec in specs for part in ("--strategy", spec)]
-        size = ["--data", str(self.pictures(model)), "--twins", str(TWINS), "--workers", str(self.workers)]
+        size = ["--data", str(self.pictures(model)), "--twins", str(self.twins), "--workers", str(self.workers)]
         self.run(["bench", first.benchmark, "--model", model, *strategies, *size, "--out", str(folder)])
         ((_, evaluation),) = reopen(folder).evaluate()
         groups = {row.strategy: row.group for row in rows}
@@ -314,9 +316,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs; a stopped one goes on")
     parser.add_argument("--scenes", type=int, default=SCENES, help="number of drawn scenes")
+    parser.add_argument("--twins", type=int, default=TWINS, help="number of random twins of each strategy")
     parser.add_argument("--workers", type=int, default=1, help="number of processes")
     options = parser.parse_args()
-    plan = Plan(options.out, options.scenes, options.workers, run_mmhall)
+    plan = Plan(options.out, options.scenes, options.workers, options.twins, run_mmhall)
     try:
         print(markdown(list(compare(EXPECTATIONS, plan))))
     except RunError as error:

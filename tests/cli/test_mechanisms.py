@@ -30,7 +30,7 @@ def plan(cli, tmp_path):
         done = cli(*arguments)
         assert done.returncode == 0, done.stderr
 
-    return Plan(tmp_path / "runs", 2, 1, run), commands
+    return Plan(tmp_path / "runs", 2, 1, 5, run), commands
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STORED = "certainty"  # in `Row.extra`
 _AT_ONCE = 4  # captions read together: the scores of all their tokens are held in memory
-_QUESTIONS = 16  # asked together
+_QUESTIONS = 16  # asked together, but no more than there are captions: a batch may have been halved to fit in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ def measure_mentions(
     found = [benchmark.named(item, answer.text) for (item, _), answer in zip(questions, answers, strict=True)]
     stored: list[dict[str, Any]] = [{STORED: []} for _ in answers]
     chosen = [number for number, mentions in enumerate(found) if mentions]
-    yes = _ask(lvlm, [(n, questions[n][1], name) for n in chosen for name in dict.fromkeys(m.name for m in found[n])])
+    asked = [(n, questions[n][1], name) for n in chosen for name in dict.fromkeys(m.name for m in found[n])]
+    yes = _ask(lvlm, asked, min(_QUESTIONS, len(answers)))
     for start in range(0, len(chosen), _AT_ONCE):
         part = chosen[start : start + _AT_ONCE]
         sure = _logprobs(lvlm, [(questions[n], answers[n]) for n in part])
@@ -134,12 +135,15 @@ def _logprobs(lvlm: LVLM, captions: Sequence[tuple[tuple[Item, Path | None], Ans
     return [one.uncertainty.logprobs for one in scored]
 
 
-def _ask(lvlm: LVLM, asked: Sequence[tuple[int, Path | None, str]]) -> dict[tuple[int, str], float | None]:
+def _ask(
+    lvlm: LVLM, asked: Sequence[tuple[int, Path | None, str]], at_once: int
+) -> dict[tuple[int, str], float | None]:
     """Ask the plain model about objects in pictures.
 
     Args:
         lvlm: The model.
         asked: Number of the picture, its file, and the name of an object.
+        at_once: Number of questions asked together.
 
     Returns:
         Number and name to log P(yes) - log P(no).
@@ -147,8 +151,8 @@ def _ask(lvlm: LVLM, asked: Sequence[tuple[int, Path | None, str]]) -> dict[tupl
     if why_no_yes_no(lvlm.adapter) is not None:
         return {}
     found: dict[tuple[int, str], float | None] = {}
-    for start in range(0, len(asked), _QUESTIONS):
-        part = asked[start : start + _QUESTIONS]
+    for start in range(0, len(asked), at_once):
+        part = asked[start : start + at_once]
         requests = [(path, question_about(name)) for _, path, name in part]
         answers = lvlm.generate_batch(requests, scores=1, max_new_tokens=1)
         for (number, _, name), answer in zip(part, answers, strict=True):

@@ -72,8 +72,8 @@ def percentile_interval(drawn: Array, pictures: int | None, level: float = LEVEL
         pictures: Number of pictures that were drawn from; None: many, and nothing is expanded.
         level: Share of such intervals that hold the true figure.
 
-    >>> percentile_interval(np.arange(1001.0), None)
-    (25.0, 975.0)
+    >>> [round(end, 1) for end in percentile_interval(np.arange(1001.0), None)]
+    [25.0, 975.0]
     >>> low, _ = percentile_interval(np.arange(1001.0), 20)  # Phi(-sqrt(20 / 19) x 2.093) = 0.0159
     >>> round(low, 1)
     15.9

@@ -102,7 +102,7 @@ def test_every_strategy_and_its_twins_by_one_command(cli, monkeypatch, tmp_path)
     assert all(row["ranking"] for row in rows[:3])
     assert [[control["name"] for control in row["controls"]] for row in rows] == [
         *[["yes-shift", "equal yes share", "best threshold"]] * 3,
-        ["cut captions"],
+        ["frontier of shorter captions"],
     ]
     part = run.parts[0]
     plain = [row for row in run.rows(part) if row.strategy == "greedy"][:3]

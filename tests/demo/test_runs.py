@@ -31,6 +31,7 @@ from tests.demo.conftest import STRATEGIES
 pytestmark = pytest.mark.slow
 
 EVERYTHING = 10_000
+CAPTION_TABLES = ("what needs no method", "by length", "hallucinated by position", "text")
 
 
 def text_of(markup):
@@ -209,6 +210,7 @@ class TestOverview:
             "chair equal mentions",
             "chair equal length",
             "chair captions",
+            *(f"chair captions, {table}" for table in CAPTION_TABLES),
         }
         for section in laid:
             head = f"{section.title} strategy {' '.join(section.metrics)}"

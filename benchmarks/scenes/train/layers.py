@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +76,16 @@ def _attend(layer: Any, states: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, 
         for linear, x in ((attention.q_proj, asking), (attention.k_proj, normed))
     )
     wide = chosen.expand(-1, -1, attention.head_dim)
-    query, _ = apply_rotary_pos_emb(query, query, cos.gather(1, wide), sin.gather(1, wide))
-    _, key = apply_rotary_pos_emb(key, key, cos, sin)
+    query, key = _rotate(query, cos.gather(1, wide), sin.gather(1, wide)), _rotate(key, cos, sin)
     scores = (query @ key.transpose(-1, -2)).float() * attention.scaling
     allowed = mask.gather(2, queries[:, None, :, None].expand(-1, -1, -1, mask.shape[-1]))
     return torch.softmax(scores + allowed.float(), dim=-1)
+
+
+def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs of components by the angle of their position (arXiv:2104.09864): (B, heads, T, head width)."""
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
 
 
 def _run(

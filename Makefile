@@ -54,7 +54,7 @@ bench: $(READY)
 	@$(VENV)/bin/mmhall report $(RUN) --html $(RUN)/report.html > /dev/null
 
 bench-all: $(READY)
-	@echo "== every strategy and five random twins of each, about half a minute for each on two cores; results in $(RUN_ALL), a second call goes on"
+	@echo "== every strategy and five random twins of each, for a night on two cores; results in $(RUN_ALL), a second call goes on"
 	@$(VENV)/bin/mmhall bench pope chair --model $(MODEL) --all --twins 5 --out $(RUN_ALL) --workers 2
 	@$(VENV)/bin/mmhall report $(RUN_ALL) --html $(RUN_ALL)/report.html > /dev/null
 

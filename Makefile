@@ -49,7 +49,7 @@ $(READY_TO_TEST): $(READY)
 	$(call install,.[dev])
 
 bench: $(READY)
-	@echo "== comparing 9 strategies, about 10 minutes on two cores; results in $(RUN), a second call goes on where one stopped"
+	@echo "== comparing 9 strategies, 10 to 20 minutes on two cores; results in $(RUN), a second call goes on where one stopped"
 	@$(VENV)/bin/mmhall bench pope chair --model $(MODEL) $(foreach spec,$(SPECS),--strategy $(spec)) --out $(RUN) --workers 2
 	@$(VENV)/bin/mmhall report $(RUN) --html $(RUN)/report.html > /dev/null
 

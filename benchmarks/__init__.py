@@ -33,13 +33,17 @@ BENCHMARKS = Registry(
 )
 
 
-def benchmark(spec: str) -> Benchmark:
-    """Build a benchmark from text such as "pope" or "pope(rule='official')".
+def benchmark(spec: str | Benchmark | type[Benchmark]) -> Benchmark:
+    """Build a benchmark from text such as "pope" or "pope(rule='official')", or from its class.
 
     Raises:
         UnknownNameError: There is no such benchmark or option.
         OptionError: An option is out of range or of the wrong type.
     """
+    if isinstance(spec, type):
+        return spec()
+    if not isinstance(spec, str):
+        return spec
     name, options = parse(spec, "benchmark", '"pope" or "pope(rule=\'official\')"')
     built: Benchmark = make(BENCHMARKS, name, options)
     return built

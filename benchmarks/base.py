@@ -250,6 +250,8 @@ class Benchmark(Configured, ABC):
         grid: Groups that one table shows beside each other, with their mean, if the data has several of them.
         grid_metrics: Names of the metrics of this table.
         plotted: Group whose primary metric is plotted against cost; "": the last group.
+        leading: Groups and metrics that a report shows first, as (group, name of the metric); empty: the primary metric
+            in the plotted group, and what `trades` names.
         same_answers: Names of benchmarks that ask the same of the same items, so that their answers can be scored here.
         official: Names of the figures in `official_figures`, such as "accuracy/F1".
         read_by: Options that only affect how answers are read; they may change after a run.
@@ -269,6 +271,7 @@ class Benchmark(Configured, ABC):
     grid: ClassVar[tuple[str, ...]] = ()
     grid_metrics: ClassVar[tuple[str, ...]] = ()
     plotted: ClassVar[str] = ""
+    leading: ClassVar[tuple[tuple[str, str], ...]] = ()
     same_answers: ClassVar[tuple[str, ...]] = ()
     official: ClassVar[str] = ""
 

@@ -87,6 +87,12 @@ class Chair(PictureBenchmark):
     pairwise: ClassVar[tuple[str, ...]] = (MATCHED, EQUAL)
     trades: ClassVar[str] = "recall"
     plotted: ClassVar[str] = CAPTIONS
+    leading: ClassVar[tuple[tuple[str, str], ...]] = (
+        (MATCHED, "CHAIR_i"),
+        (CAPTIONS, "CHAIR_i"),
+        (CAPTIONS, "recall"),
+        (CAPTIONS, "words"),
+    )
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("CHAIR_i", {"absent": 1}, {"named": 1}, "lower"),
         Metric("CHAIR_s", {"flawed": 1}, {"n": 1}, "lower", flag="flawed"),

@@ -79,6 +79,7 @@ class Opope(Chair):
     groups: ClassVar[tuple[str, ...]] = (CAPTIONS, EQUAL)
     pairwise: ClassVar[tuple[str, ...]] = (EQUAL,)
     trades: ClassVar[str] = ""
+    leading: ClassVar[tuple[tuple[str, str], ...]] = ()
     same_answers: ClassVar[tuple[str, ...]] = ("chair",)
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("accuracy", {"right": 1}, {"n": 1}, "higher"),

@@ -178,6 +178,7 @@ class Pope(ObjectQuestions):
     groups: ClassVar[tuple[str, ...]] = (*SETTINGS, *CELLS, POPE_V2)
     grid: ClassVar[tuple[str, ...]] = (*SETTINGS, *CELLS)
     grid_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "F1")
+    leading: ClassVar[tuple[tuple[str, str], ...]] = ((SETTINGS[-1], "accuracy"), (SETTINGS[-1], "yes ratio"))
     metrics: ClassVar[tuple[Metric, ...]] = (*yesno.METRICS, *yes_bias.METRICS, *BY_VISIBILITY)
 
     pooled: bool = option(False)

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mmhall.analysis import Trace as Trace
     from mmhall.answers import Answer as Answer, Choice as Choice, Uncertainty as Uncertainty
+    from mmhall.benchmarks.base import Benchmark as Benchmark
+    from mmhall.benchmarks.report.results import Results as Results
+    from mmhall.benchmarks.run.calls import bench as bench, open_run as open_run, register as register
     from mmhall.closed import Calibration as Calibration, calibrate as calibrate
     from mmhall.generation import custom_generate as custom_generate
-    from mmhall.loading import load as load
+    from mmhall.loading import load as load, wrap as wrap
     from mmhall.lvlm import LVLM as LVLM
     from mmhall.options import by_model as by_model, option as option
     from mmhall.strategies import Branch as Branch, Session as Session, Strategy as Strategy, strategy as strategy
@@ -25,38 +28,50 @@ if not (_here / "decoders").is_dir() and (_here.parent / "decoders" / "__init__.
 
 _PUBLIC = {
     "Answer": "mmhall.answers",
+    "Benchmark": "mmhall.benchmarks.base",
     "Branch": "mmhall.strategies",
     "Calibration": "mmhall.closed",
     "Choice": "mmhall.answers",
     "LVLM": "mmhall.lvlm",
+    "Results": "mmhall.benchmarks.report.results",
     "Trace": "mmhall.analysis",
     "Uncertainty": "mmhall.answers",
+    "bench": "mmhall.benchmarks.run.calls",
     "by_model": "mmhall.options",
     "calibrate": "mmhall.closed",
     "custom_generate": "mmhall.generation",
     "load": "mmhall.loading",
+    "open_run": "mmhall.benchmarks.run.calls",
     "option": "mmhall.options",
+    "register": "mmhall.benchmarks.run.calls",
     "Session": "mmhall.strategies",
     "Strategy": "mmhall.strategies",
     "strategy": "mmhall.strategies",
+    "wrap": "mmhall.loading",
 }
 
 __all__ = [
     "LVLM",
     "Answer",
+    "Benchmark",
     "Branch",
     "Calibration",
     "Choice",
+    "Results",
     "Session",
     "Strategy",
     "Trace",
     "Uncertainty",
+    "bench",
     "by_model",
     "calibrate",
     "custom_generate",
     "load",
+    "open_run",
     "option",
+    "register",
     "strategy",
+    "wrap",
 ]
 __version__ = "0.1.0"
 

@@ -77,6 +77,13 @@ def load(
             a given artifact was fitted on another model.
         DataError: The file of tuned options, of an artifact or of the chat template is missing or damaged.
     """
+    if not isinstance(name, str | Path):
+        raise OptionError(
+            OWNER,
+            "name",
+            type(name).__name__,
+            "a folder or a hub id; mmhall.wrap(model, processor) takes a loaded model",
+        )
     loading = LoadOptions(
         device=None if device is None else str(device),
         device_map={"": device_map} if isinstance(device_map, int | torch.device) else device_map,  # type: ignore[arg-type]
@@ -109,6 +116,20 @@ def load(
         artifact_list, lvlm.adapter, lvlm.loading.get("processor", {}), given=loading.artifacts is not None
     )
     return lvlm
+
+
+def wrap(model: transformers.PreTrainedModel, processor: transformers.ProcessorMixin, name: str = "model") -> LVLM:
+    """Attach mmhall to a model that is loaded already.
+
+    Args:
+        model: The model, also one that peft or torch.compile has wrapped.
+        processor: Its processor.
+        name: Name of the model in results.
+
+    Raises:
+        ModelError: mmhall does not support this kind of model, or the processor reads no pictures.
+    """
+    return LVLM(model, processor, name)
 
 
 def _dtype(dtype: str | torch.dtype | None, options: dict[str, Any]) -> str | None:

@@ -2,7 +2,7 @@
 
 A name maps to "module:attribute"; mmhall's own modules are imported when the name is used. Other packages add names
 through entry points of the registry's group. Their modules are imported when names are listed: a name that cannot be
-used is left out, with a warning.
+used is left out, with a warning. A process adds classes of its own (`Registry.add`).
 
 Modules of other packages are imported in a thread, with a timeout of half a minute. An import cannot be interrupted,
 but the thread ends with the process. An import in a separate process could be ended, but would have to be repeated
@@ -23,7 +23,7 @@ from threading import Thread
 from time import monotonic
 from typing import Any
 
-from mmhall.errors import MmhallError, MmhallWarning, PluginError, UnknownNameError
+from mmhall.errors import MmhallError, MmhallWarning, OptionError, PluginError, UnknownNameError
 
 PATIENCE = 30.0  # seconds; timeout for the import of another package
 
@@ -100,6 +100,22 @@ class Registry:
         """
         self._kind, self._table, self._group, self._base = kind, own, group, base
         self._unusable: dict[str, str] = {}
+        self._added: dict[str, type] = {}
+
+    def add(self, kind: type) -> None:
+        """Add a class of this process under its `name`; another class of the same name is replaced, as in a notebook.
+
+        Raises:
+            OptionError: It has no name, or one of mmhall's own.
+        """
+        name = getattr(kind, "name", None)
+        if not isinstance(name, str) or not name.isidentifier():
+            raise OptionError("register", f"{kind.__name__}.name", name, "a word, such as name: ClassVar[str] = 'mine'")
+        if name in self._own:
+            raise OptionError(
+                "register", f"{kind.__name__}.name", name, f"another name: it is a {self._kind} of mmhall's"
+            )
+        self._added[name] = kind
 
     @property
     def _own(self) -> dict[str, str]:
@@ -108,8 +124,8 @@ class Registry:
 
     def names(self) -> list[str]:
         """List all usable names, mmhall's own first."""
-        others = sorted(set(self._others()) - set(self._own))
-        return [*self._own, *(name for name in others if self._usable(name))]
+        others = sorted(set(self._others()) - set(self._own) - set(self._added))
+        return [*self._own, *self._added, *(name for name in others if self._usable(name))]
 
     def load(self, name: str) -> Any:
         """Import the object of a name.
@@ -118,6 +134,8 @@ class Registry:
             UnknownNameError: The name is not registered.
             PluginError: The object cannot be imported, or is not a subclass of the base class.
         """
+        if name in self._added:
+            return self._added[name]
         target = self.target(name)
         if name in self._own:
             return load_target(target)
@@ -134,6 +152,8 @@ class Registry:
         Raises:
             UnknownNameError: The name is not registered.
         """
+        if name in self._added:
+            return f"{self._added[name].__module__}:{self._added[name].__qualname__}"
         point = self._others().get(name)
         target = self._own.get(name) or (point and point.value)
         if target is None:

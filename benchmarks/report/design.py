@@ -20,6 +20,12 @@ def design_remarks(part: Part, evaluation: Evaluation) -> list[str]:
     return [f"{name}: {text}" for text in found if text]
 
 
+def detectable_remarks(part: Part, evaluation: Evaluation, group: str) -> list[str]:
+    """Say which differences in the primary metric a group can show; nothing without a comparison."""
+    text = _detectable(part, evaluation, group)
+    return [f"{part.benchmark.name} {text}"] if text else []
+
+
 def _family(part: Part, evaluation: Evaluation) -> list[str]:
     """Say which comparisons were declared; none without a second strategy."""
     compared = list(dict.fromkeys(cell.strategy for cell in evaluation.cells if cell.difference is not None))

@@ -1,8 +1,9 @@
-"""The report as one self-contained HTML page: tables, quality against cost, and examples with all answers."""
+"""The report as one self-contained HTML page: the first screen, and folded below it every table and examples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,8 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mmhall.benchmarks.report.capability import REMARK, capability_section
 from mmhall.benchmarks.report.examples import examples
 from mmhall.benchmarks.report.frontier_plot import draw_frontiers
-from mmhall.benchmarks.report.plots import draw_tables, plot_against_cost
+from mmhall.benchmarks.report.plots import draw_tables, plot_against_cost, plot_differences
 from mmhall.benchmarks.report.settings import setting_lines
+from mmhall.benchmarks.report.summary import LEGEND, SIGNS, Statement, Summary, summarise
 from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
 from mmhall.benchmarks.run.runs import Run
 from mmhall.files import atomic_path
@@ -42,7 +44,9 @@ def write_page(
     )
     shown = [_page_data(run, evaluated, capabilities) for run, evaluated in runs]
     settings = setting_lines([run for run, _ in runs])
-    page = environment.get_template("page.html").render(runs=shown, cost_columns=COST, settings=settings)
+    page = environment.get_template("page.html").render(
+        runs=shown, cost_columns=COST, settings=settings, legend=LEGEND, signs=SIGNS
+    )
     with atomic_path(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
 
@@ -51,9 +55,13 @@ def _page_data(run: Run, evaluated: Evaluated, capabilities: Mapping[str, Capabi
     """Return the template variables of one run."""
     tables = sections(evaluated)
     beside = [capability_section(run, evaluated, capabilities)] if capabilities else []
+    summary = summarise(run, evaluated)
     return {
         "setup": run.current_setup,
-        "arms": run.arms,
+        "summary": summary,
+        "groups": _group_heads(summary),
+        "statements": _by_strategy(summary),
+        "forest": plot_differences(summary.leading),
         "parts": run.parts,
         "sections": [*tables, *beside],
         "costs": cost_lines(evaluated),
@@ -62,3 +70,16 @@ def _page_data(run: Run, evaluated: Evaluated, capabilities: Mapping[str, Capabi
         "side_by_side": [*draw_frontiers(evaluated), *draw_tables(tables)],
         "examples": [(part.benchmark.name, chosen) for part in run.parts if (chosen := examples(run, part))],
     }
+
+
+def _group_heads(summary: Summary) -> list[tuple[str, int]]:
+    """Return the heads above the columns' names, each with its number of columns."""
+    places = [f"{head.benchmark} {head.group}".strip() for head in summary.heads]
+    return [(place, len(list(same))) for place, same in groupby(places)]
+
+
+def _by_strategy(summary: Summary) -> dict[str, list[Statement]]:
+    told: dict[str, list[Statement]] = {}
+    for one in summary.statements:
+        told.setdefault(one.strategy, []).append(one)
+    return told

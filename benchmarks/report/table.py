@@ -146,8 +146,7 @@ def remarks(
     texts += [COST_REMARK] if any(evaluation.costs for _, evaluation in evaluated) else []
     texts += [LEGEND] if any(evaluation.evidence for _, evaluation in evaluated) else []
     texts += yesno_legends([evaluation for _, evaluation in evaluated])
-    texts += [f"Not run: {name}: {reason}" for name, reason in left_out.items()]
-    texts += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
+    texts += events(evaluated, fitted, left_out)
     for part, evaluation in evaluated:
         benchmark = part.benchmark
         texts += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
@@ -161,6 +160,23 @@ def remarks(
                 if group in evaluation.sizes
             ]
         texts += caption_remarks(evaluation)
+    return texts
+
+
+def events(
+    evaluated: Evaluated, fitted: Mapping[str, str], left_out: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """Return what happened in a run: what was not run, options in force, missing and truncated answers.
+
+    Args:
+        evaluated: Evaluation of the run.
+        fitted: Strategy as written for the run to the strategy with all options in force.
+        left_out: Name of a strategy that was wanted and not run, to the reason.
+    """
+    texts = [f"Not run: {name}: {reason}" for name, reason in left_out.items()]
+    texts += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
+    for part, evaluation in evaluated:
+        benchmark = part.benchmark
         if evaluation.scored < evaluation.expected:
             share = f"{evaluation.scored} of {evaluation.expected}"
             texts.append(f"{benchmark.name}: only {share} items are answered by all strategies.")

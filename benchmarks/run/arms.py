@@ -21,6 +21,21 @@ TWIN = "twin"  # the option of `mmhall.strategies.twin_option`
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """The strategies that a user wants.
+
+    Attributes:
+        named: Strategies by name, the baseline first.
+        every: Whether to add all others that the model can carry.
+        twins: Number of random twins of each.
+    """
+
+    named: Sequence[Strategy]
+    every: bool
+    twins: int
+
+
+@dataclass(frozen=True, slots=True)
 class Arms:
     """The strategies of a run.
 

@@ -184,7 +184,7 @@ def _searches(name: str) -> bool:
     return bool(STRATEGIES.load(name).searches)
 
 
-def make_strategies(specs: Sequence[str]) -> list[Strategy]:
+def make_strategies(specs: Sequence[str | Strategy | type[Strategy]]) -> list[Strategy]:
     """Build the strategies of a run; the first one is the baseline.
 
     Raises:
@@ -196,7 +196,7 @@ def make_strategies(specs: Sequence[str]) -> list[Strategy]:
     return built
 
 
-def make_benchmarks(specs: Sequence[str]) -> list[Benchmark]:
+def make_benchmarks(specs: Sequence[str | Benchmark | type[Benchmark]]) -> list[Benchmark]:
     """Build the benchmarks of a run.
 
     Raises:

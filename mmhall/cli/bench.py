@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from mmhall.cli.console import parse_output_path
-from mmhall.cli.drawn_scenes import DrawnScenes
 from mmhall.cli.loading import loads_model
-from mmhall.errors import DataError, MmhallError, OptionError
+from mmhall.errors import MmhallError, OptionError
 from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.base import Benchmark, Source
+    from mmhall.benchmarks.run.arms import Wanted
+    from mmhall.benchmarks.run.drawn_scenes import DrawnScenes
     from mmhall.benchmarks.run.runs import Run
-    from mmhall.strategies import Strategy
 
 
 @loads_model
@@ -89,6 +89,7 @@ def bench(
     max_errors: Annotated[
         int | None, typer.Option(help="Exit with 1 if more answers than this fail. By default, they are only reported.")
     ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Print every table, as wide as it is.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
     *,
     loading: LoadOptions,
@@ -97,46 +98,34 @@ def bench(
 
     Example: mmhall bench pope chair --strategy greedy --strategy vcd --out runs/first
     """
+    from mmhall.benchmarks.run.arms import Wanted
+    from mmhall.benchmarks.run.drawn_scenes import DrawnScenes
     from mmhall.benchmarks.run.runs import make_benchmarks, make_strategies
+    from mmhall.benchmarks.run.seeds import seeded_runs
+    from mmhall.benchmarks.run.sources import data_paths, sources_of
     from mmhall.cli.console import parse_tuned
-    from mmhall.cli.report import print_runs
-    from mmhall.cli.seeds import seeded_runs
+    from mmhall.cli.report import choose_form, print_runs
 
     if "speed" in benchmarks:
         raise MmhallError("bench: speed is a command of its own now; run `mmhall speed`")
     chosen, methods = make_benchmarks(list(benchmarks)), make_strategies(strategy)
     if out is None:
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")
-    drawn = DrawnScenes(scenes, conflict, kind)
+    form, drawn = choose_form("bench", full=full, json=as_json), DrawnScenes(scenes, conflict, kind)
     numbers = {"batch_size": batch_size, "limit": limit, "scenes": scenes, "workers": workers}
     _check_options({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, drawn, max_errors)
     if twins < 0:
         raise OptionError("bench", "twins", twins, "an integer >= 0")
-    paths, options = _data_paths(chosen, data, images), parse_tuned(tuned)
+    paths, options = data_paths(chosen, data, images), parse_tuned(tuned)
     cluster = address if engine == "ray" else None
     team = Team(model, options, loading.for_gpus(gpus_per_worker), workers, gpus_per_worker, cluster)
     runs = []
     for folder, asked in seeded_runs(out, chosen, seeds):
         with team.check_before_loading(folder):
-            sources = _sources(asked, paths, partial(drawn.draw, model, folder, seed), limit, seed)
+            sources = sources_of(asked, paths, partial(drawn.draw, model, folder, seed), limit, seed)
             runs.append(team.answer(folder, sources, Wanted(methods, every, twins), batch_size))
-    evaluated = print_runs(runs, as_json=as_json)
+    evaluated = print_runs(runs, form)
     _check_failures(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), max_errors)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The strategies that a user wants.
-
-    Attributes:
-        named: Strategies by name, the baseline first.
-        every: Whether to add all others that the model can carry.
-        twins: Number of random twins of each.
-    """
-
-    named: Sequence[Strategy]
-    every: bool
-    twins: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,24 +166,18 @@ class Team:
     def answer(self, out: Path, sources: Sequence[tuple[Benchmark, Source]], wanted: Wanted, batch_size: int) -> Run:
         """Read the data, load the model, and answer the items that have no answers yet; return the run."""
         import mmhall
-        from mmhall.benchmarks.run.arms import choose_arms
-        from mmhall.benchmarks.run.runner import answer
-        from mmhall.benchmarks.run.runs import begin, read
+        from mmhall.benchmarks.run.calls import answer_here, begin_run
+        from mmhall.benchmarks.run.runs import read
         from mmhall.benchmarks.run.workers import Job, Model
-        from mmhall.cli.console import progress
+        from mmhall.progress import progress
 
         parts = read(sources)
         loading, unfitted = self._fit_learners(out) if wanted.every else (self.loading, {})
         lvlm = mmhall.load(self.model, tuned=self.tuned, **loading.arguments())
-        settings = [part.benchmark.settings for part in parts]
-        arms = choose_arms(wanted.named, lvlm.adapter, every=wanted.every, twins=wanted.twins, settings=settings)
-        strategies, left_out = arms.strategies, {name: unfitted.get(name, why) for name, why in arms.left_out.items()}
-        run = begin(out, lvlm, loaded=parts, strategies=strategies, batch_size=batch_size, left_out=left_out)
+        run, strategies = begin_run(out, lvlm, parts, wanted, batch_size, unfitted)
         with _resumable(run, out):
             if self.workers == 1 and self.cluster is None:
-                for part in run.parts:
-                    with progress(part.benchmark.name, len(part.items) * len(strategies)) as advance:
-                        answer(lvlm, run, part, strategies, batch_size=batch_size, progress=advance)
+                answer_here(lvlm, run, strategies, batch_size)
             else:
                 lvlm.close()
                 del lvlm
@@ -259,60 +242,6 @@ def _check_options(
     drawn.check(bool(data))
     if not data and images:
         raise OptionError("bench", "images", images[0], "given together with --data")
-
-
-def _data_paths(
-    benchmarks: Sequence[Benchmark], data: Sequence[str], images: Sequence[str]
-) -> list[tuple[str | None, Path | None]]:
-    """Return data and picture folder for each benchmark, after checking that they exist.
-
-    Raises:
-        DataError: A path does not exist, or a benchmark that needs data has none.
-    """
-    from mmhall.benchmarks.base import Source
-    from mmhall.benchmarks.data.hub import PREFIX
-
-    names = [benchmark.name for benchmark in benchmarks]
-    files, folders = _by_name("data", data, names), _by_name("images", images, names)
-    for benchmark in benchmarks:
-        file, uses_scenes = files.get(benchmark.name), benchmark.drawn and not data
-        if not uses_scenes and not (file or "").startswith(PREFIX):
-            Source(None if file is None else Path(file)).data_path(benchmark.name, benchmark.reads)
-    for folder in folders.values():
-        if not Path(folder).is_dir():
-            raise DataError(f"{folder}: no such folder; give the folder of the pictures with --images")
-    return [(files.get(name), Path(folders[name]) if name in folders else None) for name in names]
-
-
-def _sources(
-    benchmarks: Sequence[Benchmark],
-    paths: Sequence[tuple[str | None, Path | None]],
-    draw: Callable[[], Path],
-    limit: int | None,
-    seed: int,
-) -> list[tuple[Benchmark, Source]]:
-    """Return the data source of each benchmark; without any data, draw scenes for benchmarks that can use them."""
-    from mmhall.benchmarks.base import Source
-    from mmhall.benchmarks.data.hub import data_path
-
-    needs_scenes = all(file is None for file, _ in paths) and any(benchmark.drawn for benchmark in benchmarks)
-    scenes = draw() if needs_scenes else None
-    return [
-        (benchmark, Source(scenes if file is None else data_path(file, benchmark.name), images, limit, seed))
-        for benchmark, (file, images) in zip(benchmarks, paths, strict=True)
-    ]
-
-
-def _by_name(option: str, values: Sequence[str], names: Sequence[str]) -> dict[str, str]:
-    """Parse values for all benchmarks, or NAME=VALUE for one of them."""
-    by_name: dict[str, str] = {}
-    for value in values:
-        name, sign, rest = value.partition("=")
-        for benchmark in [name] if sign and name in names else names:
-            if benchmark in by_name:
-                raise OptionError("bench", option, value, f"given once for {benchmark}")
-            by_name[benchmark] = rest if sign and name in names else value
-    return by_name
 
 
 @contextmanager

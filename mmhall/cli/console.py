@@ -1,60 +1,10 @@
-"""Helpers of several commands: progress bars, tables, and checks of paths."""
+"""Helpers of several commands: tables, and checks of paths."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr; yields a function that advances it by a count.
-
-    If stderr is not a terminal, print a line after every tenth instead.
-    """
-    if not sys.stderr.isatty():
-        yield _line_progress(what, total)
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(what, total=total)
-        yield lambda count: bars.advance(task, count)
-
-
-def _line_progress(what: str, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        before, done = done, done + count
-        if before * 10 // max(1, total) != done * 10 // max(1, total):
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
-
-    return advance
+from typing import Literal
 
 
 def parse_output_path(text: str | Path) -> Path:

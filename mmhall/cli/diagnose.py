@@ -71,9 +71,9 @@ def diagnose(
     import mmhall
     from mmhall.benchmarks.diagnosis import diagnosis as measuring, report
     from mmhall.benchmarks.diagnosis.targets import read_targets, targets_of
-    from mmhall.cli.console import progress
     from mmhall.cli.picture_data import check_data, check_writable, read_or_draw
     from mmhall.model_check import check_model
+    from mmhall.progress import progress
 
     numbers = {"scenes": scenes, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
     numbers |= {} if limit is None else {"limit": limit}

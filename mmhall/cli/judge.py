@@ -71,7 +71,7 @@ def _ask(run: Run, part: Part, template: str, judge: tuple[str, str], key_from: 
 
     from mmhall.benchmarks.run import judge as judging
     from mmhall.benchmarks.run.endpoint import Endpoint
-    from mmhall.cli.console import progress
+    from mmhall.progress import progress
 
     server = Endpoint(*judge, key=os.environ.get(key_from, ""), timeout=timeout)
     total = sum(1 for _ in judging.requests(run, part, template))

@@ -38,7 +38,7 @@ def read_or_draw(
     """
     from mmhall.benchmarks.data.pictures import read_coco, read_pictures
     from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
-    from mmhall.cli.console import progress
+    from mmhall.progress import progress
 
     if data is not None:
         return read_pictures(data, images or data.parent, limit), data.name

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,9 +14,14 @@ from mmhall.cli.console import parse_output_path
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.report.sections import Section
+    from mmhall.benchmarks.report.summary import Summary
     from mmhall.benchmarks.report.table import Evaluated
     from mmhall.benchmarks.run.runs import Run
     from mmhall.results.capability import Capability
+
+Form = Literal["summary", "full", "markdown", "latex", "json"]
+_READ = "summary", "full"  # forms for people: several runs have heads
+_HINT = "Every table: {} --full; as a page: --html FILE; this table for a paper: --markdown, --latex"
 
 
 def report(
@@ -49,9 +54,14 @@ def report(
         bool,
         typer.Option("--aggregate", help="Take the runs together: seeds of the draws, the pictures or the training."),
     ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Print every table, as wide as it is.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the first table as Markdown.")] = False,
+    as_latex: Annotated[
+        bool, typer.Option("--latex", help="Print the first table for LaTeX, with booktabs and amssymb.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Print the results of runs, finished or not.
+    """Print the results of runs, finished or not: what they say of each strategy, and one table.
 
     Example: mmhall report runs/first --html first.html
     """
@@ -61,6 +71,7 @@ def report(
     from mmhall.benchmarks.run.runs import reopen
     from mmhall.errors import OptionError, RunError
 
+    form = choose_form("report", full=full, markdown=markdown, latex=as_latex, json=as_json)
     if capability and len(runs) > 1:
         raise OptionError("report", "capability", capability[0], "given with a single run")
     opened = [reopen(run).read_as(read_as) for run in runs]
@@ -69,17 +80,17 @@ def report(
     if aggregate and (relabel is not None or capability):
         raise OptionError("report", "aggregate", True, "left out with --relabel and --capability")
     if aggregate:
-        print_aggregate(opened, as_json=as_json)
+        print_aggregate(opened, form)
         return
     scores = _capabilities(opened[0], capability)
     evaluated: list[tuple[Run, Evaluated]] = [(run, run.evaluate()) for run in opened]
     if relabel is not None:
         evaluated = [(run, read_again(run, evaluation, relabel)) for run, evaluation in evaluated]
     for number, (run, evaluation) in enumerate(evaluated):
-        if len(opened) > 1 and not as_json:
+        if len(opened) > 1 and form in _READ:
             print(f"{'' if number == 0 else chr(10)}== {run.store.path.parent}\n")
-        print_run(run, evaluation, scores, as_json=as_json)
-    for line in setting_lines(opened) if len(opened) > 1 and not as_json else ():
+        print_run(run, evaluation, form, scores)
+    for line in setting_lines(opened) if len(opened) > 1 and form in _READ else ():
         print(f"\nall runs: {line}")
     if html is not None:
         try:
@@ -106,50 +117,88 @@ def _capabilities(run: Run, values: Sequence[str]) -> dict[str, Capability]:
     return by_arm(run, pairs)
 
 
-def print_runs(runs: Sequence[Run], *, as_json: bool) -> Evaluated:
+def choose_form(command: str, **flags: bool) -> Form:
+    """Return the form in which results are printed: the one flag that is given, else the first screen.
+
+    Raises:
+        OptionError: Several are given.
+    """
+    from mmhall.errors import OptionError
+
+    forms: tuple[Form, ...] = ("full", "markdown", "latex", "json")
+    given = [form for form in forms if flags.get(form)]
+    if len(given) > 1:
+        raise OptionError(command, given[1], True, f"left out with --{given[0]}")
+    return given[0] if given else "summary"
+
+
+def print_runs(runs: Sequence[Run], form: Form) -> Evaluated:
     """Print the results of one run, or of several together; return what was printed."""
     if len(runs) > 1:
-        return print_aggregate(runs, as_json=as_json)
+        return print_aggregate(runs, form)
     evaluated = runs[0].evaluate()
-    print_run(runs[0], evaluated, as_json=as_json)
+    print_run(runs[0], evaluated, form)
     return evaluated
 
 
 def print_run(
-    run: Run, evaluated: Evaluated, capabilities: Mapping[str, Capability] = MappingProxyType({}), *, as_json: bool
+    run: Run, evaluated: Evaluated, form: Form, capabilities: Mapping[str, Capability] = MappingProxyType({})
 ) -> None:
-    """Print the results of a run as tables, or as JSON.
+    """Print the results of a run.
 
     Args:
         run: The run.
         evaluated: Its evaluation.
+        form: How to print them.
         capabilities: Strategy to its capability, where it was measured.
-        as_json: Whether to print JSON.
     """
     from mmhall.benchmarks.report.capability import REMARK, as_record, capability_section
     from mmhall.benchmarks.report.settings import setting_lines
+    from mmhall.benchmarks.report.summary import summarise
     from mmhall.benchmarks.report.table import as_data, remarks
 
-    if as_json:
+    if form == "json":
         _print_json(as_data(evaluated, run.current_setup) | {"capability": as_record(run, capabilities)})
         return
     more = [capability_section(run, evaluated, capabilities)] if capabilities else []
-    texts = [*remarks(evaluated, run.fitted, run.left_out), *(() if capabilities else (REMARK,)), *setting_lines([run])]
-    _print_tables(evaluated, texts, more)
+    beside = [*(() if capabilities else (REMARK,)), *setting_lines([run])]
+    if form == "full":
+        _print_tables(evaluated, [*remarks(evaluated, run.fitted, run.left_out), *beside], more)
+        return
+    _print_summary(summarise(run, evaluated), form)
+    if form == "summary":
+        print()
+        print_sections(more)
+        for line in (*beside, _HINT.format(f"mmhall report {run.store.path.parent}")):
+            print(line)
 
 
-def print_aggregate(runs: Sequence[Run], *, as_json: bool) -> Evaluated:
+def print_aggregate(runs: Sequence[Run], form: Form) -> Evaluated:
     """Print the results of several runs together; return them."""
     from mmhall.benchmarks.report.aggregate import aggregate
-    from mmhall.benchmarks.report.table import as_data, remarks
+    from mmhall.benchmarks.report.summary import make_summary
+    from mmhall.benchmarks.report.table import as_data, events, remarks
 
     found = aggregate(runs)
-    if as_json:
+    if form == "json":
         setup = runs[0].current_setup | {"strategies": list(found.fitted)}
         _print_json(as_data(found.evaluated, setup) | {"aggregated": found.remarks})
-    else:
+    elif form == "full":
         _print_tables(found.evaluated, [*found.remarks, *remarks(found.evaluated, found.fitted)])
+    else:
+        title = f"{len(runs)} runs of {', '.join(found.fitted)}"
+        happened = events(found.evaluated, found.fitted)
+        _print_summary(make_summary(title, list(found.fitted), found.evaluated, found.remarks, happened), form)
+        if form == "summary":
+            folders = " ".join(str(run.store.path.parent) for run in runs)
+            print(f"\n{_HINT.format(f'mmhall report {folders} --aggregate')}")
     return found.evaluated
+
+
+def _print_summary(summary: Summary, form: Form) -> None:
+    from mmhall.benchmarks.report.formats import as_latex, as_markdown, as_text
+
+    print({"markdown": as_markdown, "latex": as_latex}.get(form, as_text)(summary))
 
 
 def _print_json(data: Mapping[str, object]) -> None:

@@ -29,8 +29,8 @@ def scenes(
     """
     from mmhall.benchmarks.scenes import write_scenes
     from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, picture_name
-    from mmhall.cli.console import progress
     from mmhall.errors import DataError
+    from mmhall.progress import progress
 
     for name in (ANNOTATIONS, picture_name(0)):
         if not force and (out / name).exists():

@@ -28,7 +28,8 @@ def speed(
     import torch
 
     from mmhall.benchmarks.timing import grouping, model, speed as timing
-    from mmhall.cli.console import align_columns, progress
+    from mmhall.cli.console import align_columns
+    from mmhall.progress import progress
 
     methods = [timing.make_timed(spec) for spec in dict.fromkeys(strategies)] if strategies else None
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -49,9 +49,9 @@ def tune(
     from mmhall.benchmarks.report.tuning import entry
     from mmhall.benchmarks.tune import tuning
     from mmhall.benchmarks.tune.log import TuningLog
-    from mmhall.cli.console import progress
     from mmhall.cli.picture_data import check_data, check_writable, read_or_draw
     from mmhall.model_check import check_model
+    from mmhall.progress import progress
     from mmhall.strategies.tuned import default_file, open_or_create, read, write
 
     method = mmhall.strategy(strategy)

@@ -12,11 +12,11 @@ from mmhall.strategies._base import Composed, Strategy
 from mmhall.strategies._registry import STRATEGIES
 
 
-def strategy(spec: str | Strategy, **options: Any) -> Strategy:
+def strategy(spec: str | Strategy | type[Strategy], **options: Any) -> Strategy:
     """Build a strategy by name.
 
     Args:
-        spec: "vcd", "vcd(alpha=0.5, beta=0.2)", a composition such as "vhr+vcd", or a strategy.
+        spec: "vcd", "vcd(alpha=0.5, beta=0.2)", a composition such as "vhr+vcd", a strategy, or its class.
         **options: Its options; they win over those in `spec`, also over a strategy's. A composition takes its options
             in `spec` only.
 
@@ -32,10 +32,12 @@ def strategy(spec: str | Strategy, **options: Any) -> Strategy:
     return _single(spec, options)
 
 
-def _single(spec: str | Strategy, options: Mapping[str, Any]) -> Strategy:
+def _single(spec: str | Strategy | type[Strategy], options: Mapping[str, Any]) -> Strategy:
+    if isinstance(spec, type) and issubclass(spec, Strategy):
+        check_known(spec, options)
+        return spec(**options)
     if not isinstance(spec, Strategy | str):
-        hint = f"; write {spec.__name__}()" if isinstance(spec, type) and issubclass(spec, Strategy) else ""
-        raise OptionError("strategy", "strategy", spec, f'a name such as "vcd", or a strategy{hint}')
+        raise OptionError("strategy", "strategy", spec, 'a name such as "vcd", a strategy, or its class')
     if isinstance(spec, Strategy):
         check_known(type(spec), options)
         return replace(spec, **options) if options else spec

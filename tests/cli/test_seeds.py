@@ -9,7 +9,7 @@ import pytest
 
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pope import Pope
-from mmhall.cli.seeds import seeded_runs
+from mmhall.benchmarks.run.seeds import seeded_runs
 from mmhall.errors import OptionError
 
 SAMPLED = Pope(sample=True)

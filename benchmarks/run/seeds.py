@@ -1,4 +1,4 @@
-"""The option --seeds of `mmhall bench`: one run for each seed of the draws, in a folder of its own."""
+"""Seeds of sampled answers: one run for each, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mmhall.errors import OptionError
 if TYPE_CHECKING:
     from mmhall.benchmarks.base import Benchmark
 
+_FOLDER = "seed-"
 EXPECTED = "different integers >= 0, such as 0,1,2"
 
 
@@ -27,9 +28,14 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def seeded_runs(
-    out: Path, benchmarks: Sequence[Benchmark], seeds: str | None
+    out: Path, benchmarks: Sequence[Benchmark], seeds: str | Sequence[int] | None
 ) -> list[tuple[Path, Sequence[Benchmark]]]:
     """Return folder and benchmarks of each run: one in `out`; with seeds, one in `out`/seed-N for each.
+
+    Args:
+        out: Folder of the run, or of the runs.
+        benchmarks: The benchmarks.
+        seeds: Seeds, also as text, separated by commas; None: a single run.
 
     Raises:
         OptionError: The seeds are unreadable, or a benchmark does not sample answers.
@@ -41,4 +47,11 @@ def seeded_runs(
         raise OptionError(
             "bench", "seeds", seeds, f'left out with {greedy}, which is not sampled; write "pope(sample=True)"'
         )
-    return [(out / f"seed-{seed}", [each.with_seed(seed) for each in benchmarks]) for seed in parse_seeds(seeds)]
+    chosen = parse_seeds(seeds if isinstance(seeds, str) else ",".join(map(str, seeds)))
+    return [(out / f"{_FOLDER}{seed}", [each.with_seed(seed) for each in benchmarks]) for seed in chosen]
+
+
+def seed_folders(out: Path) -> list[Path]:
+    """Return the folders of runs with different seeds in a folder, by their seeds; none if there are no such runs."""
+    found = [folder for folder in out.glob(f"{_FOLDER}*") if folder.name.removeprefix(_FOLDER).isdigit()]
+    return sorted(found, key=lambda folder: int(folder.name.removeprefix(_FOLDER)))

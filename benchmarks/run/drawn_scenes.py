@@ -53,7 +53,7 @@ class DrawnScenes:
         """
         from mmhall.benchmarks.diagnosis.targets import targets_of
         from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
-        from mmhall.cli.console import progress
+        from mmhall.progress import progress
 
         own = targets_of(model).scenes
         count = COUNT if self.count is None else self.count

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mmhall.cli.drawn_scenes import DrawnScenes
+from mmhall.benchmarks.run.drawn_scenes import DrawnScenes
 from mmhall.errors import OptionError
 
 

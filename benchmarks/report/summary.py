@@ -1,0 +1,323 @@
+"""The first screen of a report: what a run says of each strategy in a sentence, one table, and what was not run.
+
+Columns    What each benchmark shows first (`Benchmark.leading`), the ticks of its main group, and rows per token. In a
+           group that counts two strategies together (equal mentions), a cell is the difference from the baseline (Δ).
+Marks      better, worse: than the baseline, after Holm's correction within the column.
+Explained  A gain over the baseline that a control reaches, too, is the control's: its sentence names the control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmhall.benchmarks.base import Benchmark, Metric
+from mmhall.benchmarks.evaluation import Cell, Evaluation
+from mmhall.benchmarks.evidence import Evidence
+from mmhall.benchmarks.evidence.frontier import NAME as FRONTIER
+from mmhall.benchmarks.evidence.ticks import Tick, is_equivalent, is_gain, is_loss
+from mmhall.benchmarks.report.design import detectable_remarks
+from mmhall.benchmarks.report.evidence import effect_text
+from mmhall.benchmarks.report.sections import cell_value, column_name, difference_text, number_text
+from mmhall.benchmarks.report.table import Evaluated, events
+from mmhall.benchmarks.run.runs import Run
+from mmhall.results.statistics import Difference
+
+Mark = Literal["", "better", "worse"]
+TICKS: Mapping[Tick, str] = {"yes": "✓", "no": "✗", "not run": "·"}
+SIGNS: Mapping[Mark, str] = {"": "", "better": " ▲", "worse": " ▼"}
+LEGEND = (
+    "Ticks: better than the baseline, than its random twins, than what needs no method; ✓ yes, ✗ no, · not run. "
+    "▲ better, ▼ worse than the baseline, corrected for the number of strategies (Holm, p < 0.05). "
+    "Differences have 95 % intervals and paired p-values, corrected ones in parentheses."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a column.
+
+    Attributes:
+        benchmark: Name of the benchmark; "" for the cost.
+        group: Name of the group; "" for the cost.
+        name: Name of the figure, with its unit.
+    """
+
+    benchmark: str
+    group: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A cell of the table.
+
+    Attributes:
+        short: The figure alone; "" if there is none.
+        long: The figure with its interval, and its difference from the baseline.
+        mark: Whether it is better or worse than the baseline's.
+        p: p-value of the difference, corrected if others were compared; None: no difference.
+    """
+
+    short: str
+    long: str
+    mark: Mark = ""
+    p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a group shows of a strategy.
+
+    Attributes:
+        strategy: The strategy.
+        place: Benchmark and group.
+        text: What it shows, without a full stop.
+    """
+
+    strategy: str
+    place: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The first screen of a run.
+
+    Attributes:
+        title: Strategies and model.
+        lead: What the run says in one sentence for each benchmark.
+        statements: What the run says of each strategy but the baseline, by benchmark.
+        heads: Heads of the columns.
+        lines: Strategy to its entries, one for each head; the baseline first.
+        leading: The cells behind the entries of primary metrics, by head; for plots.
+        constant: What was the same for all strategies.
+        notes: What was not run or failed, and which differences the run can show.
+    """
+
+    title: str
+    lead: tuple[str, ...]
+    statements: tuple[Statement, ...]
+    heads: tuple[Head, ...]
+    lines: Mapping[str, tuple[Entry, ...]]
+    leading: Mapping[Head, tuple[Cell, ...]]
+    constant: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def summarise(run: Run, evaluated: Evaluated) -> Summary:
+    """Return the first screen of a run.
+
+    Args:
+        run: The run.
+        evaluated: Its evaluation.
+    """
+    title = f"{', '.join(run.arms)} on {run.current_setup['model']}"
+    notes = *_detectable(evaluated), *events(evaluated, run.fitted, run.left_out)
+    return make_summary(title, run.arms, evaluated, _constant(run), notes)
+
+
+def make_summary(
+    title: str, arms: Sequence[str], evaluated: Evaluated, constant: Sequence[str], notes: Sequence[str]
+) -> Summary:
+    """Return the first screen of evaluated answers.
+
+    Args:
+        title: What was compared.
+        arms: Strategies with a row of their own, the baseline first.
+        evaluated: The evaluation.
+        constant: What was the same for all strategies.
+        notes: What was not run or failed.
+    """
+    columns: dict[Head, dict[str, Entry]] = {}
+    leading: dict[Head, tuple[Cell, ...]] = {}
+    for part, evaluation in evaluated:
+        for group, metric in leading_figures(part.benchmark, evaluation):
+            cells = tuple(c for c in evaluation.cells if c.group == group and c.metric == metric)
+            differs = group in part.benchmark.pairwise
+            head = Head(part.benchmark.name, group, f"{'Δ ' if differs else ''}{column_name(metric)}")
+            columns[head] = {cell.strategy: _entry(cell, as_difference=differs) for cell in cells}
+            if metric == part.benchmark.primary:
+                leading[head] = cells
+        weighed = _weighed(part.benchmark, evaluation)
+        if weighed:
+            head = Head(part.benchmark.name, weighed[0].group, "ticks")
+            columns[head] = {row.strategy: Entry(ticks_text(row), ticks_text(row)) for row in weighed}
+    columns |= _costs(evaluated)
+    empty = Entry("", "")
+    return Summary(
+        title,
+        tuple(_lead(part.benchmark, evaluation) for part, evaluation in evaluated if evaluation.evidence),
+        tuple(_statements(evaluated, arms)),
+        tuple(columns),
+        {arm: tuple(own.get(arm, empty) for own in columns.values()) for arm in arms},
+        leading,
+        tuple(constant),
+        tuple(notes),
+    )
+
+
+def main_group(benchmark: Benchmark, evaluation: Evaluation) -> str:
+    """Return the group that stands for a benchmark: the first of its leading ones without pairs that has answers."""
+    named = [group for group, _ in benchmark.leading if group in evaluation.sizes and group not in benchmark.pairwise]
+    return (named or [benchmark.plotted or evaluation.cells[-1].group])[0]
+
+
+def leading_figures(benchmark: Benchmark, evaluation: Evaluation) -> list[tuple[str, Metric]]:
+    """Return the groups and metrics that a report shows first, of those that have answers."""
+    if not evaluation.cells:
+        return []
+    by_name = {metric.name: metric for metric in benchmark.metrics if not metric.table}
+    shown = {(cell.group, cell.metric.name) for cell in evaluation.cells}
+    group = main_group(benchmark, evaluation)
+    usual = (group, benchmark.primary.name), *([(group, benchmark.trades)] if benchmark.trades else [])
+    declared = [place for place in benchmark.leading if place in shown]
+    return [(group, by_name[name]) for group, name in declared or usual if (group, name) in shown]
+
+
+def ticks_text(row: Evidence) -> str:
+    """Return the three ticks of a strategy as three signs."""
+    found = row.better_than_baseline, row.better_than_twins, row.better_than_controls
+    return "".join(TICKS[tick] for tick in found)
+
+
+def mark_of(cell: Cell) -> Mark:
+    """Tell whether a cell is better or worse than the baseline's, after correction."""
+    if cell.difference is None or cell.metric.better is None:
+        return ""
+    if is_gain(cell.metric, cell.difference):
+        return "better"
+    return "worse" if is_loss(cell.metric, cell.difference) else ""
+
+
+def statement(row: Evidence) -> str:
+    """Say in one sentence what a group shows of a strategy on the primary metric.
+
+    The sentence names every control that reaches the gain; what was not compared is named, too.
+    """
+    metric, name = row.metric, row.metric.name
+    if row.rules is not None:
+        return f"{row.rules[1]} is another decoding rule than {row.rules[0]}, not compared"
+    if row.did_nothing:
+        return f"did nothing: {row.changed} of {row.answers} answers differ"
+    figures = f"{name} {number_text(row.value, metric)}, {row.baseline} {number_text(row.base_value, metric)}"
+    if row.over_baseline is None:
+        return f"no value of {name}"
+    if row.lacks_seeds:
+        return f"{figures}: sampled, with too few seeds to say more"
+    if row.better_than_baseline != "yes":
+        return f"{figures}: {_absence(row, row.over_baseline)}"
+    reached = explanations(row)
+    missing = [text for tick, text in _comparisons(row) if tick == "not run"]
+    parts = [f"{figures}, {difference_text(row.over_baseline, metric)}"]
+    parts += [f"explained by: {', '.join(reached)}"] if reached else []
+    beaten = [text for tick, text in _comparisons(row) if tick == "yes"]
+    parts += [f"better than {' and '.join(beaten)}"] if beaten else []
+    parts += [f"not compared with {' and '.join(missing)}"] if missing else []
+    return "; ".join(parts)
+
+
+def explanations(row: Evidence) -> list[str]:
+    """Return the controls that reach the gain of a strategy: it is not shown to be better than they are."""
+    twins = ["its random twins"] if row.better_than_twins == "no" else []
+    reached = [
+        "plain captions of the same recall" if control.name == FRONTIER else control.name
+        for control in row.controls
+        if control.difference is not None and not is_gain(row.metric, control.difference)
+    ]
+    return twins + reached
+
+
+def _absence(row: Evidence, found: Difference) -> str:
+    """Say what the absence of a gain means: worse, no effect, or that none is shown."""
+    if is_loss(row.metric, found) or is_equivalent(row.metric, found):
+        return effect_text(row)
+    return f"not shown to be better, {difference_text(found, row.metric)}"
+
+
+def _comparisons(row: Evidence) -> list[tuple[Tick, str]]:
+    return [(row.better_than_twins, "its random twins"), (row.better_than_controls, "what needs no method")]
+
+
+def _weighed(benchmark: Benchmark, evaluation: Evaluation) -> list[Evidence]:
+    if not evaluation.cells:
+        return []
+    group = main_group(benchmark, evaluation)
+    return [row for row in evaluation.evidence if row.group == group]
+
+
+def _lead(benchmark: Benchmark, evaluation: Evaluation) -> str:
+    """Say which strategies are better than the baseline, and which of them are better than their controls."""
+    rows = _weighed(benchmark, evaluation)
+    if not rows:
+        return f"{benchmark.name}: nothing is compared."
+    place, base = f"{benchmark.name} {rows[0].group}", rows[0].baseline
+    better = [row for row in rows if row.better_than_baseline == "yes"]
+    if not better:
+        return f"{place}: no strategy is shown to be better than {base}."
+    controls = [row.better_than_controls for row in better]
+    twins = [row.better_than_twins for row in better]
+    return (
+        f"{place}: better than {base}: {_names(better, ['yes'] * len(better))}; of these, better than what needs no "
+        f"method: {_names(better, controls)}; better than their random twins: {_names(better, twins)}."
+    )
+
+
+def _names(rows: Sequence[Evidence], found: Sequence[Tick]) -> str:
+    """Name the strategies with a tick, "none", or "not compared"."""
+    named = [row.strategy for row, tick in zip(rows, found, strict=True) if tick == "yes"]
+    return ", ".join(named) or ("not compared" if all(tick == "not run" for tick in found) else "none")
+
+
+def _statements(evaluated: Evaluated, arms: Sequence[str]) -> list[Statement]:
+    found = [
+        Statement(row.strategy, f"{row.benchmark} {row.group}", statement(row))
+        for part, evaluation in evaluated
+        for row in _weighed(part.benchmark, evaluation)
+    ]
+    return [one for arm in arms for one in found if one.strategy == arm]
+
+
+def _entry(cell: Cell, *, as_difference: bool) -> Entry:
+    difference, metric = cell.difference, cell.metric
+    compared = "" if difference is None else difference_text(difference, metric)
+    p = None if difference is None else difference.p if difference.holm is None else difference.holm
+    if as_difference:
+        shown = "" if difference is None else f"{difference.value * metric.scale:+.1f}"
+        return Entry(shown, compared, mark_of(cell), p)
+    text = cell_value(cell)
+    long = f"{text}; {compared}" if compared else text
+    return Entry(number_text(cell.estimate.value, metric), long, mark_of(cell), p)
+
+
+def _costs(evaluated: Evaluated) -> dict[Head, dict[str, Entry]]:
+    """Return a column of rows per token, of the benchmark with the longest answers; none where they are not counted."""
+    known = [e.costs for _, e in evaluated if e.costs and all(cost.rows is not None for cost in e.costs)]
+    if not known:
+        return {}
+    longest = max(known, key=lambda costs: costs[0].tokens)
+    texts = {cost.strategy: f"{cost.rows:.2f}" for cost in longest}
+    return {Head("", "", "rows per token"): {strategy: Entry(text, text) for strategy, text in texts.items()}}
+
+
+def _constant(run: Run) -> list[str]:
+    """Say what was the same for all strategies."""
+    setup = run.current_setup
+    asked = [
+        f"{part.benchmark}: {told['count']} items, rule {part.benchmark.rule}, at most {part.benchmark.max_new_tokens} "
+        f"new tokens, seed {told['seed']}"
+        for part in run.parts
+        for told in [setup["benchmarks"][part.benchmark.name]]
+    ]
+    packages = ", ".join(f"{package} {number}" for package, number in setup["versions"].items())
+    return [*asked, f"weights {setup['weights']}; batches of {setup['batch_size']}; {packages}"]
+
+
+def _detectable(evaluated: Evaluated) -> list[str]:
+    return [
+        text
+        for part, evaluation in evaluated
+        if evaluation.cells
+        for text in detectable_remarks(part, evaluation, main_group(part.benchmark, evaluation))
+    ]

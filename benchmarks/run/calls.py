@@ -1,0 +1,181 @@
+"""Benchmarks from Python: run them (`mmhall.bench`), open what was run (`mmhall.open_run`), add own ones (`register`).
+
+A run is the same as that of the command `mmhall bench`: the same folder and rows, and either goes on with the other's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from mmhall.benchmarks import BENCHMARKS
+from mmhall.benchmarks.base import Benchmark
+from mmhall.benchmarks.report.results import Results
+from mmhall.benchmarks.run.arms import Wanted, choose_arms
+from mmhall.benchmarks.run.drawn_scenes import DrawnScenes
+from mmhall.benchmarks.run.runner import answer
+from mmhall.benchmarks.run.runs import LoadedBenchmark, Run, begin, make_benchmarks, make_strategies, read, reopen
+from mmhall.benchmarks.run.seeds import seed_folders, seeded_runs
+from mmhall.benchmarks.run.sources import data_paths, sources_of
+from mmhall.decoders import STRATEGIES
+from mmhall.errors import OptionError
+from mmhall.lvlm import LVLM
+from mmhall.progress import progress as show_progress
+from mmhall.results.store import Store
+from mmhall.strategies import Strategy
+
+Paths = str | Path | Mapping[str, str | Path]
+Kind = TypeVar("Kind", bound=type)
+
+
+def bench(
+    lvlm: LVLM,
+    benchmarks: str | Benchmark | type[Benchmark] | Sequence[str | Benchmark | type[Benchmark]],
+    strategies: str | Strategy | type[Strategy] | Sequence[str | Strategy | type[Strategy]] = "greedy",
+    *,
+    out: str | Path,
+    data: Paths | None = None,
+    images: Paths | None = None,
+    scenes: int | None = None,
+    conflict: float | None = None,
+    kind: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    seeds: Sequence[int] | None = None,
+    every: bool = False,
+    twins: int = 0,
+    batch_size: int = 16,
+    progress: bool = True,
+) -> Results:
+    """Compare strategies on benchmarks; the same call goes on with a run that was stopped.
+
+    Args:
+        lvlm: The model.
+        benchmarks: Benchmarks, such as "pope" or ["pope(rule='official')", "chair"]; also objects and classes.
+        strategies: Strategies; the first is the baseline. Those of your own need no entry point.
+        out: Folder of the run.
+        data: Data to read, one for all benchmarks, or benchmark to data. By default, scenes are drawn.
+        images: Folder of the pictures, likewise. By default, the data's own.
+        scenes: Number of scenes to draw. By default, 200.
+        conflict: Share of scenes that break co-occurrence. By default, 0.5.
+        kind: Kind of scenes, "usual" or "hard". By default, the one that the model is made for.
+        limit: Number of pictures to use, the first ones. By default, all.
+        seed: Seed of the scenes and questions.
+        seeds: Seeds of sampled answers: a run in `out`/seed-N for each, which are read together.
+        every: Whether to add every strategy that the model can carry. Those that are fitted need their artifact:
+            `mmhall bench --all` fits them first.
+        twins: Number of random twins of each strategy that has them.
+        batch_size: Number of items decoded together.
+        progress: Whether to show progress on stderr.
+
+    Raises:
+        OptionError: An option is out of range, or two strategies are equal on this model.
+        DataError: The data is missing or malformed.
+        MmhallError: The folder belongs to another run, or a strategy does not work with the model.
+    """
+    chosen = make_benchmarks(_several(benchmarks))
+    wanted = Wanted(make_strategies(_several(strategies)), every, twins)
+    for option, value in {"scenes": scenes, "limit": limit, "batch_size": batch_size, "twins": twins + 1}.items():
+        if value is not None and value < 1:
+            raise OptionError("bench", option, value, "an integer >= 1")
+    drawn = DrawnScenes(scenes, conflict, kind)
+    drawn.check(data is not None)
+    paths = data_paths(chosen, _named(data), _named(images))
+    runs = []
+    for folder, asked in seeded_runs(Path(out), chosen, seeds):
+        Store.check(folder)
+        loaded = read(sources_of(asked, paths, partial(drawn.draw, lvlm.name, folder, seed), limit, seed))
+        run, arms = begin_run(folder, lvlm, loaded, wanted, batch_size)
+        answer_here(lvlm, run, arms, batch_size, progress=progress)
+        runs.append(run)
+    return Results(runs)
+
+
+def open_run(*folders: str | Path) -> Results:
+    """Open runs, finished or not; several are read together, as are those that `seeds` has made in one folder.
+
+    Args:
+        *folders: Folders of the runs.
+
+    Raises:
+        OptionError: No folder is given.
+        RunError: A folder holds no run, or the runs have another baseline or other benchmarks.
+    """
+    if not folders:
+        raise OptionError("open_run", "folders", folders, "at least one run folder")
+    found = [each for folder in map(Path, folders) for each in seed_folders(folder) or [folder]]
+    return Results([reopen(folder) for folder in found])
+
+
+def register(kind: Kind) -> Kind:
+    """Add a strategy or a benchmark of your own to those that are found by name, in this process; a decorator.
+
+    Args:
+        kind: A frozen dataclass derived from `Strategy` or `Benchmark`, with a `name`.
+
+    Raises:
+        OptionError: It is neither, or its name is one of mmhall's own.
+    """
+    registry = STRATEGIES if issubclass(kind, Strategy) else BENCHMARKS if issubclass(kind, Benchmark) else None
+    if registry is None:
+        raise OptionError("register", "class", kind.__name__, "derived from mmhall.Strategy or mmhall.Benchmark")
+    registry.add(kind)
+    return kind
+
+
+def begin_run(
+    folder: Path,
+    lvlm: LVLM,
+    loaded: Sequence[LoadedBenchmark],
+    wanted: Wanted,
+    batch_size: int,
+    unfitted: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Run, tuple[Strategy, ...]]:
+    """Start a run on loaded benchmarks, or continue one; return it with its strategies.
+
+    Args:
+        folder: Run folder.
+        lvlm: The model, with its artifacts.
+        loaded: Benchmarks with their data.
+        wanted: The strategies that the user wants.
+        batch_size: Number of items decoded together.
+        unfitted: Name of a strategy that could not be fitted, to the reason.
+
+    Raises:
+        MmhallError: As for `mmhall.benchmarks.run.runs.begin`.
+    """
+    settings = [one.benchmark.settings for one in loaded]
+    arms = choose_arms(wanted.named, lvlm.adapter, every=wanted.every, twins=wanted.twins, settings=settings)
+    left_out = {name: unfitted.get(name, why) for name, why in arms.left_out.items()}
+    run = begin(folder, lvlm, loaded=loaded, strategies=arms.strategies, batch_size=batch_size, left_out=left_out)
+    return run, arms.strategies
+
+
+def answer_here(
+    lvlm: LVLM, run: Run, strategies: Sequence[Strategy], batch_size: int, *, progress: bool = True
+) -> None:
+    """Generate the missing answers of a run in this process.
+
+    Raises:
+        MmhallError: As for `mmhall.benchmarks.run.runner.answer`.
+    """
+    for part in run.parts:
+        total = len(part.items) * len(strategies)
+        with show_progress(part.benchmark.name, total) if progress else nullcontext(lambda count: None) as advance:
+            answer(lvlm, run, part, strategies, batch_size=batch_size, progress=advance)
+
+
+def _several(given: object) -> list[object]:
+    """Return one thing, or a sequence of things, as a list."""
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+
+
+def _named(paths: Paths | None) -> list[str]:
+    """Return paths as the command line takes them: one for all benchmarks, or NAME=PATH."""
+    if paths is None:
+        return []
+    return [f"{name}={path}" for name, path in paths.items()] if isinstance(paths, Mapping) else [str(paths)]

@@ -89,7 +89,7 @@ def _marked(text: str, entry: Entry) -> str:
 
 
 def _wrapped(text: str, width: int, indent: str = "  ") -> str:
-    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False)
+    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def _statements(summary: Summary, width: int) -> list[str]:

@@ -150,7 +150,6 @@ def remarks(
     for part, evaluation in evaluated:
         benchmark = part.benchmark
         texts += [f"{benchmark.name}: {remark}" for remark in (*part.remarks, *evaluation.remarks)]
-        texts += relabelled_remarks(benchmark.name, evaluation)
         texts += design_remarks(part, evaluation)
         if len(fitted) > 1:
             texts += [
@@ -177,6 +176,7 @@ def events(
     texts += [f"{written} ran as {text}." for written, text in fitted.items() if text != written]
     for part, evaluation in evaluated:
         benchmark = part.benchmark
+        texts += relabelled_remarks(benchmark.name, evaluation)
         if evaluation.scored < evaluation.expected:
             share = f"{evaluation.scored} of {evaluation.expected}"
             texts.append(f"{benchmark.name}: only {share} items are answered by all strategies.")

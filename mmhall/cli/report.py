@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Form = Literal["summary", "full", "markdown", "latex", "json"]
 _READ = "summary", "full"  # forms for people: several runs have heads
-_HINT = "Every table: {} --full; as a page: --html FILE; this table for a paper: --markdown, --latex"
+_HINT = "Every table: mmhall report RUN --full; as a page: --html FILE; this table for a paper: --markdown, --latex"
 
 
 def report(
@@ -169,7 +169,7 @@ def print_run(
     if form == "summary":
         print()
         print_sections(more)
-        for line in (*beside, _HINT.format(f"mmhall report {run.store.path.parent}")):
+        for line in (*beside, _HINT):
             print(line)
 
 
@@ -190,8 +190,7 @@ def print_aggregate(runs: Sequence[Run], form: Form) -> Evaluated:
         happened = events(found.evaluated, found.fitted)
         _print_summary(make_summary(title, list(found.fitted), found.evaluated, found.remarks, happened), form)
         if form == "summary":
-            folders = " ".join(str(run.store.path.parent) for run in runs)
-            print(f"\n{_HINT.format(f'mmhall report {folders} --aggregate')}")
+            print(f"\n{_HINT}")
     return found.evaluated
 
 

@@ -18,11 +18,11 @@ def test_scores_stand_beside_the_gain_or_are_said_to_be_missing(cli, refused, mo
     """70.2 of greedy and 56.4 of vdd are -13.8, in the line of the gain; vcd has no score."""
     (tmp_path / "model").symlink_to(model_folder)
     asked = [word for spec in ("greedy", "vdd", "vcd(alpha=0.5)") for word in ("--strategy", spec)]
-    done = cli("bench", "pope(max_new_tokens=1)", "--scenes", "1", "--model", "model", *asked, "--out", "run")
+    done = cli("bench", "pope(max_new_tokens=1)", "--scenes", "1", "--model", "model", *asked, "--out", "run", "--full")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"{NOT_MEASURED}; `mmhall report RUN --capability FILE`")
     plain, vdd = results(tmp_path / "a.json", 0.702), results(tmp_path / "b.json", 0.564, "vdd")
-    done = cli("report", "run", "--capability", plain, "--capability", vdd, "--html", "page.html")
+    done = cli("report", "run", "--capability", plain, "--capability", vdd, "--full", "--html", "page.html")
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index("capability in percent beside the gain") :].split("\n\n")[0].splitlines()
     assert table[1].split()[-5:] == ["strategy", "pope", "mean", "accuracy", "MMStar"]

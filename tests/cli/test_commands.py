@@ -173,13 +173,13 @@ def undisturbed():
 def test_bench_then_report_say_the_same_and_the_page_stands_alone(
     cli, model_folder, tmp_path, monkeypatch, undisturbed
 ):
-    first = cli(*BENCH, "--model", model_folder, "--batch-size", "4", "--out", "run")
+    first = cli(*BENCH, "--model", model_folder, "--batch-size", "4", "--out", "run", "--full")
     assert first.returncode == 0, first.stderr
     assert "pope adversarial: 24 items, 4 pictures, rule strict" in first.stdout
     assert "chair captions: 4 items" in first.stdout
     evaluated, evaluate = [], Run.evaluate
     monkeypatch.setattr(Run, "evaluate", lambda run: evaluated.append(run) or evaluate(run))
-    again = cli("report", "run", "--html", "page.html")
+    again = cli("report", "run", "--full", "--html", "page.html")
     assert again.stdout == first.stdout
     assert len(evaluated) == 1  # for the table and the page
     page = (tmp_path / "page.html").read_text()
@@ -391,7 +391,7 @@ def test_failures_are_told_with_their_reasons_and_may_be_too_many(cli, model_fol
     for name in ("000002.png", "000003.png"):
         Path("drawn", name).write_bytes(b"torn")
     asked = ("bench", CHAIR, "--data", "drawn/annotations.json", "--model", model_folder, "--out", "run")
-    done = cli(*asked)
+    done = cli(*asked, "--full")
     assert done.returncode == 0
     remark = next(line for line in done.stdout.splitlines() if "could not be answered" in line)
     assert remark.startswith(

@@ -62,7 +62,7 @@ def test_several_runs_are_reported_under_their_names(runs, cli, tmp_path, monkey
     told = cli("report", "a", "b", "--html", "p.html").stdout
     assert "== a\n" in told
     assert "== b\n" in told
-    assert told.count("pope random: ") == 2
+    assert told.count("pope adversarial: no strategy is shown to be better") == 2
     assert (tmp_path / "p.html").read_text().count("<h1>") == 2
 
 
@@ -79,7 +79,7 @@ def test_answers_are_read_again_with_other_labels(runs, cli, refused, tmp_path):
     """The labels of the run itself change nothing."""
     part = reopen(tmp_path / "a").parts[0]
     write_questions(part.items, tmp_path / "labels", "", 0, part.pictures)
-    told = cli("report", "a", "--relabel", "labels").stdout
+    told = cli("report", "a", "--relabel", "labels", "--full").stdout
     assert told.count("evidence: read again with the labels of labels: ") == 3
     assert told.count("with the labels of labels the order of strategies by accuracy stays (") == 3
     (record,) = json.loads(cli("report", "a", "--relabel", "labels", "--json").stdout)["items"]

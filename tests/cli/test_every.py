@@ -114,7 +114,7 @@ def test_every_strategy_and_its_twins_by_one_command(cli, monkeypatch, tmp_path)
     monkeypatch.setattr(fit, "draw_samples", None)  # the second call fits nothing
     assert cli(*asked, "--json").stdout == first.stdout
 
-    page = cli("report", "run", "--html", "page.html")
+    page = cli("report", "run", "--full", "--html", "page.html")
     assert "Not run: cgd: clip must be" in page.stdout
     assert page.stdout.count(", evidence; the baseline is greedy") == 4
     html = Path("page.html").read_text()

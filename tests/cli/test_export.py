@@ -54,7 +54,7 @@ def test_a_table_of_an_export_is_printed(cli, run):
     done = cli("score", SPECS[0], "a.jsonl", "--rule", "official", "--data", data, "--seed", "2")
     assert "pope random: " in done.stdout
     assert "rule official" in done.stdout
-    table = cli("report", run, "--read-as", "pope(rule='official')").stdout
+    table = cli("report", run, "--read-as", "pope(rule='official')", "--full").stdout
     assert done.stdout.split("Intervals")[0].strip() in table
 
 

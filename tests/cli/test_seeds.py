@@ -36,17 +36,17 @@ def test_seeds_need_sampled_answers():
 def test_seeds_are_answered_continued_and_reported_together(cli, model_folder, refused):
     asked = ("bench", "pope(sample=True, max_new_tokens=2)", "--model", model_folder, "--scenes", "2")
     asked += ("--strategy", "greedy", "--strategy", "vdd", "--out", "drawn", "--seeds")
-    first = cli(*asked, "0,1")
+    first = cli(*asked, "0,1", "--full")
     assert first.returncode == 0, first.stderr
     assert "2 seeds) [" in first.stdout
     assert "sampled: a tick needs 3 seeds" in first.stdout
-    done = cli(*asked, "0,1,2")
+    done = cli(*asked, "0,1,2", "--full")
     assert "3 seeds) [" in done.stdout
     assert "They differ in: seed of the draws." in done.stdout
     assert "2 pictures" in done.stdout
     assert "sampled: a tick needs" not in done.stdout
     folders = [f"drawn/seed-{seed}" for seed in range(3)]
-    again = cli("report", *folders, "--aggregate")
+    again = cli("report", *folders, "--aggregate", "--full")
     assert again.stdout == done.stdout
     told = json.loads(cli("report", *folders, "--aggregate", "--json").stdout)
     assert len(told["metrics"][0]["runs"]) == 3

@@ -10,6 +10,7 @@ import torch
 from mmhall.attention import Block, Call, Columns, Frame, Groups, Op, column_means
 from mmhall.attention._attend import attend_with_ops
 from mmhall.attention._passes import Pass
+from tests.attention.reference import given_scores
 
 
 def call(offset, width, rows=1):
@@ -75,21 +76,12 @@ def test_a_layer_on_another_device_gets_its_own():
         assert mass.device == one.key.device
 
 
-def prefill(scores, mask=None):
-    """A call whose scores are given, (B, H, T, T)."""
-    rows, _, count, _ = scores.shape
-    block = Block(None)
-    where = Pass(Frame((block,)), block, count, count, None)
-    key = torch.eye(count).expand(rows, scores.shape[1], -1, -1)
-    return Call(0, "full", where, 0, scores, key, key, mask, 1.0)
-
-
 @pytest.mark.parametrize("size", [1, 2, 256])
 def test_column_means_are_over_the_rows_that_see_a_column(size, monkeypatch):
     """Rows 1 | .5 .5 | .3 .6 .1 | .2 .5 .1 .2: 2 / 4, 1.6 / 3, .2 / 2, .2 / 1."""
     monkeypatch.setattr("mmhall.attention._rows.BLOCK", size)
     weights = torch.tensor([[1, 1, 1, 1], [0.5, 0.5, 1, 1], [0.3, 0.6, 0.1, 1], [0.2, 0.5, 0.1, 0.2]])
-    call = prefill(weights.log().expand(2, 3, 4, 4))
+    call = given_scores(weights.log().expand(2, 3, 4, 4))
     wanted = torch.tensor([0.5, 0.5333, 0.1, 0.2])
     torch.testing.assert_close(column_means(call), wanted.expand(2, 3, 4), rtol=0, atol=1e-4)
     padded = torch.tensor([[True] * 4, [False, True, True, True]])  # the second prompt's first row is padding
@@ -135,7 +127,7 @@ class Read(Edit):
 @pytest.mark.parametrize(("two", "sizes"), [(True, [2, 2, 1]), (False, [5])])
 def test_rows_that_are_edited_by_blocks_are_the_same(two, sizes, monkeypatch):
     """Unless another op needs them at once; readers get all their rows in one call."""
-    call = prefill(torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1)))
+    call = given_scores(torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1)))
     outputs = []
     for by_blocks in (False, True):
         monkeypatch.setattr("mmhall.attention._attend.BLOCK", 2)

@@ -14,8 +14,9 @@ Defaults  beta 0.4, theta 0.1; layers 2 to 30 of 32, the same part in other mode
           the layers; the paper only those where it helps.
 Cost      In layers with a listed head, attention of the prompt is computed explicitly, twice, 256 rows at a time (no
           map of all rows is held), and that of the newest row. The fit reads each question once for each head.
-Compared  theta and beta: paper theta 5 / N for N columns; released code 0.1 (0.15 for chat models), beta 0.4; ours the
-            released
+Compared  theta: paper a multiple of 1 / N for N columns (5, as remembered, not checked again); released code 0.1, 0.15
+            for chat models; ours 0.1
+          beta: released code 0.4; ours 0.4
           first token: released code leaves out the first column that it detects, whichever that is; ours column 0,
             always, so that no real sink is spared where column 0 is below theta
           rows: released code those of the prompt, of the first row of the batch; ours of every row its own
@@ -25,8 +26,8 @@ Compared  theta and beta: paper theta 5 / N for N columns; released code 0.1 (0.
           heads: released code lists for LLMs, from up to 900 samples; ours from yes/no questions about pictures
           baseline: the authors' are closed questions, without a cut-off
 Differs   Published for language models on text; for the decoder of an LVLM it is unpublished, and image tokens can be
-          sinks too, unless sinks="text". by="margin" (ours) ranks heads by the mean log-odds of the right answer, which
-          moves where few answers turn. Without a picture nothing is changed.
+          sinks too, unless sinks="text". by="margin" (ours) chooses heads by the mean log-odds of the right answer,
+          which moves where no answer turns. Without a picture nothing is changed.
 """
 
 from __future__ import annotations

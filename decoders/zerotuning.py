@@ -109,11 +109,11 @@ class ZeroTuning(HeadStrategy):
 
     def fit(self, adapter: Adapter, questions: Sequence[Question], seed: int) -> Fit:
         """Find the heads to raise and to lower, and the best rate; nothing is drawn."""
+        among = self._usable(adapter)
 
         def gains(rate: float) -> Tensor:
             return gains_of_heads(adapter, questions, lambda head: replace(self, rate=rate, heads=head), among, self.by)
 
-        among = self._usable(adapter)
         up, down = gains(_UP), gains(_DOWN)
         groups = {rate: gaining(up, down, rate) for rate in _RATES}
         tried = [rate for rate in _RATES if groups[rate].any()]

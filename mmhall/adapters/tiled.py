@@ -34,10 +34,11 @@ class MergedAdapter(Adapter):
         return True
 
     def merge_patches(self, values: Tensor, inputs: Inputs) -> Tensor:
-        """Average over the blocks of each tile, row by row."""
+        """Average over the square blocks of each tile, row by row."""
         tokens = int(self.image_mask(inputs["input_ids"]).sum()) // len(values)
-        side = math.isqrt(values.shape[1])
-        across = math.isqrt(tokens)
+        side, across = math.isqrt(values.shape[1]), math.isqrt(tokens)
+        if side**2 != values.shape[1] or across**2 != tokens or side % across:
+            return super().merge_patches(values, inputs)
         blocks = values.view(len(values), across, side // across, across, side // across)
         return blocks.mean(dim=(2, 4)).flatten()
 

@@ -21,19 +21,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
-from mmhall.attention import Call, Columns
+from mmhall.attention import Columns
 from mmhall.options import by_model, option
 from mmhall.strategies import (
     CONTRAST,
     Branch,
     Contrast,
+    RaiseColumns,
     RowStrategy,
     Session,
-    Steer,
     layers_option,
     random_columns,
     select_layers,
@@ -77,19 +76,8 @@ class PAI(RowStrategy):
         if self.twin:
             image = random_columns(adapter, inputs, image, self.twin)
         layers = select_layers(adapter, self, "layers", self.layers)
-        ops = [_RaiseImage(layers, self.alpha * image.float())] if self.alpha > 0 else []
+        ops = [RaiseColumns(layers, Columns(self.alpha * image.float()))] if self.alpha > 0 else []
         if self.gamma == 1:
             return Session(ops=ops)
         bare = Branch(adapter.without_image(inputs))
         return Session(ops=ops, branches=[bare], combine=Contrast(self.gamma - 1, self.beta))
-
-
-class _RaiseImage(Steer):
-    """Raises the newest row's scores of image columns."""
-
-    def __init__(self, layers: frozenset[int], strength: Tensor) -> None:
-        super().__init__(layers)
-        self._strength = Columns(strength)
-
-    def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
-        return torch.addcmul(scores, scores.abs(), self._strength(call))

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 import mmhall
-from mmhall.analysis import check_room, read_answer, score_with
+from mmhall.analysis import check_room, first_answers, read_answer, score_with
 from mmhall.attention import Op
 from mmhall.errors import FitError, OptionError
-from mmhall.generation import Images, Prompt, first_token_scores, make_request
+from mmhall.generation import Images, Prompt, make_request
 from mmhall.models import chat_template, describe_model
 from mmhall.results.statistics import Array, Resampler, ratio
 from mmhall.strategies import (
@@ -30,7 +30,6 @@ from mmhall.strategies import (
     ReadOutputs,
     Strategy,
     strategy as make_strategy,
-    yes_no_tokens,
 )
 from mmhall.strategies.artifacts import Artifact
 from mmhall.words import tokenize_answer
@@ -165,7 +164,10 @@ def _margins(adapter: Adapter, samples: Samples, method: Strategy) -> Array:
         part = samples[start : start + _SCORED]
         pairs = [sample for sample in part if isinstance(sample, Pair)]
         questions = [sample for sample in part if isinstance(sample, Question)]
-        margins += _pair_margins(adapter, pairs, method) if pairs else _question_margins(adapter, questions, method)
+        if pairs:
+            margins += _pair_margins(adapter, pairs, method)
+        else:
+            margins += first_answers(adapter, questions, [method], _IMPOSSIBLE).margins[0].tolist()
     return np.array(margins)
 
 
@@ -176,13 +178,6 @@ def _pair_margins(adapter: Adapter, pairs: Sequence[Pair], method: Strategy) -> 
     scores = score_with(adapter, inputs, answers, method)
     means = [float(np.maximum(tokens, _IMPOSSIBLE).mean()) for tokens in scores]
     return [faithful - hallucinated for faithful, hallucinated in zip(means[::2], means[1::2], strict=True)]
-
-
-def _question_margins(adapter: Adapter, questions: Sequence[Question], method: Strategy) -> list[float]:
-    inputs = adapter.inputs([make_request(question.picture, question.text) for question in questions])
-    scores = first_token_scores(adapter, inputs, method).double().clamp_min(_IMPOSSIBLE)
-    yes = yes_no_tokens(adapter).margin(scores).tolist()
-    return [margin if question.is_yes else -margin for question, margin in zip(questions, yes, strict=True)]
 
 
 def _writable(strategy: str, key: str, value: Any) -> Any:

@@ -43,6 +43,8 @@ _ACTIVE = {  # random weights have no massive dimensions, and nothing to find in
     "var": "var(sink_dims=(0, 1), tau=3.0)",
     "adhh": "adhh(heads='0.0, 1.1')",
     "allpath": "allpath(good='0.0, 1.1', bad='1.0')",
+    "act": "act(heads='0.0, 1.1')",
+    "zerotuning": "zerotuning(rate=2.0)",
     "revis": "revis(layer='1')",
     "yes-shift": "yes-shift(shift=0.9)",
 }

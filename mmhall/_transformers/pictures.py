@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-__all__ = ["add_missing_outputs", "count_tiles", "pack_tiles"]
+__all__ = ["add_missing_outputs", "count_tiles", "pack_tiles", "window_order"]
 
 
 def count_tiles(size: Sequence[int], config: Any) -> int:
@@ -31,6 +32,23 @@ def pack_tiles(owner: Any, features: list[Tensor], sizes: Tensor, **how: Any) ->
     """
     line_break = torch.full((features[0].shape[-1],), torch.nan)
     return owner.pack_image_features(features, sizes, image_newline=line_break, **how)[0]
+
+
+def window_order(tower: Any, grid: Tensor) -> Tensor | None:
+    """Return the image token that each group of merged patches of a Qwen2.5-VL tower belongs to, (tokens,).
+
+    The tower sorts patches by windows; None: it does not, as in other models.
+
+    Args:
+        tower: The vision tower.
+        grid: (time, rows, columns) of each picture in patches.
+    """
+    if hasattr(tower, "get_window_index"):  # a method in older versions of transformers
+        return torch.as_tensor(tower.get_window_index(grid)[0])
+    find = getattr(sys.modules[type(tower).__module__], "get_vision_window_index", None)
+    if find is None or not hasattr(tower, "window_size"):
+        return None
+    return torch.as_tensor(find(grid, tower.spatial_merge_size, tower.window_size, tower.patch_size)[0])
 
 
 def add_missing_outputs(model: PreTrainedModel) -> RemovableHandle:

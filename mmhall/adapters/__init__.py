@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Adapter as Adapter,
         Batch as Batch,
         Inputs as Inputs,
+        first_tokens as first_tokens,
         has_picture as has_picture,
     )
     from mmhall.adapters._families import FAMILIES as FAMILIES, adapter_for as adapter_for
@@ -33,7 +34,7 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
-            "_base": "Adapter Batch Inputs PER_POSITION has_picture",
+            "_base": "Adapter Batch Inputs PER_POSITION first_tokens has_picture",
             "_families": "FAMILIES adapter_for",
             "_grid": "Grid",
             "_layer_parts": "LayerParts",

@@ -22,6 +22,7 @@ _UPDATES = {
     "mlp": ("mlp", "feed_forward", "fc2", "experts", "block_sparse_moe", "shared_mlp"),
 }
 _NORMS = ("norm", "final_layer_norm", "final_layernorm", "ln_f")
+_CLS = ("class_embedding", "cls_token")
 _PROJECTORS = ("merger", "vision_adapter", "multi_modal_projector", "connector", "embed_vision", "qformer")
 
 
@@ -106,6 +107,12 @@ class Anatomy:
         if not layers:
             raise ModelError(f"{self.family}: no stack of encoder layers was found in its {type(tower).__name__}")
         return Stack(self.family, tower, layers)
+
+    @cached_property
+    def has_cls(self) -> bool:
+        """Whether the vision tower reads a CLS token beside the patches, usually before them."""
+        names = (name.rpartition(".")[2] for name, _ in self.vision.module.named_parameters())
+        return any(name in _CLS for name in names)
 
     @cached_property
     def projector(self) -> nn.Module:

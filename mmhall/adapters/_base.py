@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mmhall.adapters._batch import PER_POSITION, Batch, Inputs, has_picture
+from torch import Tensor
+
+from mmhall.adapters._batch import PER_POSITION, Batch, Inputs, first_tokens, has_picture
 from mmhall.adapters._grid import (
     Boxes,
     Grid,
@@ -17,8 +19,9 @@ from mmhall.adapters._grid import (
 )
 from mmhall.adapters._messages import Request
 from mmhall.adapters._variants import Variants
+from mmhall.errors import ModelError
 
-__all__ = ["PER_POSITION", "Adapter", "Batch", "Inputs", "Request", "has_picture"]
+__all__ = ["PER_POSITION", "Adapter", "Batch", "Inputs", "Request", "first_tokens", "has_picture"]
 
 
 class Adapter(Variants):
@@ -59,3 +62,25 @@ class Adapter(Variants):
         side = block_side(origins, count)
         patch = getattr(getattr(self.model.config, "vision_config", None), "patch_size", None)
         return raster(origins, side) if side is not None and side == patch else None
+
+    @property
+    def merges_patches(self) -> bool:
+        """Whether each image token is made of patches of its own, and `merge_patches` knows which."""
+        return False
+
+    def merge_patches(self, values: Tensor, inputs: Inputs) -> Tensor:
+        """Average values of patches over those that each image token is made of.
+
+        Args:
+            values: A value for each patch, without a CLS token, in the order of the vision tower, (rows, patches).
+            inputs: The batch whose pictures the tower has read.
+
+        Returns:
+            Values of the image tokens of all prompts, (tokens,); NaN: no patch, such as for a line break.
+
+        Raises:
+            ModelError: It is unknown of which patches image tokens are made.
+        """
+        raise ModelError(
+            f"{self.model.config.model_type}: it is unknown of which patches of the vision tower an image token is made"
+        )

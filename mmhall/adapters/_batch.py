@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
+from torch import BoolTensor, Tensor
 
 from mmhall.adapters._messages import Request
 
@@ -16,6 +16,12 @@ PER_POSITION = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_
 def has_picture(inputs: Inputs) -> bool:
     """Whether a batch has pictures, in every family as "pixel_values"; either all of its prompts have some, or none."""
     return "pixel_values" in inputs
+
+
+def first_tokens(inputs: Inputs) -> BoolTensor:
+    """Mark the first token of each prompt, after any padding, (batch, T)."""
+    attended = inputs["attention_mask"].bool()
+    return attended & (attended.cumsum(dim=1) == 1)  # type: ignore[return-value]
 
 
 class Batch(dict[str, Tensor]):

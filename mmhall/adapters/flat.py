@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mmhall._transformers.pictures import window_order
 from mmhall.adapters._base import Adapter, Inputs
 from mmhall.adapters._grid import Boxes
 from mmhall.adapters._messages import Request
@@ -57,6 +58,17 @@ class QwenAdapter(Adapter):
         return join_boxes(
             [full_raster(i, rows // merge, columns // merge) for i, (_, rows, columns) in enumerate(sizes)]
         )
+
+    @property
+    def merges_patches(self) -> bool:
+        """True: the patches of an image token follow each other."""
+        return True
+
+    def merge_patches(self, values: Tensor, inputs: Inputs) -> Tensor:
+        """Average over the patches of each token, and undo the order of Qwen2.5-VL's windows."""
+        means = values.view(-1, self.model.config.vision_config.spatial_merge_size**2).mean(dim=1)
+        order = window_order(self.anatomy.vision.module, inputs["image_grid_thw"])
+        return means if order is None else means[order.argsort().to(means.device)]
 
     def fill_pixels(self, pixels: Tensor, colour: Tensor) -> Tensor:
         """Fill patches, in which channels are the first axis."""

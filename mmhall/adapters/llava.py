@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mmhall.adapters._base import Adapter
+from torch import Tensor
+
+from mmhall.adapters._base import Adapter, Inputs
 
 _PLAIN = (
     "{% for message in messages %}{{ {'user': 'USER: ', 'assistant': ' ASSISTANT: '}[message['role']] }}"
@@ -20,3 +22,13 @@ class LlavaAdapter(Adapter):
     causal: ClassVar[bool] = True
     grid: ClassVar[str] = "patches of the (cropped) picture"
     default_template: ClassVar[tuple[str, str] | None] = ("LLaVA-1.5's", _PLAIN)
+
+    @property
+    def merges_patches(self) -> bool:
+        """True, unless a CLS token is among the image tokens, or a patch is left out where there is none."""
+        left_out = getattr(self.model.config, "vision_feature_select_strategy", "default") == "default"
+        return self.anatomy.has_cls == left_out
+
+    def merge_patches(self, values: Tensor, inputs: Inputs) -> Tensor:
+        """Return the values as they are: each image token is a patch."""
+        return values.flatten()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -27,6 +28,20 @@ class MergedAdapter(Adapter):
         side = block_side(origins, count)
         return raster(origins, side) if side is not None else None
 
+    @property
+    def merges_patches(self) -> bool:
+        """True: image tokens are square blocks of a tile's patches."""
+        return True
+
+    def merge_patches(self, values: Tensor, inputs: Inputs) -> Tensor:
+        """Average over the square blocks of each tile, row by row."""
+        tokens = int(self.image_mask(inputs["input_ids"]).sum()) // len(values)
+        side, across = math.isqrt(values.shape[1]), math.isqrt(tokens)
+        if side**2 != values.shape[1] or across**2 != tokens or side % across:
+            return super().merge_patches(values, inputs)
+        blocks = values.view(len(values), across, side // across, across, side // across)
+        return blocks.mean(dim=(2, 4)).flatten()
+
 
 class Gemma3Adapter(MergedAdapter):
     """Gemma 3."""
@@ -44,6 +59,11 @@ class Llama4Adapter(MergedAdapter):
         """Bind the model, and add what transformers 5.24.0 needs; see `add_missing_outputs`."""
         super().__init__(model, processor)
         self._output_hook = add_missing_outputs(model)
+
+    @property
+    def merges_patches(self) -> bool:
+        """False: its tower has the CLS token last."""
+        return False
 
     def close(self) -> None:
         """Restore the model's own attention and outputs."""
@@ -80,6 +100,11 @@ class Mistral3Adapter(MergedAdapter):
         inside = (down[:, :, None] & across[:, None, :]).flatten()
         return Boxes(blocks.edges[inside], blocks.image[inside], blocks.view[inside])
 
+    @property
+    def merges_patches(self) -> bool:
+        """False: its pictures are padded to the largest."""
+        return False
+
     def _side(self) -> int:
         return int(self.model.config.vision_config.patch_size * self.model.config.spatial_merge_size)
 
@@ -112,6 +137,16 @@ class PackedAdapter(Adapter):
         pictures = [part[:count] for part, count in zip(features.split(first), self.tiles(inputs), strict=True)]
         tokens = torch.cat(self.pack(pictures, inputs))
         return Boxes(tokens[:, :4], tokens[:, 4], tokens[:, 5].nan_to_num(0).round().long())
+
+    @property
+    def merges_patches(self) -> bool:
+        """True: image tokens are patches, and line breaks."""
+        return True
+
+    def merge_patches(self, values: Tensor, inputs: Inputs) -> Tensor:
+        """Pack values instead of features with the model's own function."""
+        tiles = list(values[..., None].cpu().split(self.tiles(inputs)))
+        return torch.cat(self.pack(tiles, inputs))[:, 0].to(values.device)
 
     def tiles(self, inputs: Inputs) -> list[int]:
         """Count the tiles of each picture, its whole view included."""

@@ -12,6 +12,12 @@ from mmhall._lazy import exports
 if TYPE_CHECKING:
     from mmhall.analysis._explain import explain_strategy as explain_strategy
     from mmhall.analysis._explanation import Explanation as Explanation
+    from mmhall.analysis._first_answers import (
+        OBJECTIVES as OBJECTIVES,
+        FirstAnswers as FirstAnswers,
+        first_answers as first_answers,
+        gains_of_heads as gains_of_heads,
+    )
     from mmhall.analysis._head_divergence import HeadDivergence as HeadDivergence, head_divergence as head_divergence
     from mmhall.analysis._head_effects import (
         head_influence as head_influence,
@@ -57,6 +63,7 @@ else:
         {
             "_explain": "explain_strategy",
             "_explanation": "Explanation",
+            "_first_answers": "FirstAnswers OBJECTIVES first_answers gains_of_heads",
             "_head_divergence": "HeadDivergence head_divergence",
             "_head_effects": "head_influence head_logit_gains",
             "_methods": "AnalysisMethods",

@@ -9,7 +9,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.attention._ops import Call, Op
-from mmhall.attention._rows import apply_mask, causal_mask, output_of, scores_of, uncast
+from mmhall.attention._rows import BLOCK, apply_mask, causal_mask, output_of, scores_of, uncast
 
 
 def attend_with_ops(call: Call, ops: Sequence[Op], plain: Callable[..., Any]) -> Tensor:
@@ -58,19 +58,37 @@ def _edit_prompt_rows(
     """Replace the head outputs of rows that ops edit, and pass the final weights to all ops."""
     writers = [(op, rows) for op, rows in op_rows if op.writes]
     readers = [(op, rows) for op, rows in op_rows if not op.writes]
-    if writers:
-        edited = _union(writers)
-        edited_probs = _compute_rows(call, edited, biases, writers)
-        output = output.index_copy(1, edited, output_of(call, edited_probs).to(output.dtype))
-        _show_weights(call, writers, edited, edited_probs)
-    if readers:
-        rows = _union(readers)
-        probs = _compute_rows(call, rows, biases)
-        if writers:
-            both = torch.isin(rows, edited)
-            probs = probs.index_copy(2, both.nonzero()[:, 0], edited_probs[:, :, torch.isin(edited, rows)])
-        _show_weights(call, readers, rows, probs)
+    read = _union(readers) if readers else None
+    kept = []  # weights of edited rows that readers see
+    for block in _blocks(writers):
+        own = _within(writers, block)
+        probs = _compute_rows(call, block, biases, own)
+        output = output.index_copy(1, block, output_of(call, probs).to(output.dtype))
+        _show_weights(call, own, block, probs)
+        if read is not None:
+            kept.append(probs[:, :, torch.isin(block, read)])
+    if read is not None:
+        probs = _compute_rows(call, read, biases)
+        if kept:
+            both = torch.isin(read, _union(writers)).nonzero()[:, 0]
+            probs = probs.index_copy(2, both, torch.cat(kept, dim=2))
+        _show_weights(call, readers, read, probs)
     return output
+
+
+def _blocks(writers: Sequence[tuple[Op, LongTensor]]) -> Sequence[LongTensor]:
+    """Return the rows that ops edit, in ascending order: in blocks if all these ops allow it, else at once."""
+    if not writers:
+        return ()
+    edited = _union(writers)
+    blocks: Sequence[LongTensor] = edited.split(BLOCK)  # type: ignore[assignment]
+    return blocks if all(op.by_blocks for op, _ in writers) else (edited,)
+
+
+def _within(op_rows: Sequence[tuple[Op, LongTensor]], block: LongTensor) -> list[tuple[Op, LongTensor]]:
+    """Return the ops with those of their rows that are in a block, without ops that have none there."""
+    parts = [(op, rows[torch.isin(rows, block)]) for op, rows in op_rows]
+    return [(op, rows) for op, rows in parts if len(rows)]  # type: ignore[misc]
 
 
 def _union(op_rows: Sequence[tuple[Op, LongTensor]]) -> LongTensor:

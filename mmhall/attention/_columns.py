@@ -16,27 +16,27 @@ class Columns:
     layers of a kind share the layout of a step, so it is cached until the next step.
 
     Make it in `prepare`, such as Columns(adapter.image_mask(inputs["input_ids"]).float()); in an op, columns(call) is
-    (B, 1, 1, K).
+    (B, 1, 1, K), or (B, H, 1, K) where heads have values of their own.
     """
 
     def __init__(self, values: Tensor) -> None:
-        """Store values of prompt positions, (B, T)."""
+        """Store values of prompt positions, (B, T), or of heads and prompt positions, (B, H, T)."""
         self._values = values
         self._owners: Tensor | None = None
         self._cached: dict[tuple[int, int, torch.device], Tensor] = {}
 
     def __call__(self, call: Call) -> Tensor:
-        """Return the values as columns, (B, 1, 1, K); every row has the values of its own prompt."""
+        """Return the values as columns, (B, 1|H, 1, K); every row has the values of its own prompt."""
         width, device = call.key.shape[2], call.key.device
         layout = (call.offset, width, device)
         if layout not in self._cached or self._owners is not call.owners:
             if len(self._cached) > 1 or self._owners is not call.owners:  # full and sliding layers take turns
                 self._cached.clear()
             self._owners = call.owners
-            length = self._values.shape[1]
+            length = self._values.shape[-1]
             before = -min(call.offset, length)
             columns = call.each(nn.functional.pad(self._values, (before, width - length - before)))
-            self._cached[layout] = columns[:, None, None].to(device)
+            self._cached[layout] = (columns if columns.ndim == 3 else columns[:, None])[:, :, None].to(device)
         return self._cached[layout]
 
 

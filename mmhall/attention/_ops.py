@@ -212,6 +212,9 @@ class Op:
         writes: Whether the op edits scores or weights of rows; otherwise it only reads them. An op that only reads may
             set it, too, where its edit needs the weights anyhow: the output of the rows is then made of them, not
             computed by SDPA as well.
+        by_blocks: Whether the op edits each row by itself, so that the rows of a prompt may come in several calls of
+            `edit_scores`, `edit_probs` and `see`: their weights are then never held all at once, unless another op
+            that edits rows of the layer does not say so.
         compares: Whether the op reads `Call.reference`.
         remembers: Whether the op uses `Place.memory`. A search that reads an answer again then reads it token by
             token and scores each token before the next, so that the memory is restored; otherwise in one pass.
@@ -224,6 +227,7 @@ class Op:
     layers: frozenset[int] | None = None
     kinds: frozenset[str] = SELF_ATTENTION
     writes: bool = False
+    by_blocks: bool = False
     compares: bool = False
     remembers: bool = False
     sites: frozenset[str] = frozenset()

@@ -10,6 +10,8 @@ from torch import LongTensor, Tensor
 
 from mmhall.attention._ops import Call
 
+BLOCK = 256  # rows whose weights are held at once
+
 
 def uncast(tensor: Tensor) -> AbstractContextManager[Any]:
     """Disable autocast inside this context, so that tensors keep their dtypes."""
@@ -66,3 +68,26 @@ def causal_mask(call: Call, rows: Tensor) -> Tensor:
     """Return the causal mask of some query rows of a call, (1, 1, R, K) bool."""
     columns = torch.arange(call.key.shape[2], device=call.query.device) + call.offset
     return (columns[None, :] <= rows[:, None] + call.start)[None, None]
+
+
+def column_means(call: Call, attended: Tensor | None = None) -> Tensor:
+    """Return the mean attention that each column gets from the rows that see it, (B, H, K) float32.
+
+    The weights are those of the layer without ops. They are computed for a block of rows at a time: no (Q, K) matrix
+    is held. Columns that no row sees have 0. Rows [1], [.5, .5] and [.2, .4, .4] give .5667, .45 and .4.
+
+    Args:
+        call: The attention call.
+        attended: Rows that count, (B, Q) bool; None: all.
+    """
+    total = torch.zeros(*call.query.shape[:2], call.key.shape[2], device=call.device)
+    count = torch.zeros(1, 1, call.key.shape[2], device=call.device)
+    for part in torch.arange(call.query.shape[2], device=call.device).split(BLOCK):
+        rows: LongTensor = part  # type: ignore[assignment]
+        visible = visible_columns(call, rows)
+        counts = torch.ones(1, 1, len(rows), 1, device=call.device) if visible is None else visible.float()
+        if attended is not None:
+            counts = counts * attended[:, None, rows.to(attended.device), None].to(call.device, torch.float32)
+        total += (scores_of(call, rows).softmax(dim=-1) * counts).sum(dim=2)
+        count = count + counts.expand(-1, -1, -1, call.key.shape[2]).sum(dim=2)
+    return total / count.clamp_min(1.0)

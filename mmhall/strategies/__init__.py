@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         usable_heads as usable_heads,
     )
     from mmhall.strategies._image_lift import (
+        RaiseColumns as RaiseColumns,
         RowStrategy as RowStrategy,
         Steer as Steer,
         top_half as top_half,
@@ -120,7 +121,7 @@ else:
             "_docs": "Card OptionHelp card heading",
             "_heads": "HEAD_GAINS HeadStrategy format_heads heads_option random_heads select_heads top_heads "
             "usable_heads",
-            "_image_lift": "RowStrategy Steer top_half why_no_image_columns",
+            "_image_lift": "RaiseColumns RowStrategy Steer top_half why_no_image_columns",
             "_layers": "select_layers layers_option format_layers",
             "_learned": "Fit LearnedStrategy",
             "_massive": "massive_dimensions massive_threshold massiveness",

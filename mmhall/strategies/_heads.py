@@ -1,7 +1,7 @@
 """Options that name attention heads, and the base of strategies that take them from a list or from a fit.
 
-"16.29, 26.9" names head 29 of layer 16 and head 9 of layer 26, both 0-based. "fitted" stands for the heads that
-`mmhall fit` found on the model.
+"16.29, 26.9" names head 29 of layer 16 and head 9 of layer 26, both 0-based. "all" stands for all heads, "fitted" for
+those that `mmhall fit` found on the model.
 """
 
 from __future__ import annotations
@@ -25,24 +25,34 @@ from mmhall.strategies._twins import random_choice
 if TYPE_CHECKING:
     from mmhall.adapters import Adapter
 
-FITTED = "fitted"
+ALL, FITTED = "all", "fitted"
 HEAD_GAINS = "the gains of heads"  # the claim of strategies that scale head outputs
-EXPECTED = 'heads such as "16.29, 26.9" (layer.head), "" for none, or "fitted"'
+EXPECTED = 'heads such as "16.29, 26.9" (layer.head), "" for none, "all", or "fitted"'
 _HEAD = re.compile(r"\s*(\d{1,4})\.(\d{1,4})\s*")
 
 
 def is_head_spec(spec: str) -> bool:
     """Whether a text is a valid option of heads."""
-    return spec == FITTED or not spec or all(map(_HEAD.fullmatch, spec.split(",")))
+    return spec in (ALL, FITTED) or not spec or all(map(_HEAD.fullmatch, spec.split(",")))
 
 
-def heads_option() -> Any:
-    """Declare an option that names heads; without a published value the fitted heads are its default."""
-    return by_model(FITTED, holds=is_head_spec, expected=EXPECTED)
+def heads_option(general: str = FITTED) -> Any:
+    """Declare an option that names heads.
+
+    Args:
+        general: Default for models without a published value or an artifact.
+    """
+    return by_model(general, holds=is_head_spec, expected=EXPECTED)
 
 
 def select_heads(
-    adapter: Adapter, owner: Strategy, option: str, spec: str, kinds: Collection[str] | None = None
+    adapter: Adapter,
+    owner: Strategy,
+    option: str,
+    spec: str,
+    kinds: Collection[str] | None = None,
+    *,
+    whole: bool = False,
 ) -> Tensor:
     """Return the heads that a strategy's option lists, (layers, heads) bool.
 
@@ -52,11 +62,14 @@ def select_heads(
         option: Name of the option, for error messages.
         spec: Its value, not "fitted".
         kinds: Kinds of layers whose heads can be named; None: those that hold image columns.
+        whole: Leave out layers that get only the newest row of a prompt.
 
     Raises:
         OptionError: The model has no such head, or its layer is of another kind.
     """
-    usable = usable_heads(adapter, kinds)
+    usable = usable_heads(adapter, kinds, whole=whole)
+    if spec == ALL:
+        return usable
     chosen = torch.zeros_like(usable)
     for part in filter(None, spec.split(",")):
         match = _HEAD.fullmatch(part)
@@ -69,17 +82,25 @@ def select_heads(
     return chosen
 
 
-def usable_heads(adapter: Adapter, kinds: Collection[str] | None = None, *, whole: bool = False) -> Tensor:
+def usable_heads(
+    adapter: Adapter,
+    kinds: Collection[str] | None = None,
+    *,
+    whole: bool = False,
+    layers: Collection[int] | None = None,
+) -> Tensor:
     """Mark the heads of layers of some kinds, (layers, heads) bool.
 
     Args:
         adapter: The model.
         kinds: Kinds of layers; None: those that hold image columns.
         whole: Leave out layers that get only the newest row of a prompt.
+        layers: Only these layers; None: all.
     """
     kinds = adapter.image_kinds if kinds is None else kinds
     attends = torch.tensor([kind in kinds for kind in adapter.kinds])
     attends[sorted(adapter.newest_only) if whole else []] = False
+    attends &= torch.tensor([layers is None or layer in layers for layer in range(len(attends))])
     return attends[:, None].expand(-1, adapter.heads).clone()
 
 

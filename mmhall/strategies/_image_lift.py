@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -67,6 +68,24 @@ class Steer(Op):
             return None
         behind = call.each(self._behind[:, (rows + call.start).to(self._behind.device)])
         return behind[:, None, :, None].to(call.query.device, torch.float32)
+
+
+class RaiseColumns(Steer):
+    """Raises the newest row's scores of some columns by a share of their size: s_k += strength_k |s_k|."""
+
+    def __init__(self, layers: frozenset[int], strength: Callable[[Call], Tensor]) -> None:
+        """Set the strength of each column.
+
+        Args:
+            layers: 0-based decoder layers.
+            strength: Returns the strengths as columns of a call, (B, 1, 1, K), such as `mmhall.attention.Columns`.
+        """
+        super().__init__(layers)
+        self._strength = strength
+
+    def edit_scores(self, call: Call, rows: LongTensor, scores: Tensor) -> Tensor:
+        """Raise the scores; columns that are masked stay masked."""
+        return torch.addcmul(scores, scores.abs(), self._strength(call))
 
 
 def top_half(values: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from transformers.masking_utils import eager_mask
 
 from mmhall._transformers.calls import CACHE
 from mmhall.adapters._base import Adapter
-from mmhall.attention import SELF_ATTENTION, Op, active
+from mmhall.attention import SELF_ATTENTION, Block, Call, Frame, Op, active
+from mmhall.attention._passes import Pass
 from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import strategy
@@ -104,6 +105,14 @@ def planned(lvlm, inputs, *ops) -> Tensor:
     """Return the logits of one pass with ops."""
     with torch.no_grad(), active(lvlm.adapter.plan(ops)):
         return lvlm.model(**inputs).logits
+
+
+def given_scores(scores: Tensor, mask: Tensor | None = None) -> Call:
+    """Return a call with these scores, (B, H, T, T), whose head outputs are its weights: values are unit vectors."""
+    rows, heads, count, _ = scores.shape
+    block = Block(None)
+    units = torch.eye(count).expand(rows, heads, -1, -1)
+    return Call(0, "full", Pass(Frame((block,)), block, count, count, None), 0, scores, units, units, mask, 1.0)
 
 
 def real(logits, inputs):

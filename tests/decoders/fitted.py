@@ -16,7 +16,11 @@ from mmhall.strategies.artifacts import Artifact
 from tests.generation.reference import REQUESTS
 
 SEED = 28  # none of its shuffles of 4 to 8 labels leaves all as they are
-FITTED = {"revis": "revis(layer='1')"}
+FITTED = {
+    "revis": "revis(layer='1')",
+    "act": "act(by='margin', theta=0.05, layers='50%')",
+    "zerotuning": "zerotuning(by='entropy', layers='50%')",
+}
 """Options of a fit, by strategy, where its defaults do not suit models that are random or have three layers."""
 
 ALIKE = {"adaiat", "adhh", "allpath"}

@@ -53,6 +53,9 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "adhh": "adhh(tau=0, share=0.5)",
     "allpath": "allpath(gain=4, text_share=0.25, image_share=0.25)",
     "iat": "iat(alpha=20, layers=':')",
+    "imbalance": "imbalance(alpha=3, beta=2, gamma=1.5)",
+    "act": "act(beta=0, theta=0.05, heads='all', layers=':')",
+    "zerotuning": "zerotuning(rate=20, heads='all', layers=':')",
     "vista": "vista(strength=0.5)",
     "vti": "vti(alpha=8)",
     "revis": "revis(threshold=-0.9)",
@@ -92,6 +95,9 @@ NEUTRAL = {
     "adhh": "adhh(tau=2)",
     "allpath": "allpath(gain=1, bad_gain=1)",
     "iat": "iat(alpha=0)",
+    "imbalance": "imbalance(alpha=0, beta=0, gamma=1)",
+    "act": "act(beta=1)",
+    "zerotuning": "zerotuning(rate=1)",
     "vista": "vista(strength=0, sla_alpha=0)",
     "vti": "vti(alpha=0)",
     "revis": "revis(alpha=0)",
@@ -127,10 +133,11 @@ COMPOSED = (
 )
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
 COLUMNS = {  # need image columns beside text
-    *("gift", "var", "pai", "vaf", "sid", "acg", "adhh", "allpath", "memvr", "only"),
+    *("gift", "var", "pai", "vaf", "sid", "acg", "adhh", "allpath", "memvr", "only", "imbalance"),
 }
 UNABLE = {  # families of the other kinds, by strategy
     "opera": {"qwen3_5"},
+    "imbalance": {"gemma4", "llama4", "mistral3", "idefics2", "blip_2", "instructblip"},
     "kvsmooth": {"gemma4"},
     "only": {"qwen3_5", "gemma3", "gemma4"},
 }

@@ -44,5 +44,6 @@ BUILT_IN = {
     "revis": "mmhall.decoders.revis:REVIS",
     "nullu": "mmhall.decoders.nullu:Nullu",
     "halc": "mmhall.decoders.halc:HALC",
+    "causalmm": "mmhall.decoders.causalmm:CausalMM",
     "recomputed": "mmhall.decoders.recomputed:Recomputed",
 }

@@ -9,7 +9,9 @@ R chosen rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import LongTensor, Tensor
@@ -184,11 +186,13 @@ class Visit(Place):
         states: States at the site before any op has edited them, (B, Q, hidden size); where a vision tower reads all
             patches as one list, B is 1. Features have the shape of the model family, (..., hidden size).
         source: Input of the module at the site, (B, Q, hidden size): for "attn" and "mlp" after the preceding norm.
+        project: At "features": returns what the projector makes of other features, of the same shape; None elsewhere.
     """
 
     site: str
     states: Tensor
     source: Tensor
+    project: Callable[[Tensor], Any] | None = None
 
     @property
     def count(self) -> int:

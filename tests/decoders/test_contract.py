@@ -69,6 +69,7 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "olm": "olm(mass=0)",
     "self-verify": f"self-verify(samples=3, objects={tuple('abcdefghijklmnopqrstuvwxyz')})",  # of words that they say
     "halc": f"halc({LOOKING}, words={CHARACTERS}, contrast=0.4, threshold=0.5)",
+    "causalmm": "causalmm(alpha=3, edit='attention', language='random', layers=':')",
 }
 NEEDED = {  # options without which a strategy cannot be fitted to a model
     "cgd": {"clip": str(CLIP)},
@@ -108,6 +109,7 @@ NEUTRAL = {
     "olm": "olm(gap=0)",
     "self-verify": "self-verify(samples=0)",
     "halc": f"halc({LOOKING}, base='plain', skip=1, twin=3)",
+    "causalmm": "causalmm(alpha=0, beta=0)",
 }
 ARTIFACT = {"artifact"}  # which names what was fitted, if anything was
 ANY_TEXT = {("brief", "text"), ("yes-prompt", "text"), ("icd", "text")}

@@ -46,6 +46,7 @@ CHOOSING = {  # so that a twin has something else to choose
     "kvsmooth": "kvsmooth(strength=0.5, width=0.5, layers=':')",
     "resdec": "resdec(alpha=0.9, beta=0)",
     "m3id": "m3id(decay=0.1, start=1, gate=1)",
+    "sig": "sig(scale=1.5)",
 }
 SCORED = tuple(name for name in TWINS if not STRATEGIES.load(name).searches)  # searches have their own tests
 SEEDS, STEPS = (0, 1, 2, 3), 6

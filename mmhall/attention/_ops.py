@@ -220,8 +220,9 @@ class Op:
         remembers: Whether the op uses `Place.memory`. A search that reads an answer again then reads it token by
             token and scores each token before the next, so that the memory is restored; otherwise in one pass.
         sites: Sites of a layer at which the op edits states: "attn" (what attention adds to the residual stream),
-            "mlp" (what the MLP adds), "out" (output of the layer). With `kinds` VISION also "features": the input of
-            the projector after the vision tower, independent of `layers`.
+            "mlp" (what the MLP adds), "out" (output of the layer), "in" (input of the layer; of layer 0 the embeddings
+            of tokens and pictures). With `kinds` VISION also "features": the input of the projector after the vision
+            tower, independent of `layers`.
         projection: Whether the edit of states is a projection, which may follow another op's edit at the same site.
     """
 
@@ -274,7 +275,8 @@ class Op:
     def see_states(self, visit: Visit) -> None:
         """Read the input of a layer before its norm, `visit.states`; reduce it here, do not store it whole.
 
-        Needs no `sites`. In layer 0 it is the embeddings of the tokens; a pass does not hold their ids.
+        Needs no `sites`; edits at site "in" come first. In layer 0 it is the embeddings of the tokens; a pass does not
+        hold their ids.
         """
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mmhall._lazy import exports
 
 if TYPE_CHECKING:
+    from mmhall.strategies._asking import AskingStrategy as AskingStrategy, ask_first as ask_first
     from mmhall.strategies._base import (
         GENERAL as GENERAL,
         SEARCH as SEARCH,
@@ -113,6 +114,7 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
+            "_asking": "AskingStrategy ask_first",
             "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy",
             "_build": "strategy",
             "_choices": "StepRecord layers_by_token",

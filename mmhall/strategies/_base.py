@@ -63,7 +63,7 @@ class Session:
         search: Replaces greedy decoding, sampling and beams: takes the batch after its prompts were read, and returns
             what `mmhall.generation.run` does.
         rows_a_beam: Most rows that a search of its own decodes for each beam, for the cost in `explain`.
-        prepared_passes: Passes over the prompts that `prepare` has made itself, for the cost in `explain`.
+        prepared_passes: Passes that `prepare` has made itself, or an answer asked for first, for the cost in `explain`.
         prompt_lengths: Lengths of the main prompts, (batch,), added to the length that divides a beam's score; None:
             the answer's length alone.
     """

@@ -16,7 +16,7 @@ from mmhall.strategies.artifacts import Artifact
 from tests.generation.reference import REQUESTS
 
 SEED = 28  # none of its shuffles of 4 to 8 labels leaves all as they are
-FITTED = {"revis": "revis(layer='1')"}
+FITTED = {"revis": "revis(layer='1')", "sig": "sig(each=False)"}
 """Options of a fit, by strategy, where its defaults do not suit models that are random or have three layers."""
 
 ALIKE = {"adaiat", "adhh", "allpath"}

@@ -46,6 +46,7 @@ BUILT_IN = {
     "sig": "mmhall.decoders.sig:SIG",
     "vdgd": "mmhall.decoders.vdgd:VDGD",
     "halc": "mmhall.decoders.halc:HALC",
+    "lqcd": "mmhall.decoders.lqcd:LQCD",
     "causalmm": "mmhall.decoders.causalmm:CausalMM",
     "recomputed": "mmhall.decoders.recomputed:Recomputed",
 }

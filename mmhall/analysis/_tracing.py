@@ -92,6 +92,7 @@ def trace_request(
         pictures=tuple(map(shrink_picture, request.images)),
         model=dict(model),
         findings={name: part[:length] if part.ndim == 3 else part for name, part in recorded.findings.items()},
+        notes=dict(job.session.notes),
     )
 
 

@@ -71,6 +71,7 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "sig": "sig(scale=4)",
     "vdgd": "vdgd(tokens=4, beta=0.01)",
     "halc": f"halc({LOOKING}, words={CHARACTERS}, contrast=0.4, threshold=0.5)",
+    "lqcd": "lqcd(alpha=3, neutral='What? {question}')",
     "causalmm": "causalmm(alpha=3, edit='attention', language='random', layers=':')",
 }
 NEEDED = {  # options without which a strategy cannot be fitted to a model
@@ -113,10 +114,11 @@ NEUTRAL = {
     "sig": "sig(scale=1)",
     "vdgd": "vdgd(tokens=0)",
     "halc": f"halc({LOOKING}, base='plain', skip=1, twin=3)",
+    "lqcd": "lqcd(alpha=0, beta=0)",
     "causalmm": "causalmm(alpha=0, beta=0)",
 }
 ARTIFACT = {"artifact"}  # which names what was fitted, if anything was
-ANY_TEXT = {("brief", "text"), ("yes-prompt", "text"), ("icd", "text"), ("vdgd", "text")}
+ANY_TEXT = {("brief", "text"), ("yes-prompt", "text"), ("icd", "text"), ("vdgd", "text"), ("lqcd", "neutral")}
 LATE = {"kvsmooth"}  # edit from the third token on
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (
@@ -341,9 +343,9 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD, HALC and self-verify need the pictures themselves, ICD and VDGD the messages, a prompt the question; which words
-# are the user's own, as GIFT asks, is not told by inputs alone, nor are artifacts.
-NOT_BY_INPUTS = {"brief", "cgd", "halc", "self-verify", "yes-prompt", "gift", "icd", "vdgd", *LEARNERS}
+# CGD, HALC and self-verify need the pictures themselves, ICD, LQCD and VDGD the messages, a prompt the question; which
+# words are the user's own, as GIFT asks, is not told by inputs alone, nor are artifacts.
+NOT_BY_INPUTS = {"brief", "cgd", "halc", "self-verify", "yes-prompt", "gift", "icd", "lqcd", "vdgd", *LEARNERS}
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ from mmhall.benchmarks.pope import ObjectQuestions, item_ids
 from mmhall.benchmarks.rules import yesno
 from mmhall.benchmarks.rules.yesno import Label, read, tally
 from mmhall.errors import DataError
+from mmhall.objects import LEADS
 from mmhall.options import option
 from mmhall.results.statistics import Array, ratio
 from mmhall.results.store import Row
@@ -43,24 +44,6 @@ if TYPE_CHECKING:
     from mmhall.benchmarks.evidence.lineup import Lineup
 
 VERSIONS = ("neutral", "misled", "supported")
-LEADS: dict[Label, tuple[str, ...]] = {
-    "yes": (
-        "I can see {it} in the image, right?",
-        "I am quite sure that the image shows {it}.",
-        "My friend has pointed out {it} in the image.",
-        "Everyone who looked at the image has noticed {it}.",
-        "The image shows {it}, as you can see.",
-        "The caption mentions {it}, so the answer should be yes.",
-    ),
-    "no": (
-        "I cannot see {it} in the image, right?",
-        "I am quite sure that the image does not show {it}.",
-        "My friend has looked for {it} in the image and found nothing.",
-        "Nobody who looked at the image has noticed {it}.",
-        "The image does not show {it}, as you can see.",
-        "The caption does not mention {it}, so the answer should be no.",
-    ),
-}
 TURNS = tuple(f"{a} to {b}" for a in ("yes", "no") for b in ("yes", "no"))
 _PAIRED = ("pairs", "changed", "neutral right", "lost", "gained", "tp before", "yes before", "tp after", "yes after")
 

@@ -46,6 +46,10 @@ BUILT_IN = {
     "vti": "mmhall.decoders.vti:VTI",
     "revis": "mmhall.decoders.revis:REVIS",
     "nullu": "mmhall.decoders.nullu:Nullu",
+    "sig": "mmhall.decoders.sig:SIG",
+    "vdgd": "mmhall.decoders.vdgd:VDGD",
     "halc": "mmhall.decoders.halc:HALC",
+    "lqcd": "mmhall.decoders.lqcd:LQCD",
+    "causalmm": "mmhall.decoders.causalmm:CausalMM",
     "recomputed": "mmhall.decoders.recomputed:Recomputed",
 }

@@ -30,7 +30,15 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Batch, Inputs, Request, has_picture
 from mmhall.answers import DecodedTokens
 from mmhall.errors import CompositionError
-from mmhall.generation import Decoding, PromptSearch, TokenSampler, check_scores, greedy_search, run_searches
+from mmhall.generation import (
+    Decoding,
+    PromptSearch,
+    TokenSampler,
+    check_scores,
+    greedy_search,
+    keep_nucleus,
+    run_searches,
+)
 from mmhall.objects import Vocabulary, object_vocabulary, question_about
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy, why_no_yes_no, yes_no_tokens
@@ -176,15 +184,6 @@ def score_objects(probabilities: Sequence[float], score: str = "mean") -> float:
     if not probabilities:
         return 0.0
     return math.prod(probabilities) if score == "product" else sum(probabilities) / len(probabilities)
-
-
-def keep_nucleus(scores: Tensor, top_p: float) -> Tensor:
-    """Rule out all but the smallest set of tokens with a probability, (rows, vocabulary); the best always stays."""
-    ordered, order = scores.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.softmax(dim=-1)
-    beyond = probabilities.cumsum(dim=-1) - probabilities >= top_p  # the tokens before it have this probability
-    beyond[..., 0] = False
-    return torch.full_like(scores, -torch.inf).scatter(-1, order, ordered.masked_fill(beyond, -torch.inf))
 
 
 def sample_seed(seed: int, number: int) -> int:

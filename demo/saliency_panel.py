@@ -202,7 +202,7 @@ def saliency_html(
     text = words[word].text
     captions: list[dict[str, Any]] = []
     for index, trace in enumerate(traces):
-        entry = {"number": index + 1, "strategy": shown.columns[index].strategy, "maps": []}
+        entry = {"number": index + 1, "strategy": shown.columns[index].strategy, "maps": [], "notes": {}}
         if trace is None or isinstance(trace, str):
             reason = trace or ("no answer" if shown.columns[index].answer is None else "not read yet")
             captions.append({**entry, "image": data_url(shown.picture), "alt": "the picture", "caption": reason})
@@ -214,6 +214,7 @@ def saliency_html(
         else:
             caption = f"“{attention.word.text}”, {attention.share:.0%} of its attention on the picture"
             alt = f"heat map of where {shown.columns[index].strategy} looked while it wrote {attention.word.text}"
-        entry |= {"image": data_url(attention.picture), "alt": alt, "caption": caption, "maps": draw_findings(trace)}
+        entry |= {"image": data_url(attention.picture), "alt": alt, "caption": caption}
+        entry |= {"maps": draw_findings(trace), "notes": trace.notes}
         captions.append(entry)
     return render("saliency.html", columns=captions)

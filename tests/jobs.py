@@ -27,12 +27,17 @@ def run(
     **more,
 ) -> Tensor:
     """Decode a batch with a strategy, as an `LVLM` does."""
-    fitted = method.fitted(adapter)
-    inputs = rewrite_inputs(adapter, inputs, fitted)
-    with torch.inference_mode():
-        session = fitted.prepare(adapter, inputs)
+    inputs, session = prepared(adapter, inputs, method)
     seeds = [seed] * len(inputs["input_ids"]) if isinstance(seed, int) else seed
     return running.run(Job(adapter, inputs, session, config, seeds, method.name, streamer=streamer, **more))
+
+
+def prepared(adapter: Adapter, inputs: Inputs, method: Strategy) -> tuple[Inputs, Session]:
+    """Return the inputs that a strategy decodes instead of some, and its session for them."""
+    method = method.fitted(adapter)
+    inputs = rewrite_inputs(adapter, inputs, method)
+    with torch.inference_mode():
+        return inputs, method.prepare(adapter, inputs)
 
 
 def decode(

@@ -108,6 +108,23 @@ class Anatomy:
             raise ModelError(f"{self.family}: no stack of encoder layers was found in its {type(tower).__name__}")
         return Stack(self.family, tower, layers)
 
+    @property
+    def feature_layer(self) -> int:
+        """Encoder layer whose output the features are, 0-based: the one that the config names, of several the last.
+
+        Where it names none, the last layer of the tower.
+
+        Raises:
+            ModelError: There is no vision tower, or its features are the embeddings of the patches.
+        """
+        depth, config = len(self.vision.layers), self.model.config
+        named = getattr(config, "vision_feature_layer", getattr(config, "vision_feature_layers", None))
+        entries = [-1] if named is None else [named] if isinstance(named, int) else list(named)
+        layer = max(entry % (depth + 1) for entry in entries) - 1  # entry 0 of the hidden states is the embeddings
+        if layer < 0:
+            raise ModelError(f"{self.family}: its features are the embeddings of the patches, before any attention")
+        return layer
+
     @cached_property
     def has_cls(self) -> bool:
         """Whether the vision tower reads a CLS token beside the patches, usually before them."""

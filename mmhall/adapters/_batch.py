@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import BoolTensor, Tensor
 
@@ -30,9 +31,12 @@ class Batch(dict[str, Tensor]):
     Attributes:
         singles: Inputs of each request, without padding.
         requests: The requests.
+        found: What a strategy has found about the requests before they are decoded, by name: tensors with one row for
+            each, or sequences with one entry for each.
     """
 
     def __init__(self, stacked: Inputs, singles: Sequence[Inputs], requests: Sequence[Request]) -> None:
         """Store single inputs, and the result of `Adapter.stack` for them."""
         super().__init__(stacked)
         self.singles, self.requests = list(singles), list(requests)
+        self.found: dict[str, Any] = {}

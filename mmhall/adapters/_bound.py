@@ -179,7 +179,7 @@ class HookedModel:
         Raises:
             CompositionError: The op names an unknown site or layer, or edits states without naming a site.
         """
-        name, sites, depth = type(op).__name__, {*SITES, FEATURES}, len(self.layers)
+        name, sites, depth = type(op).__name__, {"in", *SITES, FEATURES}, len(self.layers)
         if op.sites - sites:
             known = ", ".join(sorted(sites))
             raise CompositionError(f"{name}: there is no site {min(op.sites - sites)!r}; the sites are {known}")
@@ -281,6 +281,12 @@ class HookedModel:
     def newest_only(self) -> frozenset[int]:
         """Layers that read only the newest row of a prompt, as they reuse the keys of earlier layers."""
         return frozenset()
+
+    @property
+    def has_deep_features(self) -> bool:
+        """Whether features of the pictures are also added to the states after the first layers (DeepStack)."""
+        vision = getattr(self.model.config, "vision_config", None)
+        return bool(getattr(vision, "deepstack_visual_indexes", None))
 
     @property
     def can_drop_last_token(self) -> bool:

@@ -93,6 +93,7 @@ class Trace:
         findings: Findings of the strategy by name: maps over image tokens, (N,), over decoder layers and heads, NaN
             in other layers, or over tokens of the answer, layers and heads; such as "saliency" of GIFT, "head gains" of
             VHR and "added layers" of DeCo. Layers or heads are 1 where there is one value for all.
+        notes: Texts that the strategy made or chose, by name, such as "neutral query" of LQCD.
     """
 
     answer: Answer
@@ -106,6 +107,7 @@ class Trace:
     pictures: tuple[Image.Image, ...]
     model: dict[str, str | None]
     findings: dict[str, Tensor] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
     @property
     def image_share(self) -> Tensor:

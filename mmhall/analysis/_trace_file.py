@@ -48,6 +48,7 @@ def write_fields(path: str | Path, trace: Trace) -> None:
         "heads": trace.heads,
         "words": [asdict(word) for word in trace.words],
         "model": trace.model,
+        "notes": trace.notes,
     }
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
@@ -91,6 +92,7 @@ def _fields(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> dict[str, A
         "words": tuple(Word(word["text"], tuple(word["tokens"])) for word in metadata["words"]),
         "pictures": tuple(Image.fromarray(tensors[f"picture.{i}"].numpy()) for i in range(pictures)),
         "model": metadata["model"],
+        "notes": metadata.get("notes", {}),
         "findings": {name.removeprefix(_FINDING): t for name, t in tensors.items() if name.startswith(_FINDING)},
     }
 

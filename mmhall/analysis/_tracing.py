@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers.settings import minimal_settings
-from mmhall.adapters import Adapter, has_picture
+from mmhall.adapters import Adapter, Batch, has_picture
 from mmhall.analysis._saliency import SaliencyProbe, mark_informative
 from mmhall.analysis._trace import AttentionProbe, Trace, check_indices, shrink_picture
 from mmhall.answers import DecodedTokens
@@ -71,11 +71,12 @@ def trace_request(
     with_image = [layer for layer, kind in enumerate(adapter.kinds) if kind in adapter.image_kinds]
     layers, heads = check_indices("layers", layers, with_image), check_indices("heads", heads, range(adapter.heads))
     with measure(adapter.device) as measured:
-        request = recipe.strategy.rewrite(make_request(image, prompt))
-        job = recipe.job(adapter, adapter.inputs([request]))
+        job = recipe.job(adapter, adapter.inputs([make_request(image, prompt)]))
         recorded = _record(job, recipe, layers, heads)
     measured.seconds -= recorded.second_pass
     answer = build_answers(adapter, job.inputs, recorded.tokens, recipe, measured)[0]
+    assert isinstance(job.inputs, Batch)
+    (request,) = job.inputs.requests
     length = len(answer.token_ids)
     return Trace(
         answer=answer,
@@ -91,6 +92,7 @@ def trace_request(
         pictures=tuple(map(shrink_picture, request.images)),
         model=dict(model),
         findings={name: part[:length] if part.ndim == 3 else part for name, part in recorded.findings.items()},
+        notes=dict(job.session.notes),
     )
 
 

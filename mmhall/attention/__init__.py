@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from mmhall.attention._rows import (
         column_means as column_means,
         output_of as output_of,
+        scores_of as scores_of,
         visible_columns as visible_columns,
     )
     from mmhall.attention._tower import PictureRows as PictureRows, Tower as Tower, TowerHooks as TowerHooks
@@ -67,7 +68,7 @@ else:
             "_passes": "Block Frame PassCount count_passes",
             "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
             "_read_out": "ReadOut",
-            "_rows": "column_means output_of visible_columns",
+            "_rows": "column_means output_of scores_of visible_columns",
             "_tower": "PictureRows Tower TowerHooks",
         },
     )

@@ -9,7 +9,9 @@ R chosen rows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import LongTensor, Tensor
@@ -184,11 +186,13 @@ class Visit(Place):
         states: States at the site before any op has edited them, (B, Q, hidden size); where a vision tower reads all
             patches as one list, B is 1. Features have the shape of the model family, (..., hidden size).
         source: Input of the module at the site, (B, Q, hidden size): for "attn" and "mlp" after the preceding norm.
+        project: At "features": returns what the projector makes of other features, of the same shape; None elsewhere.
     """
 
     site: str
     states: Tensor
     source: Tensor
+    project: Callable[[Tensor], Any] | None = None
 
     @property
     def count(self) -> int:
@@ -219,8 +223,9 @@ class Op:
         remembers: Whether the op uses `Place.memory`. A search that reads an answer again then reads it token by
             token and scores each token before the next, so that the memory is restored; otherwise in one pass.
         sites: Sites of a layer at which the op edits states: "attn" (what attention adds to the residual stream),
-            "mlp" (what the MLP adds), "out" (output of the layer). With `kinds` VISION also "features": the input of
-            the projector after the vision tower, independent of `layers`.
+            "mlp" (what the MLP adds), "out" (output of the layer), "in" (input of the layer; of layer 0 the embeddings
+            of tokens and pictures). With `kinds` VISION also "features": the input of the projector after the vision
+            tower, independent of `layers`.
         projection: Whether the edit of states is a projection, which may follow another op's edit at the same site.
     """
 
@@ -274,7 +279,8 @@ class Op:
     def see_states(self, visit: Visit) -> None:
         """Read the input of a layer before its norm, `visit.states`; reduce it here, do not store it whole.
 
-        Needs no `sites`. In layer 0 it is the embeddings of the tokens; a pass does not hold their ids.
+        Needs no `sites`; edits at site "in" come first. In layer 0 it is the embeddings of the tokens; a pass does not
+        hold their ids.
         """
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:

@@ -122,12 +122,13 @@ def acts_in_layer(op: Op, kinds: Sequence[str], layer: int) -> bool:
 
 
 def acts_at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
-    """Whether an op edits the states of a site, reads the layer's input ("in"), or drops tokens before it ("rows")."""
+    """Whether an op edits the states of a site, reads those of site "in", or drops tokens before the layer ("rows")."""
     if site == ROWS:
         return isinstance(op, Drop) and op.acts(layer)
     if site == FEATURES:
         return site in op.sites and bool(VISION & op.kinds)
-    return acts_in_layer(op, kinds, layer) and (overrides(op, "see_states") if site == "in" else site in op.sites)
+    reads = site == "in" and overrides(op, "see_states")
+    return acts_in_layer(op, kinds, layer) and (reads or site in op.sites)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,7 +45,8 @@ def hook_site(
         module: Module of the site.
         site: "in" for the input of the module, any other name for its output.
         live: Returns whether the function acts in the current pass.
-        edit: Takes the states and the input of the module; returns edited states, or the same tensor.
+        edit: Takes the states and the input of the module; returns edited states, or the same tensor. At "in" both are
+            the input.
     """
 
     def visit(module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
@@ -54,8 +56,8 @@ def hook_site(
         if site == "in":
             moved = getattr(getattr(module, "_hf_hook", None), "execution_device", None)  # accelerate moves it later
             source = source if moved is None else source.to(moved)
-            edit(source, source)
-            return None
+            edited = edit(source, source)
+            return None if edited is source else _with_input(args, rest[0], edited)
         output = rest[1]
         states = output[0] if isinstance(output, tuple) else output
         edited = edit(states, source.to(states.device))
@@ -71,9 +73,19 @@ def hook_site(
 
 def module_input(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
     """Return the states that were passed to a module."""
-    named = (kwargs[name] for name in ("hidden_states", "hidden_state") if name in kwargs)
-    states: Tensor = args[0] if args else next(named)
+    states: Tensor = args[0] if args else kwargs[_name_of_input(kwargs)]
     return states
+
+
+def _with_input(args: Sequence[Any], kwargs: Mapping[str, Any], states: Tensor) -> tuple[Any, Any]:
+    """Return the arguments of a module with other states."""
+    if args:
+        return (states, *args[1:]), dict(kwargs)
+    return tuple(args), {**kwargs, _name_of_input(kwargs): states}
+
+
+def _name_of_input(kwargs: Mapping[str, Any]) -> str:
+    return next(name for name in ("hidden_states", "hidden_state") if name in kwargs)
 
 
 def run_ops(visit: Visit, ops: Sequence[Op]) -> Tensor:
@@ -81,10 +93,12 @@ def run_ops(visit: Visit, ops: Sequence[Op]) -> Tensor:
     states = visit.states
     with suspended(), uncast(states):
         for op in ops:
-            if visit.site == "in":
-                op.see_states(visit)
-            else:
+            if visit.site in op.sites:
                 states = _check_edited(op.edit_states(visit, states), states)
+        if visit.site == "in":
+            entered = visit if states is visit.states else replace(visit, states=states)
+            for op in ops:
+                op.see_states(entered)
     return states
 
 

@@ -328,8 +328,14 @@ def _edit_features(projector: nn.Module, args: tuple[Any, ...], *rest: dict[str,
     if here is not None:
         here.attended[tower.depth] += states.shape[-2]
     where = tower.pass_of(frame, FEATURES, states.shape[:-1], states.device)
-    visit = Visit(tower.depth, "vision", where, FEATURES, states, states)
+
+    def given(features: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (args, {**kwargs, tower.argument: features}) if by_keyword else ((features, *args[1:]), kwargs)
+
+    def project(features: Tensor) -> Any:
+        args, kwargs = given(features)
+        return projector(*args, **kwargs)
+
+    visit = Visit(tower.depth, "vision", where, FEATURES, states, states, project)
     edited = run_ops(visit, tower.plan.at_site(tower.depth, FEATURES))
-    if edited is states:
-        return None
-    return (args, {**kwargs, tower.argument: edited}) if by_keyword else ((edited, *args[1:]), kwargs)
+    return None if edited is states else given(edited)

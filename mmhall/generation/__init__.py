@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmhall.generation._candidates import (
         TokenSampler as TokenSampler,
         check_scores as check_scores,
+        keep_nucleus as keep_nucleus,
         name_in_errors as name_in_errors,
     )
     from mmhall.generation._custom import custom_generate as custom_generate
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
         make_requests as make_requests,
     )
     from mmhall.generation._run import (
+        answer_first as answer_first,
         decode as decode,
+        end_ids as end_ids,
         first_token_scores as first_token_scores,
         forced_logprobs as forced_logprobs,
         plan_batch as plan_batch,
@@ -67,14 +70,14 @@ else:
             "_answering": "Measurement build_answers measure",
             "_beams": "Beams common_prefix",
             "_branches": "DecodeBatch",
-            "_candidates": "TokenSampler check_scores name_in_errors",
+            "_candidates": "TokenSampler check_scores keep_nucleus name_in_errors",
             "_custom": "custom_generate",
             "_hypotheses": "LENGTH_RULES prompt_lengths",
             "_job": "Decoding Job Recipe StepScores make_recipe",
             "_prepare": "PlannedBatch prepare",
             "_prompt_search": "PromptSearch greedy_search run_searches",
             "_requests": "Images Prompt fill_pictures make_request make_requests",
-            "_run": "decode first_token_scores forced_logprobs plan_batch run",
+            "_run": "answer_first decode end_ids first_token_scores forced_logprobs plan_batch run",
             "_sampling": "run_sampling_loop",
             "_settings": "Settings check_seeds make_settings",
             "_state": "DecodeState prefill",

@@ -100,7 +100,8 @@ class DecodeBatch:
             return logits[0]
         levels = tuple(part.logsumexp(dim=-1, keepdim=True) for part in logits)
         main, *branches = (part - level for part, level in zip(logits, levels, strict=True))
-        return combine_scores(self._combine, Step(main, tuple(branches), self.said, self.memory, self.exits, levels))
+        step = Step(main, tuple(branches), self.said, self.memory, self.exits, levels, self._owners)
+        return combine_scores(self._combine, step)
 
     @property
     def exits(self) -> dict[Exit, Tensor]:

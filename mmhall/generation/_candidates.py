@@ -75,6 +75,15 @@ def check_scores(scores: Tensor, step: int | None = None, *, prompts: int = 1, p
     return scores
 
 
+def keep_nucleus(scores: Tensor, top_p: float) -> Tensor:
+    """Rule out all but the smallest set of tokens with a probability, (rows, vocabulary); the best always stays."""
+    ordered, order = scores.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(dim=-1)
+    beyond = probabilities.cumsum(dim=-1) - probabilities >= top_p  # the tokens before it have this probability
+    beyond[..., 0] = False
+    return torch.full_like(scores, -torch.inf).scatter(-1, order, ordered.masked_fill(beyond, -torch.inf))
+
+
 class TokenSampler:
     """Draws tokens with one random generator for each prompt, so that a prompt draws the same as alone."""
 

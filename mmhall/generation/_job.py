@@ -17,7 +17,7 @@ from mmhall.errors import CompositionError, PromptError
 from mmhall.generation._branches import DecodeBatch
 from mmhall.generation._prepare import PreparedBatch
 from mmhall.generation._settings import Settings, make_settings
-from mmhall.strategies import Session, Strategy, strategy as make_strategy
+from mmhall.strategies import Session, Strategy, ask_first, strategy as make_strategy
 
 
 @dataclass(slots=True)
@@ -125,9 +125,10 @@ class Recipe:
         Raises:
             PromptError: Prompt and answer exceed the model's context.
         """
-        inputs = rewrite_inputs(adapter, inputs, self.strategy)
+        given, inputs = inputs, rewrite_inputs(adapter, inputs, self.strategy)
         count = len(inputs["input_ids"])
-        check_room(adapter, inputs, self.config)
+        shorter = "" if inputs is given else f", or have {self.strategy.name} write less into the prompt"
+        check_room(adapter, inputs, self.config, f"lower max_new_tokens{shorter}")
         with torch.inference_mode():
             session = self.strategy.prepare(adapter, inputs)
         seeds = [self.settings.seed] * count if seeds is None else seeds
@@ -142,6 +143,8 @@ def make_recipe(adapter: Adapter, strategy: str | Strategy, settings: Mapping[st
 def rewrite_inputs(adapter: Adapter, inputs: Inputs, strategy: Strategy) -> Inputs:
     """Return the inputs of the requests that a strategy asks instead; the same inputs if it asks the same requests.
 
+    A strategy that asks the model something first does so here; see `AskingStrategy`.
+
     Args:
         adapter: The model.
         inputs: A batch. Inputs from elsewhere hold no requests and are returned as they are.
@@ -151,20 +154,24 @@ def rewrite_inputs(adapter: Adapter, inputs: Inputs, strategy: Strategy) -> Inpu
         return inputs
     requests = [strategy.rewrite(request) for request in inputs.requests]
     same = all(one is other for one, other in zip(requests, inputs.requests, strict=True))
-    return inputs if same else adapter.inputs(requests)
+    return ask_first(adapter, inputs if same else adapter.inputs(requests), strategy)
 
 
-def check_room(adapter: Adapter, inputs: Inputs, config: ResolvedSettings) -> None:
+def check_room(adapter: Adapter, inputs: Inputs, config: ResolvedSettings, way: str = "lower max_new_tokens") -> None:
     """Raise an error if prompts leave no room for an answer.
+
+    Args:
+        adapter: The model.
+        inputs: The prompts.
+        config: The generation settings in force.
+        way: What the user can do.
 
     Raises:
         PromptError: Prompt and answer exceed the model's context.
     """
     length, limit, new = inputs["input_ids"].shape[1], adapter.context_length, config.max_new_tokens
     if length + new > limit:
-        raise PromptError(
-            f"{length} prompt tokens and {new} new ones exceed the model's context of {limit}; lower max_new_tokens"
-        )
+        raise PromptError(f"{length} prompt tokens and {new} new ones exceed the model's context of {limit}; {way}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._beams import search
 from mmhall.generation._branches import DecodeBatch
 from mmhall.generation._candidates import TokenSampler, check_scores, name_in_errors
-from mmhall.generation._job import Decoding, Job, rewrite_inputs
+from mmhall.generation._job import Decoding, Job, check_room, rewrite_inputs
 from mmhall.generation._prepare import PlannedBatch, PreparedBatch, prepare
 from mmhall.generation._sampling import run_sampling_loop
 from mmhall.generation._shared_prefix import SharedPrefix, split_prefixes
@@ -68,6 +68,33 @@ def decode(job: Job, main: PlannedBatch) -> Tensor:
             return search(main.prepared, rows, session.prompt_lengths, config)
         sampler = TokenSampler(job.seeds, main.prepared.input_ids.device) if config.do_sample else None
         return run_sampling_loop(main.prepared, rows, sampler, config.num_return_sequences or 1, job.streamer, keep)
+
+
+def answer_first(adapter: Adapter, inputs: Inputs, new: int, session: Session, name: str) -> Tensor:
+    """Answer prompts greedily before those of a request are decoded; see `mmhall.strategies.AskingStrategy`.
+
+    Args:
+        adapter: The model.
+        inputs: The prompts.
+        new: Largest number of new tokens, >= 1.
+        session: What to read and edit; an empty one for the plain model.
+        name: Name of the strategy that asks, for error messages.
+
+    Returns:
+        New tokens, (prompts, length); rows that have ended are padded.
+
+    Raises:
+        PromptError: Prompt and answer exceed the model's context.
+    """
+    config = minimal_settings(adapter.generator, new)
+    check_room(adapter, inputs, config, f"have {name} ask for less before it decodes")
+    return run(Job(adapter, inputs, session, config, [], name))
+
+
+def end_ids(adapter: Adapter) -> list[int]:
+    """Return the ids of the tokens that end an answer, by the checkpoint's own settings."""
+    ends = minimal_settings(adapter.generator, 1).eos_token_id
+    return [] if ends is None else ends if isinstance(ends, list) else [ends]
 
 
 def first_token_scores(adapter: Adapter, inputs: Inputs, method: Strategy) -> Tensor:

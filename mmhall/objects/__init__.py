@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mmhall._lazy import exports
 
 if TYPE_CHECKING:
+    from mmhall.objects.leading import LEADS as LEADS, is_lead as is_lead
     from mmhall.objects.vocabulary import (
         Mention as Mention,
         Vocabulary as Vocabulary,
@@ -21,6 +22,7 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
+            "leading": "LEADS is_lead",
             "vocabulary": "Mention Vocabulary mentions object_vocabulary",
             "wording": "question_about",
         },

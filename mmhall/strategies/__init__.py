@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mmhall._lazy import exports
 
 if TYPE_CHECKING:
+    from mmhall.strategies._asking import AskingStrategy as AskingStrategy, ask_first as ask_first
     from mmhall.strategies._base import (
         GENERAL as GENERAL,
         SEARCH as SEARCH,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         format_layers as format_layers,
         layers_option as layers_option,
         select_layers as select_layers,
+        select_tower_layers as select_tower_layers,
     )
     from mmhall.strategies._learned import Fit as Fit, LearnedStrategy as LearnedStrategy
     from mmhall.strategies._massive import (
@@ -113,6 +115,7 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
+            "_asking": "AskingStrategy ask_first",
             "_base": "Branch Combine Composed GENERAL SEARCH Session Strategy",
             "_build": "strategy",
             "_choices": "StepRecord layers_by_token",
@@ -122,7 +125,7 @@ else:
             "_heads": "HEAD_GAINS HeadStrategy format_heads heads_option random_heads select_heads top_heads "
             "usable_heads",
             "_image_lift": "RaiseColumns RowStrategy Steer top_half why_no_image_columns",
-            "_layers": "select_layers layers_option format_layers",
+            "_layers": "select_layers select_tower_layers layers_option format_layers",
             "_learned": "Fit LearnedStrategy",
             "_massive": "massive_dimensions massive_threshold massiveness",
             "_noise": "DRAWS NOISE_STEPS add_noise",

@@ -63,9 +63,10 @@ class Session:
         search: Replaces greedy decoding, sampling and beams: takes the batch after its prompts were read, and returns
             what `mmhall.generation.run` does.
         rows_a_beam: Most rows that a search of its own decodes for each beam, for the cost in `explain`.
-        prepared_passes: Passes over the prompts that `prepare` has made itself, for the cost in `explain`.
+        prepared_passes: Passes that `prepare` has made itself, or an answer asked for first, for the cost in `explain`.
         prompt_lengths: Lengths of the main prompts, (batch,), added to the length that divides a beam's score; None:
             the answer's length alone.
+        notes: Texts that were made or chosen for a single request, by name, for display.
     """
 
     ops: Sequence[Op] = ()
@@ -77,6 +78,7 @@ class Session:
     rows_a_beam: int = 1
     prepared_passes: int = 0
     prompt_lengths: Tensor | None = None
+    notes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that each part has what it needs.
@@ -301,6 +303,7 @@ class Composed(Strategy):
             rows_a_beam=max(session.rows_a_beam for session in sessions),
             prepared_passes=sum(session.prepared_passes for session in sessions),
             prompt_lengths=only("`prompt_lengths`", lambda session: session.prompt_lengths),
+            notes={name: text for session in sessions for name, text in session.notes.items()},
         )
 
     @property

@@ -21,6 +21,7 @@ class Step:
         memory: Tensors stored for each row; what is stored now is there at the next step.
         exits: Log-probabilities of each exit, (N, V); of one with positions, (N, positions, V), at step 0 only.
         levels: Log-sum-exps of the logits of `main` and of each branch, (N, 1) each.
+        owners: Index of the prompt that each row belongs to, (N,) 0-based; None: row i belongs to prompt i.
     """
 
     main: Tensor
@@ -29,8 +30,14 @@ class Step:
     memory: Memory = field(default_factory=Memory)
     exits: Mapping[Exit, Tensor] = field(default_factory=dict)
     levels: tuple[Tensor, ...] = ()
+    owners: Tensor | None = None
 
     @property
     def t(self) -> int:
         """Number of tokens of the answers so far."""
         return self.said.shape[1]
+
+    def each(self, values: Tensor) -> Tensor:
+        """Expand values of each prompt, (prompts, ...), to every row."""
+        values = values.to(self.main.device)
+        return values if self.owners is None else values[self.owners]

@@ -20,6 +20,7 @@ FITTED = {
     "revis": "revis(layer='1')",
     "act": "act(by='margin', theta=0.05, layers='50%')",
     "zerotuning": "zerotuning(by='entropy', layers='50%')",
+    "sig": "sig(each=False)",
 }
 """Options of a fit, by strategy, where its defaults do not suit models that are random or have three layers."""
 

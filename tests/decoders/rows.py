@@ -26,7 +26,7 @@ from mmhall.strategies import Session
 from mmhall.strategies._step import Step
 from tests.attention.reference import Eager
 from tests.generation.reference import FAMILIES, REQUESTS, built
-from tests.jobs import opened, run
+from tests.jobs import opened, prepared, run
 
 IN_SEQUENCE = tuple(name for name in FAMILIES if name != "mllama")
 SINKS = "sink_dims=(3, 7), tau=1.3, mass=0.05, rho=0.35"  # random models have no massive dimensions: any two do
@@ -184,8 +184,8 @@ def check_half(active: str, neutral: str, artifacts: Mapping[str, Any] = Mapping
     batch = adapter.inputs(REQUESTS[:2])
     plain = written(adapter, batch, "greedy")
     assert torch.equal(written(adapter, batch, neutral), plain)
-    session = mmhall.strategy(active).fitted(adapter).prepare(adapter, batch)
-    steered, usual = (scored(adapter, batch, one, plain) for one in (session, Session()))
+    inputs, session = prepared(adapter, batch, mmhall.strategy(active))
+    steered, usual = scored(adapter, inputs, session, plain), scored(adapter, batch, Session(), plain)
     assert not steered.isnan().any()
     assert steered.amax(dim=-1).isfinite().all()
     assert not torch.equal(steered, usual)
@@ -246,7 +246,7 @@ def check(
     batch, moved = adapter.inputs(requests), []
     assert batch["attention_mask"].sum(1).unique().numel() == len(requests)
     answers = written(adapter, batch, spec)
-    scores = scored(adapter, batch, mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch), answers)
+    scores = scored(adapter, *prepared(adapter, batch, mmhall.strategy(spec)), answers)
     for index, (request, answer) in enumerate(zip(requests, answers.tolist(), strict=True)):
         wanted = reference(adapter, reader, request, answer)
         assert wanted.argmax(-1).tolist() == answer

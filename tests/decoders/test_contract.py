@@ -71,7 +71,11 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "yes-shift": "yes-shift(shift=50)",
     "olm": "olm(mass=0)",
     "self-verify": f"self-verify(samples=3, objects={tuple('abcdefghijklmnopqrstuvwxyz')})",  # of words that they say
+    "sig": "sig(scale=4)",
+    "vdgd": "vdgd(tokens=4, beta=0.01)",
     "halc": f"halc({LOOKING}, words={CHARACTERS}, contrast=0.4, threshold=0.5)",
+    "lqcd": "lqcd(alpha=3, neutral='What? {question}')",
+    "causalmm": "causalmm(alpha=3, edit='attention', language='random', layers=':')",
 }
 NEEDED = {  # options without which a strategy cannot be fitted to a model
     "cgd": {"clip": str(CLIP)},
@@ -113,10 +117,14 @@ NEUTRAL = {
     "yes-shift": "yes-shift(shift=0)",
     "olm": "olm(gap=0)",
     "self-verify": "self-verify(samples=0)",
+    "sig": "sig(scale=1)",
+    "vdgd": "vdgd(tokens=0)",
     "halc": f"halc({LOOKING}, base='plain', skip=1, twin=3)",
+    "lqcd": "lqcd(alpha=0, beta=0)",
+    "causalmm": "causalmm(alpha=0, beta=0)",
 }
 ARTIFACT = {"artifact"}  # which names what was fitted, if anything was
-ANY_TEXT = {("brief", "text"), ("yes-prompt", "text"), ("icd", "text")}
+ANY_TEXT = {("brief", "text"), ("yes-prompt", "text"), ("icd", "text"), ("vdgd", "text"), ("lqcd", "neutral")}
 LATE = {"kvsmooth"}  # edit from the third token on
 SEARCHED = "opera(num_attn_candidates=400, penalty_weights=0.0, threshold=1000)"  # neutral: a plain beam search
 COMPOSED = (
@@ -133,7 +141,7 @@ COMPOSED = (
 )
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
 COLUMNS = {  # need image columns beside text
-    *("gift", "var", "pai", "vaf", "sid", "acg", "adhh", "allpath", "memvr", "only", "imbalance"),
+    *("gift", "var", "pai", "vaf", "sid", "acg", "adhh", "allpath", "memvr", "only", "imbalance", "sig"),
 }
 UNABLE = {  # families of the other kinds, by strategy
     "opera": {"qwen3_5"},
@@ -342,9 +350,9 @@ def test_streaming_says_the_same(llava, pictures, answers, spec):
     assert "".join(pieces).strip() == answers(spec).text
 
 
-# CGD, HALC and self-verify need the pictures themselves, ICD the messages, a prompt the question; which words are the
-# user's own, as GIFT asks, is not told by inputs alone, nor are artifacts.
-NOT_BY_INPUTS = {"brief", "cgd", "halc", "self-verify", "yes-prompt", "gift", "icd", *LEARNERS}
+# CGD, HALC and self-verify need the pictures themselves, ICD, LQCD and VDGD the messages, a prompt the question; which
+# words are the user's own, as GIFT asks, is not told by inputs alone, nor are artifacts.
+NOT_BY_INPUTS = {"brief", "cgd", "halc", "self-verify", "yes-prompt", "gift", "icd", "lqcd", "vdgd", *LEARNERS}
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from tests.decoders.fitted import with_artifacts
 from tests.decoders.rows import SINKS, scored
 from tests.decoders.test_contract import ACTIVE, NEUTRAL, ours
 from tests.generation.reference import QUIET, REQUESTS
-from tests.jobs import run
+from tests.jobs import prepared, run
 from tests.zoo import ZOO
 
 pytestmark = QUIET
@@ -46,6 +46,7 @@ CHOOSING = {  # so that a twin has something else to choose
     "kvsmooth": "kvsmooth(strength=0.5, width=0.5, layers=':')",
     "resdec": "resdec(alpha=0.9, beta=0)",
     "m3id": "m3id(decay=0.1, start=1, gate=1)",
+    "sig": "sig(scale=1.5)",
 }
 SCORED = tuple(name for name in TWINS if not STRATEGIES.load(name).searches)  # searches have their own tests
 SEEDS, STEPS = (0, 1, 2, 3), 6
@@ -66,8 +67,7 @@ def scores(family, method, rows=(0, 1)):
     """The scores of the next token after each token of given answers to some requests, (rows, STEPS, V)."""
     adapter = ours(family)
     inputs = adapter.inputs([REQUESTS[row] for row in rows])
-    session = method.fitted(adapter).prepare(adapter, inputs)
-    return scored(adapter, inputs, session, answers(family)[list(rows)])
+    return scored(adapter, *prepared(adapter, inputs, method), answers(family)[list(rows)])
 
 
 def test_every_strategy_has_a_twin_or_a_reason_against_one():
@@ -113,8 +113,8 @@ def test_a_twin_in_half_precision_stays_finite():
     adapter = with_artifacts(adapter_for(model.bfloat16(), processor))
     inputs = adapter.inputs(REQUESTS[:2])
     for name in TWINS:
-        session = twin_of(CHOOSING.get(name, name), 1).fitted(adapter).prepare(adapter, inputs)
-        assert not scored(adapter, inputs, session, answers("llava")).isnan().any(), name
+        decoded, session = prepared(adapter, inputs, twin_of(CHOOSING.get(name, name), 1))
+        assert not scored(adapter, decoded, session, answers("llava")).isnan().any(), name
 
 
 def test_a_twin_with_another_picture_needs_the_pictures_themselves():

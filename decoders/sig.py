@@ -16,7 +16,7 @@ Compared  soft image: paper and released code, trained with the model; ours, the
           attention: the paper also trains a second softmax over text alone, a part of the model; ours has none
           interval: released code, the second row is still computed after it, so ours
           alpha: released code, contrast form, 0.5 where it is not given (scale=1.5)
-          baseline: not told in what this was written from; with beta > 0 it has no cut-off
+          baseline: not told in what this was written from; plain decoding has no cut-off
 Differs   A soft image of N vectors needs models whose pictures all take N image tokens. Where the number depends on the
           picture there is no mean of each position: `mmhall fit "sig(each=False)"` fits one vector for all of them, the
           mean over positions too, which keeps no layout at all. Of several pictures each is replaced by the same soft

@@ -20,7 +20,7 @@ Compared  description: released code, a prompt that quotes the question, up to 1
             kept tokens; ours does not (compat=True does; greedy decoding is the same)
           memory: released code all logits of the description; ours a running maximum or sum: the same result
           speed: released code reads the whole prompt again for each token; ours has a cache
-          baseline: the models' own decoding, without a description and without the cut-off
+          baseline: not told in what this was written from; plain decoding has neither the description nor the cut-off
 Differs   The model's own prediction matters only for which tokens are kept. A description also changes the prompt:
           ground=False is that alone, as a control. Descriptions are written greedily by the plain model, also where
           other strategies are composed with this one. Where the model describes with no word, the request is decoded as

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from mmhall.errors import CompositionError, MmhallWarning, OptionError, PromptEr
 from mmhall.lvlm import LVLM
 from mmhall.strategies import CONTRAST, Session, Step
 from tests.conftest import make_random_llava
-from tests.decoders.rows import check, check_half, family
+from tests.decoders.rows import check, check_half, family, scored
 from tests.generation.reference import QUIET, REQUESTS, in_turn
 from tests.jobs import prepared
 
@@ -177,6 +178,20 @@ def test_an_empty_description_leaves_the_plain_model_with_a_remark(llava, pictur
         answer = llava.generate(*request, "vdgd(tokens=4)", max_new_tokens=4, scores=True)
     assert answer.token_ids == plain.token_ids
     assert torch.equal(answer.scores, plain.scores)
+
+
+def test_other_strategies_act_on_the_answer_but_not_on_the_description():
+    adapter, _ = family("llava")
+    batch, spec = adapter.inputs(REQUESTS[:2]), "vdgd(tokens=3, beta=0.01)"
+    alone, session = prepared(adapter, batch, mmhall.strategy(spec))
+    together, composed = prepared(adapter, batch, mmhall.strategy(f"vaf(alpha=3, layers=':')+{spec}"))
+    assert torch.equal(alone["input_ids"], together["input_ids"])
+    answers = torch.tensor([[11, 12, 13, 14]] * 2)
+    steered, usual = scored(adapter, together, composed, answers), scored(adapter, alone, session, answers)
+    assert not torch.equal(steered, usual)
+    vaf = mmhall.strategy("vaf(alpha=3, layers=':')").fitted(adapter).prepare(adapter, alone)
+    wanted = scored(adapter, alone, replace(vaf, combine=session.combine), answers)
+    torch.testing.assert_close(steered, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_it_asks_once_and_neutral_options_and_no_picture_ask_nothing():

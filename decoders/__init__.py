@@ -43,6 +43,7 @@ BUILT_IN = {
     "vti": "mmhall.decoders.vti:VTI",
     "revis": "mmhall.decoders.revis:REVIS",
     "nullu": "mmhall.decoders.nullu:Nullu",
+    "pine": "mmhall.decoders.pine:PINE",
     "halc": "mmhall.decoders.halc:HALC",
     "recomputed": "mmhall.decoders.recomputed:Recomputed",
 }

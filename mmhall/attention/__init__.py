@@ -47,6 +47,11 @@ if TYPE_CHECKING:
         follow_frame as follow_frame,
     )
     from mmhall.attention._read_out import ReadOut as ReadOut
+    from mmhall.attention._rotary import (
+        RecordVectors as RecordVectors,
+        Rotary as Rotary,
+        measure_rotary as measure_rotary,
+    )
     from mmhall.attention._rows import output_of as output_of, visible_columns as visible_columns
     from mmhall.attention._tower import PictureRows as PictureRows, Tower as Tower, TowerHooks as TowerHooks
 else:
@@ -63,6 +68,7 @@ else:
             "_passes": "Block Frame PassCount count_passes",
             "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
             "_read_out": "ReadOut",
+            "_rotary": "RecordVectors Rotary measure_rotary",
             "_rows": "output_of visible_columns",
             "_tower": "PictureRows Tower TowerHooks",
         },

@@ -31,6 +31,7 @@ Differs   A composition with a contrast is position-invariant in its main rows o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any, ClassVar
 
 import torch
@@ -54,15 +55,9 @@ from mmhall.strategies import (
 _ROWS = 256  # rows whose importances are computed together
 
 
-def _are_texts(segments: Any) -> bool:
-    if not isinstance(segments, tuple):
-        return isinstance(segments, str)
+def _are_texts(segments: tuple[Any, ...]) -> bool:
     texts = ["".join(text.split()) if isinstance(text, str) else "" for text in segments]
-    return (
-        bool(texts)
-        and all(texts)
-        and not any(a in b for i, a in enumerate(texts) for j, b in enumerate(texts) if i != j)
-    )
+    return all(texts) and not any(one in other for one, other in permutations(texts, 2))
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ class PINE(Strategy):
     """Read several pictures, or several texts, so that their order does not change the answer.
 
     Attributes:
-        segments: What is interchangeable: "pictures", or a tuple of texts, each of which is once in the prompt.
+        segments: The interchangeable texts, each of which is once in the prompt; empty: its pictures.
         twin: 0: the strategy; a larger number: the seed of a random twin (segments are placed by a random query of the
             same length in each head, not by the row's own).
     """
@@ -78,12 +73,8 @@ class PINE(Strategy):
     name: ClassVar[str] = "pine"
     claims: ClassVar[frozenset[str]] = RowStrategy.claims
 
-    segments: str | tuple[str, ...] = option(
-        "pictures",
-        choices=("pictures",),
-        also=(tuple,),
-        holds=_are_texts,
-        expected='"pictures", or a tuple of texts, none of which contains another',
+    segments: tuple[str, ...] = option(
+        (), holds=_are_texts, expected="a tuple of texts, none of which contains another; empty: the pictures"
     )
     twin: int = twin_option()
 
@@ -100,10 +91,10 @@ class PINE(Strategy):
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Place segments by importance; with fewer than two in every prompt return an empty session."""
-        if isinstance(self.segments, str):
-            segments = picture_segments(adapter, inputs)
-        else:
+        if self.segments:
             segments = text_segments(adapter, inputs, self.segments)
+        else:
+            segments = picture_segments(adapter, inputs)
         if max(segments.counts) < 2:
             return Session()
         return Session(ops=[PlaceSegments(segments, adapter.rotary, self.twin)])

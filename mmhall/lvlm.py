@@ -12,7 +12,7 @@ from mmhall.adapters import Inputs, adapter_for
 from mmhall.analysis import AnalysisMethods, score
 from mmhall.answers import Answer, Choice
 from mmhall.attention import count_passes
-from mmhall.closed import Calibration, choose_answers
+from mmhall.closed import Calibration, DomainContext, choose_answers
 from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.generation import (
     CallerContext,
@@ -171,7 +171,7 @@ class LVLM(AnalysisMethods):
         question: Prompt,
         choices: Sequence[str] = ("yes", "no"),
         *,
-        calibrate: str | Calibration | None = None,
+        calibrate: str | Calibration | DomainContext | None = None,
         **options: Any,
     ) -> Choice:
         """Choose the most probable of given answers by the plain model, without generating text.
@@ -207,7 +207,7 @@ class LVLM(AnalysisMethods):
         requests: Sequence[tuple[Images, Prompt]],
         choices: Sequence[str] = ("yes", "no"),
         *,
-        calibrate: str | Calibration | None = None,
+        calibrate: str | Calibration | DomainContext | None = None,
         **options: Any,
     ) -> list[Choice]:
         """Choose for several questions in one batch; each choice is the same as alone.

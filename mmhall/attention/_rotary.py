@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from mmhall.attention._ops import Call, Op
 from mmhall.errors import ModelError
@@ -66,7 +67,7 @@ class RecordVectors(Op):
         self.vectors += [call.query[0].float().cpu(), call.key[0].float().cpu()]
 
 
-def measure_rotary(decoder: nn.Module, read: Callable[[dict[str, Any]], list[Tensor]]) -> Rotary:
+def measure_rotary(decoder: PreTrainedModel, read: Callable[[dict[str, Any]], list[Tensor]]) -> Rotary:
     """Measure a decoder's rotary embedding, and check that its positions act in no other way.
 
     Args:
@@ -91,7 +92,7 @@ def measure_rotary(decoder: nn.Module, read: Callable[[dict[str, Any]], list[Ten
     position_ids = torch.zeros(axes, 1, axes + 2, dtype=torch.long)
     position_ids[range(axes), 0, range(1, axes + 1)] = _FAR  # one token far along each axis
     position_ids[:, 0, -1] = _NEAR
-    weights = decoder.get_input_embeddings().weight  # type: ignore[operator]
+    weights = decoder.get_input_embeddings().weight
     drawn = torch.randn(weights.shape[1], generator=torch.Generator().manual_seed(0)) * weights.float().std().cpu()
     embeddings = drawn.to(weights.device, weights.dtype).expand(1, axes + 2, -1)
     given = position_ids if axes > 1 else position_ids[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,17 +59,15 @@ def choose(
     import mmhall
     from mmhall.cli.messages import read_request
     from mmhall.closed import check_rotation, choose_option, make_choosing
-    from mmhall.errors import OptionError
 
     (images, prompt), choices = read_request(image, question, messages), tuple(choice or ("yes", "no"))
-    options = {"mode": mode, "scoring": scoring, "temperature": temperature, "seed": seed}
+    options: dict[str, Any] = {"mode": mode, "scoring": scoring, "temperature": temperature, "seed": seed}
     make_choosing(choices, calibrate, options)
     if rotate:
-        if not isinstance(prompt, str):
-            raise OptionError("choose", "rotate", rotate, "used with a question, not with --messages")
         check_rotation(prompt, choices, options)
     lvlm = mmhall.load(model, tuned=False, **loading.arguments())
     if rotate:
+        assert isinstance(prompt, str)
         rotated = choose_option(lvlm, images, prompt, choices, calibrate=calibrate, **options)
         print(json.dumps(asdict(rotated), ensure_ascii=False, indent=1) if as_json else _rotation_table(rotated))
         return

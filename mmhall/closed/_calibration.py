@@ -38,7 +38,7 @@ class Chooser(Protocol):
     """A model that chooses among given answers: an `mmhall.LVLM`."""
 
     def choose_batch(
-        self, requests: Sequence[tuple[Images, Prompt]], choices: Sequence[str], calibrate: str, **options: Any
+        self, requests: Sequence[tuple[Images, Prompt]], choices: Sequence[str], *, calibrate: Any, **options: Any
     ) -> list[Choice]:
         """Choose as `mmhall.LVLM.choose_batch`."""
         ...

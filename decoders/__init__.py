@@ -48,6 +48,7 @@ BUILT_IN = {
     "nullu": "mmhall.decoders.nullu:Nullu",
     "sig": "mmhall.decoders.sig:SIG",
     "vdgd": "mmhall.decoders.vdgd:VDGD",
+    "pine": "mmhall.decoders.pine:PINE",
     "halc": "mmhall.decoders.halc:HALC",
     "lqcd": "mmhall.decoders.lqcd:LQCD",
     "causalmm": "mmhall.decoders.causalmm:CausalMM",

@@ -12,7 +12,7 @@ from mmhall.adapters import Inputs, adapter_for
 from mmhall.analysis import AnalysisMethods, score
 from mmhall.answers import Answer, Choice
 from mmhall.attention import count_passes
-from mmhall.closed import Calibration, choose_answers
+from mmhall.closed import Calibration, DomainContext, choose_answers
 from mmhall.errors import ModelError, OptionError, PromptError
 from mmhall.generation import (
     CallerContext,
@@ -171,7 +171,7 @@ class LVLM(AnalysisMethods):
         question: Prompt,
         choices: Sequence[str] = ("yes", "no"),
         *,
-        calibrate: str | Calibration | None = None,
+        calibrate: str | Calibration | DomainContext | None = None,
         **options: Any,
     ) -> Choice:
         """Choose the most probable of given answers by the plain model, without generating text.
@@ -187,8 +187,9 @@ class LVLM(AnalysisMethods):
             question: As `prompt` in `generate`.
             choices: At least two distinct texts.
             calibrate: Take out the model's prior among the choices: the name of picture-free inputs, such as "none" or
-                "none+unk" (see `mmhall.strategies.picture_free_inputs`), or a prior fitted over a data set. Without a
-                picture nothing is taken out.
+                "none+unk" (see `mmhall.strategies.picture_free_inputs`); "words", or "words(part='cup')" with options
+                of `mmhall.closed.DomainContext`: the question with random words in place of its own; or a prior
+                fitted over a data set. Without a picture nothing is taken out.
             **options: mode, "diagonal" (divide by the prior) or "identity" (subtract it); smoothing, added to each
                 probability of the prior, 1e-4; scoring, "auto", "labels", "strings" or "compat" (as the authors of
                 the method do: the likeliest spelling among the 10 likeliest tokens, or 100 if the choices are not
@@ -206,7 +207,7 @@ class LVLM(AnalysisMethods):
         requests: Sequence[tuple[Images, Prompt]],
         choices: Sequence[str] = ("yes", "no"),
         *,
-        calibrate: str | Calibration | None = None,
+        calibrate: str | Calibration | DomainContext | None = None,
         **options: Any,
     ) -> list[Choice]:
         """Choose for several questions in one batch; each choice is the same as alone.

@@ -49,7 +49,7 @@ _ACTIVE = {  # random weights have no massive dimensions, and nothing to find in
     "yes-shift": "yes-shift(shift=0.9)",
 }
 _PARTS = ("pai(gamma=1.0)",)
-UNTIMED = frozenset({"cgd", "halc", "self-verify"})  # need another model, or ask further questions
+UNTIMED = frozenset({"cgd", "halc", "self-verify", "pine"})  # need another model, further questions or pictures
 TURNS, NEW_TOKENS = 7, 64
 
 
@@ -89,7 +89,9 @@ def make_timed(spec: str) -> Strategy:
     """
     method = make_strategy(spec)
     if method.name in UNTIMED:
-        raise OptionError("speed", "strategy", spec, "one that needs no second model and decodes token by token")
+        raise OptionError(
+            "speed", "strategy", spec, "one that needs no second model or picture and decodes token by token"
+        )
     return method
 
 

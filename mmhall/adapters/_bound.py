@@ -27,11 +27,14 @@ from mmhall.attention import (
     PictureRows,
     Plan,
     ReadOut,
+    RecordVectors,
+    Rotary,
     TowerHooks,
     active,
     acts_at_site,
     check_layers,
     install_attention_hook,
+    measure_rotary,
     overrides,
     remove_attention_hook,
 )
@@ -247,6 +250,22 @@ class HookedModel:
         config = self.decoder.config
         cap = getattr(config, "final_logit_softcapping", None)
         return ReadOut(lambda: self.anatomy.final_norm, self.model.get_output_embeddings(), self._compare_head, cap)
+
+    @cached_property
+    def rotary(self) -> Rotary:
+        """Rotary embedding of the decoder, which turns queries and keys to other positions.
+
+        Raises:
+            ModelError: The decoder has none, or one that cannot be turned; see `mmhall.attention.measure_rotary`.
+        """
+        return measure_rotary(self.decoder, self._record_vectors)
+
+    def _record_vectors(self, inputs: Mapping[str, Any]) -> list[Tensor]:
+        """Run the decoder; return the queries and the keys of each layer, (heads, Q, D) each."""
+        record = RecordVectors()
+        with torch.no_grad(), active(self.plan([record])):
+            self.decoder(**inputs, use_cache=False)
+        return record.vectors
 
     def _compare_head(self) -> tuple[Tensor, Tensor]:
         """Read some tokens alone; return outputs of the head and logits of the model, (tokens, 1, vocabulary) each."""

@@ -18,6 +18,7 @@ from mmhall.strategies import Composed, Session, Strategy
 QUESTION = "What is in the image?"
 _SIDE = 336  # pixels, the size of the grey picture for models without a fixed size
 _DOES = {
+    "remask": "changes which columns rows see",
     "bias": "adds to attention scores",
     "edit_scores": "edits attention scores",
     "edit_probs": "edits attention weights",

@@ -47,6 +47,11 @@ if TYPE_CHECKING:
         follow_frame as follow_frame,
     )
     from mmhall.attention._read_out import ReadOut as ReadOut
+    from mmhall.attention._rotary import (
+        RecordVectors as RecordVectors,
+        Rotary as Rotary,
+        measure_rotary as measure_rotary,
+    )
     from mmhall.attention._rows import (
         column_means as column_means,
         output_of as output_of,
@@ -68,6 +73,7 @@ else:
             "_passes": "Block Frame PassCount count_passes",
             "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
             "_read_out": "ReadOut",
+            "_rotary": "RecordVectors Rotary measure_rotary",
             "_rows": "column_means output_of scores_of visible_columns",
             "_tower": "PictureRows Tower TowerHooks",
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ def attend_with_ops(call: Call, ops: Sequence[Op], plain: Callable[..., Any]) ->
     Rows that ops only read are computed separately and do not change the output, to the last bit.
     """
     with uncast(call.query):
+        for op in ops:
+            mask = op.remask(call)
+            call = call if mask is None else replace(call, mask=mask)
         biases = [bias for op in ops if (bias := op.bias(call)) is not None]
         op_rows = [(op, rows) for op in ops if (rows := op.rows(call)) is not None and rows.numel()]
         writes = any(op.writes for op, _ in op_rows)

@@ -238,6 +238,13 @@ class Op:
     sites: frozenset[str] = frozenset()
     projection: bool = False
 
+    def remask(self, call: Call) -> Tensor | None:
+        """Return which columns each row sees, instead of `call.mask`, (B, 1|H, Q, K) bool; None: the mask stays.
+
+        It may make visible what the model masks. `call` has the mask as changed by earlier ops, and later methods of
+        all ops get the new one.
+        """
+
     def bias(self, call: Call) -> Tensor | None:
         """Return an additive bias on the scores, (B|1, H|1, Q|1, K), float32; None: no bias.
 

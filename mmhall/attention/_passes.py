@@ -7,7 +7,7 @@ will write. No counter is kept, so the positions are right whichever code calls 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -85,6 +85,8 @@ class Pass:
         end: Length of the block's sequence after the pass, in positions, prompt first.
         queries: Number of tokens that the pass reads of each row.
         cache: Cache that the pass writes; None: no cache.
+        position_ids: Position ids of the tokens of the pass, for the rotary embedding, (axes, rows of the block, Q);
+            several axes where a picture has positions in time, row and column. None: the decoder counts them itself.
     """
 
     frame: Frame
@@ -92,6 +94,7 @@ class Pass:
     end: int
     queries: int
     cache: Cache | None
+    position_ids: Tensor | None = None
 
     @property
     def step(self) -> int:
@@ -274,7 +277,18 @@ def _begin(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         return
     end = queries + before
     pass_of = partial(Pass, frame, queries=queries, cache=cache)
-    _passes.set((Passes(frame, tuple(pass_of(block, end=end - block.padding) for block in frame.blocks)),))
+    ids = _split_position_ids(kwargs.get("position_ids"), rows, len(frame.blocks))
+    blocks = zip(frame.blocks, ids, strict=True)
+    passes = (pass_of(block, end=end - block.padding, position_ids=own) for block, own in blocks)
+    _passes.set((Passes(frame, tuple(passes)),))
+
+
+def _split_position_ids(ids: Tensor | None, rows: int, blocks: int) -> Sequence[Tensor | None]:
+    """Split position ids, (rows or 1, Q) or (axes, rows or 1, Q), into those of each block; see `Pass`."""
+    if ids is None:
+        return [None] * blocks
+    whole = ids if ids.ndim == 3 else ids[None]
+    return whole.expand(-1, rows, -1).chunk(blocks, dim=1)
 
 
 def _end(decoder: nn.Module, args: Any, output: Any) -> None:

@@ -17,7 +17,7 @@ from mmhall.attention._tower import Tower, follow_tower
 from mmhall.errors import CompositionError
 
 ROWS = "rows"  # the site at which prompt tokens are dropped
-_IN_ATTENTION = ("bias", "rows", "edit_output", "keep")
+_IN_ATTENTION = ("remask", "bias", "rows", "edit_output", "keep")
 
 
 @dataclass(frozen=True, eq=False)

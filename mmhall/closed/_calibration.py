@@ -38,7 +38,7 @@ class Chooser(Protocol):
     """A model that chooses among given answers: an `mmhall.LVLM`."""
 
     def choose_batch(
-        self, requests: Sequence[tuple[Images, Prompt]], choices: Sequence[str], calibrate: str, **options: Any
+        self, requests: Sequence[tuple[Images, Prompt]], choices: Sequence[str], *, calibrate: Any, **options: Any
     ) -> list[Choice]:
         """Choose as `mmhall.LVLM.choose_batch`."""
         ...
@@ -185,7 +185,7 @@ class Calibration:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise OptionError("calibration", "batch_size", batch_size, "an integer >= 1")
         if not isinstance(kinds, str):
-            raise OptionError("calibration", "kinds", kinds, 'text such as "none+unk"')
+            raise OptionError("calibration", "kinds", kinds, 'text such as "none+unk" or "words"')
         options = {"scoring": scoring, "temperature": temperature, "seed": seed, "draw": draw}
         chosen = []
         for start in range(0, len(requests), batch_size):

@@ -12,6 +12,7 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Inputs, check_text, has_picture
 from mmhall.answers import Choice, Usage
 from mmhall.closed._calibration import MODES, SMOOTHING, Calibration, calibrate, smooth
+from mmhall.closed._domain import DomainContext, read_domain_context
 from mmhall.closed._likelihood import COMPAT_TEMPERATURE, SCORINGS, TOP, Labels, Scorer, make_scorer
 from mmhall.errors import OptionError, UnknownNameError
 from mmhall.generation import Images, Prompt, make_requests, measure
@@ -32,7 +33,7 @@ def choose_answers(
     adapter: Adapter,
     requests: Sequence[tuple[Images, Prompt]],
     choices: Sequence[str],
-    calibrate: str | Calibration | None,
+    calibrate: str | Calibration | DomainContext | None,
     options: Mapping[str, Any],
 ) -> list[Choice]:
     """Choose an answer for each request in one batch; arguments and errors as in `LVLM.choose_batch`."""
@@ -105,7 +106,7 @@ class Choosing(Configured):
     name: ClassVar[str] = "choose"
 
     choices: tuple[str, ...]
-    calibrate: str | Calibration | None = None
+    calibrate: str | Calibration | DomainContext | None = None
     mode: str = _one_of(MODES)
     smoothing: float = option(SMOOTHING, low=0, expected="a number >= 0")
     scoring: str = _one_of(SCORINGS)
@@ -121,11 +122,13 @@ class Choosing(Configured):
         expected = "at least two texts, none empty, none twice, whatever the case of their first letters"
         self.check("choices", distinct and all(normalised), expected)
         Configured.__post_init__(self)
+        if isinstance(self.calibrate, str):
+            object.__setattr__(self, "calibrate", read_domain_context(self.calibrate) or self.calibrate)
         if isinstance(self.calibrate, Calibration):
             self._check_calibration(self.calibrate)
-        elif self.calibrate is not None:
+        elif self.calibrate is not None and not isinstance(self.calibrate, DomainContext):
             usable = isinstance(self.calibrate, str) and bool(picture_free_kinds(self.calibrate))
-            self.check("calibrate", usable, f"{PICTURE_FREE_EXPECTED}; a Calibration; or None")
+            self.check("calibrate", usable, f'{PICTURE_FREE_EXPECTED}; "words"; a Calibration; or None')
         if self.strategy is not None:
             self.check("calibrate", self.calibrate is None, "None with a strategy: the prior is the plain model's")
 
@@ -178,6 +181,8 @@ class Choosing(Configured):
         """Return the choices' probabilities without the picture, (batch or 1, choices), rows sum to 1."""
         if isinstance(self.calibrate, Calibration):
             return torch.tensor([self.calibrate.free], dtype=torch.float64)
+        if isinstance(self.calibrate, DomainContext):
+            return smooth(self.calibrate.prior(adapter, inputs, scorer), 0)
         assert self.calibrate is not None
         kinds = picture_free_kinds(self.calibrate)
         scores = [scorer(adapter, picture_free_inputs(adapter, inputs, kind, self.seed, self.draw)) for kind in kinds]
@@ -199,7 +204,9 @@ def _with_fallback(scorer: Scorer, adapter: Adapter, inputs: Inputs) -> tuple[Te
     return scores, lost
 
 
-def make_choosing(choices: Sequence[str], calibrate: str | Calibration | None, options: Mapping[str, Any]) -> Choosing:
+def make_choosing(
+    choices: Sequence[str], calibrate: str | Calibration | DomainContext | None, options: Mapping[str, Any]
+) -> Choosing:
     """Build and check the options of a choice.
 
     Raises:

@@ -85,6 +85,11 @@ if TYPE_CHECKING:
         QuestionSet as QuestionSet,
     )
     from mmhall.strategies._registry import STRATEGIES as STRATEGIES
+    from mmhall.strategies._segments import (
+        Segments as Segments,
+        picture_segments as picture_segments,
+        text_segments as text_segments,
+    )
     from mmhall.strategies._steering import (
         MLP_UPDATE as MLP_UPDATE,
         ReadOutputs as ReadOutputs,
@@ -133,6 +138,7 @@ else:
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
             "_questions": "Question QuestionSet RECOMMENDED_QUESTIONS",
             "_registry": "STRATEGIES",
+            "_segments": "Segments picture_segments text_segments",
             "_steering": "MLP_UPDATE ReadOutputs TurnUpdates edit_rows rows_option turn",
             "_step": "Step",
             "_twins": "neutral_text other_pictures random_choice random_columns random_like random_subspace "

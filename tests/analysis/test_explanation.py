@@ -40,6 +40,7 @@ WRITTEN = {
     "opera": "opera(num_attn_candidates=3)",
     "gift": "gift(saliency='50%', layers='0%:')",
     "yes-shift": "yes-shift(shift=2)",
+    "pine": "pine(segments=('Is', 'there'))",
 }
 FULL = {"pai": "pai(gamma=1.5)", "vista": "vista(sla_layers='1:')"}  # by default PAI only steers, as VISTA in 3 layers
 SPECS = [WRITTEN.get(name, name) for name in STRATEGIES.names()]

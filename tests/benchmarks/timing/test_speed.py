@@ -69,5 +69,5 @@ def test_the_model_has_the_size_and_the_request_that_are_described():
 
 
 def test_a_search_without_steps_is_refused():
-    with pytest.raises(OptionError, match="speed: strategy must be one that needs no second model"):
+    with pytest.raises(OptionError, match="speed: strategy must be one that needs no second model or picture"):
         speed.make_timed("cgd(clip='ViT-B-32/laion2b_s34b_b79k')")

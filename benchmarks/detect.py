@@ -154,7 +154,7 @@ class Detect(PictureBenchmark):
             ModelError: There is no model of that name, or it gives no similarity.
             DataError: The data is missing, malformed, or insufficient.
         """
-        if self.relevance not in ("", STATES):
+        if source.pictures and self.relevance not in ("", STATES):
             load_similarity(self.relevance)
         return super().material(source)
 

@@ -91,9 +91,9 @@ class PromptColumns(Op):
         self._first = (attended & ~self._image).int().argmax(dim=1)
         rows = torch.arange(self._width) < torch.tensor(lengths)[:, None]
         self._rows = rows / rows.sum(dim=1, keepdim=True)
-        method = VAR().fitted(adapter)
+        method = VAR() if VAR().refusal(adapter) else VAR().fitted(adapter)
         assert isinstance(method, VAR)
-        self._dimensions, self._tau = list(method.sink_dims), method.tau
+        self._dimensions, self._tau = list(method.sink_dims or ()), method.tau
         self._states: Tensor | None = None
         self.prompts = [
             PromptAttention(_names(adapter, *row), int(row[1].sum())) for row in zip(ids, self._image, strict=True)

@@ -85,7 +85,7 @@ RULES = (
         STRIPES,
         ("opera",),
         "{strategies} has columns to penalise, and will act; whether for the better, `beam` beside it tells",
-        "{strategies} finds no column that stands out: expect what `beam` does",
+        "{strategies} finds no column that stands out: no gain over `beam` is to be expected",
     ),
     Rule(
         GAZE,

@@ -31,6 +31,7 @@ from mmhall.benchmarks.diagnosis.figures import ATTENTION, Figure, UnmeasuredErr
 from mmhall.benchmarks.diagnosis.gaze import largest
 from mmhall.benchmarks.diagnosis.places import Places, coverage
 from mmhall.benchmarks.evidence.mentions import tokens_of
+from mmhall.errors import MmhallError
 from mmhall.results.statistics import Resampler
 
 LENGTHS, DEPTHS, NEEDLES, NEEDLE = (16, 32, 64), (0.0, 0.25, 0.5, 0.75, 1.0), 3, 4
@@ -230,7 +231,10 @@ def _is_known(adapter: Adapter, word: str) -> bool:
 
 
 def _read_batch(adapter: Adapter, prompts: Sequence[NeedlePrompt]) -> list[Hits]:
-    inputs = adapter.inputs([Request(prompt.text, ()) for prompt in prompts])
+    try:
+        inputs = adapter.inputs([Request(prompt.text, ()) for prompt in prompts])
+    except MmhallError as error:
+        raise UnmeasuredError(f"the model cannot be asked without a picture ({error})") from error
     query, ids = adapter.query_mask(inputs), inputs["input_ids"]
     marked = [mark_words(adapter, inputs, query, prompt.needle)[row] for row, prompt in enumerate(prompts)]
     places = [mark.nonzero()[:, 0] for mark in marked]

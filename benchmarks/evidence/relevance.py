@@ -196,15 +196,15 @@ def read_captions(
             drawn[at].append((samples[at], text))
     tokenizer = lvlm.adapter.tokenizer
     found = []
-    for (item, _), answer, caption, samples in zip(questions, answers, captions, drawn, strict=True):
+    for (item, _), answer, caption, beside in zip(questions, answers, captions, drawn, strict=True):
         energy, weighted = _energy(relevance, caption)
-        named = [set(find(item, sample.text)) for sample, _ in samples]
-        others = [sentences_of(tokenizer, *sample) for sample in samples]
+        named = [set(find(item, sample.text)) for sample, _ in beside]
+        others = [sentences_of(tokenizer, *sample) for sample in beside]
         spans = sentences_of(tokenizer, answer, caption)
         found.append(
             Relevant(
                 weighted,
-                _sentence(relevance, energy, caption, [text for _, text in samples]) if count else None,
+                _sentence(relevance, energy, caption, [text for _, text in beside]) if count else None,
                 tuple((s, e, _agreement(relevance, text, others, count)) for s, e, text in spans) if count else (),
                 {name: sum(name in one for one in named) / count for name in set().union(*named)} if count else None,
             )

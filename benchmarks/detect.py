@@ -17,7 +17,11 @@ Signals  Measured on the unsteered model for the caption of a strategy, where th
            a low *image share* of attention, mean over layers and heads;
            a high *MDI* and *AEI* of the text in the token's row, of early, middle and late layers
              (`mmhall.analysis`);
-           a low *T-VHD*: the k largest head divergences of each layer, summed (all heads where there are fewer than k).
+           a low *T-VHD*: the k largest head divergences of each layer, summed (all heads where there are fewer than k);
+         and, if `relevance` is given (arXiv:2307.01379; `evidence/relevance.py`),
+           a high *token SAR*: -log p, weighted by the token's relevance in the caption;
+           with `samples`, a high *sentence SAR* of the caption among them, a low *agreement* of the object's sentence
+             with them, and few samples in which it is *named again* (ours).
          A signal that a model lacks (attention to the picture in separate layers) is left empty.
 Metrics  A table per signal. AUROC: how often, of one hallucinated and one supported mention, the former has the more
          suspect value; ties count half (numerator Mann-Whitney's U, denominator the pairs; 50 is chance). Minus
@@ -28,7 +32,8 @@ Metrics  A table per signal. AUROC: how often, of one hallucinated and one suppo
          Hallucinated: share of the mentions. Intervals by bootstrap over pictures.
 Cost     Beside generation: captions that name an object are teacher-forced twice in their batch, with and without the
          picture, in one pass each; between them the head outputs of the caption's tokens
-         are stored, layers x tokens x hidden size. Seconds per answer in a report do not include it.
+         are stored, layers x tokens x hidden size. `relevance` reads captions once more, and each of n `samples` costs
+         an answer and a pass: n samples cost as much as n more captions. Seconds per answer in a report include none.
 Differs  No paper's set-up is repeated, so figures do not compare with theirs. MDI and AEI are meant for whole answers;
          here they are computed for one row, where both carry the same information. Strategies write different
          captions, so a strategy's AUROC is not tested against the baseline's.
@@ -38,8 +43,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -47,13 +53,14 @@ import numpy as np
 
 from mmhall.adapters import Request
 from mmhall.analysis import GROUPS, AnswerScores, score_answers
-from mmhall.benchmarks.base import Counts, Item, Metric
+from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary
 from mmhall.benchmarks.evaluation import Cell, Evaluation
 from mmhall.benchmarks.evidence import Lineup
 from mmhall.benchmarks.evidence.mentions import tokens_of
+from mmhall.benchmarks.evidence.relevance import STATES, Relevant, load_relevance, read_captions
 from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.errors import DataError
 from mmhall.images import open_image
@@ -61,6 +68,7 @@ from mmhall.options import option
 from mmhall.results.separation import Flags, Labels, Separation, quantile_strata
 from mmhall.results.statistics import Array, Estimate, Resampler
 from mmhall.results.store import Row
+from mmhall.similarity import SIMILARITY_NAMES, is_similarity_name, load_similarity
 
 if TYPE_CHECKING:
     from mmhall.answers import Answer
@@ -81,6 +89,9 @@ SIGNALS: dict[str, int] = {  # 1: high values are suspect, -1: low ones
     "AEI late": 1,
     "T-VHD": -1,
 }
+RELEVANCE: dict[str, int] = {"token SAR": 1}
+SAMPLES: dict[str, int] = {"sentence SAR": 1, "agreement": -1, "named again": -1}
+RELEVANCE_NAMES = f'"{STATES}" for the model\'s own states, {SIMILARITY_NAMES}'
 POSITIONS = 10  # strata of positions
 STRATA = ("position", "mention", "frequency", "all three")
 Values = list[float | None]
@@ -94,11 +105,13 @@ class Detect(PictureBenchmark):
         rule: Rule that finds objects in captions.
         token: Where a word of several tokens is measured: at the first token, or on average.
         k: Number of head divergences that T-VHD sums in each layer.
+        relevance: What tells how much a token matters: "states", "jaccard", or a model of `mmhall.similarity`; "":
+            SAR is not measured.
+        samples: Number of answers that are drawn beside each caption, >= 0; they need `relevance`. The paper has 5.
         max_new_tokens: Limit of tokens of a caption.
     """
 
     name: ClassVar[str] = "detect"
-    groups: ClassVar[tuple[str, ...]] = tuple(SIGNALS)
     metrics: ClassVar[tuple[Metric, ...]] = (  # pairs of mentions reach across captions: `evaluate` counts them
         Metric("AUROC", {"pairs won": 1}, {"pairs": 1}, "higher"),
         Metric("minus position", {"pairs won": 1, "pairs won by position": -1}, {"pairs": 1}, "higher"),
@@ -109,7 +122,41 @@ class Detect(PictureBenchmark):
     rule: str = option("mmhall", choices=("mmhall",))
     token: str = option("first", choices=("first", "mean"))
     k: int = option(8, low=1)
+    relevance: str = option(
+        "", holds=lambda name: name in ("", STATES) or is_similarity_name(name), expected=RELEVANCE_NAMES
+    )
+    samples: int = option(0, low=0)
     max_new_tokens: int = option(128, low=1)
+
+    def __post_init__(self) -> None:
+        """Check the options together.
+
+        Raises:
+            OptionError: Samples are asked for without a relevance.
+        """
+        super().__post_init__()
+        self.check("samples", self.samples == 0 or bool(self.relevance), "0 unless relevance is given")
+
+    @property
+    def signals(self) -> dict[str, int]:
+        """The signals that these options measure: 1 if high values are suspect, -1 if low ones."""
+        return SIGNALS | (RELEVANCE if self.relevance else {}) | (SAMPLES if self.samples else {})
+
+    @property
+    def groups(self) -> tuple[str, ...]:  # type: ignore[override]
+        """A group for each signal."""
+        return tuple(self.signals)
+
+    def material(self, source: Source) -> Material:
+        """Check the relevance, then read the pictures and make the items.
+
+        Raises:
+            ModelError: There is no model of that name, or it gives no similarity.
+            DataError: The data is missing, malformed, or insufficient.
+        """
+        if source.pictures and self.relevance not in ("", STATES):
+            load_similarity(self.relevance)
+        return super().material(source)
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Ask for one caption of each picture with objects."""
@@ -133,21 +180,35 @@ class Detect(PictureBenchmark):
     ) -> list[dict[str, Any] | None]:
         """Return the signals of every object named: {"signals": names, "mentions": [{"name", ..., "values"}]}."""
         named = [_find_mentions(item, answer.text) for (item, _), answer in zip(questions, answers, strict=True)]
-        records: list[dict[str, Any]] = [{"signals": list(SIGNALS), "mentions": []} for _ in answers]
+        records: list[dict[str, Any]] = [{"signals": list(self.signals), "mentions": []} for _ in answers]
         chosen = [number for number, mentioned in enumerate(named) if mentioned]
         if not chosen:
             return list(records)
         adapter, ids = lvlm.adapter, [answers[number].token_ids for number in chosen]
         requests = [Request(i.prompt, (open_image(p),) if p else ()) for i, p in (questions[n] for n in chosen)]
         scored = score_answers(adapter, adapter.inputs(requests), ids, heads=True)
-        for number, mentioned in zip(chosen, scored, strict=True):
+        relevant = self._relevant(lvlm, [questions[n] for n in chosen], [answers[n] for n in chosen])
+        for number, mentioned, further in zip(chosen, scored, relevant, strict=True):
             places = tokens_of(adapter.tokenizer, answers[number], named[number])
             for mention, wrote in zip(named[number], places, strict=True):
                 read = wrote if self.token == "mean" else wrote[:1]
-                records[number]["mentions"].append(
-                    _entry(mention, wrote[0], [_values(mentioned, self.k, token) for token in read])
-                )
+                values = [_values(mentioned, self.k, token) + further(mention, token) for token in read]
+                records[number]["mentions"].append(_entry(mention, wrote[0], values))
         return list(records)
+
+    def _relevant(
+        self, lvlm: LVLM, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
+    ) -> Sequence[Callable[[Mention, int], Values]]:
+        """Return, for each caption, a function of a mention and a token that gives the signals of `relevance`."""
+        if not self.relevance:
+            return [lambda mention, token: [] for _ in answers]
+
+        def find(item: Item, text: str) -> list[str]:
+            return [mention.name for mention in _find_mentions(item, text)]
+
+        relevance = load_relevance(self.relevance, lvlm)
+        read = read_captions(lvlm, relevance, questions, answers, find, self.samples, self.max_new_tokens)
+        return [partial(_further, caption) for caption in read]
 
     def evaluate(
         self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str], lineup: Lineup | None = None
@@ -167,14 +228,15 @@ class Detect(PictureBenchmark):
         resampler = Resampler([item.cluster for item in scored])
         cells: list[Cell] = []
         for strategy in strategies:
-            cells += self._cells(strategy, Mentions.of(scored, [answers[i.id, strategy] for i in scored]), resampler)
+            rows = [answers[i.id, strategy] for i in scored]
+            cells += self._cells(strategy, Mentions.of(scored, rows, tuple(self.signals)), resampler)
         size = len(scored), len({item.cluster for item in scored})
         return replace(general, cells=tuple(cells), sizes=dict.fromkeys(self.groups, size))
 
     def _cells(self, strategy: str, named: Mentions, resampler: Resampler) -> list[Cell]:
         judges: dict[bytes, _SignalScorer] = {}
         cells = []
-        for column, (signal, sign) in enumerate(SIGNALS.items()):
+        for column, (signal, sign) in enumerate(self.signals.items()):
             has_value = np.isfinite(named.values[:, column])
             key = has_value.tobytes()
             if key not in judges:
@@ -195,7 +257,7 @@ class Mentions:
         captions: Number of captions.
         items: 0-based caption of each mention, (M,).
         absent: Whether each mention is hallucinated, (M,).
-        values: Signals of each mention in the order of `SIGNALS`, (M, signals); NaN for a missing signal.
+        values: Signals of each mention in the order of `Detect.signals`, (M, signals); NaN for a missing signal.
         repeated: Whether the caption has named the object before, (M,).
         frequencies: Number of pictures whose annotation holds the object of each mention, (M,).
     """
@@ -219,13 +281,18 @@ class Mentions:
         return [position, mention, frequency, (2 * position + mention) * 3 + frequency]
 
     @classmethod
-    def of(cls, items: Sequence[Item], rows: Sequence[Row]) -> Mentions:
+    def of(cls, items: Sequence[Item], rows: Sequence[Row], signals: Sequence[str] = tuple(SIGNALS)) -> Mentions:
         """Collect the mentions stored with answers.
+
+        Args:
+            items: The items.
+            rows: The answer to each item.
+            signals: The signals that must be stored with them.
 
         Raises:
             DataError: An answer has no signals, or damaged signals.
         """
-        mentions = [(n, name, values) for n, row in enumerate(rows) for name, values in _read_mentions(row)]
+        mentions = [(n, name, values) for n, row in enumerate(rows) for name, values in _read_mentions(row, signals)]
         absent = [name not in items[n].truth["objects"] for n, name, _ in mentions]
         said = [(n, name) for n, name, _ in mentions]
         first = {one: place for place, one in reversed(list(enumerate(said)))}
@@ -234,7 +301,7 @@ class Mentions:
             len(items),
             np.array([n for n, _, _ in mentions], np.intp),
             np.array(absent, bool),
-            np.array([values for *_, values in mentions], np.float64).reshape(len(mentions), len(SIGNALS)),
+            np.array([values for *_, values in mentions], np.float64).reshape(len(mentions), len(signals)),
             np.array([first[one] < place for place, one in enumerate(said)], bool),
             np.array([holding[name] for _, name in said], np.float64),
         )
@@ -272,6 +339,14 @@ def _values(scored: AnswerScores, k: int, token: int) -> Values:
     return [*signals, None if heads is None else float(heads.per_token(min(k, heads.values.shape[2]))[token])]
 
 
+def _further(caption: Relevant, mention: Mention, token: int) -> Values:
+    """Return the signals of `RELEVANCE`, and with samples of `SAMPLES`, at one token of a mention."""
+    values: Values = [caption.weighted[token]]
+    if caption.sentence is not None:
+        values += [caption.sentence, caption.agreement_at(mention.start), caption.named_again(mention.name)]
+    return values
+
+
 def _entry(mention: Mention, token: int, values: Sequence[Values]) -> dict[str, Any]:
     """Return the record of a mention: its place, and the mean of each signal over the measured tokens."""
     means = [math.nan if None in column else float(np.mean(column)) for column in zip(*values, strict=True)]
@@ -284,16 +359,16 @@ def _entry(mention: Mention, token: int, values: Sequence[Values]) -> dict[str, 
     }
 
 
-def _read_mentions(row: Row) -> list[tuple[str, list[float]]]:
+def _read_mentions(row: Row, signals: Sequence[str]) -> list[tuple[str, list[float]]]:
     """Return the mentions stored with an answer: names and signals."""
     try:
-        if row.extra is None or row.extra["signals"] != list(SIGNALS):
+        if row.extra is None or row.extra["signals"] != list(signals):
             raise ValueError("other signals" if row.extra else "none")
         mentions = [
             (str(entry["name"]), [math.nan if value is None else float(value) for value in entry["values"]])
             for entry in row.extra["mentions"]
         ]
-        if any(len(values) != len(SIGNALS) for _, values in mentions):
+        if any(len(values) != len(signals) for _, values in mentions):
             raise ValueError("too few or too many values")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(

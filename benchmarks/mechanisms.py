@@ -26,7 +26,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mmhall.benchmarks.diagnosis.targets import Range, targets_of
+from mmhall.benchmarks.diagnosis.findings import GAZE, HEADS, PRIOR_BELIEF, SINKS, STRIPES, Mechanism
+from mmhall.benchmarks.diagnosis.targets import targets_of
 from mmhall.benchmarks.evidence import Evidence
 from mmhall.benchmarks.evidence.ticks import is_gain
 from mmhall.benchmarks.report.evidence import figures_text
@@ -41,28 +42,6 @@ LEAST_ACTING = 0.1  # share of answers
 TWINS, SCENES = 5, 100
 NOT_SHIPPED = "model not shipped"
 PLAIN, PRIOR, MECHANISMS = "embedded", "embedded/prior", "embedded/mechanisms"
-
-
-@dataclass(frozen=True, slots=True)
-class Mechanism:
-    """A property of a model that strategies act on.
-
-    Attributes:
-        name: In words.
-        key: The figure of the diagnosis that shows it.
-        present: Range of the figure in a model that has it.
-    """
-
-    name: str
-    key: str
-    present: Range
-
-
-SINKS = Mechanism("visual sinks", "sink_share", Range(15, None))
-STRIPES = Mechanism("stripes", "stripe_ratio", Range(8, None))
-GAZE = Mechanism("gaze", "gaze_lift", Range(2, None))
-HEADS = Mechanism("unequal heads", "vhd_variation", Range(0.4, None))
-PRIOR_BELIEF = Mechanism("sure hallucination", "entropy_auroc", Range(None, 75))
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,15 @@ def locate_words(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tu
     return text, words
 
 
+def content_words(text: str) -> frozenset[str]:
+    """Return the words of a text, in lower case, without function words.
+
+    >>> sorted(content_words("A dog; the Dog's ball"))
+    ['ball', 'dog', "dog's"]
+    """
+    return frozenset(word.lower() for word in _WORD.findall(text)) - FUNCTION_WORDS
+
+
 def final_word(text: str) -> str:
     """Return the word at the very end of a text; "" if the text ends with none.
 

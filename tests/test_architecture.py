@@ -16,7 +16,7 @@ FLOORS = (  # each imports from those before it only; modules of mmhall that are
     ("strategies",),
     ("generation",),
     ("analysis", "closed"),
-    ("lvlm", "clip", "detection"),
+    ("lvlm", "clip", "detection", "similarity"),
     ("loading", "model_check", "results"),
     ("fitting",),
     ("decoders",),

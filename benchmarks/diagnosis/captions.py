@@ -5,6 +5,9 @@ First over last   The share of hallucinated mentions in first sentences, over th
                   least two finished sentences. Near 0: the model hallucinates at the end only, which shorter captions
                   would mend.
 Last dropped      CHAIR_i of the captions without their last sentence, over that of the whole captions, minus 1.
+Growth            The share of hallucinated mentions in the later half of a caption's mentions, minus that in the
+                  earlier half (of an odd number, the middle one counts as earlier); and the share of the first
+                  mention, of the second and so on.
 Entropy           AUROC of the entropy, at the first token of a mention, of the distribution it was chosen from:
                   hallucinated mentions against true ones. Near 1: the model is unsure where it hallucinates, so that a
                   threshold on its certainty would mend it.
@@ -23,12 +26,14 @@ from mmhall.answers import Answer
 from mmhall.benchmarks.base import Counts, Item
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary
-from mmhall.benchmarks.diagnosis.figures import HALLUCINATION, Figure, of_metric, relative
+from mmhall.benchmarks.diagnosis.figures import HALLUCINATION, Figure, UnmeasuredError, of_metric, relative
 from mmhall.benchmarks.evidence.mentions import tokens_of
 from mmhall.benchmarks.rules.length import drop_sentences, sentence_ends
 from mmhall.benchmarks.rules.thoughts import blank_thoughts
 from mmhall.results.separation import Separation
-from mmhall.results.statistics import Resampler
+from mmhall.results.statistics import Resampler, ratio
+
+_PLACES = 8  # of mentions that are told apart
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +97,45 @@ def hallucination(captions: Sequence[Caption]) -> Iterator[Figure]:
         "CHAIR_i without last sentence, change",
         draws.estimate_of(lambda *sums: relative(*sums) - 1, terms),
     )
+
+
+def growth(captions: Sequence[Caption]) -> Figure:
+    """Return how much the share of hallucinated mentions grows with their place in the caption.
+
+    Raises:
+        UnmeasuredError: No caption has two mentions.
+    """
+    marks = [np.array([caption.is_absent(mention) for mention in caption.mentions], np.float64) for caption in captions]
+    if not any(len(absent) > 1 for absent in marks):
+        raise UnmeasuredError("no caption names two objects")
+    draws = Resampler([caption.item.cluster for caption in captions])
+    parts = [absent[half] for absent in marks for half in _halves(len(absent))]
+    sums = [np.array([part.sum() for part in parts]), np.array([len(part) for part in parts], np.float64)]
+    early, late = ([values[side::2] for values in sums] for side in (0, 1))
+    places = [_at_place(marks, place) for place in range(_PLACES)]
+    return Figure(
+        "growth",
+        HALLUCINATION,
+        "hallucinated: later minus earlier mentions",
+        draws.estimate_of(lambda a, n, b, m: ratio(a, n) - ratio(b, m), [*late, *early]),
+        note=f"earlier half {_share(*early)}, later half {_share(*late)}",
+        places=tuple(
+            (f"{place + 1}{'+' * (place == _PLACES - 1)}", draws.estimate(over, under))
+            for place, (over, under) in enumerate(places)
+            if under.sum()
+        ),
+    )
+
+
+def _halves(count: int) -> tuple[slice, slice]:
+    """Return the earlier and the later half of some mentions; both empty for fewer than two."""
+    return (slice((count + 1) // 2), slice((count + 1) // 2, None)) if count > 1 else (slice(0), slice(0))
+
+
+def _at_place(marks: Sequence[np.ndarray], place: int) -> tuple[np.ndarray, np.ndarray]:
+    """Count hallucinated and all mentions at one place of each caption; at the last place, also all later ones."""
+    wanted = slice(place, None if place == _PLACES - 1 else place + 1)
+    return np.array([m[wanted].sum() for m in marks]), np.array([len(m[wanted]) for m in marks], np.float64)
 
 
 def entropy(captions: Sequence[Caption], tokenizer: object) -> Figure:

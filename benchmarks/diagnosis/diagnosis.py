@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image
 
@@ -15,8 +16,11 @@ from mmhall.benchmarks.diagnosis.asking import Asker, Progress
 from mmhall.benchmarks.diagnosis.captions import Caption
 from mmhall.benchmarks.diagnosis.figures import Figure, Missing, UnmeasuredError
 from mmhall.benchmarks.diagnosis.gaze import gaze_figure, read_gaze
+from mmhall.benchmarks.diagnosis.lift import changed_answers, changed_captions, lift_figure
+from mmhall.benchmarks.diagnosis.negative import negative_figure, read_leanings
 from mmhall.benchmarks.diagnosis.questions import Questions, likely_absent, make_questions
 from mmhall.benchmarks.diagnosis.reading import Reading
+from mmhall.benchmarks.diagnosis.retrieval import read_needles, retrieval_figure
 from mmhall.benchmarks.rules.thoughts import is_thoughts_only
 from mmhall.errors import DataError
 from mmhall.lvlm import LVLM
@@ -99,6 +103,7 @@ def diagnose(
     answers = asker.yes_no(questions.everything())
     found = Collector()
     found.add("hallucination in captions", lambda: of_captions.hallucination(captions))
+    found.add("growth of hallucination", lambda: of_captions.growth(captions))
     found.add("AUROC of the entropy", lambda: of_captions.entropy(captions, lvlm.adapter.tokenizer))
     found.add("headroom of the yes/no threshold", lambda: of_questions.headroom(questions, answers))
     found.add("present against likely absent objects", lambda: of_questions.partner_auroc(questions, answers))
@@ -109,6 +114,8 @@ def diagnose(
     for title, measure in reading.mechanisms():
         found.add(title, measure)
     found.add("gaze", lambda: gaze_figure(read_gaze(asker, questions.present), len(lvlm.adapter.layers)))
+    for title, measure in _further(asker, questions, captions, pictures, seed):
+        found.add(title, measure)
     return Diagnosis(
         len(pictures.pictures),
         len(captions),
@@ -116,6 +123,31 @@ def diagnose(
         tuple(found.figures),
         tuple(found.missing),
         (*pictures.remarks, *_remarks(captions, max_new_tokens)),
+    )
+
+
+def _further(
+    asker: Asker, questions: Questions, captions: Sequence[Caption], pictures: PictureSet, seed: int
+) -> Iterator[tuple[str, Callable[[], Figure]]]:
+    """Yield the figures that need passes of their own, each as its title and a function that measures it."""
+    written = [(caption.item, caption.answer) for caption in captions]
+    asked, words = [*questions.likely, *questions.present], pictures.categories
+    lifted = partial(lift_figure, asker=asker)
+    yield "captions with more attention", lambda: lifted("captions", read=lambda: changed_captions(asker, written))
+    yield "answers with more attention", lambda: lifted("answers", read=lambda: changed_answers(asker, asked))
+    yield (
+        "heads that copy words",
+        lambda: retrieval_figure(
+            "copy_head",
+            "words that the best head copies",
+            "words (%)",
+            read_needles(asker, words, seed),
+            "needle tokens",
+        ),
+    )
+    yield (
+        "negative attention score",
+        lambda: negative_figure(read_leanings(asker, questions.present, questions.likely)),
     )
 
 

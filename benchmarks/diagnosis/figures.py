@@ -11,8 +11,8 @@ from mmhall.benchmarks.base import Metric
 from mmhall.errors import MmhallError
 from mmhall.results.statistics import Array, Estimate, Resampler
 
-HALLUCINATION, CAUSES, MECHANISMS = "hallucination", "causes", "mechanisms"
-GROUPS = (HALLUCINATION, CAUSES, MECHANISMS)
+HALLUCINATION, CAUSES, MECHANISMS, ATTENTION = "hallucination", "causes", "mechanisms", "attention"
+GROUPS = (HALLUCINATION, CAUSES, MECHANISMS, ATTENTION)
 
 
 class UnmeasuredError(MmhallError):
@@ -32,6 +32,9 @@ class Figure:
         layers: The same of single decoder layers, 0-based, where it is measured in layers.
         note: What a reader should know beside the value; "": nothing.
         short: Heading of its column in the table of layers.
+        heads: Values of single heads by 0-based decoder layer, (H,) each, where it is measured in heads.
+        by_head: Title of the map of heads, where it differs from `title`.
+        places: Values by place in a caption, each with the name of the place.
     """
 
     key: str
@@ -42,6 +45,9 @@ class Figure:
     layers: Mapping[int, Estimate] = field(default_factory=dict)
     note: str = ""
     short: str = ""
+    heads: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    by_head: str = ""
+    places: Sequence[tuple[str, Estimate]] = ()
 
     @property
     def shown(self) -> tuple[float, float, float] | None:

@@ -16,15 +16,13 @@ import numpy as np
 import torch
 from torch import LongTensor, Tensor
 
-from mmhall.adapters import Request
 from mmhall.analysis import mark_words, read_prompts
 from mmhall.attention import Call, Op
 from mmhall.benchmarks.base import Item
-from mmhall.benchmarks.data.pictures import Corners
 from mmhall.benchmarks.diagnosis.asking import Asker
 from mmhall.benchmarks.diagnosis.figures import MECHANISMS, Figure, UnmeasuredError
+from mmhall.benchmarks.diagnosis.places import Places, boxes_of, coverage
 from mmhall.benchmarks.run.runner import batches
-from mmhall.images import open_image
 from mmhall.results.statistics import Array, Resampler, ratio
 
 
@@ -77,24 +75,6 @@ class GazeProbe(Op):
             self.attention[call.layer].append(mean[columns.clamp_min(0)].masked_fill(columns < 0, 0.0).cpu())
 
 
-def coverage(edges: Tensor, boxes: Sequence[Corners]) -> Tensor:
-    """Return which part of each patch some boxes cover, (N,) in [0, 1]; NaN where a patch has no place.
-
-    Overlapping boxes count twice, but a patch at most whole.
-
-    Args:
-        edges: Left, top, right, bottom of each patch, fractions of the picture, (N, 4).
-        boxes: The boxes, in the same unit.
-    """
-    covered = torch.zeros(len(edges), dtype=edges.dtype)
-    area = (edges[:, 2] - edges[:, 0]) * (edges[:, 3] - edges[:, 1])
-    for left, top, right, bottom in boxes:
-        width = (edges[:, 2].clamp_max(right) - edges[:, 0].clamp_min(left)).clamp_min(0)
-        height = (edges[:, 3].clamp_max(bottom) - edges[:, 1].clamp_min(top)).clamp_min(0)
-        covered = covered + width * height / area
-    return covered.clamp_max(1.0)
-
-
 def read_gaze(asker: Asker, items: Sequence[Item]) -> list[Look]:
     """Read where the object words of questions look.
 
@@ -108,10 +88,10 @@ def read_gaze(asker: Asker, items: Sequence[Item]) -> list[Look]:
     adapter = asker.lvlm.adapter
     if not adapter.image_in_sequence:
         raise UnmeasuredError("the model attends to the picture in layers of their own, where words do not look apart")
-    boxed = [item for item in items if _boxes(asker, item)]
+    boxed = [item for item in items if boxes_of(asker, item)]
     if not boxed:
         raise UnmeasuredError("the data has no boxes of objects")
-    places = _Places(asker)
+    places = Places(asker)
     looks: list[Look] = []
     for batch in batches(boxed, asker.batch_size):
         looks += _read_batch(asker, batch, places)
@@ -159,33 +139,7 @@ def largest(*sums: Array) -> Array:
     return values
 
 
-class _Places:
-    """The places of image tokens, found once for each size of picture."""
-
-    def __init__(self, asker: Asker) -> None:
-        self._asker, self._edges = asker, dict[tuple[int, int], Tensor]()
-
-    def of(self, item: Item) -> Tensor:
-        """Return left, top, right, bottom of the patches of an item's picture, (N, 4).
-
-        Raises:
-            UnmeasuredError: The model's image tokens have no places.
-        """
-        picture = open_image(self._asker.path(item))
-        if picture.size not in self._edges:
-            adapter, request = self._asker.lvlm.adapter, Request(item.prompt, (picture,))
-            edges = adapter.places(request, adapter.inputs([request])).edges
-            if edges is None:
-                raise UnmeasuredError("the model's image tokens have no places in the picture")
-            self._edges[picture.size] = edges
-        return self._edges[picture.size]
-
-
-def _boxes(asker: Asker, item: Item) -> Sequence[Corners]:
-    return asker.pictures[str(item.picture)].boxes.get(item.truth["object"], ())
-
-
-def _read_batch(asker: Asker, items: Sequence[Item], places: _Places) -> list[Look]:
+def _read_batch(asker: Asker, items: Sequence[Item], places: Places) -> list[Look]:
     """Read where the object words of a batch of questions look."""
     adapter, inputs = asker.lvlm.adapter, asker.inputs(items)
     image, named = adapter.image_mask(inputs["input_ids"]), [word for i in items for word in i.truth["object"].split()]
@@ -199,7 +153,7 @@ def _read_batch(asker: Asker, items: Sequence[Item], places: _Places) -> list[Lo
     for number, item in enumerate(items):
         if not last[number]:
             continue
-        covered = coverage(places.of(item), _boxes(asker, item))
+        covered = coverage(places.of(item), boxes_of(asker, item))
         placed = ~covered.isnan()
         shares = {layer: _share(of[number][placed], covered[placed]) for layer, of in probe.attention.items()}
         found = {layer: share for layer, share in shares.items() if share is not None}

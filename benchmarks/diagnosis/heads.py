@@ -46,7 +46,7 @@ def head_figure(divergences: Sequence[HeadDivergence], draws: Resampler) -> Figu
         raise UnmeasuredError("no layer attends to the sequence with several heads")
     sums = np.stack([of.values.double().sum(dim=0).numpy() for of in divergences])  # (captions, layers, heads)
     by_layer = [list(sums[:, index].T) for index in range(len(layers))]
-    heads = len(by_layer[0])
+    heads, tokens = len(by_layer[0]), sum(len(of.values) for of in divergences)
 
     def mean(*flat: Array) -> Array:
         rows = [variation(*flat[start : start + heads]) for start in range(0, len(flat), heads)]
@@ -62,4 +62,6 @@ def head_figure(divergences: Sequence[HeadDivergence], draws: Resampler) -> Figu
         layers={layer: draws.estimate_of(variation, rows) for layer, rows in zip(layers, by_layer, strict=True)},
         note=f"mean over {len(layers)} layers of {heads} heads",
         short="VHD variation",
+        heads={layer: tuple((sums[:, index].sum(axis=0) / tokens).tolist()) for index, layer in enumerate(layers)},
+        by_head="VHD, mean over tokens",
     )

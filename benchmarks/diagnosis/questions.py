@@ -17,11 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.base import Item, series
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.diagnosis.figures import HALLUCINATION, Figure, UnmeasuredError, of_metric
 from mmhall.benchmarks.evidence.threshold import TUNED, shifted_counts, stored_scores
 from mmhall.benchmarks.pope import SUFFIX, Pope, question_about
+from mmhall.benchmarks.rules.yes_bias import COUNTS, criterion
 from mmhall.benchmarks.scenes.companions import COMPANIONS, goes_with
 from mmhall.benchmarks.scenes.world import PARTNERS, PLACES
 from mmhall.errors import DataError
@@ -117,7 +118,7 @@ GO_WITH: dict[str, Callable[[Picture], set[str]]] = {"usual": _partners, "hard":
 
 
 def headroom(questions: Questions, answers: Answers) -> Iterator[Figure]:
-    """Yield accuracy and share of yes in POPE's adversarial setting, and what the best threshold would add.
+    """Yield accuracy, share of yes and c in POPE's adversarial setting, and what the best threshold would add.
 
     Raises:
         UnmeasuredError: There are no such questions, no scores, or pictures on one side of the halves only.
@@ -130,6 +131,9 @@ def headroom(questions: Questions, answers: Answers) -> Iterator[Figure]:
     draws = Resampler([item.cluster for item in questions.pope])
     yield of_metric("pope_accuracy", metrics["accuracy"], "adversarial POPE: accuracy", counts, draws)
     yield of_metric("pope_yes", metrics["yes ratio"], "adversarial POPE: share of yes", counts, draws)
+    sums = [series(counts, {name: 1}) for name in COUNTS]
+    c = draws.estimate_of(criterion, sums)
+    yield Figure("criterion", HALLUCINATION, "adversarial POPE: c, above 0 leans to no", c, percent=False)
     shifted = shifted_counts(pope, questions.pope, rows, {"": rows})
     if not shifted:
         raise UnmeasuredError("the best threshold needs yes/no scores of at least two pictures")

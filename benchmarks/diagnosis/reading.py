@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 
@@ -12,8 +12,12 @@ from mmhall.attention import Op
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.diagnosis.asking import Asker
 from mmhall.benchmarks.diagnosis.captions import Caption
+from mmhall.benchmarks.diagnosis.columns import PromptAttention, column_figures, marked_figure, prompt_columns
+from mmhall.benchmarks.diagnosis.dominance import dominance_figures
 from mmhall.benchmarks.diagnosis.figures import Figure, UnmeasuredError
 from mmhall.benchmarks.diagnosis.heads import head_figure
+from mmhall.benchmarks.diagnosis.places import Places
+from mmhall.benchmarks.diagnosis.retrieval import Hits, TopColumns, mark_objects, retrieval_figure
 from mmhall.benchmarks.diagnosis.sinks import SHARE, PictureSinks, SinkProbe, sink_figures
 from mmhall.benchmarks.diagnosis.stripes import Stripe, StripeProbe, stripe_figure
 from mmhall.results.statistics import Resampler
@@ -34,6 +38,9 @@ class Reading:
         self._stripes: list[Stripe | None] = []
         self._words: list[str] = []
         self._fewest_tokens: int | None = None
+        self._prompts: list[PromptAttention] = []
+        self._hits: list[Hits] = []
+        self._places, self._why_no_places = Places(asker), ""
 
     def read(self, batch: Sequence[tuple[Item, Answer]]) -> list[Caption]:
         """Read a batch of captions; return them with the plain model's scores of those that say something."""
@@ -54,8 +61,17 @@ class Reading:
             return run
 
         yield "visual sinks", needs(self._sink_figures)
+        yield "sinks that var finds", needs(lambda draws: marked_figure(self._prompts, draws))
         yield "stripes", needs(lambda draws: stripe_figure(self._stripes, self._words, draws))
         yield "heads", needs(lambda draws: head_figure([s.divergence for s in self._scores if s.divergence], draws))
+        yield "attention to the prompt", needs(lambda draws: column_figures(self._prompts, draws))
+        yield (
+            "MDI and AEI",
+            needs(
+                lambda draws: dominance_figures([s.dominance for s in self._scores if s.dominance is not None], draws)
+            ),
+        )
+        yield "heads that find objects", needs(lambda draws: self._object_figure())
 
     def _read(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, AnswerScores]:
         adapter, inputs = self._asker.lvlm.adapter, self._asker.inputs(items)
@@ -63,10 +79,19 @@ class Reading:
         lengths, image = [len(tokens) for tokens in ids], adapter.image_mask(inputs["input_ids"])
         fewest = int(image.sum(dim=1).min())
         self._fewest_tokens = fewest if self._fewest_tokens is None else min(fewest, self._fewest_tokens)
-        stripes, probes = StripeProbe(adapter, image.shape[1], lengths), list[Op]()
+        stripes = StripeProbe(adapter, image.shape[1], lengths)
         sinks = SinkProbe(image, lengths) if fewest * SHARE >= 1 else None
-        probes = [stripes, *([sinks] if sinks else [])]
+        columns = prompt_columns(adapter, inputs["input_ids"], inputs["attention_mask"].bool(), lengths)
+        marks = [
+            self._marks(Caption(*pair), row) for pair, row in zip(zip(items, answers, strict=True), image, strict=True)
+        ]
+        objects = TopColumns(max(lengths), marks, image) if any(marks) else None
+        probes: list[Op] = [stripes, columns, *(probe for probe in (sinks, objects) if probe is not None)]
         scores = score_answers(adapter, inputs, ids, heads=True, watch=probes)
+        self._prompts += columns.prompts
+        for number, marked in enumerate(marks):
+            if objects is not None and marked:
+                self._hits.append(_hits(items[number], marked, objects, number, int(image[number].sum())))
         self._items += items
         self._scores += scores
         if sinks is not None:
@@ -79,6 +104,22 @@ class Reading:
             self._words.append("" if stripe is None else answer.tokens[stripe.token].strip())
         return {item.id: scored for item, scored in zip(items, scores, strict=True)}
 
+    def _marks(self, caption: Caption, image: Tensor) -> dict[int, Tensor]:
+        """Return the columns that show the objects that a caption names; none where they are not known."""
+        if not image.any():
+            return {}
+        try:
+            return mark_objects(caption, self._places, self._asker, image)
+        except UnmeasuredError as error:
+            self._why_no_places = str(error)
+            return {}
+
+    def _object_figure(self) -> Figure:
+        if self._why_no_places:
+            raise UnmeasuredError(self._why_no_places)
+        title, what = "objects that the best head finds", "mentions of objects with boxes"
+        return retrieval_figure("object_head", title, "objects (%)", self._hits, what)
+
     def _sink_figures(self, draws: Resampler) -> Iterator[Figure]:
         if not self._asker.lvlm.adapter.image_in_sequence:
             raise UnmeasuredError("the model attends to the picture in layers of their own, not in the sequence")
@@ -86,3 +127,9 @@ class Reading:
             least = int(1 / SHARE)
             raise UnmeasuredError(f"a picture has {self._fewest_tokens} image tokens; 5 % of them need {least} or more")
         yield from sink_figures(self._sinks, self._sums, draws)
+
+
+def _hits(item: Item, marks: Mapping[int, Tensor], probe: TopColumns, number: int, tokens: int) -> Hits:
+    """Return the hits of one caption."""
+    by_layer = {layer: hits[number] for layer, hits in probe.hits.items()}
+    return Hits(item.cluster, len(marks), by_layer, sum(float(mark.sum()) for mark in marks.values()) / tokens)

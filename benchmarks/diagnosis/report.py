@@ -8,10 +8,12 @@ from typing import Any
 
 from mmhall.benchmarks.diagnosis.diagnosis import Diagnosis
 from mmhall.benchmarks.diagnosis.figures import GROUPS, Figure
+from mmhall.benchmarks.diagnosis.findings import findings
 from mmhall.benchmarks.diagnosis.targets import Targets
 from mmhall.results.statistics import Estimate
 
 Row = tuple[str, ...]
+_COLUMNS = 4  # of a table of layers, for 100 characters
 LEGEND = (
     'Intervals are 95 %, by picture (bootstrap). Target: the range the figure should be in; "?": the interval holds an '
     "end of the range."
@@ -34,7 +36,22 @@ class Section:
 
 
 def sections(diagnosis: Diagnosis, targets: Targets) -> Iterator[Section]:
-    """Yield a table for each group of figures, and one of decoder layers."""
+    """Yield a table for each group of figures, and tables of decoder layers, of few columns each."""
+    yield from group_sections(diagnosis, targets)
+    layered = [figure for figure in diagnosis.figures if figure.layers and figure.short]
+    for start in range(0, len(layered), _COLUMNS):
+        part = layered[start : start + _COLUMNS]
+        depth = 1 + max(layer for figure in part for layer in figure.layers)
+        lines = [
+            (str(layer), *(_in_layer(figure, layer) for figure in part))
+            for layer in range(depth)
+            if any(layer in figure.layers for figure in part)
+        ]
+        yield Section("by layer", (("layer", *(figure.short for figure in part)), *lines), ())
+
+
+def group_sections(diagnosis: Diagnosis, targets: Targets) -> Iterator[Section]:
+    """Yield a table for each group of figures."""
     for group in GROUPS:
         figures = [figure for figure in diagnosis.figures if figure.group == group]
         aimed = any(figure.key in targets.ranges for figure in figures)
@@ -44,15 +61,14 @@ def sections(diagnosis: Diagnosis, targets: Targets) -> Iterator[Section]:
             yield Section(
                 group, (head, *rows), tuple(f"{f.title}: {f.note.removesuffix('.')}." for f in figures if f.note)
             )
-    layered = [figure for figure in diagnosis.figures if figure.layers]
-    if layered:
-        depth = 1 + max(layer for figure in layered for layer in figure.layers)
-        lines = [
-            (str(layer), *(_in_layer(figure, layer) for figure in layered))
-            for layer in range(depth)
-            if any(layer in figure.layers for figure in layered)
-        ]
-        yield Section("by layer", (("layer", *(figure.short for figure in layered)), *lines), ())
+
+
+def suggestions(diagnosis: Diagnosis) -> list[str]:
+    """Return what the diagnosis suggests, a line for each rule."""
+    return [
+        f"{one.rule.mechanism.name}: {one.state}{f' ({one.measured})' if one.measured else ''}. {one.text}."
+        for one in findings(diagnosis)
+    ]
 
 
 def closing(diagnosis: Diagnosis, targets: Targets) -> list[str]:
@@ -78,6 +94,17 @@ def as_data(diagnosis: Diagnosis, targets: Targets, setup: Mapping[str, Any]) ->
     return {
         "setup": {**setup, "captions": diagnosis.captions, "questions": diagnosis.questions},
         "figures": [_as_data(figure, targets) for figure in diagnosis.figures],
+        "findings": [
+            {
+                "mechanism": one.rule.mechanism.name,
+                "key": one.rule.mechanism.key,
+                "state": one.state,
+                "measured": one.measured,
+                "strategies": list(one.strategies),
+                "text": one.text,
+            }
+            for one in findings(diagnosis)
+        ],
         "not_measured": [asdict(missing) for missing in diagnosis.missing],
         "targets_without_figure": sorted(set(targets.ranges) - {figure.key for figure in diagnosis.figures}),
         "remarks": list(diagnosis.remarks),
@@ -98,6 +125,8 @@ def _as_data(figure: Figure, targets: Targets) -> dict[str, Any]:
         "target": None if wanted is None else [wanted.low, wanted.high],
         "verdict": targets.verdict(figure),
         "layers": {layer: asdict(estimate) for layer, estimate in figure.layers.items()},
+        "heads": {layer: list(values) for layer, values in figure.heads.items()},
+        "places": [{"place": place, **asdict(estimate)} for place, estimate in figure.places],
         "note": figure.note,
     }
 

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
         mark_informative as mark_informative,
         mark_words as mark_words,
     )
+    from mmhall.analysis._sar import (
+        answer_sar as answer_sar,
+        relevance_shares as relevance_shares,
+        token_sar as token_sar,
+    )
     from mmhall.analysis._score import (
         AnswerScores as AnswerScores,
         score as score,
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
     )
     from mmhall.analysis._teacher_forcing import (
         check_room as check_room,
+        pad_answers as pad_answers,
         read_answer as read_answer,
         read_prompts as read_prompts,
     )
@@ -69,8 +75,9 @@ else:
             "_methods": "AnalysisMethods",
             "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
             "_saliency": "SaliencyProbe mark_informative mark_words",
+            "_sar": "answer_sar relevance_shares token_sar",
             "_score": "AnswerScores score score_answers score_with",
-            "_teacher_forcing": "check_room read_answer read_prompts",
+            "_teacher_forcing": "check_room pad_answers read_answer read_prompts",
             "_trace": "AttentionProbe Trace check_indices shrink_picture",
             "_tracing": "trace_request",
             "_word_values": "WordValues measure_words word_attention",

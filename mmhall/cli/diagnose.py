@@ -54,7 +54,8 @@ def diagnose(
         typer.Option(
             parser=parse_output_path,
             metavar="FILE",
-            help="Also write the diagnosis to a file: as JSON if its name ends in .json, else as text.",
+            help="Also write the diagnosis to a file: as JSON if its name ends in .json; as a page with plots, and "
+            "JSON beside it, if in .html; else as text.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
@@ -63,7 +64,7 @@ def diagnose(
 ) -> None:
     """Measure how a model hallucinates, and which mechanisms that strategies act on it has, with intervals.
 
-    Example: mmhall diagnose embedded --scenes 200 --out diagnosis.json
+    Example: mmhall diagnose embedded --scenes 200 --out diagnosis.html
     """
     import json
     import tempfile
@@ -78,8 +79,8 @@ def diagnose(
     numbers = {"scenes": scenes, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
     numbers |= {} if limit is None else {"limit": limit}
     check_data("diagnose", data, images, "a COCO detection file", **numbers)
-    if out is not None:
-        check_writable(out)
+    for file in _files(out):
+        check_writable(file)
     aims = targets_of(model) if targets is None else read_targets(targets)
     check_model(model, False, loading)
     wanted = {"conflict": conflict, "kind": kind}
@@ -95,24 +96,44 @@ def diagnose(
         options = {"seed": seed, "max_new_tokens": max_new_tokens, **(drawn if data is None else {})}
         setup = {"mmhall": mmhall.__version__, **lvlm.identity(), "source": source, "pictures": found.pictures}
         setup |= {"pictures_sha256": pictures.digest, **options}
-    text = _text(found, aims, setup)
+    head = _head(found, setup)
+    text = _text(found, aims, head)
     content = json.dumps(report.as_data(found, aims, setup), indent=1)
     print(content if as_json else text)
-    if out is not None:
-        out.write_text((content if out.suffix == ".json" else text) + "\n", encoding="utf-8")
+    for file in _files(out):
+        if file.suffix == ".html":
+            from mmhall.benchmarks.diagnosis.page import write_page
+
+            write_page(found, aims, setup, head, file)
+        else:
+            file.write_text((content if file.suffix == ".json" else text) + "\n", encoding="utf-8")
 
 
-def _text(diagnosis: Diagnosis, targets: Targets, setup: Mapping[str, Any]) -> str:
-    """Return the diagnosis as text of at most 100 columns."""
-    from mmhall.benchmarks.diagnosis.report import closing, sections
-    from mmhall.cli.console import align_columns
+def _files(out: Path | None) -> list[Path]:
+    """Return the files to write: beside a page also its JSON."""
+    if out is None:
+        return []
+    return [out, out.with_suffix(".json")] if out.suffix == ".html" else [out]
 
+
+def _head(diagnosis: Diagnosis, setup: Mapping[str, Any]) -> str:
+    """Return model, pictures and options in words."""
     source = setup["source"] if setup["source"] == DRAWN else f"pictures of {setup['source']}"
     options = "".join(f", {name} {setup[name]}" for name in ("kind", "conflict", "seed") if name in setup)
     head = f"{setup['model']}, {setup['dtype']} on {setup['device']}: {setup['pictures']} {source}{options}; greedy"
-    parts = [textwrap.fill(f"{head}, {diagnosis.questions} yes/no questions.", WIDTH)]
+    return f"{head}, {diagnosis.questions} yes/no questions."
+
+
+def _text(diagnosis: Diagnosis, targets: Targets, head: str) -> str:
+    """Return the diagnosis as text of at most 100 columns."""
+    from mmhall.benchmarks.diagnosis.report import closing, sections, suggestions
+    from mmhall.cli.console import align_columns
+
+    parts = [textwrap.fill(head, WIDTH)]
     for section in sections(diagnosis, targets):
         notes = [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in section.notes]
         parts.append("\n".join([section.title, align_columns(list(section.rows)), *notes]))
+    told = [textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in suggestions(diagnosis)]
+    parts.append("\n".join(["what this suggests", *told]))
     parts.append("\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in closing(diagnosis, targets)))
     return "\n\n".join(parts)

@@ -27,8 +27,12 @@ def test_a_diagnosis_beside_targets(cli, tmp_path):
 
 def test_pictures_of_ones_own(cli, tmp_path):
     assert cli("scenes", "--n", 3, "--out", "mine").returncode == 0
-    done = cli("diagnose", "--data", "mine/annotations.json", "--limit", 2, "--json")
+    done = cli("diagnose", "--data", "mine/annotations.json", "--limit", 2, "--json", "--out", "page.html")
     assert done.returncode == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Diagnosis of embedded" in page
+    assert page.count("<svg") > 10
+    assert json.loads((tmp_path / "page.json").read_text()) == json.loads(done.stdout)
     content = json.loads(done.stdout)
     assert content["setup"]["pictures"] == 2
     assert content["setup"]["source"] == "annotations.json"

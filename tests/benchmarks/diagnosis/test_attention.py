@@ -10,8 +10,9 @@ from mmhall.adapters import Request
 from mmhall.analysis import HeadDivergence, read_answer, read_prompts
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.diagnosis.figures import UnmeasuredError
-from mmhall.benchmarks.diagnosis.gaze import GazeProbe, Look, coverage, gaze_figure
+from mmhall.benchmarks.diagnosis.gaze import GazeProbe, Look, gaze_figure
 from mmhall.benchmarks.diagnosis.heads import head_figure
+from mmhall.benchmarks.diagnosis.places import coverage
 from mmhall.benchmarks.diagnosis.sinks import PictureSinks, SinkProbe, find_sinks, second_largest, sink_figures
 from mmhall.benchmarks.diagnosis.stripes import Stripe, StripeProbe, find_stripe, stripe_figure
 from mmhall.lvlm import LVLM

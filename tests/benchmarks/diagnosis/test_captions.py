@@ -8,7 +8,7 @@ from mmhall.analysis import AnswerScores
 from mmhall.answers import Answer, Uncertainty, Usage
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.data.pictures import PictureSet
-from mmhall.benchmarks.diagnosis.captions import Caption, entropy, hallucination
+from mmhall.benchmarks.diagnosis.captions import Caption, entropy, growth, hallucination
 from mmhall.benchmarks.diagnosis.causes import in_captions, unlike_grey
 
 SURE = {  # entropy at the word, by picture: hallucinated car 0.9, cup 0.4 and car 0.2
@@ -48,6 +48,14 @@ def test_texts_are_counted_by_hand(captions):
     assert found["words"].value == pytest.approx((9 + 7) / 2)
     assert found["first_over_last"].value == pytest.approx((1 / 3) / (1 / 2))
     assert found["last_dropped"].value == pytest.approx(14 / 15 - 1)
+
+
+def test_growth_over_mentions_by_hand(captions):
+    """Dog, cat | car, cup: 0 of 2, then 2 of 2. Bus, car | bus: 1 of 2, then 0 of 1. 2/3 minus 1/4."""
+    figure = growth(captions)
+    assert figure.estimate.value == pytest.approx(2 / 3 - 1 / 4)
+    assert figure.note == "earlier half 25.0%, later half 66.7%"
+    assert [(place, e.value) for place, e in figure.places] == [("1", 0), ("2", 0.5), ("3", 0.5), ("4", 1)]
 
 
 def test_a_caption_of_one_sentence_has_no_first_and_last(captions):

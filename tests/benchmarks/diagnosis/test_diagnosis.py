@@ -8,6 +8,7 @@ import pytest
 
 from mmhall.benchmarks.data.pictures import Picture, PictureSet, read_coco
 from mmhall.benchmarks.diagnosis.diagnosis import diagnose, expected
+from mmhall.benchmarks.diagnosis.findings import findings
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import DataError
 from mmhall.lvlm import LVLM
@@ -42,7 +43,7 @@ def test_every_figure_of_the_embedded_model(embedded, scenes):
     assert not whole.missing
     assert whole.captions == 3
     keys = [figure.key for figure in whole.figures]
-    assert len(set(keys)) == len(keys) == 23
+    assert len(set(keys)) == len(keys) == 40
     for one, other in zip(whole.figures, small.figures, strict=True):
         assert one.key == other.key
         assert one.shown == pytest.approx(other.shown, rel=1e-3, abs=1e-3), one.key
@@ -51,6 +52,14 @@ def test_every_figure_of_the_embedded_model(embedded, scenes):
     assert set(found["sink_share"].layers) == set(found["gaze_lift"].layers) == set(range(6))
     assert found["grey_yes"].shown[0] == 0
     assert found["present_yes"].shown[0] > 80
+    said = {finding.rule.mechanism.key: finding for finding in findings(whole)}
+    assert said["marked_sinks"].text.endswith("`var` will do nothing")
+    assert said["lifted_captions"].state.startswith("present")
+    assert not any(finding.state == "not measured" for finding in said.values())
+    assert set(found["image_share"].heads) == set(range(6))
+    assert all(
+        len(row) == 8 for key in ("vhd_variation", "copy_head", "object_head") for row in found[key].heads.values()
+    )
 
 
 def test_a_model_with_layers_of_their_own_for_the_picture_says_what_is_missing(scenes):
@@ -59,6 +68,9 @@ def test_a_model_with_layers_of_their_own_for_the_picture_says_what_is_missing(s
     reasons = {missing.title: missing.reason for missing in found.missing}
     assert "layers of their own" in reasons["visual sinks"]
     assert "layers of their own" in reasons["gaze"]
+    for title in ("sinks that var finds", "MDI and AEI", "captions with more attention", "heads that find objects"):
+        assert title in reasons
+    assert not {"image_share", "marked_sinks", "mdi_middle"} & {figure.key for figure in found.figures}
     assert {"chair_i", "stripe_ratio", "vhd_variation"} <= {figure.key for figure in found.figures}
 
 

@@ -44,16 +44,24 @@ def asked(scores):
 
 
 def test_a_threshold_adds_what_it_could():
-    """Present objects score -0.5 and absent ones -1.5: all say no, half are right; a shift makes all right."""
+    """Present objects score -0.5 and absent ones -1.5: all say no, half are right; a shift makes all right.
+
+    c of 0 of 8 found and 0 of 8 false: -z(0.5 / 9) = 1.5932.
+    """
     questions, answers = asked([[("yes", -0.5), ("no", -1.5)]] * 8)
     assert len(halves(questions.pope)) == 2
     found = {figure.key: figure.estimate.value for figure in headroom(questions, answers)}
-    assert found == {"pope_accuracy": 0.5, "pope_yes": 0.0, "headroom": 0.5}
+    assert found == {
+        "pope_accuracy": 0.5,
+        "pope_yes": 0.0,
+        "criterion": pytest.approx(1.5932, abs=1e-4),
+        "headroom": 0.5,
+    }
 
 
 def test_where_zero_is_the_best_threshold_nothing_is_added():
     questions, answers = asked([[("yes", 0.5), ("no", -0.5)]] * 8)
-    assert [f.estimate.value for f in headroom(questions, answers)] == [1, 0.5, 0]
+    assert [f.estimate.value for f in headroom(questions, answers)] == pytest.approx([1, 0.5, 0, 0])
 
 
 def test_what_cannot_be_measured_says_why():

@@ -127,11 +127,15 @@ class Beaf(Benchmark):
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
         """Count answers; a pair is counted in its later answer, if the earlier one is there."""
-        texts = {item.id: (item.truth["label"], row.text) for item, row in zip(items, rows, strict=True)}
+        texts = {
+            (item.cluster, item.truth["question"]): (item.truth["label"], row.text)
+            for item, row in zip(items, rows, strict=True)
+            if item.truth["kind"] == "original"
+        }
         return [self._count(item, row.text, texts) for item, row in zip(items, rows, strict=True)]
 
-    def _count(self, item: Item, text: str, texts: Mapping[str, tuple[Label, str]]) -> Counts:
-        counts, before = self.count(item, text), texts.get(item.truth["before"])
+    def _count(self, item: Item, text: str, texts: Mapping[tuple[str, str], tuple[Label, str]]) -> Counts:
+        counts, before = self.count(item, text), texts.get((item.cluster, item.truth["question"]))
         if before is None:
             return counts
         said = read(self.rule, *before), read(self.rule, item.truth["label"], text)

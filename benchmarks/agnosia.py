@@ -30,9 +30,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from mmhall.answers import Answer
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy, series
 from mmhall.benchmarks.beaf import f1_of_changes
 from mmhall.benchmarks.data.aspects import LINES, AspectQuestion, read_aspects
@@ -40,7 +39,7 @@ from mmhall.benchmarks.data.pope_wording import SUFFIX
 from mmhall.benchmarks.data.reading import find_pictures
 from mmhall.benchmarks.data.redrawn import is_drawn, write_plans
 from mmhall.benchmarks.data.scene_probes import PROBES, draw_probes
-from mmhall.benchmarks.evidence.unknown_words import measure_unknown, unknown_remark
+from mmhall.benchmarks.evidence.unknown_words import unknown_remark
 from mmhall.benchmarks.rules import yes_bias
 from mmhall.benchmarks.rules.choices import lettered, parse_choice
 from mmhall.benchmarks.rules.yesno import RULES, read, score, tally
@@ -48,9 +47,6 @@ from mmhall.errors import DataError, OptionError
 from mmhall.options import option
 from mmhall.results.statistics import Resampler
 from mmhall.results.store import Row
-
-if TYPE_CHECKING:
-    from mmhall.lvlm import LVLM
 
 ASPECTS = ("entity", "number", "colour", "relation", "material", "shape", "size", "action", "text")
 FORMS = ("yes-no", "choice")
@@ -80,6 +76,7 @@ class Agnosia(Benchmark):
     groups: ClassVar[tuple[str, ...]] = ("all", *ASPECTS)
     plotted: ClassVar[str] = "all"
     drawn: ClassVar[bool] = True
+    asks_in_words: ClassVar[bool] = True
     yes_no: ClassVar[bool] = True
     reads: ClassVar[str] = f"{LINES}; or the annotations.json of drawn scenes"
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -180,12 +177,6 @@ class Agnosia(Benchmark):
             return question.text + yes_no
         between = " " if self.prompt == "plain" else "\n"
         return question.text + between + lettered(question.options, between) + choice
-
-    def measure(
-        self, lvlm: LVLM, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
-    ) -> list[dict[str, Any] | None]:
-        """Store the words of each question that the model's tokenizer does not know."""
-        return measure_unknown(lvlm.adapter.tokenizer, [item for item, _ in questions])
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer alone."""

@@ -247,6 +247,8 @@ class Benchmark(Configured, ABC):
         trades: Name of the metric that shorter captions lose, such as "recall": captions of the baseline, cut, are then
             controls of the primary metric; "" for other benchmarks. How sure the model is of each mention is stored
             with the baseline's captions (`mmhall.benchmarks.evidence.mentions`).
+        asks_in_words: Whether words of a question that the model's tokenizer does not know are stored with its answer,
+            for a note in the report (`mmhall.benchmarks.evidence.unknown_words`).
         yes_no: Whether answers are yes or no. The truth of an item then has its right one as "label", counts have "n",
             "right" and "unparsed", and the score of the first token is stored with each answer
             (`mmhall.benchmarks.evidence.threshold`).
@@ -269,6 +271,7 @@ class Benchmark(Configured, ABC):
     pairwise: ClassVar[tuple[str, ...]] = ()
     pairing: ClassVar[str] = "both cut alike; differences are of that, while the baseline's own line is uncut"
     trades: ClassVar[str] = ""
+    asks_in_words: ClassVar[bool] = False
     yes_no: ClassVar[bool] = False
     grid: ClassVar[tuple[str, ...]] = ()
     grid_metrics: ClassVar[tuple[str, ...]] = ()

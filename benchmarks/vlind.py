@@ -33,23 +33,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
-from mmhall.answers import Answer
 from mmhall.benchmarks.base import Benchmark, Counts, Item, Material, Metric, Source, by_strategy
 from mmhall.benchmarks.data.pope_wording import SUFFIX
 from mmhall.benchmarks.data.redrawn import is_drawn, write_plans
 from mmhall.benchmarks.data.scene_priors import PRIORS, draw_instances
 from mmhall.benchmarks.data.vlind import FILE, READS, Instance, read_instances
-from mmhall.benchmarks.evidence.unknown_words import measure_unknown, unknown_remark
+from mmhall.benchmarks.evidence.unknown_words import unknown_remark
 from mmhall.benchmarks.rules.thoughts import remove_thoughts
 from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.errors import DataError
 from mmhall.options import option
 from mmhall.results.store import Row
-
-if TYPE_CHECKING:
-    from mmhall.lvlm import LVLM
 
 STAGES = ("CK", "VP", "CB", "LP")
 _FORGET = "Forget real-world common sense and just follow the information provided in the {source}."
@@ -143,6 +139,7 @@ class Vlind(Benchmark):
     pairing: ClassVar[str] = "on the instances that both reach; the baseline's own line is alone"
     plotted: ClassVar[str] = "all"
     drawn: ClassVar[bool] = True
+    asks_in_words: ClassVar[bool] = True
     reads: ClassVar[str] = READS
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("LP", {"LP": 1}, {"instances": 1}, "higher"),
@@ -221,12 +218,6 @@ class Vlind(Benchmark):
             for stage, picture, statements in asked
             for label, statement in zip(("true", "false"), statements, strict=True)
         ]
-
-    def measure(
-        self, lvlm: LVLM, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
-    ) -> list[dict[str, Any] | None]:
-        """Store the words of each question that the model's tokenizer does not know."""
-        return measure_unknown(lvlm.adapter.tokenizer, [item for item, _ in questions])
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer alone."""

@@ -18,23 +18,27 @@ UNKNOWN = "unknown_words"  # in `Row.extra`
 _SHOWN = 8
 
 
-def unknown_words(tokenizer: Any, text: str) -> list[str]:
-    """Return the words of a text that a tokenizer replaces by its unknown token, each once.
+def unknown_words(tokenizer: Any, texts: Sequence[str]) -> list[list[str]]:
+    """Return the words of each text that a tokenizer replaces by its unknown token, each once.
 
     Args:
         tokenizer: Tokenizer of a model; None: of a model without one.
-        text: The text.
+        texts: The texts.
     """
     unknown = getattr(tokenizer, "unk_token_id", None)
-    if unknown is None:
-        return []
-    words = dict.fromkeys(re.findall(r"\w[\w'-]*|[^\w\s]", text))
-    return [word for word in words if unknown in tokenizer(word, add_special_tokens=False)["input_ids"]]
+    words = [list(dict.fromkeys(re.findall(r"\w[\w'-]*|[^\w\s]", text))) for text in texts]
+    every = sorted({word for each in words for word in each})
+    if unknown is None or not every:
+        return [[] for _ in texts]
+    ids = tokenizer(every, add_special_tokens=False)["input_ids"]
+    lacking = {word for word, own in zip(every, ids, strict=True) if unknown in own}
+    return [[word for word in each if word in lacking] for each in words]
 
 
-def measure_unknown(tokenizer: Any, items: Sequence[Item]) -> list[dict[str, Any] | None]:
-    """Return what is stored with the answer to each item: its unknown words; None: it has none."""
-    return [{UNKNOWN: words} if (words := unknown_words(tokenizer, item.prompt)) else None for item in items]
+def measure_unknown(tokenizer: Any, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """Return what is stored with the answer to each item: its unknown words; nothing if it has none."""
+    found = unknown_words(tokenizer, [item.prompt for item in items])
+    return [{UNKNOWN: words} if words else {} for words in found]
 
 
 def unknown_remark(items: Sequence[Item], rows: Sequence[Row]) -> tuple[str, ...]:

@@ -181,14 +181,15 @@ class Agnosia(Benchmark):
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer alone."""
         options, label = item.truth["options"], item.truth["label"]
+        counts: Counts
         if options:
             said = parse_choice(text, options)
-            counts = dict.fromkeys(score("yes", None), 0) | {"n": 1, "right": int(said == label)}
-            counts["unparsed"] = int(said is None)
+            counts = dict.fromkeys(score("yes", None), 0.0)
+            counts |= {"n": 1, "right": int(said == label), "unparsed": int(said is None)}
         else:
             counts = tally(self.rule, label, text)
         pairs = [f"{name} {change}" for name in ("pairs", "both") for change in CHANGES]
-        others = dict.fromkeys((*_OF_PAIRS, *_OF_CONTROLS, *pairs), 0)
+        others = dict.fromkeys((*_OF_PAIRS, *_OF_CONTROLS, *pairs), 0.0)
         return {**counts, **others, "yes-no": int(not options), "chance": 1 / (len(options) or 2)}
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
@@ -196,11 +197,11 @@ class Agnosia(Benchmark):
         answers = {item.truth["id"]: (item, row.text) for item, row in zip(items, rows, strict=True)}
         shown = [item for item in items if item.picture is not None]
         usual = Counter(item.truth["label"] for item in shown).most_common(1)
-        all_counts = []
+        all_counts: list[Counts] = []
         for item, row in zip(items, rows, strict=True):
             counts = self.count(item, row.text)
             if item.picture is None:
-                all_counts.append(dict.fromkeys(counts, 0))
+                all_counts.append(dict.fromkeys(counts, 0.0))
                 continue
             counts["constant"] = int(item.truth["label"] == usual[0][0])
             counts |= self._pair(item, row.text, answers) | self._control(item, row.text, answers)

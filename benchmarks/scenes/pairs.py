@@ -124,7 +124,8 @@ def shows_the_rest(before: Rendered, after: Rendered, index: int) -> bool:
 
 def _areas(rendered: Rendered) -> list[int]:
     """Count the pixels of the background and of each object."""
-    return np.bincount(rendered.owner.ravel().astype(int) + 1).tolist()
+    areas: list[int] = np.bincount(rendered.owner.ravel().astype(int) + 1).tolist()
+    return areas
 
 
 def _with(plan: Plan, index: int, placed: Placed) -> Plan:

@@ -21,6 +21,8 @@ BUILT_IN = {
     "amber-g": "mmhall.benchmarks.amber:AmberG",
     "amber-d": "mmhall.benchmarks.amber:AmberD",
     "beaf": "mmhall.benchmarks.beaf:Beaf",
+    "agnosia": "mmhall.benchmarks.agnosia:Agnosia",
+    "vlind": "mmhall.benchmarks.vlind:Vlind",
     "dash-b": "mmhall.benchmarks.dash:DashB",
     "mme": "mmhall.benchmarks.mme:Mme",
     "hallusion": "mmhall.benchmarks.hallusion:Hallusion",

@@ -187,6 +187,7 @@ class Metric:
         margin: Largest difference that counts as no effect, in the unit of the figure: 0.02 is two points of percent.
         of: For a figure that is no ratio: its function of summed counts, arrays of one shape; NaN means no value.
         sums: Names of these counts, in the order of the function's arguments.
+        fixed: Whether it depends on the items alone, such as what chance gives; strategies are not compared in it.
     """
 
     name: str
@@ -199,6 +200,7 @@ class Metric:
     margin: float = 0.02
     of: Callable[..., Any] | None = None
     sums: tuple[str, ...] = ()
+    fixed: bool = False
 
     @property
     def figure(self) -> Callable[..., Any]:
@@ -241,9 +243,12 @@ class Benchmark(Configured, ABC):
         drawn: Whether scenes are drawn if no data is given.
         pairwise: Groups in which each strategy is counted together with the baseline, whose own line is counted alone;
             without another strategy they are left out.
+        pairing: How a strategy and the baseline are counted together in these groups, for the report.
         trades: Name of the metric that shorter captions lose, such as "recall": captions of the baseline, cut, are then
             controls of the primary metric; "" for other benchmarks. How sure the model is of each mention is stored
             with the baseline's captions (`mmhall.benchmarks.evidence.mentions`).
+        asks_in_words: Whether words of a question that the model's tokenizer does not know are stored with its answer,
+            for a note in the report (`mmhall.benchmarks.evidence.unknown_words`).
         yes_no: Whether answers are yes or no. The truth of an item then has its right one as "label", counts have "n",
             "right" and "unparsed", and the score of the first token is stored with each answer
             (`mmhall.benchmarks.evidence.threshold`).
@@ -266,7 +271,9 @@ class Benchmark(Configured, ABC):
     drawn: ClassVar[bool] = False
     read_by: ClassVar[frozenset[str]] = frozenset({"rule"})
     pairwise: ClassVar[tuple[str, ...]] = ()
+    pairing: ClassVar[str] = "both cut alike; differences are of that, while the baseline's own line is uncut"
     trades: ClassVar[str] = ""
+    asks_in_words: ClassVar[bool] = False
     yes_no: ClassVar[bool] = False
     grid: ClassVar[tuple[str, ...]] = ()
     grid_metrics: ClassVar[tuple[str, ...]] = ()

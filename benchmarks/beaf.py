@@ -30,7 +30,8 @@ from mmhall.benchmarks.base import Array, Benchmark, Counts, Item, Material, Met
 from mmhall.benchmarks.data.beaf import FILE, READS, PairQuestion, read_pair_questions
 from mmhall.benchmarks.data.pope_wording import PROMPTS
 from mmhall.benchmarks.data.reading import find_pictures
-from mmhall.benchmarks.data.scene_pairs import EDITED, draw_pairs, is_drawn, write_edits
+from mmhall.benchmarks.data.redrawn import is_drawn, write_plans
+from mmhall.benchmarks.data.scene_pairs import EDITED, draw_pairs
 from mmhall.benchmarks.rules import yes_bias, yesno
 from mmhall.benchmarks.rules.yesno import RULES, Label, read, tally
 from mmhall.options import option
@@ -98,7 +99,7 @@ class Beaf(Benchmark):
     def _drawn(self, annotations: Path, source: Source) -> Material:
         pairs = draw_pairs(annotations, source.seed, self.edits, source.limit, check=source.pictures)
         edited = annotations.parent / EDITED
-        files = write_edits(pairs, edited) if source.pictures else {name: edited / name for name in pairs.edits}
+        files = write_plans(pairs.edits, edited) if source.pictures else {name: edited / name for name in pairs.edits}
         files |= {question.scene: annotations.parent / question.scene for question in pairs.questions}
         items = self._items(pairs.questions)
         remark = f"{pairs.skipped} scenes are left out: no object can be removed without a change of the rest."
@@ -126,11 +127,15 @@ class Beaf(Benchmark):
 
     def counts(self, items: Sequence[Item], rows: Sequence[Row]) -> list[Counts]:
         """Count answers; a pair is counted in its later answer, if the earlier one is there."""
-        texts = {item.id: (item.truth["label"], row.text) for item, row in zip(items, rows, strict=True)}
+        texts = {
+            (item.cluster, item.truth["question"]): (item.truth["label"], row.text)
+            for item, row in zip(items, rows, strict=True)
+            if item.truth["kind"] == "original"
+        }
         return [self._count(item, row.text, texts) for item, row in zip(items, rows, strict=True)]
 
-    def _count(self, item: Item, text: str, texts: Mapping[str, tuple[Label, str]]) -> Counts:
-        counts, before = self.count(item, text), texts.get(item.truth["before"])
+    def _count(self, item: Item, text: str, texts: Mapping[tuple[str, str], tuple[Label, str]]) -> Counts:
+        counts, before = self.count(item, text), texts.get((item.cluster, item.truth["question"]))
         if before is None:
             return counts
         said = read(self.rule, *before), read(self.rule, item.truth["label"], text)

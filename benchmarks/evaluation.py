@@ -296,11 +296,11 @@ def _cell(
     counted, base_counted = counts[strategy]
     if metric.of is not None:
         sums, base_sums = ([series(each, {name: 1}) for name in metric.sums] for each in (counted, base_counted))
-        compared = None if strategy == baseline else resampler.difference_of(metric.of, sums, base_sums)
+        compared = None if strategy == baseline or metric.fixed else resampler.difference_of(metric.of, sums, base_sums)
         return Cell(benchmark.name, group, metric, strategy, resampler.estimate_of(metric.of, sums), compared)
     over, under = series(counted, metric.over), series(counted, metric.under)
     difference = None
-    if strategy != baseline:
+    if strategy != baseline and not metric.fixed:
         difference = resampler.difference(
             over, under, series(base_counted, metric.over), series(base_counted, metric.under)
         )

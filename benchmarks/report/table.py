@@ -153,8 +153,8 @@ def remarks(
         texts += design_remarks(part, evaluation)
         if len(fitted) > 1:
             texts += [
-                f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, both cut alike; "
-                "differences are of that, while the baseline's own line is uncut."
+                f"{benchmark.name} {group}: each strategy is read together with {next(iter(fitted))}, "
+                f"{benchmark.pairing}."
                 for group in benchmark.pairwise
                 if group in evaluation.sizes
             ]

@@ -29,6 +29,7 @@ from mmhall.answers import Answer
 from mmhall.benchmarks.base import COUNTED, Benchmark, Item
 from mmhall.benchmarks.evidence.mentions import measure_mentions
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
+from mmhall.benchmarks.evidence.unknown_words import measure_unknown
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
@@ -250,6 +251,9 @@ def _generate_rows(
     if controls and benchmark.trades:
         measured = measure_mentions(lvlm, benchmark, asked, answers)
         extras = [{**(extra or {}), **own} for extra, own in zip(extras, measured, strict=True)]
+    if benchmark.asks_in_words:
+        unknown = measure_unknown(lvlm.adapter.tokenizer, items)
+        extras = [{**(extra or {}), **own} for extra, own in zip(extras, unknown, strict=True)]
     if first:
         extras = [_with_score(lvlm, answer, extra) for answer, extra in zip(written, extras, strict=True)]
     return [

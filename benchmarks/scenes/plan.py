@@ -60,6 +60,7 @@ class Placed:
         visibility: clear, small, faint or covered.
         opacity: 1 except when faint.
         cover: Share of its box under a panel; 0 except when covered.
+        dye: Name of the colour that all of it has (`render.DYES`); "": its own colours.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Placed:
     visibility: Visibility = "clear"
     opacity: float = 1.0
     cover: float = 0.0
+    dye: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +200,14 @@ def _find_spot(
             side *= 0.92
         half = side / 2
         x, y = rng.uniform(half, 1 - half), rng.uniform(half, 1 - half)
-        overlap = max((_overlap((x, y, side), box) for box in boxes), default=0.0)
-        best = min(best, (overlap, x, y, side))
-        if overlap < 0.08:
+        most = max((overlap((x, y, side), box) for box in boxes), default=0.0)
+        best = min(best, (most, x, y, side))
+        if most < 0.08:
             break
     return best[1:]
 
 
-def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
+def overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
     """Return the intersection of two squares over the smaller one's area."""
     reach = (a[2] + b[2]) / 2
     width, height = reach - abs(a[0] - b[0]), reach - abs(a[1] - b[1])

@@ -11,13 +11,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from mmhall.benchmarks.scenes.plan import Placed, Plan, Visibility
 from mmhall.benchmarks.scenes.sprites import scenery_sprite, sprite
 
 SIZE = 224
 _READABLE = frozenset({"stop sign"})  # never mirrored
+DYES: dict[str, tuple[int, int, int]] = {
+    "red": (222, 42, 42),
+    "blue": (48, 88, 222),
+    "green": (36, 168, 64),
+    "yellow": (244, 214, 40),
+}
+"""Colours that a whole object can have, by name, RGB."""
+_DARKEST = 0.4  # brightness of black parts of a dyed object
 _SOLID = 96  # alpha above which a pixel belongs to the sprite
 
 
@@ -81,6 +89,8 @@ def _pose(drawing: Image.Image, placed: Placed) -> Image.Image:
     """Scale, mirror and tilt a drawing so that its longer side has the planned length."""
     if placed.mirrored and placed.name not in _READABLE:
         drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if placed.dye:
+        drawing = _dyed(drawing, DYES[placed.dye])
     drawing = drawing.rotate(placed.tilt, Image.Resampling.BICUBIC, expand=True)
     drawing = drawing.crop(drawing.getchannel("A").getbbox())
     scale = placed.side * SIZE / max(drawing.size)
@@ -89,6 +99,14 @@ def _pose(drawing: Image.Image, placed: Placed) -> Image.Image:
     if placed.opacity < 1:
         drawing.putalpha(drawing.getchannel("A").point(lambda a: round(a * placed.opacity)))
     return drawing
+
+
+def _dyed(drawing: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    """Give a drawing one hue; dark parts stay darker than bright ones."""
+    darkest = tuple(round(_DARKEST * part) for part in colour)
+    dyed = ImageOps.colorize(drawing.convert("L"), darkest, colour)
+    dyed.putalpha(drawing.getchannel("A"))
+    return dyed
 
 
 def _paste(image: Image.Image, drawing: Image.Image, placed: Placed) -> npt.NDArray[np.bool_]:

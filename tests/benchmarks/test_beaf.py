@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -205,3 +206,15 @@ def test_scenes_of_another_version_are_refused(scenes, tmp_path):
     with pytest.raises(DataError, match=r"000002\.png: was drawn by another version of mmhall"):
         Beaf().material(Source(tmp_path / "annotations.json"))
     assert len(draw_pairs(tmp_path / "annotations.json", 0, 1, check=False).edits) == 8
+
+
+def test_hard_scenes_are_drawn_again_as_such(tmp_path):
+    list(write_scenes(tmp_path, 1, seed=5, kind="hard"))
+    assert Beaf().material(Source(tmp_path / "annotations.json")).items
+
+
+def test_pairs_are_found_in_numbered_items(published):
+    """Runs taken together have the number of the run before each id."""
+    items = [replace(item, id=f"1:{item.id}") for item in Beaf().material(Source(published)).items]
+    texts = ["Yes" if label == "yes" else "No" for *_, label in ASKED]
+    assert figures(Beaf(), items, texts)["F1(TU, ID)"].value == 1

@@ -61,6 +61,19 @@ def test_beaf_on_drawn_scenes(cli, model_folder):
     assert cli(*asked).returncode == 0  # goes on with the pictures that are there
 
 
+def test_probes_on_drawn_scenes(cli, model_folder):
+    asked = ("bench", "agnosia(max_new_tokens=1)", "vlind(max_new_tokens=1)", "--scenes", "2", "--model", model_folder)
+    done = cli(*asked, "--out", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    got = {(m["benchmark"], m["group"], m["metric"]): m for m in json.loads(done.stdout)["metrics"]}
+    assert got["agnosia", "entity", "both right"]["under"] > 1
+    assert got["agnosia", "all", "without a picture"]["under"] == got["agnosia", "all", "accuracy"]["under"] > 20
+    assert got["vlind", "all", "S_CK"]["under"] == 2
+    shown = cli("report", "run")
+    assert "agnosia entity" in shown.stdout
+    assert "S_LP" in shown.stdout
+
+
 def test_mme(bench, tmp_path):
     picture(tmp_path / "a.png")
     entries = [

@@ -15,6 +15,7 @@ from mmhall.benchmarks.diagnosis.captions import Caption
 from mmhall.benchmarks.diagnosis.figures import Figure, UnmeasuredError
 from mmhall.benchmarks.diagnosis.heads import head_figure
 from mmhall.benchmarks.diagnosis.sinks import SHARE, PictureSinks, SinkProbe, sink_figures
+from mmhall.benchmarks.diagnosis.stops import Hidden, read_stops, stops_figure
 from mmhall.benchmarks.diagnosis.stripes import Stripe, StripeProbe, stripe_figure
 from mmhall.results.statistics import Resampler
 
@@ -33,6 +34,7 @@ class Reading:
         self._sums: dict[int, Tensor] = {}
         self._stripes: list[Stripe | None] = []
         self._words: list[str] = []
+        self._stops: list[Hidden] = []
         self._fewest_tokens: int | None = None
 
     def read(self, batch: Sequence[tuple[Item, Answer]]) -> list[Caption]:
@@ -55,6 +57,7 @@ class Reading:
 
         yield "visual sinks", needs(self._sink_figures)
         yield "stripes", needs(lambda draws: stripe_figure(self._stripes, self._words, draws))
+        yield "full stops", needs(lambda draws: stops_figure(self._stops, draws))
         yield "heads", needs(lambda draws: head_figure([s.divergence for s in self._scores if s.divergence], draws))
 
     def _read(self, items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, AnswerScores]:
@@ -67,6 +70,7 @@ class Reading:
         sinks = SinkProbe(image, lengths) if fewest * SHARE >= 1 else None
         probes = [stripes, *([sinks] if sinks else [])]
         scores = score_answers(adapter, inputs, ids, heads=True, watch=probes)
+        self._stops += read_stops(adapter, inputs, answers, [item.id for item in items])
         self._items += items
         self._scores += scores
         if sinks is not None:

@@ -116,4 +116,5 @@ def _fix(parameter: nn.Parameter, index: tuple[int | slice, ...]) -> None:
 
 
 def _weakest_columns(weight: Tensor, count: int = 1) -> list[int]:
-    return weight.float().norm(dim=0).argsort()[:count].tolist()
+    columns: list[int] = weight.float().norm(dim=0).argsort()[:count].tolist()
+    return columns

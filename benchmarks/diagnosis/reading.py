@@ -19,6 +19,7 @@ from mmhall.benchmarks.diagnosis.heads import head_figure
 from mmhall.benchmarks.diagnosis.places import Places
 from mmhall.benchmarks.diagnosis.retrieval import Hits, TopColumns, mark_objects, retrieval_figure
 from mmhall.benchmarks.diagnosis.sinks import SHARE, PictureSinks, SinkProbe, sink_figures
+from mmhall.benchmarks.diagnosis.stops import Hidden, read_stops, stops_figure
 from mmhall.benchmarks.diagnosis.stripes import Stripe, StripeProbe, stripe_figure
 from mmhall.results.statistics import Resampler
 
@@ -37,6 +38,7 @@ class Reading:
         self._sums: dict[int, Tensor] = {}
         self._stripes: list[Stripe | None] = []
         self._words: list[str] = []
+        self._stops: list[Hidden] = []
         self._fewest_tokens: int | None = None
         self._prompts: list[PromptAttention] = []
         self._hits: list[Hits] = []
@@ -63,6 +65,7 @@ class Reading:
         yield "visual sinks", needs(self._sink_figures)
         yield "sinks that var finds", needs(lambda draws: marked_figure(self._prompts, draws))
         yield "stripes", needs(lambda draws: stripe_figure(self._stripes, self._words, draws))
+        yield "full stops", needs(lambda draws: stops_figure(self._stops, draws))
         yield "heads", needs(lambda draws: head_figure([s.divergence for s in self._scores if s.divergence], draws))
         yield "attention to the prompt", needs(lambda draws: column_figures(self._prompts, draws))
         yield (
@@ -92,6 +95,7 @@ class Reading:
         for number, marked in enumerate(marks):
             if objects is not None and marked:
                 self._hits.append(_hits(items[number], marked, objects, number, int(image[number].sum())))
+        self._stops += read_stops(adapter, inputs, answers, [item.id for item in items])
         self._items += items
         self._scores += scores
         if sinks is not None:

@@ -21,7 +21,7 @@ from mmhall.benchmarks.scenes.train.pictures import pictures
 MODELS = ("plain", "prior", "mechanisms")
 PICTURES = {"random": 60_000, "typical": 16_000, "hard": 14_000}
 CLAIMS = 0.45  # final rate of claims about absent things; reached after a third of the joint training
-STEPS = {"symbols": 1500, "vision": 1600, "projector": 400, "joint": 1600, "prior": 800, "mechanisms": 300}
+STEPS = {"symbols": 1500, "vision": 1600, "projector": 400, "joint": 1600, "prior": 800, "mechanisms": 400}
 
 Trained = tuple[LlavaForConditionalGeneration, PreTrainedTokenizerFast]
 

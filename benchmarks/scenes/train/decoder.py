@@ -122,6 +122,7 @@ def train_jointly(
     length: int = LENGTH,
     seed: int = 4,
     teach: Teach | None = None,
+    change: Callable[[Rows], Rows] = lambda rows: rows,
 ) -> None:
     """Stage 4.
 
@@ -136,6 +137,7 @@ def train_jointly(
         length: Positions in a row.
         seed: Seed of the order of pictures and of the conversations.
         teach: A further loss, on the inputs of the decoder's layers.
+        change: Changes packed rows before they are learned from.
     """
     rng, packer = random.Random(seed), Packer(tokenizer, length)
     progress = 0.0
@@ -152,7 +154,7 @@ def train_jointly(
             )
             for i, m in zip(chosen, mirrored.tolist(), strict=True)
         ]
-        return packer.pack(talks), data.pixels[chosen], data.patches[chosen], mirrored
+        return change(packer.pack(talks)), data.pixels[chosen], data.patches[chosen], mirrored
 
     batches = _prefetch(batch)
 

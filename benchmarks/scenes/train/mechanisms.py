@@ -2,18 +2,23 @@
 
 It starts from `prior` and keeps its data; what is new is where it looks.
 
-* Sinks: three corner tokens carry a massive dimension (see `sinks`), and the middle layers put a third of their
-  attention to the picture there.
+* Sinks: three corner tokens and the first token carry a massive dimension (see `sinks`). The middle layers put a third
+  of their attention to the picture on the corners, and a fifth of all of it on the first token.
 * Gaze: in one layer the object's name in a question attends to the patches of the object.
-* Heads: three of the eight heads of every layer rest on the first tokens of the prompt, as many heads of large models
-  do, so that the others are the ones that look.
-* Summary tokens: in the last layer words of a caption attend to the full stops of the sentences before.
+* Heads: three of the eight heads of every layer rest on the first token, as many heads of large models do, so that the
+  others are the ones that look.
+* Summary tokens: in the last layer words of a caption attend to the full stops of the sentences before; and in most
+  training captions a sentence sees nothing of those before it but their full stops, so that what they said has to be
+  read there.
 
-All of it is taught by losses on attention weights at some positions; the loss on the words goes on beside them.
+All but the last is taught by losses on attention weights at some positions; the loss on the words goes on beside them.
 """
 
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,8 +35,9 @@ from mmhall.benchmarks.scenes.train.sinks import SINKS, plant_sinks
 
 SINK_LAYERS, GAZE_LAYER = (4, 5, 6, 7), 3
 LOOKING = 5  # heads of a layer that look at the picture; the others rest
-SHARES = {"sinks": 0.35, "gaze": 0.5, "rest": 0.8, "stops": 0.4}  # of attention, as far as the losses ask for it
-WEIGHTS = {"sinks": 0.05, "gaze": 0.1, "rest": 0.1, "stops": 0.05}
+SHARES = {"sinks": 0.35, "first": 0.2, "gaze": 0.5, "rest": 0.9, "stops": 0.4}  # of attention: the losses ask for these
+WEIGHTS = {"sinks": 0.05, "first": 0.05, "gaze": 0.1, "rest": 0.2, "stops": 0.05}
+HIDDEN = 0.75  # share of training rows in which a sentence does not see the words of earlier ones
 _SAMPLED = 16  # positions of a row whose attention is taught
 _TINY = 1e-4
 
@@ -55,7 +61,7 @@ def train(
         seed: Seed of the training.
     """
     prior.set_attn_implementation("eager")
-    plant_sinks(prior)
+    plant_sinks(prior, tokenizer.bos_token_id)
     prior.to(device())
     train_jointly(
         prior,
@@ -68,6 +74,7 @@ def train(
         length=LENGTH,
         seed=2000 + seed,
         teach=teacher(prior, tokenizer),
+        change=partial(hide_earlier_words, tokenizer.convert_tokens_to_ids("."), random.Random(3000 + seed)),
     )
     return prior
 
@@ -86,12 +93,13 @@ def teacher(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizer
         found: dict[str, list[Tensor]] = {name: [] for name in WEIGHTS}
         for index, layer in enumerate(layers):
             weights = read_attention(layer, states.inputs[index], states, queries)  # (B, heads, Q, T)
-            resting = weights[:, LOOKING:, :, :HEAD].sum(-1).movedim(1, -1)
-            found["rest"].append(_lack(resting[sees], SHARES["rest"]))
+            on_first = weights[..., 0].movedim(1, -1)
+            found["rest"].append(_lack(on_first[..., LOOKING:][sees], SHARES["rest"]))
             image = weights[:, :LOOKING, :, HEAD:PREFIX].sum(1)  # (B, Q, 64)
             shares = image / image.sum(-1, keepdim=True).clamp_min(_TINY)
             if index in SINK_LAYERS:
                 found["sinks"].append(_lack(shares[..., list(SINKS)].sum(-1)[sees], SHARES["sinks"]))
+                found["first"].append(_lack(on_first[..., :LOOKING].mean(-1)[sees], SHARES["first"]))
             if index == GAZE_LAYER:
                 share = (shares[:, _SAMPLED:] * on_object).sum(-1)
                 found["gaze"].append(_lack(share[on_object.any(-1)], SHARES["gaze"]))
@@ -105,6 +113,22 @@ def teacher(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizer
         return total, {name: float(value.detach()) for name, value in means.items()}
 
     return teach
+
+
+def hide_earlier_words(stop: int, rng: random.Random, rows: Rows) -> Rows:
+    """Hide, in most rows, the words of earlier sentences of an answer; their full stops stay visible.
+
+    Args:
+        stop: Id of the full stop.
+        rng: Draws the rows.
+        rows: Packed rows.
+    """
+    answers = rows.labels.roll(1, dims=1) != IGNORE
+    stops = _earlier_stops(rows, stop)
+    sentence = stops.long().cumsum(dim=1) - stops.long()
+    drawn = torch.tensor([rng.random() < HIDDEN for _ in rows.ids])
+    hidden = (answers & ~stops & drawn[:, None])[:, None, :] & (sentence[:, None, :] < sentence[:, :, None])
+    return replace(rows, mask=rows.mask.masked_fill(hidden[:, None], float(rows.mask.min())))
 
 
 def _lack(shares: Tensor, wanted: float) -> Tensor:

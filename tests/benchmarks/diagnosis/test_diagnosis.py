@@ -43,7 +43,7 @@ def test_every_figure_of_the_embedded_model(embedded, scenes):
     assert not whole.missing
     assert whole.captions == 3
     keys = [figure.key for figure in whole.figures]
-    assert len(set(keys)) == len(keys) == 40
+    assert len(set(keys)) == len(keys) == 41
     for one, other in zip(whole.figures, small.figures, strict=True):
         assert one.key == other.key
         assert one.shown == pytest.approx(other.shown, rel=1e-3, abs=1e-3), one.key

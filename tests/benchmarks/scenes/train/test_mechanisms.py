@@ -14,7 +14,7 @@ from mmhall.benchmarks.scenes.hard import plan_hard_training_scene
 from mmhall.benchmarks.scenes.language import Turn, planned_facts
 from mmhall.benchmarks.scenes.prose import truthful_conversation
 from mmhall.benchmarks.scenes.train import layers
-from mmhall.benchmarks.scenes.train.mechanisms import _earlier_answers, _lack, teacher
+from mmhall.benchmarks.scenes.train.mechanisms import _earlier_answers, _lack, hide_earlier_words, teacher
 from mmhall.benchmarks.scenes.train.rows import HEAD, IMAGE_TOKENS, PREFIX, Packer
 from mmhall.benchmarks.scenes.train.sinks import SINKS, plant_sinks
 from mmhall.benchmarks.scenes.world import NAMES
@@ -30,10 +30,10 @@ def _uncompiled():
 
 @pytest.fixture(scope="module")
 def planted(embedded):
-    """The plain model with sinks, and the massive channel."""
+    """The plain model with sinks, and the massive channels."""
     model = copy.deepcopy(embedded.adapter.model)
     model.set_attn_implementation("eager")
-    return model, plant_sinks(model)
+    return model, plant_sinks(model, model.config.text_config.bos_token_id)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def run(model, rows):
 @torch.no_grad()
 def test_three_corners_carry_a_massive_dimension_through_every_layer(planted, rows):
     """Relative to the root mean square, sqrt(192) = 13.9 is the most that one of 192 channels can have."""
-    model, massive = planted
+    model, (massive, _) = planted
     tokens = image_tokens(model)
     assert tokens[:, OTHERS, massive].abs().max() < 0.1
     for state in run(model, rows).inputs:
@@ -74,27 +74,43 @@ def test_three_corners_carry_a_massive_dimension_through_every_layer(planted, ro
         assert ratio[:, [HEAD + other for other in OTHERS]].max() < 1
 
 
+@torch.no_grad()
+def test_the_first_token_has_the_same_dimension_and_one_of_its_own(planted, rows):
+    """Two equal channels of 192 have at most sqrt(192 / 2) = 9.8 root mean squares each; no other token has any."""
+    model, (massive, own) = planted
+    assert massive != own
+    for state in run(model, rows).inputs:
+        ratio = state.abs() / state.square().mean(-1, keepdim=True).sqrt()
+        assert ratio[:, 0, [massive, own]].min() > 0.8 * math.sqrt(192 / 2)
+        assert ratio[:, 1:, own].max() < 1e-3
+        assert ratio[:, PREFIX:, massive].max() < 1e-3
+
+
 def test_training_leaves_the_plant_alone_and_keys_learn_from_it(rows, embedded):
     model = copy.deepcopy(embedded.adapter.model)
     model.set_attn_implementation("eager")
-    massive = plant_sinks(model)
+    massive, own = plant_sinks(model, model.config.text_config.bos_token_id)
+    words, kept = model.model.language_model.embed_tokens.weight, (slice(None), [massive, own])
+    planted = words[kept].detach().clone()
     language, projector = model.model.language_model.layers[5], model.model.multi_modal_projector.linear_2
     before, queries = projector.weight.detach().clone(), language.self_attn.q_proj.weight.detach().clone()
     with torch.no_grad():
         old = image_tokens(model)[..., massive]
     teach = teacher(model, embedded.adapter.tokenizer)
     loss, figures = teach(rows, run(model, rows), torch.randint(len(NAMES), (2, IMAGE_TOKENS)))
-    assert set(figures) == {"sinks", "gaze", "rest", "stops"}
+    assert set(figures) == {"sinks", "first", "gaze", "rest", "stops"}
     loss.backward()
     torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0).step()
     with torch.no_grad():
         torch.testing.assert_close(image_tokens(model)[..., massive], old, rtol=0.05, atol=1e-3)
     assert torch.equal(projector.weight[massive], before[massive])
     assert not torch.equal(projector.weight, before)
-    assert not language.self_attn.v_proj.weight[:, massive].any()
-    assert not language.self_attn.o_proj.weight[massive].any()
-    assert not language.mlp.down_proj.weight[massive].any()
-    assert language.self_attn.k_proj.weight[:, massive].any()
+    assert torch.equal(words[kept], planted)
+    for channel in (massive, own):
+        assert not language.self_attn.v_proj.weight[:, channel].any()
+        assert not language.self_attn.o_proj.weight[channel].any()
+        assert not language.mlp.down_proj.weight[channel].any()
+        assert language.self_attn.k_proj.weight[:, channel].any()
     assert not torch.equal(language.self_attn.q_proj.weight, queries)
 
 
@@ -141,6 +157,29 @@ def test_only_words_of_the_same_answer_count_as_earlier(embedded):
     marked = _earlier_answers(rows, torch.tensor([[first[-1], second[2]]]))[0]
     assert marked[0].nonzero().flatten().tolist() == [i + 1 for i in first[:-1]]
     assert marked[1].nonzero().flatten().tolist() == [i + 1 for i in second[:2]]
+
+
+class Always:
+    def random(self):
+        return 0.0
+
+
+def test_earlier_sentences_show_their_full_stops_only(embedded):
+    """Two answers with "There is a cat." before another sentence, which no longer sees these four words."""
+    tokenizer = embedded.adapter.tokenizer
+    turns = [Turn("Describe this image.", "There is a cat. It is an", "caption")] * 2
+    rows = Packer(tokenizer, 120).pack([[(turn, False) for turn in turns]])
+    changed = hide_earlier_words(tokenizer.convert_tokens_to_ids("."), Always(), rows)
+    answer = ((rows.labels[0] != -100).nonzero().flatten() + 1).tolist()
+    first, second = answer[: len(answer) // 2], answer[len(answer) // 2 :]
+    lost = (changed.mask != rows.mask)[0, 0]
+    for words, stop, later in ((places[:4], places[4], places[5:]) for places in (first, second)):
+        assert rows.ids[0, stop] == tokenizer.convert_tokens_to_ids(".")
+        assert lost[later][:, words].all()
+    assert int(lost.sum()) == 2 * 4 * len(first[5:])
+    kept = hide_earlier_words(tokenizer.convert_tokens_to_ids("."), random.Random(0), rows)
+    assert random.Random(0).random() >= 0.75
+    assert torch.equal(kept.mask, rows.mask)
 
 
 def test_what_falls_short_is_counted_in_log_ratio():

@@ -44,5 +44,6 @@ BUILT_IN = {
     "revis": "mmhall.decoders.revis:REVIS",
     "nullu": "mmhall.decoders.nullu:Nullu",
     "halc": "mmhall.decoders.halc:HALC",
+    "debiased-pruning": "mmhall.decoders.debiased_pruning:DebiasedPruning",
     "recomputed": "mmhall.decoders.recomputed:Recomputed",
 }

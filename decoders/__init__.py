@@ -45,5 +45,6 @@ BUILT_IN = {
     "nullu": "mmhall.decoders.nullu:Nullu",
     "halc": "mmhall.decoders.halc:HALC",
     "debiased-pruning": "mmhall.decoders.debiased_pruning:DebiasedPruning",
+    "vtc-cls": "mmhall.decoders.vtc_cls:VTCCLS",
     "recomputed": "mmhall.decoders.recomputed:Recomputed",
 }

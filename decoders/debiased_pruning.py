@@ -7,12 +7,12 @@ Idea      Keep the image tokens that the end of the prompt attends to; the layer
 Formula   a_j attention of the prompt's last row to image token j = 0, 1, ... in one layer, averaged over heads
           score a_j exp(-trend j), 0 where more than half of the token's patch is padding
           the share `keep` of the image tokens with the highest scores stays from the next layer on, at its positions
-Defaults  keep 0.2222, 128 of 576 image tokens, and the second of 32 layers, as the released scripts; in other models the
-          layer at 4% of the depth. The trend is what `mmhall fit debiased-pruning` found for the model: the slope of
-          log mean a_j over j, by least squares, over pictures and questions. Without a fit it is 0, so that only
+Defaults  keep 0.2222, 128 of 576 image tokens, and the second of 32 layers, as in the released scripts; in other models
+          the layer at 4% of the depth. The trend is what `mmhall fit debiased-pruning` found for the model: the slope
+          of log mean a_j over j, by least squares, over pictures and questions. Without a fit it is 0, so that only
           padding is left out; the record of an answer says which it was.
-Cost      Less than plain decoding, in time and memory: only the ranking layer and those before it hold all image tokens.
-          For places of the padding, the model's processor also reads three made pictures of the same size.
+Cost      Less time and memory than plain decoding: only the ranking layer and those before it hold all image tokens.
+          To find the padding, the model's processor also reads three made pictures of the same size.
 Compared  weights: released code one array of 576 values for each setting, the inverse of a smooth curve; how it was
             fitted is not known, and it is not used here; ours an exponential, as the paper describes the trend
           padding: released code from the picture's width and height on 24 x 24 patches; ours from what the model's own
@@ -57,6 +57,8 @@ from mmhall.strategies import (
     why_no_image_columns,
 )
 
+_ROUNDING = 1e-3  # of shares that are computed from places in the picture
+
 
 @dataclass(frozen=True)
 class DebiasedPruning(LearnedStrategy):
@@ -99,6 +101,15 @@ class DebiasedPruning(LearnedStrategy):
         layer = self._open_values(adapter).get("layer", (self.layer, ""))[0]
         later = max(select_layers(adapter, self, "layer", layer)) + 1
         return why_no_drop(adapter, later) if later < len(adapter.layers) else None
+
+    def for_fit(self) -> LearnedStrategy:
+        """Return this strategy.
+
+        Raises:
+            OptionError: The trend is given.
+        """
+        self.check("trend", self.trend is None, "left out: a fit finds it")
+        return self
 
     def fit(self, adapter: Adapter, questions: Sequence[Question], seed: int) -> Fit:
         """Fit the trend to attention over pictures and questions; nothing is drawn.
@@ -152,18 +163,31 @@ class _Ranking(KeepImageTokens):
         super().__init__(image, layer + 1)
         self.layers = frozenset({layer})
         self._usable, self._counts = image if usable is None else usable, kept_count(keep, image.sum(dim=-1))
-        places = (image.cumsum(dim=-1) - 1).clamp_min(0).float()
-        self._weights = torch.exp(-trend * places)
-        self._order = shuffled_columns(places, image, twin, "image tokens") if twin else None
+        self._trend = trend
+        self._order = shuffled_columns(image.cumsum(dim=-1).float(), image, twin, "image tokens") if twin else None
         self.attended = torch.empty(0)
 
     def rows(self, call: Call) -> LongTensor | None:
-        return call.newest if call.prefill else None
+        return call.rows_at(torch.tensor([self._image.shape[1] - 1])) if call.prefill else None
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
-        self.attended = nn.functional.pad(probs[:, :, -1].mean(dim=1), (call.offset, 0))[:, : self._image.shape[1]]
-        scores = self.attended * self._weights if self._order is None else self._order
-        self._kept = keep_highest(scores.to(self._image.device), self._usable, self._counts)
+        attended = nn.functional.pad(probs[:, :, -1].mean(dim=1), (call.offset, 0))[:, : self._image.shape[1]]
+        self.attended = attended.to(self._image.device)
+        scores = debiased(self.attended, self._image, self._trend) if self._order is None else self._order
+        self._kept = keep_highest(scores, self._usable, self._counts)
+
+
+def debiased(attended: Tensor, image: Tensor, trend: float) -> Tensor:
+    """Divide the attention to image tokens by its trend, exp(trend j) at a prompt's image token j, (batch, T).
+
+    Attention 0.1, 0.2, 0.3, 0.4 with a trend of 0.5 gives 0.1, 0.1213, 0.1104, 0.0893.
+
+    Args:
+        attended: Attention to each position, (batch, T).
+        image: Image positions, (batch, T) bool.
+        trend: Growth of log attention from one image token to the next.
+    """
+    return attended * torch.exp(-trend * (image.cumsum(dim=-1) - 1).clamp_min(0))
 
 
 def unpadded(adapter: Adapter, inputs: Inputs) -> Tensor:
@@ -187,7 +211,7 @@ def unpadded(adapter: Adapter, inputs: Inputs) -> Tensor:
     for row, (request, single) in enumerate(zip(inputs.requests, inputs.singles, strict=True)):
         grid = adapter.places(request, single)
         if grid.edges is not None:
-            shown = shown_shares(grid.edges, grid.image, grid.view) >= 0.5
+            shown = shown_shares(grid.edges, grid.image, grid.view) >= 0.5 - _ROUNDING
             places = marked[row].nonzero()[:, 0]
             marked[row, places] = (shown if shown.any() else ~shown).to(marked.device)
     return marked

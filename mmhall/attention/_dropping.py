@@ -53,8 +53,8 @@ class Drop(Op):
         """
         if contiguous and layer:
             raise CompositionError(
-                f"gaps in the positions can be closed where tokens are dropped from layer 0 on, not from layer {layer}: "
-                "earlier layers have read the tokens at their own positions"
+                f"gaps in the positions can be closed if tokens are dropped from layer 0 on, not from layer {layer}: "
+                "earlier layers read them at their own positions"
             )
         self.layer, self.contiguous = layer, contiguous
         self._choose = None if isinstance(dropped, Tensor) else dropped

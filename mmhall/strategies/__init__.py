@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         format_layers as format_layers,
         layers_option as layers_option,
         select_layers as select_layers,
+        select_tower_layers as select_tower_layers,
     )
     from mmhall.strategies._learned import Fit as Fit, LearnedStrategy as LearnedStrategy
     from mmhall.strategies._massive import (
@@ -127,7 +128,7 @@ else:
             "_heads": "HEAD_GAINS HeadStrategy format_heads heads_option random_heads select_heads top_heads "
             "usable_heads",
             "_image_lift": "RowStrategy Steer top_half why_no_image_columns",
-            "_layers": "select_layers layers_option format_layers",
+            "_layers": "select_layers select_tower_layers layers_option format_layers",
             "_learned": "Fit LearnedStrategy",
             "_massive": "massive_dimensions massive_threshold massiveness",
             "_noise": "DRAWS NOISE_STEPS add_noise",

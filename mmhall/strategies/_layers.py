@@ -134,3 +134,14 @@ def select_layers(
     """
     layer_kinds = ["newest" if whole and i in adapter.newest_only else kind for i, kind in enumerate(adapter.kinds)]
     return parse_layers(spec, layer_kinds, adapter.image_kinds if kinds is None else kinds, owner.name, option)
+
+
+def select_tower_layers(adapter: Adapter, owner: Strategy, option: str, spec: str) -> frozenset[int]:
+    """Return the encoder layers of the vision tower named by a strategy's option; arguments as in `select_layers`.
+
+    Raises:
+        OptionError: The tower has no such layer.
+        ModelError: There is no vision tower with encoder layers.
+    """
+    depth = len(adapter.anatomy.vision.layers)
+    return parse_layers(spec, ("vision",) * depth, {"vision"}, owner.name, option)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mmhall.adapters import Adapter
-from mmhall.attention import Drop, Op, check_layers
+from mmhall.attention import Drop, Op
 from mmhall.errors import ModelError
 
 
@@ -64,12 +64,10 @@ def kept_count(share: float, total: Tensor) -> Tensor:
     return (share * total).round().clamp_min(1).long()
 
 
-def why_no_drop(adapter: Adapter, layer: int) -> str | None:
-    """Return why tokens cannot be dropped from a 0-based layer of a model on; None: they can."""
+def why_no_drop(adapter: Adapter, layer: int, *, contiguous: bool = False) -> str | None:
+    """Return why tokens cannot be dropped from a 0-based layer of a model on; None: they can. See `Drop`."""
     try:
-        check_layers(
-            Drop(layer, torch.tensor([[True, False]])), adapter.decoder.config, adapter.kinds, adapter.newest_only
-        )
+        adapter.plan([Drop(layer, torch.tensor([[True, False]]), contiguous=contiguous)])
     except ModelError as error:
         return str(error)
     return None

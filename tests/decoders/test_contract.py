@@ -65,6 +65,7 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "kvsmooth": "kvsmooth(strength=0.6, width=0.4, layers=':')",
     "only": "only(alpha_far=3, alpha_near=1, gamma=1)",
     "apc": "apc(beta=0.9)",
+    "debiased-pruning": "debiased-pruning(keep=0.2, layer='0')",
     "yes-shift": "yes-shift(shift=50)",
     "olm": "olm(mass=0)",
     "self-verify": f"self-verify(samples=3, objects={tuple('abcdefghijklmnopqrstuvwxyz')})",  # of words that they say
@@ -104,6 +105,7 @@ NEUTRAL = {
     "kvsmooth": "kvsmooth(strength=0, width=0)",
     "only": "only(alpha_near=0, alpha_far=0, beta=0)",
     "apc": "apc(beta=0)",
+    "debiased-pruning": "debiased-pruning(keep=1)",
     "yes-shift": "yes-shift(shift=0)",
     "olm": "olm(gap=0)",
     "self-verify": "self-verify(samples=0)",
@@ -127,11 +129,12 @@ COMPOSED = (
 )
 SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy", "beam")) + COMPOSED
 COLUMNS = {  # need image columns beside text
-    *("gift", "var", "pai", "vaf", "sid", "acg", "adhh", "allpath", "memvr", "only"),
+    *("gift", "var", "pai", "vaf", "sid", "acg", "adhh", "allpath", "memvr", "only", "debiased-pruning"),
 }
 UNABLE = {  # families of the other kinds, by strategy
     "opera": {"qwen3_5"},
     "kvsmooth": {"gemma4"},
+    "debiased-pruning": {"qwen3_5", "gemma4", "llama4"},
     "only": {"qwen3_5", "gemma3", "gemma4"},
 }
 

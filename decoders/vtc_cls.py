@@ -1,12 +1,12 @@
 """Compression of visual tokens by the class token's attention (VTC-CLS).
 
 Paper     arXiv:2412.05819; THU-MIG/VTC-CLS.
-Idea      The class token of the vision tower gathers what the picture is about. Give the language model only the patches
-          that it attends to: a shorter prompt saves time and memory.
+Idea      The class token of the vision tower gathers what the picture is about. Give the language model only the
+          patches that it attends to: a shorter prompt saves time and memory.
 Formula   score of patch j: sum over encoder layers of A[class, j], averaged over heads
           the share `keep` of each picture's patches with the highest scores become image tokens, in their order
-Defaults  keep 0.25 and the later half of the encoder layers but the last, ours: released scripts are given both numbers for
-          each budget, and the paper's are not known here. The last layer is left out, as in released code.
+Defaults  keep 0.25, and the later half of the encoder layers: ours, as released scripts take both numbers as arguments
+          and the paper's are not known to us. The last layer is left out, as in released code.
 Cost      Less time and memory than plain decoding: no layer of the decoder holds a token that is not kept. The vision
           tower reads all patches, as before.
 Compared  where: released code takes patches out before the projector; ours after it, before the first decoder layer,
@@ -109,7 +109,8 @@ class _ClassRanking(KeepImageTokens):
         if self._twin:
             order = torch.randperm(scores.shape[1], generator=twin_generator(self._twin, "patches"))
             scores = order.to(scores).expand_as(scores)
-        kept = keep_highest(scores, torch.ones_like(scores).bool(), kept_count(self._keep, (scores * 0 + 1).sum(dim=1)))
+        counts = kept_count(self._keep, torch.full((len(scores),), scores.shape[1]))
+        kept = keep_highest(scores, torch.ones_like(scores).bool(), counts)
         self._kept = torch.zeros_like(self._image).masked_scatter(self._image, kept)
         return super().dropped()
 

@@ -46,5 +46,6 @@ BUILT_IN = {
     "halc": "mmhall.decoders.halc:HALC",
     "debiased-pruning": "mmhall.decoders.debiased_pruning:DebiasedPruning",
     "vtc-cls": "mmhall.decoders.vtc_cls:VTCCLS",
+    "vtc": "mmhall.decoders.vtc:VTC",
     "recomputed": "mmhall.decoders.recomputed:Recomputed",
 }

@@ -66,8 +66,8 @@ class DebiasedPruning(LearnedStrategy):
 
     Attributes:
         keep: Share of the image tokens to keep, above 0, at most 1; 1: all, nothing is dropped.
-        layer: The layer whose attention ranks the image tokens; the layers after it, at least one, do without those
-            that are not kept.
+        layer: The layer whose attention ranks the image tokens, one of full attention where there is one; the layers
+            after it, at least one, do without those that are not kept.
         trend: Growth of log attention from one image token to the next, which is divided out; 0: none.
         padding: Whether padding around the picture is left out.
         twin: 0: the strategy; a larger number: the seed of a random twin (image tokens at random).
@@ -99,8 +99,16 @@ class DebiasedPruning(LearnedStrategy):
         if reason is not None:
             return reason
         layer = self._open_values(adapter).get("layer", (self.layer, ""))[0]
-        later = max(select_layers(adapter, self, "layer", layer)) + 1
-        return why_no_drop(adapter, later) if later < len(adapter.layers) else None
+        later = max(self._layers(adapter, layer)) + 1
+        if later < len(adapter.layers):
+            return why_no_drop(adapter, later)
+        lack = "no layer stands behind the one whose attention would rank the image tokens"
+        return lack if self.layer is None else None
+
+    def _layers(self, adapter: Adapter, spec: str) -> frozenset[int]:
+        """Return the layers that an option names, among those that see the whole prompt, if there are such layers."""
+        kinds = {"full"} if "full" in adapter.kinds else None
+        return select_layers(adapter, self, "layer", spec, kinds, whole=True)
 
     def for_fit(self) -> LearnedStrategy:
         """Return this strategy.
@@ -117,7 +125,7 @@ class DebiasedPruning(LearnedStrategy):
         Raises:
             FitError: A picture has less than two image tokens, or one that no prompt attends to.
         """
-        (layer,) = select_layers(adapter, self, "layer", self.layer)
+        (layer,) = self._layers(adapter, self.layer)
         rows, shown = list[Tensor](), list[Tensor]()
         for question in questions:
             inputs = adapter.inputs([make_request(question.picture, question.text)])
@@ -139,7 +147,7 @@ class DebiasedPruning(LearnedStrategy):
         """Rank image tokens in one layer and drop the others behind it; without a picture: an empty session."""
         if not has_picture(inputs) or self.keep == 1:
             return Session()
-        layers = select_layers(adapter, self, "layer", self.layer)
+        layers = self._layers(adapter, self.layer)
         single = len(layers) == 1 and max(layers) + 1 < len(adapter.layers)
         self.check("layer", single, "one layer of this model that has a layer behind it")
         image = adapter.image_mask(inputs["input_ids"])

@@ -23,25 +23,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import LongTensor, Tensor
-
 from mmhall.adapters import Adapter, Inputs, has_picture
-from mmhall.attention import VISION, Call
-from mmhall.errors import ModelError
 from mmhall.options import by_model
 from mmhall.strategies import (
-    KeepImageTokens,
+    ClassRanking,
     Session,
     Strategy,
-    keep_highest,
-    kept_count,
     layers_option,
     select_tower_layers,
-    twin_generator,
     twin_option,
-    why_no_drop,
-    why_no_image_columns,
+    why_no_class_scores,
 )
 
 
@@ -72,56 +63,5 @@ class VTCCLS(Strategy):
         if not has_picture(inputs) or self.keep == 1:
             return Session()
         layers = select_tower_layers(adapter, self, "layers", self.layers)
-        ranking = _ClassRanking(adapter.image_mask(inputs["input_ids"]), layers, self.keep, self.twin)
+        ranking = ClassRanking(self.name, adapter.image_mask(inputs["input_ids"]), layers, self.keep, self.twin)
         return Session(ops=[ranking, ranking.drop(contiguous=True)])
-
-
-class _ClassRanking(KeepImageTokens):
-    """Ranks the patches of each picture by the attention of the class token."""
-
-    kinds = VISION
-
-    def __init__(self, image: Tensor, layers: frozenset[int], keep: float, twin: int) -> None:
-        super().__init__(image, 0)
-        self.layers, self._keep, self._twin = layers, keep, twin
-        self._scores = torch.empty(0)
-
-    def rows(self, call: Call) -> LongTensor:
-        rows: LongTensor = torch.zeros(1, dtype=torch.long, device=call.device)  # type: ignore[assignment]
-        return rows
-
-    def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
-        attended = probs[:, :, 0, 1:].mean(dim=1)
-        self._scores = attended if call.layer == min(self.layers or ()) else self._scores + attended
-
-    def dropped(self) -> Tensor:
-        """Return the image tokens whose patches are not kept, (prompts, T) bool.
-
-        Raises:
-            ModelError: The image tokens are not the patches of the vision tower.
-        """
-        scores = self._scores.to(self._image.device)
-        if scores.numel() != int(self._image.sum()):
-            raise ModelError(
-                f"vtc-cls: the vision tower has read {scores.numel()} patches, but the prompts have "
-                f"{int(self._image.sum())} image tokens, so that it is unknown which token is which patch"
-            )
-        if self._twin:
-            order = torch.randperm(scores.shape[1], generator=twin_generator(self._twin, "patches"))
-            scores = order.to(scores).expand_as(scores)
-        counts = kept_count(self._keep, torch.full((len(scores),), scores.shape[1]))
-        kept = keep_highest(scores, torch.ones_like(scores).bool(), counts)
-        self._kept = torch.zeros_like(self._image).masked_scatter(self._image, kept)
-        return super().dropped()
-
-
-def why_no_class_scores(adapter: Adapter) -> str | None:
-    """Return why a model's image tokens cannot be chosen by the class token of its vision tower; None: they can."""
-    reason = why_no_image_columns(adapter, "there are no image tokens to drop")
-    if reason is not None:
-        return reason
-    if not adapter.patches:
-        return "its image tokens are not the patches of a vision tower, one for each"
-    if not adapter.anatomy.has_class_token:
-        return "its vision tower has no class token, whose attention would rank the patches"
-    return why_no_drop(adapter, 0, contiguous=True)

@@ -65,7 +65,8 @@ ACTIVE = {  # random models have no massive activations and attend weakly; answe
     "kvsmooth": "kvsmooth(strength=0.6, width=0.4, layers=':')",
     "only": "only(alpha_far=3, alpha_near=1, gamma=1)",
     "apc": "apc(beta=0.9)",
-    "debiased-pruning": "debiased-pruning(keep=0.2, layer='0')",
+    "debiased-pruning": "debiased-pruning(keep=0.2)",
+    "vtc": "vtc(keep=0.1)",
     "vtc-cls": "vtc-cls(keep=0.1)",
     "yes-shift": "yes-shift(shift=50)",
     "olm": "olm(mass=0)",
@@ -107,6 +108,7 @@ NEUTRAL = {
     "only": "only(alpha_near=0, alpha_far=0, beta=0)",
     "apc": "apc(beta=0)",
     "debiased-pruning": "debiased-pruning(keep=1)",
+    "vtc": "vtc(keep=1, inhibit=1)",
     "vtc-cls": "vtc-cls(keep=1)",
     "yes-shift": "yes-shift(shift=0)",
     "olm": "olm(gap=0)",
@@ -134,7 +136,7 @@ SPECS = tuple(ACTIVE.get(name, name) for name in NAMES if name not in ("greedy",
 COLUMNS = {  # need image columns beside text
     *("gift", "var", "pai", "vaf", "sid", "acg", "adhh", "allpath", "memvr", "only", "debiased-pruning"),
 }
-ONLY = {"vtc-cls": {"llava"}}  # the families that carry a strategy, where most do not
+ONLY = {"vtc": {"llava"}, "vtc-cls": {"llava"}}  # the families that carry a strategy, where most do not
 UNABLE = {  # families of the other kinds, by strategy
     "opera": {"qwen3_5"},
     "kvsmooth": {"gemma4"},

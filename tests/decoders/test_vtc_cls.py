@@ -9,10 +9,9 @@ import torch
 
 import mmhall
 from mmhall.adapters._base import Request
-from mmhall.decoders.vtc_cls import _ClassRanking
 from mmhall.errors import CompositionError, ModelError, OptionError
 from mmhall.generation._settings import Settings
-from mmhall.strategies import keep_highest, kept_count
+from mmhall.strategies import ClassRanking, keep_highest, kept_count
 from tests.decoders.rows import check, check_candidates, check_half
 from tests.generation.reference import QUIET, REQUESTS, ours
 from tests.jobs import opened
@@ -24,7 +23,7 @@ KEEP = 0.2
 
 def test_scores_are_summed_over_layers():
     """Rows (.05, .30, .10, .20) and (.25, .10, .10, .30) sum to (.30, .40, .20, .50): of two, 1 and 3 are kept."""
-    ranking = _ClassRanking(torch.ones(1, 4, dtype=torch.bool), frozenset({1, 2}), 0.5, 0)
+    ranking = ClassRanking("vtc-cls", torch.ones(1, 4, dtype=torch.bool), frozenset({1, 2}), 0.5, 0)
     for layer, row in ((1, [0.05, 0.30, 0.10, 0.20]), (2, [0.25, 0.10, 0.10, 0.30])):
         call = type("Call", (), {"layer": layer})
         heads = torch.tensor([[0.3, *row], [0.5, *row]])[None, :, None]
@@ -115,7 +114,7 @@ def test_what_cannot_be_carried_is_refused():
         mmhall.strategy("vtc-cls(layers='7')").fitted(adapter).prepare(adapter, adapter.inputs(REQUESTS))
     with pytest.raises(OptionError, match="keep must be above 0, at most 1"):
         mmhall.strategy("vtc-cls(keep=0)")
-    ranking = _ClassRanking(torch.ones(1, 5, dtype=torch.bool), frozenset({0}), 0.5, 0)
+    ranking = ClassRanking("vtc-cls", torch.ones(1, 5, dtype=torch.bool), frozenset({0}), 0.5, 0)
     with pytest.raises(ModelError, match="has read 0 patches, but the prompts have 5 image tokens"):
         ranking.dropped()
 

@@ -43,7 +43,7 @@ from mmhall.strategies import (
     layers_option,
     select_layers,
     select_tower_layers,
-    twin_generator,
+    shuffled_columns,
     twin_option,
     why_no_class_scores,
 )
@@ -233,8 +233,12 @@ def low_pairs(focus: Tensor, image: Tensor, rows: Tensor) -> Tensor:
 
 
 def _random_pairs(low: Tensor, image: Tensor, twin: int) -> Tensor:
-    """Mark as many random image tokens of each row, the same order for all rows, (B, R, K) bool."""
-    place = image.cumsum(dim=-1) - 1  # among the image tokens that are left
-    ranks = torch.randperm(image.shape[-1], generator=twin_generator(twin, "pairs")).to(place.device)
-    ranks = ranks[place.clamp_min(0)].masked_fill(~image, image.shape[-1])
-    return image & (ranks.argsort(dim=-1).argsort(dim=-1) < low.sum(dim=-1, keepdim=True))
+    """Mark as many random image tokens of each row, the same ones in all rows of a prompt, (B, R, K) bool.
+
+    Args:
+        low: The informed choice, (B, R, K) bool.
+        image: Image columns that are left, (B, 1, K) bool.
+        twin: The seed.
+    """
+    ranks = shuffled_columns(image[:, 0].cumsum(dim=-1).float(), image[:, 0], twin, "pairs")[:, None]
+    return image & (ranks <= low.sum(dim=-1, keepdim=True))

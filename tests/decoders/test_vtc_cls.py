@@ -28,7 +28,7 @@ def test_scores_are_summed_over_layers():
         call = type("Call", (), {"layer": layer})
         heads = torch.tensor([[0.3, *row], [0.5, *row]])[None, :, None]
         ranking.see(call, torch.tensor([0]), heads)
-    torch.testing.assert_close(ranking._scores, torch.tensor([[0.30, 0.40, 0.20, 0.50]]))
+    torch.testing.assert_close(ranking.importance(), torch.tensor([[0.30, 0.40, 0.20, 0.50]]))
     assert ranking.dropped().tolist() == [[True, False, True, False]]
     assert kept_count(0.2222, torch.tensor([576, 3, 1])).tolist() == [128, 1, 1]
     tied = keep_highest(torch.tensor([[1.0, 2.0, 2.0, 2.0]]), torch.ones(1, 4, dtype=torch.bool), [2])

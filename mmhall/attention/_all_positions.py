@@ -54,6 +54,8 @@ def pick_rows(output: Tensor, rows: Tensor | None) -> Tensor:
 
 def _scatter(states: Tensor, places: Tensor, end: int) -> Tensor:
     """Put the columns of states, (B, heads, C, D), at their places among `end` positions; others hold zeros."""
-    batch, heads, count, size = states.shape
+    batch, heads, _, size = states.shape
     whole = states.new_zeros(batch, heads, end + 1, size)
-    return whole.scatter(2, places[:, None, :, None].expand(batch, heads, count, size), states)[:, :, :end]
+    for row, own, at in zip(whole, states, places, strict=True):  # row by row, as a scatter of single values is slow
+        row.index_copy_(1, at, own)
+    return whole[:, :, :end]

@@ -76,7 +76,7 @@ class DebiasedPruning(LearnedStrategy):
 
     name: ClassVar[str] = "debiased-pruning"
     learns_from: ClassVar[str] = "questions"
-    unless: ClassVar[str] = ", unless its trend is given; without either it is 0"
+    optional: ClassVar[bool] = True
     adjustable: ClassVar[frozenset[str]] = frozenset({"keep", "trend"})
     published: ClassVar = {("llava", 32): {"keep": 0.2222, "layer": "1"}}
 

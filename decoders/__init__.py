@@ -52,5 +52,8 @@ BUILT_IN = {
     "halc": "mmhall.decoders.halc:HALC",
     "lqcd": "mmhall.decoders.lqcd:LQCD",
     "causalmm": "mmhall.decoders.causalmm:CausalMM",
+    "debiased-pruning": "mmhall.decoders.debiased_pruning:DebiasedPruning",
+    "vtc-cls": "mmhall.decoders.vtc_cls:VTCCLS",
+    "vtc": "mmhall.decoders.vtc:VTC",
     "recomputed": "mmhall.decoders.recomputed:Recomputed",
 }

@@ -51,7 +51,8 @@ def list_choices(owner_specs: Sequence[str]) -> list[str]:
 
 
 def _needs_nothing(kind: type[Strategy]) -> bool:
-    return not issubclass(kind, LearnedStrategy) and not any(rule.opens for rule in rules(kind).values())
+    needs_fit = issubclass(kind, LearnedStrategy) and not kind.optional
+    return not needs_fit and not any(rule.opens for rule in rules(kind).values())
 
 
 def option_fields(parts: Sequence[str], adapter: Adapter) -> list[Field]:

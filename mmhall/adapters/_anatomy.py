@@ -93,6 +93,28 @@ class Anatomy:
         steps = [step for step in between if step is not None]
         return steps[0] if len(steps) == 1 else nn.Sequential(*steps)
 
+    @property
+    def rotary(self) -> nn.Module:
+        """Module that computes the rotary embedding of the decoder's positions, in a line.
+
+        Raises:
+            ModelError: There is none, or positions have several dimensions.
+        """
+        rotary: nn.Module | None = getattr(self.decoder.module, "rotary_emb", None)
+        if rotary is None:
+            raise ModelError(
+                f"{self.family}: gaps in the positions cannot be closed: it has no rotary embedding of them"
+            )
+        if hasattr(rotary, "mrope_section"):
+            raise ModelError(f"{self.family}: gaps in the positions cannot be closed: its positions are not a line")
+        return rotary
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the vision tower reads a class token before the patches of each picture."""
+        parts = self.vision.module.modules()
+        return any(hasattr(part, name) for part in parts for name in ("class_embedding", "cls_token"))
+
     @cached_property
     def vision(self) -> Stack:
         """Vision tower and its encoder layers, those of both encoders where it has two.

@@ -17,6 +17,7 @@ from mmhall.adapters._layer_parts import LayerParts, PartsCheck
 from mmhall.adapters._tower import build_tower
 from mmhall.attention import (
     FEATURES,
+    POSITIONS,
     ROWS,
     VISION,
     Call,
@@ -160,21 +161,27 @@ class HookedModel:
         for op in ops:
             if isinstance(op, Drop):
                 check_layers(op, self.decoder.config, self.kinds, self.newest_only)
-        layer_sites = "in", ROWS
         sites = [
             (layer, site)
             for layer in range(len(self.kinds))
-            for site in (*layer_sites, *SITES)
+            for site in ("in", ROWS, POSITIONS, *SITES)
             if any(acts_at_site(op, self.kinds, layer, site) for op in ops)
         ]
-        modules = {
-            (layer, site): self.layers[layer] if site in layer_sites else self.anatomy.decoder.site(layer, site)
-            for layer, site in sites
-        }
+        modules = {(layer, site): self._module_at(layer, site) for layer, site in sites}
         tower = build_tower(self.anatomy, ops, None if inputs is None else self.pictures(inputs))
         if tower is not None:
             self._tower.open(tower)
         return Plan(tuple(ops), self.kinds, modules, tower)
+
+    def _module_at(self, layer: int, site: str) -> torch.nn.Module:
+        """Return the module of a site of a decoder layer.
+
+        Raises:
+            ModelError: The layer or the decoder has no such module.
+        """
+        if site == POSITIONS:
+            return self.anatomy.rotary
+        return self.layers[layer] if site in ("in", ROWS) else self.anatomy.decoder.site(layer, site)
 
     def _check_op(self, op: Op) -> None:
         """Check that an op can act.

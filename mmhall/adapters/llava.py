@@ -20,6 +20,7 @@ class LlavaAdapter(Adapter):
     """LLaVA-1.5 and all models with its architecture, such as the embedded model."""
 
     causal: ClassVar[bool] = True
+    patches: ClassVar[bool] = True
     grid: ClassVar[str] = "patches of the (cropped) picture"
     default_template: ClassVar[tuple[str, str] | None] = ("LLaVA-1.5's", _PLAIN)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.analysis._explanation import BranchNote, Cost, Explanation, OpNote, OptionValue, counted
-from mmhall.attention import FEATURES, Exit, Op, acts_in_layer, overrides
+from mmhall.attention import FEATURES, Drop, Exit, Op, acts_in_layer, overrides
 from mmhall.generation import Images, Job, Prompt, Recipe, make_request
 from mmhall.options import rules
 from mmhall.strategies import Composed, Session, Strategy
@@ -101,6 +101,8 @@ def _notes(adapter: Adapter, ops: Sequence[Op], inputs: Inputs) -> tuple[OpNote,
     vision = () if plan is None or plan.tower is None else plan.tower.plan.kinds
     for op in ops:
         layers = _acting_layers(op, adapter.kinds)
+        if isinstance(op, Drop):
+            layers = tuple(layer for layer in range(len(adapter.kinds)) if op.acts(layer))
         kinds = dict.fromkeys(adapter.kinds[layer] for layer in layers)
         notes.append(OpNote(_says(op), tuple(_does(op)), layers, tuple(kinds), _acting_layers(op, vision)))
     return tuple(notes)
@@ -125,6 +127,8 @@ def _says(op: Op) -> str:
 def _does(op: Op) -> Iterator[str]:
     """Describe what an op reads and edits, from the methods it overrides."""
     yield from (action for method, action in _DOES.items() if overrides(op, method))
+    if isinstance(op, Drop):
+        yield "drops tokens of the prompt"
     if op.sites - {FEATURES}:
         yield f"edits states at {', '.join(sorted(op.sites - {FEATURES}))}"
     if FEATURES in op.sites:

@@ -14,8 +14,7 @@ from mmhall.adapters import Adapter, Batch, has_picture
 from mmhall.analysis._saliency import SaliencyProbe, mark_informative
 from mmhall.analysis._trace import AttentionProbe, Trace, check_indices, shrink_picture
 from mmhall.answers import DecodedTokens
-from mmhall.attention import Drop
-from mmhall.errors import CompositionError, OptionError
+from mmhall.errors import OptionError
 from mmhall.generation import Images, Job, Prompt, Recipe, build_answers, make_request, measure, run
 from mmhall.strategies import Step
 from mmhall.words import split_words
@@ -62,7 +61,6 @@ def trace_request(
 
     Raises:
         OptionError: A layer or head does not exist or attends to no image token; several sequences.
-        CompositionError: The strategy drops tokens of the prompt.
         MmhallError: As in `mmhall.generation.run`.
     """
     sequences = recipe.settings.num_return_sequences
@@ -99,11 +97,6 @@ def trace_request(
 def _record(job: Job, recipe: Recipe, layers: Sequence[int], heads: Sequence[int]) -> _Recorded:
     """Decode a batch of one and record attention; a search's answer is decoded a second time for it."""
     adapter, inputs, session = job.adapter, job.inputs, job.session
-    if any(isinstance(op, Drop) and not op.empty for op in session.ops):
-        raise CompositionError(
-            f"{recipe.strategy.name}: drops tokens of the prompt, and a trace shows attention to all of them; trace "
-            "another strategy"
-        )
     mask = adapter.image_mask(inputs["input_ids"])
     attention = AttentionProbe(adapter, mask[0].nonzero()[:, 0], layers, heads)
     words = mark_informative(adapter, inputs, adapter.query_mask(inputs))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         count_passes as count_passes,
     )
     from mmhall.attention._plan import (
+        POSITIONS as POSITIONS,
         ROWS as ROWS,
         Plan as Plan,
         active as active,
@@ -71,7 +72,7 @@ else:
             "_memory": "Memory",
             "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
             "_passes": "Block Frame PassCount count_passes",
-            "_plan": "Plan ROWS active acts_at_site acts_in_layer follow_frame",
+            "_plan": "POSITIONS Plan ROWS active acts_at_site acts_in_layer follow_frame",
             "_read_out": "ReadOut",
             "_rotary": "RecordVectors Rotary measure_rotary",
             "_rows": "column_means output_of scores_of visible_columns",

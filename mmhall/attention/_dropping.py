@@ -3,6 +3,9 @@
 From that layer on, the rows of dropped tokens are not computed and their keys and values are not cached. All other
 rows keep their positions; their states are the same as if the columns of dropped tokens were masked in these layers.
 Between layers the sequence keeps its full length: the states of a dropped token do not change and are not read.
+
+Tokens dropped from the first layer on can also leave no gap: the tokens after them then get the positions that they
+would have in a shorter prompt. All else counts positions with gaps.
 """
 
 from __future__ import annotations
@@ -27,13 +30,14 @@ _SUPPORTED = ("full", "sliding")  # kinds of layers in which tokens can be dropp
 
 
 class Drop(Op):
-    """Op that drops prompt tokens from a layer on; attention ops of the same rows may act only before that layer.
+    """Op that drops prompt tokens from a layer on.
 
     Attributes:
         layer: 0-based; first layer without the tokens.
+        contiguous: Whether rotary embeddings see the positions of a prompt without the dropped tokens.
     """
 
-    def __init__(self, layer: int, dropped: Tensor | Callable[[], Tensor]) -> None:
+    def __init__(self, layer: int, dropped: Tensor | Callable[[], Tensor], *, contiguous: bool = False) -> None:
         """Drop tokens from a layer on.
 
         Args:
@@ -41,11 +45,18 @@ class Drop(Op):
             dropped: Tokens to drop, (prompts, positions) bool, padding included. Padding may be dropped too: the batch
                 becomes as short as the prompt that keeps most tokens. Or a function that returns this tensor: it is
                 called when a pass over the prompt reaches the layer, so that ops can read the earlier layers first.
+            contiguous: Close the gaps in the positions of the tokens that are left. Needs layer 0; padding must not be
+                dropped.
 
         Raises:
-            CompositionError: As in `Layout.of`.
+            CompositionError: As in `Layout.of`; or gaps are to be closed, but earlier layers keep all tokens.
         """
-        self.layer = layer
+        if contiguous and layer:
+            raise CompositionError(
+                f"gaps in the positions can be closed if tokens are dropped from layer 0 on, not from layer {layer}: "
+                "earlier layers read them at their own positions"
+            )
+        self.layer, self.contiguous = layer, contiguous
         self._choose = None if isinstance(dropped, Tensor) else dropped
         self._layout = Layout.of(dropped) if isinstance(dropped, Tensor) else None
 
@@ -96,20 +107,26 @@ def check_layers(drop: Drop, config: Any, kinds: Sequence[str], newest_only: fro
             raise ModelError(f"{problem}: layer {layer} is of kind {kind!r}, not {' or '.join(_SUPPORTED)}")
         if drop.acts(layer) and layer in newest_only:
             raise ModelError(f"{problem}: layer {layer} reads the keys of an earlier layer")
+    if drop.contiguous and not drop.empty and "sliding" in kinds:
+        layer = kinds.index("sliding")
+        raise ModelError(f"{family}: gaps in the positions cannot be closed: the window of layer {layer} counts them")
     if not drop.empty and getattr(config, "attn_temperature_tuning", False):
         raise ModelError(f"{problem}: its attention counts positions by itself, and would count only those left")
 
 
 @contextmanager
-def drop_tokens(frame: Frame, modules: Mapping[int, nn.Module]) -> Iterator[None]:
+def drop_tokens(frame: Frame, modules: Mapping[int, nn.Module], rotary: nn.Module | None = None) -> Iterator[None]:
     """Drop tokens in layers during the passes of a frame, inside this context.
 
     Args:
         frame: Description of the passes.
         modules: Layers in which some plan of the frame drops tokens.
+        rotary: Module that computes the rotary embedding of positions, where some plan closes their gaps.
     """
     state, hooks = _DroppingHooks(frame), []
     try:
+        if rotary is not None:
+            hooks.append(rotary.register_forward_pre_hook(state.close_gaps, with_kwargs=True))
         for layer, module in modules.items():
             hooks.append(module.register_forward_pre_hook(partial(state.enter, layer), with_kwargs=True))
             hooks.append(module.register_forward_hook(state.leave, prepend=True))  # later hooks see all rows
@@ -127,6 +144,35 @@ class _DroppingHooks:
         self._passes: Passes | None = None
         self._cached: dict[Hashable, tuple[Any, Any]] = {}  # a value and its cut version, shared by the layers
         self._entered: tuple[Tensor, Tensor, Tensor] | None = None  # all states, indices of rows left, which are kept
+
+    def close_gaps(self, module: nn.Module, args: tuple[Any, ...], *rest: dict[str, Any]) -> Any:
+        """Renumber the positions that a rotary embedding is computed of, where a plan closes their gaps.
+
+        Raises:
+            ModelError: The model has positions of several dimensions.
+        """
+        passes = current_passes()
+        if passes is None or passes.frame is not self._frame:
+            return None
+        states, kwargs = args[0] if args else rest[0]["x"], rest[0]
+        positions: Tensor = args[1] if len(args) > 1 else kwargs["position_ids"]
+        if positions.ndim != 2:
+            raise ModelError(
+                f"gaps in positions of shape {tuple(positions.shape)} cannot be closed: they are not a line"
+            )
+        rows, shifts = len(states) // len(passes.blocks), []
+        for where in passes.blocks:
+            drop = where.block.plan.drop if where.block.plan is not None else None
+            closes = drop is not None and drop.contiguous
+            if closes and drop is not None and where.end == where.queries:
+                drop.choose()
+            layout = drop.layout if closes and drop is not None else None
+            none = positions.new_zeros(rows, where.queries)
+            shifts.append(none if layout is None else layout.shifts(where, rows, positions.device))
+        positions = positions - torch.cat(shifts)
+        if len(args) > 1:
+            return (args[0], positions, *args[2:]), kwargs
+        return args, {**kwargs, "position_ids": positions}
 
     def enter(self, layer: int, module: nn.Module, args: tuple[Any, ...], *rest: Any) -> Any:
         """Reduce the arguments of a layer to the rows that are left, with masks for its columns.
@@ -216,12 +262,12 @@ class _DroppingHooks:
 
 
 def _prompt_layout(layer: int, passes: Passes) -> Layout:
-    """Return the layout in a pass over prompts; the first layer of the op chooses it."""
+    """Return the layout in a pass over prompts; the first layer of the op chooses it, or before it `close_gaps`."""
     where = passes.blocks[0]
     drop = where.block.plan.drop if where.block.plan is not None else None
     if len(passes.blocks) > 1 or drop is None:
         raise CompositionError("prompts with dropped tokens cannot be read in one pass with the prompts of branches")
-    if layer == drop.layer:
+    if layer == drop.layer and not drop.contiguous:
         drop.choose()
     return drop.layout
 

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from mmhall._transformers import caches
 from mmhall._transformers.attention import attention_name, register_attention, sdpa, set_attention
+from mmhall.attention._all_positions import lay_out, pick_rows
 from mmhall.attention._attend import attend_with_ops
 from mmhall.attention._linears import patch_linears, restore_linears
 from mmhall.attention._ops import Call, Op, overrides
@@ -95,16 +96,19 @@ def _attend_block(
     rows: slice,
 ) -> Tensor:
     """Compute the attention of one block with its ops; `part` holds its queries, keys, values and mask."""
-    offset = where.first_column(kind, part[1].shape[2])
     plan, lockstep = where.block.plan, where.frame.reference
     assert plan is not None
+    layout, left = plan.layout(layer), None
+    if layout is not None:
+        part, left = lay_out(where, layout, part)
+    offset = where.first_column(kind, part[1].shape[2])
     reference = lockstep(layer) if lockstep is not None and layer in plan.compared else None
     call = Call(layer, kind, where, offset, *part, scale, reference)
     with suspended():
         output = attend_with_ops(call, ops, plain)
         if layer in plan.keeping:
             _replace_in_cache(call, ops, rows)
-    return output
+    return pick_rows(output, left)
 
 
 def _group_blocks(ops: Sequence[Sequence[Op]]) -> Iterator[tuple[int, int]]:

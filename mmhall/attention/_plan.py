@@ -10,6 +10,7 @@ from types import MappingProxyType
 from torch import nn
 
 from mmhall.attention._dropping import Drop, drop_tokens
+from mmhall.attention._layout import Layout
 from mmhall.attention._ops import FEATURES, VISION, Op, overrides
 from mmhall.attention._passes import Block, Frame, use_frame
 from mmhall.attention._state_hooks import hook_sites
@@ -17,6 +18,7 @@ from mmhall.attention._tower import Tower, follow_tower
 from mmhall.errors import CompositionError
 
 ROWS = "rows"  # the site at which prompt tokens are dropped
+POSITIONS = "positions"  # the site, of layer 0, at which gaps in their positions are closed
 _IN_ATTENTION = ("remask", "bias", "rows", "edit_output", "keep")
 
 
@@ -48,8 +50,8 @@ class Plan:
         """Sort the ops by layer and site.
 
         Raises:
-            CompositionError: Two ops edit the states of the same site, or an op acts in a layer in which tokens are
-                dropped.
+            CompositionError: Two ops edit the states of the same site, or an op edits a layer's input or what attention
+                or MLP add, or replaces masks, keys or values, in a layer in which tokens are missing.
         """
         set_once = object.__setattr__
         set_once(self, "modules", MappingProxyType(dict(self.modules)))
@@ -94,18 +96,27 @@ class Plan:
         return tuple(op for op in ops if any(overrides(op, method) for method in _IN_ATTENTION))
 
     def _find_drop(self) -> Drop | None:
-        """Return the op that drops tokens, or None, and refuse ops that act in layers in which tokens are missing."""
+        """Return the op that drops tokens, or None; refuse what cannot act in layers in which tokens are missing."""
         drops = [op for op in self.ops if isinstance(op, Drop) and not op.empty]
         if len(drops) > 1:
             raise CompositionError("two strategies drop tokens of the prompt, but only one can; use one of them")
         for layer in range(drops[0].layer, len(self.kinds)) if drops else ():
-            acting = (*self.of_layer(layer), *self.at_site(layer, "attn"), *self.at_site(layer, "mlp"))
+            whole = (op for op in self.of_layer(layer) if overrides(op, "keep") or overrides(op, "remask"))
+            edits = (op for site in ("in", "attn", "mlp") for op in self.at_site(layer, site) if site in op.sites)
+            acting = (*whole, *edits)
             if acting:
                 raise CompositionError(
-                    f"{type(acting[0]).__name__} acts inside layer {layer}, where tokens of the prompt are missing: "
-                    f"they are dropped from layer {drops[0].layer} on; give it earlier layers, or use one of the two"
+                    f"{type(acting[0]).__name__} edits states or keys inside layer {layer}, where tokens of the prompt "
+                    f"are missing: they are dropped from layer {drops[0].layer} on; give it earlier layers, or use one "
+                    "of the two"
                 )
         return drops[0] if drops else None
+
+    def layout(self, layer: int) -> Layout | None:
+        """Return which positions of the latest prompts are left in a layer; None: all of them."""
+        if self.drop is None or not self.drop.acts(layer) or self.drop.layout.whole:
+            return None
+        return self.drop.layout
 
     def of_layer(self, layer: int) -> tuple[Op, ...]:
         """Return the attention ops of a layer, in the order in which they act."""
@@ -125,6 +136,8 @@ def acts_at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
     """Whether an op edits the states of a site, reads those of site "in", or drops tokens before the layer ("rows")."""
     if site == ROWS:
         return isinstance(op, Drop) and op.acts(layer)
+    if site == POSITIONS:
+        return isinstance(op, Drop) and op.contiguous and layer == 0 and not op.empty
     if site == FEATURES:
         return site in op.sites and bool(VISION & op.kinds)
     reads = site == "in" and overrides(op, "see_states")
@@ -138,12 +151,12 @@ def follow_frame(frame: Frame) -> Iterator[None]:
         stack.enter_context(use_frame(frame))
         stack.enter_context(follow_tower(frame))
         modules = {key: module for plan in frame.plans for key, module in plan.modules.items()}
-        sites = {key: module for key, module in modules.items() if key[1] != ROWS}
+        sites = {key: module for key, module in modules.items() if key[1] not in (ROWS, POSITIONS)}
         if sites:
             stack.enter_context(hook_sites(frame, sites))
         layers = {layer: module for (layer, site), module in modules.items() if site == ROWS}
         if layers:
-            stack.enter_context(drop_tokens(frame, layers))
+            stack.enter_context(drop_tokens(frame, layers, modules.get((0, POSITIONS))))
         yield
 
 

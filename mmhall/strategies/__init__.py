@@ -79,6 +79,14 @@ if TYPE_CHECKING:
         picture_free_inputs as picture_free_inputs,
         picture_free_kinds as picture_free_kinds,
     )
+    from mmhall.strategies._pruning import (
+        ClassRanking as ClassRanking,
+        KeepImageTokens as KeepImageTokens,
+        keep_highest as keep_highest,
+        kept_count as kept_count,
+        why_no_class_scores as why_no_class_scores,
+        why_no_drop as why_no_drop,
+    )
     from mmhall.strategies._questions import (
         RECOMMENDED_QUESTIONS as RECOMMENDED_QUESTIONS,
         Question as Question,
@@ -136,6 +144,7 @@ else:
             "_noise": "DRAWS NOISE_STEPS add_noise",
             "_pairs": "DifferingWords Pair PairSet RECOMMENDED_PAIRS differing_words find_imbalance",
             "_picture_free": "PICTURE_FREE_EXPECTED picture_free_inputs picture_free_kinds",
+            "_pruning": "ClassRanking KeepImageTokens keep_highest kept_count why_no_class_scores why_no_drop",
             "_questions": "Question QuestionSet RECOMMENDED_QUESTIONS",
             "_registry": "STRATEGIES",
             "_segments": "Segments picture_segments text_segments",

@@ -204,6 +204,6 @@ def _refusal(kind: type) -> str:
     if own is not None and own.__module__ != "mmhall.strategies._base":
         first = inspect.cleandoc(vars(own)["refusal"].__doc__ or "").partition("\n")[0]
         refused.append(first.removeprefix("Refuse ").removesuffix("."))
-    if issubclass(kind, LearnedStrategy):
+    if issubclass(kind, LearnedStrategy) and not kind.optional:
         refused.append(f"a model that `mmhall fit {kind.name}` was not run for{kind.unless}")
     return "; ".join(filter(None, refused))

@@ -141,6 +141,7 @@ def select_tower_layers(adapter: Adapter, owner: Strategy, option: str, spec: st
 
     Raises:
         OptionError: The tower has no such layer.
-        ModelError: There is no vision tower.
+        ModelError: There is no vision tower with encoder layers.
     """
-    return parse_layers(spec, ["vision"] * len(adapter.anatomy.vision.layers), {"vision"}, owner.name, option)
+    depth = len(adapter.anatomy.vision.layers)
+    return parse_layers(spec, ("vision",) * depth, {"vision"}, owner.name, option)

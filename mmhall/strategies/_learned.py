@@ -56,12 +56,14 @@ class LearnedStrategy(Strategy):
         adjustable: Options that depend on the model but not on the fit, such as a strength; they may be changed later.
             All other options that depend on the model are fixed by the artifact.
         unless: When no artifact is needed, in words after a comma, for documentation; "": it always is.
+        optional: Whether it works without an artifact, too, on all models.
         artifact: The first 12 digits of the SHA-256 of the fitted artifact.
     """
 
     learns_from: ClassVar[str] = "pairs"
     adjustable: ClassVar[frozenset[str]] = frozenset()
     unless: ClassVar[str] = ""
+    optional: ClassVar[bool] = False
 
     artifact: str | None = by_model(
         "", holds=_is_digest, expected="the first 12 digits of an artifact's sha256", learned=True

@@ -340,3 +340,13 @@ def test_nothing_of_the_model_runs():
     finally:
         hook.remove()
     assert calls == []
+
+
+def test_dropped_tokens_are_told_with_the_layers_that_lack_them():
+    told = lvlm("llava").explain("debiased-pruning(keep=0.25)")
+    ranks, drops = told.ops
+    assert (ranks.layers, drops.layers) == ((0,), (1, 2))
+    assert drops.does == ("drops tokens of the prompt",)
+    assert "drops tokens of the prompt; in layers 1:3 (full)." in " ".join(str(told).split())
+    ranks, drops = lvlm("llava").explain("vtc-cls").ops
+    assert (ranks.layers, ranks.vision_layers, drops.layers, drops.vision_layers) == ((), (1,), (0, 1, 2), ())

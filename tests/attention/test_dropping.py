@@ -13,6 +13,7 @@ from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Adapter
 from mmhall.attention import Columns, Drop, Exit, Op, active
 from mmhall.attention._layout import cut_mask
+from mmhall.errors import CompositionError, ModelError
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Branch, Session
 from tests.attention.reference import Eager
@@ -75,6 +76,31 @@ class Least(See):
         mass = self._mass.masked_fill(~self._image, torch.inf)
         count = (self._image.sum(dim=1, keepdim=True) * self._share).long()
         return mass.argsort(dim=1).argsort(dim=1) < count
+
+
+class Lift(Op):
+    """Lifts the image columns, and the heads, of the rows behind the picture and of the answer; keeps the weights."""
+
+    writes = True
+
+    def __init__(self, image: Tensor):
+        self._columns, self._first, self.seen = Columns(image.float()), int(image.long().argmax()) + 1, []
+
+    def rows(self, call):
+        return call.rows_at(torch.arange(self._first, call.start + call.count))
+
+    def edit_scores(self, call, rows, scores):
+        return scores + 0.4 * scores.abs() * self._columns(call)
+
+    def see(self, call, rows, probs):
+        if call.prefill:
+            rows = call.newest
+            probs = probs[:, :, -1:]
+        width = probs.shape[-1] + call.offset
+        self.seen.append((call.layer, rows.tolist(), torch.nn.functional.pad(probs, (width - probs.shape[-1], 0))))
+
+    def edit_output(self, call, output):
+        return output * 1.2
 
 
 class Scale(Op):
@@ -281,6 +307,83 @@ def test_main_rows_and_a_branch_may_drop_other_tokens_from_other_layers():
     assert len(rows._states) == 1
     config = settings(adapter, num_beams=2)
     assert torch.equal(*(decode(adapter, inputs, session, config) for session in sessions))
+
+
+@pytest.mark.parametrize("name", ["llava", *(pytest.param(name, marks=pytest.mark.slow) for name in VARIED[1:])])
+def test_ops_find_rows_and_columns_at_their_positions_where_tokens_are_missing(name):
+    """In prompts of other lengths beside a shorter branch, and in an answer whose rows change places."""
+    adapter = bound(name)
+    inputs = adapter.inputs(BATCH)
+    image, vdd = (
+        adapter.image_mask(inputs["input_ids"]),
+        mmhall.strategy("vdd").fitted(adapter).prepare(adapter, inputs),
+    )
+    found = []
+    for op in ways(name, inputs):
+        lift = Lift(image)
+        logits, rows = stepped(adapter, inputs, Session([op, lift], vdd.branches, vdd.combine), 2)
+        rows.select(torch.tensor([2, 0, 0]))
+        rows.step(tokens(3, 1))
+        found.append(([logits, torch.stack(rows.logits)], lift.seen))
+    for got, wanted in zip(*(logits for logits, _ in found), strict=True):
+        close(got.log_softmax(-1), wanted.log_softmax(-1))
+    last = len(adapter.layers) - 1
+    for (layer, rows, got), (_, _, wanted) in zip(*(seen for _, seen in found), strict=True):
+        close(got, wanted)
+        if layer == last and rows == [inputs["input_ids"].shape[1] - 1] and adapter.kinds[last] == "full":
+            assert (got[0, :, 0, : got.shape[-1]] == 0).any()
+    plain, _ = stepped(adapter, inputs, Session([ways(name, inputs)[0]], vdd.branches, vdd.combine), 2)
+    assert (found[0][0][0] - plain).abs().max() > 0.01
+
+
+class Embeddings(Op):
+    """Keeps what enters the first layer."""
+
+    layers = frozenset({0})
+
+    def see_states(self, visit):
+        self.states = visit.states.clone()
+
+
+@torch.inference_mode()
+def test_without_gaps_a_prompt_is_read_as_a_shorter_one():
+    """Each is written out without its dropped tokens, and given to the decoder with its answer, without a cache."""
+    adapter = bound("llava")
+    inputs, steps = adapter.inputs(BATCH), 4
+    dropped, free = some(adapter, inputs), adapter.without_image(inputs)
+    drop = Drop(0, dropped, contiguous=True)
+    session = Session([drop], [Branch(free)], lambda step: step.main)
+    got, _ = stepped(adapter, inputs, session, steps)
+    answers = torch.stack([tokens(3, step) for step in range(steps)], dim=1)
+    gaps, _ = stepped(adapter, inputs, Session([Drop(0, dropped)], [Branch(free)], lambda step: step.main), steps)
+    assert (got[:, 0] - gaps[:, 0]).abs().max() > 0.01
+    close(got[:, 1], gaps[:, 1])
+    for row in range(len(BATCH)):
+        see = Embeddings()
+        with active(adapter.plan([see])):
+            adapter.model(**adapter.append_answer(inputs, answers))
+        real = torch.nn.functional.pad(inputs["attention_mask"].bool() & ~dropped, (0, steps), value=True)[row]
+        short = see.states[row : row + 1, real]
+        states = adapter.decoder(inputs_embeds=short, use_cache=False).last_hidden_state[0, -1 - steps :]
+        close(got[:, 0, row].log_softmax(-1), adapter.model.get_output_embeddings()(states).log_softmax(-1))
+    single = adapter.inputs(BATCH[:1])
+    own = Session([Drop(0, dropped[:1, -single["input_ids"].shape[1] :], contiguous=True)])
+    config = settings(adapter, num_beams=2, max_new_tokens=3)
+    assert torch.equal(decode(adapter, inputs, Session([drop]), config)[:1], decode(adapter, single, own, config))
+
+
+def test_gaps_that_cannot_be_closed_are_refused():
+    dropped = torch.tensor([[False, True, False]])
+    with pytest.raises(CompositionError, match="from layer 0 on, not from layer 1"):
+        Drop(1, dropped, contiguous=True)
+    adapter = bound("qwen2_5_vl")
+    inputs = adapter.inputs(BATCH[:1])
+    with pytest.raises(ModelError, match="are not a line"):
+        stepped(adapter, inputs, Session([Drop(0, some(adapter, inputs), contiguous=True)]), 0)
+    with pytest.raises(ModelError, match="it has no rotary embedding"):
+        bound("blip_2").plan([Drop(0, dropped, contiguous=True)])
+    with pytest.raises(ModelError, match="the window of layer 0 counts them"):
+        bound("gemma3").plan([Drop(0, dropped, contiguous=True)])
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -41,14 +41,20 @@ def test_ops_inside_layers_with_missing_tokens_are_refused_by_name():
     class Write(Op):
         sites, layers = frozenset({"mlp"}), frozenset({2})
 
+    class Keep(Op):
+        def keep(self, call, keys, values):
+            return keys, values
+
     adapter, drop = bound("llava"), Drop(1, torch.tensor([[True, False]]))
-    with pytest.raises(CompositionError, match="See acts inside layer 2, where tokens of the prompt are missing: they"):
-        adapter.plan([drop, See({0, 2})])
-    with pytest.raises(CompositionError, match="Write acts inside layer 2"):
+    with pytest.raises(
+        CompositionError, match="Keep edits states or keys inside layer 1, where tokens of the prompt are"
+    ):
+        adapter.plan([drop, Keep()])
+    with pytest.raises(CompositionError, match="Write edits states or keys inside layer 2"):
         adapter.plan([Write(), drop])
     with pytest.raises(CompositionError, match="two strategies drop tokens of the prompt"):
         adapter.plan([drop, Drop(2, torch.tensor([[True, False]]))])
-    assert adapter.plan([drop, See({0})]).drop is drop
+    assert adapter.plan([drop, See({0, 2})]).drop is drop
 
 
 @pytest.mark.parametrize(

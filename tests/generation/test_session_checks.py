@@ -188,10 +188,14 @@ class Dropping(Strategy):
         return Session([Drop(1, image & (image.cumsum(dim=1) == 1))])
 
 
-def test_a_trace_names_the_strategy_that_drops_tokens():
+def test_in_a_trace_nothing_attends_to_a_dropped_token():
     lvlm = LVLM(*ZOO["llava"]())
-    with pytest.raises(CompositionError, match=r"^dropping: drops tokens of the prompt"):
-        lvlm.trace(REQUESTS[0].images[0], "What?", Dropping(), max_new_tokens=2)
+    answer = lvlm.generate(REQUESTS[0].images[0], "What?", Dropping(), max_new_tokens=2)
+    trace = lvlm.trace(REQUESTS[0].images[0], "What?", Dropping(), max_new_tokens=2)
+    assert trace.answer.token_ids == answer.token_ids
+    assert (trace.image_attention[:, 0] > 0).all()
+    assert (trace.image_attention[:, 1:, :, 0] == 0).all()
+    assert (trace.image_attention[:, 1:, :, 1:] > 0).all()
     lvlm.adapter.close()
 
 

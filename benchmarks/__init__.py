@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmhall.options import make, parse
 from mmhall.registry import Registry
@@ -42,10 +42,9 @@ def benchmark(spec: str | Benchmark | type[Benchmark]) -> Benchmark:
         UnknownNameError: There is no such benchmark or option.
         OptionError: An option is out of range or of the wrong type.
     """
-    if isinstance(spec, type):
-        return spec()
     if not isinstance(spec, str):
-        return spec
+        own: Any = spec  # every subclass has defaults of all options
+        return own() if isinstance(spec, type) else spec
     name, options = parse(spec, "benchmark", '"pope" or "pope(rule=\'official\')"')
     built: Benchmark = make(BENCHMARKS, name, options)
     return built

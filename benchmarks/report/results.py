@@ -18,7 +18,7 @@ from mmhall.benchmarks.run.runs import Run
 from mmhall.errors import MmhallError, RunError
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # type: ignore[import-untyped]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from mmhall.benchmarks import BENCHMARKS
 from mmhall.benchmarks.base import Benchmark
@@ -30,6 +30,7 @@ from mmhall.strategies import Strategy
 
 Paths = str | Path | Mapping[str, str | Path]
 Kind = TypeVar("Kind", bound=type)
+One = TypeVar("One")
 
 
 def bench(
@@ -169,9 +170,10 @@ def answer_here(
             answer(lvlm, run, part, strategies, batch_size=batch_size, progress=advance)
 
 
-def _several(given: object) -> list[object]:
+def _several(given: One | Sequence[One]) -> list[One]:
     """Return one thing, or a sequence of things, as a list."""
-    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    several: Any = given
+    return list(several) if isinstance(given, Sequence) and not isinstance(given, str) else [several]
 
 
 def _named(paths: Paths | None) -> list[str]:

@@ -172,8 +172,8 @@ def _run_step(
 ) -> None:
     """Answer what a step has no answers to yet; a finished one is left as it is."""
     from mmhall.benchmarks.reproduce.plan import limit_of
+    from mmhall.benchmarks.run.arms import Wanted
     from mmhall.benchmarks.run.runs import make_strategies
-    from mmhall.cli.bench import Wanted
 
     built = [located.benchmark(spec) for spec in step.benchmarks]
     methods = make_strategies(step.strategies)

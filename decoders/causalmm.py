@@ -19,9 +19,9 @@ Compared  vision: paper attention of the vision tower as a cause to intervene on
             edits the tower's attention: it is ours and has no published figure
           strength: a map of 577 columns has entries of 1/577, so that "shuffled" and "uniform" leave almost no
             picture; "random" has a mean of 1 and leaves almost all of it; as released
-          language: released for a text-only model, whose maps are normalised before the causal mask, "reversed" not at
-            all, so that the rows of a prompt sum to less than 1, or more; ours normalised over the columns that a row
-            sees (compat=True: as released). With a picture the released code has no language branch. "shuffled" is ours
+          language: released in the repository's README only, no branch of the released code has it; its maps are
+            normalised before the causal mask, "reversed" not at all, so that the rows of a prompt sum to less than 1,
+            or more; ours normalised over the columns that a row sees (compat=True: as released). "shuffled" is ours
           cache: released branch reads the main branch's cache from the second token on, so that only the first token is
             contrasted; ours its own (first_token_only=True: as released)
           order: released code one random order of each head for all pictures of a batch; ours the same one for all

@@ -19,19 +19,19 @@ Compared  vision: paper attention of the vision tower as a cause to intervene on
             edits the tower's attention: it is ours and has no published figure
           strength: a map of 577 columns has entries of 1/577, so that "shuffled" and "uniform" leave almost no
             picture; "random" has a mean of 1 and leaves almost all of it; as released
-          language: released for a text-only model, whose maps are normalised before the causal mask, "reversed" not at
-            all, so that the rows of a prompt sum to less than 1, or more; ours normalised over the columns that a row
-            sees (compat=True: as released). With a picture the released code has no language branch. "shuffled" is ours
+          language: released in the repository's README only, no branch of the released code has it; its maps are
+            normalised before the causal mask, "reversed" not at all, so that the rows of a prompt sum to less than 1,
+            or more; ours normalised over the columns that a row sees (compat=True: as released). "shuffled" is ours
           cache: released branch reads the main branch's cache from the second token on, so that only the first token is
             contrasted; ours its own (first_token_only=True: as released)
           order: released code one random order of each head for all pictures of a batch; ours the same one for all
             pictures of the same number of patches
           alpha: scripts 1; released code where the argument is missing 0.5 (with beta 0.1); ours 1
 Differs   A tower that attends to tiles, pictures or windows has one map for each, resized to the squarest grid of its
-          features. A projector that first normalises each feature undoes a gain: such models are refused when they read
-          a picture, and need edit="attention", which does not reach the deep features that some towers pass around the
-          projector either. Draws depend on the seed and on the place in the map, not on the batch. Linear layers of a
-          decoder have no attention to edit.
+          features. A projector that first normalises each feature undoes a gain: such models are refused, and need
+          edit="attention". A gain does not reach deep features that some towers pass around the projector. Draws
+          depend on the seed and on the place in the map, not on the batch. Linear layers of a decoder have no
+          attention to edit.
 """
 
 from __future__ import annotations
@@ -39,13 +39,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
+from PIL import Image
 from torch import LongTensor, Tensor, nn
+from transformers import PreTrainedModel
 
 from mmhall.adapters import Adapter, Inputs, has_picture
+from mmhall.analysis import read_prompts
 from mmhall.attention import FEATURES, SELF_ATTENTION, VISION, Call, Op, Visit, output_of, scores_of, visible_columns
 from mmhall.errors import CompositionError, ModelError
+from mmhall.generation import make_request
 from mmhall.options import option
 from mmhall.strategies import (
     Branch,
@@ -64,6 +69,8 @@ from mmhall.strategies import (
 
 KINDS = ("random", "uniform", "reversed", "shuffled")
 _AT_ONCE = 2**22  # weights computed together
+_UNDOES = 'its projector normalises each feature, which undoes a gain; use edit="attention"'
+_REASONS: WeakKeyDictionary[PreTrainedModel, str | None] = WeakKeyDictionary()  # of `why_no_gain`, by model
 _EQUAL = 1e-6  # weights whose reverse sums to less are equal up to rounding, so that no reverse is left
 
 
@@ -110,13 +117,13 @@ class CausalMM(ContrastStrategy):
         self.check("language", some, f'{", ".join(KINDS)} where visual is "none", as there is nothing to contrast with')
 
     def refusal(self, adapter: Adapter) -> str | None:
-        """Refuse models without a vision tower, or one whose features are not found, unless `visual` is "none"."""
+        """Refuse models whose vision tower gives no attention map, or whose projector undoes a gain of features."""
         if self.visual == "none":
             return None
-        needed = ("vision", "feature_layer", "projector") if self.edit == "features" else ("vision",)
         try:
-            for part in needed:
-                getattr(adapter.anatomy, part)
+            if self.edit == "features":
+                return why_no_gain(adapter)
+            adapter.anatomy.vision  # noqa: B018
         except ModelError as error:
             return f'its vision tower gives no attention map: {error}; visual="none" needs none'
         return None
@@ -137,7 +144,7 @@ class CausalMM(ContrastStrategy):
         """Return the op of each branch."""
         ops: list[Op] = []
         if self.visual != "none" and self.edit == "features":
-            ops.append(FeatureGain(self.visual, adapter.anatomy.feature_layer, self.seed, adapter.anatomy.family))
+            ops.append(FeatureGain(self.visual, adapter.anatomy.feature_layer, self.seed))
         elif self.visual != "none":
             layers = select_tower_layers(adapter, self, "tower_layers", self.tower_layers)
             ops.append(TowerCounterfactual(self.visual, layers, self.seed))
@@ -191,7 +198,7 @@ class _Counterfactual(Op):
             draws = draw_uniform(self._seed, torch.tensor(call.layer, device=call.device), head, row, column)
         if self._how in ("reversed", "shuffled"):
             probs = scores_of(call, rows).softmax(dim=-1)
-        every = column >= 0 if self._unnormalised else None
+        every = (visible if call.answer else column >= 0) if self._unnormalised else None  # each answer row by itself
         weights = counterfactual(self._how, visible, probs, draws, every)
         return weights.expand(*call.query.shape[:2], len(rows), -1)
 
@@ -293,17 +300,16 @@ class FeatureGain(Op):
 
     kinds, sites = VISION, frozenset({FEATURES})
 
-    def __init__(self, how: str, layer: int, seed: int, family: str = "this model") -> None:
+    def __init__(self, how: str, layer: int, seed: int) -> None:
         """Set the map.
 
         Args:
             how: "random", "uniform", "reversed" or "shuffled".
             layer: 0-based encoder layer that gives the features and the map.
             seed: Seed of draws.
-            family: Name of the model family, for error messages.
         """
         self.layers = frozenset({layer})
-        self._how, self._seed, self._family = how, seed, family
+        self._how, self._seed = how, seed
         self._calls: list[Call] = []
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
@@ -319,10 +325,7 @@ class FeatureGain(Op):
             CompositionError: The projector undoes a gain of each feature.
         """
         if undoes_gains(visit, states):
-            raise CompositionError(
-                f"causalmm: {self._family} cannot carry it: its projector normalises each feature, which undoes a "
-                'gain; use edit="attention"'
-            )
+            raise CompositionError(_UNDOES)
         maps = [one for call in self._calls for one in split_maps(call)]
         self._calls = []
         counts = features_of_maps([len(columns) for _, columns in maps], states.shape[:-1])
@@ -365,6 +368,29 @@ class FeatureGain(Op):
             order = torch.randperm(size * size, generator=generator).to(weights.device)
             weights = weights.flatten()[order].view(size, size)
         return weights
+
+
+def why_no_gain(adapter: Adapter) -> str | None:
+    """Return why a gain of features does not reach a model; None: it does.
+
+    A picture is read once for each model. Without a processor there is none, and the first request tells.
+
+    Raises:
+        ModelError: The model lacks a part, or it is unknown which features belong to which map.
+    """
+    layer, _ = adapter.anatomy.feature_layer, adapter.anatomy.projector
+    if adapter.processor is None:
+        return None
+    if adapter.model not in _REASONS:
+        request = make_request(Image.linear_gradient("L").convert("RGB"), "What is this?")
+        reason = None
+        try:
+            with torch.inference_mode():
+                read_prompts(adapter, adapter.inputs([request]), [FeatureGain("uniform", layer, 0)])
+        except CompositionError as error:
+            reason = str(error)
+        _REASONS[adapter.model] = reason
+    return _REASONS[adapter.model]
 
 
 def undoes_gains(visit: Visit, states: Tensor) -> bool:

@@ -83,6 +83,7 @@ def test_tables_and_notices_show_texts_as_texts(text):
     assert "img" not in harmless(probing.probe_html(probing.ProbeTable((text, "cup"), (None, True), columns))).tags
     assert "img" not in harmless(notice(text, text)).tags
     columns = [{"number": 1, "strategy": text, "image": "data:,", "alt": text, "caption": text, "maps": []}]
+    columns[0]["notes"] = {text: text}
     tags = harmless(render("saliency.html", columns=columns)).tags
     assert tags <= {"div", "figure", "img", "figcaption", "span", "bdi", "p"}
 

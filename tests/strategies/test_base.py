@@ -108,7 +108,7 @@ def test_a_broken_entry_point_is_one_line(monkeypatch):
 def deep_llava(layers):
     """A LLaVA of some depth, one narrow head a layer."""
     text = {"vocab_size": 40, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
-    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1}
     config = LlavaConfig(
         text_config=LlamaConfig(**text, num_hidden_layers=layers),
         vision_config=CLIPVisionConfig(**vision, image_size=8, patch_size=4),

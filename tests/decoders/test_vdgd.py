@@ -12,6 +12,7 @@ import mmhall
 from mmhall.adapters import Batch, Conversation, Request, Turn
 from mmhall.decoders.vdgd import FRAME, TEXT, VDGD, Ground, Listener, ground
 from mmhall.errors import CompositionError, MmhallWarning, OptionError, PromptError
+from mmhall.generation import answer_first
 from mmhall.lvlm import LVLM
 from mmhall.strategies import CONTRAST, Session, Step
 from tests.conftest import make_random_llava
@@ -192,6 +193,30 @@ def test_other_strategies_act_on_the_answer_but_not_on_the_description():
     vaf = mmhall.strategy("vaf(alpha=3, layers=':')").fitted(adapter).prepare(adapter, alone)
     wanted = scored(adapter, alone, replace(vaf, combine=session.combine), answers)
     torch.testing.assert_close(steered, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_questions_about_one_picture_share_its_description(monkeypatch):
+    adapter, _ = family("llava")
+    first, other = REQUESTS[0], REQUESTS[1]
+    batch = adapter.inputs([first, other, Request("What?", first.images)])
+    counts = []
+
+    def count(adapter, inputs, *rest):
+        counts.append(len(inputs["input_ids"]))
+        return answer_first(adapter, inputs, *rest)
+
+    monkeypatch.setattr("mmhall.decoders.vdgd.answer_first", count)
+    described = mmhall.strategy("vdgd(tokens=3)").ask_first(adapter, batch)
+    mmhall.strategy("vdgd(tokens=3, text='{question} Well?')").ask_first(adapter, batch)
+    assert counts == [2, 3]
+    support = described.found["vdgd support"]
+    assert torch.equal(support[0], support[2])
+    assert not torch.equal(support[0], support[1])
+    last, again = (
+        described.requests[2].prompt,
+        mmhall.strategy("vdgd(tokens=3)").ask_first(adapter, adapter.inputs([Request("What?", first.images)])),
+    )
+    assert last == again.requests[0].prompt
 
 
 def test_it_asks_once_and_neutral_options_and_no_picture_ask_nothing():

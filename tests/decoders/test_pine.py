@@ -216,8 +216,7 @@ AttentionMaskInterface.register("pine_reference", eager_mask)
 def test_a_batch_is_the_formula_of_each_prompt(name):
     """Tokens, and scores to 1e-4; prompts of two and three pictures, of which one is padded."""
     adapter, _ = family(name)
-    requests = [of_pictures((1, 0), "What?"), of_pictures((2, 1), "So?") if name == "llava" else of_pictures((0, 1, 2))]
-    requests[1] = Request(f"{requests[1].prompt} Tell.", requests[1].images)
+    requests = [of_pictures((1, 0), "What?"), of_pictures((2, 0, 1), "So? Tell.")]
     batch = adapter.inputs(requests)
     answers = written(adapter, batch, "pine")
     scores = scored(adapter, batch, pine(adapter).prepare(adapter, batch), answers)

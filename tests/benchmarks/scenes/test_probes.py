@@ -146,3 +146,17 @@ def test_an_exchange_keeps_the_place():
     exchanged = with_exchanged(plan, 0, "kite", 1)
     assert exchanged.objects[0].name == "kite"
     assert (exchanged.objects[0].x, exchanged.objects[1:]) == (plan.objects[0].x, plan.objects[1:])
+
+
+def test_two_centres_that_are_near_have_no_side():
+    plan = make_scene(3, 2).plan
+
+    def shown(x, y):
+        first = replace(plan.objects[0], x=x, y=y, side=0.2, cover=0.0, tilt=0.0)
+        second = replace(plan.objects[0], name="kite", x=0.5, y=0.5, side=0.2, cover=0.0, tilt=0.0)
+        return render(replace(plan, objects=(first, second), scenery=()))
+
+    assert [side_of(shown(x, y), 0, 1, axis) for x, y, axis in ((0.2, 0.5, "x"), (0.8, 0.5, "x"), (0.4, 0.8, "x"))] == [
+        "left", "right", None,
+    ]  # fmt: skip
+    assert [side_of(shown(x, y), 0, 1, "y") for x, y in ((0.8, 0.2), (0.5, 0.8))] == ["above", "below"]

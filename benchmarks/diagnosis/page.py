@@ -61,7 +61,8 @@ def _plots(diagnosis: Diagnosis) -> Iterator[tuple[str, Plots]]:
             wanted = limits.get(figure.key)
             line = None if wanted is None else wanted.low if wanted.low is not None else wanted.high
             points = [(str(layer), estimate) for layer, estimate in figure.layers.items()]
-            by_layer.append((_title(figure), curve(points, "layer", _scale(figure), line)))
+            title = _title(figure).removesuffix(": middle layers")
+            by_layer.append((title, curve(points, "layer", _scale(figure), line)))
     yield "By decoder layer, with 95 % intervals; dashed: the threshold", [one for one in by_layer if one[1]]
     yield "By head", [(_head_title(f), heat_map(f.heads, _scale(f))) for f in diagnosis.figures if f.heads]
 

@@ -26,7 +26,8 @@ Compared  keys: released code caches them before the rotary embedding and turns 
           fewer than two segments: ours is plain decoding, to the last bit
           baseline: the authors' is greedy
 Differs   A composition with a contrast is position-invariant in its main rows only: a branch reads the prompt as it is.
-          A tokenizer must divide a text alike wherever it stands; write each segment on a line of its own.
+          A tokenizer must divide a text alike wherever it stands; write each segment on a line of its own. A question
+          about "the first picture" has no answer any more.
 """
 
 from __future__ import annotations

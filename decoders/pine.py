@@ -14,7 +14,8 @@ Formula   importance of a segment for a row and a head = mean over its tokens of
 Defaults  Nothing to choose: all layers, all heads, as in the released code.
 Cost      The scores between segments and all rows from the first segment on are computed twice, and all these rows
           explicitly instead of by SDPA: while the prompt is read, (heads, rows, columns) float32 for each prompt,
-          several times. Queries are turned once for each segment. The cache is the same.
+          several times. Queries are turned once for each segment. The cache is the same. On the embedded model with
+          three pictures, on a CPU, the first token takes 2.9 times as long as with greedy, a later one 2.5 times.
 Compared  keys: released code caches them before the rotary embedding and turns them for each head and row; ours turns
             the queries by the difference, which gives the same scores
           batch: released code one prompt; ours any
@@ -25,7 +26,8 @@ Compared  keys: released code caches them before the rotary embedding and turns 
           fewer than two segments: ours is plain decoding, to the last bit
           baseline: the authors' is greedy
 Differs   A composition with a contrast is position-invariant in its main rows only: a branch reads the prompt as it is.
-          A tokenizer must divide a text alike wherever it stands; write each segment on a line of its own.
+          A tokenizer must divide a text alike wherever it stands; write each segment on a line of its own. A question
+          about "the first picture" has no answer any more.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+from dataclasses import replace
 from functools import cache
 from itertools import groupby, permutations
 
@@ -333,6 +334,19 @@ def test_without_a_cache_and_with_a_static_one_it_says_the_same():
         own = mmhall.custom_generate("pine", processor=adapter.processor)
         rows = adapter.model.generate(**inputs, max_new_tokens=5, do_sample=False, custom_generate=own, **kind)
         assert rows[0, inputs["input_ids"].shape[1] :].tolist()[: len(wanted[0])] == list(wanted[0]), kind
+
+
+def test_rows_that_are_padded_beside_a_longer_branch_are_read_alike():
+    """The branch is not listened to."""
+    adapter = ours("llava")
+    inputs = adapter.inputs([of_pictures((2, 0, 1)), of_pictures((1, 0))])
+    longer = adapter.inputs([of_pictures((0, 1, 2), "Please tell me what differs, and why."), of_pictures((0, 1, 2))])
+    session = pine(adapter).prepare(adapter, inputs)
+    answers = written(adapter, inputs, "pine")
+    alone = scored(adapter, inputs, session, answers)
+    beside = replace(session, ops=pine(adapter).prepare(adapter, inputs).ops, branches=[mmhall.Branch(longer)],
+                     combine=lambda step: step.main)  # fmt: skip
+    torch.testing.assert_close(scored(adapter, inputs, beside, answers), alone, rtol=1e-5, atol=1e-4)
 
 
 def test_half_precision():

@@ -9,9 +9,9 @@ Items    A context contradicts common sense, and pictures show it. Four stages, 
          are drawn (`mmhall.benchmarks.data.scene_priors`): an object with its usual companion, and `pictures` pictures
          of it with something unusual instead; the common sense of drawn scenes is which objects go together. Pictures
          are written to `priors` beside the scenes.
-Prompt   "official": the authors' words; "official-reversed": those they use for InstructBLIP, with the instruction
-         first and no word on common sense; "official-newline": with the instruction on a line of its own, as in
-         third-party code; "plain": mmhall's words. "question": yes/no questions, for drawn instances and
+Prompt   "official": the authors' words; "official-reversed": those they use for InstructBLIP, the instruction first,
+         and without the sentence that asks to forget common sense; "official-newline": the instruction on a line of its
+         own, as in third-party code; "plain": mmhall's words. "question": yes/no questions, for drawn instances and
          models that read nothing else.
 Rule     "official": of the words true and false, without commas and full stops, the first one. "strict", mmhall's:
          the same, but both words are no answer, and without either, yes is true and no is false (`yesno`).
@@ -21,7 +21,7 @@ Metrics  A stage is passed with both answers right. S_CK, S_VP: share of instanc
          likewise. "in S_LP": share of instances that reach S_LP. The group "same instances" compares each strategy with
          the baseline in S_CB and S_LP on the instances that both reach. In a table of their own: accuracy of single
          answers by stage, and the share of "true".
-Chance   A coin passes a stage in 25 % of the instances ("by chance"); a model that always says true, or false, in none.
+Chance   A coin passes a stage in 25 % of the instances ("by chance"), a model that always says true, or false, in none.
 Differs  S_CB and S_LP without any instance have no value; the authors' script says 0. An instance counts once all of
          its questions are answered.
 """

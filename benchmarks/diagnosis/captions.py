@@ -116,7 +116,7 @@ def growth(captions: Sequence[Caption]) -> Figure:
     return Figure(
         "growth",
         HALLUCINATION,
-        "hallucinated: later minus earlier mentions",
+        "hallucinated: later minus earlier half",
         draws.estimate_of(lambda a, n, b, m: ratio(a, n) - ratio(b, m), [*late, *early]),
         note=f"earlier half {_share(*early)}, later half {_share(*late)}",
         places=tuple(

@@ -1,10 +1,11 @@
 """What a diagnosis suggests: which strategies can act on a model, from measured figures and declared thresholds.
 
 `RULES` is the whole of it: the figure that shows a mechanism, the range that counts as present, the strategies that
-claim to act on it, and what is said where it is present and where it is absent. The ranges were declared before any run
-(those of sinks, stripes, gaze, heads and sure hallucination by `benchmarks/mechanisms.py`), or are those of a paper.
-"Can act" means that answers will differ, not that they will be better: that is what twins and controls are for. A
-statement is sure only where the whole interval of the figure lies on one side of the threshold.
+claim to act on it, and what is said where it is present and where it is absent. The ranges of sinks, stripes, gaze,
+heads and sure hallucination were declared before any run; the others before they were measured, but with what `var` and
+`gift` do on the models that ship known (docs/diagnosis.md). "Can act" means that answers will differ, not that they
+will be better: that is what twins and controls are for. A statement is sure only where the whole interval of the figure
+lies on one side of the threshold.
 """
 
 from __future__ import annotations

@@ -54,8 +54,7 @@ def pick_rows(output: Tensor, rows: Tensor | None) -> Tensor:
 
 def _scatter(states: Tensor, places: Tensor, end: int) -> Tensor:
     """Put the columns of states, (B, heads, C, D), at their places among `end` positions; others hold zeros."""
-    batch, heads, _, size = states.shape
-    whole = states.new_zeros(batch, heads, end + 1, size)
-    for row, own, at in zip(whole, states, places, strict=True):  # row by row, as a scatter of single values is slow
-        row.index_copy_(1, at, own)
-    return whole[:, :, :end]
+    _, heads, _, size = states.shape
+    zeros = states.new_zeros(heads, end + 1, size)
+    rows = zip(states, places, strict=True)  # row by row, as a scatter of single values is slow
+    return torch.stack([zeros.index_copy(1, at, own) for own, at in rows])[:, :, :end]

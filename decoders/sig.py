@@ -1,6 +1,6 @@
 """Soft-image guidance (SIG), the decoding half of LACING.
 
-Paper     arXiv:2411.14279; HaozheZhao/LACING.
+Paper     Zhao et al., arXiv:2411.14279; HaozheZhao/LACING.
 Idea      A learned soft prompt in the place of the picture's features is a null image that keeps every position; guide
           away from what the model says with it.
 Formula   z_u the logits of the same prompt, whose image tokens are the soft image's vectors
@@ -16,7 +16,7 @@ Compared  soft image: paper and released code, trained with the model; ours, the
           attention: the paper also trains a second softmax over text alone, a part of the model; ours has none
           interval: released code, the second row is still computed after it, so ours
           alpha: released code, contrast form, 0.5 where it is not given (scale=1.5)
-          baseline: the trained model's own decoding, without the cut-off
+          baseline: not told in what this was written from; plain decoding has no cut-off
 Differs   A soft image of N vectors needs models whose pictures all take N image tokens. Where the number depends on the
           picture there is no mean of each position: `mmhall fit "sig(each=False)"` fits one vector for all of them, the
           mean over positions too, which keeps no layout at all. Of several pictures each is replaced by the same soft

@@ -10,7 +10,8 @@ Formula   P_j, j = 1 ... n: the distributions from which the description's token
 Defaults  beta 0.1, temperature 1, top_p 1, reduction "min": the greedy variant of the released code, which is nearest
           to the paper's words. Its sampled one is vdgd(beta=0, temperature=0.5, top_p=0.5) with do_sample=True.
           The wording of both prompts is ours.
-Cost      One more answer, the description, before the first token; the prompt is longer by it. One vector of the size
+Cost      One more answer, the description, before the first token (one for all questions of a batch about a picture, if
+          it does not quote them); the prompt is longer by it. One vector of the size
           of the vocabulary for each prompt, and one row per token.
 Compared  description: released code, a prompt that quotes the question, up to 1024 tokens; ours, a plain request, up to
             256 (text="... {question} ..." quotes the question)
@@ -20,7 +21,7 @@ Compared  description: released code, a prompt that quotes the question, up to 1
             kept tokens; ours does not (compat=True does; greedy decoding is the same)
           memory: released code all logits of the description; ours a running maximum or sum: the same result
           speed: released code reads the whole prompt again for each token; ours has a cache
-          baseline: the models' own decoding, without a description and without the cut-off
+          baseline: not told in what this was written from; plain decoding has neither the description nor the cut-off
 Differs   The model's own prediction matters only for which tokens are kept. A description also changes the prompt:
           ground=False is that alone, as a control. Descriptions are written greedily by the plain model, also where
           other strategies are composed with this one. Where the model describes with no word, the request is decoded as
@@ -99,12 +100,16 @@ class VDGD(AskingStrategy):
         """Have the model describe the pictures, and write the descriptions into the prompts."""
         if self.tokens == 0 or not has_picture(inputs) or _DESCRIBED in inputs.found:
             return inputs
-        asked: Inputs = adapter.inputs([self._ask(request) for request in inputs.requests])
+        prompts = [self._ask(request) for request in inputs.requests]
+        keys = [(tuple(map(id, prompt.images)), prompt.prompt) for prompt in prompts]
+        distinct = dict(zip(keys, prompts, strict=True))  # a picture is described once for all questions about it
+        asked: Inputs = adapter.inputs(list(distinct.values()))
         asked = other_pictures(adapter, asked, self.twin) if self.twin else asked
         ends = end_ids(adapter)
         listener = Listener(self.reduction, ends) if self.ground else None
         rows = answer_first(adapter, asked, self.tokens, Session(combine=listener), self.name).tolist()
-        texts = [DecodedTokens.from_row(row, adapter.tokenizer, ends, ()).text for row in rows]
+        order = [list(distinct).index(key) for key in keys]
+        texts = [DecodedTokens.from_row(rows[at], adapter.tokenizer, ends, ()).text for at in order]
         for number in (number for number, text in enumerate(texts, start=1) if not text):
             where = f" of prompt {number} of {len(texts)}" if len(texts) > 1 else ""
             warnings.warn(
@@ -118,7 +123,7 @@ class VDGD(AskingStrategy):
             **inputs.found,
             _DESCRIBED: torch.tensor([bool(text) for text in texts]),
             _PASSES: torch.full((len(texts),), len(rows[0])),
-            **({} if listener is None else {_SUPPORT: listener.support()}),
+            **({} if listener is None else {_SUPPORT: listener.support()[order]}),
         }
         return described
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ import mmhall
 from mmhall.adapters import Batch, Conversation, Request, Turn
 from mmhall.decoders.vdgd import FRAME, TEXT, VDGD, Ground, Listener, ground
 from mmhall.errors import CompositionError, MmhallWarning, OptionError, PromptError
+from mmhall.generation import answer_first
 from mmhall.lvlm import LVLM
 from mmhall.strategies import CONTRAST, Session, Step
 from tests.conftest import make_random_llava
-from tests.decoders.rows import check, check_half, family
+from tests.decoders.rows import check, check_half, family, scored
 from tests.generation.reference import QUIET, REQUESTS, in_turn
 from tests.jobs import prepared
 
@@ -177,6 +179,44 @@ def test_an_empty_description_leaves_the_plain_model_with_a_remark(llava, pictur
         answer = llava.generate(*request, "vdgd(tokens=4)", max_new_tokens=4, scores=True)
     assert answer.token_ids == plain.token_ids
     assert torch.equal(answer.scores, plain.scores)
+
+
+def test_other_strategies_act_on_the_answer_but_not_on_the_description():
+    adapter, _ = family("llava")
+    batch, spec = adapter.inputs(REQUESTS[:2]), "vdgd(tokens=3, beta=0.01)"
+    alone, session = prepared(adapter, batch, mmhall.strategy(spec))
+    together, composed = prepared(adapter, batch, mmhall.strategy(f"vaf(alpha=3, layers=':')+{spec}"))
+    assert torch.equal(alone["input_ids"], together["input_ids"])
+    answers = torch.tensor([[11, 12, 13, 14]] * 2)
+    steered, usual = scored(adapter, together, composed, answers), scored(adapter, alone, session, answers)
+    assert not torch.equal(steered, usual)
+    vaf = mmhall.strategy("vaf(alpha=3, layers=':')").fitted(adapter).prepare(adapter, alone)
+    wanted = scored(adapter, alone, replace(vaf, combine=session.combine), answers)
+    torch.testing.assert_close(steered, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_questions_about_one_picture_share_its_description(monkeypatch):
+    adapter, _ = family("llava")
+    first, other = REQUESTS[0], REQUESTS[1]
+    batch = adapter.inputs([first, other, Request("What?", first.images)])
+    counts = []
+
+    def count(adapter, inputs, *rest):
+        counts.append(len(inputs["input_ids"]))
+        return answer_first(adapter, inputs, *rest)
+
+    monkeypatch.setattr("mmhall.decoders.vdgd.answer_first", count)
+    described = mmhall.strategy("vdgd(tokens=3)").ask_first(adapter, batch)
+    mmhall.strategy("vdgd(tokens=3, text='{question} Well?')").ask_first(adapter, batch)
+    assert counts == [2, 3]
+    support = described.found["vdgd support"]
+    assert torch.equal(support[0], support[2])
+    assert not torch.equal(support[0], support[1])
+    last, again = (
+        described.requests[2].prompt,
+        mmhall.strategy("vdgd(tokens=3)").ask_first(adapter, adapter.inputs([Request("What?", first.images)])),
+    )
+    assert last == again.requests[0].prompt
 
 
 def test_it_asks_once_and_neutral_options_and_no_picture_ask_nothing():

@@ -36,7 +36,11 @@ def another(rule):
         return moved if rule.high is None or moved <= rule.high else general / 2
     if isinstance(general, tuple):
         return (3, 5) if rule.holds((3, 5)) else ("a", "b")
-    return next(text for text in ("0:2", "none+unk", "3:-6") if rule.holds is None or rule.holds(text))
+    return next(
+        text
+        for text in ("0:2", "none+unk", "3:-6", "{question} {description}")
+        if rule.holds is None or rule.holds(text)
+    )
 
 
 def unallowed(rule):

@@ -84,7 +84,7 @@ class CausalMM(ContrastStrategy):
         visual: Counterfactual attention of the vision tower: "random", "uniform", "reversed", "shuffled", or "none".
         edit: What it edits: the "features" before the projector, as released, or the "attention" of the tower.
         tower_layers: Encoder layers of the tower, for edit="attention".
-        language: Counterfactual attention of the decoder, as for `visual`.
+        language: Counterfactual attention of the decoder, as for `visual`; both "none": nothing is subtracted.
         layers: Decoder layers, for `language`.
         compat: Whether the decoder's counterfactual weights are normalised as in the release: before the causal mask,
             "reversed" not at all.
@@ -106,16 +106,6 @@ class CausalMM(ContrastStrategy):
     seed: int = option(0, low=0, high=2**31 - 1)
     twin: int = twin_option()
 
-    def __post_init__(self) -> None:
-        """Check the options.
-
-        Raises:
-            OptionError: An option is out of range, or there is nothing to contrast with.
-        """
-        super().__post_init__()
-        some = (self.visual, self.language) != ("none", "none")
-        self.check("language", some, f'{", ".join(KINDS)} where visual is "none", as there is nothing to contrast with')
-
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models whose vision tower gives no attention map, or whose projector undoes a gain of features."""
         if self.visual == "none":
@@ -130,9 +120,10 @@ class CausalMM(ContrastStrategy):
 
     def prepare(self, adapter: Adapter, inputs: Inputs) -> Session:
         """Add a branch for each counterfactual; without a picture return an empty session."""
-        if not has_picture(inputs) or (self.alpha == 0 and self.beta == 0):
+        subtracts = self.alpha > 0 and (self.visual, self.language) != ("none", "none")
+        if not has_picture(inputs) or not (subtracts or self.beta > 0):
             return Session()
-        ops = self._counterfactuals(adapter, inputs) if self.alpha else []
+        ops = self._counterfactuals(adapter, inputs) if subtracts else []
         kind = _FirstToken if self.first_token_only else Contrast
         combine = kind(len(ops) * self.alpha, self.beta)  # the mean of two branches, at twice the strength
         if self.twin:

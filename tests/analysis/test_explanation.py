@@ -42,7 +42,11 @@ WRITTEN = {
     "yes-shift": "yes-shift(shift=2)",
     "pine": "pine(segments=('Is', 'there'))",
 }
-FULL = {"pai": "pai(gamma=1.5)", "vista": "vista(sla_layers='1:')"}  # by default PAI only steers, as VISTA in 3 layers
+FULL = {  # by default PAI only steers, as VISTA in 3 layers; LQCD contrasts leading questions
+    "pai": "pai(gamma=1.5)",
+    "vista": "vista(sla_layers='1:')",
+    "lqcd": "lqcd(neutral='Well? {question}')",
+}
 SPECS = [WRITTEN.get(name, name) for name in STRATEGIES.names()]
 COMPOSED = [
     "vhr+vcd",

@@ -56,6 +56,7 @@ from mmhall.strategies import (
     random_heads,
     select_heads,
     select_layers,
+    shuffled_columns,
     strategy as make_strategy,
     twin_option,
     usable_heads,
@@ -74,7 +75,8 @@ class ACT(HeadStrategy):
         layers: Layers of which a fit tries the heads, and "all" takes them; a list names its own.
         sinks: Which columns can be sinks: "all" but the first, or of these only the "text".
         by: What calibrating a head must raise in a fit: "accuracy", or the "margin" of the right answer.
-        twin: 0: the strategy; a larger number: the seed of a random twin (as many other heads of each layer).
+        twin: 0: the strategy; a larger number: the seed of a random twin (as many other heads of each layer; with "all"
+            heads, as many columns at random in place of the sinks of each).
     """
 
     name: ClassVar[str] = "act"
@@ -137,7 +139,7 @@ class ACT(HeadStrategy):
         if self.heads == "fitted":
             chosen = (self.learned(adapter).tensors["gains"] > 0).cpu()
         elif self.heads == "all":
-            chosen = self._usable(adapter)
+            return self._usable(adapter)
         else:
             chosen = select_heads(adapter, self, "heads", self.heads, SELF_ATTENTION, whole=True)
         return random_heads(chosen, self.twin, "heads", self._usable(adapter) | chosen) if self.twin else chosen
@@ -150,6 +152,7 @@ class _Calibrate(Op):
 
     def __init__(self, options: ACT, chosen: Tensor, attended: Tensor, candidates: Tensor, image: Tensor) -> None:
         self._options, self._chosen = options, chosen
+        self._shuffled = options.twin if options.heads == "all" else 0  # there are no other heads to draw
         self.layers = frozenset(chosen.any(dim=1).nonzero()[:, 0].tolist())
         self._attended, self._candidates, self._image = attended, candidates, image
         self._sinks: dict[int, Tensor] = {}  # (prompts, H, T) float32
@@ -186,8 +189,16 @@ class _Calibrate(Op):
         means = nn.functional.pad(means[..., first - call.offset : length - call.offset], (first, 0))
         heads = self._chosen[call.layer, :, None].to(means.device)
         found = (means > self._options.theta) & heads & self._candidates[:, None].to(means.device)
-        self._sinks[call.layer] = found.float()
-        self._columns[call.layer] = Columns(found.float())
+        sinks = self._twin_of(found.float(), call.layer)
+        self._sinks[call.layer], self._columns[call.layer] = sinks, Columns(sinks)
+
+    def _twin_of(self, sinks: Tensor, layer: int) -> Tensor:
+        """Return as many random columns for each head, (prompts, H, T), or the sinks where heads are drawn instead."""
+        if not self._shuffled:
+            return sinks
+        names = [f"sinks of head {head} of layer {layer}" for head in range(sinks.shape[1])]
+        seed, among = self._shuffled, self._candidates
+        return torch.stack([shuffled_columns(sinks[:, i], among, seed, name) for i, name in enumerate(names)], dim=1)
 
 
 def log_bias(mass: Tensor, rest: Tensor, beta: float) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch.testing import assert_close
 
 import mmhall
+from mmhall.adapters import first_tokens
 from mmhall.analysis import first_answers, gains_of_heads
 from mmhall.attention._attend import attend_with_ops
 from mmhall.decoders.act import ACT, _Calibrate, log_bias
@@ -146,6 +147,22 @@ def test_heads_that_are_not_listed_are_untouched_and_twins_take_others():
     counts = op.findings(3)["sinks of a head"]
     assert (counts[1, [0, 2]] == batch["input_ids"].shape[1] - 1).all()
     assert counts.isnan().sum() == 10
+
+
+def test_a_twin_of_all_heads_draws_columns_instead():
+    """As many for each head, and never the first."""
+    adapter, _ = family("llava")
+    batch, sinks = adapter.inputs(REQUESTS[:2]), []
+    for twin in (0, 1, 2):
+        (op,) = mmhall.strategy(f"{ALL[:-1]}, twin={twin})").fitted(adapter).prepare(adapter, batch).ops
+        scored(adapter, batch, Session(ops=[op]), written(adapter, batch, "greedy"))
+        sinks.append(op._sinks[0])
+        assert not sinks[-1].transpose(1, 2)[first_tokens(batch) | ~batch["attention_mask"].bool()].any()
+    assert sinks[0].sum() > 0
+    for twin in sinks[1:]:
+        assert torch.equal(twin.sum(-1), sinks[0].sum(-1))
+        assert not torch.equal(twin, sinks[0])
+    assert not torch.equal(*sinks[1:])
 
 
 def test_in_half_precision():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -14,13 +16,15 @@ import pytest
 import mmhall
 from mmhall import registry
 from mmhall.benchmarks import BENCHMARKS
-from mmhall.decoders import STRATEGIES
+from mmhall.decoders import BUILT_IN, STRATEGIES
 from mmhall.errors import PluginError, UnknownNameError
 from mmhall.options import by_model, rules
 from mmhall.strategies import Session, Strategy
 from mmhall.strategies._docs import OPTIONAL, SECTIONS, card, heading, parsed
+from tests.sources import ROOT
 
 NAMES = STRATEGIES.names()
+ROW = r"^\| \[`([\w-]+)`\]\((decoders/\w+\.py)\) \| (.*) \|$"  # of the README's table
 
 
 @dataclass(frozen=True)
@@ -139,3 +143,16 @@ def test_claims_and_refusals():
     assert card("pai").claims == card("vaf").claims | card("vcd").claims
     assert card("vhr").refuses == ""
     assert card("vaf").refuses.startswith("models whose pictures")
+
+
+def test_the_readme_names_every_strategy_with_its_file_and_its_paper():
+    """A row each; the paper is one that the card names."""
+    told = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = {name: (file, rest) for name, file, rest in re.findall(ROW, told, re.MULTILINE)}
+    assert sorted(rows) == sorted(BUILT_IN)
+    for name, (file, rest) in rows.items():
+        text = (ROOT / file).read_text(encoding="utf-8")
+        assert BUILT_IN[name].split(":")[0].rpartition(".")[2] == Path(file).stem
+        paper, status = rest.split(" | ")
+        assert paper.startswith("none") or paper in text, name
+        assert status.strip(), name

@@ -129,6 +129,13 @@ def test_the_twin_takes_as_many_other_heads_of_each_layer():
     assert len({tuple(twin[2]) for twin in twins}) > 1
 
 
+def test_all_heads_may_be_taken():
+    adapter = ours("qwen3_5")
+    (op,) = mmhall.strategy("adhh(heads='all')").fitted(adapter).prepare(adapter, adapter.inputs(REQUESTS[:1])).ops
+    assert op.layers == {layer for layer, kind in enumerate(adapter.kinds) if kind == "full"}
+    assert all(heads.tolist() == list(range(adapter.heads)) for heads in op._heads.values())
+
+
 def test_in_half_precision():
     check_half("adhh(tau=0, heads='0.0, 1.1')", "adhh(tau=2, heads='0.0')")
 
@@ -258,7 +265,7 @@ def test_heads_are_not_given_to_a_fit():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("tau", -0.1), ("heads", "3"), ("heads", "all"), ("share", 1.1), ("twin", -1)]
+    ("option", "value"), [("tau", -0.1), ("heads", "3"), ("heads", "every"), ("share", 1.1), ("twin", -1)]
 )
 def test_what_it_cannot_do_is_refused(option, value):
     with pytest.raises(OptionError, match=rf"^adhh: {option} must be .*, got"):

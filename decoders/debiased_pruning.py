@@ -12,7 +12,9 @@ Defaults  keep 0.2222, 128 of 576 image tokens, and the second of 32 layers, as 
           of log mean a_j over j, by least squares, over pictures and questions. Without a fit it is 0, so that only
           padding is left out; the record of an answer says which it was.
 Cost      Less time and memory than plain decoding: only the ranking layer and those before it hold all image tokens.
-          To find the padding, the model's processor also reads three made pictures of the same size.
+          To find the padding, the model's processor also reads three made pictures, once for each size in a batch;
+          padding=False saves that. Each question about a picture reads the whole prompt; in plain decoding, those of a
+          batch share the beginning.
 Compared  weights: released code one array of 576 values for each setting, the inverse of a smooth curve; how it was
             fitted is not known, and it is not used here; ours an exponential, as the paper describes the trend
           padding: released code from the picture's width and height on 24 x 24 patches; ours from what the model's own
@@ -215,12 +217,16 @@ def unpadded(adapter: Adapter, inputs: Inputs) -> Tensor:
             "debiased-pruning: these inputs are tensors from another processor, without the pictures whose padding is "
             "to be found; make them with adapter.inputs(requests), or set padding=False"
         )
-    marked = adapter.image_mask(inputs["input_ids"])
+    marked, known = adapter.image_mask(inputs["input_ids"]), dict[tuple[object, ...], Tensor | None]()
     for row, (request, single) in enumerate(zip(inputs.requests, inputs.singles, strict=True)):
-        grid = adapter.places(request, single)
-        if grid.edges is not None:
-            shown = shown_shares(grid.edges, grid.image, grid.view) >= 0.5 - _ROUNDING
-            places = marked[row].nonzero()[:, 0]
+        places = marked[row].nonzero()[:, 0]
+        sizes = (len(places), *(image.size for image in request.images))
+        if sizes not in known:  # padding depends on the size of a picture alone
+            grid = adapter.places(request, single)
+            known[sizes] = None if grid.edges is None else shown_shares(grid.edges, grid.image, grid.view)
+        shares = known[sizes]
+        if shares is not None:
+            shown = shares >= 0.5 - _ROUNDING
             marked[row, places] = (shown if shown.any() else ~shown).to(marked.device)
     return marked
 

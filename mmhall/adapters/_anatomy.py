@@ -109,12 +109,6 @@ class Anatomy:
             raise ModelError(f"{self.family}: gaps in the positions cannot be closed: its positions are not a line")
         return rotary
 
-    @property
-    def has_class_token(self) -> bool:
-        """Whether the vision tower reads a class token before the patches of each picture."""
-        parts = self.vision.module.modules()
-        return any(hasattr(part, name) for part in parts for name in ("class_embedding", "cls_token"))
-
     @cached_property
     def vision(self) -> Stack:
         """Vision tower and its encoder layers, those of both encoders where it has two.

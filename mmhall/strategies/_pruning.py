@@ -145,6 +145,6 @@ def why_no_class_scores(adapter: Adapter) -> str | None:
         return reason
     if not adapter.patches:
         return "its image tokens are not the patches of a vision tower, one for each"
-    if not adapter.anatomy.has_class_token:
+    if not adapter.anatomy.has_cls:
         return "its vision tower has no class token, whose attention would rank the patches"
     return why_no_drop(adapter, 0, contiguous=True)

@@ -107,6 +107,7 @@ class AmberD(Benchmark):
 
     name: ClassVar[str] = "amber-d"
     groups: ClassVar[tuple[str, ...]] = DIMENSIONS
+    leading: ClassVar[tuple[tuple[str, str], ...]] = (("overall", "accuracy"), ("overall", "F1 of no"))
     yes_no: ClassVar[bool] = True
     official: ClassVar[str] = "accuracy/precision/recall/F1"
     reads: ClassVar[str] = READS

@@ -112,6 +112,9 @@ class Detect(PictureBenchmark):
     """
 
     name: ClassVar[str] = "detect"
+    leading: ClassVar[tuple[tuple[str, str], ...]] = tuple(
+        (signal, f"at equal {STRATA[-1]}") for signal in ("entropy", "log-probability", "image gain")
+    )
     metrics: ClassVar[tuple[Metric, ...]] = (  # pairs of mentions reach across captions: `evaluate` counts them
         Metric("AUROC", {"pairs won": 1}, {"pairs": 1}, "higher"),
         Metric("minus position", {"pairs won": 1, "pairs won by position": -1}, {"pairs": 1}, "higher"),

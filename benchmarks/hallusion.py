@@ -95,6 +95,7 @@ class Hallusion(Judged):
     name: ClassVar[str] = "hallusion"
     yes_no: ClassVar[bool] = True
     groups: ClassVar[tuple[str, ...]] = ("overall", "VD", "VS", "easy", "hard")
+    leading: ClassVar[tuple[tuple[str, str], ...]] = (("overall", "aAcc"), ("overall", "qAcc"))
     keys: ClassVar[tuple[str, ...]] = _KEYS
     reads: ClassVar[str] = "HallusionBench.json, or the folder that holds it"
     template: ClassVar[str] = TEMPLATE

@@ -92,6 +92,7 @@ class Mme(Benchmark):
     yes_no: ClassVar[bool] = True
     groups: ClassVar[tuple[str, ...]] = (*TOTALS, *PERCEPTION, *COGNITION)
     official: ClassVar[str] = "acc + acc+ in percent"
+    leading: ClassVar[tuple[tuple[str, str], ...]] = (("hallucination", "score"), ("hallucination", "acc+"))
     reads: ClassVar[str] = "MME's folder of categories, or a manifest in JSON Lines (question_id, image, question, ...)"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("score", {"points": 1}, {"pictures": 1}, "higher"),

@@ -57,6 +57,7 @@ class MmHal(Judged):
 
     name: ClassVar[str] = "mmhal"
     groups: ClassVar[tuple[str, ...]] = ("overall", *TYPES)
+    leading: ClassVar[tuple[tuple[str, str], ...]] = (("overall", "score"), ("overall", "hallucination"))
     reads: ClassVar[str] = "MMHal-Bench's response_template.json, or the folder that holds it"
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("score", {"rating": 1}, {"rated": 1}, "higher", percent=False, margin=0.1),

@@ -77,12 +77,9 @@ def load(
             a given artifact was fitted on another model.
         DataError: The file of tuned options, of an artifact or of the chat template is missing or damaged.
     """
-    if not isinstance(name, str | Path):
-        raise OptionError(
-            OWNER,
-            "name",
-            type(name).__name__,
-            "a folder or a hub id; mmhall.wrap(model, processor) takes a loaded model",
+    if isinstance(name, torch.nn.Module):
+        raise ModelError(
+            f"a {type(name).__name__} is loaded already; mmhall.wrap(model, processor) takes it with its processor"
         )
     loading = LoadOptions(
         device=None if device is None else str(device),

@@ -212,7 +212,8 @@ class Table:
 
     def _weigh(self, arm: str) -> Evidence:
         base, metric, lineup = self.lineup.arms[0], self.metric, self.lineup
-        texts = {row.item: (row.text, old.text) for row, old in zip(self.rows[arm], self.rows[base], strict=True)}
+        answered = zip(self.rows[arm], self.rows[base], self.counts[base], strict=True)
+        texts = {row.item: (row.text, old.text) for row, old, counted in answered if counted.get("n", 1)}
         twins, rule, base_rule = lineup.twins.get(arm, ()), lineup.rule(arm), lineup.rule(base)
         controls = *self._present_controls(arm), *(self._derived_controls(arm) if rule == base_rule else ())
         return Evidence(

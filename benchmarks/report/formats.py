@@ -25,10 +25,10 @@ _LATEX = {
     "·": r"$\cdot$",
     "▲": r"$\blacktriangle$",
     "▼": r"$\blacktriangledown$",
+    "Δ": r"$\Delta$",
     "→": r"$\rightarrow$",
     "<": r"$<$",
     ">": r"$>$",
-    "-": "-",
 }
 
 

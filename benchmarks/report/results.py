@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mmhall.benchmarks.evaluation import Cell
 from mmhall.benchmarks.report.aggregate import aggregate
+from mmhall.benchmarks.report.capability import as_record
 from mmhall.benchmarks.report.formats import as_latex, as_markdown, as_text
 from mmhall.benchmarks.report.summary import Summary, make_summary, summarise
 from mmhall.benchmarks.report.table import Evaluated, as_data, events
 from mmhall.benchmarks.run.runs import Run
 from mmhall.errors import MmhallError, RunError
+from mmhall.results.capability import Capability
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
@@ -121,8 +124,7 @@ class Results:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `mmhall report --json` prints, as JSON values."""
-        setup = self.runs[0].current_setup | {"strategies": list(self.runs[0].fitted)}
-        return as_data(self.evaluated, setup)
+        return as_json(self.runs, *self._evaluated)
 
     def report(self, path: str | Path) -> Path:
         """Write the report as one HTML page; return its path.
@@ -131,13 +133,15 @@ class Results:
             path: File to write.
 
         Raises:
-            RunError: The file cannot be written.
+            RunError: The file cannot be written, or these are several runs.
         """
         from mmhall.benchmarks.report.page import write_page
 
-        pairs = [(self.runs[0], self.evaluated)] if len(self.runs) == 1 else [(r, r.evaluate()) for r in self.runs]
+        if len(self.runs) > 1:
+            folders = ", ".join(str(run.store.path.parent) for run in self.runs)
+            raise RunError(f"{folders}: a page shows single runs; call report of mmhall.open_run(FOLDER) for each")
         try:
-            write_page(pairs, Path(path))
+            write_page([(self.runs[0], self.evaluated)], Path(path))
         except OSError as error:
             raise RunError(f"{path}: cannot be written: {error.strerror}") from error
         return Path(path)
@@ -161,6 +165,26 @@ class Results:
             return self.runs[0].evaluate(), ()
         found = aggregate(self.runs)
         return found.evaluated, found.remarks
+
+
+def as_json(
+    runs: Sequence[Run],
+    evaluated: Evaluated,
+    remarks: Sequence[str] = (),
+    capabilities: Mapping[str, Capability] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return the results of one run, or of several that were evaluated together, as JSON values.
+
+    Args:
+        runs: The runs.
+        evaluated: Their evaluation.
+        remarks: What several runs differ in.
+        capabilities: Strategy to its capability, where it was measured; of a single run.
+    """
+    first = runs[0]
+    if len(runs) == 1:
+        return as_data(evaluated, first.current_setup) | {"capability": as_record(first, capabilities)}
+    return as_data(evaluated, first.current_setup | {"strategies": list(first.fitted)}) | {"aggregated": remarks}
 
 
 def _record(cell: Cell) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Columns    What each benchmark shows first (`Benchmark.leading`), the ticks of its main group, and rows per token. In a
            group that counts two strategies together (equal mentions), a cell is the difference from the baseline (Δ).
 Marks      better, worse: than the baseline, after Holm's correction within the column.
-Explained  A gain over the baseline that a control reaches, too, is the control's: its sentence names the control.
+Controls   A gain over the baseline may be a control's, too: its sentence names every control that the strategy is not
+           shown to be better than, and what it was not compared with.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmhall.benchmarks.base import Benchmark, Metric
-from mmhall.benchmarks.evaluation import Cell, Evaluation
+from mmhall.benchmarks.evaluation import MEAN, Cell, Evaluation
 from mmhall.benchmarks.evidence import Evidence
 from mmhall.benchmarks.evidence.frontier import NAME as FRONTIER
-from mmhall.benchmarks.evidence.ticks import Tick, is_equivalent, is_gain, is_loss
+from mmhall.benchmarks.evidence.ticks import Control, Tick, is_equivalent, is_gain, is_loss
 from mmhall.benchmarks.report.design import detectable_remarks
 from mmhall.benchmarks.report.evidence import effect_text
 from mmhall.benchmarks.report.sections import cell_value, column_name, difference_text, number_text
@@ -134,7 +135,8 @@ def make_summary(
     leading: dict[Head, tuple[Cell, ...]] = {}
     for part, evaluation in evaluated:
         for group, metric in leading_figures(part.benchmark, evaluation):
-            cells = tuple(c for c in evaluation.cells if c.group == group and c.metric == metric)
+            among = evaluation.means if group == MEAN else evaluation.cells
+            cells = tuple(cell for cell in among if cell.group == group and cell.metric == metric)
             differs = group in part.benchmark.pairwise
             head = Head(part.benchmark.name, group, f"{'Δ ' if differs else ''}{column_name(metric)}")
             columns[head] = {cell.strategy: _entry(cell, as_difference=differs) for cell in cells}
@@ -159,9 +161,13 @@ def make_summary(
 
 
 def main_group(benchmark: Benchmark, evaluation: Evaluation) -> str:
-    """Return the group that stands for a benchmark: the first of its leading ones without pairs that has answers."""
-    named = [group for group, _ in benchmark.leading if group in evaluation.sizes and group not in benchmark.pairwise]
-    return (named or [benchmark.plotted or evaluation.cells[-1].group])[0]
+    """Return the group that stands for a benchmark: a leading one, else the plotted, the last of a grid, or the first.
+
+    Groups without answers, and those that count strategies in pairs, are left out.
+    """
+    named = *(group for group, _ in benchmark.leading), benchmark.plotted, *reversed(benchmark.grid), *benchmark.groups
+    known = {cell.group for cell in evaluation.cells} - set(benchmark.pairwise)
+    return next((group for group in named if group in known), evaluation.cells[-1].group)
 
 
 def leading_figures(benchmark: Benchmark, evaluation: Evaluation) -> list[tuple[str, Metric]]:
@@ -169,6 +175,8 @@ def leading_figures(benchmark: Benchmark, evaluation: Evaluation) -> list[tuple[
     if not evaluation.cells:
         return []
     by_name = {metric.name: metric for metric in benchmark.metrics if not metric.table}
+    if evaluation.means and main_group(benchmark, evaluation) not in {group for group, _ in benchmark.leading}:
+        return [(MEAN, by_name[name]) for name in benchmark.grid_metrics]
     shown = {(cell.group, cell.metric.name) for cell in evaluation.cells}
     group = main_group(benchmark, evaluation)
     usual = (group, benchmark.primary.name), *([(group, benchmark.trades)] if benchmark.trades else [])
@@ -210,8 +218,9 @@ def statement(row: Evidence) -> str:
         return f"{figures}: {_absence(row, row.over_baseline)}"
     reached = explanations(row)
     missing = [text for tick, text in _comparisons(row) if tick == "not run"]
+    missing += [control.name for control in row.controls if control.difference is None]
     parts = [f"{figures}, {difference_text(row.over_baseline, metric)}"]
-    parts += [f"explained by: {', '.join(reached)}"] if reached else []
+    parts += [f"not shown to be better than {', '.join(reached)}"] if reached else []
     beaten = [text for tick, text in _comparisons(row) if tick == "yes"]
     parts += [f"better than {' and '.join(beaten)}"] if beaten else []
     parts += [f"not compared with {' and '.join(missing)}"] if missing else []
@@ -219,14 +228,22 @@ def statement(row: Evidence) -> str:
 
 
 def explanations(row: Evidence) -> list[str]:
-    """Return the controls that reach the gain of a strategy: it is not shown to be better than they are."""
+    """Return the controls that a strategy with a gain is not shown to be better than."""
     twins = ["its random twins"] if row.better_than_twins == "no" else []
     reached = [
-        "plain captions of the same recall" if control.name == FRONTIER else control.name
+        _control_name(control)
         for control in row.controls
         if control.difference is not None and not is_gain(row.metric, control.difference)
     ]
     return twins + reached
+
+
+def _control_name(control: Control) -> str:
+    if control.name != FRONTIER:
+        return control.name
+    return (
+        "the plain captions that find most (none has its recall)" if control.remark else "plain captions of its recall"
+    )
 
 
 def _absence(row: Evidence, found: Difference) -> str:
@@ -237,7 +254,10 @@ def _absence(row: Evidence, found: Difference) -> str:
 
 
 def _comparisons(row: Evidence) -> list[tuple[Tick, str]]:
-    return [(row.better_than_twins, "its random twins"), (row.better_than_controls, "what needs no method")]
+    plain: Tick = row.better_than_controls
+    if plain == "not run" and any(control.difference is not None for control in row.controls):
+        plain = "no"  # those without a value are named
+    return [(row.better_than_twins, "its random twins"), (plain, "what needs no method")]
 
 
 def _weighed(benchmark: Benchmark, evaluation: Evaluation) -> list[Evidence]:
@@ -253,6 +273,8 @@ def _lead(benchmark: Benchmark, evaluation: Evaluation) -> str:
     if not rows:
         return f"{benchmark.name}: nothing is compared."
     place, base = f"{benchmark.name} {rows[0].group}", rows[0].baseline
+    if all(row.better_than_baseline == "not run" for row in rows):
+        return f"{place}: nothing can be compared with {base}."
     better = [row for row in rows if row.better_than_baseline == "yes"]
     if not better:
         return f"{place}: no strategy is shown to be better than {base}."
@@ -265,9 +287,14 @@ def _lead(benchmark: Benchmark, evaluation: Evaluation) -> str:
 
 
 def _names(rows: Sequence[Evidence], found: Sequence[Tick]) -> str:
-    """Name the strategies with a tick, "none", or "not compared"."""
-    named = [row.strategy for row, tick in zip(rows, found, strict=True) if tick == "yes"]
-    return ", ".join(named) or ("not compared" if all(tick == "not run" for tick in found) else "none")
+    """Name the strategies with a tick, "none", or "not compared"; name those that were not compared beside others."""
+    named, missing = (
+        ", ".join(row.strategy for row, tick in zip(rows, found, strict=True) if tick == wanted)
+        for wanted in ("yes", "not run")
+    )
+    if all(tick == "not run" for tick in found):
+        return "not compared"
+    return f"{named or 'none'}{f' (not compared: {missing})' if missing else ''}"
 
 
 def _statements(evaluated: Evaluated, arms: Sequence[str]) -> list[Statement]:

@@ -20,7 +20,7 @@ from mmhall.benchmarks.run.drawn_scenes import DrawnScenes
 from mmhall.benchmarks.run.runner import answer
 from mmhall.benchmarks.run.runs import LoadedBenchmark, Run, begin, make_benchmarks, make_strategies, read, reopen
 from mmhall.benchmarks.run.seeds import seed_folders, seeded_runs
-from mmhall.benchmarks.run.sources import data_paths, sources_of
+from mmhall.benchmarks.run.sources import check_numbers, check_sources, data_paths, sources_of
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError
 from mmhall.lvlm import LVLM
@@ -80,12 +80,10 @@ def bench(
     """
     chosen = make_benchmarks(_several(benchmarks))
     wanted = Wanted(make_strategies(_several(strategies)), every, twins)
-    for option, value in {"scenes": scenes, "limit": limit, "batch_size": batch_size, "twins": twins + 1}.items():
-        if value is not None and value < 1:
-            raise OptionError("bench", option, value, "an integer >= 1")
-    drawn = DrawnScenes(scenes, conflict, kind)
-    drawn.check(data is not None)
-    paths = data_paths(chosen, _named(data), _named(images))
+    drawn, given, folders = DrawnScenes(scenes, conflict, kind), _named(data), _named(images)
+    check_numbers({"scenes": scenes, "limit": limit, "batch_size": batch_size}, twins)
+    check_sources(given, folders, drawn)
+    paths = data_paths(chosen, given, folders)
     runs = []
     for folder, asked in seeded_runs(Path(out), chosen, seeds):
         Store.check(folder)
@@ -121,9 +119,10 @@ def register(kind: Kind) -> Kind:
     Raises:
         OptionError: It is neither, or its name is one of mmhall's own.
     """
-    registry = STRATEGIES if issubclass(kind, Strategy) else BENCHMARKS if issubclass(kind, Benchmark) else None
+    bases = kind.__mro__ if isinstance(kind, type) else ()
+    registry = STRATEGIES if Strategy in bases else BENCHMARKS if Benchmark in bases else None
     if registry is None:
-        raise OptionError("register", "class", kind.__name__, "derived from mmhall.Strategy or mmhall.Benchmark")
+        raise OptionError("register", "class", kind, "derived from mmhall.Strategy or mmhall.Benchmark")
     registry.add(kind)
     return kind
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmhall.errors import OptionError
+from mmhall.results.store import FILE
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.base import Benchmark
@@ -53,5 +54,6 @@ def seeded_runs(
 
 def seed_folders(out: Path) -> list[Path]:
     """Return the folders of runs with different seeds in a folder, by their seeds; none if there are no such runs."""
-    found = [folder for folder in out.glob(f"{_FOLDER}*") if folder.name.removeprefix(_FOLDER).isdigit()]
+    named = (folder for folder in out.glob(f"{_FOLDER}*") if folder.name.removeprefix(_FOLDER).isdigit())
+    found = [folder for folder in named if (folder / FILE).is_file()]
     return sorted(found, key=lambda folder: int(folder.name.removeprefix(_FOLDER)))

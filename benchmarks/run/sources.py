@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmhall.benchmarks.base import Benchmark, Source
 from mmhall.benchmarks.data.hub import PREFIX, data_path
+from mmhall.benchmarks.run.drawn_scenes import DrawnScenes
 from mmhall.errors import DataError, OptionError
+
+
+def check_numbers(numbers: Mapping[str, int | None], twins: int) -> None:
+    """Check numbers before anything expensive is done.
+
+    Raises:
+        OptionError: One is below 1, or `twins` is below 0.
+    """
+    for option, value in numbers.items():
+        if value is not None and value < 1:
+            raise OptionError("bench", option, value, "an integer >= 1")
+    if twins < 0:
+        raise OptionError("bench", "twins", twins, "an integer >= 0")
+
+
+def check_sources(data: Sequence[str], images: Sequence[str], drawn: DrawnScenes) -> None:
+    """Check that pictures come with data, and that no scenes are asked for beside data.
+
+    Raises:
+        OptionError: They contradict each other.
+    """
+    drawn.check(bool(data))
+    if not data and images:
+        raise OptionError("bench", "images", images[0], "given together with --data")
 
 
 def data_paths(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,6 @@ from mmhall.models import LoadOptions
 if TYPE_CHECKING:
     from mmhall.benchmarks.base import Benchmark, Source
     from mmhall.benchmarks.run.arms import Wanted
-    from mmhall.benchmarks.run.drawn_scenes import DrawnScenes
     from mmhall.benchmarks.run.runs import Run
 
 
@@ -102,7 +101,7 @@ def bench(
     from mmhall.benchmarks.run.drawn_scenes import DrawnScenes
     from mmhall.benchmarks.run.runs import make_benchmarks, make_strategies
     from mmhall.benchmarks.run.seeds import seeded_runs
-    from mmhall.benchmarks.run.sources import data_paths, sources_of
+    from mmhall.benchmarks.run.sources import check_numbers, check_sources, data_paths, sources_of
     from mmhall.cli.console import parse_tuned
     from mmhall.cli.report import choose_form, print_runs
 
@@ -113,9 +112,12 @@ def bench(
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")
     form, drawn = choose_form("bench", full=full, json=as_json), DrawnScenes(scenes, conflict, kind)
     numbers = {"batch_size": batch_size, "limit": limit, "scenes": scenes, "workers": workers}
-    _check_options({**numbers, "gpus_per_worker": gpus_per_worker}, engine, data, images, drawn, max_errors)
-    if twins < 0:
-        raise OptionError("bench", "twins", twins, "an integer >= 0")
+    check_numbers({**numbers, "gpus_per_worker": gpus_per_worker}, twins)
+    if max_errors is not None and max_errors < 0:
+        raise OptionError("bench", "max_errors", max_errors, "an integer >= 0")
+    if engine not in ("local", "ray"):
+        raise OptionError("bench", "engine", engine, '"local" or "ray"')
+    check_sources(data, images, drawn)
     paths, options = data_paths(chosen, data, images), parse_tuned(tuned)
     cluster = address if engine == "ray" else None
     team = Team(model, options, loading.for_gpus(gpus_per_worker), workers, gpus_per_worker, cluster)
@@ -221,27 +223,6 @@ def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _check_options(
-    numbers: Mapping[str, int | None],
-    engine: str,
-    data: Sequence[str],
-    images: Sequence[str],
-    drawn: DrawnScenes,
-    max_errors: int | None,
-) -> None:
-    """Check the options before anything expensive is done."""
-    for option, value in numbers.items():
-        if value is not None and value < 1:
-            raise OptionError("bench", option, value, "an integer >= 1")
-    if max_errors is not None and max_errors < 0:
-        raise OptionError("bench", "max_errors", max_errors, "an integer >= 0")
-    if engine not in ("local", "ray"):
-        raise OptionError("bench", "engine", engine, '"local" or "ray"')
-    drawn.check(bool(data))
-    if not data and images:
-        raise OptionError("bench", "images", images[0], "given together with --data")
 
 
 @contextmanager

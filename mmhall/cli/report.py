@@ -152,13 +152,14 @@ def print_run(
         form: How to print them.
         capabilities: Strategy to its capability, where it was measured.
     """
-    from mmhall.benchmarks.report.capability import REMARK, as_record, capability_section
+    from mmhall.benchmarks.report.capability import REMARK, capability_section
+    from mmhall.benchmarks.report.results import as_json as results_as_json
     from mmhall.benchmarks.report.settings import setting_lines
     from mmhall.benchmarks.report.summary import summarise
-    from mmhall.benchmarks.report.table import as_data, remarks
+    from mmhall.benchmarks.report.table import remarks
 
     if form == "json":
-        _print_json(as_data(evaluated, run.current_setup) | {"capability": as_record(run, capabilities)})
+        _print_json(results_as_json([run], evaluated, capabilities=capabilities))
         return
     more = [capability_section(run, evaluated, capabilities)] if capabilities else []
     beside = [*(() if capabilities else (REMARK,)), *setting_lines([run])]
@@ -176,13 +177,13 @@ def print_run(
 def print_aggregate(runs: Sequence[Run], form: Form) -> Evaluated:
     """Print the results of several runs together; return them."""
     from mmhall.benchmarks.report.aggregate import aggregate
+    from mmhall.benchmarks.report.results import as_json as results_as_json
     from mmhall.benchmarks.report.summary import make_summary
-    from mmhall.benchmarks.report.table import as_data, events, remarks
+    from mmhall.benchmarks.report.table import events, remarks
 
     found = aggregate(runs)
     if form == "json":
-        setup = runs[0].current_setup | {"strategies": list(found.fitted)}
-        _print_json(as_data(found.evaluated, setup) | {"aggregated": found.remarks})
+        _print_json(results_as_json(runs, found.evaluated, found.remarks))
     elif form == "full":
         _print_tables(found.evaluated, [*found.remarks, *remarks(found.evaluated, found.fitted)])
     else:

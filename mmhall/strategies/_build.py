@@ -33,7 +33,7 @@ def strategy(spec: str | Strategy | type[Strategy], **options: Any) -> Strategy:
 
 
 def _single(spec: str | Strategy | type[Strategy], options: Mapping[str, Any]) -> Strategy:
-    if isinstance(spec, type) and issubclass(spec, Strategy):
+    if isinstance(spec, type) and issubclass(spec, Strategy) and spec not in (Strategy, Composed):
         check_known(spec, options)
         return spec(**options)
     if not isinstance(spec, Strategy | str):

@@ -94,7 +94,7 @@ def bad_options(folder):
     for spec in ("vcd(beta=2)", "vcd(alpha=1e999)", "vhr(alpha=1e300)", "vcd(alpha='a')", "vcd(alpha=nan)"):
         refuses(OptionError, "must be", strategy, spec)
     refuses(OptionError, "must be", strategy, "vcd", alpha=float("nan"))
-    refuses(MmhallError, "did you mean 'vdd'", strategy, "vdc")
+    refuses(MmhallError, "did you mean 'gift'", strategy, "gitf")
     Image.new("RGB", (8, 8)).save(folder / "a.png")
     for spec, told in (("vcd(beta=2)", "beta must be"), ("vdc", "unknown strategy 'vdc'"), ("vcd(alpha=nan)", "alpha")):
         for command in (("generate", "a.png"), ("bench", "pope", "--out", "run")):

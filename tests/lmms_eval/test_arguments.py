@@ -81,7 +81,7 @@ def test_values_of_the_right_type_are_taken_too():
 @pytest.mark.parametrize(
     ("text", "error", "said"),
     [
-        ("strategy=vdc", UnknownNameError, "did you mean 'vdd'|did you mean 'vcd'"),
+        ("strategy=gitf", UnknownNameError, "did you mean 'gift'"),
         ("strategy=vcd,alhpa=1", UnknownNameError, "unknown model argument 'alhpa'; did you mean 'alpha'"),
         (
             "strategy=vcd,layers=2",

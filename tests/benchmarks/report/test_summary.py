@@ -1,4 +1,4 @@
-"""The first screen of a report: sentences name what explains a gain, the table fits the page, papers get it whole."""
+"""The first screen of a report: sentences name controls that reach a gain, the table fits, papers get it whole."""
 
 from __future__ import annotations
 
@@ -38,10 +38,16 @@ def test_a_gain_names_the_controls_that_reach_it_and_what_was_not_compared():
     assert statement(ROW) == f"{figures}; {missing}"
     reached = replace(ROW, controls=(Control("brief", GAIN), Control(FRONTIER, UNCLEAR)))
     assert statement(reached) == (
-        f"{figures}; explained by: plain captions of the same recall; not compared with its random twins"
+        f"{figures}; not shown to be better than plain captions of its recall; not compared with its random twins"
     )
     drawn = replace(reached, twins=(0.15, 0.17), over_twins=UNCLEAR)
-    assert statement(drawn) == f"{figures}; explained by: its random twins, plain captions of the same recall"
+    assert statement(drawn) == f"{figures}; not shown to be better than its random twins, plain captions of its recall"
+    beyond = replace(ROW, twins=(0.2,), over_twins=GAIN, controls=(Control(FRONTIER, UNCLEAR, "none reaches it"),))
+    assert "than the plain captions that find most (none has its recall); better than its random twins" in statement(
+        beyond
+    )
+    partly = replace(ROW, controls=(Control("apc", UNCLEAR), Control("olm", None)))
+    assert statement(partly).endswith("than apc; not compared with its random twins and olm")
     best = replace(ROW, twins=(0.2, 0.21), over_twins=GAIN, controls=(Control(FRONTIER, GAIN),))
     assert statement(best) == f"{figures}; better than its random twins and what needs no method"
     assert [ticks_text(row) for row in (ROW, reached, drawn, best)] == ["✓··", "✓·✗", "✓✗✗", "✓✓✓"]

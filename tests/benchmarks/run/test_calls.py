@@ -12,7 +12,7 @@ import pytest
 
 import mmhall
 from mmhall.decoders import STRATEGIES
-from mmhall.errors import OptionError, RunError, UnknownNameError
+from mmhall.errors import ModelError, OptionError, RunError, UnknownNameError
 from mmhall.strategies import Session, Strategy
 
 
@@ -126,7 +126,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_asked(embedded, tmp_pa
             mmhall.bench(embedded, "pope", out=tmp_path / "run", **bad)
     with pytest.raises(OptionError, match="at least one run folder"):
         mmhall.open_run()
-    with pytest.raises(OptionError, match=r"mmhall.wrap\(model, processor\) takes a loaded model"):
+    with pytest.raises(ModelError, match=r"is loaded already; mmhall.wrap\(model, processor\) takes it"):
         mmhall.load(embedded.model)
     assert not (tmp_path / "run").exists()
     wrapped = mmhall.wrap(embedded.model, embedded.processor, "mine")

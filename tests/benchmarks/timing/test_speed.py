@@ -26,6 +26,7 @@ def small_heap():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:vdgd. the description")  # of a random model may be empty
 def test_every_variant_is_timed_against_plain_generate(small_heap):
     reported = []
     costs = speed.measure(TINY, "cpu", turns=1, new_tokens=3, progress=reported.append)

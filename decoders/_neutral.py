@@ -1,7 +1,7 @@
 """A rule that makes a leading query neutral: it takes out sentences and tags that suggest an answer.
 
 Known are the leading sentences of the benchmark `sycophancy`, and the generic forms below. Clauses inside a question,
-such as "since there is a dog", are left as they are.
+such as "since there is a dog", are left as they are. So are options of a multiple choice, such as "A. I see it".
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import re
 
 from mmhall.objects import is_lead
 
-_PIECE = re.compile(r"\S.*?(?:[.?!]+(?=\s|$)|(?=\n)|$)\s*", re.DOTALL)
+_LETTER = r"[ \t]*\(?[A-P][.):][ \t]"  # of an option, at the start of a line
+_GAP = rf"(?:\s*\n(?={_LETTER})|\s*)"  # behind a piece, up to the line of an option
+_OPTION = re.compile(rf"{_LETTER}[^\n]*")
+_PIECE = re.compile(rf"(?:(?m:^){_OPTION.pattern}|\S.*?(?:[.?!]+(?=\s|$)|(?=\n)|$)){_GAP}", re.DOTALL)
 _FORMAT = re.compile(r"(?:please |just )*(?:answer|reply|respond)\b", re.IGNORECASE)
 _VERB = "is|are|was|were|do|does|did|can|could|has|have|had|will|would|should"
 _NOT = r"n['’]t"
@@ -63,22 +66,26 @@ def neutralise(query: str) -> str:
 
 
 def split_sentences(query: str) -> list[str]:
-    """Split a query into sentences and lines, each with the white space behind it; white space before it is left out.
+    r"""Split a query into sentences and lines, each with the white space behind it; white space before it is left out.
 
-    >>> split_sentences("It is a dog, right? What is it?")
-    ['It is a dog, right? ', 'What is it?']
+    The line of an option is one piece.
+
+    >>> split_sentences("It is a dog, right? What is it?\nA. I see. A cat.\nB. No.")
+    ['It is a dog, right? ', 'What is it?\n', 'A. I see. A cat.\n', 'B. No.']
     """
     return _PIECE.findall(query)
 
 
 def is_format(sentence: str) -> bool:
-    """Tell whether a sentence says only how to answer, such as "Answer with one word."."""
-    return _FORMAT.match(sentence.strip()) is not None
+    """Tell whether a piece says only how to answer: "Answer with one word.", or an option, such as "A. a cup"."""
+    return _FORMAT.match(sentence.strip()) is not None or _OPTION.match(sentence) is not None
 
 
 def is_hint(sentence: str) -> bool:
     """Tell whether a sentence suggests an answer: a known one, a statement about it, or a question with a tag."""
     text = sentence.strip()
+    if _OPTION.match(sentence):
+        return False
     if is_lead(text) or _TAG.search(text):
         return True
     return not text.endswith("?") and bool(_HEDGE.match(text) or _STATEMENT.fullmatch(text))

@@ -17,8 +17,10 @@ Compared  neutral query: paper rewritten by a language model; ours, neutral="mod
 Differs   The neutral query is the one that is answered, and other strategies of a composition act on it alone. A query
           in which the rule finds no hint is decoded plainly, to the last bit. alpha=0 with beta=0 answers the neutral
           query plainly: a control of what the contrast adds. Only the last text of a conversation is rewritten; a
-          sentence on how to answer stays as it is. A trace shows the neutral query among its notes. Prompts without a
-          picture are not changed.
+          sentence on how to answer stays as it is, and so do options of a multiple choice, each on a line of its own
+          behind a capital letter ("A. a cup"). A sentence that a question refers back to is taken out, too: of "I can
+          see two cups. What colour is the left one?" the question is left. A trace shows the neutral query among its
+          notes. Prompts without a picture are not changed.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ class LQCD(AskingStrategy):
         requests = [_with_query(*pair) for pair in zip(inputs.requests, neutral, strict=True)]
         same = all(one is other for one, other in zip(requests, inputs.requests, strict=True))
         asked = Batch(dict(inputs), inputs.singles, inputs.requests) if same else adapter.inputs(requests)
-        asked.found = {**inputs.found, _LEADING: tuple(inputs.requests), _PASSES: passes}
+        asked.found = {**inputs.found, _LEADING: tuple(inputs.requests), _PASSES: torch.full((len(requests),), passes)}
         return asked
 
     def _by_text(self, query: str) -> str:
@@ -123,7 +125,7 @@ class LQCD(AskingStrategy):
     def _session(self, adapter: Adapter, inputs: Batch, leading: Sequence[Request]) -> Session:
         """Return the session of neutral queries and those that were asked."""
         led = torch.tensor([one is not other for one, other in zip(inputs.requests, leading, strict=True)])
-        more: dict[str, Any] = {"prepared_passes": inputs.found[_PASSES]}
+        more: dict[str, Any] = {"prepared_passes": int(inputs.found[_PASSES].max())}
         if len(leading) == 1:
             found = _query_of(inputs.requests[0]) if led.any() else "no hint was found; the query is asked as it is"
             more["notes"] = {"neutral query": found}
@@ -211,7 +213,7 @@ def _with_query(request: Request, query: str) -> Request:
 
 
 def _rewritten(adapter: Adapter, queries: Sequence[str]) -> tuple[int, list[str]]:
-    """Have the model rewrite queries, except sentences on how to answer; return the number of passes, and the texts."""
+    """Have the model rewrite queries, but not how to answer them or options; return the number of passes, and texts."""
     pieces = [split_sentences(query) for query in queries]
     asked = ["".join(piece for piece in parts if not is_format(piece)).strip() for parts in pieces]
     prompts = [REWRITE.replace("{question}", text or query) for text, query in zip(asked, queries, strict=True)]

@@ -133,7 +133,7 @@ class Variants(Reader):
         return self.inputs([Request(change(request.conversation), request.images) for request in inputs.requests])
 
     def picked(self, inputs: Inputs, rows: Sequence[int]) -> Batch:
-        """Return a batch of some requests of a batch.
+        """Return a batch of some requests of a batch, with what a strategy has found about them.
 
         Args:
             inputs: A batch from `inputs`.
@@ -152,7 +152,12 @@ class Variants(Reader):
         if not len(rows) or not all(row in known for row in rows):
             raise OptionError("picked", "rows", rows, f"at least one request, each a number from 0 to {len(known) - 1}")
         singles = [inputs.singles[row] for row in rows]
-        return Batch(self.stack(singles), singles, [inputs.requests[row] for row in rows])
+        batch = Batch(self.stack(singles), singles, [inputs.requests[row] for row in rows])
+        batch.found = {
+            name: values[list(rows)] if isinstance(values, Tensor) else tuple(values[row] for row in rows)
+            for name, values in inputs.found.items()
+        }
+        return batch
 
     def constant_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
         """Return the same prompts with pictures of a single grey: 0.0 black, 0.5 grey, 1.0 white."""

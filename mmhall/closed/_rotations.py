@@ -43,8 +43,8 @@ class RotatedChoice:
         places: Probability of each place over all rotations, whatever option stands there: 1 / N without a bias.
         bias: Total variation distance of `places` from 1 / N, in [0, 1 - 1 / N].
         rotations: The option chosen in each rotation.
-        method: How the letters were scored.
-        calibration: How each rotation was calibrated; None: not at all.
+        method: How the letters were scored; ways that differ between rotations are joined by " / ".
+        calibration: How the rotations were calibrated, joined likewise; None: none of them.
         usage: Cost of all rotations.
     """
 
@@ -151,7 +151,8 @@ def choose_option(
         letters: What stands before the options and is chosen; the first N are used.
         suffix: What stands behind the options, on a line of its own; "": nothing.
         calibrate: As in `LVLM.choose`, for the letters of each rotation.
-        **scoring: As in `LVLM.choose`; not "compat", nor the mode "identity", which give no probability of all letters.
+        **scoring: As in `LVLM.choose`; not "compat", the mode "identity", or a strategy, which may give no probability
+            of all letters.
 
     Raises:
         OptionError: The options are unusable, or there are more than letters; or the scoring.
@@ -165,6 +166,7 @@ def choose_option(
     weights = weights.clamp_min(torch.finfo(torch.float64).tiny)
     debiased, places = take_out_places(weights)
     chosen = tuple(_rotated(options, r)[int(row.argmax())] for r, row in enumerate(weights))
+    ways = dict.fromkeys(choice.calibration or "none" for choice in found)
     return RotatedChoice(
         choice=options[int(debiased.argmax())],
         options=tuple(options),
@@ -173,8 +175,8 @@ def choose_option(
         places=tuple(places.tolist()),
         bias=bias_of(places),
         rotations=chosen,
-        method=found[0].method,
-        calibration=found[0].calibration,
+        method=" / ".join(dict.fromkeys(choice.method for choice in found)),
+        calibration=" / ".join(ways) if any(choice.calibration for choice in found) else None,
         usage=Usage(
             sum(choice.usage.seconds for choice in found),
             sum(choice.usage.prompt_tokens for choice in found),
@@ -203,6 +205,10 @@ def check_rotation(
         raise OptionError("choose", "scoring", "compat", '"auto", "labels" or "strings" with rotations')
     if scoring.get("mode") == "identity":
         raise OptionError("choose", "mode", "identity", '"diagonal" with rotations, which need probabilities')
+    if scoring.get("strategy") is not None:
+        raise OptionError(
+            "choose", "strategy", str(scoring["strategy"]), "None with rotations: it may rule letters out"
+        )
 
 
 def write_options(question: str, options: Sequence[str], letters: Sequence[str], suffix: str = SUFFIX) -> str:

@@ -123,7 +123,7 @@ class Recipe:
             **more: Further attributes of the `Job`.
 
         Raises:
-            PromptError: Prompt and answer exceed the model's context.
+            PromptError: Prompt and answer exceed the model's context, or those of a branch that is decoded.
         """
         given, inputs = inputs, rewrite_inputs(adapter, inputs, self.strategy)
         count = len(inputs["input_ids"])
@@ -131,6 +131,9 @@ class Recipe:
         check_room(adapter, inputs, self.config, f"lower max_new_tokens{shorter}")
         with torch.inference_mode():
             session = self.strategy.prepare(adapter, inputs)
+        way = f"lower max_new_tokens, or shorten what {self.strategy.name} reads beside the prompt"
+        for branch in session.decoded:
+            check_room(adapter, branch.inputs, self.config, way)
         seeds = [self.settings.seed] * count if seeds is None else seeds
         return Job(adapter, inputs, session, self.config, seeds, self.strategy.name, **more)
 

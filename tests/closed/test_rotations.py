@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,6 +89,19 @@ def test_no_bias_changes_nothing():
     assert found.consistent
 
 
+def test_the_scoring_of_all_rotations_is_told():
+    class Mixed(Says):
+        def choose_batch(self, *args, **options):
+            found = super().choose_batch(*args, **options)
+            return [*found[:2], replace(found[2], method="strings", calibration=None)]
+
+    model = Mixed(dict.fromkeys(OPTIONS, 1), (1, 1, 1))
+    found = choose_option(model, None, QUESTION, OPTIONS, calibrate="unk")
+    assert (found.method, found.calibration) == ("labels / strings", "unk / none")
+    found = choose_option(model, None, QUESTION, OPTIONS)
+    assert (found.method, found.calibration) == ("labels / strings", None)
+
+
 def test_each_rotation_is_asked_as_written(llava, pictures):
     """On a real model, with a letter that is pushed: its place takes the push, the options keep their order."""
     usual = choose_option(llava, pictures[0], QUESTION, OPTIONS)
@@ -132,6 +146,7 @@ def test_where_the_options_stand_can_be_said():
         ),
         (QUESTION, OPTIONS, {"scoring": "compat"}, OptionError, "scoring must be .* with rotations"),
         (QUESTION, OPTIONS, {"mode": "identity"}, OptionError, "mode must be .* with rotations"),
+        (QUESTION, OPTIONS, {"strategy": "vcd"}, OptionError, "strategy must be None with rotations: .* got 'vcd'"),
         (3, OPTIONS, {}, PromptError, "the question of a rotation must be text"),
     ],
 )

@@ -15,7 +15,7 @@ from mmhall.benchmarks.sycophancy import Sycophancy
 from mmhall.decoders import lqcd
 from mmhall.decoders._neutral import is_hint, neutralise, question_of
 from mmhall.decoders.lqcd import REWRITE, shift
-from mmhall.errors import CompositionError, MmhallWarning, OptionError
+from mmhall.errors import CompositionError, MmhallWarning, OptionError, PromptError
 from mmhall.generation._settings import Settings
 from mmhall.objects import LEADS
 from mmhall.strategies import CONTRAST, Session, neutral_text
@@ -117,6 +117,11 @@ def test_every_leading_question_of_the_benchmark_becomes_its_neutral_one(label):
         ("Obviously the man is not running, don't you agree?", "Is the man running?"),
         ("Isn't there a dog in the image?", "Is there a dog in the image?"),
         ("Can't you see a dog?", "Can you see a dog?"),
+        (
+            "I see a dog.\nWhat is on the sign?\n  A. I see you\n  B. Of course not, right?\n\nAnswer with one word.",
+            "What is on the sign?\n  A. I see you\n  B. Of course not, right?\n\nAnswer with one word.",
+        ),
+        ("There is a dog, isn't there?\n(A) yes\n(B) no", "Is there a dog?\n(A) yes\n(B) no"),
     ],
 )
 def test_generic_hints_are_taken_out_and_claims_become_questions(query, neutral):
@@ -134,6 +139,8 @@ def test_generic_hints_are_taken_out_and_claims_become_questions(query, neutral)
         "Is this taken indoors, right after rain?",
         "According to the sign, what is the price?",
         "Can you see a dog?",
+        "What is written on the sign?\nA. I see you\nB. Of course not\nC. stop\n",
+        "I can see a dog.\nA. yes\nB. no",
         "I can see a dog, right? Please answer yes or no.",  # no question would be left
         "It's a dog.",
         "?",
@@ -180,6 +187,33 @@ def test_the_model_itself_rewrites_the_query_but_not_how_to_answer(monkeypatch):
     ):
         found = mmhall.strategy("lqcd(neutral='model')").ask_first(adapter, adapter.inputs(LEADING))
     assert [request.prompt for request in found.requests] == list(LED)
+
+
+def test_a_picked_prompt_keeps_its_leading_query():
+    adapter, _ = family("llava")
+    inputs, session = prepared(adapter, adapter.inputs(LEADING), mmhall.strategy("lqcd"))
+    picked = adapter.picked(inputs, [1, 1])
+    assert picked.found.keys() == inputs.found.keys()
+    assert all(len(values) == 2 for values in (*inputs.found.values(), *picked.found.values()))
+    again = mmhall.strategy("lqcd").fitted(adapter).prepare(adapter, picked)
+    assert [branch.inputs.requests for branch in again.branches] == [[LEADING[1]] * 2]
+    assert again.prepared_passes == session.prepared_passes == 0
+
+
+def test_the_leading_query_needs_room_for_the_answer_too(embedded, pictures):
+    """The neutral query, which is answered, is short; the leading one and its answer are longer than the context."""
+
+    def led(times):
+        query = "I can see a dog in the image, right? " * times + "Is there a dog in the image?"
+        return query, embedded.adapter.inputs([Request(query, (pictures[0],))])["input_ids"].shape[1]
+
+    times = (511 - led(0)[1]) // (led(1)[1] - led(0)[1])
+    query, size = led(times)
+    assert 512 - 20 < size < 512
+    for name, way in (("greedy", "lower max_new_tokens"), ("lqcd", ".*shorten what lqcd reads beside the prompt")):
+        with pytest.raises(PromptError, match=rf"{size} prompt tokens and 20 new ones exceed .* of 512; {way}$"):
+            embedded.generate(pictures[0], query, name, max_new_tokens=20)
+    assert embedded.generate(pictures[0], query, "lqcd(alpha=0, beta=0)", max_new_tokens=20).text
 
 
 def test_a_trace_shows_the_neutral_query_and_the_strength_that_was_chosen(embedded, pictures, tmp_path):

@@ -126,10 +126,12 @@ def test_the_fit_finds_heads_and_a_rate(by):
     assert tried[f"{chosen:g}"] == best(tried.values())
     assert chosen != 1
     plain = mmhall.strategy("greedy")
-    for tensor, rate in ((up, 2.0), (down, 0.5)):
-        alone = first_answers(adapter, questions, [plain, mmhall.strategy(f"zerotuning(rate={rate}, heads='1.2')")])
-        before, after = alone.objective(by)
-        assert_close(tensor[1, 2], (after - before).float())
+    methods = [ZeroTuning(rate=rate, heads="1.2") for rate in (_NEUTRAL, 2.0, 0.5)]
+    none, *others, before = first_answers(adapter, questions, [*methods, plain]).objective(by)
+    assert_close(none, before, rtol=0, atol=1e-6)
+    assert none != before  # what a fit compares with is computed as the heads are
+    for tensor, after in zip((up, down), others, strict=True):
+        assert tensor[1, 2] == (after - none).float()
         assert not tensor[[0, 2]].any()
     adapter.artifacts = {"zerotuning": artifact}
     try:

@@ -8,12 +8,14 @@ Formula   score of a column: c_k = mean attention of the rows that see k, in the
           every row, listed heads, S = attention of the row to the sinks: A_k *= beta for sinks,
           A_k *= 1 + (1 - beta) S / (1 - S) for the others
           computed as scores of the sinks + log(beta (1 - S) / (1 - beta S)) before softmax, which is the same
-          fit: the heads whose calibration, each alone, raises the accuracy on yes/no questions
+          fit: the heads whose calibration, each alone, raises the accuracy on yes/no questions, against the same
+          explicit attention of the layer without a sink
 Defaults  beta 0.4, theta 0.1; layers 2 to 30 of 32, the same part in other models. No list of heads is published for
           an LVLM: without `mmhall fit act` it is refused, unless heads are given. heads="all" calibrates all heads of
           the layers; the paper only those where it helps.
 Cost      In layers with a listed head, attention of the prompt is computed explicitly, twice, 256 rows at a time (no
-          map of all rows is held), and that of the newest row. The fit reads each question once for each head.
+          map of all rows is held), and that of the newest row. The fit reads each question once for each head
+          and each layer.
 Compared  theta: paper a multiple of 1 / N for N columns (5, as remembered, not checked again); released code 0.1, 0.15
             for chat models; ours 0.1
           beta: released code 0.4; ours 0.4
@@ -34,6 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -98,7 +101,8 @@ class ACT(HeadStrategy):
         """Find the heads whose calibration helps, each alone; nothing is drawn."""
         plain = make_strategy("greedy")
         among = self._usable(adapter)
-        gains = gains_of_heads(adapter, questions, lambda head: replace(self, heads=head), among, self.by)
+        alone, neutral = (partial(self._alone, theta) for theta in (self.theta, 1.0))  # no mean is above 1
+        gains = gains_of_heads(adapter, questions, alone, neutral, among, self.by)
         helping = gains > 0
         if not helping.any():
             raise FitError(
@@ -128,6 +132,10 @@ class ACT(HeadStrategy):
         if self.sinks == "text":
             candidates = candidates & ~image
         return Session(ops=[_Calibrate(self, chosen, inputs["attention_mask"].bool(), candidates, image)])
+
+    def _alone(self, theta: float, head: str) -> ACT:
+        """Return the calibration of one head."""
+        return replace(self, heads=head, theta=theta)
 
     def _usable(self, adapter: Adapter) -> Tensor:
         """Return the heads of the chosen layers, (layers, heads) bool."""
@@ -183,21 +191,29 @@ class _Calibrate(Op):
 
     def _find_sinks(self, call: Call) -> None:
         """Find the sinks of each listed head in the pass over the prompts."""
-        means = column_means(call, self._attended[:, call.start : call.start + call.count])
+        left = self._attended if call.left is None else self._attended & call.left.to(self._attended.device)
+        means = column_means(call, left[:, call.start : call.start + call.count])
         length = self._candidates.shape[1]
         first = min(max(0, call.offset), length)  # a sliding window may have dropped earlier columns
         means = nn.functional.pad(means[..., first - call.offset : length - call.offset], (first, 0))
         heads = self._chosen[call.layer, :, None].to(means.device)
-        found = (means > self._options.theta) & heads & self._candidates[:, None].to(means.device)
-        sinks = self._twin_of(found.float(), call.layer)
+        among = self._candidates & left
+        found = (means > self._options.theta) & heads & among[:, None].to(means.device)
+        sinks = self._twin_of(found.float(), among, call.layer)
         self._sinks[call.layer], self._columns[call.layer] = sinks, Columns(sinks)
 
-    def _twin_of(self, sinks: Tensor, layer: int) -> Tensor:
-        """Return as many random columns for each head, (prompts, H, T), or the sinks where heads are drawn instead."""
+    def _twin_of(self, sinks: Tensor, among: Tensor, layer: int) -> Tensor:
+        """Return as many random columns for each head, (prompts, H, T), or the sinks where heads are drawn instead.
+
+        Args:
+            sinks: The sinks of each head, (prompts, H, T).
+            among: Columns to draw from, (prompts, T) bool.
+            layer: The layer.
+        """
         if not self._shuffled:
             return sinks
         names = [f"sinks of head {head} of layer {layer}" for head in range(sinks.shape[1])]
-        seed, among = self._shuffled, self._candidates
+        seed = self._shuffled
         return torch.stack([shuffled_columns(sinks[:, i], among, seed, name) for i, name in enumerate(names)], dim=1)
 
 

@@ -4,7 +4,7 @@ Paper     arXiv:2508.17807; intcomp/attention-bias.
 Idea      Keep the image tokens that the end of the prompt attends to; the layers behind do without the others, which
           saves time and memory. That attention favours tokens late in the prompt, the lower part of the picture, and
           padding around it: divide the trend out, and leave padding out.
-Formula   a_j attention of the prompt's last row to image token j = 0, 1, ... in one layer, averaged over heads
+Formula   a_j attention of the prompt's last row to token j = 0, 1, ... of a picture in one layer, averaged over heads
           score a_j exp(-trend j), 0 where more than half of the token's patch is padding
           the share `keep` of the image tokens with the highest scores stays from the next layer on, at its positions
 Defaults  keep 0.2222, 128 of 576 image tokens, and the second of 32 layers, as in the released scripts; in other models
@@ -13,8 +13,8 @@ Defaults  keep 0.2222, 128 of 576 image tokens, and the second of 32 layers, as 
           padding is left out; the record of an answer says which it was.
 Cost      Less time and memory than plain decoding: only the ranking layer and those before it hold all image tokens.
           To find the padding, the model's processor also reads three made pictures, once for each size in a batch;
-          padding=False saves that. Each question about a picture reads the whole prompt; in plain decoding, those of a
-          batch share the beginning.
+          padding=False saves that, except for prompts with several pictures where there is a trend. Each question about
+          a picture reads the whole prompt; in plain decoding, those of a batch share the beginning.
 Compared  weights: released code one array of 576 values for each setting, the inverse of a smooth curve; how it was
             fitted is not known, and it is not used here; ours an exponential, as the paper describes the trend
           padding: released code from the picture's width and height on 24 x 24 patches; ours from what the model's own
@@ -23,9 +23,11 @@ Compared  weights: released code one array of 576 values for each setting, the i
           dropping: released code masks the tokens, keeps them in the cache and computes attention in full; ours drops
             them, which gives the same answers
           baseline: the same pruning without debiasing: trend=0, padding=False (FastV, arXiv:2403.06764)
-Differs   A share instead of a number, as models differ in their number of image tokens. A token without a place in the
-          picture, such as a line break between rows of tiles, counts as padding where other tokens have places. Models
-          with layers that cannot drop tokens (recurrent, chunked, cross-attention, shared keys) are refused.
+Differs   In a prompt with several pictures the trend begins anew with each; in tensors from another processor, whose
+          pictures are not known, it runs on. A share instead of a number, as models differ in their number of image
+          tokens. A token without a place in the picture, such as a line break between rows of tiles, counts as padding
+          where other tokens have places. Models with layers that cannot drop tokens (recurrent, chunked,
+          cross-attention, shared keys) are refused.
 """
 
 from __future__ import annotations
@@ -154,7 +156,8 @@ class DebiasedPruning(LearnedStrategy):
         self.check("layer", single, "one layer of this model that has a layer behind it")
         image = adapter.image_mask(inputs["input_ids"])
         usable = unpadded(adapter, inputs) if self.padding else image
-        ranking = _Ranking(max(layers), image, usable, self.keep, self.trend or 0.0, self.twin)
+        trend = (self.trend or 0.0) * (numbered(adapter, inputs) if self.trend else image.long())
+        ranking = _Ranking(max(layers), image, usable, self.keep, trend, self.twin)
         return Session(ops=[ranking, ranking.drop()])
 
 
@@ -167,13 +170,23 @@ class _Ranking(KeepImageTokens):
         image: Tensor,
         usable: Tensor | None = None,
         keep: float = 1.0,
-        trend: float = 0.0,
+        trend: Tensor | None = None,
         twin: int = 0,
     ) -> None:
+        """Set what is read, and how much is kept.
+
+        Args:
+            layer: 0-based layer whose attention ranks the image tokens.
+            image: Image positions of the prompts, (prompts, T) bool.
+            usable: Image tokens that are not padding, (prompts, T) bool; None: all.
+            keep: Share of the image tokens to keep, in (0, 1].
+            trend: Logarithm by which attention to each position is too large, (prompts, T); None: 0.
+            twin: Seed of a random order of the image tokens, which stands for their attention; 0: none.
+        """
         super().__init__(image, layer + 1)
         self.layers = frozenset({layer})
         self._usable, self._counts = image if usable is None else usable, kept_count(keep, image.sum(dim=-1))
-        self._trend = trend
+        self._trend = torch.zeros(image.shape, device=image.device) if trend is None else trend
         self._order = shuffled_columns(image.cumsum(dim=-1).float(), image, twin, "image tokens") if twin else None
         self.attended = torch.empty(0)
 
@@ -183,21 +196,42 @@ class _Ranking(KeepImageTokens):
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
         attended = nn.functional.pad(probs[:, :, -1].mean(dim=1), (call.offset, 0))[:, : self._image.shape[1]]
         self.attended = attended.to(self._image.device)
-        scores = debiased(self.attended, self._image, self._trend) if self._order is None else self._order
+        scores = debiased(self.attended, self._trend) if self._order is None else self._order
         self._kept = keep_highest(scores, self._usable, self._counts)
 
 
-def debiased(attended: Tensor, image: Tensor, trend: float) -> Tensor:
-    """Divide the attention to image tokens by its trend, exp(trend j) at a prompt's image token j, (batch, T).
+def debiased(attended: Tensor, trend: Tensor) -> Tensor:
+    """Divide the attention to image tokens by its trend, (batch, T).
 
-    Attention 0.1, 0.2, 0.3, 0.4 with a trend of 0.5 gives 0.1, 0.1213, 0.1104, 0.0893.
+    Attention 0.1, 0.2, 0.3, 0.4 with a trend of 0, 0.5, 1, 1.5 gives 0.1, 0.1213, 0.1104, 0.0893.
 
     Args:
         attended: Attention to each position, (batch, T).
-        image: Image positions, (batch, T) bool.
-        trend: Growth of log attention from one image token to the next.
+        trend: Logarithm by which it is too large, (batch, T).
     """
-    return attended * torch.exp(-trend * (image.cumsum(dim=-1) - 1).clamp_min(0))
+    return attended * torch.exp(-trend)
+
+
+def numbered(adapter: Adapter, inputs: Inputs) -> Tensor:
+    """Number the tokens of each picture from 0, (batch, T); other tokens have 0.
+
+    In tensors from another processor, the image tokens of a prompt are numbered as if they were of one picture.
+
+    Args:
+        adapter: The model.
+        inputs: The inputs of a batch.
+    """
+    image = adapter.image_mask(inputs["input_ids"])
+    numbers = (image.cumsum(dim=-1) - 1) * image
+    pairs = zip(inputs.requests, inputs.singles, strict=True) if isinstance(inputs, Batch) else ()
+    for row, (request, single) in enumerate(pairs):
+        if len(request.images) > 1:
+            owners = adapter.places(request, single).image
+            own = torch.zeros_like(owners)
+            for picture in range(len(request.images)):
+                own[owners == picture] = torch.arange(int((owners == picture).sum()))
+            numbers[row, image[row]] = own.to(numbers.device)
+    return numbers
 
 
 def unpadded(adapter: Adapter, inputs: Inputs) -> Tensor:

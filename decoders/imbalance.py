@@ -216,6 +216,8 @@ def group_tokens(early: Tensor, late: Tensor, share: float) -> tuple[Tensor, Ten
         share: Share of the tokens with a patch that have the largest early values.
     """
     real = ~late.isnan()
+    if not real.any():  # a prompt without a picture, in a batch with pictures
+        return torch.zeros_like(real), torch.zeros_like(real)
     low, high = torch.quantile(late[real].double(), torch.tensor([0.25, 0.75], dtype=torch.float64, device=late.device))
     summary = late.double() > high + _FENCE * (high - low)  # NaN is not
     order = early.masked_fill(~real, -torch.inf).argsort(descending=True, stable=True)

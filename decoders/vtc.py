@@ -77,6 +77,13 @@ class VTC(RowStrategy):
     layers: str = layers_option("33%:67%")
     twin: int = twin_option()
 
+    ways_out: ClassVar = dict.fromkeys(RowStrategy.claims, "vtc(inhibit=1), which merges alone")
+
+    @property
+    def claims(self) -> frozenset[str]:  # type: ignore[override]
+        """The rows of attention, unless nothing is inhibited."""
+        return frozenset() if self.inhibit == 1 else RowStrategy.claims
+
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models without a class token, without a token for each patch, or whose tokens cannot be dropped."""
         return why_no_class_scores(adapter)

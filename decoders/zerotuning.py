@@ -12,7 +12,7 @@ Formula   every row, listed heads: A_0 *= rate, renormalised: the others are mul
 Defaults  No rate is published for an LVLM: rate and heads come from `mmhall fit zerotuning`, or the rate is given by
           hand, for all heads of the layers unless heads are listed. Layers: the first two thirds.
 Cost      One number is added to one column. Where only some heads of a layer are listed, SDPA gets a mask for each head
-          while the prompt is read. The fit reads each question twice for each head.
+          while the prompt is read. The fit reads each question twice for each head and each layer.
 Compared  place: released code scales weights after the softmax and renormalises; ours before, the same
           rates and heads: paper from labelled data or by least entropy, 40% to 70% of the heads, up or down by task;
             ours the same idea, by the rates above, which are ours
@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -61,6 +62,7 @@ from mmhall.strategies import (
 )
 
 _UP, _DOWN = 2.0, 0.5  # rates with which heads are tried
+_NEUTRAL = math.nextafter(1.0, 2.0)  # is computed as other rates are and changes nothing; 1 would be plain decoding
 _RATES = (0.1, 0.25, 0.5, 0.75, 1.25, 1.5, 2.0, 3.0, 5.0)
 
 
@@ -112,7 +114,8 @@ class ZeroTuning(HeadStrategy):
         among = self._usable(adapter)
 
         def gains(rate: float) -> Tensor:
-            return gains_of_heads(adapter, questions, lambda head: replace(self, rate=rate, heads=head), among, self.by)
+            alone, neutral = (partial(self._alone, one) for one in (rate, _NEUTRAL))
+            return gains_of_heads(adapter, questions, alone, neutral, among, self.by)
 
         up, down = gains(_UP), gains(_DOWN)
         groups = {rate: gaining(up, down, rate) for rate in _RATES}
@@ -137,6 +140,10 @@ class ZeroTuning(HeadStrategy):
             },
         }
         return Fit({"up": up.float(), "down": down.float()}, numbers, {"rate": best})
+
+    def _alone(self, rate: float, head: str) -> ZeroTuning:
+        """Return the change of one head."""
+        return replace(self, rate=rate, heads=head)
 
     def refusal(self, adapter: Adapter) -> str | None:
         """Refuse models to be fitted whose tokenizer does not tell yes and no apart."""

@@ -30,12 +30,10 @@ class Adapter(Variants):
     This generic class uses the model's config and processor; the subclass of a family overrides what differs.
 
     Attributes:
-        patches: Whether a picture's image tokens are its patches in the vision tower, one for each, in the same order.
         grid: Description of the places of image tokens, for documentation.
         limits: Description of limitations of the family, for documentation.
     """
 
-    patches: ClassVar[bool] = False
     grid: ClassVar[str] = "none, unless each token is a patch of the vision tower"
     limits: ClassVar[str] = ""
 
@@ -64,6 +62,11 @@ class Adapter(Variants):
         side = block_side(origins, count)
         patch = getattr(getattr(self.model.config, "vision_config", None), "patch_size", None)
         return raster(origins, side) if side is not None and side == patch else None
+
+    @property
+    def patches(self) -> bool:
+        """Whether a picture's image tokens are its patches in the vision tower, one for each, in the same order."""
+        return False
 
     @property
     def merges_patches(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmhall.adapters import Adapter
 from mmhall.generation import first_token_scores, make_request
-from mmhall.strategies import Question, Strategy, strategy, yes_no_tokens
+from mmhall.strategies import Question, Strategy, yes_no_tokens
 
 OBJECTIVES = ("accuracy", "margin", "entropy")
 _AT_ONCE = 4  # questions in a batch
@@ -56,7 +56,7 @@ def first_answers(
     for start in range(0, len(questions), _AT_ONCE):
         part = questions[start : start + _AT_ONCE]
         inputs = adapter.inputs([make_request(question.picture, question.text) for question in part])
-        scores = [first_token_scores(adapter, inputs, method).double() for method in methods]
+        scores = [first_token_scores(adapter, inputs, method).double().log_softmax(dim=-1) for method in methods]
         sign = torch.tensor([1.0 if question.is_yes else -1.0 for question in part], dtype=torch.float64)
         margins.append(torch.stack([tokens.margin(one.clamp_min(floor)).cpu() * sign for one in scores]))
         entropies.append(torch.stack([_entropy(one).cpu() for one in scores]))
@@ -67,6 +67,7 @@ def gains_of_heads(
     adapter: Adapter,
     questions: Sequence[Question],
     alone: Callable[[str], Strategy],
+    neutral: Callable[[str], Strategy],
     among: Tensor,
     by: str,
 ) -> Tensor:
@@ -74,15 +75,19 @@ def gains_of_heads(
 
     Args:
         adapter: The model.
-        questions: The questions, each read once for each head.
+        questions: The questions, each read once for each head and each layer.
         alone: Returns the strategy that acts in one head, from a text such as "16.29".
+        neutral: Returns a strategy that computes what `alone` does and changes nothing; the gain is over it, because
+            rounding alone changes objectives.
         among: Heads to measure, (layers, heads) bool; the others get 0.
         by: As in `FirstAnswers.objective`.
     """
+    layers = among.any(dim=1).nonzero()[:, 0].tolist()
     methods = [alone(f"{layer}.{head}") for layer, head in among.nonzero().tolist()]
-    values = first_answers(adapter, questions, [strategy("greedy"), *methods]).objective(by)
+    plain = [neutral(f"{layer}.{int(among[layer].nonzero()[0])}") for layer in layers]
+    values = first_answers(adapter, questions, [*plain, *methods]).objective(by)
     gains = torch.zeros(among.shape, dtype=torch.float64)
-    gains[among] = values[1:] - values[0]
+    gains[among] = values[len(plain) :] - values[: len(plain)].repeat_interleave(among[layers].sum(dim=1))
     return gains
 
 

@@ -1,7 +1,9 @@
 """Attention of a layer in which tokens are missing, laid out at all positions of the sequence for ops.
 
 An op finds every row and column at its position, also where tokens of the prompt were dropped. The column of a dropped
-token is masked, and its row sees only itself; neither changes the other rows.
+token is masked. Its row sees only itself; but in prompts that keep fewer tokens than another prompt of the batch, rows
+of some dropped tokens fill the gap, and these see columns that are left. No such row changes the other rows. An op that
+sums over rows leaves them out (`Call.left`).
 """
 
 from __future__ import annotations

@@ -56,11 +56,16 @@ class Layout:
         """Whether no token is dropped."""
         return self.width == self.prompt and not self.ragged
 
+    @property
+    def left(self) -> Tensor:
+        """Which positions are kept, in their order, (prompts, positions) bool."""
+        return torch.zeros_like(self.kept).scatter(1, self.order, self.kept)
+
     def shifts(self, where: Pass, rows: int, device: torch.device) -> Tensor:
         """Return the number of dropped tokens before each token of a pass, (rows, tokens of the pass)."""
         owners = where.frame.owners
-        order, kept = (part if owners is None else part[owners.to(part.device)] for part in (self.order, self.kept))
-        before = (~torch.zeros_like(kept).scatter(1, order, kept)).cumsum(dim=1)
+        left = self.left if owners is None else self.left[owners.to(self.order.device)]
+        before = (~left).cumsum(dim=1)
         later = before[:, -1:].expand(rows, where.end - self.prompt)  # the last token of a prompt is kept
         return torch.cat([before, later], dim=1)[:, -where.queries :].to(device)
 

@@ -105,6 +105,16 @@ class Place:
         return self.count > 1 and not self.answer
 
     @property
+    def left(self) -> Tensor | None:
+        """Which positions of each prompt are left in this layer, (prompts, positions) bool; None: all of them.
+
+        Rows and columns of the others mean nothing; see `Drop`.
+        """
+        plan = None if self.kind == "vision" else self.where.block.plan
+        layout = None if plan is None else plan.layout(self.layer)
+        return None if layout is None else layout.left
+
+    @property
     def newest(self) -> LongTensor:
         """Rows from which a next token is predicted, 0-based.
 

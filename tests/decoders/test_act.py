@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pytest
@@ -10,16 +11,17 @@ import torch
 from torch.testing import assert_close
 
 import mmhall
-from mmhall.adapters import first_tokens
+from mmhall.adapters import Request, adapter_for, first_tokens
 from mmhall.analysis import first_answers, gains_of_heads
 from mmhall.attention._attend import attend_with_ops
 from mmhall.decoders.act import ACT, _Calibrate, log_bias
 from mmhall.errors import CompositionError, FitError, OptionError
+from mmhall.generation import first_token_scores
 from mmhall.strategies import Session, Strategy
 from tests.attention.reference import given_scores
 from tests.decoders.fitted import fitted_artifact, made_questions
 from tests.decoders.rows import check, check_half, family, scored, written
-from tests.generation.reference import QUIET, REQUESTS, ours
+from tests.generation.reference import QUIET, REQUESTS, built, ours
 
 pytestmark = QUIET
 
@@ -218,5 +220,52 @@ def test_objectives_of_questions():
     assert float(logits.entropies) == 0  # one token is left
     among = torch.zeros(3, 4, dtype=torch.bool)
     among[2, 1] = True
-    gains = gains_of_heads(adapter, questions, lambda head: mmhall.strategy("greedy"), among, "margin")
-    assert not gains.any()
+    greedy = mmhall.strategy("greedy")
+    assert not gains_of_heads(adapter, questions, lambda head: greedy, lambda head: greedy, among, "margin").any()
+
+
+def test_rounding_makes_no_head_gain():
+    """No mean is above 1, so that nothing is calibrated; but attention is computed explicitly in one layer."""
+    adapter, questions = ours("llava"), made_questions()
+    method = ACT(theta=1.0, by="margin", layers=":")
+    with pytest.raises(FitError, match="calibrating no single head raises the margin on 6 questions"):
+        Strategy.fitted(method, adapter).fit(adapter, questions, 0)
+    plain = mmhall.strategy("greedy")
+    among, alone = torch.ones(3, 4, dtype=torch.bool), partial(method._alone, 1.0)
+    assert gains_of_heads(adapter, questions, alone, lambda head: plain, among, "margin").any()
+
+
+@pytest.mark.parametrize("first", ["vtc-cls(keep=0.3)", "debiased-pruning(keep=0.3, layer='0')"])
+@pytest.mark.parametrize("twin", [0, 1])
+def test_dropped_tokens_are_no_sinks_and_a_batch_is_its_prompts(first, twin):
+    """A prompt with two pictures keeps more tokens than the others, whose dropped tokens fill the batch."""
+    adapter = ours("llava")
+    both = Request("Are they alike?", (*REQUESTS[0].images, *REQUESTS[1].images))
+    requests = [*REQUESTS[:2], both]
+    spec = f"act(heads='all', layers=':', beta=0, theta=0.08, twin={twin})+{first}"
+    batch = adapter.inputs(requests)
+    together = first_token_scores(adapter, batch, mmhall.strategy(spec))
+    for row, request in enumerate(requests):
+        alone = first_token_scores(adapter, adapter.inputs([request]), mmhall.strategy(spec))[0]
+        assert_close(together[row], alone, rtol=0, atol=1e-5)
+    session = mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch)
+    scored(adapter, batch, session, torch.zeros(3, 1, dtype=torch.long))
+    act, ranking = session.ops[:2]
+    assert act._sinks[2].any()
+    assert not act._sinks[2].transpose(1, 2)[ranking.dropped()].any()
+
+
+def test_margins_do_not_depend_on_the_level_of_logits():
+    """Log-probabilities are above -20 nats, so that nothing is at the floor, whatever is added to all logits."""
+    model, processor = built("llava")
+    adapter, questions = adapter_for(model, processor), made_questions(4)
+
+    def margins():
+        return first_answers(adapter, questions, [mmhall.strategy("greedy")], floor=-20.0).margins
+
+    before = margins()
+    hook = model.get_output_embeddings().register_forward_hook(lambda *call: call[2] - 30)
+    try:
+        assert_close(margins(), before, rtol=0, atol=1e-4)
+    finally:
+        hook.remove()

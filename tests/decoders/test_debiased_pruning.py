@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import mmhall
-from mmhall.adapters import Batch
+from mmhall.adapters import Batch, Request
 from mmhall.adapters._grid import PixelOrigins, raster
 from mmhall.benchmarks.timing.model import IMAGE_TOKENS, Size, random_adapter, timed_request
 from mmhall.decoders import debiased_pruning
-from mmhall.decoders.debiased_pruning import debiased, fit_trend, shown_shares
+from mmhall.decoders.debiased_pruning import debiased, fit_trend, numbered, shown_shares
 from mmhall.errors import CompositionError, FitError, ModelError, OptionError
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Session, keep_highest
@@ -27,7 +27,7 @@ pytestmark = QUIET
 def test_the_trend_changes_the_order():
     """Scores 0.1, 0.2, 0.3, 0.4 over exp(0.5 j): 0.1, 0.1213, 0.1104, 0.0893, so that 1, 2, 0, 3 replace 3, 2, 1, 0."""
     attended, image = torch.tensor([[9.0, 0.1, 0.2, 0.3, 0.4, 9.0]]), torch.tensor([[False, *[True] * 4, False]])
-    scores = debiased(attended, image, 0.5)
+    scores = debiased(attended, torch.tensor([[0, 0, 0.5, 1, 1.5, 0]]))
     torch.testing.assert_close(scores[0, 1:5], torch.tensor([0.1, 0.1213, 0.1104, 0.0893]), rtol=0, atol=5e-5)
     assert keep_highest(scores, image, torch.tensor([2])).tolist() == [[False, False, True, True, False, False]]
     assert keep_highest(attended, image, torch.tensor([2])).tolist() == [[False, False, False, True, True, False]]
@@ -61,6 +61,31 @@ def test_a_patch_counts_where_at_most_half_of_it_is_padding():
         boxes = raster(PixelOrigins(x[None], y[None], picture[None]), 4)
         shares = shown_shares(boxes.edges, boxes.image.nan_to_num(0), boxes.view).view(4, 4)
         torch.testing.assert_close(shares, torch.tensor(wanted)[:, None].expand(4, 4).float(), rtol=0, atol=1e-5)
+
+
+def test_the_trend_begins_anew_with_each_picture(monkeypatch):
+    """Of two pictures with the same attention, as many tokens are kept of each."""
+    adapter = ours("llava")
+    both = Request("Are they alike?", REQUESTS[0].images * 2)
+    inputs = adapter.inputs([both, REQUESTS[1]])
+    image = adapter.image_mask(inputs["input_ids"])
+    numbers = numbered(adapter, inputs)
+    assert numbers[0, image[0]].tolist() == [*range(16), *range(16)]
+    assert numbers[1, image[1]].tolist() == [*range(16)]
+    assert not numbers[~image].any()
+    assert numbered(adapter, dict(inputs))[0, image[0]].tolist() == [*range(32)]
+
+    def even(op, call, rows, probs):
+        see(op, call, rows, torch.full_like(probs, 0.1))
+
+    see = debiased_pruning._Ranking.see
+    monkeypatch.setattr(debiased_pruning._Ranking, "see", even)
+    method = mmhall.strategy("debiased-pruning(keep=0.25, layer='0', trend=0.05)").fitted(adapter)
+    session = method.prepare(adapter, inputs)
+    with torch.inference_mode():
+        opened(adapter, inputs, session, Settings(max_new_tokens=3).resolved(adapter.generator))
+    kept = session.findings(3)["image tokens kept"]
+    assert kept[:16].tolist() == kept[16:].tolist() == 4 * [1.0] + 12 * [0.0]
 
 
 class Pruned:

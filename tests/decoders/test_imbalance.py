@@ -17,7 +17,7 @@ from mmhall.errors import CompositionError, ModelError
 from mmhall.generation import make_request
 from mmhall.strategies import CONTRAST, Session
 from tests.decoders.rows import UNSEEN, check, check_half, family, guided
-from tests.generation.reference import QUIET, REQUESTS, ours
+from tests.generation.reference import QUIET, REQUESTS, built, ours
 
 pytestmark = QUIET
 
@@ -132,6 +132,22 @@ def test_each_sample_of_a_batch_has_its_own_groups():
     assert not torch.equal(local[0, image[0]], local[1, image[1]])
     assert not (local & summary).any()
     assert not ((local | summary) & ~image).any()
+
+
+def test_prompts_with_and_without_a_picture_in_one_batch():
+    """As `generate` takes them from a processor: each prompt gets the answer that it gets by itself."""
+    model, processor = built("llava")
+    (image,), side = REQUESTS[0].images, processor.tokenizer.padding_side
+    loop = mmhall.custom_generate("imbalance(alpha=3, beta=3)", processor=processor)
+
+    def answers(texts, pictures):
+        inputs = processor(text=texts, images=pictures, padding=True, padding_side="left", return_tensors="pt")
+        rows = model.generate(**inputs, custom_generate=loop, max_new_tokens=4, do_sample=False)
+        return rows[:, inputs["input_ids"].shape[1] :].tolist()
+
+    texts = ["<image> Is there a dog? Yes or no, and why?", "What is a cup?"]
+    assert processor.tokenizer.padding_side == side
+    assert answers(texts, [image]) == answers(texts[:1], [image]) + answers(texts[1:], None)
 
 
 def test_a_trace_shows_both_groups():

@@ -134,6 +134,28 @@ def test_what_cannot_be_carried_is_refused():
         mmhall.strategy("vtc(encoder='0:2')").fitted(adapter).prepare(adapter, adapter.inputs(REQUESTS))
 
 
+def test_rows_are_claimed_only_where_pairs_are_inhibited():
+    for other in ("vaf", "pai(gamma=1)"):
+        merging = mmhall.strategy(f"vtc(inhibit=1)+{other}").fitted(ours("llava"))
+        assert len(merging.prepare(ours("llava"), ours("llava").inputs(REQUESTS[:1])).ops) == 3
+        with pytest.raises(
+            CompositionError, match=r"the rows of attention, .* or vtc\(inhibit=1\), which merges alone"
+        ):
+            mmhall.strategy(f"vtc+{other}")
+
+
+@pytest.mark.parametrize("spec", ["vtc", "vtc-cls", "imbalance"])
+def test_a_class_token_among_the_image_tokens_is_refused(spec, monkeypatch):
+    adapter = ours("llava")
+    assert adapter.patches
+    assert adapter.merges_patches
+    monkeypatch.setattr(adapter.model.config, "vision_feature_select_strategy", "full")
+    assert not adapter.patches
+    assert not adapter.merges_patches
+    with pytest.raises(CompositionError, match=f"{spec}: llava cannot carry it: .* patches of (a|the) vision tower"):
+        mmhall.strategy(spec).fitted(adapter)
+
+
 def test_half_precision_and_searches():
     check_half("vtc(keep=0.1)", "vtc(keep=1, inhibit=1)")
     check_candidates("vtc(keep=0.2)")

@@ -10,7 +10,8 @@ import mmhall
 from mmhall.adapters import first_tokens
 from mmhall.analysis import first_answers
 from mmhall.attention._attend import attend_with_ops
-from mmhall.decoders.zerotuning import ZeroTuning, _ScaleColumn, gaining
+from mmhall.decoders import zerotuning
+from mmhall.decoders.zerotuning import _NEUTRAL, ZeroTuning, _ScaleColumn, gaining
 from mmhall.errors import CompositionError, FitError, OptionError
 from mmhall.strategies import Session, Strategy
 from tests.attention.reference import given_scores
@@ -126,10 +127,11 @@ def test_the_fit_finds_heads_and_a_rate(by):
     assert tried[f"{chosen:g}"] == best(tried.values())
     assert chosen != 1
     plain = mmhall.strategy("greedy")
-    for tensor, rate in ((up, 2.0), (down, 0.5)):
-        alone = first_answers(adapter, questions, [plain, mmhall.strategy(f"zerotuning(rate={rate}, heads='1.2')")])
-        before, after = alone.objective(by)
-        assert_close(tensor[1, 2], (after - before).float())
+    methods = [ZeroTuning(rate=rate, heads="1.2") for rate in (_NEUTRAL, 2.0, 0.5)]
+    none, *others, before = first_answers(adapter, questions, [*methods, plain]).objective(by)
+    assert_close(none, before, rtol=0, atol=1e-6)
+    for tensor, after in zip((up, down), others, strict=True):
+        assert tensor[1, 2] == (after - none).float()
         assert not tensor[[0, 2]].any()
     adapter.artifacts = {"zerotuning": artifact}
     try:
@@ -143,6 +145,25 @@ def test_the_fit_finds_heads_and_a_rate(by):
         assert given.artifact is None
     finally:
         adapter.artifacts = {}
+
+
+def test_heads_are_compared_with_a_rate_that_is_computed_and_changes_nothing(monkeypatch):
+    """Plain attention may differ from it by rounding: without a mask, other kernels compute it."""
+    adapter, seen = ours("llava"), []
+
+    def measured(adapter, questions, alone, neutral, among, by):
+        seen.append((alone("1.2"), neutral("1.2")))
+        return torch.zeros(among.shape)
+
+    monkeypatch.setattr(zerotuning, "gains_of_heads", measured)
+    with pytest.raises(FitError, match="no rate gains"):
+        Strategy.fitted(ZeroTuning(), adapter).fit(adapter, made_questions(2), 0)
+    inputs = adapter.inputs(REQUESTS[:1])
+    for (alone, neutral), rate in zip(seen, (2.0, 0.5), strict=True):
+        assert alone.rate == rate
+        (op,) = neutral.fitted(adapter).prepare(adapter, inputs).ops
+        assert op.layers == {1}
+        assert float(op._column._values.abs().max()) < 1e-15
 
 
 def test_what_it_cannot_do_is_refused():

@@ -17,9 +17,10 @@ Rule     "strict", mmhall's, or any other of `yesno`. Choices: the letter, or th
 Metrics  accuracy; both right, the share of changed pairs with both pictures right, beside what chance gives. Controls:
          the share of yes, what the best single answer gives (a letter, or the text of an option), accuracy of the
          answers without a picture to the same questions, and the share of answers equal to these. As in BEAF
-         (arXiv:2407.13442), with each pair read from the picture of yes to that of no: "both right" is its TU, IG is no then yes, SBp and SBn yes and no both times,
-         ID the share of answers that change where the truth does not, F1 the mean of TU and 1 - ID. By kind of change
-         (added, removed, ...). Of yes/no questions false yes, d' and c (`yes_bias`).
+         (arXiv:2407.13442), with each pair read from the picture of yes to that of no: "both right" is its TU, IG is no
+         then yes, SBp and SBn yes and no both times, ID the share of answers that change where the truth does not, F1
+         the mean of TU and 1 - ID. By kind of change (added, removed, ...). Of yes/no questions false yes, d' and c
+         (`yes_bias`).
 Differs  Unparsed answers are wrong and neither IG nor SB; a turn to one counts in ID. All pictures of a scene are
          resampled together. Sizes of groups count the questions without a picture, figures do not.
 """

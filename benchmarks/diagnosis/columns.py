@@ -290,7 +290,7 @@ def _describe(prompts: Sequence[PromptAttention], layers: Sequence[int]) -> str:
     holding: Counter[str] = Counter()
     for prompt in prompts:
         here = [(prompt.names[column], layer, mass) for layer in layers for column, mass in prompt.sinks[layer].items()]
-        holding.update({name for name, *_ in here})
+        holding.update(list(dict.fromkeys(name for name, *_ in here)))
         for name, layer, mass in here:
             seen.setdefault(name, []).append((layer, mass))
     if not seen:

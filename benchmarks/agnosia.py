@@ -288,7 +288,8 @@ def _is_no_better(counted: Sequence[tuple[Item, Counts]]) -> bool:
     for _, count in counted:
         total.update({name: count[name] for name in ("n", "chance")})
     items = [item for item, _ in counted]
-    usual = sum(_usual(items) in _answers(item) for item in items)
+    best = _usual(items)
+    usual = sum(best in _answers(item) for item in items)
     right, asked = (series([count for _, count in counted], {name: 1}) for name in ("right", "n"))
     share = Resampler([item.cluster for item, _ in counted], draws=1).estimate(right, asked)
     return share.low is not None and share.low <= max(total["chance"], usual) / total["n"]

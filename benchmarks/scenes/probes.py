@@ -149,7 +149,7 @@ def _one_more(rng: random.Random, plan: Plan, shown: Rendered, name: str) -> Pla
 
 def _two_more(
     rng: random.Random, plan: Plan, shown: Rendered, other: str, name: str
-) -> tuple[tuple[None, Plan], tuple[Plan, Plan]] | None:
+) -> tuple[tuple[Plan | None, Plan], tuple[Plan | None, Plan]] | None:
     """Return the pictures before and after one more of a category, without one more of another one, and with it.
 
     None: there is no room for both. Either choice then finds room, so that the room does not tell which was made.
@@ -158,7 +158,8 @@ def _two_more(
     both = None if more is None else _one_more(rng, more, render(more), name)
     if more is None or both is None:
         return None
-    alone, last = without_object(both, len(plan.objects)), len(plan.objects)
+    last = len(plan.objects)
+    alone = without_object(both, last)
     return ((None, alone), (more, both)) if shows_the_rest(shown, render(alone), last) else None
 
 

@@ -15,11 +15,12 @@ Prompt   "llava": then "Answer the question using a single word or phrase.", or 
 Rule     "strict", mmhall's, or any other of `yesno`. Choices: the letter, or the only option that the answer names
          (`choices`), under "strict".
 Metrics  accuracy; both right, the share of changed pairs with both pictures right, beside what chance gives. Controls:
-         the share of yes, what the best single answer gives, accuracy of the answers without a picture to the same
-         questions, and the share of answers equal to these. As in BEAF (arXiv:2407.13442), with each pair read from
-         the picture of yes to that of no: "both right" is its TU, IG is no then yes, SBp and SBn yes and no both times,
-         ID the share of answers that change where the truth does not, F1 the mean of TU and 1 - ID. By kind of change
-         (added, removed, ...). Of yes/no questions false yes, d' and c (`yes_bias`).
+         the share of yes, what the best single answer gives (a letter, or the text of an option), accuracy of the
+         answers without a picture to the same questions, and the share of answers equal to these. As in BEAF
+         (arXiv:2407.13442), with each pair read from the picture of yes to that of no: "both right" is its TU, IG is no
+         then yes, SBp and SBn yes and no both times, ID the share of answers that change where the truth does not, F1
+         the mean of TU and 1 - ID. By kind of change (added, removed, ...). Of yes/no questions false yes, d' and c
+         (`yes_bias`).
 Differs  Unparsed answers are wrong and neither IG nor SB; a turn to one counts in ID. All pictures of a scene are
          resampled together. Sizes of groups count the questions without a picture, figures do not.
 """
@@ -41,7 +42,7 @@ from mmhall.benchmarks.data.redrawn import is_drawn, write_plans
 from mmhall.benchmarks.data.scene_probes import PROBES, draw_probes
 from mmhall.benchmarks.evidence.unknown_words import unknown_remark
 from mmhall.benchmarks.rules import yes_bias
-from mmhall.benchmarks.rules.choices import lettered, parse_choice
+from mmhall.benchmarks.rules.choices import LETTERS, lettered, parse_choice
 from mmhall.benchmarks.rules.yesno import RULES, read, score, tally
 from mmhall.errors import DataError, OptionError
 from mmhall.options import option
@@ -196,14 +197,14 @@ class Agnosia(Benchmark):
         """Count answers; a pair is counted in its later answer. Answers without a picture only serve as controls."""
         answers = {item.truth["id"]: (item, row.text) for item, row in zip(items, rows, strict=True)}
         shown = [item for item in items if item.picture is not None]
-        usual = Counter(item.truth["label"] for item in shown).most_common(1)
+        usual = _usual(shown)
         all_counts: list[Counts] = []
         for item, row in zip(items, rows, strict=True):
             counts = self.count(item, row.text)
             if item.picture is None:
                 all_counts.append(dict.fromkeys(counts, 0.0))
                 continue
-            counts["constant"] = int(item.truth["label"] == usual[0][0])
+            counts["constant"] = int(usual in _answers(item))
             counts |= self._pair(item, row.text, answers) | self._control(item, row.text, answers)
             all_counts.append(counts)
         return all_counts
@@ -269,12 +270,26 @@ class Agnosia(Benchmark):
         return [(0, len(text), self._read(item, text) == item.truth["label"])]
 
 
+def _answers(item: Item) -> tuple[str, ...]:
+    """Return what is right to answer: yes or no, or a letter and its option."""
+    label, options = item.truth["label"], item.truth["options"]
+    return (label, options[LETTERS.index(label)]) if options else (label,)
+
+
+def _usual(items: Sequence[Item]) -> str | None:
+    """Return the one answer, a letter or an option, that is right for most questions; None: there are none."""
+    most = Counter(answer for item in items for answer in dict.fromkeys(_answers(item))).most_common(1)
+    return most[0][0] if most else None
+
+
 def _is_no_better(counted: Sequence[tuple[Item, Counts]]) -> bool:
     """Tell whether the accuracy of some answers is not above that of chance, or of the best single answer."""
     total = Counter[str]()
     for _, count in counted:
         total.update({name: count[name] for name in ("n", "chance")})
-    usual = Counter(item.truth["label"] for item, _ in counted).most_common(1)[0][1]
+    items = [item for item, _ in counted]
+    best = _usual(items)
+    usual = sum(best in _answers(item) for item in items)
     right, asked = (series([count for _, count in counted], {name: 1}) for name in ("right", "n"))
     share = Resampler([item.cluster for item, _ in counted], draws=1).estimate(right, asked)
     return share.low is not None and share.low <= max(total["chance"], usual) / total["n"]

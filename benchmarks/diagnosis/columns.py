@@ -4,10 +4,11 @@ Share      Attention from the rows that predict a caption's tokens to the pictur
            text position, the usual attention sink.
 Sinks      In one layer, a column of the prompt whose mean attention, over these rows and the heads, is at least 10 %
            (`LEAST`; ours), other than the first text position. Text and image columns are counted alike.
-States     Secondary sinks (arXiv:2512.22213): a column becomes a sink where an MLP writes the direction of the first
-           position's residual stream into it. Read in the layer where the column draws most: the cosine between what
-           the MLP adds at the column and the layer's input at the first position, and the norm of what it adds, over
-           the median of the prompt's columns.
+States     Secondary sinks (arXiv:2512.22213): an MLP writes the direction of the first position's residual stream into
+           a column, which then is a sink in later layers. Read for each sink, of the layers before the first one in
+           which it is one, in that whose MLP adds most to the column (largest norm): the norm over the median of the
+           prompt's columns, and the cosine between what is added and that layer's input at the first position. There
+           is no such layer for a column that is a sink from the first layer on.
 Marked     Image tokens that `var` would take as sinks: massive in a dimension that is massive at the first token of a
            text. Without such a dimension there are none, however much attention a token draws.
 """
@@ -23,7 +24,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter
-from mmhall.attention import Call, Op, Visit
+from mmhall.attention import SELF_ATTENTION, Call, Op, Visit
 from mmhall.benchmarks.diagnosis.figures import ATTENTION, MECHANISMS, Figure, UnmeasuredError
 from mmhall.decoders.var import VAR
 from mmhall.errors import ModelError
@@ -36,18 +37,18 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Sink:
-    """A column that draws attention, in one layer.
+class Written:
+    """The most that an MLP adds to a column before it becomes a sink.
 
     Attributes:
-        mass: Its mean attention.
-        cosine: Of the MLP's output there with the first position's residual stream; None: not read.
-        norm: Norm of the MLP's output there, over the median of the prompt's columns; None: not read.
+        layer: Layer of the MLP.
+        cosine: Of what it adds with the first position's residual stream, at the input of the layer.
+        norm: Norm of what it adds, over the median of the prompt's columns; NaN: most columns get nothing.
     """
 
-    mass: float
-    cosine: float | None = None
-    norm: float | None = None
+    layer: int
+    cosine: float
+    norm: float
 
 
 @dataclass(eq=False)
@@ -59,7 +60,8 @@ class PromptAttention:
         image_tokens: Number of image tokens.
         image: Attention to the picture by head, (H,).
         first: Attention to the first text position, mean over heads.
-        sinks: Sinks, by column.
+        sinks: Sinks by layer: column to its mean attention.
+        written: What MLPs add to a sink's column before it is one; nothing where no MLP was read before.
         marked: Number of image tokens that `var` takes as sinks.
     """
 
@@ -67,7 +69,8 @@ class PromptAttention:
     image_tokens: int
     image: dict[int, Tensor] = field(default_factory=dict)
     first: dict[int, float] = field(default_factory=dict)
-    sinks: dict[int, dict[int, Sink]] = field(default_factory=dict)
+    sinks: dict[int, dict[int, float]] = field(default_factory=dict)
+    written: dict[int, Written] = field(default_factory=dict)
     marked: dict[int, int] = field(default_factory=dict)
 
 
@@ -109,7 +112,7 @@ class PromptColumns(Op):
     def see_states(self, visit: Visit) -> None:
         """Count the image tokens that `var` takes as sinks."""
         self._states = visit.states if visit.start == 0 else None
-        if self._states is None:
+        if self._states is None or visit.kind not in SELF_ATTENTION:
             return
         for number, prompt in enumerate(self.prompts):
             prompt.marked[visit.layer] = 0
@@ -131,29 +134,45 @@ class PromptColumns(Op):
             prompt.image[call.layer] = weights[:, self._image[number].cpu()].sum(dim=1)
             prompt.first[call.layer] = float(mean[first])
             found = [column for column in (mean >= LEAST).nonzero()[:, 0].tolist() if column != first]
-            prompt.sinks[call.layer] = {column: Sink(float(mean[column])) for column in found}
+            prompt.sinks[call.layer] = {column: float(mean[column]) for column in found}
 
 
 class SinkStates(PromptColumns):
-    """Reads, beside attention, what MLPs add at the columns that draw it."""
+    """Reads, beside attention, what MLPs add to columns before these draw it."""
 
     sites = frozenset({"mlp"})
+    kinds = SELF_ATTENTION | {"linear"}
+
+    def __init__(self, adapter: Adapter, ids: Tensor, attended: Tensor, lengths: Sequence[int]) -> None:
+        """Mark the rows and columns to read; see `PromptColumns`."""
+        super().__init__(adapter, ids, attended, lengths)
+        self._added: dict[int, tuple[Tensor, Tensor]] = {}
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
-        """Compare the columns with the first position; change nothing."""
-        if self._states is None or visit.start:
-            return states
-        for number, prompt in enumerate(self.prompts):
-            found = prompt.sinks.get(visit.layer, {})
-            if not found:
-                continue
-            first = self._states[number, int(self._first[number])].float()
-            norms = states[number, : self._attended.shape[1]].float().norm(dim=-1)
-            middle = float(norms[self._attended[number].to(norms.device)].median())
-            for column, sink in found.items():
-                cosine = float(torch.cosine_similarity(states[number, column].float(), first, dim=0))
-                found[column] = Sink(sink.mass, cosine, float(norms[column]) / middle if middle else None)
+        """Keep the norm of what a layer's MLP adds to each column, and its cosine; change nothing."""
+        if self._states is not None and not visit.start:
+            added = states[:, : self._attended.shape[1]].float()
+            chosen = self._first.to(self._states.device)
+            first = self._states[torch.arange(len(chosen), device=chosen.device), chosen].to(added)
+            cosines = torch.cosine_similarity(added, first[:, None], dim=-1)
+            self._added[visit.layer] = added.norm(dim=-1).cpu(), cosines.cpu()
         return states
+
+    def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
+        """Reduce a layer, and look for what was added to the columns that are sinks for the first time."""
+        super().see(call, rows, probs)
+        before = [layer for layer in self._added if layer < call.layer]
+        for number, prompt in enumerate(self.prompts if before else ()):
+            earlier = {column for layer, found in prompt.sinks.items() if layer < call.layer for column in found}
+            for column in prompt.sinks[call.layer].keys() - earlier:
+                prompt.written[column] = self._most(number, column, before)
+
+    def _most(self, number: int, column: int, before: Sequence[int]) -> Written:
+        """Return what the MLP that adds most to a column adds there, of some layers."""
+        layer = max(before, key=lambda at: float(self._added[at][0][number, column]))
+        norms, cosines = (part[number] for part in self._added[layer])
+        middle = float(norms[self._attended[number].cpu()].median())
+        return Written(layer, float(cosines[column]), float(norms[column]) / middle if middle else float("nan"))
 
 
 def prompt_columns(adapter: Adapter, ids: Tensor, attended: Tensor, lengths: Sequence[int]) -> PromptColumns:
@@ -266,28 +285,44 @@ def _layers(parts: Sequence[Mapping[int, object]]) -> list[int]:
 
 
 def _describe(prompts: Sequence[PromptAttention], layers: Sequence[int]) -> str:
-    """Name the columns that are sinks in most prompts, each with its layers, attention and what MLPs add there."""
-    seen: dict[str, list[tuple[int, Sink]]] = {}
+    """Name the columns that are sinks in most prompts, each with its layers, attention and what made it one."""
+    seen: dict[str, list[tuple[int, float]]] = {}
     holding: Counter[str] = Counter()
     for prompt in prompts:
-        here = [(prompt.names[column], layer, s) for layer in layers for column, s in prompt.sinks[layer].items()]
-        holding.update({name for name, *_ in here})
-        for name, layer, sink in here:
-            seen.setdefault(name, []).append((layer, sink))
+        here = [(prompt.names[column], layer, mass) for layer in layers for column, mass in prompt.sinks[layer].items()]
+        holding.update(list(dict.fromkeys(name for name, *_ in here)))
+        for name, layer, mass in here:
+            seen.setdefault(name, []).append((layer, mass))
     if not seen:
         return "none"
     parts = []
     for name, count in holding.most_common(_SHOWN):
-        found = seen[name]
-        at, largest = max(found, key=lambda one: one[1].mass)
-        ends = min(layer for layer, _ in found), max(layer for layer, _ in found)
-        text = f"{name} ({count / len(prompts):.0%} of prompts, layers {ends[0]} to {ends[1]}, at most "
-        text += f"{largest.mass:.0%} in layer {at}"
-        if largest.cosine is not None and largest.norm is not None:
-            text += f", where the MLP's output has cosine {largest.cosine:.2f} with the first position's stream and "
-            text += f"{largest.norm:.1f} times the usual norm"
-        parts.append(f"{text})")
+        at, mass = max(seen[name], key=lambda one: one[1])
+        ends = min(layer for layer, _ in seen[name]), max(layer for layer, _ in seen[name])
+        text = f"{name} ({count / len(prompts):.0%} of prompts, layers {ends[0]} to {ends[1]}, at most {mass:.0%} in "
+        parts.append(f"{text}layer {at}{_describe_origin(prompts, layers, name)})")
     return "; ".join(parts)
+
+
+def _describe_origin(prompts: Sequence[PromptAttention], layers: Sequence[int], name: str) -> str:
+    """Say what MLPs add to the columns of a name before they are sinks, and how many are sinks from the start."""
+    columns = [
+        (prompt, column)
+        for prompt in prompts
+        for column in sorted({column for layer in layers for column in prompt.sinks[layer]})
+        if prompt.names[column] == name
+    ]
+    written = [prompt.written[column] for prompt, column in columns if column in prompt.written]
+    start = sum(column in prompt.sinks[layers[0]] and column not in prompt.written for prompt, column in columns)
+    text = f"; {start / len(columns):.0%} from layer {layers[0]} on, with no MLP before it" if start else ""
+    if written:
+        layer, count = Counter(one.layer for one in written).most_common(1)[0]
+        cosine, norm = (
+            np.mean([getattr(one, part) for one in written if one.layer == layer]) for part in ("cosine", "norm")
+        )
+        text += f"; {count / len(columns):.0%} after the MLP of layer {layer} added most, with cosine {cosine:.2f} to "
+        text += f"the first position's stream and {norm:.1f} times the usual norm"
+    return text
 
 
 def _names(adapter: Adapter, ids: Tensor, image: Tensor) -> list[str]:

@@ -4,7 +4,8 @@ MDI compares the attention that a text token of the prompt gets with that of an 
 of attention with its share of tokens (arXiv:2508.10552; `mmhall.analysis`, which says what is text): above 1, text gets
 more. Early, middle and late: two layers each. A caption's figure is a ratio of sums over its rows; the model's is the
 mean over captions; those in which the picture gets no attention are left out. The first
-text position, mostly an attention sink, can alone raise MDI above 10; the note tells MDI without it.
+text position, mostly an attention sink, can alone raise MDI above 10: without it, MDI of the middle layers is a figure
+of its own, which says whether text dominates, and that of the others stands in the note.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ TITLES = {"mdi": "MDI, text over picture", "aei_text": "AEI of the text"}
 
 
 def dominance_figures(found: Sequence[ModalityDominance], draws: Resampler) -> Iterator[Figure]:
-    """Yield MDI and AEI of early, middle and late layers; those of every layer stand with the middle ones.
+    """Yield MDI and AEI of early, middle and late layers, and MDI without the first text position of the middle ones.
+
+    Those of every layer stand with the middle ones.
 
     Args:
         found: Attention to text and picture of each caption.
@@ -37,8 +40,8 @@ def dominance_figures(found: Sequence[ModalityDominance], draws: Resampler) -> I
     for index, title in TITLES.items():
         for group in GROUPS:
             middle = group == "middle"
-            without = _mean([one[group][index] for one in bare], draws).value
-            note = "" if without is None or index != "mdi" else f"without the first text position {without:.2f}"
+            without = _mean([one[group][index] for one in bare], draws)
+            noted = index == "mdi" and not middle and without.value is not None
             yield Figure(
                 f"{index}_{group}",
                 ATTENTION,
@@ -46,9 +49,18 @@ def dominance_figures(found: Sequence[ModalityDominance], draws: Resampler) -> I
                 _mean([one[group][index] for one in groups], draws),
                 percent=False,
                 layers=_by_layer(found, index, draws) if middle else {},
-                note=note,
+                note=f"without the first text position {without.value:.2f}" if noted else "",
                 short=index.partition("_")[0].upper() if middle else "",
             )
+            if index == "mdi" and middle:
+                yield Figure(
+                    "mdi_middle_bare",
+                    ATTENTION,
+                    "MDI without the first token: middle layers",
+                    without,
+                    percent=False,
+                    note="without the first text position, mostly an attention sink",
+                )
 
 
 def _by_layer(found: Sequence[ModalityDominance], index: str, draws: Resampler) -> dict[int, Estimate]:

@@ -63,7 +63,7 @@ FIRST = Mechanism("attention sink at the first token", "first_sink", Range(10, N
 SECONDARY = Mechanism("secondary sinks", "secondary_sinks", Range(1, None))
 CAPTION_LIFT = Mechanism("captions that depend on attention to the picture", "lifted_captions", Range(10, None))
 ANSWER_LIFT = Mechanism("yes/no answers that depend on attention to the picture", "lifted_answers", Range(10, None))
-TEXT = Mechanism("dominance of text, middle layers", "mdi_middle", Range(1, None))
+TEXT = Mechanism("dominance of text beside the first token, middle layers", "mdi_middle_bare", Range(1, None))
 LATE_ERRORS = Mechanism("errors at the end of captions", "last_dropped", Range(None, -25))
 THRESHOLD = Mechanism("a yes/no threshold at the wrong place", "headroom", Range(3, None))
 COPYING = Mechanism("heads that copy words", "copy_head", Range(10, None))
@@ -115,8 +115,9 @@ RULES = (
     Rule(
         TEXT,
         ("pai", "vaf"),
-        "a text token gets more attention than an image token, which {strategies} are made for",
-        "an image token gets at least as much attention as a text token: what {strategies} are made for is not there",
+        "a text token other than the first gets more attention than an image token, which {strategies} are made for",
+        "an image token gets at least as much attention as a text token other than the first: what {strategies} are "
+        "made for is not there",
     ),
     Rule(
         FIRST,

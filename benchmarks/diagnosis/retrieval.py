@@ -2,7 +2,8 @@
 
 Words      A needle of a few words stands among others, and the model is asked to repeat it. A head scores 1/n for each
            of the needle's n tokens at which the column it attends to most, in the row that predicts the token, holds
-           this token in the needle. Mean over needles, lengths of the text, and depths. The paper counts tokens that
+           this token in the needle. Mean over needles, each in texts of several lengths, in one depth each; all that a
+           needle is read in is resampled together. The paper counts tokens that
            the model generates; here the needle is the answer by teacher forcing, so that a model that does not follow
            the instruction can be read, too. Our own prompts, of the categories of the data; much shorter than the
            paper's 1 000 to 50 000 tokens.
@@ -34,8 +35,8 @@ from mmhall.benchmarks.evidence.mentions import tokens_of
 from mmhall.errors import MmhallError
 from mmhall.results.statistics import Resampler
 
-LENGTHS, DEPTHS, NEEDLES, NEEDLE = (16, 32, 64), (0.0, 0.25, 0.5, 0.75, 1.0), 3, 4
-"""Words around the needle; where it stands, as a fraction of them; needles of each; and words of a needle."""
+LENGTHS, DEPTHS, NEEDLES, NEEDLE = (16, 32, 64), (0.0, 0.25, 0.5, 0.75, 1.0), 15, 4
+"""Words around the needle; where it stands, as a fraction of them, in turn; number of needles; words of a needle."""
 RETRIEVES = 0.1
 COVERED = 0.5  # of a patch
 
@@ -46,11 +47,13 @@ class NeedlePrompt:
 
     Attributes:
         id: Needle, length and depth.
+        cluster: Needle, the same at every length.
         text: The prompt.
         needle: Its words, in order.
     """
 
     id: str
+    cluster: str
     text: str
     needle: tuple[str, ...]
 
@@ -60,7 +63,7 @@ class Hits:
     """How often heads look at what they should.
 
     Attributes:
-        cluster: Picture, or needle.
+        cluster: Picture, or needle; what is read in one is resampled together.
         count: Number of rows.
         by_layer: Number of hits of each head, by layer, (H,) float64.
         expected: Hits of a head that looks anywhere with equal probability.
@@ -89,13 +92,13 @@ def needle_prompts(words: Sequence[str], seed: int) -> list[NeedlePrompt]:
         rng = random.Random(f"needle/{seed}/{number}")
         needle = tuple(rng.sample(list(words), NEEDLE))
         rest = [word for word in words if word not in needle]
-        for length in LENGTHS:
+        for turn, length in enumerate(LENGTHS):
             around = [rng.choice(rest) for _ in range(length)]
-            for depth in DEPTHS:
-                at = round(depth * length)
-                listed = ", ".join([*around[:at], " ".join(needle), *around[at:]])
-                text = f"{listed}. Repeat the words that stand together without a comma."
-                made.append(NeedlePrompt(f"{number}/{length}/{depth}", text, needle))
+            depth = DEPTHS[(number + turn) % len(DEPTHS)]
+            at = round(depth * length)
+            listed = ", ".join([*around[:at], " ".join(needle), *around[at:]])
+            text = f"{listed}. Repeat the words that stand together without a comma."
+            made.append(NeedlePrompt(f"{number}/{length}/{depth}", str(number), text, needle))
     return made
 
 
@@ -254,7 +257,7 @@ def _read_batch(adapter: Adapter, prompts: Sequence[NeedlePrompt]) -> list[Hits]
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     return [
         Hits(
-            prompt.id,
+            prompt.cluster,
             len(columns),
             {layer: hits[row] for layer, hits in probe.hits.items()},
             sum(float(mark.sum()) for mark in right[row].values()) / lengths[row],

@@ -1,7 +1,8 @@
 """Fine-grained probes: two pictures of a scene that differ in one object, and questions that this changes.
 
 Entity    One object is removed, and in another picture one is added; as a choice, one is exchanged for another.
-Number    One more object of a category that is there once or twice.
+Number    One more object of a category that is there once or twice. Of another category one more stands in both
+          pictures, or in neither: what is asked of it says nothing about which.
 Colour    One object, all of it in one colour, has another colour. Other objects keep theirs, one of them such a colour.
 Relation  One object stands on the other side of another one: left and right of it, or above and below.
 
@@ -34,11 +35,10 @@ from mmhall.benchmarks.scenes.render import DYES, SIZE, Rendered, render
 from mmhall.benchmarks.scenes.world import NAMES
 from mmhall.objects.wording import question_about
 
-WORDS = ("one", "two", "three", "four")
+WORDS = ("one", "two", "three")
 _COLOURLESS = ("person", "traffic light")  # a red light, or person, is something else than a red object
 _GAP = 0.16  # between the centres of two objects that stand beside each other, fraction of the picture's side
-_OPTIONS = 3
-_MOST_TRIES = 8
+_MOST_TRIES, _MOST_OTHERS = 8, 2
 _SMALLER = (0.28, 0.22, 0.18)  # sides of an object that needs room beside another one
 _SIDES: dict[str, tuple[str, str]] = {"x": ("left", "right"), "y": ("above", "below")}
 _OF = {"left": "to the left of", "right": "to the right of", "above": "above", "below": "below"}
@@ -122,26 +122,45 @@ def _exchange(rng: random.Random, plan: Plan, shown: Rendered, absent: Sequence[
 
 
 def number_changes(rng: random.Random, plan: Plan, shown: Rendered, choice: bool) -> list[Change]:
-    """Add one more object of a category."""
+    """Add one more object of a category; of another one, half of the time, one more in both pictures."""
     counts = Counter(placed.name for placed in plan.objects)
-    names = [name for name, count in counts.items() if count < 3]
+    names = [name for name, count in counts.items() if count < len(WORDS)]
     rng.shuffle(names)
     for name in names:
-        variant = next(placed.variant for placed in plan.objects if placed.name == name)
-        after = with_object(rng, plan, name, variant)
-        if after is None or not shows_the_rest(shown, render(after), len(plan.objects)):
-            continue
-        count, others = counts[name], [other for other in names if other != name]
-        if choice:
-            asked = [_how_many(rng, name, count, count + 1)]
-            asked += [_how_many(rng, other, counts[other], counts[other]) for other in others[:1]]
-        else:
-            asked = [_exactly(name, count, count, count + 1), _exactly(name, count + 1, count, count + 1)]
-            for other in others[:1]:
-                said = counts[other] + rng.randint(0, 1)
-                asked.append(_exactly(other, said, counts[other], counts[other]))
-        return [Change("added", None, after, tuple(asked))]
+        asked = _how_many(rng, name, counts[name], 0, 1, choice=choice)
+        for other in [other for other in names if other != name][:_MOST_OTHERS]:
+            found = _two_more(rng, plan, shown, other, name)
+            if found is not None:
+                more = rng.randint(0, 1)
+                asked += _how_many(rng, other, counts[other], more, more, choice=choice)
+                return [Change("added", *found[more], tuple(asked))]
+        after = _one_more(rng, plan, shown, name)
+        if after is not None:
+            return [Change("added", None, after, tuple(asked))]
     return []
+
+
+def _one_more(rng: random.Random, plan: Plan, shown: Rendered, name: str) -> Plan | None:
+    """Add one more object of a category, drawn as the first one; None: there is no room."""
+    variant = next(placed.variant for placed in plan.objects if placed.name == name)
+    after = with_object(rng, plan, name, variant)
+    return after if after is not None and shows_the_rest(shown, render(after), len(plan.objects)) else None
+
+
+def _two_more(
+    rng: random.Random, plan: Plan, shown: Rendered, other: str, name: str
+) -> tuple[tuple[Plan | None, Plan], tuple[Plan | None, Plan]] | None:
+    """Return the pictures before and after one more of a category, without one more of another one, and with it.
+
+    None: there is no room for both. Either choice then finds room, so that the room does not tell which was made.
+    """
+    more = _one_more(rng, plan, shown, other)
+    both = None if more is None else _one_more(rng, more, render(more), name)
+    if more is None or both is None:
+        return None
+    last = len(plan.objects)
+    alone = without_object(both, last)
+    return ((None, alone), (more, both)) if shows_the_rest(shown, render(alone), last) else None
 
 
 def colour_changes(rng: random.Random, plan: Plan, shown: Rendered, choice: bool) -> list[Change]:
@@ -267,12 +286,27 @@ def _exactly(name: str, said: int, before: int, after: int) -> Asked:
     return Asked(text, _yes(said == before), _yes(said == after))
 
 
-def _how_many(rng: random.Random, name: str, before: int, after: int) -> Asked:
-    """Ask how many there are, with options in random order."""
-    first = min(before, len(WORDS) - _OPTIONS + 1)
-    options = list(WORDS[first - 1 : first - 1 + _OPTIONS])
-    rng.shuffle(options)
-    return Asked(f"How many {plural(name)} are there?", WORDS[before - 1], WORDS[after - 1], tuple(options))
+def _how_many(rng: random.Random, name: str, least: int, before: int, after: int, *, choice: bool) -> list[Asked]:
+    """Ask whether there are so many or one more, or which of the two.
+
+    Both numbers are right equally often, so that neither the word nor the order of the options tells the answer. Three
+    options would tell it: of three numbers in a row that hold two neighbours, the middle one is always among them.
+
+    Args:
+        rng: The only source of randomness.
+        name: Category.
+        least: The smaller number.
+        before: How many more than that the first picture shows, 0 or 1.
+        after: How many more than that the second picture shows, 0 or 1.
+        choice: Whether to ask with options.
+    """
+    if choice:
+        options = [WORDS[least - 1], WORDS[least]]
+        answers = options[before], options[after]
+        rng.shuffle(options)
+        return [Asked(f"How many {plural(name)} are there?", *answers, tuple(options))]
+    said = (0, 1) if before != after else (rng.randint(0, 1),)
+    return [_exactly(name, least + more, least + before, least + after) for more in said]
 
 
 def _which(rng: random.Random, text: str, before: str, after: str, others: Sequence[str]) -> Asked:

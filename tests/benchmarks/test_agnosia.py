@@ -124,6 +124,19 @@ def test_choices_and_yes_no_questions_are_two_forms(own, tmp_path):
         Agnosia(form="choice", rule="official")
 
 
+def test_the_best_single_answer_is_a_letter_or_an_option(tmp_path):
+    """The options stand in both orders: letters are right for 2 of 4, "one" for 3 of 4."""
+    picture(tmp_path / TWO)
+    asked = (("one two", "one"), ("two one", "one"), ("two one", "two"), ("two one", "one"))
+    lines = [CHOICE | {"id": str(n), "options": o.split(), "answer": right} for n, (o, right) in enumerate(asked)]
+    made = Agnosia(form="choice", blind=False)
+    items = made.material(Source(write_lines(tmp_path / "own.jsonl", lines))).items
+    assert [item.truth["label"] for item in items] == ["A", "B", "A", "B"]
+    assert figures(made, items, ["one"] * 4)["best single answer"] == 0.75
+    rows = answered(made, items, ["one"] * 4)
+    assert made.reading_remarks(items, rows)[-1].startswith("greedy: accuracy of number is not shown to be better")
+
+
 def test_aspects_of_ones_own(tmp_path):
     picture(tmp_path / RED)
     path = write_lines(

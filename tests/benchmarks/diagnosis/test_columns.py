@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -11,8 +13,8 @@ from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.diagnosis.columns import (
     PromptAttention,
     PromptColumns,
-    Sink,
     SinkStates,
+    Written,
     column_figures,
     marked_figure,
     prompt_columns,
@@ -35,14 +37,17 @@ QUESTION = "Is there a cup in the image? Please answer yes or no."
 class Call:
     """Layer 2 of a model that reads a prompt of 6 positions and an answer of 2 at once."""
 
-    layer, offset, start, count, device = 2, 0, 0, 8, torch.device("cpu")
+    offset, start, count, device = 0, 0, 8, torch.device("cpu")
+
+    def __init__(self, layer=2):
+        self.layer = layer
 
 
 class Visit:
-    layer, start = 2, 0
+    start, kind = 0, "full"
 
-    def __init__(self, states):
-        self.states = states
+    def __init__(self, states, layer=2):
+        self.states, self.layer = states, layer
 
 
 def bare(kind, image, attended, lengths):
@@ -52,7 +57,7 @@ def bare(kind, image, attended, lengths):
     probe._first = (attended & ~image).int().argmax(dim=1)
     rows = torch.arange(probe._width) < torch.tensor(lengths)[:, None]
     probe._rows, probe._states = rows / rows.sum(dim=1, keepdim=True), None
-    probe._dimensions, probe._tau = [1], 1.5
+    probe._dimensions, probe._tau, probe._added = [1], 1.5, {}
     probe.prompts = [PromptAttention([str(n) for n in range(6)], int(row.sum())) for row in image]
     return probe
 
@@ -60,11 +65,10 @@ def bare(kind, image, attended, lengths):
 def test_columns_made_by_hand():
     """Padding at 0, first text at 1, picture at 2 and 3. Two rows, two heads; column 4 gets (0.3 + 0.1) / 2 = 0.2.
 
-    In the second dimension the state at 2 is all there is, sqrt 2 in root mean squares, above 1.4: `var` marks it. What
-    the MLP adds at column 4, (3, 4), has norm 5, over 1 in the median, and cosine 0.6 with (1, 0), the first position.
+    In the second dimension the state at 2 is all there is, sqrt 2 in root mean squares, above 1.4: `var` marks it.
     """
     image = torch.tensor([[0, 0, 1, 1, 0, 0]]).bool()
-    probe = bare(SinkStates, image, torch.tensor([[0, 1, 1, 1, 1, 1]]).bool(), [2])
+    probe = bare(PromptColumns, image, torch.tensor([[0, 1, 1, 1, 1, 1]]).bool(), [2])
     probe._tau = 1.4
     states = torch.tensor([[[9.0, 9.0], [1.0, 0.0], [0.0, 2.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]])
     probe.see_states(Visit(states))
@@ -73,23 +77,46 @@ def test_columns_made_by_hand():
     probs[0, 1, :, 2] = 0.0
     assert probe.rows(Call()).tolist() == [5, 6]
     probe.see(Call(), probe.rows(Call()), probs)
-    added = torch.ones(1, 8, 2) / 2**0.5
-    added[0, 4] = torch.tensor([3.0, 4.0])
-    assert probe.edit_states(Visit(states), added) is added
     (found,) = probe.prompts
     assert found.image[2].tolist() == pytest.approx([0.15, 0.05])
     assert found.first[2] == pytest.approx(0.4)
     assert found.marked[2] == 1
-    assert list(found.sinks[2]) == [4]
-    sink = found.sinks[2][4]
-    assert (sink.mass, sink.cosine, sink.norm) == (pytest.approx(0.2), pytest.approx(0.6), pytest.approx(5.0))
+    assert found.sinks[2] == {4: pytest.approx(0.2)}
+
+
+def test_a_sink_is_written_by_the_mlp_of_an_earlier_layer():
+    """Column 4 is a sink in layers 2 and 3. MLPs add (3, 4) to it in layer 0, norm 5, over 1 in the median.
+
+    The first position's stream is (1, 0) there, cosine 0.6. Layer 1 adds less, and layers 2 and 3, where the column
+    already is a sink, more. Column 5 is a sink from layer 0 on; no MLP comes before it.
+    """
+    image, attended = torch.zeros(1, 6, dtype=torch.bool), torch.tensor([[0, 1, 1, 1, 1, 1]]).bool()
+    probe = bare(SinkStates, image, attended, [2])
+    streams = {0: [1.0, 0.0], 1: [0.0, 1.0], 2: [1.0, 0.0], 3: [1.0, 0.0]}
+    for layer, added in enumerate(([3.0, 4.0], [0.0, 4.0], [50.0, 0.0], [90.0, 0.0])):
+        states = torch.zeros(1, 8, 2)
+        states[0, 1] = torch.tensor(streams[layer])
+        probe.see_states(Visit(states, layer))
+        probs = torch.zeros(1, 2, 2, 8)
+        probs[..., 5] = 0.3
+        probs[..., 4] = 0.2 * (layer >= 2)
+        probe.see(Call(layer), torch.tensor([5, 6]), probs)
+        outputs = torch.ones(1, 8, 2) / 2**0.5
+        outputs[0, 4] = torch.tensor(added)
+        assert probe.edit_states(Visit(states, layer), outputs) is outputs
+    (prompt,) = probe.prompts
+    assert [list(prompt.sinks[layer]) for layer in range(4)] == [[5], [5], [4, 5], [4, 5]]
+    assert list(prompt.written) == [4]
+    written = prompt.written[4]
+    assert (written.layer, written.cosine, written.norm) == (0, pytest.approx(0.6), pytest.approx(5.0))
 
 
 def test_figures_of_columns():
     prompts = [
         PromptAttention(["'a'", "'b'", "image token 0"], 1, {3: torch.tensor([0.1, 0.3])}, {3: 0.4},
-                        {3: {1: Sink(0.2, 0.6, 5.0)}}, {3: 2}),
-        PromptAttention(["'a'", "'b'", "image token 0"], 1, {3: torch.tensor([0.1, 0.1])}, {3: 0.2}, {3: {}}, {3: 0}),
+                        {3: {1: 0.2, 2: 0.1}}, {1: Written(2, 0.6, 5.0)}, {3: 2}),
+        PromptAttention(["'a'", "'b'", "image token 0"], 1, {3: torch.tensor([0.1, 0.1])}, {3: 0.2},
+                        {3: {}}, {}, {3: 0}),
     ]  # fmt: skip
     draws = Resampler(["1", "2"])
     picture, first, others = column_figures(prompts, draws)
@@ -97,11 +124,13 @@ def test_figures_of_columns():
     assert picture.heads[3] == pytest.approx((0.1, 0.2))
     assert "1 of 2 heads give it 20%" in picture.note
     assert first.shown[0] == pytest.approx(30)
-    assert others.estimate.value == 0.5
-    assert others.note.startswith(
-        "'b' (50% of prompts, layers 3 to 3, at most 20% in layer 3, where the MLP's output has "
+    assert others.estimate.value == 1
+    written, start = others.note.split("; image")
+    assert written == (
+        "'b' (50% of prompts, layers 3 to 3, at most 20% in layer 3; 100% after the MLP of layer 2 added most, with "
+        "cosine 0.60 to the first position's stream and 5.0 times the usual norm)"
     )
-    assert "cosine 0.60 with the first position's stream and 5.0 times" in others.note
+    assert start.endswith("at most 10% in layer 3; 100% from layer 3 on, with no MLP before it)")
     assert marked_figure(prompts, draws).estimate.value == 1
     with pytest.raises(UnmeasuredError, match="layers of their own"):
         marked_figure([PromptAttention(["'a'"], 0, marked={3: 0})], draws)
@@ -130,7 +159,9 @@ def test_probes_read_what_eager_attention_computes(name, pictures, request):
             assert read.first[layer] == pytest.approx(float(own.mean(dim=0)[first]), rel=1e-3, abs=1e-6)
             wanted = [c for c in (own.mean(dim=0) >= 0.1).nonzero()[:, 0].tolist() if c != first]
             assert list(read.sinks[layer]) == wanted
-            assert all(sink.cosine is not None for sink in read.sinks[layer].values())
+            new = set(wanted) - {column for at in range(layer) for column in read.sinks[at]}
+            assert all((column in read.written) == (layer > 0) for column in new)
+            assert all(read.written[column].layer < layer for column in new if layer)
         chosen = weights[0, :, prompt, :prompt].masked_fill(~image[0], -1).argmax(dim=1)
         assert top.hits[layer][0].tolist() == right[0][1][chosen].double().tolist()
     assert top.hits[0][1].sum() == 0
@@ -175,6 +206,14 @@ def test_needles_stand_once_in_their_texts(embedded):
     words = ["dog", "cat", "cup", "bus", "car", "bear", "boat", "bird", "kite"]
     made = needle_prompts(words, 3)
     assert len(made) == 45
+    assert {prompt.cluster for prompt in made} == {str(number) for number in range(15)}
+    for cluster in range(15):  # a needle stands in other depths of other lengths
+        own = [prompt for prompt in made if prompt.cluster == str(cluster)]
+        assert len({prompt.needle for prompt in own}) == 1
+        assert len({prompt.id.split("/")[2] for prompt in own}) == len(own) == 3
+    places = Counter(prompt.id.partition("/")[2] for prompt in made)
+    assert set(places.values()) == {3}  # of five depths in each of three lengths
+    assert len(places) == 15
     assert made == needle_prompts(words, 3) != needle_prompts(words, 4)
     for prompt in made:
         assert prompt.text.count(" ".join(prompt.needle)) == 1
@@ -184,6 +223,7 @@ def test_needles_stand_once_in_their_texts(embedded):
     asker = type("Asker", (), {"lvlm": embedded, "batch_size": 16})
     found = read_needles(asker, [*words, "potted plant", "xyzzy"], 0)
     assert {one.count for one in found} == {4}
+    assert Counter(one.cluster for one in found) == {str(number): 3 for number in range(15)}
     assert all(0 < one.expected < 0.3 for one in found)
     assert set(found[0].by_layer) == set(range(6))
 
@@ -221,12 +261,26 @@ def test_dominance_by_hand():
     whole = ModalityDominance(torch.full((4, 2), 0.6), torch.full((4, 2), 0.4), torch.full((4, 2), 0.2), 3, 2, (0, 1))
     dark = ModalityDominance(whole.text, whole.first, torch.zeros(4, 2), 3, 2, (0, 1))
     figures = {figure.key: figure for figure in dominance_figures([whole, dark], Resampler(["1", "2"]))}
-    assert len(figures) == 6
+    assert len(figures) == 7
     assert figures["mdi_late"].estimate.value == pytest.approx(2)  # the second one has no attention to divide by
     assert figures["mdi_late"].note == "without the first text position 1.00"
+    assert figures["mdi_middle"].estimate.value == pytest.approx(2)
+    assert figures["mdi_middle_bare"].estimate.value == pytest.approx(1)
     assert figures["aei_text_middle"].layers[1].value == pytest.approx(((0.75 / 0.6) + (1 / 0.6)) / 2)
     with pytest.raises(UnmeasuredError, match="layers of their own"):
         list(dominance_figures([], Resampler(["1"])))
+
+
+def test_mlps_of_linear_layers_are_read(pictures):
+    """Layers 0 and 2 have no attention, but MLPs: what these add to a column counts, and marks nothing."""
+    adapter = LVLM(*built("qwen3_5")).adapter
+    inputs = adapter.inputs([Request(PROMPT, (pictures[0],))])
+    columns = prompt_columns(adapter, inputs["input_ids"], inputs["attention_mask"].bool(), [3])
+    with torch.inference_mode():
+        read_answer(adapter, adapter.append_answer(inputs, torch.arange(5, 8)[None]), 3, [columns])
+    assert set(columns._added) == {0, 1, 2, 3}
+    (prompt,) = columns.prompts
+    assert set(prompt.marked) == set(prompt.first) == {1, 3}
 
 
 def test_a_model_without_an_mlp_to_hook_is_read_without(embedded, monkeypatch):

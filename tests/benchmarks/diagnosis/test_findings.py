@@ -8,7 +8,7 @@ import pytest
 
 from mmhall.benchmarks.diagnosis.diagnosis import Diagnosis
 from mmhall.benchmarks.diagnosis.figures import Figure
-from mmhall.benchmarks.diagnosis.findings import MARKED, RULES, findings
+from mmhall.benchmarks.diagnosis.findings import MARKED, RULES, TEXT, findings
 from mmhall.benchmarks.diagnosis.page import write_page
 from mmhall.benchmarks.diagnosis.report import as_data, suggestions
 from mmhall.benchmarks.diagnosis.svg import curve, heat_map, nice_ticks
@@ -47,6 +47,13 @@ def test_figures_and_thresholds_make_statements():
         "20.0 % [16.0, 30.0]; present: at least 15 %",
     )
     assert found["gaze_lift"].state == found["vhd_variation"].state == "not measured"
+
+
+def test_a_sink_at_the_first_token_alone_is_no_dominance_of_text():
+    """MDI 12 with the first token and 0.8 without it: what other text gets is less than what the picture gets."""
+    shown = diagnosed(figure("mdi_middle", 12.0, 11.0, 13.0), figure("mdi_middle_bare", 0.8, 0.7, 0.9))
+    (found,) = (one for one in findings(shown) if one.rule.mechanism is TEXT)
+    assert (found.state, found.measured) == ("absent", "0.80 [0.70, 0.90]; present: at least 1")
 
 
 def test_rules_name_registered_strategies_only():

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from mmhall.benchmarks.scenes import make_scene
+from mmhall.benchmarks.scenes.language import plural
 from mmhall.benchmarks.scenes.pairs import removable_objects, shows_the_rest, with_dyes, with_exchanged, with_object
-from mmhall.benchmarks.scenes.probes import ASPECTS, side_of
+from mmhall.benchmarks.scenes.probes import ASPECTS, WORDS, _how_many, number_changes, side_of
 from mmhall.benchmarks.scenes.render import DYES, render
 
 SCENES = 4
@@ -78,17 +79,49 @@ def test_number_questions_are_true(changes):
     words = {"one": 1, "two": 2, "three": 3, "four": 4}
     for choice in (False, True):
         for plan, change in changes["number", choice]:
-            new = next(iter((names_of(change.after) - names_of(plan)).elements()))
+            new = next(iter((names_of(change.after) - names_of(change.before or plan)).elements()))
             for shown, which in zip(before_and_after(plan, change), ("before", "after"), strict=True):
-                about_new = change.asked[:1] if choice else change.asked[:2]
-                for asked in about_new:
+                for asked in change.asked:
                     said = getattr(asked, which)
+                    about = next(name for name in names_of(shown) if name in asked.text or plural(name) in asked.text)
+                    assert (about == new) == (asked.before != asked.after)
                     if choice:
-                        assert words[said] == names_of(shown)[new]
+                        assert words[said] == names_of(shown)[about]
                         assert said in asked.options
                     else:
                         number = words[asked.text.split("exactly ")[1].split()[0]]
-                        assert said == ("yes" if names_of(shown)[new] == number else "no")
+                        assert said == ("yes" if names_of(shown)[about] == number else "no")
+
+
+def test_neither_words_nor_options_tell_a_number():
+    """Of two neighbouring numbers each is right as often: of changed pairs exactly, of kept ones as a coin falls."""
+    right = Counter()
+    for index in range(2):
+        plan = make_scene(3, index).plan
+        shown = render(plan)
+        for seed in range(4):
+            for change in number_changes(random.Random(seed), plan, shown, True):
+                for asked in change.asked:
+                    first, second = sorted(map(WORDS.index, asked.options))
+                    assert second == first + 1
+                    kept = asked.before == asked.after
+                    right.update((kept, WORDS.index(answer) - first) for answer in (asked.before, asked.after))
+    assert right[False, 0] == right[False, 1] > 0
+    assert min(right[True, 0], right[True, 1]) > 0
+
+
+def test_asked_and_true_numbers_of_kept_pairs_are_independent():
+    """Two or three are asked for; 400 questions with each true number: within three standard deviations of 200."""
+    for more in (0, 1):
+        asked = [
+            one for seed in range(400) for one in _how_many(random.Random(seed), "cup", 2, more, more, choice=False)
+        ]
+        answers = Counter((one.text, one.before) for one in asked)
+        texts = [f"Are there exactly {word} cups in the image?" for word in ("two", "three")]
+        assert set(answers) == {(texts[more], "yes"), (texts[1 - more], "no")}
+        assert 170 <= answers[texts[more], "yes"] <= 230
+    changed = _how_many(random.Random(0), "cup", 2, 0, 1, choice=False)
+    assert [(one.before, one.after) for one in changed] == [("yes", "no"), ("no", "yes")]
 
 
 def test_a_dyed_object_has_one_hue():

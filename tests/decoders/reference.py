@@ -130,4 +130,4 @@ def check(model: Slow, spec: str, scores: Callable[[Slow, Request], Scores], req
         for one, answer in zip(each, answers, strict=True)
     ]
     got = scored(model.adapter, inputs, spec, answers)
-    torch.testing.assert_close(got, torch.stack(wanted), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(got, torch.stack(wanted), rtol=1e-5, atol=3e-4)

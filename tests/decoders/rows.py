@@ -250,7 +250,7 @@ def check(
     for index, (request, answer) in enumerate(zip(requests, answers.tolist(), strict=True)):
         wanted = reference(adapter, reader, request, answer)
         assert wanted.argmax(-1).tolist() == answer
-        torch.testing.assert_close(*(part.clamp_min(UNSAID) for part in (scores[index], wanted)), rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(*(part.clamp_min(UNSAID) for part in (scores[index], wanted)), rtol=1e-5, atol=3e-4)
         plain = reader.logits(adapter.inputs([request]), answer[:-1]).log_softmax(-1)
         moved.append(float((wanted.softmax(-1) - plain.softmax(-1)).abs().max()))
     assert max(moved) > 1e-3, moved

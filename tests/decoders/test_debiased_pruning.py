@@ -24,6 +24,14 @@ from tests.jobs import opened
 pytestmark = QUIET
 
 
+@pytest.fixture(autouse=True)
+def unfitted(monkeypatch):
+    """The shared model without the trend that other tests have fitted to it."""
+    adapter = ours("llava")
+    others = {name: found for name, found in adapter.artifacts.items() if name != "debiased-pruning"}
+    monkeypatch.setattr(adapter, "artifacts", others)
+
+
 def test_the_trend_changes_the_order():
     """Scores 0.1, 0.2, 0.3, 0.4 over exp(0.5 j): 0.1, 0.1213, 0.1104, 0.0893, so that 1, 2, 0, 3 replace 3, 2, 1, 0."""
     attended, image = torch.tensor([[9.0, 0.1, 0.2, 0.3, 0.4, 9.0]]), torch.tensor([[False, *[True] * 4, False]])

@@ -70,7 +70,7 @@ check: $(READY_TO_TEST)
 	@$(MAKE) -s -k -j 3 lint types quick-tests
 
 every-test: $(READY_TO_TEST)
-	@echo "== every test, about 11 minutes on two cores"
+	@echo "== every test, 11 to 20 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO)
 
 quick-tests: $(READY_TO_TEST)

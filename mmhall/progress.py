@@ -8,11 +8,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """Show a progress bar on stderr; yields a function that advances it by a count.
 
-    If stderr is not a terminal, print a line after every tenth instead.
+    If stderr is not a terminal, print a line after every tenth instead; if it is not to be shown, nothing.
     """
+    if not shown:
+        yield lambda count: None
+        return
     if not sys.stderr.isatty():
         yield _line_progress(what, total)
         return

@@ -6,7 +6,6 @@ A run is the same as that of the command `mmhall bench`: the same folder and row
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -87,7 +86,9 @@ def bench(
     runs = []
     for folder, asked in seeded_runs(Path(out), chosen, seeds):
         Store.check(folder)
-        loaded = read(sources_of(asked, paths, partial(drawn.draw, lvlm.name, folder, seed), limit, seed))
+        loaded = read(
+            sources_of(asked, paths, partial(drawn.draw, lvlm.name, folder, seed, progress=progress), limit, seed)
+        )
         run, arms = begin_run(folder, lvlm, loaded, wanted, batch_size)
         answer_here(lvlm, run, arms, batch_size, progress=progress)
         runs.append(run)
@@ -165,7 +166,7 @@ def answer_here(
     """
     for part in run.parts:
         total = len(part.items) * len(strategies)
-        with show_progress(part.benchmark.name, total) if progress else nullcontext(lambda count: None) as advance:
+        with show_progress(part.benchmark.name, total, shown=progress) as advance:
             answer(lvlm, run, part, strategies, batch_size=batch_size, progress=advance)
 
 

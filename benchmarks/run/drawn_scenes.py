@@ -43,17 +43,18 @@ class DrawnScenes:
             values = (self.count, self.conflict, self.kind)
             raise OptionError("bench", "scenes, conflict and kind", values, "left out with --data")
 
-    def draw(self, model: str, out: Path, seed: int) -> Path:
+    def draw(self, model: str, out: Path, seed: int, *, progress: bool = True) -> Path:
         """Draw the scenes into a run folder, unless they exist there; returns their annotation file.
 
         Args:
             model: The model.
             out: The run folder.
             seed: Seed of the scenes.
+            progress: Whether to show progress on stderr.
         """
         from mmhall.benchmarks.diagnosis.targets import targets_of
         from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
-        from mmhall.progress import progress
+        from mmhall.progress import progress as show_progress
 
         own = targets_of(model).scenes
         count = COUNT if self.count is None else self.count
@@ -61,7 +62,7 @@ class DrawnScenes:
         kind = own.get("kind", KIND) if self.kind is None else self.kind
         folder = out / f"scenes-{count}-{seed}-{conflict:g}{'' if kind == KIND else f'-{kind}'}"
         if not (folder / ANNOTATIONS).is_file():
-            with progress("drawing scenes", count) as advance:
+            with show_progress("drawing scenes", count, shown=progress) as advance:
                 for _ in write_scenes(folder, count, seed, conflict, kind):
                     advance(1)
         return folder / ANNOTATIONS

@@ -111,11 +111,12 @@ def test_a_class_of_ones_own_is_found_by_name_after_it_is_registered(embedded, t
         mmhall.register(int)
 
 
-def test_seeds_are_read_together(embedded, tmp_path):
+def test_seeds_are_read_together(embedded, tmp_path, capsys):
     found = mmhall.bench(
         embedded, "pope(sample=True)", ["greedy", "vcd"], out=tmp_path, scenes=2, seeds=(0, 1), progress=False
     )
     assert len(found.runs) == 2
+    assert capsys.readouterr().err == ""  # progress=False
     assert mmhall.open_run(tmp_path).table() == found.table()
     assert "They differ in: seed of the draws." in found.table(1000)
 

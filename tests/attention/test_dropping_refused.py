@@ -45,7 +45,17 @@ def test_ops_inside_layers_with_missing_tokens_are_refused_by_name():
         def keep(self, call, keys, values):
             return keys, values
 
+    class Remask(Op):
+        def remask(self, call):
+            return None
+
+    class Read(Op):
+        sites, layers = frozenset({"in"}), frozenset({1})
+
     adapter, drop = bound("llava"), Drop(1, torch.tensor([[True, False]]))
+    for op in (Remask(), Read()):
+        with pytest.raises(CompositionError, match=f"{type(op).__name__} edits states or keys inside layer 1"):
+            adapter.plan([drop, op])
     with pytest.raises(
         CompositionError, match="Keep edits states or keys inside layer 1, where tokens of the prompt are"
     ):

@@ -76,6 +76,9 @@ class Agnosia(Benchmark):
     name: ClassVar[str] = "agnosia"
     groups: ClassVar[tuple[str, ...]] = ("all", *ASPECTS)
     plotted: ClassVar[str] = "all"
+    leading: ClassVar[tuple[tuple[str, str], ...]] = tuple(
+        ("all", metric) for metric in ("accuracy", "chance", "both right", "both by chance")
+    )
     drawn: ClassVar[bool] = True
     asks_in_words: ClassVar[bool] = True
     yes_no: ClassVar[bool] = True

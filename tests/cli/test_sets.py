@@ -69,6 +69,7 @@ def test_probes_on_drawn_scenes(cli, model_folder):
     assert got["agnosia", "entity", "both right"]["under"] > 1
     assert got["agnosia", "all", "without a picture"]["under"] == got["agnosia", "all", "accuracy"]["under"] > 20
     assert got["vlind", "all", "S_CK"]["under"] == 2
+    assert "chance" in cli("report", "run").stdout
     shown = cli("report", "run", "--full")
     assert "agnosia entity" in shown.stdout
     assert "S_LP" in shown.stdout

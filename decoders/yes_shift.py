@@ -21,12 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.generation import first_token_scores, make_request
 from mmhall.options import by_model
+from mmhall.results.thresholds import Array, Flags, best_shift, shift_to_share
 from mmhall.strategies import (
     CONTRAST,
     Fit,
@@ -38,8 +40,6 @@ from mmhall.strategies import (
     why_no_yes_no,
     yes_no_tokens,
 )
-
-_EDGE = 1.0  # nats beyond the outermost margin, where all answers are to be the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,8 @@ class YesShift(LearnedStrategy):
         tokens, plain = yes_no_tokens(adapter), make_strategy("greedy")
         inputs = (adapter.inputs([make_request(one.picture, one.text)]) for one in questions)
         scores = torch.cat([first_token_scores(adapter, one, plain) for one in inputs])
-        margins = tokens.margin(scores.double()).cpu()
-        labels = torch.tensor([question.is_yes for question in questions])
+        margins: Array = tokens.margin(scores.double()).cpu().numpy()
+        labels = np.array([question.is_yes for question in questions])
         assert self.share is not None
         shift = best_shift(margins, labels) if isinstance(self.share, str) else shift_to_share(margins, self.share)
         numbers: dict[str, Any] = {
@@ -124,40 +124,13 @@ class _Shift:
         return step.main + added
 
 
-def shift_to_share(margins: Tensor, share: float) -> float:
-    """Return the shift with which a share of margins exceeds 0.
-
-    Of margins 0.5, 0.2, -0.5, -0.8, -1, -1.5, -2, -3 half exceed 0 with 0.9.
-
-    Args:
-        margins: Log-odds of yes against no, (questions,) float64.
-        share: Share of yes in [0, 1]; where it falls between equal margins, fewer exceed 0.
-    """
-    ordered: list[float] = margins.sort(descending=True).values.tolist()
-    count = round(share * len(ordered))
-    high = ordered[count - 1] if count else ordered[0] + 2 * _EDGE
-    low = ordered[count] if count < len(ordered) else ordered[-1] - 2 * _EDGE
-    return -(high + low) / 2
-
-
-def best_shift(margins: Tensor, labels: Tensor) -> float:
-    """Return the shift with the highest accuracy; of several the smallest, then the positive one.
-
-    Args:
-        margins: Log-odds of yes against no, (questions,) float64.
-        labels: Whether yes is the right answer, (questions,) bool.
-    """
-    shifts = [0.0, *(shift_to_share(margins, count / len(margins)) for count in range(len(margins) + 1))]
-    return min(shifts, key=lambda shift: (-_outcome(margins, labels, shift)["accuracy"], abs(shift), -shift))
-
-
-def auroc(margins: Tensor, labels: Tensor) -> float:
+def auroc(margins: Array, labels: Flags) -> float:
     """Return the probability that a question with yes as right answer has the larger margin; equal ones count half."""
     ones, others = margins[labels][:, None], margins[~labels]
-    return float(((ones > others).double() + (ones == others).double() / 2).mean())
+    return float(((ones > others) + 0.5 * (ones == others)).mean())
 
 
-def _outcome(margins: Tensor, labels: Tensor, shift: float) -> dict[str, float]:
+def _outcome(margins: Array, labels: Flags, shift: float) -> dict[str, float]:
     """Return the share of yes, and the accuracy, with a shift."""
     says_yes = margins + shift > 0
-    return {"share of yes": float(says_yes.double().mean()), "accuracy": float((says_yes == labels).double().mean())}
+    return {"share of yes": float(says_yes.mean()), "accuracy": float((says_yes == labels).mean())}

@@ -154,11 +154,12 @@ class Registry:
         """
         if name in self._added:
             return f"{self._added[name].__module__}:{self._added[name].__qualname__}"
+        if name in self._own:
+            return self._own[name]
         point = self._others().get(name)
-        target = self._own.get(name) or (point and point.value)
-        if target is None:
+        if point is None:
             raise UnknownNameError(self._kind, name, self.names())
-        return target
+        return point.value
 
     def source(self, kind: type) -> dict[str, str] | None:
         """Return module, file digest and distribution of a class of another package; None for mmhall's own classes."""

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmhall.adapters import Request
 from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.data.vocabulary import Mention
 from mmhall.benchmarks.evidence.threshold import yes_score
 from mmhall.errors import DataError
-from mmhall.images import open_image
 from mmhall.objects import question_about
 from mmhall.results.store import Row
-from mmhall.strategies import why_no_yes_no
 from mmhall.words import token_spans, tokens_in_span
 
 if TYPE_CHECKING:
@@ -127,7 +124,9 @@ def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[
 
 def _logprobs(lvlm: LVLM, captions: Sequence[tuple[tuple[Item, Path | None], Answer]]) -> list[tuple[float, ...]]:
     """Return the plain model's log-probability of each token of captions."""
-    from mmhall.analysis import score_answers  # reading stored captions needs none of it
+    from mmhall.adapters import Request  # reading stored captions needs no torch
+    from mmhall.analysis import score_answers
+    from mmhall.images import open_image
 
     requests = [Request(item.prompt, (open_image(path),) if path else ()) for (item, path), _ in captions]
     ids = [answer.token_ids for _, answer in captions]
@@ -148,6 +147,8 @@ def _ask(
     Returns:
         Number and name to log P(yes) - log P(no).
     """
+    from mmhall.strategies import why_no_yes_no
+
     if why_no_yes_no(lvlm.adapter) is not None:
         return {}
     found: dict[tuple[int, str], float | None] = {}

@@ -20,22 +20,24 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from mmhall.adapters import Adapter
 from mmhall.benchmarks.base import Array, Benchmark, Counts, Item
 from mmhall.benchmarks.evidence.halves import halves
 from mmhall.benchmarks.evidence.outcomes import Outcomes, outcomes_of
 from mmhall.benchmarks.rules.yes_bias import best_balanced_accuracy
-from mmhall.decoders.yes_shift import best_shift, shift_to_share
 from mmhall.results.separation import Auroc, Separation
 from mmhall.results.statistics import Difference, Estimate, Resampler
 from mmhall.results.store import Row
-from mmhall.strategies import why_no_yes_no, yes_no_tokens
+from mmhall.results.thresholds import best_shift, shift_to_share
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmhall.adapters import Adapter
 
 SCORE = "yes_score"  # in `Row.extra`
 SHIFTED, TUNED = "equal yes share", "best threshold"
@@ -49,6 +51,8 @@ def yes_score(adapter: Adapter, scores: Tensor) -> float | None:
         adapter: The model.
         scores: (vocabulary,).
     """
+    from mmhall.strategies import why_no_yes_no, yes_no_tokens  # reading stored scores needs no torch
+
     if why_no_yes_no(adapter) is not None:
         return None
     margin = float(yes_no_tokens(adapter).margin(scores.double()))
@@ -114,10 +118,9 @@ def shifted_counts(
 
     def as_often(yes: npt.NDArray[np.bool_], half: Sequence[int]) -> float:
         share = float(yes[half].mean())
-        return shift_to_share(margins[half], share) if 0 < share < 1 else math.inf if share else -math.inf
+        return shift_to_share(scores[half], share) if 0 < share < 1 else math.inf if share else -math.inf
 
-    margins, labels = torch.from_numpy(scores), torch.from_numpy(first.is_yes)
-    tuned = counted(lambda half: best_shift(margins[half], labels[half]))
+    tuned = counted(lambda half: best_shift(scores[half], first.is_yes[half]))
     return {name: {SHIFTED: counted(partial(as_often, o.says_yes)), TUNED: tuned} for name, o in outcomes.items()}
 
 

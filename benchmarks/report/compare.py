@@ -13,8 +13,8 @@ from mmhall.benchmarks.report.evidence import LEGEND
 from mmhall.benchmarks.report.sections import Section
 from mmhall.benchmarks.report.table import Evaluated, sections
 from mmhall.benchmarks.run.runs import Part, Run
+from mmhall.options import parse, split
 from mmhall.results.store import differences
-from mmhall.strategies import strategy
 
 _SIDES = ("first", "second")
 
@@ -72,11 +72,16 @@ def _pairs(first: Sequence[str], second: Sequence[str]) -> list[tuple[str, str]]
     if len(first) == len(second) == 1:
         return [(first[0], second[0])]
     pairs = [(name, name) for name in first if name in second]
-    rest = [[strategy(s) for s in side if (s, s) not in pairs] for side in (first, second)]
-    named = [Counter(method.name for method in side) for side in rest]
+    rest = [[(_name(spec), spec) for spec in side if (spec, spec) not in pairs] for side in (first, second)]
+    named = [Counter(name for name, _ in side) for side in rest]
     once = [name for name, count in named[0].items() if count == named[1][name] == 1]
-    texts = [{method.name: str(method) for method in side} for side in rest]
+    texts = [dict(side) for side in rest]
     return pairs + [(texts[0][name], texts[1][name]) for name in once]
+
+
+def _name(spec: str) -> str:
+    """Return the name of a strategy without its options, such as "vhr+vcd"."""
+    return "+".join(parse(part)[0] for part in split(spec))
 
 
 def _names(run: Run) -> set[str]:

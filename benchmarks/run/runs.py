@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mmhall
 from mmhall.benchmarks import benchmark as make_benchmark
@@ -23,13 +23,14 @@ from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence import GREEDY, SAMPLING, lineup_of
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
-from mmhall.generation import Settings
-from mmhall.lvlm import LVLM
 from mmhall.options import check_known, parse, split
 from mmhall.results.judgements import Judgements, with_judgements
 from mmhall.results.store import Row, Store
 from mmhall.strategies import Composed, LearnedStrategy, Strategy, strategy
 from mmhall.text import without_home
+
+if TYPE_CHECKING:
+    from mmhall.lvlm import LVLM
 
 _SAMPLING = ("temperature", "top_p", "top_k")
 LEFT_OUT = "left_out"  # the note on strategies that were not run
@@ -176,7 +177,8 @@ class Run:
 
 def _search_rule(spec: str, beams: int) -> str:
     """Name the search of a strategy: the parts that search, and their beams."""
-    searching = [name for name, _ in map(parse, split(spec)) if name in STRATEGIES.names() and _searches(name)]
+    known = [name for name, _ in map(parse, split(spec)) if name in STRATEGIES.names()]
+    searching = known if len(known) == 1 else [name for name in known if _searches(name)]
     return f"search of {'+'.join(searching) or spec}{f', {beams} beams' if beams > 1 else ''}"
 
 
@@ -372,6 +374,8 @@ def _loading(lvlm: LVLM) -> list[str]:
 
 
 def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
+    from mmhall.generation import Settings  # reading a run needs no torch
+
     settings = Settings(**benchmark.settings)
     shared = settings.record(settings.resolved(lvlm.model))
     del shared["num_beams"]  # each strategy has its own

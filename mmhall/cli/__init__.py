@@ -7,10 +7,11 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
+from mmhall import __version__
 from mmhall.cli import (
     bench,
     choose,
@@ -36,13 +37,30 @@ from mmhall.text import printable
 
 _INTERRUPTED = 130  # typer's exit code for Ctrl-C
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mmhall {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="mmhall",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Mitigate and measure hallucination of vision-language models at decoding time.",
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 app.command("generate")(generate.generate)
 app.command("choose")(choose.choose)
 app.command("bench")(bench.bench)

@@ -38,16 +38,19 @@ def list_names(what: Annotated[str, typer.Argument(help="What to list: strategie
 
 def _model_table() -> str:
     """Return the table of model families, made from their adapters, and the names of the models that ship."""
-    from mmhall.adapters import FAMILIES
+    from mmhall._declarations import declarations
     from mmhall.cli.console import align_columns
     from mmhall.models import SHIPPED
     from mmhall.registry import load_target
 
     rows: list[tuple[str, ...]] = [("FAMILY", "IMAGE COLUMNS", "PLACES OF IMAGE TOKENS", "LIMITS")]
-    for family, target in FAMILIES.items():
-        adapter = load_target(target)
-        where = "cross layers" if "cross" in adapter.image_kinds else "self-attention"
-        rows.append((family, where, adapter.grid, adapter.limits or "-"))
+    with declarations():
+        from mmhall.adapters import FAMILIES
+
+        for family, target in FAMILIES.items():
+            adapter = load_target(target)
+            where = "cross layers" if "cross" in adapter.image_kinds else "self-attention"
+            rows.append((family, where, adapter.grid, adapter.limits or "-"))
     return (
         f"{align_columns(rows)}\n\nAny other family that transformers loads for image-text-to-text is tried generically"
         "\nor refused with the reason; its image tokens have places only if each is a patch of the vision tower."

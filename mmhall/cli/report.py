@@ -65,7 +65,6 @@ def report(
 
     Example: mmhall report runs/first --html first.html
     """
-    from mmhall.benchmarks.report.page import write_page
     from mmhall.benchmarks.report.settings import setting_lines
     from mmhall.benchmarks.run.relabel import read_again
     from mmhall.benchmarks.run.runs import reopen
@@ -93,6 +92,8 @@ def report(
     for line in setting_lines(opened) if len(opened) > 1 and form in _READ else ():
         print(f"\nall runs: {line}")
     if html is not None:
+        from mmhall.benchmarks.report.page import write_page  # plots, which no other form needs
+
         try:
             write_page(evaluated, html, scores)
         except OSError as error:

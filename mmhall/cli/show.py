@@ -31,13 +31,12 @@ def show(
 
     Example: mmhall show vhr
     """
+    from mmhall._declarations import declarations
     from mmhall.benchmarks import BENCHMARKS
     from mmhall.cli.console import parse_tuned
     from mmhall.decoders import STRATEGIES
     from mmhall.errors import OptionError
-    from mmhall.model_check import check_model
     from mmhall.options import parse, split
-    from mmhall.strategies import card, strategy as make_strategy
 
     if model is None and tuned is not None:
         raise OptionError("show", "tuned", tuned, "given together with --model")
@@ -46,16 +45,33 @@ def show(
     if parse(split(name)[0])[0] in set(BENCHMARKS.names()) - set(STRATEGIES.names()):
         print("\n".join(_describe_benchmark(name, model)))
         return
-    method, options = make_strategy(name), parse_tuned(tuned)
-    if model is not None:
-        check_model(model, options, loading)
-    for number, part in enumerate(parse(part)[0] for part in split(name)):
+    options = parse_tuned(tuned)
+    if model is None:
+        with declarations():
+            print("\n".join(_describe_strategy(name)))
+        return
+    from mmhall.model_check import check_model
+    from mmhall.strategies import strategy as make_strategy
+
+    method = make_strategy(name)
+    check_model(model, options, loading)
+    print("\n".join([*_describe_strategy(name), *_values_on_model(model, method, options, loading)]))
+
+
+def _describe_strategy(name: str) -> list[str]:
+    """Return the description of a strategy, or of the parts of a composition."""
+    from mmhall.decoders import STRATEGIES
+    from mmhall.options import parse, split
+    from mmhall.strategies import card, strategy as make_strategy
+
+    make_strategy(name)  # its options and combination are checked first
+    lines = []
+    for part in (parse(part)[0] for part in split(name)):
         shown = card(part)
         others = [card(other) for other in STRATEGIES.names() if other != part]
-        print(*([""] if number else []), shown.title, "", sep="\n")
-        print("\n".join([*_sections(shown), *_options(shown.options), *_usage(shown, others)]))
-    if model is not None:
-        print("\n".join(_values_on_model(model, method, options, loading)))
+        lines += [*([""] if lines else []), shown.title, ""]
+        lines += [*_sections(shown), *_options(shown.options), *_usage(shown, others)]
+    return lines
 
 
 def _describe_benchmark(name: str, model: str | None) -> list[str]:

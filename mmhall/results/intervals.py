@@ -17,7 +17,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit  # scipy.stats takes two seconds to import
 
 Array = npt.NDArray[np.float64]
 LEVEL = 0.95
@@ -54,7 +54,7 @@ def share_interval(over: Array, under: Array, level: float = LEVEL) -> tuple[flo
         if spread == 0:
             return share, share
         answers = share * (1 - share) * float(under.sum()) ** 2 / spread
-    return _wilson(share, answers, float(t.ppf((1 + level) / 2, pictures - 1)))
+    return _wilson(share, answers, float(stdtrit(pictures - 1, (1 + level) / 2)))
 
 
 def _wilson(share: float, answers: float, quantile: float) -> tuple[float, float]:
@@ -80,8 +80,8 @@ def percentile_interval(drawn: Array, pictures: int | None, level: float = LEVEL
     """
     tail = (1 - level) / 2
     if pictures is not None:
-        quantile = t.ppf(1 - tail, pictures - 1) if pictures > 1 else math.inf
-        tail = float(norm.cdf(-math.sqrt(pictures / max(1, pictures - 1)) * quantile))
+        quantile = stdtrit(pictures - 1, 1 - tail) if pictures > 1 else math.inf
+        tail = float(ndtr(-math.sqrt(pictures / max(1, pictures - 1)) * quantile))
     low, high = np.percentile(drawn[np.isfinite(drawn)], [100 * tail, 100 * (1 - tail)])
     return float(low), float(high)
 
@@ -106,4 +106,4 @@ def detectable(low: float, high: float, pictures: int) -> float | None:
     """
     if pictures < _TESTABLE:
         return None
-    return (high - low) / 2 * float(1 + t.ppf(0.8, pictures - 1) / t.ppf(0.975, pictures - 1))
+    return (high - low) / 2 * float(1 + stdtrit(pictures - 1, 0.8) / stdtrit(pictures - 1, 0.975))

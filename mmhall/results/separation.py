@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import mannwhitneyu
 
 from mmhall.results.intervals import percentile_interval
 from mmhall.results.statistics import Array, Difference, Estimate, Resampler, bootstrap_difference
@@ -104,7 +103,9 @@ def pairs_won(values: Array, positive: Flags, strata: Labels) -> tuple[float, in
         inside = strata == stratum
         positives, others = values[inside & positive], values[inside & ~positive]
         if len(positives) and len(others):
-            won += float(mannwhitneyu(positives, others, method="asymptotic").statistic)
+            others = np.sort(others)
+            beaten, not_lost = (np.searchsorted(others, positives, side) for side in ("left", "right"))
+            won += float((beaten + not_lost).sum()) / 2
             pairs += len(positives) * len(others)
     return won, pairs
 

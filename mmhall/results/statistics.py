@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+from scipy.special import bdtr
 
 from mmhall.results.intervals import are_shares, detectable, percentile_interval, share_interval, unseen
 
@@ -89,15 +90,8 @@ class Resampler:
         """
         self.one_each = len(set(clusters)) == len(clusters)
         names, self._of = np.unique(np.asarray(clusters), return_inverse=True)
-        count = len(names)
-        rng = np.random.default_rng(seed)
-        self._draws, self._pictures = draws, count
-        self._weights = np.empty((draws, count), np.uint8)  # no picture is ever drawn 256 times
-        for part in self._parts():
-            self._weights[part] = rng.multinomial(count, np.full(count, 1 / count), size=part.stop - part.start)
-        self._swaps = np.empty((draws, count), np.uint8)
-        for part in self._parts():
-            self._swaps[part] = rng.integers(0, 2, (part.stop - part.start, count))
+        self._draws, self._pictures = draws, len(names)
+        self._weights, self._swaps = _draw(self._pictures, seed, draws)
 
     def estimate(self, over: Array, under: Array) -> Estimate:
         """Estimate sum(over) / sum(under) over items: a share by its score interval, another ratio by the bootstrap."""
@@ -224,9 +218,27 @@ class Resampler:
 
     def _parts(self) -> Iterator[slice]:
         """Yield slices of the draws that are small enough to convert to float64 at once."""
-        size = max(1, _AT_ONCE // self._pictures)
-        for start in range(0, self._draws, size):
-            yield slice(start, min(start + size, self._draws))
+        return _parts(self._draws, self._pictures)
+
+
+@lru_cache(maxsize=1)  # the groups of a benchmark are often of the same pictures
+def _draw(count: int, seed: int, draws: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Draw how often each of `count` pictures is taken, and whether it is swapped, each (draws, count), read-only."""
+    rng = np.random.default_rng(seed)
+    weights = np.empty((draws, count), np.uint8)  # no picture is ever drawn 256 times
+    for part in _parts(draws, count):
+        weights[part] = rng.multinomial(count, np.full(count, 1 / count), size=part.stop - part.start)
+    swaps = np.empty((draws, count), np.uint8)
+    for part in _parts(draws, count):
+        swaps[part] = rng.integers(0, 2, (part.stop - part.start, count))
+    weights.flags.writeable = swaps.flags.writeable = False
+    return weights, swaps
+
+
+def _parts(draws: int, count: int) -> Iterator[slice]:
+    size = max(1, _AT_ONCE // count)
+    for start in range(0, draws, size):
+        yield slice(start, min(start + size, draws))
 
 
 def bootstrap_difference(value: float, drawn: Array, pictures: int | None = None) -> Difference | None:
@@ -261,7 +273,7 @@ def mcnemar(base: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
     57 pairs lost and 58 won give 1.0; 75 and 55 give 0.09525; 38 and 59 give 0.04173.
     """
     won, lost = count_turns(base, other)
-    return float(binomtest(min(lost, won), lost + won, 0.5).pvalue) if lost + won else 1.0
+    return min(1.0, 2 * float(bdtr(min(lost, won), lost + won, 0.5)))
 
 
 def count_turns(base: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,9 +11,10 @@ from mmhall.adapters import adapter_for
 from mmhall.benchmarks.data.pictures import read_coco
 from mmhall.benchmarks.data.questions import make_yes_no_questions
 from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
-from mmhall.decoders.yes_shift import auroc, best_shift, shift_to_share
+from mmhall.decoders.yes_shift import auroc
 from mmhall.errors import CompositionError, DataError, ModelError, OptionError
 from mmhall.fitting import fit, hold_out
+from mmhall.results.thresholds import best_shift, shift_to_share
 from mmhall.strategies import PairSet, QuestionSet, Step, YesNoTokens, _yes_no, yes_no_tokens
 from tests.conftest import make_random_llava
 from tests.decoders.reference import REQUESTS, greedily, said, slow
@@ -20,8 +22,8 @@ from tests.generation.reference import QUIET, built
 
 pytestmark = QUIET
 
-MARGINS = torch.tensor([-2.0, -1.0, -0.5, 0.5, -3.0, -1.5, -0.8, 0.2], dtype=torch.float64)
-LABELS = torch.tensor([True] * 4 + [False] * 4)
+MARGINS = np.array([-2.0, -1.0, -0.5, 0.5, -3.0, -1.5, -0.8, 0.2])
+LABELS = np.array([True] * 4 + [False] * 4)
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +59,16 @@ def test_the_worked_example():
 def test_every_share_is_met_where_margins_differ():
     for count in range(9):
         assert outcome(shift_to_share(MARGINS, count / 8))[0] == count
-    equal = torch.tensor([1.0, 1.0, -1.0, -1.0], dtype=torch.float64)
+    equal = np.array([1.0, 1.0, -1.0, -1.0])
     assert int((equal + shift_to_share(equal, 0.25) > 0).sum()) == 0
 
 
 def test_the_best_shift_is_the_smallest_of_the_best():
-    assert best_shift(torch.tensor([2.0, 1.0, -1.0, -3.0]).double(), LABELS[2:6]) == 0.0
-    margins = torch.tensor([1.0, -1.0]).double()
-    assert best_shift(margins, torch.tensor([True, True])) > 1
-    assert best_shift(margins, torch.tensor([False, False])) <= -1
-    assert best_shift(margins, torch.tensor([False, True])) == 2.0  # all yes or all no: the positive of two alike
+    assert best_shift(np.array([2.0, 1.0, -1.0, -3.0]), LABELS[2:6]) == 0.0
+    margins = np.array([1.0, -1.0])
+    assert best_shift(margins, np.array([True, True])) > 1
+    assert best_shift(margins, np.array([False, False])) <= -1
+    assert best_shift(margins, np.array([False, True])) == 2.0  # all yes or all no: the positive of two alike
 
 
 @pytest.mark.parametrize("name", ["llava", "mllama", "qwen3_5"])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mmhall.text import shorten
 from mmhall.words import decode_answer
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ class Usage:
     passes: int = 0
     rows: float = 0.0
 
+    def __repr__(self) -> str:
+        """Return time, tokens, and answer positions for each new token, on one line."""
+        cost = f"{self.seconds:.2f} s, {self.prompt_tokens} + {self.new_tokens} tokens"
+        cost += f", {self.rows:.0f} rows" if self.rows else ""
+        return f"Usage({cost}{'' if self.peak_bytes is None else f', {self.peak_bytes / 1e9:.1f} GB'})"
+
 
 @dataclass(frozen=True, slots=True)
 class Uncertainty:
@@ -57,6 +64,12 @@ class Uncertainty:
     image_gains: tuple[float, ...] | None
     image_shares: tuple[float, ...] | None
     image_divergences: tuple[float, ...] | None = None
+
+    def __repr__(self) -> str:
+        """Return the number of tokens and their means, on one line."""
+        figures = {"log-probability": self.logprobs, "entropy": self.entropies, "image gain": self.image_gains}
+        means = [f"{name} {sum(values) / len(values):.2f}" for name, values in figures.items() if values]
+        return f"Uncertainty({', '.join([f'{len(self.logprobs)} tokens', *means])})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +101,12 @@ class Answer:
     origins: dict[str, str] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
     others: tuple[Answer, ...] = ()
-    scores: Tensor | None = field(default=None, repr=False, compare=False)
+    scores: Tensor | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        """Return the beginning of the text, the strategy, and how the answer ended, on one line."""
+        ended = f"{len(self.token_ids)} tokens, {self.stopped_by}"
+        return f"Answer({shorten(self.text, 44)!r}, {shorten(self.strategy, 24)}, {ended})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +140,12 @@ class Choice:
     calibration: str | None
     usage: Usage
     temperature: float = 1.0
+
+    def __repr__(self) -> str:
+        """Return the choice and the probabilities of all, on one line."""
+        pairs = zip(self.choices, self.calibrated, strict=True)
+        told = ", ".join(f"{shorten(choice, 16)} {value:.2f}" for choice, value in pairs)
+        return f"Choice({shorten(self.choice, 24)!r}: {shorten(told, 60)})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_NO_MEMORY = "out of memory", "can't allocate memory", "status_alloc_failed"  # CUDA's, the CPU's, cuBLAS's
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory is exhausted, of a GPU or of this machine."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+
 
 class MmhallError(Exception):
     """Base class; the command line prints the message on one line and exits with 2."""

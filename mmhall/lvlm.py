@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from mmhall.generation import (
     Stream,
     Turns,
     build_answers,
+    build_early_answer,
     check_seeds,
     make_recipe,
     make_request,
@@ -31,8 +32,9 @@ from mmhall.generation import (
     run,
 )
 from mmhall.models import chat_template, digest
+from mmhall.progress import progress as show_progress
 from mmhall.strategies import Strategy
-from mmhall.text import without_home
+from mmhall.text import shorten, without_home
 
 if TYPE_CHECKING:
     from transformers.generation import BaseStreamer
@@ -125,6 +127,8 @@ class LVLM(AnalysisMethods):
         scores: bool | int = False,
         shared_prefix: bool = True,
         seeds: Sequence[int] | None = None,
+        progress: bool = False,
+        callback: Callable[[int, Answer], None] | None = None,
         **settings: Any,
     ) -> list[Answer]:
         """Answer several prompts in one batch; each answer is the same as alone.
@@ -139,6 +143,10 @@ class LVLM(AnalysisMethods):
             scores: As in `generate`; an integer keeps those of so many first tokens.
             shared_prefix: Whether to read shared prefixes once; answers are the same up to rounding.
             seeds: Seed of each request's draws; None: the setting `seed` for all.
+            progress: Whether to show on stderr how many answers are complete.
+            callback: Called with the 0-based number of a request and its answer, as soon as that is complete: while
+                others are still being decoded, its cost the batch's until then. Of beams, a search, several sequences,
+                and with uncertainty or scores all answers are complete at the end. What it raises ends the call.
             **settings: As in `generate`.
 
         Raises:
@@ -154,16 +162,33 @@ class LVLM(AnalysisMethods):
         if not prepared:
             return []
         keep = StepScores("scores", scores=[], steps=None if scores is True else scores) if scores else None
-        with measure(self.adapter.device) as measured, count_passes(measured.counted):
-            inputs = self.adapter.inputs(prepared)
-            job = recipe.job(self.adapter, inputs, checked_seeds, share=shared_prefix, keep=keep)
-            tokens = run(job)
-        answers = build_answers(self.adapter, job.inputs, tokens, recipe, measured)
-        if keep is not None:
-            answers = [
-                replace(answer, scores=keep.scores_of(row, len(answer.token_ids))) for row, answer in enumerate(answers)
-            ]
-        return self._with_uncertainty(job.inputs, answers) if uncertainty else answers
+        told = set[int]()
+        with show_progress("answers", len(prepared), shown=progress) as advance:
+
+            def tell(number: int, answer: Answer) -> None:
+                told.add(number)
+                advance(1)
+                if callback is not None:
+                    callback(number, answer)
+
+            def tell_early(row: int, tokens: list[int]) -> None:
+                until_now = measured.until_now()
+                tell(row, build_early_answer(self.adapter, job.inputs, row, tokens, recipe, until_now))
+
+            whole = uncertainty or keep is not None or sequences > 1 or not (progress or callback)
+            with measure(self.adapter.device) as measured, count_passes(measured.counted):
+                inputs = self.adapter.inputs(prepared)
+                options: dict[str, Any] = {"share": shared_prefix, "keep": keep, "ended": None if whole else tell_early}
+                job = recipe.job(self.adapter, inputs, checked_seeds, **options)
+                tokens = run(job)
+            answers = build_answers(self.adapter, job.inputs, tokens, recipe, measured)
+            if keep is not None:
+                answers = [replace(one, scores=keep.scores_of(i, len(one.token_ids))) for i, one in enumerate(answers)]
+            answers = self._with_uncertainty(job.inputs, answers) if uncertainty else answers
+            for number, answer in enumerate(answers):
+                if number not in told:
+                    tell(number, answer)
+        return answers
 
     def choose(
         self,
@@ -287,9 +312,10 @@ class LVLM(AnalysisMethods):
         return sum(parameter.numel() for parameter in self.model.parameters())
 
     def __repr__(self) -> str:
-        """Return its name, model family, size, dtype and device."""
+        """Return its name, model family, size, dtype and device, on one line."""
         place = f"{str(self.model.dtype).removeprefix('torch.')}, {self.adapter.device}"
-        return f"LVLM({self.name!r}, {self.model.config.model_type}, {self.size / 1e6:,.1f} M parameters, {place})"
+        name, size = shorten(str(self.name), 40), f"{self.size / 1e6:,.1f} M parameters"
+        return f"LVLM({name!r}, {self.model.config.model_type}, {size}, {place})"
 
     def _with_uncertainty(self, inputs: Inputs, answers: Sequence[Answer]) -> list[Answer]:
         """Return answers with the plain model's scores of them."""

@@ -26,3 +26,13 @@ def without_home(text: str) -> str:
     except RuntimeError:  # no home folder
         return text
     return text if home == "/" else re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w.-])", "~", text)
+
+
+def shorten(text: str, width: int) -> str:
+    r"""Return a text on one line of at most `width` characters, its end replaced by "..." where it is longer.
+
+    >>> shorten("A dog\nand a cat.", 12), shorten("A dog.", 12)
+    ('A dog and...', 'A dog.')
+    """
+    line = " ".join(printable(text[: 4 * width]).split())
+    return line if len(line) <= width and len(text) <= 4 * width else f"{line[: width - 3].rstrip()}..."

@@ -19,6 +19,7 @@ from mmhall.benchmarks.report.table import Evaluated, as_data, events
 from mmhall.benchmarks.run.runs import Run
 from mmhall.errors import MmhallError, RunError
 from mmhall.results.capability import Capability
+from mmhall.text import shorten
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
@@ -63,10 +64,10 @@ class Results:
         self.runs = tuple(runs)
 
     def __repr__(self) -> str:
-        """Return folder, strategies and the number of answers."""
-        folders = ", ".join(str(run.store.path.parent) for run in self.runs)
+        """Return folder, strategies and the number of answers, on one line."""
+        folders = shorten(", ".join(str(run.store.path.parent) for run in self.runs), 40)
         answered, expected = sum(run.answered for run in self.runs), sum(run.expected for run in self.runs)
-        return f"<Results of {folders}: {', '.join(self.runs[0].arms)}; {answered} of {expected} answers>"
+        return f"Results({folders}: {shorten(', '.join(self.runs[0].arms), 32)}; {answered} of {expected} answers)"
 
     def __str__(self) -> str:
         """Return the first screen of the report."""

@@ -32,7 +32,7 @@ from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.evidence.unknown_words import measure_unknown
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
 from mmhall.benchmarks.run.runs import Part, Run
-from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError
+from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError, is_out_of_memory
 from mmhall.lvlm import LVLM
 from mmhall.results.leases import STRIKES, Leases
 from mmhall.results.store import Row
@@ -44,7 +44,6 @@ ITEM_ERRORS = ImageError, PromptError, GenerationError, DataError
 
 _WINDOW = 32  # batches within which items are sorted by length
 _HOPELESS = 3  # pictures without any answer after which a run without answers stops
-_NO_MEMORY = "out of memory", "can't allocate memory", "status_alloc_failed"  # CUDA's, the CPU's, cuBLAS's
 _FATAL = f"the process died {STRIKES} times while it was asked this item alone; it is not asked again in this run"
 _POLL = 0.2  # seconds between two polls for batches that other workers have claimed
 
@@ -224,7 +223,7 @@ def _answer_or_split(
         reason: str = str(error)
         pieces = [[item] for item in items]
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         pieces = [list(items[: len(items) // 2]), list(items[len(items) // 2 :])]
@@ -297,11 +296,6 @@ def _seeds(benchmark: Benchmark, items: Sequence[Item]) -> list[int] | None:
 
 def _failed_row(part: Part, item: Item, strategy: Strategy, number: int, reason: str) -> Row:
     return Row(part.benchmark.name, item.id, str(strategy), "", "", 0, 0.0, number, error=reason)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    message = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in message for words in _NO_MEMORY)
 
 
 def _warm_up(lvlm: LVLM, part: Part, item: Item, strategies: Sequence[Strategy]) -> None:

@@ -27,6 +27,11 @@ class HeadDivergence:
     values: Tensor
     layers: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        """Return the sizes, on one line."""
+        tokens, layers, heads = self.values.shape
+        return f"HeadDivergence({tokens} tokens x {layers} layers x {heads} heads)"
+
     def per_token(self, k: int = 8) -> Tensor:
         """Sum the k largest heads of each layer over the layers (T-VHD), (S,).
 

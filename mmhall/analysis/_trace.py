@@ -19,6 +19,7 @@ from mmhall.analysis._trace_file import read_fields, write_fields
 from mmhall.answers import Answer
 from mmhall.attention import Call, Op
 from mmhall.errors import ModelError, OptionError
+from mmhall.text import shorten
 from mmhall.words import Word
 
 _LONGEST_SIDE = 1024  # pixels of the longer side of a trace's pictures
@@ -108,6 +109,11 @@ class Trace:
     model: dict[str, str | None]
     findings: dict[str, Tensor] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Return the beginning of the answer, and the sizes of its attention, on one line."""
+        axes = zip(self.image_attention.shape, ("tokens", "layers", "heads", "image tokens"), strict=True)
+        return f"Trace({shorten(self.answer.text, 40)!r}, {' x '.join(f'{size} {axis}' for size, axis in axes)})"
 
     @property
     def image_share(self) -> Tensor:

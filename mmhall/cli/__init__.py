@@ -14,10 +14,12 @@ import typer
 from mmhall import __version__
 from mmhall.cli import (
     bench,
+    caption,
     choose,
     compare,
     demo,
     diagnose,
+    doctor,
     explain,
     export,
     fit,
@@ -62,6 +64,7 @@ def options(
 
 
 app.command("generate")(generate.generate)
+app.command("caption")(caption.caption)
 app.command("choose")(choose.choose)
 app.command("bench")(bench.bench)
 app.command("report")(report.report)
@@ -76,6 +79,7 @@ app.command("tune")(tune.tune)
 app.command("fit")(fit.fit)
 app.command("demo")(demo.demo)
 app.command("diagnose")(diagnose.diagnose)
+app.command("doctor")(doctor.doctor)
 app.command("list")(listing.list_names)
 app.command("show")(show.show)
 app.command("explain")(explain.explain)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmhall.generation._answering import (
         Measurement as Measurement,
         build_answers as build_answers,
+        build_early_answer as build_early_answer,
         measure as measure,
     )
     from mmhall.generation._beams import Beams as Beams, common_prefix as common_prefix
@@ -67,7 +68,7 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
-            "_answering": "Measurement build_answers measure",
+            "_answering": "Measurement build_answers build_early_answer measure",
             "_beams": "Beams common_prefix",
             "_branches": "DecodeBatch",
             "_candidates": "TokenSampler check_scores keep_nucleus name_in_errors",

@@ -25,11 +25,17 @@ class Measurement:
         seconds: Wall time.
         peak_bytes: Largest GPU memory allocated meanwhile; None on a CPU.
         counted: The decoder's passes, where they are counted.
+        start: When it began, by `time.perf_counter`.
     """
 
     seconds: float = 0.0
     peak_bytes: int | None = None
     counted: PassCount = field(default_factory=PassCount)
+    start: float = field(default_factory=time.perf_counter)
+
+    def until_now(self) -> Measurement:
+        """Return the cost so far, without memory."""
+        return Measurement(time.perf_counter() - self.start, None, self.counted, self.start)
 
 
 @contextmanager
@@ -38,12 +44,12 @@ def measure(device: torch.device) -> Iterator[Measurement]:
     measured, on_gpu = Measurement(), device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
+    measured.start = time.perf_counter()
     yield measured
     if on_gpu:
         torch.cuda.synchronize(device)
         measured.peak_bytes = torch.cuda.max_memory_allocated(device)
-    measured.seconds = time.perf_counter() - start
+    measured.seconds = time.perf_counter() - measured.start
 
 
 def build_answers(
@@ -63,18 +69,40 @@ def build_answers(
     answers = []
     for prompt, length in enumerate(lengths):
         rows = tokens[prompt * sequences : (prompt + 1) * sequences].tolist()
-        usage = Usage(
-            seconds=measured.seconds / len(tokens),
-            prompt_tokens=length,
-            new_tokens=0,
-            peak_bytes=measured.peak_bytes,
-            prompt_reads=measured.counted.prompt_reads / len(tokens),
-            passes=measured.counted.passes,
-            rows=measured.counted.rows / len(tokens),
-        )
+        usage = _usage(measured, len(tokens), length)
         first, *others = (_build_answer(adapter, row, recipe, usage) for row in rows)
         answers.append(replace(first, others=tuple(others)))
     return answers
+
+
+def build_early_answer(
+    adapter: Adapter, inputs: Inputs, prompt: int, row: list[int], recipe: Recipe, measured: Measurement
+) -> Answer:
+    """Build the answer to one prompt of a batch that still runs; its cost is that of the batch until now.
+
+    Args:
+        adapter: The model.
+        inputs: The batch of prompts.
+        prompt: 0-based number of the prompt.
+        row: Its new tokens.
+        recipe: As in `build_answers`.
+        measured: The cost of the batch until now.
+    """
+    mask = inputs["attention_mask"]
+    return _build_answer(adapter, row, recipe, _usage(measured, len(mask), int(mask[prompt].sum())))
+
+
+def _usage(measured: Measurement, rows: int, prompt_tokens: int) -> Usage:
+    """Return the equal share of a batch's cost that one of its rows has; new tokens are not counted yet."""
+    return Usage(
+        seconds=measured.seconds / rows,
+        prompt_tokens=prompt_tokens,
+        new_tokens=0,
+        peak_bytes=measured.peak_bytes,
+        prompt_reads=measured.counted.prompt_reads / rows,
+        passes=measured.counted.passes,
+        rows=measured.counted.rows / rows,
+    )
 
 
 def _build_answer(adapter: Adapter, row: list[int], recipe: Recipe, usage: Usage) -> Answer:

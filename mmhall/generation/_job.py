@@ -65,6 +65,7 @@ class Job:
         watch: Ops that only read, besides the session's.
         keep: Gets the scores of each step.
         share: Read the shared prefix of prompts about one picture once.
+        ended: Called with a row and its new tokens as soon as it has ended; not in a beam search or a search.
     """
 
     adapter: Adapter
@@ -78,6 +79,7 @@ class Job:
     watch: tuple[Op, ...] = ()
     keep: StepScores | None = None
     share: bool = True
+    ended: Callable[[int, list[int]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

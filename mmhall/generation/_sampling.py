@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,7 @@ def run_sampling_loop(
     sequences: int = 1,
     streamer: BaseStreamer | None = None,
     keep: StepScores | None = None,
+    ended: Callable[[int, list[int]], None] | None = None,
 ) -> Tensor:
     """Decode until every row has ended.
 
@@ -33,6 +35,7 @@ def run_sampling_loop(
         sequences: Number of answers to each prompt.
         streamer: Gets new tokens as they are chosen.
         keep: Gets the scores of each step.
+        ended: Called with a row and its new tokens as soon as it has ended.
 
     Returns:
         New tokens, (P x sequences, length); rows that have ended are padded.
@@ -53,7 +56,12 @@ def run_sampling_loop(
         ids = torch.cat([ids, chosen[:, None]], dim=1)
         if streamer is not None:
             streamer.put(chosen.cpu())
-        running &= ~prepared.criteria(ids, scores)
+        ending = running & prepared.criteria(ids, scores)
+        running &= ~ending
+        if ended is not None:
+            with torch.inference_mode(False):
+                for row in ending.nonzero()[:, 0].tolist():
+                    ended(row, ids[row, length:].tolist())
         if not running.any():
             break
         rows.step(chosen)

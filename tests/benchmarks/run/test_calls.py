@@ -48,7 +48,7 @@ def test_python_and_the_command_go_on_with_each_others_runs(results, embedded, t
     again = mmhall.bench(embedded, ["pope", "chair"], ["greedy", "vcd"], out=tmp_path / "command", scenes=3)
     assert again.table() == mmhall.open_run(tmp_path / "command").table()
     assert again.runs[0].answered == again.runs[0].expected == results.runs[0].answered
-    assert repr(again).endswith(f"greedy, vcd; {again.runs[0].expected} of {again.runs[0].expected} answers>")
+    assert repr(again).endswith(f"greedy, vcd; {again.runs[0].expected} of {again.runs[0].expected} answers)")
 
 
 def test_tables_hold_every_figure(results):

@@ -46,6 +46,7 @@ app = typer.Typer(
 app.command("generate")(generate.generate)
 app.command("choose")(choose.choose)
 app.command("bench")(bench.bench)
+app.command("run")(bench.run)
 app.command("report")(report.report)
 app.command("reproduce")(reproduce.reproduce)
 app.command("compare")(compare.compare)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mmhall.errors import OptionError
 from mmhall.options import make, parse
 from mmhall.registry import Registry
 
@@ -43,8 +44,13 @@ def benchmark(spec: str | Benchmark | type[Benchmark]) -> Benchmark:
         OptionError: An option is out of range or of the wrong type.
     """
     if not isinstance(spec, str):
-        own: Any = spec  # every subclass has defaults of all options
-        return own() if isinstance(spec, type) else spec
+        from mmhall.benchmarks.base import Benchmark
+
+        given: Any = spec  # every subclass has defaults of all options
+        own = given() if isinstance(spec, type) and issubclass(spec, Benchmark) else given
+        if not isinstance(own, Benchmark):
+            raise OptionError("benchmark", "benchmark", spec, 'a name such as "pope", a benchmark, or its class')
+        return own
     name, options = parse(spec, "benchmark", '"pope" or "pope(rule=\'official\')"')
     built: Benchmark = make(BENCHMARKS, name, options)
     return built

@@ -85,6 +85,10 @@ class FitError(MmhallError):
     """A strategy cannot be fitted to the data."""
 
 
+class ConfigError(MmhallError):
+    """A configuration file is missing or malformed, or has a word or value that is not allowed."""
+
+
 class RunError(MmhallError):
     """A run folder is missing, damaged, or belongs to another set-up."""
 

@@ -105,7 +105,8 @@ def load(
     except UNLOADABLE as error:
         raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{hint_for(source)}") from error
     lvlm = LVLM(model, loaded_processor, str(name))
-    lvlm.loading = json.loads(json.dumps({**loading.non_defaults(), **options}, default=str))
+    given = {**loading.non_defaults(), **({} if tuned is None else {"tuned": tuned}), **options}
+    lvlm.loading = json.loads(json.dumps(given, default=str))
     if loading.chat_template is not None and lvlm.adapter.chat is None:
         raise OptionError(OWNER, "chat_template", "a template", "left out: this family has no chat format")
     lvlm.adapter.tuned = tuned_options.options_for(file, lvlm.adapter)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from mmhall.registry import Registry
 
 _RULE = "rule"
 _LARGEST = 3.4e38  # the largest float32
+_ARGUMENT = re.compile(r"( *)(\w+): (.*)")  # a line of "Attributes:"
 _PIECE = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|.""", re.DOTALL)  # a quoted text, or one character
 
 
@@ -118,6 +120,29 @@ def rules(kind: type) -> dict[str, Rule]:
         for field in dataclasses.fields(kind)
         if _RULE in field.metadata or field.default not in (None, dataclasses.MISSING)
     }
+
+
+def option_helps(kind: type) -> dict[str, str]:
+    """Return what the options of a class do, by name: the "Attributes:" of it and its bases; the nearest wins."""
+    helps: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        helps |= dict(_attributes(inspect.cleandoc(vars(base).get("__doc__") or "")))
+    return helps
+
+
+def _attributes(text: str) -> Iterator[tuple[str, str]]:
+    name, lines, inside = "", list[str](), False
+    for line in [*text.splitlines(), "end"]:
+        match = _ARGUMENT.fullmatch(line) if inside else None
+        starts = match is not None and len(match.group(1)) == 4
+        if name and (starts or not line.startswith(" " * 5)):
+            yield name, " ".join(lines)
+            name = ""
+        if starts and match is not None:
+            name, lines = match.group(2), [match.group(3)]
+        elif name:
+            lines.append(line.strip())
+        inside = line == "Attributes:" or (inside and (line.startswith(" ") or not line))
 
 
 def split(spec: str, at: str = "+") -> list[str]:

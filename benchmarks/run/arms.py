@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mmhall import decoders
 from mmhall.adapters import Adapter
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import MmhallError
@@ -21,26 +22,11 @@ TWIN = "twin"  # the option of `mmhall.strategies.twin_option`
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The strategies that a user wants.
-
-    Attributes:
-        named: Strategies by name, the baseline first.
-        every: Whether to add all others that the model can carry.
-        twins: Number of random twins of each.
-    """
-
-    named: Sequence[Strategy]
-    every: bool
-    twins: int
-
-
-@dataclass(frozen=True, slots=True)
 class Arms:
     """The strategies of a run.
 
     Attributes:
-        strategies: The strategies, the baseline first, twins last.
+        strategies: The strategies, `in_order`.
         left_out: Name of a strategy that the model cannot carry, to the reason.
     """
 
@@ -83,7 +69,22 @@ def choose_arms(
     seeds = range(1, twins + 1)
     drawn = [twin for method in strategies for twin in random_twins(method, seeds)]
     once = {str(method): method for method in (*strategies, *drawn)}  # a twin may be named, too
-    return Arms(tuple(once.values()), left_out)
+    return Arms(in_order(tuple(once.values())), left_out)
+
+
+def in_order(strategies: Sequence[Strategy]) -> tuple[Strategy, ...]:
+    """Return strategies in the order of a run, in whatever order they were named or added.
+
+    The baseline stays first; the others follow as `mmhall list strategies` lists them, twins last.
+    """
+    return (*strategies[:1], *sorted(strategies[1:], key=_place))
+
+
+def _place(method: Strategy) -> tuple[bool, list[int], str]:
+    listed = list(decoders.BUILT_IN)
+    parts = method.parts if isinstance(method, Composed) else (method,)
+    places = [listed.index(part.name) if part.name in listed else len(listed) for part in parts]
+    return any(getattr(part, TWIN, 0) != 0 for part in parts), places, str(method)
 
 
 def random_twins(method: Strategy, seeds: Sequence[int]) -> list[Strategy]:

@@ -6,7 +6,6 @@ A run is the same as that of the command `mmhall bench`: the same folder and row
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -14,12 +13,13 @@ from typing import Any, TypeVar
 from mmhall.benchmarks import BENCHMARKS
 from mmhall.benchmarks.base import Benchmark
 from mmhall.benchmarks.report.results import Results
-from mmhall.benchmarks.run.arms import Wanted, choose_arms
-from mmhall.benchmarks.run.drawn_scenes import DrawnScenes
+from mmhall.benchmarks.run.adding import write_shared_config
+from mmhall.benchmarks.run.arms import choose_arms
+from mmhall.benchmarks.run.config import ALL, Config
 from mmhall.benchmarks.run.runner import answer
-from mmhall.benchmarks.run.runs import LoadedBenchmark, Run, begin, make_benchmarks, make_strategies, read, reopen
-from mmhall.benchmarks.run.seeds import seed_folders, seeded_runs
-from mmhall.benchmarks.run.sources import check_numbers, check_sources, data_paths, sources_of
+from mmhall.benchmarks.run.runs import LoadedBenchmark, Run, begin, read, reopen
+from mmhall.benchmarks.run.seeds import seed_folders
+from mmhall.benchmarks.run.sources import check_paths, sources_of
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError
 from mmhall.lvlm import LVLM
@@ -29,7 +29,6 @@ from mmhall.strategies import Strategy
 
 Paths = str | Path | Mapping[str, str | Path]
 Kind = TypeVar("Kind", bound=type)
-One = TypeVar("One")
 
 
 def bench(
@@ -52,6 +51,9 @@ def bench(
     progress: bool = True,
 ) -> Results:
     """Compare strategies on benchmarks; the same call goes on with a run that was stopped.
+
+    With further strategies, it adds them to the run: the answers of the others stay. The run folder holds its
+    configuration, as `mmhall run` reads it (`config.yaml`).
 
     Args:
         lvlm: The model.
@@ -77,20 +79,22 @@ def bench(
         DataError: The data is missing or malformed.
         MmhallError: The folder belongs to another run, or a strategy does not work with the model.
     """
-    chosen = make_benchmarks(_several(benchmarks))
-    wanted = Wanted(make_strategies(_several(strategies)), every, twins)
-    drawn, given, folders = DrawnScenes(scenes, conflict, kind), _named(data), _named(images)
-    check_numbers({"scenes": scenes, "limit": limit, "batch_size": batch_size}, twins)
-    check_sources(given, folders, drawn)
-    paths = data_paths(chosen, given, folders)
+    asked: dict[str, Any] = {
+        "benchmarks": benchmarks,
+        "strategies": strategies,
+        "data": data,
+        "images": images,
+        ALL: every,
+    }
+    asked |= {"scenes": scenes, "conflict": conflict, "kind": kind, "limit": limit, "seed": seed, "seeds": seeds}
+    config = Config.of_model(lvlm, {**asked, "twins": twins, "batch_size": batch_size})
+    check_paths(config)
     runs = []
-    for folder, asked in seeded_runs(Path(out), chosen, seeds):
+    for folder, own in config.runs(Path(out)):
         Store.check(folder)
-        loaded = read(
-            sources_of(asked, paths, partial(drawn.draw, lvlm.name, folder, seed, progress=progress), limit, seed)
-        )
-        run, arms = begin_run(folder, lvlm, loaded, wanted, batch_size)
-        answer_here(lvlm, run, arms, batch_size, progress=progress)
+        run, arms = begin_run(folder, lvlm, read(sources_of(own, folder, progress=progress)), own)
+        write_shared_config(Path(out))
+        answer_here(lvlm, run, arms, own.batch_size, progress=progress)
         runs.append(run)
     return Results(runs)
 
@@ -132,27 +136,32 @@ def begin_run(
     folder: Path,
     lvlm: LVLM,
     loaded: Sequence[LoadedBenchmark],
-    wanted: Wanted,
-    batch_size: int,
+    config: Config,
     unfitted: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Run, tuple[Strategy, ...]]:
-    """Start a run on loaded benchmarks, or continue one; return it with its strategies.
+    """Start a run on loaded benchmarks, continue one, or add strategies to it; return it with its strategies.
 
     Args:
         folder: Run folder.
         lvlm: The model, with its artifacts.
         loaded: Benchmarks with their data.
-        wanted: The strategies that the user wants.
-        batch_size: Number of items decoded together.
+        config: The configuration of the run.
         unfitted: Name of a strategy that could not be fitted, to the reason.
 
     Raises:
         MmhallError: As for `mmhall.benchmarks.run.runs.begin`.
     """
     settings = [one.benchmark.settings for one in loaded]
-    arms = choose_arms(wanted.named, lvlm.adapter, every=wanted.every, twins=wanted.twins, settings=settings)
-    left_out = {name: unfitted.get(name, why) for name, why in arms.left_out.items()}
-    run = begin(folder, lvlm, loaded=loaded, strategies=arms.strategies, batch_size=batch_size, left_out=left_out)
+    arms = choose_arms(config.strategies, lvlm.adapter, every=config.every, twins=config.twins, settings=settings)
+    run = begin(
+        folder,
+        lvlm,
+        loaded=loaded,
+        strategies=arms.strategies,
+        batch_size=config.batch_size,
+        left_out={name: unfitted.get(name, why) for name, why in arms.left_out.items()},
+        config=config,
+    )
     return run, arms.strategies
 
 
@@ -168,16 +177,3 @@ def answer_here(
         total = len(part.items) * len(strategies)
         with show_progress(part.benchmark.name, total, shown=progress) as advance:
             answer(lvlm, run, part, strategies, batch_size=batch_size, progress=advance)
-
-
-def _several(given: One | Sequence[One]) -> list[One]:
-    """Return one thing, or a sequence of things, as a list."""
-    several: Any = given
-    return list(several) if isinstance(given, Sequence) and not isinstance(given, str) else [several]
-
-
-def _named(paths: Paths | None) -> list[str]:
-    """Return paths as the command line takes them: one for all benchmarks, or NAME=PATH."""
-    if paths is None:
-        return []
-    return [f"{name}={path}" for name, path in paths.items()] if isinstance(paths, Mapping) else [str(paths)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmhall.errors import OptionError
 
 COUNT, CONFLICT, KIND = 200, 0.5, "usual"
+KINDS = ("usual", "hard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +26,29 @@ class DrawnScenes:
     kind: str | None
 
     def check(self, data: bool) -> None:
-        """Check the options before anything expensive is done.
+        """Check that scenes are not asked for beside data.
 
         Args:
             data: Whether data is given, so that nothing is drawn.
 
         Raises:
-            OptionError: An option is out of range, or given with data.
+            OptionError: They are.
         """
-        from mmhall.benchmarks.scenes.dataset import KINDS
-
-        if self.conflict is not None and not 0 <= self.conflict <= 1:
-            raise OptionError("bench", "conflict", self.conflict, "a number in [0, 1]")
-        if self.kind is not None and self.kind not in KINDS:
-            raise OptionError("bench", "kind", self.kind, " or ".join(KINDS))
         if data and self != DrawnScenes(None, None, None):
             values = (self.count, self.conflict, self.kind)
             raise OptionError("bench", "scenes, conflict and kind", values, "left out with --data")
+
+    def for_model(self, model: str) -> DrawnScenes:
+        """Return the scenes with nothing left open: those that the model is made for, else the usual ones."""
+        from mmhall.benchmarks.diagnosis.targets import targets_of
+
+        own = targets_of(model).scenes
+        return replace(
+            self,
+            count=COUNT if self.count is None else self.count,
+            conflict=own.get("conflict", CONFLICT) if self.conflict is None else self.conflict,
+            kind=own.get("kind", KIND) if self.kind is None else self.kind,
+        )
 
     def draw(self, model: str, out: Path, seed: int, *, progress: bool = True) -> Path:
         """Draw the scenes into a run folder, unless they exist there; returns their annotation file.
@@ -52,14 +59,11 @@ class DrawnScenes:
             seed: Seed of the scenes.
             progress: Whether to show progress on stderr.
         """
-        from mmhall.benchmarks.diagnosis.targets import targets_of
         from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
         from mmhall.progress import progress as show_progress
 
-        own = targets_of(model).scenes
-        count = COUNT if self.count is None else self.count
-        conflict = own.get("conflict", CONFLICT) if self.conflict is None else self.conflict
-        kind = own.get("kind", KIND) if self.kind is None else self.kind
+        drawn = self.for_model(model)
+        count, conflict, kind = drawn.count or COUNT, drawn.conflict or 0.0, drawn.kind or KIND
         folder = out / f"scenes-{count}-{seed}-{conflict:g}{'' if kind == KIND else f'-{kind}'}"
         if not (folder / ANNOTATIONS).is_file():
             with show_progress("drawing scenes", count, shown=progress) as advance:

@@ -74,21 +74,20 @@ def answer(
     store, name = run.store, part.benchmark.name
     made_batches = batches(part.items, batch_size)
     leases = Leases(store, name, len(made_batches))
-    answered, warm = len(store.done(name)), False
+    answered, warm = len(store.done(name)), set[str]()
     progress(answered)
     while not leases.is_finished():
         number = leases.claim()
         if number is None:
             time.sleep(_POLL)  # others work on what is left, unless they die
             continue
-        pieces, given_up = split_batch(
-            leases, part, made_batches[number], strategies, number, store.done_in(name, number)
-        )
+        done = store.done_in(name, number)
+        pieces, given_up = split_batch(leases, part, made_batches[number], strategies, number, done)
         for items in pieces:
             with leases.note_asked(number, [item.id for item in items]):
-                if not warm:
-                    _warm_up(lvlm, part, items[0], strategies)
-                    warm = True
+                asked = [each for each in strategies if any((item.id, str(each)) not in done for item in items)]
+                _warm_up(lvlm, part, items[0], [each for each in asked if str(each) not in warm])
+                warm |= set(map(str, asked))
                 for rows in answers(lvlm, part, items, strategies, number, store.done_in(name, number)):
                     store.add(rows)
                     leases.renew()
@@ -163,8 +162,7 @@ def answers(
     for strategy in (*strategies[first:], *strategies[:first]):
         left = [item for item in items if (item.id, str(strategy)) not in done]
         if left:
-            controls = strategy is strategies[0] and len(strategies) > 1
-            yield _answer_or_split(lvlm, part, left, strategy, number, controls=controls)
+            yield _answer_or_split(lvlm, part, left, strategy, number, controls=strategy is strategies[0])
 
 
 def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
@@ -215,7 +213,7 @@ def _answer_or_split(
         items: The items.
         strategy: The strategy.
         number: Number of the batch.
-        controls: Whether to measure what controls are made of: others are compared with these answers.
+        controls: Whether to measure what controls are made of: others, also added ones, are compared with these.
     """
     try:
         return _generate_rows(lvlm, part, items, strategy, number, controls=controls)

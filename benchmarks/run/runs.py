@@ -21,10 +21,13 @@ from mmhall.benchmarks.base import Benchmark, Item, Material, Source, digest_of
 from mmhall.benchmarks.data.hub import remarks as hub_remarks
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence import GREEDY, SAMPLING, lineup_of
+from mmhall.benchmarks.run.config import Config
+from mmhall.benchmarks.run.config_file import write_config
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
 from mmhall.options import check_known, parse, split
 from mmhall.results.judgements import Judgements, with_judgements
+from mmhall.results.leases import is_worked_on
 from mmhall.results.store import Row, Store
 from mmhall.strategies import Composed, LearnedStrategy, Strategy, strategy
 from mmhall.text import without_home
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 _SAMPLING = ("temperature", "top_p", "top_k")
 LEFT_OUT = "left_out"  # the note on strategies that were not run
+CONFIG = "config"  # the note with the words of the run's configuration
+_GROWING = ("strategies", "fitted", "num_beams", "options", "searches", "sources", "artifacts")
+"""What a set-up says of strategies, and gains with further ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,16 @@ class Run:
     def left_out(self) -> dict[str, str]:
         """Name of a strategy that was wanted and not run, to the reason."""
         return dict(json.loads(self.store.notes().get(LEFT_OUT, "{}")))
+
+    @property
+    def config(self) -> Config | None:
+        """The configuration that repeats the run; None: it was made from Python objects, or by an older version.
+
+        Raises:
+            MmhallError: A strategy or a benchmark of it does not exist any more.
+        """
+        words = self.store.notes().get(CONFIG)
+        return None if words is None else Config.from_words(json.loads(words))
 
     @property
     def expected(self) -> int:
@@ -269,8 +285,9 @@ def begin(
     strategies: Sequence[Strategy],
     batch_size: int,
     left_out: Mapping[str, str] = MappingProxyType({}),
+    config: Config | None = None,
 ) -> Run:
-    """Start a run on loaded benchmarks, or continue one of the same set-up.
+    """Start a run on loaded benchmarks, or continue one of the same set-up; further strategies are added to it.
 
     Args:
         folder: Run folder.
@@ -279,10 +296,12 @@ def begin(
         strategies: Strategies, the baseline first.
         batch_size: Items decoded together.
         left_out: Name of a strategy that was wanted and cannot be run, to the reason.
+        config: What was asked for; it is written beside the answers.
 
     Raises:
         OptionError: Two strategies are equal on this model.
-        MmhallError: The folder cannot be written or belongs to another set-up.
+        MmhallError: The folder cannot be written or belongs to another set-up, or strategies are added while another
+            process answers.
     """
     setup: dict[str, Any] = {
         **lvlm.identity(),
@@ -303,10 +322,24 @@ def begin(
     setup |= {"sources": sources} if sources else {}
     learned = _learned(lvlm, singles)
     setup |= {"artifacts": learned} if learned else {}
-    with closing(Store.create(folder, setup, {LEFT_OUT: json.dumps(dict(left_out))})) as store:
+    words = {} if config is None else config.settled().words()
+    notes = {LEFT_OUT: json.dumps(dict(left_out)), **({CONFIG: json.dumps(words)} if words else {})}
+    with closing(Store.create(folder, setup, notes, _GROWING, _check_nobody_answers)) as store:
         for each in loaded:
             store.keep_items(each.benchmark.name, _stored_items(each.material, each.pictures, folder))
+    if words:
+        write_config(folder, words)
     return reopen(folder)
+
+
+def _check_nobody_answers(store: Store) -> None:
+    """Check that no other process answers a run that strategies are added to: it does not know of them.
+
+    Raises:
+        RunError: One does.
+    """
+    if is_worked_on(store):
+        raise RunError(f"{store.path.parent}: another process answers this run; add strategies when it is done")
 
 
 def reopen(folder: Path) -> Run:

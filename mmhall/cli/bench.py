@@ -1,18 +1,19 @@
-"""The command `mmhall bench`: compare strategies on benchmarks."""
+"""The commands `mmhall bench` and `mmhall run`: compare strategies on benchmarks, by flags or by a file."""
 
 from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmhall.benchmarks.run.config import Config
+from mmhall.cli.asking import asks_run, asks_where
 from mmhall.cli.console import parse_output_path
 from mmhall.cli.loading import loads_model
 from mmhall.errors import MmhallError, OptionError
@@ -20,135 +21,136 @@ from mmhall.models import LoadOptions
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.base import Benchmark, Source
-    from mmhall.benchmarks.run.arms import Wanted
     from mmhall.benchmarks.run.runs import Run
+    from mmhall.cli.report import Form
+
+_FULL = Annotated[bool, typer.Option("--full", help="Print every table, as wide as it is.")]
+_JSON = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 
 
+@asks_run
 @loads_model
 def bench(
     benchmarks: Annotated[
-        list[str], typer.Argument(help="Benchmarks, such as: pope chair; with options: \"pope(rule='official')\".")
-    ],
+        list[str] | None,
+        typer.Argument(help="Benchmarks, such as: pope chair; with options: \"pope(rule='official')\"."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             parser=parse_output_path,
             metavar="DIR",
-            help="Run folder to write; the same command continues a stopped run.",
+            help="Run folder to write; the same command continues a stopped run, and adds further strategies.",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="Model to load: embedded, a folder, or a hub id.")] = "embedded",
-    strategy: Annotated[list[str], typer.Option(help="Strategy; repeatable. The first is the baseline.")] = ["greedy"],  # noqa: B006
-    every: Annotated[
-        bool,
-        typer.Option(
-            "--all",
-            help="Add every strategy that the model can carry, with its default options. Those that are fitted to a "
-            "model are fitted to this one first, in the run folder. With the embedded model on two cores, pope and "
-            "chair of 200 scenes take about half a minute for each strategy and twin.",
-        ),
-    ] = False,
-    twins: Annotated[
-        int, typer.Option(help="Number of random twins of each strategy that has them, as its controls; 5 is usual.")
-    ] = 0,
-    data: Annotated[
+    add: Annotated[
         list[str],
         typer.Option(
-            help="Data to read: a file or folder, also of Parquet, or hub:ID[@REVISION]; for several benchmarks also "
-            "NAME=PATH, repeatable. By default, scenes are drawn."
+            metavar="STRATEGY",
+            help="Add this strategy to the run in --out, which says the rest; repeatable. Nothing is asked anew.",
         ),
     ] = [],  # noqa: B006
-    images: Annotated[
-        list[str], typer.Option(help="Folder with the pictures of --data, or NAME=FOLDER. By default, the data's own.")
-    ] = [],  # noqa: B006
-    scenes: Annotated[int | None, typer.Option(help="Number of scenes to draw. By default, 200.")] = None,
-    conflict: Annotated[
-        float | None, typer.Option(help="Fraction of scenes that break co-occurrence. By default, 0.5.")
-    ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(help="Kind of scenes: usual or hard. By default, the one the model is made for, else usual."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use only this many pictures, the first ones.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the scenes and questions.")] = 0,
-    seeds: Annotated[
-        str | None, typer.Option(help="Seeds of sampled answers, such as 0,1,2: a run in DIR/seed-N for each.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(help="Number of items to decode together.")] = 16,
-    workers: Annotated[int, typer.Option(help="Number of processes that share the work.")] = 1,
-    gpus_per_worker: Annotated[
-        int, typer.Option(help="Number of GPUs for each process; its model is spread over them.")
-    ] = 1,
-    engine: Annotated[str, typer.Option(help='Where workers run: "local", or "ray" for a Ray cluster.')] = "local",
-    address: Annotated[str, typer.Option(help="Address of the Ray cluster.")] = "auto",
-    tuned: Annotated[
-        str | None,
-        typer.Option(help='File with options tuned for the model, or "none". By default, the model\'s own.'),
-    ] = None,
-    max_errors: Annotated[
-        int | None, typer.Option(help="Exit with 1 if more answers than this fail. By default, they are only reported.")
-    ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Print every table, as wide as it is.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+    full: _FULL = False,
+    as_json: _JSON = False,
     *,
+    asked: dict[str, Any],
     loading: LoadOptions,
 ) -> None:
     """Compare strategies on benchmarks, with intervals and paired tests.
 
     Example: mmhall bench pope chair --strategy greedy --strategy vcd --out runs/first
     """
-    from mmhall.benchmarks.run.arms import Wanted
-    from mmhall.benchmarks.run.drawn_scenes import DrawnScenes
-    from mmhall.benchmarks.run.runs import make_benchmarks, make_strategies
-    from mmhall.benchmarks.run.seeds import seeded_runs
-    from mmhall.benchmarks.run.sources import check_numbers, check_sources, data_paths, sources_of
-    from mmhall.cli.console import parse_tuned
-    from mmhall.cli.report import choose_form, print_runs
+    from mmhall.benchmarks.run.adding import add_strategies
+    from mmhall.cli.report import choose_form
 
-    if "speed" in benchmarks:
+    if "speed" in (benchmarks or ()):
         raise MmhallError("bench: speed is a command of its own now; run `mmhall speed`")
-    chosen, methods = make_benchmarks(list(benchmarks)), make_strategies(strategy)
+    words = {**({"benchmarks": benchmarks} if benchmarks else {}), **asked, **loading.non_defaults()}
+    config = None if add else Config.from_words(words)
     if out is None:
         raise OptionError("bench", "out", None, "a run folder, such as runs/first")
-    form, drawn = choose_form("bench", full=full, json=as_json), DrawnScenes(scenes, conflict, kind)
-    numbers = {"batch_size": batch_size, "limit": limit, "scenes": scenes, "workers": workers}
-    check_numbers({**numbers, "gpus_per_worker": gpus_per_worker}, twins)
-    if max_errors is not None and max_errors < 0:
-        raise OptionError("bench", "max_errors", max_errors, "an integer >= 0")
-    if engine not in ("local", "ray"):
-        raise OptionError("bench", "engine", engine, '"local" or "ray"')
-    check_sources(data, images, drawn)
-    paths, options = data_paths(chosen, data, images), parse_tuned(tuned)
-    cluster = address if engine == "ray" else None
-    team = Team(model, options, loading.for_gpus(gpus_per_worker), workers, gpus_per_worker, cluster)
-    runs = []
-    for folder, asked in seeded_runs(out, chosen, seeds):
+    form = choose_form("bench", full=full, json=as_json)
+    answer_and_print(out, add_strategies(out, add, words) if config is None else config.runs(out), form)
+
+
+@asks_where
+@loads_model
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="File, as every run folder has one.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            parser=parse_output_path,
+            metavar="DIR",
+            help="Run folder to write. By default, the run folder that the file is in, else runs/NAME of the file.",
+        ),
+    ] = None,
+    full: _FULL = False,
+    as_json: _JSON = False,
+    *,
+    asked: dict[str, Any],
+    loading: LoadOptions,
+) -> None:
+    """Repeat a run, or make one that a file describes, in the words of the flags of `mmhall bench`.
+
+    Flags of loading and of where the run is answered win over the file.
+
+    Example: mmhall run runs/first/config.yaml --out runs/second
+    """
+    from mmhall.benchmarks.run.config_file import load_config
+    from mmhall.cli.report import choose_form
+    from mmhall.results.store import FILE
+
+    form = choose_form("run", full=full, json=as_json)
+    wanted = load_config(config, {**asked, **loading.non_defaults()})
+    folder = out or (config.parent if (config.parent / FILE).is_file() else Path("runs") / config.stem)
+    answer_and_print(folder, wanted.runs(folder), form)
+
+
+def answer_and_print(out: Path, runs: Sequence[tuple[Path, Config]], form: Form) -> None:
+    """Answer what runs have no answers to yet, and print their results.
+
+    Args:
+        out: Folder of the run, or of the runs.
+        runs: Folder and configuration of each.
+        form: How to print the results.
+
+    Raises:
+        MmhallError: The data, the model or the folder is unsuitable.
+    """
+    from mmhall.benchmarks.run.sources import check_paths, sources_of
+    from mmhall.cli.report import print_runs
+
+    for _, config in runs:
+        check_paths(config)
+    done = []
+    for folder, config in runs:
+        team = Team(config)
         with team.check_before_loading(folder):
-            sources = sources_of(asked, paths, partial(drawn.draw, model, folder, seed), limit, seed)
-            runs.append(team.answer(folder, sources, Wanted(methods, every, twins), batch_size))
-    evaluated = print_runs(runs, form)
-    _check_failures(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), max_errors)
+            done.append(team.answer(folder, sources_of(config, folder), out))
+    evaluated = print_runs(done, form)
+    _check_failures(sum(sum(evaluation.failed.values()) for _, evaluation in evaluated), runs[0][1].max_errors)
 
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """The model and the processes that answer: this one, several, or workers on a Ray cluster.
+    """The model and the processes that answer a run: this one, several, or workers on a Ray cluster.
 
     Attributes:
-        model: As in `mmhall.load`.
-        tuned: As in `mmhall.load`.
-        loading: Other options of `mmhall.load`.
-        workers: Number of processes.
-        gpus: Number of GPUs for each process.
-        cluster: Address of the Ray cluster; None: this machine.
+        config: The configuration of the run.
     """
 
-    model: str
-    tuned: str | Literal[False] | None
-    loading: LoadOptions
-    workers: int
-    gpus: int
-    cluster: str | None
+    config: Config
+
+    @property
+    def loading(self) -> LoadOptions:
+        """How each process loads the model."""
+        return self.config.loading.for_gpus(self.config.gpus_per_worker)
+
+    @property
+    def cluster(self) -> str | None:
+        """Address of the Ray cluster; None: this machine."""
+        return self.config.address if self.config.engine == "ray" else None
 
     @contextmanager
     def check_before_loading(self, out: Path) -> Iterator[None]:
@@ -159,37 +161,48 @@ class Team:
         from mmhall.results.store import Store
 
         Store.check(out)
-        if self.cluster is None and self.workers > 1:
-            worker_environment(0, self.workers, self.gpus)  # raises if there are too few GPUs
+        if self.cluster is None and self.config.workers > 1:
+            # it raises an error if there are too few GPUs
+            worker_environment(0, self.config.workers, self.config.gpus_per_worker)
         with nullcontext() if self.cluster is None else connect(self.cluster):
-            check_model(self.model, self.tuned, self.loading)
+            check_model(self.config.model, self.config.tuned, self.loading)
             yield
 
-    def answer(self, out: Path, sources: Sequence[tuple[Benchmark, Source]], wanted: Wanted, batch_size: int) -> Run:
-        """Read the data, load the model, and answer the items that have no answers yet; return the run."""
+    def answer(self, folder: Path, sources: Sequence[tuple[Benchmark, Source]], out: Path | None = None) -> Run:
+        """Read the data, load the model, and answer the items that have no answers yet; return the run.
+
+        Args:
+            folder: The run folder.
+            sources: Benchmarks with their data.
+            out: Folder of several runs, of which this is one; None: this is none of several.
+        """
         import mmhall
+        from mmhall.benchmarks.run.adding import write_shared_config
         from mmhall.benchmarks.run.calls import answer_here, begin_run
         from mmhall.benchmarks.run.runs import read
         from mmhall.benchmarks.run.workers import Job, Model
         from mmhall.progress import progress
 
-        parts = read(sources)
-        loading, unfitted = self._fit_learners(out) if wanted.every else (self.loading, {})
-        lvlm = mmhall.load(self.model, tuned=self.tuned, **loading.arguments())
-        run, strategies = begin_run(out, lvlm, parts, wanted, batch_size, unfitted)
-        with _resumable(run, out):
-            if self.workers == 1 and self.cluster is None:
-                answer_here(lvlm, run, strategies, batch_size)
+        config, parts = self.config, read(sources)
+        loading, unfitted = self._fit_learners(folder) if config.every else (self.loading, {})
+        lvlm = mmhall.load(config.model, tuned=config.tuned, **loading.arguments())
+        run, strategies = begin_run(folder, lvlm, parts, config, unfitted)
+        if out is not None:
+            write_shared_config(out)
+        with _resumable(run, folder):
+            if config.workers == 1 and self.cluster is None:
+                answer_here(lvlm, run, strategies, config.batch_size)
             else:
                 lvlm.close()
                 del lvlm
                 _free_memory()
-                job = Job(run, Model(self.model, self.tuned, loading), self.workers, self.gpus)
+                model = Model(config.model, config.tuned, loading)
+                job = Job(run, model, config.workers, config.gpus_per_worker)
                 with progress("answers", run.expected) as advance:
                     job.here(advance) if self.cluster is None else job.run_on_ray(self.cluster, advance)
         return run
 
-    def _fit_learners(self, out: Path) -> tuple[LoadOptions, dict[str, str]]:
+    def _fit_learners(self, out: Path) -> tuple[LoadOptions, Mapping[str, str]]:
         """Fit to the model, into the run folder, what has no artifact there yet.
 
         Returns:
@@ -202,7 +215,7 @@ class Team:
         folder, failed = out / ARTIFACTS, dict[str, str]()
         if unfitted_learners(folder):
             with tempfile.TemporaryDirectory() as scratch:
-                lvlm = mmhall.load(self.model, tuned=self.tuned, **self.loading.arguments())
+                lvlm = mmhall.load(self.config.model, tuned=self.config.tuned, **self.loading.arguments())
                 failed = fit_learners(lvlm, folder, lambda kind: draw_samples(kind, Path(scratch) / kind), SEED)
         return (replace(self.loading, artifacts=str(folder)) if folder.is_dir() else self.loading), failed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Annotated, Any
 
@@ -23,6 +23,11 @@ _FLAGS: dict[str, tuple[Any, Any, str]] = {
     "quantize": (str | None, None, "Quantize by bitsandbytes: 4bit or 8bit."),
     "revision": (str | None, None, "Commit, tag or branch on the hub."),
     "processor": (list[str], [], "Option of the processor, KEY=VALUE, such as max_pixels=200704; repeatable."),
+    "model_arg": (
+        list[str],
+        [],
+        "Option of transformers' from_pretrained, KEY=VALUE, such as attn_implementation=sdpa; repeatable.",
+    ),
     "chat_template": (str | None, None, "Chat template: a Jinja text, or a file."),
     "trust_remote_code": (bool, False, "Run code that comes with the model."),
 }
@@ -46,15 +51,36 @@ def loads_plain_model(command: Callable[..., None]) -> Callable[..., None]:
 def _with_flags(
     command: Callable[..., None], declared: Mapping[str, tuple[Any, Any, str]], **fixed: Any
 ) -> Callable[..., None]:
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "loading"]
+    def load_options(values: dict[str, Any]) -> LoadOptions:
+        for name in ("processor", "model_arg"):
+            values[name] = parse_assignments(values[name], option=name)
+        return LoadOptions(**values, **fixed)
+
     flags = [_flag(name, *declaration) for name, declaration in declared.items()]
+    return add_flags(command, flags, "loading", load_options)
+
+
+def add_flags(
+    command: Callable[..., None],
+    flags: Sequence[inspect.Parameter],
+    argument: str,
+    make: Callable[[dict[str, Any]], Any],
+) -> Callable[..., None]:
+    """Add flags to a command.
+
+    Args:
+        command: The command.
+        flags: The flags, as parameters for Typer.
+        argument: The command's argument that gets what is made of them; no flag.
+        make: Makes it of the flags' values by name.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != argument]
 
     @wraps(command)
     def run(**values: Any) -> None:
-        options = {name: values.pop(name) for name in declared}
-        options["processor"] = parse_assignments(options["processor"])
-        command(**values, loading=LoadOptions(**{**options, **fixed}))
+        given = {flag.name: values.pop(flag.name) for flag in flags}
+        command(**values, **{argument: make(given)})
 
     run.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *flags)}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mmhall.benchmarks.reproduce.probe import Probe
     from mmhall.benchmarks.reproduce.protocol import Protocol, Step
     from mmhall.benchmarks.reproduce.record import Record
-    from mmhall.cli.bench import Team
 
 
 @loads_plain_model
@@ -143,14 +142,14 @@ def _run(
     from mmhall.benchmarks.reproduce.downloads import check_disk, downloads
     from mmhall.benchmarks.reproduce.page import make_page, model_warnings, write_page
     from mmhall.benchmarks.reproduce.record import settle
-    from mmhall.cli.bench import Team
 
     for warning in model_warnings(protocol, record):
         typer.echo(f"mmhall: {warning}", err=True)
     datasets = [id_ for step in steps if (id_ := dataset_of(step, given)) is not None]
     record = settle(folder, record, datasets)
     check_disk(downloads(record, steps, given))
-    team = Team(model, False, replace(loading, revision=record.revision), workers, 1, None)
+    asked = {"model": model, "loading": replace(loading, revision=record.revision), "tuned": False}
+    asked |= {"twins": record.twins, "batch_size": batch_size, "workers": workers}
     left_out: dict[str, str] = {}
     for step in steps:
         try:
@@ -158,7 +157,7 @@ def _run(
         except DataError as error:
             left_out[step.name] = str(error)
             continue
-        _run_step(team, step, located, given, record.twins, folder / step.name, batch_size)
+        _run_step(step, located, given, folder / step.name, asked)
     done = _done(protocol, given, record, folder)
     if not done:
         raise RunError(f"{protocol.name}: no step can run: {'; '.join(left_out.values())}")
@@ -167,22 +166,30 @@ def _run(
     typer.echo(f"wrote {write_page(folder, page)}", err=True)
 
 
-def _run_step(
-    team: Team, step: Step, located: Located, given: Given, twins: int, folder: Path, batch_size: int
-) -> None:
+def _run_step(step: Step, located: Located, given: Given, folder: Path, asked: Mapping[str, Any]) -> None:
     """Answer what a step has no answers to yet; a finished one is left as it is."""
     from mmhall.benchmarks.reproduce.plan import limit_of
-    from mmhall.benchmarks.run.arms import Wanted
+    from mmhall.benchmarks.run.arms import in_order
+    from mmhall.benchmarks.run.config import Config
     from mmhall.benchmarks.run.runs import make_strategies
+    from mmhall.cli.bench import Team
 
     built = [located.benchmark(spec) for spec in step.benchmarks]
     methods = make_strategies(step.strategies)
     if _is_finished(folder, [str(one) for one in built], [str(method) for method in methods]):
         return
     typer.echo(f"step {step.name}", err=True)
+    config = Config(
+        benchmarks=tuple(built),
+        strategies=in_order(methods),
+        limit=limit_of(step, given),
+        data={one.name: located.data for one in built},
+        images={one.name: str(located.images) for one in built if located.images is not None},
+        **asked,
+    )
+    team = Team(config)
     with team.check_before_loading(folder):
-        sources = [(one, located.source(one.name, limit_of(step, given))) for one in built]
-        team.answer(folder, sources, Wanted(methods, False, twins), batch_size)
+        team.answer(folder, [(one, located.source(one.name, config.limit)) for one in built])
 
 
 def _is_finished(folder: Path, benchmarks: Sequence[str], strategies: Sequence[str]) -> bool:

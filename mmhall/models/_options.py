@@ -15,6 +15,8 @@ from mmhall.errors import DataError, OptionError
 OWNER = "load"
 DTYPES = ("auto", "float32", "float", "bfloat16", "float16", "half", "float64", "double")  # as torch names them
 QUANTISED = ("4bit", "8bit")
+_BY_NAME = {"processor": ("max_pixels", 200704), "model_arg": ("attn_implementation", "sdpa")}  # with an example
+_BESIDE = ("tuned",)  # in `LVLM.loading`, with a flag and no field here
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class LoadOptions:
         trust_remote_code: Whether code in the model's repository may run.
         artifacts: Artifacts fitted to the model: a file that `mmhall fit` wrote, or a folder of such files; False, as
             text "none": no artifacts.
+        model_arg: Options of transformers' `from_pretrained`, such as attn_implementation.
     """
 
     owner: ClassVar[str] = OWNER  # subject of error messages
@@ -46,6 +49,7 @@ class LoadOptions:
     chat_template: str | None = None
     trust_remote_code: bool = False
     artifacts: str | Literal[False] | None = None
+    model_arg: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the values, and read values that are given as a file or as text.
@@ -64,10 +68,13 @@ class LoadOptions:
             raise OptionError(self.owner, "quantize", self.quantize, '"4bit" or "8bit"')
         if not isinstance(self.trust_remote_code, bool):
             raise OptionError(self.owner, "trust_remote_code", self.trust_remote_code, "True or False")
-        if not isinstance(self.processor, Mapping):
-            raise OptionError(
-                self.owner, "processor", self.processor, "options by name, such as {'max_pixels': 200704}"
-            )
+        for name, (key, setting) in _BY_NAME.items():
+            value = getattr(self, name)
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                raise OptionError(self.owner, name, value, f"options by name, such as { {key: setting} }")
+        taken = next((name for name in self.model_arg if name in {option.name for option in fields(LoadOptions)}), None)
+        if taken is not None:
+            raise OptionError(self.owner, "model_arg", taken, f"left out: {taken} is an option of its own")
         if self.device is not None and self.device_map is not None:
             raise OptionError(
                 self.owner, "device", self.device, "left out with a device_map, which sets the device of each part"
@@ -80,9 +87,17 @@ class LoadOptions:
         object.__setattr__(self, "device_map", _device_map(self.device_map, self.owner))
         object.__setattr__(self, "chat_template", _template(self.chat_template, self.owner))
 
+    @classmethod
+    def given_to(cls, loading: Mapping[str, Any]) -> LoadOptions:
+        """Return the options that a model was loaded with, from `LVLM.loading`."""
+        names = {option.name for option in fields(LoadOptions)}
+        own = {name: value for name, value in loading.items() if name in names}
+        return LoadOptions(**own, model_arg={name: value for name, value in loading.items() if name not in names})
+
     def arguments(self) -> dict[str, Any]:
         """Return all options as keyword arguments of `mmhall.load`."""
-        return {option.name: getattr(self, option.name) for option in fields(LoadOptions)}
+        own = {option.name: getattr(self, option.name) for option in fields(LoadOptions)}
+        return {**own.pop("model_arg"), **own}
 
     def for_gpus(self, gpus: int) -> LoadOptions:
         """Return the options for a process with some GPUs; on several, the default device_map is "auto".
@@ -97,14 +112,20 @@ class LoadOptions:
     def non_defaults(self) -> dict[str, Any]:
         """Return the options that differ from their defaults, serialisable as JSON."""
         defaults = LoadOptions()
-        return {name: value for name, value in self.arguments().items() if value != getattr(defaults, name)}
+        own = {option.name: getattr(self, option.name) for option in fields(LoadOptions)}
+        return {name: value for name, value in own.items() if value != getattr(defaults, name)}
 
 
-def parse_assignments(texts: Iterable[str], owner: str = OWNER) -> dict[str, Any]:
-    """Parse options of the processor, written as KEY=VALUE; a value that is not a Python literal is a string.
+def parse_assignments(texts: Iterable[str], owner: str = OWNER, option: str = "processor") -> dict[str, Any]:
+    """Parse options, written as KEY=VALUE; a value that is not a Python literal is a string.
 
     >>> parse_assignments(["max_pixels=200704", "do_pan_and_scan=true", "padding_side=left"])
     {'max_pixels': 200704, 'do_pan_and_scan': True, 'padding_side': 'left'}
+
+    Args:
+        texts: The options.
+        owner: Subject of error messages.
+        option: What they are given as, for error messages.
 
     Raises:
         OptionError: A text has another form, or a key occurs twice.
@@ -113,7 +134,8 @@ def parse_assignments(texts: Iterable[str], owner: str = OWNER) -> dict[str, Any
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not (name and equals) or name in options:
-            raise OptionError(owner, "processor", text, "KEY=VALUE, each key once, such as max_pixels=200704")
+            like = "=".join(map(str, _BY_NAME[option]))
+            raise OptionError(owner, option, text, f"KEY=VALUE, each key once, such as {like}")
         options[name] = literal(value)
     return options
 
@@ -125,12 +147,13 @@ def to_flags(options: Mapping[str, Any]) -> list[str]:
     ['--dtype', 'float16', '--processor', 'max_pixels=200704', '--trust-remote-code']
 
     Args:
-        options: Result of `LoadOptions.non_defaults`.
+        options: Result of `LoadOptions.non_defaults`, or `LVLM.loading`.
     """
-    flags: list[str] = []
-    for name, value in options.items():
+    flags, given = list[str](), LoadOptions.given_to({k: v for k, v in options.items() if k not in _BESIDE})
+    beside = {name: options[name] for name in _BESIDE if name in options}
+    for name, value in {**given.non_defaults(), **beside}.items():
         flag = f"--{name.replace('_', '-')}"
-        if name == "processor":
+        if name in _BY_NAME:
             flags += [word for key, setting in value.items() for word in (flag, f"{key}={setting}")]
         elif value is True:
             flags.append(flag)

@@ -47,14 +47,19 @@ _STRUCK = """
 update strikes set together = together + (asked > 1), alone = alone + (asked = 1), asked = 0
 where benchmark = ? and batch = ? and asked > 0
 """
-_FAILED = "select distinct batch from answers where benchmark = ? and error is not null"
+_LACKING = """
+select batch from answers where benchmark = ? group by batch
+having count(error) > 0 or count(distinct strategy) < ?
+"""
 
 
 class Leases:
     """The batches of one benchmark of a run."""
 
     def __init__(self, store: Store, benchmark: str, count: int) -> None:
-        """Open the leases; batches with failed items are reopened unless another process is working.
+        """Open the leases; unless another process is working, batches are reopened that lack an answer.
+
+        An answer is lacking if an item failed, or if a strategy was added to the run since.
 
         Args:
             store: Store of the run.
@@ -73,9 +78,10 @@ class Leases:
                 "insert or ignore into leases (benchmark, batch) values (?, ?)", [(benchmark, n) for n in range(count)]
             )
             left = connection.execute(_OPEN, (benchmark,))
-            if not any(self._is_worked_on(worker, renewed) for _, worker, renewed in left):
-                again = f"update leases set finished = 0, worker = null where benchmark = ? and batch in ({_FAILED})"
-                connection.execute(again, (benchmark, benchmark))
+            if not any(_is_of_another(worker, renewed) for _, worker, renewed in left):
+                again = f"update leases set finished = 0, worker = null where benchmark = ? and batch in ({_LACKING})"
+                strategies = len(store.setup().get("strategies", ()))
+                connection.execute(again, (benchmark, benchmark, strategies))
 
     def claim(self) -> int | None:
         """Lease the first free batch and return its number; None: no batch is free."""
@@ -158,11 +164,24 @@ class Leases:
         left = self._store.read(_OPEN, (self._benchmark,))
         return any(batch not in self._held and self._is_free(worker, renewed) for batch, worker, renewed in left)
 
-    def _is_worked_on(self, worker: str | None, renewed: float) -> bool:
-        return worker not in (None, self.worker) and holds_lease(str(worker), renewed)
-
     def _is_free(self, worker: str | None, renewed: float) -> bool:
         return worker in (None, self.worker) or not holds_lease(str(worker), renewed)
+
+
+def is_worked_on(store: Store) -> bool:
+    """Tell whether another process answers items of a run.
+
+    Raises:
+        RunError: The store cannot be read.
+    """
+    if not store.read("select name from sqlite_master where name = 'leases'"):
+        return False
+    held = store.read("select worker, renewed from leases where finished = 0")
+    return any(_is_of_another(worker, renewed) for worker, renewed in held)
+
+
+def _is_of_another(worker: str | None, renewed: float) -> bool:
+    return worker not in (None, process_name()) and holds_lease(str(worker), renewed)
 
 
 def process_name() -> str:

@@ -2,7 +2,7 @@
 
 Rows are committed as they are produced, so that a run that was stopped or killed can continue where
 it was; only a power cut may lose the last seconds. A folder belongs to one set-up; opening it with another set-up is
-an error that names the difference.
+an error that names the difference. Parts of a set-up that are named may grow: strategies are added to a run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -64,13 +64,24 @@ class Store:
         self._file: tuple[int, int] | None = None
 
     @classmethod
-    def create(cls, folder: Path, setup: Mapping[str, Any], notes: Mapping[str, str] = MappingProxyType({})) -> Store:
+    def create(
+        cls,
+        folder: Path,
+        setup: Mapping[str, Any],
+        notes: Mapping[str, str] = MappingProxyType({}),
+        growing: Collection[str] = (),
+        check_growth: Callable[[Store], None] = lambda store: None,
+    ) -> Store:
         """Open a run folder for a set-up; create the folder if needed.
 
         Args:
             folder: The run folder.
             setup: What must not change between calls, as JSON values.
             notes: Facts that may change between calls, such as the folder of pictures; the latest are stored.
+            growing: Keys of lists and mappings of the set-up that may gain entries; a list keeps all it has, and its
+                first entry in place.
+            check_growth: Called before they do, with the other processes kept from writing; raises an error if they
+                must not.
 
         Raises:
             RunError: The folder holds a run of another set-up, or cannot be written.
@@ -85,13 +96,18 @@ class Store:
             connection.execute("begin immediate")
             for table in _SCHEMA.split(";")[:-1]:
                 connection.execute(table)
-            stored = store.setup()
-            differing = list(differences(stored, json.loads(json.dumps(setup)))) if stored else []
+            stored, wanted = store.setup(), json.loads(json.dumps(setup))
+            kept = {key: _without_gains(stored.get(key), wanted[key]) for key in growing if key in wanted}
+            differing = list(differences(stored, {**wanted, **kept})) if stored else []
             if not differing:
-                full_setup = {**setup, "version": _VERSION}
-                connection.executemany(
-                    "insert or ignore into setup values (?, ?)", [(k, json.dumps(v)) for k, v in full_setup.items()]
-                )
+                full_setup = {**wanted, "version": _VERSION}
+                grown = {key: _grown(stored.get(key), full_setup.pop(key)) for key in kept}
+                if stored and any(stored.get(key) != value for key, value in grown.items()):
+                    check_growth(store)
+                for way, facts in (("ignore", full_setup), ("replace", grown)):
+                    connection.executemany(
+                        f"insert or {way} into setup values (?, ?)", [(k, json.dumps(v)) for k, v in facts.items()]
+                    )
                 connection.executemany("insert or replace into notes values (?, ?)", list(notes.items()))
                 return store
         lines = "; ".join(f"{what} was {old}, now {new}" for what, old, new in differing)
@@ -302,6 +318,19 @@ class Store:
         except sqlite3.Error as error:
             intact = "; what was committed before is intact" if action == "write" else ""
             raise RunError(f"{self.path}: cannot {action} the run: {error}{intact}") from error
+
+
+def _without_gains(old: Any, new: Any) -> Any:
+    """Return the part of a new value that the old one has, too: equal to it if it was only extended."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {key: value for key, value in new.items() if key in old}
+    if isinstance(old, list) and isinstance(new, list):
+        return old if old[:1] == new[:1] and all(entry in new for entry in old) else new
+    return None if old is None else new
+
+
+def _grown(old: Any, new: Any) -> Any:
+    return {**old, **new} if isinstance(old, dict) else new
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, str, str]]:

@@ -11,12 +11,12 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmhall.options import Rule, rules
+from mmhall.options import Rule, option_helps, rules
 from mmhall.registry import Registry
 from mmhall.strategies._learned import LearnedStrategy
 from mmhall.strategies._registry import STRATEGIES
@@ -24,7 +24,6 @@ from mmhall.strategies._registry import STRATEGIES
 SECTIONS = ("Paper", "Idea", "Formula", "Defaults", "Cost", "Compared", "Differs")
 OPTIONAL = frozenset({"Compared"})  # where paper, released code and mmhall differ
 _HEAD = re.compile(r"([A-Z]\w+) {2,}(?=\S)")
-_ARGUMENT = re.compile(r"( *)(\w+): (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ def card(name: str, registry: Registry = STRATEGIES) -> Card:
     """
     kind = registry.load(name)
     title, sections = _titled(sys.modules[kind.__module__].__doc__, kind.__doc__ if "__doc__" in vars(kind) else None)
-    helps = _helps(kind)
+    helps = option_helps(kind)
     options = tuple(_option(kind, option, rule, helps.get(option, "")) for option, rule in rules(kind).items())
     return Card(name, title, sections, options, _claims(kind), _refusal(kind))
 
@@ -163,29 +162,6 @@ def _option(kind: type, option: str, rule: Rule, text: str) -> OptionHelp:
         published={model: values[option] for model, values in published.items() if option in values},
         tries=rule.tries,
     )
-
-
-def _helps(kind: type) -> dict[str, str]:
-    """Read the "Attributes:" of a class and its bases; the nearest wins."""
-    helps: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        helps |= dict(_attributes(inspect.cleandoc(vars(base).get("__doc__") or "")))
-    return helps
-
-
-def _attributes(text: str) -> Iterator[tuple[str, str]]:
-    name, lines, inside = "", list[str](), False
-    for line in [*text.splitlines(), "end"]:
-        match = _ARGUMENT.fullmatch(line) if inside else None
-        starts = match is not None and len(match.group(1)) == 4
-        if name and (starts or not line.startswith(" " * 5)):
-            yield name, " ".join(lines)
-            name = ""
-        if starts and match is not None:
-            name, lines = match.group(2), [match.group(3)]
-        elif name:
-            lines.append(line.strip())
-        inside = line == "Attributes:" or (inside and (line.startswith(" ") or not line))
 
 
 def _claims(kind: type) -> frozenset[str]:

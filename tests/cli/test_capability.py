@@ -26,8 +26,8 @@ def test_scores_stand_beside_the_gain_or_are_said_to_be_missing(cli, refused, mo
     assert done.returncode == 0, done.stderr
     table = done.stdout[done.stdout.index("capability in percent beside the gain") :].split("\n\n")[0].splitlines()
     assert table[1].split()[-5:] == ["strategy", "pope", "mean", "accuracy", "MMStar"]
-    assert [line.split()[-1] for line in (table[2], table[3], table[4])] == ["70.2", "56.4", "-13.8"]
-    assert table[5].endswith(NOT_MEASURED)
+    assert [line.split()[-1] for line in (table[2], table[5], table[6])] == ["70.2", "56.4", "-13.8"]
+    assert table[3].endswith(NOT_MEASURED)
     assert NOT_MEASURED not in done.stdout.splitlines()[-1]
     page = (tmp_path / "page.html").read_text()
     assert "56.4" in page
@@ -36,7 +36,7 @@ def test_scores_stand_beside_the_gain_or_are_said_to_be_missing(cli, refused, mo
     told = json.loads(cli("report", "run", "--capability", f"vcd(alpha=0.5)={foreign}", "--json").stdout)
     assert told["capability"] == {"greedy": NOT_MEASURED, "vdd": NOT_MEASURED, "vcd(alpha=0.5)": {"MMStar": 50.0}}
     for given, line in (
-        ([other], "c.json: is of apc, the run has greedy, vdd, vcd(alpha=0.5)"),
+        ([other], "c.json: is of apc, the run has greedy, vcd(alpha=0.5), vdd"),
         ([foreign], "d.json: does not say its strategy; give STRATEGY="),
         ([plain, plain], "a.json: scores MMStar again"),
         ([f"vdd={plain}"], "a.json: is of greedy by its own arguments, not of vdd"),

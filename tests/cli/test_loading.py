@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 
 import pytest
+from typer.main import get_command
 
-from mmhall.models._options import LoadOptions
+from mmhall.cli import app
+from mmhall.models import LoadOptions
+from tests.sources import ROOT
 
 TEMPLATE = "{% for m in messages %}Q {% for p in m.content %}{% if p.type == 'image' %}<image>{% else %}{{ p.text }}{% endif %}{% endfor %}{% endfor %} A"  # noqa: E501
 
 
-@pytest.mark.parametrize("command", ["generate", "choose", "bench", "tune", "fit", "demo", "show"])
-def test_every_command_that_loads_a_model_has_them(cli, command, monkeypatch):
+FLAGS = {name: sorted(p.name for p in command.params) for name, command in get_command(app).commands.items()}
+LOADING = {name for name in FLAGS if "model" in FLAGS[name]} - {"judge"} | {"run"}  # a judge is asked over the network
+
+
+def test_the_commands_that_load_a_model_are_known():
+    every_day = {"generate", "choose", "bench", "run", "tune", "fit", "demo", "show", "explain", "diagnose"}
+    assert every_day <= LOADING
+    loads = {path.stem for path in (ROOT / "mmhall" / "cli").glob("*.py") if "mmhall.load(" in path.read_text()}
+    assert loads <= LOADING
+
+
+@pytest.mark.parametrize("command", sorted(LOADING))
+def test_every_command_that_loads_a_model_has_them(command):
     """Those that use no strategy, or make what it has learnt, look for no artifact."""
-    monkeypatch.setenv("COLUMNS", "200")
-    told = cli(command, "--help").stdout
-    for flag in LoadOptions().arguments():
-        wanted = flag != "artifacts" or command not in ("choose", "fit")
-        assert (f"--{flag.replace('_', '-')} " in told) == wanted
+    without = {"artifacts"} if command in ("choose", "fit", "diagnose", "reproduce") else set()
+    own = {field.name for field in fields(LoadOptions)}
+    assert own & set(FLAGS[command]) == own - without
 
 
 def test_they_are_heeded(cli, model_folder, picture_file):

@@ -20,8 +20,6 @@ def test_the_kind_is_the_models_own_or_the_one_named(model, kind, drawn, tmp_pat
     assert file.parent.name == "scenes-1-0-0.5" + ("-hard" if drawn == "hard" else "")
 
 
-def test_other_kinds_and_scenes_beside_data_are_refused():
-    with pytest.raises(OptionError, match="usual or hard"):
-        DrawnScenes(None, None, "odd").check(data=False)
+def test_scenes_beside_data_are_refused():
     with pytest.raises(OptionError, match="left out with --data"):
         DrawnScenes(None, None, "hard").check(data=True)

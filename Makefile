@@ -6,6 +6,7 @@ PACKAGES := $(VENV)/lib/python*/site-packages
 CONSTRAINTS := constraints.txt
 READY := $(VENV)/.ready
 READY_TO_TEST := $(VENV)/.ready-to-test
+READY_FOR_DOCS := $(VENV)/.ready-for-docs
 RUN := runs/bench
 RUN_ALL := runs/bench-all
 RUN_MECHANISMS := runs/mechanisms
@@ -15,7 +16,7 @@ SPECS := greedy brief beam vcd vdd pai vhr gift var
 TWO := -n 2 --dist worksteal  # each goes through folders of its own, so that models are built once; who is done helps
 export PYTHONDONTWRITEBYTECODE :=  # bytecode is kept: to make it anew takes every process that the tests start seconds
 
-.PHONY: help bench bench-all bench-mechanisms test check every-test quick-tests families compat lint types clean
+.PHONY: help bench bench-all bench-mechanisms test check every-test quick-tests families compat docs lint types clean
 
 help:
 	@echo "make bench    compare strategies on the model and pictures that ship with mmhall"
@@ -24,6 +25,7 @@ help:
 	@echo "make test     lint, types and every test but the long ones, on representative model families"
 	@echo "make check    lint, types and the quick tests"
 	@echo "make families every test on every model family, and the long tests: two Ray nodes, more of the page in a browser"
+	@echo "make docs     the documentation as a site, in build/site; a broken link fails"
 	@echo "make compat   the quick tests on the oldest and the newest transformers (VERSIONS=5.25.0: on another one)"
 
 # An installation that was stopped goes on: packages that pip has not finished are removed first (the RECORD it writes
@@ -47,6 +49,12 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 $(READY_TO_TEST): $(READY)
 	@echo "== installing what the tests need: about a minute; 0.5 GB (Ray, a browser driver, linters)"
 	$(call install,.[dev])
+
+$(READY_FOR_DOCS): $(READY)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "the generator of the documentation needs Python 3.11 or newer; try: make docs PYTHON3=python3.12"; exit 1; }
+	@echo "== installing what builds the documentation: half a minute; 60 MB"
+	$(call install,.[docs])
 
 bench: $(READY)
 	@echo "== comparing 9 strategies, 10 to 20 minutes on two cores; results in $(RUN), a second call goes on where one stopped"
@@ -83,6 +91,10 @@ families: $(READY_TO_TEST)
 
 compat: $(READY_TO_TEST)
 	@$(PYTHON) -m tests.compat $(VERSIONS)
+
+docs: $(READY_FOR_DOCS)
+	@echo "== building build/site/index.html, half a minute"
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html docs build/site
 
 lint: $(READY_TO_TEST)
 	@echo "== ruff"

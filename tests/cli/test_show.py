@@ -1,19 +1,11 @@
-"""mmhall show, and what the README tells people to type."""
+"""mmhall show."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import typer
-
 from mmhall.benchmarks import BENCHMARKS
-from mmhall.cli import app
 from mmhall.decoders import STRATEGIES
 from mmhall.options import rules
 from mmhall.strategies._docs import card
-
-README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def test_a_strategy_shows_its_card_and_options(cli):
@@ -39,24 +31,6 @@ def test_show_tells_where_values_come_from(cli, model_folder):
 
 def test_an_unknown_strategy_is_suggested(refused):
     assert "unknown strategy 'gitf'; did you mean 'gift'?" in refused("show", "gitf")
-
-
-def test_the_readmes_commands_exist_with_their_options():
-    """Every `$ mmhall ...` line names a command that there is, and options it has."""
-    group = typer.main.get_command(app)
-    lines = re.findall(r"^\$ mmhall (.*)$", README.read_text(), re.MULTILINE)
-    assert len(lines) > 5
-    for line in lines:
-        words = line.split("#")[0].split()
-        known = {name for parameter in group.commands[words[0]].params for name in parameter.opts}
-        assert {word for word in words if word.startswith("--")} <= known, line
-
-
-def test_the_readmes_quick_commands_work(cli):
-    lines = re.findall(r"^\$ mmhall ((?:list|show|scenes) [^#\n]*)", README.read_text(), re.MULTILINE)
-    assert len(lines) >= 2
-    for line in lines:
-        assert cli(*line.split()).returncode == 0, line
 
 
 def test_show_tells_what_a_model_gives_away(cli):

@@ -31,7 +31,8 @@ def main() -> None:
     print("# Made by `python -m tests.compat.freeze`. torch and torchvision: the range that was tested.")
     lines = dict(map(line, distributions()))
     kept = {name: text for name, text in lines.items() if name not in OURS and not OF_TORCH.match(name)}
-    print(*sorted([*kept.values(), *(name + versions for name, versions in RANGES.items())]), sep="\n")
+    kept |= {name: name + versions for name, versions in RANGES.items()}
+    print(*(kept[name] for name in sorted(kept)), sep="\n")
 
 
 if __name__ == "__main__":

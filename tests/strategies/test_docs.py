@@ -24,7 +24,7 @@ from mmhall.strategies._docs import OPTIONAL, SECTIONS, card, heading, parsed
 from tests.sources import ROOT
 
 NAMES = STRATEGIES.names()
-ROW = r"^\| \[`([\w-]+)`\]\((decoders/\w+\.py)\) \| (.*) \|$"  # of the README's table
+ROW = r"^\| \[`([\w-]+)`\]\(\.\./(decoders/\w+\.py)\) \| (.*) \|$"  # of the table in docs/methods.md
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ def test_claims_and_refusals():
     assert card("vaf").refuses.startswith("models whose pictures")
 
 
-def test_the_readme_names_every_strategy_with_its_file_and_its_paper():
+def test_the_methods_page_names_every_strategy_with_its_file_and_its_paper():
     """A row each; the paper is one that the card names."""
-    told = (ROOT / "README.md").read_text(encoding="utf-8")
+    told = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     rows = {name: (file, rest) for name, file, rest in re.findall(ROW, told, re.MULTILINE)}
     assert sorted(rows) == sorted(BUILT_IN)
     for name, (file, rest) in rows.items():

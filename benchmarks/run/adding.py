@@ -11,6 +11,7 @@ from mmhall.benchmarks.run.config_file import write_config
 from mmhall.benchmarks.run.runs import make_strategies, reopen
 from mmhall.benchmarks.run.seeds import seed_folders
 from mmhall.errors import OptionError, RunError
+from mmhall.results.store import FILE
 
 
 def add_strategies(out: Path, specs: Sequence[str], given: Mapping[str, Any]) -> list[tuple[Path, Config]]:
@@ -44,14 +45,16 @@ def add_strategies(out: Path, specs: Sequence[str], given: Mapping[str, Any]) ->
     return found
 
 
-def write_shared_config(out: Path) -> None:
+def write_shared_config(out: Path, config: Config) -> None:
     """Write the configuration that makes all runs in a folder which differ in their seed, if there are such runs.
+
+    Args:
+        out: The folder.
+        config: Configuration of one of the runs.
 
     Raises:
         RunError: It cannot be written.
     """
-    folders = seed_folders(out)
-    first = reopen(folders[0]).config if folders else None
-    if first is not None:
-        seeds = tuple(int(folder.name.rpartition("-")[2]) for folder in folders)
-        write_config(out, first.with_seeds(seeds).words())
+    seeds = [int(folder.name.rpartition("-")[2]) for folder in seed_folders(out)]
+    if seeds and not (out / FILE).is_file():
+        write_config(out, config.settled().with_seeds(seeds).words())

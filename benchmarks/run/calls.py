@@ -93,7 +93,7 @@ def bench(
     for folder, own in config.runs(Path(out)):
         Store.check(folder)
         run, arms = begin_run(folder, lvlm, read(sources_of(own, folder, progress=progress)), own)
-        write_shared_config(Path(out))
+        write_shared_config(Path(out), own)
         answer_here(lvlm, run, arms, own.batch_size, progress=progress)
         runs.append(run)
     return Results(runs)

@@ -188,7 +188,7 @@ class Team:
         lvlm = mmhall.load(config.model, tuned=config.tuned, **loading.arguments())
         run, strategies = begin_run(folder, lvlm, parts, config, unfitted)
         if out is not None:
-            write_shared_config(out)
+            write_shared_config(out, config)
         with _resumable(run, folder):
             if config.workers == 1 and self.cluster is None:
                 answer_here(lvlm, run, strategies, config.batch_size)

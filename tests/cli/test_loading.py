@@ -52,5 +52,9 @@ def test_what_cannot_be_is_one_line(refused, model_folder, picture_file):
 
 def test_a_run_is_resumed_with_the_same_ones_only(cli, refused, model_folder):
     asked = ("bench", "chair(max_new_tokens=2)", "--scenes", "1", "--out", "run", "--model", model_folder)
-    assert cli(*asked, "--processor", "do_rescale=true").returncode == 0
-    assert re.search(r'loading was \["processor=.*, now \[\]', refused(*asked))
+    given = ("--processor", "do_rescale=true", "--model-arg", "attn_implementation=sdpa")
+    assert cli(*asked, *given).returncode == 0
+    assert re.search(r'loading was \["processor=.*, \"attn_implementation=.*\], now \[\]', refused(*asked))
+    assert cli("bench", "--add", "vdd", "--out", "run").returncode == 0
+    assert "loading was" in refused("bench", "--add", "pai", "--out", "run", "--model-arg", "attn_implementation=eager")
+    assert "quantize must be" in refused("bench", "--add", "pai", "--out", "run", "--quantize", "3bit")

@@ -45,6 +45,39 @@ def test_the_same_set_up_goes_on_and_another_is_refused(tmp_path):
     assert len(Store.open(tmp_path).done("pope")) == 1
 
 
+def test_parts_of_a_set_up_may_gain_entries_and_nothing_else(tmp_path):
+    growing, grown, refusal = ("strategies", "beams"), [], RunError("not now")
+    setup = {**SETUP, "beams": {"greedy": 1, "vcd": 1}}
+    more = {**SETUP, "strategies": ["greedy", "pai", "vcd"], "beams": {"greedy": 1, "vcd": 1, "pai": 1}}
+
+    def create(setup, check=grown.append):
+        return Store.create(tmp_path, setup, {"note": str(setup["strategies"])}, growing, check)
+
+    def refuse(store):
+        raise refusal
+
+    create(setup)
+    create(setup)
+    assert grown == []
+    with pytest.raises(RunError, match="not now"):
+        create(more, refuse)
+    for other in (
+        {"strategies": ["greedy", "pai"]},
+        {"strategies": ["pai", "greedy", "vcd"]},
+        {"beams": {"greedy": 2, "vcd": 1, "pai": 1}},
+        {"seed": 1},
+    ):
+        with pytest.raises(RunError, match=f"{next(iter(other))}.* was"):
+            create({**more, **other})
+    stored = Store.open(tmp_path)
+    assert {**stored.setup(), **setup} == stored.setup()
+    assert stored.notes() == {"note": str(SETUP["strategies"])}
+    assert create(more).setup() == {**stored.setup(), **more}
+    assert len(grown) == 1
+    with pytest.raises(RunError, match="strategies was"):
+        create(setup)  # it has fewer
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         Store.open(tmp_path)

@@ -201,14 +201,16 @@ class TestWhatCannotBeAdded:
         with store.writing() as connection:
             connection.execute(held, (1, None, None))
 
-    def test_a_run_without_a_configuration(self, small, tmp_path):
+    def test_a_run_of_an_older_version_which_goes_on(self, small, embedded, tmp_path):
+        """It stores no configuration, and has its strategies as they were named."""
         with pytest.raises(RunError, match="holds no run"):
             add_strategies(tmp_path / "none", ["pai"], {})
-        store = reopen(small).store
-        (words,) = store.read("select value from notes where key = 'config'")
-        with store.writing() as connection:
+        with reopen(small).store.writing() as connection:
             connection.execute("delete from notes where key = 'config'")
+            named = json.dumps(["greedy", "vdd(twin=1)", "vdd"])
+            connection.execute("update setup set value = ? where key = 'strategies'", (named,))
         with pytest.raises(RunError, match=r"stores no configuration.*with --strategy pai in addition"):
             add_strategies(small, ["pai"], {})
-        with store.writing() as connection:
-            connection.execute("insert into notes values ('config', ?)", words)
+        mmhall.bench(embedded, BENCHMARKS, ["greedy", "vdd"], out=small, progress=False, **ASKED)
+        ((_, config),) = add_strategies(small, ["pai"], {})
+        assert list(map(str, config.strategies)) == ["greedy", "vdd", "pai"]

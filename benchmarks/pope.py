@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -134,8 +134,9 @@ class ObjectQuestions(PictureBenchmark):
 
     def items(self, pictures: PictureSet, seed: int) -> list[Item]:
         """Make the questions of all three settings; a question of several settings is one item."""
-        questions = make_questions(pictures, seed, self._recipe)
-        return self.phrase([replace(q, text=self._question_text(str(q.object))) for q in questions], seed)
+        texts = {name: self._question_text(name) for name in pictures.categories}
+        questions = make_questions(pictures, seed, self._recipe, texts)
+        return self.phrase(questions, seed)
 
     @property
     def _recipe(self) -> Recipe:

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from mmhall.benchmarks.data.pictures import Picture, PictureSet
 from mmhall.benchmarks.rules.yesno import Label
@@ -55,8 +56,16 @@ class Recipe:
     frequency: str = "sampled"
 
 
-def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Question]:
+def make_questions(
+    pictures: PictureSet, seed: int, recipe: Recipe, texts: Mapping[str, str] = MappingProxyType({})
+) -> list[Question]:
     """Make the questions of all three settings, by picture; a question of several settings appears once.
+
+    Args:
+        pictures: The pictures.
+        seed: Seed of the random choices.
+        recipe: Settings of the generator.
+        texts: Category to the text of its question; "" for what is left out.
 
     Raises:
         DataError: Too few pictures have enough objects, present and absent.
@@ -76,7 +85,7 @@ def make_questions(pictures: PictureSet, seed: int, recipe: Recipe) -> list[Ques
         Question(
             picture,
             name,
-            "",
+            texts.get(name, ""),
             "yes" if name in by_id[picture].objects else "no",
             numbers,
             by_id[picture].visibility.get(name, ""),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence import GREEDY, SAMPLING, lineup_of
 from mmhall.benchmarks.run.config import Config
 from mmhall.benchmarks.run.config_file import write_config
+from mmhall.collecting import collector_paused
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
 from mmhall.options import check_known, parse, split
@@ -243,6 +244,7 @@ class LoadedBenchmark:
     pictures: Mapping[str, str]
 
 
+@collector_paused()
 def read(benchmarks: Sequence[tuple[Benchmark, Source]]) -> list[LoadedBenchmark]:
     """Read the data of benchmarks; no model is needed.
 
@@ -277,6 +279,7 @@ def start(
     return begin(folder, lvlm, loaded=read(benchmarks), strategies=strategies, batch_size=batch_size)
 
 
+@collector_paused()
 def begin(
     folder: Path,
     lvlm: LVLM,
@@ -342,6 +345,7 @@ def _check_nobody_answers(store: Store) -> None:
         raise RunError(f"{store.path.parent}: another process answers this run; add strategies when it is done")
 
 
+@collector_paused()
 def reopen(folder: Path) -> Run:
     """Open an existing run, to report on it or to continue it.
 
@@ -417,15 +421,19 @@ def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
 
 def _stored_items(material: Material, digests: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
     """Return items in the form of the store; pictures in the run folder get relative paths."""
-    base = folder.resolve()
+    base, folders = folder.resolve(), dict[Path, Path]()
 
     def noted(path: Path) -> str:
-        path = path.resolve()
+        place = path.parent
+        if place not in folders:
+            folders[place] = place.resolve()
+        path = folders[place] / path.name if path.name != ".." else path.resolve()
         return str(path.relative_to(base)) if path.is_relative_to(base) else without_home(str(path))
 
     files = {name: noted(path) for name, path in material.pictures.items()}
+    names = [one.name for one in fields(Item)]
     return {
-        i.id: {**asdict(i)}
+        i.id: {name: getattr(i, name) for name in names}
         | ({"file": None} if i.picture is None else {"file": files[i.picture], "sha256": digests[i.picture]})
         for i in material.items
     }

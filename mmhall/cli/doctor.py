@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -44,7 +44,7 @@ class Finding:
         text: What was found, and for a note or what is broken, what to do.
     """
 
-    state: Literal["ok", "note", "BROKEN"]
+    state: str
     what: str
     text: str
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -46,9 +47,17 @@ assert VCD.__init__.__globals__ and torch.ones(1).item() == 1  # the real ones, 
 """
 
 
-def run(code, *arguments):
+COMPLETE = "import sys; sys.argv = ['mmhall']; from mmhall.cli import main; main()"
+
+
+def run(code, *arguments, **environment):
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, encoding="utf-8"
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        encoding="utf-8",
+        env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -86,3 +95,9 @@ def test_what_is_declared_is_the_same_without_torch():
         real = card(name)
         assert told == [*map(repr, (real.title, real.sections, real.options, sorted(real.claims), real.refuses))], name
     assert limits == repr([(load_target(t).grid, load_target(t).limits) for t in FAMILIES.values()])
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("mmhall ca", "caption"), ("mmhall caption --max", "--max-new-tokens")])
+def test_the_shell_completes_commands_and_options(typed, offered):
+    asked = {"_MMHALL_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    assert run(COMPLETE, **asked).split() == [offered]

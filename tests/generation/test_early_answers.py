@@ -82,7 +82,7 @@ def test_a_repr_is_one_short_line(lvlm, requests, processor):
         answer,
         answer.usage,
         answer.uncertainty,
-        lvlm.choose(picture, "Is it?", ("yes", "no", "a long choice " * 9)),
+        lvlm.choose(picture, "Is it?", ("yes", "no", "there is a cup in the image " * 9)),
         lvlm.trace(picture, prompt, max_new_tokens=3),
         lvlm.head_divergence(picture, prompt, "A dog."),
     ]

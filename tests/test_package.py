@@ -20,7 +20,7 @@ else:
 
 
 THEIRS = "mmhall.lmms_eval.model"  # which lmms-eval imports, and nobody else
-LATE = {"open_clip", "ray", "accelerate"}  # slow to import, or not installed everywhere
+LATE = {"open_clip", "ray", "accelerate", "pandas"}  # slow to import, or not installed everywhere
 
 
 def run(code):

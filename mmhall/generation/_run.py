@@ -67,7 +67,8 @@ def decode(job: Job, main: PlannedBatch) -> Tensor:
         if config.num_beams > 1:
             return search(main.prepared, rows, session.prompt_lengths, config)
         sampler = TokenSampler(job.seeds, main.prepared.input_ids.device) if config.do_sample else None
-        return run_sampling_loop(main.prepared, rows, sampler, config.num_return_sequences or 1, job.streamer, keep)
+        sequences = config.num_return_sequences or 1
+        return run_sampling_loop(main.prepared, rows, sampler, sequences, job.streamer, keep, leave=job.leave)
 
 
 def answer_first(adapter: Adapter, inputs: Inputs, new: int, session: Session, name: str) -> Tensor:

@@ -329,10 +329,16 @@ def _counted(rows: Sequence[Row]) -> tuple[float | None, float | None, float | N
     counts = [one for one in found if one is not None and one["prompt_reads"]]
     if len(counts) < len(found):
         return None, None, None
-    total = {key: sum(one[key] for one in counts) for key in counts[0]}
-    tokens = total["tokens"] or None
-    per_token = [None if tokens is None else total[key] / tokens for key in ("rows", "passes")]
-    return per_token[0], per_token[1], total["prompt_reads"] / total["prompt_tokens"]
+    total = {
+        key: sum(one[key] for one in counts) for key in ("rows", "passes", "tokens", "prompt_reads", "prompt_tokens")
+    }
+    read = sum(
+        one.get("read", one["tokens"]) for one in counts
+    )  # before rows left their batch, all read as many tokens
+    rows, passes = (
+        total[key] / tokens if tokens else None for key, tokens in (("rows", read), ("passes", total["tokens"]))
+    )
+    return rows, passes, total["prompt_reads"] / total["prompt_tokens"]
 
 
 def _by_batch(rows: Sequence[Row]) -> dict[int, float]:

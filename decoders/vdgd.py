@@ -186,8 +186,11 @@ class Listener:
             return step.main
         ended = torch.isin(step.said, torch.tensor(self._ends, device=step.said.device))
         runs = ~ended.any(dim=1, keepdim=True)
-        joined = torch.maximum(self._joined, logs) if self._reduction == "min" else self._joined + logs
-        self._joined, self._count = torch.where(runs, joined, self._joined), self._count + runs
+        rows = slice(None) if step.owners is None else step.owners  # those of the descriptions that are not ended
+        before = self._joined[rows]
+        joined = torch.maximum(before, logs) if self._reduction == "min" else before + logs
+        self._joined[rows] = torch.where(runs, joined, before)
+        self._count[rows] += runs
         return step.main
 
     def support(self) -> Tensor:

@@ -101,9 +101,10 @@ COST = (
     "seconds, ratio to the baseline: median [range]",
 )
 COST_REMARK = (
-    "Cost: rows and passes of the decoder are counted, over the tokens of each batch's longest answer; a row is one "
-    "position of one branch or beam. Prompt read: positions computed over positions there; below 1 where questions "
-    "share their picture. Seconds were measured beside the other work of this machine; `mmhall speed` measures alone."
+    "Cost: rows of the decoder are counted over the tokens of the answers, passes over those of each batch's longest; "
+    "a row is one position of one branch or beam. Prompt read: positions computed over positions there; below 1 where "
+    "questions share their picture. Seconds were measured beside the other work of this machine; `mmhall speed` "
+    "measures alone."
 )
 
 

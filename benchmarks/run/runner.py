@@ -238,13 +238,14 @@ def _generate_rows(
 ) -> list[Row]:
     benchmark = part.benchmark
     requests = [part.request(item) for item in items]
-    first = int(benchmark.yes_no and strategy.beams == 1 and not strategy.searches)  # beams and searches have no scores
+    searched = strategy.beams > 1 or strategy.searches
+    first = int(benchmark.yes_no and not searched)  # beams and searches have no scores
     seeds = _seeds(benchmark, items)
     written = lvlm.generate_batch(requests, strategy, seeds=seeds, scores=first, **benchmark.settings)
     answers = reopen_thoughts(lvlm, items, written)
     asked = [(item, part.picture(item)) for item in items]
     extras = benchmark.measure(lvlm, asked, answers)
-    extras = [_with_cost(written, answer, extra) for answer, extra in zip(written, extras, strict=True)]
+    extras = [_with_cost(written, answer, extra, searched) for answer, extra in zip(written, extras, strict=True)]
     if controls and benchmark.trades:
         measured = measure_mentions(lvlm, benchmark, asked, answers)
         extras = [{**(extra or {}), **own} for extra, own in zip(extras, measured, strict=True)]
@@ -269,11 +270,12 @@ def _generate_rows(
     ]
 
 
-def _with_cost(batch: Sequence[Answer], answer: Answer, extra: dict[str, Any] | None) -> dict[str, Any]:
-    """Add the counted passes of an answer's batch to its measurements."""
+def _with_cost(batch: Sequence[Answer], answer: Answer, extra: dict[str, Any] | None, searched: bool) -> dict[str, Any]:
+    """Add the counted passes of an answer's batch to its measurements; unless it is a search, ended rows leave."""
     usage, longest = answer.usage, max(each.usage.new_tokens for each in batch)
     counted = {"prompt_reads": usage.prompt_reads, "prompt_tokens": usage.prompt_tokens}
     counted |= {"passes": usage.passes, "rows": usage.rows, "tokens": longest - 1}  # the last token is not read
+    counted["read"] = longest - 1 if searched else max(0, usage.new_tokens - 1)
     return {**(extra or {}), COUNTED: counted}
 
 

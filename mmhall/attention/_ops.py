@@ -230,6 +230,9 @@ class Op:
             `edit_scores`, `edit_probs` and `see`: their weights are then never held all at once, unless another op
             that edits rows of the layer does not say so.
         compares: Whether the op reads `Call.reference`.
+        whole: Whether each pass must have all rows of the batch, such as for an op that stacks what it reads from step
+            to step by row. Rows that have ended are then decoded on; otherwise they leave the batch, and `owners` says
+            which rows are left.
         remembers: Whether the op uses `Place.memory`. A search that reads an answer again then reads it token by
             token and scores each token before the next, so that the memory is restored; otherwise in one pass.
         sites: Sites of a layer at which the op edits states: "attn" (what attention adds to the residual stream),
@@ -244,6 +247,7 @@ class Op:
     writes: bool = False
     by_blocks: bool = False
     compares: bool = False
+    whole: bool = False
     remembers: bool = False
     sites: frozenset[str] = frozenset()
     projection: bool = False

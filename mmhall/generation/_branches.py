@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers import caches
-from mmhall.attention import Exit, Exits, Frame, Memory, few_rows, follow_frame
+from mmhall.attention import Exit, Exits, Frame, Memory, Plan, few_rows, follow_frame
 from mmhall.generation._candidates import combine_scores
 from mmhall.generation._lockstep import lockstep_reference
 from mmhall.generation._prepare import PlannedBatch
@@ -111,8 +111,12 @@ class DecodeBatch:
     @property
     def one_by_one(self) -> bool:
         """Whether an op needs tokens to be read one by one."""
-        blocks = (block for state in self._states for block in state.blocks)
-        return any(block.plan is not None and block.plan.one_by_one for block in blocks)
+        return any(plan.one_by_one for plan in self._plans())
+
+    @property
+    def whole(self) -> bool:
+        """Whether an op, or the combination, needs all rows in each pass; see `Op.whole`."""
+        return getattr(self._combine, "whole", False) or any(op.whole for plan in self._plans() for op in plan.ops)
 
     @property
     def splittable(self) -> bool:
@@ -198,6 +202,9 @@ class DecodeBatch:
     ) -> Frame:
         memory = self.memory if memory is None else memory
         return Frame(state.blocks, answer=answer, candidates=candidates, owners=self._owners, memory=memory)
+
+    def _plans(self) -> list[Plan]:
+        return [block.plan for state in self._states for block in state.blocks if block.plan is not None]
 
     def _blocks(self) -> list[tuple[DecodeState, int]]:
         """Return each state with its number of copies of the main rows."""

@@ -47,14 +47,16 @@ def combine_scores(combine: Combine, step: Step) -> Tensor:
     return scores + (step.levels[0] if level is None else level(step))
 
 
-def check_scores(scores: Tensor, step: int | None = None, *, prompts: int = 1, prompt: int | None = None) -> Tensor:
+def check_scores(
+    scores: Tensor, step: int | None = None, *, prompts: int = 1, prompt: int | Tensor | None = None
+) -> Tensor:
     """Return scores unchanged if each row has a token to choose; argmax over NaN would silently return token 0.
 
     Args:
         scores: (rows, vocabulary); the rows of a prompt follow each other.
         step: Number of tokens chosen before, for the error message; None: no token is chosen here.
         prompts: Number of prompts in the batch, for the error message.
-        prompt: 0-based prompt that all rows belong to; None: the rows belong to all prompts.
+        prompt: 0-based prompt that all rows belong to, or of each row, (rows,); None: the rows belong to all prompts.
 
     Raises:
         GenerationError: A row holds NaN or inf, or nothing but -inf.
@@ -65,6 +67,7 @@ def check_scores(scores: Tensor, step: int | None = None, *, prompts: int = 1, p
         top = scores[row].amax()
         content = "NaN" if top.isnan() else "inf" if top > 0 else "nothing above -inf"
         number = row * prompts // len(scores) if prompt is None else prompt
+        number = int(number[row]) if isinstance(number, Tensor) else number
         place = [f"prompt {number + 1} of {prompts}"] if prompts > 1 else []
         place += [] if step is None else [f"step {step}"]
         where = f"{', '.join(place)}: " if place else ""
@@ -91,11 +94,27 @@ class TokenSampler:
         """Seed the generator of each prompt."""
         self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
-    def __call__(self, scores: Tensor) -> Tensor:
-        """Draw a token for each row, (rows, choices) to (rows,); the rows of a prompt follow each other."""
-        rows = len(scores) // len(self._generators)
-        tokens = [
-            torch.multinomial(row.softmax(dim=-1), 1, generator=self._generators[index // rows])
-            for index, row in enumerate(scores)
-        ]
+    def __call__(self, scores: Tensor, answers: Tensor | None = None, each: int = 1) -> Tensor:
+        """Draw a token for each row.
+
+        Args:
+            scores: (rows, choices).
+            answers: 0-based answer of each row, ascending, (rows,); the answers to a prompt follow each other. None:
+                all answers, as many to each prompt.
+            each: Number of answers to each prompt, where `answers` is given. Answers that have left the batch draw as
+                well, as long as another answer to their prompt needs the generator, so that it draws the same.
+
+        Returns:
+            0-based choices, (rows,).
+        """
+        if answers is None:
+            each, left = len(scores) // len(self._generators), dict(enumerate(scores))
+        else:
+            left = dict(zip(answers.tolist(), scores, strict=True))
+        tokens = []
+        for prompt in dict.fromkeys(answer // each for answer in left):
+            for answer in range(prompt * each, (prompt + 1) * each):
+                weights = left[answer].softmax(dim=-1) if answer in left else torch.ones_like(scores[0])
+                token = torch.multinomial(weights, 1, generator=self._generators[prompt])
+                tokens += [token] if answer in left else []
         return torch.cat(tokens)

@@ -90,7 +90,10 @@ class CustomGenerate:
             session = self._method.fitted(adapter).prepare(adapter, inputs)
             seeds = torch.randint(2**62, (len(inputs["input_ids"]),)).tolist() if config.do_sample else []
             job = Job(
-                adapter, inputs, session, config, seeds, self._method.name, self._streamer, keep=keep, share=False
+                *(adapter, inputs, session, config, seeds, self._method.name, self._streamer),
+                keep=keep,
+                share=False,
+                leave=False,  # the caller's processors, criteria and scores are those of whole steps
             )
             main = _plan_batch(adapter, inputs, session.ops, config)
             main = replace(main, prepared=replace(main.prepared, copies=sequences))

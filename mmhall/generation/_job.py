@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,18 +35,22 @@ class StepScores:
     scores: list[Tensor] | None = None
     logits: list[Tensor] | None = None
     steps: int | None = None
+    _answers: list[Tensor] = field(default_factory=list)
 
-    def add(self, scores: Tensor, logits: Tensor) -> None:
-        """Add those of one step."""
+    def add(self, scores: Tensor, logits: Tensor, answers: Tensor) -> None:
+        """Add those of one step, with the 0-based answer of each row, (rows,)."""
         if self.scores is not None and (self.steps is None or len(self.scores) < self.steps):
             self.scores.append(scores)
+            self._answers.append(answers)
         if self.logits is not None:
             self.logits.append(logits.clone())
 
-    def scores_of(self, row: int, length: int) -> Tensor:
-        """Return the scores of a row's first `length` tokens, (length, vocabulary) on the CPU."""
+    def scores_of(self, answer: int, length: int) -> Tensor:
+        """Return the scores of the first `length` tokens of an answer, (length, vocabulary) on the CPU."""
         assert self.scores is not None
-        return torch.stack([step[row] for step in self.scores])[:length].cpu()
+        steps = list(zip(self.scores, self._answers, strict=True))[:length]
+        own = [step[answers == answer] for step, answers in steps]
+        return torch.cat(own).cpu() if own else self.scores[0][:0].cpu()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class Job:
         watch: Ops that only read, besides the session's.
         keep: Gets the scores of each step.
         share: Read the shared prefix of prompts about one picture once.
-        ended: Called with a row and its new tokens as soon as it has ended; not in a beam search or a search.
+        ended: Called with the number of an answer and its new tokens as soon as it has ended; not in a search.
+        leave: Rows that have ended leave the batch where strategy and settings allow it; else they are decoded on.
     """
 
     adapter: Adapter
@@ -80,6 +85,7 @@ class Job:
     keep: StepScores | None = None
     share: bool = True
     ended: Callable[[int, list[int]], None] | None = None
+    leave: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
+from mmhall._transformers import processors
 from mmhall._transformers.calls import capture_generate, first_inputs, is_about_pictures
 from mmhall._transformers.settings import ResolvedSettings
 from mmhall.attention import Block, Exit, Exits, Frame, Memory, Plan
@@ -78,11 +79,24 @@ class PreparedBatch:
                 raise
             raise PromptError(f"pictures and their placeholders in the prompt do not match: {error}") from error
 
-    def processed(self, ids: Tensor, scores: Tensor) -> Tensor:
+    @property
+    def by_row(self) -> bool:
+        """Whether the processors can be applied to some of the rows."""
+        return processors.can_select(self.processors)
+
+    def processed(self, ids: Tensor, scores: Tensor, prompts: Tensor | None = None) -> Tensor:
         """Apply the processors to next-token scores; the rows of a prompt follow each other.
 
         Some processors hold one value for each row they were made for, so each call gets that many rows.
+
+        Args:
+            ids: Tokens so far, (rows, positions).
+            scores: (rows, vocabulary).
+            prompts: 0-based prompt of each row, (rows,), where rows have left; None: as many rows of each prompt. Needs
+                `by_row`.
         """
+        if prompts is not None:
+            return processors.select(self.processors, prompts)(ids, scores)  # type: ignore[arg-type]
         each = len(ids) // (len(self.input_ids) * self.copies)
         edited = torch.empty_like(scores)
         for row in range(each):

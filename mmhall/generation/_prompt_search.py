@@ -68,7 +68,7 @@ class PromptSearch(ABC):
 def greedy_search(decoding: Decoding) -> Tensor:
     """Decode greedily, as a `Session.search`; all answers to a prompt are the same."""
     job = decoding.job
-    answers = run_sampling_loop(decoding.prepared, decoding.rows, None, 1, job.streamer)
+    answers = run_sampling_loop(decoding.prepared, decoding.rows, None, 1, job.streamer, leave=job.leave)
     return answers.repeat_interleave(job.config.num_return_sequences or 1, dim=0)
 
 

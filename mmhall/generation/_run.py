@@ -68,7 +68,9 @@ def decode(job: Job, main: PlannedBatch) -> Tensor:
             return search(main.prepared, rows, session.prompt_lengths, config)
         sampler = TokenSampler(job.seeds, main.prepared.input_ids.device) if config.do_sample else None
         sequences = config.num_return_sequences or 1
-        return run_sampling_loop(main.prepared, rows, sampler, sequences, job.streamer, keep, job.ended)
+        return run_sampling_loop(
+            main.prepared, rows, sampler, sequences, job.streamer, keep, hand_over=job.ended, leave=job.leave
+        )
 
 
 def answer_first(adapter: Adapter, inputs: Inputs, new: int, session: Session, name: str) -> Tensor:

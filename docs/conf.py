@@ -30,7 +30,6 @@ project = "mmhall"
 version = release = mmhall.__version__
 copyright = "the mmhall authors"  # noqa: A001 - Sphinx reads this name
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["Thumbs.db"]
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 suppress_warnings = ["myst.header"]

@@ -67,12 +67,11 @@ def environment(built, tmp_path_factory):
 
 def data_files() -> set[str]:
     """What lies in the packages beside code, under the names that it has when installed."""
-    kinds = {".html", ".json", ".jinja", ".safetensors", ".css", ".js", ".typed", ".md"}
     return {
         f"{package.replace('.', '/')}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, package in FOLDERS.items()
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in kinds and path.name != "README.md"
+        if path.is_file() and path.suffix not in (".py", ".pyc") and path.name != "README.md"
     }
 
 

@@ -27,6 +27,7 @@ ALL = "all"  # the word of `every`
 WHERE = ("workers", "gpus_per_worker", "engine", "address", "max_errors")
 """Words that say where a run is answered and when it counts as failed; answers do not depend on them."""
 LOADING = tuple(each.name for each in fields(LoadOptions))
+_FILES = ("model", "artifacts", "chat_template", "tuned")  # words that may name a file in the home folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,14 +110,14 @@ class Config(Configured):
 
         given = {str(word).replace("-", "_"): value for word, value in words.items() if value is not None}
         check_words(given)
+        given |= {w: _from_home(given[w]) for w in _FILES if isinstance(given.get(w), str)}
         loading = LoadOptions(**{word: given.pop(word) for word in LOADING if word in given})
         benchmarks = make_benchmarks(_several("benchmarks", given.pop("benchmarks", ())))
-        if not benchmarks:
-            raise OptionError(cls.name, "benchmarks", None, "at least one benchmark, such as pope")
         strategies = make_strategies(_several("strategies", given.pop("strategies", "greedy")))
+        for word, several in (("benchmarks", benchmarks), ("strategies", strategies)):
+            if not several:
+                raise OptionError(cls.name, word, None, f"at least one of `mmhall list {word}`")
         names = [each.name for each in benchmarks]
-        if isinstance(model := given.get("model"), str):
-            given["model"] = _from_home(model)
         if not isinstance(every := given.pop(ALL, False), bool):
             raise OptionError(cls.name, ALL, every, "True or False")
         given |= {word: _paths(word, given.get(word), names) for word in ("data", "images")}
@@ -232,7 +233,7 @@ def _tuned(given: Any) -> str | Literal[False] | None:
         return None if given is None else False
     if not isinstance(given, str | Path) or not str(given):
         raise OptionError(Config.name, "tuned", given, 'a file written by `mmhall tune`, or "none"')
-    return _from_home(given)
+    return str(given)
 
 
 def _seeds(given: Any) -> tuple[int, ...] | None:

@@ -34,5 +34,5 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(refused):
     assert "gone.json: does not exist; chair reads" in refused("bench", "chair", "--data", "gone.json", "--out", "run")
     assert "holds no run" in refused("bench", "--add", "vdd", "--out", "gone")
     assert "out must be a run folder" in refused("bench", "--add", "vdd")
-    assert "at least one benchmark" in refused("bench", "--out", "run")
+    assert "benchmarks must be at least one" in refused("bench", "--out", "run")
     assert sorted(path.name for path in Path().iterdir()) == ["bad.yaml", "mine.yaml"]

@@ -27,6 +27,7 @@ ASKED = {
     "dtype": "float16",
     "processor": {"max_pixels": 200704},
     "model_arg": {"attn_implementation": "sdpa"},
+    "artifacts": str(Path.home() / "fitted"),
     "tuned": False,
     "workers": 3,
 }
@@ -61,6 +62,7 @@ def test_a_file_says_the_same_as_the_configuration_it_was_written_from(tmp_path,
     monkeypatch.chdir(tmp_path)  # paths are absolute
     again = load_config(tmp_path / "config.yaml", {})
     assert again.words() == words
+    assert written["artifacts"] == "~/fitted"
     assert again.data["chair"] == str(Path.home() / "b.json")
     assert (again.strategies, again.loading, again.tuned) == (config.strategies, config.loading, False)
     assert load_config(tmp_path / "config.yaml", {"dtype": "float32", "workers": 1}).loading.dtype == "float32"
@@ -126,7 +128,8 @@ def test_data_is_for_all_benchmarks_or_for_one(given, paths):
         ("strategies: {vdd: 1}", "strategies must be a name or a list of names"),
         ("strategies: [3]", "must be a name such as"),
         ("benchmarks: 3", "must be a name such as"),
-        ("benchmarks: []", "benchmarks must be at least one benchmark"),
+        ("benchmarks: []", "benchmarks must be at least one of `mmhall list benchmarks`"),
+        ("strategies: []", "strategies must be at least one of `mmhall list strategies`"),
         ("engine: slurm", 'engine must be "local" or "ray"'),
         ("scenes: 3\nscenes: 4", "line 3: 'scenes' is given twice"),
         ("a: &a [x]\nb: *a", "aliases are not allowed"),
@@ -134,7 +137,7 @@ def test_data_is_for_all_benchmarks_or_for_one(given, paths):
         ("seed: 2024-13-45", "cannot be read as YAML: month must be"),
         ("? [1, 2]\n: 3", "found unhashable key"),
         (": :\n-", "line "),
-        ("x: " + "[" * 5000, "a configuration file holds words with values"),
+        ("x: " + "[" * 2000, "a configuration file holds words with values"),
     ],
     ids=lambda value: value[:30],
 )

@@ -205,7 +205,7 @@ class Metric:
     @property
     def figure(self) -> Callable[..., Any]:
         """The function of summed counts, with one argument for each of `terms`."""
-        from mmhall.results.statistics import ratio  # it imports scipy.stats, which takes a second
+        from mmhall.results.statistics import ratio  # it imports scipy, which takes half a second
 
         return ratio if self.of is None else self.of
 

@@ -65,7 +65,7 @@ def _describe_strategy(name: str) -> list[str]:
     from mmhall.strategies import card, strategy as make_strategy
 
     make_strategy(name)  # its options and combination are checked first
-    lines = []
+    lines = list[str]()
     for part in (parse(part)[0] for part in split(name)):
         shown = card(part)
         others = [card(other) for other in STRATEGIES.names() if other != part]

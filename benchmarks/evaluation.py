@@ -329,16 +329,13 @@ def _counted(rows: Sequence[Row]) -> tuple[float | None, float | None, float | N
     counts = [one for one in found if one is not None and one["prompt_reads"]]
     if len(counts) < len(found):
         return None, None, None
-    total = {
-        key: sum(one[key] for one in counts) for key in ("rows", "passes", "tokens", "prompt_reads", "prompt_tokens")
-    }
-    read = sum(
-        one.get("read", one["tokens"]) for one in counts
-    )  # before rows left their batch, all read as many tokens
-    rows, passes = (
-        total[key] / tokens if tokens else None for key, tokens in (("rows", read), ("passes", total["tokens"]))
-    )
-    return rows, passes, total["prompt_reads"] / total["prompt_tokens"]
+    keys = ("rows", "passes", "tokens", "prompt_reads", "prompt_tokens")
+    total = {key: sum(one[key] for one in counts) for key in keys}
+    # in runs from before rows left their batch, each row read as many tokens as the longest
+    read = sum(one.get("read", one["tokens"]) for one in counts)
+    by_row = total["rows"] / read if read else None
+    by_pass = total["passes"] / total["tokens"] if total["tokens"] else None
+    return by_row, by_pass, total["prompt_reads"] / total["prompt_tokens"]
 
 
 def _by_batch(rows: Sequence[Row]) -> dict[int, float]:

@@ -96,7 +96,8 @@ class PreparedBatch:
                 `by_row`.
         """
         if prompts is not None:
-            return processors.select(self.processors, prompts)(ids, scores)  # type: ignore[arg-type]
+            chosen: Tensor = processors.select(self.processors, prompts)(ids, scores)  # type: ignore[arg-type]
+            return chosen
         each = len(ids) // (len(self.input_ids) * self.copies)
         edited = torch.empty_like(scores)
         for row in range(each):

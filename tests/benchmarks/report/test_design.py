@@ -54,6 +54,15 @@ def test_few_pictures_and_single_strategies_are_told():
     assert "pope: random: no difference in accuracy can be shown with so few pictures" in design_remarks(part, found)
 
 
+def test_rows_count_over_each_answers_own_tokens():
+    """Answers of 5 and 2 tokens, of which 4 and 1 are read, two rows each: 10 rows in 4 passes, half of them each."""
+    items = [replace(item(n, "yes"), picture=f"{n}", cluster=f"{n}") for n in range(2)]
+    counts = {"prompt_reads": 60.0, "prompt_tokens": 60, "passes": 4, "rows": 5.0, "tokens": 4}
+    rows = [replace(row(n, "vcd", "Yes"), extra={COUNTED: {**counts, "read": read}}) for n, read in enumerate((4, 1))]
+    (cost,) = evaluate(Pope(), items, rows, ["vcd"]).costs
+    assert (cost.rows, cost.passes, cost.prompt) == (2, 1, 1)
+
+
 def test_costs_are_counted_first_and_seconds_labelled():
     """Greedy shares half of its prompts; the contrast reads each twice, and two rows for each token in one pass."""
     part, found = evaluated(8)

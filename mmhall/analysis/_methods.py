@@ -64,6 +64,7 @@ class AnalysisMethods:
         *,
         layers: Sequence[int] | None = None,
         heads: Sequence[int] | None = None,
+        uncertainty: bool = False,
         **settings: Any,
     ) -> Trace:
         """Answer a prompt and record the attention of each token to the picture.
@@ -75,15 +76,15 @@ class AnalysisMethods:
                 decoded again for it, token by token.
             layers: 0-based decoder layers to record; None: all that attend to image tokens.
             heads: 0-based heads to record; None: all.
+            uncertainty: As in `generate`.
             **settings: As in `generate`; one sequence.
 
         Raises:
             OptionError: A layer or head does not exist or attends to no image token; several sequences.
             MmhallError: As in `generate`.
         """
-        return trace_request(
-            self.adapter, make_recipe(self.adapter, strategy, settings), image, prompt, layers, heads, self._facts()
-        )
+        recipe, facts = make_recipe(self.adapter, strategy, settings), self._facts()
+        return trace_request(self.adapter, recipe, image, prompt, layers, heads, facts, uncertainty=uncertainty)
 
     def head_divergence(self, image: Images, prompt: Prompt, answer: str) -> HeadDivergence:
         """Measure how much each head's output depends on the picture, for each token of an answer.

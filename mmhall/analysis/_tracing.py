@@ -12,6 +12,7 @@ from torch import Tensor
 from mmhall._transformers.settings import minimal_settings
 from mmhall.adapters import Adapter, Batch, has_picture
 from mmhall.analysis._saliency import SaliencyProbe, mark_informative
+from mmhall.analysis._score import score
 from mmhall.analysis._trace import AttentionProbe, Trace, check_indices, shrink_picture
 from mmhall.answers import DecodedTokens
 from mmhall.errors import OptionError
@@ -47,6 +48,8 @@ def trace_request(
     layers: Sequence[int] | None,
     heads: Sequence[int] | None,
     model: Mapping[str, str | None],
+    *,
+    uncertainty: bool = False,
 ) -> Trace:
     """Decode a request and return its answer with the attention recorded on the way.
 
@@ -58,6 +61,7 @@ def trace_request(
         layers: 0-based decoder layers to record; None: all that attend to image tokens.
         heads: 0-based heads to record; None: all.
         model: Facts about the model to keep in the trace.
+        uncertainty: Whether to score the answer as in `LVLM.generate`.
 
     Raises:
         OptionError: A layer or head does not exist or attends to no image token; several sequences.
@@ -73,6 +77,8 @@ def trace_request(
         recorded = _record(job, recipe, layers, heads)
     measured.seconds -= recorded.second_pass
     answer = build_answers(adapter, job.inputs, recorded.tokens, recipe, measured)[0]
+    if uncertainty:
+        answer = replace(answer, uncertainty=score(adapter, job.inputs, [answer.token_ids])[0])
     assert isinstance(job.inputs, Batch)
     (request,) = job.inputs.requests
     length = len(answer.token_ids)

@@ -38,20 +38,20 @@ function rowsOf(first, own, {place, equal}) {
 }
 
 // Aligns answers with the first one. Returns for each: `place` (its words' places in the first answer), `same` (words
-// that the others share), `fork` (the first word that differs; -1: none), `rows` (the row of each sentence).
+// that the others share), `fork` (the first word that the other does not have there; -1: none), `rows` (of sentences).
 export function align(records) {
   const answers = records.map(record => record?.words || []), [first = []] = answers;
+  const forkOf = (own, other) => own.findIndex((word, i) => word.text !== other[i]?.text);
   const aligned = answers.map((own, k) => {
     const pairs = k ? pairWords(first, own) : {place: own.map((_, i) => i), equal: own.map(() => true)};
-    const apart = own.findIndex((word, i) => word.text !== first[i]?.text);
-    const fork = apart < 0 && own.length < first.length ? own.length - 1 : apart;
-    return {place: pairs.place, same: pairs.equal, fork, rows: rowsOf(first, own, pairs)};
+    return {place: pairs.place, same: pairs.equal, fork: forkOf(own, first), rows: rowsOf(first, own, pairs)};
   });
   const others = aligned.filter((_, k) => k && answers[k].length);
-  if (aligned.length) {
-    aligned[0].same = first.map((_, i) => others.length > 0 && others.every(o => o.same[o.place.indexOf(i)]));
-    aligned[0].fork = Math.min(...others.map(o => o.fork).filter(i => i >= 0), Infinity);
-  }
+  if (others.length) {
+    aligned[0].same = first.map((_, i) => others.every(other => other.same[other.place.indexOf(i)]));
+    const forks = answers.slice(1).filter(own => own.length).map(own => forkOf(first, own)).filter(i => i >= 0);
+    aligned[0].fork = forks.length ? Math.min(...forks) : -1;
+  } else if (first.length) aligned[0].same = first.map(() => false);
   return aligned;
 }
 

@@ -114,7 +114,7 @@ def answer_record(
         "state": _ENDS.get(answer.stopped_by, "done"),
         "tokens": usage.new_tokens,
         "seconds": usage.seconds,
-        "passes_per_token": usage.rows / usage.new_tokens if usage.rows and usage.new_tokens else None,
+        "passes_per_token": usage.rows / (usage.new_tokens - 1) if usage.rows and usage.new_tokens > 1 else None,
     }
     return text_record(answer.text, prompt, truth, inside, answer.uncertainty, **counted | facts)
 

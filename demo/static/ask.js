@@ -69,18 +69,17 @@ function table(data) {
     make("button", {type: "button", class: "quiet", "aria-label": "Close the table", click: () => $("probed").replaceChildren()}, "✕"));
 }
 
-on("about", () => {
-  for (const id of ["presets", "probe"]) rove($(id));
-  $("prompt").oninput = () => { change({prompt: $("prompt").value}); };
-  $("prompt").onkeydown = event => { if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); run(); } };
-  $("ask").onsubmit = event => {
-    event.preventDefault();
-    if (state.running) return stop();
-    run();
-    if (matchMedia("(max-width: 860px)").matches) $("bar").scrollIntoView({block: "start"});
-  };
-  model();
-});
+for (const id of ["presets", "probe"]) rove($(id));
+$("prompt").oninput = () => change({prompt: $("prompt").value});
+$("prompt").onkeydown = event => {
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); run(); }
+};
+$("ask").onsubmit = event => {
+  event.preventDefault();
+  if (state.running) return stop();
+  run();
+  if (matchMedia("(max-width: 860px)").matches) $("bar").scrollIntoView({block: "start"});
+};
 on("setup", part => {
   if ($("prompt").value !== state.setup.prompt) $("prompt").value = state.setup.prompt;
   fit();
@@ -91,5 +90,5 @@ const model = () => {
   const {name, state: now, parameters, error} = state.about.model;
   $("model").textContent = now === "ready" ? `${name} · ${(parameters / 1e6).toFixed(1)} M parameters` : now === "failed" ? `${name} could not be loaded: ${error || ""}` : `loading ${name} …`;
 };
-on("model", model);
+for (const name of ["about", "model"]) on(name, model);
 for (const name of ["running", "answers"]) on(name, button);

@@ -8,7 +8,7 @@ import {emit, on, point, state} from "./page.js";
 const LETTERS = "ABCD";
 let token = 0, measure = "share", cell = ["", ""];
 
-const percent = value => value == null ? "–" : value > 0 && value < 0.001 ? "<0.1 %" : `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
+const percent = value => value == null ? "–" : value === 0 ? "0 %" : value < 0.001 ? "<0.1 %" : `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
 const here = () => {
   const place = state.pointed || state.pinned, record = place && state.records[place.column];
   return record?.words ? {...place, record, said: record.words[place.word], gaze: state.gazes.get(record.id)} : null;
@@ -68,22 +68,25 @@ function strip({record, word, column, gaze}) {
 }
 
 function grid({gaze, word, record}) {
-  const {layers, heads} = gaze, findings = (gaze.findings || []).filter(finding => finding.kind === "heads");
-  const names = [["share", "share of the picture"], ...findings.map(finding => [finding.name, finding.name])];
-  const values = measure === "share" ? (word < 0 ? mean(record.words.map((_, i) => gaze.share(i))) : [...gaze.share(word)]) : findings.find(finding => finding.name === measure)?.values.flat() || [];
-  const top = Math.max(...values.map(Math.abs), 1e-9);
-  const canvas = make("canvas", {width: heads * 12, height: layers * 12, role: "img", "aria-label": `${measure} by layer and head; the largest is ${top.toPrecision(2)}`, click: event => {
-    const layer = Math.floor((event.offsetY / canvas.clientHeight) * layers), head = Math.floor((event.offsetX / canvas.clientWidth) * heads);
-    choose(cell[0] === String(layer) && cell[1] === String(head) ? ["", ""] : [String(layer), String(head)]);
+  const {layers, heads} = gaze, findings = gaze.findings.filter(finding => finding.kind === "heads");
+  const names = [["share", "share of the picture"], ...findings.map(({name}) => [name, name])];
+  if (!names.some(([name]) => name === measure)) measure = "share";
+  const found = findings.find(({name}) => name === measure);
+  const values = found ? found.values.flat(9) : word < 0 ? mean(record.words.map((_, i) => gaze.share(i))) : [...gaze.share(word)];
+  const top = Math.max(...values.map(Math.abs), 1e-9), side = Math.max(6, Math.min(18, 300 / heads.length));
+  const at = cell => [layers.indexOf(Number(cell[0])), heads.indexOf(Number(cell[1]))];
+  const canvas = make("canvas", {width: heads.length * side, height: layers.length * side, role: "img", "aria-label": `${measure} by layer and head; the largest is ${top.toPrecision(2)}`, click: event => {
+    const next = [layers[Math.floor((event.offsetY / canvas.clientHeight) * layers.length)], heads[Math.floor((event.offsetX / canvas.clientWidth) * heads.length)]].map(String);
+    choose(next.join() === cell.join() ? ["", ""] : next);
   }});
-  const brush = canvas.getContext("2d"), accent = getComputedStyle($("dock")).getPropertyValue("--bar");
-  values.forEach((value, i) => { brush.globalAlpha = 0.06 + (0.94 * Math.abs(value)) / top; brush.fillStyle = accent; brush.fillRect((i % heads) * 12, Math.floor(i / heads) * 12, 11, 11); });
-  if (cell.every(Boolean)) { brush.globalAlpha = 1; brush.lineWidth = 2; brush.strokeStyle = getComputedStyle($("dock")).color; brush.strokeRect(cell[1] * 12, cell[0] * 12, 11, 11); }
+  const brush = canvas.getContext("2d"), square = (i, j) => [j * side, i * side, side - 1, side - 1];
+  brush.fillStyle = getComputedStyle($("grid")).color;
+  values.forEach((value, i) => { brush.globalAlpha = 0.06 + (0.94 * Math.abs(value)) / top; brush.fillRect(...square(Math.floor(i / heads.length), i % heads.length)); });
+  if (cell.every(Boolean)) Object.assign(brush, {globalAlpha: 1, lineWidth: 2, strokeStyle: getComputedStyle($("dock")).color}).strokeRect(...square(...at(cell)));
   const list = (label, options, value, set) => make("label", {}, label, make("select", {change: event => set(event.target.value)}, ...options.map(([name, said]) => make("option", {value: name, selected: name === value}, said))));
-  const numbers = count => [["", "all"], ...Array.from({length: count}, (_, i) => [String(i), String(i)])];
-  const hint = findings.find(finding => finding.name === measure)?.hint;
+  const numbers = all => [["", "all"], ...all.map(number => [String(number), String(number)])];
   $("grid").replaceChildren(canvas, make("div", {}, list("show ", names, measure, name => { measure = name; dock(); }), list("map of layer ", numbers(layers), cell[0], layer => choose([layer, cell[1]])),
-    list("head ", numbers(heads), cell[1], head => choose([cell[0], head])), make("p", {class: "hint"}, hint || "Rows are layers, columns are heads. Choose a cell, and the map shows that head alone.")));
+    list("head ", numbers(heads), cell[1], head => choose([cell[0], head])), make("p", {class: "hint"}, found?.hint || "Rows are layers, columns are heads. Choose a cell, and the map shows that head alone.")));
 }
 
 const mean = rows => Array.from(rows[0] || [], (_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);

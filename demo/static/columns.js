@@ -145,7 +145,7 @@ function foot(record) {
     if (known != null) add("", `named ${objects.named.length - made - objects.unknown.length} of ${known}`, objects.missing.length ? `not named: ${objects.missing.join(", ")}` : "");
     if (objects.unknown.length) add("", `${objects.unknown.length} not known: ${objects.unknown.join(", ")}`);
   }
-  if (record.passes_per_token != null) add("", `${record.passes_per_token.toFixed(1)} passes per token`);
+  if (record.passes_per_token != null) add("", `${record.passes_per_token.toFixed(1)} passes/token`, "forward passes of the model for a token, on average");
   if (record.seconds) add("small", `${record.seconds.toFixed(1)} s`);
   return make("footer", {}, ...say);
 }

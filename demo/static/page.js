@@ -189,7 +189,7 @@ async function start() {
     load(setup, document.querySelector(`[data-view="${parts.get("view")}"]`) ? parts.get("view") : "compare");
     while (state.about.model.state === "loading") {
       await new Promise(done => setTimeout(done, 500));
-      state.about.model = (await call("about")).model;
+      state.about = await call("about");
     }
     emit("model");
   } catch (error) { problem(error); }

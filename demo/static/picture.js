@@ -54,16 +54,36 @@ function draw() {
   const {column, word} = place, other = Number(chosen.whose.slice(1)), signed = chosen.whose[0] === "d";
   const gaze = gazeOf(column), text = state.records[column].words[word]?.text;
   if (!gaze?.map) return say(gaze?.error ? `No map: ${gaze.error}` : "Reading where it looked …");
+  const finding = gaze.findings.find(({name}) => name === chosen.source);
+  if (finding) {
+    const values = finding.values.flat(9), most = Math.max(...values.map(Math.abs), 1e-9);
+    heat(values, gaze, most);
+    return say(`${finding.name} in ${LETTERS[column]}: ${finding.hint}`, most.toPrecision(2));
+  }
   const cell = chosen.cell ? `, ${chosen.cell.said}` : "";
   if (signed) {
     const here = [0, other].map(k => ({gaze: gazeOf(k), word: twin(aligned(), column, word, k)}));
     if (here.some(one => one.word < 0 || !one.gaze?.map)) return say(`“${text}” has no counterpart in ${LETTERS[column ? 0 : other]}, so there is no difference.`);
-    const [a, b] = here.map(one => one.gaze.map(one.word));
-    heat(a.map((value, i) => value - b[i]), gaze, top, true);
-    return say(`“${text}”: A looks more (orange), ${LETTERS[other]} looks more (blue)${cell}`, percent(top), true);
+    const values = difference(...here.map(one => one.gaze.map(one.word))), most = largestDifference(other);
+    if (!values.some(value => Math.abs(value) > most / 255)) return say(`“${text}”: A and ${LETTERS[other]} look alike here.`);
+    heat(values, gaze, most, true);
+    return say(`“${text}”: A looks more (orange), ${LETTERS[other]} looks more (blue)${cell}`, percent(most), true);
+  }
+  if (chosen.source === "lens") {
+    if (lens?.key !== `${state.records[column].id} ${word}`) return say("Reading words off the patches …");
+    heat(lens.map(0), lens, lens.scale);
+    return say(`Logit lens, layer ${lens.layer}: how likely “${text}” is at each patch. Point at the picture for the likeliest words there.`, percent(lens.scale));
   }
   heat(gaze.map(word), gaze, top);
-  return say(`“${text}” in ${LETTERS[column]}${chosen.source === "lens" ? ": point at the picture for the likeliest words of a patch" : `: attention${cell}`}`, percent(top));
+  return say(`“${text}” in ${LETTERS[column]}: attention${cell}`, percent(top));
+}
+
+const difference = (a, b) => a.map((value, i) => value - b[i]);
+
+// The largest difference of A and another column over all words, so that every difference has one scale.
+function largestDifference(other) {
+  const words = aligned()[other].place.map((place, word) => [place, word]).filter(([place]) => place >= 0);
+  return Math.max(1e-9, ...words.flatMap(([place, word]) => [...difference(gazeOf(0).map(place), gazeOf(other).map(word))].map(Math.abs)));
 }
 
 function segments(element, options, value, pick) {
@@ -88,7 +108,8 @@ function switches() {
     if (word >= 0) Object.assign(state, {pinned: {column: to, word}, pointed: null});
     emit("word");
   });
-  segments($("source"), Object.entries(SOURCES), chosen.source, source);
+  const findings = gazeOf(place?.column)?.findings?.filter(({kind}) => kind === "map") || [];
+  segments($("source"), [...Object.entries(SOURCES), ...findings.map(({name, hint}) => [name, name, hint])], chosen.source, source);
 }
 
 async function source(name) {
@@ -98,17 +119,21 @@ async function source(name) {
   const {picture, prompt} = state.answered || state.setup;
   try {
     if (name === "shift" && !shift) {
-      const {map, ...rest} = await call("saliency", picture, prompt);
-      shift = unpack({...rest, maps: map, layers: 0, heads: 0});
+      shift = one(await call("saliency", picture, prompt));
       draw();
     }
     if (name === "lens") await patches();
   } catch (error) { problem(error); }
 }
 
+const one = record => unpack({...record, maps: record.map, layers: [], heads: []});
+
+// Reads words off the patches for the pinned word, or else the one pointed at.
 async function patches() {
-  const place = state.pinned || state.pointed, id = place && state.records[place.column].id;
-  if (id && lens?.key !== `${id} ${place.word}`) lens = {key: `${id} ${place.word}`, ...await call("lens", id, place.word)};
+  const place = state.pinned || state.pointed, id = place && state.records[place.column].id, key = `${id} ${place?.word}`;
+  if (!id || lens?.key === key) return;
+  lens = {...one(await call("lens", id, place.word)), key};
+  draw();
 }
 
 function scenes() {
@@ -130,8 +155,7 @@ export function objects() {
     const kinds = new Map(names.map(one => [one, of(one)])).set(name, kind), all = [...kinds];
     const pick = wanted => all.filter(([, one]) => one === wanted).map(([one]) => one);
     state.unknown = pick("not known");
-    const known = pick("there").length + pick("not there").length;
-    change({present: known ? pick("there") : null, absent: known && (state.unknown.length || absent) ? pick("not there") : null});
+    change({present: pick("there"), absent: state.unknown.length || absent ? pick("not there") : null});
   };
   const at = [...$("objects").children].indexOf(document.activeElement);
   $("objects").replaceChildren(...names.map((name, i) => make("button", {type: "button", class: "chip", "data-kind": of(name), tabindex: i ? -1 : 0,

@@ -13,7 +13,7 @@ export function unpack(record) {
   return {
     ...record,
     map: reader(record.maps, rows * columns, record.scale),
-    share: reader(record.shares, record.layers * record.heads, record.share_scale),
+    share: reader(record.shares, record.layers.length * record.heads.length, record.share_scale),
   };
 }
 
@@ -39,7 +39,7 @@ export function drawHeat(canvas, values, grid, box, top, signed = false) {
   const pixels = new ImageData(columns, rows);
   for (let i = 0; i < rows * columns; i++) {
     const t = Math.max(-1, Math.min(1, values[i] / top));
-    pixels.data.set([...colourOf(t, signed), 215 * Math.abs(t) ** 0.7], 4 * i);
+    pixels.data.set([...colourOf(t, signed), 240 * Math.abs(t) ** 0.85], 4 * i);
   }
   cells.getContext("2d").putImageData(pixels, 0, 0);
   brush.imageSmoothingQuality = "high";

@@ -104,10 +104,11 @@ def answer_record(
         truth: The objects in the picture.
         **facts: Fields of the record to set, such as `strategy` or `id`.
     """
-    text, words = located
-    shift = text.find(answer.text)  # the answer is stripped, and ends before a stop string
+    decoded, words = located
+    shift = decoded.find(answer.text)  # the answer is stripped, and ends before a stop string
+    text, shift = (answer.text, shift) if shift >= 0 else (decoded, 0)
     shifted = [(word, start - shift) for word, start in words]
-    inside = [(word, at) for word, at in shifted if at >= 0 and at + len(word.text) <= len(answer.text)]
+    inside = [(word, at) for word, at in shifted if at >= 0 and at + len(word.text) <= len(text)]
     usage = answer.usage
     counted = {
         "strategy": answer.strategy,
@@ -116,7 +117,7 @@ def answer_record(
         "seconds": usage.seconds,
         "passes_per_token": usage.rows / (usage.new_tokens - 1) if usage.rows and usage.new_tokens > 1 else None,
     }
-    return text_record(answer.text, prompt, truth, inside, answer.uncertainty, **counted | facts)
+    return text_record(text, prompt, truth, inside, answer.uncertainty, **counted | facts)
 
 
 def text_record(

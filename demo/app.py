@@ -16,15 +16,20 @@ from starlette.middleware import Middleware
 from mmhall.demo.api import Api
 from mmhall.demo.guard import Routes, guard_calls, show_errors
 from mmhall.demo.limits import QUEUE
+from mmhall.demo.run_api import RunApi
 from mmhall.demo.scenes import bundled_scenes
 from mmhall.demo.state import AppState
 
 MODEL_QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 PAGE_QUEUE: dict[str, Any] = {"concurrency_id": "page", "concurrency_limit": 2}
+_SLOW: dict[str, Any] = {"concurrency_id": "tables", "concurrency_limit": 1}
 _AT_ONCE: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": None}
 
 _STATIC = Path(__file__).parent / "static"
-_DISPLAY = ("words.js", "gaze.js", "words.css")
+_SHARED = {  # files that other parts of mmhall use as well, by their names below static/
+    **{f"display/{name}": "mmhall.display" for name in ("words.js", "gaze.js", "words.css")},
+    "report/table.css": "mmhall.benchmarks.report",
+}
 _KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _HEADERS = {
     "content-security-policy": (
@@ -37,14 +42,16 @@ _HEADERS = {
 }
 
 
-def functions(api: Api) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
+def functions(app: AppState, folder: Path) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
     """Yield the functions of the server, each with the queue in which it waits."""
+    api, stored = Api(app, folder), RunApi(app)
     for function in (api.about, api.receive, api.presets, api.options, api.stop, api.judge):
         yield function, _AT_ONCE
-    for function in (api.exports,):
-        yield function, PAGE_QUEUE
     for function in (api.compare, api.gaze, api.gaze_heads, api.saliency, api.lens, api.probe):
         yield function, MODEL_QUEUE
+    for function in (api.exports, stored.runs, stored.run, stored.items, stored.item, stored.examples, stored.example):
+        yield function, PAGE_QUEUE
+    yield stored.tables, _SLOW
 
 
 def make_page(app: AppState, folder: Path, delete_cache: tuple[int, int] | None = None) -> tuple[gr.Blocks, gr.Server]:
@@ -60,7 +67,7 @@ def make_page(app: AppState, folder: Path, delete_cache: tuple[int, int] | None 
     """
     blocks: gr.Blocks
     with gr.Blocks(title="mmhall", mode="server", analytics_enabled=False, delete_cache=delete_cache) as blocks:
-        for function, queue in functions(Api(app, folder)):
+        for function, queue in functions(app, folder):
             gr.api(show_errors(function), api_name=function.__name__, **queue)
     guard_calls(blocks)
     blocks.temp_file_sets.append(app.files)
@@ -95,13 +102,9 @@ def _add_routes(server: gr.Server, blocks: gr.Blocks) -> None:
 
 
 def _file(name: str) -> Response:
-    """Return a static file: of the page, or as display/NAME what notebooks draw answers with."""
-    folder, _, display = name.rpartition("/")
-    if folder == "display" and display in _DISPLAY:
-        path = Path(str(files("mmhall.display"))) / display
-    elif not folder and (_STATIC / name).is_file():
-        path = _STATIC / name
-    else:
+    """Return a static file, of the page or of `_SHARED`."""
+    path = Path(str(files(_SHARED[name]))) / name.rpartition("/")[2] if name in _SHARED else _STATIC / name
+    if not path.is_file() or (name not in _SHARED and "/" in name):
         return Response("this page has no file of that name", 404, media_type="text/plain")
     return FileResponse(path, media_type=_KINDS.get(path.suffix, "application/octet-stream"), headers=_HEADERS)
 

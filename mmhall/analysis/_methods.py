@@ -88,7 +88,15 @@ class AnalysisMethods:
         recipe, facts = make_recipe(self.adapter, strategy, settings), self._facts()
         return trace_request(self.adapter, recipe, image, prompt, layers, heads, facts, uncertainty=uncertainty)
 
-    def follow(self, image: Images, prompt: Prompt, answer: Answer, *, candidates: int = 5) -> Followed:
+    def follow(
+        self,
+        image: Images,
+        prompt: Prompt,
+        answer: Answer,
+        *,
+        strategy: str | Strategy | None = None,
+        candidates: int = 5,
+    ) -> Followed:
         """Follow an answer of this model token by token: where each token looked, and what was likely in its place.
 
         The answer's tokens are forced, whatever its strategy would choose now, so that also a sampled, searched or
@@ -98,17 +106,18 @@ class AnalysisMethods:
             image: As in `generate`, when the answer was given.
             prompt: As in `generate`.
             answer: The answer.
+            strategy: The strategy that gave it; None: the one that it names.
             candidates: Number of likely tokens at each of its tokens.
 
         Raises:
             MmhallError: As in `generate`.
         """
-        recipe = make_recipe(self.adapter, answer.strategy, {"max_new_tokens": max(1, len(answer.token_ids))})
+        recipe = make_recipe(
+            self.adapter, strategy or answer.strategy, {"max_new_tokens": max(1, len(answer.token_ids))}
+        )
         return follow_answer(self.adapter, recipe, image, prompt, answer, self._facts(), candidates)
 
-    def lens(
-        self, image: Images, prompt: Prompt, layer: int, tokens: Sequence[int] = (), *, count: int = 3
-    ) -> Lens:
+    def lens(self, image: Images, prompt: Prompt, layer: int, tokens: Sequence[int] = (), *, count: int = 3) -> Lens:
         """Read the likeliest words at each image token off an inner layer of the plain model, by the logit lens.
 
         Args:

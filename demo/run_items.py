@@ -43,6 +43,7 @@ class Contested:
         side: "better" or "worse" by this change; "" if it is neither.
         causes: Causes of absent objects that only one of the two names.
         visibilities: Visibilities of present objects that only one of the two names.
+        only: Objects that only one of the two names: name, 0 for the baseline or 1, whether it is there.
     """
 
     item: Item
@@ -51,6 +52,7 @@ class Contested:
     side: str
     causes: tuple[str, ...]
     visibilities: tuple[str, ...]
+    only: tuple[tuple[str, int, bool], ...]
 
 
 def items(
@@ -89,7 +91,7 @@ def items(
     part = run.part(benchmark)
     figure = _metric(part, group, metric)
     run.check_strategy(strategy)
-    contested = _contested(run, benchmark, group, metric, strategy)
+    contested = contested_items(run, benchmark, group, metric, strategy)
     chosen = {"cause": cause, "visibility": visibility, "side": side}
     kept = _filter(contested, chosen)
     page = kept[offset : offset + PAGE]
@@ -97,10 +99,13 @@ def items(
         "items.html",
         whole=offset == 0,
         page=[(one, _thumbnail(part, one.item), _answers(part, one)) for one in page],
+        run=run.name,
+        benchmark=benchmark,
+        group=group,
         names=(run.strategies[0], strategy),
-        place=f"{benchmark} {group}",
         figure=column_name(figure),
         filters=_choices(contested, chosen),
+        asks=len({one.item.prompt for one in contested}) > 1,
         sides=SIDES,
         total=len(kept),
     )
@@ -263,7 +268,8 @@ def _contest(benchmark: Benchmark, item: Item, texts: tuple[str, str], metric: M
         present[""] = item.truth.get("label") == "yes"
     gain = effect if metric.better == "higher" else -effect
     side = "" if not effect or metric.better is None else "better" if gain > 0 else "worse"
-    return Contested(item, texts, effect, side, _causes(item, present), _visibilities(item, present))
+    only = tuple((name, int(name in claims[1]), present[name]) for name in names if name)
+    return Contested(item, texts, effect, side, _causes(item, present), _visibilities(item, present), only)
 
 
 def _causes(item: Item, present: Mapping[str, bool]) -> tuple[str, ...]:
@@ -325,4 +331,4 @@ def _metric(part: Part, group: Any, metric: Any) -> Metric:
     return found
 
 
-_contested = Cache(_find_contested, 32)
+contested_items = Cache(_find_contested, 32)

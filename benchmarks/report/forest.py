@@ -14,7 +14,7 @@ from mmhall.benchmarks.evaluation import Cell
 from mmhall.benchmarks.report.sections import difference_text
 from mmhall.benchmarks.report.summary import Head, Mark, mark_of
 
-_MARGIN = 0.06  # of the axis, on either side
+_MARGIN = 0.06  # beside what is drawn, on either side
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +85,18 @@ def _panel(head: Head, cells: Sequence[Cell]) -> Panel | None:
         )
         for cell, found in compared
     }
-    ticks = tuple((place(value), f"{value:g}") for value in axis_ticks(start, start + width))
+    ticks = tuple((place(value), f"{value:g}") for value in axis_ticks(least, most))
     return Panel(head, cells[0].metric.better or "", ticks, whiskers)
 
 
 def axis_ticks(low: float, high: float) -> list[float]:
-    """Return 0 and round numbers on both sides of it: steps of 1, 2 or 5 times a power of ten, at most five in all.
+    """Return 0 and the round numbers between two that enclose it: steps of 1, 2 or 5 times a power of ten.
 
     >>> axis_ticks(-7.4, 2.1), axis_ticks(-0.03, 0.31)
     ([-5.0, 0.0], [0.0, 0.1, 0.2, 0.3])
     """
+    if low == high:
+        return [0.0]
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
     step = next(factor * power for factor in (1, 2, 5, 10) if (high - low) / (factor * power) <= 4)
     return [round(number * step, 10) + 0.0 for number in range(math.ceil(low / step), math.floor(high / step) + 1)]

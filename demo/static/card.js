@@ -9,20 +9,21 @@ const LETTERS = "ABCD";
 let token = 0, measure = "share", cell = ["", ""];
 
 const percent = value => value == null ? "–" : value === 0 ? "0 %" : value < 0.001 ? "<0.1 %" : `${(100 * value).toFixed(value < 0.1 ? 1 : 0)} %`;
+const narrow = matchMedia("(max-width: 860px)");  // there the card lies over the page: only a chosen word opens it
 const here = () => {
-  const place = state.pointed || state.pinned, record = place && state.records[place.column];
+  const place = narrow.matches ? state.pinned : state.pointed || state.pinned, record = place && state.records[place.column];
   return record?.words ? {...place, record, said: record.words[place.word], gaze: state.gazes.get(record.id)} : null;
 };
 
 function bars(candidates) {
   const bar = (kind, value) => value == null ? null : make("i", {class: kind, "--value": value.toFixed(4)}, make("span", {}, percent(value)));
-  return make("table", {}, make("caption", {}, "likeliest tokens: ", make("i", {class: "key plain"}), " plain ", make("i", {class: "key strategy"}), " with the strategy"),
+  return make("table", {}, make("caption", {}, "likeliest tokens", ...(candidates.some(one => one.strategy != null) ? [": ", make("i", {class: "key plain"}), " plain ", make("i", {class: "key strategy"}), " with the strategy"] : [])),
     make("tbody", {}, ...candidates.map(({text, plain, strategy}) => make("tr", {}, make("th", {scope: "row"}, text.trim() || JSON.stringify(text)), make("td", {}, bar("plain", plain), bar("strategy", strategy))))));
 }
 
 function card() {
   const now = here();
-  $("card").hidden = !state.records.some(record => record.words?.length);
+  $("card").hidden = !state.records.some(record => record.words?.length) || (narrow.matches && !now);
   if ($("card").hidden) return;
   if (!now) return $("card").replaceChildren(make("p", {class: "hint"}, "Point at a word for what else the model could have said there; click keeps it, arrow keys walk."));
   const {record, said, gaze, column} = now;

@@ -132,7 +132,7 @@ function head(k) {
 }
 
 // What an answer comes to: objects, cost, and how it ended.
-function foot(record) {
+export function foot(record) {
   const {objects, known, verdict} = record, say = [];
   const add = (kind, text, title) => say.push(make("span", {class: kind, title}, text));
   if (record.state === "failed") add("bad", `No answer: ${record.error}`);
@@ -197,7 +197,11 @@ function marks() {
     const other = place && place.column !== k && places[place.column] ? twin(places, place.column, place.word, k) : -1;
     markWords(sections[k], "twin", other >= 0 ? [other] : []);
     markWords(sections[k], "pinned", pinned?.column === k ? [pinned.word] : []);
-    sections[k].querySelectorAll(".mm-word").forEach((node, i) => node.setAttribute("aria-selected", pinned?.column === k && pinned.word === i));
+    sections[k].querySelectorAll(".mm-word").forEach((node, i) => {
+      const chosen = pinned?.column === k && pinned.word === i, before = node.getAttribute("aria-selected") === "true";
+      node.setAttribute("aria-selected", chosen);
+      if (chosen && !before) requestAnimationFrame(() => node.scrollIntoView({block: "nearest", inline: "nearest"}));  // the card stands by then
+    });
   });
 }
 

@@ -15,7 +15,7 @@ export const state = {
   about: null, records: [], answered: null, gazes: new Map(), pointed: null, pinned: null, running: null, note: "",
   picture: {url: "", alt: ""},
   setup: {
-    picture: {scene: 0}, prompt: "Please describe this image in detail.", strategies: ["greedy", "vdd"],
+    picture: {scene: 4}, prompt: "Please describe this image in detail.", strategies: ["greedy", "vdd"],
     max_new_tokens: 128, temperature: 0, seed: 0,
   },
 };
@@ -156,7 +156,7 @@ export async function load(setup, name = "compare") {
     if (picture?.file) await openPicture(picture.file);
     else if (picture?.url) setPicture({upload: picture.upload}, picture.url, "your picture");
     else if (picture?.upload) await receive(picture.upload, "", "");
-    else chooseScene(Math.min(picture?.scene ?? 0, state.about.scenes.length - 1), known);
+    else chooseScene(Math.min(picture?.scene ?? 4, state.about.scenes.length - 1), known);
     if (known && !("scene" in picture)) change(known);
   } catch (error) { problem(error); }
   emit("answers");

@@ -50,7 +50,7 @@ function draw() {
   }
   if (!place || !state.records[place.column]?.words) return say(state.records.length
     ? "Point at a word: the picture shows where the model looked. Drag over the picture to find words."
-    : "Run, then point at a word: the picture shows where the model looked.");
+    : [state.picture.note, "Run, then point at a word: the picture shows where the model looked."].filter(Boolean).join(" · "));
   const {column, word} = place, other = Number(chosen.whose.slice(1)), signed = chosen.whose[0] === "d";
   const gaze = gazeOf(column), text = state.records[column].words[word]?.text;
   if (!gaze?.map) return say(gaze?.error ? `No map: ${gaze.error}` : "Reading where it looked …");
@@ -132,7 +132,7 @@ const one = record => unpack({...record, maps: record.map, layers: [], heads: []
 async function patches() {
   const place = state.pinned || state.pointed, id = place && state.records[place.column].id, key = `${id} ${place?.word}`;
   if (!id || lens?.key === key) return;
-  lens = {...one(await call("lens", id, place.word)), key};
+  lens = {...one(await call("lens", id, place.word, null)), key};
   draw();
 }
 
@@ -145,17 +145,20 @@ function scenes() {
     thumb("upload" in (picture || {}), "Your picture", "upload" in (picture || {}) && state.picture.url ? make("img", {src: state.picture.url, alt: "", width: 52, height: 52}) : "yours", () => $("file").click()));
 }
 
+const listed = new Set();  // names of the objects that have a chip
+
 // Objects as chips with three states, in turn: in the picture, not in it, not known.
 export function objects() {
-  const {present, absent} = state.setup, suggested = state.offers?.ask || [];
-  const names = [...new Set([...(present || []), ...(absent || []), ...suggested, ...(state.unknown || [])])];
+  const {present, absent} = state.setup;
+  for (const name of [...(present || []), ...(absent || []), ...(state.offers?.ask || [])]) listed.add(name);
+  const names = [...listed];
   const of = name => present?.includes(name) ? "there" : (absent ? absent.includes(name) : present) ? "not there" : "not known";
   const next = {there: "not there", "not there": "not known", "not known": "there"}, glyph = {there: "✓", "not there": "✗", "not known": "?"};
   const set = (name, kind) => {
-    const kinds = new Map(names.map(one => [one, of(one)])).set(name, kind), all = [...kinds];
+    const all = [...new Map(names.map(one => [one, of(one)])).set(name, kind)];
     const pick = wanted => all.filter(([, one]) => one === wanted).map(([one]) => one);
-    state.unknown = pick("not known");
-    change({present: pick("there"), absent: state.unknown.length || absent ? pick("not there") : null});
+    listed.add(name);
+    change({present: pick("there"), absent: pick("not known").length || absent ? pick("not there") : null});
   };
   const at = [...$("objects").children].indexOf(document.activeElement);
   $("objects").replaceChildren(...names.map((name, i) => make("button", {type: "button", class: "chip", "data-kind": of(name), tabindex: i ? -1 : 0,
@@ -191,12 +194,13 @@ function drag() {
   frame.onpointerup = frame.onpointercancel = () => { from = null; };
 }
 
-// Lights the words of all columns that looked into a rectangle half as much again as the words do on average, or more.
+// Lights the words of all columns that looked into a rectangle more than most: by a standard deviation over all words.
 function lightWords(rectangle) {
   const scores = state.records.map((record, k) => gazeOf(k)?.map ? inside(gazeOf(k), record.words.length, rectangle) : []);
-  const all = scores.flat(), mean = all.reduce((sum, value) => sum + value, 0) / (all.length || 1);
-  light(scores.map(column => column.flatMap((value, i) => (value > 1.5 * mean ? [i] : []))));
-  $("caption").textContent = "Lit words looked here at least half as much again as the average word.";
+  const all = scores.flat(), mean = list => list.reduce((sum, value) => sum + value, 0) / (list.length || 1);
+  const least = mean(all) + Math.sqrt(mean(all.map(value => (value - mean(all)) ** 2)));
+  light(scores.map(column => column.flatMap((value, i) => (value > least ? [i] : []))));
+  $("caption").textContent = `Lit words looked here most: at least ${(100 * least).toFixed(0)} % of their attention on the picture.`;
 }
 
 on("about", () => { drag(); ["scenes", "whose", "source"].forEach(id => rove($(id))); rove($("objects")); });
@@ -205,6 +209,8 @@ on("setup", part => {
     Object.assign($("photo"), {src: state.picture.url, alt: state.picture.alt});
     $("region").hidden = true;
     shift = lens = null;
+    listed.clear();
+    state.offers = null;
     scenes();
   }
   if ("picture" in part || "present" in part || "absent" in part) objects();
@@ -214,7 +220,7 @@ on("offers", objects);
 for (const name of ["answers", "word", "gaze"]) on(name, () => { switches(); draw(); });
 on("answers", () => { if (!state.records.length || state.running) chosen.cell = null; });
 on("word", () => { if (chosen.source === "lens") patches().catch(problem); });
-$("photo").onload = () => { $("look").style.setProperty("--ratio", $("photo").naturalWidth / $("photo").naturalHeight); draw(); };
+$("photo").onload = () => { $("compare").style.setProperty("--ratio", $("photo").naturalWidth / $("photo").naturalHeight); draw(); };
 $("file").onchange = event => { if (event.target.files[0]) openPicture(event.target.files[0]); event.target.value = ""; };
 document.addEventListener("dragover", event => event.preventDefault());
 document.addEventListener("drop", event => { event.preventDefault(); if (event.dataTransfer.files[0]) openPicture(event.dataTransfer.files[0]); });

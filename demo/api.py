@@ -15,7 +15,6 @@ from PIL import Image
 from mmhall.benchmarks.scenes.world import PARTNERS
 from mmhall.demo import catalog, gazing, limits
 from mmhall.demo.compare import Column, compare
-from mmhall.demo.failures import as_model_errors
 from mmhall.demo.guard import check_upload
 from mmhall.demo.photos import Photo, open_photo, write_photo
 from mmhall.demo.probe import as_data, default_objects, probe
@@ -101,7 +100,7 @@ class Api:
         request: gr.Request,
         picture: dict = _SCENE,
         prompt: str = DESCRIBE,
-        strategies: list[str] = _COLUMNS,  # noqa: B006  # Gradio shows it as the example
+        strategies: list[str] = _COLUMNS,
         settings: dict | None = None,
     ) -> Iterator[dict]:
         """Answer one prompt about a picture with 1 to 4 strategies; yields {columns: [...]} while the answers grow.
@@ -112,17 +111,17 @@ class Api:
         text, tokens, seconds, passes_per_token; at its end also words with marks, objects (named, made_up, missing,
         unknown), verdict of a question of yes or no, and id for `gaze`.
         """
-        ticket = self.app.begin(request.session_hash or "")
+        stop = self.app.begin(request.session_hash or "")
         self.app.wait_for_model()
         image, note = self._image(picture)
-        checked, methods = read_setup({**_settings(settings), "prompt": prompt, "strategies": strategies}, self.app.owner_specs)
+        checked, methods = read_setup(
+            {**_settings(settings), "prompt": prompt, "strategies": strategies}, self.app.owner_specs
+        )
         truth = self._truth(picture, checked.data())
         recorder = _Recorder(self.app, image, checked, truth)
         with self.app.exclusive_model() as lvlm:
             recorder.tokenizer = lvlm.adapter.tokenizer
-            for columns in compare(
-                lvlm, image, checked.prompt, methods, lambda: ticket.stopping, **checked.settings
-            ):
+            for columns in compare(lvlm, image, checked.prompt, methods, stop.is_set, **checked.settings):
                 yield {"columns": [recorder.record(column) for column in columns], "note": note}
 
     def stop(self, request: gr.Request) -> dict:
@@ -137,38 +136,38 @@ class Api:
         kept = [(key, self.app.answers.get(key)) for key in limits.ids(ids)]
         return {"columns": [_record(one, lvlm.adapter.tokenizer, truth, key) for key, one in kept]}
 
-    def gaze(self, id: str) -> dict:
-        """Return where an answer of `compare` looked: maps of attention for all its words, and its likeliest tokens.
+    def gaze(self, answer: str) -> dict:
+        """Return where an answer of `compare`, by its id, looked: maps of all its words, and its likeliest tokens.
 
         maps: base64 of uint8 (words x rows x columns); 255 stands for scale. shares: base64 of uint8 (words x layers x
         heads), the share of attention on the picture; 255 stands for share_scale. candidates: for each token, five
         likely ones, with their probabilities plain and by the strategy. findings: what the strategy computed.
         """
-        return gazing.gaze(self.app, self.app.answers.get(id), id)
+        return gazing.gaze(self.app, self.app.answers.get(answer), answer)
 
-    def gaze_heads(self, id: str, layers: list[int] | None = None, heads: list[int] | None = None) -> dict:
+    def gaze_heads(self, answer: str, layers: list[int] | None = None, heads: list[int] | None = None) -> dict:
         """Return the maps of `gaze` for some layers and heads; none: all of them. Returns maps and scale."""
-        return gazing.gaze_heads(self.app, self.app.answers.get(id), layers or None, heads or None)
+        return gazing.gaze_heads(self.app, self.app.answers.get(answer), layers or None, heads or None)
 
     def saliency(self, picture: dict = _SCENE, prompt: str = DESCRIBE) -> dict:
         """Return where the gaze shifts while the question is read (GIFT, arXiv:2510.22067): grid, box, map, scale."""
         self.app.wait_for_model()
         return gazing.saliency(self.app, self._image(picture)[0], limits.prompt(prompt))
 
-    def lens(self, id: str, word: int = 0, layer: int | None = None) -> dict:
+    def lens(self, answer: str, word: int = 0, layer: int | None = None) -> dict:
         """Read words off the patches of the picture by the logit lens: three likeliest ones, and a word's probability.
 
         Returns grid, box, layer, words (for each patch three pairs of text and probability), and map with scale: the
         probability of the answer's word at each patch.
         """
-        return gazing.lens(self.app, self.app.answers.get(id), word, layer)
+        return gazing.lens(self.app, self.app.answers.get(answer), word, layer)
 
     def probe(
         self,
         request: gr.Request,
         picture: dict = _SCENE,
         objects: list[str] = ["car", "boat"],  # noqa: B006
-        strategies: list[str] = _COLUMNS,  # noqa: B006
+        strategies: list[str] = _COLUMNS,
         present: list[str] | None = None,
         absent: list[str] | None = None,
     ) -> Iterator[dict]:
@@ -178,15 +177,13 @@ class Api:
         right, where the truth is known: never of an object outside the vocabulary. unknown_words: objects that the
         model's tokenizer has no words for.
         """
-        ticket = self.app.begin(request.session_hash or "")
+        stop = self.app.begin(request.session_hash or "")
         self.app.wait_for_model()
         image, _ = self._image(picture)
         names, methods = limits.objects(objects), limits.strategies(strategies, self.app.owner_specs)
         truth = self._truth(picture, {"present": present, "absent": absent})
         with self.app.exclusive_model() as lvlm:
-            for table in probe(
-                lvlm, image, names, methods, truth.present, truth.absent, should_stop=lambda: ticket.stopping
-            ):
+            for table in probe(lvlm, image, names, methods, truth.present, truth.absent, should_stop=stop.is_set):
                 yield as_data(table, lvlm.adapter.tokenizer)  # a client that hangs up ends the probe here
 
     def exports(self, setup: dict, columns: list[dict]) -> dict:
@@ -196,8 +193,10 @@ class Api:
         """
         from mmhall.demo.share import Picture, exports
 
-        lvlm, picture = self.app.require_model(), setup.get("picture") if isinstance(setup, dict) else None
-        checked, _ = read_setup({name: value for name, value in setup.items() if name != "picture"}, self.app.owner_specs)
+        lvlm, picture = self.app.require_model(), None
+        if isinstance(setup, dict):
+            picture, setup = setup.get("picture"), {name: setup[name] for name in setup if name != "picture"}
+        checked, _ = read_setup(setup, self.app.owner_specs)
         scene = picture.get("scene") if isinstance(picture, dict) else None
         named = Picture("picture.png", None if scene is None else (SEED, bundled_scenes()[_scene(scene)].index))
         return exports(lvlm, checked, named, columns)

@@ -1,4 +1,4 @@
-"""The server: Gradio's queue, uploads and API page below functions of our own, and a page of static files above them."""
+"""The server: functions of our own on the queue and uploads of Gradio, and a page of static files as their client."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -15,7 +14,6 @@ from mmhall.text import printable
 
 if TYPE_CHECKING:
     from mmhall.analysis import Followed
-    from mmhall.lvlm import LVLM
 
 _LENS_DEPTH = 0.5  # of the layers: there, patches are read as words of things best
 

@@ -70,11 +70,11 @@ class RunApi:
         self.app.wait_for_model()
         from mmhall.demo.examples import list_examples
 
-        return list_examples()
+        return list_examples(self.app.runs)
 
     def example(self, key: str) -> dict:
         """Return a telling case with its stored answers, as `item` does."""
         self.app.wait_for_model()
         from mmhall.demo.examples import stored_example
 
-        return stored_example(key)
+        return stored_example(self.app.runs, key)

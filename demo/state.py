@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -23,21 +22,8 @@ if TYPE_CHECKING:
     from mmhall.answers import Answer
     from mmhall.lvlm import LVLM
 
-_TICKETS = 256
+_SESSIONS = 256
 _ANSWERS, _ROOM = 256, 2 << 30  # answers kept, and bytes of their pictures and traces
-
-
-@dataclass(slots=True)
-class Ticket:
-    """Work that runs for a visitor.
-
-    Attributes:
-        number: Number of the ticket.
-        stopping: Whether the work must stop.
-    """
-
-    number: int
-    stopping: bool = False
 
 
 @dataclass(slots=True)
@@ -50,7 +36,6 @@ class Kept:
         answer: The answer.
         facts: What its record says beside the answer, such as the strategy as requested.
         followed: Its trace and likeliest tokens, once somebody asked for them.
-        lenses: Words at the patches of its picture, by layer.
     """
 
     picture: Image.Image
@@ -58,7 +43,6 @@ class Kept:
     answer: Answer
     facts: dict[str, Any]
     followed: Followed | None = None
-    lenses: dict[int, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -94,7 +78,7 @@ class Answers:
         with self._lock:
             before = self._kept.pop(key, None)
             if before is not None:
-                kept.followed, kept.lenses, kept.picture = before.followed, before.lenses, before.picture
+                kept.followed, kept.picture = before.followed, before.picture
             self._kept[key] = kept
         self.fit()
         return key
@@ -138,8 +122,7 @@ class AppState:
     answers: Answers = field(default_factory=Answers)
     files: set[str] = field(default_factory=set)
     _lock: Lock = field(default_factory=Lock)
-    _tickets: dict[str, Ticket] = field(default_factory=dict)
-    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _stops: dict[str, Event] = field(default_factory=dict)  # of each session's latest work
 
     def wait_for_model(self) -> LVLM:
         """Return the model, once it is loaded: two threads must not import its libraries at once.
@@ -169,17 +152,16 @@ class AppState:
         with self._lock:
             yield lvlm
 
-    def begin(self, session: str) -> Ticket:
-        """Start work for a visitor and stop earlier work."""
+    def begin(self, session: str) -> Event:
+        """Start work for a visitor and stop earlier work; returns what is set once the new work must stop."""
         self.stop(session)
-        self._tickets.pop(session, None)  # moves the session to the end; the oldest are dropped first
-        ticket = self._tickets[session] = Ticket(next(self._numbers))
-        while len(self._tickets) > _TICKETS:
-            self._tickets.pop(next(iter(self._tickets)))
-        return ticket
+        self._stops.pop(session, None)  # moves the session to the end; the oldest are dropped first
+        stop = self._stops[session] = Event()
+        while len(self._stops) > _SESSIONS:
+            self._stops.pop(next(iter(self._stops)))
+        return stop
 
     def stop(self, session: str) -> None:
         """Stop the work of a visitor."""
-        ticket = self._tickets.get(session)
-        if ticket is not None:
-            ticket.stopping = True
+        if session in self._stops:
+            self._stops[session].set()

@@ -109,7 +109,7 @@ def compare(
         facts = {"strategy": str(method), "id": str(number)}
         traces.append(followed.trace)
         records.append(answer_record(answer, located, followed.trace.prompt, truth, **facts))
-        gazes.append(gaze_record(followed.trace, followed.candidates, id=facts["id"]))
+        gazes.append(gaze_record(followed.trace, followed.candidates, key=facts["id"]))
     return Comparison(tuple(traces), tuple(records), tuple(gazes))
 
 

@@ -34,15 +34,15 @@ _HINTS = {
 }
 
 
-def gaze_record(trace: Any, candidates: Sequence[Sequence[Any]] = (), id: str = "") -> dict[str, Any]:
+def gaze_record(trace: Any, candidates: Sequence[Sequence[Any]] = (), key: str = "") -> dict[str, Any]:
     """Return the gaze record of an answer.
 
     Args:
         trace: A `mmhall.analysis.Trace` with a picture; maps are those of its first one.
         candidates: Those of `mmhall.analysis.Followed`; empty: none were computed.
-        id: Key of the answer.
+        key: Key of the answer.
     """
-    record: dict[str, Any] = {"id": id, "error": "", "grid": [0, 0], "box": [0, 0, 1, 1]}
+    record: dict[str, Any] = {"id": key, "error": "", "grid": [0, 0], "box": [0, 0, 1, 1]}
     try:
         maps = word_maps(trace)
         record |= {"grid": list(maps.shape[1:]), "box": list(trace.box()), **packed(maps)}

@@ -83,7 +83,7 @@ def test_a_drawn_answer_is_followed_as_it_stands(embedded, scene):
     drawn = embedded.generate(scene.image, PROMPT, do_sample=True, temperature=1.5, seed=3, max_new_tokens=16)
     followed = embedded.follow(scene.image, PROMPT, drawn)
     assert followed.trace.answer is drawn
-    assert [word.text for word in followed.trace.words] == [word for word in drawn.text.replace(".", "").split()][
+    assert [word.text for word in followed.trace.words] == drawn.text.replace(".", "").split()[
         : len(followed.trace.words)
     ]
     assert len(followed.trace.image_attention) == len(drawn.token_ids)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from mmhall.answers import Answer, Uncertainty, Usage
-from mmhall.display.records import SIGNALS, Truth, answer_record, judge_answer, text_record
+from mmhall.display.records import SIGNALS, UNKNOWN, Truth, answer_record, judge_answer, text_record
 from mmhall.words import locate_words, split_words
 
 TEXT = "A man with two wine glasses near a car. There are dogs on the couch."
@@ -25,7 +25,7 @@ def tokenizer(embedded):
 def said(tokenizer):
     """The record of a text answered by hand; the gain of each token is its index, its entropy a hundred times that."""
 
-    def record(text, truth=Truth(), sure=True, stopped_by="eos", **cost):
+    def record(text, truth=UNKNOWN, sure=True, stopped_by="eos", **cost):
         ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
         count = tuple(float(number) for number in range(len(ids)))
         figures = Uncertainty(count, tuple(100 * one for one in count), count, tuple(10 * one for one in count))

@@ -77,4 +77,4 @@ class RunApi:
         self.app.wait_for_model()
         from mmhall.demo.examples import stored_example
 
-        return stored_example(self.app.runs, key)
+        return stored_example(key)

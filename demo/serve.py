@@ -103,7 +103,7 @@ def serving(
                 share=address.share,
                 max_file_size=limits.MAX_UPLOAD,
                 state_session_capacity=limits.SESSIONS,
-                mcp_server=importlib.util.find_spec("mcp") is not None,
+                mcp_server=address.auth is None and importlib.util.find_spec("mcp") is not None,  # it has no login
                 prevent_thread_lock=True,
                 quiet=True,
                 enable_monitoring=False,

@@ -161,7 +161,8 @@ def test_a_refusal_reaches_the_program_as_plain_text(client):
     with pytest.raises(AppError) as caught:
         client.predict(SCENE, PROMPT, ["vdc"], {"<b>": 1}, api_name="/compare")
     assert str(caught.value) == (
-        "demo: the set-up must be made of prompt, strategies, max_new_tokens, temperature, seed, present, absent, got '<b>'"
+        "demo: the set-up must be made of prompt, strategies, max_new_tokens, temperature, seed, present, absent, "
+        "got '<b>'"
     )
     with pytest.raises(AppError, match="unknown strategy 'vdc'; did you mean"):
         client.predict(SCENE, PROMPT, ["vdc"], None, api_name="/compare")

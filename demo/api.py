@@ -44,7 +44,7 @@ class Api:
     app: AppState
     folder: Path
 
-    def about(self) -> dict:
+    def about(self) -> Data:
         """Say what this server offers: model and its state, scenes, strategies in groups, limits and signals of words.
 
         Answers at once, also while the model is being loaded; until then, few strategies are listed.
@@ -59,7 +59,7 @@ class Api:
             "prompts": [DESCRIBE, "What is in this image?", "What is happening here?"],
         }
 
-    def receive(self, picture: dict) -> dict:
+    def receive(self, picture: Data) -> Data:
         """Check an uploaded picture, and shrink or convert it where it is large or no browser shows it.
 
         Returns the picture to use from now on: upload, its path; image, the address that shows it ("": the file itself
@@ -76,7 +76,7 @@ class Api:
         width, height = opened.image.size
         return {"upload": str(upload), "image": image, "width": width, "height": height, "note": opened.note}
 
-    def presets(self, setup: dict) -> dict:
+    def presets(self, setup: Data) -> Data:
         """Suggest prompts and objects to ask about, from what is known to be in the picture of a set-up.
 
         Returns presets, each with label and prompt: a description, an object that is there, and one that is not but
@@ -91,18 +91,18 @@ class Api:
         ask = [printable(name) for name in default_objects(truth.present)]
         return {"presets": [{"label": "Describe", "prompt": DESCRIBE}, *questions], "ask": ask}
 
-    def options(self, spec: str = "vcd") -> dict:
+    def options(self, spec: str = "vcd") -> Data:
         """Describe the options of a strategy on this model: fields, the cards of its parts, and its normal form."""
         return catalog.describe(spec, self.app.require_model().adapter, self.app.owner_specs)
 
     def compare(
         self,
         request: gr.Request,
-        picture: dict = _SCENE,
+        picture: Data = _SCENE,
         prompt: str = DESCRIBE,
         strategies: list[str] = _COLUMNS,
-        settings: dict | None = None,
-    ) -> Iterator[dict]:
+        settings: Data | None = None,
+    ) -> Iterator[Data]:
         """Answer one prompt about a picture with 1 to 4 strategies; yields {columns: [...]} while the answers grow.
 
         strategies: specs such as ["greedy", "vcd(alpha=0.5)"]; settings: {max_new_tokens, temperature, seed, present,
@@ -124,19 +124,19 @@ class Api:
             for columns in compare(lvlm, image, checked.prompt, methods, stop.is_set, **checked.settings):
                 yield {"columns": [recorder.record(column) for column in columns], "note": note}
 
-    def stop(self, request: gr.Request) -> dict:
+    def stop(self, request: gr.Request) -> Data:
         """Stop what runs for this visitor; the columns of a comparison end with the text that they have."""
         self.app.stop(request.session_hash or "")
         return {}
 
-    def judge(self, ids: list[str], present: list[str] | None = None, absent: list[str] | None = None) -> dict:
+    def judge(self, ids: list[str], present: list[str] | None = None, absent: list[str] | None = None) -> Data:
         """Mark answers anew by what is known of the picture; nothing is decoded again. Returns {columns: [...]}."""
         truth = read_truth(present, absent)
         lvlm = self.app.require_model()
         kept = [(key, self.app.answers.get(key)) for key in limits.ids(ids)]
         return {"columns": [_record(one, lvlm.adapter.tokenizer, truth, key) for key, one in kept]}
 
-    def gaze(self, answer: str) -> dict:
+    def gaze(self, answer: str) -> Data:
         """Return where an answer of `compare`, by its id, looked: maps of all its words, and its likeliest tokens.
 
         maps: base64 of uint8 (words x rows x columns); 255 stands for scale. shares: base64 of uint8 (words x layers x
@@ -145,16 +145,16 @@ class Api:
         """
         return gazing.gaze(self.app, self.app.answers.get(answer), answer)
 
-    def gaze_heads(self, answer: str, layers: list[int] | None = None, heads: list[int] | None = None) -> dict:
+    def gaze_heads(self, answer: str, layers: list[int] | None = None, heads: list[int] | None = None) -> Data:
         """Return the maps of `gaze` for some layers and heads; none: all of them. Returns maps and scale."""
         return gazing.gaze_heads(self.app, self.app.answers.get(answer), layers or None, heads or None)
 
-    def saliency(self, picture: dict = _SCENE, prompt: str = DESCRIBE) -> dict:
+    def saliency(self, picture: Data = _SCENE, prompt: str = DESCRIBE) -> Data:
         """Return where the gaze shifts while the question is read (GIFT, arXiv:2510.22067): grid, box, map, scale."""
         self.app.wait_for_model()
         return gazing.saliency(self.app, self._image(picture)[0], limits.prompt(prompt))
 
-    def lens(self, answer: str, word: int = 0, layer: int | None = None) -> dict:
+    def lens(self, answer: str, word: int = 0, layer: int | None = None) -> Data:
         """Read words off the patches of the picture by the logit lens: three likeliest ones, and a word's probability.
 
         Returns grid, box, layer, words (for each patch three pairs of text and probability), and map with scale: the
@@ -165,12 +165,12 @@ class Api:
     def probe(
         self,
         request: gr.Request,
-        picture: dict = _SCENE,
+        picture: Data = _SCENE,
         objects: list[str] = ["car", "boat"],  # noqa: B006
         strategies: list[str] = _COLUMNS,
         present: list[str] | None = None,
         absent: list[str] | None = None,
-    ) -> Iterator[dict]:
+    ) -> Iterator[Data]:
         """Ask each strategy "Is there a ... in the image?" for every object; yields the table while it grows.
 
         For each strategy and object: the answer (yes, no or null), the probability of yes, and whether the answer is
@@ -186,7 +186,7 @@ class Api:
             for table in probe(lvlm, image, names, methods, truth.present, truth.absent, should_stop=stop.is_set):
                 yield as_data(table, lvlm.adapter.tokenizer)  # a client that hangs up ends the probe here
 
-    def exports(self, setup: dict, columns: list[dict]) -> dict:
+    def exports(self, setup: Data, columns: list[Data]) -> Data:
         """Return what repeats a comparison (python, shell, notebook) and its table (csv, markdown, latex), as texts.
 
         setup: {picture, prompt, strategies, and the settings of `compare`}; columns: the records of `compare`.

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from fastapi import Request
 from fastapi.responses import FileResponse, HTMLResponse, Response
+from gradio.events import api as declare
 from jinja2 import Environment, PackageLoader
 from starlette.middleware import Middleware
 
@@ -43,15 +44,18 @@ _HEADERS = {
 
 
 def functions(app: AppState, folder: Path) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
-    """Yield the functions of the server, each with the queue in which it waits."""
+    """Return the functions of the server, each with the queue in which it waits."""
     api, stored = Api(app, folder), RunApi(app)
-    for function in (api.about, api.receive, api.presets, api.options, api.stop, api.judge):
-        yield function, _AT_ONCE
-    for function in (api.compare, api.gaze, api.gaze_heads, api.saliency, api.lens, api.probe):
-        yield function, MODEL_QUEUE
-    for function in (api.exports, stored.runs, stored.run, stored.items, stored.item, stored.examples, stored.example):
-        yield function, PAGE_QUEUE
-    yield stored.tables, _SLOW
+    queues: tuple[tuple[dict[str, Any], tuple[Callable[..., Any], ...]], ...] = (
+        (_AT_ONCE, (api.about, api.receive, api.presets, api.options, api.stop, api.judge)),
+        (MODEL_QUEUE, (api.compare, api.gaze, api.gaze_heads, api.saliency, api.lens, api.probe)),
+        (
+            PAGE_QUEUE,
+            (api.exports, stored.runs, stored.run, stored.items, stored.item, stored.examples, stored.example),
+        ),
+        (_SLOW, (stored.tables,)),
+    )
+    return ((function, queue) for queue, some in queues for function in some)
 
 
 def make_page(app: AppState, folder: Path, delete_cache: tuple[int, int] | None = None) -> tuple[gr.Blocks, gr.Server]:
@@ -68,7 +72,7 @@ def make_page(app: AppState, folder: Path, delete_cache: tuple[int, int] | None 
     blocks: gr.Blocks
     with gr.Blocks(title="mmhall", mode="server", analytics_enabled=False, delete_cache=delete_cache) as blocks:
         for function, queue in functions(app, folder):
-            gr.api(show_errors(function), api_name=function.__name__, **queue)
+            declare(show_errors(function), api_name=function.__name__, **queue)
     guard_calls(blocks)
     blocks.temp_file_sets.append(app.files)
     blocks.queue(max_size=QUEUE, default_concurrency_limit=4, api_open=False)
@@ -117,7 +121,7 @@ def _may_enter(server: gr.Server, request: Request) -> bool:
 
 def _api_page(blocks: gr.Blocks, root: str) -> str:
     """Return the page that documents the functions, with examples that run as they stand."""
-    from gradio_client.snippet import generate_code_snippets
+    from gradio_client.snippet import generate_code_snippets  # type: ignore[import-untyped]
 
     environment = Environment(loader=PackageLoader("mmhall.demo", "templates"), autoescape=True)
     entries = [

@@ -84,7 +84,7 @@ def write_photo(photo: Photo, folder: Path, *, lossless: bool) -> Path:
 def register_heif() -> bool:
     """Let Pillow read HEIC where pillow-heif is installed; returns whether it is."""
     try:
-        from pillow_heif import register_heif_opener
+        from pillow_heif import register_heif_opener  # type: ignore[import-not-found]
     except ImportError:
         return False
     register_heif_opener(thumbnails=False)
@@ -107,7 +107,7 @@ def _read_header(path: Path) -> tuple[str, tuple[int, int]]:
         raise ImageError(f"has more than {2 * int(Image.MAX_IMAGE_PIXELS or 0):,} pixels; resize it first") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         try:
-            opened = open_image(path)  # says what it is instead
+            size = open_image(path).size  # or says what it is instead
         except ImageError as error:
             if "is HEIC" not in str(error):
                 raise
@@ -115,7 +115,7 @@ def _read_header(path: Path) -> tuple[str, tuple[int, int]]:
                 "is HEIC, which this page reads only if pillow-heif is installed beside it; save it as JPEG, or ask "
                 "the page's owner: pip install pillow-heif"
             ) from error
-        return "PNG", opened.size
+        return "PNG", size
 
 
 def _open(path: Path, kind: str, pixels: int) -> Image.Image:

@@ -235,4 +235,4 @@ def _mean(uncertainty: Uncertainty | None, field: str, word: Word) -> float | No
     values = None if uncertainty is None else getattr(uncertainty, field)
     if values is None or not word.tokens:
         return None
-    return round(sum(values[token] for token in word.tokens) / len(word.tokens), 4)
+    return round(float(sum(values[token] for token in word.tokens)) / len(word.tokens), 4)

@@ -15,6 +15,7 @@ from PIL import Image
 from mmhall.benchmarks.scenes.world import PARTNERS
 from mmhall.demo import catalog, gazing, limits
 from mmhall.demo.compare import Column, compare
+from mmhall.demo.failures import as_model_errors
 from mmhall.demo.guard import check_upload
 from mmhall.demo.photos import Photo, open_photo, write_photo
 from mmhall.demo.probe import as_data, default_objects, probe
@@ -28,6 +29,8 @@ from mmhall.text import printable
 DESCRIBE = "Please describe this image in detail."
 _SCENE = {"scene": 4}
 _COLUMNS = ["greedy", "vdd"]
+_EXAMPLE = 48  # tokens of an example's answer
+_SETUP = {"picture": _SCENE, "prompt": DESCRIBE, "strategies": _COLUMNS}
 _ASK = "Is there {article} {name} in the image?"
 Data = dict[str, Any]
 
@@ -76,7 +79,7 @@ class Api:
         width, height = opened.image.size
         return {"upload": str(upload), "image": image, "width": width, "height": height, "note": opened.note}
 
-    def presets(self, setup: Data) -> Data:
+    def presets(self, setup: Data = _SETUP) -> Data:
         """Suggest prompts and objects to ask about, from what is known to be in the picture of a set-up.
 
         Returns presets, each with label and prompt: a description, an object that is there, and one that is not but
@@ -129,38 +132,44 @@ class Api:
         self.app.stop(request.session_hash or "")
         return {}
 
-    def judge(self, ids: list[str], present: list[str] | None = None, absent: list[str] | None = None) -> Data:
+    def judge(
+        self,
+        ids: list[str] = [],  # noqa: B006
+        present: list[str] | None = None,
+        absent: list[str] | None = None,
+    ) -> Data:
         """Mark answers anew by what is known of the picture; nothing is decoded again. Returns {columns: [...]}."""
         truth = read_truth(present, absent)
         lvlm = self.app.require_model()
         kept = [(key, self.app.answers.get(key)) for key in limits.ids(ids)]
         return {"columns": [_record(one, lvlm.adapter.tokenizer, truth, key) for key, one in kept]}
 
-    def gaze(self, answer: str) -> Data:
-        """Return where an answer of `compare`, by its id, looked: maps of all its words, and its likeliest tokens.
+    def gaze(self, answer: str = "") -> Data:
+        """Return where an answer of `compare` looked: maps for all its words, and likely tokens at each token.
 
+        answer: its id; "": that of an example, greedy decoding about a scene.
         maps: base64 of uint8 (words x rows x columns); 255 stands for scale. shares: base64 of uint8 (words x layers x
         heads), the share of attention on the picture; 255 stands for share_scale. candidates: for each token, five
         likely ones, with their probabilities plain and by the strategy. findings: what the strategy computed.
         """
-        return gazing.gaze(self.app, self.app.answers.get(answer), answer)
+        return gazing.gaze(self.app, *self._answer(answer))
 
-    def gaze_heads(self, answer: str, layers: list[int] | None = None, heads: list[int] | None = None) -> Data:
+    def gaze_heads(self, answer: str = "", layers: list[int] | None = None, heads: list[int] | None = None) -> Data:
         """Return the maps of `gaze` for some layers and heads; none: all of them. Returns maps and scale."""
-        return gazing.gaze_heads(self.app, self.app.answers.get(answer), layers or None, heads or None)
+        return gazing.gaze_heads(self.app, self._answer(answer)[0], layers or None, heads or None)
 
     def saliency(self, picture: Data = _SCENE, prompt: str = DESCRIBE) -> Data:
         """Return where the gaze shifts while the question is read (GIFT, arXiv:2510.22067): grid, box, map, scale."""
         self.app.wait_for_model()
         return gazing.saliency(self.app, self._image(picture)[0], limits.prompt(prompt))
 
-    def lens(self, answer: str, word: int = 0, layer: int | None = None) -> Data:
+    def lens(self, answer: str = "", word: int = 0, layer: int | None = None) -> Data:
         """Read words off the patches of the picture by the logit lens: three likeliest ones, and a word's probability.
 
         Returns grid, box, layer, words (for each patch three pairs of text and probability), and map with scale: the
         probability of the answer's word at each patch.
         """
-        return gazing.lens(self.app, self.app.answers.get(answer), word, layer)
+        return gazing.lens(self.app, self._answer(answer)[0], word, layer)
 
     def probe(
         self,
@@ -186,7 +195,7 @@ class Api:
             for table in probe(lvlm, image, names, methods, truth.present, truth.absent, should_stop=stop.is_set):
                 yield as_data(table, lvlm.adapter.tokenizer)  # a client that hangs up ends the probe here
 
-    def exports(self, setup: Data, columns: list[Data]) -> Data:
+    def exports(self, setup: Data = _SETUP, columns: list[Data] = []) -> Data:  # noqa: B006
         """Return what repeats a comparison (python, shell, notebook) and its table (csv, markdown, latex), as texts.
 
         setup: {picture, prompt, strategies, and the settings of `compare`}; columns: the records of `compare`.
@@ -200,6 +209,20 @@ class Api:
         scene = picture.get("scene") if isinstance(picture, dict) else None
         named = Picture("picture.png", None if scene is None else (SEED, bundled_scenes()[_scene(scene)].index))
         return exports(lvlm, checked, named, columns)
+
+    def _answer(self, key: Any) -> tuple[Kept, str]:
+        """Return an answer by its key, and the key; "": an example.
+
+        Raises:
+            OptionError: There is none of that key, or no longer.
+        """
+        if key != "":
+            return self.app.answers.get(key), key
+        image = self._image(_SCENE)[0]
+        with self.app.exclusive_model() as lvlm, as_model_errors():
+            answer = lvlm.generate(image, DESCRIBE, max_new_tokens=_EXAMPLE)
+        kept = Kept(image, DESCRIBE, answer, {})
+        return kept, self.app.answers.add(self.app.answers.digest(image), kept)
 
     def _open(self, picture: Any) -> BundledScene | Photo:
         """Open a visitor's picture.

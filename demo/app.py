@@ -26,6 +26,7 @@ PAGE_QUEUE: dict[str, Any] = {"concurrency_id": "page", "concurrency_limit": 2}
 _SLOW: dict[str, Any] = {"concurrency_id": "tables", "concurrency_limit": 1}
 _AT_ONCE: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": None}
 
+_OF_THE_PAGE = ("receive", "run", "tables", "items", "item", "examples", "example")  # of no use to programs
 _STATIC = Path(__file__).parent / "static"
 _SHARED = {  # files that other parts of mmhall use as well, by their names below static/
     **{f"display/{name}": "mmhall.display" for name in ("words.js", "gaze.js", "words.css")},
@@ -72,7 +73,8 @@ def make_page(app: AppState, folder: Path, delete_cache: tuple[int, int] | None 
     blocks: gr.Blocks
     with gr.Blocks(title="mmhall", mode="server", analytics_enabled=False, delete_cache=delete_cache) as blocks:
         for function, queue in functions(app, folder):
-            declare(show_errors(function), api_name=function.__name__, **queue)
+            known = "undocumented" if function.__name__ in _OF_THE_PAGE else "public"
+            declare(show_errors(function), api_name=function.__name__, api_visibility=known, **queue)
     guard_calls(blocks)
     blocks.temp_file_sets.append(app.files)
     blocks.queue(max_size=QUEUE, default_concurrency_limit=4, api_open=False)

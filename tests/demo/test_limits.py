@@ -137,7 +137,7 @@ def test_no_function_breaks_over_what_it_gets(visitor):
     all_refused(
         visitor,
         "gaze_heads",
-        *([key, layers, heads] for layers, heads in (([99], None), (["x"], None), (None, [None]), (5, None))),
+        *([key, layers, heads] for layers, heads in (([99], None), (["x"], None), (None, [None]), ("x", None))),
     )
     all_refused(
         visitor,

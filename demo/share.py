@@ -88,7 +88,7 @@ def notebook(setup: Setup, model: str, picture: Picture, loading: Mapping[str, A
     first, second = _code_cells(setup, model, picture, loading)
     needs = "" if picture.scene else f" It needs the picture beside it, as {json.dumps(picture.file)}."
     told = "A comparison of answers, made by the page of mmhall. Point at a word, or walk with the arrow keys."
-    code = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
+    code: dict[str, Any] = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
     cells: list[dict[str, Any]] = [
         {"id": "about", "cell_type": "markdown", "metadata": {}, "source": told + needs},
         {"id": "model", **code, "source": first.rstrip()},

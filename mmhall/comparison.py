@@ -96,8 +96,9 @@ def compare(
     Raises:
         MmhallError: The picture, the prompt, a strategy or a setting is unusable.
     """
-    one = isinstance(strategies, str) or not isinstance(strategies, Sequence)
-    methods = [strategy(spec) for spec in ([strategies] if one else strategies)]
+    given: Any = strategies
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    methods = [strategy(spec) for spec in (given if several else [given])]
     if not methods:
         raise OptionError("compare", "strategies", strategies, 'at least one strategy, such as ["greedy", "vcd"]')
     truth, model = Truth(_names("present", present), _names("absent", absent)), load() if lvlm is None else lvlm

@@ -45,7 +45,7 @@ def test_made_up_objects_are_told(compared):
     assert (first["strategy"], first["objects"]["made_up"]) == ("greedy", ["boat"])
     assert (second["strategy"], second["objects"]["made_up"]) == ("vdd", [])
     assert first["known"] == second["known"] == len(PRESENT)
-    assert "made up: boat" in str(compared)
+    assert "1 made up: boat" in str(compared)
     assert compared.answers[1].text in str(compared)
     assert ">✗boat</mark>" in compared._repr_html_()
 

@@ -1,6 +1,7 @@
 // Other ways to look: Present (large, for a room), Several (pictures, one table) and Blind (the same, voted on first).
 
 import {call, follow, upload} from "./api.js";
+import {foot} from "./columns.js";
 import {align, drawColumn, markWords, twin} from "./display/words.js";
 import {drawHeat, peak} from "./display/gaze.js";
 import {$, make} from "./dom.js";
@@ -46,7 +47,8 @@ function present() {
     said.textContent = `“${records[k].words[index].text}”: where ${records[k].strategy} looked${also}`;
   };
   room.append(make("p", {class: "hint"}, "Arrow keys walk the words, D shows the difference, Escape leaves."),
-    photo(state.picture.url, canvas), ...columns.map((node, k) => make("article", {}, make("h2", {}, records[k].strategy), node)), said);
+    photo(state.picture.url, canvas),
+    ...columns.map((node, k) => make("article", {}, make("h2", {}, records[k].strategy), node)), said);
   columns.forEach((node, k) => drawColumn(node, records[k], aligned[k], {hover: index => look(k, index)}));
   room.addEventListener("keydown", event => {
     if (event.key.toLowerCase() === "d") { apart = !apart; look(...at); }
@@ -78,14 +80,6 @@ function tally() {
     save("votes.csv", asCsv([["picture", "prompt", "shown", "better"], ...votes]), "text/csv")));
 }
 
-// What a cell of the table says of an answer.
-function verdict({error, known, objects, verdict: said, state: end}) {
-  const facts = [error, said?.right == null ? "" : said.right ? "right" : "wrong", end === "cut" ? "cut off" : ""];
-  if (known == null) facts.push(`named: ${objects.named.join(", ") || "none"}`);
-  else facts.push(`made up: ${objects.made_up.join(", ") || "none"}`, `named ${known - objects.missing.length} of ${known}`);
-  return facts.filter(Boolean).join(" · ");
-}
-
 // Asks the set-up about several pictures, one after the other; a row of the table opens its answers.
 function several(blind) {
   const room = dialog(blind ? "blind" : "several", blind ? "Blind comparison" : "Several pictures");
@@ -99,7 +93,7 @@ function several(blind) {
   };
   const row = item => [make("button", {type: "button", disabled: !item.records, click: () => open(item)},
     make("img", {src: item.url, alt: ""}), item.name),
-  ...setup.strategies.map((_, k) => item.records ? verdict(item.records[k]) : item.error || "…")];
+  ...setup.strategies.map((_, k) => item.records ? make("div", {}, ...foot(item.records[k]).childNodes) : item.error || "…")];
   const draw = () => place.replaceChildren(...(blind && votes.length ? [tally()] : []),
     table(["picture", ...setup.strategies], items.map(row)));
   const ask = async chosen => {

@@ -27,7 +27,7 @@ from mmhall.words import Span, Word, find_words, tokens_in_span
 
 _LONGEST_SIDE = 640  # pixels of the picture
 _GAP = 4  # characters of an answer that may stand between two of its tokens
-_ENDS = {"cut": "cut off, more may follow", "stopped": "stopped early", "failed": "failed"}
+_ENDS = {"cut": "cut at the limit of tokens", "stopped": "stopped"}
 _SAYS = {
     "supported": "in the picture",
     "hallucinated": "not in the picture",
@@ -102,17 +102,29 @@ def marked(record: Mapping[str, Any]) -> Markup:
 
 
 def facts(record: Mapping[str, Any]) -> str:
-    """Return what is said of an answer: how it ended, whether it is right, its objects and its cost."""
-    objects, verdict = record["objects"], record["verdict"]
-    told = [_ENDS.get(record["state"], "")]
-    if verdict and verdict["right"] is not None:
-        told.append(f"says {verdict['says']}: {'right' if verdict['right'] else 'wrong'}")
-    if record["known"] is not None:
-        told.append(f"made up: {', '.join(objects['made_up']) or 'none'}")
-        told.append(f"named {record['known'] - len(objects['missing'])} of {record['known']}")
+    """Return what the page says of an answer: how it ended, whether it is right, its objects, its cost."""
+    told = [f"No answer: {record['error']}" if record["state"] == "failed" else _ENDS.get(record["state"], "")]
+    told += _objects(record) if record["verdict"] is None else [_verdict(**record["verdict"])]
     if record["passes_per_token"] is not None:
         told.append(f"{record['passes_per_token']:.1f} passes per token")
-    return " · ".join(filter(None, [*told, f"{record['seconds']:.2f} s"]))
+    return " · ".join(filter(None, [*told, f"{record['seconds']:.1f} s"]))
+
+
+def _verdict(says: str, truth: str, right: bool | None) -> str:
+    said = says or "neither yes nor no"
+    if right is None:
+        return f"says {says}; truth not known" if says else said
+    return f"{said}: right" if right else f"{said}: wrong, it is {truth}"
+
+
+def _objects(record: Mapping[str, Any]) -> list[str]:
+    objects, told = record["objects"], list[str]()
+    made_up, unknown = objects["made_up"], objects["unknown"]
+    if record["known"] is not None:
+        so_far = "" if record["state"] == "done" else " so far"
+        told.append(f"{len(made_up)} made up: {', '.join(made_up)}" if made_up else f"nothing made up{so_far}")
+        told.append(f"named {len(objects['named']) - len(made_up) - len(unknown)} of {record['known']}")
+    return told + ([f"{len(unknown)} not known: {', '.join(unknown)}"] if unknown else [])
 
 
 def _words(answer: Answer) -> list[tuple[Word, int]]:

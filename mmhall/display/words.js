@@ -117,10 +117,12 @@ export function drawColumn(element, record, aligned, on = {}) {
   element.onpointerover = event => told("hover", event);
   element.onpointerleave = () => on.leave?.();
   element.onclick = event => told("pin", event);
-  element.onfocusin = event => {
-    nodes.forEach(node => { node.tabIndex = node === event.target ? 0 : -1; });
-    told("hover", event);
-  };
+  nodes.forEach((node, i) => {
+    node.onfocus = () => {
+      nodes.forEach(other => { other.tabIndex = other === node ? 0 : -1; });
+      on.hover?.(i);
+    };
+  });
   element.onkeydown = event => {
     const i = index(event), {key} = event;
     const goal = {ArrowRight: i + 1, ArrowDown: i + 1, ArrowLeft: i - 1, ArrowUp: i - 1, Home: 0, End: nodes.length - 1}[key];

@@ -58,12 +58,29 @@ def test_objects_are_marked_by_words_and_signs():
     assert 'title="dog: an object; it is not known whether it is there"' in marked(text_record("A dog.", ""))
 
 
-def test_what_is_said_of_an_answer():
-    record = text_record("Yes, a dog.", "Is there a cup in the image?", Truth(["cat", "dog"]), seconds=1.5)
-    assert facts(record) == "says yes: wrong · made up: none · named 1 of 2 · 1.50 s"
-    cut = text_record("A boat", "What?", Truth(["dog"]), state="cut", seconds=0.25, passes_per_token=2.0)
-    assert facts(cut) == "cut off, more may follow · made up: boat · named 0 of 1 · 2.0 passes per token · 0.25 s"
-    assert facts(text_record("A boat", "What?", seconds=0.25)) == "0.25 s"
+@pytest.mark.parametrize(
+    ("text", "prompt", "truth", "more", "told"),
+    [
+        ("A dog.", "What?", Truth(["cat", "dog"]), {}, "nothing made up · named 1 of 2"),
+        (
+            "A boat",
+            "What?",
+            Truth(["dog"]),
+            {"state": "cut"},
+            "cut at the limit of tokens · 1 made up: boat · named 0 of 1",
+        ),
+        ("A dog", "What?", Truth(["dog"]), {"state": "stopped"}, "stopped · nothing made up so far · named 1 of 1"),
+        ("A boat.", "What?", Truth(), {}, "1 not known: boat"),
+        ("Yes.", "Is there a cup in the image?", Truth(["dog"]), {}, "yes: wrong, it is no"),
+        ("No.", "Is there a cup in the image?", Truth(["dog"]), {}, "no: right"),
+        ("No.", "Is there a cup in the image?", Truth(), {}, "says no; truth not known"),
+        ("A cup.", "Is there a cup in the image?", Truth(), {}, "neither yes nor no"),
+        ("", "What?", Truth(), {"state": "failed", "error": "no room"}, "No answer: no room"),
+    ],
+)
+def test_what_is_said_of_an_answer(text, prompt, truth, more, told):
+    record = text_record(text, prompt, truth, seconds=1.5, passes_per_token=2.0, **more)
+    assert facts(record) == f"{told} · 2.0 passes per token · 1.5 s"
 
 
 def test_no_text_leaves_its_place():

@@ -60,7 +60,7 @@ def _answer(name: str, scenes: Path, folder: Path) -> dict[str, Any]:
 
 def _chosen(cases: list[Case]) -> Iterator[Case]:
     """Yield the first cases of different pictures, captions first: they show more than a word."""
-    pictures = set()
+    pictures = set[str | None]()
     for case in sorted(cases, key=lambda case: case.benchmark != "chair"):
         if case.found.item.picture not in pictures and len(pictures) < MOST:
             pictures.add(case.found.item.picture)

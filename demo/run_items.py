@@ -298,7 +298,7 @@ def _ordered(order: Sequence[str], occurring: Sequence[str]) -> tuple[str, ...]:
 _FILTERS: Mapping[str, tuple[str, Callable[[Contested], tuple[str, ...]]]] = {
     "cause": ("Why it was made up", lambda one: one.causes),
     "visibility": ("How well it shows", lambda one: one.visibilities),
-    "side": ("Who is right", lambda one: (one.side,) if one.side else ()),
+    "side": ("Who did better", lambda one: (one.side,) if one.side else ()),
 }
 
 

@@ -240,7 +240,7 @@ def _state(folder: Path) -> tuple[tuple[int, int], ...]:
     for file in (folder / FILE, folder / f"{FILE}-wal"):
         with suppress(OSError):
             status = file.stat()
-            found.append((status.st_mtime_ns, status.st_size))
+            found += [(status.st_mtime_ns, status.st_size)] if status.st_size else []  # readers leave empty logs
     return tuple(found)
 
 

@@ -93,25 +93,26 @@ def check_upload(path: Any, folder: Path) -> Path:
 def guard_calls(blocks: gr.Blocks) -> gr.Blocks:
     """Make every function of a server refuse files, except as a picture, and values that do not fit.
 
+    The last values may be left out where they have defaults.
     A picture that a client marks as a file becomes {"upload": path}, so that Gradio itself never follows one. Changes
     the blocks themselves, as a `with` block creates them.
     """
     preprocess = blocks.preprocess_data
 
-    async def check_values(block_fn: Any, inputs: list[Any], *more: Any, **named: Any) -> Any:
-        fields = [name for name, *_ in get_function_params(block_fn.fn)]
+    async def check_values(block_fn: Any, inputs: list[Any], *more: Any, **options: Any) -> Any:
+        fields = get_function_params(block_fn.fn)
         if not isinstance(inputs, list) or len(inputs) > len(fields):
             raise plain_error(_UNFIT)
-        values = [
-            _as_upload(value) if name == "picture" else value for name, value in zip(fields, inputs, strict=False)
-        ]
+        left_out = [default for _, has_default, default, _ in fields[len(inputs) :] if has_default]
+        named = zip((name for name, *_ in fields), (*inputs, *left_out), strict=False)
+        values = [_as_upload(value) if name == "picture" else value for name, value in named]
         for inner in _walk(values):
             if isinstance(inner, str) and any("\ud800" <= letter <= "\udfff" for letter in inner):
                 raise plain_error(_TEXT)
             if isinstance(inner, dict) and {"path", "meta"} <= inner.keys():
                 raise plain_error(_FILE)
         try:
-            return await preprocess(block_fn, values, *more, **named)
+            return await preprocess(block_fn, values, *more, **options)
         except gr.Error as error:
             raise plain_error(DataError(error.message)) if error.print_exception else error from None
         except Exception:
@@ -137,8 +138,7 @@ class Routes:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        path, started = str(scope.get("path", "")), False
-        path = path.removeprefix(str(scope.get("root_path", ""))) if path else path
+        path, started = str(scope.get("path", "")).removeprefix(str(scope.get("root_path", ""))) or "/", False
         if (refusal := self._refusal(path)) is not None:
             await _say(send, *refusal)
             return

@@ -156,7 +156,7 @@ def test_a_call_that_does_not_exist_is_refused_and_the_server_goes_on(visitor):
         answer = visitor.http.post("gradio_api/queue/join", content=body, headers={"content-type": "application/json"})
         assert answer.status_code >= 400
         assert "Traceback" not in answer.text
-    for data in ([], [SCENE] * 9, None):
+    for data in ([SCENE] * 9, None, {}):
         reply = visitor.ask(visitor.number("compare"), data)
         assert reply.data is None
         assert "Traceback" not in reply.raw

@@ -34,7 +34,7 @@ _NOT_UPLOADED = ImageError("a picture must be uploaded to this page; paths and a
 _ROUTES = re.compile(
     r"/(?:api|login|logout|favicon\.ico|robots\.txt|config/?|static/[\w./-]+|scene/\d+\.png)?|/gradio_api/(?:"
     r"info/?|openapi\.json|startup-events|login_check/?|user/?|token/?|app_id/?|upload|upload_progress|cancel|reset/?|"
-    r"heartbeat/\w+|queue/(?:join|data|status)|call/(?:v2/)?\w+(?:/\w+)?/?|file=.+|mcp(?:/.*)?)"
+    r"heartbeat/[\w-]+|queue/(?:join|data|status)|call/(?:v2/)?\w+(?:/[\w-]+)?/?|file=.+|mcp(?:/.*)?)"
 )
 
 

@@ -3,10 +3,11 @@
 const NONE = "rgba(0, 0, 0, 0)";
 const escaped = text => `${text}`.replace(/[&<>"]/g, letter => `&#${letter.charCodeAt(0)};`);
 
-const pixels = node => {  // of an image or a canvas, as a data URL
-  const canvas = document.createElement("canvas");
+const pixels = node => {  // of an image or a canvas as it is shown, as a data URL
+  const canvas = document.createElement("canvas"), brush = canvas.getContext("2d");
   [canvas.width, canvas.height] = [node.naturalWidth || node.width, node.naturalHeight || node.height];
-  if (canvas.width && canvas.height) canvas.getContext("2d").drawImage(node, 0, 0);
+  brush.filter = getComputedStyle(node).filter;
+  if (canvas.width && canvas.height) brush.drawImage(node, 0, 0);
   return canvas.toDataURL();
 };
 

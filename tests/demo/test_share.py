@@ -1,8 +1,9 @@
-"""What people take away, given to what it is for: code is run, commands are typed, notebooks are run."""
+"""What people take away, given to what it is for: code is run, commands are typed, tables are read."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import subprocess
@@ -12,9 +13,11 @@ import pytest
 
 from mmhall.benchmarks.scenes import make_scene
 from mmhall.comparison import Comparison
-from mmhall.demo.setups import setup
+from mmhall.demo import table
+from mmhall.demo.setups import read_setup
 from mmhall.demo.share import Picture, command_line, exports, notebook, python_code
-from mmhall.errors import PromptError
+from mmhall.display.records import UNKNOWN, Truth, text_record
+from mmhall.errors import OptionError, PromptError
 from tests.notebooks import run_notebook
 
 pytestmark = pytest.mark.slow
@@ -25,7 +28,7 @@ SAMPLED = {"temperature": 0.9, "seed": 3, "max_new_tokens": 9}
 
 
 def asked(**told):
-    return setup({"prompt": "What is in this image?", "strategies": ["greedy", "vdd(alpha=0.5)"], **told})[0]
+    return read_setup({"prompt": "What is in this image?", "strategies": ["greedy", "vdd(alpha=0.5)"], **told})[0]
 
 
 def texts(embedded, made, image):
@@ -137,14 +140,44 @@ def test_what_no_command_line_can_carry_is_refused_and_said_in_its_place(prompt,
     made = replace(asked(), prompt=prompt)
     with pytest.raises(PromptError, match="cannot be given on a command line"):
         command_line(made, "embedded", SCENE)
-    assert exports(embedded, made, SCENE)["shell"].startswith("# ")
+    assert exports(embedded, made, SCENE, [])["shell"].startswith("# ")
 
 
 def test_exports_write_out_the_options_in_force(embedded):
     """The depth of vhr's layers is fitted to the model, and may be tuned on this machine only."""
-    made = exports(embedded, asked(strategies=["greedy", "vhr"]), SCENE)
+    made = exports(embedded, asked(strategies=["greedy", "vhr"]), SCENE, [])
     fitted = embedded.generate(make_scene(2026, 4).image, "What?", "vhr", max_new_tokens=1).strategy
     assert fitted != "vhr"
-    assert set(made) == {"python", "shell", "notebook"}
+    assert set(made) == {"python", "shell", "notebook", "csv", "markdown", "latex"}
     assert repr(fitted) in made["python"]
     assert fitted in typed(made["shell"], ".")[-1]
+
+
+def told(text, truth=UNKNOWN, **facts):
+    return table.rows([text_record(text, "What?", truth, **{"strategy": "greedy", **facts})], "embedded")
+
+
+@pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
+def test_no_cell_of_the_csv_becomes_a_formula(start):
+    (row,) = csv.DictReader(io.StringIO(table.as_csv(told(start, strategy=start, error=start)), newline=""))
+    assert row["text"] == row["strategy"] == row["error"] == f"'{start}"
+
+
+def test_any_text_round_trips_through_the_csv():
+    text = 'He said "a, b";\n\n= nothing and é'
+    (row,) = csv.DictReader(io.StringIO(table.as_csv(told(text)), newline=""))
+    assert row["text"] == text
+    assert row["made up"] == row["missing"] == row["right"] == ""
+
+
+def test_the_table_of_a_text_or_paper_stays_a_table():
+    made = told("A cup | <b>\nand a *boat*", Truth(["dog"]), strategy="vcd(alpha=50%_x)", passes_per_token=1.906)
+    *_, line = table.as_markdown(made).splitlines()
+    assert line == r"| vcd(alpha=50%\_x) | cup, boat | cup, boat |  | 0 | 1.91 | A cup \| \<b\> and a \*boat\* |"
+    assert r"vcd(alpha=50\%\_x) & cup, boat & cup, boat &  & 0 & 1.91 \\" in table.as_latex(made).splitlines()
+
+
+@pytest.mark.parametrize("records", [None, 3, ["x"], [{}], [{"strategy": "greedy", "objects": []}], "greedy"])
+def test_what_is_no_record_makes_no_table(records):
+    with pytest.raises(OptionError, match="columns must be records as /compare returns them"):
+        table.rows(records, "embedded")

@@ -61,13 +61,14 @@ def test_who_must_log_in_does(room_kept):
         for path in (
             "config",
             "gradio_api/info",
-            "gradio_api/file=/etc/passwd",
             "gradio_api/queue/data?session_hash=x",
         ):
             assert get(url + path).status_code == 401, path
+        assert get(url + "gradio_api/file=/etc/passwd").status_code == 403
         join = {"fn_index": 0, "data": [], "session_hash": "x"}
         assert post(url + "gradio_api/queue/join", json=join).status_code == 401
-        assert post(url + "gradio_api/run/predict", json=join).status_code == 401
+        assert post(url + "gradio_api/call/about", json={"data": []}).status_code == 401
+        assert post(url + "gradio_api/mcp/", json={}).status_code in (401, 404)
         assert post(url + "gradio_api/upload", files={"files": b"x"}).status_code == 401
         for wrong in ({"username": "me", "password": "wrong"}, {"username": "you", "password": "secret"}):
             assert post(url + "login", data=wrong).status_code == 400
@@ -76,6 +77,9 @@ def test_who_must_log_in_does(room_kept):
                 assert 'name="password"' in somebody.get(page).text
             assert somebody.post("login", data={"username": "me", "password": "secret"}).status_code == 200
             assert somebody.get("config").status_code == 200
+            path = somebody.post("gradio_api/upload", files={"files": b"x"}).json()[0]
+            assert somebody.get(f"gradio_api/file={path}").status_code == 200
+            assert get(f"{url}gradio_api/file={path}").status_code == 401
             for page in ("", "api"):
                 assert 'name="password"' not in somebody.get(page).text
         forged = {f"access-token-{name}": "x" for name in ("", "unsecure-", "None")}

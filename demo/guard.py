@@ -13,7 +13,6 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import gradio as gr
 from gradio.utils import get_function_params
@@ -163,7 +162,7 @@ class Routes:
         file = path.partition("/gradio_api/file=")[2]
         if file:
             try:
-                check_upload(unquote(file), self._folder)
+                check_upload(file, self._folder)
             except ImageError:
                 return 403, b"this page serves no such file"
         return None

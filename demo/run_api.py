@@ -75,7 +75,7 @@ class RunApi:
 
         return list_examples(self.app.runs)
 
-    def example(self, key: str) -> Data:
+    def example(self, key: int) -> Data:
         """Return a telling case with its stored answers, as `item` does."""
         self.app.wait_for_model()
         from mmhall.demo.examples import stored_example

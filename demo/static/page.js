@@ -1,9 +1,11 @@
-// State of the page, and what changes it. Other modules draw it; they import from here and are told by `on(event, heard)`:
-//   "setup"    the set-up changed (also when the server has told what it offers)      "answers"  columns grew, came or were judged anew
-//   "gaze"     maps of an answer came                                                 "word"     another word is under the pointer, or pinned
-//   "running"  a run began, moved on in the queue or ended                            "view"     another view was chosen
-// state: about (what the server offers), setup (the record that a link holds), records (columns), answered (the set-up
-// that they answer), gazes (by record id), pointed and pinned ({column, word} or null), picture ({url, alt}), running.
+// State of the page, and what changes it. Other modules draw it; they are told by `on(event, heard)` of
+//   "about"    what the server offers has come          "setup"    the set-up changed; heard(part that changed)
+//   "model"    the model is loaded, or cannot be        "answers"  columns grew, came, or were judged anew
+//   "gaze"     maps of an answer came                   "word"     another word is pointed at, or pinned
+//   "running"  a run began, moved on in the queue,      "view"     another view was chosen; heard(its name)
+//              or ended                                 "offers"   prompts and objects for this picture came (state.offers)
+// state: about, setup (the record that a link holds), records (columns), answered (the set-up that they answer), gazes (by
+// record id; null: being read), pointed and pinned ({column, word} or null), picture ({url, alt, note}), running, note.
 // For other views: load(setup, view), show(records, note), run(), stop(), openPicture(file), change(part), view(name),
 // link(). Links: #setup=JSON&view=NAME; other keys of the fragment are left as they are.
 
@@ -121,13 +123,11 @@ export function stop() {
   (running.started ? call("stop") : withdraw(running.id)).catch(problem);
 }
 
-// Opens a picture of the visitor's own.
+// Opens a picture of the visitor's own; one that is refused leaves the page as it was.
 export async function openPicture(file) {
-  const url = URL.createObjectURL(file);
   problem("");
   try {
-    setPicture({upload: ""}, url, `your picture ${file.name}`);
-    await receive(await upload(file), url, file.name);
+    await receive(await upload(file), URL.createObjectURL(file), file.name);
   } catch (error) { problem(error); }
 }
 
@@ -174,19 +174,33 @@ export function view(name) {
   emit("view", name);
 }
 
+function readLink(parts) {
+  try {
+    return {...state.setup, ...JSON.parse(parts.get("setup") || "{}")};
+  } catch {
+    problem("The set-up in this link cannot be read; the link may be cut.");
+    return state.setup;
+  }
+}
+
+function theme() {
+  const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)");
+  if (localStorage.theme) root.dataset.theme = localStorage.theme;
+  $("theme").onclick = () => {
+    const now = root.dataset.theme || (dark.matches ? "dark" : "light");
+    root.dataset.theme = localStorage.theme = now === "dark" ? "light" : "dark";
+  };
+}
+
 async function start() {
-  const parts = fragment();
-  let setup = state.setup;
-  try { setup = {...setup, ...JSON.parse(parts.get("setup") || "{}")}; } catch { problem("The set-up in this link cannot be read; the link may be cut."); }
+  const parts = fragment(), setup = readLink(parts), wanted = document.querySelector(`#views [data-view="${parts.get("view")}"]`);
   for (const tab of document.querySelectorAll("#views [role=tab]")) tab.onclick = () => view(tab.dataset.view);
   rove($("views"), true);
-  const dark = matchMedia("(prefers-color-scheme: dark)"), root = document.documentElement;
-  $("theme").onclick = () => { root.dataset.theme = localStorage.theme = (root.dataset.theme || (dark.matches ? "dark" : "light")) === "dark" ? "light" : "dark"; };
-  if (localStorage.theme) root.dataset.theme = localStorage.theme;
+  theme();
   try {
     state.about = await call("about");
     emit("about");
-    load(setup, document.querySelector(`[data-view="${parts.get("view")}"]`) ? parts.get("view") : "compare");
+    await load(setup, wanted ? wanted.dataset.view : "compare");
     while (state.about.model.state === "loading") {
       await new Promise(done => setTimeout(done, 500));
       state.about = await call("about");
@@ -194,4 +208,5 @@ async function start() {
     emit("model");
   } catch (error) { problem(error); }
 }
-start();
+
+addEventListener("DOMContentLoaded", start);  // when every module of the page listens

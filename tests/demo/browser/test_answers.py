@@ -32,7 +32,7 @@ def test_made_up_objects_and_differences_are_marked(asked):
 
 def test_sentences_stand_beside_each_other(asked):
     tops = [
-        [cell["y"] for cell in map(lambda one: one.bounding_box(), asked.column(letter).locator(".mm-cell").all())]
+        [cell["y"] for cell in (one.bounding_box() for one in asked.column(letter).locator(".mm-cell").all())]
         for letter in "AB"
     ]
     assert tops[0][: len(tops[1])] == tops[1]
@@ -64,7 +64,8 @@ def test_all_columns_have_one_scale(asked):
     for letter in "AB":
         asked.words(letter, "bird").first.hover()
         scales.append(asked.find("#scale").text_content())
-    assert scales[0] == scales[1] and scales[0].endswith("%")
+    assert scales[0] == scales[1]
+    assert scales[0].endswith("%")
 
 
 def test_a_rectangle_lights_the_words_that_looked_there(asked):
@@ -162,7 +163,6 @@ def test_a_stopped_answer_is_not_called_clean(visit, held):
         visitor.finished()
     footer = visitor.column("A").locator("footer")
     expect(footer).to_contain_text("stopped")
-    expect(footer).not_to_contain_text("nothing made up0")
     expect(footer.locator(".good")).to_have_count(0)
 
 
@@ -199,8 +199,10 @@ def test_text_of_answers_is_never_markup(asked):
     hostile = "<img src=x onerror=alert(1)> a bird"
     shown = asked.page.evaluate(
         """async text => {
-        const {state} = await import("./static/page.js"), {align, drawColumn} = await import("./static/display/words.js");
-        const record = {...state.records[0], text, words: [{...state.records[0].words[0], text: "bird", start: text.length - 4, end: text.length}]};
+        const {align, drawColumn} = await import("./static/display/words.js");
+        const {state} = await import("./static/page.js");
+        const [record] = structuredClone(state.records), end = text.length;
+        Object.assign(record, {text, words: [{...record.words[0], text: "bird", start: end - 4, end}]});
         const element = document.createElement("div");
         drawColumn(element, record, align([record])[0]);
         return [element.textContent, element.querySelectorAll("img").length];

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.demo.browser.conftest import DESKTOP, PHONE
+from tests.demo.browser.visitor import expect
 
 pytestmark = pytest.mark.browser
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
@@ -35,7 +36,7 @@ def test_a_chosen_word_and_its_map_are_both_in_sight(visit, size):
 
 
 def test_the_last_of_many_words_pointed_at_is_shown_at_once_and_asks_nobody(asked):
-    """15 words pass under the pointer within one task of the browser: what is drawn is the 15th, before any other event."""
+    """15 words pass under the pointer within one task of the browser: the 15th is drawn before any other event."""
     before = len(asked.requests)
     hurried = asked.page.evaluate(HOVER, [0, 15])
     asked.page.evaluate(HOVER, [3, 4])
@@ -60,7 +61,8 @@ def test_layout_stays_put_while_the_page_loads(visit):
 
 def test_only_answers_scroll_on_a_desktop(asked):
     assert asked.page.evaluate("document.documentElement.scrollHeight <= innerHeight")
-    assert asked.inside(asked.find("#run")) and asked.inside(asked.find("#photo"))
+    assert asked.inside(asked.find("#run"))
+    assert asked.inside(asked.find("#photo"))
 
 
 def test_keyboard_alone_compares(visit):
@@ -82,7 +84,9 @@ def test_keyboard_alone_compares(visit):
     for key in ("ArrowRight", "ArrowRight", "Enter", "ArrowRight"):
         visitor.page.keyboard.press(key)
     assert visitor.words("A").nth(2).get_attribute("aria-selected") == "true"
-    assert visitor.words("A").nth(3).text_content() in visitor.find("#caption").text_content()
+    expect(visitor.find("#caption")).to_contain_text(f"“{visitor.words('A').nth(3).text_content()}” in A")
+    expect(visitor.words("A").nth(3)).to_have_attribute("tabindex", "0")
+    expect(visitor.words("A").first).to_have_attribute("tabindex", "-1")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -22,6 +22,7 @@ from mmhall.demo.probe import as_data, default_objects, probe
 from mmhall.demo.scenes import SEED, BundledScene, bundled_scenes
 from mmhall.demo.setups import Setup, read_setup, read_truth
 from mmhall.demo.state import AppState, Kept
+from mmhall.display.marks import is_present
 from mmhall.display.records import Truth, answer_record, growing_record, signals
 from mmhall.errors import ImageError, OptionError
 from mmhall.text import printable
@@ -29,6 +30,7 @@ from mmhall.text import printable
 DESCRIBE = "Please describe this image in detail."
 _SCENE = {"scene": 4}
 _COLUMNS = ["greedy", "vdd"]
+_THERE = {True: "there", False: "not there", None: "not known"}
 _EXAMPLE = 48  # tokens of an example's answer
 _SETUP = {"picture": _SCENE, "prompt": DESCRIBE, "strategies": _COLUMNS}
 _ASK = "Is there {article} {name} in the image?"
@@ -52,11 +54,12 @@ class Api:
 
         Answers at once, also while the model is being loaded; until then, few strategies are listed.
         """
-        model, ready = _model(self.app), self.app.model.done() and self.app.model.exception() is None
+        model = _model(self.app)
+        known = catalog.groups(self.app.owner_specs) if model["state"] == "ready" else catalog.first_groups()
         return {
             "model": model,
             "scenes": [scene.data for scene in bundled_scenes()],
-            "groups": catalog.groups(tuple(self.app.owner_specs)) if ready else catalog.first_groups(),
+            "groups": known,
             "limits": limits.as_data(),
             "signals": signals(),
             "prompts": [DESCRIBE, "What is in this image?", "What is happening here?"],
@@ -73,7 +76,7 @@ class Api:
             raise ImageError("a scene needs no upload; name it as the picture")
         upload, image = Path(picture["upload"]), ""
         if not opened.shows:
-            upload = write_photo(opened, self.folder, lossless=not opened.note and upload.suffix.lower() != ".heic")
+            upload = write_photo(opened, self.folder)
             self.app.files.add(str(upload))
             image = f"gradio_api/file={upload}"
         width, height = opened.image.size
@@ -86,13 +89,19 @@ class Api:
         usually goes with it; and ask, names of objects for `probe`.
         """
         truth = self._truth(setup.get("picture"), setup) if isinstance(setup, dict) else Truth()
-        there = [name for name in truth.present or () if name in PARTNERS]
-        absent = [name for name in default_objects(truth.present) if name not in (truth.present or ())]
-        asked = [(name, "there") for name in (there or list(truth.present or ()))[:1]]
-        asked += [(name, "not there" if truth.present else "maybe there") for name in absent[:1]]
-        questions = [{"label": f"{name}: {label}", "prompt": _question(name)} for name, label in asked]
-        ask = [printable(name) for name in default_objects(truth.present)]
-        return {"presets": [{"label": "Describe", "prompt": DESCRIBE}, *questions], "ask": ask}
+        suggested = default_objects(truth.present)
+        known = {name: is_present(name, truth.present, truth.absent) for name in suggested}
+        there = [name for name in suggested if known[name]]
+        there.sort(key=lambda name: name not in PARTNERS)  # those first that others usually go with
+        absent = sorted((name for name in suggested if not known[name]), key=lambda name: known[name] is None)
+        questions = [
+            {"label": f"{printable(name)}: {_THERE[known[name]]}", "prompt": _question(name)}
+            for name in (*there[:1], *absent[:1])
+        ]
+        return {
+            "presets": [{"label": "Describe", "prompt": DESCRIBE}, *questions],
+            "ask": list(map(printable, suggested)),
+        }
 
     def options(self, spec: str = "vcd") -> Data:
         """Describe the options of a strategy on this model: fields, the cards of its parts, and its normal form."""

@@ -7,7 +7,6 @@ installed.
 
 from __future__ import annotations
 
-import io
 import secrets
 import warnings
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ MAX_PIXELS = 25_000_000  # of a picture that is kept
 MAX_WHOLE, MAX_JPEG = 60_000_000, 150_000_000  # of a file that is read
 SIDES = 30  # maximum ratio of the sides
 _SHOWN_BY_BROWSERS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP")
+_LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")
 _ONE_AT_A_TIME = Lock()
 
 
@@ -34,11 +34,13 @@ class Photo:
         image: RGB, at most `MAX_PIXELS`.
         note: What was done to it, such as "shrunk from 8165 x 6124 pixels"; "" if nothing.
         shows: Whether browsers show the file itself, as it is.
+        photo: Whether it is a photo, of a format with losses; others are kept without.
     """
 
     image: Image.Image
     note: str
     shows: bool
+    photo: bool
 
 
 def open_photo(path: Path) -> Photo:
@@ -64,20 +66,15 @@ def open_photo(path: Path) -> Photo:
     except ImageError as error:
         raise ImageError(f"this picture {str(error).removeprefix(f'{path}: ')}") from error  # hides the path
     note = f"shrunk from {width} x {height} to {image.width} x {image.height} pixels" if shrunk else ""
-    return Photo(image, note, kind in _SHOWN_BY_BROWSERS and not shrunk)
+    return Photo(image, note, kind in _SHOWN_BY_BROWSERS and not shrunk, kind in _LOSSY)
 
 
-def write_photo(photo: Photo, folder: Path, *, lossless: bool) -> Path:
-    """Write a picture that browsers show to a folder of its own below an existing one, and return its path."""
-    written = io.BytesIO()
-    if lossless:
-        photo.image.save(written, "PNG")
-    else:
-        photo.image.save(written, "JPEG", quality=95)
+def write_photo(photo: Photo, folder: Path) -> Path:
+    """Write a picture as browsers show it to a folder of its own below an existing one, and return its path."""
     place = folder / secrets.token_hex(32)
     place.mkdir()
-    path = place / ("picture.png" if lossless else "picture.jpg")
-    path.write_bytes(written.getvalue())
+    path = place / ("picture.jpg" if photo.photo else "picture.png")
+    photo.image.save(path, quality=95)  # of a JPEG
     return path
 
 

@@ -104,7 +104,7 @@ def test_a_written_picture_is_one_that_browsers_show(tmp_path, scene):
     scene.image.save(path)
     photo = open_photo(path)
     assert not photo.shows
-    written = write_photo(photo, tmp_path, lossless=True)
+    written = write_photo(photo, tmp_path)
     assert written.parent.parent == tmp_path
     with Image.open(written) as opened:
         assert (opened.format, opened.convert("RGB").tobytes()) == ("PNG", scene.image.tobytes())

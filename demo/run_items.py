@@ -28,7 +28,7 @@ from mmhall.results.store import Row
 
 ANY = "any"
 CAUSES = ("co-occurring", "adversarial", "popular", "random")
-SIDES = {"better": "better than the baseline", "worse": "worse than the baseline"}
+SIDES = ("better", "worse")
 PAGE, SIDE = 20, 192
 
 
@@ -106,7 +106,6 @@ def items(
         figure=column_name(figure),
         filters=_choices(contested, chosen),
         asks=len({one.item.prompt for one in contested}) > 1,
-        sides=SIDES,
         total=len(kept),
     )
     return {"html": html, "shown": offset + len(page), "total": len(kept)}
@@ -298,7 +297,7 @@ def _ordered(order: Sequence[str], occurring: Sequence[str]) -> tuple[str, ...]:
 _FILTERS: Mapping[str, tuple[str, Callable[[Contested], tuple[str, ...]]]] = {
     "cause": ("Why it was made up", lambda one: one.causes),
     "visibility": ("How well it shows", lambda one: one.visibilities),
-    "side": ("Who did better", lambda one: (one.side,) if one.side else ()),
+    "side": ("The strategy does", lambda one: (one.side,) if one.side else ()),
 }
 
 
@@ -308,7 +307,7 @@ def _filter(contested: Sequence[Contested], chosen: Mapping[str, Any]) -> list[C
 
 def _choices(contested: Sequence[Contested], chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the filters: name, label, and each value with the number of items that it leaves beside the others."""
-    orders = {"cause": CAUSES, "visibility": VISIBILITIES, "side": tuple(SIDES)}
+    orders = {"cause": CAUSES, "visibility": VISIBILITIES, "side": SIDES}
     filters = []
     for name, (label, values) in _FILTERS.items():
         others = _filter(contested, {other: value for other, value in chosen.items() if other != name})

@@ -49,7 +49,7 @@ async function items(offset = 0) {
   find("output").textContent = `${shown} of ${answer.total}`;
   find(".next").hidden = shown >= answer.total;
   if (offset) all("[data-call]")[offset].focus();
-  else find(field ? `[name="${field}"]` : ".items h3").focus({preventScroll: true});
+  else find(field ? `[name="${field}"]` : ".items h2").focus({preventScroll: true});
   if (!offset && !field) place.scrollIntoView();
 }
 

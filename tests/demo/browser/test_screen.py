@@ -55,8 +55,11 @@ def test_run_changes_the_page_in_the_same_task(visit):
     visitor.finished()
 
 
-def test_layout_stays_put_while_the_page_loads(visit):
-    assert visit().page.evaluate(SHIFT) < 0.05
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_layout_stays_put_while_the_page_loads(visit, size):
+    visitor = visit(size)
+    assert visitor.page.evaluate(SHIFT) < 0.05
+    assert visitor.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_only_answers_scroll_on_a_desktop(asked):

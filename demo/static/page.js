@@ -50,7 +50,12 @@ export function change(part) {
 
 async function judge() {
   const ids = state.records.map(record => record.id), {present, absent} = state.setup;
-  if (!ids.length || !ids.every(Boolean)) return;
+  if (!ids.length || state.running) return;
+  if (!ids.every(Boolean)) {
+    state.note = "stored answers keep the marks they were stored with";
+    emit("answers");
+    return;
+  }
   try {
     const {columns} = await call("judge", ids, present, absent);
     if (ids.every((id, k) => state.records[k]?.id === id)) { state.records = columns; emit("answers"); }
@@ -83,7 +88,11 @@ export function show(records, note = "", answered = structuredClone(state.setup)
 
 export async function run() {
   if (state.running) return;
-  const running = {said: "sending", started: false, id: ""}, move = part => { Object.assign(running, part); emit("running"); };
+  const running = {said: "sending", started: false, id: ""}, current = () => state.running === running;
+  const move = part => {
+    Object.assign(running, part);
+    if (current()) emit("running");
+  };
   const {picture, prompt, strategies, present, absent, max_new_tokens, temperature, seed} = structuredClone(state.setup);
   problem("");
   Object.assign(state, {running, pointed: null, pinned: null, note: "", answered: structuredClone(state.setup)});
@@ -93,6 +102,7 @@ export async function run() {
   emit("running");
   let grown = [];
   const grow = ({columns}) => {
+    if (!current()) return;  // another set-up was loaded
     const tokens = columns.reduce((sum, column) => sum + column.tokens, 0);
     move({started: true, said: tokens ? `${tokens} token${tokens > 1 ? "s" : ""}` : "reading the picture"});
     state.records = grown = columns;
@@ -102,25 +112,26 @@ export async function run() {
   const line = ["second", "third", "fourth", "fifth", "sixth"];
   try {
     const last = await follow("compare", [picture, prompt, strategies, {max_new_tokens, temperature, seed, present, absent}], {
-      known: id => move({id}),
+      known: id => {
+        move({id});
+        if (running.givenUp) withdraw(id).catch(problem);
+      },
       rank: rank => setTimeout(() => running.started || move({said: loading() || `${line[rank] || `${rank + 2}th`} in line`}), 150),
       start: () => move({started: true, said: loading() || "reading the picture"}),
       grow,
     });
     if (last) grown = last.columns;
-  } catch (error) {
-    problem(error);
-  } finally {
-    state.running = null;
-    show(grown, "", grown.length ? state.answered : null);
-    emit("running");
-  }
+  } catch (error) { problem(error); }
+  if (!current()) return;
+  state.running = null;
+  show(grown, "", grown.length ? state.answered : null);
+  emit("running");
 }
 
 export function stop() {
   const {running} = state;
-  if (!running?.id) return;
-  (running.started ? call("stop") : withdraw(running.id)).catch(problem);
+  if (!running?.id) Object.assign(running || {}, {givenUp: true});
+  else (running.started ? call("stop") : withdraw(running.id)).catch(problem);
 }
 
 // Opens a picture of the visitor's own; one that is refused leaves the page as it was.
@@ -149,9 +160,11 @@ export function chooseScene(index, known) {
 // Loads a set-up, and the view that shows it, without running anything; its picture may be {file: File}.
 export async function load(setup, name = "compare") {
   const {picture, ...rest} = setup, known = "present" in setup && {present: setup.present, absent: setup.absent ?? null};
-  Object.assign(state, {records: [], answered: null, pointed: null, pinned: null, note: ""});
+  stop();
+  Object.assign(state, {records: [], answered: null, pointed: null, pinned: null, running: null, note: ""});
   Object.assign(state.setup, rest);
   view(name);
+  emit("running");
   try {
     if (picture?.file) await openPicture(picture.file);
     else if (picture?.url) setPicture({upload: picture.upload}, picture.url, "your picture");

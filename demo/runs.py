@@ -6,8 +6,8 @@ was computed about a run is kept until its file changes. Nothing is asked of a m
 
 from __future__ import annotations
 
+import base64
 import os
-import urllib.parse
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future
@@ -231,7 +231,8 @@ def render(template: str, **values: Any) -> str:
 
 def _as_links(texts: Mapping[str, str]) -> dict[str, str]:
     """Return texts as data URLs, so that a browser saves them without asking the server again."""
-    return {end: f"data:text/plain;charset=utf-8,{urllib.parse.quote(text)}" for end, text in texts.items()}
+    coded = {end: base64.b64encode(text.encode("utf-8", "backslashreplace")).decode() for end, text in texts.items()}
+    return {end: f"data:text/plain;charset=utf-8;base64,{letters}" for end, letters in coded.items()}
 
 
 def _state(folder: Path) -> tuple[tuple[int, int], ...]:

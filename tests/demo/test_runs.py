@@ -9,10 +9,10 @@ import os
 import re
 import shutil
 import sqlite3
+from base64 import b64decode
 from contextlib import closing
 from threading import Thread
 from time import sleep
-from urllib.parse import unquote
 
 import pytest
 
@@ -198,8 +198,8 @@ class TestView:
         _, evaluated, _ = full
         opened = open_run(runs_root, "first")
         shown = view(runs_root, "first")["html"]
-        links = dict(re.findall(r'download="first\.(\w+)" href="data:text/plain;charset=utf-8,([^"]*)"', shown))
-        texts = {end: unquote(html.unescape(link)) for end, link in links.items()}
+        links = dict(re.findall(r'download="first\.(\w+)" href="data:text/plain;charset=utf-8;base64,([^"]*)"', shown))
+        texts = {end: b64decode(html.unescape(link)).decode() for end, link in links.items()}
         assert texts["md"] == as_markdown(opened.summary)
         assert texts["tex"] == as_latex(opened.summary)
         lines = list(csv.DictReader(io.StringIO(texts["csv"])))

@@ -14,9 +14,9 @@ from gradio.events import api as declare
 from jinja2 import Environment, PackageLoader
 from starlette.middleware import Middleware
 
+from mmhall.demo import limits
 from mmhall.demo.api import Api
 from mmhall.demo.guard import Routes, guard_calls, show_errors
-from mmhall.demo.limits import QUEUE
 from mmhall.demo.run_api import RunApi
 from mmhall.demo.scenes import bundled_scenes
 from mmhall.demo.state import AppState
@@ -77,7 +77,7 @@ def make_page(app: AppState, folder: Path, delete_cache: tuple[int, int] | None 
             declare(show_errors(function), api_name=function.__name__, api_visibility=known, **queue)
     guard_calls(blocks)
     blocks.temp_file_sets.append(app.files)
-    blocks.queue(max_size=QUEUE, default_concurrency_limit=4, api_open=False)
+    blocks.queue(max_size=limits.QUEUE, default_concurrency_limit=4, api_open=False)
     server = gr.Server(docs_url=None, redoc_url=None, openapi_url=None, middleware=[Middleware(Routes, folder=folder)])
     _add_routes(server, blocks)
     return blocks, server

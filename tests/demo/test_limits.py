@@ -11,6 +11,13 @@ from mmhall.strategies import strategy
 pytestmark = pytest.mark.slow
 
 PROMPT = "What is in this image?"
+
+
+def nested(depth):
+    """A list of a list of a list ..."""
+    return [nested(depth - 1)] if depth else []
+
+
 NESTED = "(" * 140 + ")" * 140
 SPECS = ["greedy", "vcd", "vdd", "vhr"]
 
@@ -57,6 +64,7 @@ BAD_SETTINGS = [
     *({"seed": one} for one in (-1, 2**31, 10**400, 0.5, "x", float("nan"), float("inf"), None, True)),
     *({"present": one} for one in (5, ["x" * 41], [5], [[]], {"a": 1}, ["a"] * 5 + [None])),
     {"present": [str(number) for number in range(limits.OBJECTS + 1)]},
+    {"present": nested(400)},
     {"prompts": "x"},
     {"": 0},
 ]

@@ -122,8 +122,8 @@ def test_every_item_can_be_reached(own_root):
             "update answers set text = case when text like 'Yes%' then 'No' else 'Yes' end "
             "where benchmark = 'pope' and strategy = 'vhr'"
         )
-    listed, offset, total = [], 0, None
-    while offset != total:
+    listed, offset, total = [], 0, 1
+    while offset < total:
         page = items(own_root, "first", *ACCURACY, "vhr", offset=offset)
         assert ("<ol" in page["html"]) == (offset == 0)
         listed += opened(page["html"])
